@@ -126,6 +126,14 @@ verdict_deadline_seconds = Gauge(
 verdicts = Counter("castline_verdicts_total", "Verdicts that the brokers confirmed.", ["line", "label", "model"])
 verdicts_overdue = Counter("castline_verdicts_overdue_total", "Verdicts that were decided after the deadline of their part.", ["line"])
 reviews_by_reason = Counter("castline_reviews_total", "Verdicts with the label review, by reason.", ["line", "reason"])
+defects_by_kind = Counter(
+    "castline_defects_total",
+    "Verdicts with the label defect, by type of the largest defect. `unknown` if the model version was not sure.",
+    ["line", "kind"],
+)
+kind_seconds = Histogram(
+    "castline_kind_seconds", "Time for naming the types of defect in the defective pictures of one batch.", buckets=_SHORT_BUCKETS_S
+)
 defect_probability = Histogram(
     "castline_defect_probability", "Calibrated defect probability of the judged pictures.", ["line"], buckets=_SHARE_BUCKETS
 )

@@ -102,6 +102,11 @@ class Verdict(PartRecord):
         "`partly-blank`, `decoder-limits`, `checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. If the picture does not show "
         "the whole part: `no-part`, `partly-in-view`, `unknown-part`. Later releases may add words.",
     )
+    kind: str = Field(
+        "",
+        description="Type of the largest defect, for the label `defect` only. `unknown` if the model version is not sure. Empty for other "
+        "labels, and if the version names no types of defect.",
+    )
     overdue: bool = Field(False, description="True if the part's deadline had passed when the verdict was decided.")
     captured_at: Time = Field(
         description="Time at which the picture was taken. If the image record does not give it, this is the Kafka timestamp of the record."
@@ -197,7 +202,30 @@ class Box(BaseModel):
     width_px: int = Field(ge=1, description="Width, in pixels.")
     height_px: int = Field(ge=1, description="Height, in pixels.")
     score: Share = Field(description="How suspicious this area is, 0..1.")
-    kind: str = Field("", description="Type of defect; empty if it is not known.")
+    kind: str = Field(
+        "",
+        description="Type of defect; empty if nobody named one. `unknown` if a program that can name types was not sure of this one.",
+    )
+    area_mm2: float | None = Field(
+        None, ge=0, description="Area of the defect in square millimetres; null if the scale of the line's pictures is not set."
+    )
+    length_mm: float | None = Field(
+        None, ge=0, description="Largest distance across the defect in millimetres; null if the scale of the line's pictures is not set."
+    )
+
+
+class Acceptance(BaseModel):
+    """The result of an acceptance table: whether the defects of a part stay within the limits that the foundry has set."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    table: str = Field(description="Name of the acceptance table.")
+    result: Literal["accepted", "rejected", "not-graded"] = Field(
+        description="`not-graded` if a limit in millimetres could not be applied, because the scale of the line's pictures is not set."
+    )
+    rules: tuple[str, ...] = Field(
+        (), description="Sentences that say which rules of the table rejected the part, or why it was not graded."
+    )
 
 
 class Finding(PartRecord):
@@ -206,7 +234,7 @@ class Finding(PartRecord):
     name: ClassVar[str] = "castline.finding.v1"
     schema_: Literal["castline.finding.v1"] = Field("castline.finding.v1", alias="schema", description="Name of this schema.")
     verdict_id: uuid.UUID = Field(description="Id of the verdict that the finding explains.")
-    method: str = Field(description="Method that made the heat map: `grad-cam` or `residual`.")
+    method: str = Field(description="Method that made the heat map: `grad-cam`, `residual` or `segmentation`.")
     model: str = Field(description="Version of the model that made the finding.")
     boxes: tuple[Box, ...] = Field(description="Suspicious areas, the most suspicious one first.")
     heat_map: str = Field(
@@ -214,6 +242,7 @@ class Finding(PartRecord):
         "255 is the most suspicious. Stretch the PNG to the size of the picture."
     )
     found_at: Time = Field(description="Time at which the finding was made.")
+    acceptance: Acceptance | None = Field(None, description="Result of the line's acceptance table; null if the line has none.")
 
 
 class Review(PartRecord):

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from agents.inspector.acceptance_table import AcceptanceTable
 from agents.inspector.decoding import DecodedImage, ImageRecord, decode_image, read_image_record, utc_now
 from agents.inspector.drift_monitor import DriftMonitor
-from agents.inspector.judging import JudgedImage, do_networks_disagree, group_by_predictor, judge_images, make_verdict
+from agents.inspector.judging import JudgedImage, do_networks_disagree, group_by_predictor, judge_images, make_verdict, name_kinds
 from agents.inspector.line_rules import LineRule, LineRules
 from agents.inspector.localiser import Localiser, OpenHeatMapper
 from agents.inspector.model_switcher import ModelAssignment, ModelSwitcher
@@ -96,10 +97,11 @@ class Inspector:
         report_problem: Callable[[str, str], None],
         parallel_batches: int = 1,
         line_rules: LineRules | None = None,
+        acceptance_tables: Mapping[str, AcceptanceTable] | None = None,
     ) -> None:
         """Creates the inspector. `switcher` must be started already. The networks compute `parallel_batches` batches at the same time.
 
-        Without `line_rules`, the labels that the model versions give are kept.
+        Without `line_rules`, the labels that the model versions give are kept. `acceptance_tables` holds the tables of lines that have one.
 
         When a problem begins, `report_problem` is called with a sentence about it and with the name of the failed service, such as
         "store". When the problem has ended, it is called with "" and that name. The call may come from any thread.
@@ -137,6 +139,8 @@ class Inspector:
             producer,
             open_mapper,
             self._line_rules.find_mask,
+            self._line_rules.find_scale,
+            acceptance_tables or {},
         )
         self.drift_monitor = DriftMonitor(line.name for line in settings.lines if line.name not in settings.inspector.explain_lines)
         self._finished = asyncio.Event()
@@ -269,6 +273,7 @@ class Inspector:
             for image, assignment in zip(decoded, assignments, strict=True)
         ]
         labelled = [rule.apply(image) for rule, image in zip(rules, judged, strict=True)]
+        labelled = _name_kinds(labelled, assignments)
         return JudgedBatch(records, labelled, assignments, rules, utc_now())
 
     async def deliver_batches(self) -> None:
@@ -339,6 +344,17 @@ def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssign
     return [judged[index] for index in range(len(images))]
 
 
+def _name_kinds(judged: list[JudgedImage], assignments: list[ModelAssignment]) -> list[JudgedImage]:
+    """Returns `judged` with the kinds of the largest defects, if the ensembles that judged the images can name them."""
+    named = list(judged)
+    for ensemble, indices in group_by_predictor([assignment.ensemble for assignment in assignments]):
+        if ensemble.segmentation is not None:
+            with metrics.kind_seconds.time():
+                for index, image in zip(indices, name_kinds([judged[index] for index in indices], ensemble.segmentation), strict=True):
+                    named[index] = image
+    return named
+
+
 def _report_ages(records: Iterable[PendingImage]) -> None:
     """Sets the metric `castline_consumer_lag_seconds`: for each line, the age of its oldest picture in the batch.
 
@@ -359,6 +375,8 @@ def _count_verdicts(judged_images: list[JudgedImage], verdicts: list[Verdict]) -
         line = verdict.line
         metrics.verdicts.labels(line, verdict.label, verdict.model).inc()
         metrics.verdict_age_seconds.labels(line).observe(max(0.0, (confirmed_at - verdict.captured_at).total_seconds()))
+        if verdict.kind:
+            metrics.defects_by_kind.labels(line, verdict.kind).inc()
         if verdict.overdue:
             metrics.verdicts_overdue.labels(line).inc()
         if verdict.label == "review":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -91,6 +91,36 @@ def _pixels(image: DecodedImage) -> npt.NDArray[np.uint8]:
     return image.picture.pixels
 
 
+class KindNamer(Protocol):
+    """Names the kinds of the largest defects of pictures. `models.inference.segmentation.Segmentation` implements this protocol."""
+
+    def name_kinds(self, pixels: npt.NDArray[np.uint8]) -> list[str]: ...
+
+
+def name_kinds(images: Sequence[JudgedImage], namer: KindNamer) -> list[JudgedImage]:
+    """Returns `images` in the same order, those with the label `defect` with the kind of their largest defect.
+
+    If `namer` fails, no image gets a kind. A verdict without a kind is better than a verdict that comes too late.
+    """
+    indices = [index for index, image in enumerate(images) if image.label == "defect"]
+    if not indices:
+        return list(images)
+    try:
+        kinds = namer.name_kinds(np.stack([_pixels(images[index].decoded) for index in indices]))
+    except Exception as error:  # noqa: BLE001  the kind is an addition, and the verdict must be delivered without it
+        log.warning("No kinds of defect are named for a batch of %d pictures: %r", len(indices), error)
+        return list(images)
+    named = list(images)
+    for index, kind in zip(indices, kinds, strict=True):
+        named[index] = _with_kind(named[index], kind)
+    return named
+
+
+def _with_kind(image: JudgedImage, kind: str) -> JudgedImage:
+    assert isinstance(image.prediction, Prediction)
+    return replace(image, prediction=replace(image.prediction, kind=kind))
+
+
 def group_by_predictor(predictors: Sequence[Predictor]) -> list[tuple[Predictor, list[int]]]:
     """Returns the different predictors in `predictors`, each with the indices at which it occurs, in ascending order."""
     indices_by_id: dict[int, list[int]] = {}
@@ -118,6 +148,7 @@ def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: 
         model=model,
         decision=decision,
         reason=prediction.reason,
+        kind=prediction.kind if isinstance(prediction, Prediction) else "",
         overdue=record.deadline is not None and decided_at > record.deadline,
         captured_at=record.captured_at,
         received_at=record.received_at,

@@ -78,6 +78,11 @@ class LineRules:
         )
         return make_region_mask(inspect, ignore, rows, columns)
 
+    def find_scale(self, line: str) -> float | None:
+        """Returns the millimetres on the part for each pixel of the pictures of `line`, or None if nobody has set them."""
+        live = self._current[0].find(line)
+        return None if live is None else live.mm_per_px
+
     def apply(self, judged: JudgedImage, version: Version) -> JudgedImage:
         """Returns `judged` with the label that follows from the settings of its line. `version` is the version that judged the image."""
         return self.find(judged.decoded.record.part.line, version).apply(judged)

@@ -16,19 +16,21 @@ import io
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from agents.inspector.acceptance_table import AcceptanceTable
 from agents.inspector.background_loop import BackgroundLoop
 from agents.inspector.judging import JudgedImage
-from models.inference.heat_map import crop_to_picture, find_boxes
+from models.inference.heat_map import DefectMap
+from models.inference.heat_mapper import HeatMapper
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture
 from models.registry import Version
@@ -41,7 +43,6 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-METHOD = "grad-cam"
 # Largest number of pictures that may wait for their heat maps: of ordinary lines, and of lines on which a person waits for each heat map.
 # A picture takes about 50 kB of memory.
 _MAX_ORDINARY = 64
@@ -57,17 +58,14 @@ _START_DELAY_S = 5.0
 _MAX_PERSON_WAIT_S = 2.0
 
 
-class HeatMapper(Protocol):
-    """Computes heat maps. `models.inference.grad_cam.GradCam` implements this protocol."""
-
-    def compute_heat_map(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
-
-
 # A function that opens the heat mapper of a version and warms it up. It returns None if no network of the version supports heat maps.
 OpenHeatMapper = Callable[[Version], HeatMapper | None]
 # A function that takes a line and the numbers of rows and columns of a heat map. It returns the mask of the pixels that are inspected on
 # the line, or None if people drew no regions for the line.
 FindMask = Callable[[str, int, int], npt.NDArray[np.bool_] | None]
+# A function that takes a line and returns the millimetres on the part for each pixel of the line's pictures, or None if nobody has set
+# them.
+FindScale = Callable[[str], float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +124,8 @@ class Localiser:
     """Makes heat maps of suspicious pictures in `executor` (the threads that compute networks), while `is_idle` returns True.
 
     `current_versions` returns the model versions that judge now. The Localiser opens their heat mappers early, so that the first suspicious
-    picture need not wait. Outside the mask that `find_mask` returns, a heat map is 0 and has no boxes.
+    picture need not wait. Outside the mask that `find_mask` returns, a heat map is 0 and has no boxes. `find_scale` gives the scale in
+    which defects are measured. `tables` holds the acceptance tables of lines that have one.
     """
 
     def __init__(
@@ -140,8 +139,12 @@ class Localiser:
         producer: RecordProducer,
         open_mapper: OpenHeatMapper,
         find_mask: FindMask = lambda line, rows, columns: None,
+        find_scale: FindScale = lambda line: None,
+        tables: Mapping[str, AcceptanceTable] = MappingProxyType({}),
     ) -> None:
         self._find_mask = find_mask
+        self._find_scale = find_scale
+        self._tables = tables
         self._executor = executor
         self._is_idle = is_idle
         self._current_versions = current_versions
@@ -215,7 +218,11 @@ class Localiser:
             log.error("Version %s judges, but makes no heat maps, because its heat mapper could not be opened: %r", version.name, error)
             mapper = None
         else:
-            log.info("Version %s %s.", version.name, "makes heat maps" if mapper else "makes no heat maps, because it has no AlexNet")
+            log.info(
+                "Version %s %s.",
+                version.name,
+                "makes heat maps" if mapper else "makes no heat maps, because it has no AlexNet and no segmentation head",
+            )
         self._mappers[version.name] = mapper
 
     async def _explain(self, request: HeatMapRequest) -> None:
@@ -225,8 +232,8 @@ class Localiser:
         if mapper is None:
             return
         try:
-            heat = await loop.run_in_executor(self._executor, mapper.compute_heat_map, request.pixels)
-            finding = await loop.run_in_executor(self._side_executor, self._store_heat_map, request.verdict, heat)
+            found = await loop.run_in_executor(self._executor, mapper.compute_defect_map, request.pixels)
+            finding = await loop.run_in_executor(self._side_executor, self._store_heat_map, request.verdict, found)
             await self._producer.deliver([make_json_record(self._names.findings(part.line), part.key, finding, "inspector")])
         except Exception as error:  # noqa: BLE001  a picture that cannot be explained keeps its verdict
             metrics.findings_failed.labels(part.line).inc()
@@ -235,29 +242,30 @@ class Localiser:
         metrics.findings.labels(part.line).inc()
         metrics.finding_seconds.observe((datetime.now(UTC) - request.verdict.decided_at).total_seconds())
 
-    def _store_heat_map(self, verdict: Verdict, heat: npt.NDArray[np.float32]) -> Finding:
-        cropped = crop_to_picture(heat, verdict.image.width_px, verdict.image.height_px)
-        mask = self._find_mask(verdict.line, *cropped.shape)
+    def _store_heat_map(self, verdict: Verdict, found: DefectMap) -> Finding:
+        cropped = found.crop(verdict.image.width_px, verdict.image.height_px)
+        mask = self._find_mask(verdict.line, *cropped.heat.shape)
         if mask is not None:
-            cropped = np.where(mask, cropped, np.float32(0))
-        address = self._store.put(encode_png(cropped), "maps")
-        return make_finding(verdict, cropped, address, datetime.now(UTC))
+            cropped = cropped.limit_to(mask)
+        address = self._store.put(encode_png(cropped.heat), "maps")
+        finding = make_finding(verdict, cropped, address, datetime.now(UTC), self._find_scale(verdict.line))
+        table = self._tables.get(verdict.line)
+        return finding if table is None else finding.model_copy(update={"acceptance": table.grade(finding.boxes)})
 
 
-def make_finding(verdict: Verdict, heat: npt.NDArray[np.float32], address: str, found_at: datetime) -> Finding:
-    """Returns the finding of a heat map that covers the whole picture of `verdict` and is stored at `address`.
+def make_finding(verdict: Verdict, found: DefectMap, address: str, found_at: datetime, mm_per_px: float | None = None) -> Finding:
+    """Returns the finding of a defect map that covers the whole picture of `verdict`. Its heat map is stored at `address`.
 
-    `heat` has the shape (height, width) and the range 0..1. Even the heat map of a good part has hot areas. Therefore the score of a box is
-    the highest heat in the box times the defect probability of the verdict.
+    Even the heat map of a good part has hot areas. Therefore the score of a box is the highest heat in the box times the defect probability
+    of the verdict. If `mm_per_px` is given, each box has the area and the length of its defect in millimetres.
     """
     probability = verdict.defect_probability or 0.0
-    boxes = find_boxes(heat, verdict.image.width_px, verdict.image.height_px)
     return Finding(
         line=verdict.line,
         run=verdict.run,
         part=verdict.part,
         verdict_id=verdict.verdict_id,
-        method=METHOD,
+        method=found.method,
         model=verdict.model,
         boxes=tuple(
             Box(
@@ -266,8 +274,11 @@ def make_finding(verdict: Verdict, heat: npt.NDArray[np.float32], address: str, 
                 width_px=box.width_px,
                 height_px=box.height_px,
                 score=round(box.score * probability, 4),
+                kind=box.kind,
+                area_mm2=None if mm_per_px is None else round(box.area_px * mm_per_px**2, 3),
+                length_mm=None if mm_per_px is None else round(box.length_px * mm_per_px, 3),
             )
-            for box in boxes
+            for box in found.find_boxes(verdict.image.width_px, verdict.image.height_px)
         ),
         heat_map=address,
         found_at=found_at,

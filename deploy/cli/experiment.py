@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deploy.cli.train import make_options
+from deploy.cli.train_segmentation import KIND_HELP, MASKS_HELP, parse_kinds
 from models.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -270,6 +271,78 @@ def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, s
         scorers = {GoldenTemplate.name: partial(learn_golden_template, find=find)}
         return make_good_only_table(
             compare_good_only_scorers(pictures, scorers, per_group, seed=seed, on_progress=bars.on_cell_progress), pictures
+        )
+
+    return _run_and_show(out, run)
+
+
+@command.command("heat-maps")
+@OUT
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of class folders with the pictures that have masks.")
+@click.option("--masks", "masks_folder", type=click.Path(path_type=Path, file_okay=False), required=True, help=MASKS_HELP)
+@click.option("--kind", "kinds", multiple=True, required=True, metavar="VALUE=NAME", callback=parse_kinds, help=KIND_HELP)
+@click.option(
+    "--part-value", "part_values", type=click.IntRange(1, 255), multiple=True, help="A mask value that shows the casting but no defect."
+)
+@click.option("--boxes", type=click.Path(path_type=Path), multiple=True, help="CSV list of boxes, as for castline train-segmentation.")
+@click.option("--good", type=click.Path(path_type=Path), multiple=True, help="Folder or list with further pictures of good parts.")
+@click.option("--start", "start_name", default="demo", show_default=True, help="Version with whose segmentation head each training begins.")
+@click.option(
+    "--grad-cam", "grad_cam_name", help="Version whose Grad-CAM is compared. It must not have learned from the pictures with masks."
+)
+@click.option("--folds", default=5, show_default=True, type=click.IntRange(2, 20), help="Number of folds.")
+@click.option("--steps", default=500, show_default=True, type=click.IntRange(1), help="Batches in the training of each segmentation head.")
+@click.option("--side", "side_px", default=160, show_default=True, type=click.IntRange(64, 512), help="Side of the pictures, in pixels.")
+@click.option(
+    "--autoencoder-steps", default=0, show_default=True, type=click.IntRange(0), help="Batches in each training of the MAA. 0: no MAA."
+)
+def heat_maps(
+    out: Path,
+    data: Path,
+    masks_folder: Path,
+    kinds: dict[int, str],
+    part_values: tuple[int, ...],
+    boxes: tuple[Path, ...],
+    good: tuple[Path, ...],
+    start_name: str,
+    grad_cam_name: str | None,
+    folds: int,
+    steps: int,
+    side_px: int,
+    autoencoder_steps: int,
+) -> int:
+    """Cross-validate the sources of heat maps on pictures with masks: segmentation head, golden template, MAA and Grad-CAM.
+
+    The pictures in --data that have a mask are divided into folds. For each fold, a segmentation head, a golden template and an MAA learn
+    from the other pictures. Near-duplicates always stay in the same fold. The table shows how well each source finds the defects.
+    """
+    _silence_tensorflow()
+    from models.anomaly.memory_autoencoder import AutoencoderRecipe, learn_memory_autoencoder
+    from models.anomaly.template import GoldenTemplate, learn_golden_template
+    from models.evaluation.experiments.experiment import ExperimentFolder
+    from models.evaluation.experiments.heat_maps import HeatMapExperiment, read_heat_map_pictures
+    from models.inference.grad_cam import open_grad_cam
+    from models.inference.segmentation import load_segmentation_network
+    from models.registry import locate_version
+    from models.training.segmentation import SegmentationRecipe
+
+    member = (start := locate_version(start_name)).manifest.segmentation
+    scorers: dict[str, Any] = {GoldenTemplate.name: learn_golden_template}
+    if autoencoder_steps:
+        scorers["MAA"] = partial(learn_memory_autoencoder, recipe=AutoencoderRecipe(steps=autoencoder_steps))
+    grad_cam = open_grad_cam(locate_version(grad_cam_name), side_px) if grad_cam_name else None
+    experiment = HeatMapExperiment(
+        SegmentationRecipe(side_px=side_px, steps=steps),
+        folds,
+        ExperimentFolder(out),
+        scorers,
+        {"grad-cam": grad_cam.compute_heat_map} if grad_cam else {},
+        load_segmentation_network(start, member) if member else None,
+    )
+
+    def run(bars: ProgressBars) -> ResultTable:
+        return experiment.run(
+            *read_heat_map_pictures(data, masks_folder, boxes, good, side_px, kinds, part_values, bars.on_picture_read), bars
         )
 
     return _run_and_show(out, run)

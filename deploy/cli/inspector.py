@@ -122,8 +122,9 @@ def _list_topics(settings: Settings) -> list[str]:
 
 
 async def _run(process: WorkerProcess, switcher: ModelSwitcher, line_rules: LineRules, parallel_batches: int) -> int:
+    from agents.inspector.acceptance_table import read_acceptance_table
     from agents.inspector.inspector import Inspector
-    from models.inference.grad_cam import open_grad_cam
+    from models.inference.heat_mapper import open_heat_mapper
     from streams.object_store import ObjectStore
     from streams.record_producer import RecordProducer
     from streams.worker import ConsumerGroup, make_app, run_worker
@@ -138,5 +139,6 @@ async def _run(process: WorkerProcess, switcher: ModelSwitcher, line_rules: Line
     app = make_app(settings, ROLE, process.instance, settings.inspector.buffer)
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     producer = RecordProducer(app, health.set_problem)
-    inspector = Inspector(settings, switcher, store, producer, open_grad_cam, health.set_problem, parallel_batches, line_rules)
+    tables = {line.name: read_acceptance_table(line.acceptance_table) for line in settings.lines if line.acceptance_table}
+    inspector = Inspector(settings, switcher, store, producer, open_heat_mapper, health.set_problem, parallel_batches, line_rules, tables)
     return await run_worker([ConsumerGroup(app, inspector, settings, ROLE, health)], ROLE, settings.service.grace_s)

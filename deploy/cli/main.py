@@ -32,6 +32,7 @@ COMMANDS = {
     "board": "Send commands to the board of a line, or simulate a board.",
     "render": "Render pictures of castings with known defects.",
     "train": "Train a model version on folders of pictures.",
+    "train-segmentation": "Teach a model version where defects are and of which kind.",
     "evaluate": "Judge labelled pictures with a model version and count its errors.",
     "experiment": "Train many variants of the networks and print a table.",
     "models": "List, show, verify and choose model versions.",

@@ -112,7 +112,7 @@ def command(data: tuple[Path, ...], out: Path, resume: bool, **chosen: Any) -> i
 
     options = make_options({name: value for name, value in chosen.items() if value is not None})
     out = out.absolute()
-    command_line = shlex.join(["castline", *_shorten_paths(sys.argv[1:])])
+    command_line = shlex.join(["castline", *shorten_paths(sys.argv[1:])])
     return _run(TrainingRun(options, data, out.parent, out.name, command_line), resume)
 
 
@@ -154,7 +154,7 @@ def _run(run: TrainingRun, resume: bool) -> int:
     return 130 if result.was_interrupted else 0
 
 
-def _shorten_paths(arguments: list[str]) -> list[str]:
+def shorten_paths(arguments: list[str]) -> list[str]:
     """Makes paths below the working folder relative, so that the manifest does not name folders of this machine."""
     working_folder = f"{Path.cwd()}{os.sep}"
     return [argument.replace(working_folder, "") for argument in arguments]

@@ -26,15 +26,15 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
 
-from models.inference.heat_map import HeatBox, HeatMap, crop_to_picture, find_boxes
-from models.pictures.decoder import PictureLimits, decode_picture, open_picture
+from models.anomaly.scorer import GoodOnlyScorer
+from models.inference.heat_map import HeatMap, crop_to_picture, find_boxes
+from models.inference.heat_mapper import HeatMapper
+from models.pictures.decoder import PictureLimits, decode_picture
 from models.pictures.display import read_picture_header
-from models.pictures.pillow_pixels import read_image
-from models.pictures.png import prepare_png
-from models.pictures.refusal import RefusalReason
 from models.registry import Version
 from models.registry.version_report import LocalisationFigures, LocalisationReport, Proportion
 from models.training.labelled_pictures import LabelledFile
+from models.training.marked_pictures import MIN_COVER, find_mask_key, list_masks, read_mask
 from streams.errors import ModelError, PictureError
 
 Pixels = npt.NDArray[np.uint8]
@@ -47,8 +47,6 @@ FloatArray = npt.NDArray[np.float64]
 GRID_SIDE_PX = 300
 # A heat map points at a defect if its hottest cell is at most this many cells away from the defect.
 NEAR_PX = 8.0
-# A cell of the grid belongs to a defect if the defect covers more than this share of the cell, as in the masks of rendered castings.
-MIN_COVER = 0.3
 # AUPRO is the area under the curve up to this false positive rate, as in the paper that defines AUPRO.
 AUPRO_LIMIT = 0.3
 # AUPIMO is the area under the curve between these false positive rates, on a logarithmic axis, as in the paper that defines AUPIMO.
@@ -60,7 +58,8 @@ MAX_PICTURES = 500
 MAX_MARKED_GOOD = 0.5
 # Name of Grad-CAM in reports, the same as in findings.
 GRAD_CAM = "grad-cam"
-MASK_SUFFIX = ".png"
+# Name of the segmentation head in reports, the same as in findings.
+SEGMENTATION = "segmentation"
 # A message names at most this many files. It also gives the number of all files.
 _NAMED_FILES = 3
 
@@ -114,13 +113,28 @@ def open_heat_sources(version: Version) -> list[HeatSource]:
     """
     # TensorFlow is imported only here, because the metrics need NumPy alone.
     from models.inference.grad_cam import open_grad_cam
+    from models.inference.segmentation import open_segmentation
 
-    grad_cam = open_grad_cam(version)
-    if grad_cam is None:
+    side_px = version.manifest.preprocessing.side_px
+    mappers = [(GRAD_CAM, open_grad_cam(version)), (SEGMENTATION, open_segmentation(version))]
+    sources = [make_mapper_source(name, mapper, side_px) for name, mapper in mappers if mapper is not None]
+    if not sources:
         raise ModelError(
-            f"Version {version.name} makes no heat maps, because it has no AlexNet. Leave --masks out, or choose another version."
+            f"Version {version.name} makes no heat maps, because it has neither an AlexNet nor a segmentation head. Leave --masks out, or "
+            "choose another version."
         )
-    return [HeatSource(GRAD_CAM, version.manifest.preprocessing.side_px, grad_cam.compute_heat_map)]
+    return sources
+
+
+def make_mapper_source(name: str, mapper: HeatMapper, side_px: int) -> HeatSource:
+    """Returns the source of the heat maps of `mapper`, which takes pictures of the side `side_px`."""
+    level = mapper.compute_defect_map(np.zeros((side_px, side_px), np.uint8)).box_level
+    return HeatSource(name, side_px, lambda pixels: mapper.compute_defect_map(pixels).heat, level)
+
+
+def make_residual_source(scorer: GoodOnlyScorer) -> HeatSource:
+    """Returns the source of the residual maps of a scorer that has learned from good parts alone."""
+    return HeatSource(f"residual of {scorer.name}", scorer.side_px, lambda pixels: scorer.score(pixels[np.newaxis]).residuals[0])
 
 
 def read_masked_pictures(
@@ -140,10 +154,10 @@ def read_masked_pictures(
     Raises ModelError if nothing is left, if a mask fits two pictures, or if most masks of good pictures show defects.
     """
     limits = limits or PictureLimits()
-    paths = _list_masks(masks_folder)
+    paths = list_masks(masks_folder)
     by_key: dict[str, LabelledFile] = {}
     for file in files:
-        key = _find_key(file)
+        key = find_mask_key(file)
         if key in by_key and key in paths:
             raise ModelError(
                 f"The mask {paths[key]} fits two pictures, {by_key[key].path} and {file.path}. Leave one of them out of the data, or "
@@ -270,7 +284,8 @@ def compute_box_iou(heat: HeatMap, mask: Mask, box_level: float | None = None) -
     it. Where boxes overlap, their area counts once. Returns 0 if the heat map has no box. `box_level` is explained at `HeatSource`.
     """
     found, drawn = np.zeros_like(mask), np.zeros_like(mask)
-    for box in _find_boxes_from(heat, box_level):
+    rows, columns = heat.shape
+    for box in find_boxes(heat, columns, rows, box_level):
         found[box.top_px : box.top_px + box.height_px, box.left_px : box.left_px + box.width_px] = True
     for spans in ndimage.find_objects(_label_defects(mask)[0]):
         drawn[spans] = True
@@ -300,7 +315,7 @@ class _MaskReader:
             return
         try:
             header = read_picture_header(file.path.read_bytes(), self._limits)
-            levels = None if mask_path is None else _read_levels(mask_path, self._limits)
+            levels = None if mask_path is None else read_mask(mask_path, self._limits)
         except (PictureError, OSError) as error:
             self._add_remark("masks cannot be used", f"{mask_path or file.path} ({error})")
             return
@@ -364,46 +379,6 @@ def _thin(pictures: Sequence[MaskedPicture]) -> list[MaskedPicture]:
     return [pictures[index] for index in chosen]
 
 
-def _list_masks(folder: Path) -> dict[str, Path]:
-    """Returns the path of each mask below `folder`. Raises ModelError if there is none.
-
-    The key of a mask is its path relative to `folder`, without suffix.
-    """
-    if not folder.is_dir():
-        raise ModelError(f"The folder of masks {folder} does not exist. Correct the path.")
-    masks = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob(f"*{MASK_SUFFIX}"))}
-    if not masks:
-        raise ModelError(
-            f"Found no masks in {folder}. Put an 8-bit PNG for each picture there, for example def_front/a.png for def_front/a.jpeg. Its "
-            "pixels are 0 where there is no defect."
-        )
-    return masks
-
-
-def _find_key(file: LabelledFile) -> str:
-    """Returns the key by which a picture is matched with its mask: the path below the data folder, without suffix.
-
-    If the pictures come from a CSV list, the key consists of the name of the picture's folder and the name of the picture.
-    """
-    source = Path(file.source)
-    if source.suffix.lower() != ".csv" and file.path.is_relative_to(source):
-        return file.path.relative_to(source).with_suffix("").as_posix()
-    return f"{file.path.parent.name}/{file.path.stem}"
-
-
-def _read_levels(path: Path, limits: PictureLimits) -> Pixels:
-    """Returns the stored values of a mask, shape (height, width). Raises PictureError if the file is no 8-bit PNG with one channel."""
-    try:
-        with open_picture(path.read_bytes(), limits) as file:
-            if file.header.format == "PNG" and not file.header.is_deep:
-                image = read_image(prepare_png(file.value, file.header), file.header)
-                if image.mode in ("1", "L", "P"):
-                    return np.asarray(image).astype(np.uint8)
-    except PictureError as error:
-        raise PictureError(error.reason, "the file is damaged or no PNG") from error
-    raise PictureError(RefusalReason.DAMAGED, "the file is no grey PNG of 8 bits")
-
-
 def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
     """Returns the cells of the grid that are marked. `marks` says which pixels of the picture are marked.
 
@@ -433,14 +408,6 @@ def _compute_on_grid(source: HeatSource, picture: MaskedPicture, depth_bits: int
         )
     cropped = crop_to_picture(heat, picture.width_px, picture.height_px).astype(np.float32)
     return np.asarray(Image.fromarray(cropped).resize(picture.mask.shape[::-1], Image.Resampling.BILINEAR))
-
-
-def _find_boxes_from(heat: HeatMap, box_level: float | None) -> list[HeatBox]:
-    rows, columns = heat.shape
-    hottest = float(heat.max(initial=0.0))
-    if box_level is None or hottest <= 0:
-        return find_boxes(heat, columns, rows)
-    return find_boxes(heat, columns, rows, box_level / hottest)
 
 
 def _pool(heats: Sequence[HeatMap], masks: Sequence[Mask], is_defect: bool) -> npt.NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +16,21 @@ from models.inference.soft_vote import Prediction, SoftVote
 from models.pictures.part_reference import PartReference
 from models.registry import Version
 
+if TYPE_CHECKING:
+    from models.inference.segmentation import Segmentation
+
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Predicts defects in batches of pictures.
+    """Predicts defects in batches of pictures. `segmentation` names the kinds of defects; it is None if the version has no segmentation
+    head.
 
     Several threads may call `predict` at the same time. The event loop's thread must not call it, because a call takes a long time."""
 
     version: Version
     runtime: Runtime
     vote: SoftVote
+    segmentation: Segmentation | None = None
 
     @property
     def version_name(self) -> str:
@@ -92,6 +98,13 @@ def open_ensemble(
         opened = open_cascade(version, lambda reduced: open_runtime(reduced, name, batch_sizes, threads, at_once), band)
     else:
         opened = open_runtime(version, name, batch_sizes, threads, at_once)
-    ensemble = Ensemble(version, opened, SoftVote.from_manifest(version.manifest))
+    segmentation = None
+    if version.manifest.segmentation is not None:
+        # The segmentation head is always computed by TensorFlow. TensorFlow is imported only here, because a worker with another runtime
+        # never needs it for a version without such a head.
+        from models.inference.segmentation import open_segmentation
+
+        segmentation = open_segmentation(version)
+    ensemble = Ensemble(version, opened, SoftVote.from_manifest(version.manifest), segmentation)
     ensemble.warm_up()
     return ensemble

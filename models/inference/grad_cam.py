@@ -17,13 +17,14 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
 
-from models.inference.heat_map import HeatMap
+from models.inference.heat_map import DefectMap, HeatMap
 from models.inference.runtimes.runtime import has_bfloat16
 from models.networks.factory import load_network
 from models.networks.framework import keras, tf
 from models.networks.preprocessing import resample, scale_pixels
 from models.registry import Version
 
+METHOD = "grad-cam"
 REGION_LAYER, DETAIL_LAYER = "conv5", "norm1"
 # Standard deviation of the Gaussian that smooths a heat map, as a share of the picture's side. The smoothing keeps a single noisy pixel
 # from being the hottest point.
@@ -45,6 +46,10 @@ class GradCam:
         self._network = alexnet
         traced = tf.function(self._trace, autograph=False)
         self._graph = traced.get_concrete_function(tf.TensorSpec((1, side_px, side_px), tf.uint8))
+
+    def compute_defect_map(self, pixels: npt.NDArray[np.uint8]) -> DefectMap:
+        """Returns the heat map of `compute_heat_map` as a defect map. Grad-CAM knows no kinds of defect."""
+        return DefectMap(self.compute_heat_map(pixels), METHOD)
 
     def compute_heat_map(self, pixels: npt.NDArray[np.uint8]) -> HeatMap:
         """Returns the heat of each pixel, 0..1, shape (side_px, side_px). The heat is 0 everywhere if nothing indicates a defect."""
@@ -78,15 +83,17 @@ class GradCam:
         return tf.reduce_logsumexp(tf.gather(logits, others, axis=1), axis=1) - logits[:, self._ok_class]
 
 
-def open_grad_cam(version: Version) -> GradCam | None:
+def open_grad_cam(version: Version, side_px: int | None = None) -> GradCam | None:
     """Returns a warmed-up GradCam for the version's AlexNet, which computes in bfloat16 if the processor supports it. Takes seconds.
+
+    The pictures have the side `side_px`, or the side that the version prescribes if it is None.
 
     Returns None if the version has no AlexNet. Raises ModelError if the weights cannot be read.
     """
     manifest = version.manifest
     for voter in manifest.voters:
         if voter.network == "alexnet":
-            side_px = manifest.preprocessing.side_px
+            side_px = side_px or manifest.preprocessing.side_px
             alexnet = load_network(version, voter, "bfloat16" if has_bfloat16() else "float32")
             grad_cam = GradCam(alexnet, manifest.ok_class, side_px)
             grad_cam.compute_heat_map(np.zeros((side_px, side_px), np.uint8))

@@ -1,17 +1,24 @@
-"""Crops heat maps and finds boxes around their hot areas, in pixels of the original picture."""
+"""Crops heat maps, finds boxes around their hot areas in pixels of the original picture, and names the kinds of the defects inside."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
 
-# A pixel is hot if its heat is at least this share of the hottest value. With 0.5, the boxes fit the masks of rendered defects best.
+# If a heat map has no level of its own, a pixel is hot if its heat is at least this share of the hottest value. With 0.5, the boxes of
+# Grad-CAM fit the masks of rendered defects best.
 HOT_SHARE = 0.5
 # At most this many hot areas of a picture are marked with boxes, because people do not look at more.
 MAX_BOXES = 5
+# If the kinds of the defects are known, up to this many are marked, because an acceptance table counts them.
+MAX_DEFECTS = 25
+# The kind of a defect whose kind is not sure. The word stands in verdicts and findings, so it is never renamed.
+UNKNOWN_KIND = "unknown"
+# The length of an area is measured in this many directions. It is then at most 0.1 % too small.
+_DIRECTIONS = 36
 
 # A heat map has the shape (rows, columns) and values from 0 (cold) to 1 (hot).
 HeatMap = npt.NDArray[np.float32]
@@ -19,13 +26,53 @@ HeatMap = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class HeatBox:
-    """A rectangle in pixels of the upright original picture. The origin is at the top left. `score` is the highest heat inside, 0..1."""
+    """A rectangle around a hot area, in pixels of the upright original picture. The origin is at the top left.
+
+    `score` is the highest heat inside, 0..1. `area_px` is the area of the hot pixels, and `length_px` is the largest distance across them.
+    `kind` is the kind of defect. It is `unknown` if the kind is not sure, and empty if the map knows no kinds.
+    """
 
     left_px: int
     top_px: int
     width_px: int
     height_px: int
     score: float
+    area_px: float = 0.0
+    length_px: float = 0.0
+    kind: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class DefectMap:
+    """A heat map, and what its method knows about the kinds of defect.
+
+    `method` is the word for the method in findings. A pixel is hot if its heat is at least `box_level`. If `box_level` is None, a pixel is
+    hot if its heat is at least half of the hottest value. `kind_probabilities` has the shape (kinds, rows, columns) and belongs to `kinds`.
+    It is None if the method knows no kinds. `least_certainty` is explained at `name_kind`.
+    """
+
+    heat: HeatMap
+    method: str
+    box_level: float | None = None
+    kinds: tuple[str, ...] = ()
+    kind_probabilities: npt.NDArray[np.float32] | None = None
+    least_certainty: float = 0.0
+
+    def crop(self, width_px: int, height_px: int) -> DefectMap:
+        """Returns the map without the margins that the decoder had added to make the picture square."""
+        kinds = self.kind_probabilities
+        if kinds is not None:
+            kinds = np.stack([crop_to_picture(kind, width_px, height_px) for kind in kinds])
+        return replace(self, heat=crop_to_picture(self.heat, width_px, height_px), kind_probabilities=kinds)
+
+    def limit_to(self, mask: npt.NDArray[np.bool_]) -> DefectMap:
+        """Returns the map with the heat 0 outside of `mask`, which has the shape of the heat map."""
+        return replace(self, heat=np.where(mask, self.heat, np.float32(0)))
+
+    def find_boxes(self, width_px: int, height_px: int) -> list[HeatBox]:
+        """Returns boxes around the hot areas of a cropped map, the hottest first, with the kind of each. See the function `find_boxes`."""
+        most = MAX_BOXES if self.kind_probabilities is None else MAX_DEFECTS
+        return find_boxes(self.heat, width_px, height_px, self.box_level, most, self)
 
 
 def crop_to_picture(heat: HeatMap, width_px: int, height_px: int) -> HeatMap:
@@ -40,24 +87,73 @@ def crop_to_picture(heat: HeatMap, width_px: int, height_px: int) -> HeatMap:
     return heat[top : top + height, left : left + width]
 
 
-def find_boxes(heat: HeatMap, width_px: int, height_px: int, hot_share: float = HOT_SHARE, max_boxes: int = MAX_BOXES) -> list[HeatBox]:
+def find_boxes(
+    heat: HeatMap,
+    width_px: int,
+    height_px: int,
+    level: float | None = None,
+    max_boxes: int = MAX_BOXES,
+    kinds_of: DefectMap | None = None,
+) -> list[HeatBox]:
     """Returns boxes around the connected hot areas of a cropped heat map, the hottest first, at most `max_boxes`.
 
-    A pixel is hot if its heat is at least `hot_share` of the hottest value. `width_px` and `height_px` are the size of the upright
-    original picture.
+    A pixel is hot if its heat is at least `level`, or at least half of the hottest value if `level` is None. `width_px` and `height_px` are
+    the size of the upright original picture. If `kinds_of` is given, its kinds are named in the boxes.
     """
     hottest = float(heat.max(initial=0.0))
     if hottest <= 0:
         return []
-    labels, _ = ndimage.label(heat >= hot_share * hottest)
+    labels, _ = ndimage.label(heat >= (HOT_SHARE * hottest if level is None else level))
     rows, columns = heat.shape
+    scale_x, scale_y = width_px / columns, height_px / rows
     boxes = []
     for number, (row_span, column_span) in enumerate(ndimage.find_objects(labels), 1):
-        score = float(heat[row_span, column_span][labels[row_span, column_span] == number].max())
-        left, right = _scale_span(column_span, width_px / columns, width_px)
-        top, bottom = _scale_span(row_span, height_px / rows, height_px)
-        boxes.append(HeatBox(left, top, right - left, bottom - top, min(1.0, score)))
+        is_inside = labels[row_span, column_span] == number
+        left, right = _scale_span(column_span, scale_x, width_px)
+        top, bottom = _scale_span(row_span, scale_y, height_px)
+        kind = ""
+        if kinds_of is not None and kinds_of.kind_probabilities is not None:
+            shares = kinds_of.kind_probabilities[:, row_span, column_span][:, is_inside].sum(axis=1)
+            kind = name_kind(shares, kinds_of.kinds, kinds_of.least_certainty)
+        boxes.append(
+            HeatBox(
+                left,
+                top,
+                right - left,
+                bottom - top,
+                min(1.0, float(heat[row_span, column_span][is_inside].max())),
+                float(is_inside.sum()) * scale_x * scale_y,
+                _measure_length(is_inside, scale_x, scale_y),
+                kind,
+            )
+        )
     return sorted(boxes, key=lambda box: -box.score)[:max_boxes]
+
+
+def name_kind(shares: npt.NDArray[np.float32], kinds: tuple[str, ...], least_certainty: float) -> str:
+    """Returns the kind of a defect. `shares`, shape (kinds,), is the probability of each kind, added up over the pixels of the defect.
+
+    Returns UNKNOWN_KIND if the most probable kind has less than `least_certainty` of the sum of all shares.
+    """
+    best = int(shares.argmax())
+    return kinds[best] if shares[best] >= least_certainty * shares.sum() > 0 else UNKNOWN_KIND
+
+
+def name_largest_kind(defect_map: DefectMap) -> str:
+    """Returns the kind of the largest hot area of `defect_map`, or UNKNOWN_KIND if there is no hot area or its kind is not sure."""
+    rows, columns = defect_map.heat.shape
+    boxes = find_boxes(defect_map.heat, columns, rows, defect_map.box_level, rows * columns, defect_map)
+    return max(boxes, key=lambda box: box.area_px).kind if boxes else UNKNOWN_KIND
+
+
+def _measure_length(is_inside: npt.NDArray[np.bool_], scale_x: float, scale_y: float) -> float:
+    """Returns the largest distance across the pixels of an area, in pixels of the original picture: its largest Feret diameter."""
+    row, column = np.nonzero(is_inside ^ ndimage.binary_erosion(is_inside))
+    angle = np.arange(_DIRECTIONS) * (np.pi / _DIRECTIONS)
+    across, down = np.cos(angle) * scale_x, np.sin(angle) * scale_y
+    places = column[:, None] * across + row[:, None] * down
+    # A pixel is an area and not a point. Its own width in each direction is added.
+    return float((np.ptp(places, axis=0) + np.abs(across) + np.abs(down)).max()) if len(row) > 1 else max(scale_x, scale_y)
 
 
 def _scale_span(span: slice, scale: float, size_px: int) -> tuple[int, int]:

@@ -30,13 +30,15 @@ class Prediction:
     """The ensemble's result for one picture.
 
     `defect_probability` is calibrated, 0..1. `votes` maps the name of each voter that judged the picture to the defect probability from
-    this voter. `reason` is empty unless the label is `review`.
+    this voter. `reason` is empty unless the label is `review`. `kind` is the kind of the largest defect; it is empty until somebody names
+    it.
     """
 
     label: Label
     defect_probability: float
     votes: dict[str, float]
     reason: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ _DEMO_COMMAND = "castline models make-demo"
 
 NetworkOption = bool | int | float | str
 Probability = Annotated[float, Field(ge=0, le=1)]
+# The name of a kind of defect stands in verdicts and in the label of a metric, so it must be short.
+KindName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class _ManifestModel(BaseModel):
@@ -57,6 +59,22 @@ class Voter(_ManifestModel):
     )
     weight: float = Field(default=1, ge=0, description="Weight of the vote. The weights of all voters are scaled so that they sum to 1.")
     temperature: float = Field(default=1, gt=0, le=100, description="Calibration temperature, by which the network's logits are divided.")
+
+
+class SegmentationMember(_ManifestModel):
+    """The segmentation head of the version: a network that finds where defects are and of which kind. It changes no label."""
+
+    weights_file: str = Field(pattern=FILE_PATTERN)
+    side_px: int = Field(ge=16, le=1024, description="Side of the head's input. The version's pictures are resampled to this side.")
+    width: int = Field(ge=1, le=64, description="Width of the network, the argument of the function that builds it.")
+    kinds: tuple[KindName, ...] = Field(min_length=1, max_length=32, description="Kinds of defect in the order of the head's channels.")
+    box_level: Probability = Field(default=0.5, description="A pixel belongs to a defect if its defect probability is at least this value.")
+    least_certainty: Probability = Field(
+        default=0.6, description="The kind of a defect is unknown if its most probable kind has less than this share of the probability."
+    )
+    pictures: dict[str, int] = Field(description="Number of pictures that the head was trained on: with masks, with boxes, and good ones.")
+    figures: dict[str, float] = Field(default_factory=dict, description="Figures measured when the head was trained.")
+    command: str = Field(description="Command that trained the head.")
 
 
 class _ProbabilityBand(_ManifestModel):
@@ -196,6 +214,9 @@ class Manifest(_ManifestModel):
         description="The part reference: what pictures of good parts have in common. A picture that shows no whole part gets the label "
         "review. If it is absent, as in older versions, no picture is checked for the part.",
     )
+    segmentation: SegmentationMember | None = Field(
+        default=None, description="The segmentation head. It is absent in versions that know no kinds of defect, and in older versions."
+    )
     decoder_version: int | None = Field(
         default=None,
         ge=1,
@@ -214,6 +235,8 @@ class Manifest(_ManifestModel):
         if sum(voter.weight for voter in self.voters) <= 0:
             raise ValueError("expected at least one voter with a weight above 0")
         named = {voter.weights_file for voter in self.voters} | {self.golden.file}
+        if self.segmentation is not None:
+            named.add(self.segmentation.weights_file)
         if named != set(self.files):
             raise ValueError(f"expected checksums of exactly {sorted(named)}, found {sorted(self.files)}")
         return self

@@ -32,16 +32,8 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free") -> tf.Tensor
     `seed` is two integers; the same seed gives the same changes. If `turned` is "quarter", pictures are rotated by right angles only, and
     they are not moved, scaled or tilted. This suits pictures of textures, because resampling would blur the texture's grain.
     """
-    count, side = tf.shape(grey)[0], tf.cast(tf.shape(grey)[1], tf.float32)
-    chance = tf.random.stateless_uniform((10, count), seed, -1.0, 1.0)
-    moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=grey,
-        transforms=_transforms(chance, side, turned),
-        output_shape=tf.shape(grey)[1:3],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="NEAREST",
-    )
+    chance = _draw_chance(grey, seed)
+    moved = _move(grey, chance, turned, "BILINEAR")
     contrast = 1 + MAX_CONTRAST * chance[5][:, None, None, None]
     lit = (moved - 0.5) * contrast + 0.5 + MAX_BRIGHTNESS * chance[6][:, None, None, None]
     # The noise of a camera is normally distributed. Uniform noise of the same standard deviation is used instead, because it takes only a
@@ -51,6 +43,31 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free") -> tf.Tensor
     is_blurred = tf.random.stateless_uniform((), seed + 2) < BLUR_SHARE
     soft = tf.cond(is_blurred, lambda: _blur(lit), lambda: lit)
     return tf.clip_by_value(soft + noise, 0.0, 1.0)
+
+
+def move_marks(marks: tf.Tensor, seed: tf.Tensor, turned: str = "free") -> tf.Tensor:
+    """Returns `marks`, shape (n, side, side, 1), moved as `augment` moves pictures with the same `seed` and `turned`.
+
+    A mark is a number that stands for a kind of defect, so each pixel gets the mark of the nearest pixel and marks are never mixed.
+    """
+    return _move(marks, _draw_chance(marks, seed), turned, "NEAREST")
+
+
+def _draw_chance(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Returns the random numbers that decide how each picture is changed, -1..1, shape (10, n)."""
+    return tf.random.stateless_uniform((10, tf.shape(images)[0]), seed, -1.0, 1.0)
+
+
+def _move(images: tf.Tensor, chance: tf.Tensor, turned: str, interpolation: str) -> tf.Tensor:
+    """Returns `images`, each turned, mirrored, tilted, scaled and moved as `chance` decides."""
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=_transforms(chance, tf.cast(tf.shape(images)[1], tf.float32), turned),
+        output_shape=tf.shape(images)[1:3],
+        fill_value=0.0,
+        interpolation=interpolation,
+        fill_mode="NEAREST",
+    )
 
 
 def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str) -> tf.Tensor:

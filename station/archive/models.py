@@ -35,6 +35,8 @@ class Part(models.Model):
     threshold = models.FloatField(null=True)
     model = models.CharField(max_length=64, blank=True, default="")
     reason = models.CharField(max_length=64, blank=True, default="")
+    # The type of the largest defect that the verdict names; empty if the verdict names none.
+    verdict_kind = models.CharField(max_length=64, blank=True, default="")
     overdue = models.BooleanField(default=False)
     captured_at = models.DateTimeField(null=True)
     received_at = models.DateTimeField(null=True)
@@ -61,6 +63,8 @@ class Part(models.Model):
     finding_boxes = models.JSONField(default=list, blank=True)
     heat_map = models.CharField(max_length=255, blank=True, default="")
     found_at = models.DateTimeField(null=True)
+    # The result of the line's acceptance table: `table`, `result` and `rules`; empty if the line has no table.
+    acceptance = models.JSONField(default=dict, blank=True)
 
     review_label = models.CharField(max_length=8, blank=True, default="")
     review_kinds = models.JSONField(default=list, blank=True)

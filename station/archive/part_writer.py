@@ -164,6 +164,7 @@ def _merge_verdict(row: Part, verdict: Verdict) -> None:
         return
     for name in ("verdict_id", "label", "defect_probability", "threshold", "model", "reason", "overdue"):
         setattr(row, name, getattr(verdict, name))
+    row.verdict_kind = verdict.kind
     row.votes = dict(verdict.votes)
     row.captured_at, row.received_at, row.decided_at = verdict.captured_at, verdict.received_at, verdict.decided_at
     image = verdict.image
@@ -188,6 +189,7 @@ def _merge_finding(row: Part, finding: Finding) -> None:
         return
     row.finding_method, row.finding_boxes = finding.method, _plain_boxes(finding.boxes)
     row.heat_map, row.found_at = finding.heat_map, finding.found_at
+    row.acceptance = finding.acceptance.model_dump() if finding.acceptance else {}
 
 
 def _merge_review(row: Part, review: Review) -> None:
@@ -209,12 +211,13 @@ def _plain_boxes(boxes: tuple[Box, ...]) -> list[dict[str, object]]:
 def _defect_type(row: Part) -> str:
     """Returns the first defect type that the reviewer named, or "" if the reviewer named none.
 
-    If nobody has reviewed the part, returns the first defect type that the programs found, or "" if they found none.
+    If nobody has reviewed the part, returns the defect type of the verdict. If the verdict names none, returns the first defect type of the
+    finding, or "" if the finding names none.
     """
     if row.review_label:
         named = [*row.review_kinds, *(box["kind"] for box in row.review_boxes)]
     else:
-        named = [box["kind"] for box in row.finding_boxes]
+        named = [row.verdict_kind, *(box["kind"] for box in row.finding_boxes)]
     return next((kind for kind in named if kind), "")
 
 

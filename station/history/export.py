@@ -83,6 +83,7 @@ COLUMNS: tuple[ExportColumn, ...] = (
     _json("review_boxes"),
     _field("reviewer", pa.string()),
     _field("reviewed_at", _TIME),
+    _json("acceptance"),
 )
 SCHEMA = pa.schema([(column.name, column.type) for column in COLUMNS])
 

@@ -40,6 +40,7 @@ def make_timeline(part: Part) -> list[TimelineStep]:
         "votes": part.votes,
         "threshold": part.threshold,
         "reason": part.reason,
+        "type of defect": part.verdict_kind,
         "model": part.model,
         "overdue": part.overdue or None,
     }
@@ -51,7 +52,11 @@ def make_timeline(part: Part) -> list[TimelineStep]:
         "code": part.code,
     }
     review = {"label": part.review_label, "kinds": part.review_kinds, "boxes": len(part.review_boxes) or None, "reviewer": part.reviewer}
-    finding = {"method": part.finding_method, "boxes": len(part.finding_boxes)}
+    finding = {
+        "method": part.finding_method,
+        "boxes": len(part.finding_boxes),
+        "acceptance": part.acceptance.get("result", ""),
+    }
     events: list[tuple[datetime | None, str, dict[str, Any]]] = [
         (part.counted_at, "counted at photo-eye 1", {}),
         (part.captured_at, "photographed", {}),
@@ -143,6 +148,7 @@ def make_records(part: Part) -> dict[str, dict[str, Any]]:
         "threshold": part.threshold,
         "model": part.model,
         "reason": part.reason,
+        "kind": part.verdict_kind,
         "overdue": part.overdue,
         "captured_at": _format_optional_time(part.captured_at),
         "received_at": _format_optional_time(part.received_at),
@@ -164,6 +170,7 @@ def make_records(part: Part) -> dict[str, dict[str, Any]]:
         "method": part.finding_method,
         "boxes": part.finding_boxes,
         "heat_map": part.heat_map,
+        "acceptance": part.acceptance or None,
         "found_at": _format_optional_time(part.found_at),
     }
     review = {
@@ -188,7 +195,10 @@ def _format_optional_time(at: datetime | None) -> str | None:
 
 @dataclass(frozen=True)
 class OverlayBox:
-    """A box that is drawn over the picture, with its caption. `source` says where the box comes from: `finding` or `review`."""
+    """A box that is drawn over the picture, with its caption. `source` says where the box comes from: `finding` or `review`.
+
+    `size` gives the length and the area of the defect as text. It is empty if the scale of the line's pictures is not set.
+    """
 
     left_px: int
     top_px: int
@@ -196,6 +206,7 @@ class OverlayBox:
     height_px: int
     caption: str
     source: str
+    size: str = ""
 
     @property
     def caption_px(self) -> tuple[int, int]:
@@ -222,5 +233,6 @@ def _make_boxes(plain_boxes: Iterable[Any], source: str) -> list[OverlayBox]:
         except ValidationError:
             continue
         caption = box.kind or (f"{box.score:.0%}" if source == "finding" else "defect")
-        boxes.append(OverlayBox(box.left_px, box.top_px, box.width_px, box.height_px, caption, source))
+        size = "" if box.length_mm is None or box.area_mm2 is None else f"{box.length_mm:.3g} mm, {box.area_mm2:.3g} mm²"
+        boxes.append(OverlayBox(box.left_px, box.top_px, box.width_px, box.height_px, caption, source, size))
     return boxes

@@ -245,6 +245,11 @@ class LineSettings(Section):
         "camera that writes 16-bit files. If absent, the number comes from the file. If the file does not give it either, all bits of the "
         "file are used. A picture that would then be very dark gets `review`, because the camera probably uses fewer bits.",
     )
+    acceptance_table: Path | None = Field(
+        None,
+        description="TOML file with the acceptance table of the line's parts: for each type of defect the largest length, area and number. "
+        "Findings then say whether the part is accepted. The table changes no verdict.",
+    )
     token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line. Without a token all uploads are refused.")
 
     @property

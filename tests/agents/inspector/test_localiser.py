@@ -24,10 +24,11 @@ from prometheus_client import REGISTRY
 
 from agents.inspector.inspector import Inspector
 from agents.inspector.line_rules import LineRules
-from agents.inspector.localiser import HeatMapper, HeatMapQueue, HeatMapRequest
+from agents.inspector.localiser import HeatMapQueue, HeatMapRequest
 from agents.inspector.model_switcher import ModelSwitcher
 from models.inference.ensemble import Ensemble
-from models.inference.heat_map import crop_to_picture, find_boxes
+from models.inference.heat_map import DefectMap, crop_to_picture, find_boxes
+from models.inference.heat_mapper import HeatMapper
 from models.inference.soft_vote import SoftVote
 from models.registry import Version
 from streams.live_line_settings import LiveSettingsByLine
@@ -72,8 +73,9 @@ class FakeHeatMapper:
     may_go_on: threading.Event
     was_called: threading.Event
     fails: bool = False
+    names_kinds: bool = False
 
-    def compute_heat_map(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def compute_defect_map(self, pixels: npt.NDArray[np.uint8]) -> DefectMap:
         self.was_called.set()
         assert self.may_go_on.wait(10)
         self.steps.append(f"explained by {self.version}")
@@ -81,7 +83,8 @@ class FakeHeatMapper:
             raise RuntimeError("no gradient")
         heat = np.zeros(pixels.shape, np.float32)
         heat[16:24, 32:48] = 1
-        return heat
+        kinds = np.stack([heat, np.zeros_like(heat)])
+        return DefectMap(heat, "segmentation", 0.5, ("blow hole", "flash"), kinds, 0.6) if self.names_kinds else DefectMap(heat, "grad-cam")
 
 
 class RecordingProducer(RecordProducer):

@@ -1,0 +1,116 @@
+"""Reads the acceptance table of a part, and decides with it whether the defects that were found on a part are accepted.
+
+An acceptance table is a TOML file of the foundry. Each rule has the terms in which ASTM A802 and ISO 11971 describe surfaces: a kind of
+discontinuity, a level, and limits. Both standards compare a surface with plates or pictures and give no limits in millimetres, so the
+foundry agrees on its own limits with its customer:
+
+    name = "impeller 17, customer drawing 4711-B"
+    other_kinds = "rejected"
+
+    [[rules]]
+    name = "gas porosity, C 2"
+    kinds = ["blow hole", "hole"]
+    max_length_mm = 3.0
+    max_area_mm2 = 8.0
+    max_number = 5
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from streams.errors import SettingsError
+from streams.records import Acceptance, Box
+
+# The boxes of one picture with the names of the kinds that a rule applies to.
+Text = Field(min_length=1, max_length=100)
+
+
+class AcceptanceRule(BaseModel):
+    """The limits for some kinds of defect. A defect at a limit is still accepted.
+
+    `max_number` is the largest number of defects of these kinds on the part. With `max_number` 0, every defect of these kinds is rejected.
+    `kinds` may contain `unknown`, which is the kind of a defect whose kind is not sure.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Text
+    kinds: tuple[str, ...] = Field(min_length=1)
+    max_length_mm: float | None = Field(None, gt=0)
+    max_area_mm2: float | None = Field(None, gt=0)
+    max_number: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        if self.max_length_mm is None and self.max_area_mm2 is None and self.max_number is None:
+            raise ValueError("a rule needs at least one of max_length_mm, max_area_mm2 and max_number")
+        return self
+
+    def find_violations(self, boxes: Sequence[Box]) -> list[str]:
+        """Returns a sentence for each limit that `boxes` exceed. Boxes of other kinds do not count."""
+        own = [box for box in boxes if (box.kind or "unknown") in self.kinds]
+        violations = []
+        if self.max_number is not None and len(own) > self.max_number:
+            violations.append(f"{self.name}: {len(own)} defects, at most {self.max_number} allowed.")
+        for limit, unit, sizes in (
+            (self.max_length_mm, "mm long", [box.length_mm for box in own if box.length_mm is not None]),
+            (self.max_area_mm2, "mm2 large", [box.area_mm2 for box in own if box.area_mm2 is not None]),
+        ):
+            if limit is not None and max(sizes, default=0.0) > limit:
+                violations.append(f"{self.name}: a defect is {max(sizes):.3g} {unit}, at most {limit:g} allowed.")
+        return violations
+
+    def find_unmeasured(self, boxes: Sequence[Box]) -> bool:
+        """Returns whether a limit in millimetres cannot be applied, because a defect of these kinds was not measured."""
+        needs_size = self.max_length_mm is not None or self.max_area_mm2 is not None
+        return needs_size and any((box.kind or "unknown") in self.kinds and box.length_mm is None for box in boxes)
+
+
+class AcceptanceTable(BaseModel):
+    """The acceptance table of a part. `other_kinds` says what happens to defects whose kind no rule names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Text
+    other_kinds: Literal["accepted", "rejected"]
+    rules: tuple[AcceptanceRule, ...] = Field(min_length=1, max_length=100)
+
+    def grade(self, boxes: Sequence[Box]) -> Acceptance:
+        """Returns whether a part with the defects `boxes` is accepted, and the rules that decided.
+
+        A part without boxes is accepted. A part is rejected if one rule rejects it, even if another rule could not be applied.
+        """
+        violations = [sentence for rule in self.rules for sentence in rule.find_violations(boxes)]
+        named = {kind for rule in self.rules for kind in rule.kinds}
+        others = sorted({box.kind or "unknown" for box in boxes} - named)
+        if others and self.other_kinds == "rejected":
+            violations.append(f"No rule allows a defect of this type: {', '.join(others)}.")
+        if violations:
+            return Acceptance(table=self.name, result="rejected", rules=tuple(violations))
+        unmeasured = [rule.name for rule in self.rules if rule.find_unmeasured(boxes)]
+        if unmeasured:
+            sentence = f"The scale of the line's pictures is not set, so these rules cannot be applied: {', '.join(unmeasured)}."
+            return Acceptance(table=self.name, result="not-graded", rules=(sentence,))
+        return Acceptance(table=self.name, result="accepted")
+
+
+def read_acceptance_table(path: Path) -> AcceptanceTable:
+    """Reads the TOML file `path`. Raises SettingsError, naming the file and the field, if it holds no acceptance table."""
+    try:
+        return AcceptanceTable.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SettingsError(
+            f"The acceptance table {path} cannot be read: {error.strerror}. Correct the setting `acceptance_table`."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The acceptance table {path} is no TOML file: {error}. Correct the file.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the whole file"
+        raise SettingsError(f"The acceptance table {path} is not valid: {field}: {first['msg']}. Correct the file.") from error

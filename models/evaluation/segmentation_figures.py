@@ -1,0 +1,81 @@
+"""Measures how well defect maps show where the defects are and of which kind, by comparing them with marked pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
+
+from models.evaluation.localisation import measure_localisation
+from models.inference.heat_map import UNKNOWN_KIND, DefectMap, HeatMap, name_largest_kind
+from models.registry.version_report import LocalisationFigures, Proportion
+from models.training.marked_pictures import BOX_MARK, MarkedPictures
+
+
+@dataclass(frozen=True, slots=True)
+class KindFigures:
+    """How often the kind of the largest defect is named rightly.
+
+    `right` counts the pictures whose kind is right, among all pictures with a mask. `named` counts the pictures whose kind is not
+    `unknown`. `right_if_named` counts the right ones among these. `pairs` gives the number of pictures for each true kind and each answer.
+    """
+
+    right: Proportion
+    named: Proportion
+    right_if_named: Proportion | None
+    pairs: dict[tuple[str, str], int]
+
+
+def find_largest_kind(marks: npt.NDArray[np.uint8]) -> int:
+    """Returns the mark of the largest defect of a picture from its marks, shape (side, side), or 0 if no pixel has a kind from a mask.
+
+    A defect is a region of marked pixels that touch, also at corners. If it has pixels of several kinds, the most frequent one counts.
+    """
+    marks = np.where(marks < BOX_MARK, marks, 0)
+    labels, count = ndimage.label(marks > 0, np.ones((3, 3), np.int8))
+    if not count:
+        return 0
+    largest = int(np.bincount(labels.ravel())[1:].argmax()) + 1
+    return int(np.bincount(marks[labels == largest]).argmax())
+
+
+def measure_kinds(answers: Sequence[str], pictures: MarkedPictures) -> KindFigures:
+    """Compares the kinds `answers` with the kind of the largest defect in the mask of each picture.
+
+    Pictures without a mask do not count.
+    """
+    pairs: dict[tuple[str, str], int] = {}
+    for answer, marks in zip(answers, pictures.marks, strict=True):
+        number = find_largest_kind(marks)
+        if number:
+            pair = (pictures.kinds[number - 1], answer)
+            pairs[pair] = pairs.get(pair, 0) + 1
+    total = sum(pairs.values())
+    right = sum(count for (truth, answer), count in pairs.items() if truth == answer)
+    named = total - sum(count for (_, answer), count in pairs.items() if answer == UNKNOWN_KIND)
+    return KindFigures(
+        Proportion.from_counts(right, total),
+        Proportion.from_counts(named, total),
+        Proportion.from_counts(right, named) if named else None,
+        pairs,
+    )
+
+
+def measure_maps(maps: Sequence[DefectMap], masks: npt.NDArray[np.bool_]) -> LocalisationFigures:
+    """Returns the figures of defect maps that are compared with `masks`, shape (n, side, side). The maps are resized to this side."""
+    heats = [resize_heat(found.heat, masks.shape[1]) for found in maps]
+    return measure_localisation(heats, list(masks), maps[0].box_level)
+
+
+def name_kinds(maps: Sequence[DefectMap]) -> list[str]:
+    """Returns the kind of the largest defect in each of `maps`."""
+    return [name_largest_kind(found) for found in maps]
+
+
+def resize_heat(heat: HeatMap, side_px: int) -> HeatMap:
+    """Returns `heat`, resampled to `side_px` x `side_px`."""
+    return np.asarray(Image.fromarray(heat.astype(np.float32)).resize((side_px, side_px), Image.Resampling.BILINEAR))

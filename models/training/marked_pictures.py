@@ -1,0 +1,341 @@
+"""Reads pictures whose defects are marked, from masks that name the kind of each pixel or from boxes around defects.
+
+A mark is a number for each pixel of a picture: 0 no defect, k a defect of kind k (from 1), `BOX_MARK` + k a place in a box around a defect
+of kind k, and `BOX_MARK` a place in a box around a defect whose kind is not known.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from models.pictures.decoder import PictureLimits, decode_picture, open_picture
+from models.pictures.pillow_pixels import read_image
+from models.pictures.png import prepare_png
+from models.pictures.refusal import RefusalReason
+from models.training.labelled_pictures import LabelledFile
+from streams.errors import ModelError, PictureError
+
+Pixels = npt.NDArray[np.uint8]
+
+# Marks of this number and above are places in a box. A mask has fewer kinds of defect than this.
+BOX_MARK = 128
+# A pixel of a reduced mask gets a kind if defects cover more than this share of the pixel, as in the masks of rendered castings.
+MIN_COVER = 0.3
+# A message names at most this many files. It also gives the number of all files.
+_NAMED_FILES = 3
+_BOX_COLUMNS = ("image", "x", "y", "w", "h")
+_DATA_SET_COLUMNS = ("path", "boxes")
+
+
+@dataclass(frozen=True, slots=True)
+class DefectBox:
+    """A rectangle around a defect, in pixels of the upright picture. `kind` is empty if the kind of defect is not known."""
+
+    left_px: float
+    top_px: float
+    width_px: float
+    height_px: float
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedFile:
+    """A picture file that has not been read yet, with its mask or with the boxes around its defects. A good picture needs neither."""
+
+    path: Path
+    is_good: bool
+    mask_path: Path | None = None
+    boxes: tuple[DefectBox, ...] = ()
+
+
+@dataclass(frozen=True)
+class MarkedPictures:
+    """Pictures with a mark for each pixel. `pixels` and `marks` have the shape (n, side_px, side_px), uint8.
+
+    `kinds` names the kinds: the mark k means `kinds[k - 1]`. `paths` and `checksums` have the order of `pixels`. `left_out` says in
+    sentences which pictures were left out, and why.
+    """
+
+    pixels: Pixels
+    marks: Pixels
+    kinds: tuple[str, ...]
+    paths: tuple[Path, ...]
+    checksums: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def has_mask(self) -> npt.NDArray[np.bool_]:
+        """Tells which pictures have pixels of a known kind from a mask, shape (n,)."""
+        has_mask: npt.NDArray[np.bool_] = np.any((self.marks > 0) & (self.marks < BOX_MARK), axis=(1, 2))
+        return has_mask
+
+    @property
+    def is_good(self) -> npt.NDArray[np.bool_]:
+        """Tells which pictures have no marked pixel, shape (n,)."""
+        is_good: npt.NDArray[np.bool_] = np.all(self.marks == 0, axis=(1, 2))
+        return is_good
+
+    def select(self, chosen: npt.NDArray[Any]) -> MarkedPictures:
+        """Returns the pictures with the indices `chosen`, or those for which the mask `chosen` is True."""
+        indices = np.arange(len(self))[chosen]
+        return MarkedPictures(
+            self.pixels[indices],
+            self.marks[indices],
+            self.kinds,
+            tuple(self.paths[index] for index in indices),
+            tuple(self.checksums[index] for index in indices),
+            self.left_out,
+        )
+
+
+def list_masks(folder: Path) -> dict[str, Path]:
+    """Returns the path of each mask below `folder`. Raises ModelError if there is none.
+
+    The key of a mask is its path relative to `folder`, without suffix.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"The folder of masks {folder} does not exist. Correct the path.")
+    masks = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
+    if not masks:
+        raise ModelError(
+            f"Found no masks in {folder}. Put an 8-bit PNG for each picture there, for example def_front/a.png for def_front/a.jpeg. Its "
+            "pixels are 0 where there is no defect."
+        )
+    return masks
+
+
+def find_mask_key(file: LabelledFile) -> str:
+    """Returns the key by which a picture is matched with its mask: the path below the data folder, without suffix.
+
+    If the pictures come from a CSV list, the key consists of the name of the picture's folder and the name of the picture.
+    """
+    source = Path(file.source)
+    if source.suffix.lower() != ".csv" and file.path.is_relative_to(source):
+        return file.path.relative_to(source).with_suffix("").as_posix()
+    return f"{file.path.parent.name}/{file.path.stem}"
+
+
+def read_mask(path: Path, limits: PictureLimits) -> Pixels:
+    """Returns the stored values of a mask, shape (height, width). Raises PictureError if the file is no 8-bit PNG with one channel."""
+    try:
+        with open_picture(path.read_bytes(), limits) as file:
+            if file.header.format == "PNG" and not file.header.is_deep:
+                image = read_image(prepare_png(file.value, file.header), file.header)
+                if image.mode in ("1", "L", "P"):
+                    return np.asarray(image).astype(np.uint8)
+    except PictureError as error:
+        raise PictureError(error.reason, "the file is damaged or no PNG") from error
+    raise PictureError(RefusalReason.DAMAGED, "the file is no grey PNG of 8 bits")
+
+
+def list_masked_files(files: Sequence[LabelledFile], masks_folder: Path, ok_class: str) -> list[MarkedFile]:
+    """Returns `files`, each with its mask from `masks_folder`. Pictures of the class `ok_class` are good.
+
+    The mask of `source/def_front/a.jpeg` is `masks_folder/def_front/a.png`. Raises ModelError if there are no masks.
+    """
+    masks = list_masks(masks_folder)
+    return [MarkedFile(file.path, file.class_name == ok_class, masks.get(find_mask_key(file))) for file in files]
+
+
+def list_boxed_files(path: Path, ok_class: str) -> list[MarkedFile]:
+    """Returns the pictures in the CSV list `path`, with the boxes around their defects. The paths in the list are relative to its folder.
+
+    The list has the columns image, x, y, w and h, and one row for each box: the left and the upper edge, the width and the height in
+    pixels. A column kind is optional. The list may also be the manifest.csv of a data set that the station made. Its column boxes holds the
+    boxes that reviewers drew, and pictures of the class `ok_class` are good.
+
+    Raises ModelError, naming the line, if the list cannot be read.
+    """
+    boxes: dict[Path, list[DefectBox]] = {}
+    good: set[Path] = set()
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            columns = set(rows.fieldnames or ())
+            is_data_set = set(_DATA_SET_COLUMNS) <= columns
+            if not is_data_set and not set(_BOX_COLUMNS) <= columns:
+                raise ModelError(
+                    f"The list of boxes {path} needs the columns {', '.join(_BOX_COLUMNS)}, or it must be the manifest.csv of a data set "
+                    f"of the station. It has the columns {', '.join(sorted(columns)) or 'none'}."
+                )
+            for row in rows:
+                picture = path.parent / (row["path"] if is_data_set else row["image"])
+                try:
+                    found = _parse_data_set_row(row) if is_data_set else [_parse_box(row)]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise ModelError(f"Line {rows.line_num} of {path} holds no box: {error}. Correct the line.") from error
+                boxes.setdefault(picture, []).extend(found)
+                if is_data_set and row["class"] == ok_class:
+                    good.add(picture)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ModelError(f"The list of boxes {path} cannot be read: {error}. Correct the path or the file.") from error
+    return [MarkedFile(picture, picture in good, None, tuple(found)) for picture, found in boxes.items()]
+
+
+def list_good_files(files: Sequence[LabelledFile], ok_class: str) -> list[MarkedFile]:
+    """Returns those of `files` that show good parts."""
+    return [MarkedFile(file.path, True) for file in files if file.class_name == ok_class]
+
+
+def read_marked_pictures(
+    files: Sequence[MarkedFile],
+    side_px: int,
+    kinds: Mapping[int, str],
+    part_values: Sequence[int] = (),
+    depth_bits: int | None = None,
+    on_read: Callable[[int, int], object] = lambda done, total: None,
+) -> MarkedPictures:
+    """Reads `files` and the marks of their defects, resampled to `side_px`.
+
+    `kinds` gives the name of each mask value. Values may share a name. `part_values` are mask values that show the casting and no defect.
+    The kinds of boxes are added to the kinds of the masks.
+
+    Defective pictures with neither mask nor box are left out, and so are files that cannot be used. After each file, `on_read` is called
+    with the number of files read so far and the number of all files. Raises ModelError if a mask has a value that nobody named, or if no
+    defect is left.
+    """
+    reader = _MarkReader(files, side_px, kinds, part_values, depth_bits)
+    for done, file in enumerate(files, 1):
+        reader.add(file)
+        on_read(done, len(files))
+    return reader.finish()
+
+
+class _MarkReader:
+    """Reads pictures with their marks, and remembers which pictures were left out and why."""
+
+    def __init__(
+        self, files: Sequence[MarkedFile], side_px: int, kinds: Mapping[int, str], part_values: Sequence[int], depth_bits: int | None
+    ) -> None:
+        self._side_px, self._depth_bits, self._limits = side_px, depth_bits, PictureLimits()
+        named = [*kinds.values(), *(box.kind for file in files for box in file.boxes)]
+        self._kinds = tuple(dict.fromkeys(name for name in named if name))
+        self._numbers = np.full(256, BOX_MARK, np.uint8)
+        self._numbers[[0, *part_values]] = 0
+        for value, name in kinds.items():
+            self._numbers[value] = self._kinds.index(name) + 1
+        self._read: list[tuple[Path, str, Pixels, Pixels]] = []
+        self._problems: dict[str, list[Path]] = {}
+
+    def add(self, file: MarkedFile) -> None:
+        """Reads one picture with its marks. If the picture cannot be used, it is left out."""
+        if not file.is_good and file.mask_path is None and not file.boxes:
+            self._leave_out("defective pictures have neither a mask nor a box", file.path)
+            return
+        try:
+            content = file.path.read_bytes()
+            decoded = decode_picture(content, self._side_px, self._limits, self._depth_bits)
+            levels = None if file.mask_path is None else read_mask(file.mask_path, self._limits)
+        except (PictureError, OSError):
+            self._leave_out("pictures or masks cannot be read", file.path)
+            return
+        size = decoded.width_px, decoded.height_px
+        if levels is None:
+            marks = _draw_boxes(() if file.is_good else file.boxes, self._kinds, self._side_px, *size)
+        elif levels.shape[::-1] != size:
+            self._leave_out("masks have another size than their picture", file.path)
+            return
+        else:
+            marks = _reduce_marks(self._read_kinds(levels, file.mask_path), self._side_px)
+        if file.is_good == bool(marks.any()):
+            self._leave_out("masks contradict the class", file.path)
+            return
+        self._read.append((file.path, hashlib.sha256(content).hexdigest(), decoded.pixels, marks))
+
+    def finish(self) -> MarkedPictures:
+        """Returns all pictures that were read. Raises ModelError if no defect is marked in any of them, or if no kind has a name."""
+        left_out = tuple(
+            f"Left out, because {problem}: {len(paths)} ({', '.join(map(str, paths[:_NAMED_FILES]))}"
+            f"{', ...' if len(paths) > _NAMED_FILES else ''})."
+            for problem, paths in self._problems.items()
+        )
+        if not any(marks.any() for _, _, _, marks in self._read):
+            raise ModelError(
+                f"No picture has a marked defect. {' '.join(left_out)} A mask needs the path of its picture below the data folder, for "
+                "example def_front/a.png for def_front/a.jpeg, and the size of its picture."
+            )
+        if not self._kinds:
+            raise ModelError("No kind of defect has a name. Name each value of the masks, for example with --kind '1=blow hole'.")
+        paths, checksums, pixels, marks = zip(*self._read, strict=True)
+        return MarkedPictures(np.stack(pixels), np.stack(marks), self._kinds, paths, checksums, left_out)
+
+    def _read_kinds(self, levels: Pixels, path: Path | None) -> Pixels:
+        numbers: Pixels = self._numbers[levels]
+        unnamed = np.unique(levels[numbers == BOX_MARK]).tolist()
+        if unnamed:
+            raise ModelError(
+                f"The mask {path} has the value {unnamed[0]}, and no kind of defect has this value. Name its kind, for example with "
+                f"--kind '{unnamed[0]}=blow hole'. If the value shows the casting and no defect, give --part-value {unnamed[0]}."
+            )
+        return numbers
+
+    def _leave_out(self, problem: str, path: Path) -> None:
+        self._problems.setdefault(problem, []).append(path)
+
+
+def _parse_box(row: Mapping[str, str]) -> DefectBox:
+    left, top, width, height = (float(row[name]) for name in _BOX_COLUMNS[1:])
+    if not (width > 0 and height > 0):
+        raise ValueError(f"the box is {width:g} x {height:g} px large")
+    return DefectBox(left, top, width, height, row.get("kind") or "")
+
+
+def _parse_data_set_row(row: Mapping[str, str]) -> list[DefectBox]:
+    kinds = (row.get("kinds") or "").split(" + ")
+    # If the reviewer named a single kind of defect for the whole part, boxes without a kind have this kind.
+    usual = kinds[0] if len(kinds) == 1 else ""
+    return [
+        DefectBox(box["left_px"], box["top_px"], box["width_px"], box["height_px"], box.get("kind") or usual)
+        for box in json.loads(row["boxes"] or "[]")
+    ]
+
+
+def _place_in_square(side_px: int, width_px: int, height_px: int) -> tuple[int, int, int, int, float]:
+    """Returns where a picture lies in the padded square that the decoder makes: left, top, width, height, and the scale."""
+    scale = side_px / max(width_px, height_px)
+    width, height = max(1, round(width_px * scale)), max(1, round(height_px * scale))
+    return (side_px - width) // 2, (side_px - height) // 2, width, height, scale
+
+
+def _reduce_marks(numbers: Pixels, side_px: int) -> Pixels:
+    """Returns the marks on the square of `side_px`: for each pixel the kind that covers most of it, if defects cover enough of the pixel.
+
+    A defect that covers no pixel enough is marked at the pixels that it covers most, so that no defect is lost.
+    """
+    rows, columns = numbers.shape
+    left, top, width, height, _ = _place_in_square(side_px, columns, rows)
+    kinds = [int(number) for number in np.unique(numbers) if number]
+    result = np.zeros((side_px, side_px), np.uint8)
+    if not kinds:
+        return result
+    covers = np.stack(
+        [np.asarray(Image.fromarray((numbers == kind).astype(np.float32)).resize((width, height), Image.Resampling.BOX)) for kind in kinds]
+    )
+    total = covers.sum(axis=0)
+    is_marked = total > MIN_COVER if (total > MIN_COVER).any() else total == total.max()
+    result[top : top + height, left : left + width] = np.where(is_marked, np.array(kinds, np.uint8)[covers.argmax(axis=0)], 0)
+    return result
+
+
+def _draw_boxes(boxes: Sequence[DefectBox], kinds: Sequence[str], side_px: int, width_px: int, height_px: int) -> Pixels:
+    left, top, width, height, scale = _place_in_square(side_px, width_px, height_px)
+    result = np.zeros((side_px, side_px), np.uint8)
+    for box in boxes:
+        first_x, last_x = (left + min(max(0.0, edge * scale), width - 1) for edge in (box.left_px, box.left_px + box.width_px))
+        first_y, last_y = (top + min(max(0.0, edge * scale), height - 1) for edge in (box.top_px, box.top_px + box.height_px))
+        mark = BOX_MARK + (kinds.index(box.kind) + 1 if box.kind else 0)
+        result[int(first_y) : int(last_y) + 1, int(first_x) : int(last_x) + 1] = mark
+    return result

@@ -1,0 +1,161 @@
+"""Trains the segmentation head: it learns from masks where each kind of defect is, and from boxes roughly where a defect is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.networks.framework import keras, tf
+from models.networks.preprocessing import scale_pixels
+from models.networks.segmentation import segmentation_head
+from models.registry.manifest import SegmentationMember
+from models.training.augmentation import augment, move_marks
+from models.training.marked_pictures import BOX_MARK, MarkedPictures
+
+# The share of each batch that shows marked defects. Without this limit, thousands of good pictures would crowd out a few dozen masks.
+DEFECT_SHARE = 0.6
+# In the loss, a pixel of a defect counts as much as this many other pixels, because defects cover only about 1 % of the pixels.
+DEFECT_WEIGHT = 4.0
+# The learning rate rises during this share of all batches.
+WARM_UP_SHARE = 0.1
+MAX_GRADIENT_NORM = 1.0
+WEIGHTS_FILE = "segmentation.weights.h5"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationRecipe:
+    """The hyperparameters of the training of a segmentation head.
+
+    A training has `steps` batches of `batch` pictures, however many pictures there are. `rate` is the highest learning rate of AdamW.
+    """
+
+    side_px: int = 192
+    width: int = 16
+    steps: int = 2000
+    batch: int = 16
+    rate: float = 2e-3
+    weight_decay: float = 1e-3
+    turned: str = "free"
+    seed: int = 1
+
+
+def train_segmentation(
+    pictures: MarkedPictures,
+    recipe: SegmentationRecipe,
+    start: keras.Model | None = None,
+    on_step: Callable[[int, int, float], object] = lambda done, total, loss: None,
+) -> keras.Model:
+    """Returns a segmentation head that was trained on `pictures`, whose side must be that of the recipe.
+
+    If `start` is a head that was trained before, the training begins with its weights. The last layer begins anew unless `start` has the
+    same number of kinds. After each batch, `on_step` is called with the number of finished batches, the number of all batches and the loss.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    network = segmentation_head(len(pictures.kinds), recipe.side_px, recipe.width)
+    if start is not None:
+        copy_weights(start, network)
+    warm_up = max(1, round(WARM_UP_SHARE * recipe.steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.02 * recipe.rate, max(1, recipe.steps - warm_up), alpha=1e-3, warmup_target=recipe.rate, warmup_steps=warm_up
+    )
+    optimiser = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, global_clipnorm=MAX_GRADIENT_NORM)
+    network.compile(optimiser, make_mark_loss(len(pictures.kinds)), jit_compile=False)
+    report = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: on_step(batch + 1, recipe.steps, float(logs["loss"])))
+    network.fit(_batches(pictures, recipe), steps_per_epoch=recipe.steps, epochs=1, callbacks=[report], shuffle=False, verbose=0)
+    return network
+
+
+def describe_member(pictures: MarkedPictures, recipe: SegmentationRecipe, command: str) -> SegmentationMember:
+    """Returns the manifest's entry for a segmentation head that is trained on `pictures`. `command` is the command of the training."""
+    has_mask, is_good = int(pictures.has_mask.sum()), int(pictures.is_good.sum())
+    return SegmentationMember(
+        weights_file=WEIGHTS_FILE,
+        side_px=recipe.side_px,
+        width=recipe.width,
+        kinds=pictures.kinds,
+        pictures={"with masks": has_mask, "with boxes": len(pictures) - has_mask - is_good, "good": is_good},
+        command=command,
+    )
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Copies the weights of each layer of `source` to the layer of `target` with the same name. Layers of other shapes stay unchanged."""
+    for layer in target.layers:
+        weights = source.get_layer(layer.name).get_weights()
+        if [array.shape for array in weights] == [array.shape for array in layer.get_weights()]:
+            layer.set_weights(weights)
+
+
+def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns the loss of probabilities, shape (n, side, side, 1 + kinds), for marks, shape (n, side, side, 1). See `MarkedPictures`.
+
+    The loss is a sum of three terms:
+
+    - For pixels outside of boxes: the mean cross-entropy in nats. A pixel of a defect has the weight DEFECT_WEIGHT.
+    - For the same pixels: one minus the Dice coefficient of the defect probability, so that small defects are not lost in the mean
+      (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
+    - For boxes: the cross-entropy of the highest probabilities in the box, because the other pixels of a box may show no defect. This is
+      multiple instance learning (Ilse, Tomczak, Welling, ICML 2018).
+    """
+
+    def compute(marks: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+        marks = tf.cast(marks[..., 0], tf.int32)
+        logs = tf.math.log(tf.clip_by_value(probabilities, 1e-6, 1.0))
+        is_exact = marks < BOX_MARK
+        exact = tf.cast(is_exact, tf.float32)
+        wanted = tf.one_hot(tf.where(is_exact, marks, 0), 1 + kinds)
+        is_defect = exact * tf.cast(marks > 0, tf.float32)
+        weights = exact * (1 + (DEFECT_WEIGHT - 1) * is_defect)
+        entropy = -tf.reduce_sum(weights * tf.reduce_sum(wanted * logs, axis=-1)) / tf.maximum(tf.reduce_sum(exact), 1.0)
+        defect = exact * (1 - probabilities[..., 0])
+        overlap = 2 * tf.reduce_sum(defect * is_defect) + 1.0
+        dice = 1 - overlap / (tf.reduce_sum(defect) + tf.reduce_sum(is_defect) + 1.0)
+        return entropy + dice + _box_loss(marks, probabilities)
+
+    def _box_loss(marks: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+        total = tf.constant(0.0)
+        for number in range(1 + kinds):
+            inside = tf.cast(marks == BOX_MARK + number, tf.float32)
+            level = inside * (1 - probabilities[..., 0] if number == 0 else probabilities[..., number])
+            # The mean of the probabilities, weighted by themselves, is near their maximum, but more than one pixel of a box learns from it.
+            strength = tf.reduce_sum(level * level, axis=(1, 2)) / tf.maximum(tf.reduce_sum(level, axis=(1, 2)), 1e-6)
+            has_box = tf.cast(tf.reduce_any(inside > 0, axis=(1, 2)), tf.float32)
+            total -= tf.reduce_sum(has_box * tf.math.log(tf.clip_by_value(strength, 1e-6, 1.0)))
+        return total / tf.cast(tf.shape(marks)[0], tf.float32)
+
+    return compute
+
+
+def _batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> tf.data.Dataset:
+    """Returns the batches (pixels 0..1, marks) of a training, each picture changed at random."""
+    pixels, marks = tf.constant(pictures.pixels), tf.constant(pictures.marks)
+
+    def prepare(chosen: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        moved = move_marks(tf.gather(marks, chosen)[..., tf.newaxis], seed, recipe.turned)
+        return augment(scale_pixels(tf.gather(pixels, chosen)), seed, recipe.turned), moved
+
+    signature = (tf.TensorSpec((recipe.batch,), tf.int64), tf.TensorSpec((2,), tf.int32))
+    chosen = tf.data.Dataset.from_generator(lambda: _choose_batches(pictures, recipe), output_signature=signature)
+    return chosen.map(prepare, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+
+def _choose_batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> Any:
+    """Yields for each batch the indices of its pictures and the seed of its changes."""
+    rng = np.random.default_rng(recipe.seed)
+    is_good = pictures.is_good
+    good, defective = np.flatnonzero(is_good), np.flatnonzero(~is_good)
+    from_defective = round(DEFECT_SHARE * recipe.batch) if len(good) else recipe.batch
+    for step in range(recipe.steps):
+        # `augment` uses three seeds for each batch, from `seed` to `seed + 2`. With steps of 4, no two batches share a seed.
+        yield (
+            np.concatenate([_draw(rng, defective, from_defective), _draw(rng, good, recipe.batch - from_defective)]),
+            [recipe.seed, 4 * step],
+        )
+
+
+def _draw(rng: np.random.Generator, indices: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    return rng.choice(indices, count, replace=len(indices) < count) if count else np.zeros(0, np.int64)

@@ -1,0 +1,120 @@
+"""Trains a segmentation head for a version, and writes a new version that has the head."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from sklearn.model_selection import GroupShuffleSplit
+
+from models.evaluation.segmentation_figures import measure_kinds, measure_maps
+from models.inference.segmentation import Segmentation, load_segmentation_network, save_segmentation_weights
+from models.networks.framework import keras
+from models.registry import LocalRegistry, Version, write_manifest
+from models.registry.manifest import SegmentationMember
+from models.training.marked_pictures import MarkedPictures
+from models.training.near_duplicates import group_near_duplicates
+from models.training.segmentation import SegmentationRecipe, describe_member, train_segmentation
+from streams.errors import ModelError
+
+# Fewer pictures with a mask or a box than this teach a head almost nothing.
+MIN_DEFECTIVE = 10
+OnStep = Callable[[int, int, float], object]
+
+
+@dataclass(frozen=True)
+class SegmentationRun:
+    """Trains a segmentation head for `version`, and writes `version` with this head as the new version `root`/`name`.
+
+    If `version` already has a head, the training begins with its weights. `validation_share` of the groups of near-duplicates are not used
+    for training, but for measuring the figures in the manifest. With 0, all pictures are used for training. `command` is the command line.
+    """
+
+    version: Version
+    root: Path
+    name: str
+    recipe: SegmentationRecipe
+    validation_share: float
+    command: str
+
+    def run(self, pictures: MarkedPictures, on_step: OnStep = lambda done, total, loss: None, replace: bool = False) -> Version:
+        """Trains the head on `pictures`, whose side is that of the recipe, and writes the new version. See `train_segmentation` for
+        `on_step`.
+
+        An existing version `name` is only replaced if `replace` is True. If the training is interrupted, nothing is written. Raises
+        ModelError if too few defects are marked, if only good pictures would be left for training, or if the version exists already.
+        """
+        final = self.root / self.name
+        if final.exists() and not replace:
+            raise ModelError(f"{final} exists already. Choose another --out, because versions are never changed once written.")
+        defective = int((~pictures.is_good).sum())
+        if defective < MIN_DEFECTIVE:
+            raise ModelError(
+                f"Defects are marked in only {defective} pictures, and at least {MIN_DEFECTIVE} are needed. Mark more pictures."
+            )
+        training, validation = self._split(pictures)
+        member = describe_member(training, self.recipe, self.command)
+        network = train_segmentation(training, self.recipe, self._load_start(), on_step)
+        if validation is not None:
+            member = member.model_copy(update={"figures": measure_head(Segmentation(network, member, self.recipe.side_px), validation)})
+        return add_segmentation(self.version, self.root, self.name, network, member, replace)
+
+    def _split(self, pictures: MarkedPictures) -> tuple[MarkedPictures, MarkedPictures | None]:
+        """Returns the training pictures and the validation pictures, which are None if there are no masks to validate with."""
+        if self.validation_share == 0:
+            return pictures, None
+        groups = group_near_duplicates(pictures.pixels, pictures.checksums)
+        if len(np.unique(groups)) < 2:
+            raise ModelError("All pictures are near-duplicates of each other, so none can be used for validation. Add other pictures.")
+        split = GroupShuffleSplit(1, test_size=self.validation_share, random_state=self.recipe.seed)
+        train, test = next(split.split(pictures.marks, groups=groups))
+        training, validation = pictures.select(train), pictures.select(test)
+        if training.is_good.all():
+            raise ModelError("No picture with a marked defect is left for the training. Mark more pictures, or give --validation-share 0.")
+        return training, validation if validation.has_mask.any() else None
+
+    def _load_start(self) -> keras.Model | None:
+        member = self.version.manifest.segmentation
+        return None if member is None else load_segmentation_network(self.version, member)
+
+
+def measure_head(head: Segmentation, pictures: MarkedPictures) -> dict[str, float]:
+    """Returns the figures of `head` on those of `pictures` that have a mask or are good, by their names in the manifest."""
+    chosen = pictures.select(pictures.has_mask | pictures.is_good)
+    maps = [head.compute_defect_map(picture) for picture in chosen.pixels]
+    found = measure_maps(maps, chosen.marks > 0)
+    kinds = measure_kinds(head.name_kinds(chosen.pixels), chosen)
+    figures = {
+        "pictures": float(len(chosen)),
+        "pointing": found.pointing.value,
+        "kind_right": kinds.right.value,
+        "kind_named": kinds.named.value,
+    }
+    optional = {"pixel_auroc": found.pixel_auroc, "aupro": found.aupro}
+    return figures | {name: value for name, value in optional.items() if value is not None}
+
+
+def add_segmentation(
+    version: Version, root: Path, name: str, network: keras.Model, member: SegmentationMember, replace: bool = False
+) -> Version:
+    """Writes a copy of `version` with the segmentation head `network` as the new version `root`/`name`, and returns the new version.
+
+    The networks that vote, the thresholds and the golden set stay the same, so the new version gives the same labels. The weights of the
+    head are stored as float16. An existing version is only replaced if `replace` is True.
+    """
+    manifest = version.manifest
+    old = manifest.segmentation
+    with LocalRegistry(root).write_version(name, replace=replace) as folder:
+        for file in manifest.files:
+            if old is None or file != old.weights_file:
+                shutil.copyfile(version.file(file), folder / file)
+        save_segmentation_weights(folder / member.weights_file, network, member)
+        fields = manifest.model_dump(by_alias=True, exclude={"files"}) | {"version": name, "segmentation": member}
+        if name != manifest.version:
+            fields["created"] = datetime.now(UTC)
+        written = write_manifest(folder, fields)
+    return Version(root / name, written)
