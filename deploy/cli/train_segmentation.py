@@ -120,6 +120,7 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
+    from models.evaluation.segmentation_figures import measure_head
     from models.registry import locate_version
     from models.training.labelled_pictures import find_pictures
     from models.training.marked_pictures import list_boxed_files, list_good_files, list_masked_files, read_marked_pictures
@@ -135,7 +136,7 @@ def command(
     files += list_good_files(find_pictures(good), ok_class) if good else []
     recipe = SegmentationRecipe(side_px=side_px, steps=steps, batch=batch, rate=rate, seed=seed)
     command_line = shlex.join(["castline", *shorten_paths(sys.argv[1:])])
-    run = SegmentationRun(located, out.parent, out.name, recipe, validation_share, command_line)
+    run = SegmentationRun(located, out.parent, out.name, recipe, validation_share, measure_head, command_line)
     try:
         with Progress(console=Console(stderr=True), transient=True) as bars:
             reading = bars.add_task("reading", total=len(files))

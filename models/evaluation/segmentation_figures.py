@@ -12,6 +12,7 @@ from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the 
 
 from models.evaluation.localisation import measure_localisation
 from models.inference.heat_map import UNKNOWN_KIND, DefectMap, HeatMap, name_largest_kind
+from models.inference.segmentation import Segmentation
 from models.registry.version_report import LocalisationFigures, Proportion
 from models.training.marked_pictures import BOX_MARK, MarkedPictures
 
@@ -74,6 +75,22 @@ def measure_maps(maps: Sequence[DefectMap], masks: npt.NDArray[np.bool_]) -> Loc
 def name_kinds(maps: Sequence[DefectMap]) -> list[str]:
     """Returns the kind of the largest defect in each of `maps`."""
     return [name_largest_kind(found) for found in maps]
+
+
+def measure_head(head: Segmentation, pictures: MarkedPictures) -> dict[str, float]:
+    """Returns the figures of `head` on those of `pictures` that have a mask or are good, by their names in the manifest."""
+    chosen = pictures.select(pictures.has_mask | pictures.is_good)
+    maps = [head.compute_defect_map(picture) for picture in chosen.pixels]
+    found = measure_maps(maps, chosen.marks > 0)
+    kinds = measure_kinds(head.name_kinds(chosen.pixels), chosen)
+    figures = {
+        "pictures": float(len(chosen)),
+        "pointing": found.pointing.value,
+        "kind_right": kinds.right.value,
+        "kind_named": kinds.named.value,
+    }
+    optional = {"pixel_auroc": found.pixel_auroc, "aupro": found.aupro}
+    return figures | {name: value for name, value in optional.items() if value is not None}
 
 
 def resize_heat(heat: HeatMap, side_px: int) -> HeatMap:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
-from models.evaluation.segmentation_figures import measure_kinds, measure_maps
 from models.inference.segmentation import Segmentation, load_segmentation_network, save_segmentation_weights
 from models.networks.framework import keras
 from models.registry import LocalRegistry, Version, write_manifest
@@ -24,6 +23,8 @@ from streams.errors import ModelError
 # Fewer pictures with a mask or a box than this teach a head almost nothing.
 MIN_DEFECTIVE = 10
 OnStep = Callable[[int, int, float], object]
+# A function that returns the figures of a head on validation pictures, by their names in the manifest.
+MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class SegmentationRun:
     name: str
     recipe: SegmentationRecipe
     validation_share: float
+    measure: MeasureHead
     command: str
 
     def run(self, pictures: MarkedPictures, on_step: OnStep = lambda done, total, loss: None, replace: bool = False) -> Version:
@@ -60,7 +62,7 @@ class SegmentationRun:
         member = describe_member(training, self.recipe, self.command)
         network = train_segmentation(training, self.recipe, self._load_start(), on_step)
         if validation is not None:
-            member = member.model_copy(update={"figures": measure_head(Segmentation(network, member, self.recipe.side_px), validation)})
+            member = member.model_copy(update={"figures": self.measure(Segmentation(network, member, self.recipe.side_px), validation)})
         return add_segmentation(self.version, self.root, self.name, network, member, replace)
 
     def _split(self, pictures: MarkedPictures) -> tuple[MarkedPictures, MarkedPictures | None]:
@@ -80,22 +82,6 @@ class SegmentationRun:
     def _load_start(self) -> keras.Model | None:
         member = self.version.manifest.segmentation
         return None if member is None else load_segmentation_network(self.version, member)
-
-
-def measure_head(head: Segmentation, pictures: MarkedPictures) -> dict[str, float]:
-    """Returns the figures of `head` on those of `pictures` that have a mask or are good, by their names in the manifest."""
-    chosen = pictures.select(pictures.has_mask | pictures.is_good)
-    maps = [head.compute_defect_map(picture) for picture in chosen.pixels]
-    found = measure_maps(maps, chosen.marks > 0)
-    kinds = measure_kinds(head.name_kinds(chosen.pixels), chosen)
-    figures = {
-        "pictures": float(len(chosen)),
-        "pointing": found.pointing.value,
-        "kind_right": kinds.right.value,
-        "kind_named": kinds.named.value,
-    }
-    optional = {"pixel_auroc": found.pixel_auroc, "aupro": found.aupro}
-    return figures | {name: value for name, value in optional.items() if value is not None}
 
 
 def add_segmentation(
