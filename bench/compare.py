@@ -157,7 +157,7 @@ class SpeedComparison:
 
     @property
     def does_throughput_reach_old(self) -> bool | None:
-        """Whether the new inspector may be as fast as the old one, that is, whether the 95 % interval of `throughput_ratio` reaches 1.
+        """Whether the 95 % interval of `throughput_ratio` reaches 1. If not, the new inspector is slower than the old one.
 
         None if there are too few pairs for an interval.
         """

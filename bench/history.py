@@ -147,8 +147,8 @@ def _make_default(field: Any) -> str:
 def make_queries(rows: int) -> list[HistoryQuery]:
     """Returns the searches that are measured.
 
-    The searches use each filter alone and some filters together. Each of them comes twice: once as it is, and once with a random latest
-    time, so that the page begins with an older part. The last search finds one part by its id.
+    The searches use each filter alone and some filters together. Each search is made in two ways: without a latest time, and with a random
+    latest time, so that the page begins with an older part. The last search finds one part by its id.
     """
     first_part_at = _LAST_PART_AT - timedelta(seconds=rows / _PARTS_PER_S)
 

@@ -53,8 +53,10 @@ class Batcher(Generic[Item]):
     """A bounded queue that gives out its items in batches, the oldest first. All calls must come from one event loop.
 
     `capacity` is the largest number of queued items. `clock` returns monotonic seconds. `is_busy` returns True while the consumer still
-    processes the previous batch. During this time the batcher gives out only full batches, because a smaller batch can still grow. Call
-    `reconsider` when the consumer is no longer busy.
+    processes the previous batch.
+
+    While the consumer is busy, the batcher gives out only full batches, because a smaller batch can still grow. Call `reconsider` when the
+    consumer is no longer busy.
     """
 
     def __init__(

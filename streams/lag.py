@@ -36,9 +36,9 @@ class LagMonitor:
 
     The monitor writes the lag to the metrics and to the worker's health. While Kafka does not answer, the worker is not ready.
 
-    `assigned_partitions` returns the worker's partitions. For a worker without partitions, the monitor watches all partitions of the topics
-    in `lines_by_topic`, so that /healthz shows a problem if no other worker makes progress there. The lag metric of such a worker is 0,
-    because the records wait for other workers, whose metrics count them already.
+    `assigned_partitions` returns the worker's partitions. If the worker has none, the monitor watches all partitions of the topics in
+    `lines_by_topic`. So /healthz shows a problem if no other worker makes progress there. The lag metric of such a worker is 0, because the
+    metrics of the other workers already count the waiting records.
     """
 
     def __init__(

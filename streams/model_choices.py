@@ -35,7 +35,8 @@ class EffectiveModel:
 
     @property
     def decided_for(self) -> str:
-        """Says what named the version: a choice for the line (the line's name), a choice for all lines (`*`) or the settings."""
+        """Returns where the version comes from: the name of the line if it was chosen for the line, `*` if it was chosen for all lines, or
+        "settings"."""
         return self.choice.line if self.choice else "settings"
 
 

@@ -296,7 +296,7 @@ class GateLane:
         self._on_event(RunBegan(run, cause))
 
     def read_early_events(self, now_s: float, now: datetime) -> list[BoardRequest]:
-        """Passes the events that arrived before the board's time was known to `on_event`. Returns the commands to send in answer."""
+        """Calls `on_event` for the events that arrived before the board's time was known. Returns the commands to send in answer."""
         self._is_clock_set = True
         frames, self._early_frames = self._early_frames, []
         return [request for frame in frames for request in self.read_event(frame, now_s, now)]

@@ -32,8 +32,8 @@ from streams.errors import GateError
 
 log = logging.getLogger(__name__)
 
-# After a failure, the link waits before it opens the port again. With each further failure the wait grows, from the first of these values
-# up to the second.
+# After a failure, the link waits before it opens the port again. The first wait takes FIRST_REOPEN_S. With each further failure the wait
+# grows, up to LONGEST_REOPEN_S.
 FIRST_REOPEN_S, LONGEST_REOPEN_S = 0.2, 5.0
 # Longest wait for an answer to HELLO. Opening the port resets an Arduino Mega, which then does not answer for up to 3 s.
 MAX_GREETING_S = 8.0
@@ -271,7 +271,7 @@ class BoardSession:
         self._requests.run = self.run
         self._supports_grades = bool(greeting.number("grades"))
         lines = ", ".join(lane.line for lane in self._lanes)
-        log.info("%s: the board answers. It is in run %d, and the cause of its last reset was %s.", lines, self.run, cause)
+        log.info("%s: the board answers. Its run number is %d, and the cause of its last reset was %s.", lines, self.run, cause)
         if any(lane.run != self.run for lane in self._lanes):
             self._clock.reset()
         for lane in self._lanes:

@@ -55,7 +55,7 @@ def _read_latency(value: float | None) -> float | None:
 
 
 def show_no_latency_needed(line: str) -> None:
-    """Sets the latency metrics of a line whose camera needs no latency to values that raise no alert."""
+    """Sets the latency metrics of `line` to values that raise no alert, because the camera of this line needs no latency."""
     metrics.camera_latency_known.labels(line).set(1)
     metrics.camera_latency_suspended.labels(line).set(0)
     metrics.camera_offset_share.labels(line).set(0)

@@ -483,8 +483,8 @@ class DropCamera:
     def _mention_once(self, path: str, reason: str) -> None:
         """Counts and logs a path that the camera does not read. Does nothing if the path was counted before.
 
-        Of the files whose suffix shows that they are no pictures, only the first 1,000 are logged. Any other file may be a damaged
-        picture, so it is always logged.
+        A file whose suffix shows that it is no picture is logged only if it is among the first 1,000 such files. Any other file may be a
+        damaged picture, so it is always logged.
         """
         if path in self._mentioned:
             return

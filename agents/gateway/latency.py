@@ -36,8 +36,8 @@ LOWEST_LATENCY_S = -60.0
 HIGHEST_LATENCY_S = 60.0
 # A latency is estimated only from at least this many pictures and this many parts.
 MIN_PICTURES = 10
-# A picture fits a latency if, after the latency is subtracted, its distance from the nearest part is less than this share of the spacing.
-# When two latencies are compared, only a picture that fits one of them can count against the other.
+# A picture fits a latency if, after the latency is subtracted from its time, the nearest part is less than this share of the spacing away.
+# A picture that fits one of two latencies can be evidence against the other.
 _FIT_SHARE = 0.2
 # A latency is accepted only if at least this share of the pictures get a part with it. The ten newest pictures must reach this share, too.
 _EXPLAINED_SHARE = 0.8
@@ -48,9 +48,8 @@ _KNOWN_SHARE = 0.7
 # Two latencies are compared by the pictures that lie between the first and the last known part, whichever of the two latencies is right. At
 # least this many such pictures are needed.
 _MIN_COMMON_PICTURES = 5
-# If no single picture decides between two latencies, the latency with the smaller distances between pictures and parts is the better one.
-# The mean difference of these distances must be at least _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard
-# error.
+# If no single picture decides between two latencies, the better latency is the one with which the pictures are nearer to their parts. The
+# mean advantage must be at least _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard error.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
 # Each possible latency brings a number of pictures near a part. A latency is examined only if this number is at least this share of the
@@ -58,18 +57,19 @@ _NEARER_ERRORS = 5.0
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
-# The monitor looks at this many of the last pictures. It suspends the latency if _TOO_MANY_FAR of them are too far from a part.
+# The monitor looks at this many of the last pictures. If _TOO_MANY_FAR of them are too far from a part, it suspends the latency, so that no
+# picture is assigned to a wrong part.
 _WATCHED_PICTURES = 12
 _TOO_MANY_FAR = 7
-# The monitor estimates the latency again after every eighth picture. To save time, it examines only latencies near the one in use. It first
-# uses the 16 newest pictures, because they show a change sooner. If the result is not certain, it uses the 48 newest pictures, because they
-# are likelier to include an irregular gap between parts.
+# The monitor estimates the latency again after every eighth picture. To save time, it examines only latencies near the one in use. First it
+# uses the 16 newest pictures, because a change is visible in them sooner. If the estimate is not certain, it uses the 48 newest pictures,
+# because an irregular gap between parts is more likely among them.
 _ESTIMATE_EVERY = 8
 _ESTIMATE_PICTURES = (16, 48)
 _ESTIMATE_RANGE_SPACINGS = 4.5
 _KEPT_PARTS = 2048
 _KEPT_PICTURES = 128
-# A measurement uses the newest pictures. It tries these numbers of pictures in turn until an estimate is certain.
+# A measurement uses the newest pictures: first 128 of them, then fewer and fewer, until an estimate is certain.
 _MEASURED_PICTURES = (128, 64, 32, 16)
 
 
@@ -78,7 +78,9 @@ class LatencyEstimate:
     """The latency that best explains the times of the given pictures.
 
     `latency_s` is None if no latency explains them. `problem` says why the latency cannot be used, and is "" if the latency is certain.
-    With this latency, nine of ten pictures are at most `spread_s` seconds from a part, and `spacing_s` is the median gap between two parts.
+    `spread_s` is a distance in seconds: with this latency, nine of ten pictures are at most so far from a part. `spacing_s` is the median
+    gap between two parts.
+
     `rival_s` is the second-best latency, or None. `speaking_count` is the number of pictures that fit `latency_s` but not `rival_s`.
     """
 
@@ -255,7 +257,8 @@ class _Comparison:
 def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
     """Compares two latencies by how well the pictures fit the parts with each of them.
 
-    Only pictures that lie between known parts with both latencies count. Returns None if there are fewer than five such pictures.
+    A picture counts only if it lies between the first and the last known part with both latencies. Returns None if fewer than five pictures
+    count.
     """
     pairs = [(ours, theirs) for ours, theirs in zip(best.shares, rival.shares, strict=True) if ours is not None and theirs is not None]
     if len(pairs) < _MIN_COMMON_PICTURES:
@@ -383,7 +386,7 @@ class LatencyMonitor:
 
     def _suspend(self, reason: str) -> None:
         if not self.suspension:
-            # Only pictures that arrive during the suspension may end it, so the earlier ones are dropped.
+            # The earlier pictures are dropped, because only pictures that arrive from now on may end the suspension.
             self._history.pictures.clear()
             self._offsets.clear()
             self._pictures_since_estimate = 0

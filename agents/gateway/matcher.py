@@ -47,9 +47,9 @@ _REPORT_DELAY_S = 0.1
 class MatchDecision(Generic[Picture]):
     """A picture with its part. `part` is None if no part was found for the picture, and `picture` is None if the part got no picture.
 
-    `offset_s` is the time from the nearest part to the picture, negative if the picture is earlier. `spacing_s` is the smaller of the gaps
-    before and after that part. If only one of these gaps is known, `spacing_s` is the known gap. `offset_s` and `spacing_s` are None if
-    neither gap is known, or if the report of a nearer part may be missing.
+    `offset_s` is the time from the nearest part to the picture. It is negative if the picture is earlier. `spacing_s` is the smaller of the
+    two gaps beside that part, before it and after it, or the only gap that is known. Both are None if neither gap is known, or if the
+    report of a nearer part may be missing.
     """
 
     picture: Picture | None
@@ -241,7 +241,7 @@ class Matcher(Generic[Picture]):
         expired = [known for known in self._parts if known.is_waiting and now_s >= known.expires_s]
         for known in expired:
             known.is_waiting = False
-        # Parts that no longer wait for a picture are kept too, because the gaps beside other parts depend on them. If there are too
+        # Parts that no longer wait for a picture are kept too, because they are needed to compute the gaps between parts. If there are too
         # many, the oldest ones are deleted.
         surplus = len(self._parts) - 4 * _RECENT_GAPS - sum(known.is_waiting for known in self._parts)
         if surplus > 0:

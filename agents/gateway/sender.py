@@ -85,8 +85,9 @@ class PictureChannel(Protocol):
 class KafkaChannel:
     """Sends the pictures of one line with a KafkaProducer, and puts large pictures into the object store.
 
-    The producer is idempotent and waits for all in-sync replicas. Its delivery time-out of 600 s is longer than the sender waits:
-    after 30 s without a confirmation, the sender closes the channel and sends the unconfirmed pictures again in their order.
+    The producer is idempotent and waits for all in-sync replicas. If there is no confirmation for 30 s, the sender closes the channel and
+    sends the unconfirmed pictures again in their order. The producer has a longer delivery time-out (600 s), so that it does not give up a
+    picture before the sender acts.
     """
 
     def __init__(self, settings: Settings, line: str, store: ObjectStore) -> None:
@@ -271,7 +272,7 @@ class Sender:
             try:
                 channel = self._connect()
                 try:
-                    # If pictures wait, Kafka counts as available only after it has confirmed the first of them.
+                    # If pictures wait, `_send_pictures` reports Kafka as available when Kafka has confirmed the first of them.
                     if self._spool.sendable_count == 0:
                         self._set_available()
                     self._send_pictures(channel)

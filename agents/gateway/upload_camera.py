@@ -231,7 +231,7 @@ async def _await_receipt(future: Future[PictureReceipt], status: int, size: int,
 
 
 def _make_unauthorised(message: str) -> web.Response:
-    """Returns a response with status 401 that asks for Basic authentication. Many cameras send their password only after it."""
+    """Returns a response with status 401 that asks for Basic authentication. Many cameras send no password before they are asked."""
     response = _make_error(401, message)
     response.headers["WWW-Authenticate"] = 'Basic realm="castline", charset="UTF-8"'
     return response

@@ -147,7 +147,7 @@ class Inspector:
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """The image topics of all lines, each with the name of its line."""
+        """Maps each image topic to the name of its line."""
         return {topic: line.name for topic, line in self._lines.items()}
 
     @property

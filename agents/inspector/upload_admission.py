@@ -38,7 +38,8 @@ class UploadAdmission(Generic[Item]):
         while (waiting := await self._queue.get()) is not None:
             item, decoding, deadline_s = waiting
             if decoding is not None:
-                # An error of the decoder is ignored here, because the receiver of the item reads the future too and gets the same error.
+                # An error of the decoder is ignored here. The function `admit` passes the item on to code that reads the same future, so
+                # that code gets the error.
                 with suppress(Exception):
                     await asyncio.wrap_future(decoding)
             await self._admit(item, deadline_s)

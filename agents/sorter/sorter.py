@@ -85,7 +85,7 @@ class Sorter:
 
     @property
     def lines_by_topic(self) -> dict[str, str]:
-        """The topic of the line's verdicts, with the name of the line."""
+        """Maps the topic that the sorter reads, the verdicts of its line, to the name of the line."""
         return {self._names.verdicts(self._line): self._line}
 
     @property

@@ -103,8 +103,8 @@ PAGE = DashboardPage(
 )
 
 _UNSEEN_SHARE = "line:castline_unseen_parts:ratio_rate"
-# If parts miss their verdicts 14.4 times as often as allowed, 2 % of the error budget for 30 days is spent in one hour. If they do so 6
-# times as often, 5 % is spent in six hours.
+# The factors by which parts miss their verdicts more often than allowed. At the fast rate, 2 % of the error budget for 30 days is spent in
+# one hour. At the slow rate, 5 % is spent in six hours.
 FAST_BURN, SLOW_BURN = 14.4, 6.0
 
 

@@ -291,7 +291,7 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Five or more pictures in a row are equal in every pixel. Two pictures of a working camera always differ.",
             "Every part is judged by the picture of another part, so bad castings may pass the gate.",
-            "On the station, look at the last pictures of the line. The time in the inspector's log shows when the pictures became equal.",
+            "On the station, look at the last pictures of the line. The inspector's log shows since when they have been equal.",
             "Hold back the castings that have passed since the pictures became equal. Switch the camera off and on. Check the camera's "
             "driver, or the program that writes its files.",
         ),

@@ -206,7 +206,7 @@ def _describe_silence(line: LineSettings, camera: GatewayCamera, wait_s: float) 
 
 
 def _answer(frame: CameraFrame, picture: TriedPicture, line: str) -> None:
-    """Reports the picture as accepted, as the gateway would, so that a camera that uploads pictures gets the usual response."""
+    """Reports the picture as accepted. So a camera that uploads its pictures gets the same response as from the gateway."""
     receipt: Future[PictureReceipt] = frame.receipt
     receipt.set_result(PictureReceipt(PartId(line, 1, picture.number)))
 

@@ -316,7 +316,8 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
     "--data",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Labelled pictures with which the version was not trained, instead of --split. Given as for castline evaluate. May be repeated.",
+    help="Labelled pictures with which the version was not trained, instead of --split: a folder with a subfolder for each class, or a CSV "
+    "list with the columns path and class. The option may be repeated.",
 )
 @click.option("--defect-share", type=click.FloatRange(0.00001, 0.99999), required=True, help="Share of defective parts on the line.")
 @click.option(

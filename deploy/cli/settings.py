@@ -98,9 +98,9 @@ def _describe_section(section: Mapping[str, Any], root: Mapping[str, Any], prefi
 
 
 def _resolve_section(schema_of_name: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    """Returns the schema of a section and the suffix of its name: "[]" for a list of sections, "" for a single section.
+    """Returns the schema of the section that `schema_of_name` describes, and the suffix of the section's name.
 
-    `schema_of_name` describes a section or a setting. For a setting, the function returns (None, "").
+    The suffix is "[]" for a list of sections and "" for a single section. If `schema_of_name` describes a setting, returns (None, "").
     """
     items = schema_of_name.get("items", {})
     options = schema_of_name.get("anyOf", [])

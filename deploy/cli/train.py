@@ -67,8 +67,8 @@ if TYPE_CHECKING:
 @click.option(
     "--balance",
     type=float,
-    help="How often an epoch repeats the pictures of small --data folders and lists, from 0 (never) to 1 (as often as needed "
-    "to match the largest folder or list, but at most 16 times).",
+    help="How much an epoch repeats the pictures of small --data folders and lists, from 0 to 1. 0: each picture is used once. 1: the "
+    "pictures are repeated, at most 16 times, until each folder or list has the same influence as the largest one.",
 )
 @click.option(
     "--turned",

@@ -58,7 +58,8 @@ class Snapshot:
     """Everything that the view shows at one moment.
 
     `phase` is `starting`, `running`, `draining`, `auditing` or `stopping`. `seconds` is the planned length of the run, or None if it runs
-    until Ctrl-C. `deadline_s` is the longest useful time from a picture to its verdict, in seconds, or 0 if no line has a deadline.
+    until Ctrl-C. `deadline_s` is the longest allowed time from a picture to its verdict, in seconds, on the line where this time is
+    shortest. It is 0 if no line has a deadline.
     """
 
     phase: str

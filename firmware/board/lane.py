@@ -2,9 +2,10 @@
 
     waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, depending on the fault--> running
 
-If the setting `lane_of` is not 0, the lane has no belt of its own. Its gate then stands at the belt of another lane and is called a further
-gate. That other lane decides what to do with the parts of its belt, and has the faults. In the firmware, lane.cpp and lane_parts.cpp do the
-same.
+If the setting `lane_of` is not 0, the lane has no belt of its own. Its gate stands at the belt of another lane and is called a further
+gate. The lane of the belt decides what to do with the parts, and raises the faults.
+
+In the firmware, lane.cpp and lane_parts.cpp do the same as this module.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ class BoardLane:
         self._running_us = 0
         self._ticked_us = 0
         self._stepped_us: int | None = None
-        # Time of the first edge at a photo-eye after the encoder had stopped giving steps. If no step follows in time, fault 43 is raised.
+        # The time of the first edge at a photo-eye after the encoder stopped, or None if the encoder gives steps. If the encoder gives no
+        # step for some time after this edge, fault 43 is raised.
         self._no_step_since_us: int | None = None
         self._missing_in_a_row = self._unmatched_in_a_row = 0
         # Until the belt has reached this place, missing and unmatched parts do not count as signs of a defective eye.

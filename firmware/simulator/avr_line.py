@@ -72,7 +72,7 @@ class AvrBelt:
             self.eye2_us.append(change.at_us)
 
     def _turn_encoder(self, change: InputChange, from_us: int) -> None:
-        """Sends the encoder steps of `change` to the board, evenly distributed over the time since the previous steps."""
+        """Turns the encoder by `change.value` steps, distributed evenly over the time since the previous steps."""
         begin_us = max(self._stepped_us, from_us)
         for step in range(change.value):
             at_us = begin_us + (change.at_us - begin_us) * (step + 0.5) / change.value

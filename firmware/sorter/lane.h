@@ -125,9 +125,8 @@ class Lane {
   // The lane at whose belt this lane's gate stands. For a further gate this is another lane, otherwise it is this lane itself.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // Returns the memory of the decided parts that wait for this gate. A further gate can be far behind photo-eye 2, so many parts can wait
-  // for it. It therefore uses the larger memory of its lane's tracker. This memory is free, because the lane has no belt and tracks no
-  // parts.
+  // Returns the memory for the decided parts that wait for this gate. Many parts can wait for a further gate, because it can be far behind
+  // photo-eye 2. So a further gate uses the larger memory of its lane's tracker, which is free: the lane has no belt and tracks no parts.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to those that wait for this gate. Returns false if there is no room.

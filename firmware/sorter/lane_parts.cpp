@@ -106,8 +106,8 @@ void Lane::fire_triggers() {
   pulse_until_ = static_cast<uint16_t>(now + (uint32_t{settings_[kTriggerPulseMs]} * 1000 >> kTriggerLog2) + 1);
 }
 
-// Decides what to do with the part whose leading edge at photo-eye 2 is edge2_. Reports the counted parts that should have come before this
-// part as missing.
+// Decides what to do with the part whose leading edge at photo-eye 2 is edge2_. Counted parts that should have reached photo-eye 2 before
+// this part are reported as missing.
 void Lane::decide_part() {
   int16_t index = tracker_.nearest(edge2_.place, settings_);
   Armed armed;

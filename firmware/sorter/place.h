@@ -18,8 +18,8 @@ const uint8_t kMicrosPerPlaceLog2 = 6;
 // a shift right by 6.
 inline Place places_of_us(uint32_t us) { return us << 2 >> 8; }
 
-// The longest distance that the settings of a lane may ask for, in steps. A step is 16 units of a place, so this distance is 8 million
-// units. That is less than half of 2^24, as past() requires to return the right sign.
+// The longest distance that a setting of a lane may give, in encoder steps. With 16 units per step, this is 8 million units of Place. The
+// result of past() has the right sign only for distances of less than half of 2^24 units (8.4 million).
 const uint32_t kMaxSteps = 500000;
 
 // Returns how far `place` is past `mark`. The result is negative if `place` is before `mark`.

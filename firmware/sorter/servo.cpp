@@ -37,8 +37,8 @@ Channel channel(uint8_t index) {
 uint16_t width[kLanes];
 // Width of each gate's pulse before the last change. A pulse of this width may still be in progress.
 uint16_t width_before[kLanes];
-// Bit mask of the gates whose servo has not yet got a pulse of the new width. This pulse begins as soon as the timer has no other pulse in
-// progress.
+// Bit mask of the gates whose pulse has a new width that was not sent yet. The first pulse of the new width begins as soon as the timer has
+// no other pulse in progress.
 uint8_t changed = 0;
 // Bit mask of the gates whose next pulse has been delayed because the gate is about to move. Each pulse is delayed only once, because on a
 // slow belt repeated delays would leave the servo without pulses for too long.

@@ -64,8 +64,8 @@ LEAST_TURNED_PICTURES = 2048
 REBUILDING_BATCH = 64
 # The statistics of good residuals are computed from at most this many pictures.
 MAX_DESCRIBED_PICTURES = 1024
-# The score of a picture in which no part is found. Other pictures never get a larger score. For a good part, the score "error" is about 1,
-# and the score "frechet" is a few units.
+# The score of a picture in which no part is found, which is also the largest score of any picture. A good part is far below: its score
+# "error" is about 1, and its score "frechet" is a few units.
 NO_PART_SCORE = 1000.0
 # If no part is found in more than this share of the good pictures, learning is refused, because most of them should show the whole part.
 MAX_MISSING_SHARE = 0.2
@@ -110,7 +110,8 @@ class ResidualStatistics:
     - `spreads`, shape (rings,): the mean absolute residual.
     - `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): mean and covariance of the Markov neighbourhoods, which
       `compute_ring_moments` explains.
-    - `distances`, shape (rings,): how far a single good picture is from all good pictures together, on average (squared Fréchet distance).
+    - `distances`, shape (rings,): the mean distance of a single good picture from all good pictures together, as a squared Fréchet
+      distance.
     """
 
     spreads: FloatArray
@@ -249,7 +250,8 @@ def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: O
     training = autoencoder.training
     grey = normalise_light(_turn_pictures(pixels, recipe.seed))[..., None]
     losses, weights, targets = _make_losses(training, recipe, grey)
-    # The small weight of the adversary does not slow down the discriminator, because Adam divides each gradient by its usual size.
+    # The loss of the discriminator has the small weight of the adversary. This does not slow down its training, because Adam divides each
+    # gradient by its usual size.
     rate = keras.optimizers.schedules.CosineDecay(recipe.rate, recipe.steps, alpha=1e-2)
     training.compile(keras.optimizers.Adam(rate, beta_1=0.5), loss=losses, loss_weights=weights)
     epochs = max(1, round(recipe.steps * recipe.batch / len(grey)))
@@ -341,9 +343,9 @@ def compute_rings(side_px: int) -> npt.NDArray[np.int32]:
 def compute_ring_moments(residuals: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Returns mean and covariance of the Markov neighbourhoods of each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
 
-    `residuals` has shape (n, side_px, side_px), with positive and negative values. The Markov neighbourhood of a pixel is the vector of its
-    residual and those of its four neighbours. In a Gaussian Markov random field of first order, these moments determine the distribution of
-    the whole field.
+    `residuals` has shape (n, side_px, side_px), with positive and negative values. The Markov neighbourhood of a pixel is a vector of five
+    residuals: its own and those of its four neighbours. In a Gaussian Markov random field of first order, mean and covariance of these
+    vectors determine the distribution of the whole field.
     """
     rings = compute_rings(residuals.shape[1])
     shifts = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]

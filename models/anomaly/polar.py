@@ -64,7 +64,7 @@ class PolarGrid:
         return upper, is_inside
 
     def wrap(self, polar: FloatArray, part: FoundPart, side_px: int) -> FloatArray:
-        """Reverses `unwrap`: draws `polar`, shape (rings, angles), at the place of `part` in a picture of `side_px` x `side_px` pixels.
+        """Reverses `unwrap`: draws `polar`, shape (rings, angles), over `part`. Returns the picture, shape (side_px, side_px).
 
         Each pixel gets the value of the nearest place. Pixels outside the rings get 0.
         """

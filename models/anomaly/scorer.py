@@ -265,7 +265,8 @@ def _expect_share(share: float, text: str) -> float:
     if not 0 < share <= MAX_ALARM_SHARE:
         calls = "most or all parts" if share > MAX_ALARM_SHARE else "no part"
         raise ModelError(
-            f"A cut-off for {text} would send {calls} to review. Give a value above 0 that means at most {MAX_ALARM_SHARE:.0%}."
+            f"A cut-off for {text} would send {calls} to review. Give a value for which more than 0 % and at most "
+            f"{MAX_ALARM_SHARE:.0%} of the good parts go to review."
         )
     return share
 
@@ -315,8 +316,8 @@ def _extend_tail(scores: npt.NDArray[np.float64], share: float) -> float:
     if share * len(scores) * MAX_TAIL_EXTENSION < 1:
         needed = round(1 / (share * MAX_TAIL_EXTENSION))
         raise ModelError(
-            f"A share of {share:.2g} false alarms cannot be judged from {len(scores)} good pictures: the cut-off might call no part a "
-            f"defect. Give at least {needed} good pictures, or allow more false alarms."
+            f"{len(scores)} good pictures are too few for a cut-off with a share of {share:.2g} false alarms. Such a cut-off might call no "
+            f"part a defect. Give at least {needed} good pictures, or allow more false alarms."
         )
     tail = min(max(MIN_TAIL_PICTURES, int(TAIL_SHARE * len(scores))), len(scores) - 1)
     start = scores[-tail - 1]

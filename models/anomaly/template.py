@@ -55,8 +55,8 @@ LIMIT_SMOOTHING_RINGS = 2.0
 # A limit is at least this many times the ring's texture, which is the spread of the differences on the ring. Even without a defect, the
 # largest of hundreds of random differences is about 3 times their spread.
 MIN_LIMIT = 3.0
-# This share of a ring's usual texture is added to the texture that is measured in the picture. Otherwise dust on an unusually smooth ring
-# would count as a defect.
+# The texture of a ring is measured in the picture, and this share of the usual texture of good parts is added to it. Otherwise dust on an
+# unusually smooth ring would count as a defect.
 USUAL_TEXTURE_SHARE = 0.5
 # The score of a picture in which no part is found.
 NO_PART_SCORE = 1000.0
@@ -72,10 +72,11 @@ PartFinder = Callable[[PixelArray], FoundPart | None]
 class GoldenTemplate:
     """The golden template of a part. It implements `GoodOnlyScorer`.
 
-    `texture` has shape (steps, rings): the usual texture of each ring of a good part, in units of the part's contrast. `limits` has shape
-    (2, steps, rings): how far bright and dark places of a good part may differ, in units of the texture.
+    `texture`, shape (steps, rings), is the usual texture of each ring of a good part: the spread of the differences between places. Its
+    unit is the part's contrast. `limits`, shape (2, steps, rings), says how far a bright place and a dark place of a good part may differ
+    from the places beside it. Its unit is the texture.
 
-    A place with a residual of 1 is exactly at its limit. The score of a picture is its largest residual.
+    The residual of a place is its difference divided by its limit. The score of a picture is its largest residual.
     """
 
     grid: PolarGrid

@@ -4,12 +4,12 @@
 
 A source is any function from a picture to a heat map: Grad-CAM, or the residuals of a scorer that learned from good parts alone.
 
-All comparisons are made on a grid whose longer side has 300 cells, whatever the size of the picture. Masks are reduced to this grid, and
-heat maps are enlarged or reduced to it. So the figures of sources with maps of different sizes can be compared, and one pixel always means
-one 300th of the picture's longer side. The padding that makes a picture square is cut off first.
+All comparisons are made on a grid whose longer side has 300 cells, whatever the size of the picture. First the padding that makes a picture
+square is cut off. Then masks are reduced to the grid, and heat maps are enlarged or reduced to it. So sources with maps of different sizes
+can be compared, and one pixel always means one 300th of the picture's longer side.
 
-Three metrics compare the heat of the pixels of all pictures. They need heat maps with one scale for all pictures, because a map that is
-divided by its own maximum is as hot on a good part as on a defective one.
+Three metrics compare the heat of the pixels of all pictures. They need heat maps with one scale for all pictures: if each map were divided
+by its own maximum, a good part would be as hot as a defective one.
 - Pixel AUROC: the probability that a random defect pixel is hotter than a random other pixel. Large defects dominate it.
 - AUPRO: every defect counts the same, whatever its size (Bergmann et al., IJCV 129, 2021, section 5).
 - AUPIMO: only thresholds at which good pictures stay nearly free of false alarms count (Bertoldo et al., BMVC 2024, arXiv:2401.01984).
@@ -242,8 +242,8 @@ def compute_aupimo(
 
     The AUPIMO of a picture is the share of its defect pixels that are found, averaged over the false positive rates from `low` to `high` on
     a logarithmic axis. The false positive rate of a threshold is the share of a good picture's pixels that are at least as hot as the
-    threshold, averaged over the good pictures. At each rate, the lowest threshold that does not exceed it
-    decides which defect pixels are found. A heat map that is the same everywhere gets the value 0.
+    threshold, averaged over the good pictures. At each rate, the lowest threshold that does not exceed it decides which defect pixels are
+    found. A heat map that is the same everywhere gets the value 0.
 
     Returns None if there is no good or no defective picture.
 
@@ -255,7 +255,8 @@ def compute_aupimo(
     if not good or not defective:
         return None
     thresholds, rates = _list_false_positives(good, high)
-    # Between the false positive rates rates[k - 1] and rates[k], the threshold is thresholds[k]. Only hotter pixels count as found.
+    # Between the false positive rates rates[k - 1] and rates[k], the threshold is thresholds[k]. A defect pixel counts as found if it is
+    # hotter than the threshold.
     edges = np.log(np.clip(np.concatenate([[low], rates]), low, high))
     widths = np.diff(edges) / (np.log(high) - np.log(low))
     pimo = []
@@ -278,10 +279,11 @@ def points_at_defect(heat: HeatMap, mask: Mask, max_distance: float = NEAR_PX) -
 
 
 def compute_box_iou(heat: HeatMap, mask: Mask, box_level: float | None = None) -> float:
-    """Returns the area that the boxes of the heat map and of the mask have in common, divided by the area that they cover together, 0..1.
+    """Returns the intersection over union (IoU) of the boxes of the heat map and the boxes of the mask, 0..1.
 
-    `find_boxes` draws the boxes of the heat map, as for a finding. The mask has one box for each defect: the smallest upright box around
-    it. Where boxes overlap, their area counts once. Returns 0 if the heat map has no box. `box_level` is explained at `HeatSource`.
+    The IoU is the area that both kinds of box have in common, divided by the area that they cover together. Where boxes overlap, their area
+    counts once. `find_boxes` draws the boxes of the heat map, as for a finding. The mask has one box for each defect: the smallest upright
+    box around it. Returns 0 if the heat map has no box. `box_level` is explained at `HeatSource`.
     """
     found, drawn = np.zeros_like(mask), np.zeros_like(mask)
     rows, columns = heat.shape
@@ -438,8 +440,8 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
     heights = sums / sums[-1]
-    # Each heat value of the defect pixels, the hottest first, gives two points of the curve. The false positive rate of the first point is
-    # the share of the background that is hotter than the value. That of the second point is the share that is at least as hot.
+    # Each heat value of the defect pixels, the hottest first, gives two points of the curve. Their false positive rates are shares of the
+    # background: hotter than the value (first point), and at least as hot as the value (second point).
     above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
     x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])
     y = np.concatenate([[0.0, 0.0], np.repeat(heights, 2)])

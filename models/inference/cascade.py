@@ -66,7 +66,7 @@ class Cascade:
 
     @property
     def all_voters(self) -> Runtime:
-        """A runtime with the same networks in which every network judges every picture. It is used to check the golden set."""
+        """A runtime with the same networks, in which every network judges every picture. The check of the golden set uses it."""
         return _TwoStages(f"{self.name} asking all", self.max_batch, self.first, self.others, self.first_index, self._other_indices)
 
     @property

@@ -72,9 +72,10 @@ def find_training_share(manifest: Manifest) -> float:
 def correct_for_share(probability: float | FloatArray, training_share: float, line_share: float) -> FloatArray:
     """Returns the defect probability `probability`, corrected for a line on which the share `line_share` of the parts is defective.
 
-    `probability`, 0..1, is calibrated for the share `training_share`. Both shares are above 0 and below 1. Only the share of the
-    defects may differ between training and line: good parts must look the same in both, and so must defective parts. The odds are then
-    multiplied by the ratio of the prior odds:
+    `probability`, 0..1, is calibrated for pictures of which the share `training_share` is defective. Both shares are above 0 and below 1.
+    The correction is right only if good parts look the same on the line as in the training, and defective parts too.
+
+    The correction multiplies the odds of `probability` by the ratio of the prior odds:
 
         p' / (1 - p') = p / (1 - p) * [line_share / (1 - line_share)] / [training_share / (1 - training_share)]
 
@@ -88,12 +89,14 @@ def correct_for_share(probability: float | FloatArray, training_share: float, li
 
 
 def choose_line_threshold(manifest: Manifest, line_share: float) -> float:
-    """Returns the threshold at which misses and false alarms cost least on a line with the share `line_share` of defects.
+    """Returns the threshold with the lowest cost of misses and false alarms, if the share `line_share` of the parts is defective.
 
-    Let p be the probability of a defect after `correct_for_share`. Rejecting a part costs (1 - p) * false_alarm on average, and passing it
-    costs p * miss. So the best threshold for p is false_alarm / (miss + false_alarm) (Elkan, The foundations of cost-sensitive learning,
-    IJCAI 2001, equation 2). The result is this threshold converted back to the calibrated probabilities of the version, so that it can be
-    compared with the field `defect_probability` of a verdict.
+    Let p be the defect probability of a part after `correct_for_share`. On average, rejecting the part costs (1 - p) * false_alarm, and
+    passing it costs p * miss. So the best threshold for p is false_alarm / (miss + false_alarm) (Elkan, The foundations of cost-sensitive
+    learning, IJCAI 2001, equation 2).
+
+    The function converts this threshold back to the calibrated probabilities of the version, so that it can be compared with the field
+    `defect_probability` of a verdict.
 
     Raises ModelError if the manifest does not give the share of defects for which its probabilities are calibrated.
     """

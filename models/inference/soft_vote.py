@@ -96,8 +96,8 @@ class SoftVote:
     def compute_defect_probability(self, probabilities: VoterProbabilities) -> npt.NDArray[np.float64]:
         """Returns the calibrated defect probability of each picture, shape (n,): 1 minus the probability of the good class.
 
-        The version's `temperature` calibrates the combined vote of all voters. It is not used where a voter is missing, because each
-        voter is already calibrated by its own temperature.
+        If all voters judged a picture, the version's `temperature` calibrates their combined vote. If a voter is missing, this temperature
+        does not fit, so only the temperatures of the single voters are used.
         """
         has_all_voters = ~np.isnan(probabilities).any(axis=(1, 2))
         temperatures = np.where(has_all_voters, self.temperature, 1.0)[:, None]

@@ -107,7 +107,8 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         self.memory = self.add_weight(shape=(self.prototypes, input_shape[-1]), initializer="random_normal", name="memory")
 
     def call(self, codes: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Returns the mixture of prototypes that replaces each code, and the mean entropy of the mixture weights of each picture."""
+        """Returns two tensors: the mixtures of prototypes that replace the codes, and for each picture the mean entropy of the mixture
+        weights."""
         weights = self.address(codes)
         entropy = -ops.sum(weights * ops.log(weights + 1e-12), axis=-1)
         return ops.matmul(weights, self.memory), ops.mean(entropy, axis=(1, 2))[:, None]

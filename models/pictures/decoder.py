@@ -2,13 +2,13 @@
 
     bytes -> header and limits -> checks of the whole file -> pixels -> 8 bits -> upright square
 
-A picture may be damaged, or it may be made to attack the decoder. Therefore the decoder checks the length and the size in pixels before
-it decodes a pixel, accepts only four formats, and turns every error into a `PictureError` with a reason from `RefusalReason`. It never
-guesses what an unclear file means, but refuses it.
+A picture may be damaged, or it may be made to attack the decoder. Therefore the decoder checks the length and the size in pixels before it
+decodes a pixel, accepts only four formats, and turns every error into a `PictureError` with a reason from `RefusalReason`. If it is unclear
+what a file means, the decoder refuses the file.
 
 Decisions and their reasons:
-- Shape: a picture that is not square keeps its proportions, and is made square by repeating the pixels at its edges. So a round part
-  stays round, its rim, where most defects lie, is not cut off, and no line is visible where the padding begins.
+- Shape: a picture that is not square keeps its proportions, and the decoder repeats the pixels at its edges until it is square. So a round
+  part stays round, its rim is not cut off, and no line is visible where the padding begins. Most defects lie at the rim.
 - Transparency: transparent pixels become white, like a light belt, because black would look like a hole. If all pixels are equally
   transparent, the transparency is ignored, because some cameras store a fourth channel without using it.
 - More than 8 bits: `grey_levels.py` scales the grey levels to 8 bits. Its docstring says which level becomes white.

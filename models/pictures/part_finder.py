@@ -98,15 +98,15 @@ ODD_NEIGHBOURS = 1
 # share of the range, but at least by the value in LEAST_ROOM.
 ROOM_SHARE = 0.1
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
-# A reference never requires an edge at more than this share of the rim, because the rim of some good parts looks like the belt on a
-# quarter of its length.
+# The lower limit for the support of a part, the share of its rim that shows an edge, is at most this value. The rim of some good parts
+# looks like the belt on a quarter of its length, so a higher limit would refuse these parts.
 ENOUGH_SUPPORT = 0.7
 # A picture counts as blurred if it has less than this share of the detail of the good picture that has the least detail.
 DETAIL_SHARE = 0.9
-# These two constants give the largest accepted distance between the signature of a picture and the nearest signature of the reference. For
-# each good picture, the distance to the most similar other good picture is measured. The limit is DISTANCE_FACTOR times the 99th percentile
-# of these distances, but it always lies within DISTANCE_RANGE. With a lower limit, defective parts would be refused as other parts, because
-# flash and chips change their signature. With a higher limit, polygons and washers would be accepted.
+# The signature of a picture may differ from the nearest signature of the reference by at most a certain distance. These two constants
+# determine this limit. For each good picture, the distance to the most similar other good picture is measured. The limit is DISTANCE_FACTOR
+# times the 99th percentile of these distances, but always within DISTANCE_RANGE. With a lower limit, defective parts would be refused as
+# other parts, because flash and chips change their signature. With a higher limit, polygons and washers would be accepted.
 DISTANCE_FACTOR = 4.0
 DISTANCE_RANGE = (0.35, 0.42)
 # A part that reaches out of the picture by at most this share of its radius counts as wholly in view.
@@ -195,10 +195,10 @@ class _Cavity:
 
 @dataclass(frozen=True, slots=True)
 class _Rays:
-    """Edges along rays from the cavity's centre. Arrays without a stated shape have the shape (RAYS, radii).
+    """The edges on rays from the cavity's centre. Arrays without a stated shape have the shape (RAYS, radii).
 
-    - `step_x` and `step_y`, shape (RAYS,): the unit of radius on each ray, as a vector in pixels. Rays along the longer axis of the cavity
-      have longer units. So the cavity's outline has the same radius on all rays, and the rim has nearly the same.
+    - `step_x` and `step_y`, shape (RAYS,): the unit of radius on each ray, as a vector in pixels. The unit is longer on rays along the
+      longer axis of the cavity. So the outline of the cavity has the same radius on all rays, and the radius of the rim is nearly the same.
     - `radii`, shape (radii,): the radii at which the grey levels are compared, in steps of 1.
     - `strength`: the difference between the grey levels nearer to the centre and those farther away.
     - `is_edge`: True where the strength has a local maximum above `least_edge`.
@@ -226,7 +226,7 @@ class _Rays:
 
 @dataclass(frozen=True, slots=True)
 class _Measures:
-    """The measures of a part in one picture. The fields of `PartReference` are the limits for these measures, and describe them."""
+    """The measures of a part in one picture. The fields of `PartReference` hold the limits for these measures and explain them."""
 
     size: float
     aspect: float
@@ -275,8 +275,9 @@ def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartRefer
     kept = _drop_odd_pictures(measured)
     if len(kept) < MIN_PICTURES or len(kept) < MIN_KEPT_SHARE * count:
         raise ModelError(
-            f"Only {len(kept)} of {count} pictures of good parts show the same whole part, a round one with a dark cavity. At least "
-            f"{MIN_PICTURES} pictures and {MIN_KEPT_SHARE:.0%} of all must show it. Remove pictures of other parts, and add pictures."
+            f"Only {len(kept)} of {count} pictures of good parts show the same whole part. The part must be round and have a dark cavity. "
+            f"At least {MIN_PICTURES} pictures and {MIN_KEPT_SHARE:.0%} of all pictures must show it. Remove pictures of other parts, and "
+            "add pictures of this part."
         )
     return _make_reference(kept)
 
@@ -396,8 +397,8 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
     y = np.rint(cavity.y_px + step_y[:, None] * radii).astype(np.int32)
     is_visible = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     levels = pixels.ravel()[np.where(is_visible, y * width + x, 0)].astype(np.float32)
-    # The sum over three neighbouring rays suppresses the grain of the belt. The rim stays sharp, because its radius is nearly the same on
-    # all three rays.
+    # Each ray becomes the sum of itself and its two neighbours. This suppresses the grain of the belt. The rim stays sharp, because its
+    # radius is nearly the same on all three rays.
     around = np.concatenate([levels[-1:], levels, levels[:1]])
     levels = around[:-2] + around[1:-1] + around[2:]
     strength = np.zeros_like(levels)
@@ -414,8 +415,9 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
 def _choose_outline(rays: _Rays) -> Floats | None:
     """Returns the harmonics, shape (5,), of the outermost outline that many edges support. Returns None if there is no such outline.
 
-    Outlines are proposed through edges on four or six evenly spaced rays: through the outermost, the second outermost and the strongest
-    edges. This is RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981) with fixed instead of random samples.
+    Each proposed outline goes through one edge on each of four or six evenly spaced rays. On all these rays this is the outermost edge, or
+    the second outermost, or the strongest. This is RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981) with fixed instead of random
+    samples.
     """
     has_edge = rays.is_edge.any(axis=1)
     if np.count_nonzero(has_edge) < MIN_SUPPORT * RAYS:
@@ -437,10 +439,10 @@ def _choose_outline(rays: _Rays) -> Floats | None:
 
 
 def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
-    """Returns the harmonics of the outlines that go through a few edges, shape (3, samples, terms).
+    """Returns the harmonics of outlines that go through edges on a few rays, shape (3, samples, terms).
 
-    `candidates`, shape (3, RAYS), holds the radii of three edges on each ray. For each outline, the edges are taken from one row of
-    `candidates` and from evenly spaced rays. `inverses` are the matrices that `_invert_harmonics` returns.
+    `candidates`, shape (3, RAYS), holds three rows with the radius of one edge on each ray. Each outline goes through edges of one row, on
+    evenly spaced rays. `inverses` are the matrices that `_invert_harmonics` returns.
     """
     samples, _, rays = inverses.shape
     radii = candidates.reshape(3, rays, samples).transpose(2, 1, 0)
@@ -449,7 +451,7 @@ def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
 
 
 def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
-    """Returns the outermost of the well supported `outlines`, shape (n, 5). Returns None if no outline has a possible shape."""
+    """Returns the outermost of the `outlines`, shape (n, 5), that have a high support. Returns None if none has a possible shape."""
     size = outlines[:, 0]
     is_possible = (np.hypot(outlines[:, 1], outlines[:, 2]) < MAX_OFFSET * size) & (
         np.hypot(outlines[:, 3], outlines[:, 4]) < MAX_TILT_DIFFERENCE * size

@@ -63,8 +63,8 @@ def group_near_duplicates(
 def find_hash_pairs(pixels: npt.NDArray[np.uint8], near_bits: int) -> Pairs:
     """Returns the pairs of pictures that are near-duplicates by their hashes.
 
-    For each pair, one picture is turned by right angles and mirrored in all ways. The pair counts as near-duplicates if the hashes then
-    differ in at most `near_bits` bits in one of these positions.
+    One picture of each pair is tried in eight positions: turned by right angles and mirrored. The pictures are near-duplicates if their
+    hashes differ in at most `near_bits` bits in one of these positions.
     """
     hashes = np.stack([_orientation_hashes(picture) for picture in pixels])
     upright = hashes[:, 0]

@@ -27,8 +27,8 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
     share of the pictures that will be validation pictures. If too few other groups of a class would be left, no group is dominant.
 
     Such groups once distorted a cross-validation. Nine groups contain most of the good pictures of the real impellers. In one fold, all
-    good pictures came from two of these groups. The threshold that was chosen on this fold caused false alarms for every fifth good
-    casting of the next fold.
+    good pictures came from two of these groups, so the threshold was chosen on castings that look alike. With this threshold, every fifth
+    good casting of the next fold was a false alarm.
     """
     is_dominant = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
@@ -86,8 +86,8 @@ def expect_members(labels: npt.NDArray[np.int32], folds: int) -> None:
     counts = np.bincount(labels) if len(labels) else np.zeros(1, np.int64)
     if counts.max() < folds:
         raise ModelError(
-            f"Only {len(labels)} pictures can be divided between training and validation, and no class has more than {counts.max()} of "
-            f"them. At least {folds} of each class are needed. Add pictures that are not near-duplicates."
+            f"At least {folds} pictures of each class are needed for training and validation, but no class has more than {counts.max()}. "
+            "Pictures in very large groups of near-duplicates do not count. Add pictures that are not near-duplicates."
         )
 
 

@@ -143,8 +143,8 @@ class TrainingRun:
             find_pictures(self.sources), side_px, classes, depth_bits=self.options.depth_bits, on_read=callback.on_picture_read
         )
         pictures.expect_two_classes()
-        # `ok_class` raises ModelError if it is unclear which class holds the good parts. It is read here, so that the error is not raised
-        # only after hours of training.
+        # If it is unclear which class holds the good parts, `ok_class` raises ModelError. It is read now, because the error would otherwise
+        # be raised only after hours of training.
         _ = pictures.ok_class
         return pictures
 

@@ -38,7 +38,7 @@ class ReviewQueue(Protocol):
     """
 
     def select(self, parts: Iterable[Part]) -> list[tuple[Part, Any]]:
-        """Returns those of `parts` that a person should review. Each part comes with the reasons, which `add` stores in the queue."""
+        """Returns the parts that a person should review, each with the reasons, which `add` stores in the queue."""
         ...
 
     def add(self, selected: Sequence[tuple[Part, Any]]) -> None:

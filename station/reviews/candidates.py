@@ -103,7 +103,7 @@ class CandidateQueue:
         self._settings = settings
 
     def select(self, parts: Iterable[Part]) -> list[tuple[Part, ReviewPriority]]:
-        """Returns those of `parts` that a person should look at. Uploaded pictures and reviewed parts are left out."""
+        """Returns the parts that a person should look at, with their priorities. Leaves out uploaded pictures and reviewed parts."""
         selected = []
         for part in parts:
             if part.line == self._settings.station.upload_line or part.review_label:

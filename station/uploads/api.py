@@ -96,8 +96,8 @@ class TokenAuthentication(HttpBearer):
 class UploadThrottle(BaseThrottle):
     """Limits how many pictures an account may send in a minute. Pictures from the upload page and from the API count together.
 
-    Django Ninja's own SimpleRateThrottle is not used for three reasons. It is not thread-safe. It stores the times of all requests of a
-    minute in Django's cache. An account at its limit would have to wait until the oldest of these requests is a minute old.
+    Django Ninja's own SimpleRateThrottle is not used. It is not thread-safe, it stores the times of all requests of a minute in Django's
+    cache, and an account at its limit must wait until its oldest request is a minute old.
     """
 
     _wait_s = 0.0

@@ -107,7 +107,7 @@ def _parse_number_and_state(text: str) -> tuple[int, str]:
 @require_safe
 @right_required("upload")
 def upload(request: HttpRequest, number: int) -> HttpResponse:
-    """Shows one upload at its permanent address. The script of the page gets only the section of the page that may change."""
+    """Shows one upload at its permanent address. If the script of the page asks, returns only the section of the page that may change."""
     template = "station/uploads/_result.html" if request.headers.get("HX-Request") else "station/uploads/upload.html"
     return render(request, template, {"status": _find_status(request, number)})
 

@@ -44,8 +44,8 @@ class CameraSettings(Section):
         0.0,
         ge=0,
         le=0.9,
-        description="Random variation of the times at which a camera of the kind `folder` gives its pictures. With 0.2 each picture comes "
-        "early or late by up to a tenth of the time between two pictures.",
+        description="Random variation of the times at which a camera of the kind `folder` gives its pictures, as a share of the time "
+        "between two pictures. Each picture comes early or late by up to half of this share: with 0.2, by up to a tenth of the time.",
     )
     loop: bool = Field(True, description="If true, a camera of the kind `folder` begins again with its first picture after the last one.")
     shuffle: bool = Field(
@@ -241,9 +241,9 @@ class LineSettings(Section):
         None,
         ge=8,
         le=16,
-        description="Number of bits that the line's camera really uses if its files have more than 8 bits a pixel, such as 12 for a 12-bit "
-        "camera that writes 16-bit files. If absent, the number comes from the file. If the file does not give it either, all bits of the "
-        "file are used. A picture that would then be very dark gets `review`, because the camera probably uses fewer bits.",
+        description="For files with more than 8 bits a pixel: number of bits that the line's camera really uses, such as 12 for a 12-bit "
+        "camera that writes 16-bit files. If absent, the number comes from the file, or all bits are used if the file does not give it. If "
+        "the picture is then very dark, it gets `review`, because the camera probably uses fewer bits.",
     )
     acceptance_table: Path | None = Field(
         None,

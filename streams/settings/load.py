@@ -83,8 +83,8 @@ class Settings(BaseSettings):
         check_board_conflicts({line.name: line.gate for line in self.lines if line.gate})
         if self.pictures.max_bytes + _RECORD_OVERHEAD_BYTES > self.topics.max_message_bytes:
             raise ValueError(
-                f"pictures.max_bytes: expected at least {_RECORD_OVERHEAD_BYTES} bytes less than topics.max_message_bytes, "
-                f"which is {self.topics.max_message_bytes}; found {self.pictures.max_bytes}"
+                f"pictures.max_bytes: expected at most {self.topics.max_message_bytes - _RECORD_OVERHEAD_BYTES}, which is "
+                f"topics.max_message_bytes minus {_RECORD_OVERHEAD_BYTES} bytes for key and headers; found {self.pictures.max_bytes}"
             )
         return self
 

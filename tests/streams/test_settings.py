@@ -24,7 +24,7 @@ from streams.settings import Settings, load_settings
         ("[[lines]]\nname = 'a'\n[lines.gate]\nbaud = 9600", r"lines\.0\.gate\.port: expected a value, found none"),
         ("[kafka]\nsecurity = 'sasl-tls'", r"security sasl-tls needs a username"),
         ("[kafka]\nbootstrap = 'nowhere'", r"kafka\.bootstrap: expected"),
-        ("[pictures]\nmax_bytes = 200000000", r"expected at least 16384 bytes less than topics\.max_message_bytes"),
+        ("[pictures]\nmax_bytes = 200000000", r"which is topics\.max_message_bytes minus 16384 bytes for key and headers"),
         ("lines = 3", r"lines: expected"),
         ("[batch\nsize=1", r"is not valid TOML"),
     ],

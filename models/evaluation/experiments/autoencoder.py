@@ -58,10 +58,11 @@ class RegisteredPictures:
 
 @dataclass(frozen=True)
 class AutoencoderExperiment:
-    """Trains each variant of the autoencoder once for each of `seeds`, on the good pictures outside of one fold.
+    """Trains each variant of the autoencoder once for each of `seeds`, and tests it.
 
-    The good and the defective pictures of this fold are the test pictures. Seed 1 leaves out the first fold, seed 2 the second fold, and
-    so on. Seed 6 leaves out the first fold again. So all variants of a seed are tested on the same pictures, and seeds can be added later.
+    Each seed leaves out one of the five folds: seed 1 the first fold, seed 2 the second fold, and seed 6 the first fold again. The variants
+    learn from the good pictures outside of this fold, and all pictures of the fold are the test pictures. So all variants of a seed have
+    the same test pictures, and seeds can be added later.
     """
 
     recipe: AutoencoderRecipe

@@ -33,8 +33,8 @@ from models.training.trainer import SplitPictures, predict
 # The classifier that is not a neural network is a support vector machine. It gets pictures of 32 x 32 pixels.
 SVM, SVM_SIDE_PX = "svm", 32
 ENSEMBLE = "ensemble"
-# The voting rule gets the threshold with the lowest cost. If a miss and a false alarm cost the same, this is the threshold with the highest
-# accuracy, and the experiment compares accuracies.
+# The costs for which the voting rule chooses its threshold. They are equal, because the threshold with the lowest cost is then the one with
+# the highest accuracy, and the experiment compares accuracies.
 EQUAL_COSTS = Costs(miss=1, false_alarm=1)
 
 Flags = npt.NDArray[np.bool_]
