@@ -237,7 +237,7 @@ class ResourceDiff:
             return []
         actual: object = self.before.content if self.before else {}
         if self.content is not None and not isinstance(self.kind, DashboardKind):
-            # Keys that Castline does not set are left out, because the server has added them.
+            # Grafana adds keys that Castline does not set. These keys are not compared.
             actual = _restrict(actual, self.content)
         diff = difflib.unified_diff(_to_lines(actual), _to_lines(self.content or {}), n=0, lineterm="")
         lines = [line for line in diff if not line.startswith(("---", "+++", "@@"))]

@@ -29,7 +29,7 @@ def crc16(data: bytes) -> int:
 
 @dataclass(frozen=True)
 class Frame:
-    """One line of the protocol. `start` is `>` (command), `<` (answer) or `!` (event). `seq` is the sequence number, 0..255."""
+    """One message of the protocol. `start` is `>` (command), `<` (answer) or `!` (event). `seq` is the sequence number, 0..255."""
 
     start: str
     seq: int

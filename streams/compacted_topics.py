@@ -41,8 +41,8 @@ Newest = TypeVar("Newest", bound=NewestRecords)
 def read_compacted_topic(settings: Settings, role: str, topic: str, empty: Newest) -> Newest:
     """Reads `topic` to its end and returns the newest record of each key.
 
-    `empty` is an object without records. It determines the type of the result. Raises CastlineError if the topic does not exist or cannot
-    be read.
+    The records are added to `empty`, an object without records, which determines the type of the result. Raises CastlineError if the topic
+    does not exist or cannot be read.
     """
     newest = empty
     for record in read_to_end(settings, role, [topic]):

@@ -111,7 +111,7 @@ class RecordHandler(Protocol):
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """Maps the name of each consumed topic to the name of its line. The metric of the consumer lag has this name as a label."""
+        """Maps the name of each consumed topic to the name of its line, which is a label of the metric of the consumer lag."""
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:

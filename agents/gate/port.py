@@ -34,7 +34,7 @@ class Waker:
         try:
             os.write(self._write_end, b"x")
         except BlockingIOError:
-            # The pipe is full of earlier wake-ups, so the thread will wake up anyway.
+            # The pipe is full, because nobody has read the earlier bytes yet. One of them wakes the thread.
             return
 
     def clear(self) -> None:

@@ -193,7 +193,7 @@ class RequestWindow:
     def requeue(self) -> None:
         """Moves the unanswered requests back to the head of the queue, so that they are sent again. Called after the link has failed.
 
-        Until the next greeting, the run number of the board is unknown.
+        `run` becomes None, because the run number of the board is unknown until the next greeting.
         """
         self.run = None
         for request in reversed(self.sent.values()):

@@ -182,7 +182,7 @@ class CameraLatency:
         self._show_state()
 
     def _follow_suspension(self) -> None:
-        """If the latency has just been suspended or is trusted again, logs the change and stores it in the file."""
+        """Logs and stores the change if the latency has just been suspended, or if its suspension has just ended."""
         assert self._monitor is not None
         suspension = self._monitor.suspension
         if bool(suspension) == bool(self._stored.suspension):

@@ -28,16 +28,16 @@ def is_plausible(captured_at: datetime, arrived_at: datetime) -> bool:
 def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     """Returns the time in UTC that an RFC 3339 text gives.
 
-    Raises IdentityError if the text is no time, or if a plausible time has no time zone. An implausible time needs no time zone, because
-    the intake replaces it anyway.
+    Raises IdentityError if the text is no time, or if it has no time zone. One kind of time needs no time zone: a time that is not
+    plausible, because the intake replaces it anyway.
     """
     try:
         return parse_time(text)
     except IdentityError as error:
         refusal = error
     try:
-        # UTC stands in for the missing time zone, so this time may be wrong by up to a day. That does not matter: if the time is
-        # plausible, it is refused below, and otherwise the intake replaces it.
+        # The text has no time zone, so UTC is assumed, which may be wrong by up to a day. This does no harm, because the time is not
+        # used: a plausible time is refused below, and the intake replaces any other time.
         captured_at = datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:
         raise refusal from None

@@ -117,9 +117,10 @@ class _FileVersion:
         return self.backoff.failures >= _TRIES
 
     def is_continued_by(self, later: _FileVersion, content: bytes) -> bool:
-        """Returns whether `later` still holds the picture of this version, for example because the file only grew.
+        """Returns whether the file has kept the picture of this version in `later`, its next version, for example because it only grew.
 
-        It does if it is the same file (inode), and its bytes, `content`, begin with the bytes of this version.
+        `content` holds the bytes of `later`. The picture is kept if both versions are the same file (inode) and `content` begins with the
+        bytes of this version.
         """
         return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 
@@ -152,7 +153,8 @@ class DropCamera:
         self._mentioned: set[str] = set()
         # Number of sidecar files that the log has named. Their suffix, such as .xml, shows that they are no pictures.
         self._named_sidecars = 0
-        self._lock = threading.Lock()  # protects `_moved`, which is also changed by the thread in which the intake answers
+        # Protects `_moved`, because two threads change it: the thread of the camera, and the thread that calls `_finish`.
+        self._lock = threading.Lock()
         self._paused_until_s = 0.0
         self._looked_at_s = float("-inf")
         self._clean_at_s = 0.0
@@ -230,10 +232,11 @@ class DropCamera:
         )
 
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
-        """Saves the picture of `before`, a version of a file that has just changed to `state`, if the picture would be lost otherwise.
+        """Called when a file has changed. Saves the picture of its earlier version `before` if the picture would be lost otherwise.
 
-        Sometimes only the content of the new version can show whether the picture was overwritten or the file has only grown. Then nothing
-        is saved yet: the method returns the version with the picture, and the caller keeps it as `previous` of the new version.
+        `state` is the new state of the file. If the file has not become smaller, only its content can show whether the picture was
+        overwritten or the file has only grown. In this case nothing is saved yet: the method returns the version with the picture, and the
+        caller stores this version as `previous` of the new one.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
@@ -395,8 +398,8 @@ class DropCamera:
             moved = self._folder.move(version.path, folder, reason)
             with self._lock:
                 self._moved.append((moved, version.state, time.monotonic() + _WATCH_MOVED_S))
-        # By its key, the spool recognises a file that is read a second time. A stored file has left the folder and is not read again, so
-        # its key is deleted.
+        # The spool needs the key to recognise a file that is read a second time. A file in the folder `sent` is not read again, so the key
+        # of its picture is deleted.
         if folder == SENT:
             self._forget_key(version.key)
 

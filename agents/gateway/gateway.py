@@ -147,7 +147,10 @@ def run_camera(line: str, camera: GatewayCamera, intake: Intake, complaints: Com
 
 
 def _accept(intake: Intake, frame: CameraFrame) -> None:
-    """Hands a frame to the intake. An error is also set as the frame's receipt, so that the camera does not wait for an answer for ever."""
+    """Hands a frame to the intake.
+
+    If the intake raises an error, the frame's receipt gets the error too. Otherwise the camera would wait for an answer for ever.
+    """
     try:
         intake.accept(frame)
     except BaseException as error:

@@ -279,7 +279,8 @@ class Intake:
     def store_latency(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency.
 
-        The pictures that wait for their part now are assigned to no part, because their times were computed with the old latency.
+        Pictures that are waiting for their parts when this method is called get no parts, because their times were computed with the old
+        latency.
 
         Raises ValueError if the camera needs no latency, and OSError if the latency cannot be stored.
         """

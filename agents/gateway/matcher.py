@@ -196,18 +196,18 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        """Returns the least length, in seconds, of `gap`, the time between the two parts before and after the picture.
+        """Returns the shortest possible length, in seconds, of the gap between two parts in which a picture lies.
 
-        The report of a part in this gap may have been lost. So if the length of the gap is not known, the result is at most the smallest
-        recent gap.
+        If the length of the gap is not known, the gap may contain a part whose report was lost. In this case the result is at most the
+        smallest recent gap.
         """
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        """Returns the shortest possible length of `gap`. The picture lies on one side of its part, and this gap on the other side.
+        """Returns the shortest possible length, in seconds, of the gap on the other side of a part than the picture.
 
-        `is_final` means that the picture cannot wait any longer. If the length of the gap is then not known, the result is at least the
-        smallest recent gap.
+        If the length of the gap is not known and the picture cannot wait any longer (`is_final`), the result is at least the smallest
+        recent gap.
         """
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 

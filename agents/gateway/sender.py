@@ -171,9 +171,9 @@ class _InFlightWindow:
 
     @property
     def silent_s(self) -> float:
-        """The time since Kafka's last answer, in seconds.
+        """The time without an answer from Kafka, in seconds.
 
-        If no picture was waiting for an answer, it is the time since the next picture was sent.
+        The time begins with Kafka's last answer. If no picture is in flight then, the time begins again when the next picture is sent.
         """
         return time.monotonic() - self._last_result_s
 

@@ -24,7 +24,8 @@ from typing import IO
 from streams.errors import SettingsError, SpoolFullError
 from streams.identity import PartId, format_time, parse_time
 
-# The disk space that a picture needs in addition to its bytes: the other columns, unused ends of pages, and its receipt.
+# The disk space that a picture needs in addition to its bytes: the other columns of its row, unused ends of database pages, and its
+# receipt, which is the row that the spool keeps to recognise the picture if the camera sends it again.
 _ROW_BYTES = 1024
 # If a camera sends a picture again, the spool recognises the picture by the receipt of the first time. The spool keeps the last 100,000
 # receipts, which is enough for almost three hours at ten pictures a second and takes about 10 MB.

@@ -61,8 +61,8 @@ class ModelSwitcher:
         self._find_version = find_version
         self._open_version = open_version
         self._assignments: Mapping[str, ModelAssignment] = {}
-        # The loaded ensembles, by the name of their version. A version that no line uses is unloaded, unless it was replaced most recently.
-        # To find this version, each replaced version is moved to the end.
+        # The loaded ensembles, by the name of their version. The versions that the lines use stay loaded, and so does the version that was
+        # replaced most recently. A version is moved to the end when it is replaced, so that the one replaced most recently can be found.
         self._loaded: dict[str, Ensemble] = {}
         # Versions that could not be opened, with the errors. They are remembered until the choices change, so that a bad version is tried
         # only once and not once for each line.
@@ -119,7 +119,7 @@ class ModelSwitcher:
             self._rejected.clear()
             for line in self._lines:
                 self._put_in_force({**self._assignments, line: self._switch(line, choices)})
-            # Shadow versions are opened last, because no line's switch should wait until the shadow version of another line is loaded.
+            # Shadow versions are opened last. Otherwise some lines would get their new version only after a shadow version was loaded.
             self._assign_shadows(choices)
 
     def _assign_first(self, line: str, choices: ModelChoices) -> None:

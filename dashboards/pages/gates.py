@@ -280,9 +280,10 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         LATENCY,
         Runbook(
-            "The latency that the gateway uses for this camera is no longer right. Either most of the last pictures were further from the "
-            "nearest part than a quarter of the spacing, which is the time between two parts, or the pictures fit another latency. "
-            "Probably the clock of the camera was set or has drifted, or pictures now take longer or shorter to arrive.",
+            "The latency that the gateway uses for this camera is no longer right. The gateway has seen one of two signs. Either most of "
+            "the last pictures were further from the nearest part than a quarter of the spacing (the time between two parts), or another "
+            "latency fits the pictures better. Probably the clock of the camera was set or has drifted, or pictures now need more or less "
+            "time to arrive.",
             "The gateway assigns no picture of this line to a part, because a part could get the verdict on its neighbour. So no part "
             "gets a verdict, and the board applies the line's safe action (divert, pass or stop) to every part.",
             "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
@@ -325,8 +326,9 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Some pictures came with a time before 2020 or more than two days in the future. The gateway used their time of arrival "
             "instead.",
-            "Pictures with a wrong time are judged. But if a board counts the parts of the line, the gateway does not assign these "
-            "pictures to parts. So the parts get no verdict, and the board applies the line's safe action (divert, pass or stop).",
+            "Pictures with a wrong time are judged. But if a board counts the parts of the line, the gateway does not know which part "
+            "such a picture shows, so the board gets no verdict on the part. The board then applies the line's safe action (divert, pass "
+            "or stop).",
             "Run `curl <address>/healthz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
             "The page shows the last wrong time. A year such as 1970 or 2000 means that the camera has lost its clock, often after a "
             "power cut.",

@@ -189,9 +189,10 @@ def _wait_for_frame(
 
 
 def _find_fault(line: LineSettings, camera: GatewayCamera) -> str:
-    """Returns why a video stream cannot be read, or "".
+    """Returns why a video stream cannot be read, or "" if it can be read.
 
-    For other cameras the result is always "". They complain only about single pictures, and the trial can go on with the next picture.
+    For other kinds of camera the result is always "". Their complaints are about single pictures, so the trial goes on with the next
+    picture.
     """
     assert line.camera is not None
     return "; ".join(camera.list_complaints()) if line.camera.kind == "video" else ""

@@ -61,7 +61,8 @@ def shadow(file: Path | None, version: str, line: str | None) -> None:
     The shadow version judges pictures while the inspector has time. Its answers are counted and logged, but move no gate. To end this, give
     `none` as VERSION.
 
-    With --line, the version in force is fixed for this line too: a later choice for all lines does not change it.
+    With --line, the line gets a choice of its own, which consists of the version in force and VERSION as its shadow. A later choice for all
+    lines then does not change this line.
     """
     settings, key = _load_settings_and_key(file, line)
     name = None if version == "none" else open_registry(settings.model.root).open_version(version).name

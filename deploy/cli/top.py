@@ -15,8 +15,8 @@ from streams.settings import load_settings
 @click.option(
     "--targets",
     multiple=True,
-    help="Path pattern of the target files, which list the processes to show. The default is all files in the folder targets of "
-    "service.run_dir. The option may be repeated.",
+    help="Path pattern of the target files, which list the processes to show. The default is <service.run_dir>/targets/*.json. The "
+    "option may be repeated.",
 )
 @click.option("--every", "every_s", default=2.0, show_default=True, type=click.FloatRange(0.5, 60), help="Seconds between two readings.")
 @click.option("--seconds", type=click.FloatRange(0.5), help="End after this many seconds. Without this option: end at Ctrl-C.")

@@ -229,7 +229,8 @@ def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
 
 
 def _find_sorted_without_verdict(sortings: Iterable[Sorting]) -> set[PartId]:
-    # Repeated events must not be left out here, because the board reports a late verdict by sending the event of its part again.
+    # `sortings` must contain repeated events too. If a verdict comes too late, the sorter records the event of its part a second time, and
+    # only the second record is marked as late.
     return {event.part_id for event in sortings if event.late or event.reason in _REASONS_WITHOUT_VERDICT}
 
 

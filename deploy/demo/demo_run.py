@@ -275,8 +275,8 @@ class DemoRun:
         return LineStatus(
             name=line,
             figures=figures,
-            # The count of parts comes from the metrics, which are read less often than the topics, so it can be too small. The largest of
-            # the counts of parts, verdicts and sortings is shown, so that there are never more verdicts or sortings than parts.
+            # `counted` comes from the metrics, which are read less often than the topics, so it can be too small. A part with a verdict or
+            # with a sorting record has certainly been counted, so the largest of the three numbers is shown.
             parts=max(counted, figures.verdicts, figures.sorted),
             queue=int(sum(inspector.value("castline_consumer_lag_records", line=line) for inspector in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,

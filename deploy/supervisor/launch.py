@@ -1,11 +1,11 @@
-"""Runs a command in such a way that its process is killed when the parent process dies. Linux only.
+"""Runs a command so that its process is killed when the parent process dies. Linux only.
 
-Call it as `python -S launch.py PARENT_PID COMMAND...`. The script asks the kernel to send SIGKILL to its process when the thread that
-started it ends. Then it replaces itself by COMMAND. Thus a supervisor that is killed leaves no process behind.
+Call it as `python -S launch.py PARENT_PID COMMAND...`. The script asks the kernel to kill its process (SIGKILL) when the parent's thread
+ends, and then replaces itself by COMMAND. So a supervisor that is killed leaves no process behind.
 
-The signal is SIGKILL for every process, even for the broker, because a process that ignores SIGTERM, or takes long to stop, would still
-hold its port and its data folder when a new process needs them. No acknowledged record is lost: a killed worker repeats some work, and a
-killed broker recovers its logs at the next start.
+The signal is SIGKILL, because a process that ignores SIGTERM, or takes long to stop, would still hold its port and its data folder when a
+new process needs them. No acknowledged record is lost: a killed worker repeats some work, and a killed broker recovers its logs at the next
+start.
 
 `subprocess` could do the same with `preexec_fn`, but Python code between fork and exec can hang if the parent has threads.
 """

@@ -105,7 +105,7 @@ class BoardLane:
 
     @property
     def gate_lanes(self) -> list[BoardLane]:
-        """The lanes whose gates stand at this lane's belt. This lane is the first."""
+        """The lanes to which the gates of this belt are wired. The lane of the belt itself comes first."""
         return [self] + [lane for lane in self._reporter.lanes if lane.is_committed and lane.is_further_gate and lane.belt is self]
 
     @property

@@ -12,7 +12,7 @@ const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;
 
 }  // namespace
 
-// Returns the number of the phase at `now_ms`. A phase lasts 256 ms. The phases have the numbers 1 to 7, which repeat.
+// Returns the number, 1 to 7, of the phase of 256 ms in which `now_ms` lies.
 uint8_t Events::phase(uint32_t now_ms) {
   for (const uint8_t now = static_cast<uint8_t>(now_ms >> kPhaseMsLog2); phase_until_ != now; ++phase_until_) {
     if (++phase_ > kPhases) phase_ = 1;

@@ -60,8 +60,8 @@ void Deframer::drop() {
   length_ = 0;
 }
 
-// Checks the line and splits it into strings, by replacing each space and the star with a zero byte. Returns false if the line is not a
-// valid frame.
+// Checks the received text in line_ and splits it into strings, by replacing each space and the star with a zero byte. Returns false if the
+// text is not a valid frame.
 bool Deframer::parse() {
   if (length_ > 0 && line_[length_ - 1] == '\r') --length_;
   // No valid frame is shorter than 10 bytes. An example of this length is ">00 A*FFFF".

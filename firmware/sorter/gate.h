@@ -42,8 +42,8 @@ class Gate {
   void test(const Settings& settings, uint32_t now_us);
   void end_test() { is_testing_ = false; }
 
-  // Moves the gate back to rest when the belt has reached the place that divert() got as `until`. `near` means that the next diverted part
-  // needs the gate within kServoQuietUs. The gate then stays out.
+  // Moves the gate back to rest when the belt has reached the place until which divert() has moved it out. If `near` is true, the gate
+  // stays out, because the next diverted part needs it within kServoQuietUs.
   void tick(Place place, const Settings& settings, uint32_t now_us, bool near);
 
  private:

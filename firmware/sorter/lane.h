@@ -162,7 +162,7 @@ class Lane {
   bool blocks_eye2_ : 1;
   // True if the encoder has given no step for longer than the setting encoder_timeout_ms.
   bool is_encoder_silent_ : 1;
-  // True if an edge at a photo-eye still waits for an encoder step. The time of this edge is in unstepped_edge_us_.
+  // True if a photo-eye has changed, and the encoder has given no step since then. The time of this change is in unstepped_edge_us_.
   bool has_unstepped_edge_ : 1;
   // True while missing and unmatched parts do not count as a sign of a defective photo-eye. This ends when the belt has reached the place
   // ignore_missing_until_.

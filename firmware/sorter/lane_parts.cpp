@@ -1,4 +1,4 @@
-// Follows the parts of a lane from photo-eye 1 to their moment at the gate. The other methods of the class Lane are in lane.cpp.
+// Follows the parts of a lane from photo-eye 1 to the gate. The other methods of the class Lane are in lane.cpp.
 #include <string.h>
 
 #include "lane.h"

@@ -15,7 +15,7 @@ const uint16_t kSampleCounts = kEyeSampleUs * kCountsPerUs;
 // Bit mask of the pins of port A to which photo-eyes are connected. PA1 is not used, because photo-eye 2 of lane 1 is connected to the
 // capture unit.
 const uint8_t kSampled = 0b11111101;
-// The bit of photo-eye 2 of lane 1 in `levels` and `changed`. It is the bit that the unused pin PA1 would have.
+// The bit of photo-eye 2 of lane 1 in the variables `levels` and `changed`. It is bit 1, which port A leaves free, because PA1 is not used.
 const uint8_t kCaptured = 0b00000010;
 
 volatile uint32_t overflows = CASTLINE_CLOCK_START_US >> 15;
@@ -149,9 +149,9 @@ ISR(TIMER5_COMPA_vect) {
 
 ISR(TIMER5_CAPT_vect) {
   const uint16_t count = ICR5;
-  // The level of the eye is read from the pin. It is not derived from the selected edge (bit ICES5), because then one lost or false capture
-  // would invert the level for ever. A false capture can happen when an edge is selected. The capture flag is not cleared here, because in
-  // simavr this would also clear a pending overflow of the timer.
+  // The level of the eye is read from the pin. If it were derived from the selected edge (bit ICES5), one lost or false capture would
+  // invert the level for ever. A false capture can occur when ICES5 is changed. The capture flag is not cleared here, because in simavr
+  // this would also clear a pending overflow of the timer.
   const bool high = PINL & _BV(PL1);
   TCCR5B = high ? TCCR5B & static_cast<uint8_t>(~_BV(ICES5)) : TCCR5B | _BV(ICES5);
   if (high == static_cast<bool>(levels & kCaptured)) return;

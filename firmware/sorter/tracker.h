@@ -30,7 +30,7 @@ struct Decision {
 // A counted part between the photo-eyes. It takes only 6 bytes, because the board has memory for 256 parts, which is a fifth of the Mega's
 // RAM.
 struct __attribute__((packed)) Part {
-  // Place of the leading edge at photo-eye 1.
+  // Place of the belt when the leading edge of the part was at photo-eye 1.
   uint32_t place : 24;
   // A PartVerdict.
   uint8_t verdict : 4;
@@ -40,7 +40,8 @@ struct __attribute__((packed)) Part {
   uint8_t seen : 1;
   // The Basis of the decision.
   uint8_t basis : 2;
-  // The low 16 bits of the time at photo-eye 1. If this time is more than 65 s ago, Tracker::age replaces it with the time 65 s ago.
+  // The low 16 bits of the time, in ms, at which the part was at photo-eye 1. After 65 s, Tracker::age() raises this time again and again,
+  // so that it is never more than 65 s ago.
   uint16_t at_ms;
 };
 static_assert(sizeof(Part) == 6, "no padding");
@@ -117,7 +118,7 @@ class Tracker {
   uint8_t last_aged_ = 0;
   // How many of the newest parts have not been announced to the host yet.
   uint8_t unannounced_ = 0;
-  // Index of the next part whose PART is repeated, or kRoundOver if no PART must be repeated now.
+  // Index of the part whose PART is repeated next, or kRoundOver while no PART has to be repeated.
   uint8_t round_ = kRoundOver;
   uint32_t counted_ = 0;
   // A part that reaches photo-eye 2 before the belt is at this place gets the action and the gate of the previous part.

@@ -129,12 +129,14 @@ class ExpectedCosts:
     `miss` is the cost of a defective part that is judged good, and `false_alarm` is the cost of a good part that is sent to review, in the
     same currency. A review of a part is worth its cost if the odds that the part is good are at most miss / false_alarm.
 
-    If p is the share of good parts whose score is at least as high as the score of the part, these odds are at least
+    These odds are not known, but they are at least
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
-    This bound holds for any scores of defective parts. Source: Sellke, Bayarri, Berger, The American Statistician 55(1), 2001, equation 3.
-    At the cut-off, the bound equals miss / false_alarm. So the review of a part below the cut-off is never worth its cost.
+    where p is the share of good parts whose score is at least as high as the score of the part. At the cut-off, this lower bound equals
+    miss / false_alarm. So the review of a part below the cut-off is never worth its cost.
+
+    The bound holds for any scores of defective parts. Source: Sellke, Bayarri, Berger, The American Statistician 55(1), 2001, equation 3.
     """
 
     miss: float
@@ -142,7 +144,7 @@ class ExpectedCosts:
     defect_share: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the largest share of false alarms at which a review can be worth its cost.
+        """Returns the largest share of good parts that may be sent to review. With a larger share, some reviews would cost too much.
 
         Raises ModelError if a cost or the share of defects is out of range, or if it is cheapest to review every part.
         """

@@ -225,7 +225,7 @@ def _pad_rings(polar: FloatArray, margin: int) -> FloatArray:
 
 
 def _view_rings(padded: FloatArray, margin: int, shift: int) -> FloatArray:
-    """Returns a view in which each place has the value that lies `shift` rings farther out.
+    """Returns a view of `padded`, moved by `shift` rings: each place has the value of the place that is `shift` rings farther out.
 
     `padded` is an array that `_pad_rings` has made with `margin`. The view has the size of the array without padding.
     """

@@ -219,12 +219,15 @@ def compute_pixel_auroc(heats: Sequence[HeatMap], masks: Sequence[Mask]) -> floa
 
 
 def compute_aupro(heats: Sequence[HeatMap], masks: Sequence[Mask], limit: float = AUPRO_LIMIT) -> float | None:
-    """Returns the area under the curve of per-region overlap over the false positive rate, from 0 to `limit`, divided by `limit`.
+    """Returns the AUPRO, the area under a curve that shows how well heat maps find defects. 1 is the best value.
 
-    A defect is a region of the mask whose pixels touch, also at corners. The per-region overlap at a threshold is the share of a defect's
-    pixels that are at least as hot as the threshold, averaged over all defects. The false positive rate is the share of the pixels outside
-    of all defects, in all pictures, that are at least as hot as the threshold. Between thresholds the curve is straight, so heat maps that
-    are the same everywhere get the value `limit` / 2. Returns None if no pixel or every pixel belongs to a defect.
+    Each threshold gives one point of the curve. On the vertical axis is the per-region overlap: the share of a defect's pixels that are at
+    least as hot as the threshold, averaged over all defects. On the horizontal axis is the false positive rate: the share of the pixels
+    outside of all defects, in all pictures, that are at least as hot as the threshold. Only the area from the rate 0 to the rate `limit`
+    counts, and it is divided by `limit`.
+
+    A defect is a region of the mask whose pixels touch, also at corners. Between thresholds the curve is straight, so heat maps that are
+    the same everywhere get the value `limit` / 2. Returns None if no pixel or every pixel belongs to a defect.
 
     Source: Bergmann, Batzner, Fauser, Sattlegger, Steger, "The MVTec Anomaly Detection Dataset", IJCV 129, 2021, section 5.
     """
@@ -238,12 +241,14 @@ def compute_aupro(heats: Sequence[HeatMap], masks: Sequence[Mask], limit: float 
 def compute_aupimo(
     heats: Sequence[HeatMap], masks: Sequence[Mask], low: float = AUPIMO_LOW, high: float = AUPIMO_HIGH
 ) -> FloatArray | None:
-    """Returns the AUPIMO of each picture with a defect, 0..1, shape (number of such pictures,), in the order of `masks`.
+    """Returns the AUPIMO of each picture with a defect, 0..1, as an array in the order of `masks`.
+
+    The false positive rate of a threshold is the share of a good picture's pixels that are at least as hot as the threshold, averaged over
+    the good pictures. For each false positive rate, the lowest threshold that has at most this rate is used: a pixel of a defect counts as
+    found if it is hotter.
 
     The AUPIMO of a picture is the share of its defect pixels that are found, averaged over the false positive rates from `low` to `high` on
-    a logarithmic axis. The false positive rate of a threshold is the share of a good picture's pixels that are at least as hot as the
-    threshold, averaged over the good pictures. At each rate, the lowest threshold that does not exceed it decides which defect pixels are
-    found. A heat map that is the same everywhere gets the value 0.
+    a logarithmic axis. A heat map that is the same everywhere gets the value 0.
 
     Returns None if there is no good or no defective picture.
 
@@ -345,7 +350,8 @@ class _MaskReader:
             advice = f"for example --part-value {values[0]}" if values else "or correct the masks"
             raise ModelError(
                 f"The masks of {len(self._marked_good)} of {self._good_masks} good pictures show defects, for example "
-                f"{self._marked_good[0][0]}. If a value marks the casting itself and no defect, name it with --part-value, {advice}."
+                f"{self._marked_good[0][0]}. If a grey value of the masks marks the casting and not a defect, name this value with "
+                f"--part-value, {advice}."
             )
         for path, _ in self._marked_good:
             self._add_remark("masks of good pictures show a defect", str(path))
@@ -459,7 +465,8 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # The `count` hottest pixels of one picture are enough to reach the false positive rate `high`, so its other pixels are not needed.
+        # The list ends at the false positive rate `high`. The `count` hottest pixels of a single picture are enough to reach this rate, so
+        # the other pixels of the picture are not needed.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

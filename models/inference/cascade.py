@@ -19,9 +19,9 @@ from models.registry import Version
 from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
-# The cascade band is the range of defect probabilities in which the small network does not decide alone. It is first chosen so that it
-# contains all validation pictures on which the small network and the ensemble differ. Then it is widened: the odds of its low end are
-# divided by this factor, and the odds of its high end are multiplied by it.
+# The small network decides alone about a picture if its defect probability lies outside the cascade band. The validation pictures show how
+# wide the band must be at least. The band is then widened: the odds of its low end are divided by this factor, and the odds of its high end
+# are multiplied by it.
 ODDS_MARGIN = 2.0
 
 

@@ -25,16 +25,16 @@ REBUILT, ADDRESSING, GENUINE, FORGED = "rebuilt", "addressing_entropy", "genuine
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """The networks of one autoencoder. They share their weights.
+    """The two networks of one autoencoder, which share their weights.
 
     `rebuilding` maps pictures to rebuilt pictures. Both have the shape (batch, side_px, side_px, 1), float32, grey level 0..1.
 
-    `training` has the same input and a dictionary of outputs. An autoencoder without memory has no "addressing_entropy", and an autoencoder
-    without adversary has no "genuine" and no "forged". Their losses are then left out too.
+    `training` has the same input and a dictionary of outputs:
     - "rebuilt": the rebuilt pictures.
-    - "addressing_entropy": entropy of the prototypes' weights in nats, mean over the places of a picture, shape (batch, 1).
-    - "genuine" and "forged": what the discriminator says about the picture and about the rebuilt picture. Shape (batch, places, places, 1).
-      They are logits: positive for a genuine picture, negative for a rebuilt one.
+    - "addressing_entropy", only with a memory: entropy of the prototypes' weights in nats, mean over the places of a picture, shape
+      (batch, 1).
+    - "genuine" and "forged", only with an adversary: what the discriminator says about the picture and about the rebuilt picture. Shape
+      (batch, places, places, 1). They are logits: positive for a genuine picture, negative for a rebuilt one.
     """
 
     rebuilding: keras.Model

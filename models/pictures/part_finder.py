@@ -40,18 +40,18 @@ ENLARGED_BELOW_PX = 120
 # No part is searched for in a picture with fewer rows or columns than this, because the cavity of a part would have too few pixels.
 MIN_SIDE_PX = 48
 
-# In the search for a cavity, a grey level is dark if it lies at most this share of the way from the darkest levels (2nd percentile) to the
-# median. With 0.3, bright vanes sometimes cut the cavity into pieces. With 0.45, the groove around the cavity of a real impeller and the
-# dark side of its plate are often taken for a part of the cavity. So 0.45 is tried only if 0.3 gives no rim, or a rim with less support
-# than GOOD_SUPPORT.
+# The cavity is searched for among the dark pixels. A grey level is dark if it lies at most this share of the way from the darkest levels
+# (2nd percentile) to the median. The search uses 0.3 first, although bright vanes sometimes cut the cavity into pieces at this share. It
+# uses 0.45 only if 0.3 gives no rim, or a rim with less support than GOOD_SUPPORT, because at 0.45 the groove around the cavity of a real
+# impeller and the dark side of its plate are often taken for a part of the cavity.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
-# A picture has no cavity if its median grey level is less than this many grey levels above its darkest levels (2nd percentile).
+# A picture can have a cavity only if its darkest levels (2nd percentile) are at least this many grey levels below its median.
 MIN_DARK_CONTRAST = 25
 # Smallest share of the picture's area that a cavity covers. The cavity of an impeller that fills the picture covers 8 %.
 MIN_CAVITY_SHARE = 0.003
-# Smallest and largest share of its bounding box that a cavity covers. A disc covers 0.79 of its box, a ring around a hub of half its
-# radius covers 0.59, and a shadow at the rim covers 0.2.
+# Smallest and largest share of its bounding box that a cavity covers. For comparison: a disc covers 0.79 of its box, a ring around a hub of
+# half its radius covers 0.59, and a shadow at the rim covers 0.2.
 CAVITY_FILL = (0.25, 0.95)
 MIN_CAVITY_ASPECT = 0.6
 # At most this many of the largest dark regions are tried as the cavity, one after the other.
@@ -372,11 +372,11 @@ def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, 
 
 
 def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
-    """Returns the middle and the half length of a cavity in one direction, and whether the picture's edge cuts the cavity there.
+    """Measures a cavity in one direction, along rows or columns. If an edge of the picture cuts the cavity, it is completed to a circle.
 
-    `start` and `stop` are the ends of the cavity's bounding box in this direction, and `side` is the length of the picture in this
-    direction. `across` is the length of the box in the other direction. If the cavity is cut, its length in this direction is taken to be
-    `across`, because cavities are round.
+    Returns the middle of the cavity, half its length, and whether it is cut in this direction. `start` and `stop` are the ends of the
+    cavity's bounding box, and `side` is the length of the picture. `across` is the length of the bounding box in the other direction, which
+    replaces the length of a cavity that is cut.
     """
     is_cut = (start <= 1) != (stop >= side - 1) and stop - start < across
     if not is_cut:
@@ -467,8 +467,8 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
     is_near_edge[:, :-1] |= rays.is_edge[:, 1:]
     edges = np.count_nonzero(is_near_edge[_RAY, index] & is_inside, axis=1)
     visible = np.count_nonzero(rays.is_visible[_RAY, index] & is_inside, axis=1)
-    # The support is the share of rays that have an edge at the outline. A ray on which the outline is out of view is counted as half a ray,
-    # and it has no edge. So a part at the picture's edge can be found, but no outline is preferred only because most of it is out of view.
+    # The support is the share of rays that have an edge at the outline. On some rays the outline is out of view. They have no edge, and
+    # each counts as half a ray. So a part at the picture's edge can be found, but being out of view is no advantage for an outline.
     support = edges / (0.5 * (visible + RAYS))
     size = outlines[:, 0]
     outermost = np.where(support >= RIM_SUPPORT_SHARE * support.max(), size, -1).max()

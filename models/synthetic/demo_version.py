@@ -11,8 +11,9 @@ from models.training.options import TrainingOptions
 from models.training.training_run import TrainingCallback, TrainingResult, TrainingRun
 
 CASTINGS, SEED = 4000, 2026
-# In pictures of 160 px the smallest hole is still two pixels wide, and training takes half as long as with 224 px. The batches are small,
-# because AlexNet learns better from many training steps than from less noisy gradients. Weights in half precision take about 9 MB.
+# The side is 160 px, because the smallest hole is then still two pixels wide, and training takes half as long as with 224 px. The batches
+# are small, because AlexNet learns better from many training steps than from less noisy gradients. The weights are stored in half
+# precision, which takes about 9 MB.
 OPTIONS = TrainingOptions(
     side_px=160,
     lenet_side_px=160,

@@ -21,8 +21,8 @@ WEIGHT_STEPS = 20
 # A threshold lies between the probabilities of two pictures. Its distance from each of them is at least this share of the gap between
 # them. With 0.1, a threshold between 0.4 and 0.6 is at least 0.42 and at most 0.58.
 GAP_MARGIN = 0.1
-# The review band contains the pictures nearest to the threshold. On each side it is at most this much wider (in log odds)
-# than these pictures need.
+# The review band contains the pictures nearest to the threshold. Its ends are at most this far (in log odds) beyond the outermost of these
+# pictures.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
 # The review band ends at most this far (in log odds) from the threshold. A distance of 3 is a factor of 20 in the odds.
 MAX_BAND_LOGITS = 3.0

@@ -24,12 +24,12 @@ NEAR_BITS = 40
 # The number of pictures that are compared with all others in one step. A larger number would need more memory.
 BLOCK = 256
 
-# Pictures whose ring spectra have at most this distance are near-duplicates. The limit lies between two ranges that were measured on 1,500
-# pictures of real impellers at 128 px. Turned copies (by 10 to 80 degrees) had distances of 0.023 to 0.040 from their original (5th to 95th
-# percentile). Pictures of other castings had distances of 0.045 to 0.39.
+# Pictures whose ring spectra have at most this distance are near-duplicates. Distances were measured on 1,500 pictures of real impellers at
+# 128 px. Copies that were turned by 10 to 80 degrees had distances of 0.023 to 0.040 from their original (5th to 95th percentile). Pictures
+# of other castings had distances of 0.045 to 0.39, so the limit lies between the two ranges.
 #
-# With this limit, the ring spectra merge 447 of the 3,284 groups that the perceptual hash makes. The largest group does not grow. In two
-# of a thousand merged pairs, the two pictures have different classes.
+# With this limit, the ring spectra join 447 of the 3,284 groups of the perceptual hash with others. Of a thousand pairs of pictures that
+# are joined in this way, two have different classes.
 NEAR_RINGS = 0.045
 RING_SIDE, RINGS, ANGLES, WAVES = 128, 16, 64, 20
 

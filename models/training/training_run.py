@@ -216,9 +216,9 @@ class TrainingRun:
                     trainer.fit(path, on_progress)
             except KeyboardInterrupt:
                 was_interrupted = True
-            # After an interruption, this network and the networks after it are not trained further. They get the best weights of their
-            # checkpoints. A network that was not trained yet may have a checkpoint of an earlier run, which this run continues. If a
-            # network has no checkpoint, no ensemble can be built.
+            # After an interruption, the remaining networks are not trained. Each network then gets the best weights of its checkpoint.
+            # Even a network that was not trained yet may have a checkpoint, if this run resumes an earlier one. No ensemble can be built
+            # if a checkpoint is missing.
             if was_interrupted and not trainer.restore_best(path):
                 raise KeyboardInterrupt
         return networks, was_interrupted

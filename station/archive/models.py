@@ -97,7 +97,7 @@ class Part(models.Model):
             models.Index(fields=["seen_at"], name="part_picture_wanted", condition=models.Q(keep_picture=True)),
             models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),
             models.Index(fields=["picture"], name="part_picture", condition=~models.Q(picture="")),
-            # These three partial indexes are small, too. The database uses a partial index only if the query repeats its condition, see
+            # The next three indexes are partial, too. The database uses a partial index only if the query repeats its condition, see
             # `index_condition` in station.history.pagination.
             models.Index(
                 fields=["kind", "seen_at", "id", "line", "label", *_FILTERED], name="part_kind_seen", condition=~models.Q(kind="")

@@ -256,7 +256,7 @@ class LineState:
         """Returns the `count` parts that a card shows next, newest first. `shown` are the parts that the card shows now.
 
         At most two new parts replace shown parts, so that a person can follow the card even if the line is fast. The first is the newest
-        part. The second is the newest faulty part among the other new parts, or the newest other part if all are good.
+        part. The second is the newest of the other new parts that is not labelled `ok`, or the newest of them if all are labelled `ok`.
 
         If `shown` has fewer than `count` parts, the newest parts are returned.
         """

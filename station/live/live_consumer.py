@@ -77,8 +77,8 @@ class ArchivedCounts:
 def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> ArchivedCounts:
     """Counts the archived parts of `line`: those of the shift that began at `shift_since`, and those of each minute of the last hour.
 
-    If the archive is empty or does not answer, the counts are empty. The result also says from which time on (`until`) parts are not
-    counted here. This time is not before `shift_since`.
+    Parts that were seen at or after the time `until` in the result are left out, because the consumer counts them from Kafka. `until` is
+    not before `shift_since`. If the archive is empty or does not answer, the counts are empty.
     """
     try:
         newest = Part.objects.filter(line=line, decided_at__isnull=False, seen_at__lte=now).aggregate(at=Max("seen_at"))["at"]
@@ -249,8 +249,8 @@ class LiveConsumer:
     def _seek(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Sets the offset from which the consumer reads each partition.
 
-        After a lost connection the consumer continues where it stopped. When the station starts, the consumer also reads records from some
-        minutes before. It reads verdicts at least from the time at which the archive's counts end, so that the counts miss no part.
+        After a lost connection the consumer continues where it stopped. When the station starts, the consumer begins some minutes back. It
+        begins even earlier with the verdicts if the counts from the archive end earlier, so that every part is counted.
         """
         now = datetime.now(UTC)
         self.update_shift(now)

@@ -62,7 +62,8 @@ class LabelAgreement:
     def rows(self) -> list[tuple[str, list[int]]]:
         """Returns the confusion matrix as rows, such as [("ok", [90, 2]), ("defect", [3, 5])].
 
-        Each row has a label of the first side, and the numbers of parts that the second side labelled `ok` and `defect`.
+        Each row stands for a label of the first side, for example the model. It counts the parts with this label that the second side, for
+        example a person, labelled `ok` and `defect`.
         """
         return [(first, [self.counts[first, second] for second in LABELS]) for first in LABELS]
 

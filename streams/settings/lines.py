@@ -114,9 +114,8 @@ class CameraSettings(Section):
         1.0,
         gt=0,
         le=60,
-        description="Limit for matching pictures and parts if the trigger is `board`, in seconds. The latency is subtracted from the time "
-        "of a picture. The result may differ from the time of the part by at most this value. A picture also waits at most this long for "
-        "the report of its part.",
+        description="For a camera with the trigger `board`: the longest time between a picture and its part, in seconds, after the latency "
+        "was subtracted from the time of the picture. It is also the longest time that a picture waits for the report of its part.",
     )
 
     @model_validator(mode="after")

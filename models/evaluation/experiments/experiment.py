@@ -71,7 +71,7 @@ class ExperimentFolder:
     path: Path
 
     def claim(self, description: Mapping[str, Any]) -> None:
-        """Reserves the folder for one experiment by writing `description` into it, unless that was done before.
+        """Reserves the folder for one experiment by writing `description` into it. A folder that has this description already is accepted.
 
         Raises ModelError if the folder contains an experiment with another description.
         """

@@ -130,7 +130,10 @@ def runtime_record_path(version: Version) -> Path:
 
 
 def describe_processor() -> str:
-    """Returns the key under which the fastest runtime is recorded: architecture, bfloat16 or not, processor model, number of processors."""
+    """Returns a text that names this machine's processors. The fastest runtime is recorded under this text.
+
+    The text consists of the architecture, "bfloat16" or "no bfloat16", the model of the processors, and their number.
+    """
     models = [line.partition(":")[2].strip() for line in _read_cpuinfo().splitlines() if line.startswith("model name")]
     bfloat16 = "bfloat16" if has_bfloat16() else "no bfloat16"
     return f"{platform.machine()} {bfloat16} {models[0] if models else platform.processor()} x {len(models)}"
