@@ -10,12 +10,15 @@ import click
 from deploy.cli import models_choice
 from models.registry import (
     BUNDLED_VERSIONS,
+    LocalRegistry,
     RemoteRegistry,
     add_drift_reference,
     locate_version,
     open_registry,
     parse_remote_url,
 )
+from models.registry.model_card import make_model_card
+from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
 ROOT = click.option(
@@ -87,6 +90,35 @@ def show(version: str) -> None:
     click.echo(manifest.model_dump_json(indent=2, by_alias=True))
     if note := manifest.describe_decoder():
         click.echo(note, err=True)
+
+
+@command.command("card")
+@click.argument("version")
+@ROOT
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="File to write. Its suffix, .md or .html, gives the format.",
+)
+def card(version: str, root: Path, out: Path) -> None:
+    """Write the model card of VERSION: one page for auditors. VERSION is a folder, or the name of a version in --root.
+
+    The card says who made the version, from which pictures, how well it judges, with which threshold, what its limits are, and how to make
+    it again. The content comes from the manifest and from the folders VERSION.report and VERSION.training beside the version.
+    """
+    if out.suffix not in (".md", ".html"):
+        raise click.BadParameter(f"{out} has the suffix {out.suffix!r}. Choose a name that ends with .md or .html.", param_hint="--out")
+    folder = Path(version)
+    registry, name = (
+        (LocalRegistry(folder.absolute().parent), folder.absolute().name) if folder.is_dir() else (open_registry(root), version)
+    )
+    made = make_model_card(registry, name)
+    try:
+        write_atomically(out, made.to_html() if out.suffix == ".html" else made.to_markdown())
+    except OSError as error:
+        raise ModelError(f"Cannot write {out}: {error.strerror}. Choose another --out.") from error
+    click.echo(f"{out}: model card of version {name}")
 
 
 @command.command("verify")

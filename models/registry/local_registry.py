@@ -10,12 +10,15 @@ hidden folder is renamed to the name of the version.
 
 from __future__ import annotations
 
+import getpass
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -174,14 +177,20 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
     """Writes `manifest.json` into `folder`, the folder of a new version, and returns the manifest.
 
-    `fields` contains all fields of the manifest except `files` and `decoder_version`. This function computes `files` from the files in
-    `folder`, and `decoder_version` is that of this program.
+    `fields` contains all fields of the manifest except `files`, `decoder_version`, `made_by` and `made_with`. The
+    function computes `files` from the files in `folder`. The other three are those of this program and of the user who runs it.
     """
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST_FILE)
     entries = {path.name: FileEntry(sha256=sha256_of_file(path), bytes=path.stat().st_size) for path in paths}
-    manifest = Manifest.model_validate({"decoder_version": DECODER_VERSION, **fields, "files": entries})
+    manifest = Manifest.model_validate({**_describe_maker(), **fields, "files": entries})
     (folder / MANIFEST_FILE).write_text(_format_manifest(manifest), encoding="utf-8")
     return manifest
+
+
+def _describe_maker() -> dict[str, Any]:
+    """Returns the fields of a manifest that say who makes the version, and with which program."""
+    user = f"{getpass.getuser()}@{socket.gethostname()}"
+    return {"decoder_version": DECODER_VERSION, "made_by": user, "made_with": metadata.version("castline")}
 
 
 def add_drift_reference(version: Version, reference: DriftReference) -> Manifest:

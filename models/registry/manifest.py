@@ -203,6 +203,12 @@ class Manifest(_ManifestModel):
     data: DataFingerprint
     figures: dict[str, float] = Field(description="Figures measured on the validation pictures when the version was made.")
     command: str = Field(description="Command that made the version.")
+    made_by: str | None = Field(
+        default=None, max_length=200, description="User and computer that made the version, as user@host. It is absent in older versions."
+    )
+    made_with: str | None = Field(
+        default=None, max_length=40, description="Release of Castline that made the version. It is absent in older versions."
+    )
     only_rendered: bool | None = Field(
         default=None,
         description="True if the version has learned from rendered pictures only, and never from a photograph. It is absent in older "

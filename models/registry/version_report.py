@@ -17,6 +17,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from models.registry.manifest import Manifest
 from models.registry.registry import Registry
 from streams.identity import sniff_content_type
 
@@ -177,6 +178,26 @@ class VersionReport(_ReportModel):
     gallery: tuple[ReportPicture, ...] = Field(
         (), description="The wrongly labelled pictures. The one farthest from the threshold comes first."
     )
+
+
+def list_validation_figures(manifest: Manifest) -> list[tuple[str, Proportion | None]]:
+    """Returns the names and values of the figures on the validation pictures. The list is empty if the training run recorded no figures.
+
+    A value is None if the figures in the manifest contradict each other.
+    """
+    figures = {name: int(manifest.figures.get(name, 0)) for name in ("pictures", "misses", "false_alarms", "reviews")}
+    pictures = figures["pictures"]
+    if not pictures:
+        return []
+    alone = [(voter.name, manifest.figures.get(f"{voter.name}_accuracy_at_half")) for voter in manifest.voters]
+    counts = [
+        ("accuracy", pictures - figures["misses"] - figures["false_alarms"]),
+        ("misses among all pictures", figures["misses"]),
+        ("false alarms among all pictures", figures["false_alarms"]),
+        ("left for review", figures["reviews"]),
+        *((f"accuracy of {name} alone, at the threshold 0.5", round(share * pictures)) for name, share in alone if share),
+    ]
+    return [(name, Proportion.from_counts(count, pictures) if 0 <= count <= pictures else None) for name, count in counts]
 
 
 class TrainingEpoch(_ReportModel):

@@ -13,7 +13,15 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from models.registry import Manifest, Registry, open_registry
-from models.registry.version_report import Proportion, list_training_curves, read_report, read_report_picture, read_training_curve
+from models.registry.model_card import make_model_card
+from models.registry.version_report import (
+    Proportion,
+    list_training_curves,
+    list_validation_figures,
+    read_report,
+    read_report_picture,
+    read_training_curve,
+)
 from station.accounts.access import right_required
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError
@@ -75,30 +83,12 @@ class VersionSummary:
     @property
     def accuracy(self) -> Proportion | None:
         """The accuracy on the validation pictures, or None if the training run recorded no figures."""
-        pictures = self._figure("pictures")
-        return _count_proportion(pictures - self._figure("misses") - self._figure("false_alarms"), pictures)
+        return dict(self.validation_figures).get("accuracy")
 
     @property
     def validation_figures(self) -> list[tuple[str, Proportion | None]]:
         """The names and values of the figures on the validation pictures. The list is empty if the training run recorded no figures."""
-        pictures = self._figure("pictures")
-        if not pictures or self.manifest is None:
-            return []
-        alone = [(voter.name, self.manifest.figures.get(f"{voter.name}_accuracy_at_half")) for voter in self.manifest.voters]
-        return [
-            ("accuracy", self.accuracy),
-            ("misses among all pictures", _count_proportion(self._figure("misses"), pictures)),
-            ("false alarms among all pictures", _count_proportion(self._figure("false_alarms"), pictures)),
-            ("left for review", _count_proportion(self._figure("reviews"), pictures)),
-            *(
-                (f"accuracy of {name} alone, at the threshold 0.5", _count_proportion(round(share * pictures), pictures))
-                for name, share in alone
-                if share
-            ),
-        ]
-
-    def _figure(self, name: str) -> int:
-        return int(self.manifest.figures.get(name, 0)) if self.manifest else 0
+        return list_validation_figures(self.manifest) if self.manifest else []
 
 
 @require_safe
@@ -149,6 +139,26 @@ def show_version(request: HttpRequest, version: str) -> HttpResponse:
             "report": read_report(registry, version),
         },
     )
+
+
+@require_safe
+@right_required("look")
+def show_card(request: HttpRequest, version: str) -> HttpResponse:
+    """Shows the model card of a version. With `?format=html` or `?format=md` it is sent as a file."""
+    registry = _open_registry()
+    if version not in _list_names(registry):
+        raise Http404
+    try:
+        card = make_model_card(registry, version)
+    except ModelError as error:
+        raise Http404(str(error)) from error
+    file_format = request.GET.get("format", "")
+    if file_format not in ("html", "md"):
+        return render(request, "station/versions/card.html", {"card": card})
+    content, kind = (card.to_html(), "text/html") if file_format == "html" else (card.to_markdown(), "text/markdown")
+    response = HttpResponse(content, content_type=f"{kind}; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{version}-model-card.{file_format}"'
+    return response
 
 
 @require_safe
@@ -249,8 +259,3 @@ def _send_png(content: bytes | None) -> HttpResponse:
     response = HttpResponse(content, content_type="image/png")
     response["Cache-Control"] = "private, max-age=300"
     return response
-
-
-def _count_proportion(count: int, of: int) -> Proportion | None:
-    """Returns `count` / `of` with its interval, or None if `of` is 0 or the figures of the manifest contradict each other."""
-    return Proportion.from_counts(count, of) if 0 <= count <= of and of > 0 else None

@@ -21,6 +21,7 @@ PAGES = (
     "/api/",
     "/models/",
     "/models/version/demo/",
+    "/models/version/demo/card",
     f"/models/change?action=choose&line=line-1&version={OTHER_VERSION}",
     "/history/",
     "/history/?label=nonsense",

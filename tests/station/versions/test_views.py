@@ -56,6 +56,16 @@ def test_a_version_without_a_report_shows_its_validation_figures_and_the_command
     assert "castline train --out demo</code> writes them" in page
 
 
+def test_the_model_card_is_a_page_and_two_files(operator: Client) -> None:
+    page = operator.get("/models/version/demo/card").content.decode()
+    assert "Limits and known failures" in page
+    for suffix, begin in (("md", b"# Model card of version demo"), ("html", b"<!doctype html>")):
+        answer = operator.get(f"/models/version/demo/card?format={suffix}")
+        assert answer.content.startswith(begin)
+        assert answer["Content-Disposition"] == f'attachment; filename="demo-model-card.{suffix}"'
+    assert operator.get("/models/version/nothing/card").status_code == 404
+
+
 def test_a_version_that_was_made_with_another_picture_decoder_says_so_on_its_pages(operator: Client) -> None:
     """The bundled version was made by release 0.1.0."""
     for address in ("/models/", "/models/version/demo/"):
@@ -176,6 +186,7 @@ def test_a_report_on_s3_is_shown(s3_root: str, operator: Client, tmp_path: Path)
     files.pipe_file(f"{s3_root}/demo.report/curves.png", PNG)
     assert "Judged on 2 labelled pictures" in operator.get("/models/version/demo/").content.decode()
     assert operator.get("/models/version/demo/report/curves.png").content == PNG
+    assert "0.5000 (1 of 2; 95 %: 0.0100 to 0.9900)" in operator.get("/models/version/demo/card").content.decode()
 
 
 def test_a_registry_that_does_not_answer_is_reported_on_the_page(s3_root: str, engineer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
