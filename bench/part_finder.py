@@ -22,7 +22,8 @@ class PartFinderTime:
     """Processor time for one picture in the fastest of several rounds, in microseconds. The pictures have 160 px.
 
     `find_us` is the time for finding a part. `check_us` is the time for finding a part and comparing it with a part reference.
-    `empty_us` is the time for checking a picture of noise. A part was found in `found` pictures, and `accepted` pictures passed the check.
+    `empty_us` is the time for checking a picture of noise. `found` is the number of pictures in which a part was found, and `accepted` is
+    the number of pictures that passed the check.
     """
 
     pictures: int

@@ -1,4 +1,4 @@
-"""Measures the throughput, the latency and the memory of an inspector, and compares its throughput with that of its networks alone.
+"""Measures the throughput, the latency and the memory of an inspector, and compares it with the throughput of its networks alone.
 
 Throughput is measured in rounds. In each round a `castline inspector` process judges pictures that wait on Kafka. Then the same networks
 judge as many pictures in a plain loop in this process. The inspector and the loop never run at the same time. For the latency, pictures are
@@ -35,7 +35,7 @@ class PipelineBenchPlan:
     """How many pictures, rounds and seconds a measurement takes.
 
     `pictures` is the number of pictures in a round, `latency_s` the length of the latency measurement, and `backlog` the number of pictures
-    that wait during the memory measurement. An inspector is some 8 % slower in its first two seconds, so a round should take much longer.
+    that wait during the memory measurement. An inspector is about 8 % slower in its first two seconds, so a round should take much longer.
     """
 
     pictures: int = 6144
@@ -49,8 +49,8 @@ class PipelineBenchPlan:
 class PipelineBenchResult:
     """The result of a measurement: medians over the rounds, latencies, resident memory in MB, and the settings that were used.
 
-    `pipeline_per_s` is the throughput of the inspector and `bare_per_s` that of its networks alone, in pictures a second. Latencies are
-    times from capture to verdict, measured at `latency_load_per_s` pictures a second.
+    `pipeline_per_s` is the throughput of the inspector, and `bare_per_s` is the throughput of its networks alone, in pictures a second.
+    Latencies are times from capture to verdict, measured at `latency_load_per_s` pictures a second.
     """
 
     pipeline_per_s: float

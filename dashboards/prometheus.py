@@ -20,8 +20,8 @@ JOB = "castline"
 class RemoteWrite:
     """A hosted Prometheus stack to which samples are sent by remote write.
 
-    `token_file` is the path of the file with the token. Only the user of Prometheus should be able to read this file. `username` is for
-    stacks that expect a user name, with the token as password.
+    `token_file` is the path of the file with the token. Only the account that runs Prometheus should be able to read this file. Some stacks
+    expect a user name and take the token as its password. For them, `username` has the user name.
     """
 
     url: str
@@ -52,7 +52,7 @@ def make_prometheus_config(config: ScrapeConfig) -> str:
         "job_name": JOB,
         "file_sd_configs": [{"files": list(config.targets), "refresh_interval": "30s"}],
         "relabel_configs": [
-            # The plant is set as a label of each target. As an external label it would be invisible to queries of this Prometheus.
+            # The label `plant` is set for each target. If it were an external label, queries of this Prometheus could not use it.
             {"target_label": "plant", "replacement": config.plant},
             # The label `pid` is dropped, because it changes when a process restarts, and then all series of the process would begin anew.
             {"action": "labeldrop", "regex": "pid"},

@@ -117,7 +117,10 @@ def build_runner() -> Path:
 
 
 def build_pc_board(*flags: str) -> Path:
-    """Builds the portable core for this PC, with the same control channel as the simulator. If no `flags` are given, sanitizers are on."""
+    """Builds a board that runs as a program on this PC: the part of the firmware that needs no Arduino, controlled like the simulator.
+
+    If no `flags` are given, the sanitizers of the compiler are on.
+    """
     ensure_installed()
     sources = [*core_sources(), SORTER / "tests/pc_board.cpp"]
     return _build("pc_board", ["g++", *PC_FLAGS, *(flags or SANITIZERS)], sources, [], SORTER.rglob("*"))

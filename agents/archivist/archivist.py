@@ -140,7 +140,7 @@ class Archivist:
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """The topics that the archivist reads, each with the value of the label `line` in the topic's metrics."""
+        """The topics that the archivist reads. Each topic is mapped to the value of the label `line` in its metrics."""
         return {name: topic.line for name, topic in self._topics.items()}
 
     @property

@@ -155,8 +155,8 @@ class BoardClock:
     def host_s(self, board_ms: int, near_s: float) -> float:
         """Returns the host's monotonic time at which the board's clock showed `board_ms` (32 bits).
 
-        The board's clock starts from 0 again every 49.7 days, so it shows `board_ms` many times. The time nearest to `near_s` is returned,
-        which is right if the event was less than 24 days before or after `near_s`. Raises ValueError if no sample was added yet.
+        The board's clock starts from 0 again every 49.7 days, so it shows `board_ms` many times. Of these times, the nearest to `near_s` is
+        returned. It is right if the event was less than 24 days before or after `near_s`. Raises ValueError if no sample was added yet.
         """
         if not self._samples:
             raise ValueError("The board's time cannot be converted, because no answer to SYNC was added yet. Call add_sample first.")

@@ -411,7 +411,7 @@ class DropCamera:
         try:
             act(version)
         except FileNotFoundError as error:
-            # If the file itself is gone, nothing is left to do. If another path is missing, such as the folder `sent`, it is a failure.
+            # If the file itself is gone, nothing is left to do. If another path is missing, such as the folder `sent`, the move has failed.
             if self._is_there(version):
                 self._fail(version, reason, error)
         except Exception as error:  # noqa: BLE001  One file must not stop the others. The failure is counted and shown.

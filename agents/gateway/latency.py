@@ -185,10 +185,10 @@ def estimate_latency(
 
 
 def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[float]) -> LatencyEstimate:
-    """Estimates the latency from the newest 128 pictures, and if that is not certain, from the newest 64, then 32, then 16.
+    """Estimates the latency from the newest 128 pictures. If the estimate is not certain, tries the newest 64, then 32, then 16.
 
-    Returns the first estimate that is certain, or the one from 128 pictures if none is certain. Fewer pictures help if the older ones
-    were taken before the latency changed. The times must be in the order of arrival.
+    Returns the first estimate that is certain, or the estimate from 128 pictures if none is certain. Fewer pictures help if the older
+    pictures were taken before the latency changed. The times must be in the order of arrival.
     """
     estimates = []
     for count in _MEASURED_PICTURES:

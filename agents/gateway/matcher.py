@@ -1,7 +1,7 @@
-"""Finds the part that each picture shows, by comparing the times of the pictures with those of the parts that the board has counted.
+"""Finds the part that each picture shows, by comparing the times of the pictures with the times of the parts that the board has counted.
 
 The latency of the camera is subtracted from the time of each picture. The picture then belongs to the part that is nearest in time, if it
-is closer than a quarter of the spacing, which is the smaller of the gaps before and after the part. All other pictures are unmatched,
+is closer than a quarter of the spacing. The spacing is the smaller of the gaps before and after the part. All other pictures are unmatched,
 because a part without a verdict is better than a part with the verdict of its neighbour. The matcher compares times and not the order of
 pictures and parts, so a lost picture or a lost report affects only its own part.
 
@@ -14,8 +14,8 @@ So a picture gets a wrong part only if its time is wrong by at least three quart
 
 A picture waits until the gaps before and after its nearest part are known well enough. A gap can be unknown in three cases:
 
-- The picture is later than the newest part. The matcher takes the time since the report of this part as the gap after it, but at most the
-  smallest recent gap, because the report of the next part may have been lost.
+- The picture is later than the newest part. The matcher assumes that the gap after this part is as long as the time since its report. But
+  it never assumes more than the smallest recent gap, because the report of the next part may have been lost.
 - The picture lies between two parts whose numbers show that a report between them is missing. The picture waits for this report. If the
   report does not arrive, the picture stays unmatched.
 - The gap on the other side of the part is unknown. When the picture can wait no longer, the smallest recent gap is used instead.

@@ -259,7 +259,7 @@ class VideoCamera:
         return CameraFrame(value, grabbed.grabbed_at, "image/png", part=part)
 
     def _take_newest(self, timeout_s: float) -> _GrabbedPicture | None:
-        """Returns the newest picture that the intake has not got yet. Waits for one, and returns None after `timeout_s`."""
+        """Returns the newest picture that was not yet given to the intake. Waits for one, and returns None after `timeout_s`."""
         with self._pictures_changed:
             if not self._pictures:
                 self._is_asked.set()
@@ -303,7 +303,7 @@ class VideoCamera:
             found = min(self._pictures, key=lambda grabbed: abs(grabbed.grabbed_at - captured_at), default=None)
             if found is None or abs((found.grabbed_at - captured_at).total_seconds()) > window_s:
                 return None
-            # This picture and earlier ones are dropped, so that a later part gets a later picture.
+            # Drop this picture and the earlier ones, so that a later part gets a later picture.
             while self._pictures and self._pictures[0].grabbed_at <= found.grabbed_at:
                 self._pictures.popleft()
         return found

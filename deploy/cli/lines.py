@@ -212,7 +212,7 @@ def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[s
 def _compare(manifest: Manifest, before: LiveLineSettings, after: LiveLineSettings, parts_per_hour: float) -> LineComparison:
     """Estimates the false alarms, misses and reviews with the old and with the new settings of a line.
 
-    Both estimates use the same share of defects: that of the new settings, or else that of the old settings, or else that of the training
+    Both estimates use the same share of defects. It comes from the new settings, else from the old settings, else from the training
     pictures. Raises ModelError if a share is set, but no threshold can be computed from it for this version.
     """
     share = after.defect_share or before.defect_share

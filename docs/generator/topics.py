@@ -306,7 +306,7 @@ def _make_message(topic: TopicDescription) -> dict[str, Any]:
 
 
 def _make_operations(topics: Iterable[TopicDescription]) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Yields the AsyncAPI operations that an analyst's program can do: receive from every topic, and send pictures."""
+    """Yields the AsyncAPI operations for the programs of analysts: they may receive from every topic, and send pictures."""
     for topic in topics:
         yield f"read-{topic.name}", _make_operation(topic, "receive", f"Read by: {topic.readers}.")
         if topic.name == "images":

@@ -391,8 +391,8 @@ class BoardLane:
     def _report(self, decided: DecidedPart, moved: bool) -> None:
         """Reports what this lane's gate did with a part.
 
-        The gate may be a further gate at the belt of another lane. Then the report has the number of that lane, and the part is added to
-        that lane's counters. The number of movements in the report is always that of this lane's gate.
+        The report has the number of the lane to which the belt belongs, and the part is added to the counters of that lane. For a further
+        gate, this is another lane. The number of movements in the report is always that of this lane's gate.
         """
         action, belt = decided.decision.action, self.belt
         belt.counters.diverted += action == "divert"

@@ -44,8 +44,7 @@ class Deframer {
   uint8_t field_[kMaxFields];
 };
 
-// Writes one frame into a buffer of kMaxFrameBytes bytes. A longer frame would be cut off at the end. The tests check that no frame is
-// longer.
+// Writes one frame into a buffer of kMaxFrameBytes bytes. A longer frame would be cut off, but the tests check that no frame is longer.
 class FrameWriter {
  public:
   FrameWriter(char* buffer, char start, uint8_t seq);

@@ -64,8 +64,8 @@ void Lane::check_lengths(Place here) {
     blocks_eye2_ = false;
     decide_part();
   }
-  // While a part blocks photo-eye 2 and is not identified yet, no part is reported as missing, because the part at the eye may be the one
-  // that seems to be missing.
+  // While a part at photo-eye 2 is not identified yet, no part is reported as missing. The part that seems to be missing may be the part at
+  // the eye.
   if (blocks_eye2_) return;
   while (!faults_.has(kHoldsGate) && tracker_.is_front_overdue(here, missing_after_)) report_missing_front(shared_->clock.now());
 }

@@ -10,7 +10,7 @@ the middle are first divided by the mean absolute residual of good parts in this
 The second score, "frechet", compares the distribution of the residuals with their distribution in good parts. The paper names a "Fréchet
 Markov distance" between residuals, but gives no formula. Here it is computed as follows:
 
-1. The residual of a pixel and those of its four neighbours are a vector with 5 numbers, the Markov neighbourhood of the pixel. In a
+1. The residuals of a pixel and of its four neighbours are a vector with 5 numbers, the Markov neighbourhood of the pixel. In a
    Gaussian Markov random field of first order, the mean and the covariance of this vector determine the distribution of all residuals.
 2. For each of the rings around the middle, the Gaussian with the mean and covariance of a picture is compared with that of good pictures by
    the squared Fréchet distance: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson, Landau, Journal of Multivariate Analysis 12, 1982).
@@ -344,7 +344,7 @@ def compute_ring_moments(residuals: FloatArray) -> tuple[FloatArray, FloatArray]
     """Returns mean and covariance of the Markov neighbourhoods of each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
 
     `residuals` has shape (n, side_px, side_px), with positive and negative values. The Markov neighbourhood of a pixel is a vector of five
-    residuals: its own and those of its four neighbours. In a Gaussian Markov random field of first order, mean and covariance of these
+    residuals: of the pixel and of its four neighbours. In a Gaussian Markov random field of first order, mean and covariance of these
     vectors determine the distribution of the whole field.
     """
     rings = compute_rings(residuals.shape[1])
@@ -363,7 +363,7 @@ def compute_ring_moments(residuals: FloatArray) -> tuple[FloatArray, FloatArray]
 def compute_frechet_distances(
     means: FloatArray, covariances: FloatArray, good_means: FloatArray, good_covariances: FloatArray
 ) -> FloatArray:
-    """Returns the squared Fréchet distance between the Gaussians of a picture and those of good pictures, shape (n, rings).
+    """Returns the squared Fréchet distance between the Gaussians of a picture and the Gaussians of good pictures, shape (n, rings).
 
     For two Gaussians it is |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson, Landau, Journal of Multivariate Analysis 12, 1982).
     """

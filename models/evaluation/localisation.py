@@ -440,8 +440,8 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
     """Returns the area under a ROC curve for false positive rates from 0 to `limit`, divided by `limit`.
 
     `background` holds the sorted heat of the pixels outside of defects, and `levels` the heat of the defect pixels. The height of the curve
-    is the share of the defect pixels that are found, weighted by `weights`. Defect pixels and other pixels with the same heat form a
-    straight piece of the curve.
+    is the share of the defect pixels that are found, weighted by `weights`. Where defect pixels and other pixels have the same heat, the
+    curve is a straight line.
     """
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])

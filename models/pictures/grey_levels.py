@@ -113,7 +113,7 @@ def _are_low_bits_zero(levels: Levels, spare_bits: int) -> bool:
 def check_not_partly_blank(image: Image.Image, is_raw: bool) -> None:
     """Raises PictureError if many rows at the top or at the bottom of a grey picture have one single grey level.
 
-    The picture is not yet rotated upright, because an unfinished transfer leaves such rows at the end of the file. `is_raw` is True
+    The picture must not be rotated upright yet, because an unfinished transfer leaves such rows at the end of the file. `is_raw` is True
     for BMP and TIFF. In these formats, fewer rows with one single grey level are accepted.
     """
     width_px, height_px = image.size

@@ -94,8 +94,8 @@ MIN_KEPT_SHARE = 0.8
 # than this. The signature describes the grey levels of the rings of the part.
 ODD_DISTANCE = 0.3
 ODD_NEIGHBOURS = 1
-# The limits of a reference are a little wider than the range of the values in pictures of good parts. On each side they are wider by this
-# share of the range, but at least by the value in LEAST_ROOM.
+# The limits of a reference are a little wider than the range of the values in pictures of good parts. At each end, this share of the range
+# is added, but at least the value in LEAST_ROOM.
 ROOM_SHARE = 0.1
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
 # The lower limit for the support of a part, the share of its rim that shows an edge, is at most this value. The rim of some good parts

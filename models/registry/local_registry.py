@@ -178,7 +178,7 @@ def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
     """Writes `manifest.json` into `folder`, the folder of a new version, and returns the manifest.
 
     `fields` contains all fields of the manifest except `files`, `decoder_version`, `made_by` and `made_with`. The
-    function computes `files` from the files in `folder`. The other three are those of this program and of the user who runs it.
+    function computes `files` from the files in `folder`. The other three name this program and the user who runs it.
     """
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST_FILE)
     entries = {path.name: FileEntry(sha256=sha256_of_file(path), bytes=path.stat().st_size) for path in paths}

@@ -98,7 +98,7 @@ class ReviewBand(_ProbabilityBand):
 class CascadeBand(_ProbabilityBand):
     """The range of defect probabilities in which a cascade (`model.cascade`) asks all voters. Outside the range `voter` decides alone.
 
-    The probabilities are those of `voter`, calibrated by its own temperature. Below `low` the part is good, from `high` on it is
+    The voter `voter` gives these probabilities, calibrated by its own temperature. Below `low` the part is good, from `high` on it is
     defective.
     """
 

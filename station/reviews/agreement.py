@@ -69,10 +69,10 @@ class LabelAgreement:
 
 
 def count_agreement(pairs: Iterable[tuple[str, str, int]]) -> LabelAgreement:
-    """Counts the parts on which two sides, such as a reviewer and the model, gave the same label or different ones.
+    """Counts how many parts got the same label from two sides, such as a reviewer and the model, and how many got different labels.
 
-    Each of `pairs` holds the label of the first side, the label of the second side, and a number of parts. Pairs with a label other than
-    `ok` and `defect` are ignored.
+    Each of `pairs` holds the label of the first side, the label of the second side, and the number of parts with these labels. Pairs with
+    a label other than `ok` and `defect` are ignored.
     """
     counts: Counter[tuple[str, str]] = Counter()
     for first, second, count in pairs:

@@ -68,7 +68,7 @@ class KafkaSettings(Section):
     )
     ca_file: Path | None = Field(
         None,
-        description="File with the CA certificates that verify the brokers. If absent, those of the operating system are used.",
+        description="File with the CA certificates that verify the brokers. If absent, the certificates of the operating system are used.",
     )
     cert_file: Path | None = Field(
         None, description="File with this client's certificate. Needed if the brokers ask their clients for a certificate."
@@ -312,7 +312,7 @@ class InspectorSettings(Section):
     )
     explain_lines: tuple[LineName, ...] = Field(
         ("uploads",),
-        description="Lines on which every picture gets a heat map, even that of a good part. Their heat maps are made before all others.",
+        description="Lines on which every picture gets a heat map, even if the part is good. Their heat maps are made before all others.",
     )
 
 

@@ -83,7 +83,7 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Trains and tests all classifiers on one split after the other. `folder` keeps the results of finished trainings.
+    """Trains and tests all classifiers on one split after the other. `folder` keeps the results, so that no training is repeated.
 
     `kind` names the experiment, for example "voters" or "5 folds". A folder is used for one kind only. With `with_svm`, a support vector
     machine is compared too.

@@ -101,8 +101,8 @@ def resolve_runtime(version: Version, name: str) -> str:
     """Returns the name of the runtime for `version`. A `name` other than `auto` is returned unchanged.
 
     For `auto`, the result is the runtime that `castline models optimise` recorded for the version on the same type of processor. If there
-    is no record, or if the recorded runtime cannot be used, the result is TensorFlow in float32, because nobody has checked that another
-    runtime gives the right labels on this processor.
+    is no record, or if the recorded runtime cannot be used, the result is TensorFlow in float32. Any other runtime might give wrong labels
+    on this processor.
     """
     if name != AUTO:
         return name
