@@ -32,6 +32,7 @@ __all__ = ["FoundPart", "PartCheck", "PartReference", "PartRefusal", "check_part
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
+Matrix = tuple[tuple[float, float], tuple[float, float]]
 
 # Parts are searched for in pictures whose longer side has at most this many pixels. At 160 px the error of the rim is below half a pixel.
 SEARCH_SIDE_PX = 160
@@ -59,7 +60,9 @@ MAX_CAVITIES = 4
 
 # The rim is searched for between these multiples of the cavity's radius.
 RIM_RANGE = (1.2, 4.5)
-RAYS = 72
+# Largest radius of the rim, as a share of the picture's longer side. The rim of a larger part lies mostly out of view.
+MAX_RIM_SHARE = 0.62
+RAYS = 48
 # Smallest difference between the grey levels on the two sides of an edge.
 MIN_EDGE = 6.0
 # An edge has at least this share of the strength of the strongest edge on the same ray.
@@ -113,7 +116,8 @@ DISTANCE_RANGE = (0.35, 0.42)
 IN_VIEW_OVERHANG = 0.02
 
 _ANGLES = np.arange(RAYS) * (2 * np.pi / RAYS)
-_COS, _SIN = np.cos(_ANGLES).astype(np.float32), np.sin(_ANGLES).astype(np.float32)
+# The direction of each ray, shape (2, RAYS).
+_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)]).astype(np.float32)
 # The radius of an outline, as a function of the angle, is a sum of harmonics: of order 0 (size), 1 (offset) and 2 (tilt). The matrix holds
 # the value of each harmonic on each ray. Shape: (RAYS, 5).
 _HARMONICS = np.stack([np.ones(RAYS), np.cos(_ANGLES), np.sin(_ANGLES), np.cos(2 * _ANGLES), np.sin(2 * _ANGLES)], axis=1).astype(
@@ -190,7 +194,7 @@ class _Cavity:
     x_px: float
     y_px: float
     radius_px: float
-    shape: Floats
+    shape: Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,16 +363,34 @@ def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, 
     )
     if (is_cut_x and is_cut_y) or min(rx, ry) < MIN_CAVITY_ASPECT * max(rx, ry):
         return None
-    shape = np.eye(2, dtype=np.float32)
-    if not (is_cut_x or is_cut_y):
-        rows, columns = np.nonzero(mask)
-        variances, axes = np.linalg.eigh(np.cov(columns, rows))
-        if variances[0] < MIN_CAVITY_ASPECT**2 * variances[1]:
-            return None
-        lengths = np.sqrt(variances / math.sqrt(variances[0] * variances[1]))
-        shape = ((axes * lengths) @ axes.T).astype(np.float32)
+    shape = ((1.0, 0.0), (0.0, 1.0)) if is_cut_x or is_cut_y else _measure_tilt(mask)
+    if shape is None:
+        return None
     # The radius is one pixel larger than measured, because the half-size picture was eroded by one pixel.
     return _Cavity(2 * x - 0.5, 2 * y - 0.5, 2 * (math.sqrt(rx * ry) + 1), shape)
+
+
+def _measure_tilt(mask: Flags) -> Matrix | None:
+    """Returns the symmetric matrix with determinant 1 that maps a circle to the shape of the pixels `mask`, or None if they are too long.
+
+    The matrix is the square root of the covariance matrix of the pixels' places, divided by its size. The square root is computed in
+    closed form (Levinger, Mathematics Magazine 53(4), 1980).
+    """
+    pixels = mask.astype(np.float32)
+    rows, columns = np.arange(len(mask), dtype=np.float32), np.arange(mask.shape[1], dtype=np.float32)
+    in_columns, in_rows = pixels.sum(axis=0), pixels.sum(axis=1)
+    count = float(in_rows.sum())
+    mean_x, mean_y = float(in_columns @ columns) / count, float(in_rows @ rows) / count
+    columns -= np.float32(mean_x)
+    rows -= np.float32(mean_y)
+    xx, yy = float(in_columns @ (columns * columns)) / count, float(in_rows @ (rows * rows)) / count
+    xy = float(rows @ pixels @ columns) / count
+    middle, spread = (xx + yy) / 2, math.hypot((xx - yy) / 2, xy)
+    if middle <= spread or middle - spread < MIN_CAVITY_ASPECT**2 * (middle + spread):
+        return None
+    root = math.sqrt(middle**2 - spread**2)
+    size = math.sqrt(root) * math.sqrt(2 * (middle + root))
+    return ((xx + root) / size, xy / size), (xy / size, (yy + root) / size)
 
 
 def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
@@ -387,22 +409,29 @@ def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, flo
 def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
     """Measures edges along rays from the cavity's centre. Returns None if the rays would be too short."""
     height, width = pixels.shape
-    first, last = RIM_RANGE[0] * cavity.radius_px, min(RIM_RANGE[1] * cavity.radius_px, 0.75 * max(height, width))
+    first, last = RIM_RANGE[0] * cavity.radius_px, min(RIM_RANGE[1] * cavity.radius_px, MAX_RIM_SHARE * max(height, width))
     radii = np.arange(first, last, 1, dtype=np.float32)
     if len(radii) < 8:
         return None
-    shape = cavity.shape
-    step_x, step_y = shape[0, 0] * _COS + shape[0, 1] * _SIN, shape[1, 0] * _COS + shape[1, 1] * _SIN
-    x = np.rint(cavity.x_px + step_x[:, None] * radii).astype(np.int32)
-    y = np.rint(cavity.y_px + step_y[:, None] * radii).astype(np.int32)
-    is_visible = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    levels = pixels.ravel()[np.where(is_visible, y * width + x, 0)].astype(np.float32)
+    step_x, step_y = np.array(cavity.shape, np.float32) @ _DIRECTIONS
+    # Adding half a pixel and truncating rounds to the nearest pixel. A negative number becomes a very large unsigned number, so one
+    # comparison finds the places on both sides of the picture.
+    x = (step_x[:, None] * radii + np.float32(cavity.x_px + 0.5 + width)).astype(np.uint32) - np.uint32(width)
+    y = (step_y[:, None] * radii + np.float32(cavity.y_px + 0.5 + height)).astype(np.uint32) - np.uint32(height)
+    is_visible = (x < width) & (y < height)
+    y *= np.uint32(width)
+    y += x
+    y *= is_visible
+    levels = pixels.ravel()[y].astype(np.float32)
     # Each ray becomes the sum of itself and its two neighbours. This suppresses the grain of the belt. The rim stays sharp, because its
     # radius is nearly the same on all three rays.
     around = np.concatenate([levels[-1:], levels, levels[:1]])
-    levels = around[:-2] + around[1:-1] + around[2:]
+    levels += around[:-2]
+    levels += around[2:]
+    pairs = levels[:, 1:] + levels[:, :-1]
     strength = np.zeros_like(levels)
-    strength[:, 2:-2] = np.abs(levels[:, 3:-1] + levels[:, 4:] - levels[:, 1:-3] - levels[:, :-4]) * np.float32(1 / 6)
+    np.abs(pairs[:, 3:] - pairs[:, :-3], out=strength[:, 2:-2])
+    strength *= np.float32(1 / 6)
     strength[:, :-2] *= is_visible[:, 2:]
     strongest = strength.max(axis=1)
     least = np.maximum(MIN_RELATIVE_EDGE * np.maximum(strongest, np.median(strongest)), MIN_EDGE)
@@ -479,10 +508,10 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
 def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
     """Fits the outline to the edges near it, and then an ellipse to the outline. Returns None if too few rays have an edge at the outline.
 
-    The outline is fitted three times. The second and the third fit use only edges that are very near to the outline.
+    The outline is fitted twice. The second fit uses only edges that are very near to the outline.
     """
     radii, last = rays.radii, len(rays.radii) - 1
-    for distance in (5, 3, 3):
+    for distance in (5, 3):
         outline = _HARMONICS @ harmonics
         offsets = np.arange(-distance, distance + 1)
         index = (rays.index(outline)[:, None] + offsets).clip(0, last)
@@ -524,35 +553,33 @@ def _refine_edges(rays: _Rays, nearest: npt.NDArray[np.intp]) -> Floats:
 
 
 def fit_ellipse(x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], rim_support: float = 1.0) -> FoundPart | None:
-    """Returns the ellipse that fits the points `x`, `y` best, or None if no ellipse fits.
+    """Returns the ellipse that fits the points `x`, `y` best, or None if no ellipse fits. The points must surround their mean.
 
-    Source: Halir and Flusser, "Numerically stable direct least squares fitting of ellipses", WSCG 1998.
+    The ellipse is the solution of a u^2 + b u v + c v^2 + d u + e v = 1 with the smallest squared errors, where u and v are the distances
+    from the mean of the points. The 1 is possible because the mean lies inside the ellipse.
     """
     middle_x, middle_y = float(x.mean()), float(y.mean())
-    unit = max(float(x.std()), float(y.std()), 1e-6)
-    u, v = (x.astype(np.float64) - middle_x) / unit, (y.astype(np.float64) - middle_y) / unit
-    quadratic, linear = np.stack([u * u, u * v, v * v], axis=1), np.stack([u, v, np.ones_like(u)], axis=1)
+    u, v = x.astype(np.float64) - middle_x, y.astype(np.float64) - middle_y
+    unit = math.sqrt(max(float(u @ u + v @ v) / len(u), 1e-12))
+    u /= unit
+    v /= unit
+    terms = np.stack([u * u, u * v, v * v, u, v])
     try:
-        to_linear = -np.linalg.solve(linear.T @ linear, linear.T @ quadratic)
-        scatter = quadratic.T @ quadratic + quadratic.T @ linear @ to_linear
-        _, vectors = np.linalg.eig(np.stack([scatter[2] / 2, -scatter[1], scatter[0] / 2]))
+        a, b, c, d, e = np.linalg.solve(terms @ terms.T, terms.sum(axis=1)).tolist()
     except np.linalg.LinAlgError:
         return None
-    vectors = vectors.real
-    is_ellipse = 4 * vectors[0] * vectors[2] - vectors[1] ** 2
-    a, b, c = vectors[:, is_ellipse.argmax()]
-    d, e, f = to_linear @ np.array([a, b, c])
     determinant = b * b - 4 * a * c
     if determinant >= 0:
         return None
     centre_u, centre_v = (2 * c * d - b * e) / determinant, (2 * a * e - b * d) / determinant
-    level = a * centre_u**2 + b * centre_u * centre_v + c * centre_v**2 - f
-    values, axes = np.linalg.eigh(np.array([[a, b / 2], [b / 2, c]]) / level)
-    if values[0] <= 0:
+    level = 1 + a * centre_u**2 + b * centre_u * centre_v + c * centre_v**2
+    # The eigenvalues of ((a, b / 2), (b / 2, c)) are the reciprocal squares of the half axes.
+    middle, spread = (a + c) / 2, math.hypot((a - c) / 2, b / 2)
+    if middle - spread <= 0 or level <= 0:
         return None
-    angle = math.atan(axes[1, 0] / axes[0, 0]) if axes[0, 0] else math.pi / 2
-    major, minor = (unit / math.sqrt(value) for value in values)
-    return FoundPart(float(centre_u * unit + middle_x), float(centre_v * unit + middle_y), major, minor, angle, rim_support)
+    major, minor = (unit * math.sqrt(level / value) for value in (middle - spread, middle + spread))
+    angle = math.atan2(-b, c - a) / 2
+    return FoundPart(centre_u * unit + middle_x, centre_v * unit + middle_y, major, minor, angle, rim_support)
 
 
 def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart) -> _Measures:
