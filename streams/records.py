@@ -57,6 +57,11 @@ class PartRecord(Record):
         return PartId(self.line, self.run, self.part)
 
 
+# The reason in a verdict on a part that no network calls defective, but whose score is above the cut-off of a scorer that has learned from
+# good parts alone.
+ANOMALY = "anomaly"
+
+
 class ImageReference(BaseModel):
     """The picture that was judged: its position in Kafka, its checksum and its size."""
 
@@ -80,10 +85,12 @@ class Verdict(PartRecord):
     )
     label: Label = Field(description="`ok`, `defect` or `review`. A person should check a part with the label `review`.")
     defect_probability: Share | None = Field(
-        description="Calibrated probability that the part is defective, 0..1; null if the picture could not be judged."
+        description="Calibrated probability that the part is defective, 0..1; null if the picture could not be judged, or if the model "
+        "version has no networks."
     )
     votes: dict[str, Share] = Field(
-        description="Defect probability by network (`alexnet`, `lenet`), 0..1; empty if the picture could not be judged."
+        description="Defect probability by network (`alexnet`, `lenet`), 0..1; empty if the picture could not be judged. A scorer that "
+        "has learned from good parts alone (`golden-template`) gives a score instead, 0..1, whose cut-off is 0.5."
     )
     threshold: Share = Field(
         description="Threshold that decided: the lowest defect probability that counts as a defect. It comes from the line's settings on "
@@ -97,7 +104,8 @@ class Verdict(PartRecord):
     )
     reason: str = Field(
         "",
-        description="Reason for `review` in one word; empty for the other labels. If the networks were not sure: `doubt`. If the picture "
+        description="Reason for `review` in one word; empty for the other labels. If the networks were not sure: `doubt`. If the part "
+        "is above the cut-off of a scorer: `anomaly`. If the picture "
         "could not be judged: `empty`, `too-large`, `too-many-pixels`, `not-an-image`, `truncated`, `damaged`, `depth`, `blank`, "
         "`partly-blank`, `decoder-limits`, `checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. If the picture does not show "
         "the whole part: `no-part`, `partly-in-view`, `unknown-part`. Later releases may add words.",
@@ -330,6 +338,11 @@ class LiveLineSettings(Record):
         description="Share of defective parts that is expected on this line, 0..1. The inspector computes the line's threshold from this "
         "share and from the costs of the model version. If it is null, the threshold of the model version is used.",
     )
+    review_anomalies: bool | None = Field(
+        None,
+        description="If true, a part that the networks call `ok` gets `review` if its score is above the cut-off of a scorer that has "
+        "learned from good parts alone; null or false if scorers change no label. A version without networks always gives `review` then.",
+    )
     planned_stop_until: Time | None = Field(
         None, description="End of a planned stop of the line; null if none is planned. A time in the past has no effect."
     )
@@ -343,7 +356,9 @@ class LiveLineSettings(Record):
         The digest does not depend on scale, planned stop, `set_by` and `set_at`, because they change no label.
         """
         deciding = self.model_dump(
-            mode="json", include={"inspect_regions", "ignore_regions", "threshold", "defect_share"}, exclude_defaults=True
+            mode="json",
+            include={"inspect_regions", "ignore_regions", "threshold", "defect_share", "review_anomalies"},
+            exclude_defaults=True,
         )
         if not deciding:
             return ""

@@ -73,22 +73,27 @@ class LineMonitor:
         self.camera.add(at_s, statistics)
         self.brightness.append(statistics.brightness)
         self.sharpness.append(statistics.sharpness)
-        if isinstance(judged.prediction, Prediction):
+        if isinstance(judged.prediction, Prediction) and judged.prediction.defect_probability is not None:
             self.probability.append(judged.prediction.defect_probability)
 
     def compute_drift(self) -> dict[str, float]:
         """Returns the population stability index of each of DRIFT_QUANTITIES.
 
-        The result is empty if the version has no reference, or if too few pictures have been measured yet.
+        The result is empty if the version has no reference, or if too few pictures have been measured yet. If the version has no networks,
+        the index of the probabilities is missing.
         """
         reference = self.reference
-        if reference is None or min(len(self.brightness), len(self.probability)) < MIN_PICTURES:
+        if reference is None or len(self.brightness) < MIN_PICTURES:
             return {}
-        return {
-            PROBABILITY: compute_prediction_drift(reference, list(self.probability)),
+        indices = {
             BRIGHTNESS: compute_stability_index(reference.brightness.shares, bin_shares(list(self.brightness), reference.brightness.edges)),
             SHARPNESS: compute_stability_index(reference.sharpness.shares, bin_shares(list(self.sharpness), reference.sharpness.edges)),
         }
+        if reference.good is not None and reference.bad is not None:
+            if len(self.probability) < MIN_PICTURES:
+                return {}
+            indices[PROBABILITY] = compute_prediction_drift(reference, list(self.probability))
+        return indices
 
 
 class DriftMonitor:

@@ -381,7 +381,7 @@ def _count_verdicts(judged_images: list[JudgedImage], verdicts: list[Verdict]) -
             metrics.verdicts_overdue.labels(line).inc()
         if verdict.label == "review":
             metrics.reviews_by_reason.labels(line, verdict.reason).inc()
-        if isinstance(judged.prediction, Prediction):
+        if isinstance(judged.prediction, Prediction) and judged.prediction.defect_probability is not None:
             metrics.defect_probability.labels(line).observe(judged.prediction.defect_probability)
             if do_networks_disagree(judged.prediction):
                 metrics.disagreements.labels(line).inc()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from agents.inspector.decoding import DecodedImage
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture
-from models.pictures.part_finder import PartCheck
+from models.pictures.part_finder import FoundPart, PartCheck
 from streams import metrics
 from streams.errors import PictureError
 from streams.records import ImageReference, Label, Verdict, make_verdict_id
@@ -34,7 +34,7 @@ class PicturePredictor(Protocol):
     @property
     def threshold(self) -> float: ...
 
-    def predict(self, pixels: npt.NDArray[np.uint8]) -> list[Prediction]: ...
+    def predict(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None]) -> list[Prediction]: ...
 
 
 Predictor = TypeVar("Predictor", bound=PicturePredictor)
@@ -76,7 +76,8 @@ def _predict_isolated(images: Sequence[DecodedImage], predictor: PicturePredicto
     if not images:
         return []
     try:
-        return list(predictor.predict(np.stack([_pixels(image) for image in images])))
+        parts = [image.part.part if image.part else None for image in images]
+        return list(predictor.predict(np.stack([_pixels(image) for image in images]), parts))
     except Exception as error:  # noqa: BLE001  a picture may cause any error, and only this picture must fail
         if len(images) == 1:
             return [PictureError(INFERENCE_FAILED, f"The networks failed on the picture of part {images[0].record.part}: {error!r}")]
@@ -143,7 +144,7 @@ def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: 
         verdict_id=make_verdict_id(record.part, decoded.sha256, model, decision),
         label=judged.label,
         defect_probability=prediction.defect_probability if isinstance(prediction, Prediction) else None,
-        votes=prediction.votes if isinstance(prediction, Prediction) else {},
+        votes={**prediction.votes, **prediction.scores} if isinstance(prediction, Prediction) else {},
         threshold=threshold,
         model=model,
         decision=decision,

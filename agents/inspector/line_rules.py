@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from agents.inspector.judging import JudgedImage
 from models.inference.line_threshold import DecisionRule, make_decision_rule
-from models.inference.soft_vote import IN_DOUBT, Prediction
+from models.inference.soft_vote import IN_DOUBT, Label, Prediction
 from models.pictures.regions import make_region_mask
 from models.registry import Version
 from streams.errors import ModelError
 from streams.live_line_settings import LiveSettingsByLine
+from streams.records import ANOMALY
 
 log = logging.getLogger(__name__)
 
@@ -28,21 +29,30 @@ class LineRule:
     """How a line turns the probabilities of one model version into labels.
 
     `threshold` and `decision` are written into the line's verdicts. If `rule` is None, each picture keeps the label of the model version.
+    If `reviews_anomalies` is true, a part with the label `ok` gets `review` if its score is above the cut-off of a good-only scorer.
     """
 
     threshold: float
     decision: str = ""
     rule: DecisionRule | None = None
+    reviews_anomalies: bool = False
 
     def apply(self, judged: JudgedImage) -> JudgedImage:
         """Returns a judged image with the label that this rule gives to it. An image without a prediction keeps the label `review`."""
         prediction = judged.prediction
-        if self.rule is None or not isinstance(prediction, Prediction):
+        if not isinstance(prediction, Prediction):
             return judged
-        label = self.rule.choose_label(prediction.defect_probability)
-        if label == prediction.label:
-            return judged
-        return replace(judged, prediction=replace(prediction, label=label, reason=IN_DOUBT if label == "review" else ""))
+        label, reason = self._choose_label(prediction)
+        return judged if label == prediction.label else replace(judged, prediction=replace(prediction, label=label, reason=reason))
+
+    def _choose_label(self, prediction: Prediction) -> tuple[Label, str]:
+        label, reason = prediction.label, prediction.reason
+        if self.rule is not None and prediction.defect_probability is not None:
+            label = self.rule.choose_label(prediction.defect_probability)
+            reason = IN_DOUBT if label == "review" else ""
+        if self.reviews_anomalies and label == "ok" and prediction.is_anomaly:
+            return "review", ANOMALY
+        return label, reason
 
 
 class LineRules:
@@ -90,13 +100,17 @@ class LineRules:
 
 def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> LineRule:
     manifest, live = version.manifest, settings.find(line)
-    if live is None or (live.threshold is None and live.defect_share is None):
-        return LineRule(manifest.threshold, live.decision if live else "")
+    if live is None:
+        return LineRule(manifest.threshold)
+    reviews_anomalies = bool(live.review_anomalies)
+    # A version without networks gives no probability that a threshold could be compared with.
+    if not manifest.voters or (live.threshold is None and live.defect_share is None):
+        return LineRule(manifest.threshold, live.decision, reviews_anomalies=reviews_anomalies)
     try:
         rule = make_decision_rule(manifest, live.threshold, live.defect_share)
     except ModelError as error:
         log.warning("The threshold of version %s stays in force on line %s. Reason: %s", version.name, line, error, extra={"line": line})
-        return LineRule(manifest.threshold, live.decision)
+        return LineRule(manifest.threshold, live.decision, reviews_anomalies=reviews_anomalies)
     log.info(
         "On line %s, the threshold for version %s is now %.4f, from the settings that %s made.",
         line,
@@ -105,4 +119,4 @@ def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> Lin
         live.set_by,
         extra={"line": line},
     )
-    return LineRule(rule.threshold, live.decision, rule)
+    return LineRule(rule.threshold, live.decision, rule, reviews_anomalies)

@@ -125,5 +125,5 @@ def fits_ensemble(image: DecodedImage, ensemble: Ensemble) -> bool:
 def _describe_prediction(judged: JudgedImage) -> str:
     prediction = judged.prediction
     if isinstance(prediction, Prediction):
-        return f"{prediction.label} ({prediction.defect_probability:.3f})"
+        return f"{prediction.label} ({prediction.rank:.3f})"
     return f"review ({prediction.reason})"

@@ -80,7 +80,9 @@ def command(
 ) -> int:
     """Judge labelled pictures with a model version, and print accuracy, misses and false alarms with 95 % intervals.
 
-    Each subfolder of a --data folder must have the name of a class of the version. Files that cannot be read are listed and left out.
+    Each subfolder of a --data folder must have the name of a class of the version. A version without networks takes any class names; the
+    name of the class of good parts begins with "ok", and a part above the cut-off of a scorer counts as called defective. Files that cannot
+    be read are listed and left out.
 
     With --masks, also print for each source of heat maps how well its heat maps show where the defects are. This uses at most 500 defective
     and 500 good pictures. Good pictures need no mask.
@@ -107,13 +109,13 @@ def command(
 
     version = locate_version(model)
     files = find_pictures(data)
-    side_px, classes = version.manifest.preprocessing.side_px, version.manifest.classes
+    side_px, classes = version.manifest.preprocessing.side_px, version.manifest.picture_classes
     with Progress(console=Console(stderr=True), transient=True) as bars:
         reading = bars.add_task("reading", total=len(files))
         pictures = read_pictures(files, side_px, classes, depth_bits=depth_bits, on_read=lambda done, total: bars.advance(reading))
         masked, sources = None, []
         if masks_folder:
-            masked = read_masked_pictures(pictures.files, masks_folder, classes[version.manifest.ok_class], part_values)
+            masked = read_masked_pictures(pictures.files, masks_folder, pictures.classes[pictures.ok_class], part_values)
             sources = open_heat_sources(version)
         ensemble = open_ensemble(version, runtime)
         judging = bars.add_task("judging", total=len(pictures) * (1 + len(make_disturbances()) if report_folder else 1))
@@ -149,6 +151,8 @@ def _echo_report(name: str, report: EvaluationReport) -> None:
     click.echo(f"  misses        {figures.misses}")
     click.echo(f"  false alarms  {figures.false_alarms}")
     click.echo(f"  for review    {figures.reviews}")
+    if figures.roc_auc is not None:
+        click.echo(f"  AUROC         {figures.roc_auc:.4f}")
     for voter, alone in report.voters.items():
         click.echo(f"  {voter} alone at 0.5: accuracy {alone.accuracy}")
     if len(report.sources) > 1:

@@ -262,7 +262,8 @@ def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, s
     """
     _silence_tensorflow()
     from models.anomaly.template import GoldenTemplate, learn_golden_template
-    from models.evaluation.experiments.good_only import RememberingPartFinder, compare_good_only_scorers, make_good_only_table
+    from models.evaluation.experiments.good_only import compare_good_only_scorers, make_good_only_table
+    from models.pictures.part_finder import RememberingPartFinder
 
     find = RememberingPartFinder()
 

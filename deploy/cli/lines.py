@@ -32,6 +32,7 @@ _DEFAULT_PARTS_PER_HOUR = 1000
 _FIELDS: Mapping[str, tuple[str, Any]] = {
     "defect-share": ("defect_share", None),
     "threshold": ("threshold", None),
+    "review-anomalies": ("review_anomalies", None),
     "mm-per-px": ("mm_per_px", None),
     "inspect": ("inspect_regions", ()),
     "ignore": ("ignore_regions", ()),
@@ -113,6 +114,12 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), help="Lowest defect probability that counts as a defect. Overrides --defect-share."
 )
+@click.option(
+    "--review-anomalies/--no-review-anomalies",
+    default=None,
+    help="Send a part that the networks call good to review if its score is above the cut-off of a scorer that has learned from good parts "
+    "alone. The model version must have such a scorer.",
+)
 @click.option("--mm-per-px", type=click.FloatRange(0, 1000, min_open=True), help="Millimetres on the part for each pixel of the picture.")
 @click.option(
     "--inspect",
@@ -149,6 +156,11 @@ def set_line(
     before = live.find(name) or LiveLineSettings(line=name, set_by="", set_at=datetime.now(UTC))
     record = before.model_copy(update={**changes, "set_by": describe_user(), "set_at": datetime.now(UTC)})
     manifest = open_registry(settings.model.root).read_manifest(choices.find(name).version)
+    if changes.get("review_anomalies") and not manifest.scorers:
+        raise ModelError(
+            f"Version {manifest.version}, which judges {name}, has no scorer that has learned from good parts alone. Choose a version with "
+            "a scorer first. castline train --scorer makes one."
+        )
     comparison = _compare(manifest, before, record, parts_per_hour)
     if not as_json:
         for sentence in _format_comparison(comparison):
@@ -230,6 +242,13 @@ def _find_share(manifest: Manifest) -> float | None:
 
 
 def _make_outlook(manifest: Manifest, line: LiveLineSettings, share: float | None, parts_per_hour: float) -> Outlook:
+    if not manifest.voters:
+        highest = max(scorer.highest_alarm_share for scorer in manifest.scorers)
+        note = (
+            f"Version {manifest.version} has no networks, so only the cut-off of its scorer decides. Of an hour's good parts, at most "
+            f"{highest * parts_per_hour:.2f} go to review (with 95 % confidence)."
+        )
+        return Outlook(manifest.threshold, manifest.band.low, manifest.band.high, None, None, None, note)
     rule = make_decision_rule(manifest, line.threshold, line.defect_share)
     if share is None:
         note = "The share of defects on the line is not known, so rejects and misses cannot be estimated. Set --defect-share."
@@ -360,7 +379,7 @@ def simulate(
     version = locate_version(model)
     manifest = version.manifest
     files = find_validation_pictures(split) if split else find_pictures(data)
-    report = evaluate_version(open_ensemble(version), read_pictures(files, manifest.preprocessing.side_px, manifest.classes))
+    report = evaluate_version(open_ensemble(version), read_pictures(files, manifest.preprocessing.side_px, manifest.picture_classes))
     part_costs = PartCosts(*costs)
     costly = manifest.model_copy(update={"costs": Costs(miss=part_costs.miss, false_alarm=part_costs.false_alarm)})
     rules = {

@@ -64,7 +64,9 @@ def list_versions(root: Path, as_json: bool) -> int:
                 "state": "verified",
                 "created": f"{manifest.created:%Y-%m-%d %H:%M}",
                 "pictures": str(sum(manifest.data.pictures.values())),
-                "voters": ", ".join(f"{voter.name} {voter.weight:.2f}" for voter in manifest.voters),
+                "voters": ", ".join(
+                    [f"{voter.name} {voter.weight:.2f}" for voter in manifest.voters] + [scorer.name for scorer in manifest.scorers]
+                ),
                 "threshold": f"{manifest.threshold:.4f}",
                 "accuracy": f"{manifest.figures.get('accuracy', float('nan')):.4f}",
             }
@@ -132,21 +134,27 @@ def verify(version: str, runtime_name: str) -> int:
     For this the networks judge the golden set: a few dozen pictures inside VERSION with the answers that were recorded for them.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from models.inference.golden_set import compare_golden_set
+    from models.anomaly.version_scorers import open_scorers
+    from models.inference.golden_set import compare_golden_scores, compare_golden_set
     from models.inference.runtimes.runtime import open_runtime
 
     located = locate_version(version)
-    runtime = open_runtime(located, runtime_name, (8,))
-    comparison = compare_golden_set(located, runtime)
+    comparisons = {}
+    if located.manifest.voters:
+        runtime = open_runtime(located, runtime_name, (8,))
+        comparisons[runtime.name] = compare_golden_set(located, runtime)
+    if located.manifest.scorers:
+        comparisons["numpy, scores only"] = compare_golden_scores(located, open_scorers(located))
     tolerance = located.manifest.golden.tolerance
-    click.echo(
-        f"{located.folder}: {len(located.manifest.files)} files as recorded; "
-        f"golden set of {comparison.pictures} pictures on {runtime.name}: "
-        f"labels {'same' if comparison.same_labels else 'differ'}, largest distance {comparison.distance:.5f} (allowed {tolerance})"
-    )
+    click.echo(f"{located.folder}: {len(located.manifest.files)} files as recorded")
+    for name, comparison in comparisons.items():
+        click.echo(
+            f"golden set of {comparison.pictures} pictures on {name}: "
+            f"labels {'same' if comparison.same_labels else 'differ'}, largest distance {comparison.distance:.5f} (allowed {tolerance})"
+        )
     if note := located.manifest.describe_decoder():
         click.echo(note)
-    return 0 if comparison.same_labels and comparison.distance <= tolerance else 1
+    return 0 if all(one.same_labels and one.distance <= tolerance for one in comparisons.values()) else 1
 
 
 @command.command("push")
@@ -197,7 +205,9 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
     from models.training.labelled_pictures import find_pictures, read_pictures
 
     located = locate_version(version)
-    pictures = read_pictures(find_pictures(data), located.manifest.preprocessing.side_px, located.manifest.classes)
+    if not located.manifest.voters:
+        raise ModelError(f"Version {located.name} has no networks. It recorded its drift reference when it was made.")
+    pictures = read_pictures(find_pictures(data), located.manifest.preprocessing.side_px, located.manifest.picture_classes)
     report = evaluate_version(open_ensemble(located), pictures)
     add_drift_reference(located, make_drift_reference(pictures.pixels, report.probability, report.is_defect))
     click.echo(f"{located.folder} has a drift reference of {len(pictures)} pictures now. Restart its inspectors to use it.")
@@ -231,6 +241,8 @@ def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
     obstacles = {name: obstacle for name in RUNTIMES if (obstacle := find_obstacle(name))}
     usable = [name for name in RUNTIMES if name not in obstacles]
     located = locate_version(version)
+    if not located.manifest.voters:
+        raise ModelError(f"Version {located.name} has no networks, so there is no runtime to choose. Nothing needs to be done.")
     pixels = read_pictures(find_pictures(data), located.manifest.preprocessing.side_px).pixels if data else None
     selection = select_runtime(located, usable, (1, 8, 32), open_runtime, pixels=pixels)
     if as_json:
@@ -263,7 +275,7 @@ def compare(first: str, second: str, data: tuple[Path, ...], as_json: bool) -> N
     reports = []
     for name in names:
         version = locate_version(name)
-        pictures = read_pictures(files, version.manifest.preprocessing.side_px, version.manifest.classes)
+        pictures = read_pictures(files, version.manifest.preprocessing.side_px, version.manifest.picture_classes)
         reports.append(evaluate_version(open_ensemble(version), pictures))
     differences = list_differences(*reports)
     if as_json:

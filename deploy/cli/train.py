@@ -1,4 +1,4 @@
-"""The command `castline train`: trains the ensemble on folders of pictures and writes a model version."""
+"""The command `castline train`: makes a model version from labelled pictures, or from pictures of good parts alone."""
 
 from __future__ import annotations
 
@@ -16,14 +16,33 @@ if TYPE_CHECKING:
     from models.training.training_run import TrainingResult, TrainingRun
 
 
+# The options that have a meaning together with --good-only.
+_GOOD_ONLY_OPTIONS = (
+    "side_px",
+    "depth_bits",
+    "alarm_share",
+    "alarms_per_hour",
+    "parts_per_hour",
+    "defect_share",
+    "cost_miss",
+    "cost_false_alarm",
+)
+
+
 @click.command("train")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     multiple=True,
-    required=True,
     help="Folder whose subfolders are named after the classes (ok..., def...), or CSV list with the columns path and class. "
     "The option may be repeated.",
+)
+@click.option(
+    "--good-only",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of pictures of good parts, instead of --data. The version then has no networks: it gives `review` to a part that differs "
+    "from the good parts, and `ok` to all others. Twenty pictures are enough.",
 )
 @click.option(
     "--out",
@@ -96,9 +115,35 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "float32", "mixed_bfloat16"]),
     help="Number type of the training. auto: mixed_bfloat16 if the machine computes faster with it, otherwise float32.",
 )
+@click.option(
+    "--scorer",
+    is_flag=True,
+    default=None,
+    help="With --data: give the version also a scorer that learns from the good pictures alone. It changes labels only on lines with the "
+    "setting review-anomalies (castline lines set).",
+)
+@click.option(
+    "--alarm-share",
+    type=float,
+    help="The cut-off of the scorer: at most this share of the good parts may be above the cut-off.",
+)
+@click.option(
+    "--alarms-per-hour",
+    type=float,
+    help="The cut-off of the scorer: at most this many good parts an hour may be above the cut-off. Needs --parts-per-hour.",
+)
+@click.option("--parts-per-hour", type=float, help="Number of parts that the line makes in an hour, for --alarms-per-hour.")
+@click.option(
+    "--defect-share",
+    type=float,
+    help="The cut-off of the scorer: the lowest costs on a line with this share of defective parts. Uses --cost-miss and "
+    "--cost-false-alarm.",
+)
 @click.option("--half/--full", default=None, help="Save the weights in half precision, which takes half the disk space.")
-def command(data: tuple[Path, ...], out: Path, resume: bool, **chosen: Any) -> int:
-    """Train the ensemble on folders of pictures.
+def command(data: tuple[Path, ...], good_only: Path | None, out: Path, resume: bool, **chosen: Any) -> int:
+    """Make a model version: train the ensemble on labelled pictures, or learn from pictures of good parts alone.
+
+    With --good-only, the command takes less than two minutes. It uses --side and --depth-bits and the options of the cut-off.
 
     Ctrl-C stops the training after the current batch and saves the best weights so far as a version. To continue the training, give the
     same command again with --resume. The folder OUT.training holds the training curves, the list of training and validation pictures, and a
@@ -108,12 +153,49 @@ def command(data: tuple[Path, ...], out: Path, resume: bool, **chosen: Any) -> i
     """
     # Hide TensorFlow's messages, because they would disturb the progress bars. This must be set before TensorFlow is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from models.training.training_run import TrainingRun
-
-    options = make_options({name: value for name, value in chosen.items() if value is not None})
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if bool(data) == bool(good_only):
+        raise click.UsageError("Give either --data or --good-only.")
+    options = make_options(given)
     out = out.absolute()
     command_line = shlex.join(["castline", *shorten_paths(sys.argv[1:])])
+    if good_only:
+        _expect_good_only_options(given, resume)
+        return _learn_from_good_parts(good_only, out, options, command_line)
+    from models.training.training_run import TrainingRun
+
     return _run(TrainingRun(options, data, out.parent, out.name, command_line), resume)
+
+
+def _expect_good_only_options(given: dict[str, Any], resume: bool) -> None:
+    """Raises click.UsageError if an option was given that has no meaning together with --good-only."""
+    useless = [name for name in given if name not in _GOOD_ONLY_OPTIONS] + (["resume"] if resume else [])
+    if useless:
+        option = useless[0].removesuffix("_px").replace("_", "-")
+        raise click.UsageError(f"--{option} has no meaning with --good-only, because no network is trained. Leave out the option.")
+
+
+def _learn_from_good_parts(folder: Path, out: Path, options: TrainingOptions, command_line: str) -> int:
+    from models.training.good_only import ENOUGH_PICTURES, GoodOnlyRun
+    from models.training.progress_bars import ProgressBars
+
+    run = GoodOnlyRun(folder, out.parent, out.name, options.choose_objective(), options.side_px, options.depth_bits, command_line)
+    with ProgressBars() as bars:
+        result = run.run(bars)
+    cut_off = result.cut_off
+    click.echo(f"version {result.version.folder}")
+    click.echo(
+        f"learned from {cut_off.good_pictures} good pictures in {result.groups} groups of near-duplicates; cut-off {cut_off.score:.4f} for "
+        f"{cut_off.alarm_share:.2%} false alarms; {cut_off.alarms} of the pictures are above the cut-off; with 95 % confidence at most "
+        f"{cut_off.highest_alarm_share:.1%} of all good parts are"
+    )
+    if result.groups < ENOUGH_PICTURES:
+        click.echo(
+            f"Warning: the pictures show only {result.groups} different parts, so the cut-off is uncertain. Add pictures of other good "
+            f"parts, until there are at least {ENOUGH_PICTURES}.",
+            err=True,
+        )
+    return 0
 
 
 def make_options(values: dict[str, Any]) -> TrainingOptions:

@@ -24,7 +24,7 @@ the distribution in the whole picture.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -155,6 +155,14 @@ class MemoryAutoencoder:
                 scores[index] = min(score, NO_PART_SCORE)
                 residuals[index] = place_residuals(residual, part, self.side_px)
         return AnomalyScores(scores, residuals)
+
+    def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
+        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines that were found in the pictures."""
+        if not len(pixels):
+            return np.zeros(0, np.float32)
+        registered = [register_part(picture, part, self.recipe.side_px) for picture, part in zip(pixels, parts, strict=True)]
+        scores, _ = self.score_registered(np.stack(registered))
+        return scores[self.rule]
 
     def score_registered(self, pixels: PixelArray) -> tuple[dict[Rule, FloatArray], FloatArray]:
         """Scores registered pictures, shape (n, recipe.side_px, recipe.side_px).

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq  # type: ignore[import-untyped]  # no stubs among the locked packages
 from scipy.special import betaincinv  # type: ignore[import-untyped]  # no stubs among the locked packages
 
+from models.pictures.part_finder import FoundPart
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
@@ -76,6 +77,14 @@ class GoodOnlyScorer(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Reads a scorer that `save` wrote. Raises ModelError, naming the file, if a file is missing or damaged."""
+        ...
+
+
+class PartScorer(GoodOnlyScorer, Protocol):
+    """A scorer that can judge parts whose outlines are known already. An inspector uses such scorers."""
+
+    def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
+        """Returns the scores of `pixels` as `score` does, shape (n,), without residual maps. `parts` are the outlines in the pictures."""
         ...
 
 
@@ -180,8 +189,13 @@ class CutOff:
 
     def scale_scores(self, scores: npt.NDArray[Any]) -> FloatArray:
         """Returns `scores` on the scale that verdicts use: from 0 to 1, with the cut-off at 0.5."""
-        scaled: FloatArray = (scores / (scores + self.score)).astype(np.float32)
-        return scaled
+        return scale_scores(scores, self.score)
+
+
+def scale_scores(scores: npt.NDArray[Any], cut_off: float) -> FloatArray:
+    """Returns `scores` on the scale that verdicts use: from 0 to 1, with `cut_off` at 0.5."""
+    scaled: FloatArray = (scores / (scores + cut_off)).astype(np.float32)
+    return scaled
 
 
 def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) -> CutOff:

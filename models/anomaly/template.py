@@ -17,7 +17,7 @@ the a trous wavelet (Starck, Murtagh, Astronomical Image and Data Analysis, 2006
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -102,6 +102,10 @@ class GoldenTemplate:
                 scores[index] = polar.max()
                 residuals[index] = self.grid.wrap(polar, part, self.side_px)
         return AnomalyScores(scores, residuals)
+
+    def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
+        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines that were found in the pictures."""
+        return np.array([self.compare(picture, part).max() for picture, part in zip(pixels, parts, strict=True)], np.float32)
 
     def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
         """Returns the residual of each place of `part`, in polar coordinates, shape (rings, angles).

@@ -98,18 +98,21 @@ def evaluate_version(
 ) -> EvaluationReport:
     """Judges all `pictures` and returns a report with accuracy, misses, false alarms and other figures.
 
+    If the version has no networks, the largest score of its good-only scorers takes the place of the defect probability. The class of good
+    pictures is then the one whose name begins with "ok".
+
     If `with_robustness` is true, disturbed copies of the pictures are judged, too. After each batch, `advance` is called with the number of
     pictures in the batch. Raises ModelError if the classes of the pictures differ from those of the version.
     """
     manifest = ensemble.version.manifest
-    if pictures.classes != manifest.classes:
+    if manifest.voters and pictures.classes != manifest.classes:
         expected, found = ", ".join(manifest.classes), ", ".join(pictures.classes)
         raise ModelError(f"The pictures have the classes {found}, but version {manifest.version} has {expected}. Rename the class folders.")
-    is_defect = pictures.labels != manifest.ok_class
+    is_defect = pictures.labels != (manifest.ok_class if manifest.voters else pictures.ok_class)
     start_s = time.perf_counter()
     predictions = _predict_all(ensemble, pictures.pixels, advance)
     duration_s = time.perf_counter() - start_s
-    probability = np.array([prediction.defect_probability for prediction in predictions])
+    probability = np.array([prediction.rank for prediction in predictions])
     band = manifest.band
 
     def measure(values: npt.NDArray[np.float64], chosen: npt.NDArray[np.bool_] | slice = slice(None)) -> ClassificationFigures:
@@ -117,13 +120,12 @@ def evaluate_version(
 
     source_of = np.array([entry.source for entry in pictures.files])
     votes = {
-        voter.name: np.array([prediction.votes.get(voter.name, prediction.defect_probability) for prediction in predictions])
-        for voter in manifest.voters
+        voter.name: np.array([prediction.votes.get(voter.name, prediction.rank) for prediction in predictions]) for voter in manifest.voters
     }
     robustness = {}
     for name, disturb in (make_disturbances() if with_robustness else {}).items():
         disturbed = _predict_all(ensemble, np.stack([disturb(picture) for picture in pictures.pixels]), advance)
-        robustness[name] = measure(np.array([prediction.defect_probability for prediction in disturbed]))
+        robustness[name] = measure(np.array([prediction.rank for prediction in disturbed]))
     return EvaluationReport(
         pictures=pictures,
         probability=probability,

@@ -59,21 +59,29 @@ def measure_picture(pixels: npt.NDArray[np.uint8]) -> PictureStatistics:
     return PictureStatistics(brightness, min(_mean_square_curvature(rows), _mean_square_curvature(columns)), zlib.crc32(pixels.data))
 
 
+def make_picture_reference(pixels: npt.NDArray[np.uint8]) -> DriftReference:
+    """Returns the drift reference of a version without networks: only brightness and sharpness of `pixels`, shape (n, side, side)."""
+    statistics = [measure_picture(picture) for picture in pixels]
+    return DriftReference(
+        pictures=len(statistics),
+        brightness=_make_percentile_histogram([one.brightness for one in statistics]),
+        sharpness=_make_percentile_histogram([one.sharpness for one in statistics]),
+    )
+
+
 def make_drift_reference(pixels: npt.NDArray[np.uint8], probabilities: FloatArray, is_defect: npt.NDArray[np.bool_]) -> DriftReference:
     """Returns the drift reference of a version.
 
     The version must not have been trained on these pictures, because it is more certain about its training pictures than about new
     ones. `pixels` have shape (n, side, side); `probabilities` (of a defect) and `is_defect` have shape (n,).
     """
-    statistics = [measure_picture(picture) for picture in pixels]
-    return DriftReference(
-        pictures=len(statistics),
-        brightness=_make_percentile_histogram([one.brightness for one in statistics]),
-        sharpness=_make_percentile_histogram([one.sharpness for one in statistics]),
-        good=_make_histogram(probabilities[~is_defect], PROBABILITY_EDGES),
-        bad=_make_histogram(probabilities[is_defect], PROBABILITY_EDGES),
-        good_detail=_make_histogram(probabilities[~is_defect], DETAIL_EDGES),
-        bad_detail=_make_histogram(probabilities[is_defect], DETAIL_EDGES),
+    return make_picture_reference(pixels).model_copy(
+        update={
+            "good": _make_histogram(probabilities[~is_defect], PROBABILITY_EDGES),
+            "bad": _make_histogram(probabilities[is_defect], PROBABILITY_EDGES),
+            "good_detail": _make_histogram(probabilities[~is_defect], DETAIL_EDGES),
+            "bad_detail": _make_histogram(probabilities[is_defect], DETAIL_EDGES),
+        }
     )
 
 
@@ -101,6 +109,8 @@ def compute_prediction_drift(reference: DriftReference, probabilities: Sequence[
     of good and one of defective parts. Expectation maximisation finds the proportion that fits best. A large index means that the good
     parts, or the defects, look different from those that the version was made for.
     """
+    if reference.good is None or reference.bad is None:
+        raise ValueError("expected a reference of a version with networks, found one without histograms of probabilities")
     found = bin_shares(probabilities, reference.good.edges)
     good, bad = np.maximum(reference.good.shares, MIN_SHARE), np.maximum(reference.bad.shares, MIN_SHARE)
     defect_share = 0.5

@@ -1,20 +1,23 @@
-"""The ensemble that judges pictures: a model version together with the runtime that computes its networks."""
+"""The ensemble that judges pictures: a model version, the runtime that computes its networks, and its good-only scorers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from models.anomaly.version_scorers import VersionScorer, open_scorers
 from models.inference.cascade import Cascade, open_cascade
-from models.inference.golden_set import check_golden_set
+from models.inference.golden_set import check_golden_scores, check_golden_set
 from models.inference.runtimes.runtime import BATCH_SIZES, Runtime, open_runtime, resolve_runtime
 from models.inference.soft_vote import Prediction, SoftVote
+from models.pictures.part_finder import FoundPart
 from models.pictures.part_reference import PartReference
 from models.registry import Version
+from streams.records import ANOMALY
 
 if TYPE_CHECKING:
     from models.inference.segmentation import Segmentation
@@ -31,6 +34,7 @@ class Ensemble:
     runtime: Runtime
     vote: SoftVote
     segmentation: Segmentation | None = None
+    scorers: tuple[VersionScorer, ...] = ()
 
     @property
     def version_name(self) -> str:
@@ -57,19 +61,40 @@ class Ensemble:
         """The largest number of pictures in one call of `predict`."""
         return self.runtime.max_batch
 
-    def predict(self, pixels: npt.NDArray[np.uint8]) -> list[Prediction]:
+    def predict(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None] | None = None) -> list[Prediction]:
         """Returns one prediction for each picture, in order.
 
-        Input shape: (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch.
+        Input shape: (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch. `parts` holds the outlines of the parts in the pictures.
+        The scorers search for each outline that is missing.
+
+        If the version has networks, the scores of its scorers do not change the label, because that is for the settings of the line to
+        decide. Otherwise the label is `review` above the cut-off of a scorer, and `ok` below.
         """
-        return self.vote.predict(self.runtime.predict(pixels))
+        if not self.vote.names:
+            predictions = [Prediction("ok", None, {}) for _ in pixels]
+        else:
+            predictions = self.vote.predict(self.runtime.predict(pixels))
+        if not self.scorers:
+            return predictions
+        outlines = parts or [None] * len(pixels)
+        scores = {scorer.name: scorer.score(pixels, outlines) for scorer in self.scorers}
+        scored = [
+            replace(prediction, scores={name: float(values[index]) for name, values in scores.items()})
+            for index, prediction in enumerate(predictions)
+        ]
+        if self.vote.names:
+            return scored
+        return [replace(one, label="review", reason=ANOMALY) if one.is_anomaly else one for one in scored]
 
     def warm_up(self) -> None:
         """Computes a batch of every size once, then checks the golden set.
 
         Raises ModelError if the labels of the golden set differ from those that were recorded when the version was made, or if a
-        probability differs by more than the tolerance.
+        probability or a score differs by more than the tolerance.
         """
+        check_golden_scores(self.version, self.scorers)
+        if not self.vote.names:
+            return
         self.runtime.warm_up()
         check_golden_set(self.version, self.runtime.all_voters if isinstance(self.runtime, Cascade) else self.runtime)
 
@@ -94,7 +119,7 @@ def open_ensemble(
     """
     name = resolve_runtime(version, runtime)
     opened: Runtime
-    if cascade:
+    if cascade and version.manifest.voters:
         opened = open_cascade(version, lambda reduced: open_runtime(reduced, name, batch_sizes, threads, at_once), band)
     else:
         opened = open_runtime(version, name, batch_sizes, threads, at_once)
@@ -105,6 +130,6 @@ def open_ensemble(
         from models.inference.segmentation import open_segmentation
 
         segmentation = open_segmentation(version)
-    ensemble = Ensemble(version, opened, SoftVote.from_manifest(version.manifest), segmentation)
+    ensemble = Ensemble(version, opened, SoftVote.from_manifest(version.manifest), segmentation, open_scorers(version))
     ensemble.warm_up()
     return ensemble

@@ -6,15 +6,16 @@ Before a runtime may judge parts, it must give these pictures the same labels an
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from models.anomaly.version_scorers import VersionScorer
 from models.inference.runtimes.runtime import Runtime, split_batches
-from models.inference.soft_vote import SoftVote
+from models.inference.soft_vote import SCALED_CUT_OFF, SoftVote
 from models.registry import Version
 from streams.errors import ModelError
 
@@ -24,10 +25,14 @@ PredictFunction = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class GoldenSet:
-    """Pictures, shape (n, side, side), uint8, and the voters' probabilities, shape (n, voters, classes), float32."""
+    """Pictures, shape (n, side, side), uint8, and the voters' probabilities, shape (n, voters, classes), float32.
+
+    `scores` are the scores of the version's good-only scorers, shape (n, scorers), 0..1. They are None if the version has no scorer.
+    """
 
     pixels: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +48,12 @@ class GoldenSetComparison:
 
 
 def save_golden_set(path: Path, golden_set: GoldenSet) -> None:
-    """Writes `golden_set` to `path` as a compressed NumPy archive of two arrays."""
+    """Writes `golden_set` to `path` as a compressed NumPy archive of two arrays, or three if there are scores."""
     # The arrays keep the names that they have in files of release 0.1.0, so that old versions stay readable.
-    np.savez_compressed(path, pixels=golden_set.pixels, answers=golden_set.probabilities)
+    arrays = {"pixels": golden_set.pixels, "answers": golden_set.probabilities}
+    if golden_set.scores is not None:
+        arrays["scores"] = golden_set.scores
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # mypy takes the arrays for the argument allow_pickle
 
 
 def load_golden_set(version: Version) -> GoldenSet:
@@ -54,13 +62,16 @@ def load_golden_set(version: Version) -> GoldenSet:
     path = version.file(manifest.golden.file)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            golden_set = GoldenSet(arrays["pixels"], arrays["answers"])
+            scores = arrays["scores"] if manifest.scorers else None
+            golden_set = GoldenSet(arrays["pixels"], arrays["answers"], scores)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path} cannot be read as a golden set: {error}. Copy the version again.") from error
     side_px = manifest.preprocessing.side_px
     count = len(golden_set.pixels)
-    expected = ((count, side_px, side_px), (count, len(manifest.voters), len(manifest.classes)))
-    found = (golden_set.pixels.shape, golden_set.probabilities.shape)
+    expected: tuple[tuple[int, ...], ...] = ((count, side_px, side_px), (count, len(manifest.voters), len(manifest.classes)))
+    found: tuple[tuple[int, ...], ...] = (golden_set.pixels.shape, golden_set.probabilities.shape)
+    if scores is not None:
+        expected, found = (*expected, (count, len(manifest.scorers))), (*found, scores.shape)
     if count == 0 or found != expected or golden_set.pixels.dtype != np.uint8:
         raise ModelError(
             f"The golden set {path} does not fit the manifest: expected shapes {expected}, found {found}. Copy the version again."
@@ -101,6 +112,31 @@ def check_golden_set(version: Version, runtime: Runtime) -> GoldenSetComparison:
             f"(allowed: {tolerance}). Choose another runtime."
         )
     return comparison
+
+
+def compare_golden_scores(version: Version, scorers: Sequence[VersionScorer]) -> GoldenSetComparison:
+    """Scores the golden set of `version` with its `scorers`, and compares the result with the recorded scores.
+
+    The label of a picture is the same if it is above the cut-offs of the same scorers.
+    """
+    golden_set = load_golden_set(version)
+    count = len(golden_set.pixels)
+    if golden_set.scores is None or not scorers:
+        return GoldenSetComparison(count, True, 0.0)
+    found = np.stack([scorer.score(golden_set.pixels, [None] * count) for scorer in scorers], axis=1)
+    same_labels = bool(((found > SCALED_CUT_OFF) == (golden_set.scores > SCALED_CUT_OFF)).all())
+    return GoldenSetComparison(count, same_labels, float(np.abs(found - golden_set.scores).max()))
+
+
+def check_golden_scores(version: Version, scorers: Sequence[VersionScorer]) -> None:
+    """Raises ModelError if a scorer gives a picture of the golden set another score than the recorded one."""
+    comparison = compare_golden_scores(version, scorers)
+    tolerance = version.manifest.golden.tolerance
+    if not comparison.same_labels or not comparison.distance <= tolerance:
+        raise ModelError(
+            f"The scorers of {version.folder} give the golden set other scores than the recorded ones. They differ by up to "
+            f"{comparison.distance:.4f} (allowed: {tolerance}). Another release of Castline made this version. Make the version again."
+        )
 
 
 def label_pictures(version: Version, predict: PredictFunction, pixels: npt.NDArray[np.uint8], max_batch: int) -> list[str]:

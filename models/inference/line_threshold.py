@@ -136,7 +136,7 @@ def estimate_shares(manifest: Manifest, rule: DecisionRule, line_share: float) -
     Raises ModelError if the version has no such histograms.
     """
     reference = manifest.reference
-    if reference is None:
+    if reference is None or reference.good is None or reference.bad is None:
         raise ModelError(
             f"Version {manifest.version} has no histograms of its validation pictures, so rejects and misses cannot be estimated. Add them "
             'with "castline models reference".'

@@ -6,7 +6,7 @@ The module uses only NumPy. The results of all runtimes pass through it, so all 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,8 @@ Label = Literal["ok", "defect", "review"]
 
 # The reason in a verdict whose defect probability lies in the review band.
 IN_DOUBT = "doubt"
+# The cut-off of every scorer, on the scale of the scores in verdicts.
+SCALED_CUT_OFF = 0.5
 
 # Smaller probabilities are raised to this value before their logarithm is taken, because 0 has no logarithm.
 MIN_PROBABILITY = 1e-7
@@ -29,16 +31,28 @@ MIN_PROBABILITY = 1e-7
 class Prediction:
     """The ensemble's result for one picture.
 
-    `defect_probability` is calibrated, 0..1. `votes` maps the name of each voter that judged the picture to the defect probability from
-    this voter. `reason` is empty unless the label is `review`. `kind` is the kind of the largest defect; it is empty until somebody names
-    it.
+    `defect_probability` is calibrated, 0..1. It is None if the version has no networks. `votes` maps the name of each voter that judged the
+    picture to the defect probability from this voter. `scores` maps the name of each good-only scorer to its score, 0..1, with the cut-off
+    at SCALED_CUT_OFF. `reason` is empty unless the label is `review`. `kind` is the kind of the largest defect; it is empty until somebody
+    names it.
     """
 
     label: Label
-    defect_probability: float
+    defect_probability: float | None
     votes: dict[str, float]
     reason: str = ""
     kind: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_anomaly(self) -> bool:
+        """Whether the picture is above the cut-off of a good-only scorer."""
+        return any(score > SCALED_CUT_OFF for score in self.scores.values())
+
+    @property
+    def rank(self) -> float:
+        """A number, 0..1, that orders pictures from good to defective: the defect probability, or the largest score without networks."""
+        return max(self.scores.values()) if self.defect_probability is None else self.defect_probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +76,7 @@ class SoftVote:
         weights = np.array([voter.weight for voter in manifest.voters])
         return cls(
             names=tuple(voter.name for voter in manifest.voters),
-            weights=weights / weights.sum(),
+            weights=weights / weights.sum() if len(weights) else weights,
             temperatures=np.array([voter.temperature for voter in manifest.voters]),
             temperature=manifest.temperature,
             ok_class=manifest.ok_class,

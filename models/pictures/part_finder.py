@@ -16,7 +16,7 @@ Finding and checking take about a millisecond for a picture of 160 px. Other pic
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,11 +24,22 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs
+from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]  # no stubs
 
 from models.pictures.part_reference import MAX_SIGNATURES, SIGNATURE_RINGS, PartReference, PartRefusal
 from streams.errors import ModelError
 
-__all__ = ["FoundPart", "PartCheck", "PartReference", "PartRefusal", "check_part", "find_part", "learn_part_reference"]
+__all__ = [
+    "FoundPart",
+    "PartCheck",
+    "PartReference",
+    "PartRefusal",
+    "RememberingPartFinder",
+    "check_part",
+    "find_odd_pictures",
+    "find_part",
+    "learn_part_reference",
+]
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
@@ -252,6 +263,20 @@ def find_part(pixels: npt.NDArray[np.uint8]) -> FoundPart | None:
     return part.scale(max(pixels.shape) / max(small.shape)) if part else None
 
 
+class RememberingPartFinder:
+    """Finds parts as `find_part` does, and keeps the results, because a training needs the part in each picture several times."""
+
+    def __init__(self) -> None:
+        self._found: dict[bytes, FoundPart | None] = {}
+
+    def __call__(self, picture: npt.NDArray[np.uint8]) -> FoundPart | None:
+        """Returns the outline of the part in `picture`, shape (rows, columns), or None if no part is seen."""
+        key = picture.tobytes()
+        if key not in self._found:
+            self._found[key] = find_part(picture)
+        return self._found[key]
+
+
 def check_part(pixels: npt.NDArray[np.uint8], reference: PartReference) -> PartCheck:
     """Checks whether `pixels`, shape (rows, columns), show the whole part that `reference` describes. Thread-safe."""
     small = _resize(pixels)
@@ -269,14 +294,8 @@ def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartRefer
     Pictures in which no part is found are left out, and so are pictures that differ from all others. Raises ModelError if fewer than
     MIN_PICTURES pictures remain, or if more than a fifth were left out.
     """
-    count, measured = 0, []
-    for pixels in pictures:
-        count += 1
-        small = _resize(pixels)
-        part = _find_in_resized(small)
-        if part is not None:
-            measured.append(_measure(small, part))
-    kept = _drop_odd_pictures(measured)
+    measured = [_measure_picture(pixels) for pixels in pictures]
+    count, kept = len(measured), _drop_odd_pictures([one for one in measured if one is not None])
     if len(kept) < MIN_PICTURES or len(kept) < MIN_KEPT_SHARE * count:
         raise ModelError(
             f"Only {len(kept)} of {count} pictures of good parts show the same whole part. The part must be round and have a dark cavity. "
@@ -284,6 +303,30 @@ def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartRefer
             "add pictures of this part."
         )
     return _make_reference(kept)
+
+
+def find_odd_pictures(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[bool]:
+    """Returns for each picture, shape (rows, columns), whether it shows no part, or another part than most of the pictures do.
+
+    Two pictures show the same part if the distance of their signatures is at most the largest distance that a part reference accepts, or if
+    a chain of other pictures with such distances connects them.
+    """
+    measured = [_measure_picture(pixels) for pixels in pictures]
+    found = [index for index, one in enumerate(measured) if one is not None]
+    is_odd = [True] * len(measured)
+    if found:
+        signatures = np.stack([one.signature for one in measured if one is not None])
+        _, group_of = connected_components(_distances(signatures, signatures) <= DISTANCE_RANGE[1])
+        largest = np.bincount(group_of).argmax()
+        for index, group in zip(found, group_of, strict=True):
+            is_odd[index] = bool(group != largest)
+    return is_odd
+
+
+def _measure_picture(pixels: npt.NDArray[np.uint8]) -> _Measures | None:
+    small = _resize(pixels)
+    part = _find_in_resized(small)
+    return _measure(small, part) if part is not None else None
 
 
 def _resize(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

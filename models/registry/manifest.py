@@ -77,6 +77,20 @@ class SegmentationMember(_ManifestModel):
     command: str = Field(description="Command that trained the head.")
 
 
+class ScorerEntry(_ManifestModel):
+    """One good-only scorer of the version: its files, the side of its pictures, and its cut-off."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Name of the scorer. A verdict contains its score under this name.")
+    files: tuple[Annotated[str, Field(pattern=FILE_PATTERN)], ...] = Field(min_length=1)
+    side_px: int = Field(ge=16, le=1024, description="Side of the pictures that the scorer takes. It is that of the version's pictures.")
+    cut_off: float = Field(gt=0, description="A part whose score is above this value differs from good parts.")
+    alarm_share: float = Field(gt=0, le=0.5, description="Share of the good parts above the cut-off for which the cut-off was chosen.")
+    highest_alarm_share: Probability = Field(
+        description="With 95 % confidence, at most this share of all good parts has a score above the cut-off."
+    )
+    good_pictures: int = Field(ge=1, description="Number of good pictures from which the cut-off was chosen.")
+
+
 class _ProbabilityBand(_ManifestModel):
     low: Probability
     high: Probability
@@ -167,8 +181,13 @@ class DriftReference(_ManifestModel):
     sharpness: PercentileHistogram = Field(
         description="Histogram of a picture's sharpness: the mean square of the second differences of its grey levels."
     )
-    good: Histogram = Field(description="Histogram of the defect probability of good parts.")
-    bad: Histogram = Field(description="Histogram of the defect probability of defective parts, in the same bins.")
+    good: Histogram | None = Field(
+        default=None, description="Histogram of the defect probability of good parts. It is absent in versions without networks."
+    )
+    bad: Histogram | None = Field(
+        default=None,
+        description="Histogram of the defect probability of defective parts, in the same bins. It is absent in versions without networks.",
+    )
     good_detail: Histogram | None = Field(
         default=None,
         description="Histogram of the defect probability of good parts, in narrow bins that are equally wide in log odds. The effect of a "
@@ -189,7 +208,12 @@ class Manifest(_ManifestModel):
     classes: tuple[str, ...] = Field(min_length=2, description="Names of the classes in the order of the networks' outputs.")
     ok_class: int = Field(ge=0, description="Index of the class of good parts. All other classes are defects.")
     preprocessing: Preprocessing
-    voters: tuple[Voter, ...] = Field(min_length=1)
+    voters: tuple[Voter, ...] = Field(description="The networks. The list may be empty if the version has a scorer.")
+    scorers: tuple[ScorerEntry, ...] = Field(
+        default=(),
+        description="Scorers that have learned from good parts alone. Older versions have none. A version without networks gives `review` "
+        "to a part that is above the cut-off of a scorer, and `ok` to all others.",
+    )
     temperature: float = Field(
         default=1, gt=0, le=100, description="Calibration temperature, by which the logits of the ensemble's combined vote are divided."
     )
@@ -236,22 +260,36 @@ class Manifest(_ManifestModel):
     def _check_consistency(self) -> Self:
         if self.ok_class >= len(self.classes):
             raise ValueError(f"expected ok_class to be less than the number of classes ({len(self.classes)}), found {self.ok_class}")
-        if len({voter.name for voter in self.voters}) < len(self.voters):
-            raise ValueError("expected every voter to have a name of its own")
-        if sum(voter.weight for voter in self.voters) <= 0:
+        if not self.voters and not self.scorers:
+            raise ValueError("expected at least one entry in voters or in scorers")
+        names = [voter.name for voter in self.voters] + [scorer.name for scorer in self.scorers]
+        if len(set(names)) < len(names):
+            raise ValueError("expected every voter and every scorer to have a name of its own")
+        if self.voters and sum(voter.weight for voter in self.voters) <= 0:
             raise ValueError("expected at least one voter with a weight above 0")
+        if any(scorer.side_px != self.preprocessing.side_px for scorer in self.scorers):
+            raise ValueError(f"expected every scorer to take pictures of {self.preprocessing.side_px} px, like the version")
         named = {voter.weights_file for voter in self.voters} | {self.golden.file}
         if self.segmentation is not None:
             named.add(self.segmentation.weights_file)
+        named |= {file for scorer in self.scorers for file in scorer.files}
         if named != set(self.files):
             raise ValueError(f"expected checksums of exactly {sorted(named)}, found {sorted(self.files)}")
         return self
 
+    @property
+    def picture_classes(self) -> tuple[str, ...] | None:
+        """The classes that labelled pictures for this version must have, or None if the version has no networks and takes any classes."""
+        return self.classes if self.voters else None
+
     def has_same_classes(self, other: Manifest) -> bool:
         """Tells whether both versions have the same classes, in any order, and the same class of good parts.
 
-        If the classes differ, a person must agree explicitly before one version replaces the other on a line.
+        If the classes differ, a person must agree explicitly before one version replaces the other on a line. A version without networks
+        names no class of defects, so its classes agree with those of every version.
         """
+        if not self.voters or not other.voters:
+            return True
         mine, others = (set(one.classes) for one in (self, other))
         return mine == others and self.classes[self.ok_class] == other.classes[other.ok_class]
 
@@ -275,4 +313,6 @@ class Manifest(_ManifestModel):
 
     def describe_classes(self) -> str:
         """Returns the names of all classes and the name of the class of good parts, as words for messages and pages."""
+        if not self.voters:
+            return "none: the version gives ok or review"
         return f"{', '.join(sorted(self.classes))} with {self.classes[self.ok_class]} as the good one"

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models.pictures.decoder import PictureLimits, decode_picture
+from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
 from models.pictures.rendered_mark import is_rendered
 from streams.errors import ModelError, PictureError
 from streams.picture_files import JUDGED_SUFFIXES, OTHER_PICTURE_SUFFIXES, is_foreign
@@ -54,8 +54,9 @@ class LabelledPictures:
     """Holds decoded pictures with their labels.
 
     `pixels` has shape (n, side_px, side_px). `labels` has shape (n,) and holds indices into `classes`. `files` and `checksums` (SHA-256 of
-    each file) have the order of `pixels`. `unreadable` lists the files that could not be read. `rendered` is the number of pictures that
-    Castline has rendered, and that no camera has taken.
+    each file) have the order of `pixels`, and so have `sizes`, the width and the height of each picture before it was resampled.
+    `unreadable` lists the files that could not be read. `rendered` is the number of pictures that Castline has rendered, and that no camera
+    has taken.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -65,6 +66,7 @@ class LabelledPictures:
     checksums: tuple[str, ...]
     unreadable: tuple[UnreadableFile, ...]
     rendered: int = 0
+    sizes: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -85,6 +87,19 @@ class LabelledPictures:
         """Number of pictures of each class."""
         found = Counter(self.classes[label] for label in self.labels)
         return {name: found[name] for name in self.classes}
+
+    def select(self, is_kept: npt.NDArray[np.bool_]) -> LabelledPictures:
+        """Returns only the pictures for which `is_kept`, shape (n,), is true. The list of unreadable files stays the same.
+
+        `rendered` is not counted again. It is only lowered if it would be larger than the number of pictures.
+        """
+        indices = np.flatnonzero(is_kept)
+        files, checksums = tuple(self.files[index] for index in indices), tuple(self.checksums[index] for index in indices)
+        sizes = tuple(self.sizes[index] for index in indices) if self.sizes else ()
+        rendered = min(self.rendered, len(files))
+        return LabelledPictures(
+            self.pixels[indices], self.labels[indices], self.classes, files, checksums, self.unreadable, rendered, sizes
+        )
 
     def expect_two_classes(self) -> None:
         """Raises ModelError if all pictures have the same class, because nothing can be learned from them."""
@@ -171,7 +186,7 @@ def read_pictures(
             f"The pictures have the classes {', '.join(unknown)}, which the model version does not know. Use its classes: "
             f"{', '.join(names)}."
         )
-    pixels, labels, readable, checksums, unreadable, rendered = [], [], [], [], [], 0
+    pixels, labels, readable, checksums, unreadable, sizes, rendered = [], [], [], [], [], [], 0
     with ThreadPoolExecutor(DECODER_THREADS) as pool:
         decoded = pool.map(lambda file: _decode_file(file, side_px, limits, depth_bits), files)
         for done, (file, result) in enumerate(zip(files, decoded, strict=True), 1):
@@ -179,7 +194,8 @@ def read_pictures(
             if isinstance(result, UnreadableFile):
                 unreadable.append(result)
                 continue
-            pixels.append(result.pixels)
+            pixels.append(result.picture.pixels)
+            sizes.append((result.picture.width_px, result.picture.height_px))
             labels.append(names.index(file.class_name))
             readable.append(file)
             checksums.append(result.checksum)
@@ -187,13 +203,13 @@ def read_pictures(
     if not readable:
         raise ModelError(f"None of the {len(files)} files could be read as a picture. The first error: {unreadable[0].message}")
     return LabelledPictures(
-        np.stack(pixels), np.array(labels, np.int32), names, tuple(readable), tuple(checksums), tuple(unreadable), rendered
+        np.stack(pixels), np.array(labels, np.int32), names, tuple(readable), tuple(checksums), tuple(unreadable), rendered, tuple(sizes)
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _DecodedFile:
-    pixels: npt.NDArray[np.uint8]
+    picture: DecodedPicture
     checksum: str
     is_rendered: bool
 
@@ -201,8 +217,8 @@ class _DecodedFile:
 def _decode_file(file: LabelledFile, side_px: int, limits: PictureLimits | None, depth_bits: int | None) -> _DecodedFile | UnreadableFile:
     try:
         content = file.path.read_bytes()
-        pixels = decode_picture(content, side_px, limits, depth_bits).pixels
-        return _DecodedFile(pixels, hashlib.sha256(content).hexdigest(), is_rendered(content))
+        picture = decode_picture(content, side_px, limits, depth_bits)
+        return _DecodedFile(picture, hashlib.sha256(content).hexdigest(), is_rendered(content))
     except PictureError as error:
         return UnreadableFile(file.path, error.reason, str(error))
     except OSError as error:

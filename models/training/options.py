@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.networks.factory import make_voter
 from models.registry.manifest import NetworkOption, Voter
+from streams.errors import ModelError
+
+if TYPE_CHECKING:
+    from models.anomaly.scorer import CutOffObjective
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,20 @@ class TrainingOptions(BaseModel):
         "auto", description="Number type of the training. auto: bfloat16 if the machine computes faster with it, else float32."
     )
     half: bool = Field(False, description="Save the weights as float16, which needs half the disk space.")
+    scorer: bool = Field(
+        False,
+        description="Also learn a scorer from the good pictures alone. The settings of a line decide whether it changes labels.",
+    )
+    alarm_share: float = Field(
+        0.05, gt=0, le=0.5, description="Share of the good parts that may be above the cut-off of the scorer, unless an option says more."
+    )
+    alarms_per_hour: float | None = Field(
+        None, gt=0, description="Number of good parts an hour that may be above the cut-off of the scorer, on a line of `parts_per_hour`."
+    )
+    parts_per_hour: float | None = Field(None, gt=0, description="Number of parts an hour on the line, for `alarms_per_hour`.")
+    defect_share: float | None = Field(
+        None, gt=0, le=0.5, description="Share of defective parts on the line. The cut-off of the scorer then follows from the costs."
+    )
     start: str | None = Field(
         None, description="Version to start the training from (fine-tuning). Its weights, classes and sizes of pictures are used."
     )
@@ -120,6 +138,23 @@ class TrainingOptions(BaseModel):
         if self.maps != 1:
             large["maps"] = self.maps
         return (make_voter("lenet", self.lenet_side_px, small), make_voter("alexnet", self.side_px, large))
+
+    def choose_objective(self) -> CutOffObjective:
+        """Returns what the cut-off of the scorer should achieve.
+
+        Raises ModelError if two objectives are given, or if only one of `alarms_per_hour` and `parts_per_hour` is.
+        """
+        from models.anomaly.scorer import AlarmShare, AlarmsPerHour, ExpectedCosts  # imported here, because they take long to load
+
+        if self.alarms_per_hour is not None and self.defect_share is not None:
+            raise ModelError("The options --alarms-per-hour and --defect-share give two objectives for one cut-off. Leave out one option.")
+        if (self.alarms_per_hour is None) != (self.parts_per_hour is None):
+            raise ModelError("The options --alarms-per-hour and --parts-per-hour belong together. Give both, or neither.")
+        if self.alarms_per_hour is not None and self.parts_per_hour is not None:
+            return AlarmsPerHour(self.alarms_per_hour, self.parts_per_hour)
+        if self.defect_share is not None:
+            return ExpectedCosts(self.cost_miss, self.cost_false_alarm, self.defect_share)
+        return AlarmShare(self.alarm_share)
 
     def recipe_of(self, network: str) -> NetworkRecipe:
         """Returns the hyperparameters for training `network`, which is "alexnet" or "lenet"."""

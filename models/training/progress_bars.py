@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from models.training.labelled_pictures import LabelledPictures
-from models.training.trainer import EpochResult
+if TYPE_CHECKING:
+    # The trainer loads TensorFlow, which a training from good parts alone does not need.
+    from models.training.labelled_pictures import LabelledPictures
+    from models.training.trainer import EpochResult
 
 
 class ProgressBars:
@@ -44,6 +47,15 @@ class ProgressBars:
     def on_picture_read(self, done: int, total: int) -> None:
         """Advances the progress bar of the picture files that were read."""
         self._advance("reading", done, total)
+
+    def on_pictures_left_out(self, reason: str, names: Sequence[str]) -> None:
+        """Prints the names of pictures that are left out, and the reason."""
+        for name in names:
+            self._console.print(f"left out: {name}: {reason}", style="yellow", markup=False)
+
+    def on_scorer_learned(self, done: int, total: int) -> None:
+        """Advances the progress bar of the scorers that are learned."""
+        self._advance("learning", done, total)
 
     def on_pictures_split(self, pictures: LabelledPictures, groups: int, contradicting: int, validation: int) -> None:
         """Prints the numbers of pictures and of groups of near-duplicates, and the files that could not be read.

@@ -27,8 +27,9 @@ from models.networks.framework import keras
 from models.pictures.part_finder import learn_part_reference
 from models.pictures.part_reference import PartReference
 from models.registry import LocalRegistry, Version, locate_version, write_manifest
-from models.registry.manifest import Costs, Voter
+from models.registry.manifest import Costs, ScorerEntry, Voter
 from models.training.combination import Combination, choose_combination
+from models.training.good_only import LearnedScorer, add_scorer
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
 from models.training.near_duplicates import find_contradicting_groups, group_near_duplicates
 from models.training.options import TrainingOptions
@@ -253,8 +254,10 @@ class TrainingRun:
             combination = choose_combination(names, probabilities, labels, pictures.ok_class, costs, options.review_share, picture_weights)
             vote = combination.vote
             defect_probability = vote.compute_defect_probability(probabilities)
+            scored = self._add_scorer(folder, pictures)
             golden = choose_golden_pictures(defect_probability, (vote.threshold, vote.low, vote.high), options.seed)
-            save_golden_set(folder / "golden.npz", GoldenSet(pixels[golden], probabilities[golden]))
+            scores = scored[1].score(pixels[golden])[:, None] if scored else None
+            save_golden_set(folder / "golden.npz", GoldenSet(pixels[golden], probabilities[golden], scores))
             manifest = write_manifest(
                 folder,
                 {
@@ -267,6 +270,7 @@ class TrainingRun:
                         voter.model_copy(update={"weight": float(weight), "temperature": float(temperature)})
                         for voter, weight, temperature in zip(voters, vote.weights, vote.temperatures, strict=True)
                     ],
+                    "scorers": scored[:1] if scored else (),
                     "temperature": vote.temperature,
                     "threshold": vote.threshold,
                     "band": {"low": vote.low, "high": vote.high},
@@ -287,6 +291,13 @@ class TrainingRun:
                 },
             )
         return Version(self.root / self.version, manifest), combination
+
+    def _add_scorer(self, folder: Path, pictures: LabelledPictures) -> tuple[ScorerEntry, LearnedScorer] | None:
+        """Learns a good-only scorer and writes it into `folder`, if the option `scorer` says so."""
+        if not self.options.scorer:
+            return None
+        groups = group_near_duplicates(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
+        return add_scorer(folder, pictures, groups, self.options.choose_objective())
 
 
 def learn_part(pictures: LabelledPictures) -> PartReference | None:

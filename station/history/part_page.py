@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from models.pictures.part_reference import PART_REFUSALS
 from station.archive.models import REASONS_WITHOUT_VERDICT, Part
 from streams.identity import format_time
-from streams.records import Box
+from streams.records import ANOMALY, Box
 
 # If the size of a picture is unknown, boxes are drawn on it as if it had this width and height.
 _DEFAULT_SIDE_PX = 300
@@ -96,19 +96,7 @@ def _between_ms(earlier: TimelineStep, later: TimelineStep) -> float:
 
 def make_remarks(part: Part, has_gate: bool) -> list[str]:
     """Returns sentences that say what is missing or unusual about `part`. `has_gate` says whether its line has a gate."""
-    remarks = []
-    if not part.label:
-        remarks.append(
-            "The archive has no verdict on this part. The picture did not arrive, is still waiting, or was judged before the archive began."
-        )
-    elif part.reason in PART_REFUSALS:
-        remarks.append(
-            f"The picture was not judged, because it does not show the whole part ({part.reason}). There is no dead letter of it."
-        )
-    elif part.label == "review" and part.defect_probability is None:
-        remarks.append(f"The picture could not be judged ({part.reason}). It was stored as a dead letter, see castline dead-letters.")
-    else:
-        remarks.append("The picture could be read. There is no dead letter of this part.")
+    remarks = [_describe_judgement(part)]
     if part.overdue:
         remarks.append("The verdict was decided after the part's deadline.")
     if part.late or part.sorted_reason == "late-verdict":
@@ -124,6 +112,21 @@ def make_remarks(part: Part, has_gate: bool) -> list[str]:
     if part.review_label and part.label in ("ok", "defect") and part.review_label != part.label:
         remarks.append(f"The reviewer disagrees with the model: {part.review_label}, not {part.label}.")
     return remarks
+
+
+def _describe_judgement(part: Part) -> str:
+    """Returns a sentence that says whether the picture of `part` was judged, and if not, why."""
+    if not part.label:
+        return (
+            "The archive has no verdict on this part. The picture did not arrive, is still waiting, or was judged before the archive began."
+        )
+    if part.reason in PART_REFUSALS:
+        return f"The picture was not judged, because it does not show the whole part ({part.reason}). There is no dead letter of it."
+    if part.reason == ANOMALY:
+        return "The part looks different from good parts: its score is above the cut-off of a scorer, which is 0.5."
+    if part.label == "review" and part.defect_probability is None:
+        return f"The picture could not be judged ({part.reason}). It was stored as a dead letter, see castline dead-letters."
+    return "The picture could be read. There is no dead letter of this part."
 
 
 def make_records(part: Part) -> dict[str, dict[str, Any]]:

@@ -47,6 +47,7 @@ _REASONS_IN_WORDS = {
     "claim-missing": "the picture was not in the store",
     "claim-damaged": "the store held another picture in its place",
     "inference-failed": "the networks failed on the picture",
+    "anomaly": "the part looks different from good parts",
     "no-part": "the picture showed no part",
     "partly-in-view": "the part was not wholly in view",
     "unknown-part": "the picture showed something other than the part",

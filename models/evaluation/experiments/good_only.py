@@ -12,7 +12,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from models.anomaly.scorer import AlarmShare, GoodOnlyScorer, LearnScorer, PixelArray, choose_cut_off, cross_fit_scores
 from models.evaluation.experiments.experiment import ResultTable, format_spread
-from models.pictures.part_finder import FoundPart, find_part
 from models.training.labelled_pictures import LabelledPictures
 from models.training.near_duplicates import group_near_duplicates
 
@@ -40,20 +39,6 @@ class LearningCondition:
         """The text in the table: the number of pictures and the share of defective pictures among them."""
         pictures = "all" if self.good is None else f"{self.good}"
         return f"{pictures}, {self.hidden_share:.0%} of them defective" if self.hidden_share else pictures
-
-
-class RememberingPartFinder:
-    """Finds parts as `find_part` does, and keeps the results, because an experiment needs the part in each picture dozens of times."""
-
-    def __init__(self) -> None:
-        self._found: dict[bytes, FoundPart | None] = {}
-
-    def __call__(self, picture: PixelArray) -> FoundPart | None:
-        """Returns the outline of the part in `picture`, shape (side_px, side_px), or None if no part is seen."""
-        key = picture.tobytes()
-        if key not in self._found:
-            self._found[key] = find_part(picture)
-        return self._found[key]
 
 
 CONDITIONS = (

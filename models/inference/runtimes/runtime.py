@@ -63,6 +63,23 @@ class Runtime(Protocol):
         """
 
 
+class EmptyRuntime:
+    """The runtime of a version that has no networks but only good-only scorers, which compute with NumPy."""
+
+    name = "numpy"
+
+    def __init__(self, classes: int, batch_sizes: Sequence[int]) -> None:
+        self._classes = classes
+        self.max_batch = max(batch_sizes)
+
+    def warm_up(self) -> None:
+        """Does nothing, because there is nothing to load."""
+
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Returns an empty array, shape (n, 0, classes), for `pixels`, shape (n, side_px, side_px)."""
+        return np.zeros((len(pixels), 0, self._classes), np.float32)
+
+
 def open_runtime(
     version: Version, name: str = AUTO, batch_sizes: Sequence[int] = BATCH_SIZES, threads: int = 0, at_once: int = 1
 ) -> Runtime:
@@ -74,8 +91,12 @@ def open_runtime(
     `at_once` is the number of calls that run at the same time. Together they use `threads` threads. If `threads` is 0, the runtime
     chooses the number of threads.
 
+    If the version has no networks, an `EmptyRuntime` is returned, whatever the name.
+
     Raises ModelError if the name is unknown, its library is not installed, or the networks cannot be built.
     """
+    if not version.manifest.voters:
+        return EmptyRuntime(len(version.manifest.classes), batch_sizes)
     name = resolve_runtime(version, name)
     if name not in RUNTIMES:
         raise ModelError(f"There is no runtime {name!r}. Choose {AUTO}, {', '.join(RUNTIMES[:-1])} or {RUNTIMES[-1]}.")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from agents.inspector.decoding import DecodedImage
 from agents.inspector.judging import INFERENCE_FAILED, group_by_predictor, judge_images, make_verdict
 from models.inference.soft_vote import Prediction
-from models.pictures.part_finder import PartCheck, PartRefusal, learn_part_reference
+from models.pictures.part_finder import FoundPart, PartCheck, PartRefusal, learn_part_reference
 from models.pictures.part_reference import PART_REFUSALS
 from streams.errors import PictureError
 from streams.settings import GateSettings, LineSettings
@@ -37,7 +37,8 @@ class FragileNetworks:
     def __init__(self) -> None:
         self.batch_sizes: list[int] = []
 
-    def predict(self, pixels: npt.NDArray[np.uint8]) -> list[Prediction]:
+    def predict(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None]) -> list[Prediction]:
+        assert len(parts) == len(pixels)
         self.batch_sizes.append(len(pixels))
         greys = pixels[:, 0, 0]
         if (greys == POISON).any():

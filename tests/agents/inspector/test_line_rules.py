@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,46 @@ def test_regions_limit_the_mask_of_their_line_only_and_change_the_decision() -> 
     rule = rules.find("line-1", VERSION)
     assert (rule.threshold, rule.rule) == (0.3, None)
     assert rule.decision
+
+
+@pytest.mark.parametrize(
+    ("review_anomalies", "score", "threshold", "expected"),
+    [
+        (True, 0.51, None, ("review", "anomaly")),
+        (True, 0.5, None, ("ok", "")),
+        (False, 0.99, None, ("ok", "")),
+        (None, 0.99, None, ("ok", "")),
+        (True, 0.99, 0.005, ("defect", "")),
+    ],
+)
+def test_a_score_above_the_cut_off_changes_ok_to_review_where_the_line_says_so(
+    review_anomalies: bool | None, score: float, threshold: float | None, expected: tuple[str, str]
+) -> None:
+    rules = make_rules(review_anomalies=review_anomalies, threshold=threshold)
+    judged = make_judged_image("line-1", 1, PIXELS)
+    assert isinstance(judged.prediction, Prediction)
+    scored = replace(judged, prediction=replace(judged.prediction, scores={"golden-template": score}))
+    rule = rules.find("line-1", VERSION)
+    verdict = make_verdict(rule.apply(scored), "v1", rule.threshold, CAPTURED_AT, rule.decision)
+    assert (verdict.label, verdict.reason) == expected
+    assert verdict.votes == {"alexnet": 0.01, "golden-template": score}
+    assert bool(rule.decision) == (review_anomalies is not None or threshold is not None)
+
+
+def test_no_threshold_changes_the_label_of_a_version_without_networks() -> None:
+    entry = {
+        "name": "golden-template",
+        "files": ["s.npz"],
+        "side_px": 64,
+        "cut_off": 2.0,
+        "alarm_share": 0.05,
+        "highest_alarm_share": 0.1,
+        "good_pictures": 20,
+    }
+    files = {file: {"sha256": "0" * 64, "bytes": 0} for file in ("s.npz", "g.npz")}
+    version = Version(Path("v5"), make_manifest(voters=[], scorers=[entry], threshold=0.5, files=files))
+    judged = make_judged_image("line-1", 1, PIXELS)
+    scored = replace(judged, prediction=Prediction("review", None, {}, "anomaly", scores={"golden-template": 0.7}))
+    rule = make_rules(threshold=0.0, defect_share=0.5).find("line-1", version)
+    assert rule.apply(scored) is scored
+    assert rule.threshold == 0.5

@@ -11,11 +11,11 @@ import pytest
 from models.anomaly.scorer import AnomalyScores, PixelArray
 from models.evaluation.experiments.good_only import (
     LearningCondition,
-    RememberingPartFinder,
     choose_per_group,
     compare_good_only_scorers,
     make_good_only_table,
 )
+from models.pictures.part_finder import RememberingPartFinder
 from models.training.labelled_pictures import LabelledFile, LabelledPictures
 
 SIDE_PX = 32

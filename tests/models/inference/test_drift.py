@@ -125,6 +125,8 @@ def test_the_shipped_version_has_the_reference_of_its_castings() -> None:
     reference = demo_reference()
     assert reference.pictures >= 500
     assert reference.brightness.low < measure_picture(pictures()[0]).brightness < reference.brightness.high
+    assert reference.good is not None
+    assert reference.bad is not None
     assert reference.good.shares[0] > 0.5
     assert reference.bad.shares[-1] > 0.5
 

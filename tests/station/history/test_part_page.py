@@ -104,6 +104,7 @@ def test_the_timeline_equals_that_of_castline_trace() -> None:
     [
         ({"label": "", "decided_at": None}, "The archive has no verdict"),
         ({"label": "review", "reason": "truncated", "defect_probability": None}, "stored as a dead letter"),
+        ({"label": "review", "reason": "anomaly", "defect_probability": None}, "different from good parts"),
         ({}, "There is no dead letter"),
         ({"overdue": True}, "after the part's deadline"),
         ({"late": True}, "after the part had passed the gate"),

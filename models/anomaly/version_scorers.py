@@ -1,0 +1,71 @@
+"""Opens the good-only scorers of a model version, with their cut-offs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.anomaly.scorer import FloatArray, PartScorer, scale_scores
+from models.anomaly.template import NO_PART_SCORE
+from models.pictures.part_finder import FoundPart, find_part
+from models.registry import Version
+from streams.errors import ModelError
+
+# The module and the class of each scorer that a manifest may name. A module is imported only if a version needs it, because the autoencoder
+# loads TensorFlow.
+_CLASSES = {
+    "golden-template": ("template", "GoldenTemplate"),
+    "memory-autoencoder": ("memory_autoencoder", "MemoryAutoencoder"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VersionScorer:
+    """A scorer of a version and its cut-off."""
+
+    scorer: PartScorer
+    cut_off: float
+
+    @property
+    def name(self) -> str:
+        """The name under which the score stands in verdicts."""
+        return self.scorer.name
+
+    def score(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None]) -> FloatArray:
+        """Returns the scores of `pixels`, shape (n, side_px, side_px), from 0 to 1. The cut-off is at 0.5. The result has shape (n,).
+
+        `parts` holds the outline of the part in each picture. Where it is None, the part is searched for. A picture in which no part is
+        found has a score of nearly 1.
+        """
+        outlines = [part or find_part(picture) for part, picture in zip(parts, pixels, strict=True)]
+        has_part = np.array([outline is not None for outline in outlines], bool)
+        scores = np.full(len(pixels), NO_PART_SCORE, np.float32)
+        scores[has_part] = self.scorer.score_parts(pixels[has_part], [outline for outline in outlines if outline is not None])
+        return scale_scores(scores, self.cut_off)
+
+
+def open_scorers(version: Version) -> tuple[VersionScorer, ...]:
+    """Returns the scorers of `version` in the order of its manifest.
+
+    Raises ModelError if this release does not know a scorer, or if a file of a scorer is damaged.
+    """
+    scorers = []
+    for entry in version.manifest.scorers:
+        if entry.name not in _CLASSES:
+            known = " and ".join(_CLASSES)
+            raise ModelError(
+                f"Version {version.name} has the scorer {entry.name!r}, but this release knows only {known}. Install a newer release."
+            )
+        module, name = _CLASSES[entry.name]
+        scorer: PartScorer = getattr(importlib.import_module(f"models.anomaly.{module}"), name).load(version.folder)
+        if scorer.side_px != entry.side_px:
+            raise ModelError(
+                f"The scorer {entry.name} in {version.folder} takes pictures of {scorer.side_px} px, but its manifest says "
+                f"{entry.side_px} px. Copy the version again."
+            )
+        scorers.append(VersionScorer(scorer, entry.cut_off))
+    return tuple(scorers)
