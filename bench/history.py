@@ -1,7 +1,7 @@
 """Measures how long the station takes for a history page when its database holds the parts of several years.
 
-An SQL statement makes the parts, the same in every run. The pages are requested through Django's test client, which calls the real view
-with its queries and templates, but without the network.
+An SQL statement fills the database with the same parts in every run. The pages are requested through Django's test client, which calls the
+real view with its queries and templates, but without the network.
 """
 
 from __future__ import annotations

@@ -138,10 +138,10 @@ def compare_runtimes(
 def _open_runtimes(
     version: Version, names: Sequence[str], batch_sizes: Sequence[int], report_progress: Callable[[str], object]
 ) -> tuple[dict[str, Runtime], dict[str, str]]:
-    """Returns the runtimes of `names` that could be opened, and the reasons why runtimes may not judge.
+    """Returns the runtimes of `names` that could be opened, and for each refused runtime the reason.
 
-    A runtime may not judge if it could not be opened, or if it gave other probabilities for the pictures of the golden set than those
-    stored in the version.
+    A runtime is refused if it could not be opened, or if its probabilities for the pictures of the golden set differ from those in the
+    version.
     """
     runtimes: dict[str, Runtime] = {}
     refused = {}

@@ -65,8 +65,8 @@ class ProgressWatchdog:
 class ProcessHealth:
     """Decides what a process answers at /readyz and /healthz.
 
-    - Ready: the process can accept work. Each problem that prevents this has a topic: a word such as "start" or "database", not a Kafka
-      topic. The process is ready if no topic has a problem. It is not ready before the first `set_ready`.
+    - Ready: the process can accept work. It is not ready before the first `set_ready`, and while any problem is set. Each problem is set
+      under a word such as "start" or "database". This word is called `topic`, but is no Kafka topic.
     - Healthy: no check finds a problem. A supervisor restarts a process that is not healthy.
     - A complaint is a fault that a restart would not remove. /healthz shows it, but the process counts as healthy.
     """

@@ -245,7 +245,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
     async def wait_until_left(self) -> None:
         """Waits for a limited time until Faust has stopped completely.
 
-        The wait keeps the event loop running. If the loop ended first, Faust would wait for ever for a producer that can no longer send.
+        During the wait, the event loop must go on. If it ended first, Faust would wait for ever for a producer that can no longer send.
         """
         stopping = self._stopping or asyncio.create_task(self.stop())
         await asyncio.wait([stopping], timeout=self._grace_s + _LEAVE_S)

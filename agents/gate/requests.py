@@ -167,10 +167,10 @@ class RequestWindow:
         return resends
 
     def drop_expired(self, now_s: float, stopped_lanes: Collection[int] = ()) -> None:
-        """Removes requests that have become useless. A request after its deadline fails with code 82 (`deadline`).
+        """Removes requests that have become useless.
 
-        A request for another run of the board fails with code 21 (`unknown-run`). The belt of a lane in `stopped_lanes` stands still, so
-        no part reaches its gate. Therefore requests for such a lane are kept after their deadline.
+        A request for another run of the board fails with code 21 (`unknown-run`). A request after its deadline fails with code 82
+        (`deadline`), except on a lane in `stopped_lanes`. The belt of such a lane stands still, so no part reaches its gate.
         """
 
         def is_overdue(request: BoardRequest) -> bool:

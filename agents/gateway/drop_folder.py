@@ -141,8 +141,9 @@ class DropFolder:
     def is_open_for_writing(self, path: str) -> bool:
         """Returns whether a process on this machine has the file open for writing.
 
-        Linux grants a read lease only for a file that no process has open for writing. For a file on a network share or of another user,
-        Linux grants no lease at all. Then this method returns False, and the caller has to judge by the file's content and age.
+        The method asks Linux for a read lease, which Linux refuses if a process has the file open for writing. For a file on a network
+        share or of another user, Linux never grants a lease. Then the method returns False, and the caller has to judge by the file's
+        content and age.
         """
         try:
             with self._opened_file(path) as handle:

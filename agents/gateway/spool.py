@@ -310,8 +310,8 @@ class Spool:
             self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))
         self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
         # While pictures arrive, a passive checkpoint of SQLite never writes back everything, so the write-ahead file would grow without
-        # limit. A truncating checkpoint empties the file. It holds up pictures only for milliseconds, because the passive checkpoint has
-        # done most of the work.
+        # limit. A truncating checkpoint empties the file. Pictures have to wait for it, but only milliseconds, because the passive
+        # checkpoint has done most of the work.
         if self._write_ahead_path.exists() and self._write_ahead_path.stat().st_size > _MAX_WRITE_AHEAD_BYTES:
             with self._reader_lock, self._lock:
                 self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -45,7 +45,7 @@ def _make_window() -> deque[float]:
 class LineMonitor:
     """The measurements of one line.
 
-    When another model version begins to judge the line, the measurements for drift start anew, because each version has its own reference.
+    When another model version begins to judge the line, the measurements for drift are deleted, because each version has its own reference.
     """
 
     version: str = ""

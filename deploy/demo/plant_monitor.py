@@ -101,7 +101,7 @@ class PlantMetrics:
 
 
 def find_targets(patterns: Iterable[str]) -> list[ScrapeTarget]:
-    """Returns the processes that the target files list. A pattern may have `*` in the name of the file, but not in its folder.
+    """Returns the processes that the target files list. `patterns` are paths of target files, in which the file name may have a `*`.
 
     A file that cannot be read is skipped, because its process may be writing the file at this moment.
     """

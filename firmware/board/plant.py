@@ -29,11 +29,10 @@ class Blade:
 
 @dataclass(frozen=True)
 class Belt:
-    """Dimensions and speed of a belt. `blade_mm` is the distance from photo-eye 2 to the blade of the belt's own gate.
+    """Dimensions and speed of a belt, and the blades of its gates.
 
-    `servo_s` is the time that this blade takes for a full swing.
-
-    `encoder_um` is the travel of the belt per encoder edge, or 0 if the belt has no encoder. `further` has the blades of the further gates.
+    The blade of the belt's own gate is `blade_mm` behind photo-eye 2, and takes `servo_s` for a full swing. `further` has the blades of the
+    further gates. `encoder_um` is the travel of the belt per encoder edge, or 0 if the belt has no encoder.
     """
 
     speed_mm_s: float = 500.0

@@ -56,8 +56,8 @@ void put(volatile uint16_t* to, uint16_t value) {
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { *to = value; }
 }
 
-// Starts a timer, unless it runs already. The Arduino core leaves the timers running in another mode, so the timer is stopped first. Its
-// highest count is set before it runs. The first pulse begins two counts after the start.
+// Starts a timer, unless it runs already. The timer is stopped first, because the Arduino core has started it in another mode. Its highest
+// count is set before it runs. The first pulse begins two counts after the start.
 void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volatile uint16_t* top, volatile uint16_t* count) {
   if (*control_b & _BV(WGM43)) return;
   *control_b = 0;

@@ -97,7 +97,7 @@ class _TwoStages:
 def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], limits: tuple[float, float] | None = None) -> Cascade:
     """Returns the cascade of `version`.
 
-    `open_stage` is called for each of the two stages, with a version that contains only the voters of the stage, and returns a runtime.
+    `open_stage` opens the runtime of one stage. It is called twice, each time with a version that contains only the voters of this stage.
     `limits` are the low and the high end of the cascade band. If `limits` is None, the band in the manifest is used.
 
     Raises ModelError if there is neither a band in `limits` nor one in the manifest, or if the version has only one voter.
@@ -123,9 +123,9 @@ def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], lim
 def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilities) -> CascadeBand:
     """Returns the cascade band for `voter`: the range of defect probabilities in which `voter` does not decide alone.
 
-    Outside the band, `voter` gives all validation pictures the same labels as the whole ensemble. The factor ODDS_MARGIN then widens the
-    band, because other pictures may need a wider one. `probabilities`, shape (n, voters, classes), are the voters' class probabilities of
-    the validation pictures.
+    `probabilities`, shape (n, voters, classes), are the voters' class probabilities of the validation pictures. The band is chosen so that
+    outside of it, `voter` and the whole ensemble give all validation pictures the same labels. Then it is widened by the factor
+    ODDS_MARGIN, because other pictures may need a wider band.
     """
     index = vote.names.index(voter)
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)

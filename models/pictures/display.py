@@ -50,8 +50,9 @@ def encode_for_browser(value: bytes, limits: PictureLimits, depth_bits: int | No
     """Returns the picture in `value` in full size and in a format that browsers can show.
 
     A JPEG or PNG is returned unchanged if a browser shows it exactly as the decoder reads it. Any other picture is converted to an upright
-    PNG: a TIFF or BMP, a picture with more than 8 bits, CMYK, transparency, EXIF rotation or a colour profile, and an animated PNG.
-    `depth_bits` is a setting of the production line from which the picture comes. Raises PictureError if the decoder refuses the picture.
+    PNG. This concerns TIFF, BMP and animated PNG files, and pictures with more than 8 bits, CMYK, transparency, EXIF rotation or a colour
+    profile. `depth_bits` is a setting of the production line from which the picture comes. Raises PictureError if the decoder refuses the
+    picture.
     """
     with open_picture(value, limits, depth_bits) as file:
         image = file.load("RGB")

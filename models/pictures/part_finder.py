@@ -159,8 +159,8 @@ _TURN_COS, _TURN_SIN = np.cos(_TURNS).astype(np.float32), np.sin(_TURNS).astype(
 class FoundPart:
     """The outline of a part: the ellipse along its rim, in pixels of the searched picture. Pixel (0, 0) has its centre at (0, 0).
 
-    The longer axis points to `angle_rad`, counted from the positive x axis towards the positive y axis (downwards), -pi/2..pi/2. The
-    outline may reach out of the picture. `rim_support` is the share of the outline at which an edge was seen, 0..1.
+    `angle_rad` is the direction of the longer axis, -pi/2..pi/2, counted from the positive x axis towards the positive y axis (downwards).
+    A part of the outline may lie outside of the picture. `rim_support` is the share of the outline at which an edge was seen, 0..1.
     """
 
     centre_x_px: float
@@ -549,9 +549,10 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
 
 
 def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
-    """Fits the outline to the edges near it, and then an ellipse to the outline. Returns None if too few rays have an edge at the outline.
+    """Returns the ellipse of the rim, or None if too few rays have an edge at the outline. `harmonics` describe a rough outline.
 
-    The outline is fitted twice. The second fit uses only edges that are very near to the outline.
+    The outline is fitted twice to the edges near it. The second fit uses only edges that are very near to the outline. Then an ellipse is
+    fitted to the outline.
     """
     radii, last = rays.radii, len(rays.radii) - 1
     for distance in (5, 3):

@@ -111,10 +111,10 @@ class LocalRegistry:
 
     @contextmanager
     def write_version(self, name: str, replace: bool = False) -> Iterator[Path]:
-        """Yields an empty folder for the files of the new version `name`. It becomes the version if the `with` block raises no error.
+        """Yields an empty folder for the files of a version. It becomes the version `name` if the `with` block raises no error.
 
-        If anything fails, for example because the disk is full, the registry stays as it was. If there is already a version `name`, the
-        new version takes its place if `replace` is true. Otherwise ModelError is raised.
+        If anything fails, for example because the disk is full, the registry stays as it was. If there is a version `name` already, it is
+        replaced if `replace` is true. Otherwise ModelError is raised.
         """
         final = self.root / name
         if final.exists() and not replace:

@@ -242,7 +242,7 @@ class Manifest(_ManifestModel):
     part: PartReference | None = Field(
         default=None,
         description="The part reference: what pictures of good parts have in common. A picture that shows no whole part gets the label "
-        "review. If it is absent, as in older versions, no picture is checked for the part.",
+        "review. If the part reference is absent, as in older versions, no picture is checked for the part.",
     )
     segmentation: SegmentationMember | None = Field(
         default=None, description="The segmentation head. It is absent in versions that know no kinds of defect, and in older versions."

@@ -128,8 +128,8 @@ class LocalisationFigures(_ReportModel):
         "called defects (AUPIMO)."
     )
     pointing: Proportion = Field(
-        description="Share of defective pictures whose hottest point is at most 8 px from a defect, after each picture was scaled to a "
-        "longer side of 300 px."
+        description="Share of defective pictures whose hottest point is at most 8 px from a defect, if the longer side of the picture "
+        "has 300 px."
     )
     box_iou: float | None = Field(description="Mean overlap (IoU) of the boxes around hot areas with the boxes around the defects.")
 

@@ -20,8 +20,8 @@ _MAX_BAR_PX = 64
 class ChartBar:
     """A rectangle with a caption below and a number above.
 
-    In a Pareto chart `kind` is "". In the hourly chart `kind` is the label of the parts, or `none` for parts without a verdict. A bar whose
-    kind is `hour` has no height and holds only the caption below an hour.
+    In a Pareto chart `kind` is "". In the hourly chart `kind` is the label of the parts, or `none` for parts without a verdict. A bar of
+    the kind `hour` is not drawn: it has no height, and only its caption is shown, below the bars of the hour.
     """
 
     x: float

@@ -21,8 +21,7 @@ class Candidate(models.Model):
     why = models.CharField(max_length=400)
     audit = models.BooleanField(default=False)
     state = models.CharField(max_length=8, default="open")
-    # The time since which the part has waited for an opinion: the time at which it was seen, or the time of the decision that made
-    # another person's opinion necessary.
+    # The time at which the part began to wait for an opinion: when it was seen, or when a decision made another person's opinion necessary.
     since = models.DateTimeField()
     leased_by = models.CharField(max_length=150, blank=True, default="")
     leased_until = models.DateTimeField(null=True)

@@ -193,8 +193,8 @@ class GateSettings(Section):
     grades: tuple[GradeSettings, ...] = Field(
         (),
         max_length=LANES - 1,
-        description="Further gates on the line's belt, such as one for rework. A part that must leave the belt goes to the first of these "
-        "gates that takes it. If none takes it, it goes to the line's own gate.",
+        description="Further gates on the line's belt, such as one for rework. If a part must leave the belt, the first of these gates "
+        "that is meant for such a part diverts it. If there is none, the line's own gate diverts it.",
     )
 
     @model_validator(mode="after")

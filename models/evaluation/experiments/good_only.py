@@ -57,9 +57,9 @@ CONDITIONS = (
 class GoodOnlyFigures:
     """The figures of one scorer under one condition, with a value for each fold.
 
-    `auroc` is the area under the receiver operating characteristic of good against defective. `false_alarms` is the share of the good test
-    pictures whose score is above the cut-off, and `recall` is the same share of the defective test pictures. Both are empty if the
-    condition has no cut-off.
+    `auroc` is the area under the receiver operating characteristic of good against defective. The other two figures are shares of the test
+    pictures whose score is above the cut-off: `false_alarms` of the good pictures, and `recall` of the defective ones. Both are empty if
+    the condition has no cut-off.
     """
 
     scorer: str

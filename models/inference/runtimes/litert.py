@@ -16,7 +16,7 @@ from models.registry import Version
 from streams.errors import ModelError
 
 # The batch sizes for which an interpreter is opened. Each interpreter has its own copy of the weights. An interpreter for larger batches,
-# such as 32 pictures, would save no time, because LiteRT then needs as long for each picture as in a batch of 8.
+# such as 32 pictures, would save no time, because LiteRT takes as much time for each picture of a large batch as in a batch of 8.
 SHAPES = (1, 8)
 
 

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class TensorFlowRuntime:
-    """Computes a version's networks with one traced graph for each batch size.
+    """Computes a version's networks. For each batch size, TensorFlow has traced a graph.
 
     A graph scales and resamples the pictures and computes all voters.
     """
