@@ -1,4 +1,4 @@
-"""Brings a Grafana to the state that the code describes: data source, folder, contact point, alert rules and dashboards.
+"""Makes a Grafana server match the code: its data source, folder, contact point, alert rules and dashboards.
 
 Castline changes and removes only its own resources. They have fixed uids, and the dashboards and alert rules are in the folder `castline`.
 Castline first finds all differences and then makes all changes. If Grafana refuses a change, Castline undoes the

@@ -72,7 +72,7 @@ class LaneSettings:
     """All settings of a lane. Each value is within its bounds, and together they obey the rules of COMMIT. The object never changes."""
 
     def __init__(self, values: Mapping[str, SettingValue] | None = None) -> None:
-        """Takes the settings that `values` has, and the defaults of all other settings.
+        """`values` gives some of the settings. All other settings get their defaults.
 
         Raises ValueError if a key is unknown, a value is out of bounds, or two values contradict each other.
         """

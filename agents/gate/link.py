@@ -393,7 +393,7 @@ class BoardSession:
             self._handle_answer(request)
 
     def _handle_answer(self, request: BoardRequest) -> None:
-        """Uses an answer for the link itself: forgets acknowledged events, adds clock samples, and sets the states of lanes."""
+        """Updates the link from an answer: forgets acknowledged events, adds clock samples, and sets the states of lanes."""
         if request.name == "ACK":
             for lane in self._lanes:
                 if lane.number == request.lane:

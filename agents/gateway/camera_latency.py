@@ -156,7 +156,7 @@ class CameraLatency:
             self._follow_suspension()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Notes how far a picture was from its nearest part, so that a latency that has become wrong is noticed.
+        """Records how far a picture was from its nearest part, so that a latency that has become wrong is noticed.
 
         `offset_s` is the picture's time minus the latency minus the part's time. `spacing_s` is the smaller of the gaps before and after
         the part.

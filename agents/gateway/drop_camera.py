@@ -126,7 +126,7 @@ class _FileVersion:
 
 
 class DropCamera:
-    """Yields the picture in each file of a folder, and again after the file was overwritten, but never the same version twice.
+    """Yields the picture in each file of a folder. If a file is overwritten, its new picture is yielded too.
 
     If the process is killed after a picture was stored and before its file was moved, the camera yields the file again after the restart.
     The spool then recognises the picture by the frame's idempotency key.
@@ -372,7 +372,7 @@ class DropCamera:
         self._complaints.add_event("incomplete", f"{text}; look for a transfer that breaks off, and let the camera use FTP in binary mode")
 
     def _finish(self, version: _FileVersion, frame: CameraFrame, receipt: Future[PictureReceipt]) -> None:
-        """Moves a file to `sent` or `refused`, as the intake has answered. If the spool is full, the file stays and is read again."""
+        """Moves a file to `sent` or `refused`, depending on the intake's answer. If the spool is full, the file stays and is read again."""
         error = receipt.exception()
         is_current = self._files.get(version.path) is version
         if error is None:

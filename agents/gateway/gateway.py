@@ -125,7 +125,7 @@ def _build_line(line: LineSettings, settings: Settings, budget: SpoolBudget, sto
 
 
 def run_camera(line: str, camera: GatewayCamera, intake: Intake, complaints: Complaints, stopping: threading.Event) -> None:
-    """Hands the frames of a camera to its intake until `stopping` is set.
+    """Passes the frames of a camera to its intake until `stopping` is set.
 
     If the camera raises an error, it is started again after a short wait, so that an error on one line does not end the gateway. The error
     is counted. Until the intake accepts the next picture, a complaint on the health page names the error.
@@ -147,7 +147,7 @@ def run_camera(line: str, camera: GatewayCamera, intake: Intake, complaints: Com
 
 
 def _accept(intake: Intake, frame: CameraFrame) -> None:
-    """Hands a frame to the intake.
+    """Passes a frame to the intake.
 
     If the intake raises an error, the frame's receipt gets the error too. Otherwise the camera would wait for an answer for ever.
     """

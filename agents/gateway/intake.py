@@ -226,7 +226,7 @@ class Intake:
         return self._complaints.list_texts()
 
     def _match(self, pending: _PendingFrame, matcher: Matcher[_PendingFrame], latency: CameraLatency) -> list[MatchDecision[_PendingFrame]]:
-        """Hands a picture to the matcher and returns the decisions that are due. While no latency is usable, no picture gets a part."""
+        """Adds a picture to the matcher and returns the decisions that are due. While no latency is usable, no picture gets a part."""
         time_s = pending.frame.captured_at.timestamp()
         with self._lock:
             latency.add_picture(time_s)
@@ -235,7 +235,7 @@ class Intake:
             return self._track_offsets(matcher.add_picture(pending, time_s - latency.usable_s, self._clock()))
 
     def _track_offsets(self, decisions: list[MatchDecision[_PendingFrame]]) -> list[MatchDecision[_PendingFrame]]:
-        """Notes how far each picture was from its nearest part, and returns `decisions` unchanged. The caller must hold the lock."""
+        """Records how far each picture was from its nearest part, and returns `decisions` unchanged. The caller must hold the lock."""
         if self._latency is not None:
             for decision in decisions:
                 if decision.offset_s is not None and decision.spacing_s is not None:

@@ -361,7 +361,7 @@ class LatencyMonitor:
             self._check_estimate()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Stores the time between a picture and its nearest part. If it is too long for most of the last pictures, suspends the latency.
+        """Stores the time between a picture and its nearest part. Suspends the latency if most of the last pictures are far from a part.
 
         `offset_s` is this time: the picture's time minus the latency minus the part's time. `spacing_s` is the smaller of the gaps before
         and after the part.

@@ -204,7 +204,7 @@ class Matcher(Generic[Picture]):
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        """Returns the shortest possible length, in seconds, of the gap on the other side of a part than the picture.
+        """Returns the shortest possible length, in seconds, of a gap beside a part: the gap in which the picture does not lie.
 
         If the length of the gap is not known and the picture cannot wait any longer (`is_final`), the result is at least the smallest
         recent gap.

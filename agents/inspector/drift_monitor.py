@@ -138,7 +138,7 @@ class DriftMonitor:
                 metrics.drift_psi.labels(name, quantity).set(indices.get(quantity, math.nan))
 
     def close(self) -> None:
-        """Makes `run` return."""
+        """Ends the loop of `run`."""
         self._loop.close()
 
     async def run(self) -> None:

@@ -175,7 +175,7 @@ class Localiser:
         self._loop.wake()
 
     def close(self) -> None:
-        """Makes `run` return. Requests that are still queued are dropped."""
+        """Ends the loop of `run`. Requests that are still queued are dropped."""
         self._loop.close()
 
     async def run(self) -> None:

@@ -62,7 +62,7 @@ class ModelSwitcher:
         self._open_version = open_version
         self._assignments: Mapping[str, ModelAssignment] = {}
         # The loaded ensembles, by the name of their version. The versions that the lines use stay loaded, and so does the version that was
-        # replaced most recently. A version is moved to the end when it is replaced, so that the one replaced most recently can be found.
+        # replaced most recently. A version is moved to the end when it is replaced. So the last of the replaced versions can be found.
         self._loaded: dict[str, Ensemble] = {}
         # Versions that could not be opened, with the errors. They are remembered until the choices change, so that a bad version is tried
         # only once and not once for each line.

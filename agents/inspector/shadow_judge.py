@@ -69,7 +69,7 @@ class ShadowJudge:
         self._loop.wake()
 
     def close(self) -> None:
-        """Makes `run` return. Images that are still queued are dropped."""
+        """Ends the loop of `run`. Images that are still queued are dropped."""
         self._loop.close()
 
     async def run(self) -> None:

@@ -100,8 +100,9 @@ class Supervisor:
     ) -> None:
         """Stops the roles by SIGTERM in the order of their `stop_order`, and kills a process that does not end within its role's `grace_s`.
 
-        If `before` is given, stops only the roles whose `stop_order` is lower than `before`. As soon as `kill_now` returns True, kills the
-        remaining processes of these roles without waiting. `meanwhile` is called repeatedly while the supervisor waits.
+        - `before`: if given, only the roles whose `stop_order` is lower than this number are stopped.
+        - `kill_now`: as soon as this function returns True, the remaining processes of these roles are killed without waiting.
+        - `meanwhile`: a function that is called repeatedly while the supervisor waits.
         """
         self._is_stopping = True
         for order in sorted({managed.role.stop_order for managed in self.processes.values()}):

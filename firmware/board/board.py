@@ -76,7 +76,7 @@ class Board:
     # Bytes and time
 
     def receive(self, data: bytes, now_us: int) -> None:
-        """Takes bytes from the host. The next call of `transmit` returns the answers."""
+        """Receives bytes from the host. The next call of `transmit` returns the answers."""
         for frame in self.deframer.feed(data):
             self._received_us = now_us
             self._out += Frame("<", frame.seq, *self._answer(frame, now_us)).encode()

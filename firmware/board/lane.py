@@ -163,7 +163,7 @@ class BoardLane:
         self._ticked_us = now_us
 
     def change_eye(self, which: int, blocked: bool, at_us: int) -> None:
-        """Takes a change at photo-eye 1 or 2, before it is debounced."""
+        """Tells the lane about a change at photo-eye 1 or 2. The change is not debounced yet."""
         self.advance(max(at_us, self._ticked_us))
         self.eyes[which - 1].change(blocked, self.place(), at_us, self.settings.number("debounce_us"))
         if self.is_committed and self.settings.number("encoder") and self._no_step_since_us is None:

@@ -37,7 +37,7 @@ class Eye:
         self._edges: list[Edge] = []
 
     def change(self, blocked: bool, place: int, at_us: int, debounce_us: int) -> None:
-        """Takes a new level of the input. If the level changes back within the debounce time, both changes are ignored as bouncing."""
+        """Stores a new level of the input. If the level changes back within the debounce time, both changes are ignored as bouncing."""
         self._accept_change(at_us, debounce_us)
         if blocked == self._raw_level:
             return

@@ -21,8 +21,8 @@ class Eye {
   // Place of the leading edge of the part that blocks the eye now.
   Place since() const { return since_; }
 
-  // Takes a new raw level (true means blocked). Call settle() first with the same time. Otherwise an earlier change that has lasted long
-  // enough would be lost.
+  // Stores a new level of the input (true means blocked), which is not debounced yet. Call settle() first with the same time. Otherwise an
+  // earlier change that has lasted long enough would be lost.
   void change(bool level, Place place, uint32_t at_us) {
     if (level == raw_) return;
     raw_ = level;

@@ -52,7 +52,7 @@ class Lane {
   void advance(uint32_t passed_us);
   // Adds encoder edges to the belt's position. A negative count means that the belt ran backwards.
   void add_steps(int16_t count);
-  // Reports a change at photo-eye 1 or 2, before it is debounced.
+  // Tells the lane about a change at photo-eye 1 or 2. The change is not debounced yet.
   void change_eye(uint8_t which, bool blocked, uint32_t at_us);
   void set_inputs(bool estop_open, bool servo_power);
   // Checks the inputs and the photo-eyes, counts parts, and decides what to do with them. Must be called at least every few milliseconds.
@@ -129,7 +129,7 @@ class Lane {
   // photo-eye 2. So a further gate uses the larger memory of its lane's tracker, which is free: the lane has no belt and tracks no parts.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
-  // Adds a part to those that wait for this gate. Returns false if there is no room.
+  // Adds a part to the parts that wait for this gate. Returns false if there is no room.
   bool arm(const Armed& armed);
   void hold_gates(Action action);
   bool lacks_servo_power() const { return !has_servo_power_ && settings_[kUseServoPower]; }

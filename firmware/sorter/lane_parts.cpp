@@ -122,7 +122,7 @@ void Lane::decide_part() {
   } else {
     for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
     // The report of a missing part can raise a fault that holds the gate. Then nothing is left to do, because remove_parts() has reported
-    // all parts, also the one at photo-eye 2.
+    // all parts, including the part at photo-eye 2.
     if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];

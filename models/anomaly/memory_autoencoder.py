@@ -12,8 +12,9 @@ Markov distance" between residuals, but gives no formula. Here it is computed as
 
 1. The residuals of a pixel and of its four neighbours are a vector with 5 numbers, the Markov neighbourhood of the pixel. In a
    Gaussian Markov random field of first order, the mean and the covariance of this vector determine the distribution of all residuals.
-2. For each of the rings around the middle, the Gaussian with the mean and covariance of a picture is compared with that of good pictures by
-   the squared Fréchet distance: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson, Landau, Journal of Multivariate Analysis 12, 1982).
+2. For each of the rings around the middle, this mean and covariance define a Gaussian for the picture and another one for good pictures.
+   The two are compared by the squared Fréchet distance: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson, Landau, Journal of
+   Multivariate Analysis 12, 1982).
 3. The distance of each ring is divided by the mean distance of a good picture in this ring. The score is the largest quotient.
 
 A reconstruction error only tells how large the residuals are. The Fréchet distance also tells whether they have the sign and the pattern

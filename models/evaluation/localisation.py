@@ -303,7 +303,7 @@ def compute_box_iou(heat: HeatMap, mask: Mask, box_level: float | None = None) -
 class _MaskReader:
     """Reads the masks of pictures, and remembers which masks and pictures cannot be used.
 
-    `part_values` are the values of mask pixels that show the casting but no defect.
+    `part_values` are the grey levels that mark the casting itself and not a defect.
     """
 
     def __init__(self, ok_class: str, part_values: Sequence[int], limits: PictureLimits) -> None:

@@ -22,7 +22,7 @@ class HeatMapper(Protocol):
 
 @dataclass(frozen=True)
 class SegmentationFirst:
-    """Takes the map of the segmentation head if the head sees a defect, and otherwise the map of Grad-CAM.
+    """Makes defect maps by the segmentation head. If the head sees no defect, makes the map by Grad-CAM instead.
 
     The ensemble decides about a part, and the head has no vote. So the head may see no defect in a part that the ensemble called defective.
     Grad-CAM then shows what the ensemble's AlexNet looked at.

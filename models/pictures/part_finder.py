@@ -53,9 +53,9 @@ ENLARGED_BELOW_PX = 120
 MIN_SIDE_PX = 48
 
 # The cavity is searched for among the dark pixels. A grey level is dark if it lies at most this share of the way from the darkest levels
-# (2nd percentile) to the median. The search uses 0.3 first, although bright vanes sometimes cut the cavity into pieces at this share. It
-# uses 0.45 only if 0.3 gives no rim, or a rim with less support than GOOD_SUPPORT, because at 0.45 the groove around the cavity of a real
-# impeller and the dark side of its plate are often taken for a part of the cavity.
+# (2nd percentile) to the median. The search tries 0.3 first. At this share, bright vanes sometimes cut the cavity into pieces. So if the
+# search finds no rim, or a rim with less support than GOOD_SUPPORT, it tries 0.45. This share is not the first, because it often adds the
+# groove around the cavity of a real impeller, or the dark side of its plate, to the cavity.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
 # A picture can have a cavity only if its darkest levels (2nd percentile) are at least this many grey levels below its median.
@@ -256,7 +256,7 @@ class _Measures:
 def find_part(pixels: npt.NDArray[np.uint8]) -> FoundPart | None:
     """Returns the outline of the part in `pixels`, shape (rows, columns), or None if no part is seen. Thread-safe.
 
-    If several parts are in the picture, the one with the largest cavity is found. Raises nothing.
+    If the picture shows several parts, the part with the largest cavity is found. Raises no exception.
     """
     small = _resize(pixels)
     part = _find_in_resized(small)
@@ -540,7 +540,7 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
     edges = np.count_nonzero(is_near_edge[_RAY, index] & is_inside, axis=1)
     visible = np.count_nonzero(rays.is_visible[_RAY, index] & is_inside, axis=1)
     # The support is the share of rays that have an edge at the outline. On some rays the outline is out of view. They have no edge, and
-    # each counts as half a ray. So a part at the picture's edge can be found, but being out of view is no advantage for an outline.
+    # each counts as half a ray. So a part at the border of the picture can be found, but being out of view is no advantage for an outline.
     support = edges / (0.5 * (visible + RAYS))
     size = outlines[:, 0]
     outermost = np.where(support >= RIM_SUPPORT_SHARE * support.max(), size, -1).max()
