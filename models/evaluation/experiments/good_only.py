@@ -161,7 +161,8 @@ def _test_scorer(
 ) -> tuple[float, float, float]:
     """Lets a scorer learn from the pictures `seen` and score the pictures `test`.
 
-    Returns the AUROC, the share of false alarms and the share of the defects that were found. The two shares are NaN if `with_cut_off` is False.
+    Returns the AUROC, the share of false alarms and the share of the defects that were found. The shares are NaN if `with_cut_off` is
+    False.
     """
     scores = _score_all(learn(pixels[seen]), pixels[test])
     auroc = float(roc_auc_score(is_defect[test], scores))
