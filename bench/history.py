@@ -81,7 +81,7 @@ def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> 
 def _make_insert_statement(rows: int) -> str:
     """Returns the SQLite statement that inserts parts. Its two parameters are the numbers of the first and the last part to insert.
 
-    `rows` is the number of parts in the full table. The last of them has a fixed time, and each earlier part an earlier time.
+    `rows` is the number of parts in the full table. The last part has a fixed time, and each earlier part has an earlier time.
     """
     from station.archive.models import Part
 

@@ -219,7 +219,7 @@ def read_secret_key(station: StationSettings) -> str:
     file = station.secret_key_file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # With O_EXCL only one of two processes that start together creates the file, and the other reads the key that was written.
+        # Two processes may start together. With O_EXCL only one of them creates the file, and the other one reads the key from it.
         with suppress(FileExistsError), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new_file:
             new_file.write(secrets.token_urlsafe(64))
         key = file.read_text().strip()

@@ -45,15 +45,15 @@ _NEWEST_PICTURES = 10
 # With a wrong latency, many pictures seem to lie before the first known part or after the last one. A latency is considered only if at
 # least this share of the pictures lie between these two parts.
 _KNOWN_SHARE = 0.7
-# Two latencies are compared by the pictures that lie between the first and the last known part, whichever of the two latencies is right. At
-# least this many such pictures are needed.
+# Two latencies are compared only by the pictures that lie between the first and the last known part with either latency. At least this many
+# such pictures are needed.
 _MIN_COMMON_PICTURES = 5
 # If no single picture decides between two latencies, the better latency is the one with which the pictures are nearer to their parts. The
 # mean advantage must be at least _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard error.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
-# Each possible latency brings a number of pictures near a part. A latency is examined only if this number is at least this share of the
-# largest such number.
+# A latency is examined only if it brings enough pictures near a part: at least this share of the largest number that any latency brings
+# near a part.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
@@ -78,8 +78,8 @@ class LatencyEstimate:
     """The latency that best explains the times of the given pictures.
 
     `latency_s` is None if no latency explains them. `problem` says why the latency cannot be used, and is "" if the latency is certain.
-    `spread_s` is a distance in seconds: with this latency, nine of ten pictures are at most so far from a part. `spacing_s` is the median
-    gap between two parts.
+    With this latency, nine of ten pictures are at most `spread_s` seconds away from a part. `spacing_s` is the median gap between two
+    parts.
 
     `rival_s` is the second-best latency, or None. `speaking_count` is the number of pictures that fit `latency_s` but not `rival_s`.
     """

@@ -34,8 +34,8 @@ _BUSY_WAIT_S = 0.02
 # part reference.
 DecodeAgain = Callable[[DecodedImage, Ensemble], DecodedImage]
 
-# A function that labels an image by the settings of its line, and returns it with this label. Its arguments are the judged image and the
-# model version that judged it.
+# A function that returns a judged image with the label that the settings of its line give. Its arguments are the image and the model
+# version that judged it.
 ApplyRule = Callable[[JudgedImage, Version], JudgedImage]
 
 

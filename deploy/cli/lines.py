@@ -363,8 +363,8 @@ def simulate(
     """Simulate a line with a share of defects, and show what its errors cost for each part.
 
     The command judges labelled pictures with the version, and draws parts from them at random. It compares three rules: every part passes,
-    the threshold of the version decides, or the threshold for the share of defects decides. Errors cost what --costs says, not what the
-    version's manifest says.
+    the threshold of the version decides, or the threshold for the share of defects decides. The costs of the errors come
+    from --costs, not from the version's manifest.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.evaluation.evaluation_report import evaluate_version

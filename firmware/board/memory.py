@@ -32,7 +32,7 @@ class BoardMemory:
             self._save()
 
     def _save(self) -> None:
-        """Called after each change. Does nothing here, and FileBoardMemory overrides it to write the file."""
+        """Called after each change of the memory. Does nothing here. The subclass FileBoardMemory writes the file."""
 
 
 class FileBoardMemory(BoardMemory):

@@ -46,8 +46,8 @@ struct __attribute__((packed)) Part {
 };
 static_assert(sizeof(Part) == 6, "no padding");
 
-// How the lane decided what to do with a part. A part stores only this and its verdict, which saves RAM. Its action is computed from them
-// and the settings when it is needed.
+// How the lane decided what to do with a part. To save RAM, a part stores only this basis and its verdict. The action is computed from both
+// of them and the settings when it is needed.
 enum Basis : uint8_t { kUndecided, kOwnDecision, kOwnDecisionHostSilent, kClusterDecision };
 
 class Tracker {

@@ -126,7 +126,7 @@ class MemoryAutoencoder:
     """A trained autoencoder as a scorer. It implements `GoodOnlyScorer`.
 
     `network` rebuilds registered pictures, which have `recipe.side_px` pixels a side. `side_px` is the side of the original pictures that
-    `score` takes. `rule` says which of the two scores of this module `score` returns: "frechet" (the Fréchet distance) or "error" (the
+    `score` takes. `rule` names the score that the method `score` returns: "frechet" (the Fréchet distance) or "error" (the
     reconstruction error).
     """
 

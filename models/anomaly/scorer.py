@@ -32,8 +32,8 @@ MIN_GOOD_PICTURES = 8
 # scores.
 TAIL_SHARE = 0.2
 MIN_TAIL_PICTURES = 5
-# If the allowed share of false alarms is small, the cut-off lies above the scores of all n good pictures and must be estimated from their
-# upper tail. Shares below 1 / (n * MAX_TAIL_EXTENSION) are refused, because the estimate would only be a guess.
+# If the allowed share of false alarms is small, the cut-off lies above the scores of all n good pictures and must be estimated from the
+# highest scores. A share below 1 / (n * MAX_TAIL_EXTENSION) is refused, because the estimate would only be a guess.
 MAX_TAIL_EXTENSION = 20.0
 # A cut-off that sends more than this share of the good parts to review is refused, because nobody would review so many parts.
 MAX_ALARM_SHARE = 0.5

@@ -48,7 +48,7 @@ class CameraCondition:
         self._times_s.append(at_s)
 
     def find_faults(self, now_s: float, reference: DriftReference | None) -> dict[str, str]:
-        """Returns the present faults of the camera: for each state (`frozen`, `dark`, `bright`, `blurred`, `gap`), a description.
+        """Returns a description of each present fault of the camera, by its state (`frozen`, `dark`, `bright`, `blurred`, `gap`).
 
         The result is empty if there is no fault. If `reference` is None, blur is not measured, and the limits of brightness are fixed.
         """

@@ -77,7 +77,7 @@ class GradCam:
         They are not computed from the probabilities, because the gradient would then vanish where a probability is nearly 0 or 1.
         """
         logits = tf.cast(features, tf.float32) @ self._output.kernel + self._output.bias
-        if logits.shape[-1] == 1:  # a logistic head has only one output: the log odds of the second class
+        if logits.shape[-1] == 1:  # A logistic head has only one output, the log odds of the second class.
             return logits[:, 0] * (-1.0 if self._ok_class == 1 else 1.0)
         others = [index for index in range(logits.shape[-1]) if index != self._ok_class]
         return tf.reduce_logsumexp(tf.gather(logits, others, axis=1), axis=1) - logits[:, self._ok_class]

@@ -17,7 +17,7 @@ CODE_STRIDE_PX = 16
 # The smallest side of the input pictures. With a smaller side, the encoder's output would have fewer than 2 x 2 places.
 MIN_SIDE_PX = 32
 # Sharpness of the addressing: the cosine similarities are multiplied by this number before the softmax. With a sharpness of 1, the
-# largest weight can be only e^2 times the smallest one, so that all prototypes are mixed and almost any code can be rebuilt.
+# largest weight would be at most e^2 times the smallest one. All prototypes would be mixed, and almost any code could be rebuilt.
 SHARPNESS = 10.0
 # Names of the outputs of the network that is trained. They are also the keys of its losses.
 REBUILT, ADDRESSING, GENUINE, FORGED = "rebuilt", "addressing_entropy", "genuine", "forged"

@@ -84,7 +84,7 @@ def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bi
 def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> tuple[float, str] | None:
     """Returns the level that means white according to the settings or the file, or None if neither of them gives such a level.
 
-    The second value names the setting or the field of the file, for error messages.
+    The name of this setting or field is returned too, for error messages.
     """
     if depth_bits is not None:
         return 2.0**depth_bits - 1, f"depth_bits = {depth_bits} of the line"

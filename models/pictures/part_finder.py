@@ -487,8 +487,8 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
 def _choose_outline(rays: _Rays) -> Floats | None:
     """Returns the harmonics, shape (5,), of the outermost outline that many edges support. Returns None if there is no such outline.
 
-    Each proposed outline goes through one edge on each of four or six evenly spaced rays. On all these rays this is the outermost edge, or
-    the second outermost, or the strongest. This is RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981) with fixed instead of random
+    Each proposed outline goes through one edge on each of four or six evenly spaced rays: the outermost edge of all these rays, the second
+    outermost of all, or the strongest of all. This is RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981) with fixed instead of random
     samples.
     """
     has_edge = rays.is_edge.any(axis=1)

@@ -1,4 +1,4 @@
-"""Describes the part of a line: which pictures show the whole part. `models.pictures.part_finder` makes and uses the description.
+"""The description of a line's part: the limits within which a picture shows the whole part. `models.pictures.part_finder` uses it.
 
 This module imports nothing that is slow to load, because every manifest may contain a part reference.
 """

@@ -64,8 +64,8 @@ class HistoryKey:
 class HistoryPage:
     """A page of parts, newest first.
 
-    `older` is the key to pass to `load_page` as `before` to get the next older page, or None if there is none. `newer` is the key to pass
-    as `after` to get the next newer page, or None. If the search stopped at its limit before the page was full, `searched_to` is the time
+    `older` is the key of the next older page, to pass to `load_page` as `before`. `newer` is the key of the next newer page, to pass as
+    `after`. Each is None if there is no such page. If the search stopped at its limit before the page was full, `searched_to` is the time
     that the search reached. Otherwise `searched_to` is None.
     """
 
@@ -175,7 +175,7 @@ def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, searc
 
 
 def _indexed_condition(filters: PartFilters) -> Q:
-    """Returns the condition by which the database looks up parts in an index: the filter that probably finds the fewest parts."""
+    """Returns the condition that the database looks up in an index. It belongs to the filter that probably finds the fewest parts."""
     for column, value in (("reviewer", filters.reviewer), ("kind", filters.kind), ("action", filters.action)):
         if value and value not in _COMMON_ACTIONS:
             return Q(**{column: value}) & index_condition(column)

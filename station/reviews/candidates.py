@@ -3,8 +3,8 @@
 There are several reasons to look at a part, and each reason has a score. The score of a part is the sum of the scores of its reasons. Parts
 with a high score are shown first, and parts without a reason are shown to nobody. These are the reasons:
 
-- The model is in doubt. The score is twice the doubt, which is 0.5 if the defect probability equals the threshold, and 0 if the probability
-  is 0 or 1.
+- The model is in doubt. The doubt is 0.5 if the defect probability equals the threshold, and 0 if the probability is 0 or 1. The score is
+  twice the doubt.
 - The networks disagree: some give a probability below the threshold and some above. The score is half the distance between the lowest and
   the highest probability.
 - The verdict is `review`. The score is 0.3, because the part was set aside and somebody waits for the answer.
