@@ -332,7 +332,7 @@ def _run_browsers(address: str, browser_count: int) -> None:
     print("ready", flush=True)
     sys.stdin.read()
     print(json.dumps(sum((browser.counts for browser in browsers), Counter())), flush=True)
-    # End the process at once, because some threads still read the streams of events, which never end.
+    # Some threads still read the streams of events, which never end. os._exit ends the process without waiting for these threads.
     os._exit(0)
 
 

@@ -132,7 +132,7 @@ def _remote_write(remote: RemoteWrite) -> dict[str, Any]:
         "name": "hosted",
         **login,
         "remote_timeout": "30s",
-        # While samples cannot be sent, they wait in Prometheus' write-ahead log on disk. This queue limits only the copies in memory.
+        # This queue limits only the copies in memory. Samples that cannot be sent wait in Prometheus' write-ahead log on disk.
         "queue_config": {
             "capacity": 5000,
             "max_shards": 4,

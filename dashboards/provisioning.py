@@ -59,7 +59,7 @@ class ResourceKind(ABC):
         """Deletes the resource."""
 
     def list_owned(self, grafana: Grafana) -> list[str]:
-        """Returns the uids of those resources of this kind that Castline owns. Castline never removes any other resource."""
+        """Returns the uids of Castline's own resources of this kind. Castline never removes any other resource."""
         return []
 
     def is_same(self, actual: Content, desired: Content) -> bool:

@@ -308,7 +308,7 @@ class Region(BaseModel):
     corners: tuple[RegionPoint, ...] = Field(
         min_length=3,
         max_length=64,
-        description="Corners in the order in which they follow each other on the outline. The last corner is connected with the first one.",
+        description="Corners in their order along the outline. The last corner is connected with the first one.",
     )
 
 

@@ -27,16 +27,16 @@ log = logging.getLogger(__name__)
 class GateState(StrEnum):
     """The state of a line's gate as its sorter knows it. The values are also the label `state` of the metric `castline_gate_state`."""
 
-    # In this state the port is closed, or the board does not answer.
+    # The port is closed, or the board does not answer.
     AWAY = "away"
-    # In this state the port is open, and the host greets the board (HELLO) and sends the settings (CONFIGURE).
+    # The port is open, and the host greets the board (HELLO) and sends the settings (CONFIGURE).
     GREETING = "greeting"
-    # In this state the board refuses the settings. A person must correct them.
+    # The board refuses the settings. A person must correct them.
     REFUSED = "refused"
     RUNNING = "running"
-    # In this state a fault is active. The gate diverts all parts, lets all pass, or stops the belt, as the line's setting `safe` says.
+    # A fault is active. The gate diverts all parts, lets all pass, or stops the belt, as the line's setting `safe` says.
     SAFE = "safe"
-    # In this state the board has stopped the belt.
+    # The board has stopped the belt.
     STOPPED = "stopped"
 
 

@@ -176,7 +176,7 @@ class CameraLatency:
             self._stored = _StoredLatency(self._stored.measured_s)
         self._monitor = None if value_s is None else LatencyMonitor(value_s, self._stored.suspension)
         if self._monitor:
-            # A new monitor is told about the earlier parts, because the pictures of the newest of these parts are still to come.
+            # A new monitor must know the earlier parts too, because the pictures of some of them may not have arrived yet.
             for time_s in self.history.parts:
                 self._monitor.add_part(time_s)
         self._show_state()

@@ -145,7 +145,7 @@ class DropCamera:
         self._files: dict[str, _FileVersion] = {}
         # Complete pictures whose files were overwritten before the intake got them. They exist only in memory.
         self._overwritten: deque[_FileVersion] = deque()
-        # Files that are ready for the intake or to be moved. The file at the end of the list is handled first.
+        # Files that must now be given to the intake, or be moved. The file at the end of the list is handled first.
         self._due: list[_FileVersion] = []
         # Path of each moved file, its state when it was read, and the time until which it is checked for changes.
         self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)

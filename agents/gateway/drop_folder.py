@@ -165,7 +165,7 @@ class DropFolder:
             new_name = _find_free_name(path.replace("/", "_"), target)
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
             if reason:
-                # The move has succeeded. The reason only helps a person, so a failure to write it is ignored.
+                # An error is ignored here, because the file has been moved already. The reason beside the file only helps a person.
                 with suppress(OSError):
                     _write_reason(new_name, reason, target)
         return f"{folder}/{new_name}"
@@ -192,7 +192,8 @@ class DropFolder:
             for name in names:
                 with suppress(FileNotFoundError):
                     status = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                    # The age is counted from st_ctime, which the move has set. st_mtime may come from a wrong clock of the camera.
+                    # The age of a file begins at st_ctime, which was set when the file was moved here. st_mtime may come from a wrong clock
+                    # of the camera.
                     found.append((status.st_ctime, max(_MIN_FILE_BYTES, status.st_size), name))
             for moved_at_s, size, name in sorted(found, reverse=True):
                 kept_bytes += size

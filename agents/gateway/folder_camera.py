@@ -139,7 +139,8 @@ class FolderCamera:
                 )
                 continue
             file, value = found
-            # The board's clock may be ahead of this machine's clock, but the time of a picture must not lie in the future.
+            # If the board's clock is ahead of this machine's clock, `captured_at` lies in the future. The time of a picture must not, so it
+            # is limited to the present time.
             captured_at = min(captured_at, datetime.now(UTC))
             yield CameraFrame(value, captured_at, truth=find_truth(file, self._root), part=part, receipt=receipt)
 

@@ -107,7 +107,7 @@ class Matcher(Generic[Picture]):
         self._window_s = window_s
         self.part_timeout_s = part_timeout_s
         self._max_pictures = max_pictures
-        # The parts that were reported, the earliest first, including those that have a picture.
+        # All reported parts, the earliest first. Some of them have a picture already.
         self._parts: list[_KnownPart] = []
         # The pictures that wait for a decision, in the order of arrival.
         self._pictures: list[_WaitingPicture[Picture]] = []

@@ -47,7 +47,7 @@ def find_picture_end(value: bytes) -> PictureEnd:
         return PictureEnd.UNKNOWN
     try:
         return PictureEnd.FOUND if find(value) else PictureEnd.MISSING
-    except (struct.error, IndexError):  # The file ends within its header.
+    except (struct.error, IndexError):  # Raised if the file ends within its header.
         return PictureEnd.MISSING
 
 
@@ -65,7 +65,7 @@ def _has_jpeg_end(value: bytes) -> bool:
             return True
         if kind == 0xFF:
             at += 1
-        elif kind == 0xDA:  # Compressed pixels follow after a scan header, up to the next marker.
+        elif kind == 0xDA:  # After a scan header, there are compressed pixels up to the next marker.
             marker = _JPEG_MARKER.search(value, at + 2 + int.from_bytes(value[at + 2 : at + 4]))
             if marker is None:
                 return False

@@ -201,7 +201,7 @@ def find_authorisation_problem(request: web.Request, token: SecretStr, owner: st
     secret = given.strip().encode("utf-8", "surrogateescape")
     if scheme.lower() == "basic":
         secret = _read_password(secret)
-    # The time that the comparison takes does not depend on the text, so it does not reveal how many characters of a guess are right.
+    # compare_digest takes the same time for every wrong guess. So the time does not reveal how many characters of a guess are right.
     return "" if hmac.compare_digest(secret, expected) else f"expected {ways}, found another token; correct it at the camera"
 
 

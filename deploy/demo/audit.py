@@ -106,7 +106,7 @@ class AuditResult:
     lost: int
     # Number of times that a gate moved again for a part for which it had already moved.
     repeated_moves: int
-    # Parts that got a verdict only after the gate had acted.
+    # Number of parts that got a verdict only after the gate had acted.
     late: int
     # Share of correct labels, among castings whose true label is known and whose verdict is `ok` or `defect`.
     accuracy: float | None
@@ -115,14 +115,14 @@ class AuditResult:
     p99_ms: float | None
     # For each kind of record (`picture`, `verdict` and `sorting`), the number of lost parts that have no record of this kind.
     lost_for: dict[str, int] = field(default_factory=dict)
-    # The ids of the first lost parts, which can be looked up in the log.
+    # The ids of some lost parts, the first ones, so that a person can look them up in the log.
     lost_parts: tuple[str, ...] = ()
     labels: dict[str, int] = field(default_factory=dict)
     # The confusion matrix: number of parts by their true label, and then by the label of their verdict.
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)
-    # Defective castings with the verdict `ok`.
+    # Number of defective castings with the verdict `ok`.
     misses: int = 0
-    # Good castings with the verdict `defect`.
+    # Number of good castings with the verdict `defect`.
     false_alarms: int = 0
     actions: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)

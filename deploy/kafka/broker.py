@@ -18,7 +18,7 @@ from deploy.supervisor.launch import bound_command
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings, Settings
 
-# The cluster id of every embedded broker. By this id a broker recognises a data folder that belongs to another Kafka cluster.
+# All embedded brokers have this cluster id. By this id a broker recognises a data folder that belongs to another Kafka cluster.
 CLUSTER_ID = "Y2FzdGxpbmUtZm91bmRyeQ"
 
 LOG4J = """\

@@ -240,7 +240,7 @@ def make_asyncapi_file() -> dict[str, str]:
 
 
 def make_asyncapi() -> dict[str, Any]:
-    """Returns the AsyncAPI 3.0 document. It refers to the JSON Schemas by their paths beside the document."""
+    """Returns the AsyncAPI 3.0 document. It refers to the JSON Schemas by paths relative to the document."""
     topics = describe_topics()
     settings = Settings.model_construct()
     return {

@@ -166,7 +166,8 @@ class ExpectedCosts:
                 f"With costs of {self.miss:g} for a miss and {self.false_alarm:g} for a false alarm, and {defect_share:.2%} defects, it is "
                 "cheapest to send every part to review. Give a smaller cost of a miss or a smaller share of defects, or review every part."
             )
-        # -e p ln p rises from 0 to 1 while p rises from 0 to 1/e, so there is exactly one solution in this range.
+        # The equation is -e p ln p = ratio. Its left side rises from 0 to 1 while p rises from 0 to 1/e, so it has exactly one solution in
+        # this range.
         return float(brentq(lambda p: -np.e * p * np.log(p) - ratio, 1e-15, 1 / np.e, xtol=1e-15))
 
 

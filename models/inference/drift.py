@@ -24,11 +24,11 @@ PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98
 DETAIL_EDGES = tuple(float(edge) for edge in 1 / (1 + np.exp(-np.arange(-8, 8.25, 0.25))))
 # With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200
-# Smaller shares of a bin are raised to this value, because the share 0 has no finite logarithm.
+# The share of pictures in a bin counts as at least this value, because the index needs the logarithm of the share.
 MIN_SHARE = 1e-3
 # To save time, only every 16th row and every 16th column of a picture are measured.
 _LINE_STEP = 16
-# Number of steps of expectation maximisation. The estimated share of defects converges in fewer steps.
+# Number of steps of expectation maximisation. The estimated share of defects converges earlier.
 _MIXTURE_STEPS = 30
 
 FloatArray = npt.NDArray[np.float64]

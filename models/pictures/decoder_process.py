@@ -155,7 +155,8 @@ class DecoderProcess:
                 # NumPy may use only one thread, because the stacks of more threads would count against the memory limit.
                 env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
-            # The process writes one byte when it is ready. Waiting for it keeps the start of the process out of the time limit.
+            # The process writes one byte when it is ready. This call waits for the byte, so that the time limit of the first picture does
+            # not include the start of the process.
             _read_exactly(self._process.stdout, 1)
         return self._process
 

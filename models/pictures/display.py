@@ -86,7 +86,7 @@ def encode_heat_map_layer(value: bytes, limits: PictureLimits) -> EncodedPicture
         heat = rotate_upright(np.asarray(file.load("L")), file.header.orientation)
     layer = np.empty((*heat.shape, 4), np.uint8)
     layer[..., :3] = HEAT_COLOUR
-    # The square root makes faint heat more opaque, so that it is visible.
+    # The opacity is the square root of the heat, so that faint heat is visible.
     opacity = np.array([round(255 * (level / 255) ** 0.5) for level in range(256)], np.uint8)
     layer[..., 3] = opacity[heat]
     return _encode_png(layer)

@@ -58,7 +58,7 @@ quiet_decodes = _QuietDecodes()
 
 
 def read_image(value: bytes, header: FormatHeader) -> Image.Image:
-    """Returns the first frame of a picture of at most 8 bits per sample, as it is stored, in the mode that Pillow chooses."""
+    """Returns the first frame of a picture of at most 8 bits per sample, in the mode that Pillow chooses, without any conversion."""
     with quiet_decodes(), _open(value, header) as image:
         image.load()
         return image.copy()

@@ -188,7 +188,7 @@ class _UnreachableError(ModelError):
 
 @contextmanager
 def _connect(url: str) -> Iterator[tuple[Any, str]]:
-    """Yields the fsspec file system for `url`, and the path that `url` has in it. Raises ModelError instead of the errors of fsspec."""
+    """Yields the fsspec file system for `url`, and the path in this file system. Raises ModelError instead of the errors of fsspec."""
     try:
         files, root = fsspec.core.url_to_fs(url)
         files.invalidate_cache()

@@ -115,7 +115,7 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
     spent = (costs.miss * misses + costs.false_alarm * alarms) / counts.sum()
     ideal = costs.false_alarm / (costs.miss + costs.false_alarm)
     cheapest = np.flatnonzero(spent <= spent.min() + 1e-12)
-    # All thresholds above edges[k - 1] and up to edges[k] give the same labels.
+    # `edges` are the sorted probabilities. All thresholds above edges[k - 1] and up to edges[k] give the same labels.
     lowest = np.where(cheapest > 0, edges[cheapest - 1], 0.0)
     margin = (edges[cheapest] - lowest) * GAP_MARGIN
     nearest = np.clip(ideal, lowest + margin, edges[cheapest] - margin)

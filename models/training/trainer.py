@@ -231,7 +231,8 @@ class Trainer:
             if len(order) < batch:
                 order = np.resize(order, batch)
             for step in range(self.steps_per_epoch):
-                # `augment` uses three seeds for each batch, from `seed` to `seed + 2`. With steps of 4, no two batches share a seed.
+                # For each batch, `augment` uses the three seeds from `seed` to `seed + 2`. The seeds of two batches differ by at least 4,
+                # so no two batches share a seed.
                 yield order[step * batch : (step + 1) * batch], [seed, number * 2**16 + step * 4]
 
 

@@ -125,7 +125,7 @@ def make_row(part: PartId, seen_at: datetime) -> Part:
 
 
 def time_of(record: PartRecord) -> datetime:
-    """Returns the time that the history shows for a part if `record` is the first record about the part."""
+    """Returns the time of a part in the history if `record` is the first record about this part."""
     match record:
         case Verdict():
             return record.captured_at

@@ -202,7 +202,7 @@ def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Par
     try:
         archived = Part.objects.filter(line=line, run=run, part=part).first()
     except OverflowError:
-        # The URL contains a number that is too large for the database.
+        # Raised if the URL contains a number that is too large for the database.
         raise Http404 from None
     live = get_live_consumer().find_part(PartId(line, run, part))
     # The live consumer reads a record a moment before the archivist writes it to the archive, so it may know more about a new part.

@@ -80,7 +80,8 @@ class CardRenderer:
             # If the machine's clock was set back, the age of the cached card is negative. Then the card is rendered again.
             if known is not None and (known.revision == revision or timedelta() <= age < interval):
                 return known
-            # If nobody has looked at the card for a while, start again with the newest parts instead of the parts of the last rendering.
+            # A new card keeps the parts of the last rendering. But if nobody has looked at the card for a while, it starts with the newest
+            # parts.
             shown_parts = known.parts if known and age < 2 * busy_interval else []
             with self.consumer.lock:
                 parts = state.update_selection(shown_parts, PARTS_ON_PAGE if for_page else PARTS_ON_WALL)

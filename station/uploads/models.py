@@ -88,5 +88,5 @@ def may_see_part(user: AbstractBaseUser | AnonymousUser, line: str, run: int, pa
         return True
     try:
         return uploads_visible_to(user).filter(pk=part, run=run).exists()
-    except OverflowError:  # The number has more than 64 bits. No part has such a number.
+    except OverflowError:  # Raised if a number has more than 64 bits. No part has such a number.
         return False
