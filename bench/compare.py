@@ -41,8 +41,8 @@ ReportProgress = Callable[[str], None]
 # The two inspectors run in pairs, one old and one new. For each pair the processor time per picture of the new one is divided by that of
 # the old one. The new inspector is called "no slower" if the median of these ratios is at most this number.
 MAX_PROCESSOR_RATIO = 1.03
-# A 95 % interval for the median needs at least six pairs. With five pairs, all values lie on the same side of the true median with a
-# probability of 2 ** -4, which is more than 5 %.
+# A 95 % interval for the median needs at least six pairs. With five pairs, even the range from the smallest to the largest ratio misses the
+# true median with a probability of 2 ** -4, which is more than 5 %.
 MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
 # Number of different castings that are rendered. The measurement sends these pictures again and again.

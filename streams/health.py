@@ -75,7 +75,7 @@ class ProcessHealth:
         self.role = role
         self.watchdog = watchdog
         self._problems = {"start": "starting"}
-        # The topics, in the sense explained above, whose problems only a person can solve.
+        # The topics of problems that only a person can solve. They are words such as "start", and not Kafka topics.
         self._person_topics: set[str] = set()
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
         self._complaint_checks: list[Callable[[], str]] = []

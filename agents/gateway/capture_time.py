@@ -28,8 +28,8 @@ def is_plausible(captured_at: datetime, arrived_at: datetime) -> bool:
 def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     """Returns the time in UTC that an RFC 3339 text gives.
 
-    Raises IdentityError if the text is no time, or if it has no time zone. One kind of time needs no time zone: a time that is not
-    plausible, because the intake replaces it anyway.
+    Raises IdentityError if the text is no time, and also if a plausible time has no time zone. A time that is not plausible is accepted
+    without a time zone, because the intake replaces it anyway.
     """
     try:
         return parse_time(text)

@@ -117,10 +117,10 @@ class _FileVersion:
         return self.backoff.failures >= _TRIES
 
     def is_continued_by(self, later: _FileVersion, content: bytes) -> bool:
-        """Returns whether the file has kept the picture of this version in `later`, its next version, for example because it only grew.
+        """Returns whether `later`, the next version of the file, still begins with the picture of this version, as if the file only grew.
 
-        `content` holds the bytes of `later`. The picture is kept if both versions are the same file (inode) and `content` begins with the
-        bytes of this version.
+        `content` holds the bytes of `later`. Both versions must be the same file (inode), and `content` must begin with the bytes of this
+        version.
         """
         return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 

@@ -45,8 +45,8 @@ _NEWEST_PICTURES = 10
 # With a wrong latency, many pictures seem to lie before the first known part or after the last one. A latency is considered only if at
 # least this share of the pictures lie between these two parts.
 _KNOWN_SHARE = 0.7
-# Two latencies are compared only by the pictures that lie between the first and the last known part with either latency. At least this many
-# such pictures are needed.
+# Two latencies are compared only by the pictures that lie between the first and the last known part with each of the two. At least this
+# many such pictures are needed.
 _MIN_COMMON_PICTURES = 5
 # If no single picture decides between two latencies, the better latency is the one with which the pictures are nearer to their parts. The
 # mean advantage must be at least _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard error.

@@ -42,7 +42,7 @@ ROLE = "sorter"
 # The largest number of verdicts that are handled at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
 # Longest time from the deadline of a verdict to the board's report about the part. The board reports what the gate did as soon as the part
-# has reached the gate. The record of a late verdict contains this too, so it is written only after the report.
+# has reached the gate. The record of a late verdict also says what the gate did, so it is written only after the report.
 _MAX_REPORT_DELAY = timedelta(seconds=2)
 # The largest run number and the largest part number of the gate protocol.
 _MAX_RUN, _MAX_PART = 65535, 99_999_999

@@ -56,7 +56,7 @@ def command(file: Path | None, since: datetime, until: datetime | None, version:
     The command reads the pictures that Kafka still holds, and fetches large pictures from the object store. It writes to no topic, so no
     gate moves. Write times as 2026-01-31T12:00:00Z.
 
-    If people have set a threshold or a share of defects for a line with `castline lines set`, the labels of --model are computed with it.
+    A threshold or a share of defects that people have set for a line with `castline lines set` also applies here.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from rich.console import Console

@@ -188,8 +188,8 @@ class PictureArchiver:
     def _delete_orphans(self, now: datetime) -> None:
         """Deletes pictures in the store that belong to no part. Each call searches one folder.
 
-        Some of these pictures were too large for Kafka and are in the store for this reason only. The archive keeps no address of such a
-        picture if it need not be kept. Other pictures were left behind by a crash.
+        Some of these pictures are in the store only because they were too large for Kafka, and need not be kept. Others were left behind by
+        a crash.
         """
         # Only pictures that are older than all records on the image topic are deleted. A younger picture may belong to a record that an
         # inspector has not read yet.

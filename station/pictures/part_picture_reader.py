@@ -77,7 +77,7 @@ class PartPictureReader:
         self._names = TopicNames(settings.topics.prefix)
         self._store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
         self._decoder = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
-        # The Kafka consumers that nobody uses now. The entry for a consumer that is not connected is None.
+        # The idle Kafka consumers. An entry is None if its consumer is not connected.
         self._idle: LifoQueue[Any] = LifoQueue()
         for _ in range(_CONSUMERS):
             self._idle.put(None)
