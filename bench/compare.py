@@ -38,8 +38,8 @@ from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
 
-# The two inspectors run in pairs, one old and one new. For each pair the processor time per picture of the new one is divided by that of
-# the old one. The new inspector is called "no slower" if the median of these ratios is at most this number.
+# The two inspectors run in pairs, one old and one new. Each pair gives a ratio: the processor time per picture of the new inspector,
+# divided by the same time of the old inspector. The new inspector is called "no slower" if the median ratio is at most this number.
 MAX_PROCESSOR_RATIO = 1.03
 # A 95 % interval for the median needs at least six pairs. With five pairs, even the range from the smallest to the largest ratio misses the
 # true median with a probability of 2 ** -4, which is more than 5 %.
@@ -47,7 +47,7 @@ MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
 # Number of different castings that are rendered. The measurement sends these pictures again and again.
 _DIFFERENT_PICTURES = 256
-# The first pictures do not count, because an inspector is some 8 % slower in its first two seconds.
+# The first pictures do not count, because an inspector is about 8 % slower in its first two seconds.
 _WARM_UP_PICTURES = 256
 _SAMPLE_INTERVAL_S = 0.5
 _LATENCY_S = 20.0
@@ -106,7 +106,7 @@ class PairMeasurement:
 
     @property
     def processor_ratio(self) -> float:
-        """Processor time per picture of the new inspector, divided by that of the old one. Below 1, the new inspector needs less time."""
+        """Processor time per picture of the new inspector, divided by the same time of the old one. Below 1, it needs less time."""
         return self.new.processor_ms_per_picture / self.old.processor_ms_per_picture
 
     @property
@@ -176,16 +176,15 @@ class SpeedComparison:
 def estimate_median(values: Sequence[float]) -> RatioEstimate:
     """Returns the median of `values` and an interval that contains the true median with a probability of at least 95 %.
 
-    The interval comes from the sign test: it reaches from one of the sorted values to another. With ten values, it reaches from the second
-    smallest to the second largest. This method assumes nothing about the distribution of the values, and a few outliers hardly change its
-    result.
+    The interval comes from the sign test: its two ends are values of the sorted list. With ten values they are the second smallest and the
+    second largest value. This method assumes nothing about the distribution of the values, and a few outliers hardly change its result.
     """
     ordered = sorted(values)
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # `left_out` values lie outside the interval at each end. `tail` is the probability that the true median lies beyond one of the ends.
-    # For a 95 % interval, `tail` may be at most 2.5 %.
+    # Outside of the interval lie the `left_out` smallest and the `left_out` largest values. `tail` is the probability that the true median
+    # is below the interval, and also the probability that it is above. For a 95 % interval, `tail` may be at most 2.5 %.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:
@@ -335,7 +334,7 @@ class _ComparisonBench:
 
     def _measure_latencies(self, feed: PictureFeed, pictures_per_s: float) -> list[float]:
         assert self._load is not None
-        # Pictures are sent at the same rate in all runs, because latencies at different rates cannot be compared. The rate is set by the
+        # Pictures are sent at the same rate in all runs, because latencies at different rates cannot be compared. The rate comes from the
         # throughput of the first run.
         self.load_per_s = self.load_per_s or self._load * pictures_per_s
         count = max(_MIN_LATENCY_PICTURES, round(self.load_per_s * _LATENCY_S))
