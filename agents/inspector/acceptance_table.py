@@ -35,7 +35,7 @@ class AcceptanceRule(BaseModel):
     """The limits for some kinds of defect. A defect at a limit is still accepted.
 
     `max_number` is the largest number of defects of these kinds on the part. With `max_number` 0, every defect of these kinds is rejected.
-    `kinds` may contain `unknown`, which is the kind of a defect whose kind is not sure.
+    `kinds` may contain `unknown`, which stands for defects whose kind is not sure.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -99,7 +99,7 @@ class KindNamer(Protocol):
 
 
 def name_kinds(images: Sequence[JudgedImage], namer: KindNamer) -> list[JudgedImage]:
-    """Returns `images` in the same order, those with the label `defect` with the kind of their largest defect.
+    """Returns `images` in the same order. Images with the label `defect` get the kind of their largest defect.
 
     If `namer` fails, no image gets a kind. A verdict without a kind is better than a verdict that comes too late.
     """
@@ -108,7 +108,7 @@ def name_kinds(images: Sequence[JudgedImage], namer: KindNamer) -> list[JudgedIm
         return list(images)
     try:
         kinds = namer.name_kinds(np.stack([_pixels(images[index].decoded) for index in indices]))
-    except Exception as error:  # noqa: BLE001  the kind is an addition, and the verdict must be delivered without it
+    except Exception as error:  # noqa: BLE001  The verdict must be delivered even if no kind can be named.
         log.warning("No kinds of defect are named for a batch of %d pictures: %r", len(indices), error)
         return list(images)
     named = list(images)

@@ -283,11 +283,11 @@ def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, s
 @click.option("--masks", "masks_folder", type=click.Path(path_type=Path, file_okay=False), required=True, help=MASKS_HELP)
 @click.option("--kind", "kinds", multiple=True, required=True, metavar="VALUE=NAME", callback=parse_kinds, help=KIND_HELP)
 @click.option(
-    "--part-value", "part_values", type=click.IntRange(1, 255), multiple=True, help="A mask value that shows the casting but no defect."
+    "--part-value", "part_values", type=click.IntRange(1, 255), multiple=True, help="A mask value that marks the casting and not a defect."
 )
 @click.option("--boxes", type=click.Path(path_type=Path), multiple=True, help="CSV list of boxes, as for castline train-segmentation.")
 @click.option("--good", type=click.Path(path_type=Path), multiple=True, help="Folder or list with further pictures of good parts.")
-@click.option("--start", "start_name", default="demo", show_default=True, help="Version with whose segmentation head each training begins.")
+@click.option("--start", "start_name", default="demo", show_default=True, help="Each training starts from the head of this version.")
 @click.option(
     "--grad-cam", "grad_cam_name", help="Version whose Grad-CAM is compared. It must not have learned from the pictures with masks."
 )
@@ -295,7 +295,7 @@ def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, s
 @click.option("--steps", default=500, show_default=True, type=click.IntRange(1), help="Batches in the training of each segmentation head.")
 @click.option("--side", "side_px", default=160, show_default=True, type=click.IntRange(64, 512), help="Side of the pictures, in pixels.")
 @click.option(
-    "--autoencoder-steps", default=0, show_default=True, type=click.IntRange(0), help="Batches in each training of the MAA. 0: no MAA."
+    "--autoencoder-steps", default=0, show_default=True, type=click.IntRange(0), help="Batches in each training of an MAA. 0: no MAA."
 )
 def heat_maps(
     out: Path,
@@ -312,7 +312,7 @@ def heat_maps(
     side_px: int,
     autoencoder_steps: int,
 ) -> int:
-    """Cross-validate the sources of heat maps on pictures with masks: segmentation head, golden template, MAA and Grad-CAM.
+    """Cross-validate sources of heat maps on pictures with masks: segmentation head, golden template, autoencoder (MAA) and Grad-CAM.
 
     The pictures in --data that have a mask are divided into folds. For each fold, a segmentation head, a golden template and an MAA learn
     from the other pictures. Near-duplicates always stay in the same fold. The table shows how well each source finds the defects.

@@ -119,7 +119,7 @@ _GOOD_ONLY_OPTIONS = (
     "--scorer",
     is_flag=True,
     default=None,
-    help="With --data: give the version also a scorer that learns from the good pictures alone. It changes labels only on lines with the "
+    help="With --data: also give the version a scorer that learns from the good pictures alone. It changes labels only on lines with the "
     "setting review-anomalies (castline lines set).",
 )
 @click.option(

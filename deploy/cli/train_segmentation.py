@@ -58,7 +58,7 @@ def parse_kinds(context: click.Context, parameter: click.Parameter, values: tupl
     "part_values",
     type=click.IntRange(1, 255),
     multiple=True,
-    help="A mask value that shows the casting but no defect. May be repeated.",
+    help="A mask value that marks the casting and not a defect. May be repeated.",
 )
 @click.option(
     "--boxes",

@@ -19,10 +19,11 @@ from models.training.marked_pictures import BOX_MARK, MarkedPictures
 
 @dataclass(frozen=True, slots=True)
 class KindFigures:
-    """How often the kind of the largest defect is named rightly.
+    """How often the kind of the largest defect is named correctly.
 
-    `right` counts the pictures whose kind is right, among all pictures with a mask. `named` counts the pictures whose kind is not
-    `unknown`. `right_if_named` counts the right ones among these. `pairs` gives the number of pictures for each true kind and each answer.
+    `right` is the share of the pictures with a mask whose kind is right. `named` is the share of these pictures that got a kind other than
+    `unknown`. `right_if_named` is the share of the right kinds among the named kinds. `pairs` gives the number of pictures for each true
+    kind and each answer.
     """
 
     right: Proportion

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Predicts defects in batches of pictures. `segmentation` names the kinds of defects; it is None if the version has no segmentation
-    head.
+    """Predicts defects in batches of pictures. `segmentation` names the kinds of defects, or is None if the version has no such head.
 
-    Several threads may call `predict` at the same time. The event loop's thread must not call it, because a call takes a long time."""
+    Several threads may call `predict` at the same time. The event loop's thread must not call it, because a call takes a long time.
+    """
 
     version: Version
     runtime: Runtime

@@ -414,10 +414,10 @@ def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, 
 
 
 def _measure_tilt(mask: Flags) -> Matrix | None:
-    """Returns the symmetric matrix with determinant 1 that maps a circle to the shape of the pixels `mask`, or None if they are too long.
+    """Returns the symmetric matrix that maps a circle to the shape of the pixels `mask`, or None if this shape is too long.
 
-    The matrix is the square root of the covariance matrix of the pixels' places, divided by its size. The square root is computed in
-    closed form (Levinger, Mathematics Magazine 53(4), 1980).
+    The matrix is the square root of the covariance matrix of the pixels' places, scaled so that its determinant is 1. The square root is
+    computed in closed form (Levinger, Mathematics Magazine 53(4), 1980).
     """
     pixels = mask.astype(np.float32)
     rows, columns = np.arange(len(mask), dtype=np.float32), np.arange(mask.shape[1], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The mark in the files of rendered castings, by which a training run tells them from photographs."""
+"""The mark in the files of rendered castings. It shows a training run that a picture is no photograph."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ VERSION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 # The files of a version lie directly in its folder, so their names contain no slash.
 FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
-# The command of the versions that were trained on rendered pictures only, before manifests said so.
+# If a manifest is older than the field `only_rendered`, versions that were trained on rendered pictures only have this command.
 _DEMO_COMMAND = "castline models make-demo"
 
 NetworkOption = bool | int | float | str
@@ -82,7 +82,7 @@ class ScorerEntry(_ManifestModel):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Name of the scorer. A verdict contains its score under this name.")
     files: tuple[Annotated[str, Field(pattern=FILE_PATTERN)], ...] = Field(min_length=1)
-    side_px: int = Field(ge=16, le=1024, description="Side of the pictures that the scorer takes. It is that of the version's pictures.")
+    side_px: int = Field(ge=16, le=1024, description="Side of the pictures that the scorer takes, which are the pictures of the version.")
     cut_off: float = Field(gt=0, description="A part whose score is above this value differs from good parts.")
     alarm_share: float = Field(gt=0, le=0.5, description="Share of the good parts above the cut-off for which the cut-off was chosen.")
     highest_alarm_share: Probability = Field(

@@ -140,7 +140,7 @@ def _describe_decision(manifest: Manifest) -> CardSection:
     has_band = band.low < band.high
     return CardSection(
         "Threshold and costs",
-        ("A line may have a threshold or a share of defects of its own. Then the threshold of the line decides, and not the one below.",),
+        ("A line may have a threshold or a share of defects of its own. Then the threshold below does not decide.",),
         (
             ("Threshold: lowest defect probability of a defect", f"{manifest.threshold:.4f}"),
             ("Defect probabilities for review", f"{band.low:.4f} to {band.high:.4f}" if has_band else "none"),
@@ -161,9 +161,7 @@ def _describe_figures(manifest: Manifest, report: VersionReport | None) -> CardS
             else 'Nobody has measured this version. "castline evaluate --report" does that.'
         )
         return CardSection("Figures", (sentence,), tuple(figures))
-    sentence = (
-        f"These figures come from {report.figures.pictures} labelled pictures in the report on the version. Intervals hold with 95 %."
-    )
+    sentence = f"These figures come from {report.figures.pictures} labelled pictures in the report on the version, with 95 % intervals."
     return CardSection("Figures", (sentence,), tuple(_list_figures(report.figures)))
 
 
@@ -186,7 +184,7 @@ def _describe_conditions(report: VersionReport | None) -> list[CardSection]:
         return []
     sections = []
     sets: tuple[tuple[str, str, Mapping[str, ClassificationFigures]], ...] = (
-        ("Each network alone", "The networks decide at the threshold 0.5 here.", report.voters_at_half),
+        ("Each network alone", "Here each network decides alone, at the threshold 0.5.", report.voters_at_half),
         ("Disturbed pictures", "The accuracy on copies of the pictures, each with one disturbance.", report.strained),
     )
     for title, sentence, figures in sets:
@@ -217,8 +215,8 @@ def _describe_limits(manifest: Manifest, report: VersionReport | None, cleaning:
     ]
     if good < FEW_GOOD or (manifest.voters and defective < FEW_DEFECTIVE):
         sentences.append(
-            f"The version has learned from few pictures: {good} good and {defective} defective ones. Its figures are uncertain below "
-            f"{FEW_GOOD} good or {FEW_DEFECTIVE} defective ones."
+            f"The version has learned from few pictures: {good} good and {defective} defective ones. With fewer than {FEW_GOOD} good or "
+            f"{FEW_DEFECTIVE} defective ones, its figures are uncertain."
         )
     if manifest.part is None:
         sentences.append("The version does not check whether a picture shows the part. A picture of something else gets any label.")
@@ -228,7 +226,7 @@ def _describe_limits(manifest: Manifest, report: VersionReport | None, cleaning:
         brightness, sharpness = manifest.reference.brightness, manifest.reference.sharpness
         sentences.append(
             f"The validation pictures have a mean grey level from {brightness.low:.0f} to {brightness.high:.0f} and a sharpness from "
-            f"{sharpness.low:.0f} to {sharpness.high:.0f} (1st and 99th percentile). Other pictures are outside what was measured."
+            f"{sharpness.low:.0f} to {sharpness.high:.0f} (1st and 99th percentile). On other pictures the version was not measured."
         )
     if cleaning.get("contradicting_groups"):
         sentences.append("Some near-duplicates among the training pictures have different labels. The labels may be wrong.")

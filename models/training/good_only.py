@@ -3,7 +3,7 @@
     good pictures -> the same part in all? -> part reference
                   -> golden template -> scores of pictures that the template has not seen -> cut-off
 
-A version that is trained on labelled pictures can get the same scorer, from the good ones among its pictures (`add_scorer`).
+A version that is trained on labelled pictures can get the same scorer, which learns from the good ones of these pictures (`add_scorer`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from streams.picture_files import JUDGED_SUFFIXES, is_foreign
 
 log = logging.getLogger(__name__)
 
-# Names of the classes in the manifest of a version without networks. No network tells them apart.
+# Names of the classes in the manifest of a version without networks.
 CLASSES = ("defect", "ok")
 OK_CLASS = CLASSES.index("ok")
 # A training is refused if more than this share of the pictures must be left out.
@@ -82,7 +82,7 @@ class GoodOnlyResult:
 
 @dataclass(frozen=True, slots=True)
 class LearnedScorer:
-    """A scorer with its cut-off. `scores` are those of the good pictures, each from a scorer that has not seen the picture, shape (n,)."""
+    """A scorer with its cut-off. `scores`, shape (n,), are scores of the good pictures, from scorers that have not seen the picture."""
 
     scorer: GoodOnlyScorer
     cut_off: CutOff
@@ -196,7 +196,7 @@ def learn_scorer(
 def add_scorer(
     folder: Path, pictures: LabelledPictures, groups: npt.NDArray[np.int32], objective: CutOffObjective
 ) -> tuple[ScorerEntry, LearnedScorer] | None:
-    """Learns a scorer from the good ones of `pictures` and writes it into `folder`, the folder of a new version with networks.
+    """Learns a scorer from the good parts in `pictures` and writes it into `folder`, the folder of a new version with networks.
 
     Returns the entry for the manifest and the scorer. Logs the reason and returns None if the pictures allow no scorer.
     """

@@ -55,8 +55,7 @@ class LabelledPictures:
 
     `pixels` has shape (n, side_px, side_px). `labels` has shape (n,) and holds indices into `classes`. `files` and `checksums` (SHA-256 of
     each file) have the order of `pixels`, and so have `sizes`, the width and the height of each picture before it was resampled.
-    `unreadable` lists the files that could not be read. `rendered` is the number of pictures that Castline has rendered, and that no camera
-    has taken.
+    `unreadable` lists the files that could not be read. `rendered` is the number of pictures that Castline has rendered.
     """
 
     pixels: npt.NDArray[np.uint8]

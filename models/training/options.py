@@ -112,7 +112,7 @@ class TrainingOptions(BaseModel):
         description="Also learn a scorer from the good pictures alone. The settings of a line decide whether it changes labels.",
     )
     alarm_share: float = Field(
-        0.05, gt=0, le=0.5, description="Share of the good parts that may be above the cut-off of the scorer, unless an option says more."
+        0.05, gt=0, le=0.5, description="Share of the good parts that may be above the cut-off of the scorer, if no other option sets it."
     )
     alarms_per_hour: float | None = Field(
         None, gt=0, description="Number of good parts an hour that may be above the cut-off of the scorer, on a line of `parts_per_hour`."
@@ -142,7 +142,7 @@ class TrainingOptions(BaseModel):
     def choose_objective(self) -> CutOffObjective:
         """Returns what the cut-off of the scorer should achieve.
 
-        Raises ModelError if two objectives are given, or if only one of `alarms_per_hour` and `parts_per_hour` is.
+        Raises ModelError if two objectives are given, or if only one of `alarms_per_hour` and `parts_per_hour` is given.
         """
         from models.anomaly.scorer import AlarmShare, AlarmsPerHour, ExpectedCosts  # imported here, because they take long to load
 

@@ -44,8 +44,9 @@ class SegmentationRun:
     command: str
 
     def run(self, pictures: MarkedPictures, on_step: OnStep = lambda done, total, loss: None, replace: bool = False) -> Version:
-        """Trains the head on `pictures`, whose side is that of the recipe, and writes the new version. See `train_segmentation` for
-        `on_step`.
+        """Trains the head on `pictures`, which have the side of the recipe, and writes the new version.
+
+        `on_step` is explained at `train_segmentation`.
 
         An existing version `name` is only replaced if `replace` is True. If the training is interrupted, nothing is written. Raises
         ModelError if too few defects are marked, if only good pictures would be left for training, or if the version exists already.

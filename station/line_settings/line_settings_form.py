@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from streams.identity import format_time
 from streams.records import LiveLineSettings, Region, RegionPoint
 
-# The regions of one kind, as text. 32 regions of 64 corners need about 60,000 characters.
+# Longest text for the regions of one kind. 32 regions of 64 corners need about 60,000 characters.
 _MAX_REGION_CHARACTERS = 200_000
 _MAX_REGIONS = 32
 # The smallest area of a region, as a share of the picture. It is one hundredth of the width times one hundredth of the height. A smaller
@@ -79,7 +79,7 @@ class LineSettingsForm:
 
 
 class LineSettingsRefusedError(ValueError):
-    """The form contains something that cannot be set. `sentences` say what, with the labels of the page."""
+    """The form contains values that are not possible. `sentences` names each of them by its label on the page."""
 
     def __init__(self, sentences: list[str]) -> None:
         super().__init__(" ".join(sentences))

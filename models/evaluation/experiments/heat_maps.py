@@ -118,8 +118,7 @@ def read_heat_map_pictures(
     part_values: Sequence[int],
     on_read: Callable[[int, int], object],
 ) -> tuple[MarkedPictures, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Reads the pictures of the experiment, their masks on the grid, and which of them have a mask file, as `HeatMapExperiment.run` needs
-    them.
+    """Reads the input of `HeatMapExperiment.run`: the pictures, their masks on the grid, and which of the pictures have a mask file.
 
     The class of good parts is the one whose name begins with "ok". Raises ModelError if the pictures cannot be used.
     """
