@@ -176,7 +176,7 @@ class _Backlog:
         self._last: tuple[float, int] | None = None
 
     def refill(self) -> None:
-        """Sends more pictures if too few wait for the next round."""
+        """Sends more pictures if too few pictures wait on Kafka for the next round."""
         now_s, count = time.monotonic(), self._verdicts.count()
         if self._last is not None:
             last_s, last_count = self._last

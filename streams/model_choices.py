@@ -59,7 +59,7 @@ class ModelChoices:
         return list(dict.fromkeys([effective.version, *previous, self.find(ALL_LINES).version, self.default]))
 
     def with_record(self, key: bytes | None, value: bytes | None) -> ModelChoices:
-        """Returns the choices with one record of the topic added. An empty value removes a choice. An invalid record changes nothing."""
+        """Returns these choices, changed by one record of the topic. An empty value removes a choice. An invalid record changes nothing."""
         name = (key or b"").decode(errors="replace")
         if not value:
             return ModelChoices(self.default, {line: choice for line, choice in self.by_key.items() if line != name})

@@ -153,7 +153,7 @@ class FolderCamera:
 
 
 def _is_picture(file: Path, root: Path) -> bool:
-    """Returns whether a file has a suffix of a picture that the inspector reads, and is neither hidden nor internal data of a NAS."""
+    """Returns whether the inspector reads files with this suffix. Returns False for hidden files and for internal data of a NAS."""
     is_named_so = file.suffix.lower() in JUDGED_SUFFIXES and not any(is_foreign(name) for name in file.relative_to(root).parts)
     return is_named_so and file.is_file()
 

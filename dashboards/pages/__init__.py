@@ -1,1 +1,1 @@
-"""One module for each dashboard, with its panels and with the alerts whose links open it."""
+"""One module for each dashboard, with its panels and with the alerts that link to this dashboard."""

@@ -119,7 +119,7 @@ class Board:
 
     @property
     def lamp(self) -> str:
-        """The worst lamp colour of the committed lanes. From good to bad: green, yellow, red. A warning of the whole board is yellow."""
+        """The worst lamp colour of the committed lanes: red before yellow before green. A warning of the whole board is yellow."""
         lamps = [lane.lamp for lane in self.lanes if lane.is_committed] or ["yellow"]
         if any(faults.EFFECTS[code] == "warning" for code in self.board_faults):
             lamps.append("yellow")

@@ -245,7 +245,7 @@ class BoardLane:
     # Time
 
     def tick(self, now_us: int) -> None:
-        """Reads inputs, decides parts and moves the gate. Must be called at least every few milliseconds."""
+        """Reads the inputs, decides about parts and moves the gate. Must be called at least every few milliseconds."""
         self.advance(now_us)
         if not self.is_committed:
             return

@@ -1,4 +1,4 @@
-"""Simulates a line with a given share of defects by resampling labelled pictures, and states what the errors cost for each part."""
+"""Simulates a line with a given share of defects by resampling labelled pictures, and computes the mean cost of a part."""
 
 from __future__ import annotations
 

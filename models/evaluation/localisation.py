@@ -192,7 +192,7 @@ def evaluate_localisation(
 
 
 def measure_localisation(heats: Sequence[HeatMap], masks: Sequence[Mask], box_level: float | None = None) -> LocalisationFigures:
-    """Returns the figures of heat maps that are compared with masks of the same shapes. `box_level` is explained at `HeatSource`."""
+    """Compares heat maps with masks of the same shapes and returns the figures. `box_level` is explained at `HeatSource`."""
     defective = [(heat, mask) for heat, mask in zip(heats, masks, strict=True) if mask.any()]
     pimo = compute_aupimo(heats, masks)
     return LocalisationFigures(
@@ -430,7 +430,7 @@ def _label_defects(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
 
 
 def _weigh_defects(mask: Mask) -> FloatArray:
-    """Returns the weight of each defect pixel, in reading order: 1 / (pixels of its defect). So all defects count the same."""
+    """Returns the weight of each defect pixel, in reading order: 1 / (number of pixels of its defect). So all defects count the same."""
     labels = _label_defects(mask)[0][mask]
     weights: FloatArray = (1 / np.maximum(1, np.bincount(labels)))[labels]
     return weights

@@ -99,7 +99,7 @@ def compare_golden_set(version: Version, runtime: Runtime) -> GoldenSetCompariso
 
 
 def check_golden_set(version: Version, runtime: Runtime) -> GoldenSetComparison:
-    """Returns the same comparison as `compare_golden_set`.
+    """Judges the golden set of a version and returns the comparison, as `compare_golden_set` does.
 
     Raises ModelError if a label differs, or if a defect probability differs by more than the tolerance in the manifest.
     """

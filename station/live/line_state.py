@@ -121,7 +121,7 @@ class LivePart:
 
     @property
     def picture(self) -> str:
-        """The address in the object store. It is "", because the picture of a new part is not stored there yet and is read from Kafka."""
+        """Always "". The picture of a new part has no address in the object store yet, so it is read from Kafka."""
         return ""
 
     @property

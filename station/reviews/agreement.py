@@ -29,7 +29,7 @@ class LabelAgreement:
 
     @property
     def parts(self) -> int:
-        """The number of parts that have a label from both sides, for example from the model and from a person."""
+        """The number of parts that have two labels to compare, for example one from the model and one from a person."""
         return sum(self.counts.values())
 
     @property

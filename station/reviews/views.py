@@ -227,7 +227,7 @@ def data_sets(request: HttpRequest) -> HttpResponse:
 @require_safe
 @right_required("review")
 def data_set(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Downloads a data set as a zip file."""
+    """Sends a data set as a zip file."""
     # The name becomes part of a file path, so a name is accepted only if it looks like a data set's name and is in the table.
     if not re.fullmatch(_DATA_SET_NAME, name) or not DataSet.objects.filter(name=name).exists():
         raise Http404

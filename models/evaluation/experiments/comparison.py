@@ -54,7 +54,7 @@ class ComparisonSplit:
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-        """Returns the mask of the validation pictures and the mask of the test pictures, each with its name in the result file."""
+        """Returns two pairs: a name in the result file, and the mask of the validation pictures or of the test pictures."""
         return ("chooses", self.is_validation), ("judges", self.is_test)
 
 
