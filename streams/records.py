@@ -338,6 +338,14 @@ class LiveLineSettings(Record):
         description="Share of defective parts that is expected on this line, 0..1. The inspector computes the line's threshold from this "
         "share and from the costs of the model version. If it is null, the threshold of the model version is used.",
     )
+    miss_risk: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Largest expected share of the defective parts that pass without a person, 0..1. The inspector computes a pass "
+        "threshold from it, and parts between the pass threshold and the threshold are for review. If it is null, there is no pass "
+        "threshold.",
+    )
     review_anomalies: bool | None = Field(
         None,
         description="If true, a part that the networks call `ok` gets `review` if its score is above the cut-off of a scorer that has "
@@ -357,7 +365,7 @@ class LiveLineSettings(Record):
         """
         deciding = self.model_dump(
             mode="json",
-            include={"inspect_regions", "ignore_regions", "threshold", "defect_share", "review_anomalies"},
+            include={"inspect_regions", "ignore_regions", "threshold", "defect_share", "miss_risk", "review_anomalies"},
             exclude_defaults=True,
         )
         if not deciding:

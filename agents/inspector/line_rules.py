@@ -1,4 +1,4 @@
-"""Labels judged images by the settings of their line: the threshold that people set, or a threshold for the line's share of defects.
+"""Labels judged images by the settings of their line: a threshold, the line's share of defects, and the miss risk.
 
 The settings come from the topic `castings.lines`. On a line without settings, the labels that the model version gave are kept. The regions
 of a line limit only its heat maps, because the networks always see the whole picture.
@@ -104,18 +104,19 @@ def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> Lin
         return LineRule(manifest.threshold)
     reviews_anomalies = bool(live.review_anomalies)
     # A version without networks gives no probability that a threshold could be compared with.
-    if not manifest.voters or (live.threshold is None and live.defect_share is None):
+    if not manifest.voters or (live.threshold, live.defect_share, live.miss_risk) == (None, None, None):
         return LineRule(manifest.threshold, live.decision, reviews_anomalies=reviews_anomalies)
     try:
-        rule = make_decision_rule(manifest, live.threshold, live.defect_share)
+        rule = make_decision_rule(manifest, live.threshold, live.defect_share, live.miss_risk)
     except ModelError as error:
         log.warning("The threshold of version %s stays in force on line %s. Reason: %s", version.name, line, error, extra={"line": line})
         return LineRule(manifest.threshold, live.decision, reviews_anomalies=reviews_anomalies)
     log.info(
-        "On line %s, the threshold for version %s is now %.4f, from the settings that %s made.",
+        "On line %s, the threshold for version %s is now %.4f, and parts below %.4f pass without a person, from the settings that %s made.",
         line,
         version.name,
         rule.threshold,
+        rule.low,
         live.set_by,
         extra={"line": line},
     )

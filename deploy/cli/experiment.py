@@ -76,6 +76,7 @@ RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
         click.Choice(["free", "quarter"]),
         "Random rotation of the training pictures. free: by any angle. quarter: by right angles only.",
     ),
+    "min_steps": (int, "Least number of training steps of each network, however few pictures there are."),
 }
 
 
@@ -149,7 +150,7 @@ ENSEMBLE_RECIPE: dict[str, Any] = {
     name: TrainingOptions.model_fields[name].default
     for name in (
         *("side_px", "lenet_side_px", "lenet_width", "maps", "dense_width", "dense_layers", "epochs", "lenet_epochs"),
-        *("batch", "rate", "lenet_rate", "dropout", "balance"),
+        *("batch", "rate", "lenet_rate", "dropout", "balance", "min_steps"),
     )
 }
 

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from deploy.cli.models_choice import describe_user
 from deploy.cli.replay import TimeParameter
-from models.inference.line_threshold import estimate_shares, find_training_share, make_decision_rule
+from models.inference.line_outlook import PARTS_PER_HOUR as DEFAULT_PARTS_PER_HOUR
+from models.inference.line_outlook import Outlook, find_share, make_outlook, make_present_outlook
+from models.inference.line_threshold import DecisionRule, make_decision_rule
 from models.registry import Manifest, open_registry
 from streams.errors import ModelError
 from streams.identity import format_time
@@ -27,11 +30,11 @@ from streams.records import LiveLineSettings, Region, RegionPoint
 from streams.settings import Settings, load_settings
 
 ROLE = "lines"
-_DEFAULT_PARTS_PER_HOUR = 1000
 # The options that --clear can remove, each with the field of the record and the value that means "not set".
 _FIELDS: Mapping[str, tuple[str, Any]] = {
     "defect-share": ("defect_share", None),
     "threshold": ("threshold", None),
+    "miss-risk": ("miss_risk", None),
     "review-anomalies": ("review_anomalies", None),
     "mm-per-px": ("mm_per_px", None),
     "inspect": ("inspect_regions", ()),
@@ -44,7 +47,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 PARTS_PER_HOUR = click.option(
     "--parts-per-hour",
     type=click.FloatRange(min=0, min_open=True),
-    default=_DEFAULT_PARTS_PER_HOUR,
+    default=DEFAULT_PARTS_PER_HOUR,
     show_default=True,
     help="Number of parts an hour on the line, for the estimate of rejects and misses.",
 )
@@ -115,6 +118,12 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
     "--threshold", type=click.FloatRange(0, 1), help="Lowest defect probability that counts as a defect. Overrides --defect-share."
 )
 @click.option(
+    "--miss-risk",
+    type=click.FloatRange(0.00001, 0.99999),
+    help="Largest expected share of the defective parts that pass without a person, such as 0.01. Parts that are not certain enough "
+    "get the label review. The smaller the risk, the more defective validation pictures the model version needs.",
+)
+@click.option(
     "--review-anomalies/--no-review-anomalies",
     default=None,
     help="Send a part that the networks call good to review if its score is above the cut-off of a scorer that has learned from good parts "
@@ -178,22 +187,6 @@ def set_line(
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """The threshold and the review band of a line, and the false alarms, misses and reviews an hour that are expected with them.
-
-    The numbers an hour are None if they cannot be estimated. `note` then says why.
-    """
-
-    threshold: float
-    review_low: float
-    review_high: float
-    false_alarms_per_hour: float | None
-    misses_per_hour: float | None
-    reviews_per_hour: float | None
-    note: str
-
-
-@dataclass(frozen=True)
 class LineComparison:
     """The estimates for a line before and after a change of its settings. Both assume the share `line_share` of defects."""
 
@@ -225,42 +218,11 @@ def _compare(manifest: Manifest, before: LiveLineSettings, after: LiveLineSettin
     """Estimates the false alarms, misses and reviews with the old and with the new settings of a line.
 
     Both estimates use the same share of defects. It comes from the new settings, else from the old settings, else from the training
-    pictures. Raises ModelError if a share is set, but no threshold can be computed from it for this version.
+    pictures. Raises ModelError if the new settings cannot be applied to this version (`make_decision_rule`).
     """
-    share = after.defect_share or before.defect_share
-    if share is None:
-        share = _find_share(manifest)
-    outlooks = [_make_outlook(manifest, one, share, parts_per_hour) for one in (before, after)]
-    return LineComparison(manifest.version, share, parts_per_hour, outlooks[0], outlooks[1])
-
-
-def _find_share(manifest: Manifest) -> float | None:
-    try:
-        return find_training_share(manifest)
-    except ModelError:
-        return None
-
-
-def _make_outlook(manifest: Manifest, line: LiveLineSettings, share: float | None, parts_per_hour: float) -> Outlook:
-    if not manifest.voters:
-        highest = max(scorer.highest_alarm_share for scorer in manifest.scorers)
-        note = (
-            f"Version {manifest.version} has no networks, so only the cut-off of its scorer decides. Of an hour's good parts, at most "
-            f"{highest * parts_per_hour:.2f} go to review (with 95 % confidence)."
-        )
-        return Outlook(manifest.threshold, manifest.band.low, manifest.band.high, None, None, None, note)
-    rule = make_decision_rule(manifest, line.threshold, line.defect_share)
-    if share is None:
-        note = "The share of defects on the line is not known, so rejects and misses cannot be estimated. Set --defect-share."
-        return Outlook(rule.threshold, rule.low, rule.high, None, None, None, note)
-    try:
-        expected = estimate_shares(manifest, rule, share)
-    except ModelError as error:
-        return Outlook(rule.threshold, rule.low, rule.high, None, None, None, str(error))
-    false_alarms, misses, reviews = (
-        round(value * parts_per_hour, 3) for value in (expected.false_alarms, expected.misses, expected.reviews)
-    )
-    return Outlook(rule.threshold, rule.low, rule.high, false_alarms, misses, reviews, "")
+    share = find_share(manifest, after if after.defect_share is not None else before)
+    present = make_present_outlook(manifest, before, share, parts_per_hour)
+    return LineComparison(manifest.version, share, parts_per_hour, present, make_outlook(manifest, after, share, parts_per_hour))
 
 
 def _format_comparison(comparison: LineComparison) -> list[str]:
@@ -273,17 +235,8 @@ def _format_comparison(comparison: LineComparison) -> list[str]:
             f"{comparison.line_share:.3%} defects:"
         )
     for title, outlook in (("before", comparison.before), ("after", comparison.after)):
-        lines.append(f"  {title:7}{_format_outlook(outlook)}")
+        lines.append(f"  {title:7}{outlook.describe()}")
     return lines
-
-
-def _format_outlook(outlook: Outlook) -> str:
-    if outlook.false_alarms_per_hour is None:
-        return f"threshold {outlook.threshold:.4f}. {outlook.note}"
-    return (
-        f"threshold {outlook.threshold:.4f}: an hour {outlook.false_alarms_per_hour:.2f} good parts rejected, "
-        f"{outlook.misses_per_hour:.2f} defects missed, {outlook.reviews_per_hour:.2f} parts for review"
-    )
 
 
 def _describe_line(settings: Settings, line: str, live: LiveSettingsByLine, choices: ModelChoices, parts_per_hour: float) -> dict[str, Any]:
@@ -301,9 +254,8 @@ def _describe_line(settings: Settings, line: str, live: LiveSettingsByLine, choi
     }
     try:
         manifest = open_registry(settings.model.root).read_manifest(version)
-        share = (record.defect_share if record else None) or _find_share(manifest)
-        shown = record or LiveLineSettings(line=line, set_by="", set_at=datetime.now(UTC))
-        row |= {"defect_share": share, "outlook": asdict(_make_outlook(manifest, shown, share, parts_per_hour))}
+        share = find_share(manifest, record)
+        row |= {"defect_share": share, "outlook": asdict(make_present_outlook(manifest, record, share, parts_per_hour))}
     except ModelError as error:
         row["problem"] = str(error)
     return row
@@ -320,7 +272,7 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
             lines.append(f"  {option}: {shown}")
     if row["outlook"]:
         share = f" at {row['parts_per_hour']:g} parts an hour and {row['defect_share']:.3%} defects" if row["defect_share"] else ""
-        lines.append(f"  {_format_outlook(Outlook(**row['outlook']))}{share}")
+        lines.append(f"  {Outlook(**row['outlook']).describe()}{share}")
     return lines + ([f"  {row['problem']}"] if row["problem"] else [])
 
 
@@ -340,6 +292,11 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
 )
 @click.option("--defect-share", type=click.FloatRange(0.00001, 0.99999), required=True, help="Share of defective parts on the line.")
 @click.option(
+    "--miss-risk",
+    type=click.FloatRange(0.00001, 0.99999),
+    help="Also simulate the threshold for the share together with this miss risk, as in castline lines set.",
+)
+@click.option(
     "--costs",
     type=(float, float, float),
     default=(10, 1, 1),
@@ -355,6 +312,7 @@ def simulate(
     split: Path | None,
     data: tuple[Path, ...],
     defect_share: float,
+    miss_risk: float | None,
     costs: tuple[float, float, float],
     parts: int,
     seed: int,
@@ -363,42 +321,78 @@ def simulate(
     """Simulate a line with a share of defects, and show what its errors cost for each part.
 
     The command judges labelled pictures with the version, and draws parts from them at random. It compares three rules: every part passes,
-    the threshold of the version decides, or the threshold for the share of defects decides. The costs of the errors come
-    from --costs, not from the version's manifest.
+    the threshold of the version decides, or the threshold for the share of defects decides. With --miss-risk there is a fourth rule. The
+    costs of the errors come from --costs, not from the version's manifest.
+
+    The 95 % interval of a cost allows for the small number of labelled castings. A group of near-duplicates counts as one casting.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.evaluation.evaluation_report import evaluate_version
-    from models.evaluation.line_simulation import PartCosts, find_validation_pictures, simulate_line
+    from models.evaluation.line_simulation import PartCosts, estimate_cost_interval, find_validation_pictures, simulate_line
     from models.inference.ensemble import open_ensemble
     from models.registry import locate_version
     from models.registry.manifest import Costs
     from models.training.labelled_pictures import find_pictures, read_pictures
+    from models.training.near_duplicates import group_near_duplicates
 
     if (split is None) == (not data):
         raise click.UsageError("Give either --split or --data.")
     version = locate_version(model)
-    manifest = version.manifest
-    files = find_validation_pictures(split) if split else find_pictures(data)
-    report = evaluate_version(open_ensemble(version), read_pictures(files, manifest.preprocessing.side_px, manifest.picture_classes))
     part_costs = PartCosts(*costs)
-    costly = manifest.model_copy(update={"costs": Costs(miss=part_costs.miss, false_alarm=part_costs.false_alarm)})
-    rules = {
-        "every part passes": None,
-        "threshold of the version": make_decision_rule(manifest),
-        "threshold for the share": make_decision_rule(costly, line_share=defect_share),
-    }
+    rules, refused = _make_simulated_rules(
+        version.manifest, version.manifest.model_copy(update={"costs": Costs(miss=costs[0], false_alarm=costs[1])}), defect_share, miss_risk
+    )
+    files = find_validation_pictures(split) if split else find_pictures(data)
+    pictures = read_pictures(files, version.manifest.preprocessing.side_px, version.manifest.picture_classes)
+    report = evaluate_version(open_ensemble(version), pictures)
+    groups = group_near_duplicates(pictures.pixels, pictures.checksums)
     rows = {
         name: simulate_line(report.probability, report.is_defect, rule, defect_share, part_costs, parts, seed)
         for name, rule in rules.items()
     }
+    intervals = {
+        name: estimate_cost_interval(report.probability, report.is_defect, groups, rule, defect_share, part_costs, seed)
+        for name, rule in rules.items()
+    }
+    castings = {kind: len(np.unique(groups[mask])) for kind, mask in (("good", ~report.is_defect), ("defective", report.is_defect))}
     if as_json:
-        values = {name: {**asdict(row), "threshold": rule.threshold if (rule := rules[name]) else None} for name, row in rows.items()}
-        click.echo(json.dumps({"version": version.name, "pictures": len(report.is_defect), "rules": values}, indent=2))
+        values = {
+            name: {**asdict(row), "threshold": rule.threshold if (rule := rules[name]) else None, "cost_interval": asdict(intervals[name])}
+            for name, row in rows.items()
+        }
+        result = {"version": version.name, "pictures": len(report.is_defect), "castings": castings, "rules": values, "refused": refused}
+        click.echo(json.dumps(result, indent=2))
         return
-    click.echo(f"version {version.name}, {len(report.is_defect)} pictures; {parts} parts, {defect_share:.3%} defects")
+    click.echo(
+        f"version {version.name}, {len(report.is_defect)} pictures of {castings['good']} good and {castings['defective']} defective "
+        f"castings; {parts} parts, {defect_share:.3%} defects"
+    )
+    passing = defect_share * part_costs.miss
     for name, row in rows.items():
         threshold = f" {rule.threshold:.4f}" if (rule := rules[name]) else ""
+        low, high = intervals[name].low, intervals[name].high
         click.echo(
-            f"  {name}{threshold}: cost of a part {row.cost_per_part:.4f}; {row.misses} of {row.defects} defects missed, "
-            f"{row.false_alarms} false alarms, {row.reviews} reviews"
+            f"  {name}{threshold}: cost of a part {row.cost_per_part:.4f} (95 %: {low:.4f} to {high:.4f}; of passing every part: "
+            f"{low / passing:.2f} to {high / passing:.2f}); {row.misses} of {row.defects} defects missed, {row.false_alarms} false alarms, "
+            f"{row.reviews} reviews ({row.reviews / row.parts:.2%})"
         )
+    for name, reason in refused.items():
+        click.echo(f"  {name}: not simulated. {reason}")
+
+
+def _make_simulated_rules(
+    manifest: Manifest, costly: Manifest, defect_share: float, miss_risk: float | None
+) -> tuple[dict[str, DecisionRule | None], dict[str, str]]:
+    """Returns the rules to simulate, and the reasons why others cannot be applied to the version, both by the names of the rules.
+
+    `costly` is the manifest with the costs of the simulation.
+    """
+    rules: dict[str, DecisionRule | None] = {"every part passes": None, "threshold of the version": make_decision_rule(manifest)}
+    refused = {}
+    wanted = {"threshold for the share": None} | ({f"the same with a miss risk of {miss_risk:g}": miss_risk} if miss_risk else {})
+    for name, risk in wanted.items():
+        try:
+            rules[name] = make_decision_rule(costly, line_share=defect_share, miss_risk=risk)
+        except ModelError as error:
+            refused[name] = str(error)
+    return rules, refused

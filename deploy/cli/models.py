@@ -203,13 +203,15 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
     from models.inference.drift import make_drift_reference
     from models.inference.ensemble import open_ensemble
     from models.training.labelled_pictures import find_pictures, read_pictures
+    from models.training.near_duplicates import group_near_duplicates
 
     located = locate_version(version)
     if not located.manifest.voters:
         raise ModelError(f"Version {located.name} has no networks. It recorded its drift reference when it was made.")
     pictures = read_pictures(find_pictures(data), located.manifest.preprocessing.side_px, located.manifest.picture_classes)
     report = evaluate_version(open_ensemble(located), pictures)
-    add_drift_reference(located, make_drift_reference(pictures.pixels, report.probability, report.is_defect))
+    groups = group_near_duplicates(pictures.pixels, pictures.checksums)
+    add_drift_reference(located, make_drift_reference(pictures.pixels, report.probability, report.is_defect, groups))
     click.echo(f"{located.folder} has a drift reference of {len(pictures)} pictures now. Restart its inspectors to use it.")
 
 

@@ -94,6 +94,18 @@ _GOOD_ONLY_OPTIONS = (
     type=click.Choice(["free", "quarter"]),
     help="Random rotation of the training pictures. free: by any angle. quarter: by right angles only.",
 )
+@click.option(
+    "--handed",
+    is_flag=True,
+    default=None,
+    help="The parts are handed: a mirrored good part is another part, like a left and a right glove. The training then mirrors no picture.",
+)
+@click.option(
+    "--min-steps",
+    type=int,
+    help="Least number of training steps of each network. With few pictures, an epoch repeats the pictures until all epochs together have "
+    "this many steps.",
+)
 @click.option("--seed", type=int, help="Seed of the random numbers for the split, the first weights and the augmentation.")
 @click.option("--validation-share", type=float, help="Share of the pictures that are used for validation and not for training.")
 @click.option(
@@ -222,8 +234,10 @@ def echo_result(result: TrainingResult) -> None:
     )
     for voter in manifest.voters:
         click.echo(f"  {voter.name}: accuracy {figures[f'{voter.name}_accuracy_at_half']:.4f} at 0.5, weight {voter.weight:.2f}")
-    if not result.combination.beats_members:
+    if not result.combination.beats_members and max(voter.weight for voter in manifest.voters) < 1:
         click.echo("  the ensemble is not better than its best member on these pictures")
+    for warning in manifest.warnings:
+        click.echo(warning)
 
 
 def _run(run: TrainingRun, resume: bool) -> int:

@@ -100,7 +100,8 @@ def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], lim
     `open_stage` opens the runtime of one stage. It is called twice, each time with a version that contains only the voters of this stage.
     `limits` are the low and the high end of the cascade band. If `limits` is None, the band in the manifest is used.
 
-    Raises ModelError if there is neither a band in `limits` nor one in the manifest, or if the version has only one voter.
+    Raises ModelError if there is neither a band in `limits` nor one in the manifest, or if the version has only one voter with a
+    weight above 0.
     """
     manifest, vote = version.manifest, SoftVote.from_manifest(version.manifest)
     band = manifest.cascade
@@ -114,6 +115,11 @@ def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], lim
         raise ModelError(
             f"A cascade needs the voter {band.voter} and at least one more, but {version.folder} has only {', '.join(vote.names)}. "
             "Switch the cascade off, or choose another version."
+        )
+    if np.count_nonzero(vote.weights) < 2:
+        raise ModelError(
+            f"A cascade needs two voters with a weight above 0. In {version.folder} one voter decides alone, because no "
+            "ensemble was better. Switch the cascade off, or choose another version."
         )
     first = open_stage(version.select_voters([band.voter]))
     others = open_stage(version.select_voters([name for name in vote.names if name != band.voter]))

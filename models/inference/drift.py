@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.inference.pass_threshold import make_miss_curve
 from models.registry.manifest import DriftReference, Histogram, PercentileHistogram
 
 # Number of bins in the histograms of brightness and sharpness. Their edges are chosen so that each bin holds the same number of pictures
@@ -69,18 +70,26 @@ def make_picture_reference(pixels: npt.NDArray[np.uint8]) -> DriftReference:
     )
 
 
-def make_drift_reference(pixels: npt.NDArray[np.uint8], probabilities: FloatArray, is_defect: npt.NDArray[np.bool_]) -> DriftReference:
+def make_drift_reference(
+    pixels: npt.NDArray[np.uint8],
+    probabilities: FloatArray,
+    is_defect: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.int32] | None = None,
+) -> DriftReference:
     """Returns the drift reference of a version.
 
     The version must not have been trained on these pictures, because it is more certain about its training pictures than about new
-    ones. `pixels` have shape (n, side, side); `probabilities` (of a defect) and `is_defect` have shape (n,).
+    ones. `pixels` have shape (n, side, side); `probabilities` (of a defect) and `is_defect` have shape (n,). `groups`, shape (n,), are the
+    numbers of the groups of near-duplicates. If it is None, each picture is a group of its own.
     """
+    groups = np.arange(len(is_defect), dtype=np.int32) if groups is None else groups
     return make_picture_reference(pixels).model_copy(
         update={
             "good": _make_histogram(probabilities[~is_defect], PROBABILITY_EDGES),
             "bad": _make_histogram(probabilities[is_defect], PROBABILITY_EDGES),
             "good_detail": _make_histogram(probabilities[~is_defect], DETAIL_EDGES),
             "bad_detail": _make_histogram(probabilities[is_defect], DETAIL_EDGES),
+            "miss_curve": make_miss_curve(probabilities[is_defect], groups[is_defect]) if is_defect.any() else None,
         }
     )
 

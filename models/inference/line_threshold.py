@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.inference.pass_threshold import choose_pass_threshold
 from models.inference.soft_vote import Label, choose_label
 from models.registry.manifest import Histogram, Manifest
 from streams.errors import ModelError
@@ -106,25 +107,80 @@ def choose_line_threshold(manifest: Manifest, line_share: float) -> float:
     return _probability(float(np.clip(log_odds, -MAX_LOG_ODDS, MAX_LOG_ODDS)))
 
 
-def make_decision_rule(manifest: Manifest, threshold: float | None = None, line_share: float | None = None) -> DecisionRule:
+def make_decision_rule(
+    manifest: Manifest, threshold: float | None = None, line_share: float | None = None, miss_risk: float | None = None
+) -> DecisionRule:
     """Returns the decision rule of a line.
 
     If `threshold` is given, the rule uses it. Otherwise the threshold is computed from `line_share`, the share of defects on the line. If
-    neither is given, the version's own rule is used. If the threshold is not the version's own, the review band moves with it and keeps its
-    width in log odds.
+    neither is given, the rule has the threshold of the version. If the threshold is not the version's own, the review band moves with it
+    and keeps its width in log odds.
 
-    Raises ModelError if a share is needed, but the manifest does not say for which share of defects its probabilities are calibrated.
+    If `miss_risk` is given, a part passes only if its probability is also below the pass threshold for this risk (`choose_pass_threshold`).
+    Parts from the pass threshold up to the threshold are then for review.
+
+    Raises ModelError if the manifest lacks the numbers for the share or for the risk, or if the settings would call every part defective,
+    or none, or would let no part pass (`check_rule`).
     """
+    rule = _make_cost_rule(manifest, threshold, line_share)
+    if miss_risk is not None:
+        rule = DecisionRule(rule.threshold, min(rule.low, choose_pass_threshold(manifest, miss_risk)), rule.high)
+    if (threshold, line_share, miss_risk) != (None, None, None):
+        check_rule(manifest, rule)
+    return rule
+
+
+def _make_cost_rule(manifest: Manifest, threshold: float | None, line_share: float | None) -> DecisionRule:
     band = manifest.band
     if threshold is None:
         if line_share is None:
-            return DecisionRule(manifest.threshold, band.low, band.high)
+            return DecisionRule(manifest.threshold, min(band.low, manifest.threshold), max(band.high, manifest.threshold))
         threshold = choose_line_threshold(manifest, line_share)
     if band.low == band.high:
         return DecisionRule(threshold, threshold, threshold)
     moved_by = _logit(threshold) - _logit(manifest.threshold)
     low, high = (_probability(_logit(end) + moved_by) for end in (band.low, band.high))
     return DecisionRule(threshold, min(low, threshold), max(high, threshold))
+
+
+def check_rule(manifest: Manifest, rule: DecisionRule) -> None:
+    """Raises ModelError if `rule` would call every part defective, or none, or would let no part pass without a person.
+
+    The histograms of the validation pictures decide. Where a bin does not say on which side of the rule its pictures lie, the rule is
+    accepted. For a version without histograms, only rules that no probability can fulfil are refused.
+    """
+    reference = manifest.reference
+    anything = Histogram(edges=(), shares=(1.0,))
+    good = (reference.good_detail or reference.good or anything) if reference else anything
+    bad = (reference.bad_detail or reference.bad or anything) if reference else anything
+    advice = "Choose another threshold, share of defects or miss risk."
+    if not _may_lie_below(good, rule.high):
+        raise ModelError(
+            f"The threshold {rule.threshold:.6g} would call every part defective: no good validation picture of version {manifest.version} "
+            f"has a lower defect probability. {advice}"
+        )
+    if not _may_lie_below(good, rule.low):
+        raise ModelError(
+            f"No part would pass without a person: no good validation picture of version {manifest.version} has a defect probability below "
+            f"{rule.low:.6g}. {advice}"
+        )
+    if not _may_reach(bad, rule.threshold):
+        raise ModelError(
+            f"The threshold {rule.threshold:.6g} would call no part defective: no defective validation picture of version "
+            f"{manifest.version} has a defect probability as high. {advice}"
+        )
+
+
+def _may_lie_below(histogram: Histogram, probability: float) -> bool:
+    """Tells whether a value of `histogram` may be below `probability`: whether a bin that begins below `probability` holds values."""
+    starts = (0.0, *histogram.edges)
+    return any(share > 0 and start < probability for start, share in zip(starts, histogram.shares, strict=True))
+
+
+def _may_reach(histogram: Histogram, probability: float) -> bool:
+    """Tells whether a value of `histogram` may be `probability` or more: whether a bin that ends above `probability` holds values."""
+    ends = (*histogram.edges, 1.0)
+    return any(share > 0 and end > probability for end, share in zip(ends, histogram.shares, strict=True))
 
 
 def estimate_shares(manifest: Manifest, rule: DecisionRule, line_share: float) -> ExpectedShares:

@@ -173,6 +173,26 @@ class PercentileHistogram(Histogram):
     high: float = Field(description="99th percentile of the measured values.")
 
 
+class MissCurve(_ManifestModel):
+    """The defective validation pictures that a pass threshold would let through, for every pass threshold.
+
+    A pass threshold above `probabilities[k]`, and at most `probabilities[k + 1]`, passes `misses[k]` defective castings. A group of
+    near-duplicates counts as one casting. If only some of its pictures pass, their share of the group is counted.
+    """
+
+    castings: int = Field(ge=1, description="Number of groups of near-duplicates among the defective validation pictures.")
+    probabilities: tuple[Probability, ...] = Field(min_length=1, description="Defect probabilities of these pictures, rising.")
+    misses: tuple[float, ...] = Field(description="Number of castings that pass, for each of the probabilities, rising.")
+
+    @model_validator(mode="after")
+    def _check_curve(self) -> Self:
+        if len(self.probabilities) != len(self.misses):
+            raise ValueError(f"expected as many misses as probabilities ({len(self.probabilities)}), found {len(self.misses)}")
+        if list(self.probabilities) != sorted(self.probabilities) or list(self.misses) != sorted(self.misses):
+            raise ValueError("expected rising probabilities and rising misses")
+        return self
+
+
 class DriftReference(_ManifestModel):
     """Statistics of pictures on which the version was not trained. Drift is measured by comparing a line's pictures with them."""
 
@@ -196,6 +216,10 @@ class DriftReference(_ManifestModel):
     bad_detail: Histogram | None = Field(
         default=None,
         description="Histogram of the defect probability of defective parts, in the bins of `good_detail`. It is absent in older versions.",
+    )
+    miss_curve: MissCurve | None = Field(
+        default=None,
+        description="The miss curve, from which the pass threshold for a stated risk is computed. It is absent in older versions.",
     )
 
 
@@ -251,6 +275,14 @@ class Manifest(_ManifestModel):
         default=None,
         ge=1,
         description="DECODER_VERSION of the program that made the version. A missing field (release 0.1.0) means 1.",
+    )
+    handed: bool = Field(
+        default=False, description="Whether the parts are handed. The training pictures of handed parts were not mirrored."
+    )
+    warnings: tuple[str, ...] = Field(
+        default=(),
+        description="Sentences of the training run that a person should read before the version is chosen, for example that there were few "
+        "pictures.",
     )
     files: dict[str, FileEntry]
 

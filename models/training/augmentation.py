@@ -26,14 +26,15 @@ MAX_NOISE = 0.02
 BLUR_SHARE = 0.25
 
 
-def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free") -> tf.Tensor:
+def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: bool = False) -> tf.Tensor:
     """Returns `grey`, shape (n, side, side, 1), 0..1, with random changes in each picture.
 
     `seed` is two integers; the same seed gives the same changes. If `turned` is "quarter", pictures are rotated by right angles only, and
-    they are not moved, scaled or tilted. This suits pictures of textures, because resampling would blur the texture's grain.
+    they are not moved, scaled or tilted. This suits pictures of textures, because resampling would blur the texture's grain. If `handed` is
+    True, no picture is mirrored, because the mirror image of a handed part is another part.
     """
     chance = _draw_chance(grey, seed)
-    moved = _move(grey, chance, turned, "BILINEAR")
+    moved = _move(grey, chance, turned, handed, "BILINEAR")
     contrast = 1 + MAX_CONTRAST * chance[5][:, None, None, None]
     lit = (moved - 0.5) * contrast + 0.5 + MAX_BRIGHTNESS * chance[6][:, None, None, None]
     # The noise of a camera is normally distributed. Uniform noise of the same standard deviation is used instead, because it takes only a
@@ -45,12 +46,12 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free") -> tf.Tensor
     return tf.clip_by_value(soft + noise, 0.0, 1.0)
 
 
-def move_marks(marks: tf.Tensor, seed: tf.Tensor, turned: str = "free") -> tf.Tensor:
-    """Returns `marks`, shape (n, side, side, 1), moved as `augment` moves pictures with the same `seed` and `turned`.
+def move_marks(marks: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: bool = False) -> tf.Tensor:
+    """Returns `marks`, shape (n, side, side, 1), moved as `augment` moves pictures with the same `seed`, `turned` and `handed`.
 
     A mark is a number that stands for a kind of defect, so each pixel gets the mark of the nearest pixel and marks are never mixed.
     """
-    return _move(marks, _draw_chance(marks, seed), turned, "NEAREST")
+    return _move(marks, _draw_chance(marks, seed), turned, handed, "NEAREST")
 
 
 def _draw_chance(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -58,11 +59,11 @@ def _draw_chance(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.random.stateless_uniform((10, tf.shape(images)[0]), seed, -1.0, 1.0)
 
 
-def _move(images: tf.Tensor, chance: tf.Tensor, turned: str, interpolation: str) -> tf.Tensor:
+def _move(images: tf.Tensor, chance: tf.Tensor, turned: str, handed: bool, interpolation: str) -> tf.Tensor:
     """Returns `images`, each turned, mirrored, tilted, scaled and moved as `chance` decides."""
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
-        transforms=_transforms(chance, tf.cast(tf.shape(images)[1], tf.float32), turned),
+        transforms=_transforms(chance, tf.cast(tf.shape(images)[1], tf.float32), turned, handed),
         output_shape=tf.shape(images)[1:3],
         fill_value=0.0,
         interpolation=interpolation,
@@ -70,11 +71,13 @@ def _move(images: tf.Tensor, chance: tf.Tensor, turned: str, interpolation: str)
     )
 
 
-def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str) -> tf.Tensor:
+def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str, handed: bool) -> tf.Tensor:
     """Returns for each picture eight random numbers: a projective transform from positions in the changed picture to the original."""
     turn, scale, mirror = math.pi * chance[0], 1 + MAX_SCALE * chance[1], tf.sign(chance[2] + 1e-9)
     shift_x, shift_y = MAX_SHIFT * side * chance[3], MAX_SHIFT * side * chance[4]
     axis, tilt = math.pi * chance[8], MAX_TILT * tf.abs(chance[9])
+    if handed:
+        mirror = tf.ones_like(mirror)
     if turned == "quarter":
         turn, scale, tilt = tf.floor(2 * chance[0]) / 2 * math.pi, tf.ones_like(scale), tf.zeros_like(tilt)
         shift_x, shift_y = tf.zeros_like(shift_x), tf.zeros_like(shift_y)

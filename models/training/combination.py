@@ -1,6 +1,7 @@
 """Chooses how the trained networks vote: temperatures, weights, threshold and review band.
 
-The choice minimises the costs of misses and false alarms on the validation pictures.
+The weights minimise the cross-entropy of held-out validation pictures. The threshold minimises the costs of misses and false alarms on all
+validation pictures.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]  # no stubs
 
 from models.inference.soft_vote import MIN_PROBABILITY, SoftVote, temper_probabilities
 from models.registry.manifest import Costs, ReviewBand
+from models.training.split import list_folds
+from streams.errors import ModelError
 
-# The temperatures that are tried. Each is 2.5 % higher than the one before. With a few hundred pictures, smaller steps make no difference.
-TEMPERATURES = np.geomspace(0.5, 20.0, 150)
+# The lowest and the highest temperature.
+TEMPERATURE_LIMITS = (0.5, 20.0)
 # The weights of two networks are tried in steps of 1/20.
 WEIGHT_STEPS = 20
+# The validation pictures are divided into at most this many folds to compare weights on held-out pictures.
+FOLDS = 5
 # A threshold lies between the probabilities of two pictures. Its distance from each of them is at least this share of the gap between
 # them. With 0.1, a threshold between 0.4 and 0.6 is at least 0.42 and at most 0.58.
 GAP_MARGIN = 0.1
@@ -35,8 +41,9 @@ Flags = npt.NDArray[np.bool_]
 class Combination:
     """A voting rule, and how well it works on the pictures on which it was chosen.
 
-    `cost` is the mean cost per picture. `cross_entropy` is the cross-entropy of the two classes "defective" and "good", in nats.
-    `member_costs` and `member_cross_entropies` are the same figures for each network alone, with the best threshold for this network.
+    `cost` is the mean cost per picture. `cross_entropy` is the cross-entropy of the two classes "defective" and "good", in nats, on
+    held-out pictures if they could be divided into folds. `member_costs` and `member_cross_entropies` are the same figures for each
+    network alone, with the best threshold for this network. `notes` are sentences about the choice that a person should read.
     """
 
     vote: SoftVote
@@ -44,6 +51,7 @@ class Combination:
     member_costs: tuple[float, ...]
     cross_entropy: float
     member_cross_entropies: tuple[float, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def beats_members(self) -> bool:
@@ -60,26 +68,77 @@ def choose_combination(
     costs: Costs,
     review_share: float,
     picture_weights: Numbers | None = None,
+    groups: npt.NDArray[np.int32] | None = None,
 ) -> Combination:
-    """Returns the combination of the networks `names` that has the lowest cost.
+    """Returns the best combination of the networks `names`.
 
     `probabilities` has shape (n, networks, classes), `labels` shape (n,). `picture_weights`, shape (n,), gives the weight of each
-    picture; None means 1 for all. A `review_share` of 0.05 means that about 5 % of the pictures lie in the review band.
+    picture; None means 1 for all. A `review_share` of 0.05 means that about 5 % of the pictures lie in the review band. `groups`, shape
+    (n,), are the numbers of the pictures' groups of near-duplicates. If it is None, each picture is a group of its own.
+
+    The weights have the lowest cross-entropy on held-out pictures (`compare_weights`). If a network alone is at least as good there as
+    every ensemble, the network gets the weight 1 and the other networks get 0. A sentence in `notes` then says so.
+
+    Raises ModelError if every threshold would call all good pictures defective, or no defective picture.
     """
     is_defect: Flags = labels != ok_class
     counts = np.ones(len(labels)) if picture_weights is None else picture_weights
-    members = range(len(names))
-    temperatures = np.array([choose_temperature(probabilities[:, member].astype(np.float64), labels, counts) for member in members])
+    temperatures = np.array(
+        [choose_temperature(probabilities[:, member].astype(np.float64), labels, counts) for member in range(len(names))]
+    )
     plain = SoftVote(tuple(names), np.ones(len(names)) / len(names), temperatures, 1.0, ok_class, 0.5, 0.5, 0.5)
+    candidates = _candidate_weights(len(names))
+    held_out = compare_weights(candidates, probabilities, labels, ok_class, counts, groups)
+    # Equal weights follow the weights of each network alone.
+    best = min(len(names), len(candidates) - 1) if held_out is None else int(np.argmin(held_out))
 
     def rate(weights: Numbers) -> tuple[SoftVote, float, float]:
         return _choose_threshold_of(replace(plain, weights=weights), probabilities, labels, is_defect, costs, counts)
 
-    alone = [rate(np.eye(len(names))[member]) for member in members]
-    vote, cost, cross_entropy = min(map(rate, _candidate_weights(len(names))), key=lambda rated: (rated[1], rated[2]))
+    alone = [rate(weights) for weights in np.eye(len(names))]
+    vote, cost, cross_entropy = rate(candidates[best])
+    _expect_separation(vote.compute_defect_probability(probabilities), is_defect)
     band = choose_review_band(vote.compute_defect_probability(probabilities), vote.threshold, review_share)
     vote = replace(vote, low=band.low, high=band.high)
-    return Combination(vote, cost, tuple(rated[1] for rated in alone), cross_entropy, tuple(rated[2] for rated in alone))
+    member_entropies = tuple(rated[2] for rated in alone)
+    if held_out is not None:
+        cross_entropy, member_entropies = float(held_out[best]), tuple(float(value) for value in held_out[: len(names)])
+    notes = [*_describe_weights(names, candidates, held_out), *_describe_threshold(vote, probabilities, is_defect, costs, counts, cost)]
+    return Combination(vote, cost, tuple(rated[1] for rated in alone), cross_entropy, member_entropies, tuple(notes))
+
+
+def compare_weights(
+    candidates: Sequence[Numbers],
+    probabilities: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int32],
+    ok_class: int,
+    counts: Numbers,
+    groups: npt.NDArray[np.int32] | None = None,
+) -> Numbers | None:
+    """Returns the cross-entropy in nats that each of the weights `candidates` has on held-out pictures, shape (candidates,).
+
+    The pictures are divided into folds, and a group of near-duplicates is never divided. For each fold, the temperatures are chosen on the
+    pictures of the other folds, and the cross-entropy is measured on the pictures of the fold (cross-fitting). The other arguments are
+    those of `choose_combination`. Returns None if the pictures are too few for two folds with good and defective pictures in each.
+    """
+    is_defect: Flags = labels != ok_class
+    folds = list_folds(is_defect.astype(np.int32), np.arange(len(labels), dtype=np.int32) if groups is None else groups, FOLDS)
+    if not folds or len(candidates) == 1:
+        return None
+    sums = np.zeros(len(candidates))
+    for fold in folds:
+        rest = ~fold
+        tempered = [
+            temper_probabilities(member, choose_temperature(member[rest], labels[rest], counts[rest]))
+            for member in np.moveaxis(probabilities.astype(np.float64), 1, 0)
+        ]
+        for index, weights in enumerate(candidates):
+            average = np.einsum("v,vnc->nc", weights, np.stack(tempered))
+            temperature = choose_temperature(average[rest], labels[rest], counts[rest])
+            probability = 1 - temper_probabilities(average[fold], temperature)[:, ok_class]
+            sums[index] += (_surprise(probability, is_defect[fold]) * counts[fold]).sum()
+    result: Numbers = sums / counts.sum()
+    return result
 
 
 def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], counts: Numbers | None = None) -> float:
@@ -90,9 +149,15 @@ def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], co
     The temperature is at least 0.5. If the networks make no error on the pictures, the best temperature would be nearly 0. With such a
     temperature, the ensemble would be completely certain even of its errors on other pictures.
     """
-    of_truth = [temper_probabilities(probabilities, temperature)[np.arange(len(labels)), labels] for temperature in TEMPERATURES]
-    losses = [np.average(-np.log(np.clip(shares, MIN_PROBABILITY, 1)), weights=counts) for shares in of_truth]
-    return round(float(TEMPERATURES[int(np.argmin(losses))]), 4)
+    rows = np.arange(len(labels))
+
+    def measure(log_temperature: float) -> float:
+        of_truth = temper_probabilities(probabilities, float(np.exp(log_temperature)))[rows, labels]
+        return float(np.average(-np.log(np.clip(of_truth, MIN_PROBABILITY, 1)), weights=counts))
+
+    # The cross-entropy has a single minimum, because it is a convex function of 1 / temperature.
+    found = minimize_scalar(measure, bounds=np.log(TEMPERATURE_LIMITS), method="bounded", options={"xatol": 1e-3})
+    return round(float(np.exp(found.x)), 4)
 
 
 def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, counts: Numbers | None = None) -> tuple[float, float]:
@@ -107,12 +172,18 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
 
     The threshold never equals the probability of a picture. Otherwise another runtime, which rounds differently, could change the label
     of this picture.
+
+    The threshold is not degenerate: at least one good picture lies below it and at least one defective picture above it, even if it would
+    cost less to call all pictures defective, or none. If no threshold can fulfil this, the cheapest of all thresholds is returned.
     """
-    edges = np.unique(np.concatenate([[0.0], probability, [1.0]]))
+    edges = np.unique([0.0, *probability, 1.0])
     counts = np.ones(len(probability)) if counts is None else counts
     misses = _sum_below(edges, probability[is_defect], counts[is_defect])
     alarms = counts[~is_defect].sum() - _sum_below(edges, probability[~is_defect], counts[~is_defect])
     spent = (costs.miss * misses + costs.false_alarm * alarms) / counts.sum()
+    is_degenerate = (edges <= probability[~is_defect].min(initial=1)) | (edges > probability[is_defect].max(initial=0))
+    if not is_degenerate.all():
+        spent[is_degenerate] = np.inf
     ideal = costs.false_alarm / (costs.miss + costs.false_alarm)
     cheapest = np.flatnonzero(spent <= spent.min() + 1e-12)
     # `edges` are the sorted probabilities. All thresholds above edges[k - 1] and up to edges[k] give the same labels.
@@ -148,18 +219,72 @@ def _choose_threshold_of(
     vote = replace(vote, temperature=choose_temperature(vote.average(probabilities), labels, counts))
     probability = vote.compute_defect_probability(probabilities)
     threshold, cost = choose_threshold(probability, is_defect, costs, counts)
-    of_truth = np.where(is_defect, probability, 1 - probability)
-    cross_entropy = float(np.average(-np.log(np.clip(of_truth, MIN_PROBABILITY, 1)), weights=counts))
+    cross_entropy = float(np.average(_surprise(probability, is_defect), weights=counts))
     return replace(vote, threshold=threshold, low=threshold, high=threshold), cost, cross_entropy
 
 
 def _candidate_weights(networks: int) -> list[Numbers]:
-    """Returns the combinations of weights to try. Each has one weight above 0 for each network, and its weights sum to 1."""
+    """Returns the combinations of weights to try. The weights of a combination sum to 1.
+
+    First comes each network alone, then equal weights, then the other weights of two networks.
+    """
+    alone, equal = list(np.eye(networks)), np.ones(networks) / networks
     if networks == 1:
-        return [np.ones(1)]
-    if networks > 2:
-        return [np.ones(networks) / networks]
-    return [np.array([step, WEIGHT_STEPS - step]) / WEIGHT_STEPS for step in range(1, WEIGHT_STEPS)]
+        return alone
+    steps = [step for step in range(1, WEIGHT_STEPS) if 2 * step != WEIGHT_STEPS] if networks == 2 else []
+    return [*alone, equal, *(np.array([step, WEIGHT_STEPS - step]) / WEIGHT_STEPS for step in steps)]
+
+
+def _describe_weights(names: Sequence[str], candidates: Sequence[Numbers], held_out: Numbers | None) -> list[str]:
+    """Returns a sentence if the weights could not be compared, or if one network alone is the best. Otherwise returns no sentence."""
+    if len(names) == 1:
+        return []
+    if held_out is None:
+        return [
+            "The validation pictures are too few to compare weights on held-out pictures, so all networks have the same weight. Add "
+            "pictures of other good and other defective castings."
+        ]
+    best = int(np.argmin(held_out))
+    if best >= len(names):
+        return []
+    ensembles = float(held_out[len(names) :].min())
+    return [
+        f"On held-out validation pictures, no ensemble is better than {names[best]} alone (cross-entropy {held_out[best]:.4f}, best "
+        f"ensemble {ensembles:.4f} nats). So {names[best]} decides alone, and the other networks have the weight 0."
+    ]
+
+
+def _describe_threshold(
+    vote: SoftVote, probabilities: npt.NDArray[np.float32], is_defect: Flags, costs: Costs, counts: Numbers, cost: float
+) -> list[str]:
+    """Returns a sentence if it would cost less to call all validation pictures defective, or none. Otherwise returns no sentence."""
+    share = float(counts[is_defect].sum() / counts.sum())
+    degenerate, name = min((costs.false_alarm * (1 - share), "every part"), (costs.miss * share, "no part"))
+    if degenerate >= cost:
+        return []
+    called = float((vote.compute_defect_probability(probabilities) >= vote.threshold).mean())
+    return [
+        f"With the costs of this training, it would cost least to call {name} defective ({degenerate:.4f} a picture, with the threshold "
+        f"{cost:.4f}). Such a threshold is refused. The threshold {vote.threshold:.4f} calls {called:.1%} of the validation pictures "
+        "defective. The networks do not tell good and defective parts apart well enough. Train for more epochs, or add pictures."
+    ]
+
+
+def _expect_separation(probability: Numbers, is_defect: Flags) -> None:
+    """Raises ModelError if every threshold would call all good pictures defective, or no defective one."""
+    good, bad = probability[~is_defect].min(initial=1), probability[is_defect].max(initial=0)
+    if bad <= good:
+        raise ModelError(
+            f"No defective validation picture has a higher defect probability ({bad:.4f} at most) than a good one ({good:.4f} at least). "
+            "Every threshold would call all good parts defective, or no defective part. Train for more epochs, or add pictures that show "
+            "the defects clearly."
+        )
+
+
+def _surprise(probability: Numbers, is_defect: Flags) -> Numbers:
+    """Returns for each picture the negative logarithm of the probability of its true class (good or defective), in nats."""
+    result: Numbers = -np.log(np.clip(np.where(is_defect, probability, 1 - probability), MIN_PROBABILITY, 1))
+    return result
 
 
 def _sum_below(edges: Numbers, probability: Numbers, counts: Numbers) -> Numbers:

@@ -27,6 +27,8 @@ FOLDERS_WITHOUT_CLASS = ("masks",)
 _FOREIGN_FOLDERS = "folders of the system or the NAS device"
 # If an epoch repeats the pictures of a small folder or list, it uses each picture at most this many times.
 MAX_REPEATS = 16
+# With fewer pictures of good parts, or with fewer pictures of defects, a training run warns.
+FEW_GOOD, FEW_DEFECTIVE = 50, 20
 # Number of threads that decode pictures. They run in parallel, because Pillow releases the interpreter's lock while it decodes.
 DECODER_THREADS = 4
 
@@ -118,6 +120,17 @@ class LabelledPictures:
             found = " and ".join(f"{count} of {name}" for name, count in counts.items())
             unread = f" {len(self.unreadable)} more files could not be read." if self.unreadable else ""
             raise ModelError(f"Found {found}, but at least {folds} pictures of each class are needed.{unread} Add pictures.")
+
+    def describe_shortage(self) -> list[str]:
+        """Returns a warning if there are fewer than FEW_GOOD good or FEW_DEFECTIVE defective pictures. Otherwise returns no warning."""
+        good = int((self.labels == self.ok_class).sum())
+        kinds = (("good", good, FEW_GOOD), ("defective", len(self) - good, FEW_DEFECTIVE))
+        return [
+            f"There are only {count} pictures of {kind} castings. With fewer than {few}, a version may make many errors on other castings, "
+            f"and its figures are rough. Add pictures of other {kind} castings."
+            for kind, count, few in kinds
+            if count < few
+        ]
 
     def repeats(self, balance: float) -> npt.NDArray[np.int32]:
         """Returns how often each picture is used in one epoch, shape (n,). Pictures of small sources are used more often.

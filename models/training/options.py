@@ -26,6 +26,8 @@ class NetworkRecipe:
     weight_decay: float
     seed: int
     turned: Literal["free", "quarter"] = "free"
+    handed: bool = False
+    min_steps: int = 0
 
 
 class TrainingOptions(BaseModel):
@@ -80,6 +82,18 @@ class TrainingOptions(BaseModel):
     )
     turned: Literal["free", "quarter"] = Field(
         "free", description="Random rotation of training pictures. free: by any angle. quarter: by right angles, which suits textures."
+    )
+    handed: bool = Field(
+        False,
+        description="The parts are handed: a mirrored good part is another part, like a left and a right glove. Training pictures are then "
+        "never mirrored.",
+    )
+    min_steps: int = Field(
+        1000,
+        ge=0,
+        le=1_000_000,
+        description="Least number of training steps of each network. With few pictures, an epoch repeats the pictures until all epochs "
+        "together have this many steps. 0: no pictures are repeated for this purpose.",
     )
     seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of all random choices: the split, the initial weights and the augmentation.")
     validation_share: float = Field(
@@ -167,4 +181,6 @@ class TrainingOptions(BaseModel):
             weight_decay=self.weight_decay,
             seed=self.seed,
             turned=self.turned,
+            handed=self.handed,
+            min_steps=self.min_steps,
         )

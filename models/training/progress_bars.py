@@ -60,10 +60,12 @@ class ProgressBars:
     def on_pictures_split(self, pictures: LabelledPictures, groups: int, contradicting: int, validation: int) -> None:
         """Prints the numbers of pictures and of groups of near-duplicates, and the files that could not be read.
 
-        Prints a warning if a group holds pictures of several classes.
+        Prints warnings if there are few pictures, or if a group holds pictures of several classes.
         """
         counts = ", ".join(f"{number} {name}" for name, number in pictures.class_counts.items())
         self._console.print(f"{counts}; {groups} groups of near-duplicates; {validation} validation pictures")
+        for shortage in pictures.describe_shortage():
+            self._console.print(shortage, style="yellow")
         if contradicting:
             warning = f"{contradicting} groups of near-duplicates hold pictures of more than one class. Look at them in cleaning.json."
             self._console.print(warning, style="yellow")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,14 +64,45 @@ def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32],
     validates = np.zeros(len(labels), np.bool_)
     candidates = np.flatnonzero(~find_dominant_groups(labels, groups, share))
     expect_members(labels[candidates], folds)
-    folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    _, fold = next(folder.split(candidates, labels[candidates], groups[candidates]))
-    validates[candidates[fold]] = True
-    for side, name in ((validates, "validation"), (~validates, "training")):
-        missing = set(np.unique(labels)) - set(np.unique(labels[side]))
-        if missing or not side.any():
-            raise ModelError(f"A class would have no {name} pictures. Add pictures of each class that are not near-duplicates.")
-    return validates
+    for _, fold in _divide(labels[candidates], groups[candidates], folds, seed):
+        validates[:] = False
+        validates[candidates[fold]] = True
+        # With few pictures, a fold may lack a class. Then the next fold is tried.
+        if all(len(np.unique(labels[side])) == len(np.unique(labels)) for side in (validates, ~validates)):
+            return validates
+    raise ModelError(
+        "Whichever groups of near-duplicates are used for validation, a class would have no validation pictures or no training pictures. "
+        "Add pictures of each class that are not near-duplicates."
+    )
+
+
+def list_folds(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], folds: int, seed: int = 0) -> list[npt.NDArray[np.bool_]]:
+    """Divides pictures into at most `folds` folds, each with pictures of every class. Returns a mask of shape (n,) for each fold.
+
+    A group of near-duplicates is never divided. There are fewer folds if a class has fewer groups than `folds`. The list is empty if two
+    folds are not possible, for example because a class has only one group.
+    """
+    classes = np.unique(labels)
+    groups_of_class = [len(np.unique(groups[labels == label])) for label in classes]
+    for count in range(min(folds, *groups_of_class, len(labels)), 1, -1):
+        masks = []
+        for _, fold in _divide(labels, groups, count, seed):
+            mask = np.zeros(len(labels), np.bool_)
+            mask[fold] = True
+            masks.append(mask)
+        if all(len(np.unique(labels[mask])) == len(classes) for mask in masks):
+            return masks
+    return []
+
+
+def _divide(
+    labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], folds: int, seed: int
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Yields the indices of the other pictures and of the pictures of each fold. Groups stay together, and classes are spread evenly."""
+    with warnings.catch_warnings():
+        # scikit-learn warns if a class has fewer pictures than there are folds. The callers check what the folds contain.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
 
 
 def expect_groups(groups: npt.NDArray[np.int32], folds: int) -> None:

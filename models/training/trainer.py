@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -125,8 +126,13 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches in one epoch. Pictures that do not fill a whole batch are left out, different ones in each epoch."""
-        return max(1, len(self.pictures.training_indices) // self.recipe.batch)
+        """Number of batches in one epoch.
+
+        Pictures that do not fill a whole batch are left out, different ones in each epoch. If the pictures are so few that all epochs
+        together would have fewer than `min_steps` batches, an epoch uses each picture several times.
+        """
+        least = math.ceil(self.recipe.min_steps / self.recipe.epochs)
+        return max(1, least, len(self.pictures.training_indices) // self.recipe.batch)
 
     @property
     def total_steps(self) -> int:
@@ -212,12 +218,12 @@ class Trainer:
 
         A resumed training gets the same batches as one that was not stopped.
         """
-        network, turned = self.network, self.recipe.turned
+        network, recipe = self.network, self.recipe
         pixels, labels = tf.constant(self.pictures.pixels), tf.constant(self.pictures.labels)
 
         def prepare(chosen: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             grey = resample(scale_pixels(tf.gather(pixels, chosen)), network)
-            return augment(grey, seed, turned), tf.gather(labels, chosen)
+            return augment(grey, seed, recipe.turned, recipe.handed), tf.gather(labels, chosen)
 
         signature = (tf.TensorSpec((self.recipe.batch,), tf.int64), tf.TensorSpec((2,), tf.int32))
         batches = tf.data.Dataset.from_generator(lambda: self._batches(first_epoch), output_signature=signature)
@@ -227,9 +233,9 @@ class Trainer:
         """Yields for each batch the indices of its pictures and the seed of its augmentation."""
         seed, batch = self.recipe.seed, self.recipe.batch
         for number in range(first_epoch + 1, self.recipe.epochs + 1):
-            order = np.random.default_rng([seed, number]).permutation(self.pictures.training_indices)
-            if len(order) < batch:
-                order = np.resize(order, batch)
+            random, indices = np.random.default_rng([seed, number]), self.pictures.training_indices
+            rounds = math.ceil(self.steps_per_epoch * batch / len(indices))
+            order = np.concatenate([random.permutation(indices) for _ in range(rounds)])
             for step in range(self.steps_per_epoch):
                 # For each batch, `augment` uses the three seeds from `seed` to `seed + 2`. The seeds of two batches differ by at least 4,
                 # so no two batches share a seed.

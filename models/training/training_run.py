@@ -22,12 +22,13 @@ from matplotlib.figure import Figure
 from models.inference.cascade import find_cascade_band
 from models.inference.drift import make_drift_reference
 from models.inference.golden_set import GoldenSet, save_golden_set
+from models.inference.soft_vote import SoftVote, VoterProbabilities
 from models.networks.factory import build_network, load_networks, save_weights
 from models.networks.framework import keras
 from models.pictures.part_finder import learn_part_reference
 from models.pictures.part_reference import PartReference
 from models.registry import LocalRegistry, Version, locate_version, write_manifest
-from models.registry.manifest import Costs, ScorerEntry, Voter
+from models.registry.manifest import CascadeBand, Costs, ScorerEntry, Voter
 from models.training.combination import Combination, choose_combination
 from models.training.good_only import LearnedScorer, add_scorer
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
@@ -106,10 +107,11 @@ class TrainingRun:
         keras.utils.set_random_seed(self.options.seed)
         start = locate_version(self.options.start) if self.options.start else None
         pictures = self._read_pictures(start, callback)
-        validates = self._split(pictures, callback)
+        groups = group_near_duplicates(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
+        validates = self._split(pictures, groups, callback)
         voters = start.manifest.voters if start else self.options.voters()
         networks, was_interrupted = self._train_networks(voters, start, pictures, validates, callback)
-        version, combination = self._write_version(voters, networks, pictures, validates)
+        version, combination = self._write_version(voters, networks, pictures, groups, validates)
         if not was_interrupted:
             for path in self.training_dir.glob("*.state.npz"):
                 path.unlink()
@@ -123,8 +125,8 @@ class TrainingRun:
                 raise ModelError(
                     f"{self.training_dir} holds an earlier training run. Add --resume to continue it, or choose another --out."
                 )
-            # An options file of an older release may lack `near_rings` and `balance`. That release trained as if both were 0.
-            defaults = TrainingOptions().model_dump() | {"near_rings": 0.0, "balance": 0.0}
+            # An options file of an older release may lack some options. That release trained as if they were 0.
+            defaults = TrainingOptions().model_dump() | {"near_rings": 0.0, "balance": 0.0, "min_steps": 0}
             previous = defaults | json.loads(path.read_text(encoding="utf-8"))
             changed = sorted(name for name in options.keys() | previous.keys() if options.get(name) != previous.get(name))
             if changed:
@@ -149,13 +151,12 @@ class TrainingRun:
         _ = pictures.ok_class
         return pictures
 
-    def _split(self, pictures: LabelledPictures, callback: TrainingCallback) -> npt.NDArray[np.bool_]:
+    def _split(self, pictures: LabelledPictures, groups: npt.NDArray[np.int32], callback: TrainingCallback) -> npt.NDArray[np.bool_]:
         """Divides the pictures into training and validation pictures. Returns a mask that is True for the validation pictures.
 
         Also writes the list of both (split.csv) and the cleaning report.
         """
         options, path = self.options, self.training_dir / "split.csv"
-        groups = group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
         if path.exists():
             validates = load_split(path, pictures)
         else:
@@ -171,6 +172,8 @@ class TrainingRun:
         sizes = np.bincount(groups)
         report = {
             "pictures": pictures.class_counts,
+            "warnings": pictures.describe_shortage(),
+            "handed": self.options.handed,
             "unreadable": [{"path": str(file.path), "reason": file.reason, "message": file.message} for file in pictures.unreadable],
             "equal_files": len(pictures) - len(set(pictures.checksums)),
             "groups": len(sizes),
@@ -235,7 +238,12 @@ class TrainingRun:
         return not self.options.start or locate_version(self.options.start).manifest.has_seen_only_rendered
 
     def _write_version(
-        self, voters: Sequence[Voter], networks: Sequence[keras.Model], pictures: LabelledPictures, validates: npt.NDArray[np.bool_]
+        self,
+        voters: Sequence[Voter],
+        networks: Sequence[keras.Model],
+        pictures: LabelledPictures,
+        groups: npt.NDArray[np.int32],
+        validates: npt.NDArray[np.bool_],
     ) -> tuple[Version, Combination]:
         options = self.options
         costs = Costs(miss=options.cost_miss, false_alarm=options.cost_false_alarm)
@@ -251,10 +259,12 @@ class TrainingRun:
             probabilities = np.stack([predict(network, pixels) for network in saved_networks], axis=1)
             names = [voter.name for voter in voters]
             picture_weights = class_share_weights(pictures.labels, validates)
-            combination = choose_combination(names, probabilities, labels, pictures.ok_class, costs, options.review_share, picture_weights)
+            combination = choose_combination(
+                names, probabilities, labels, pictures.ok_class, costs, options.review_share, picture_weights, groups[validates]
+            )
             vote = combination.vote
             defect_probability = vote.compute_defect_probability(probabilities)
-            scored = self._add_scorer(folder, pictures)
+            scored = self._add_scorer(folder, pictures, groups)
             golden = choose_golden_pictures(defect_probability, (vote.threshold, vote.low, vote.high), options.seed)
             scores = scored[1].score(pixels[golden])[:, None] if scored else None
             save_golden_set(folder / "golden.npz", GoldenSet(pixels[golden], probabilities[golden], scores))
@@ -275,7 +285,7 @@ class TrainingRun:
                     "threshold": vote.threshold,
                     "band": {"low": vote.low, "high": vote.high},
                     "costs": costs,
-                    "cascade": find_cascade_band(vote, "lenet", probabilities) if len(names) > 1 and "lenet" in names else None,
+                    "cascade": _find_band(vote, probabilities),
                     "golden": {"file": "golden.npz", "tolerance": GOLDEN_TOLERANCE},
                     "data": {
                         "sha256": pictures.fingerprint(),
@@ -287,17 +297,26 @@ class TrainingRun:
                     "command": self.command,
                     "only_rendered": pictures.rendered == len(pictures) and self._has_start_seen_only_rendered(),
                     "part": learn_part(pictures),
-                    "reference": make_drift_reference(pixels, defect_probability, labels != pictures.ok_class),
+                    "reference": make_drift_reference(pixels, defect_probability, labels != pictures.ok_class, groups[validates]),
+                    "handed": options.handed,
+                    "warnings": (*pictures.describe_shortage(), *combination.notes),
                 },
             )
         return Version(self.root / self.version, manifest), combination
 
-    def _add_scorer(self, folder: Path, pictures: LabelledPictures) -> tuple[ScorerEntry, LearnedScorer] | None:
+    def _add_scorer(
+        self, folder: Path, pictures: LabelledPictures, groups: npt.NDArray[np.int32]
+    ) -> tuple[ScorerEntry, LearnedScorer] | None:
         """Learns a good-only scorer and writes it into `folder`, if the option `scorer` says so."""
         if not self.options.scorer:
             return None
-        groups = group_near_duplicates(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
         return add_scorer(folder, pictures, groups, self.options.choose_objective())
+
+
+def _find_band(vote: SoftVote, probabilities: VoterProbabilities) -> CascadeBand | None:
+    """Returns the cascade band of LeNet, or None if LeNet is missing or only one network has a weight above 0."""
+    has_cascade = "lenet" in vote.names and np.count_nonzero(vote.weights) > 1
+    return find_cascade_band(vote, "lenet", probabilities) if has_cascade else None
 
 
 def learn_part(pictures: LabelledPictures) -> PartReference | None:

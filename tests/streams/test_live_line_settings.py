@@ -48,6 +48,7 @@ def test_only_settings_that_can_change_a_label_are_part_of_the_decision() -> Non
         {"threshold": 0.2},
         {"threshold": 0.3},
         {"defect_share": 0.2},
+        {"miss_risk": 0.2},
         {"inspect_regions": [SQUARE]},
         {"ignore_regions": [SQUARE]},
     ]

@@ -18,7 +18,7 @@ from models.registry import Version
 from streams.live_line_settings import LiveSettingsByLine
 from streams.records import LiveLineSettings
 from tests.agents.inspector.images import CAPTURED_AT, make_judged_image
-from tests.models.inference.test_line_threshold import make_manifest
+from tests.models.inference.test_line_threshold import make_manifest, make_measured_manifest
 
 VERSION = Version(Path("v1"), make_manifest())
 PIXELS = np.zeros((8, 8), np.uint8)
@@ -79,6 +79,26 @@ def test_a_version_that_cannot_take_a_share_into_account_keeps_its_threshold(cap
     rule = make_rules(defect_share=0.01).find("line-1", uncounted)
     assert (rule.threshold, rule.rule) == (0.3, None)
     assert "The threshold of version v1 stays in force on line line-1" in caplog.text
+
+
+@pytest.mark.parametrize("given", [{"threshold": 0.0}, {"threshold": 1.0}, {"miss_risk": 0.01}])
+def test_settings_that_would_call_every_part_the_same_keep_the_threshold_of_the_version(
+    given: dict[str, float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The version has no histograms, so that a miss risk cannot be applied to it either."""
+    rule = make_rules(**given).find("line-1", VERSION)
+    assert (rule.threshold, rule.rule) == (0.3, None)
+    assert rule.decision
+    assert "stays in force on line line-1. Reason:" in caplog.text
+
+
+def test_with_a_miss_risk_a_part_passes_only_if_it_is_certain_enough() -> None:
+    rules = make_rules(miss_risk=0.05)
+    version = Version(Path("v5"), make_measured_manifest((0.001, 0.1), (0.005, *[0.9] * 19), version="v5"))
+    prediction = rules.apply(make_judged_image("line-1", 1, PIXELS), version).prediction
+    assert isinstance(prediction, Prediction)
+    assert (prediction.label, prediction.reason, prediction.defect_probability) == ("review", "doubt", 0.01)
+    assert rules.find("line-1", version).threshold == 0.3
 
 
 def test_new_settings_replace_the_old_ones() -> None:

@@ -29,7 +29,7 @@ from streams.errors import ModelError
 pytestmark = pytest.mark.real
 
 SMALL = TrainingOptions(
-    side_px=64, lenet_side_px=64, lenet_width=1, dense_width=16, dense_layers=1, maps=0.1, epochs=1, lenet_epochs=1, batch=8
+    side_px=64, lenet_side_px=64, lenet_width=1, dense_width=16, dense_layers=1, maps=0.1, epochs=1, lenet_epochs=1, batch=8, min_steps=0
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.evaluation.line_simulation import PartCosts, find_validation_pictures, simulate_line
+from models.evaluation.line_simulation import PartCosts, estimate_cost_interval, find_validation_pictures, simulate_line
 from models.inference.line_threshold import DecisionRule
 from streams.errors import ModelError
 
@@ -54,3 +54,25 @@ def test_a_file_that_is_no_split_is_refused(tmp_path: Path, text: str) -> None:
     split.write_text(text)
     with pytest.raises(ModelError, match=r"Give the file split\.csv"):
         find_validation_pictures(split)
+
+
+def test_the_interval_of_the_cost_does_not_trust_few_good_castings_too_much() -> None:
+    """None of the good pictures is rejected. Rule of three: with 100 castings up to 3 % of the good parts may still be rejected."""
+    rule, interval = DecisionRule(0.8, 0.8, 0.8), {}
+    for castings in (20, 100, 500):
+        probability, is_defect = np.array([0.1] * castings + [0.9] * 200), np.arange(castings + 200) >= castings
+        groups = np.arange(castings + 200, dtype=np.int32)
+        interval[castings] = estimate_cost_interval(probability, is_defect, groups, rule, 0.01, PartCosts(10, 1, 0), 1)
+    assert interval[100].high == pytest.approx(0.025, abs=0.01)
+    assert interval[20].high > 3 * interval[100].high > 6 * interval[500].high
+    few = estimate_cost_interval(probability, is_defect, np.arange(700, dtype=np.int32) // 50, rule, 0.01, PartCosts(10, 1, 0), 1)
+    assert few.high > 5 * interval[500].high, "pictures of one casting count as one"
+
+
+def test_the_interval_contains_the_cost_and_is_narrow_if_there_are_many_castings() -> None:
+    rule, groups = DecisionRule(0.5, 0.5, 0.5), np.arange(199, dtype=np.int32)
+    line = simulate_line(PROBABILITY, IS_DEFECT, rule, 0.3, COSTS, 200_000, 1)
+    interval = estimate_cost_interval(PROBABILITY, IS_DEFECT, groups, rule, 0.3, COSTS, 1)
+    assert interval.low < line.cost_per_part < interval.high < 5 * line.cost_per_part
+    passing = estimate_cost_interval(PROBABILITY, IS_DEFECT, groups, None, 0.3, COSTS, 1)
+    assert passing.low == passing.high == pytest.approx(3)

@@ -99,7 +99,7 @@ def test_an_explicit_threshold_wins_and_without_both_the_version_decides() -> No
     assert make_decision_rule(manifest, line_share=0.01).threshold == pytest.approx(choose_line_threshold(manifest, 0.01))
 
 
-@given(st.floats(0, 1))
+@given(st.floats(1e-6, 1 - 1e-6))
 def test_the_review_band_moves_with_the_threshold_and_contains_it(threshold: float) -> None:
     rule = make_decision_rule(make_manifest(band={"low": 0.2, "high": 0.5}), threshold)
     assert 0 <= rule.low <= rule.threshold <= rule.high <= 1
@@ -140,3 +140,45 @@ def test_the_expected_shares_are_those_of_the_validation_pictures() -> None:
 def test_without_histograms_nothing_is_estimated() -> None:
     with pytest.raises(ModelError, match="castline models reference"):
         estimate_shares(make_manifest(), DecisionRule(0.5, 0.5, 0.5), 0.01)
+
+
+def make_measured_manifest(good: tuple[float, ...], bad: tuple[float, ...], **given: Any) -> Manifest:
+    """A version whose validation pictures had these probabilities."""
+    probability, is_defect = np.array([*good, *bad]), np.arange(len(good) + len(bad)) >= len(good)
+    reference = make_drift_reference(np.zeros((len(probability), 16, 16), np.uint8), probability, is_defect)
+    return make_manifest(reference=reference.model_dump(), **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"threshold": 0.0}, "would call every part defective"),
+        ({"threshold": 0.01}, "would call every part defective"),
+        ({"threshold": 0.95}, "would call no part defective"),
+        ({"line_share": 0.0001}, "would call no part defective"),
+        ({"line_share": 0.999}, "would call every part defective"),
+        ({"miss_risk": 0.09}, "No part would pass without a person"),
+    ],
+)
+def test_settings_that_call_every_part_defective_or_none_are_refused(given: dict[str, float], reason: str) -> None:
+    manifest = make_measured_manifest((0.05, 0.1, 0.2), (0.04, *[0.9] * 10))
+    with pytest.raises(ModelError, match=reason):
+        make_decision_rule(manifest, **given)
+    assert make_decision_rule(manifest, threshold=0.5).threshold == 0.5
+    assert make_decision_rule(manifest).threshold == 0.3, "the rule of the version is never refused here"
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_without_histograms_only_a_threshold_that_no_probability_fulfils_is_refused(threshold: float) -> None:
+    with pytest.raises(ModelError, match="Choose another threshold"):
+        make_decision_rule(make_manifest(), threshold)
+
+
+def test_a_part_passes_only_below_the_pass_threshold_and_is_for_review_above_it() -> None:
+    manifest = make_measured_manifest((0.01, 0.1, 0.2, 0.5), (0.4, 0.6, *[0.9] * 18))
+    rule = make_decision_rule(manifest, threshold=0.8, miss_risk=0.05)
+    assert 0.35 < rule.low < 0.4
+    assert [rule.choose_label(value) for value in (0.2, 0.5, 0.79, 0.81)] == ["ok", "review", "review", "defect"]
+    expected = estimate_shares(manifest, rule, 0.1)
+    assert expected.misses == pytest.approx(0, abs=0.005)
+    assert expected.reviews == pytest.approx(0.9 / 4 + 0.1 * 2 / 20, abs=0.01)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from models.registry.manifest import Costs
-from models.training.combination import choose_combination, choose_review_band, choose_temperature, choose_threshold
+from models.training.combination import choose_combination, choose_review_band, choose_temperature, choose_threshold, compare_weights
+from streams.errors import ModelError
 
 
 def test_the_threshold_falls_when_a_miss_costs_more() -> None:
@@ -72,22 +74,65 @@ def test_an_overconfident_network_gets_a_higher_temperature() -> None:
     assert choose_temperature(np.stack([1 - overconfident, overconfident], axis=1), labels) == pytest.approx(3, rel=0.1)
 
 
-def test_two_networks_with_different_errors_are_better_together() -> None:
-    rng = np.random.default_rng(7)
-    labels = (rng.random(3000) < 0.5).astype(np.int32)
-    logits = (labels * 2 - 1)[:, None] * 1.5 + rng.normal(0, 1.5, (3000, 2))
+def make_votes(
+    labels: npt.NDArray[np.int32], strengths: tuple[float, ...], noises: tuple[float, ...], seed: int
+) -> npt.NDArray[np.float32]:
+    """Probabilities, shape (n, networks, 2), of networks whose log odds are right on average."""
+    rng = np.random.default_rng(seed)
+    logits = (labels * 2 - 1)[:, None] * np.array(strengths) + rng.normal(0, 1, (len(labels), len(noises))) * np.array(noises)
     defect = 1 / (1 + np.exp(-logits))
-    probabilities = np.stack([1 - defect, defect], axis=-1).astype(np.float32)
-    found = choose_combination(["a", "b"], probabilities, labels, 0, Costs(miss=10, false_alarm=1), 0.01)
+    return np.stack([1 - defect, defect], axis=-1).astype(np.float32)
+
+
+LABELS = (np.random.default_rng(7).random(600) < 0.5).astype(np.int32)
+COSTS = Costs(miss=10, false_alarm=1)
+
+
+def test_two_networks_with_different_errors_are_better_together() -> None:
+    found = choose_combination(["a", "b"], make_votes(LABELS, (1.5, 1.5), (1.5, 1.5), 7), LABELS, 0, COSTS, 0.01)
     assert found.beats_members
     assert found.cost < min(found.member_costs)
+    assert min(found.vote.weights) > 0.25
+    assert found.notes == ()
 
 
-def test_an_ensemble_with_a_network_that_guesses_does_not_beat_its_members() -> None:
-    rng = np.random.default_rng(8)
-    labels = (rng.random(2000) < 0.5).astype(np.int32)
-    good = 1 / (1 + np.exp(-((labels * 2 - 1) * 4 + rng.normal(0, 2, 2000))))
-    probabilities = np.stack([np.stack([1 - good, good], 1), np.full((2000, 2), 0.5)], axis=1).astype(np.float32)
-    found = choose_combination(["knows", "guesses"], probabilities, labels, 0, Costs(miss=10, false_alarm=1), 0.0)
-    assert found.vote.weights[0] > 0.5
+def test_an_ensemble_that_is_worse_than_a_network_on_held_out_pictures_is_not_written() -> None:
+    """A certain network with wrong certainties once got nearly the whole weight. Held-out pictures show which network is better."""
+    found = choose_combination(["knows", "guesses"], make_votes(LABELS, (1, 0), (1, 3), 8), LABELS, 0, COSTS, 0.0)
+    assert found.vote.weights.tolist() == [1, 0]
     assert not found.beats_members
+    assert "no ensemble is better than knows alone" in found.notes[0]
+
+
+def test_a_casting_never_stands_on_both_sides_of_a_comparison_of_weights() -> None:
+    """All defective pictures show one casting. So no defective picture can be held out while another one chooses the temperature."""
+    votes, counts, weights = make_votes(LABELS, (1, 1), (1, 1), 9), np.ones(len(LABELS)), list(np.eye(2))
+    groups = np.where(LABELS == 1, 0, 1 + np.arange(len(LABELS))).astype(np.int32)
+    assert compare_weights(weights, votes, LABELS, 0, counts) is not None
+    assert compare_weights(weights, votes, LABELS, 0, counts, groups) is None
+
+
+def test_too_few_pictures_to_compare_get_equal_weights_and_a_sentence() -> None:
+    labels = np.array([0, 0, 0, 0, 1], np.int32)
+    found = choose_combination(["a", "b"], make_votes(labels, (2, 2), (0.5, 0.5), 1), labels, 0, COSTS, 0.0)
+    assert found.vote.weights.tolist() == [0.5, 0.5]
+    assert "too few to compare weights" in found.notes[0]
+
+
+def test_a_threshold_that_calls_every_part_defective_is_refused_with_the_reason() -> None:
+    """A miss costs so much that rejecting all parts would be cheapest."""
+    votes = make_votes(LABELS, (0.5,), (2,), 3)
+    found = choose_combination(["a"], votes, LABELS, 0, Costs(miss=1000, false_alarm=1), 0.0)
+    probability = votes[:, 0, 1].astype(np.float64)
+    called = found.vote.compute_defect_probability(votes) >= found.vote.threshold
+    assert not called[LABELS == 0].all()
+    assert called[LABELS == 1].any()
+    assert "call every part defective" in found.notes[0]
+    assert choose_threshold(probability, LABELS == 1, Costs(miss=0.001, false_alarm=1))[0] < probability[LABELS == 1].max()
+
+
+@pytest.mark.parametrize("defect", [[0.5] * 4, [0.6, 0.7, 0.2, 0.3]])
+def test_networks_for_which_every_threshold_is_degenerate_are_refused(defect: list[float]) -> None:
+    votes = np.stack([1 - np.array(defect), defect], axis=1)[:, None].astype(np.float32)
+    with pytest.raises(ModelError, match="Every threshold would call all good parts defective, or no defective part"):
+        choose_combination(["a"], votes, np.array([0, 0, 1, 1], np.int32), 0, COSTS, 0.0)

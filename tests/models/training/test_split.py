@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.training.split import class_share_weights, split_by_group
+from models.training.split import class_share_weights, list_folds, split_by_group
 from streams.errors import ModelError
 
 
@@ -43,3 +43,22 @@ def test_too_few_different_pictures_are_refused() -> None:
 def test_too_few_pictures_of_each_class_are_refused_in_one_sentence() -> None:
     with pytest.raises(ModelError, match=r"At least 5 pictures of each class are needed .* but no class has more than 4"):
         split_by_group(np.array([0, 0, 0, 1, 1, 1, 1], np.int32), np.arange(7, dtype=np.int32), 0.2, seed=1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_five_defective_pictures_of_four_castings_stand_on_both_sides(seed: int) -> None:
+    """scikit-learn may put no defective picture into the first fold. Then another fold is used."""
+    labels, groups = np.array([0] * 20 + [1] * 5, np.int32), np.array([*range(20), 20, 20, 21, 22, 23], np.int32)
+    validates = split_by_group(labels, groups, 0.2, seed)
+    assert set(labels[validates]) == set(labels[~validates]) == {0, 1}
+    assert not set(groups[validates]) & set(groups[~validates])
+
+
+def test_there_are_as_many_folds_as_the_rarest_class_allows_and_none_divides_a_group() -> None:
+    labels, groups = np.array([0] * 12 + [1] * 6, np.int32), np.array([*range(12), 20, 20, 21, 21, 22, 22], np.int32)
+    folds = list_folds(labels, groups, 5)
+    assert len(folds) == 3
+    assert all(set(labels[fold]) == {0, 1} for fold in folds)
+    assert (np.sum(folds, axis=0) == 1).all()
+    assert all(len(set(fold[groups == group])) == 1 for fold in folds for group in (20, 21, 22))
+    assert list_folds(labels, np.where(labels == 1, 20, groups), 5) == []

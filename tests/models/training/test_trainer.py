@@ -6,13 +6,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from models.networks.framework import keras
+from models.networks.framework import keras, tf
+from models.training.augmentation import augment
 from models.training.options import NetworkRecipe
 from models.training.trainer import Checkpoint, EpochResult, SplitPictures, Trainer, balance_classes
 from streams.errors import ModelError
@@ -138,3 +140,32 @@ save_arrays(Path({str(path)!r}), {{"variables.0": np.zeros(100_000)}})
     assert "File too large" in ended.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["state.npz"]
     assert np.array_equal(Checkpoint.load(path).variables[0], np.ones(3))
+
+
+def test_few_pictures_are_repeated_until_there_are_enough_steps() -> None:
+    """Twenty-five pictures once trained one step an epoch, and nobody was told."""
+    pictures = SplitPictures(np.zeros((25, 8, 8), np.uint8), np.zeros(25, np.int32), np.arange(25) >= 20)
+    trainer = Trainer(make_network(), pictures, replace(RECIPE, min_steps=60))
+    assert trainer.total_steps == 60
+    epoch = [indices for indices, _ in trainer._batches(RECIPE.epochs - 1)]
+    assert [len(indices) for indices in epoch] == [8] * 10
+    assert np.bincount(np.concatenate(epoch)).tolist() == [4] * 20
+    assert Trainer(make_network(), pictures, RECIPE).steps_per_epoch == 2
+
+
+@pytest.mark.parametrize(("handed", "mirrored"), [(False, True), (True, False)])
+def test_pictures_of_handed_parts_are_turned_but_never_mirrored(handed: bool, mirrored: bool) -> None:
+    """Of a grey ramp to the right with a white corner, the corner is clockwise of the bright side, unless the picture is mirrored."""
+    picture = np.tile(np.linspace(0.2, 0.8, 16, dtype=np.float32), (16, 1))
+    picture[12:, 12:] = 0
+    pictures = augment(tf.constant(np.repeat(picture[None, :, :, None], 40, axis=0)), tf.constant([1, 2]), "quarter", handed)
+    originals, mirrors = (
+        np.stack([np.rot90(one, turn) for turn in range(4)]).reshape(4, -1) for one in (picture, np.ascontiguousarray(picture[:, ::-1]))
+    )
+
+    def find_best_match(some: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> float:
+        return float(max(np.corrcoef(some.ravel(), other)[0, 1] for other in others))
+
+    found = [find_best_match(one, mirrors) > find_best_match(one, originals) for one in np.asarray(pictures)]
+    assert any(found) == mirrored
+    assert not all(found)

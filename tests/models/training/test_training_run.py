@@ -42,6 +42,7 @@ SMALL = TrainingOptions(
     lenet_epochs=2,
     batch=16,
     precision="float32",
+    min_steps=0,
 )
 SMALL_ARGUMENTS = [
     "--side",
@@ -56,6 +57,8 @@ SMALL_ARGUMENTS = [
     "1",
     "--maps",
     "0.1",
+    "--min-steps",
+    "0",
 ]
 
 
@@ -195,6 +198,25 @@ def test_one_class_only_is_refused_before_any_training(castings: Path, tmp_path:
     (tmp_path / "data" / "ok_front").symlink_to(castings / "ok_front")
     with pytest.raises(ModelError, match="All pictures have the class ok_front"):
         TrainingRun(SMALL, (tmp_path / "data",), tmp_path, "first", "castline train").run(CallbackLog())
+
+
+def test_twenty_good_and_five_defective_pictures_make_a_version_with_warnings(castings: Path, tmp_path: Path) -> None:
+    for name, count in (("ok_front", 20), ("def_front", 5)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for path in sorted((castings / name).glob("casting_*.jpeg"))[:count]:
+            (tmp_path / "data" / name / path.name).symlink_to(path)
+    options = SMALL.model_copy(update={"epochs": 1, "lenet_epochs": 1, "min_steps": 20, "handed": True})
+    log = CallbackLog()
+    manifest = TrainingRun(options, (tmp_path / "data",), tmp_path, "few", "castline train").run(log).version.manifest
+    assert manifest.data.pictures == {"def_front": 5, "ok_front": 20}
+    good, defective, *others = manifest.warnings
+    assert "only 20 pictures of good castings" in good
+    assert "only 5 pictures of defective castings" in defective
+    assert "too few to compare weights" in others[0]
+    assert manifest.handed
+    cleaning = json.loads((tmp_path / "few.training" / "cleaning.json").read_text())
+    assert cleaning["warnings"] == [good, defective]
+    assert cleaning["handed"]
 
 
 def test_the_commands_train_evaluate_and_verify(castings: Path, tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""Estimates how many good parts a version would reject on a line, and how many defects it would miss, in an hour.
+
+People see these numbers before they change the settings of a line or choose a version for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.inference.line_threshold import estimate_shares, find_training_share, make_decision_rule
+from models.registry.manifest import Manifest
+from streams.errors import ModelError
+from streams.records import LiveLineSettings
+
+# The number of parts an hour for which the numbers are shown if nobody gives another one.
+PARTS_PER_HOUR = 1000
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The threshold and the review band of a line, and the false alarms, misses and reviews an hour that are expected with them.
+
+    The numbers an hour are None if they cannot be estimated. `note` then says why.
+    """
+
+    threshold: float
+    review_low: float
+    review_high: float
+    false_alarms_per_hour: float | None
+    misses_per_hour: float | None
+    reviews_per_hour: float | None
+    note: str
+
+    def describe(self) -> str:
+        """Returns the outlook as a sentence."""
+        if self.false_alarms_per_hour is None:
+            return f"threshold {self.threshold:.4f}. {self.note}"
+        band = f", review from {self.review_low:.4f} to {self.review_high:.4f}" if self.review_low < self.review_high else ""
+        return (
+            f"threshold {self.threshold:.4f}{band}: an hour {self.false_alarms_per_hour:.2f} good parts rejected, "
+            f"{self.misses_per_hour:.2f} defects missed, {self.reviews_per_hour:.2f} parts for review"
+        )
+
+
+def make_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float | None, parts_per_hour: float) -> Outlook:
+    """Returns what is expected on a line with the settings `line` and the share `share` of defects.
+
+    Raises ModelError if the settings cannot be applied to the version (`make_decision_rule`).
+    """
+    if not manifest.voters:
+        highest = max(scorer.highest_alarm_share for scorer in manifest.scorers)
+        note = (
+            f"Version {manifest.version} has no networks, so only the cut-off of its scorer decides. Of an hour's good parts, at most "
+            f"{highest * parts_per_hour:.2f} go to review (with 95 % confidence)."
+        )
+        return Outlook(manifest.threshold, manifest.band.low, manifest.band.high, None, None, None, note)
+    rule = make_decision_rule(manifest, line.threshold, line.defect_share, line.miss_risk) if line else make_decision_rule(manifest)
+    if share is None:
+        note = "The share of defects on the line is not known, so rejects and misses cannot be estimated. Set --defect-share."
+        return Outlook(rule.threshold, rule.low, rule.high, None, None, None, note)
+    try:
+        expected = estimate_shares(manifest, rule, share)
+    except ModelError as error:
+        return Outlook(rule.threshold, rule.low, rule.high, None, None, None, str(error))
+    false_alarms, misses, reviews = (
+        round(value * parts_per_hour, 3) for value in (expected.false_alarms, expected.misses, expected.reviews)
+    )
+    return Outlook(rule.threshold, rule.low, rule.high, false_alarms, misses, reviews, "")
+
+
+def make_present_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float | None, parts_per_hour: float) -> Outlook:
+    """Returns the same as `make_outlook`, but never raises ModelError.
+
+    If the settings cannot be applied, the inspector uses the threshold of the version. So the outlook is the one of the version, and its
+    note says why.
+    """
+    try:
+        return make_outlook(manifest, line, share, parts_per_hour)
+    except ModelError as error:
+        note = f"The settings of the line cannot be applied, so the threshold of the version decides. {error}"
+        own = make_outlook(manifest, None, share, parts_per_hour)
+        return Outlook(own.threshold, own.review_low, own.review_high, None, None, None, note)
+
+
+def find_share(manifest: Manifest, line: LiveLineSettings | None) -> float | None:
+    """Returns the share of defects on a line: the one that people set, otherwise the share among the training pictures.
+
+    Returns None if neither is known.
+    """
+    if line is not None and line.defect_share is not None:
+        return line.defect_share
+    try:
+        return find_training_share(manifest)
+    except ModelError:
+        return None

@@ -1,0 +1,76 @@
+"""Computes the pass threshold of a line: below it, a part passes without a person, and few defective parts do so.
+
+The threshold is chosen by conformal risk control from the defective validation pictures of a version. The module uses only NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from models.registry.manifest import Manifest, MissCurve
+from streams.errors import ModelError
+
+# A miss curve has at most this many points, so that a manifest stays small.
+MAX_POINTS = 2000
+# The pass threshold lies below the probability of a defective picture, by this share of the gap to the next lower one. So the rounding of
+# another runtime changes no label.
+GAP_MARGIN = 0.1
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> MissCurve:
+    """Returns the miss curve of defective validation pictures.
+
+    `probability`, shape (n,), is the calibrated defect probability of each picture, and `groups`, shape (n,), the number of its group of
+    near-duplicates. If there are more than MAX_POINTS pictures, points are left out so that no number of misses becomes smaller.
+    """
+    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(probability, kind="stable")
+    misses = np.cumsum(1 / sizes[group_of][order])
+    kept = np.unique(np.linspace(0, len(order) - 1, MAX_POINTS).astype(np.int64))
+    # The last picture before the next kept one gives the number of misses.
+    upper = np.append(kept[1:] - 1, len(order) - 1)
+    return MissCurve(castings=len(sizes), probabilities=tuple(probability[order][kept].tolist()), misses=tuple(misses[upper].tolist()))
+
+
+def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
+    """Returns the highest pass threshold at which the expected share of defective parts that pass is at most `miss_risk`.
+
+    `miss_risk` is a share of the defective parts, above 0 and below 1. With n defective castings in validation, of which m pass, the
+    threshold is the highest one with (m + 1) / (n + 1) <= miss_risk.
+
+    Source: Angelopoulos, Bates, Fisch, Lei, Schuster, Conformal Risk Control, 2022 (arXiv 2208.02814), theorem 1, for the loss "a defective
+    part passes". The statement is about the mean over many trainings, and it holds if the defects of the line look like those of the
+    validation pictures. It does not depend on the share of defects on the line. The temperatures and weights of the version were chosen on
+    the same pictures, so the true share may be slightly higher.
+
+    Raises ModelError if the version has no miss curve, or too few defective castings for this risk.
+    """
+    curve = manifest.reference.miss_curve if manifest.reference else None
+    if curve is None:
+        raise ModelError(
+            f"The manifest of version {manifest.version} does not say how its defective validation pictures were judged, so no pass "
+            "threshold can be computed. Train a new version, or remove the miss risk."
+        )
+    allowed = miss_risk * (curve.castings + 1) - 1
+    if allowed < 0:
+        needed, smallest = count_castings_needed(miss_risk), math.ceil(1000 / (curve.castings + 1)) / 1000
+        raise ModelError(
+            f"A miss risk of {miss_risk:g} needs at least {needed} different defective castings among the validation pictures, but version "
+            f"{manifest.version} has only {curve.castings}. Add defective pictures and train a new version, or state a risk of at least "
+            f"{smallest:g}."
+        )
+    # The last number of misses, which is all castings, is always more than allowed.
+    first = int(np.flatnonzero(np.array(curve.misses) > allowed + 1e-9)[0])
+    end = curve.probabilities[first]
+    below = max((value for value in curve.probabilities[:first] if value < end), default=0.0)
+    return end - GAP_MARGIN * (end - below)
+
+
+def count_castings_needed(miss_risk: float) -> int:
+    """Returns the smallest number of defective castings in validation with which `miss_risk` can be stated."""
+    return math.ceil(1 / miss_risk - 1e-9) - 1
