@@ -40,6 +40,7 @@ class SegmentationRecipe:
     rate: float = 2e-3
     weight_decay: float = 1e-3
     turned: str = "free"
+    handed: bool = False
     seed: int = 1
 
 
@@ -135,8 +136,8 @@ def _batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> tf.data.Da
     pixels, marks = tf.constant(pictures.pixels), tf.constant(pictures.marks)
 
     def prepare(chosen: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        moved = move_marks(tf.gather(marks, chosen)[..., tf.newaxis], seed, recipe.turned)
-        return augment(scale_pixels(tf.gather(pixels, chosen)), seed, recipe.turned), moved
+        moved = move_marks(tf.gather(marks, chosen)[..., tf.newaxis], seed, recipe.turned, recipe.handed)
+        return augment(scale_pixels(tf.gather(pixels, chosen)), seed, recipe.turned, recipe.handed), moved
 
     signature = (tf.TensorSpec((recipe.batch,), tf.int64), tf.TensorSpec((2,), tf.int32))
     chosen = tf.data.Dataset.from_generator(lambda: _choose_batches(pictures, recipe), output_signature=signature)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,8 +61,9 @@ class SegmentationRun:
                 f"Defects are marked in only {defective} pictures, and at least {MIN_DEFECTIVE} are needed. Mark more pictures."
             )
         training, validation = self._split(pictures)
-        member = describe_member(training, self.recipe, self.command)
-        network = train_segmentation(training, self.recipe, self._load_start(), on_step)
+        recipe = replace_fields(self.recipe, handed=self.recipe.handed or self.version.manifest.handed)
+        member = describe_member(training, recipe, self.command)
+        network = train_segmentation(training, recipe, self._load_start(), on_step)
         if validation is not None:
             member = member.model_copy(update={"figures": self.measure(Segmentation(network, member, self.recipe.side_px), validation)})
         return add_segmentation(self.version, self.root, self.name, network, member, replace)

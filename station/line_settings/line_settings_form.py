@@ -36,13 +36,15 @@ class LineSettingsForm:
     mm_per_px: str = ""
     threshold: str = ""
     defect_percent: str = ""
+    miss_risk_percent: str = ""
     shown_at: str = ""
 
     @classmethod
     def from_post(cls, fields: Mapping[str, str]) -> LineSettingsForm:
         """Returns the form that a browser sent. Missing fields are empty."""
         regions = {name: fields.get(name, "")[:_MAX_REGION_CHARACTERS] or "[]" for name in ("inspect_regions", "ignore_regions")}
-        numbers = {name: fields.get(name, "").strip()[:40] for name in ("mm_per_px", "threshold", "defect_percent", "shown_at")}
+        names = ("mm_per_px", "threshold", "defect_percent", "miss_risk_percent", "shown_at")
+        numbers = {name: fields.get(name, "").strip()[:40] for name in names}
         return cls(**regions, **numbers)
 
     @classmethod
@@ -55,7 +57,8 @@ class LineSettingsForm:
             ignore_regions=_format_regions(record.ignore_regions),
             mm_per_px=_format_number(record.mm_per_px),
             threshold=_format_number(record.threshold),
-            defect_percent=_format_number(None if record.defect_share is None else round(100 * record.defect_share, 12)),
+            defect_percent=_format_percent(record.defect_share),
+            miss_risk_percent=_format_percent(record.miss_risk),
             shown_at=format_time(record.set_at),
         )
 
@@ -70,7 +73,8 @@ class LineSettingsForm:
             "ignore_regions": _collect(problems, lambda: _parse_regions(self.ignore_regions, "Region to ignore")),
             "mm_per_px": _collect(problems, lambda: _parse_number(self.mm_per_px, "Scale", above=0, most=1000)),
             "threshold": _collect(problems, lambda: _parse_number(self.threshold, "Threshold", least=0, most=1)),
-            "defect_share": _collect(problems, lambda: _parse_percent(self.defect_percent)),
+            "defect_share": _collect(problems, lambda: _parse_percent(self.defect_percent, "Share of defects")),
+            "miss_risk": _collect(problems, lambda: _parse_percent(self.miss_risk_percent, "Miss risk")),
         }
         if problems:
             raise LineSettingsRefusedError(problems)
@@ -138,13 +142,17 @@ def _parse_number(text: str, label: str, least: float | None = None, above: floa
     return value
 
 
-def _parse_percent(text: str) -> float | None:
-    percent = _parse_number(text, "Share of defects", least=0.001, most=99.999)
+def _parse_percent(text: str, label: str) -> float | None:
+    percent = _parse_number(text, label, least=0.001, most=99.999)
     return None if percent is None else round(percent / 100, 14)
 
 
 def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.15g}"
+
+
+def _format_percent(share: float | None) -> str:
+    return _format_number(None if share is None else round(100 * share, 12))
 
 
 def _format_regions(regions: tuple[Region, ...]) -> str:

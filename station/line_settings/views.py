@@ -10,6 +10,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
+from models.inference.line_threshold import make_decision_rule
+from models.registry import open_registry
 from station.accounts.access import right_required
 from station.accounts.models import AuditEntry
 from station.archive.models import Part
@@ -18,7 +20,7 @@ from station.kafka_producer import KafkaUnavailableError, send_record
 from station.line_settings.line_settings_form import LineSettingsForm, LineSettingsRefusedError, describe_settings
 from station.live.line_state import LivePart
 from station.live.live_consumer import get_live_consumer
-from streams.errors import CastlineError
+from streams.errors import CastlineError, ModelError
 from streams.kafka import is_reachable
 from streams.live_line_settings import read_live_line_settings
 from streams.record_producer import make_json_record
@@ -51,6 +53,7 @@ def change_settings(request: HttpRequest, line: str) -> HttpResponse:
             problems, status = [_describe_conflict(current)], 409
         else:
             record = form.make_record(current, line, request.user.get_username(), datetime.now(UTC))
+            check_record(record)
             _publish(record, current, request.user)
             messages.success(request, f"The settings of {line} are saved. Inspectors apply them from their next batch on.")
             return redirect("line-settings", line)
@@ -82,6 +85,22 @@ def _read_record(line: str) -> LiveLineSettings | None:
         return read_live_line_settings(settings, "station").find(line)
     except CastlineError as error:
         raise KafkaUnavailableError(f"The settings of the line cannot be read from Kafka: {error}") from error
+
+
+def check_record(record: LiveLineSettings) -> None:
+    """Raises LineSettingsRefusedError if the model version of the line cannot judge with the settings in `record`.
+
+    If the manifest of the version cannot be read, nothing is checked. The inspectors make the same check again.
+    """
+    version = get_live_consumer().choices.find(record.line).version
+    try:
+        manifest = open_registry(current_settings().model.root).read_manifest(version)
+    except ModelError:
+        return
+    try:
+        make_decision_rule(manifest, record.threshold, record.defect_share, record.miss_risk)
+    except ModelError as error:
+        raise LineSettingsRefusedError([str(error)]) from error
 
 
 def _describe_conflict(current: LiveLineSettings | None) -> str:

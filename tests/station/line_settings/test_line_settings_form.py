@@ -10,6 +10,7 @@ from django.test import Client
 
 from station.accounts.models import AuditEntry
 from station.line_settings.line_settings_form import LineSettingsForm, LineSettingsRefusedError
+from station.line_settings.views import check_record
 from streams.records import LiveLineSettings, Region, RegionPoint
 
 NOW = datetime(2026, 11, 26, 8, 0, tzinfo=UTC)
@@ -20,6 +21,7 @@ RECORD = LiveLineSettings(
     inspect_regions=(TRIANGLE,),
     mm_per_px=0.125,
     defect_share=0.013,
+    miss_risk=0.05,
     planned_stop_until=LATER,
     set_by="berta",
     set_at=NOW,
@@ -56,6 +58,7 @@ def test_a_decimal_comma_is_a_decimal_point() -> None:
         ({"threshold": "nan"}, "Threshold: nan is not possible."),
         ({"mm_per_px": "0"}, "Scale: 0 is not possible. Enter a number above 0 to 1000, or leave the field empty."),
         ({"defect_percent": "100"}, "Share of defects: 100 is not possible. Enter a number from 0.001 to 99.999"),
+        ({"miss_risk_percent": "0"}, "Miss risk: 0 is not possible."),
         ({"inspect_regions": "{"}, "Region to inspect: the drawing could not be read."),
         ({"ignore_regions": "[[[0, 0], [1, 1]]]"}, "Region to ignore: the drawing could not be read. A region has 3 to 64 corners"),
         ({"ignore_regions": "[[[0, 0], [1, 1], [0.5, 1.1]]]"}, "Region to ignore: the drawing could not be read."),
@@ -71,6 +74,19 @@ def test_what_cannot_be_set_is_refused_with_the_label_of_its_field(texts: dict[s
         make_record(**texts)
     (only,) = refused.value.sentences
     assert only.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [({"threshold": 1.0}, "would call no part defective"), ({"miss_risk": 0.01}, "no pass threshold can be computed")],
+)
+def test_settings_that_an_inspector_could_not_apply_are_refused_on_the_page_too(
+    engineer: Client, given: dict[str, float], sentence: str
+) -> None:
+    """All lines have the version `demo`, which has no miss curve."""
+    with pytest.raises(LineSettingsRefusedError, match=sentence):
+        check_record(RECORD.model_copy(update={"miss_risk": None} | given))
+    check_record(RECORD.model_copy(update={"miss_risk": None}))
 
 
 def test_the_page_is_for_engineers_and_changes_nothing_without_kafka(engineer: Client, reviewer: Client) -> None:
