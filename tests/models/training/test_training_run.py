@@ -205,7 +205,7 @@ def test_twenty_good_and_five_defective_pictures_make_a_version_with_warnings(ca
         (tmp_path / "data" / name).mkdir(parents=True)
         for path in sorted((castings / name).glob("casting_*.jpeg"))[:count]:
             (tmp_path / "data" / name / path.name).symlink_to(path)
-    options = SMALL.model_copy(update={"epochs": 1, "lenet_epochs": 1, "min_steps": 20, "handed": True})
+    options = SMALL.model_copy(update={"epochs": 1, "lenet_epochs": 1, "min_steps": 100, "handed": True})
     log = CallbackLog()
     manifest = TrainingRun(options, (tmp_path / "data",), tmp_path, "few", "castline train").run(log).version.manifest
     assert manifest.data.pictures == {"def_front": 5, "ok_front": 20}

@@ -1,0 +1,102 @@
+"""Estimates the share of defective parts on a line from the defect probabilities of its parts, and corrects it by people's reviews."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import brentq, minimize, minimize_scalar  # type: ignore[import-untyped]  # no stubs
+from scipy.special import expit, logit  # type: ignore[import-untyped]  # no stubs
+
+from models.inference.soft_vote import MIN_PROBABILITY
+
+# With fewer reviewed parts than this, an estimate cannot be corrected by reviews.
+MIN_REVIEWED = 20
+# Half of the 95 % quantile of the chi-squared distribution with one degree of freedom. The log-likelihood at the ends of a 95 % interval is
+# lower by this value than at its maximum.
+_LIKELIHOOD_DROP = 1.92
+# Shares lie between minus and plus these log odds (0.00003 % and 99.99997 %).
+_MAX_LOG_ODDS = 15.0
+# How far the reviews may move the estimate from the version's own probabilities: standard deviations of the log odds and of the slope.
+_OFFSET_DEVIATION, _SLOPE_DEVIATION = 2.0, 0.5
+_DRAWS = 2000
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareEstimate:
+    """An estimated share of defective parts, 0..1, with its 95 % interval from `low` to `high`."""
+
+    value: float
+    low: float
+    high: float
+
+
+def estimate_from_probabilities(probability: FloatArray, training_share: float) -> ShareEstimate:
+    """Returns the share of defects among parts with these defect probabilities, shape (n,).
+
+    The probabilities are calibrated for the share `training_share`. The estimate is the share at which these probabilities are most likely.
+    The iteration of Saerens, Latinne and Decaestecker converges to this share (Neural Computation 14(1), 2002, equation 2.9), and
+    the interval comes from the likelihood ratio. Both are right only if good and defective parts look as they did in the training. If the
+    version gives good parts of this line higher probabilities, the estimate is too high, and the interval does not show it.
+    """
+    clipped = np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    bad, good = clipped / training_share, (1 - clipped) / (1 - training_share)
+
+    def lack(log_odds: float) -> float:
+        share = float(expit(log_odds))
+        return -float(np.log(share * bad + (1 - share) * good).sum())
+
+    limits = (-_MAX_LOG_ODDS, _MAX_LOG_ODDS)
+    best = float(minimize_scalar(lack, bounds=limits, method="bounded", options={"xatol": 1e-4}).x)
+    highest = lack(best) + _LIKELIHOOD_DROP
+    low, high = (float(brentq(lambda at: lack(at) - highest, *sorted((end, best)))) if lack(end) > highest else end for end in limits)
+    return ShareEstimate(*(float(expit(one)) for one in (best, low, high)))
+
+
+def correct_by_reviews(
+    probability: FloatArray, training_share: float, reviewed: FloatArray, is_defect: npt.NDArray[np.bool_], seed: int = 1
+) -> ShareEstimate:
+    """Returns the share of defects on a line, after people have reviewed some of its parts.
+
+    `probability`, shape (n,), are the defect probabilities of the parts that nobody has reviewed, calibrated for the share
+    `training_share`. `reviewed`, shape (m,), are those of the reviewed parts, and `is_defect`, shape (m,), tells which of these people
+    called defective. Raises ValueError if m is less than MIN_REVIEWED.
+
+    A logistic curve through the reviewed parts gives the true chance of a defect for each probability (Platt scaling). Before any review,
+    the curve is that of `estimate_from_probabilities`, and each review moves it (a Gaussian prior on offset and slope, Laplace's
+    approximation). The share is the mean of the curve over all parts. So it does not matter that people review doubtful parts more often
+    than others, as long as nothing but the probability decides which parts are reviewed. Only reviews of parts that seem good show how many
+    defects pass unseen.
+    """
+    if len(reviewed) < MIN_REVIEWED:
+        raise ValueError(f"expected at least {MIN_REVIEWED} reviewed parts, found {len(reviewed)}")
+    everything = np.concatenate([probability, reviewed])
+    prior = np.array([logit(estimate_from_probabilities(everything, training_share).value), 1.0])
+    deviations = np.array([_OFFSET_DEVIATION, _SLOPE_DEVIATION])
+    # The log of the likelihood ratio "defective to good" of a part.
+    ratio, reviewed_ratio = (
+        logit(np.clip(some, MIN_PROBABILITY, 1 - MIN_PROBABILITY)) - logit(training_share) for some in (probability, reviewed)
+    )
+
+    def lack(curve: FloatArray) -> float:
+        log_odds = curve[0] + curve[1] * reviewed_ratio
+        surprise = np.logaddexp(0, np.where(is_defect, -log_odds, log_odds)).sum()
+        return float(surprise + 0.5 * np.square((curve - prior) / deviations).sum())
+
+    best = minimize(lack, prior, method="BFGS").x
+    random = np.random.default_rng(seed)
+    chance = expit(best[0] + best[1] * reviewed_ratio)
+    inputs = np.stack([np.ones_like(reviewed_ratio), reviewed_ratio])
+    precision = (inputs * (chance * (1 - chance))) @ inputs.T + np.diag(1 / deviations**2)
+    curves = np.array([best, *random.multivariate_normal(best, np.linalg.inv(precision), _DRAWS)])
+    # Parts with nearly equal ratios are counted together, because millions of parts would take long.
+    counts, edges = np.histogram(ratio, bins=400)
+    middles = (edges[:-1] + edges[1:]) / 2
+    shares = (expit(curves[:, :1] + curves[:, 1:] * middles) @ counts + is_defect.sum()) / len(everything)
+    # The observed parts are a sample of the line.
+    drawn = random.beta(shares[1:] * len(everything) + 0.5, (1 - shares[1:]) * len(everything) + 0.5)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return ShareEstimate(float(shares[0]), float(low), float(high))
