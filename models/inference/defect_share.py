@@ -26,7 +26,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class ShareEstimate:
+class DefectShareEstimate:
     """An estimated share of defective parts, 0..1, with its 95 % interval from `low` to `high`."""
 
     value: float
@@ -34,7 +34,7 @@ class ShareEstimate:
     high: float
 
 
-def estimate_from_probabilities(probability: FloatArray, training_share: float) -> ShareEstimate:
+def estimate_from_probabilities(probability: FloatArray, training_share: float) -> DefectShareEstimate:
     """Returns the share of defects among parts with these defect probabilities, shape (n,).
 
     The probabilities are calibrated for the share `training_share`. The estimate is the share at which these probabilities are most likely.
@@ -53,12 +53,12 @@ def estimate_from_probabilities(probability: FloatArray, training_share: float) 
     best = float(minimize_scalar(lack, bounds=limits, method="bounded", options={"xatol": 1e-4}).x)
     highest = lack(best) + _LIKELIHOOD_DROP
     low, high = (float(brentq(lambda at: lack(at) - highest, *sorted((end, best)))) if lack(end) > highest else end for end in limits)
-    return ShareEstimate(*(float(expit(one)) for one in (best, low, high)))
+    return DefectShareEstimate(*(float(expit(one)) for one in (best, low, high)))
 
 
 def correct_by_reviews(
     probability: FloatArray, training_share: float, reviewed: FloatArray, is_defect: npt.NDArray[np.bool_], seed: int = 1
-) -> ShareEstimate:
+) -> DefectShareEstimate:
     """Returns the share of defects on a line, after people have reviewed some of its parts.
 
     `probability`, shape (n,), are the defect probabilities of the parts that nobody has reviewed, calibrated for the share
@@ -99,4 +99,4 @@ def correct_by_reviews(
     # The observed parts are a sample of the line.
     drawn = random.beta(shares[1:] * len(everything) + 0.5, (1 - shares[1:]) * len(everything) + 0.5)
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return ShareEstimate(float(shares[0]), float(low), float(high))
+    return DefectShareEstimate(float(shares[0]), float(low), float(high))
