@@ -1,4 +1,4 @@
-"""Tells the pages that show a verdict whether the model version of the verdict has learned from rendered pictures only."""
+"""Makes the warning for the pages that show a verdict, if its model version has learned from rendered pictures only."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Reads the acceptance table of a part, and decides with it whether the defects that were found on a part are accepted.
 
-An acceptance table is a TOML file of the foundry. Each rule has the terms in which ASTM A802 and ISO 11971 describe surfaces: a kind of
-discontinuity, a level, and limits. Both standards compare a surface with plates or pictures and give no limits in millimetres, so the
-foundry agrees on its own limits with its customer:
+An acceptance table is a TOML file that the foundry writes. The names of its rules may use the terms in which ASTM A802 and ISO 11971
+describe surfaces: a kind of discontinuity and a level. Both standards compare a surface with plates or pictures, and give no limits in
+millimetres. So the foundry agrees on limits with its customer, for example:
 
     name = "impeller 17, customer drawing 4711-B"
     other_kinds = "rejected"

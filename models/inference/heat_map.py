@@ -13,7 +13,7 @@ from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the 
 HOT_SHARE = 0.5
 # At most this many hot areas of a picture are marked with boxes, because people do not look at more.
 MAX_BOXES = 5
-# If the kinds of the defects are known, up to this many are marked, because an acceptance table counts them.
+# If the kinds of the defects are known, up to this many areas are marked, because an acceptance table counts the defects.
 MAX_DEFECTS = 25
 # The kind of a defect whose kind is not sure. The word stands in verdicts and findings, so it is never renamed.
 UNKNOWN_KIND = "unknown"

@@ -158,7 +158,7 @@ def _describe_figures(manifest: Manifest, report: VersionReport | None) -> CardS
             "These figures come from the validation pictures, with which the training chose weights and threshold. The version may make "
             'more errors on other pictures. "castline evaluate --report" measures the version on pictures that it has not seen.'
             if figures
-            else 'Nobody has measured this version. "castline evaluate --report" does that.'
+            else 'Nobody has measured this version. "castline evaluate --report" measures it.'
         )
         return CardSection("Figures", (sentence,), tuple(figures))
     sentence = f"These figures come from {report.figures.pictures} labelled pictures in the report on the version, with 95 % intervals."

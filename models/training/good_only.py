@@ -109,8 +109,8 @@ class LearnedScorer:
 class GoodOnlyRun:
     """Learns from the good pictures in `folder`, and writes the version `root`/`version`.
 
-    `objective` says which share of the good parts may be sent to review. `depth_bits` is the number of bits that the camera uses in
-    pictures of more than 8 bits. `command` is the command line, for the manifest.
+    `objective` says which share of the good parts may be sent to review. `depth_bits` is the number of bits that the camera really uses if
+    the files have more than 8 bits a pixel. `command` is the command line, for the manifest.
     """
 
     folder: Path
@@ -253,7 +253,7 @@ def _expect_enough(count: int, folder: Path) -> None:
 
 
 def _find_unsuitable(pictures: LabelledPictures) -> dict[str, npt.NDArray[np.int64]]:
-    """Returns the indices of the pictures from which nothing should be learned, by the reason."""
+    """Returns the indices of the pictures from which nothing should be learned. The keys are the reasons."""
     sizes = Counter(pictures.sizes)
     usual, _ = sizes.most_common(1)[0]
     other_size = np.array([size != usual for size in pictures.sizes])

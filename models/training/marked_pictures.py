@@ -1,7 +1,11 @@
 """Reads pictures whose defects are marked, from masks that name the kind of each pixel or from boxes around defects.
 
-A mark is a number for each pixel of a picture: 0 no defect, k a defect of kind k (from 1), `BOX_MARK` + k a place in a box around a defect
-of kind k, and `BOX_MARK` a place in a box around a defect whose kind is not known.
+Each pixel of a picture has a mark, which is a number:
+
+- 0: there is no defect.
+- k, from 1: the mask shows a defect of kind k.
+- `BOX_MARK` + k: the pixel is in a box around a defect of kind k.
+- `BOX_MARK`: the pixel is in a box around a defect whose kind is not known.
 """
 
 from __future__ import annotations
@@ -89,7 +93,7 @@ class MarkedPictures:
         return is_good
 
     def select(self, chosen: npt.NDArray[Any]) -> MarkedPictures:
-        """Returns the pictures with the indices `chosen`, or those for which the mask `chosen` is True."""
+        """Returns some of the pictures. `chosen` holds their indices, or is a mask that is True for these pictures."""
         indices = np.arange(len(self))[chosen]
         return MarkedPictures(
             self.pixels[indices],
@@ -186,7 +190,7 @@ def list_boxed_files(path: Path, ok_class: str) -> list[MarkedFile]:
 
 
 def list_good_files(files: Sequence[LabelledFile], ok_class: str) -> list[MarkedFile]:
-    """Returns those of `files` that show good parts."""
+    """Returns the files that show good parts."""
     return [MarkedFile(file.path, True) for file in files if file.class_name == ok_class]
 
 
@@ -200,8 +204,8 @@ def read_marked_pictures(
 ) -> MarkedPictures:
     """Reads `files` and the marks of their defects, resampled to `side_px`.
 
-    `kinds` gives the name of each mask value. Values may share a name. `part_values` are mask values that show the casting and no defect.
-    The kinds of boxes are added to the kinds of the masks.
+    `kinds` gives the name of each mask value. Values may share a name. `part_values` are mask values that mark the casting and not a
+    defect. The kinds of boxes are added to the kinds of the masks.
 
     Defective pictures with neither mask nor box are left out, and so are files that cannot be used. After each file, `on_read` is called
     with the number of files read so far and the number of all files. Raises ModelError if a mask has a value that nobody named, or if no
@@ -311,9 +315,10 @@ def _place_in_square(side_px: int, width_px: int, height_px: int) -> tuple[int, 
 
 
 def _reduce_marks(numbers: Pixels, side_px: int) -> Pixels:
-    """Returns the marks on the square of `side_px`: for each pixel the kind that covers most of it, if defects cover enough of the pixel.
+    """Returns the marks of a mask that is reduced to a square of the side `side_px`.
 
-    A defect that covers no pixel enough is marked at the pixels that it covers most, so that no defect is lost.
+    If defects cover enough of a pixel, its mark is the kind that covers most of it. A defect that does not cover enough of any pixel is
+    marked at the pixels that it covers most, so that no defect is lost.
     """
     rows, columns = numbers.shape
     left, top, width, height, _ = _place_in_square(side_px, columns, rows)

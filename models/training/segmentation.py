@@ -20,7 +20,7 @@ from models.training.marked_pictures import BOX_MARK, MarkedPictures
 DEFECT_SHARE = 0.6
 # In the loss, a pixel of a defect counts as much as this many other pixels, because defects cover only about 1 % of the pixels.
 DEFECT_WEIGHT = 4.0
-# The learning rate rises during this share of all batches.
+# During this share of all batches, at the start of the training, the learning rate rises.
 WARM_UP_SHARE = 0.1
 MAX_GRADIENT_NORM = 1.0
 WEIGHTS_FILE = "segmentation.weights.h5"
@@ -50,7 +50,7 @@ def train_segmentation(
     start: keras.Model | None = None,
     on_step: Callable[[int, int, float], object] = lambda done, total, loss: None,
 ) -> keras.Model:
-    """Returns a segmentation head that was trained on `pictures`, whose side must be that of the recipe.
+    """Returns a segmentation head that was trained on `pictures`, which must have the side of the recipe.
 
     If `start` is a head that was trained before, the training begins with its weights. The last layer begins anew unless `start` has the
     same number of kinds. After each batch, `on_step` is called with the number of finished batches, the number of all batches and the loss.
@@ -122,7 +122,8 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         for number in range(1 + kinds):
             inside = tf.cast(marks == BOX_MARK + number, tf.float32)
             level = inside * (1 - probabilities[..., 0] if number == 0 else probabilities[..., number])
-            # The mean of the probabilities, weighted by themselves, is near their maximum, but more than one pixel of a box learns from it.
+            # Each probability has itself as its weight, so the weighted mean is near the maximum. The maximum itself is not used, because
+            # then only one pixel of each box would learn.
             strength = tf.reduce_sum(level * level, axis=(1, 2)) / tf.maximum(tf.reduce_sum(level, axis=(1, 2)), 1e-6)
             has_box = tf.cast(tf.reduce_any(inside > 0, axis=(1, 2)), tf.float32)
             total -= tf.reduce_sum(has_box * tf.math.log(tf.clip_by_value(strength, 1e-6, 1.0)))
