@@ -35,8 +35,7 @@ class EffectiveModel:
 
     @property
     def decided_for(self) -> str:
-        """Returns where the version comes from: the name of the line if it was chosen for the line, `*` if it was chosen for all lines, or
-        "settings"."""
+        """Returns for what the version was chosen: the name of the line, or `*` for all lines. Returns "settings" if there is no choice."""
         return self.choice.line if self.choice else "settings"
 
 

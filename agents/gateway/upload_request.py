@@ -75,8 +75,8 @@ async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
 async def _read_body(request: web.Request, limit: int, max_bytes: int) -> bytes:
     """Returns the body, unpacked if it is compressed.
 
-    Raises RequestRefusedError if the body is malformed or has more than `limit` bytes. The error's message does not name this limit but
-    `max_bytes`, the limit for a picture. A form may be larger than its picture.
+    Raises RequestRefusedError if the body is malformed or has more than `limit` bytes. The message of this error names `max_bytes`, the
+    limit for a picture. `limit` is larger for a form, which contains more than its picture.
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):

@@ -72,9 +72,9 @@ PartFinder = Callable[[PixelArray], FoundPart | None]
 class GoldenTemplate:
     """The golden template of a part. It implements `GoodOnlyScorer`.
 
-    `texture`, shape (steps, rings), is the usual texture of each ring of a good part: the spread of the differences between places. Its
-    unit is the part's contrast. `limits`, shape (2, steps, rings), says how far a bright place and a dark place of a good part may differ
-    from the places beside it. Its unit is the texture.
+    `texture`, shape (steps, rings), is the usual texture of each ring of a good part: the spread of the differences between places, in
+    units of the part's contrast. `limits`, shape (2, steps, rings), says how far a bright place and a dark place of a good part may differ
+    from the places beside it, in units of the texture.
 
     The residual of a place is its difference divided by its limit. The score of a picture is its largest residual.
     """

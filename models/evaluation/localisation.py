@@ -446,8 +446,9 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
     heights = sums / sums[-1]
-    # Each heat value of the defect pixels, the hottest first, gives two points of the curve. Their false positive rates are shares of the
-    # background: hotter than the value (first point), and at least as hot as the value (second point).
+    # Each heat value of the defect pixels, the hottest first, gives two points of the curve. The false positive rate of the first point is
+    # the share of the background pixels that are hotter than this value. At the second point, background pixels with exactly this value
+    # count too.
     above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
     x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])
     y = np.concatenate([[0.0, 0.0], np.repeat(heights, 2)])

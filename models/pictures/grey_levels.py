@@ -28,11 +28,11 @@ _DARK_SHARE = 0.25
 MIN_CONTRAST = 8
 # A picture is partly blank if at least this share of its rows, counted from the top or from the bottom, has one single grey level.
 MAX_BLANK_SHARE = 0.25
-# The limit MAX_BLANK_SHARE is too high for BMP and TIFF, so this limit is used for them. These formats have no checksum of the whole file,
-# so a few rows with one single grey level may be the only sign of an unfinished transfer.
+# A BMP or TIFF is partly blank if this share of its rows has one single grey level. The share is small, because these formats have no
+# checksum of the whole file. A few such rows may be the only sign of an unfinished transfer.
 MAX_BLANK_SHARE_RAW = 0.05
-# If the first and the last row have the same grey level, the rows with one single grey level probably show the background of the part, such
-# as a saturated back light. This higher limit for the share of such rows is then used.
+# If the first and the last row have the same grey level, a picture is partly blank if this share of its rows has one single grey level. The
+# share is large, because these rows probably show the background of the part, such as a saturated back light.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 

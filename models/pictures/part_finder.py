@@ -112,15 +112,15 @@ ODD_NEIGHBOURS = 1
 # is added, but at least the value in LEAST_ROOM.
 ROOM_SHARE = 0.1
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
-# The lower limit for the support of a part, the share of its rim that shows an edge, is at most this value. The rim of some good parts
-# looks like the belt on a quarter of its length, so a higher limit would refuse these parts.
+# The support of a part is the share of its rim that shows an edge. A reference never requires a larger support than this value, because the
+# rim of some good parts looks like the belt on a quarter of its length.
 ENOUGH_SUPPORT = 0.7
 # A picture counts as blurred if it has less than this share of the detail of the good picture that has the least detail.
 DETAIL_SHARE = 0.9
-# The signature of a picture may differ from the nearest signature of the reference by at most a certain distance. These two constants
-# determine this limit. For each good picture, the distance to the most similar other good picture is measured. The limit is DISTANCE_FACTOR
-# times the 99th percentile of these distances, but always within DISTANCE_RANGE. With a lower limit, defective parts would be refused as
-# other parts, because flash and chips change their signature. With a higher limit, polygons and washers would be accepted.
+# These two constants determine how far the signature of a picture may be from the nearest signature of the reference. For each good
+# picture, the distance to the most similar other good picture is measured. The limit is DISTANCE_FACTOR times the 99th percentile of these
+# distances, but always within DISTANCE_RANGE. With a lower limit, defective parts would be refused as other parts, because flash and chips
+# change their signature. With a higher limit, polygons and washers would be accepted.
 DISTANCE_FACTOR = 4.0
 DISTANCE_RANGE = (0.35, 0.42)
 # A part that reaches out of the picture by at most this share of its radius counts as wholly in view.
