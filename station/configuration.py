@@ -60,6 +60,7 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
             "station.accounts",
             "station.uploads",
             "station.reviews",
+            "station.studies",
         ],
         "MIDDLEWARE": [
             "django.middleware.security.SecurityMiddleware",

@@ -1,8 +1,8 @@
 """The object store for large pictures, archived pictures and heat maps: a folder, or any file system that fsspec can open.
 
-An address in the store, also called a claim, contains the SHA-256 of the object: `pictures/<first two digits>/<sha256>` for a picture and
-`maps/<first two digits>/<sha256>` for a heat map. Therefore equal pictures are stored only once, and a reader can check the object. A
-claim cannot name a file outside the store.
+An address in the store, also called a claim, contains the SHA-256 of the object: `<folder>/<first two digits>/<sha256>`. The folder is
+`pictures` for a picture, `maps` for a heat map, and `studies` for a picture of an agreement study. Therefore equal pictures are stored only
+once, and a reader can check the object. A claim cannot name a file outside the store.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from streams.errors import PictureError
 CLAIM_MISSING = "claim-missing"
 CLAIM_DAMAGED = "claim-damaged"
 
-StoreFolder = Literal["pictures", "maps"]
+StoreFolder = Literal["pictures", "maps", "studies"]
 
 # One segment of an address, between two slashes. It does not begin with a dot and has no colon, so no address can contain "..", a scheme
 # (s3:) or a drive (C:).
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
-_CLAIM = re.compile(r"(?:pictures|maps)/([0-9a-f]{2})/([0-9a-f]{64})")
+_CLAIM = re.compile(r"(?:pictures|maps|studies)/([0-9a-f]{2})/([0-9a-f]{64})")
 # The largest size of a stored object. It is also the largest value that the setting pictures.max_bytes accepts.
 _LARGEST_BYTES = 256 * 2**20
 

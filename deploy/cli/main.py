@@ -24,6 +24,7 @@ COMMANDS = {
     "sorter": "Send the verdicts of a line to the board that moves its gate.",
     "archivist": "Write the history of every part to the database, and keep pictures.",
     "station": "Serve the web pages and manage their accounts.",
+    "study": "Make agreement studies of people and the model, and show their results.",
     "trace": "Show everything that happened to one part.",
     "dead-letters": "List and save the records that could not be processed.",
     "top": "Watch a running plant in the terminal.",

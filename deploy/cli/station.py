@@ -82,7 +82,7 @@ def migrate(file: Path | None) -> None:
 
     Prints the names of the applied changes. Repeated calls change nothing.
     """
-    _configure(file)
+    configure_station(file)
     from station.archive.database import migrate_database
 
     for name in migrate_database() or ["The tables are up to date."]:
@@ -106,7 +106,7 @@ def account(file: Path | None, name: str, role: str, password_file: Path | None)
     The password is the first line of the file --password-file. Without this option, the password is the value of the environment variable
     STATION_PASSWORD. If neither is given, the command asks for the password.
     """
-    _configure(file)
+    configure_station(file)
     from station.accounts.access import create_or_update_account
     from station.archive.database import migrate_database
 
@@ -116,7 +116,7 @@ def account(file: Path | None, name: str, role: str, password_file: Path | None)
     click.echo(f"{name}: {create_or_update_account(name, role, password)}, {role}")
 
 
-def _configure(file: Path | None) -> None:
+def configure_station(file: Path | None) -> None:
     """Configures Django with the settings in `file`. Raises SettingsError if the database does not answer."""
     from station.configuration import configure
 

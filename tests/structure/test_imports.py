@@ -61,6 +61,7 @@ STATION_LAYERS = (
     ("station.uploads",),
     ("station.history",),
     ("station.reviews",),
+    ("station.studies",),
     ("station.reports",),
     ("station.versions",),
     ("station.navigation", "station.urls", "station.server", "station.typing_settings", "station.__main__"),

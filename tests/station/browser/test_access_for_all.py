@@ -27,6 +27,7 @@ PAGES = (
     "/history/?label=nonsense",
     "/reviews/",
     "/reviews/agreement/",
+    "/studies/",
     "/reviews/data-sets/",
     "/reports/",
     "/reports/?line=nonsense",

@@ -1,0 +1,104 @@
+"""Kappa statistics with bootstrap intervals: how well people agree beyond chance about parts with the labels ok and defect.
+
+Labels are numbers: 0 is ok, 1 is defect, and MISSING means that there is no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+MISSING = -1
+_RESAMPLES = 2000
+_SEED = 1
+# With fewer defined resamples than this share, an interval would be about other data than the value.
+_MIN_DEFINED = 0.5
+
+Labels = npt.NDArray[np.int8]
+Counts = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Kappa:
+    """A kappa value with its 95 % interval from `low` to `high`, and the share of equal labels. `parts` were compared.
+
+    1 is full agreement, 0 is the agreement that chance would give. A value is None if it is not defined: there is nothing to compare, or
+    everybody gave all parts the same label.
+    """
+
+    parts: int
+    agreement: float | None
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def compute_cohen(first: Labels, second: Labels) -> Kappa:
+    """Returns Cohen's kappa of two sides. Both arrays have shape (parts, comparisons) and contain 0, 1 or MISSING.
+
+    Column k of `first` is compared with column k of `second`. A part without a label on one side does not count in this comparison.
+
+    Source: Cohen, A coefficient of agreement for nominal scales, Educational and Psychological Measurement 20(1), 1960. The interval is
+    the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Whole parts are resampled, because
+    the comparisons of one part are not independent.
+    """
+    is_counted = (first != MISSING) & (second != MISSING)
+    # Shape (parts, 4): how often the labels of a part were (ok, ok), (ok, defect), (defect, ok) and (defect, defect).
+    counts = np.stack([((2 * first + second == cell) & is_counted).sum(axis=1) for cell in range(4)], axis=1).astype(np.float64)
+    return _bootstrap(counts[counts.sum(axis=1) > 0], _cohen_of_totals)
+
+
+def compute_fleiss(labels: Labels) -> Kappa:
+    """Returns Fleiss' kappa of several labels of each part. `labels` has shape (parts, labels of a part) and contains 0, 1 or MISSING.
+
+    Only parts count that have all their labels.
+
+    Source: Fleiss, Measuring nominal scale agreement among many raters, Psychological Bulletin 76(5), 1971. The interval is the percentile
+    bootstrap over parts.
+    """
+    complete = labels[(labels != MISSING).all(axis=1)]
+    raters = labels.shape[1]
+    defects = complete.sum(axis=1, dtype=np.float64)
+    pairs = max(1, raters * (raters - 1))
+    agreement = (defects * (defects - 1) + (raters - defects) * (raters - defects - 1)) / pairs
+    # Shape (parts, 3): the part itself, the share of its pairs of labels that are equal, and the share of its labels that are `defect`.
+    counts = np.stack([np.ones_like(defects), agreement, defects / max(1, raters)], axis=1)
+    return _bootstrap(counts if raters > 1 else counts[:0], _fleiss_of_totals)
+
+
+def _cohen_of_totals(totals: Counts) -> tuple[Counts, Counts]:
+    """Returns agreement and kappa for each row of `totals`, shape (n, 4)."""
+    number = totals.sum(axis=1)
+    agreement = (totals[:, 0] + totals[:, 3]) / number
+    first, second = (totals[:, 2] + totals[:, 3]) / number, (totals[:, 1] + totals[:, 3]) / number
+    return agreement, _correct_for_chance(agreement, first * second + (1 - first) * (1 - second))
+
+
+def _fleiss_of_totals(totals: Counts) -> tuple[Counts, Counts]:
+    """Returns agreement and kappa for each row of `totals`, shape (n, 3)."""
+    agreement, share = totals[:, 1] / totals[:, 0], totals[:, 2] / totals[:, 0]
+    return agreement, _correct_for_chance(agreement, share**2 + (1 - share) ** 2)
+
+
+def _correct_for_chance(agreement: Counts, chance: Counts) -> Counts:
+    """Returns (agreement - chance) / (1 - chance), and NaN where chance is 1, because kappa is not defined there."""
+    room = 1 - chance
+    return np.where(room > 1e-12, (agreement - chance) / np.where(room > 1e-12, room, 1), np.nan)
+
+
+def _bootstrap(counts: Counts, compute: Callable[[Counts], tuple[Counts, Counts]]) -> Kappa:
+    """Returns the kappa of all parts, and its interval from resamples of the parts. `counts` has one row for each part."""
+    parts = len(counts)
+    if not parts:
+        return Kappa(0, None, None, None, None)
+    agreement, value = (float(each[0]) for each in compute(counts.sum(axis=0, keepdims=True)))
+    times = np.random.default_rng(_SEED).multinomial(parts, np.full(parts, 1 / parts), _RESAMPLES)
+    _, resampled = compute(times @ counts)
+    defined = resampled[~np.isnan(resampled)]
+    if np.isnan(value) or len(defined) < _MIN_DEFINED * _RESAMPLES:
+        return Kappa(parts, agreement, None if np.isnan(value) else value, None, None)
+    low, high = np.percentile(defined, (2.5, 97.5))
+    return Kappa(parts, agreement, value, float(low), float(high))

@@ -1,0 +1,104 @@
+"""The result of a study: how well each person agrees with himself or herself, with the others and with the model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from station.studies.appraisal import LABELS, count_answers
+from station.studies.kappa import MISSING, Kappa, Labels, compute_cohen, compute_fleiss
+from station.studies.models import Study, StudyAnswer
+
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """The agreement in a study.
+
+    `within` compares the rounds of one person. `between` compares two people round by round. `with_model` compares a person with the model.
+    `all_people` is Fleiss' kappa of all labels that people gave, and `all_with_model` that of these labels and the label of the model.
+    `left_to_people` is the number of parts that the model labelled `review`, which count in no comparison with the model. `models` are the
+    versions that judged the parts, with their numbers of parts.
+    """
+
+    within: list[tuple[str, Kappa]]
+    between: list[tuple[str, str, Kappa]]
+    with_model: list[tuple[str, Kappa]]
+    all_people: Kappa
+    all_with_model: Kappa
+    parts: int
+    left_to_people: int
+    models: dict[str, int]
+
+
+def is_complete(study: Study) -> bool:
+    """Returns whether every person of the study has labelled every part in every round."""
+    expected = study.rounds * study.parts.count()
+    return all(count >= expected for count in count_answers(study).values())
+
+
+def is_open_for_results(study: Study) -> bool:
+    """Returns whether results may be shown. Before, a person could see the answers of others or the verdict before giving an answer."""
+    return study.closed_at is not None or is_complete(study)
+
+
+def compute_report(study: Study) -> StudyReport:
+    """Computes the agreement in `study` from the answers so far."""
+    parts = list(study.parts.all())
+    labels = _read_labels(study, len(parts))
+    names = sorted(labels)
+    model = np.array([[LABELS.index(part.model_label) if part.model_label in LABELS else MISSING] for part in parts], np.int8).reshape(
+        -1, 1
+    )
+    everything = np.concatenate([labels[name] for name in names], axis=1) if names else np.full((len(parts), 0), MISSING, np.int8)
+    return StudyReport(
+        within=[(name, _compare_rounds(labels[name])) for name in names],
+        between=[(first, second, compute_cohen(labels[first], labels[second])) for first, second in combinations(names, 2)],
+        with_model=[(name, compute_cohen(labels[name], np.repeat(model, study.rounds, axis=1))) for name in names],
+        all_people=compute_fleiss(everything),
+        all_with_model=compute_fleiss(np.concatenate([everything, model], axis=1)),
+        parts=len(parts),
+        left_to_people=sum(part.model_label not in LABELS for part in parts),
+        models=dict(Counter(part.model or "none" for part in parts)),
+    )
+
+
+def _compare_rounds(labels: Labels) -> Kappa:
+    """Compares every round of one person with every other round. `labels` has shape (parts, rounds)."""
+    pairs = list(combinations(range(labels.shape[1]), 2))
+    first, second = ([pair[side] for pair in pairs] for side in (0, 1))
+    return compute_cohen(labels[:, first], labels[:, second])
+
+
+def _read_labels(study: Study, parts: int) -> Mapping[str, Labels]:
+    """Returns the labels of each person, shape (parts, rounds), in the order of the parts' numbers."""
+    labels = {person.username: np.full((parts, study.rounds), MISSING, np.int8) for person in study.people.all()}
+    rows = StudyAnswer.objects.filter(part__study=study).values_list("person__username", "part__number", "round", "label")
+    for name, number, in_round, label in rows:
+        labels[name][number, in_round - 1] = LABELS.index(label)
+    return labels
+
+
+def describe_report(report: StudyReport) -> dict[str, Any]:
+    """Returns the report as values for JSON."""
+
+    def describe(kappa: Kappa) -> dict[str, Any]:
+        interval = None if kappa.low is None else [kappa.low, kappa.high]
+        return {"parts": kappa.parts, "agreement": kappa.agreement, "kappa": kappa.value, "interval": interval}
+
+    return {
+        "within": {name: describe(kappa) for name, kappa in report.within},
+        "between": [{"people": [first, second], **describe(kappa)} for first, second, kappa in report.between],
+        "with_model": {name: describe(kappa) for name, kappa in report.with_model},
+        "all_people": describe(report.all_people),
+        "all_people_and_model": describe(report.all_with_model),
+        "parts": report.parts,
+        "left_to_people": report.left_to_people,
+        "models": report.models,
+    }
