@@ -63,7 +63,7 @@ class LineSettingsForm:
         )
 
     def make_record(self, before: LiveLineSettings | None, line: str, set_by: str, at: datetime) -> LiveLineSettings:
-        """Returns the record with the settings of the form. The planned stop of `before` stays as it is.
+        """Returns the record with the settings of the form. Settings that the page does not show, such as the planned stop, stay as in `before`.
 
         Raises LineSettingsRefusedError, with a sentence for each wrong field, if the form cannot be read.
         """
@@ -78,8 +78,8 @@ class LineSettingsForm:
         }
         if problems:
             raise LineSettingsRefusedError(problems)
-        planned_stop = before.planned_stop_until if before else None
-        return LiveLineSettings(line=line, planned_stop_until=planned_stop, set_by=set_by, set_at=at, **values)
+        unchanged = before or LiveLineSettings(line=line, set_by=set_by, set_at=at)
+        return unchanged.model_copy(update={**values, "set_by": set_by, "set_at": at})
 
 
 class LineSettingsRefusedError(ValueError):
