@@ -63,7 +63,9 @@ class LineSettingsForm:
         )
 
     def make_record(self, before: LiveLineSettings | None, line: str, set_by: str, at: datetime) -> LiveLineSettings:
-        """Returns the record with the settings of the form. Settings that the page does not show, such as the planned stop, stay as in `before`.
+        """Returns the record with the settings of the form.
+
+        Settings that the page does not show, such as the planned stop, stay as in `before`.
 
         Raises LineSettingsRefusedError, with a sentence for each wrong field, if the form cannot be read.
         """
