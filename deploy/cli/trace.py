@@ -107,6 +107,7 @@ def verdict_steps(verdict: Verdict, place: str) -> list[TraceStep]:
         "votes": verdict.votes,
         "threshold": verdict.threshold,
         "reason": verdict.reason,
+        "type of defect": verdict.kind,
         "model": verdict.model,
         "decision": verdict.decision,
         "overdue": verdict.overdue,

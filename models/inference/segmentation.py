@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,11 @@ def load_segmentation_network(version: Version, member: SegmentationMember, dtyp
     path = version.file(member.weights_file)
     try:
         network = segmentation_head(len(member.kinds), member.side_px, member.width, dtype)
-        network.load_weights(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        with warnings.catch_warnings():
+            # Keras only warns if the file lacks the weights of some layers, and would leave these layers untrained.
+            warnings.simplefilter("error", UserWarning)
+            network.load_weights(path)
+    except (OSError, ValueError, KeyError, TypeError, UserWarning) as error:
         raise ModelError(f"{path} does not contain the weights of a segmentation head of {len(member.kinds)} kinds: {error}") from error
     return network
 

@@ -20,6 +20,8 @@ from models.training.marked_pictures import BOX_MARK, MarkedPictures
 DEFECT_SHARE = 0.6
 # In the loss, a pixel of a defect counts as much as this many other pixels, because defects cover only about 1 % of the pixels.
 DEFECT_WEIGHT = 4.0
+# Weight of the kinds of defect in the loss.
+KIND_WEIGHT = 0.5
 # During this share of all batches, at the start of the training, the learning rate rises.
 WARM_UP_SHARE = 0.1
 MAX_GRADIENT_NORM = 1.0
@@ -94,11 +96,15 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
 def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Returns the loss of probabilities, shape (n, side, side, 1 + kinds), for marks, shape (n, side, side, 1). See `MarkedPictures`.
 
-    The loss is a sum of three terms:
+    The loss is a sum of four terms:
 
-    - For pixels outside of boxes: the mean cross-entropy in nats. A pixel of a defect has the weight DEFECT_WEIGHT.
+    - For pixels outside of boxes: the mean cross-entropy of defect and no defect, in nats. A pixel of a defect has the weight
+      DEFECT_WEIGHT.
     - For the same pixels: one minus the Dice coefficient of the defect probability, so that small defects are not lost in the mean
       (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
+    - For the pixels of defects: the mean cross-entropy of the kinds, given that there is a defect, times KIND_WEIGHT. If the kinds were
+      part of
+      the first term, they would hardly be learned, because defects cover so few pixels.
     - For boxes: the cross-entropy of the highest probabilities in the box, because the other pixels of a box may show no defect. This is
       multiple instance learning (Ilse, Tomczak, Welling, ICML 2018).
     """
@@ -108,14 +114,20 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         logs = tf.math.log(tf.clip_by_value(probabilities, 1e-6, 1.0))
         is_exact = marks < BOX_MARK
         exact = tf.cast(is_exact, tf.float32)
-        wanted = tf.one_hot(tf.where(is_exact, marks, 0), 1 + kinds)
         is_defect = exact * tf.cast(marks > 0, tf.float32)
-        weights = exact * (1 + (DEFECT_WEIGHT - 1) * is_defect)
-        entropy = -tf.reduce_sum(weights * tf.reduce_sum(wanted * logs, axis=-1)) / tf.maximum(tf.reduce_sum(exact), 1.0)
-        defect = exact * (1 - probabilities[..., 0])
+        defect = 1 - probabilities[..., 0]
+        log_defect = tf.math.log(tf.clip_by_value(defect, 1e-6, 1.0))
+        entropy = -tf.reduce_sum((exact - is_defect) * logs[..., 0] + DEFECT_WEIGHT * is_defect * log_defect)
         overlap = 2 * tf.reduce_sum(defect * is_defect) + 1.0
-        dice = 1 - overlap / (tf.reduce_sum(defect) + tf.reduce_sum(is_defect) + 1.0)
-        return entropy + dice + _box_loss(marks, probabilities)
+        dice = 1 - overlap / (tf.reduce_sum(exact * defect) + tf.reduce_sum(is_defect) + 1.0)
+        wanted = tf.one_hot(tf.where(is_exact, marks, 0), 1 + kinds)
+        kind = is_defect * (log_defect - tf.reduce_sum(wanted * logs, axis=-1))
+        return (
+            entropy / tf.maximum(tf.reduce_sum(exact), 1.0)
+            + dice
+            + KIND_WEIGHT * tf.reduce_sum(kind) / tf.maximum(tf.reduce_sum(is_defect), 1.0)
+            + _box_loss(marks, probabilities)
+        )
 
     def _box_loss(marks: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
         total = tf.constant(0.0)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.inspector.decoding import DecodedImage
-from agents.inspector.judging import INFERENCE_FAILED, group_by_predictor, judge_images, make_verdict
+from agents.inspector.judging import INFERENCE_FAILED, group_by_predictor, judge_images, make_verdict, name_kinds
 from models.inference.soft_vote import Prediction
 from models.pictures.part_finder import FoundPart, PartCheck, PartRefusal, learn_part_reference
 from models.pictures.part_reference import PART_REFUSALS
@@ -122,6 +122,30 @@ def test_an_undecodable_picture_keeps_its_error_where_a_part_is_known() -> None:
     checked = image.check(learn_part_reference(pictures()[:20]))
     assert checked.part is None
     assert judge_images([checked], FragileNetworks())[0].label == "review"
+
+
+class GreyKindNamer:
+    """Names the kind of a picture after its grey level, and fails on a poison picture."""
+
+    def name_kinds(self, pixels: npt.NDArray[np.uint8]) -> list[str]:
+        if (pixels == POISON).any():
+            raise RuntimeError("poisoned")
+        return [f"kind {picture[0, 0]}" for picture in pixels]
+
+
+def test_only_pictures_with_the_label_defect_get_a_kind() -> None:
+    judged = name_kinds(judge_images(make_images([10, 200, None, 130]), FragileNetworks()), GreyKindNamer())
+    kinds = [make_verdict(image, "fragile", 0.5, CAPTURED_AT).kind for image in judged]
+    assert kinds == ["", "kind 200", "", "kind 130"]
+
+
+def test_verdicts_are_made_without_kinds_if_the_kinds_cannot_be_named() -> None:
+    class KindlyNetworks(FragileNetworks):
+        def predict(self, pixels: npt.NDArray[np.uint8]) -> list[Prediction]:
+            return [Prediction("defect", 0.9, {}) for _ in pixels]
+
+    judged = name_kinds(judge_images(make_images([POISON, 200]), KindlyNetworks()), GreyKindNamer())
+    assert [(image.label, make_verdict(image, "fragile", 0.5, CAPTURED_AT).kind) for image in judged] == [("defect", ""), ("defect", "")]
 
 
 def test_images_of_lines_with_the_same_version_are_judged_in_one_call() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import io
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from prometheus_client import REGISTRY
 
+from agents.inspector.acceptance_table import AcceptanceRule, AcceptanceTable
 from agents.inspector.inspector import Inspector
 from agents.inspector.line_rules import LineRules
 from agents.inspector.localiser import HeatMapQueue, HeatMapRequest
@@ -100,6 +101,11 @@ class RecordingProducer(RecordProducer):
         return [Finding.decode(record.value or b"") for record in self.records if ".findings." in record.topic]
 
 
+def make_kind_mapper(mapper: FakeHeatMapper) -> FakeHeatMapper:
+    mapper.names_kinds = True
+    return mapper
+
+
 @dataclass
 class InspectorRig:
     """A real inspector with a fake runtime, fake heat mappers by version, and a producer that keeps the records."""
@@ -139,6 +145,7 @@ async def run_inspector(
     runtime: RecordingRuntime,
     choose_mapper: Callable[[FakeHeatMapper], HeatMapper | None],
     line_rules: LineRules | None = None,
+    tables: Mapping[str, AcceptanceTable] | None = None,
     **inspector_settings: Any,
 ) -> AsyncIterator[InspectorRig]:
     settings = Settings.model_validate(
@@ -160,7 +167,9 @@ async def run_inspector(
         return choose_mapper(mappers[version.name])
 
     producer, store = RecordingProducer(), ObjectStore(str(folder))
-    inspector = Inspector(settings, switcher, store, producer, open_mapper, lambda *_: None, line_rules=line_rules)
+    inspector = Inspector(
+        settings, switcher, store, producer, open_mapper, lambda *_: None, line_rules=line_rules, acceptance_tables=tables
+    )
     tasks = [asyncio.create_task(run()) for run in inspector.background_tasks]
     try:
         yield InspectorRig(inspector, switcher, producer, runtime, mappers, store, may_go_on, was_called)
@@ -338,3 +347,31 @@ async def test_a_map_shows_nothing_outside_the_regions_of_its_line(tmp_path: Pat
         await wait_until(lambda: len(rig.producer.findings()) == 2)
         boxes = {finding.line: len(finding.boxes) for finding in rig.producer.findings()}
     assert boxes == {"uploads": 0, "line-1": 1}
+
+
+@pytest.mark.asyncio
+async def test_a_finding_names_kinds_and_measures_defects_in_the_scale_of_the_line(tmp_path: Path) -> None:
+    """The hot area has 8 x 16 of the 64 x 64 px that the networks see. They stand for 400 px, so it is 50 x 100 px large."""
+    rules = LineRules()
+    record = LiveLineSettings(line="uploads", mm_per_px=0.5, set_by="anna", set_at=datetime.fromtimestamp(1.7e9, UTC))
+    rules.follow(LiveSettingsByLine({"uploads": record}))
+    rule = AcceptanceRule(name="gas porosity, C 2", kinds=("blow hole",), max_length_mm=40)
+    tables = {line: AcceptanceTable(name="impeller", other_kinds="rejected", rules=(rule,)) for line in LINES}
+    picture = make_jpeg(1, 400)
+    async with run_inspector(tmp_path, RecordingRuntime(), make_kind_mapper, rules, tables) as rig:
+        await rig.send("uploads", picture=picture)
+        await rig.send("line-1", picture=picture)
+        await wait_until(lambda: len(rig.producer.findings()) == 2)
+        measured, unmeasured = rig.producer.findings()
+    assert measured.method == "segmentation"
+    (box,) = measured.boxes
+    assert (box.kind, box.area_mm2) == ("blow hole", 50 * 100 / 4)
+    assert box.length_mm == pytest.approx(np.hypot(25, 50), rel=0.01)
+    assert measured.acceptance is not None
+    assert (measured.acceptance.result, measured.acceptance.rules) == (
+        "rejected",
+        ("gas porosity, C 2: a defect is 55.9 mm long, at most 40 allowed.",),
+    )
+    assert unmeasured.boxes[0].length_mm is None
+    assert unmeasured.acceptance is not None
+    assert unmeasured.acceptance.result == "not-graded"

@@ -1,0 +1,139 @@
+"""The segmentation head: what its loss asks for, what it learns from a few marked pictures, and the version into which it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.inference.ensemble import open_ensemble
+from models.inference.heat_map import UNKNOWN_KIND
+from models.inference.heat_mapper import SegmentationFirst, open_heat_mapper
+from models.inference.segmentation import open_segmentation
+from models.networks.framework import keras, tf
+from models.networks.segmentation import segmentation_head
+from models.registry import Version, open_registry
+from models.training.augmentation import augment, move_marks
+from models.training.marked_pictures import BOX_MARK, MarkedPictures
+from models.training.segmentation import SegmentationRecipe, make_mark_loss
+from models.training.segmentation_run import SegmentationRun, add_segmentation
+from streams.errors import ModelError
+
+SIDE_PX = 64
+RECIPE = SegmentationRecipe(side_px=SIDE_PX, width=8, steps=60, batch=8, rate=1e-2)
+
+
+def make_pictures(count: int, seed: int) -> MarkedPictures:
+    """Grey pictures with noise. A third shows a white square, a third a black one, and the others are good."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(110, 146, (count, SIDE_PX, SIDE_PX), dtype=np.uint8)
+    marks = np.zeros_like(pixels)
+    for index in range(count):
+        row, column = rng.integers(10, SIDE_PX - 20, 2)
+        kind = index % 3
+        if kind:
+            pixels[index, row : row + 10, column : column + 10] = (250, 5)[kind - 1]
+            marks[index, row : row + 10, column : column + 10] = kind
+    return MarkedPictures(pixels, marks, ("white", "black"), (Path("a.png"),) * count, tuple(map(str, range(count))))
+
+
+def measure_nothing(*_: object) -> dict[str, float]:
+    return {"kind_right": 1.0}
+
+
+@pytest.fixture(scope="module")
+def tiny(models_root: Path) -> Version:
+    return open_registry(models_root).open_version("tiny")
+
+
+@pytest.fixture(scope="module")
+def taught(tiny: Version, tmp_path_factory: pytest.TempPathFactory) -> Version:
+    """The version `tiny` with a segmentation head that has learned from 36 pictures."""
+    run = SegmentationRun(tiny, tmp_path_factory.mktemp("versions"), "taught", RECIPE, 0.2, measure_nothing, "test")
+    return run.run(make_pictures(36, 1))
+
+
+def test_the_head_finds_defects_and_names_their_kind_in_new_pictures(taught: Version) -> None:
+    segmentation = open_segmentation(open_registry(taught.folder.parent).open_version("taught"))
+    assert segmentation is not None
+    pictures = make_pictures(12, 2)
+    assert segmentation.name_kinds(pictures.pixels) == [UNKNOWN_KIND, "white", "black"] * 4
+    found = [segmentation.compute_defect_map(picture).heat >= 0.5 for picture in pictures.pixels]
+    overlaps = [
+        (heat & (marks > 0)).sum() / (heat | (marks > 0)).sum() for heat, marks in zip(found, pictures.marks, strict=True) if marks.any()
+    ]
+    assert np.mean(overlaps) > 0.6
+
+
+def test_the_new_version_gives_the_same_predictions_and_says_how_its_head_was_trained(tiny: Version, taught: Version) -> None:
+    member = taught.manifest.segmentation
+    assert member is not None
+    assert (member.kinds, member.command, member.figures) == (("white", "black"), "test", {"kind_right": 1.0})
+    assert sum(member.pictures.values()) < 36, "a part of the pictures is kept for validation"
+    pixels = np.random.default_rng(3).integers(0, 256, (4, 64, 64), dtype=np.uint8)
+    old, new = (open_ensemble(version, batch_sizes=(4,)) for version in (tiny, taught))
+    assert (old.segmentation is None, new.segmentation is None) == (True, False)
+    assert old.predict(pixels) == new.predict(pixels)
+
+
+def test_grad_cam_takes_over_where_the_head_sees_nothing(tiny: Version, taught: Version) -> None:
+    mapper = open_heat_mapper(taught)
+    assert isinstance(mapper, SegmentationFirst)
+    good, white, _ = make_pictures(3, 4).pixels
+    assert [mapper.compute_defect_map(picture).method for picture in (good, white)] == ["grad-cam", "segmentation"]
+    before = open_heat_mapper(tiny)
+    assert before is not None
+    assert before.compute_defect_map(white).method == "grad-cam"
+
+
+def test_too_few_marks_and_an_existing_version_are_refused_before_the_training(tiny: Version, taught: Version) -> None:
+    root = taught.folder.parent
+    with pytest.raises(ModelError, match="only 4 pictures"):
+        SegmentationRun(tiny, root, "new", RECIPE, 0.2, measure_nothing, "test").run(make_pictures(6, 1))
+    with pytest.raises(ModelError, match="never changed"):
+        SegmentationRun(tiny, root, "taught", RECIPE, 0.2, measure_nothing, "test").run(make_pictures(36, 1))
+    assert not (root / "new").exists()
+
+
+def test_a_head_that_does_not_fit_its_manifest_is_named(taught: Version, tmp_path: Path) -> None:
+    member = taught.manifest.segmentation
+    assert member is not None
+    wrong = member.model_copy(update={"kinds": (*member.kinds, "third")})
+    version = add_segmentation(taught, tmp_path, "wrong", segmentation_head(2, SIDE_PX, 8), member)
+    broken = Version(version.folder, version.manifest.model_copy(update={"segmentation": wrong}))
+    with pytest.raises(ModelError, match=r"segmentation\.weights\.h5 does not contain the weights of a segmentation head of 3 kinds"):
+        open_segmentation(broken)
+
+
+def test_marks_are_moved_as_their_pictures_are() -> None:
+    marks = np.zeros((4, SIDE_PX, SIDE_PX, 1), np.uint8)
+    marks[:, 20:40, 12:30] = 2
+    seed = tf.constant([3, 8])
+    moved = move_marks(tf.constant(marks), seed).numpy()
+    picture = augment(tf.constant(marks, tf.float32) / 2, seed).numpy()
+    assert set(np.unique(moved)) == {0, 2}
+    assert ((moved > 0) != (picture > 0.5)).mean() < 0.01
+    assert (moved != marks).mean() > 0.05
+
+
+def test_one_place_in_a_box_is_enough_and_an_empty_box_is_not() -> None:
+    marks = np.zeros((1, 16, 16, 1), np.uint8)
+    marks[0, 4:12, 4:12] = BOX_MARK
+    nothing = np.full((1, 16, 16, 3), (0.98, 0.01, 0.01), np.float32)
+    inside, outside = nothing.copy(), nothing.copy()
+    inside[0, 6:8, 6:8], outside[0, 1:3, 1:3] = (0.02, 0.96, 0.02), (0.02, 0.96, 0.02)
+    compute = make_mark_loss(2)
+    losses = [float(compute(tf.constant(marks), tf.constant(probabilities, tf.float32))) for probabilities in (inside, nothing, outside)]
+    assert losses[0] + 0.5 < losses[1] < losses[2]
+
+
+@pytest.mark.parametrize(("kinds", "side_px"), [(0, 64), (2, 60)])
+def test_a_head_without_kinds_or_of_a_side_that_cannot_be_halved_is_refused(kinds: int, side_px: int) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        segmentation_head(kinds, side_px)
+
+
+def test_the_head_is_small() -> None:
+    network: keras.Model = segmentation_head(6, 160)
+    assert network.count_params() * 4 < 2**20
