@@ -189,7 +189,7 @@ def _merge_finding(row: Part, finding: Finding) -> None:
         return
     row.finding_method, row.finding_boxes = finding.method, _plain_boxes(finding.boxes)
     row.heat_map, row.found_at = finding.heat_map, finding.found_at
-    row.acceptance = finding.acceptance.model_dump() if finding.acceptance else {}
+    row.acceptance = finding.acceptance.model_dump(mode="json") if finding.acceptance else {}
 
 
 def _merge_review(row: Part, review: Review) -> None:

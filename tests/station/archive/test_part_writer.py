@@ -15,7 +15,7 @@ from station.archive.retention import RetentionPolicy
 from station.reviews.candidates import CandidateQueue
 from streams.errors import ArchiveError
 from streams.identity import PartId
-from streams.records import ArchivedRecord, PartRecord, ReviewWithdrawal
+from streams.records import Acceptance, ArchivedRecord, Box, PartRecord, ReviewWithdrawal
 from tests.sample_records import FIRST_CAPTURED_AT, make_finding, make_review, make_sorting, make_verdict
 from tests.station.conftest import SETTINGS
 
@@ -50,6 +50,20 @@ def test_the_order_of_records_makes_no_difference(seed: int) -> None:
     random.Random(seed).shuffle(shuffled)
     assert merge(shuffled) == merge(list(RECORDS))
     assert merge([*shuffled, *shuffled]) == merge(shuffled)
+
+
+def test_the_type_of_defect_comes_from_the_reviewer_then_from_the_verdict_then_from_the_finding() -> None:
+    box = Box(left_px=1, top_px=1, width_px=2, height_px=2, score=0.9, kind="flash")
+    finding = make_finding(VERDICT).model_copy(update={"boxes": (box,), "acceptance": Acceptance(table="t", result="accepted")})
+    verdict = VERDICT.model_copy(update={"label": "defect", "kind": "blow hole"})
+    columns = merge([finding, verdict])
+    assert (columns["kind"], columns["verdict_kind"], columns["acceptance"]) == (
+        "blow hole",
+        "blow hole",
+        {"table": "t", "result": "accepted", "rules": []},
+    )
+    assert merge([finding, VERDICT])["kind"] == "flash"
+    assert merge([finding, verdict, REVIEW])["kind"] == "pores"
 
 
 def test_the_first_verdict_and_the_last_review_count() -> None:

@@ -129,6 +129,20 @@ def test_the_page_shows_boxes_command_and_heat_map(reviewer: Client, part: MakeP
     assert "heat-map" in text
 
 
+def test_the_page_shows_the_size_of_defects_and_the_rule_that_rejects_the_part(reviewer: Client, part: MakePart) -> None:
+    acceptance = {"table": "impeller 17", "result": "rejected", "rules": ["gas porosity, C 2: a defect is 5 mm long, at most 3 allowed."]}
+    boxes = [{**BOX, "length_mm": 5.04, "area_mm2": 12.34}, BOX]
+    seen = {"found_at": later(9)}
+    one = part(label="defect", verdict_kind="scratch", kind="scratch", finding_boxes=boxes, acceptance=acceptance, image_topic="t", **seen)
+    text = reviewer.get(f"/parts/line-1/7/{one.part}/").content.decode()
+    assert "5.04 mm, 12.3 mm²" in text
+    assert "impeller 17: rejected" in text
+    assert "at most 3 allowed." in text
+    assert [box.size for box in make_overlay(one)] == ["5.04 mm, 12.3 mm²", ""]
+    records = make_records(one)
+    assert (records["castline.verdict.v1"]["kind"], records["castline.finding.v1"]["acceptance"]) == ("scratch", acceptance)
+
+
 def test_only_reviewers_see_the_link_to_the_review(operator: Client, part: MakePart) -> None:
     part()
     assert "Review this part" not in operator.get("/parts/line-1/7/1/").content.decode()
