@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.inspector.decoding import DecodedImage
-from agents.inspector.judging import INFERENCE_FAILED, group_by_predictor, judge_images, make_verdict, name_kinds
+from agents.inspector.judging import INFERENCE_FAILED, JudgedImage, group_by_predictor, judge_images, make_verdict, name_kinds
 from models.inference.soft_vote import Prediction
 from models.pictures.part_finder import FoundPart, PartCheck, PartRefusal, learn_part_reference
 from models.pictures.part_reference import PART_REFUSALS
@@ -140,11 +140,8 @@ def test_only_pictures_with_the_label_defect_get_a_kind() -> None:
 
 
 def test_verdicts_are_made_without_kinds_if_the_kinds_cannot_be_named() -> None:
-    class KindlyNetworks(FragileNetworks):
-        def predict(self, pixels: npt.NDArray[np.uint8]) -> list[Prediction]:
-            return [Prediction("defect", 0.9, {}) for _ in pixels]
-
-    judged = name_kinds(judge_images(make_images([POISON, 200]), KindlyNetworks()), GreyKindNamer())
+    defective = [JudgedImage(image, Prediction("defect", 0.9, {})) for image in make_images([POISON, 200])]
+    judged = name_kinds(defective, GreyKindNamer())
     assert [(image.label, make_verdict(image, "fragile", 0.5, CAPTURED_AT).kind) for image in judged] == [("defect", ""), ("defect", "")]
 
 
