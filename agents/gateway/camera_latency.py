@@ -1,7 +1,6 @@
 """The latency of one line's camera: the time from the count of a part at photo-eye 1 to the time of the part's picture.
 
-The gateway needs the latency to assign pictures to parts. It takes the latency from the settings or from a measurement, keeps it in a file
-over restarts, and suspends it when the pictures no longer fit.
+The gateway assigns pictures to parts by it. The latency comes from the settings or from a measurement.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ log = logging.getLogger(__name__)
 class _StoredLatency:
     """The content of the file in which the gateway keeps a measured latency, in seconds.
 
-    If the latency in use (measured or from the settings) is suspended, `suspended_s` is its value and `suspension` says why. Otherwise
-    they are None and "".
+    While the latency is suspended, `suspended_s` is its value and `suspension` is the reason. Otherwise they are None and "".
     """
 
     measured_s: float | None = None
@@ -62,13 +60,10 @@ def show_no_latency_needed(line: str) -> None:
 
 
 class CameraLatency:
-    """The latency of the camera of `line`: the time from the count of a part to the time of its picture. Not thread-safe.
+    """The latency of the camera of one line, in seconds. Not thread-safe.
 
-    If the settings give a latency, `set_s`, it is used in place of a measured latency. If the pictures show that the latency in use is
-    wrong, this latency is suspended, and no picture is assigned to a part. `file` stores a measured latency and a suspension, so that they
-    outlast a restart of the gateway.
-
-    The board's clock gives the times of parts, and the camera's clock the times of pictures, both in seconds.
+    A latency `set_s` from the settings is used instead of a measured one. If the pictures show that the latency is wrong, it is suspended,
+    and no picture is assigned to a part. `file` keeps the measured latency over a restart of the gateway.
     """
 
     def __init__(self, line: str, set_s: float | None, file: Path) -> None:
@@ -94,11 +89,7 @@ class CameraLatency:
 
     @property
     def usable_s(self) -> float | None:
-        """The latency, in seconds, that is subtracted from the time of each picture before the picture is assigned to a part.
-
-        It is None while the latency is unknown, or while it may not be used because it has become wrong. No picture is assigned to a part
-        during this time.
-        """
+        """The latency to subtract from the time of a picture, in seconds, or None while it is unknown or suspended."""
         return None if self._monitor is None or self._monitor.suspension else self._monitor.latency_s
 
     @property
@@ -108,10 +99,7 @@ class CameraLatency:
 
     @property
     def median_share(self) -> float:
-        """The median offset of the last pictures from their nearest parts, as a share of the time between two parts, from -0.5 to 0.5.
-
-        The offset of a picture is positive if the picture comes later than the latency says.
-        """
+        """By how much the last pictures usually come later than expected, divided by the time between two parts (-0.5 to 0.5)."""
         return self._monitor.median_share if self._monitor else 0.0
 
     def find_problem(self) -> str:
@@ -130,10 +118,10 @@ class CameraLatency:
         return ""
 
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
-        """Stores a measured latency, and uses it from now on if the settings hold no latency. Raises OSError if it cannot be stored.
+        """Stores a measured latency. Raises OSError if it cannot be stored.
 
-        If the latency in the settings was suspended, the measurement can confirm it. The latency in the settings is then used again.
-        For this, the two may differ by at most an eighth of `spacing_s`, the usual time between two parts during the measurement.
+        If the settings hold a latency, the measurement only ends its suspension, provided that the two differ by at most an eighth of
+        `spacing_s`, the time between two parts.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:
@@ -156,10 +144,9 @@ class CameraLatency:
             self._follow_suspension()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Records how far a picture was from its nearest part, so that a latency that has become wrong is noticed.
+        """Records by how many seconds a picture came later than expected, so that a wrong latency is noticed.
 
-        `offset_s` is the picture's time minus the latency minus the part's time. `spacing_s` is the smaller of the gaps before and after
-        the part.
+        `spacing_s` is the smaller of the gaps before and after the part.
         """
         metrics.picture_distance_seconds.labels(self.line).observe(abs(offset_s))
         if spacing_s:
@@ -176,7 +163,7 @@ class CameraLatency:
             self._stored = _StoredLatency(self._stored.measured_s)
         self._monitor = None if value_s is None else LatencyMonitor(value_s, self._stored.suspension)
         if self._monitor:
-            # A new monitor must know the earlier parts too, because the pictures of some of them may not have arrived yet.
+            # The pictures of earlier parts may still arrive.
             for time_s in self.history.parts:
                 self._monitor.add_part(time_s)
         self._show_state()

@@ -1,19 +1,16 @@
 """Estimates the latency of a camera from the times of parts and pictures, and checks while the line runs whether it is still right.
 
-The latency is the time from the count of a part at photo-eye 1 to the time of the part's picture. The board's clock gives the time of the
-part, and the camera's clock the time of the picture. The latency is negative if the camera's clock is slow.
-
-The spacing is the time between two parts. If all spacings are equal, a latency that is wrong by one spacing also fits: every picture still
-has a part. Only an irregular gap shows which latency is right:
+The latency is the time from the count of a part at photo-eye 1 to its picture. The spacing is the time between two parts. If all spacings
+are equal, a latency that is wrong by one spacing also gives every picture a part. Only an irregular gap shows which latency is right:
 
 ```
 parts                   A   B   C       D   E         the gap between C and D is longer than the others
 pictures                  a   b   c       d   e       taken half a spacing after their parts
 latency 0.5 spacings      A   B   C       D   E       every picture has a part
-latency 1.5 spacings      -   A   B       ?   D       no part fits picture d, so this latency is wrong (`-`: before the known parts)
+latency 1.5 spacings      -   A   B       ?   D       no part fits picture d, so this latency is wrong
 ```
 
-All times are in seconds. The functions do no input or output and read no clock.
+All times are in seconds.
 """
 
 from __future__ import annotations
@@ -26,44 +23,37 @@ from itertools import pairwise
 from math import sqrt
 from statistics import fmean, median
 
-# The spacing of a part is the smaller of the two gaps in time to its neighbours. A picture is assigned to the nearest part if the time
-# between them is less than this share of the spacing.
+# A picture is assigned to the nearest part if it is less than a quarter of the spacing away.
 ASSIGNED_SHARE = 0.25
-# If the median distance of the pictures from their parts exceeds this share of the spacing, the latency should be measured again.
+# The latency should be measured again if pictures are usually more than an eighth of the spacing away from their parts.
 DRIFT_SHARE = 0.125
 
 LOWEST_LATENCY_S = -60.0
 HIGHEST_LATENCY_S = 60.0
 # A latency is estimated only from at least this many pictures and this many parts.
 MIN_PICTURES = 10
-# A picture fits a latency if, after the latency is subtracted from its time, the nearest part is less than this share of the spacing away.
-# A picture that fits one of two latencies can be evidence against the other.
+# A picture fits a latency if the picture's time minus the latency is less than a fifth of the spacing away from a part.
 _FIT_SHARE = 0.2
-# A latency is accepted only if at least this share of the pictures get a part with it. The ten newest pictures must reach this share, too.
+# A latency is accepted only if 80 % of all pictures and 80 % of the ten newest pictures get a part with it.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# With a wrong latency, many pictures seem to lie before the first known part or after the last one. A latency is considered only if at
-# least this share of the pictures lie between these two parts.
+# A latency is not considered if more than 30 % of the pictures would lie before the first known part or after the last one.
 _KNOWN_SHARE = 0.7
-# Two latencies are compared only by the pictures that lie between the first and the last known part with each of the two. At least this
-# many such pictures are needed.
+# Two latencies are compared only if at least this many pictures can be judged with both.
 _MIN_COMMON_PICTURES = 5
-# If no single picture decides between two latencies, the better latency is the one with which the pictures are nearer to their parts. The
-# mean advantage must be at least _NEARER_SHARE of the spacing, and at least _NEARER_ERRORS times its own standard error.
+# One latency is better than another if it brings the pictures nearer to their parts, by at least 2 % of the spacing and by at least 5
+# standard errors.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
-# A latency is examined only if it brings enough pictures near a part: at least this share of the largest number that any latency brings
-# near a part.
+# A latency is examined only if it brings at least half as many pictures near a part as the best latency does.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
-# The monitor looks at this many of the last pictures. If _TOO_MANY_FAR of them are too far from a part, it suspends the latency, so that no
-# picture is assigned to a wrong part.
+# The monitor suspends the latency if 7 of the last 12 pictures are too far from a part.
 _WATCHED_PICTURES = 12
 _TOO_MANY_FAR = 7
-# The monitor estimates the latency again after every eighth picture. To save time, it examines only latencies near the one in use. First it
-# uses the 16 newest pictures, because a change is visible in them sooner. If the estimate is not certain, it uses the 48 newest pictures,
-# because an irregular gap between parts is more likely among them.
+# After every eighth picture, the monitor estimates the latency again: first from the 16 newest pictures, which show a change soonest, then
+# from 48.
 _ESTIMATE_EVERY = 8
 _ESTIMATE_PICTURES = (16, 48)
 _ESTIMATE_RANGE_SPACINGS = 4.5
@@ -77,11 +67,12 @@ _MEASURED_PICTURES = (128, 64, 32, 16)
 class LatencyEstimate:
     """The latency that best explains the times of the given pictures.
 
-    `latency_s` is None if no latency explains them. `problem` says why the latency cannot be used, and is "" if the latency is certain.
-    With this latency, nine of ten pictures are at most `spread_s` seconds away from a part. `spacing_s` is the median gap between two
-    parts.
-
-    `rival_s` is the second-best latency, or None. `speaking_count` is the number of pictures that fit `latency_s` but not `rival_s`.
+    - `latency_s`: None if no latency explains the times.
+    - `problem`: why the latency cannot be used, or "" if it is certain.
+    - `spread_s`: nine of ten pictures are at most this many seconds away from a part.
+    - `spacing_s`: the median time between two parts.
+    - `rival_s`: the second-best latency, or None.
+    - `speaking_count`: how many pictures fit `latency_s` but not `rival_s`.
     """
 
     picture_count: int
@@ -105,12 +96,9 @@ class _PartGrid:
         self.spacing_s = median(later - earlier for earlier, later in pairwise(times))
 
     def locate(self, time_s: float) -> tuple[float, float] | None:
-        """Returns how many seconds `time_s` is after the nearest part, and the spacing of this part, in seconds.
+        """Returns how many seconds `time_s` is after the nearest part (negative if before it), and the smaller gap beside this part.
 
-        The first number is negative if `time_s` is before the part. The spacing is the smaller of the gaps before and after the part.
-
-        Returns None if `time_s` lies clearly outside of the known parts: at least a quarter of the spacing before the first part, or at
-        least a quarter of the spacing after the last part.
+        Returns None if `time_s` lies clearly before the first or after the last known part.
         """
         times = self.times
         index = bisect_left(times, time_s)
@@ -128,9 +116,9 @@ class _PartGrid:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A possible latency. `shares` says how far each picture is from its nearest part with this latency, as a share of the spacing.
+    """A possible latency. `shares` holds each picture's distance from its nearest part, divided by the spacing.
 
-    The value is None for a picture that lies before the first or after the last known part.
+    The value is None for a picture before the first or after the last known part.
     """
 
     latency_s: float
@@ -159,8 +147,8 @@ def estimate_latency(
 ) -> LatencyEstimate:
     """Returns the latency between `lowest_s` and `highest_s` that fits the most pictures.
 
-    A picture fits a latency if its time, less the latency, is near the time of a part. The estimate is certain only if the pictures show
-    that every other latency is wrong. The times may be in any order. Pictures may be missing, and a few pictures may belong to no part.
+    The estimate is certain only if the pictures show that every other latency is wrong. The times may be in any order. Some pictures may be
+    missing, and a few may belong to no part.
     """
     parts, pictures = sorted(set(part_times)), sorted(picture_times)
     if len(parts) < MIN_PICTURES or len(pictures) < MIN_PICTURES:
@@ -185,10 +173,9 @@ def estimate_latency(
 
 
 def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[float]) -> LatencyEstimate:
-    """Estimates the latency from the newest 128 pictures. If the estimate is not certain, tries the newest 64, then 32, then 16.
+    """Estimates the latency from the newest 128 pictures, then from 64, 32 and 16, until an estimate is certain.
 
-    Returns the first estimate that is certain, or the estimate from 128 pictures if none is certain. Fewer pictures help if the older
-    pictures were taken before the latency changed. The times must be in the order of arrival.
+    If none is certain, returns the estimate from 128 pictures. The times must be in the order of arrival.
     """
     estimates = []
     for count in _MEASURED_PICTURES:
@@ -199,11 +186,7 @@ def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[fl
 
 
 def _find_candidates(grid: _PartGrid, pictures: Sequence[float], lowest_s: float, highest_s: float) -> Iterator[_Candidate]:
-    """Yields the latencies under which many pictures are near a part.
-
-    The function computes the time from every part to every picture. If many of these times are nearly equal, their value is a likely
-    latency.
-    """
+    """Yields the likely latencies: times that lie between many pairs of a part and a picture."""
     width_s = grid.spacing_s / 8
     counts: Counter[int] = Counter()
     for time_s in pictures:
@@ -227,7 +210,6 @@ def _find_candidates(grid: _PartGrid, pictures: Sequence[float], lowest_s: float
 
 
 def _refine(grid: _PartGrid, pictures: Sequence[float], latency_s: float) -> float:
-    """Returns `latency_s`, corrected so that the median distance of the pictures from their nearest parts is about 0."""
     for _ in range(2):
         located = [found for time_s in pictures if (found := grid.locate(time_s - latency_s)) is not None]
         near = [offset_s for offset_s, spacing_s in located if abs(offset_s) < 0.4 * spacing_s]
@@ -243,11 +225,7 @@ def _explains(candidate: _Candidate) -> bool:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Says whether the pictures decide between the best latency and another latency, `rival_s`, in seconds.
-
-    `is_decided` is True if the pictures prove that the best latency is right and `rival_s` is wrong. `speaking_count` is the number of
-    pictures that fit the best latency but not `rival_s`.
-    """
+    """Says whether the pictures prove that the latency `rival_s` is wrong, and how many pictures fit only the best latency."""
 
     rival_s: float
     is_decided: bool
@@ -255,18 +233,14 @@ class _Comparison:
 
 
 def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
-    """Compares two latencies by how well the pictures fit the parts with each of them.
-
-    A picture counts only if it lies between the first and the last known part with both latencies. Returns None if fewer than five pictures
-    count.
-    """
+    """Compares the best latency with another one. Returns None if fewer than five pictures can be judged with both."""
     pairs = [(ours, theirs) for ours, theirs in zip(best.shares, rival.shares, strict=True) if ours is not None and theirs is not None]
     if len(pairs) < _MIN_COMMON_PICTURES:
         return None
     speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # A picture that fits the best latency but not the other one, the rival, speaks against the rival. If all pictures fit the best latency,
-    # one such picture proves the rival wrong. Otherwise two are needed, because one of them may belong to no part.
+    # If all pictures fit the best latency, a single picture that does not fit the rival proves the rival wrong. Otherwise two such pictures
+    # are needed, because one of them may belong to no part.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
 
@@ -276,11 +250,7 @@ def _speaks_against(rival_share: float, share: float) -> bool:
 
 
 def _is_nearer(pairs: Sequence[tuple[float, float]]) -> bool:
-    """Returns whether the pictures lie clearly nearer to parts with the best latency than with another latency, the rival.
-
-    `pairs` holds two numbers for each picture: its distance from the nearest part with the best latency, and with the rival. The distances
-    are shares of the spacing.
-    """
+    """Returns whether the first distances of `pairs` are clearly smaller than the second distances."""
     if len(pairs) < MIN_PICTURES:
         return False
     gains = [min(theirs, 0.5) - min(ours, 0.5) for ours, theirs in pairs]
@@ -297,11 +267,7 @@ class TimeHistory:
         self.pictures: deque[float] = deque(maxlen=_KEPT_PICTURES)
 
     def estimate_near(self, latency_s: float) -> LatencyEstimate:
-        """Estimates the latency from the times of the last pictures and parts.
-
-        Only latencies that differ from `latency_s` by at most 4.5 times the median time between two parts are considered. If none of them
-        is certain, the estimate's `is_certain` is False.
-        """
+        """Estimates the latency from the last pictures and parts. Considers only latencies within 4.5 spacings of `latency_s`."""
         parts = sorted(self.parts)
         gaps = [later - earlier for earlier, later in pairwise(parts[-max(_ESTIMATE_PICTURES) :])]
         reach_s = _ESTIMATE_RANGE_SPACINGS * (median(gaps) if gaps else 1.0)
@@ -317,35 +283,28 @@ class TimeHistory:
 
 
 class LatencyMonitor:
-    """Checks whether the latency in use still fits the times of the last pictures and parts. Suspends a latency that is wrong.
+    """Checks whether the latency in use still fits the last pictures and parts. Suspends a latency that is wrong.
 
-    While the latency is suspended, the gateway assigns no picture to a part. A suspension begins if most of the last pictures are further
-    from a part than a quarter of the spacing (the time between two parts), or if the last pictures prove another latency.
-
-    The suspension ends when the last pictures prove that the latency in use is right. This proof needs at least one irregular gap between
-    two parts. If all gaps are equal, a latency that is wrong by a whole spacing fits as well.
+    While the latency is suspended, the gateway assigns no picture to a part. The suspension ends when the last pictures prove that the
+    latency is right, which needs an irregular gap between two parts.
     """
 
     def __init__(self, latency_s: float, suspension: str = "") -> None:
         self.latency_s = latency_s
         self.suspension = suspension
         self._history = TimeHistory()
-        # For each of the last pictures: the time from its nearest part (negative if the picture is earlier), and the spacing of this part,
-        # both in seconds.
+        # For each of the last pictures: the seconds by which it is later than its nearest part, and the spacing.
         self._offsets: deque[tuple[float, float]] = deque(maxlen=_WATCHED_PICTURES)
         self._pictures_since_estimate = 0
 
     @property
     def median_offset_s(self) -> float:
-        """The median offset of the last pictures, in seconds: time of the picture, less the latency, less the time of the nearest part.
-
-        It is positive if pictures come later than the latency says, and 0 if there are no pictures.
-        """
+        """By how many seconds the last pictures usually come later than the latency says (median). 0 if there are no pictures."""
         return median(offset_s for offset_s, _ in self._offsets) if self._offsets else 0.0
 
     @property
     def median_share(self) -> float:
-        """The median offset of the last pictures from their nearest parts, as a share of the time between two parts, from -0.5 to 0.5."""
+        """`median_offset_s` divided by the spacing, from -0.5 to 0.5."""
         return median(offset_s / spacing_s for offset_s, spacing_s in self._offsets) if self._offsets else 0.0
 
     def add_part(self, time_s: float) -> None:
@@ -361,10 +320,9 @@ class LatencyMonitor:
             self._check_estimate()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Stores the time between a picture and its nearest part. Suspends the latency if most of the last pictures are far from a part.
+        """Stores by how many seconds a picture is later than expected. Suspends the latency if most of the last pictures are far off.
 
-        `offset_s` is this time: the picture's time minus the latency minus the part's time. `spacing_s` is the smaller of the gaps before
-        and after the part.
+        `spacing_s` is the smaller of the gaps before and after the part.
         """
         self._offsets.append((offset_s, spacing_s))
         far = sum(abs(offset_s) >= ASSIGNED_SHARE * spacing_s for offset_s, spacing_s in self._offsets)

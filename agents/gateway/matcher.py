@@ -1,26 +1,15 @@
 """Finds the part that each picture shows, by comparing the times of the pictures with the times of the parts that the board has counted.
 
-The latency of the camera is subtracted from the time of each picture. The picture then belongs to the part that is nearest in time, if it
-is closer than a quarter of the spacing. The spacing is the smaller of the gaps before and after the part. All other pictures are unmatched,
-because a part without a verdict is better than a part with the verdict of its neighbour. The matcher compares times and not the order of
-pictures and parts, so a lost picture or a lost report affects only its own part.
+The latency of the camera is subtracted from the time of each picture. The picture then belongs to the nearest part, if this part is less
+than a quarter of the spacing away. The spacing is the smaller of the gaps before and after the part:
 
 ```
-parts     |--------A--------|--------B--------|      a picture must be close to A or B, within a quarter of the spacing
+parts     |--------A--------|--------B--------|
 pictures           a    ?            b b2            a gets A, b gets B; `?` is near no part; b2 gets no part, because b is nearer to B
 ```
 
-So a picture gets a wrong part only if its time is wrong by at least three quarters of the smaller gap.
-
-A picture waits until the gaps before and after its nearest part are known well enough. A gap can be unknown in three cases:
-
-- The picture is later than the newest part. The matcher assumes that the gap after this part is as long as the time since its report. But
-  it never assumes more than the smallest recent gap, because the report of the next part may have been lost.
-- The picture lies between two parts whose numbers show that a report between them is missing. The picture waits for this report. If the
-  report does not arrive, the picture stays unmatched.
-- The gap on the other side of the part is unknown. When the picture can wait no longer, the smallest recent gap is used instead.
-
-All times are in seconds. The functions do no input or output and read no clock.
+Other pictures stay unmatched, because a part without a verdict is better than a part with the verdict of its neighbour. A picture waits
+until the gaps beside its part are known. All times are in seconds.
 """
 
 from __future__ import annotations
@@ -36,20 +25,18 @@ from streams.identity import PartId
 
 Picture = TypeVar("Picture")
 
-# If the time between two parts is unknown because a report was lost, the smallest of this many recent gaps is used in its place.
+# A gap may be unknown because the report of a part was lost. Then the smallest of the last 32 gaps is used.
 _RECENT_GAPS = 32
-# The report of a part may arrive up to this many seconds after the part was counted. So the matcher does not know yet whether a part was
-# counted in the last 0.1 s.
+# The report of a part may arrive up to 0.1 s after the part was counted.
 _REPORT_DELAY_S = 0.1
 
 
 @dataclass(frozen=True)
 class MatchDecision(Generic[Picture]):
-    """A picture with its part. `part` is None if no part was found for the picture, and `picture` is None if the part got no picture.
+    """A picture with its part. `part` is None for a picture without a part, and `picture` is None for a part without a picture.
 
-    `offset_s` is the time from the nearest part to the picture. It is negative if the picture is earlier. `spacing_s` is the smaller of the
-    two gaps beside that part, before it and after it, or the only gap that is known. Both are None if neither gap is known, or if the
-    report of a nearer part may be missing.
+    - `offset_s`: by how many seconds the picture is later than its nearest part, or None if this is not known.
+    - `spacing_s`: the smaller gap beside this part, or None if neither gap is known.
     """
 
     picture: Picture | None
@@ -60,7 +47,7 @@ class MatchDecision(Generic[Picture]):
 
 @dataclass(frozen=True)
 class _WaitingPicture(Generic[Picture]):
-    """A picture that waits until it is decided which part it shows. The decision is made at `expires_s` or earlier."""
+    """A picture that has no part yet. It is decided at the time `expires_s` at the latest."""
 
     time_s: float
     expires_s: float
@@ -95,12 +82,9 @@ class _Gap:
 class Matcher(Generic[Picture]):
     """Matches pictures and parts that arrive in any order. Returns exactly one decision for each picture and each part.
 
-    A picture waits at most `window_s` for the report of its part, and the times of picture and part may differ by at most `window_s`.
-
-    A picture that comes after the newest part may wait longer, because the next part may be nearer to it. If the picture is t seconds
-    after the newest part, and no other part follows within 4 t seconds, it belongs to the newest part.
-
-    A part waits at most `part_timeout_s` for its picture. If more than `max_pictures` pictures wait, the oldest ones stay unmatched.
+    - `window_s`: how long a picture waits for the report of its part, and how far their times may differ.
+    - `part_timeout_s`: how long a part waits for its picture.
+    - `max_pictures`: if more pictures wait, the oldest ones stay unmatched.
     """
 
     def __init__(self, window_s: float, part_timeout_s: float, max_pictures: int = 256) -> None:
@@ -140,7 +124,7 @@ class Matcher(Generic[Picture]):
         """
         decisions: list[MatchDecision[Picture]] = []
         undecided: list[_WaitingPicture[Picture]] = []
-        # The pictures that are nearest to a part come first. So if two pictures are near one part, the nearer one gets the part.
+        # If two pictures are near one part, the nearer picture gets it.
         for waiting in sorted(self._pictures, key=self._distance_s):
             is_over = now_s >= waiting.expires_s and not self._may_be_proved_by_silence(waiting, now_s)
             decision = self._decide(waiting, now_s, is_final=is_ending or is_over)
@@ -176,17 +160,16 @@ class Matcher(Generic[Picture]):
         if nearest.is_waiting and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.is_waiting = False
             return MatchDecision(waiting.picture, nearest.part, *located)
-        # `is_exact` means that the parts on both sides of a gap have successive numbers, so no part is missing between them. If the gap
-        # around the picture is exact, no other part can be nearer to the picture.
+        # If no part is missing in the gap around the picture, no other part can be nearer.
         is_far = at_picture.is_exact and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
         if is_far or (is_final and before.is_exact and after.is_exact):
             return MatchDecision(waiting.picture, None, *located)
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
-        """Returns whether a picture that came shortly after the newest part should wait longer, because the next part may be nearer to it.
+        """Returns whether a picture after the newest part should wait longer, because the next part may be nearer to it.
 
-        If the picture came a time t after the newest part, and no other part follows for 4 t, the picture belongs to the newest part.
+        Example: the picture came 0.2 s after the newest part. If no other part follows within 0.8 s, it belongs to the newest part.
         """
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
@@ -196,19 +179,11 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        """Returns the shortest possible length, in seconds, of the gap between two parts in which a picture lies.
-
-        If the length of the gap is not known, the gap may contain a part whose report was lost. In this case the result is at most the
-        smallest recent gap.
-        """
+        # In a gap that is not exact, the report of a part may have been lost.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        """Returns the shortest possible length, in seconds, of a gap beside a part: the gap in which the picture does not lie.
-
-        If the length of the gap is not known and the picture cannot wait any longer (`is_final`), the result is at least the smallest
-        recent gap.
-        """
+        # When the picture can wait no longer, an unknown gap counts as the smallest recent one.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:
@@ -241,8 +216,7 @@ class Matcher(Generic[Picture]):
         expired = [known for known in self._parts if known.is_waiting and now_s >= known.expires_s]
         for known in expired:
             known.is_waiting = False
-        # Parts that no longer wait for a picture are kept too, because they are needed to compute the gaps between parts. If there are too
-        # many, the oldest ones are deleted.
+        # Parts that already have a picture are kept for a while, because the gaps are computed from them.
         surplus = len(self._parts) - 4 * _RECENT_GAPS - sum(known.is_waiting for known in self._parts)
         if surplus > 0:
             self._parts = [known for index, known in enumerate(self._parts) if index >= surplus or known.is_waiting]
