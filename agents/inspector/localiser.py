@@ -221,7 +221,7 @@ class Localiser:
             log.info(
                 "Version %s %s.",
                 version.name,
-                "makes heat maps" if mapper else "makes no heat maps, because it has no AlexNet and no segmentation head",
+                "makes heat maps" if mapper else "makes no heat maps, because it has no AlexNet, no segmentation head and no scorer",
             )
         self._mappers[version.name] = mapper
 

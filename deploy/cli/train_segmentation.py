@@ -134,7 +134,7 @@ def command(
     if data is not None and masks_folder is not None:
         files += list_masked_files(find_pictures([data]), masks_folder, ok_class)
     files += list_good_files(find_pictures(good), ok_class) if good else []
-    recipe = SegmentationRecipe(side_px=side_px, steps=steps, batch=batch, rate=rate, seed=seed)
+    recipe = SegmentationRecipe(side_px=side_px, steps=steps, batch=batch, rate=rate, handed=manifest.handed, seed=seed)
     command_line = shlex.join(["castline", *shorten_paths(sys.argv[1:])])
     run = SegmentationRun(located, out.parent, out.name, recipe, validation_share, measure_head, command_line)
     try:

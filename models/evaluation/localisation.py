@@ -27,6 +27,7 @@ from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
 
 from models.anomaly.scorer import GoodOnlyScorer
+from models.anomaly.version_scorers import open_scorers
 from models.inference.heat_map import HeatMap, crop_to_picture, find_boxes
 from models.inference.heat_mapper import HeatMapper
 from models.pictures.decoder import PictureLimits, decode_picture
@@ -118,10 +119,11 @@ def open_heat_sources(version: Version) -> list[HeatSource]:
     side_px = version.manifest.preprocessing.side_px
     mappers = [(GRAD_CAM, open_grad_cam(version)), (SEGMENTATION, open_segmentation(version))]
     sources = [make_mapper_source(name, mapper, side_px) for name, mapper in mappers if mapper is not None]
+    sources += [make_residual_source(opened.scorer) for opened in open_scorers(version)]
     if not sources:
         raise ModelError(
-            f"Version {version.name} makes no heat maps, because it has neither an AlexNet nor a segmentation head. Leave --masks out, or "
-            "choose another version."
+            f"Version {version.name} makes no heat maps, because it has no AlexNet, no segmentation head and no scorer. Leave --masks out, "
+            "or choose another version."
         )
     return sources
 

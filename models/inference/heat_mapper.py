@@ -1,4 +1,4 @@
-"""Opens the heat mapper of a version: the segmentation head if the version has one, and Grad-CAM of its AlexNet."""
+"""Opens the heat mapper of a version: its segmentation head, Grad-CAM of its AlexNet, or the residuals of its good-only scorer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from models.anomaly.scorer import scale_scores
+from models.anomaly.version_scorers import VersionScorer, open_scorers
 from models.inference.heat_map import DefectMap
 from models.registry import Version
+
+RESIDUAL = "residual"
 
 
 class HeatMapper(Protocol):
@@ -22,7 +26,7 @@ class HeatMapper(Protocol):
 
 @dataclass(frozen=True)
 class SegmentationFirst:
-    """Makes defect maps by the segmentation head. If the head sees no defect, makes the map by Grad-CAM instead.
+    """Takes the map of the segmentation head if the head sees a defect, and otherwise the map of Grad-CAM.
 
     The ensemble decides about a part, and the head has no vote. So the head may see no defect in a part that the ensemble called defective.
     Grad-CAM then shows what the ensemble's AlexNet looked at.
@@ -38,16 +42,34 @@ class SegmentationFirst:
         return found if is_seen else self.grad_cam.compute_defect_map(pixels)
 
 
-def open_heat_mapper(version: Version) -> HeatMapper | None:
-    """Returns the warmed-up heat mapper of `version`, or None if the version has neither a segmentation head nor an AlexNet. Takes seconds.
+@dataclass(frozen=True)
+class ResidualMapper:
+    """Makes heat maps from the residuals of a good-only scorer, for versions that have no networks.
 
-    Raises ModelError if weights cannot be read.
+    The heat of a pixel is its residual on the scale of the verdict's scores: 0.5 at the cut-off, and nearly 1 far above it.
+    """
+
+    opened: VersionScorer
+
+    def compute_defect_map(self, pixels: npt.NDArray[np.uint8]) -> DefectMap:
+        """Returns the defect map of one picture. Scorers know no kinds of defect."""
+        residuals = self.opened.scorer.score(pixels[np.newaxis]).residuals[0]
+        return DefectMap(scale_scores(residuals, self.opened.cut_off), RESIDUAL)
+
+
+def open_heat_mapper(version: Version) -> HeatMapper | None:
+    """Returns the warmed-up heat mapper of `version`. Takes seconds.
+
+    Returns None if the version has no segmentation head, no AlexNet and no good-only scorer. Raises ModelError if weights cannot be read.
     """
     # TensorFlow is imported only here, because a worker with another runtime may never open a heat mapper.
     from models.inference.grad_cam import open_grad_cam
     from models.inference.segmentation import open_segmentation
 
     segmentation, grad_cam = open_segmentation(version), open_grad_cam(version)
-    if segmentation is None or grad_cam is None:
+    if segmentation is not None and grad_cam is not None:
+        return SegmentationFirst(segmentation, grad_cam)
+    if segmentation is not None or grad_cam is not None:
         return segmentation or grad_cam
-    return SegmentationFirst(segmentation, grad_cam)
+    scorers = open_scorers(version)
+    return ResidualMapper(scorers[0]) if scorers else None
