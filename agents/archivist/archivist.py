@@ -2,9 +2,8 @@
 
     accept -> batcher -> database (in a thread of its own, one transaction for each batch) -> acknowledgement to Kafka
 
-A record is acknowledged only after its row is stored. While the database does not answer, the worker keeps the records that it has
-accepted, and later records wait on Kafka. A record that is invalid, or that the database rejects, becomes a dead letter. If the
-database rejects a batch, the batch is halved until the bad record is alone. All other records are stored.
+A record is acknowledged only after its row is stored. While the database does not answer, records wait on Kafka. A record that the
+database rejects becomes a dead letter, and the other records of its batch are stored.
 """
 
 from __future__ import annotations

@@ -131,8 +131,8 @@ class ClockSample:
 class BoardClock:
     """Converts a board's time to the host's monotonic time.
 
-    Of the last 16 samples, the one with the shortest round trip gives the offset between the clocks. The best sample of the older half
-    and the best of the newer half give the drift, which is the difference in speed between the clocks.
+    The sample with the shortest round trip of the last 16 gives the offset between the clocks. The drift, the difference in speed between
+    the clocks, comes from an older and a newer sample.
     """
 
     def __init__(self) -> None:
@@ -155,8 +155,8 @@ class BoardClock:
     def host_s(self, board_ms: int, near_s: float) -> float:
         """Returns the host's monotonic time at which the board's clock showed `board_ms` (32 bits).
 
-        The board's clock starts from 0 again every 49.7 days, so it shows `board_ms` many times. Of these times, the nearest to `near_s` is
-        returned. It is right if the event was less than 24 days before or after `near_s`. Raises ValueError if no sample was added yet.
+        The board's clock starts from 0 again every 49.7 days, so it shows `board_ms` many times. The time nearest to `near_s` is returned.
+        Raises ValueError if no sample was added yet.
         """
         if not self._samples:
             raise ValueError("The board's time cannot be converted, because no answer to SYNC was added yet. Call add_sample first.")
@@ -358,8 +358,7 @@ class GateLane:
         if not self._is_new(event):
             return []
         self._on_event(FaultChanged(event, self.run, code, raised, fields.number("detail"), at))
-        # The board raises the fault "host-silent" if it receives nothing for some time, and ends the fault when it receives HELLO. The host
-        # sends HELLO when it opens the port. Here the port is still open, so the lane must send HELLO in answer to the fault.
+        # Only HELLO ends the fault "host-silent". While the port stays open, nobody else sends HELLO.
         return [BoardRequest("HELLO", (str(VERSION),))] if raised and code == code_of("host-silent") else []
 
     def _is_new(self, event: int) -> bool:

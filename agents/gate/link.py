@@ -3,11 +3,8 @@
     away --port opens--> greeting --HELLO, SYNC, CONFIGURE, COMMIT--> running <--BEAT--> safe, stopped
       ^-- port fails, board silent for 3 s, five tries without an answer --+    board reset --> greeting
 
-A verdict goes from the sorter to the board in these steps: `GateLane.send_verdict` adds a request to the request window
-(`RequestWindow.submit`) and wakes the link's thread. In that thread, the session takes the frames that are due from the window
-(`RequestWindow.take_due`) and writes them to the port (`SerialPort.write`).
-
-GateLink opens the port, and opens it again after each failure. BoardSession is one conversation over an open port.
+A verdict takes four calls from the sorter to the port: `GateLane.send_verdict`, `RequestWindow.submit`, and in the link's thread
+`RequestWindow.take_due` and `SerialPort.write`.
 """
 
 from __future__ import annotations
@@ -401,8 +398,7 @@ class BoardSession:
         if request.response.exception() is not None:
             return
         answer = request.response.result().fields
-        # An answer to SYNC is a sample of the board's clock. During the greeting, `_sync_clock` adds the samples. If SYNC was sent twice,
-        # the answer is not used, because it may belong to either command, so the round trip is unknown.
+        # If SYNC was sent twice, nobody knows which one was answered, so the answer is not used as a sample of the board's clock.
         if request.name == "SYNC" and request.tries == 1 and self._window is self._requests:
             self._clock.add_sample(request.sent_s, self._received_s, answer.number("board_ms"), answer.number("board_us"))
         if request.name == "STATUS" and answer.word("page") == "line":
