@@ -80,6 +80,8 @@ EMPTY_IN_HEALTH: dict[str, str] = {
     f"castline-quality: {quality.REVIEWS}: {{{{state}}}} opinion, parts": _NO_STATION,
     f"castline-quality: {quality.REVIEWS}: age of the oldest, h": _NO_STATION,
     f"castline-quality: {quality.REVIEWS}: allowed age, h": _NO_STATION,
+    f"castline-quality: {quality.GOLDEN_PARTS}: {{{{line}}}} wrong verdict": _NO_STATION,
+    f"castline-quality: {quality.GOLDEN_PARTS}: {{{{line}}}} not shown in the last shift": _NO_STATION,
     f"castline-quality: {quality.REFUSED_VERSIONS}: {{{{line}}}} {{{{reason}}}}": "The series begins when a version is refused.",
 }
 

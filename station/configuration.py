@@ -61,6 +61,7 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
             "station.uploads",
             "station.reviews",
             "station.studies",
+            "station.golden_parts",
         ],
         "MIDDLEWARE": [
             "django.middleware.security.SecurityMiddleware",

@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from station.archive.database import find_database_fault
 from station.configuration import MAX_FORM_BYTES, current_settings
+from station.golden_parts.golden_checks import update_golden_metrics
 from station.live.live_consumer import get_live_consumer, stop_live_consumer
 from station.middleware import AsgiApplication, BodyLimitMiddleware, RequestQueueMiddleware, stopping
 from station.pictures.signed_urls import SignedUrlMiddleware
@@ -138,7 +139,7 @@ def _raise_open_file_limit(connections: int) -> None:
 
 
 def _check_database(health: ProcessHealth) -> None:
-    """Reports to `health` whether the database answers, and updates the metrics of the review queue, until the station stops."""
+    """Reports to `health` whether the database answers, until the station stops. Also updates the metrics of reviews and golden parts."""
     updated_at = float("-inf")
     while not stopping.wait(_DATABASE_CHECK_S):
         health.set_problem(find_database_fault(), "database")
@@ -146,7 +147,10 @@ def _check_database(health: ProcessHealth) -> None:
             continue
         try:
             update_metrics(current_settings(), timezone.now())
+            update_golden_metrics(current_settings(), timezone.now())
             updated_at = time.monotonic()
         except (DatabaseError, InterfaceError) as error:
-            log.warning("the metrics of the review queue are not updated, because the database does not answer: %s", error)
+            log.warning(
+                "the metrics of the review queue and of golden parts are not updated, because the database does not answer: %s", error
+            )
             connection.close()

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-_FOLDERS = ("live", "line_settings", "uploads", "versions", "history", "reviews", "studies", "reports", "accounts")
+_FOLDERS = ("live", "line_settings", "uploads", "versions", "history", "reviews", "studies", "golden_parts", "reports", "accounts")
 
 urlpatterns = [path("", include(f"station.{folder}.urls")) for folder in _FOLDERS]

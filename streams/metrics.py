@@ -232,6 +232,12 @@ review_queue_oldest_seconds = Gauge(
     "castline_review_queue_oldest_seconds", "Time that the oldest part in the review queue has waited; 0 if the queue is empty."
 )
 review_overdue_seconds = Gauge("castline_review_overdue_seconds", "Time after which a part that waits for its review is overdue.")
+golden_parts_wrong = Gauge("castline_golden_parts_wrong", "Golden parts of the line whose newest verdict is not the right one.", ["line"])
+golden_parts_missing = Gauge(
+    "castline_golden_parts_missing",
+    "Golden parts of the line that got no verdict in the last complete shift, although the line had parts.",
+    ["line"],
+)
 
 # Metrics of all processes
 event_loop_delay_seconds = Histogram(

@@ -18,6 +18,7 @@ DRIFT = "Are pictures and predictions like those of the version's reference?"
 REFUSED_VERSIONS = "Was a chosen version refused?"
 SHADOW = "Would the shadow version judge differently?"
 REVIEW_REASONS = "Why are parts left to a person?"
+GOLDEN_PARTS = "Do golden parts get the right verdict?"
 
 PAGE = DashboardPage(
     "castline-quality",
@@ -104,6 +105,15 @@ PAGE = DashboardPage(
             description="Number of parts that wait for a person, and the age of the oldest part. In the state `open`, nobody has reviewed "
             "the part yet. In the states `second` and `third`, the part waits for another person's opinion.",
             alerts=("ReviewQueueOverdue",),
+        ),
+        timeseries_panel(
+            GOLDEN_PARTS,
+            Query(f"max by (line) (castline_golden_parts_wrong{{{LINE}}})", "{{line}} wrong verdict"),
+            Query(f"max by (line) (castline_golden_parts_missing{{{LINE}}})", "{{line}} not shown in the last shift"),
+            unit="short",
+            description="Golden parts are parts of which people know the right verdict. They are shown to the line once in each shift.",
+            thresholds=rising(0.5, 1),
+            alerts=("GoldenPartWrong", "GoldenPartMissing"),
         ),
         timeseries_panel(
             "What are the verdicts of each version?",
@@ -388,6 +398,39 @@ REVIEW_ALERTS: tuple[Alert, ...] = (
             "although there is only one reviewer.",
             "Review the parts; the page shows the most useful ones first. If too many parts wait, raise `review.least_doubt` or lower "
             "`review.audit_share`. If there is only one reviewer, set `review.second_opinion = false`.",
+        ),
+    ),
+    Alert(
+        "GoldenPartWrong",
+        "max by (plant, line) (castline_golden_parts_wrong) > 0",
+        "1m",
+        "critical",
+        "{{ $labels.line }}: golden parts with a wrong verdict: {{ $value }}",
+        PAGE.uid,
+        GOLDEN_PARTS,
+        Runbook(
+            "The newest verdict on a golden part is not the right one. A golden part is a part of which people know the right verdict.",
+            "The line may judge other parts wrongly, too: defective castings may pass, or good ones may be rejected.",
+            "Open the page of golden parts of the line in the station. It names the part, the verdict and the model version. Open the part "
+            "and compare its picture with an earlier one of the same part.",
+            "Restore light, focus and position of the camera, and show the golden part again. If the model version was changed, roll back "
+            "with `castline models roll-back`. The alert ends when the part gets the right verdict or is retired on the page.",
+        ),
+    ),
+    Alert(
+        "GoldenPartMissing",
+        "max by (plant, line) (castline_golden_parts_missing) > 0",
+        "10m",
+        "warning",
+        "{{ $labels.line }}: golden parts that were not shown in the last shift: {{ $value }}",
+        PAGE.uid,
+        GOLDEN_PARTS,
+        Runbook(
+            "A shift of the line has ended, and a golden part got no verdict in it.",
+            "Nobody knows whether the line judged correctly in this shift.",
+            "Open the page of golden parts of the line in the station. It names the parts that are missing.",
+            "Put the golden parts on the belt at the beginning of each shift, and note on the page which part each of them was. If a "
+            "golden part is lost, retire it on the page.",
         ),
     ),
 )

@@ -69,6 +69,7 @@ async def _run(process: WorkerProcess) -> int:
     from agents.archivist.archivist import Archivist
     from station.archive.part_writer import PartWriter
     from station.archive.retention import PictureArchiver, RetentionPolicy, RetentionWorker
+    from station.golden_parts.golden_checks import check_golden_parts
     from station.pictures.part_picture_reader import PartPictureReader
     from station.reviews.candidates import CandidateQueue
     from streams.object_store import ObjectStore
@@ -80,7 +81,7 @@ async def _run(process: WorkerProcess) -> int:
         metrics.initialise_counters(ROLE, line)
     app = make_app(settings, ROLE, process.instance, settings.archivist.buffer)
     policy = RetentionPolicy(settings.archivist.ok_share, complete_lines=frozenset({settings.station.upload_line}))
-    part_writer = PartWriter(policy, CandidateQueue(settings))
+    part_writer = PartWriter(policy, CandidateQueue(settings), check_golden_parts)
     archivist = Archivist(settings, part_writer, RecordProducer(app, health.set_problem), health.set_problem)
     picture_reader = PartPictureReader(settings)
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)

@@ -22,13 +22,13 @@ from django.shortcuts import render
 from station.accounts.models import AuditEntry
 from streams.errors import SettingsError
 
-Right = Literal["look", "upload", "review", "choose", "set lines", "make studies", "administer"]
+Right = Literal["look", "upload", "review", "choose", "set lines", "make studies", "show golden parts", "administer"]
 Role = Literal["operator", "reviewer", "engineer", "administrator"]
 
 RIGHTS: dict[Role, frozenset[Right]] = {
-    "operator": frozenset({"look"}),
-    "reviewer": frozenset({"look", "review", "upload"}),
-    "engineer": frozenset({"look", "review", "upload", "choose", "set lines", "make studies"}),
+    "operator": frozenset({"look", "show golden parts"}),
+    "reviewer": frozenset({"look", "show golden parts", "review", "upload"}),
+    "engineer": frozenset({"look", "show golden parts", "review", "upload", "choose", "set lines", "make studies"}),
     "administrator": frozenset(get_args(Right)),
 }
 # The roles are ordered from the fewest rights to the most.
@@ -41,6 +41,7 @@ RIGHT_DESCRIPTIONS: dict[Right, str] = {
     "choose": "choose model versions",
     "set lines": "change the settings of lines",
     "make studies": "make agreement studies",
+    "show golden parts": "note that a golden part was shown",
     "administer": "administer accounts",
 }
 

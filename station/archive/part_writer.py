@@ -10,7 +10,7 @@ Records arrive in any order, and the row of a part is the same for every order. 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import reduce
 from operator import or_
@@ -52,9 +52,13 @@ class PartWriter:
     Writers lock the table, so that two archivists do not overwrite each other's changes. Use one PartWriter per thread.
     """
 
-    def __init__(self, policy: RetentionPolicy, review_queue: ReviewQueue) -> None:
+    def __init__(
+        self, policy: RetentionPolicy, review_queue: ReviewQueue, check_rows: Callable[[Sequence[Part]], None] = lambda rows: None
+    ) -> None:
+        """Calls `check_rows` with the rows that a batch adds or changes, in the transaction of the batch."""
         self._policy = policy
         self._review_queue = review_queue
+        self._check_rows = check_rows
 
     def write(self, records: Sequence[ArchivedRecord]) -> int:
         """Merges each of `records` into the row of its part. Returns the number of rows that were added or changed.
@@ -96,6 +100,7 @@ class PartWriter:
             row.pk = None
         Part.objects.bulk_create(changed, update_conflicts=True, unique_fields=list(_IDENTITY), update_fields=_MERGED_FIELDS)
         self._review_queue.add(selected)
+        self._check_rows(changed)
         return len(changed)
 
 

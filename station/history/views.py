@@ -147,6 +147,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
         "votes": list(row.votes.items()),
         "width_px": width_px,
         "height_px": height_px,
+        "is_of_plant": line != current_settings().station.upload_line and line in {one.name for one in current_settings().lines},
         "training_note": describe_training_pictures(row.model),
         "decisions": row.decisions.select_related("reviewer").order_by("at", "pk"),
         "zone": current_settings().station.time_zone,

@@ -407,4 +407,20 @@ CASES: tuple[AlertCase, ...] = (
         {"plant": "north"},
         "a part has waited 1d 0h 50m 0s for a person's review",
     ),
+    AlertCase(
+        "GoldenPartWrong",
+        10,
+        {f"castline_golden_parts_wrong{{{LINE}}}": "0x3 1x10"},
+        {f"castline_golden_parts_wrong{{{LINE}}}": "0x13", f"castline_golden_parts_missing{{{LINE}}}": "2x13"},
+        ON_LINE,
+        "line-1: golden parts with a wrong verdict: 1",
+    ),
+    AlertCase(
+        "GoldenPartMissing",
+        30,
+        {f"castline_golden_parts_missing{{{LINE}}}": "0x10 2x20"},
+        {f"castline_golden_parts_missing{{{LINE}}}": "0x30", f"castline_golden_parts_wrong{{{LINE}}}": "1x30"},
+        ON_LINE,
+        "line-1: golden parts that were not shown in the last shift: 2",
+    ),
 )

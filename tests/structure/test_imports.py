@@ -62,6 +62,7 @@ STATION_LAYERS = (
     ("station.history",),
     ("station.reviews",),
     ("station.studies",),
+    ("station.golden_parts",),
     ("station.reports",),
     ("station.versions",),
     ("station.navigation", "station.urls", "station.server", "station.typing_settings", "station.__main__"),

@@ -17,6 +17,7 @@ PAGES = (
     "/",
     "/lines/line-1/",
     "/lines/line-1/settings/",
+    "/lines/line-1/golden-parts/",
     "/uploads/",
     "/api/",
     "/models/",

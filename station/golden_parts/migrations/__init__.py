@@ -1,0 +1,1 @@
+"""Migrations of the tables of station.golden_parts, in order."""

@@ -1,0 +1,62 @@
+"""The tables of golden parts: the known parts of each line, and the times at which they were shown to the line."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+
+
+class GoldenPart(models.Model):
+    """A part of which people know the right verdict. It is put on the belt of its line once in each shift.
+
+    `sha256` is the checksum of its picture if the camera always sends the same file, for example because a folder of pictures is replayed.
+    Otherwise it is empty, and a person names the part each time that it is shown.
+    """
+
+    line = models.CharField(max_length=40)
+    name = models.CharField(max_length=64)
+    label = models.CharField(max_length=8)
+    sha256 = models.CharField(max_length=64, blank=True, default="")
+    made_by = models.CharField(max_length=150)
+    made_at = models.DateTimeField()
+    retired_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering: ClassVar = ["line", "name"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["line", "name"], condition=models.Q(retired_at=None), name="golden_part_name"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.line}: {self.name}"
+
+
+class GoldenCheck(models.Model):
+    """One time at which a golden part was shown: the id that the part had on the line, and the verdict.
+
+    `label` is empty until the verdict is in the archive. `at` is the time of the verdict, and before that the time at which a person named
+    the part. `shown_by` is empty if the part was recognised by its picture.
+    """
+
+    golden = models.ForeignKey(GoldenPart, on_delete=models.CASCADE, related_name="checks")
+    line = models.CharField(max_length=40)
+    run = models.BigIntegerField()
+    part = models.BigIntegerField()
+    label = models.CharField(max_length=8, blank=True, default="")
+    model = models.CharField(max_length=64, blank=True, default="")
+    shown_by = models.CharField(max_length=150, blank=True, default="")
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering: ClassVar = ["-at", "-id"]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["golden", "run", "part"], name="golden_check_once")]
+        indexes: ClassVar = [models.Index(fields=["line", "run", "part"], name="golden_check_part", condition=models.Q(label=""))]
+
+    def __str__(self) -> str:
+        return f"{self.golden}: {self.line}:{self.run}:{self.part} is {self.label or 'not judged'}"
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the verdict was the expected one."""
+        return self.label == self.golden.label
