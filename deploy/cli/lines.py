@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -20,16 +20,24 @@ from deploy.cli.models_choice import describe_user
 from deploy.cli.replay import TimeParameter
 from models.inference.line_outlook import PARTS_PER_HOUR as DEFAULT_PARTS_PER_HOUR
 from models.inference.line_outlook import Outlook, find_share, make_outlook, make_present_outlook
-from models.inference.line_threshold import DecisionRule, make_decision_rule
+from models.inference.line_threshold import DecisionRule, find_training_share, make_decision_rule
 from models.registry import Manifest, open_registry
-from streams.errors import ModelError
+from streams.errors import ModelError, SettingsError
 from streams.identity import format_time
 from streams.live_line_settings import LiveSettingsByLine, publish_live_line_settings, read_live_line_settings
 from streams.model_choices import ModelChoices, read_model_choices
 from streams.records import LiveLineSettings, Region, RegionPoint
 from streams.settings import Settings, load_settings
 
+if TYPE_CHECKING:
+    from models.inference.defect_share import DefectShareEstimate
+    from station.reviews.judged_parts import JudgedParts
+
 ROLE = "lines"
+# The smallest share of defects that can be set, and its distance from 1.
+_MIN_SHARE = 0.00001
+# The names of the two estimates of a share of defects.
+_UNCORRECTED, _CORRECTED = "from probabilities", "corrected by reviews"
 # The options that --clear can remove, each with the field of the record and the value that means "not set".
 _FIELDS: Mapping[str, tuple[str, Any]] = {
     "defect-share": ("defect_share", None),
@@ -110,7 +118,7 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
 @click.option("--line", "line", required=True, help="Name of the line.")
 @click.option(
     "--defect-share",
-    type=click.FloatRange(0.00001, 0.99999),
+    type=click.FloatRange(_MIN_SHARE, 1 - _MIN_SHARE),
     help="Expected share of defective parts on the line, such as 0.01. The threshold is computed from this share and from the costs of the "
     "model version.",
 )
@@ -119,7 +127,7 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
 )
 @click.option(
     "--miss-risk",
-    type=click.FloatRange(0.00001, 0.99999),
+    type=click.FloatRange(_MIN_SHARE, 1 - _MIN_SHARE),
     help="Largest expected share of the defective parts that pass without a person, such as 0.01. Parts that are not certain enough "
     "get the label review. The smaller the risk, the more defective validation pictures the model version needs.",
 )
@@ -276,6 +284,85 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
     return lines + ([f"  {row['problem']}"] if row["problem"] else [])
 
 
+@command.command("estimate")
+@click.argument("line")
+@click.option(
+    "--newest",
+    type=click.IntRange(100, 10_000_000),
+    default=100_000,
+    show_default=True,
+    help="Use at most this many parts of the line, the newest ones.",
+)
+@PARTS_PER_HOUR
+@AS_JSON
+@click.pass_obj
+def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, as_json: bool) -> None:
+    """Estimate the share of defective parts on LINE, and show what would change if the line had this share.
+
+    The estimate comes from the defect probabilities that the version in force gave to the line's parts. If people have reviewed at least 20
+    of these parts, their decisions correct it. The parts and the decisions come from the station's database. The command changes nothing.
+    To use the estimate, set it with castline lines set.
+    """
+    from models.inference.defect_share import MIN_REVIEWED
+    from station.configuration import configure
+
+    settings = load_settings(file)
+    name = settings.find_line(line).name
+    configure(settings)
+    from station.archive.database import find_database_fault
+    from station.reviews.judged_parts import read_judged_parts
+
+    if fault := find_database_fault():
+        raise SettingsError(f"The parts of {name} cannot be read, because {fault}. Start the database, or correct station.database.")
+    live, choices = read_live_line_settings(settings, ROLE), read_model_choices(settings, ROLE)
+    manifest = open_registry(settings.model.root).read_manifest(choices.find(name).version)
+    parts = read_judged_parts(name, manifest.version, newest)
+    estimates = _estimate_shares(manifest, parts)
+    before = live.find(name) or LiveLineSettings(line=name, set_by="", set_at=datetime.now(UTC))
+    best = estimates.get(_CORRECTED) or estimates[_UNCORRECTED]
+    share = min(max(round(best.value, 6), _MIN_SHARE), 1 - _MIN_SHARE)
+    comparison = _compare(manifest, before, before.model_copy(update={"defect_share": share}), parts_per_hour)
+    count, reviewed = len(parts.unreviewed) + len(parts.reviewed), len(parts.reviewed)
+    since = format_time(parts.since) if parts.since else ""
+    if as_json:
+        values = {"line": name, "version": manifest.version, "parts": count, "reviewed": reviewed, "since": since}
+        values |= {"defect_share": before.defect_share, "estimates": {key: asdict(one) for key, one in estimates.items()}}
+        click.echo(json.dumps(values | {"before": asdict(comparison.before), "after": asdict(comparison.after)}, indent=2))
+        return
+    click.echo(f"{name}, version {manifest.version}: {count} parts since {since}, {reviewed} of them reviewed")
+    for title, one in estimates.items():
+        click.echo(f"  share of defects {title}: {one.value:.3%} (95 %: {one.low:.3%} to {one.high:.3%})")
+    if _CORRECTED not in estimates:
+        click.echo(
+            f"  Fewer than {MIN_REVIEWED} of these parts are reviewed, so nobody knows whether the probabilities are right. Review more "
+            "parts before you use this share."
+        )
+    click.echo(f"  share of defects that is set: {'none' if before.defect_share is None else f'{before.defect_share:.3%}'}")
+    for sentence in _format_comparison(comparison):
+        click.echo(f"  {sentence}")
+    click.echo(f"To use this share: castline lines set --line {name} --defect-share {share:g}")
+
+
+def _estimate_shares(manifest: Manifest, parts: JudgedParts) -> dict[str, DefectShareEstimate]:
+    """Returns the estimates of the share of defects. The one that is corrected by reviews is missing if there are too few reviews.
+
+    Raises ModelError if the version has judged no part of the line.
+    """
+    from models.inference.defect_share import MIN_REVIEWED, correct_by_reviews, estimate_from_probabilities
+
+    everything = np.concatenate([parts.unreviewed, parts.reviewed])
+    if len(everything) == 0:
+        raise ModelError(
+            f"The station's database has no part of this line that version {manifest.version} has judged. Wait until the line has run with "
+            "this version, and check that the archivist runs."
+        )
+    training_share = find_training_share(manifest)
+    estimates = {_UNCORRECTED: estimate_from_probabilities(everything, training_share)}
+    if len(parts.reviewed) >= MIN_REVIEWED:
+        estimates[_CORRECTED] = correct_by_reviews(parts.unreviewed, training_share, parts.reviewed, parts.is_defect)
+    return estimates
+
+
 @command.command("simulate")
 @click.option("--model", required=True, help="Folder of a model version, or the name of a version that comes with Castline.")
 @click.option(
@@ -290,10 +377,12 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
     help="Labelled pictures with which the version was not trained, instead of --split: a folder with a subfolder for each class, or a CSV "
     "list with the columns path and class. The option may be repeated.",
 )
-@click.option("--defect-share", type=click.FloatRange(0.00001, 0.99999), required=True, help="Share of defective parts on the line.")
+@click.option(
+    "--defect-share", type=click.FloatRange(_MIN_SHARE, 1 - _MIN_SHARE), required=True, help="Share of defective parts on the line."
+)
 @click.option(
     "--miss-risk",
-    type=click.FloatRange(0.00001, 0.99999),
+    type=click.FloatRange(_MIN_SHARE, 1 - _MIN_SHARE),
     help="Also simulate the threshold for the share together with this miss risk, as in castline lines set.",
 )
 @click.option(
@@ -371,10 +460,10 @@ def simulate(
     for name, row in rows.items():
         threshold = f" {rule.threshold:.4f}" if (rule := rules[name]) else ""
         low, high = intervals[name].low, intervals[name].high
+        interval = f" (95 %: {low:.4f} to {high:.4f}, which is {low / passing:.2f} to {high / passing:.2f} of passing every part)"
         click.echo(
-            f"  {name}{threshold}: cost of a part {row.cost_per_part:.4f} (95 %: {low:.4f} to {high:.4f}; of passing every part: "
-            f"{low / passing:.2f} to {high / passing:.2f}); {row.misses} of {row.defects} defects missed, {row.false_alarms} false alarms, "
-            f"{row.reviews} reviews ({row.reviews / row.parts:.2%})"
+            f"  {name}{threshold}: cost of a part {row.cost_per_part:.4f}{interval if rule else ''}; {row.misses} of {row.defects} defects "
+            f"missed, {row.false_alarms} false alarms, {row.reviews} reviews ({row.reviews / row.parts:.2%})"
         )
     for name, reason in refused.items():
         click.echo(f"  {name}: not simulated. {reason}")

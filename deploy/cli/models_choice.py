@@ -14,9 +14,11 @@ from pathlib import Path
 
 import click
 
+from models.inference.line_outlook import PARTS_PER_HOUR, VersionComparison, compare_versions
 from models.registry import Manifest, open_registry
-from streams.errors import ModelError
+from streams.errors import CastlineError, ModelError
 from streams.identity import format_time
+from streams.live_line_settings import LiveSettingsByLine, read_live_line_settings
 from streams.model_choices import ALL_LINES, EffectiveModel, ModelChoices, publish_model_choice, read_model_choices
 from streams.records import ModelChoice
 from streams.settings import Settings, load_settings
@@ -33,9 +35,20 @@ LINE = click.option(
 @click.argument("version")
 @LINE
 @click.option("--force", is_flag=True, help="Choose the version even if its classes differ from those of the version that judges now.")
+@click.option("--dry-run", is_flag=True, help="Only show what is expected of VERSION, and choose nothing.")
+@click.option(
+    "--parts-per-hour",
+    type=click.FloatRange(min=0, min_open=True),
+    default=PARTS_PER_HOUR,
+    show_default=True,
+    help="Number of parts an hour on the line, for the estimate of rejects and misses.",
+)
 @click.pass_obj
-def choose(file: Path | None, version: str, line: str | None, force: bool) -> None:
+def choose(file: Path | None, version: str, line: str | None, force: bool, dry_run: bool, parts_per_hour: float) -> None:
     """Put VERSION in force: running inspectors load it and judge with it from then on.
+
+    For each line, the command first shows how many rejects and misses an hour are expected of the version that judges now and of VERSION.
+    The estimate uses the share of defects that was set for the line, or else the share among the training pictures.
 
     The command verifies the checksums of VERSION. Each inspector verifies them again, and also checks that VERSION gives the recorded
     answers to its golden set, a few dozen pictures inside the version. If a check fails, the inspector goes on with the previous version
@@ -46,8 +59,16 @@ def choose(file: Path | None, version: str, line: str | None, force: bool) -> No
     choices = read_model_choices(settings, ROLE)
     if not force:
         _check_classes(settings, manifest, choices, key)
-    if note := manifest.describe_training_pictures():
-        click.echo(note, err=True)
+    for note in (manifest.describe_training_pictures(), *manifest.warnings):
+        if note:
+            click.echo(note, err=True)
+    for comparison in _compare_on_lines(settings, manifest, choices, key, parts_per_hour):
+        click.echo(f"{comparison.title}:")
+        if comparison.before:
+            click.echo(f"  now    {comparison.before.describe()}")
+        click.echo(f"  after  {comparison.after.describe()}")
+    if dry_run:
+        return
     _publish(settings, choices, choices.make_choice(key, version, describe_user(), datetime.now(UTC), force))
 
 
@@ -132,14 +153,38 @@ def _publish(settings: Settings, choices: ModelChoices, record: ModelChoice) -> 
     click.echo(f"{lines}: {record.version} is chosen{shadow} ({earlier})")
 
 
+def _find_changed_lines(settings: Settings, choices: ModelChoices, key: str) -> list[str]:
+    """Returns the lines whose version a choice for `key` changes. If `key` is `*`, these are all lines without a choice of their own."""
+    return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in choices.by_key]
+
+
+def _compare_on_lines(
+    settings: Settings, manifest: Manifest, choices: ModelChoices, key: str, parts_per_hour: float
+) -> list[VersionComparison]:
+    """Compares the version of `manifest` with the present version of each line for which it would be chosen."""
+    registry = open_registry(settings.model.root)
+    try:
+        live = read_live_line_settings(settings, ROLE)
+    except CastlineError as error:
+        click.echo(f"The settings of the lines cannot be read, so the estimates leave them out: {error}", err=True)
+        live = LiveSettingsByLine()
+    comparisons = []
+    for line in _find_changed_lines(settings, choices, key):
+        try:
+            present: Manifest | None = registry.read_manifest(choices.find(line).version)
+        except ModelError:
+            present = None
+        comparisons.append(compare_versions(line, present, manifest, live.find(line), parts_per_hour))
+    return comparisons
+
+
 def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices, key: str) -> None:
     """Raises ModelError if a line is judged now by a version with other classes than `manifest`.
 
     `key` is the name of the line to check. If it is `*`, all lines are checked, except those for which a version was chosen separately.
     """
     registry = open_registry(settings.model.root)
-    lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in choices.by_key]
-    for line in lines:
+    for line in _find_changed_lines(settings, choices, key):
         try:
             present = registry.open_version(choices.find(line).version).manifest
         except ModelError as error:

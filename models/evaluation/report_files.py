@@ -51,6 +51,8 @@ def write_report(folder: Path, version: Version, report: EvaluationReport) -> Pa
     values = {
         "model": version.name,
         "threshold": version.manifest.threshold,
+        "handed": version.manifest.handed,
+        "warnings": version.manifest.warnings,
         **report.to_json(),
         "curves": [CURVES.model_dump()],
         "gallery": [picture.model_dump() for picture, _ in gallery],
@@ -120,6 +122,8 @@ def _build_page(version: Version, report: EvaluationReport, curves: bytes, galle
         f"<p>A part is called defective from the defect probability {manifest.threshold:.4f} on. It is labelled for review "
         f"from {manifest.band.low:.4f} to {manifest.band.high:.4f}. "
         f"The version judged {report.pictures_per_s:.0f} pictures a second, without decoding.</p>",
+        *(f"<p><strong>{html.escape(warning)}</strong></p>" for warning in manifest.warnings),
+        *(["<p>The parts are handed, so the training pictures were not mirrored.</p>"] if manifest.handed else []),
         _build_table(("figure", "value"), _list_figures(figures)),
         "<h2>Confusion</h2>",
         _build_table(("", "called good", "called defective"), [("truly good", passed, alarms), ("truly defective", misses, hits)]),

@@ -93,3 +93,36 @@ def find_share(manifest: Manifest, line: LiveLineSettings | None) -> float | Non
         return find_training_share(manifest)
     except ModelError:
         return None
+
+
+@dataclass(frozen=True)
+class VersionComparison:
+    """What is expected on the line `line` before and after another version is chosen for it.
+
+    Both estimates assume the same share of defects. It is None if it is not known. `before` is None if the manifest of the version that
+    judges now cannot be read.
+    """
+
+    line: str
+    line_share: float | None
+    parts_per_hour: float
+    before: Outlook | None
+    after: Outlook
+
+    @property
+    def title(self) -> str:
+        """The line, the part rate and the share of defects, as a heading for the two outlooks."""
+        share = f" and {self.line_share:.3%} defects" if self.line_share is not None else ""
+        return f"Expected on {self.line} at {self.parts_per_hour:g} parts an hour{share}"
+
+
+def compare_versions(
+    line: str, before: Manifest | None, after: Manifest, settings: LiveLineSettings | None, parts_per_hour: float = PARTS_PER_HOUR
+) -> VersionComparison:
+    """Compares the version `before`, which judges the line now, with the version `after`. `settings` are those of the line.
+
+    If people have set no share of defects for the line, the share is that among the training pictures of `before`, or else of `after`.
+    """
+    share = find_share(before or after, settings)
+    present = make_present_outlook(before, settings, share, parts_per_hour) if before else None
+    return VersionComparison(line, share, parts_per_hour, present, make_present_outlook(after, settings, share, parts_per_hour))

@@ -112,6 +112,7 @@ def _describe_version(manifest: Manifest) -> CardSection:
             ("Side of the input picture", f"{manifest.preprocessing.side_px} px"),
             ("Picture decoder", f"version {manifest.decoder_version or FIRST_DECODER_VERSION}, this program has version {DECODER_VERSION}"),
             ("Checks that the picture shows the whole part", "yes" if manifest.part else "no"),
+            ("Handed parts: training pictures were not mirrored", "yes" if manifest.handed else "no"),
         ),
     )
 
@@ -213,7 +214,8 @@ def _describe_limits(manifest: Manifest, report: VersionReport | None, cleaning:
         f"A picture is reduced to {side} x {side} px. A defect that is then smaller than about two pixels cannot be seen.",
         "The version knows only the kinds of part, defects, light and camera that are in its training pictures.",
     ]
-    if good < FEW_GOOD or (manifest.voters and defective < FEW_DEFECTIVE):
+    sentences += manifest.warnings
+    if not manifest.warnings and (good < FEW_GOOD or (manifest.voters and defective < FEW_DEFECTIVE)):
         sentences.append(
             f"The version has learned from few pictures: {good} good and {defective} defective ones. With fewer than {FEW_GOOD} good or "
             f"{FEW_DEFECTIVE} defective ones, its figures are uncertain."

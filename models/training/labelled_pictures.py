@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
 from models.pictures.rendered_mark import is_rendered
+from models.registry.model_card import FEW_DEFECTIVE, FEW_GOOD
 from streams.errors import ModelError, PictureError
 from streams.picture_files import JUDGED_SUFFIXES, OTHER_PICTURE_SUFFIXES, is_foreign
 
@@ -27,8 +28,6 @@ FOLDERS_WITHOUT_CLASS = ("masks",)
 _FOREIGN_FOLDERS = "folders of the system or the NAS device"
 # If an epoch repeats the pictures of a small folder or list, it uses each picture at most this many times.
 MAX_REPEATS = 16
-# With fewer pictures of good parts, or with fewer pictures of defects, a training run warns.
-FEW_GOOD, FEW_DEFECTIVE = 50, 20
 # Number of threads that decode pictures. They run in parallel, because Pillow releases the interpreter's lock while it decodes.
 DECODER_THREADS = 4
 

@@ -11,12 +11,14 @@ from typing import Literal
 
 from django.contrib.auth.models import User
 
+from models.inference.line_outlook import VersionComparison, compare_versions
 from models.registry import Manifest, Registry, open_registry
 from station.accounts.models import AuditEntry
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError, send_record
 from streams.errors import CastlineError, ModelError
 from streams.kafka import is_reachable
+from streams.live_line_settings import LiveSettingsByLine, read_live_line_settings
 from streams.model_choices import ALL_LINES, ModelChoices, read_model_choices
 from streams.record_producer import make_json_record
 from streams.records import ModelChoice
@@ -43,12 +45,16 @@ class ModelChoiceRequest:
 
 @dataclass(frozen=True)
 class CheckedModelChoice:
-    """A request that passed all checks, and the record to be sent. `before` and `before_shadow` are the versions before the change."""
+    """A request that passed all checks, and the record to be sent. `before` and `before_shadow` are the versions before the change.
+
+    `changed_lines` are the lines whose version the change affects.
+    """
 
     request: ModelChoiceRequest
     record: ModelChoice
     before: str
     before_shadow: str | None
+    changed_lines: tuple[str, ...] = ()
 
 
 class DifferentClassesError(ModelError):
@@ -90,7 +96,27 @@ def check_request(
         if not request.force:
             _check_classes(settings, registry, version.manifest, current, request.line)
         record = current.make_choice(request.line, version.name, requested_by, at, request.force)
-    return CheckedModelChoice(request, record, before.version, before.shadow)
+    changed_lines = tuple(_find_changed_lines(settings, current, request.line))
+    return CheckedModelChoice(request, record, before.version, before.shadow, changed_lines)
+
+
+def compare_on_lines(settings: Settings, choice: CheckedModelChoice) -> list[VersionComparison]:
+    """Returns what is expected on each line that `choice` changes, before and after the change.
+
+    If the settings of the lines cannot be read from Kafka, the estimates leave them out. A version whose manifest cannot be read gives no
+    estimate.
+    """
+    registry = open_registry(settings.model.root, reuse_checksums=True)
+    try:
+        live = read_live_line_settings(settings, "station")
+    except CastlineError:
+        live = LiveSettingsByLine()
+    try:
+        after = registry.read_manifest(choice.record.version)
+        before = registry.read_manifest(choice.before)
+    except ModelError:
+        return []
+    return [compare_versions(line, before, after, live.find(line)) for line in choice.changed_lines]
 
 
 def publish_choice(choice: CheckedModelChoice, user: User) -> None:
@@ -113,13 +139,17 @@ def publish_choice(choice: CheckedModelChoice, user: User) -> None:
     )
 
 
+def _find_changed_lines(settings: Settings, current: ModelChoices, key: str) -> list[str]:
+    """Returns the lines whose version a choice for `key` changes. If `key` is `*`, these are all lines without a choice of their own."""
+    return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
+
+
 def _check_classes(settings: Settings, registry: Registry, requested: Manifest, current: ModelChoices, key: str) -> None:
     """Raises DifferentClassesError if `requested` has other classes than the version in force on a line.
 
     `key` is the name of a line, or `*` for all lines. In the second case the function checks each line that has no choice of its own.
     """
-    lines = [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
-    for line in lines:
+    for line in _find_changed_lines(settings, current, key):
         try:
             present = registry.read_manifest(current.find(line).version)
         except ModelError as error:

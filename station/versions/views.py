@@ -33,6 +33,7 @@ from station.versions.model_choice_request import (
     ModelAction,
     ModelChoiceRequest,
     check_request,
+    compare_on_lines,
     publish_choice,
     read_current_choices,
 )
@@ -196,6 +197,8 @@ def change_model(request: HttpRequest) -> HttpResponse:
             messages.success(request, f"{choice.record.version} is chosen for {lines}{shadow}. Inspectors use it from their next batch on.")
             return redirect("versions")
         context |= {"choice": choice, "training_note": describe_training_pictures(choice.record.version)}
+        if change.action != "shadow":
+            context["comparisons"] = compare_on_lines(current_settings(), choice)
     except DifferentClassesError as error:
         context |= {"problem": str(error), "is_forceable": True}
         status = 409

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,7 @@ def test_programs_get_json(settings: Settings) -> None:
         (("--line", "line-1"), "There is nothing to change."),
         (("--line", "line-1", "--threshold", "0.5", "--clear", "threshold"), "Do only one of the two."),
         (("--line", "line-1", "--defect-share", "1"), "--defect-share"),
+        (("--line", "line-1", "--miss-risk", "0"), "--miss-risk"),
         (("--line", "line-1", "--inspect", "0.9,0.1,0.1,0.9"), "is not a region. Give LEFT,TOP,RIGHT,BOTTOM"),
         (("--line", "line-1", "--ignore", "0.9,0.1 2,0.9 0.1,0.1"), "All numbers are shares of the picture"),
     ],
@@ -117,3 +120,54 @@ def test_a_simulation_compares_the_rules_on_pictures_of_both_classes(settings: S
     assert "the same with a miss risk of 0.1: not simulated. " in risky.output
     assert "reviews (" in risky.output
     assert "Give either --split or --data." in run(settings, "simulate", *options).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--threshold", "1"), "would call no part defective"),
+        (("--threshold", "0"), "would call every part defective"),
+        (("--miss-risk", "0.01"), "no pass threshold can be computed"),
+    ],
+)
+def test_settings_that_an_inspector_could_not_apply_are_refused(settings: Settings, arguments: tuple[str, ...], sentence: str) -> None:
+    refused = run(settings, "set", "--line", "line-1", *arguments, "--yes").exception
+    assert isinstance(refused, ModelError)
+    assert sentence in str(refused)
+    assert read_settings(settings) is None
+
+
+ARCHIVE = """
+import sys
+from datetime import UTC, datetime
+from click.testing import CliRunner
+from station.configuration import configure
+from streams.settings import load_settings
+configure(load_settings(None))
+from station.archive.database import migrate_database
+from station.archive.models import Part
+migrate_database()
+now = datetime(2026, 1, 31, tzinfo=UTC)
+rows = [(0.001, "") for _ in range(970)] + [(0.999, "ok") for _ in range(20)] + [(0.999, "defect") for _ in range(10)]
+Part.objects.bulk_create(
+    Part(line="line-1", run=1, part=number, seen_at=now, label="ok", defect_probability=value, model="demo", review_label=label)
+    for number, (value, label) in enumerate(rows)
+)
+from deploy.cli.main import castline
+result = CliRunner().invoke(castline, ["lines", "estimate", "line-1"], catch_exceptions=False)
+print(result.output)
+"""
+
+
+def test_the_share_of_defects_is_estimated_and_corrected_before_it_is_taken(settings: Settings) -> None:
+    """The version calls 30 of 1,000 parts defective. People have looked at these 30, and 10 of them are defective."""
+    done = subprocess.run(
+        [sys.executable, "-c", ARCHIVE], env=make_environment(settings), capture_output=True, text=True, timeout=120, check=True
+    )
+    uncorrected, corrected = (line for line in done.stdout.splitlines() if line.startswith("  share of defects ") and "95 %" in line)
+    assert float(uncorrected.split(": ")[1].split("%")[0]) == pytest.approx(3, abs=0.3)
+    assert float(corrected.split(": ")[1].split("%")[0]) == pytest.approx(1, abs=0.3)
+    assert "1000 parts since 2026-01-31T00:00:00Z, 30 of them reviewed" in done.stdout.replace(".000Z", "Z")
+    assert "To use this share: castline lines set --line line-1 --defect-share 0.0" in done.stdout
+    assert "share of defects that is set: none" in done.stdout
+    assert read_settings(settings) is None

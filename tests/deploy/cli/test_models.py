@@ -26,3 +26,13 @@ def test_the_status_of_a_version_names_its_older_picture_decoder_and_that_it_has
     status = castline(settings, "models", "status")
     assert SENTENCE in status
     assert "Version demo has learned from rendered pictures only." in status
+
+
+def test_what_is_expected_of_a_version_is_shown_before_it_is_chosen(make_settings: MakeSettings) -> None:
+    settings = make_settings(lines=("line-1", "line-2"), model={"version": "demo"})
+    shown = castline(settings, "models", "choose", "demo", "--line", "line-1", "--parts-per-hour", "500", "--dry-run")
+    assert "Expected on line-1 at 500 parts an hour and " in shown
+    before, after = (line for line in shown.splitlines() if "good parts rejected" in line)
+    assert before.split() == ["now", *after.split()[1:]]
+    assert "line-2" not in shown
+    assert "is chosen" not in shown

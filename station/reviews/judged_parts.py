@@ -1,0 +1,39 @@
+"""Reads the defect probabilities of a line's parts and what people said about them, for the estimate of the line's share of defects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from station.archive.models import Part
+
+
+@dataclass(frozen=True)
+class JudgedParts:
+    """The newest parts of a line that one model version has judged.
+
+    `unreviewed`, shape (n,), are the defect probabilities of the parts that nobody has reviewed, and `reviewed`, shape (m,), those of the
+    others. `is_defect`, shape (m,), tells which of the reviewed parts people called defective. `since` is the time of the oldest part, or
+    None if there are no parts.
+    """
+
+    unreviewed: npt.NDArray[np.float64]
+    reviewed: npt.NDArray[np.float64]
+    is_defect: npt.NDArray[np.bool_]
+    since: datetime | None
+
+
+def read_judged_parts(line: str, version: str, most: int) -> JudgedParts:
+    """Returns at most `most` parts of `line` to which `version` gave a defect probability, the newest ones."""
+    rows = list(
+        Part.objects.filter(line=line, model=version, defect_probability__isnull=False)
+        .order_by("-seen_at", "-id")
+        .values_list("defect_probability", "review_label", "seen_at")[:most]
+    )
+    probability = np.array([row[0] for row in rows], np.float64)
+    labels = np.array([row[1] for row in rows], np.str_)
+    is_reviewed = np.isin(labels, ("ok", "defect"))
+    return JudgedParts(probability[~is_reviewed], probability[is_reviewed], labels[is_reviewed] == "defect", rows[-1][2] if rows else None)
