@@ -78,8 +78,6 @@ def choose_combination(
 
     The weights have the lowest cross-entropy on held-out pictures (`compare_weights`). If a network alone is at least as good there as
     every ensemble, the network gets the weight 1 and the other networks get 0. A sentence in `notes` then says so.
-
-    Raises ModelError if every threshold would call all good pictures defective, or no defective picture.
     """
     is_defect: Flags = labels != ok_class
     counts = np.ones(len(labels)) if picture_weights is None else picture_weights
@@ -97,7 +95,6 @@ def choose_combination(
 
     alone = [rate(weights) for weights in np.eye(len(names))]
     vote, cost, cross_entropy = rate(candidates[best])
-    _expect_separation(vote.compute_defect_probability(probabilities), is_defect)
     band = choose_review_band(vote.compute_defect_probability(probabilities), vote.threshold, review_share)
     vote = replace(vote, low=band.low, high=band.high)
     member_entropies = tuple(rated[2] for rated in alone)
@@ -136,7 +133,7 @@ def compare_weights(
             average = np.einsum("v,vnc->nc", weights, np.stack(tempered))
             temperature = choose_temperature(average[rest], labels[rest], counts[rest])
             probability = 1 - temper_probabilities(average[fold], temperature)[:, ok_class]
-            sums[index] += (_surprise(probability, is_defect[fold]) * counts[fold]).sum()
+            sums[index] += (compute_surprise(probability, is_defect[fold]) * counts[fold]).sum()
     result: Numbers = sums / counts.sum()
     return result
 
@@ -219,7 +216,7 @@ def _choose_threshold_of(
     vote = replace(vote, temperature=choose_temperature(vote.average(probabilities), labels, counts))
     probability = vote.compute_defect_probability(probabilities)
     threshold, cost = choose_threshold(probability, is_defect, costs, counts)
-    cross_entropy = float(np.average(_surprise(probability, is_defect), weights=counts))
+    cross_entropy = float(np.average(compute_surprise(probability, is_defect), weights=counts))
     return replace(vote, threshold=threshold, low=threshold, high=threshold), cost, cross_entropy
 
 
@@ -270,8 +267,11 @@ def _describe_threshold(
     ]
 
 
-def _expect_separation(probability: Numbers, is_defect: Flags) -> None:
-    """Raises ModelError if every threshold would call all good pictures defective, or no defective one."""
+def expect_separation(probability: Numbers, is_defect: Flags) -> None:
+    """Raises ModelError if every threshold would call all good pictures defective, or no defective one.
+
+    `probability`, shape (n,), are the defect probabilities of the pictures, and `is_defect`, shape (n,), tells which of them are defective.
+    """
     good, bad = probability[~is_defect].min(initial=1), probability[is_defect].max(initial=0)
     if bad <= good:
         raise ModelError(
@@ -281,7 +281,7 @@ def _expect_separation(probability: Numbers, is_defect: Flags) -> None:
         )
 
 
-def _surprise(probability: Numbers, is_defect: Flags) -> Numbers:
+def compute_surprise(probability: Numbers, is_defect: Flags) -> Numbers:
     """Returns for each picture the negative logarithm of the probability of its true class (good or defective), in nats."""
     result: Numbers = -np.log(np.clip(np.where(is_defect, probability, 1 - probability), MIN_PROBABILITY, 1))
     return result

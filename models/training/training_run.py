@@ -29,7 +29,7 @@ from models.pictures.part_finder import learn_part_reference
 from models.pictures.part_reference import PartReference
 from models.registry import LocalRegistry, Version, locate_version, write_manifest
 from models.registry.manifest import CascadeBand, Costs, ScorerEntry, Voter
-from models.training.combination import Combination, choose_combination
+from models.training.combination import Combination, choose_combination, expect_separation
 from models.training.good_only import LearnedScorer, add_scorer
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
 from models.training.near_duplicates import find_contradicting_groups, group_near_duplicates
@@ -264,6 +264,7 @@ class TrainingRun:
             )
             vote = combination.vote
             defect_probability = vote.compute_defect_probability(probabilities)
+            expect_separation(defect_probability, labels != pictures.ok_class)
             scored = self._add_scorer(folder, pictures, groups)
             golden = choose_golden_pictures(defect_probability, (vote.threshold, vote.low, vote.high), options.seed)
             scores = scored[1].score(pixels[golden])[:, None] if scored else None

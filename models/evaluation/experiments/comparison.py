@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from models.evaluation.experiments.experiment import CellProgress, ExperimentCal
 from models.inference.soft_vote import SoftVote
 from models.registry.manifest import Costs
 from models.registry.version_report import Proportion
-from models.training.combination import choose_combination
+from models.training.combination import choose_combination, compute_surprise
 from models.training.labelled_pictures import LabelledPictures
 from models.training.near_duplicates import group_near_duplicates
 from models.training.options import TrainingOptions
@@ -44,13 +44,15 @@ Flags = npt.NDArray[np.bool_]
 class ComparisonSplit:
     """One split of the pictures, on which all classifiers are trained and tested.
 
-    `is_validation` and `is_test` are masks of shape (n,). All other pictures are training pictures.
+    `is_validation` and `is_test` are masks of shape (n,). All other pictures are training pictures. `groups`, shape (n,), has the number of
+    the group of near-duplicates to which each picture belongs.
     """
 
     name: str
     seed: int
     is_validation: Flags
     is_test: Flags
+    groups: npt.NDArray[np.int32]
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
@@ -64,12 +66,17 @@ class SplitResult:
 
     `called_defect` has a mask for each classifier, shape (n,), which is true for the pictures that the classifier calls defective.
     `is_defect` is true for the pictures that show a defect. `sources` contains the name of the folder or list of each picture.
+
+    `cross_entropy` has the cross-entropy of each test picture in nats, shape (n,), for the ensemble and each network. `weights` are the
+    weights of the networks in the ensemble.
     """
 
     split: ComparisonSplit
     called_defect: dict[str, Flags]
     is_defect: Flags
     sources: npt.NDArray[np.str_]
+    cross_entropy: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
 
     def accuracy(self, classifier: str) -> float:
         """Returns the share of test pictures that `classifier` labels correctly."""
@@ -126,18 +133,24 @@ class Comparison:
         validation, test = (np.stack([result[side] for result in results], axis=1).astype(np.float32) for side, _ in split.sides)
         weights = class_share_weights(labels, split.is_validation)
 
-        def label_tests(members: slice) -> Flags:
-            chosen = choose_combination(
-                names[members], validation[:, members], labels[split.is_validation], ok_class, EQUAL_COSTS, 0, weights
-            )
-            return _call_defects(chosen.vote, test[:, members])
+        is_defect = labels[split.is_test] != ok_class
+        groups = split.groups[split.is_validation]
 
-        called_defect = {ENSEMBLE: label_tests(slice(None))}
-        called_defect |= {name: label_tests(slice(index, index + 1)) for index, name in enumerate(names)}
+        def choose_vote(members: slice) -> SoftVote:
+            return choose_combination(
+                names[members], validation[:, members], labels[split.is_validation], ok_class, EQUAL_COSTS, 0, weights, groups
+            ).vote
+
+        members = {ENSEMBLE: slice(None)} | {name: slice(index, index + 1) for index, name in enumerate(names)}
+        votes = {name: choose_vote(chosen) for name, chosen in members.items()}
+        probability = {name: vote.compute_defect_probability(test[:, members[name]]) for name, vote in votes.items()}
+        called_defect = {name: values >= votes[name].threshold for name, values in probability.items()}
+        cross_entropy = {name: compute_surprise(values, is_defect) for name, values in probability.items()}
         if self.with_svm:
             called_defect[SVM] = folder.load_result(f"{split.name}-{SVM}")["judges"].argmax(axis=1) != ok_class
         sources = np.array([Path(file.source).name for file in pictures.files])
-        return SplitResult(split, called_defect, labels[split.is_test] != ok_class, sources[split.is_test])
+        ensemble_weights = dict(zip(names, votes[ENSEMBLE].weights.tolist(), strict=True))
+        return SplitResult(split, called_defect, is_defect, sources[split.is_test], cross_entropy, ensemble_weights)
 
 
 def split_by_seeds(pictures: LabelledPictures, options: TrainingOptions, seeds: Sequence[int]) -> list[ComparisonSplit]:
@@ -149,7 +162,7 @@ def split_by_seeds(pictures: LabelledPictures, options: TrainingOptions, seeds: 
     splits = []
     for seed in seeds:
         is_test = split_by_group(pictures.labels, groups, options.validation_share, seed)
-        splits.append(ComparisonSplit(f"seed-{seed}", seed, _choose_validation(pictures, groups, is_test, options, seed), is_test))
+        splits.append(ComparisonSplit(f"seed-{seed}", seed, _choose_validation(pictures, groups, is_test, options, seed), is_test, groups))
     return splits
 
 
@@ -169,7 +182,7 @@ def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds
         is_test = np.zeros(len(pictures), np.bool_)
         is_test[candidates[fold]] = True
         is_validation = _choose_validation(pictures, groups, is_test, options, options.seed)
-        splits.append(ComparisonSplit(f"fold-{number}", options.seed, is_validation, is_test))
+        splits.append(ComparisonSplit(f"fold-{number}", options.seed, is_validation, is_test, groups))
     return splits
 
 
@@ -186,13 +199,16 @@ def make_classifier_table(results: Sequence[SplitResult]) -> ResultTable:
 
 
 def make_fold_table(results: Sequence[SplitResult]) -> ResultTable:
-    """Returns a table with exact 95 % confidence intervals: a row for each fold, one for all folds together, and one for each source."""
+    """Returns a table with exact 95 % confidence intervals: a row for each fold, one for all folds together, and one for each source.
+
+    Sentences below the table compare the cross-entropy of the ensemble with that of its best network, for each fold.
+    """
     rows = [(result.split.name, *_fold_row([result])) for result in results]
     rows.append(("pooled", *_fold_row(results)))
     rows += [(f"of {source}", *_fold_row(results, source)) for source in find_sources(results)]
     members = [name for name in results[0].called_defect if name != ENSEMBLE]
     head = ("part", "ensemble", "misses", "false alarms", *members)
-    return ResultTable(f"Cross-validation in {len(results)} folds of groups", head, tuple(rows))
+    return ResultTable(f"Cross-validation in {len(results)} folds of groups", head, tuple(rows), tuple(_compare_cross_entropy(results)))
 
 
 def count_correct(results: Sequence[SplitResult], classifier: str, source: str | None = None) -> Proportion:
@@ -247,6 +263,43 @@ def _compare_with_best_member(results: Sequence[SplitResult], members: Sequence[
     )
 
 
+def measure_difference(
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], groups: npt.NDArray[np.int32]
+) -> tuple[float, float]:
+    """Returns the mean of `first` minus the mean of `second`, and the standard error of this difference.
+
+    Both have a value for each picture, shape (n,). The pictures of a group of near-duplicates are not independent, so the standard error is
+    computed from the sums of the groups (Liang and Zeger, Biometrika 73, 1986). With a single group it is infinite.
+    """
+    difference = first - second
+    mean = float(difference.mean())
+    _, group_of = np.unique(groups, return_inverse=True)
+    sums = np.bincount(group_of, difference - mean)
+    if len(sums) < 2:
+        return mean, float("inf")
+    return mean, float(np.sqrt(len(sums) / (len(sums) - 1) * np.square(sums).sum()) / len(difference))
+
+
+def _compare_cross_entropy(results: Sequence[SplitResult]) -> list[str]:
+    """Returns a sentence for each split and a last one that says in how many splits the ensemble is not worse than its best network."""
+    sentences, kept = [], 0
+    for result in results:
+        means = {name: float(values.mean()) for name, values in result.cross_entropy.items()}
+        best = min((name for name in means if name != ENSEMBLE), key=lambda name: means[name])
+        groups = result.split.groups[result.split.is_test]
+        difference, error = measure_difference(result.cross_entropy[ENSEMBLE], result.cross_entropy[best], groups)
+        kept += difference <= error
+        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in result.weights.items())
+        sentences.append(
+            f"{result.split.name}: weights {weights}. The cross-entropy of the ensemble is {means[ENSEMBLE]:.4f}, that of its best member, "
+            f"{best}, is {means[best]:.4f}. The difference is {difference:+.4f} with a standard error of {error:.4f}."
+        )
+    return [
+        *sentences,
+        f"In {kept} of {len(results)} folds, the ensemble is not worse than its best member by more than one standard error.",
+    ]
+
+
 def _group(pictures: LabelledPictures, options: TrainingOptions) -> npt.NDArray[np.int32]:
     # Reading `ok_class` raises ModelError if it is unclear which class holds the good parts. It is read here, so that the error comes
     # before hours of training and not after them.
@@ -261,11 +314,6 @@ def _choose_validation(
     is_validation = np.zeros(len(is_test), np.bool_)
     is_validation[rest[split_by_group(pictures.labels[rest], groups[rest], options.validation_share, seed)]] = True
     return is_validation
-
-
-def _call_defects(vote: SoftVote, probabilities: npt.NDArray[np.float32]) -> Flags:
-    called_defect: Flags = vote.compute_defect_probability(probabilities) >= vote.threshold
-    return called_defect
 
 
 def _train_svm(pictures: LabelledPictures, split: ComparisonSplit) -> dict[str, npt.NDArray[np.generic]]:

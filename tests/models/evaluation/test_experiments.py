@@ -15,6 +15,7 @@ from models.evaluation.experiments.comparison import (
     count_correct,
     make_classifier_table,
     make_fold_table,
+    measure_difference,
     split_by_seeds,
     split_into_folds,
 )
@@ -108,7 +109,10 @@ def make_result(*right: bool, source: str = "a") -> SplitResult:
     """Returns a split of defective pictures. `lenet` is right as given, the ensemble always, `alexnet` never."""
     none, all_defects = np.zeros(len(right), np.bool_), np.ones(len(right), np.bool_)
     called = {"ensemble": all_defects, "lenet": np.array(right), "alexnet": none}
-    return SplitResult(ComparisonSplit("p", 1, none, all_defects), called, all_defects, np.array([source] * len(right)))
+    split = ComparisonSplit("p", 1, none, all_defects, np.arange(len(right), dtype=np.int32))
+    cross_entropy = {"ensemble": np.full(len(right), 0.1), "lenet": np.where(right, 0.1, 2.0), "alexnet": np.full(len(right), 3.0)}
+    sources = np.array([source] * len(right))
+    return SplitResult(split, called, all_defects, sources, cross_entropy, {"lenet": 0.75, "alexnet": 0.25})
 
 
 def test_the_table_of_classifiers_says_whether_the_ensemble_is_better_than_its_best_member() -> None:
@@ -131,6 +135,27 @@ def test_the_table_of_folds_pools_them_and_shows_each_source() -> None:
     found = [make_result(True, True), make_result(True, False, source="b")]
     assert count_correct(found, "lenet").count == 3
     assert [row[0] for row in make_fold_table(found).rows] == ["p", "p", "pooled", "of a", "of b"]
+
+
+def test_the_table_of_folds_says_in_how_many_folds_the_ensemble_is_not_worse_than_its_best_member() -> None:
+    worse = make_result(True, True)
+    worse = replace(worse, cross_entropy=worse.cross_entropy | {"ensemble": np.array([0.2, 0.21])})
+    first, second, third, last = make_fold_table([make_result(True, True), make_result(True, False), worse]).sentences
+    assert first.startswith(
+        "p: weights lenet 0.75, alexnet 0.25. The cross-entropy of the ensemble is 0.1000, that of its best member, lenet,"
+    )
+    assert "The difference is -0.9500 with a standard error of 0.9500." in second
+    assert "The difference is +0.1050 with a standard error of 0.0050." in third
+    assert last.startswith("In 2 of 3 folds, the ensemble is not worse")
+
+
+def test_pictures_of_one_casting_do_not_make_a_difference_more_certain() -> None:
+    first = np.random.default_rng(1).random(100)
+    _, alone = measure_difference(first, np.zeros(100), np.arange(100, dtype=np.int32))
+    mean, copied = measure_difference(np.repeat(first, 5), np.zeros(500), np.repeat(np.arange(100, dtype=np.int32), 5))
+    assert copied == pytest.approx(alone)
+    assert mean == pytest.approx(first.mean())
+    assert measure_difference(first, np.zeros(100), np.zeros(100, np.int32))[1] == float("inf")
 
 
 def test_a_table_is_written_as_csv_and_markdown(tmp_path: Path) -> None:

@@ -7,7 +7,14 @@ import numpy.typing as npt
 import pytest
 
 from models.registry.manifest import Costs
-from models.training.combination import choose_combination, choose_review_band, choose_temperature, choose_threshold, compare_weights
+from models.training.combination import (
+    choose_combination,
+    choose_review_band,
+    choose_temperature,
+    choose_threshold,
+    compare_weights,
+    expect_separation,
+)
 from streams.errors import ModelError
 
 
@@ -133,6 +140,7 @@ def test_a_threshold_that_calls_every_part_defective_is_refused_with_the_reason(
 
 @pytest.mark.parametrize("defect", [[0.5] * 4, [0.6, 0.7, 0.2, 0.3]])
 def test_networks_for_which_every_threshold_is_degenerate_are_refused(defect: list[float]) -> None:
-    votes = np.stack([1 - np.array(defect), defect], axis=1)[:, None].astype(np.float32)
+    is_defect = np.array([False, False, True, True])
     with pytest.raises(ModelError, match="Every threshold would call all good parts defective, or no defective part"):
-        choose_combination(["a"], votes, np.array([0, 0, 1, 1], np.int32), 0, COSTS, 0.0)
+        expect_separation(np.array(defect), is_defect)
+    expect_separation(np.array([0.6, 0.2, 0.1, 0.3]), is_defect)
