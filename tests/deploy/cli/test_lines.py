@@ -158,7 +158,7 @@ def test_the_share_of_defects_is_estimated_and_corrected_before_it_is_taken(make
     """The version calls 30 of 1,000 parts defective. People have looked at these 30, and 10 of them are defective."""
     settings = make_settings(lines=("line-1",), model={"version": "demo"}, station={"database": str(tmp_path / "station.sqlite3")})
     subprocess.run([sys.executable, "-c", ARCHIVE], env=make_environment(settings), timeout=120, check=True)
-    command = [CASTLINE, "lines", "estimate", "line-1"]
+    command = [str(CASTLINE), "lines", "estimate", "line-1"]
     done = subprocess.run(command, env=make_environment(settings), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     uncorrected, corrected = (line for line in done.stdout.splitlines() if line.startswith("  share of defects ") and "95 %" in line)
