@@ -46,6 +46,18 @@ def _parse_numbers(context: click.Context, parameter: click.Parameter, value: st
         ) from error
 
 
+def _parse_lengths(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
+    try:
+        lengths = tuple(dict.fromkeys(float(number) for number in value.split(",")))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is not a list of numbers. Write the numbers with commas between them, such as 0.7,1."
+        ) from error
+    if not all(0 < length < float("inf") for length in lengths):
+        raise click.BadParameter(f"{value!r} contains a length that is not above 0. Give lengths in millimetres.")
+    return lengths
+
+
 SEEDS = click.option(
     "--seeds",
     default="1,2,3",
@@ -348,6 +360,54 @@ def heat_maps(
         )
 
     return _run_and_show(out, run)
+
+
+@command.command("light")
+@DATA
+@OUT
+@SEEDS
+@recipe_options(side_px=96, maps=0.25, dense_width=256, epochs=12, batch=16, rate=1e-3, lenet_rate=2e-3, dropout=0.2)
+def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: Any) -> int:
+    """Compare LeNet and AlexNet with MobileNetV2 and NASNetMobile.
+
+    All networks start untrained, and learn from the same pictures in the same number of epochs. For each seed the pictures are divided anew
+    into training and validation pictures. Near-duplicates are never separated.
+
+    The table shows the number of parameters, the time to judge one picture, and the accuracy on the validation pictures.
+    """
+    _silence_tensorflow()
+    from models.evaluation.experiments.light import LightExperiment
+
+    options = make_options({**chosen, "lenet_epochs": chosen["epochs"], "lenet_side_px": chosen["side_px"]})
+
+    def run(bars: ProgressBars) -> ResultTable:
+        return LightExperiment(options, seeds, out).run(_read(data, options.side_px, bars), bars)
+
+    return _run_and_show(out, run)
+
+
+@command.command("small-defects")
+@OUT
+@click.option("--good", default=40, show_default=True, type=click.IntRange(8), help="Number of good castings to learn from.")
+@click.option("--tested", default=100, show_default=True, type=click.IntRange(1), help="Number of castings to test with.")
+@click.option(
+    "--side", "side_px", default=2236, show_default=True, type=click.IntRange(512, 7000), help="Rows and columns of a picture, in pixels."
+)
+@click.option("--part-mm", default=300.0, show_default=True, type=click.FloatRange(1, 10000), help="Diameter of the part, in millimetres.")
+@click.option("--lengths", "lengths_mm", default="1", show_default=True, callback=_parse_lengths, help="Lengths of the defects, in mm.")
+@click.option("--seed", default=17, show_default=True, type=click.IntRange(0), help="Seed of the random numbers.")
+def small_defects(out: Path, good: int, tested: int, side_px: int, part_mm: float, lengths_mm: tuple[float, ...], seed: int) -> int:
+    """Measure whether small defects are found in large pictures.
+
+    The pictures are rendered, so no data are needed. A detail template learns from good castings alone. The table shows how many defects of
+    each length are found in other castings, and how many of these castings are above the cut-off without a defect. A picture of 5
+    megapixels takes about 2 s. If this experiment is interrupted, it must start from the beginning again.
+    """
+    _silence_tensorflow()
+    from models.evaluation.experiments.small_defects import SmallDefectExperiment
+
+    experiment = SmallDefectExperiment(good, tested, side_px, part_mm, lengths_mm, seed)
+    return _run_and_show(out, lambda bars: experiment.run(bars.on_cell_progress))
 
 
 def _silence_tensorflow() -> None:

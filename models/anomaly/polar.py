@@ -34,6 +34,16 @@ class PolarGrid:
         """The radius of each ring, shape (rings,), as a share of the part's radius."""
         return np.linspace(self.inner, self.outer, self.rings, dtype=np.float32)
 
+    def count_angles(self, radii: tuple[float, float]) -> tuple[int, int]:
+        """Returns how many angles an arc at the rim covers, for two lengths of the arc as shares of the part's radius."""
+        first, second = (max(1, round(radius * self.angles / (2 * np.pi))) for radius in radii)
+        return first, second
+
+    def count_rings(self, radii: tuple[float, float]) -> tuple[int, int]:
+        """Returns how many rings lie within a distance along the radius, for two distances as shares of the part's radius."""
+        first, second = (max(1, round(radius * (self.rings - 1) / (self.outer - self.inner))) for radius in radii)
+        return first, second
+
     def unwrap(self, pixels: npt.NDArray[np.uint8], part: FoundPart) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
         """Returns the grey levels of `part` in polar coordinates, shape (rings, angles), and a mask of the places that lie in the picture.
 
@@ -41,7 +51,7 @@ class PolarGrid:
         has the grey level of the nearest pixel.
         """
         angle = np.arange(self.angles, dtype=np.float32) * np.float32(2 * np.pi / self.angles)
-        direction = _circle_to_ellipse(part) @ np.stack((np.cos(angle), np.sin(angle)))
+        direction = circle_to_ellipse(part) @ np.stack((np.cos(angle), np.sin(angle)))
         column = np.float32(part.centre_x_px) + self.radii[:, None] * direction[0]
         row = np.float32(part.centre_y_px) + self.radii[:, None] * direction[1]
         rows, columns = pixels.shape
@@ -68,7 +78,7 @@ class PolarGrid:
 
         Each pixel gets the value of the nearest place. Pixels outside the rings get 0.
         """
-        matrix = _circle_to_ellipse(part)
+        matrix = circle_to_ellipse(part)
         # Only the pixels of the rectangle around the outermost ring are computed. `reach` is half its width and half its height.
         reach = self.outer * np.hypot(matrix[:, 0], matrix[:, 1])
         left, top = (max(0, int(centre - far)) for centre, far in zip((part.centre_x_px, part.centre_y_px), reach, strict=True))
@@ -88,7 +98,7 @@ class PolarGrid:
         return result
 
 
-def _circle_to_ellipse(part: FoundPart) -> FloatArray:
+def circle_to_ellipse(part: FoundPart) -> FloatArray:
     """Returns the symmetric matrix that maps the unit circle to the outline of `part`. It stretches the circle without turning it."""
     cosine, sine = np.cos(part.angle_rad), np.sin(part.angle_rad)
     turn = np.array([[cosine, -sine], [sine, cosine]])

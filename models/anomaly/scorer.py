@@ -234,11 +234,24 @@ def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: L
 
     Raises ModelError if all pictures are near-duplicates of each other.
     """
+    part = assign_groups_to_folds(groups, folds)
+    scores = np.zeros(len(pixels), np.float32)
+    for fold in np.unique(part):
+        scores[part == fold] = learn(pixels[part != fold]).score(pixels[part == fold]).scores
+    return scores
+
+
+def assign_groups_to_folds(groups: npt.NDArray[np.int32], folds: int) -> npt.NDArray[np.int64]:
+    """Returns the fold of each picture, shape (n,), from 0. The folds have nearly the same number of pictures, and no group is divided.
+
+    `groups`, shape (n,), gives the group of near-duplicates of each picture. There are at most as many folds as groups. Raises ModelError
+    if all pictures are near-duplicates of each other.
+    """
     sizes = np.bincount(groups)
     present = np.flatnonzero(sizes)
     if len(present) < 2:
         raise ModelError(
-            f"The {len(pixels)} good pictures all show the same casting in nearly the same way. Add pictures of other good castings."
+            f"The {len(groups)} good pictures all show the same casting in nearly the same way. Add pictures of other good castings."
         )
     # The largest groups are distributed first, each to the fold that has the fewest pictures so far.
     filled = np.zeros(min(folds, len(present)), np.int64)
@@ -246,11 +259,7 @@ def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: L
     for group in present[np.argsort(-sizes[present], kind="stable")]:
         part_of_group[group] = filled.argmin()
         filled[part_of_group[group]] += sizes[group]
-    part = part_of_group[groups]
-    scores = np.zeros(len(pixels), np.float32)
-    for fold in range(len(filled)):
-        scores[part == fold] = learn(pixels[part != fold]).score(pixels[part == fold]).scores
-    return scores
+    return part_of_group[groups]
 
 
 def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -113,7 +113,7 @@ class GoldenTemplate:
         `part` is the outline that was found in `picture`.
         """
         differences = _compare_with_neighbours(picture, part, self.grid)
-        texture = _measure_texture(differences) + USUAL_TEXTURE_SHARE * self.texture
+        texture = measure_texture(differences) + USUAL_TEXTURE_SHARE * self.texture
         bright, dark = 1 / (self.limits * texture)
         # A bright place has a positive difference, a dark one a negative difference.
         residuals = np.maximum(differences * bright[..., None], differences * -dark[..., None])
@@ -164,7 +164,7 @@ def learn_golden_template(pixels: PixelArray, find: PartFinder = find_part) -> G
     textures, brightest, darkest = [], [], []
     for picture, part in found:
         differences = _compare_with_neighbours(picture, part, grid)
-        textures.append(_measure_texture(differences))
+        textures.append(measure_texture(differences))
         brightest.append(differences.max(axis=-1))
         darkest.append(-differences.min(axis=-1))
     usual = np.median(textures, axis=0)
@@ -180,11 +180,28 @@ def _compare_with_neighbours(picture: PixelArray, part: FoundPart, grid: PolarGr
     Places outside the picture have a difference of 0.
     """
     polar, is_inside = grid.unwrap(picture, part)
-    low, high = np.percentile(polar[::3, ::7], (5, 95))
-    polar *= 1 / np.float32(max(high - low, MIN_CONTRAST))
+    polar *= 1 / measure_contrast(polar[::3, ::7])
+    result = compare_places(polar, grid.count_angles(ALONG_RING), grid.count_rings(ACROSS_RINGS))
+    result *= is_inside
+    return result
+
+
+def measure_contrast(polar: FloatArray) -> np.float32:
+    """Returns the contrast of a part, in grey levels: the distance between dark and bright places, but at least MIN_CONTRAST.
+
+    `polar` holds grey levels of the part in polar coordinates. A sample of the places is enough.
+    """
+    low, high = np.percentile(polar, (5, 95))
+    return np.float32(max(high - low, MIN_CONTRAST))
+
+
+def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int, int]) -> FloatArray:
+    """Returns how much each place of `polar`, shape (rings, angles), differs from the places beside it, shape (steps, rings, angles).
+
+    A place is compared with the places that are `along` angles before and after it, and then with the places that are `across` rings
+    farther in and out. The larger number of each pair comes last. There is one comparison for each of SMOOTHING_STEPS.
+    """
     result = np.empty((len(SMOOTHING_STEPS), *polar.shape), np.float32)
-    along = [round(share * grid.angles / (2 * np.pi)) for share in ALONG_RING]
-    across = [max(1, round(share * (grid.rings - 1) / (grid.outer - grid.inner))) for share in ACROSS_RINGS]
     for index, step in enumerate(SMOOTHING_STEPS):
         polar = _smooth(polar, step)
         columns = _pad_angles(polar, along[1])
@@ -192,7 +209,6 @@ def _compare_with_neighbours(picture: PixelArray, part: FoundPart, grid: PolarGr
         rows = _pad_rings(beside, across[1])
         middle = _middle_of_four(*(_view_rings(rows, across[1], shift) for shift in (-across[1], -across[0], across[0], across[1])))
         np.subtract(beside, middle, out=result[index])
-    result *= is_inside
     return result
 
 
@@ -248,7 +264,7 @@ def _middle_of_four(first: FloatArray, second: FloatArray, third: FloatArray, fo
     return low
 
 
-def _measure_texture(differences: FloatArray) -> FloatArray:
+def measure_texture(differences: FloatArray) -> FloatArray:
     """Returns the texture of each ring, shape (steps, rings): how widely the differences on the ring are spread.
 
     The texture is 1.48 times the median of the absolute differences. A defect that covers less than half of a ring hardly changes this

@@ -31,7 +31,7 @@ from PIL import Image, UnidentifiedImageError
 from models.pictures.bmp import prepare_bmp, read_bmp_header
 from models.pictures.format_header import FormatHeader, PictureFormat
 from models.pictures.grey_levels import GreyPixels, check_not_blank, check_not_partly_blank, scale_to_8_bits
-from models.pictures.jpeg import decode_jpeg, read_jpeg_header
+from models.pictures.jpeg import choose_scale, decode_jpeg, read_jpeg_header
 from models.pictures.pillow_pixels import read_image, read_levels
 from models.pictures.png import PNG_SIGNATURE, prepare_png, read_png_header
 from models.pictures.refusal import RefusalReason, damaged, truncated
@@ -71,12 +71,14 @@ class PictureLimits:
 class DecodedPicture:
     """A picture decoded for the networks. `pixels` has shape (side_px, side_px) and type uint8. 0 is black, 255 is white.
 
-    `width_px` and `height_px` are the size of the original picture after it was rotated upright.
+    `width_px` and `height_px` are the size of the original picture after it was rotated upright. `original` holds the grey pixels of the
+    upright picture with its original number of pixels, shape (height_px, width_px). It is None unless it was asked for.
     """
 
     pixels: GreyPixels
     width_px: int
     height_px: int
+    original: GreyPixels | None = None
 
 
 class PictureReader:
@@ -121,20 +123,25 @@ class PictureReader:
         return Image.fromarray(np.concatenate((colours, opacity), axis=2))
 
 
-def decode_picture(value: bytes, side_px: int, limits: PictureLimits | None = None, depth_bits: int | None = None) -> DecodedPicture:
+def decode_picture(
+    value: bytes, side_px: int, limits: PictureLimits | None = None, depth_bits: int | None = None, keep_original: bool = False
+) -> DecodedPicture:
     """Decodes the picture in `value` to a grey and upright square of `side_px` x `side_px` pixels. Thread-safe.
 
-    `depth_bits` is the number of bits that the camera uses in pictures of more than 8 bits, or None if the settings do not give it.
+    `depth_bits` is the number of bits that the camera uses in pictures of more than 8 bits, or None if the settings do not give it. If
+    `keep_original` is true, the result also holds the grey pixels of the whole picture, which are needed for small defects.
     Raises PictureError with a `RefusalReason` if the picture cannot be decoded, or is blank or partly blank. Raises no other error.
     """
     with open_picture(value, limits or PictureLimits(), depth_bits) as file:
-        # libjpeg may decode a large JPEG at a reduced size. This size is at least twice the final size, and `_shrink` does the rest.
-        grey = file.load("L", 2 * side_px)
-        small = _shrink(grey, side_px)
+        # libjpeg may decode a large JPEG at a reduced size. This size is at least twice the final size, and `_shrink` does the rest. If the
+        # original pixels are kept, the JPEG is decoded at its full size, and `_reduce` does what libjpeg would have done.
+        grey = file.load("L", None if keep_original else 2 * side_px)
+        small = _shrink(_reduce(grey, file.header, 2 * side_px) if keep_original else grey, side_px)
         check_not_blank(small.histogram())
         check_not_partly_blank(grey, is_raw=file.header.format in ("BMP", "TIFF"))
         pixels = rotate_upright(_pad_square(np.asarray(small), side_px), file.header.orientation)
-        return DecodedPicture(np.ascontiguousarray(pixels), file.width_px, file.height_px)
+        original = np.ascontiguousarray(rotate_upright(np.asarray(grey), file.header.orientation)) if keep_original else None
+        return DecodedPicture(np.ascontiguousarray(pixels), file.width_px, file.height_px, original)
 
 
 def check_file_size(value: bytes, limits: PictureLimits) -> None:
@@ -218,6 +225,15 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     if image.mode in ("1", "P", "RGB", "RGBX", "YCbCr", "L"):
         return image.convert(mode)
     return image.convert("RGB").convert(mode)  # Pillow cannot convert CMYK, LAB and HSV directly to grey
+
+
+def _reduce(image: Image.Image, header: FormatHeader, min_side_px: int) -> Image.Image:
+    """Returns `image` reduced by the factor by which libjpeg would have reduced it. A picture that is no JPEG is returned unchanged.
+
+    libjpeg leaves out high frequencies, and here the mean of each block is taken. The grey levels of the two hardly differ.
+    """
+    scale = choose_scale(header, min_side_px) if header.format == "JPEG" else 1
+    return image.reduce(scale) if scale > 1 else image
 
 
 def _shrink(image: Image.Image, side_px: int) -> Image.Image:

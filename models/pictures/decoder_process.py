@@ -45,7 +45,7 @@ class _Request:
     the thumbnail, and 0 for the other operations.
     """
 
-    operation: Literal["decode", "browser", "thumbnail", "heat map"]
+    operation: Literal["decode", "decode with original", "browser", "thumbnail", "heat map"]
     size_bytes: int
     side_px: int
     max_bytes: int
@@ -85,15 +85,21 @@ class DecoderProcess:
         """The process id of the separate process, or None if it is not running."""
         return self._process.pid if self._process else None
 
-    def decode_picture(self, value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None = None) -> DecodedPicture:
+    def decode_picture(
+        self, value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None = None, keep_original: bool = False
+    ) -> DecodedPicture:
         """Returns the same as `decoder.decode_picture` and raises the same PictureErrors, but decodes in the separate process.
 
         Like the other methods that decode, this one also raises PictureError with the reason `decoder-limits` if decoding needs more memory
         or time than allowed.
         """
-        answer, content = self._ask("decode", value, side_px, limits, depth_bits)
-        pixels = np.frombuffer(content, np.uint8).reshape(side_px, side_px)
-        return DecodedPicture(pixels, answer.width_px, answer.height_px)
+        operation: Literal["decode", "decode with original"] = "decode with original" if keep_original else "decode"
+        answer, content = self._ask(operation, value, side_px, limits, depth_bits)
+        pixels = np.frombuffer(content, np.uint8, side_px * side_px).reshape(side_px, side_px)
+        original = None
+        if keep_original:
+            original = np.frombuffer(content, np.uint8, offset=side_px * side_px).reshape(answer.height_px, answer.width_px)
+        return DecodedPicture(pixels, answer.width_px, answer.height_px, original)
 
     def encode_for_browser(self, value: bytes, limits: PictureLimits, depth_bits: int | None = None) -> EncodedPicture:
         """Returns the same as `display.encode_for_browser`, but decodes in the separate process."""
@@ -117,7 +123,7 @@ class DecoderProcess:
 
     def _ask(
         self,
-        operation: Literal["decode", "browser", "thumbnail", "heat map"],
+        operation: Literal["decode", "decode with original", "browser", "thumbnail", "heat map"],
         value: bytes,
         side_px: int,
         limits: PictureLimits,
@@ -236,9 +242,11 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 def _carry_out(request: _Request, value: bytes) -> tuple[_Answer, bytes]:
     limits = PictureLimits(request.max_bytes, request.max_pixels)
-    if request.operation == "decode":
-        picture = decode_picture(value, request.side_px, limits, request.depth_bits)
-        return _Answer(picture.pixels.size, picture.width_px, picture.height_px), picture.pixels.tobytes()
+    if request.operation in ("decode", "decode with original"):
+        keep_original = request.operation == "decode with original"
+        picture = decode_picture(value, request.side_px, limits, request.depth_bits, keep_original)
+        content = picture.pixels.tobytes() + (b"" if picture.original is None else picture.original.tobytes())
+        return _Answer(len(content), picture.width_px, picture.height_px), content
     if request.operation == "browser":
         encoded = encode_for_browser(value, limits, request.depth_bits)
     elif request.operation == "thumbnail":

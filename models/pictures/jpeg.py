@@ -61,7 +61,7 @@ def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, m
     `min_side_px` pixels. Raises PictureError if the file is damaged.
     """
     _check_structure(value)
-    scale = _choose_scale(header, min_side_px)
+    scale = choose_scale(header, min_side_px)
     size = {"min_height": -(-header.height_px // scale), "min_width": -(-header.width_px // scale)}
     try:
         if header.samples == 4:
@@ -73,7 +73,8 @@ def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, m
     return pixels[..., 0] if colours == "GRAY" else pixels
 
 
-def _choose_scale(header: FormatHeader, min_side_px: int | None) -> int:
+def choose_scale(header: FormatHeader, min_side_px: int | None) -> int:
+    """Returns the factor, 1, 2, 4 or 8, by which `decode_jpeg` reduces a JPEG with this header and `min_side_px`."""
     if min_side_px is None:
         return 1
     room = min(header.width_px // min_side_px, header.height_px // min_side_px)

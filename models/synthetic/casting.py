@@ -83,7 +83,7 @@ def render_casting(rng: Generator, kinds: tuple[DefectKind, ...], number: int = 
     mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     for kind in kinds:
         mask[draw_defect(kind, image, view, rng) > MIN_COVER] = kind
-    return RenderedCasting(number, _expose(image, camera_rng), mask, kinds)
+    return RenderedCasting(number, expose(image, camera_rng), mask, kinds)
 
 
 def write_castings(
@@ -112,6 +112,13 @@ def write_castings(
     return counts
 
 
+def encode_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Returns `pixels`, shape (rows, columns), as JPEG, as a camera would send it."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
 def _choose_kinds(rng: Generator, defect_share: float) -> tuple[DefectKind, ...]:
     """Returns the kinds of defect of a random casting: none for a good casting, one to three for a defective one.
 
@@ -136,7 +143,7 @@ def _add_stains_and_dust(image: Field, view: CameraView, rng: Generator) -> None
             image[row : row + rng.integers(1, 3), column : column + rng.integers(1, 3)] -= rng.uniform(15, 50)
 
 
-def _expose(image: Field, rng: Generator) -> npt.NDArray[np.uint8]:
+def expose(image: Field, rng: Generator) -> npt.NDArray[np.uint8]:
     """Returns the picture that a camera would take of `image`, with random exposure, slight blur and noise."""
     bright = 128 + (image - 128) * rng.uniform(0.85, 1.12) + rng.normal(0, 9)
     soft = Image.fromarray(np.clip(bright, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from models.networks.factory import build_network
 from models.networks.framework import keras
 from models.registry.manifest import Voter
-from models.training.options import TrainingOptions
+from models.training.options import NetworkRecipe, TrainingOptions
 from models.training.trainer import EpochResult, SplitPictures, Trainer, save_arrays
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
@@ -116,9 +116,15 @@ class ExperimentFolder:
         """
         keras.utils.set_random_seed(seed)
         network = build_network(voter, classes)
-        recipe = replace(options.recipe_of(voter.network), patience=0, seed=seed)
-        Trainer(network, pictures, recipe).fit(self._checkpoint_path(progress.cell), progress.on_progress)
+        self.train_network(network, options.recipe_of(voter.network), seed, pictures, progress)
         return network
+
+    def train_network(
+        self, network: keras.Model, recipe: NetworkRecipe, seed: int, pictures: SplitPictures, progress: CellProgress
+    ) -> None:
+        """Trains `network`, which may be one that no model version contains. Like `train`, it never stops early."""
+        recipe = replace(recipe, patience=0, seed=seed)
+        Trainer(network, pictures, recipe).fit(self._checkpoint_path(progress.cell), progress.on_progress)
 
     def _result_path(self, cell: str) -> Path:
         return self.path / f"{cell}.npz"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.evaluation.experiments.autoencoder import format_interval
 from models.evaluation.experiments.comparison import (
     Comparison,
     ComparisonSplit,
@@ -21,6 +22,8 @@ from models.evaluation.experiments.comparison import (
 )
 from models.evaluation.experiments.experiment import ResultTable, format_spread
 from models.evaluation.experiments.layers import LayersExperiment
+from models.evaluation.experiments.light import NETWORKS, LightExperiment, make_light_table
+from models.networks.light import light_network
 from models.synthetic import write_castings
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
 from models.training.options import TrainingOptions
@@ -162,3 +165,21 @@ def test_a_table_is_written_as_csv_and_markdown(tmp_path: Path) -> None:
     ResultTable("Rates", ("layers", "mean"), (("1", format_spread([0.5, 0.7])),), ("Sentence.",)).save(tmp_path)
     assert (tmp_path / "table.csv").read_text().splitlines() == ["layers,mean", "1,0.6000 ± 0.1414"]
     assert (tmp_path / "table.md").read_text() == "## Rates\n\n| layers | mean |\n| --- | --- |\n| 1 | 0.6000 ± 0.1414 |\n\nSentence.\n"
+
+
+def test_the_table_of_light_networks_compares_their_times_round_by_round() -> None:
+    """In each round of this example, MobileNetV2 takes three times as long as AlexNet, although the load of the machine changes."""
+    load = np.linspace(1, 4, 15)
+    times_ms = {"lenet": load, "alexnet": 2 * load, "mobilenet-v2": 6 * load, "nasnet-mobile": 12 * load}
+    table = make_light_table(SMALL, {name: [0.9, 0.8] for name in NETWORKS}, times_ms, dict.fromkeys(NETWORKS, 1000))
+    assert [row[0] for row in table.rows] == ["LeNet", "AlexNet", "MobileNetV2", "NASNetMobile"]
+    assert [row[3] for row in table.rows][2] == "3.00 (3.00 to 3.00)"
+    assert table.rows[0][4] == format_interval([0.9, 0.8])
+
+
+def test_the_experiment_with_light_networks_trains_all_of_them_at_the_same_side(tmp_path: Path) -> None:
+    experiment = LightExperiment(SMALL, (1,), tmp_path)
+    assert {experiment.build(name, 2).input_shape for name in NETWORKS if name != "nasnet-mobile"} == {(None, 64, 64, 1)}
+    assert experiment.build("mobilenet-v2", 2).count_params() > 2e6
+    with pytest.raises(ValueError, match="at least 32 px"):
+        light_network("nasnet-mobile", 2, 16)

@@ -15,6 +15,7 @@ from models.pictures.decoder import DecodedPicture, PictureLimits, decode_pictur
 from models.pictures.refusal import RefusalReason
 from streams.errors import PictureError
 from tests.bad_pictures import ExpectedOutcome, make_bad_pictures
+from tests.rendered_pictures import camera_pictures
 
 CORPUS = make_bad_pictures()
 
@@ -158,3 +159,21 @@ def test_a_large_jpeg_looks_as_a_small_one() -> None:
     large = Image.fromarray((127 + 100 * np.sin(x / 130) * np.cos(y / 90)).astype(np.uint8))
     expected = np.asarray(large.resize((96, 96), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(decode_picture(encode(large, "JPEG", quality=95), 96).pixels - expected).mean() < 1.5
+
+
+def test_the_networks_see_the_same_picture_whether_or_not_the_original_is_kept() -> None:
+    """libjpeg reduces a large JPEG while it decodes. If the original is kept, the same reduction is done afterwards."""
+    large = Image.fromarray(camera_pictures()[0]).resize((1500, 1100), Image.Resampling.BICUBIC)
+    for exif in (Image.Exif(), _turned_exif()):
+        value = encode(large, "JPEG", quality=92, exif=exif)
+        plain, kept = decode_picture(value, 96), decode_picture(value, 96, keep_original=True)
+        assert np.abs(plain.pixels.astype(int) - kept.pixels).max() <= 2
+        assert plain.original is None
+        assert kept.original is not None
+        assert kept.original.shape == (kept.height_px, kept.width_px)
+
+
+def _turned_exif() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif

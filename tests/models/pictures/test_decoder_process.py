@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import struct
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from models.pictures.decoder import PictureLimits, decode_picture
 from models.pictures.decoder_process import DecoderProcess
@@ -62,6 +64,14 @@ def test_a_picture_has_the_same_pixels_and_refusals_as_in_this_process(process: 
     assert np.array_equal(
         process.decode_picture(depth_12, SIDE_PX, LIMITS, 12).pixels, decode_picture(depth_12, SIDE_PX, LIMITS, 12).pixels
     )
+
+
+def test_the_original_pixels_come_along_only_if_they_are_asked_for(process: DecoderProcess) -> None:
+    for decode in (decode_picture, process.decode_picture):
+        picture = decode(GOOD, SIDE_PX, LIMITS, None, keep_original=True)
+        assert picture.original is not None
+        assert np.array_equal(picture.original, np.asarray(Image.open(io.BytesIO(GOOD)).convert("L")))
+        assert decode(GOOD, SIDE_PX, LIMITS, None).original is None
 
 
 def test_pictures_for_browsers_are_the_same_as_in_this_process(process: DecoderProcess) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from models.synthetic import SIDE_PX, DefectKind, render_casting, render_series, write_castings
+from models.synthetic.large_casting import SMALL_KINDS, render_large_casting
 
 
 def test_the_same_seed_draws_the_same_castings_and_another_draws_others() -> None:
@@ -60,3 +61,15 @@ def test_a_series_is_written_in_class_folders_with_masks_and_a_list(tmp_path: Pa
             names = {DefectKind(value).text for value in np.unique(np.asarray(Image.open(mask))) if value}
             assert names <= set(row["defects"].split(" + "))
             assert names
+
+
+@pytest.mark.parametrize("kind", SMALL_KINDS)
+def test_a_small_defect_has_the_size_it_was_given_and_lies_where_it_says(kind: DefectKind) -> None:
+    casting = render_large_casting(np.random.default_rng(3), side_px=900, part_mm=300)
+    good, _ = casting.expose(None, 0, np.random.default_rng(1))
+    pixels, defect = casting.expose(kind, 5, np.random.default_rng(1))
+    assert defect is not None
+    rows, columns = np.nonzero(np.abs(pixels.astype(int) - good) > 12)
+    length_px = 5 / 150 * casting.view.radius_px
+    assert 0.4 * length_px < max(np.ptp(rows), np.ptp(columns)) < 1.6 * length_px
+    assert np.hypot(columns.mean() - defect.x_px, rows.mean() - defect.y_px) < length_px

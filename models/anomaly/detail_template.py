@@ -1,0 +1,248 @@
+"""The detail template: finds small defects in large pictures, which the networks cannot see in their reduced pictures.
+
+The networks of a version see a picture of about 200 px. In a picture of 5 megapixels, a pore of 1 mm on a part of 300 mm has a diameter of
+6 px. After the reduction nothing is left of the pore. The detail template works on the original pixels:
+
+    picture -> found part -> outline moved exactly to the rim -> strips of rings -> largest residual
+
+The comparison is that of the golden template (`template.py`): a place on a ring is compared with the places beside it, in units of the
+ring's own texture, and each ring has limits that were learned from good parts. Two things differ. The places beside it are much nearer,
+because only small defects are searched for. And the picture is compared in strips of STRIP_RINGS rings, one after the other. Strips are the
+tiles of a round part. They overlap, because the outermost rings of a strip are compared with rings beyond it. So the memory is that of one
+strip, not that of the whole part.
+
+The time does not depend on the size of the picture, because the number of rings and angles is fixed when the template is learned.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]  # no stubs among the locked packages
+
+from models.anomaly.polar import PolarGrid, circle_to_ellipse
+from models.anomaly.rim import refine_outline
+from models.anomaly.scorer import assign_groups_to_folds, load_arrays, save_arrays
+from models.anomaly.template import (
+    ANGLES_PER_PX,
+    LIMIT_SHARE,
+    LIMIT_SMOOTHING_RINGS,
+    MIN_LIMIT,
+    NO_PART_SCORE,
+    SMOOTHING_STEPS,
+    USUAL_TEXTURE_SHARE,
+    compare_places,
+    measure_contrast,
+    measure_texture,
+)
+from models.pictures.part_finder import FoundPart, find_part
+from streams.errors import ModelError
+
+FloatArray = npt.NDArray[np.float32]
+PixelArray = npt.NDArray[np.uint8]
+
+# The rings reach from near the centre to just outside the rim, where small fins stick out. Radii are shares of the part's radius.
+INNER_RADIUS, OUTER_RADIUS = 0.05, 1.03
+# A place is compared with the places at these distances from it, along its ring and across the rings, as shares of the part's radius. On a
+# part of 300 mm they are 3.8 mm and 7.5 mm along, and 1.8 mm and 3.6 mm across.
+ALONG_RING = (0.025, 0.05)
+ACROSS_RINGS = (0.012, 0.024)
+# Number of rings that are compared at a time. On each side, a strip is enlarged by the rings that its outermost rings are compared with.
+STRIP_RINGS = 96
+# The largest number of rings. The template of a part with a larger radius in pixels has wider rings. So the time and memory are bounded.
+MAX_RINGS = 2000
+# A picture in which the part's radius, in pixels, is less than this share of the radius in the good pictures is too coarse: a defect of the
+# smallest size is not seen in it.
+MIN_RADIUS_SHARE = 0.8
+# The part's radius must have at least this many pixels in the good pictures. A smaller part is inspected by the golden template.
+MIN_RADIUS_PX = 200
+
+# Why a picture could not be inspected. "no-part": no part was found. "too-coarse": the picture shows the part with too few pixels.
+# "too-slow": the comparison took longer than allowed.
+SkipReason = Literal["no-part", "too-coarse", "too-slow"]
+
+
+@dataclass(frozen=True, slots=True)
+class RingMeasures:
+    """What the comparison of one picture gives for each ring.
+
+    - `texture`, shape (steps, rings): how widely the differences on the ring are spread.
+    - `extremes`, shape (2, steps, rings): the largest difference of a bright place, and that of a dark place.
+    - `angles`, shape (2, steps, rings): the index of the angle at which each of these places lies.
+    """
+
+    texture: FloatArray
+    extremes: FloatArray
+    angles: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class DetailScore:
+    """The score of one picture. A place with a residual of 1 is exactly at its limit, and the score is the largest residual.
+
+    `x_px` and `y_px` tell where the largest residual is, in pixels of the picture. If the picture could not be inspected, `skipped` is the
+    reason and the score is NO_PART_SCORE.
+    """
+
+    score: float
+    x_px: float = 0.0
+    y_px: float = 0.0
+    skipped: SkipReason | None = None
+
+
+@dataclass(frozen=True)
+class DetailTemplate:
+    """The detail template of a part. `name` is the name under which its score appears in manifests and verdicts.
+
+    `texture` has shape (steps, rings), and `limits` has shape (2, steps, rings), as in the golden template. `radius_px` is the radius of
+    the part in the good pictures, in pixels.
+    """
+
+    grid: PolarGrid
+    texture: FloatArray
+    limits: FloatArray
+    radius_px: float
+
+    name: ClassVar[str] = "detail-template"
+
+    def score(self, pixels: PixelArray, time_s: float, find: Callable[[PixelArray], FoundPart | None] = find_part) -> DetailScore:
+        """Scores a picture of shape (rows, columns), grey levels 0..255, with its original number of pixels. Thread-safe.
+
+        The comparison stops when it has taken `time_s` seconds. The time is checked after each strip.
+        """
+        end_s = time.monotonic() + time_s
+        part = find(pixels)
+        if part is None:
+            return DetailScore(NO_PART_SCORE, skipped="no-part")
+        if measure_radius(part) < MIN_RADIUS_SHARE * self.radius_px:
+            return DetailScore(NO_PART_SCORE, skipped="too-coarse")
+        part = refine_outline(pixels, part)
+        measures = measure_rings(pixels, part, self.grid, end_s)
+        if measures is None:
+            return DetailScore(NO_PART_SCORE, skipped="too-slow")
+        residuals = self.compare(measures)
+        side, step, ring = np.unravel_index(residuals.argmax(), residuals.shape)
+        turn = measures.angles[side, step, ring] * (2 * np.pi / self.grid.angles)
+        direction = self.grid.radii[ring] * np.array((np.cos(turn), np.sin(turn)))
+        x_px, y_px = np.array((part.centre_x_px, part.centre_y_px)) + circle_to_ellipse(part) @ direction
+        return DetailScore(min(float(residuals.max()), NO_PART_SCORE), float(x_px), float(y_px))
+
+    def compare(self, measures: RingMeasures) -> FloatArray:
+        """Returns the largest residual of each ring, shape (2, steps, rings): that of a bright place and that of a dark place."""
+        residuals: FloatArray = measures.extremes / (self.limits * (measures.texture + USUAL_TEXTURE_SHARE * self.texture))
+        return residuals
+
+    def save(self, folder: Path) -> str:
+        """Writes the template into `folder`, and returns the name of the file."""
+        file = f"{self.name}.npz"
+        shape = np.array([self.grid.angles, self.grid.inner, self.grid.outer, self.radius_px], np.float64)
+        save_arrays(folder / file, {"shape": shape, "texture": self.texture, "limits": self.limits})
+        return file
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads a template that `save` wrote. Raises ModelError, naming the file, if the file is missing or damaged."""
+        arrays = load_arrays(path, ("shape", "texture", "limits"))
+        shape, texture, limits = arrays["shape"], arrays["texture"], arrays["limits"]
+        is_shaped = shape.shape == (4,) and texture.ndim == 2 and limits.shape == (2, *texture.shape)
+        if not is_shaped or len(texture) != len(SMOOTHING_STEPS) or not 2 <= texture.shape[1] <= MAX_RINGS:
+            raise ModelError(f"{path} does not hold a detail template. Copy the version again.")
+        if not all((np.isfinite(array) & (array > 0)).all() for array in (shape, limits)) or not (texture >= 0).all():
+            raise ModelError(f"{path} holds a detail template with impossible numbers. Copy the version again.")
+        angles, inner, outer, radius_px = shape.tolist()
+        grid = PolarGrid(texture.shape[1], int(angles), inner, outer)
+        return cls(grid, texture.astype(np.float32), limits.astype(np.float32), radius_px)
+
+
+def measure_radius(part: FoundPart) -> float:
+    """Returns the mean radius of `part`, in pixels."""
+    return float(np.sqrt(part.semi_major_px * part.semi_minor_px))
+
+
+def choose_detail_grid(radius_px: float) -> PolarGrid:
+    """Returns the grid for a part with this radius. A ring is 1 px wide, and a place near the rim is about 1.6 px long.
+
+    If there would be more than MAX_RINGS rings, rings and places are larger. Raises ModelError if the radius is below MIN_RADIUS_PX.
+    """
+    if radius_px < MIN_RADIUS_PX:
+        raise ModelError(
+            f"The part's radius is {radius_px:.0f} px in the good pictures, but small defects are searched for only if it is at least "
+            f"{MIN_RADIUS_PX} px. Give pictures of a camera with more pixels, or make the version without small defects."
+        )
+    rings = min(MAX_RINGS, round(radius_px * (OUTER_RADIUS - INNER_RADIUS)))
+    angles = 8 * round(ANGLES_PER_PX * rings / (OUTER_RADIUS - INNER_RADIUS) / 8)
+    return PolarGrid(rings, angles, INNER_RADIUS, OUTER_RADIUS)
+
+
+def measure_rings(
+    pixels: PixelArray, part: FoundPart, grid: PolarGrid, end_s: float = float("inf"), strip_rings: int = STRIP_RINGS
+) -> RingMeasures | None:
+    """Compares each place of `part` with the places beside it, strip by strip.
+
+    `pixels`, shape (rows, columns), is the picture, and `part` its refined outline. A strip has `strip_rings` rings, which changes the
+    memory but not the result. Returns None if the monotonic clock reaches `end_s` before the last strip.
+    """
+    coarse, _ = PolarGrid(max(2, grid.rings // 16), max(8, grid.angles // 16), grid.inner, grid.outer).unwrap(pixels, part)
+    scale = 1 / measure_contrast(coarse)
+    along, across = grid.count_angles(ALONG_RING), grid.count_rings(ACROSS_RINGS)
+    margin = across[1] + sum(SMOOTHING_STEPS)
+    steps = len(SMOOTHING_STEPS)
+    texture = np.empty((steps, grid.rings), np.float32)
+    extremes = np.empty((2, steps, grid.rings), np.float32)
+    angles = np.empty((2, steps, grid.rings), np.int32)
+    for first in range(0, grid.rings, strip_rings):
+        if time.monotonic() >= end_s:
+            return None
+        last = min(first + strip_rings, grid.rings)
+        strip = _cut_strip(grid, first - margin, last + margin)
+        polar, is_inside = strip.unwrap(pixels, part)
+        polar *= scale
+        differences = compare_places(polar, along, across)
+        differences *= is_inside
+        differences = differences[:, margin : margin + last - first]
+        texture[:, first:last] = measure_texture(differences)
+        for side, places in enumerate((differences.argmax(axis=-1), differences.argmin(axis=-1))):
+            angles[side, :, first:last] = places
+            extremes[side, :, first:last] = np.abs(np.take_along_axis(differences, places[..., None], axis=-1)[..., 0])
+    return RingMeasures(texture, extremes, angles)
+
+
+def learn_detail_template(measures: Sequence[RingMeasures], grid: PolarGrid, radius_px: float) -> DetailTemplate:
+    """Learns a detail template from the measures of pictures of good parts, all with the same `grid`.
+
+    Measures are much smaller than pictures, so a template can be learned from any number of large pictures.
+    """
+    usual = np.median([measure.texture for measure in measures], axis=0)
+    extremes = np.stack([measure.extremes / (measure.texture + USUAL_TEXTURE_SHARE * usual) for measure in measures])
+    limits = gaussian_filter1d(np.quantile(extremes, 1 - LIMIT_SHARE, axis=0), LIMIT_SMOOTHING_RINGS, axis=-1)
+    return DetailTemplate(grid, usual.astype(np.float32), np.maximum(limits, MIN_LIMIT).astype(np.float32), radius_px)
+
+
+def cross_fit_detail_scores(
+    measures: Sequence[RingMeasures], groups: npt.NDArray[np.int32], grid: PolarGrid, radius_px: float, folds: int = 5
+) -> FloatArray:
+    """Returns a score for each picture, shape (n,), from a template that has not learned from it. `choose_cut_off` needs these scores.
+
+    `groups`, shape (n,), gives the group of near-duplicates of each picture. A group is never divided between two folds. Raises ModelError
+    if all pictures are near-duplicates of each other.
+    """
+    fold_of = assign_groups_to_folds(groups, folds)
+    scores = np.zeros(len(measures), np.float32)
+    for fold in np.unique(fold_of):
+        others = [measure for measure, other in zip(measures, fold_of, strict=True) if other != fold]
+        template = learn_detail_template(others, grid, radius_px)
+        for index in np.flatnonzero(fold_of == fold).tolist():
+            scores[index] = template.compare(measures[index]).max()
+    return scores
+
+
+def _cut_strip(grid: PolarGrid, first: int, last: int) -> PolarGrid:
+    """Returns a grid of the rings `first` to `last` - 1 of `grid`. The numbers may lie outside of the grid."""
+    width = (grid.outer - grid.inner) / (grid.rings - 1)
+    return PolarGrid(last - first, grid.angles, grid.inner + first * width, grid.inner + (last - 1) * width)

@@ -1,0 +1,179 @@
+"""Measures whether the detail template finds small defects in large rendered pictures, and what this costs."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.anomaly.detail_template import (
+    DetailTemplate,
+    RingMeasures,
+    choose_detail_grid,
+    cross_fit_detail_scores,
+    learn_detail_template,
+    measure_radius,
+    measure_rings,
+)
+from models.anomaly.rim import refine_outline
+from models.anomaly.scorer import AlarmShare, choose_cut_off
+from models.evaluation.experiments.experiment import ResultTable
+from models.pictures.decoder import decode_picture
+from models.pictures.part_finder import find_part
+from models.registry.version_report import Proportion
+from models.synthetic.casting import encode_jpeg
+from models.synthetic.defects import DefectKind
+from models.synthetic.large_casting import SMALL_KINDS, render_large_casting
+from streams.errors import ModelError
+
+# The share of false alarms for which the cut-off is chosen.
+ALARM_SHARE = 0.01
+# Side of the reduced pictures that the networks of a version see, in pixels. The detail template does not use them.
+NETWORK_SIDE_PX = 192
+# A defect counts as pointed at if the largest residual is at most this far from its middle, in lengths of the defect.
+POINTING_LENGTHS = 2.0
+# The comparison of one picture never stops early in the experiment.
+NO_LIMIT_S = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class SmallDefectResult:
+    """What the detail template said about one casting.
+
+    `is_alarm` tells whether the score is above the cut-off. `is_pointed_at` tells whether the largest residual lies on the defect.
+    `kind` and `length_mm` describe the defect, and both are None for a good casting. `time_s` is the processor time of the inspection.
+    """
+
+    kind: DefectKind | None
+    length_mm: float | None
+    is_alarm: bool
+    is_pointed_at: bool
+    time_s: float
+
+
+@dataclass(frozen=True)
+class SmallDefectExperiment:
+    """Lets a detail template learn from `good` rendered castings, and tests it on `tested` other castings.
+
+    Each of the other castings is shown without a defect, and with one defect of each of `lengths_mm`. The kinds of defect take turns. The
+    pictures have `side_px` rows and columns, and the part has a diameter of `part_mm`.
+    """
+
+    good: int
+    tested: int
+    side_px: int
+    part_mm: float
+    lengths_mm: tuple[float, ...]
+    seed: int
+
+    def run(self, on_progress: Callable[[str, float, int], object]) -> ResultTable:
+        """Renders all castings, and returns the table of the results. Raises ModelError if the part is too small in the pictures."""
+        total = self.good + self.tested
+        measures: list[RingMeasures] = []
+        grid = None
+        for number in range(self.good):
+            on_progress("good castings", number, total)
+            pixels = _photograph(render_large_casting(self._rng(number), self.side_px, self.part_mm).expose(None, 0, self._rng(number))[0])
+            part = find_part(pixels)
+            if part is None:
+                raise ModelError(f"No part was found in the rendered casting {number}. Choose larger pictures.")
+            grid = grid or choose_detail_grid(measure_radius(part))
+            measured = measure_rings(pixels, refine_outline(pixels, part), grid)
+            assert measured is not None
+            measures.append(measured)
+        assert grid is not None
+        radius_px = grid.rings / (grid.outer - grid.inner)
+        template = learn_detail_template(measures, grid, radius_px)
+        cut_off = choose_cut_off(
+            cross_fit_detail_scores(measures, np.arange(self.good, dtype=np.int32), grid, radius_px), AlarmShare(ALARM_SHARE)
+        )
+        results: list[SmallDefectResult] = []
+        for number in range(self.tested):
+            on_progress("tested castings", self.good + number, total)
+            results += self._test(template, cut_off.score, number)
+        on_progress("tested castings", total, total)
+        return make_small_defect_table(self, results, measure_memory(template, self.side_px), cut_off.score)
+
+    def _rng(self, number: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, number])
+
+    def _test(self, template: DetailTemplate, cut_off: float, number: int) -> list[SmallDefectResult]:
+        casting = render_large_casting(self._rng(self.good + number), self.side_px, self.part_mm)
+        kind = SMALL_KINDS[number % len(SMALL_KINDS)]
+        results = []
+        for length_mm in (None, *self.lengths_mm):
+            pixels, defect = casting.expose(kind if length_mm else None, length_mm or 0, self._rng(self.good + number))
+            pixels = _photograph(pixels)
+            start_s = time.process_time()
+            score = template.score(pixels, NO_LIMIT_S)
+            time_s = time.process_time() - start_s
+            is_near = False
+            if defect:
+                distance_px = np.hypot(score.x_px - defect.x_px, score.y_px - defect.y_px)
+                reach_px = POINTING_LENGTHS * defect.length_mm / (self.part_mm / 2) * casting.view.radius_px
+                is_near = bool(distance_px <= reach_px)
+            results.append(SmallDefectResult(defect.kind if defect else None, length_mm, score.score > cut_off, is_near, time_s))
+        return results
+
+
+def _photograph(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Returns `pixels` after they were encoded as JPEG and decoded again, as a picture comes from a camera."""
+    original = decode_picture(encode_jpeg(pixels), NETWORK_SIDE_PX, keep_original=True).original
+    assert original is not None
+    return original
+
+
+def measure_memory(template: DetailTemplate, side_px: int) -> int:
+    """Returns the memory, in bytes, that the inspection of one picture with `side_px` rows and columns takes beside the picture itself."""
+    pixels = _photograph(render_large_casting(np.random.default_rng(0), side_px).expose(None, 0, np.random.default_rng(0))[0])
+    tracemalloc.start()
+    try:
+        template.score(pixels, NO_LIMIT_S)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def make_small_defect_table(
+    experiment: SmallDefectExperiment, results: Sequence[SmallDefectResult], memory_bytes: int, cut_off: float
+) -> ResultTable:
+    """Returns the table of the experiment: a row for the good castings, and for each length a row for each kind and one for all kinds."""
+    rows = [_make_row("none", "", [result for result in results if result.kind is None])]
+    for length_mm in experiment.lengths_mm:
+        of_length = [result for result in results if result.length_mm == length_mm]
+        for kind in SMALL_KINDS:
+            rows.append(_make_row(kind.text, f"{length_mm:g} mm", [result for result in of_length if result.kind == kind]))
+        rows.append(_make_row("all kinds", f"{length_mm:g} mm", of_length))
+    times_ms = [1000 * result.time_s for result in results]
+    megapixels = experiment.side_px**2 / 1e6
+    return ResultTable(
+        f"Small defects in rendered pictures of {megapixels:.1f} megapixels, part of {experiment.part_mm:g} mm",
+        ("defect", "length", "castings", "above the cut-off", "95 % interval", "pointed at"),
+        tuple(rows),
+        (
+            f"The detail template learned from {experiment.good} other good castings. Its cut-off, {cut_off:.2f}, was chosen from them for "
+            f"{ALARM_SHARE:.0%} false alarms.",
+            f"The inspection of a picture takes {np.median(times_ms):.0f} ms of processor time (median; 99 % of the pictures take at most "
+            f"{np.quantile(times_ms, 0.99):.0f} ms), and {memory_bytes / 1e6:.0f} MB of memory beside the picture.",
+        ),
+    )
+
+
+def _make_row(name: str, length: str, results: Sequence[SmallDefectResult]) -> tuple[str, ...]:
+    if not results:
+        return (name, length, "0", "", "", "")
+    share = Proportion.from_counts(sum(result.is_alarm for result in results), len(results))
+    pointed = sum(result.is_alarm and result.is_pointed_at for result in results)
+    is_good = results[0].kind is None
+    return (
+        name,
+        length,
+        str(len(results)),
+        f"{share.value:.3f}",
+        f"{share.low:.3f} to {share.high:.3f}",
+        "" if is_good else f"{pointed / len(results):.3f}",
+    )

@@ -1,0 +1,36 @@
+"""Light networks from the literature, with which the networks of Castline are compared. No model version contains them."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from models.networks.framework import keras
+
+LightNetwork = Literal["mobilenet-v2", "nasnet-mobile"]
+LIGHT_NETWORKS: tuple[LightNetwork, ...] = get_args(LightNetwork)
+# The smallest side of the input, in pixels, that Keras accepts for both networks.
+MIN_SIDE_PX = 32
+# Momentum of the moving averages in the layers of batch normalisation. Keras has 0.999 for MobileNetV2 and 0.9997 for NASNetMobile. These
+# averages need thousands of training steps, and a training with a few hundred pictures has fewer.
+AVERAGE_MOMENTUM = 0.9
+
+
+def light_network(name: LightNetwork, classes: int, side_px: int = 96) -> keras.Model:
+    """Builds MobileNetV2 or NASNetMobile for grey castings, with random initial weights.
+
+    Sources: Sandler, Howard, Zhu, Zhmoginov, Chen, MobileNetV2, CVPR 2018; Zoph, Vasudevan, Shlens, Le, Learning Transferable Architectures
+    for Scalable Image Recognition, CVPR 2018. The layers are those of `keras.applications`. Differences: the input has one channel instead
+    of three, grey levels are scaled to -1..1 inside the network, and the averages of batch normalisation follow faster.
+
+    Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), float32, rows sum to 1.
+    Raises ValueError if `side_px` < 32.
+    """
+    if side_px < MIN_SIDE_PX:
+        raise ValueError(f"expected the side of the input of {name} to be at least {MIN_SIDE_PX} px, found {side_px}")
+    build = {"mobilenet-v2": keras.applications.MobileNetV2, "nasnet-mobile": keras.applications.NASNetMobile}[name]
+    body = build(input_shape=(side_px, side_px, 1), weights=None, classes=classes)
+    for layer in body.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = AVERAGE_MOMENTUM
+    pixels = keras.Input((side_px, side_px, 1), name="pixels")
+    return keras.Model(pixels, body(keras.layers.Rescaling(2.0, -1.0, name="centre")(pixels)), name=name.replace("-", "_"))

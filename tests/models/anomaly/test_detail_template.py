@@ -1,0 +1,149 @@
+"""The detail template finds defects of a few pixels in large pictures, within bounds of time and memory.
+
+The pictures have 1000 px, and the defects are 6 px long, like a defect of 1 mm in a picture of 5 megapixels. So the tests are quick.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from models.anomaly.detail_template import (
+    DetailTemplate,
+    choose_detail_grid,
+    cross_fit_detail_scores,
+    learn_detail_template,
+    measure_radius,
+    measure_rings,
+)
+from models.anomaly.polar import PolarGrid
+from models.anomaly.rim import refine_outline
+from models.anomaly.scorer import AlarmShare, choose_cut_off, load_arrays, save_arrays
+from models.anomaly.template import NO_PART_SCORE
+from models.pictures.part_finder import find_part
+from models.synthetic.large_casting import SMALL_KINDS, LargeCasting, SmallDefect, render_large_casting
+from streams.errors import ModelError
+
+SIDE_PX = 1000
+LENGTH_MM = 2.2
+GOOD = 16
+TESTED = 12
+SLOW_S = 3600.0
+Pixels = npt.NDArray[np.uint8]
+
+
+@cache
+def casting(number: int) -> LargeCasting:
+    return render_large_casting(np.random.default_rng([4, number]), SIDE_PX)
+
+
+@cache
+def picture(number: int, with_defect: bool = False) -> tuple[Pixels, SmallDefect | None]:
+    kind = SMALL_KINDS[number % len(SMALL_KINDS)] if with_defect else None
+    return casting(number).expose(kind, LENGTH_MM, np.random.default_rng([5, number]))
+
+
+@cache
+def learn() -> tuple[DetailTemplate, float]:
+    """Returns the template of the good castings and its cut-off for 1 % false alarms."""
+    parts = [(picture(number)[0], find_part(picture(number)[0])) for number in range(GOOD)]
+    found = [(pixels, part) for pixels, part in parts if part is not None]
+    radius_px = float(np.median([measure_radius(part) for _, part in found]))
+    grid = choose_detail_grid(radius_px)
+    measures = [one for pixels, part in found if (one := measure_rings(pixels, refine_outline(pixels, part), grid)) is not None]
+    scores = cross_fit_detail_scores(measures, np.arange(len(measures), dtype=np.int32), grid, radius_px)
+    return learn_detail_template(measures, grid, radius_px), choose_cut_off(scores, AlarmShare(0.01)).score
+
+
+def test_defects_of_six_pixels_are_found_where_they_are() -> None:
+    template, cut_off = learn()
+    found = 0
+    for number in range(GOOD, GOOD + TESTED):
+        pixels, defect = picture(number, with_defect=True)
+        score = template.score(pixels, SLOW_S)
+        assert defect is not None
+        is_near = np.hypot(score.x_px - defect.x_px, score.y_px - defect.y_px) < 12
+        found += score.score > cut_off and is_near
+    assert found >= 0.9 * TESTED
+
+
+def test_good_castings_are_below_the_cut_off() -> None:
+    template, cut_off = learn()
+    assert sum(template.score(picture(number)[0], SLOW_S).score > cut_off for number in range(GOOD, GOOD + TESTED)) <= 1
+
+
+def test_strips_change_the_memory_and_not_the_result() -> None:
+    template, _ = learn()
+    pixels = picture(0)[0]
+    part = find_part(pixels)
+    assert part is not None
+    memory, results = [], []
+    for strip_rings in (32, template.grid.rings):
+        tracemalloc.start()
+        results.append(measure_rings(pixels, part, template.grid, strip_rings=strip_rings))
+        memory.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    strips, whole = results
+    assert strips is not None
+    assert whole is not None
+    assert np.allclose(strips.extremes, whole.extremes, rtol=1e-3, atol=1e-4)
+    assert memory[0] < 0.3 * memory[1]
+
+
+def test_the_number_of_rings_has_a_limit_so_time_and_memory_have_one() -> None:
+    small, large = choose_detail_grid(1000), choose_detail_grid(20_000)
+    assert large.rings == 2000
+    assert large.angles < 2.2 * small.angles
+
+
+def test_a_picture_that_cannot_be_inspected_gets_the_highest_score_and_a_reason() -> None:
+    template, _ = learn()
+    pixels = picture(0)[0]
+    noise = np.random.default_rng(1).integers(0, 255, (SIDE_PX, SIDE_PX), np.uint8)
+    coarse = np.asarray(Image.fromarray(pixels).resize((SIDE_PX // 2, SIDE_PX // 2)))
+    scores = [template.score(noise, SLOW_S), template.score(coarse, SLOW_S), template.score(pixels, 0)]
+    assert [score.skipped for score in scores] == ["no-part", "too-coarse", "too-slow"]
+    assert {score.score for score in scores} == {NO_PART_SCORE}
+
+
+def test_the_outline_is_moved_to_the_rim() -> None:
+    """The part finder works at 160 px, so its outline is up to 15 px beside the rim in a picture of 1000 px (casting 5)."""
+    for number in range(6):
+        view, pixels = casting(number).view, picture(number)[0]
+        part = find_part(pixels)
+        assert part is not None
+        refined = refine_outline(pixels, part)
+        assert refined.semi_major_px == pytest.approx(view.radius_px, abs=4)
+        assert np.hypot(refined.centre_x_px - view.centre_px[0], refined.centre_y_px - view.centre_px[1]) < 3
+
+
+def test_parts_that_are_small_in_the_picture_are_refused() -> None:
+    with pytest.raises(ModelError, match="at least 200 px"):
+        choose_detail_grid(150)
+
+
+def test_a_template_is_read_as_it_was_written_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    template, _ = learn()
+    path = tmp_path / template.save(tmp_path)
+    again = DetailTemplate.load(path)
+    assert again.grid == template.grid
+    assert again.score(picture(1)[0], SLOW_S) == template.score(picture(1)[0], SLOW_S)
+    arrays = load_arrays(path, ("shape", "texture", "limits"))
+    save_arrays(path, {**arrays, "limits": arrays["limits"] * 0})
+    with pytest.raises(ModelError, match="impossible numbers"):
+        DetailTemplate.load(path)
+    save_arrays(path, {**arrays, "limits": arrays["limits"][0]})
+    with pytest.raises(ModelError, match="does not hold a detail template"):
+        DetailTemplate.load(path)
+
+
+def test_an_arc_and_a_distance_are_counted_in_angles_and_rings() -> None:
+    grid = PolarGrid(101, 628, 0.0, 1.0)
+    assert grid.count_angles((0.1, 0.2)) == (10, 20)
+    assert grid.count_rings((0.1, 0.2)) == (10, 20)
