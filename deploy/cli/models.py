@@ -18,6 +18,7 @@ from models.registry import (
     parse_remote_url,
 )
 from models.registry.model_card import make_model_card
+from models.registry.version_report import RUNTIMES_FILE
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
@@ -224,8 +225,14 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
     help="Folder or CSV list of pictures. A runtime is refused if its labels for them differ from those of TensorFlow in float32. "
     "The option may be repeated.",
 )
+@click.option(
+    "--report",
+    "report_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the result, runtimes.json. The Models page shows it if the folder is VERSION.report, beside VERSION.",
+)
 @AS_JSON
-def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
+def optimise(version: str, data: tuple[Path, ...], report_folder: Path | None, as_json: bool) -> None:
     """Find the fastest runtime for VERSION on this kind of machine.
 
     The command measures the speed of VERSION on every installed runtime. A runtime is refused if it does not give the recorded answers to
@@ -236,7 +243,7 @@ def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from models.inference.runtimes.runtime import RUNTIMES, find_obstacle, open_runtime
+    from models.inference.runtimes.runtime import RUNTIMES, describe_processor, find_obstacle, open_runtime
     from models.inference.runtimes.selection import select_runtime
     from models.training.labelled_pictures import find_pictures, read_pictures
 
@@ -247,6 +254,9 @@ def optimise(version: str, data: tuple[Path, ...], as_json: bool) -> None:
         raise ModelError(f"Version {located.name} has no networks, so there is no runtime to choose. Nothing needs to be done.")
     pixels = read_pictures(find_pictures(data), located.manifest.preprocessing.side_px).pixels if data else None
     selection = select_runtime(located, usable, (1, 8, 32), open_runtime, pixels=pixels)
+    if report_folder is not None:
+        values = {"version": located.name, "processor": describe_processor(), "pictures": 0 if pixels is None else len(pixels)}
+        write_atomically(report_folder / RUNTIMES_FILE, json.dumps({**values, **asdict(selection)}, indent=2) + "\n")
     if as_json:
         click.echo(json.dumps({**asdict(selection), "left_out": obstacles}, indent=2))
         return

@@ -4,6 +4,9 @@
     <version>.report/report.json        VersionReport, written by `castline evaluate --report <version>.report`
     <version>.report/*.png              the pictures of the report: curves and a gallery of the errors
     <version>.report/report.html        the same report as one web page
+    <version>.report/learning-curve.*   LearningCurve and its picture, written by `castline experiment learning-curve`
+    <version>.report/contradicted.png   the pictures that held-out networks contradict, written by the same command
+    <version>.report/runtimes.json      RuntimeReport, written by `castline models optimise --report <version>.report`
     <version>.training/<network>.png    training curves of a network, written by `castline train`
     <version>.training/<network>.json   TrainingCurves, the numbers of these curves
 
@@ -22,6 +25,10 @@ from models.registry.registry import Registry
 from streams.identity import sniff_content_type
 
 REPORT_FILE = "report.json"
+LEARNING_CURVE_FILE = "learning-curve.json"
+LEARNING_CURVE_PICTURE = "learning-curve.png"
+CONTRADICTED_FILE = "contradicted.png"
+RUNTIMES_FILE = "runtimes.json"
 MAX_FILE_BYTES = 64 * 2**20
 # The gallery shows at most this many errors. report.json lists all of them.
 MAX_GALLERY_PICTURES = 60
@@ -180,6 +187,88 @@ class VersionReport(_ReportModel):
     )
 
 
+class ErrorShare(_ReportModel):
+    """A share of wrongly judged pictures, or a difference of two such shares, with its 95 % interval from `low` to `high`."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def percent(self) -> float:
+        """The value in per cent."""
+        return 100 * self.value
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.2f} % (95 %: {100 * self.low:.2f} to {100 * self.high:.2f} %)"
+
+
+class LearningCurvePoint(_ReportModel):
+    """The errors on held-out pictures if the share `share` of the other pictures is used for training."""
+
+    share: float
+    training_pictures: int = Field(description="Mean number of training pictures.")
+    errors: ErrorShare
+
+
+class ContradictedPicture(_ReportModel):
+    """A picture whose label networks contradict that have not seen it. Either the label is wrong, or the picture is unlike all others."""
+
+    path: str
+    class_name: str
+    defect_probability: float
+
+
+class LearningCurve(_ReportModel):
+    """The content of learning-curve.json, which `castline experiment learning-curve` writes.
+
+    `gain` is the share of errors with half of the training pictures minus that with all of them. `fingerprint` is that of the pictures.
+    `contradicted` names at most 100 of the `contradicted_count` contradicted pictures, the worst first.
+    """
+
+    fingerprint: str
+    network: str
+    pictures: int
+    groups: int
+    points: tuple[LearningCurvePoint, ...]
+    gain: ErrorShare
+    contradicted_count: int = 0
+    contradicted: tuple[ContradictedPicture, ...] = ()
+
+    def describe_gain(self) -> str:
+        """Returns sentences that say whether more pictures would probably help."""
+        if self.gain.low > 0:
+            return f"All pictures instead of half of them lowered the share of errors by {self.gain}. More pictures will probably help."
+        return (
+            f"All pictures instead of half of them lowered the share of errors by {self.gain}. This may be chance, because the interval "
+            "contains 0. More pictures of the same kind will probably help little."
+        )
+
+
+class RuntimeSpeed(_ReportModel):
+    """The speed of one runtime at one batch size, and the largest difference from a recorded defect probability of the golden set."""
+
+    runtime: str
+    batch: int
+    per_s: float
+    distance: float
+
+
+class RuntimeReport(_ReportModel):
+    """The content of runtimes.json, which `castline models optimise --report` writes: whether a runtime changes any verdict.
+
+    `pictures` is the number of pictures, besides the golden set, whose labels were compared with those of TensorFlow in float32. A runtime
+    that changes a label is in `refused` with the reason.
+    """
+
+    version: str
+    processor: str
+    pictures: int
+    chosen: str
+    measured: tuple[RuntimeSpeed, ...]
+    refused: dict[str, str]
+
+
 def list_validation_figures(manifest: Manifest) -> list[tuple[str, Proportion | None]]:
     """Returns the names and values of the figures on the validation pictures. The list is empty if the training run recorded no figures.
 
@@ -229,10 +318,30 @@ def read_report(registry: Registry, name: str) -> VersionReport | None:
     return report if report.model == name else None
 
 
+def read_learning_curve(registry: Registry, name: str) -> LearningCurve | None:
+    """Returns the learning curve beside the version `name`, or None if it is missing or damaged."""
+    content = registry.read_companion(f"{name}.report", LEARNING_CURVE_FILE, MAX_FILE_BYTES)
+    try:
+        return LearningCurve.model_validate_json(content) if content else None
+    except ValidationError:
+        return None
+
+
+def read_runtime_report(registry: Registry, name: str) -> RuntimeReport | None:
+    """Returns the report on the runtimes of the version `name`. Returns None if it is missing or damaged, or is about another version."""
+    content = registry.read_companion(f"{name}.report", RUNTIMES_FILE, MAX_FILE_BYTES)
+    try:
+        report = RuntimeReport.model_validate_json(content) if content else None
+    except ValidationError:
+        return None
+    return report if report and report.version == name else None
+
+
 def read_report_picture(registry: Registry, name: str, file: str) -> bytes | None:
     """Returns the PNG `file` of the report on the version `name`. Returns None if the report does not name it or it is not a PNG."""
     report = read_report(registry, name)
-    if report is None or file not in {picture.file for picture in (*report.curves, *report.gallery)}:
+    named = {picture.file for picture in (*report.curves, *report.gallery)} if report else set()
+    if file not in {*named, LEARNING_CURVE_PICTURE, CONTRADICTED_FILE}:
         return None
     return _read_png(registry, f"{name}.report", file)
 

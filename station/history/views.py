@@ -19,11 +19,12 @@ from station.history.export import export_csv, export_parquet, stream_file
 from station.history.filters import ACTIONS, FIELD_LABELS, LABELS, PartFilters, read_filters
 from station.history.pagination import COUNT_LIMIT, SEARCH_LIMIT, HistoryKey, count_parts, load_page
 from station.history.part_page import make_overlay, make_records, make_remarks, make_timeline, picture_size_px
+from station.history.verdict_explanation import explain_verdict
 from station.kafka_producer import KafkaUnavailableError
 from station.live.line_state import LivePart
 from station.live.live_consumer import get_live_consumer
+from station.manifests import describe_training_pictures, find_manifest
 from station.pictures.part_picture_reader import get_picture_reader
-from station.training_notes import describe_training_pictures
 from station.uploads.models import Upload, may_see_part
 from streams.errors import PictureError
 from streams.identity import PartId
@@ -149,6 +150,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
         "height_px": height_px,
         "is_of_plant": line != current_settings().station.upload_line and line in {one.name for one in current_settings().lines},
         "training_note": describe_training_pictures(row.model),
+        "explanation": explain_verdict(row, find_manifest(row.model)),
         "decisions": row.decisions.select_related("reviewer").order_by("at", "pk"),
         "zone": current_settings().station.time_zone,
     }

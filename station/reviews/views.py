@@ -21,8 +21,10 @@ from station.configuration import current_settings
 from station.history.export import stream_file
 from station.history.filters import read_filters
 from station.history.part_page import picture_size_px
+from station.history.verdict_explanation import explain_verdict
 from station.history.views import get_visible_part
 from station.kafka_producer import KafkaUnavailableError, send_record
+from station.manifests import describe_training_pictures, find_manifest
 from station.pictures.part_picture_reader import get_picture_reader
 from station.reviews.agreement import compute_agreement
 from station.reviews.candidates import get_or_add_candidate
@@ -38,7 +40,6 @@ from station.reviews.decisions import (
 )
 from station.reviews.models import Candidate, DataSet, Decision
 from station.reviews.queue import MAX_COUNTED, claim_candidate, claim_candidates, count_waiting
-from station.training_notes import describe_training_pictures
 
 _AGREEMENT_DAYS = 30
 _AGREEMENT_FIELD_LABELS = {"line": "Line", "since": "Decided from", "to": "To"}
@@ -159,6 +160,7 @@ def _describe_candidate(candidate: Candidate, following: Candidate | None) -> di
         "part": part,
         "is_blind": is_blind,
         "training_note": "" if is_blind else describe_training_pictures(part.model),
+        "explanation": [] if is_blind else explain_verdict(part, find_manifest(part.model)),
         "width_px": width_px,
         "height_px": height_px,
         "suggested": [] if is_blind else part.finding_boxes,

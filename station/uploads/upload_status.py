@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from station.archive.models import Part
 from station.live.line_state import LivePart, describe_reason
 from station.live.live_consumer import get_live_consumer
-from station.training_notes import describe_training_pictures
+from station.manifests import describe_training_pictures
 from station.uploads.models import Upload
 from streams.identity import PartId
 from streams.records import Box

@@ -18,15 +18,17 @@ from models.registry.version_report import (
     Proportion,
     list_training_curves,
     list_validation_figures,
+    read_learning_curve,
     read_report,
     read_report_picture,
+    read_runtime_report,
     read_training_curve,
 )
 from station.accounts.access import right_required
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError
 from station.live.live_consumer import get_live_consumer
-from station.training_notes import describe_training_pictures
+from station.manifests import describe_training_pictures
 from station.versions.model_choice_request import (
     NO_SHADOW,
     DifferentClassesError,
@@ -138,6 +140,8 @@ def show_version(request: HttpRequest, version: str) -> HttpResponse:
             "manifest": summary.manifest,
             "training_curves": list_training_curves(registry, version),
             "report": read_report(registry, version),
+            "curve": read_learning_curve(registry, version),
+            "runtimes": read_runtime_report(registry, version),
         },
     )
 

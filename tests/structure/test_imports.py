@@ -52,7 +52,7 @@ PLACES = {
 # The layers of `station`, from bottom to top. A layer imports only itself and the layers below.
 STATION_LAYERS = (
     ("station.configuration", "station.shifts"),
-    ("station.middleware", "station.kafka_producer", "station.training_notes"),
+    ("station.middleware", "station.kafka_producer", "station.manifests"),
     ("station.accounts",),
     ("station.archive",),
     ("station.pictures",),

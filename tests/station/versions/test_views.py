@@ -101,6 +101,42 @@ def test_a_report_is_shown_with_its_curves_and_gallery(local_root: Path, operato
         assert operator.get(f"/models/version/demo/{path}").status_code == 404
 
 
+def test_the_page_answers_whether_there_are_enough_pictures_and_whether_an_export_changes_a_verdict(
+    local_root: Path, operator: Client
+) -> None:
+    page = operator.get("/models/version/demo/").content.decode()
+    assert "castline experiment learning-curve --data FOLDER --out demo.report" in page
+    assert "castline models optimise demo --data FOLDER --report demo.report" in page
+    share = {"value": 0.02, "low": 0.01, "high": 0.03}
+    curve = {
+        "fingerprint": "0" * 64,
+        "network": "lenet",
+        "pictures": 60,
+        "groups": 50,
+        "points": [{"share": 1.0, "training_pictures": 40, "errors": share}],
+        "gain": share,
+        "contradicted_count": 1,
+        "contradicted": [{"path": "bad<1>.jpeg", "class_name": "ok_front", "defect_probability": 0.97}],
+    }
+    speed = {"runtime": "onnx", "batch": 8, "per_s": 500.0, "distance": 0.001, "same_labels": True}
+    runtimes = {"version": "demo", "processor": "cpu", "pictures": 60, "chosen": "onnx", "measured": [speed]}
+    folder = local_root / "demo.report"
+    folder.mkdir()
+    (folder / "learning-curve.json").write_text(json.dumps(curve))
+    (folder / "learning-curve.png").write_bytes(PNG)
+    (folder / "runtimes.json").write_text(json.dumps(runtimes | {"refused": {"tflite": "labels 2 of 60 pictures differently"}}))
+    page = operator.get("/models/version/demo/").content.decode()
+    for text in (
+        "was made of other pictures",
+        "2.00 % (95 %: 1.00 to 3.00 %)",
+        "will probably help",
+        "bad&lt;1&gt;.jpeg",
+        "tflite: labels 2",
+    ):
+        assert text in page
+    assert operator.get("/models/version/demo/report/learning-curve.png").content == PNG
+
+
 def test_heat_maps_compared_with_masks_are_shown_where_the_report_has_them(local_root: Path, operator: Client) -> None:
     write_report(local_root, make_report())
     assert "Heat maps compared with masks" not in operator.get("/models/version/demo/").content.decode()

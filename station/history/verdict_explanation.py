@@ -1,0 +1,65 @@
+"""Explains a verdict in sentences for the quality engineer: which rule decided, and how each network and scorer voted."""
+
+from __future__ import annotations
+
+from models.registry import Manifest
+from station.archive.models import Part
+from streams.records import ANOMALY
+
+# In a verdict, the score of a good-only scorer is scaled so that its cut-off has this value.
+_SCALED_CUT_OFF = 0.5
+
+
+def explain_verdict(part: Part, manifest: Manifest | None) -> list[str]:
+    """Returns sentences that say why `part` got its verdict, or [] if it has no verdict.
+
+    `manifest` is that of the version that judged the part, or None if it cannot be read. The weights of the networks are then unknown.
+    """
+    if not part.label:
+        return []
+    sentences = [sentence for sentence in (_explain_rule(part), *_explain_votes(part, manifest), _explain_map(part)) if sentence]
+    if part.votes:
+        sentences.append(
+            "The version stores no features of its training pictures, so the page cannot show which of them are most like this picture."
+        )
+    return sentences
+
+
+def _explain_rule(part: Part) -> str:
+    """Returns the sentence about the rule that gave the label, or "" if the networks did not judge the picture."""
+    if part.reason == ANOMALY:
+        return "A scorer that knows good parts finds this part unusual, so a person decides about it."
+    if part.defect_probability is None:
+        return ""
+    probability, threshold = f"The defect probability is {part.defect_probability:.3f}", f"the threshold {part.threshold:.3f}"
+    if part.label == "defect":
+        return f"{probability}. It is at least {threshold}, so the part is called defective."
+    if part.label == "ok":
+        return f"{probability}. It is below {threshold}, so the part is called good."
+    return f"{probability}. It is too close to {threshold}, or the part is not certain enough to pass, so a person decides about it."
+
+
+def _explain_votes(part: Part, manifest: Manifest | None) -> list[str]:
+    weights = {voter.name: voter.weight for voter in manifest.voters} if manifest else {}
+    scorers = {scorer.name for scorer in manifest.scorers} if manifest else set()
+    total = sum(weights.values())
+    sentences = []
+    for name, value in part.votes.items():
+        if name in scorers:
+            side = "above" if value > _SCALED_CUT_OFF else "not above"
+            sentences.append(f"The scorer {name} gives {value:.3f}, which is {side} its cut-off {_SCALED_CUT_OFF}.")
+        elif name in weights and total:
+            sentences.append(f"The network {name} gives {value:.3f}. Its vote has {weights[name] / total:.0%} of the weight.")
+        else:
+            sentences.append(f"The network or scorer {name} gives {value:.3f}.")
+    if manifest is not None and manifest.cascade is not None and len(part.votes) == 1 and len(manifest.voters) > 1:
+        sentences.append("This network was so certain that the others were not asked.")
+    return sentences
+
+
+def _explain_map(part: Part) -> str:
+    if part.heat_map:
+        boxes = len(part.finding_boxes)
+        marked = f"{boxes} suspicious place{'' if boxes == 1 else 's'}" if boxes else "no place clearly"
+        return f"The heat map was made with {part.finding_method}. It marks {marked}."
+    return "" if part.label == "ok" else "There is no heat map of this part yet."
