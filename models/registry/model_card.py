@@ -18,9 +18,13 @@ from models.registry.registry import Registry
 from models.registry.version_report import (
     MAX_FILE_BYTES,
     ClassificationFigures,
+    LearningCurve,
+    RuntimeReport,
     VersionReport,
     list_validation_figures,
+    read_learning_curve,
     read_report,
+    read_runtime_report,
 )
 
 CLEANING_FILE = "cleaning.json"
@@ -90,6 +94,10 @@ def make_model_card(registry: Registry, name: str) -> ModelCard:
         _describe_decision(manifest),
         _describe_figures(manifest, report),
         *_describe_conditions(report),
+        *_describe_scorers(manifest),
+        *_describe_segmentation(manifest),
+        *_describe_learning_curve(manifest, read_learning_curve(registry, name)),
+        *_describe_runtimes(read_runtime_report(registry, name)),
         _describe_limits(manifest, report, cleaning),
         *_describe_errors(report),
         _describe_reproduction(manifest),
@@ -196,6 +204,54 @@ def _describe_conditions(report: VersionReport | None) -> list[CardSection]:
         sentence = "Heat maps compared with masks of the defects. The best value of each measure is 1."
         sections.append(CardSection("Where the defects are", (sentence, *report.localisation.left_out), tuple(rows)))
     return sections
+
+
+def _describe_scorers(manifest: Manifest) -> list[CardSection]:
+    """Returns a section about the scorers that have learned from good parts alone, or [] if there are none."""
+    rows = [
+        (
+            scorer.name,
+            f"cut-off {scorer.cut_off:.4g} from {scorer.good_pictures} good pictures. With 95 % confidence, at most "
+            f"{scorer.highest_alarm_share:.1%} of the good parts are above it.",
+        )
+        for scorer in manifest.scorers
+    ]
+    sentence = "A scorer has learned from good parts alone. A part above its cut-off differs from them."
+    return [CardSection("Scorers", (sentence,), tuple(rows))] if rows else []
+
+
+def _describe_segmentation(manifest: Manifest) -> list[CardSection]:
+    """Returns a section about the segmentation head, or [] if the version has none."""
+    head = manifest.segmentation
+    if head is None:
+        return []
+    rows = [("Kinds of defect", ", ".join(head.kinds)), ("Command", head.command)]
+    rows += [(f"Training pictures, {name}", str(count)) for name, count in head.pictures.items()]
+    rows += [(f"Figure {name}", f"{value:.4g}") for name, value in head.figures.items()]
+    sentence = "The segmentation head shows where defects are and names their kinds. It changes no label."
+    return [CardSection("Segmentation head", (sentence,), tuple(rows))]
+
+
+def _describe_learning_curve(manifest: Manifest, curve: LearningCurve | None) -> list[CardSection]:
+    if curve is None:
+        return []
+    sentences = [
+        curve.describe_gain(),
+        f"Networks that have not seen them contradict the labels of {curve.contradicted_count} pictures.",
+    ]
+    if curve.fingerprint != manifest.data.sha256:
+        sentences.append("The learning curve was made of other pictures than those of this version.")
+    rows = [(f"Errors with {point.training_pictures} training pictures", str(point.errors)) for point in curve.points]
+    return [CardSection("Number of training pictures", tuple(sentences), tuple(rows))]
+
+
+def _describe_runtimes(report: RuntimeReport | None) -> list[CardSection]:
+    if report is None:
+        return []
+    compared = "The golden set was" if not report.pictures else f"The golden set and {report.pictures} more pictures were"
+    rows = [(f"{one.runtime}, batch {one.batch}", f"largest difference of a probability {one.distance:.5f}") for one in report.measured]
+    rows += [(name, f"refused: {reason}") for name, reason in report.refused.items()]
+    return [CardSection("Exports", (f"{compared} compared with TensorFlow in float32, on {report.processor}.",), tuple(rows))]
 
 
 def _describe_heat_map(figures: Any) -> str:

@@ -245,7 +245,7 @@ class LearningCurve(_ReportModel):
         )
 
 
-class RuntimeSpeed(_ReportModel):
+class ExportCheck(_ReportModel):
     """The speed of one runtime at one batch size, and the largest difference from a recorded defect probability of the golden set."""
 
     runtime: str
@@ -265,7 +265,7 @@ class RuntimeReport(_ReportModel):
     processor: str
     pictures: int
     chosen: str
-    measured: tuple[RuntimeSpeed, ...]
+    measured: tuple[ExportCheck, ...]
     refused: dict[str, str]
 
 

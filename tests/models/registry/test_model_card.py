@@ -60,6 +60,27 @@ def test_a_card_without_report_shows_the_validation_figures_and_says_what_is_mis
     assert "Wrongly judged pictures" not in sections
 
 
+def test_a_card_shows_scorers_learning_curve_and_exports_where_there_are_some(tmp_path: Path) -> None:
+    registry = copy_demo(tmp_path)
+    manifest = json.loads((tmp_path / "demo" / "manifest.json").read_text())
+    scorer = {"name": "golden-template", "files": ["golden.npz"], "side_px": 160, "cut_off": 2.5, "alarm_share": 0.01}
+    manifest["scorers"] = [{**scorer, "highest_alarm_share": 0.03, "good_pictures": 400}]
+    (tmp_path / "demo" / "manifest.json").write_text(json.dumps(manifest))
+    share = {"value": 0.02, "low": -0.01, "high": 0.03}
+    point = {"share": 1.0, "training_pictures": 40, "errors": share}
+    curve = {"fingerprint": manifest["data"]["sha256"], "network": "lenet", "pictures": 60, "groups": 50, "points": [point], "gain": share}
+    speed = {"runtime": "onnx", "batch": 8, "per_s": 500.0, "distance": 0.001}
+    runtimes = {"version": "demo", "processor": "cpu", "pictures": 60, "chosen": "onnx", "measured": [speed], "refused": {}}
+    (tmp_path / "demo.report").mkdir()
+    for file, content in (("learning-curve.json", curve), ("runtimes.json", runtimes)):
+        (tmp_path / "demo.report" / file).write_text(json.dumps(content))
+    sections = sections_of(make_model_card(registry, "demo"))
+    assert "cut-off 2.5 from 400 good pictures" in dict(sections["Scorers"].rows)["golden-template"]
+    assert dict(sections["Number of training pictures"].rows) == {"Errors with 40 training pictures": "2.00 % (95 %: -1.00 to 3.00 %)"}
+    assert "will probably help little" in sections["Number of training pictures"].sentences[0]
+    assert "The golden set and 60 more pictures were compared" in sections["Exports"].sentences[0]
+
+
 def test_the_command_writes_a_card_and_refuses_what_it_cannot_write(tmp_path: Path) -> None:
     copy_demo(tmp_path)
     runner = CliRunner()
