@@ -128,8 +128,8 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
 @click.option(
     "--miss-risk",
     type=click.FloatRange(_MIN_SHARE, 1 - _MIN_SHARE),
-    help="Largest expected share of the defective parts that pass without a person, such as 0.01. Parts that are not certain enough "
-    "get the label review. The smaller the risk, the more defective validation pictures the model version needs.",
+    help="Largest expected share of the defective parts that pass without a person, such as 0.01. The other parts below the "
+    "threshold get the label review. The smaller the risk, the more defective validation pictures the model version needs.",
 )
 @click.option(
     "--review-anomalies/--no-review-anomalies",
@@ -478,7 +478,7 @@ def _make_simulated_rules(
     """
     rules: dict[str, DecisionRule | None] = {"every part passes": None, "threshold of the version": make_decision_rule(manifest)}
     refused = {}
-    wanted = {"threshold for the share": None} | ({f"the same with a miss risk of {miss_risk:g}": miss_risk} if miss_risk else {})
+    wanted = {"threshold for the share": None} | ({f"threshold for the share, miss risk {miss_risk:g}": miss_risk} if miss_risk else {})
     for name, risk in wanted.items():
         try:
             rules[name] = make_decision_rule(costly, line_share=defect_share, miss_risk=risk)

@@ -103,8 +103,8 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--min-steps",
     type=int,
-    help="Least number of training steps of each network. With few pictures, an epoch repeats the pictures until all epochs together have "
-    "this many steps.",
+    help="Least number of training steps of each network. With few pictures, each epoch uses each picture several times, so that all "
+    "epochs together have at least this many steps.",
 )
 @click.option("--seed", type=int, help="Seed of the random numbers for the split, the first weights and the augmentation.")
 @click.option("--validation-share", type=float, help="Share of the pictures that are used for validation and not for training.")

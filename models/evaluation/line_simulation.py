@@ -91,10 +91,9 @@ def estimate_cost_interval(
     taken to be endless, so the interval says only how far the few labelled pictures may mislead.
 
     The groups of each class get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981), because pictures of one
-    casting are not independent. To the groups of each class, three imaginary castings with half the weight are added, one for each label
-    (Jeffreys' prior). Without them, a rule that rejects none of few good pictures would seem to reject no good part at all: an ordinary
-    bootstrap can only draw what was seen. If none of 100 good castings was rejected, the interval still allows that 2.4 % of the good parts
-    are rejected.
+    casting are not independent. For each class, three imaginary castings are added, one for each label, with half the weight of a real one
+    (Jeffreys' prior). An ordinary bootstrap draws only what was seen. If none of 100 good castings was rejected, it would say that no good
+    part is ever rejected. This interval still allows that 2.4 % of the good parts are rejected.
     """
     random = np.random.default_rng(seed)
     labels = np.array([rule.choose_label(float(value)) if rule else "ok" for value in probability])

@@ -45,14 +45,19 @@ def estimate_from_probabilities(probability: FloatArray, training_share: float) 
     clipped = np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     bad, good = clipped / training_share, (1 - clipped) / (1 - training_share)
 
-    def lack(log_odds: float) -> float:
+    def negative_log_likelihood(log_odds: float) -> float:
         share = float(expit(log_odds))
         return -float(np.log(share * bad + (1 - share) * good).sum())
 
     limits = (-_MAX_LOG_ODDS, _MAX_LOG_ODDS)
-    best = float(minimize_scalar(lack, bounds=limits, method="bounded", options={"xatol": 1e-4}).x)
-    highest = lack(best) + _LIKELIHOOD_DROP
-    low, high = (float(brentq(lambda at: lack(at) - highest, *sorted((end, best)))) if lack(end) > highest else end for end in limits)
+    best = float(minimize_scalar(negative_log_likelihood, bounds=limits, method="bounded", options={"xatol": 1e-4}).x)
+    highest = negative_log_likelihood(best) + _LIKELIHOOD_DROP
+    low, high = (
+        float(brentq(lambda at: negative_log_likelihood(at) - highest, *sorted((end, best))))
+        if negative_log_likelihood(end) > highest
+        else end
+        for end in limits
+    )
     return DefectShareEstimate(*(float(expit(one)) for one in (best, low, high)))
 
 
@@ -81,12 +86,12 @@ def correct_by_reviews(
         logit(np.clip(some, MIN_PROBABILITY, 1 - MIN_PROBABILITY)) - logit(training_share) for some in (probability, reviewed)
     )
 
-    def lack(curve: FloatArray) -> float:
+    def negative_log_posterior(curve: FloatArray) -> float:
         log_odds = curve[0] + curve[1] * reviewed_ratio
-        surprise = np.logaddexp(0, np.where(is_defect, -log_odds, log_odds)).sum()
-        return float(surprise + 0.5 * np.square((curve - prior) / deviations).sum())
+        log_losses = np.logaddexp(0, np.where(is_defect, -log_odds, log_odds)).sum()
+        return float(log_losses + 0.5 * np.square((curve - prior) / deviations).sum())
 
-    best = minimize(lack, prior, method="BFGS").x
+    best = minimize(negative_log_posterior, prior, method="BFGS").x
     random = np.random.default_rng(seed)
     chance = expit(best[0] + best[1] * reviewed_ratio)
     inputs = np.stack([np.ones_like(reviewed_ratio), reviewed_ratio])

@@ -1,7 +1,7 @@
 """Chooses how the trained networks vote: temperatures, weights, threshold and review band.
 
-The weights minimise the cross-entropy of held-out validation pictures. The threshold minimises the costs of misses and false alarms on all
-validation pictures.
+The weights minimise the cross-entropy on held-out pictures, which are validation pictures that were not used to choose the temperatures.
+The threshold minimises the costs of misses and false alarms on all validation pictures.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def compare_weights(
             average = np.einsum("v,vnc->nc", weights, np.stack(tempered))
             temperature = choose_temperature(average[rest], labels[rest], counts[rest])
             probability = 1 - temper_probabilities(average[fold], temperature)[:, ok_class]
-            sums[index] += (compute_surprise(probability, is_defect[fold]) * counts[fold]).sum()
+            sums[index] += (compute_log_losses(probability, is_defect[fold]) * counts[fold]).sum()
     result: Numbers = sums / counts.sum()
     return result
 
@@ -216,7 +216,7 @@ def _choose_threshold_of(
     vote = replace(vote, temperature=choose_temperature(vote.average(probabilities), labels, counts))
     probability = vote.compute_defect_probability(probabilities)
     threshold, cost = choose_threshold(probability, is_defect, costs, counts)
-    cross_entropy = float(np.average(compute_surprise(probability, is_defect), weights=counts))
+    cross_entropy = float(np.average(compute_log_losses(probability, is_defect), weights=counts))
     return replace(vote, threshold=threshold, low=threshold, high=threshold), cost, cross_entropy
 
 
@@ -261,9 +261,10 @@ def _describe_threshold(
         return []
     called = float((vote.compute_defect_probability(probabilities) >= vote.threshold).mean())
     return [
-        f"With the costs of this training, it would cost least to call {name} defective ({degenerate:.4f} a picture, with the threshold "
-        f"{cost:.4f}). Such a threshold is refused. The threshold {vote.threshold:.4f} calls {called:.1%} of the validation pictures "
-        "defective. The networks do not tell good and defective parts apart well enough. Train for more epochs, or add pictures."
+        f"With the costs of this training, a version that calls {name} defective would be the cheapest: {degenerate:.4f} for each picture, "
+        f"instead of {cost:.4f}. Such a version is of no use, so the threshold {vote.threshold:.4f} was chosen. It calls {called:.1%} of "
+        "the validation pictures defective. The networks do not tell good and defective parts apart well enough. Train for more epochs, or add "
+        "pictures."
     ]
 
 
@@ -281,7 +282,7 @@ def expect_separation(probability: Numbers, is_defect: Flags) -> None:
         )
 
 
-def compute_surprise(probability: Numbers, is_defect: Flags) -> Numbers:
+def compute_log_losses(probability: Numbers, is_defect: Flags) -> Numbers:
     """Returns for each picture the negative logarithm of the probability of its true class (good or defective), in nats."""
     result: Numbers = -np.log(np.clip(np.where(is_defect, probability, 1 - probability), MIN_PROBABILITY, 1))
     return result

@@ -92,8 +92,8 @@ class TrainingOptions(BaseModel):
         1000,
         ge=0,
         le=1_000_000,
-        description="Least number of training steps of each network. With few pictures, an epoch repeats the pictures until all epochs "
-        "together have this many steps. 0: no pictures are repeated for this purpose.",
+        description="Least number of training steps of each network. With few pictures, each epoch uses each picture several times, so "
+        "that all epochs together have at least this many steps. 0: there is no least number.",
     )
     seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of all random choices: the split, the initial weights and the augmentation.")
     validation_share: float = Field(

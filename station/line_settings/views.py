@@ -97,6 +97,9 @@ def check_record(record: LiveLineSettings) -> None:
         manifest = open_registry(current_settings().model.root).read_manifest(version)
     except ModelError:
         return
+    if not manifest.voters:
+        # A version without networks gives no probability that a threshold could be compared with.
+        return
     try:
         make_decision_rule(manifest, record.threshold, record.defect_share, record.miss_risk)
     except ModelError as error:

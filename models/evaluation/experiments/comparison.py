@@ -23,7 +23,7 @@ from models.evaluation.experiments.experiment import CellProgress, ExperimentCal
 from models.inference.soft_vote import SoftVote
 from models.registry.manifest import Costs
 from models.registry.version_report import Proportion
-from models.training.combination import choose_combination, compute_surprise
+from models.training.combination import choose_combination, compute_log_losses
 from models.training.labelled_pictures import LabelledPictures
 from models.training.near_duplicates import group_near_duplicates
 from models.training.options import TrainingOptions
@@ -145,7 +145,7 @@ class Comparison:
         votes = {name: choose_vote(chosen) for name, chosen in members.items()}
         probability = {name: vote.compute_defect_probability(test[:, members[name]]) for name, vote in votes.items()}
         called_defect = {name: values >= votes[name].threshold for name, values in probability.items()}
-        cross_entropy = {name: compute_surprise(values, is_defect) for name, values in probability.items()}
+        cross_entropy = {name: compute_log_losses(values, is_defect) for name, values in probability.items()}
         if self.with_svm:
             called_defect[SVM] = folder.load_result(f"{split.name}-{SVM}")["judges"].argmax(axis=1) != ok_class
         sources = np.array([Path(file.source).name for file in pictures.files])

@@ -117,7 +117,7 @@ def test_a_simulation_compares_the_rules_on_pictures_of_both_classes(settings: S
     assert share["threshold"] == pytest.approx(0.9, abs=0.01), "costs of 10 to 1 and the change from 50 % to 1 % nearly cancel out"
     assert share["cost_interval"]["low"] <= share["cost_interval"]["high"]
     risky = run(settings, "simulate", *options, "--data", str(tmp_path / "pictures"), "--miss-risk", "0.1")
-    assert "the same with a miss risk of 0.1: not simulated. " in risky.output
+    assert "threshold for the share, miss risk 0.1: not simulated. " in risky.output
     assert "reviews (" in risky.output
     assert "Give either --split or --data." in run(settings, "simulate", *options).output
 
