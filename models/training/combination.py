@@ -263,8 +263,8 @@ def _describe_threshold(
     return [
         f"With the costs of this training, a version that calls {name} defective would be the cheapest: {degenerate:.4f} for each picture, "
         f"instead of {cost:.4f}. Such a version is of no use, so the threshold {vote.threshold:.4f} was chosen. It calls {called:.1%} of "
-        "the validation pictures defective. The networks do not tell good and defective parts apart well enough. Train for more epochs, or add "
-        "pictures."
+        "the validation pictures defective. The networks do not tell good and defective parts apart well enough. Train for more epochs, or "
+        "add pictures."
     ]
 
 
