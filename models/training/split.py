@@ -114,6 +114,16 @@ def expect_groups(groups: npt.NDArray[np.int32], folds: int) -> None:
         )
 
 
+def expect_groups_of_each_class(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], folds: int) -> None:
+    """Raises ModelError if the pictures of a class form fewer groups of near-duplicates than `folds`. Then a fold would lack the class."""
+    fewest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
+    if fewest < folds:
+        raise ModelError(
+            f"The pictures of one class form only {fewest} groups of near-duplicates, and {folds} folds need at least {folds}. Add "
+            "pictures of other castings of each class."
+        )
+
+
 def expect_members(labels: npt.NDArray[np.int32], folds: int) -> None:
     """Raises ModelError if every class has fewer than `folds` pictures. `labels` belong to the pictures that may be used for validation."""
     counts = np.bincount(labels) if len(labels) else np.zeros(1, np.int64)

@@ -27,7 +27,7 @@ from models.evaluation.experiments.experiment import CellProgress, ExperimentCal
 from models.pictures.part_finder import find_part
 from models.training.labelled_pictures import LabelledPictures
 from models.training.near_duplicates import group_near_duplicates
-from models.training.split import expect_groups, expect_members, find_dominant_groups
+from models.training.split import expect_groups_of_each_class, find_dominant_groups
 from streams.errors import ModelError
 
 FOLDS = 5
@@ -132,10 +132,9 @@ def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]
     `groups`, shape (n,), gives the group of near-duplicates of each picture. All pictures of a group have the same fold. Raises ModelError
     if there are too few pictures or groups.
     """
-    expect_groups(groups, FOLDS)
     labels = is_defect.astype(np.int32)
     candidates = np.flatnonzero(~find_dominant_groups(labels, groups, 1 / FOLDS))
-    expect_members(labels[candidates], FOLDS)
+    expect_groups_of_each_class(labels[candidates], groups[candidates], FOLDS)
     folds = np.full(len(labels), -1, np.int32)
     folder = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=FOLD_SEED)
     for number, (_, tested) in enumerate(folder.split(candidates, labels[candidates], groups[candidates])):

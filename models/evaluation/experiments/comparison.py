@@ -27,7 +27,7 @@ from models.training.combination import choose_combination, compute_log_losses
 from models.training.labelled_pictures import LabelledPictures
 from models.training.near_duplicates import group_near_duplicates
 from models.training.options import TrainingOptions
-from models.training.split import class_share_weights, expect_groups, expect_members, find_dominant_groups, split_by_group
+from models.training.split import class_share_weights, expect_groups_of_each_class, find_dominant_groups, split_by_group
 from models.training.trainer import SplitPictures, predict
 
 # The classifier that is not a neural network is a support vector machine. It gets pictures of 32 x 32 pixels.
@@ -172,10 +172,9 @@ def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds
     A dominant group of near-duplicates is too large for one fold, so its pictures are never test pictures.
     """
     groups = _group(pictures, options)
-    expect_groups(groups, folds)
     candidates = np.flatnonzero(~find_dominant_groups(pictures.labels, groups, 1 / folds))
     labels = pictures.labels[candidates]
-    expect_members(labels, folds)
+    expect_groups_of_each_class(labels, groups[candidates], folds)
     folder = StratifiedGroupKFold(folds, shuffle=True, random_state=options.seed)
     splits = []
     for number, (_, fold) in enumerate(folder.split(candidates, labels, groups[candidates]), 1):

@@ -14,6 +14,7 @@ from models.anomaly.scorer import AlarmShare, GoodOnlyScorer, LearnScorer, Pixel
 from models.evaluation.experiments.experiment import ResultTable, format_spread
 from models.training.labelled_pictures import LabelledPictures
 from models.training.near_duplicates import group_near_duplicates
+from models.training.split import expect_groups_of_each_class
 
 # The share of false alarms for which the cut-offs in the table are chosen.
 ALARM_SHARE = 0.05
@@ -89,6 +90,7 @@ def compare_good_only_scorers(
     chosen = choose_per_group(groups, per_group, rng)
     pixels, groups = pictures.pixels[chosen], groups[chosen]
     is_defect = pictures.labels[chosen] != pictures.ok_class
+    expect_groups_of_each_class(is_defect.astype(np.int32), groups, folds)
     splits = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(pixels, is_defect, groups))
     results, done, total = [], 0, len(scorers) * len(conditions) * folds
     for name, learn in scorers.items():

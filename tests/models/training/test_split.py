@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.training.split import class_share_weights, list_folds, split_by_group
+from models.training.split import class_share_weights, expect_groups_of_each_class, list_folds, split_by_group
 from streams.errors import ModelError
 
 
@@ -62,3 +62,10 @@ def test_there_are_as_many_folds_as_the_rarest_class_allows_and_none_divides_a_g
     assert (np.sum(folds, axis=0) == 1).all()
     assert all(len(set(fold[groups == group])) == 1 for fold in folds for group in (20, 21, 22))
     assert list_folds(labels, np.where(labels == 1, 20, groups), 5) == []
+
+
+def test_folds_that_would_lack_a_class_are_refused_with_the_number_of_castings() -> None:
+    labels, groups = np.array([0] * 10 + [1] * 8, np.int32), np.array([*range(10), *[20] * 4, *[21] * 4], np.int32)
+    expect_groups_of_each_class(labels, groups, 2)
+    with pytest.raises(ModelError, match="form only 2 groups of near-duplicates, and 5 folds need at least 5"):
+        expect_groups_of_each_class(labels, groups, 5)

@@ -204,6 +204,8 @@ def test_versions_on_s3_are_listed_shown_compared_and_chosen(s3_root: str, engin
     status, page = open_confirmation("second")
     assert (status, "Put second in force?" in page) == (200, True)
     assert "Version second has learned from rendered pictures only." in page
+    assert "Expected on line-1 at 1000 parts an hour and " in page
+    assert page.count(" good parts rejected, ") == 2, "of the version in force and of the new one"
     chosen = engineer.post("/models/change", {"action": "choose", "line": "line-1", "version": "second"})
     assert (chosen.status_code, chosen["Location"]) == (302, "/models/")
     assert AuditEntry.objects.get().subject == "line-1"
