@@ -88,7 +88,7 @@ class RegionParameter(click.ParamType):
 
 @click.group("lines")
 def command() -> None:
-    """Show and change the settings of a line while it runs: threshold, share of defects, scale, regions and planned stop.
+    """Show and change the settings of a line while it runs: threshold, share of defects, miss risk, scale, regions and planned stop.
 
     A running inspector applies the settings from its next batch on. They are kept on Kafka and stay in force after a restart.
 
@@ -226,11 +226,13 @@ def _compare(manifest: Manifest, before: LiveLineSettings, after: LiveLineSettin
     """Estimates the false alarms, misses and reviews with the old and with the new settings of a line.
 
     Both estimates use the same share of defects. It comes from the new settings, else from the old settings, else from the training
-    pictures. Raises ModelError if the new settings cannot be applied to this version (`make_decision_rule`).
+    pictures. Raises ModelError if the change concerns labels, and the new settings cannot be applied to this version
+    (`make_decision_rule`).
     """
     share = find_share(manifest, after if after.defect_share is not None else before)
     present = make_present_outlook(manifest, before, share, parts_per_hour)
-    return LineComparison(manifest.version, share, parts_per_hour, present, make_outlook(manifest, after, share, parts_per_hour))
+    estimate = make_outlook if after.decision != before.decision else make_present_outlook
+    return LineComparison(manifest.version, share, parts_per_hour, present, estimate(manifest, after, share, parts_per_hour))
 
 
 def _format_comparison(comparison: LineComparison) -> list[str]:
