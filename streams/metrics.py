@@ -106,6 +106,12 @@ batch_wait_seconds = Histogram(
     "castline_batch_wait_seconds", "Time from the arrival of a picture to the start of its batch.", buckets=_SHORT_BUCKETS_S
 )
 decode_seconds = Histogram("castline_decode_seconds", "Time for decoding one picture.", buckets=_SHORT_BUCKETS_S)
+detail_seconds = Histogram("castline_detail_seconds", "Time for searching one picture for small defects.", buckets=_SHORT_BUCKETS_S)
+details_skipped = Counter(
+    "castline_details_skipped_total",
+    "Pictures that could not be searched for small defects, by reason: `no-part`, `too-coarse` or `too-slow`.",
+    ["line", "reason"],
+)
 inference_seconds = Histogram(
     "castline_inference_seconds", "Time that the networks need for one batch.", ["runtime"], buckets=_SHORT_BUCKETS_S
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from models.anomaly.version_scorers import DetailInspection, VersionDetails
 from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
 from models.pictures.part_finder import PartCheck, check_part
 from models.pictures.part_reference import PartReference
@@ -42,6 +43,9 @@ class DecodedImage:
 
     `reference` is the part reference of the model version that will judge the picture, or None if the version has none. `part` tells
     whether the picture shows the whole part that `reference` describes. It is None without a reference, or if decoding failed.
+
+    `details` is the detail template of the model version, with which the picture was searched for small defects, and `inspection` is the
+    result. Both are None if the version has no detail template.
     """
 
     record: ImageRecord
@@ -49,23 +53,36 @@ class DecodedImage:
     picture: DecodedPicture | PictureError
     reference: PartReference | None = None
     part: PartCheck | None = None
+    details: VersionDetails | None = None
+    inspection: DetailInspection | None = None
 
-    def fits(self, side_px: int, reference: PartReference | None) -> bool:
+    def fits(self, side_px: int, reference: PartReference | None, details: VersionDetails | None = None) -> bool:
         """Returns whether a version can judge this image without decoding or checking it again.
 
-        `side_px` is the side of the pictures that the version takes, and `reference` is its part reference or None.
+        `side_px` is the side of the pictures that the version takes. `reference` is its part reference or None, and `details` its detail
+        template or None.
 
         An undecodable image fits every version, because the networks do not judge it.
         """
         if isinstance(self.picture, PictureError):
             return True
-        return self.picture.pixels.shape[0] == side_px and self.reference is reference
+        return self.picture.pixels.shape[0] == side_px and self.reference is reference and self.details is details
 
     def check(self, reference: PartReference | None) -> DecodedImage:
         """Checks whether the picture shows the whole part that `reference` describes. Returns a copy of this image with the result."""
         if reference is None or isinstance(self.picture, PictureError):
             return replace(self, reference=reference, part=None)
         return replace(self, reference=reference, part=check_part(self.picture.pixels, reference))
+
+    def search_details(self, details: VersionDetails | None) -> DecodedImage:
+        """Searches the picture for small defects with the detail template `details`. Returns a copy of this image with the result.
+
+        The copy no longer holds the original pixels, because images that wait for the networks should not need much memory.
+        """
+        if details is None or isinstance(self.picture, PictureError) or self.picture.original is None:
+            return self
+        inspection = details.inspect(self.picture.original)
+        return replace(self, picture=replace(self.picture, original=None), details=details, inspection=inspection)
 
 
 def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:
@@ -83,13 +100,20 @@ def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: d
 class PictureDecoder(Protocol):
     """A function that decodes a picture, in this process (`models.pictures.decoder.decode_picture`) or in a separate process."""
 
-    def __call__(self, value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None) -> DecodedPicture: ...
+    def __call__(
+        self, value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None, keep_original: bool
+    ) -> DecodedPicture: ...
 
 
 def decode_image(
-    record: ImageRecord, side_px: int, limits: PictureSettings, store: ObjectStore, decoder: PictureDecoder = decode_picture
+    record: ImageRecord,
+    side_px: int,
+    limits: PictureSettings,
+    store: ObjectStore,
+    decoder: PictureDecoder = decode_picture,
+    keep_original: bool = False,
 ) -> DecodedImage:
-    """Verifies the checksum of the picture and decodes it to a square of `side_px`.
+    """Verifies the checksum of the picture and decodes it to a square of `side_px`. With `keep_original`, also keeps the original pixels.
 
     If the record holds only a claim, which is the address of a picture in the object store, the picture is fetched from `store`. If the
     picture is bad, no error is raised; the returned image holds the decoder's error instead. Raises OSError if the store does not answer.
@@ -105,7 +129,7 @@ def decode_image(
                 "checksum",
                 f"The picture of part {record.part} has the SHA-256 {sha256}, but its record says {record.identity.sha256}.",
             )
-        picture = decoder(value, side_px, PictureLimits.from_settings(limits), record.depth_bits)
+        picture = decoder(value, side_px, PictureLimits.from_settings(limits), record.depth_bits, keep_original)
     except PictureError as error:
         return DecodedImage(record, sha256, error)
     return DecodedImage(record, sha256, picture)

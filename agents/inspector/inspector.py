@@ -30,6 +30,7 @@ from agents.inspector.localiser import Localiser, OpenHeatMapper
 from agents.inspector.model_switcher import ModelAssignment, ModelSwitcher
 from agents.inspector.shadow_judge import ShadowJudge, ShadowSample, fits_ensemble
 from agents.inspector.upload_admission import UploadAdmission
+from models.anomaly.version_scorers import VersionDetails
 from models.inference.ensemble import Ensemble
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture, decode_picture
@@ -203,6 +204,8 @@ class Inspector:
     def _decode(self, image: ImageRecord, ensemble: Ensemble) -> DecodedImage:
         """Decodes an image for `ensemble`, and compares it with the part reference of the ensemble's version, if there is one.
 
+        If the version has a detail template, the original pixels are searched for small defects.
+
         Tries again while the object store does not answer, because an error of the store does not mean that the picture is damaged. While
         the inspector stops, raises OSError instead.
         """
@@ -211,7 +214,9 @@ class Inspector:
         while True:
             try:
                 with metrics.decode_seconds.time():
-                    decoded = decode_image(image, ensemble.side_px, self._settings.pictures, self._store, decoder)
+                    decoded = decode_image(
+                        image, ensemble.side_px, self._settings.pictures, self._store, decoder, ensemble.details is not None
+                    )
             except OSError as error:
                 if self._is_draining:
                     raise
@@ -220,7 +225,7 @@ class Inspector:
                 continue
             if backoff.failures:
                 self._report_problem("", "store")
-            return decoded.check(ensemble.part_reference)
+            return _search_details(decoded, ensemble.details).check(ensemble.part_reference)
 
     def _decode_again(self, decoded: DecodedImage, ensemble: Ensemble) -> DecodedImage:
         return self._decode(decoded.record, ensemble)
@@ -333,6 +338,19 @@ class Inspector:
         self._batcher.close()
         await self._finished.wait()
         self._upload_process.close()
+
+
+def _search_details(decoded: DecodedImage, details: VersionDetails | None) -> DecodedImage:
+    """Searches the original pixels of an image for small defects, measures the time, and counts the pictures that could not be searched."""
+    if details is None or isinstance(decoded.picture, PictureError):
+        return decoded
+    with metrics.detail_seconds.time():
+        searched = decoded.search_details(details)
+    if searched.inspection is not None and searched.inspection.skipped:
+        part, reason = decoded.record.part, searched.inspection.skipped
+        metrics.details_skipped.labels(part.line, reason).inc()
+        log.warning("The picture of part %s could not be searched for small defects: %s.", part, reason, extra={"part": str(part)})
+    return searched
 
 
 def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssignment]) -> list[JudgedImage]:

@@ -61,7 +61,17 @@ def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) ->
     """
     refusals = [_find_refusal(image) for image in images]
     predictions = iter(_predict_isolated([image for image, refusal in zip(images, refusals, strict=True) if refusal is None], predictor))
-    return [JudgedImage(image, next(predictions) if refusal is None else refusal) for image, refusal in zip(images, refusals, strict=True)]
+    return [
+        JudgedImage(image, _add_inspection(image, next(predictions)) if refusal is None else refusal)
+        for image, refusal in zip(images, refusals, strict=True)
+    ]
+
+
+def _add_inspection(image: DecodedImage, prediction: Prediction | PictureError) -> Prediction | PictureError:
+    """Returns `prediction` with the score of the search for small defects, if the picture was searched."""
+    if image.inspection is None or isinstance(prediction, PictureError):
+        return prediction
+    return prediction.add_score(image.inspection.name, image.inspection.score)
 
 
 def _find_refusal(image: DecodedImage) -> PictureError | PartCheck | None:

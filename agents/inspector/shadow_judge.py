@@ -119,7 +119,7 @@ class ShadowJudge:
 
 def fits_ensemble(image: DecodedImage, ensemble: Ensemble) -> bool:
     """Returns whether `ensemble` can judge `image` without decoding the picture again."""
-    return image.fits(ensemble.side_px, ensemble.part_reference)
+    return image.fits(ensemble.side_px, ensemble.part_reference, ensemble.details)
 
 
 def _describe_prediction(judged: JudgedImage) -> str:

@@ -81,7 +81,14 @@ def _serve(process: WorkerProcess) -> int:
         lines,
         lambda name: open_registry(model.root).open_version(name),
         lambda version: open_ensemble(
-            version, model.runtime, settings.batch.shapes, model.threads, model.cascade, model.cascade_band, parallel_batches
+            version,
+            model.runtime,
+            settings.batch.shapes,
+            model.threads,
+            model.cascade,
+            model.cascade_band,
+            parallel_batches,
+            settings.inspector.detail_time_s,
         ),
     )
     names, line_rules = TopicNames(settings.topics.prefix), LineRules()

@@ -173,7 +173,7 @@ def set_line(
     before = live.find(name) or LiveLineSettings(line=name, set_by="", set_at=datetime.now(UTC))
     record = before.model_copy(update={**changes, "set_by": describe_user(), "set_at": datetime.now(UTC)})
     manifest = open_registry(settings.model.root).read_manifest(choices.find(name).version)
-    if changes.get("review_anomalies") and not manifest.scorers:
+    if changes.get("review_anomalies") and not (manifest.scorers or manifest.details):
         raise ModelError(
             f"Version {manifest.version}, which judges {name}, has no scorer that has learned from good parts alone. Choose a version with "
             "a scorer first. castline train --scorer makes one."

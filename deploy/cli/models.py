@@ -66,7 +66,9 @@ def list_versions(root: Path, as_json: bool) -> int:
                 "created": f"{manifest.created:%Y-%m-%d %H:%M}",
                 "pictures": str(sum(manifest.data.pictures.values())),
                 "voters": ", ".join(
-                    [f"{voter.name} {voter.weight:.2f}" for voter in manifest.voters] + [scorer.name for scorer in manifest.scorers]
+                    [f"{voter.name} {voter.weight:.2f}" for voter in manifest.voters]
+                    + [scorer.name for scorer in manifest.scorers]
+                    + (["details"] if manifest.details else [])
                 ),
                 "threshold": f"{manifest.threshold:.4f}",
                 "accuracy": f"{manifest.figures.get('accuracy', float('nan')):.4f}",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _GOOD_ONLY_OPTIONS = (
     "side_px",
     "depth_bits",
+    "details",
     "alarm_share",
     "alarms_per_hour",
     "parts_per_hour",
@@ -135,6 +136,13 @@ _GOOD_ONLY_OPTIONS = (
     "setting review-anomalies (castline lines set).",
 )
 @click.option(
+    "--details",
+    is_flag=True,
+    default=None,
+    help="Also search the original pixels of large pictures for small defects. The search learns from the good pictures alone. For parts "
+    "that are round when they are seen from above.",
+)
+@click.option(
     "--alarm-share",
     type=float,
     help="The cut-off of the scorer: at most this share of the good parts may be above the cut-off.",
@@ -155,7 +163,7 @@ _GOOD_ONLY_OPTIONS = (
 def command(data: tuple[Path, ...], good_only: Path | None, out: Path, resume: bool, **chosen: Any) -> int:
     """Make a model version: train the ensemble on labelled pictures, or learn from pictures of good parts alone.
 
-    With --good-only, the command takes less than two minutes. It uses --side and --depth-bits and the options of the cut-off.
+    With --good-only, the command takes less than two minutes. It uses --side, --depth-bits, --details and the options of the cut-off.
 
     Ctrl-C stops the training after the current batch and saves the best weights so far as a version. To continue the training, give the
     same command again with --resume. The folder OUT.training holds the training curves, the list of training and validation pictures, and a
@@ -191,7 +199,9 @@ def _learn_from_good_parts(folder: Path, out: Path, options: TrainingOptions, co
     from models.training.good_only import ENOUGH_PICTURES, GoodOnlyRun
     from models.training.progress_bars import ProgressBars
 
-    run = GoodOnlyRun(folder, out.parent, out.name, options.choose_objective(), options.side_px, options.depth_bits, command_line)
+    run = GoodOnlyRun(
+        folder, out.parent, out.name, options.choose_objective(), options.side_px, options.depth_bits, command_line, options.details
+    )
     with ProgressBars() as bars:
         result = run.run(bars)
     cut_off = result.cut_off

@@ -180,6 +180,11 @@ def choose_detail_grid(radius_px: float) -> PolarGrid:
     return PolarGrid(rings, angles, INNER_RADIUS, OUTER_RADIUS)
 
 
+def count_overlap_rings(grid: PolarGrid) -> int:
+    """Returns by how many rings a strip is enlarged on each side: its outermost rings are compared with these rings."""
+    return grid.count_rings(ACROSS_RINGS)[1] + sum(SMOOTHING_STEPS)
+
+
 def measure_rings(
     pixels: PixelArray, part: FoundPart, grid: PolarGrid, end_s: float = float("inf"), strip_rings: int = STRIP_RINGS
 ) -> RingMeasures | None:
@@ -191,7 +196,7 @@ def measure_rings(
     coarse, _ = PolarGrid(max(2, grid.rings // 16), max(8, grid.angles // 16), grid.inner, grid.outer).unwrap(pixels, part)
     scale = 1 / measure_contrast(coarse)
     along, across = grid.count_angles(ALONG_RING), grid.count_rings(ACROSS_RINGS)
-    margin = across[1] + sum(SMOOTHING_STEPS)
+    margin = count_overlap_rings(grid)
     steps = len(SMOOTHING_STEPS)
     texture = np.empty((steps, grid.rings), np.float32)
     extremes = np.empty((2, steps, grid.rings), np.float32)

@@ -1,4 +1,4 @@
-"""Opens the good-only scorers of a model version, with their cut-offs."""
+"""Opens the good-only scorers of a model version and its detail template, with their cut-offs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.anomaly.detail_template import DetailTemplate, SkipReason
 from models.anomaly.scorer import FloatArray, PartScorer, scale_scores
 from models.anomaly.template import NO_PART_SCORE
 from models.pictures.part_finder import FoundPart, find_part
@@ -46,6 +47,53 @@ class VersionScorer:
         scores = np.full(len(pixels), NO_PART_SCORE, np.float32)
         scores[has_part] = self.scorer.score_parts(pixels[has_part], [outline for outline in outlines if outline is not None])
         return scale_scores(scores, self.cut_off)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionDetails:
+    """The detail template of a version, its cut-off, and the longest time that the inspection of one picture may take, in seconds."""
+
+    template: DetailTemplate
+    cut_off: float
+    time_s: float
+
+    def inspect(self, original: npt.NDArray[np.uint8]) -> DetailInspection:
+        """Searches a picture for small defects. `original` has shape (rows, columns) and the picture's original number of pixels.
+
+        A picture that could not be inspected has a score of nearly 1, as if it showed a defect.
+        """
+        found = self.template.score(original, self.time_s)
+        score = float(scale_scores(np.array([found.score]), self.cut_off)[0])
+        return DetailInspection(self.template.name, score, found.skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class DetailInspection:
+    """The result of the search for small defects in one picture.
+
+    `name` is the name under which `score` stands in verdicts. The score is 0..1, with the cut-off at 0.5. If the picture could not be
+    inspected, `skipped` is the reason.
+    """
+
+    name: str
+    score: float
+    skipped: SkipReason | None
+
+
+def open_details(version: Version, time_s: float) -> VersionDetails | None:
+    """Returns the detail template of `version`, or None if it has none or if `time_s` is 0.
+
+    `time_s` is the longest time for one picture, in seconds. Raises ModelError if the file is damaged or does not fit the manifest.
+    """
+    entry = version.manifest.details
+    if entry is None or time_s <= 0:
+        return None
+    template = DetailTemplate.load(version.file(entry.file))
+    if template.grid.rings != entry.rings:
+        raise ModelError(
+            f"{version.file(entry.file)} has {template.grid.rings} rings, but the manifest says {entry.rings}. Copy the version again."
+        )
+    return VersionDetails(template, entry.cut_off, time_s)
 
 
 def open_scorers(version: Version) -> tuple[VersionScorer, ...]:

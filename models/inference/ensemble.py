@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from models.anomaly.version_scorers import VersionScorer, open_scorers
+from models.anomaly.version_scorers import VersionDetails, VersionScorer, open_details, open_scorers
 from models.inference.cascade import Cascade, open_cascade
 from models.inference.golden_set import check_golden_scores, check_golden_set
 from models.inference.runtimes.runtime import BATCH_SIZES, Runtime, open_runtime, resolve_runtime
@@ -35,6 +35,7 @@ class Ensemble:
     vote: SoftVote
     segmentation: Segmentation | None = None
     scorers: tuple[VersionScorer, ...] = ()
+    details: VersionDetails | None = None
 
     @property
     def version_name(self) -> str:
@@ -107,6 +108,7 @@ def open_ensemble(
     cascade: bool = False,
     band: tuple[float, float] | None = None,
     at_once: int = 1,
+    detail_time_s: float = 0,
 ) -> Ensemble:
     """Opens `version` with the named runtime, warms it up and checks the golden set. Takes seconds.
 
@@ -114,6 +116,9 @@ def open_ensemble(
     band. If `band` is None, the manifest's band is used.
 
     `at_once` is the number of calls that run at the same time. Together they use `threads` threads, or every processor if `threads` is 0.
+
+    `detail_time_s` is the longest time, in seconds, that the search for small defects in one picture may take. If it is 0, or if the
+    version has no detail template, no picture is searched.
 
     Raises ModelError if the runtime or the networks cannot be opened, or if the check of the golden set fails.
     """
@@ -130,6 +135,8 @@ def open_ensemble(
         from models.inference.segmentation import open_segmentation
 
         segmentation = open_segmentation(version)
-    ensemble = Ensemble(version, opened, SoftVote.from_manifest(version.manifest), segmentation, open_scorers(version))
+    ensemble = Ensemble(
+        version, opened, SoftVote.from_manifest(version.manifest), segmentation, open_scorers(version), open_details(version, detail_time_s)
+    )
     ensemble.warm_up()
     return ensemble

@@ -6,13 +6,14 @@ The module uses only NumPy. The results of all runtimes pass through it, so all 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from models.registry.manifest import Manifest
+from streams.records import ANOMALY
 
 # Class probabilities of each voter, shape (n, voters, classes). Rows sum to 1, or are NaN for a voter that did not judge the picture.
 VoterProbabilities = npt.NDArray[np.float32]
@@ -48,6 +49,16 @@ class Prediction:
     def is_anomaly(self) -> bool:
         """Whether the picture is above the cut-off of a good-only scorer."""
         return any(score > SCALED_CUT_OFF for score in self.scores.values())
+
+    def add_score(self, name: str, score: float) -> Prediction:
+        """Returns the prediction with one more score of a good-only scorer, 0..1.
+
+        If the version has no networks, a score above the cut-off turns `ok` into `review`. Otherwise the settings of the line decide later.
+        """
+        added = replace(self, scores={**self.scores, name: score})
+        if self.defect_probability is None and self.label == "ok" and added.is_anomaly:
+            return replace(added, label="review", reason=ANOMALY)
+        return added
 
     @property
     def rank(self) -> float:

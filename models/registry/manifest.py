@@ -91,6 +91,25 @@ class ScorerEntry(_ManifestModel):
     good_pictures: int = Field(ge=1, description="Number of good pictures from which the cut-off was chosen.")
 
 
+class DetailEntry(_ManifestModel):
+    """How the version searches the original pixels of a large picture for small defects: the file of its detail template, and the cut-off.
+
+    The picture is searched in tiles. For a round part, a tile is a strip of rings around the middle of the part.
+    """
+
+    file: str = Field(pattern=FILE_PATTERN)
+    radius_px: float = Field(gt=0, description="Radius of the part in the original good pictures, in pixels.")
+    rings: int = Field(ge=2, le=2000, description="Number of rings into which the part is divided.")
+    strip_rings: int = Field(ge=1, description="Number of rings in a strip, which is searched at a time.")
+    overlap_rings: int = Field(ge=0, description="Number of rings by which a strip is enlarged on each side, so that strips overlap.")
+    cut_off: float = Field(gt=0, description="A part whose score is above this value has a place that differs from good parts.")
+    alarm_share: float = Field(gt=0, le=0.5, description="Share of the good parts above the cut-off for which the cut-off was chosen.")
+    highest_alarm_share: Probability = Field(
+        description="With 95 % confidence, at most this share of all good parts has a score above the cut-off."
+    )
+    good_pictures: int = Field(ge=1, description="Number of good pictures from which the cut-off was chosen.")
+
+
 class _ProbabilityBand(_ManifestModel):
     low: Probability
     high: Probability
@@ -238,6 +257,11 @@ class Manifest(_ManifestModel):
         description="Scorers that have learned from good parts alone. Older versions have none. A version without networks gives `review` "
         "to a part that is above the cut-off of a scorer, and `ok` to all others.",
     )
+    details: DetailEntry | None = Field(
+        default=None,
+        description="How the version searches large pictures for small defects. If it is absent, as in older versions, only the reduced "
+        "picture is judged.",
+    )
     temperature: float = Field(
         default=1, gt=0, le=100, description="Calibration temperature, by which the logits of the ensemble's combined vote are divided."
     )
@@ -305,6 +329,8 @@ class Manifest(_ManifestModel):
         if self.segmentation is not None:
             named.add(self.segmentation.weights_file)
         named |= {file for scorer in self.scorers for file in scorer.files}
+        if self.details:
+            named.add(self.details.file)
         if named != set(self.files):
             raise ValueError(f"expected checksums of exactly {sorted(named)}, found {sorted(self.files)}")
         return self

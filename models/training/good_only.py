@@ -37,6 +37,7 @@ from models.inference.soft_vote import SCALED_CUT_OFF
 from models.pictures.part_finder import RememberingPartFinder, find_odd_pictures, learn_part_reference
 from models.registry import LocalRegistry, Version, write_manifest
 from models.registry.manifest import ScorerEntry
+from models.training.details import learn_details
 from models.training.labelled_pictures import LabelledFile, LabelledPictures, read_pictures
 from models.training.near_duplicates import group_near_duplicates
 from streams.errors import ModelError
@@ -110,7 +111,8 @@ class GoodOnlyRun:
     """Learns from the good pictures in `folder`, and writes the version `root`/`version`.
 
     `objective` says which share of the good parts may be sent to review. `depth_bits` is the number of bits that the camera really uses if
-    the files have more than 8 bits a pixel. `command` is the command line, for the manifest.
+    the files have more than 8 bits a pixel. `command` is the command line, for the manifest. With `with_details`, the version also searches
+    the original pixels of large pictures for small defects.
     """
 
     folder: Path
@@ -120,6 +122,7 @@ class GoodOnlyRun:
     side_px: int = 192
     depth_bits: int | None = None
     command: str = ""
+    with_details: bool = False
 
     def run(self, callback: GoodOnlyCallback) -> GoodOnlyResult:
         """Reads the pictures, learns the scorer and writes the version. Takes seconds for a few dozen pictures.
@@ -137,6 +140,10 @@ class GoodOnlyRun:
         reference = learn_part_reference(pictures.pixels)
         groups = group_near_duplicates(pictures.pixels, pictures.checksums)
         learned = learn_scorer(pictures.pixels, groups, self.objective, callback)
+        details = None
+        if self.with_details:
+            paths = [file.path for file in pictures.files]
+            details = learn_details(paths, groups, self.side_px, self.objective, self.depth_bits)
         with LocalRegistry(self.root).write_version(self.version) as folder:
             entry = learned.save(folder)
             golden = choose_golden_scores(learned.scores, learned.cut_off.score)
@@ -152,6 +159,7 @@ class GoodOnlyRun:
                     "preprocessing": {"side_px": self.side_px},
                     "voters": (),
                     "scorers": (entry,),
+                    "details": details.save(folder) if details else None,
                     "threshold": SCALED_CUT_OFF,
                     "band": {"low": SCALED_CUT_OFF, "high": SCALED_CUT_OFF},
                     "costs": {"miss": 1, "false_alarm": 1},

@@ -125,6 +125,10 @@ class TrainingOptions(BaseModel):
         False,
         description="Also learn a scorer from the good pictures alone. The settings of a line decide whether it changes labels.",
     )
+    details: bool = Field(
+        False,
+        description="Also search the original pixels of large pictures for small defects. The search learns from the good pictures alone.",
+    )
     alarm_share: float = Field(
         0.05, gt=0, le=0.5, description="Share of the good parts that may be above the cut-off of the scorer, if no other option sets it."
     )

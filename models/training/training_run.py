@@ -30,6 +30,7 @@ from models.pictures.part_reference import PartReference
 from models.registry import LocalRegistry, Version, locate_version, write_manifest
 from models.registry.manifest import CascadeBand, Costs, ScorerEntry, Voter
 from models.training.combination import Combination, choose_combination, expect_separation
+from models.training.details import LearnedDetails, learn_details
 from models.training.good_only import LearnedScorer, add_scorer
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
 from models.training.near_duplicates import find_contradicting_groups, group_near_duplicates
@@ -266,6 +267,7 @@ class TrainingRun:
             defect_probability = vote.compute_defect_probability(probabilities)
             expect_separation(defect_probability, labels != pictures.ok_class)
             scored = self._add_scorer(folder, pictures, groups)
+            details = self._learn_details(pictures, groups)
             golden = choose_golden_pictures(defect_probability, (vote.threshold, vote.low, vote.high), options.seed)
             scores = scored[1].score(pixels[golden])[:, None] if scored else None
             save_golden_set(folder / "golden.npz", GoldenSet(pixels[golden], probabilities[golden], scores))
@@ -282,6 +284,7 @@ class TrainingRun:
                         for voter, weight, temperature in zip(voters, vote.weights, vote.temperatures, strict=True)
                     ],
                     "scorers": scored[:1] if scored else (),
+                    "details": details.save(folder) if details else None,
                     "temperature": vote.temperature,
                     "threshold": vote.threshold,
                     "band": {"low": vote.low, "high": vote.high},
@@ -312,6 +315,21 @@ class TrainingRun:
         if not self.options.scorer:
             return None
         return add_scorer(folder, pictures, groups, self.options.choose_objective())
+
+    def _learn_details(self, pictures: LabelledPictures, groups: npt.NDArray[np.int32]) -> LearnedDetails | None:
+        """Learns a detail template from the good pictures in their original size, if the option `details` says so.
+
+        Logs the reason and returns None if the pictures allow none, because the networks have been trained and should not be lost.
+        """
+        if not self.options.details:
+            return None
+        good = np.flatnonzero(pictures.labels == pictures.ok_class)
+        paths, side_px = [pictures.files[index].path for index in good], pictures.pixels.shape[1]
+        try:
+            return learn_details(paths, groups[good], side_px, self.options.choose_objective(), self.options.depth_bits)
+        except ModelError as error:
+            log.warning("The version does not search for small defects. %s", error)
+            return None
 
 
 def _find_band(vote: SoftVote, probabilities: VoterProbabilities) -> CascadeBand | None:

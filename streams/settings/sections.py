@@ -307,6 +307,13 @@ class InspectorSettings(Section):
 
     buffer: int = Field(256, ge=8, le=4096, description="Number of pictures that one worker fetches ahead. A smaller number saves memory.")
     decoders: int = Field(2, ge=1, le=64, description="Number of threads that decode pictures.")
+    detail_time_s: float = Field(
+        5.0,
+        ge=0,
+        le=60,
+        description="Longest time that the search for small defects in one large picture may take, in seconds. A part whose picture takes "
+        "longer counts as different from good parts. 0: no picture is searched. Only versions with a detail template search pictures.",
+    )
     localise: bool = Field(
         True, description="If true, the inspector makes heat maps and boxes for suspicious pictures while no picture waits for its verdict."
     )

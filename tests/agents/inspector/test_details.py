@@ -1,0 +1,147 @@
+"""A version with a detail template finds small defects in large pictures, whatever its reduced picture shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents.inspector.decoding import DecodedImage, decode_image, read_image_record
+from agents.inspector.judging import judge_images, make_verdict
+from models.anomaly.scorer import AlarmShare
+from models.anomaly.version_scorers import VersionDetails, open_details
+from models.inference.ensemble import Ensemble, open_ensemble
+from models.inference.soft_vote import Prediction
+from models.pictures.decoder import DecodedPicture
+from models.registry import Version
+from models.synthetic.casting import encode_jpeg
+from models.synthetic.defects import DefectKind
+from models.synthetic.large_casting import LargeCasting, render_large_casting
+from models.training.details import learn_details
+from models.training.good_only import GoodOnlyRun
+from streams.errors import ModelError
+from streams.object_store import ObjectStore
+from streams.record_producer import ConsumedRecord
+from streams.settings import LineSettings, PictureSettings
+from tests.agents.inspector.images import CAPTURED_AT
+from tests.agents.inspector.test_line_rules import VERSION, make_rules
+from tests.models.training.test_good_only import Log
+
+LARGE_PX, SIDE_PX, GOOD = 800, 128, 12
+TIME_S = 600.0
+
+
+@cache
+def casting(number: int) -> LargeCasting:
+    return render_large_casting(np.random.default_rng([6, number]), LARGE_PX)
+
+
+def encode(number: int, kind: DefectKind | None = None) -> bytes:
+    """The casting as JPEG. A defect is 2.8 mm long, 6 px in the original and 1 px in the reduced picture."""
+    return encode_jpeg(casting(number).expose(kind, 2.8, np.random.default_rng([7, number]))[0])
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
+    """A version that was made with `castline train --good-only --details`."""
+    folder = tmp_path_factory.mktemp("details")
+    (folder / "good").mkdir()
+    for number in range(GOOD):
+        (folder / "good" / f"{number:02}.jpeg").write_bytes(encode(number))
+    run = GoodOnlyRun(folder / "good", folder / "versions", "fine", AlarmShare(0.02), SIDE_PX, with_details=True)
+    return run.run(Log()).version
+
+
+@pytest.fixture(scope="module")
+def ensemble(version: Version) -> Ensemble:
+    return open_ensemble(version, detail_time_s=TIME_S)
+
+
+def decode(value: bytes, ensemble: Ensemble, folder: Path) -> DecodedImage:
+    """Decodes and searches a picture as the inspector does."""
+    record = read_image_record(
+        ConsumedRecord("castings.images.line-1", 0, 1, b"line-1:1:1", value, {}), LineSettings(name="line-1"), CAPTURED_AT, CAPTURED_AT
+    )
+    settings = PictureSettings()
+    store = ObjectStore(str(folder), settings.max_bytes)
+    decoded = decode_image(record, ensemble.side_px, settings, store, keep_original=ensemble.details is not None)
+    return decoded.search_details(ensemble.details).check(ensemble.part_reference)
+
+
+def test_the_manifest_says_how_the_version_searches_in_tiles(version: Version) -> None:
+    details = version.manifest.details
+    assert details is not None
+    assert details.strip_rings == 96
+    assert 0 < details.overlap_rings < details.strip_rings < details.rings
+    assert details.radius_px == pytest.approx(casting(0).view.radius_px, rel=0.15)
+    assert details.good_pictures == GOOD
+
+
+def test_a_part_with_a_small_defect_is_for_review_and_a_good_one_is_not(ensemble: Ensemble, tmp_path: Path) -> None:
+    numbers = range(GOOD, GOOD + 3)
+    images = [decode(encode(number, kind), ensemble, tmp_path) for number in numbers for kind in (None, DefectKind.BLOW_HOLE)]
+    judged = judge_images(images, ensemble)
+    assert [one.label for one in judged] == ["ok", "review"] * 3
+    verdict = make_verdict(judged[1], ensemble.version_name, ensemble.threshold, CAPTURED_AT)
+    assert verdict.reason == "anomaly"
+    assert verdict.votes["detail-template"] > 0.5
+    assert verdict.votes["golden-template"] < 0.5
+
+
+def test_images_that_wait_for_the_networks_hold_no_original_pixels(ensemble: Ensemble, tmp_path: Path) -> None:
+    image = decode(encode(GOOD), ensemble, tmp_path)
+    assert isinstance(image.picture, DecodedPicture)
+    assert image.picture.original is None
+    assert (image.picture.width_px, image.picture.height_px) == (LARGE_PX, LARGE_PX)
+
+
+def test_a_version_that_searches_decodes_an_image_again_that_was_not_searched(ensemble: Ensemble, tmp_path: Path) -> None:
+    image = decode(encode(GOOD), replace(ensemble, details=None), tmp_path)
+    assert image.inspection is None
+    assert image.fits(ensemble.side_px, ensemble.part_reference, None)
+    assert not image.fits(ensemble.side_px, ensemble.part_reference, ensemble.details)
+
+
+def test_a_search_that_takes_too_long_ends_and_the_part_is_for_review(ensemble: Ensemble, tmp_path: Path) -> None:
+    assert ensemble.details is not None
+    hurried = replace(ensemble, details=VersionDetails(ensemble.details.template, ensemble.details.cut_off, 1e-6))
+    image = decode(encode(GOOD), hurried, tmp_path)
+    assert image.inspection is not None
+    assert image.inspection.skipped == "too-slow"
+    assert judge_images([image], hurried)[0].label == "review"
+
+
+def test_a_version_searches_no_picture_unless_it_is_told_to(version: Version) -> None:
+    assert open_ensemble(version).details is None
+    assert open_details(version, 0) is None
+    assert open_details(replace(version, manifest=version.manifest.model_copy(update={"details": None})), TIME_S) is None
+
+
+def test_with_networks_the_settings_of_the_line_decide_and_a_defect_stays_a_defect(ensemble: Ensemble, tmp_path: Path) -> None:
+    image = decode(encode(GOOD, DefectKind.BLOW_HOLE), ensemble, tmp_path)
+    (judged,) = judge_images([image], ensemble)
+    assert isinstance(judged.prediction, Prediction)
+    score = judged.prediction.scores["detail-template"]
+    ok, defect = (Prediction(label, 0.2, {"alexnet": 0.2}).add_score("detail-template", score) for label in ("ok", "defect"))
+    strict, plain = make_rules(review_anomalies=True), make_rules()
+    assert ok.label == "ok"
+    assert strict.apply(replace(judged, prediction=ok), VERSION).label == "review"
+    assert plain.apply(replace(judged, prediction=ok), VERSION).label == "ok"
+    assert strict.apply(replace(judged, prediction=defect), VERSION).label == "defect"
+
+
+def test_a_template_that_does_not_fit_its_manifest_is_refused(version: Version) -> None:
+    assert version.manifest.details is not None
+    other = version.manifest.details.model_copy(update={"rings": 50})
+    with pytest.raises(ModelError, match="the manifest says 50"):
+        open_details(replace(version, manifest=version.manifest.model_copy(update={"details": other})), TIME_S)
+
+
+def test_pictures_that_are_hardly_larger_than_the_reduced_ones_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "good.jpeg"
+    path.write_bytes(encode(0))
+    with pytest.raises(ModelError, match="Leave out --details"):
+        learn_details([path], np.zeros(1, np.int32), 600, AlarmShare(0.02))
