@@ -132,6 +132,11 @@ verdict_deadline_seconds = Gauge(
 verdicts = Counter("castline_verdicts_total", "Verdicts that the brokers confirmed.", ["line", "label", "model"])
 verdicts_overdue = Counter("castline_verdicts_overdue_total", "Verdicts that were decided after the deadline of their part.", ["line"])
 reviews_by_reason = Counter("castline_reviews_total", "Verdicts with the label review, by reason.", ["line", "reason"])
+review_share_limit = Gauge(
+    "castline_review_share_limit",
+    "The line's smallest (`low`) and largest (`high`) usual share of the verdict review, as the settings say.",
+    ["line", "bound"],
+)
 defects_by_kind = Counter(
     "castline_defects_total",
     "Verdicts with the label defect, by type of the largest defect. `unknown` if the model version was not sure.",
@@ -165,16 +170,6 @@ shadow_disagreements = Counter(
 shadow_dropped = Counter(
     "castline_shadow_dropped_total", "Pictures that the shadow version did not judge, because the inspector had no time for it.", ["line"]
 )
-findings = Counter("castline_findings_total", "Heat maps that the brokers confirmed.", ["line"])
-findings_dropped = Counter(
-    "castline_findings_dropped_total", "Suspicious pictures that got no heat map, because the inspector had no time for it.", ["line"]
-)
-findings_failed = Counter("castline_findings_failed_total", "Suspicious pictures whose heat map could not be computed or stored.", ["line"])
-finding_seconds = Histogram(
-    "castline_finding_seconds",
-    "Time from the decision about a verdict to the brokers' confirmation of its heat map.",
-    buckets=_AGE_BUCKETS_S,
-)
 drift_psi = Gauge(
     "castline_drift_psi",
     "Population stability index (PSI): how much recent pictures differ from the reference pictures of the model version.",
@@ -186,6 +181,18 @@ consumer_lag_seconds = Gauge(
     "castline_consumer_lag_seconds", "Age of the line's oldest picture in the latest batch of this worker.", ["line"]
 )
 buffered_pictures = Gauge("castline_buffered_pictures", "Pictures that this worker has fetched and not yet judged.")
+
+# Metrics of the localiser
+findings = Counter("castline_findings_total", "Heat maps that the brokers confirmed.", ["line"])
+findings_dropped = Counter(
+    "castline_findings_dropped_total", "Suspicious pictures that got no heat map, because the localiser had no time for it.", ["line"]
+)
+findings_failed = Counter("castline_findings_failed_total", "Suspicious pictures whose heat map could not be computed or stored.", ["line"])
+finding_seconds = Histogram(
+    "castline_finding_seconds",
+    "Time from the decision about a verdict to the brokers' confirmation of its heat map.",
+    buckets=_AGE_BUCKETS_S,
+)
 
 # Metrics of the sorter
 gate_state = Gauge("castline_gate_state", "1 for the current state of the line's link to its board.", ["line", "state"])
@@ -271,7 +278,8 @@ _COUNTERS_BY_ROLE = {
         files_changed_after_move,
         camera_failures,
     ),
-    "inspector": (verdicts_overdue, disagreements, findings, findings_dropped, findings_failed),
+    "inspector": (verdicts_overdue, disagreements),
+    "localiser": (findings, findings_dropped, findings_failed),
     "archivist": (),
     "sorter": (gate_resends, gate_moves, verdicts_late, parts_counted, part_reports_failed),
 }

@@ -97,10 +97,11 @@ def make_review(part: PartId, label: str, **given: Any) -> Review:
 class SamplePlant:
     """A thread that sends pictures, verdicts, sortings, findings and reviews of about `rate_per_s` parts a second until `finish`.
 
-    The parts belong to all lines in turn.
+    The parts belong to all lines in turn. If `findings` is False, no findings are sent.
     """
 
-    def __init__(self, settings: Settings, rate_per_s: float) -> None:
+    def __init__(self, settings: Settings, rate_per_s: float, findings: bool = True) -> None:
+        self._sends_findings = findings
         self._names = TopicNames(settings.topics.prefix)
         self._lines = [line.name for line in settings.lines]
         self._pause_s = 1 / rate_per_s
@@ -129,7 +130,7 @@ class SamplePlant:
         ]
         if part.part % 2:
             records.reverse()
-        if verdict.label != "ok":
+        if verdict.label != "ok" and self._sends_findings:
             records.insert(part.part % 3, (self._names.findings(part.line), make_finding(verdict)))
         if verdict.label == "review":
             records.append((self._names.reviews, make_review(part, "defect", kinds=("pores",))))

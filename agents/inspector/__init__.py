@@ -1,1 +1,1 @@
-"""Judges pictures: reads image records from Kafka, sends one verdict for each picture, and later makes heat maps of suspicious pictures."""
+"""Judges pictures: reads image records from Kafka, and sends one verdict for each picture."""

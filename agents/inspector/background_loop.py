@@ -1,4 +1,4 @@
-"""Lets the inspector's background tasks (heat maps, shadow versions and drift) wait until they have something to do."""
+"""Lets the inspector's background tasks (shadow versions and drift) wait until they have something to do."""
 
 from __future__ import annotations
 

@@ -21,12 +21,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from agents.inspector.acceptance_table import AcceptanceTable
 from agents.inspector.decoding import DecodedImage, ImageRecord, decode_image, read_image_record, utc_now
 from agents.inspector.drift_monitor import DriftMonitor
 from agents.inspector.judging import JudgedImage, do_networks_disagree, group_by_predictor, judge_images, make_verdict, name_kinds
 from agents.inspector.line_rules import LineRule, LineRules
-from agents.inspector.localiser import Localiser, OpenHeatMapper
 from agents.inspector.model_switcher import ModelAssignment, ModelSwitcher
 from agents.inspector.shadow_judge import ShadowJudge, ShadowSample, fits_ensemble
 from agents.inspector.upload_admission import UploadAdmission
@@ -35,7 +33,6 @@ from models.inference.ensemble import Ensemble
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture, decode_picture
 from models.pictures.decoder_process import DecoderProcess
-from models.registry import Version
 from streams import metrics
 from streams.backoff import Backoff
 from streams.batcher import Batcher, QueuedItem
@@ -94,15 +91,13 @@ class Inspector:
         switcher: ModelSwitcher,
         store: ObjectStore,
         producer: RecordProducer,
-        open_mapper: OpenHeatMapper,
         report_problem: Callable[[str, str], None],
         parallel_batches: int = 1,
         line_rules: LineRules | None = None,
-        acceptance_tables: Mapping[str, AcceptanceTable] | None = None,
     ) -> None:
         """Creates the inspector. `switcher` must be started already. The networks compute `parallel_batches` batches at the same time.
 
-        Without `line_rules`, the labels that the model versions give are kept. `acceptance_tables` holds the tables of lines that have one.
+        Without `line_rules`, the labels that the model versions give are kept.
 
         When a problem begins, `report_problem` is called with a sentence about it and with the name of the failed service, such as
         "store". When the problem has ended, it is called with "" and that name. The call may come from any thread.
@@ -130,19 +125,6 @@ class Inspector:
         self._is_draining = False
         self._networks = ThreadPoolExecutor(parallel_batches, "networks")
         self.shadow_judge = ShadowJudge(self._networks, self._is_idle, self._decode_again, self._line_rules.apply)
-        self.localiser = Localiser(
-            self._networks,
-            self._is_idle,
-            self._current_versions,
-            settings.inspector,
-            self._names,
-            store,
-            producer,
-            open_mapper,
-            self._line_rules.find_mask,
-            self._line_rules.find_scale,
-            acceptance_tables or {},
-        )
         self.drift_monitor = DriftMonitor(line.name for line in settings.lines if line.name not in settings.inspector.explain_lines)
         self._finished = asyncio.Event()
 
@@ -159,7 +141,6 @@ class Inspector:
             self.judge_batches,
             self.deliver_batches,
             self.shadow_judge.run,
-            self.localiser.run,
             self.drift_monitor.run,
         )
 
@@ -190,9 +171,6 @@ class Inspector:
     def _is_idle(self) -> bool:
         """Returns whether the networks have nothing to judge. An upload that is still being decoded does not use them."""
         return self._batches_at_networks == 0 and len(self._batcher) == 0
-
-    def _current_versions(self) -> list[Version]:
-        return [assignment.ensemble.version for assignment in self._switcher.assignments.values()]
 
     def _assigned_ensemble(self, line: str) -> Ensemble:
         return self._switcher.assignments[line].ensemble
@@ -247,7 +225,6 @@ class Inspector:
             await self._deliveries.put(judging)
             metrics.buffered_pictures.set(len(self._batcher))
         self.shadow_judge.close()
-        self.localiser.close()
         self.drift_monitor.close()
         await self._deliveries.put(None)
 
@@ -294,7 +271,7 @@ class Inspector:
             for record in batch.records:
                 await record.received.acknowledge()
             _count_verdicts(batch.judged, verdicts)
-            self._pass_to_background(batch, verdicts)
+            self._pass_to_background(batch)
         self._finished.set()
 
     def _make_records(self, batch: JudgedBatch, verdicts: list[Verdict]) -> list[ProducerRecord]:
@@ -318,8 +295,8 @@ class Inspector:
         metrics.dead_letters.labels(self._lines[source.topic].name, reason).inc()
         return make_dead_letter(self._names.dead_letters, source, ROLE, reason, detail)
 
-    def _pass_to_background(self, batch: JudgedBatch, verdicts: list[Verdict]) -> None:
-        """Passes a delivered batch to the shadow versions, the localiser and the drift monitor."""
+    def _pass_to_background(self, batch: JudgedBatch) -> None:
+        """Passes a delivered batch to the shadow versions and the drift monitor."""
         samples = [
             ShadowSample(judged, assignment.ensemble, assignment.shadow)
             for judged, assignment in zip(batch.judged, batch.assignments, strict=True)
@@ -327,8 +304,7 @@ class Inspector:
         ]
         if samples:
             self.shadow_judge.add_samples(samples)
-        for judged, verdict, assignment in zip(batch.judged, verdicts, batch.assignments, strict=True):
-            self.localiser.add(judged, verdict, assignment.ensemble.version)
+        for judged, assignment in zip(batch.judged, batch.assignments, strict=True):
             self.drift_monitor.add(judged, assignment.ensemble.version, time.monotonic())
 
     async def drain(self) -> None:

@@ -1,7 +1,7 @@
 """Labels judged images by the settings of their line: a threshold, the line's share of defects, and the miss risk.
 
 The settings come from the topic `castings.lines`. On a line without settings, the labels that the model version gave are kept. The regions
-of a line limit only its heat maps, because the networks always see the whole picture.
+of a line change no label, because the networks always see the whole picture. They limit only heat maps.
 """
 
 from __future__ import annotations
@@ -9,13 +9,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
 from agents.inspector.judging import JudgedImage
 from models.inference.line_threshold import DecisionRule, make_decision_rule
 from models.inference.soft_vote import IN_DOUBT, Label, Prediction
-from models.pictures.regions import make_region_mask
 from models.registry import Version
 from streams.errors import ModelError
 from streams.live_line_settings import LiveSettingsByLine
@@ -76,22 +72,6 @@ class LineRules:
         if key not in rules:
             rules[key] = _make_rule(line, version, settings)
         return rules[key]
-
-    def find_mask(self, line: str, rows: int, columns: int) -> npt.NDArray[np.bool_] | None:
-        """Returns the mask of the pixels that are inspected on `line`, shape (rows, columns), or None if people drew no regions."""
-        live = self._current[0].find(line)
-        if live is None or not (live.inspect_regions or live.ignore_regions):
-            return None
-        inspect, ignore = (
-            [[(corner.x, corner.y) for corner in region.corners] for region in regions]
-            for regions in (live.inspect_regions, live.ignore_regions)
-        )
-        return make_region_mask(inspect, ignore, rows, columns)
-
-    def find_scale(self, line: str) -> float | None:
-        """Returns the millimetres on the part for each pixel of the pictures of `line`, or None if nobody has set them."""
-        live = self._current[0].find(line)
-        return None if live is None else live.mm_per_px
 
     def apply(self, judged: JudgedImage, version: Version) -> JudgedImage:
         """Returns `judged` with the label that follows from the settings of its line. `version` is the version that judged the image."""

@@ -37,14 +37,14 @@ PAGE = DashboardPage(
             alerts=("ModelVersionsDiffer",),
             width=12,
         ),
-        stat_panel(
+        timeseries_panel(
             REVIEW_SHARE,
-            f"line:castline_review_verdicts:ratio_rate1h{{{LINE}}}",
+            Query(f"line:castline_review_verdicts:ratio_rate1h{{{LINE}}}", "{{line}} last hour"),
+            Query(f"max by (line, bound) (castline_review_share_limit{{{LINE}}})", "{{line}} limit: {{bound}}"),
             unit="percentunit",
-            description="Share of the verdict `review` over the last hour. Above 5 %, people cannot review all of these parts.",
-            thresholds=rising(0.05, 0.15),
-            alerts=("ReviewShareHigh",),
-            width=12,
+            description="Share of the verdict `review` over the last hour, with the limits that the settings of the line state "
+            "(`review_share_low` and `review_share_high`).",
+            alerts=("ReviewShareHigh", "ReviewShareLow"),
         ),
         timeseries_panel(
             DEFECT_SHARE,
@@ -149,8 +149,9 @@ PAGE = DashboardPage(
             Query(rate("castline_findings_dropped_total"), "{{line}} dropped for lack of time"),
             Query(rate("castline_findings_failed_total"), "{{line}} failed"),
             unit="cps",
-            description="A heat map shows which places in a picture look defective. The inspector makes heat maps in its idle time. If "
-            "there are none, the inspector has no idle time, or the version has no AlexNet.",
+            description="A heat map shows which places in a picture look defective. The localiser makes heat maps with the lowest "
+            "priority. If many are dropped, the processors are busy: start another localiser on another machine. If there are none, no "
+            "localiser runs, or the version supports no heat maps.",
         ),
         timeseries_panel(
             "How long after its verdict comes a heat map?",
@@ -192,6 +193,14 @@ PAGE = DashboardPage(
 # Alerts about shares of verdicts need more than 200 verdicts in an hour, because the shares of fewer verdicts vary by chance.
 _ENOUGH_VERDICTS = "sum by (plant, line) (increase(castline_verdicts_total[1h])) > 200"
 
+_REVIEW_RATIO = "line:castline_review_verdicts:ratio_rate1h"
+
+
+def _review_limit(bound: str) -> str:
+    """Returns the expression of a line's limit for its share of reviews. `bound` is `low` or `high`."""
+    return f'max by (plant, line) (castline_review_share_limit{{bound="{bound}"}})'
+
+
 MODEL_ALERTS: tuple[Alert, ...] = (
     Alert(
         "VerdictsDrift",
@@ -232,19 +241,36 @@ MODEL_ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "ReviewShareHigh",
-        f"line:castline_review_verdicts:ratio_rate1h > 0.05 and on (plant, line) ({_ENOUGH_VERDICTS})",
+        f"{_REVIEW_RATIO} > on (plant, line) {_review_limit('high')} and on (plant, line) ({_ENOUGH_VERDICTS})",
         "15m",
         "warning",
         "{{ $labels.line }}: {{ $value | humanizePercentage }} of the parts are left to a person's review",
         PAGE.uid,
         REVIEW_SHARE,
         Runbook(
-            "More than one part in twenty has got the verdict `review` in the last hour.",
+            "In the last hour, the share of parts with the verdict `review` was above the limit of the line, `lines.review_share_high`.",
             'People cannot review so many parts. On lines with `on_review = "divert"`, the reject chute fills with good castings.',
             "On the Quality dashboard, look at the panel “Why are parts left to a person?”. The reason `doubt` means a defect probability "
             "near the threshold. The other reasons mean pictures that could not be judged.",
             "If pictures cannot be judged, see the alert `DeadLettersRising`. If the model is in doubt, do what the runbook says under "
-            "`VerdictsDrift`, or train a version with a narrower review band (`castline train --review-share`).",
+            "`VerdictsDrift`, or train a version with a narrower review band (`castline train --review-share`). If so many reviews are "
+            "wanted on this line, raise `lines.review_share_high`.",
+        ),
+    ),
+    Alert(
+        "ReviewShareLow",
+        f"{_REVIEW_RATIO} < on (plant, line) {_review_limit('low')} and on (plant, line) ({_ENOUGH_VERDICTS})",
+        "15m",
+        "warning",
+        "{{ $labels.line }}: only {{ $value | humanizePercentage }} of the parts are left to a person's review",
+        PAGE.uid,
+        REVIEW_SHARE,
+        Runbook(
+            "In the last hour, the share of parts with the verdict `review` was below the limit of the line, `lines.review_share_low`.",
+            "Parts that a person should see may pass without a review, because a threshold, a cut-off or the model version has changed.",
+            "Compare the time at which the share fell with the page “Models” of the station and with `castline lines show`: they name who "
+            "changed what, and when.",
+            "Take the change back if it was a mistake. If the parts have become better, lower `lines.review_share_low`.",
         ),
     ),
     Alert(

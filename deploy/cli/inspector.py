@@ -123,15 +123,11 @@ def _list_topics(settings: Settings) -> list[str]:
     topics = [names.dead_letters]
     for line in settings.lines:
         topics += [names.images(line.name), names.verdicts(line.name)]
-        if settings.inspector.localise:
-            topics.append(names.findings(line.name))
     return [*topics, names.models, names.lines]
 
 
 async def _run(process: WorkerProcess, switcher: ModelSwitcher, line_rules: LineRules, parallel_batches: int) -> int:
-    from agents.inspector.acceptance_table import read_acceptance_table
     from agents.inspector.inspector import Inspector
-    from models.inference.heat_mapper import open_heat_mapper
     from streams.object_store import ObjectStore
     from streams.record_producer import RecordProducer
     from streams.worker import ConsumerGroup, make_app, run_worker
@@ -143,9 +139,10 @@ async def _run(process: WorkerProcess, switcher: ModelSwitcher, line_rules: Line
         metrics.initialise_counters(ROLE, line.name)
         if (deadline_s := line.verdict_deadline_s) is not None:
             metrics.verdict_deadline_seconds.labels(line.name).set(deadline_s)
+        metrics.review_share_limit.labels(line.name, "low").set(line.review_share_low)
+        metrics.review_share_limit.labels(line.name, "high").set(line.review_share_high)
     app = make_app(settings, ROLE, process.instance, settings.inspector.buffer)
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     producer = RecordProducer(app, health.set_problem)
-    tables = {line.name: read_acceptance_table(line.acceptance_table) for line in settings.lines if line.acceptance_table}
-    inspector = Inspector(settings, switcher, store, producer, open_heat_mapper, health.set_problem, parallel_batches, line_rules, tables)
+    inspector = Inspector(settings, switcher, store, producer, health.set_problem, parallel_batches, line_rules)
     return await run_worker([ConsumerGroup(app, inspector, settings, ROLE, health)], ROLE, settings.service.grace_s)

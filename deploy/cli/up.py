@@ -24,10 +24,11 @@ from streams.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, load_setting
 )
 @click.pass_obj
 def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path | None) -> int:
-    """Create the topics and run broker, inspectors, gateway, sorters, archivist and station until SIGTERM or Ctrl-C.
+    """Create the topics and run broker, inspectors, gateway, sorters, localiser, archivist and station until SIGTERM or Ctrl-C.
 
-    The broker runs only if kafka.bootstrap is `embedded`, and the gateway runs only if a line has a camera. Each board gets its own
-    sorter. The log of all processes goes to standard output, and every line begins with the role of its process.
+    The broker runs only if kafka.bootstrap is `embedded`, the gateway runs only if a line has a camera, and the localiser runs only if
+    inspector.localise is true. Each board gets its own sorter. The log of all processes goes to standard output, and every line begins
+    with the role of its process.
 
     A process that ends or stays unhealthy is started again, after a wait that grows up to 30 s. The first Ctrl-C stops the processes one
     after the other, from the gateway to the broker, so that each one can finish its work. A second Ctrl-C kills all processes at once.

@@ -218,6 +218,8 @@ def _make_sections(options: DemoOptions, images: Path, folder: Path) -> dict[str
         "gateway": {"port": free_ports(1), "token": secrets.token_hex(16), "spool_dir": str(folder / "spool")},
         "model": {"root": str(version.folder.parent), "version": version.name},
         "station": station,
+        # Without a station nobody sees heat maps.
+        "inspector": {"localise": options.station},
         "lines": [*lines, uploads] if options.station else lines,
     }
 

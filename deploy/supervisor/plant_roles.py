@@ -8,7 +8,8 @@ from pathlib import Path
 from deploy.supervisor import LinePrinted, PageReady, RestartPolicy, Role, castline_command
 from streams.settings import Settings
 
-# The sorters start last. A sorter makes its board count parts, and all other workers must be ready before the first part is counted.
+# The sorters start last. A sorter makes its board count parts, and all workers that a part needs must be ready before the first part is
+# counted. The localiser starts with the sorters, because no part needs it and it must not delay their start.
 _BROKER, _TOPICS, _WORKERS, _SORTER = range(4)
 BOARDS_STAGE = _WORKERS
 # Simulated boards stop first: no more castings come, and the belts run empty. Then the workers stop in the order in which a picture passes
@@ -28,7 +29,7 @@ def plant_roles(
     boards: Iterable[Role] = (),
     station: bool = True,
 ) -> list[Role]:
-    """Returns the roles of this machine: broker, topics, inspectors, gateway, sorters, archivist and station.
+    """Returns the roles of this machine: broker, topics, inspectors, gateway, sorters, localiser, archivist and station.
 
     Every process reads the settings from `file`, or only from environment variables if `file` is None. `boards` are the roles of simulated
     boards; a real plant has none. If `station` is False, neither the archivist nor the station is in the list.
@@ -66,6 +67,8 @@ def plant_roles(
     # Each board has its own sorter process, so that a serial port that hangs stops only the lines of this board.
     sharing = settings.lines_by_board() if any(line.gate for line in settings.lines) else []
     roles += [worker(sorter_name(*lines), ("sorter", "--line", lines[0]), _SORTER, _SORTER_STOP) for lines in sharing]
+    if settings.inspector.localise:
+        roles.append(worker("localiser", ("localiser",), _SORTER, _SORTER_STOP))
     return roles
 
 

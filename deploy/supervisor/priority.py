@@ -1,4 +1,4 @@
-"""Sets the scheduling priority of a process: a high priority for sorters, a low priority for the station."""
+"""Sets the scheduling priority of a process: a high priority for sorters, a low priority for localiser and station."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 
 GATE_NICENESS = -10
 # If a process of niceness 19 and a worker of niceness 0 share a processor, the process gets about a sixtieth of the processor time.
-PAGES_NICENESS = 19
+LOWEST_NICENESS = 19
 
 
 def raise_priority() -> bool:
@@ -29,6 +29,9 @@ def raise_priority() -> bool:
     return True
 
 
-def lower_priority() -> None:
-    """Lowers the priority of this process, so that the inspectors get the processor time that they need for verdicts."""
-    os.setpriority(os.PRIO_PROCESS, 0, PAGES_NICENESS)
+def lower_priority(niceness: int = LOWEST_NICENESS) -> None:
+    """Lowers the priority of this process, so that the inspectors get the processor time that they need for verdicts.
+
+    The priority is never raised: if the process has a higher niceness already, nothing changes.
+    """
+    os.setpriority(os.PRIO_PROCESS, 0, max(niceness, os.getpriority(os.PRIO_PROCESS, 0)))

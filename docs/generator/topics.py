@@ -123,7 +123,7 @@ def describe_topics() -> list[TopicDescription]:
         headers=IMAGE_HEADERS,
         record=None,
         writers="gateway, station; your programs",
-        readers="inspector; archivist and station, single pictures",
+        readers="inspector; localiser, archivist and station, single pictures",
         spec=specs[names.images(_EXAMPLE_LINE)],
     )
     dead_letters = TopicDescription(
@@ -140,13 +140,15 @@ def describe_topics() -> list[TopicDescription]:
     )
     return [
         images,
-        describe_json("verdicts", names.verdicts(_EXAMPLE_LINE), Verdict, "inspector", "sorter, archivist, station"),
+        describe_json("verdicts", names.verdicts(_EXAMPLE_LINE), Verdict, "inspector", "sorter, localiser, archivist, station"),
         describe_json("sorted", names.sorted(_EXAMPLE_LINE), Sorting, "sorter", "archivist, station; sorter, when it starts"),
-        describe_json("findings", names.findings(_EXAMPLE_LINE), Finding, "inspector", "archivist, station"),
+        describe_json("findings", names.findings(_EXAMPLE_LINE), Finding, "localiser", "archivist, station"),
         dead_letters,
         describe_json("reviews", names.reviews, Review, "station", "archivist"),
-        describe_json("models", names.models, ModelChoice, "`castline models`, station", "inspector, station", key="the line, or `*`"),
-        describe_json("lines", names.lines, LiveLineSettings, "`castline lines`", "inspector, `castline lines`", key="the line"),
+        describe_json(
+            "models", names.models, ModelChoice, "`castline models`, station", "inspector, localiser, station", key="the line, or `*`"
+        ),
+        describe_json("lines", names.lines, LiveLineSettings, "`castline lines`", "inspector, localiser, `castline lines`", key="the line"),
     ]
 
 

@@ -181,6 +181,15 @@ class MemoryAutoencoder:
         }
         return scores, maps
 
+    def rebuild(self, picture: PixelArray, part: FoundPart) -> FloatArray:
+        """Returns `picture` as the network rebuilds it: grey levels 0..1, shape (side_px, side_px), drawn at the place of `part`.
+
+        The light is normalised, so the rebuilt picture may be brighter or darker than `picture`. Outside of the part, the result is 0.
+        """
+        registered = register_part(picture, part, self.recipe.side_px)[np.newaxis]
+        rebuilt = normalise_light(registered) - compute_residuals(self.network, registered)
+        return place_residuals(rebuilt[0], part, self.side_px)
+
     def save(self, folder: Path) -> tuple[str, ...]:
         """Writes weights, statistics and recipe to three files in `folder`, and returns the names of the files."""
         weights, arrays, recipe = self._file_names()

@@ -46,6 +46,13 @@ class EvaluationReport:
         errors = np.flatnonzero((self.probability >= self.threshold) != self.is_defect)
         return sorted(errors.tolist(), key=lambda index: -abs(self.probability[index] - self.threshold))
 
+    @property
+    def doubtful(self) -> list[int]:
+        """Indices of the pictures with the label `review` that are no errors. The picture nearest to the threshold comes first."""
+        errors = set(self.errors)
+        doubtful = [index for index, one in enumerate(self.predictions) if one.label == "review" and index not in errors]
+        return sorted(doubtful, key=lambda index: abs(self.probability[index] - self.threshold))
+
     def to_json(self) -> dict[str, Any]:
         """Returns the report as JSON values. Its field names must not change, because programs have read them since release 0.1.0."""
         localisation = {"localisation": self.localisation.model_dump(mode="json")} if self.localisation else {}

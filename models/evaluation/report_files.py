@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -18,12 +19,22 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from models.evaluation.evaluation_report import EvaluationReport
 from models.evaluation.figures import bin_reliability
-from models.inference.grad_cam import open_grad_cam
+from models.inference.heat_mapper import open_heat_mapper
 from models.pictures.display import overlay_heat_map
 from models.registry import Version
-from models.registry.version_report import MAX_GALLERY_PICTURES, REPORT_FILE, ClassificationFigures, LocalisationReport, ReportPicture
+from models.registry.version_report import (
+    GROUP_TITLES,
+    MAX_GROUP_PICTURES,
+    REPORT_FILE,
+    ClassificationFigures,
+    GalleryGroup,
+    LocalisationReport,
+    ReportPicture,
+)
 from streams.atomic_file import write_atomically
 
+# Largest width and height of one picture in the gallery.
+MAX_SIDE_PX = 320
 CURVES = ReportPicture(file="curves.png", caption="ROC, precision and recall, reliability")
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1b2530}
@@ -39,8 +50,9 @@ def write_report(folder: Path, version: Version, report: EvaluationReport) -> Pa
     soon as this file exists.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("error-*.png"):
-        old.unlink()
+    for pattern in ("error-*.png", *(f"{_file_stem(group)}-*.png" for group in get_args(GalleryGroup))):
+        for old in folder.glob(pattern):
+            old.unlink()
     curves = _draw_curves(report)
     write_atomically(folder / CURVES.file, curves)
     gallery = _draw_gallery(version, report)
@@ -84,25 +96,44 @@ def _draw_curves(report: EvaluationReport) -> bytes:
 
 
 def _draw_gallery(version: Version, report: EvaluationReport) -> list[tuple[ReportPicture, bytes]]:
-    """Returns PNG files of wrongly judged pictures: those farthest from the threshold, at most MAX_GALLERY_PICTURES.
+    """Returns PNG files of the worst misses, the worst false alarms and the most doubtful pictures, at most MAX_GROUP_PICTURES of each.
 
-    If the version has an AlexNet, a PNG shows the picture twice: alone, and with its heat map.
+    If the version makes heat maps, a PNG shows the picture twice: alone, and with its heat map. Each of the two is at most MAX_SIDE_PX
+    wide and high.
     """
-    if not report.errors:
+    groups: dict[GalleryGroup, list[int]] = {
+        "misses": [index for index in report.errors if report.is_defect[index]],
+        "false alarms": [index for index in report.errors if not report.is_defect[index]],
+        "doubtful": report.doubtful,
+    }
+    if not any(groups.values()):
         return []
-    grad_cam = open_grad_cam(version)
+    mapper = open_heat_mapper(version)
     gallery = []
-    for number, index in enumerate(report.errors[:MAX_GALLERY_PICTURES]):
-        pixels, entry = report.pictures.pixels[index], report.pictures.files[index]
-        images = [Image.fromarray(pixels).convert("RGB")]
-        if grad_cam:
-            images.append(overlay_heat_map(pixels, grad_cam.compute_heat_map(pixels)))
-        caption = f"{entry.path}: truly {entry.class_name}, defect probability {report.probability[index]:.4f}"
-        gallery.append((ReportPicture(file=f"error-{number}.png", caption=caption), _encode_side_by_side(images)))
+    for group, indices in groups.items():
+        for number, index in enumerate(indices[:MAX_GROUP_PICTURES]):
+            pixels, entry = report.pictures.pixels[index], report.pictures.files[index]
+            images = [Image.fromarray(pixels).convert("RGB")]
+            if mapper:
+                images.append(overlay_heat_map(pixels, mapper.compute_defect_map(pixels).heat))
+            caption = f"{entry.path}: truly {entry.class_name}, {_describe_rank(report, index)}"
+            picture = ReportPicture(file=f"{_file_stem(group)}-{number}.png", caption=caption, group=group)
+            gallery.append((picture, _encode_side_by_side(images)))
     return gallery
 
 
+def _file_stem(group: GalleryGroup) -> str:
+    return group.replace(" ", "-")
+
+
+def _describe_rank(report: EvaluationReport, index: int) -> str:
+    measure = "score" if report.predictions[index].defect_probability is None else "defect probability"
+    return f"{measure} {report.probability[index]:.4f}"
+
+
 def _encode_side_by_side(images: Sequence[Image.Image]) -> bytes:
+    for image in images:
+        image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
     sheet = Image.new("RGB", (sum(image.width for image in images), images[0].height))
     left_px = 0
     for image in images:
@@ -139,10 +170,16 @@ def _build_page(version: Version, report: EvaluationReport, curves: bytes, galle
     if report.localisation:
         parts += ["<h2>Heat maps compared with masks</h2>", _compare_sources(report.localisation)]
     parts.append(f"<h2>Errors ({len(report.errors)})</h2>")
-    parts += [
-        f'<figure><img alt="" src="{_embed_png(content)}"><figcaption>{html.escape(picture.caption)}</figcaption></figure>'
-        for picture, content in gallery
-    ] or ["<p>None.</p>"]
+    if not report.errors:
+        parts.append("<p>None.</p>")
+    for group in get_args(GalleryGroup):
+        figures_of_group = [
+            f'<figure><img alt="" src="{_embed_png(content)}"><figcaption>{html.escape(picture.caption)}</figcaption></figure>'
+            for picture, content in gallery
+            if picture.group == group
+        ]
+        if figures_of_group:
+            parts += [f"<h3>{GROUP_TITLES[group]}</h3>", *figures_of_group]
     if report.pictures.unreadable:
         unreadable = [(bad.path, bad.message) for bad in report.pictures.unreadable]
         parts += ["<h2>Unreadable</h2>", _build_table(("file", "reason"), unreadable)]

@@ -2,7 +2,7 @@
 
     <version>/                          the version itself
     <version>.report/report.json        VersionReport, written by `castline evaluate --report <version>.report`
-    <version>.report/*.png              the pictures of the report: curves and a gallery of the errors
+    <version>.report/*.png              the pictures of the report: curves, and a gallery of errors and doubtful pictures
     <version>.report/report.html        the same report as one web page
     <version>.report/learning-curve.*   LearningCurve and its picture, written by `castline experiment learning-curve`
     <version>.report/contradicted.png   the pictures that held-out networks contradict, written by the same command
@@ -16,7 +16,7 @@ Release 0.1.0 wrote no PNG files into `.report` and no JSON files into `.trainin
 from __future__ import annotations
 
 import re
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,8 +30,8 @@ LEARNING_CURVE_PICTURE = "learning-curve.png"
 CONTRADICTED_FILE = "contradicted.png"
 RUNTIMES_FILE = "runtimes.json"
 MAX_FILE_BYTES = 64 * 2**20
-# The gallery shows at most this many errors. report.json lists all of them.
-MAX_GALLERY_PICTURES = 60
+# The gallery shows at most this many pictures of each group. report.json lists all errors.
+MAX_GROUP_PICTURES = 24
 
 _PICTURE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.png")
 
@@ -151,11 +151,28 @@ class LocalisationReport(_ReportModel):
     left_out: tuple[str, ...] = ()
 
 
+# The groups of the gallery: defective parts that were called good, good parts that were called defective, and pictures that were judged
+# correctly and have the label `review`.
+GalleryGroup = Literal["misses", "false alarms", "doubtful"]
+
+
+GROUP_TITLES = {
+    "misses": "Misses: defective parts that were called good",
+    "false alarms": "False alarms: good parts that were called defective",
+    "doubtful": "Doubtful pictures: correctly judged, but left for review",
+    "errors": "Errors",
+}
+
+
 class ReportPicture(_ReportModel):
-    """A PNG file beside report.json, with the text to show under it."""
+    """A PNG file beside report.json, with the text to show under it.
+
+    `group` is the group of a picture in the gallery. It is None for curves, and in reports that earlier releases wrote.
+    """
 
     file: str
     caption: str
+    group: GalleryGroup | None = None
 
 
 class ReportedError(_ReportModel):
@@ -183,8 +200,18 @@ class VersionReport(_ReportModel):
     errors: tuple[ReportedError, ...] = ()
     curves: tuple[ReportPicture, ...] = ()
     gallery: tuple[ReportPicture, ...] = Field(
-        (), description="The wrongly labelled pictures. The one farthest from the threshold comes first."
+        (),
+        description="Wrongly labelled pictures, the one farthest from the threshold first, and doubtful pictures, the one nearest to the "
+        "threshold first.",
     )
+
+    @property
+    def gallery_by_title(self) -> dict[str, list[ReportPicture]]:
+        """The pictures of the gallery by the titles of their groups. Pictures that earlier releases wrote have the title "Errors"."""
+        groups: dict[str, list[ReportPicture]] = {}
+        for picture in self.gallery:
+            groups.setdefault(GROUP_TITLES[picture.group or "errors"], []).append(picture)
+        return groups
 
 
 class ErrorShare(_ReportModel):

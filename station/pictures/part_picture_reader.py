@@ -10,12 +10,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, LifoQueue
-from typing import Any, Protocol
+from typing import Protocol
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError
+from kafka.errors import KafkaError
 
 from models.pictures.decoder import PictureLimits
 from models.pictures.decoder_process import DecoderProcess
@@ -23,8 +22,7 @@ from models.pictures.display import EncodedPicture
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError
 from streams.errors import PictureError
-from streams.identity import make_header_map
-from streams.kafka import is_reachable, make_client_arguments
+from streams.image_topic_reader import ImageTopicReader
 from streams.object_store import CLAIM_MISSING, ObjectStore
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -32,9 +30,8 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 # Number of Kafka connections that read pictures. If all of them are in use, a request waits up to _MAX_WAIT_S for a free one.
-_CONSUMERS = 4
+_READERS = 4
 _MAX_WAIT_S = 10.0
-_READ_MS = 4000
 _CACHE_BYTES = 48 * 2**20
 # Number of locks for the conversion of pictures. Each picture always gets the same lock, so that two requests never convert it at the same
 # time. Because there are many locks, different pictures seldom share one.
@@ -77,10 +74,9 @@ class PartPictureReader:
         self._names = TopicNames(settings.topics.prefix)
         self._store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
         self._decoder = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
-        # The idle Kafka consumers. An entry is None if its consumer is not connected.
-        self._idle: LifoQueue[Any] = LifoQueue()
-        for _ in range(_CONSUMERS):
-            self._idle.put(None)
+        self._idle: LifoQueue[ImageTopicReader] = LifoQueue()
+        for _ in range(_READERS):
+            self._idle.put(ImageTopicReader(settings, "station"))
         self._cache: OrderedDict[object, EncodedPicture] = OrderedDict()
         self._cache_bytes = 0
         self._conversion_locks = [threading.Lock() for _ in range(_LOCKS)]
@@ -128,11 +124,10 @@ class PartPictureReader:
     def close(self) -> None:
         """Closes the idle Kafka connections and ends the process that converts pictures."""
         self._decoder.close()
-        for _ in range(_CONSUMERS):
-            consumer = self._idle.get(timeout=_MAX_WAIT_S)
-            if consumer is not None:
-                consumer.close()
-            self._idle.put(None)
+        for _ in range(_READERS):
+            reader = self._idle.get(timeout=_MAX_WAIT_S)
+            reader.close()
+            self._idle.put(reader)
 
     def _cached(self, part: PictureLocation, side_px: int | None, convert: Callable[[bytes], EncodedPicture]) -> EncodedPicture | None:
         """Returns the converted picture from the cache, or reads and converts it if it is not there.
@@ -174,55 +169,19 @@ class PartPictureReader:
         if part.image_topic not in image_topics or part.image_partition is None or part.image_offset is None:
             return None
         try:
-            consumer = self._idle.get(timeout=_MAX_WAIT_S)
+            reader = self._idle.get(timeout=_MAX_WAIT_S)
         except Empty:
             raise KafkaUnavailableError("Too many pictures are requested at once. Try again in a moment.") from None
         try:
-            consumer = consumer or self._connect()
-            record = _read_record(consumer, TopicPartition(part.image_topic, part.image_partition), part.image_offset)
-        except BaseException:
-            if consumer is not None:
-                consumer.close()
-            consumer = None
-            raise
+            record = reader.read(part.image_topic, part.image_partition, part.image_offset)
         finally:
-            self._idle.put(consumer)
+            self._idle.put(reader)
         if record is None:
             return None
-        claim = make_header_map(record.headers).get("claim")
+        claim = record.headers.get("claim")
         if claim:
             return self._store.fetch(claim.decode(errors="replace"))
         return bytes(record.value or b"")
-
-    def _connect(self) -> Any:
-        if not is_reachable(self._settings.bootstrap):
-            raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
-        arguments = make_client_arguments(self._settings, "station-pictures") | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
-        # With `max_partition_fetch_bytes` 1, Kafka sends only the batch that holds the picture, although the batch is larger than one
-        # byte. With a higher limit, Kafka would also send pictures that nobody asked for.
-        return KafkaConsumer(
-            **arguments,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            max_partition_fetch_bytes=1,
-            metrics_enabled=False,
-        )
-
-
-def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any | None:
-    """Returns the record at `offset`, or None if the topic does not have it. Raises ConnectionError if Kafka sends nothing in time."""
-    consumer.assign([partition])
-    consumer.seek(partition, offset)
-    try:
-        for record in consumer.poll(timeout_ms=_READ_MS, max_records=1).get(partition, ()):
-            return record if record.offset == offset else None
-    except OffsetOutOfRangeError:
-        return None
-    # The poll returned no record. If the partition ends before `offset`, no record has been written there yet. Otherwise Kafka is too slow.
-    if consumer.end_offsets([partition])[partition] <= offset:
-        return None
-    raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")
 
 
 def read_object(store_url: str, address: str, max_bytes: int) -> bytes:

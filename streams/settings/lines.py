@@ -249,7 +249,29 @@ class LineSettings(Section):
         description="TOML file with the acceptance table of the line's parts: for each type of defect the largest length, area and number. "
         "Findings then say whether the part is accepted. The table changes no verdict.",
     )
+    review_share_low: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Smallest usual share of the parts with the verdict `review`, 0..1. An alarm rings if the share of the last hour is "
+        "smaller. With 0 it never rings.",
+    )
+    review_share_high: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Largest usual share of the parts with the verdict `review`, 0..1. An alarm rings if the share of the last hour is "
+        "larger. With 1 it never rings.",
+    )
     token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line. Without a token all uploads are refused.")
+
+    @model_validator(mode="after")
+    def _check_review_shares(self) -> Self:
+        if self.review_share_low > self.review_share_high:
+            raise ValueError(
+                f"review_share_low: expected at most review_share_high, which is {self.review_share_high}; found {self.review_share_low}"
+            )
+        return self
 
     @property
     def verdict_deadline_s(self) -> float | None:

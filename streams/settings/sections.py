@@ -315,11 +315,18 @@ class InspectorSettings(Section):
         "longer counts as different from good parts. 0: no picture is searched. Only versions with a detail template search pictures.",
     )
     localise: bool = Field(
-        True, description="If true, the inspector makes heat maps and boxes for suspicious pictures while no picture waits for its verdict."
+        True, description="If true, the localiser makes heat maps and boxes for suspicious pictures, and `castline up` runs a localiser."
     )
     explain_lines: tuple[LineName, ...] = Field(
         ("uploads",),
         description="Lines on which every picture gets a heat map, even if the part is good. Their heat maps are made before all others.",
+    )
+    localiser_niceness: int = Field(
+        19,
+        ge=0,
+        le=19,
+        description="Priority of the localiser's process, from 0 (like the inspector) to 19 (lowest). With 19, a busy inspector loses "
+        "nearly no processor time to heat maps. With a smaller number, heat maps come earlier on a busy machine.",
     )
 
 

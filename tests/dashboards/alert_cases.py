@@ -45,6 +45,10 @@ def _verdicts(ok: str, defect: str, review: str = "0x2000") -> dict[str, str]:
     return {f'castline_verdicts_total{{{LINE},label="{label}",model="a"}}': values for label, values in labels.items()}
 
 
+def _review_limits(low: str, high: str) -> dict[str, str]:
+    return {f'castline_review_share_limit{{{LINE},bound="{bound}"}}': f"{value}x120" for bound, value in (("low", low), ("high", high))}
+
+
 CASES: tuple[AlertCase, ...] = (
     AlertCase(
         "PartsPassUnseen",
@@ -315,10 +319,18 @@ CASES: tuple[AlertCase, ...] = (
     AlertCase(
         "ReviewShareHigh",
         120,
-        _verdicts("0+9x120", "0x120", "0+1x120"),
-        _verdicts("0+99x120", "0x120", "0+1x120"),
+        _verdicts("0+9x120", "0x120", "0+1x120") | _review_limits("0", "0.05"),
+        _verdicts("0+9x120", "0x120", "0+1x120") | _review_limits("0", "0.2"),
         ON_LINE,
         "line-1: 10% of the parts are left to a person's review",
+    ),
+    AlertCase(
+        "ReviewShareLow",
+        120,
+        _verdicts("0+99x120", "0x120", "0+1x120") | _review_limits("0.02", "0.05"),
+        _verdicts("0+99x120", "0x120", "0+1x120") | _review_limits("0", "0.05"),
+        ON_LINE,
+        "line-1: only 1% of the parts are left to a person's review",
     ),
     AlertCase(
         "ModelVersionsDiffer",

@@ -52,7 +52,7 @@ class DemoPlant:
             stdout=self._output,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env={**environment, "TMPDIR": str(folder)},
+            env={**environment, "TMPDIR": str(folder), "CASTLINE_INSPECTOR__LOCALISER_NICENESS": "0"},
             start_new_session=True,
         )
 

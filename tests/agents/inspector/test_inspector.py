@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from streams.records import Verdict
-from tests.agents.inspector.test_localiser import InspectorRig, RecordingRuntime, run_inspector, wait_until
+from tests.agents.inspector.inspector_rig import InspectorRig, RecordingRuntime, run_inspector, wait_until
 
 
 def read_lines(rig: InspectorRig) -> list[str]:
@@ -25,7 +25,7 @@ def find_upload_decoder() -> psutil.Process:
 @pytest.mark.asyncio
 async def test_a_cameras_picture_never_waits_for_an_upload_that_is_being_decoded(tmp_path: Path) -> None:
     """One decoder thread, and one batch that has room for all pictures: an upload that is not ready may hold neither."""
-    async with run_inspector(tmp_path, RecordingRuntime(defect_probability=0.1), lambda mapper: None, decoders=1) as rig:
+    async with run_inspector(tmp_path, RecordingRuntime(defect_probability=0.1), decoders=1) as rig:
         await rig.send("uploads")
         await wait_until(lambda: read_lines(rig) == ["uploads"])
         decoder = find_upload_decoder()

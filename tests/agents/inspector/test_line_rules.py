@@ -109,14 +109,9 @@ def test_new_settings_replace_the_old_ones() -> None:
     assert rules.find("line-1", VERSION).threshold == 0.3
 
 
-def test_regions_limit_the_mask_of_their_line_only_and_change_the_decision() -> None:
+def test_regions_change_the_decision_and_no_threshold() -> None:
     corners = [{"x": x, "y": y} for x, y in ((0, 0), (0.5, 0), (0.5, 1), (0, 1))]
     rules = make_rules(inspect_regions=[{"corners": corners}])
-    mask = rules.find_mask("line-1", 4, 8)
-    assert mask is not None
-    assert mask.tolist() == [[True] * 4 + [False] * 4] * 4
-    assert rules.find_mask("line-2", 4, 8) is None
-    assert make_rules(threshold=0.5).find_mask("line-1", 4, 8) is None
     rule = rules.find("line-1", VERSION)
     assert (rule.threshold, rule.rule) == (0.3, None)
     assert rule.decision

@@ -26,20 +26,22 @@ def test_a_foundry_follows_the_options(tmp_path: Path) -> None:
     assert [line.name for line in foundry.settings.lines if not line.gate] == ["uploads"]
     assert foundry.station is not None
     assert foundry.station.address == f"http://127.0.0.1:{foundry.settings.station.port}/"
-    assert {"archivist", "station", "account"} < set(names)
+    assert {"localiser", "archivist", "station", "account"} < set(names)
 
 
 def test_without_a_station_there_is_neither_archivist_nor_account(tmp_path: Path) -> None:
     foundry = make_foundry(DemoOptions(lines=1, station=False), tmp_path, tmp_path / "run")
     assert foundry.station is None
     assert [line.name for line in foundry.settings.lines] == ["line-1"]
-    assert not {"archivist", "station", "account"} & {role.name for role in foundry.roles}
+    assert not {"localiser", "archivist", "station", "account"} & {role.name for role in foundry.roles}
 
 
 def test_boards_stop_first_and_the_broker_last(tmp_path: Path) -> None:
     roles = {role.name: role for role in make_foundry(DemoOptions(lines=1), tmp_path, tmp_path / "run").roles}
-    order = ["board line-1", "gateway", "inspector-1", "sorter line-1", "archivist", "broker"]
+    order = ["board line-1", "gateway", "inspector-1", "localiser", "archivist", "broker"]
     assert [roles[name].stop_order for name in order] == sorted({roles[name].stop_order for name in order})
+    assert roles["sorter line-1"].stop_order == roles["localiser"].stop_order
+    assert roles["localiser"].stage >= roles["sorter line-1"].stage, "a slow localiser must not delay the sorters"
     assert roles["sorter line-1"].stage > roles["gateway"].stage > roles["topics"].stage > roles["broker"].stage
 
 

@@ -39,6 +39,7 @@ def adapted(folder: Path) -> dict[str, Any]:
     values["service"]["run_dir"] = str(folder / "run")
     values["store"]["url"] = str(folder / "store")
     values["gateway"] |= {"port": free_ports(), "spool_dir": str(folder / "spool"), "token": "a-token-of-the-test"}
+    values["inspector"]["localiser_niceness"] = 0
     values["model"] = {"root": str(BUNDLED_VERSIONS), "version": "demo"}
     values["station"] |= {"port": 0, "database": str(folder / "station.sqlite3"), "secret_key_file": str(folder / "station.key")}
     for line in values["lines"][:2]:
@@ -159,6 +160,7 @@ def test_settings_without_a_line_are_refused(tmp_path: Path) -> None:
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     values = adapted(tmp_path)
+    values["inspector"]["localiser_niceness"] = 0
     values["model"] = {"root": str(tmp_path / "models"), "version": "line-a"}
     assert f"There is no version 'line-a' in {tmp_path / 'models'}" in refused(tmp_path, values)
 

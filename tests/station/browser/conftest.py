@@ -1,4 +1,4 @@
-"""The station as users have it: a real broker, an inspector with the bundled version, an archivist, the station, and Chromium."""
+"""The station as users have it: a real broker, inspector with the bundled version, localiser, archivist, station, and Chromium."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ def station(kafka_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     admin.close()
     with ExitStack() as stack:
         inspector = stack.enter_context(CastlineProcess(settings, folder / "inspector.log", "inspector"))
+        localiser = stack.enter_context(CastlineProcess(settings, folder / "localiser.log", "localiser"))
         station_process = stack.enter_context(CastlineProcess(settings, folder / "station.log", "station")).wait_ready()
         archivist = stack.enter_context(CastlineProcess(settings, folder / "archivist.log", "archivist"))
         with ThreadPoolExecutor() as executor:
             list(executor.map(lambda role: create_account(settings, role, role), ROLES))
         archivist.wait_ready()
         inspector.wait_ready(180)
+        localiser.wait_ready(180)
         camera = KafkaCamera(settings)
         stack.callback(camera.close)
         yield RunningStation(settings, f"http://127.0.0.1:{settings.station.port}", camera, station_process.process.pid)
@@ -53,6 +55,7 @@ def _settings(folder: Path, kafka_port: int) -> Settings:
             "service": {"run_dir": folder / "run", "log_format": "text"},
             "store": {"url": str(folder / "store")},
             "model": {"root": folder / "versions", "version": VERSION},
+            "inspector": {"localiser_niceness": 0},
             "review": {"data_sets": folder / "data-sets"},
             "station": {
                 "port": free_ports(),

@@ -85,15 +85,17 @@ def test_damaged_versions_are_shown_and_cannot_be_selected(local_root: Path, eng
 
 def test_a_report_is_shown_with_its_curves_and_gallery(local_root: Path, operator: Client) -> None:
     pictures = {"curves": [{"file": "curves.png", "caption": "ROC"}], "gallery": [{"file": "error-0.png", "caption": "a.jpeg: truly <b>"}]}
+    pictures["gallery"].append({"file": "misses-0.png", "caption": "b.jpeg", "group": "misses"})
     write_report(local_root, make_report(**pictures))
-    for file in ("curves.png", "error-0.png"):
+    for file in ("curves.png", "error-0.png", "misses-0.png"):
         (local_root / "demo.report" / file).write_bytes(PNG)
     (local_root / "demo.training").mkdir()
     (local_root / "demo.training" / "lenet.png").write_bytes(PNG)
     page = operator.get("/models/version/demo/").content.decode()
     assert "Judged on 2 labelled pictures" in page
     assert "a.jpeg: truly &lt;b&gt;" in page
-    for path in ("report/curves.png", "report/error-0.png", "training/lenet.png"):
+    assert "<h3>Misses: defective parts that were called good</h3>" in page
+    for path in ("report/curves.png", "report/error-0.png", "report/misses-0.png", "training/lenet.png"):
         assert f'src="/models/version/demo/{path}"' in page
         answer = operator.get(f"/models/version/demo/{path}")
         assert (answer.content, answer["Content-Type"]) == (PNG, "image/png")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.inspector.acceptance_table import AcceptanceTable, read_acceptance_table
+from agents.localiser.acceptance_table import AcceptanceTable, read_acceptance_table
 from streams.errors import SettingsError
 from streams.records import Box
 

@@ -1,0 +1,416 @@
+"""The localiser: reads verdicts from Kafka and makes heat maps, which show the suspicious areas of a picture.
+
+    accept -> queue -> picture from Kafka -> decoder -> heat map -> object store -> findings topic -> acknowledgement to Kafka
+
+The localiser is a process of its own with a low priority, so that no verdict waits for a heat map. A heat map is made of each part that is
+not `ok`. In the lines of the setting `inspector.explain_lines`, a person waits for each heat map. So all parts of these lines get heat
+maps, and their heat maps are made first.
+
+A verdict is acknowledged after its finding was delivered. After a crash, the heat maps that were not finished are made again. If verdicts
+come faster than heat maps can be made, the oldest waiting verdicts of ordinary lines get none. They are counted and acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import time
+import uuid
+from collections import defaultdict, deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from kafka.errors import KafkaError
+from PIL import Image
+from pydantic import ValidationError
+
+from agents.inspector.decoding import decode_image, read_image_record
+from agents.localiser.acceptance_table import AcceptanceTable
+from agents.localiser.plant_choices import PlantChoices
+from models.inference.heat_map import DefectMap
+from models.inference.heat_mapper import HeatMapper
+from models.pictures.decoder import decode_picture
+from models.pictures.decoder_process import DecoderProcess
+from streams import metrics
+from streams.backoff import Backoff
+from streams.errors import PictureError
+from streams.object_store import ObjectStore
+from streams.record_producer import ConsumedRecord, RecordProducer, make_json_record
+from streams.records import Box, Finding, Verdict
+from streams.settings import Settings
+from streams.topics import TopicNames
+from streams.worker import ReceivedRecord
+
+log = logging.getLogger(__name__)
+
+ROLE = "localiser"
+# Largest number of ordinary verdicts that may wait for their heat maps.
+_MAX_ORDINARY = 64
+# Largest number of verdicts that are accepted and not acknowledged. A verdict takes about 2 kB of memory.
+_MAX_PENDING = 4096
+# Ids of the latest delivered findings. A verdict with one of these ids is a repeat and gets no second heat map.
+_MAX_DELIVERED = 4096
+# The localiser looks for new model choices at this interval and opens the heat mappers of the chosen versions, so that these are usually
+# ready before the first suspicious part comes.
+_VERSION_CHECK_S = 1.0
+# A version whose heat mapper could not be opened is tried again after this time.
+_OPEN_AGAIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class OpenedVersion:
+    """The heat mapper of a model version, and the side in pixels of the square pictures that it takes."""
+
+    mapper: HeatMapper
+    side_px: int
+
+
+# A function that finds the version with the given name, opens its heat mapper and warms it up. Returns None if the version supports no heat
+# maps. Raises an error if the version is missing or damaged.
+OpenVersion = Callable[[str], OpenedVersion | None]
+
+
+class ImageRecordSource(Protocol):
+    """Reads image records by their position in Kafka. `streams.image_topic_reader.ImageTopicReader` implements this protocol."""
+
+    def read(self, topic: str, partition: int, offset: int) -> ConsumedRecord | None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(eq=False)
+class PendingVerdict:
+    """A verdict that the localiser has accepted and not yet acknowledged. `verdict` is None if the record is not valid."""
+
+    received: ReceivedRecord
+    verdict: Verdict | None
+    is_finished: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class HeatMapRequest:
+    """A verdict whose part needs a heat map."""
+
+    verdict: Verdict
+    pending: PendingVerdict
+
+
+class HeatMapQueue:
+    """Holds the requests for heat maps. Requests of the lines in `explain_lines` come first, because a person waits for these heat maps."""
+
+    def __init__(self, explain_lines: Iterable[str], max_ordinary: int = _MAX_ORDINARY) -> None:
+        self._explain_lines = frozenset(explain_lines)
+        self._awaited: deque[HeatMapRequest] = deque()
+        self._ordinary: deque[HeatMapRequest] = deque()
+        self._max_ordinary = max_ordinary
+
+    def __len__(self) -> int:
+        return len(self._awaited) + len(self._ordinary)
+
+    def accepts(self, verdict: Verdict) -> bool:
+        """Returns whether the part of `verdict` needs a heat map. A picture that could not be judged has no votes and needs none."""
+        return bool(verdict.votes) and (verdict.label != "ok" or verdict.line in self._explain_lines)
+
+    def add(self, request: HeatMapRequest) -> HeatMapRequest | None:
+        """Adds a request. If too many ordinary requests wait, drops the oldest of them and returns it. Otherwise returns None."""
+        if request.verdict.line in self._explain_lines:
+            self._awaited.append(request)
+            return None
+        self._ordinary.append(request)
+        return self._ordinary.popleft() if len(self._ordinary) > self._max_ordinary else None
+
+    def pop(self) -> HeatMapRequest:
+        """Removes and returns the next request. Raises IndexError if the queue is empty."""
+        return (self._awaited or self._ordinary).popleft()
+
+    def versions(self) -> set[str]:
+        """Returns the names of the model versions that the waiting requests need."""
+        return {request.verdict.model for request in (*self._awaited, *self._ordinary)}
+
+
+class Localiser:
+    """Makes the heat maps of the verdicts that one worker receives. It is the `RecordHandler` of the localiser's consumer group."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        pictures: ImageRecordSource,
+        store: ObjectStore,
+        producer: RecordProducer,
+        open_version: OpenVersion,
+        report_problem: Callable[[str, str], None],
+        choices: PlantChoices | None = None,
+        tables: Mapping[str, AcceptanceTable] = MappingProxyType({}),
+    ) -> None:
+        """Creates the localiser. `tables` holds the acceptance tables of lines that have one.
+
+        Outside the regions that people drew, which `choices` holds, a heat map is 0 and has no boxes.
+
+        When a problem begins, `report_problem` is called with a sentence about it and with the name of what failed. When the problem has
+        ended, it is called with "" and that name.
+        """
+        self._settings = settings
+        self._pictures = pictures
+        self._store = store
+        self._producer = producer
+        self._open_version = open_version
+        self._report_problem = report_problem
+        self._choices = choices or PlantChoices(settings.model.version)
+        self._tables = tables
+        self._names = TopicNames(settings.topics.prefix)
+        self._lines = {self._names.verdicts(line.name): line for line in settings.lines}
+        self._queue = HeatMapQueue(settings.inspector.explain_lines)
+        # The accepted verdicts of each partition that are not acknowledged, in the order of their arrival.
+        self._pending: dict[tuple[str, int], deque[PendingVerdict]] = defaultdict(deque)
+        self._pending_count = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._delivered: dict[uuid.UUID, None] = {}
+        self._opened: dict[str, OpenedVersion | None] = {}
+        # Versions that could not be opened, with the times, in monotonic seconds, at which they are tried again.
+        self._failed_until_s: dict[str, float] = {}
+        # One thread reads, decodes and explains pictures, and opens heat mappers.
+        self._thread = ThreadPoolExecutor(1, "localiser")
+        # Uploaded pictures come from strangers, so they are decoded in a separate process, as in the inspector.
+        self._upload_process = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
+        self._woken = asyncio.Event()
+        self._is_draining = False
+        self._finished = asyncio.Event()
+
+    @property
+    def lines_by_topic(self) -> Mapping[str, str]:
+        """Maps each topic of verdicts to the name of its line."""
+        return {topic: line.name for topic, line in self._lines.items()}
+
+    @property
+    def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        """The coroutine functions that the worker starts, and that run until the localiser is drained."""
+        return (self.make_findings,)
+
+    async def accept(self, received: ReceivedRecord) -> None:
+        """Queues a verdict if its part needs a heat map. Waits while too many verdicts are not acknowledged."""
+        await self._has_room.wait()
+        pending = PendingVerdict(received, self._read_verdict(received))
+        self._pending[_partition_of(received)].append(pending)
+        self._pending_count += 1
+        if self._pending_count >= _MAX_PENDING:
+            self._has_room.clear()
+        verdict = pending.verdict
+        if verdict is None or not self._queue.accepts(verdict) or verdict.verdict_id in self._delivered:
+            await self._finish(pending)
+            return
+        dropped = self._queue.add(HeatMapRequest(verdict, pending))
+        self._woken.set()
+        if dropped is not None:
+            metrics.findings_dropped.labels(dropped.verdict.line).inc()
+            await self._finish(dropped.pending)
+
+    def _read_verdict(self, received: ReceivedRecord) -> Verdict | None:
+        """Returns the verdict of a record, or None if the record needs no heat map because it is too old or not valid.
+
+        The archivist makes dead letters of invalid verdicts, so they are only logged here.
+        """
+        record = received.record
+        # Kafka deletes pictures after this time. After an upgrade or a long pause, thousands of such verdicts may come at once.
+        if datetime.now(UTC) - received.broker_time > timedelta(hours=self._settings.topics.image_hours):
+            return None
+        line = self._lines[record.topic].name
+        try:
+            verdict = Verdict.decode(record.value or b"")
+        except ValidationError as error:
+            log.warning("A record on %s is not a verdict and gets no heat map: %s", record.topic, error, extra={"offset": record.offset})
+            return None
+        # A forged verdict must not make the localiser read any other topic.
+        if verdict.line != line or verdict.image.topic != self._names.images(line):
+            log.warning("A verdict on %s names another line or picture topic and gets no heat map.", record.topic)
+            return None
+        return verdict
+
+    async def _finish(self, pending: PendingVerdict) -> None:
+        """Marks a verdict as finished, and acknowledges all finished verdicts of its partition that are older than any unfinished one."""
+        pending.is_finished = True
+        waiting = self._pending[_partition_of(pending.received)]
+        while waiting and waiting[0].is_finished:
+            first = waiting.popleft()
+            self._pending_count -= 1
+            await first.received.acknowledge()
+        if self._pending_count < _MAX_PENDING:
+            self._has_room.set()
+
+    async def make_findings(self) -> None:
+        """Makes one heat map after the other. Ends after `drain`, when no verdict waits."""
+        while len(self._queue) or not self._is_draining:
+            if len(self._queue):
+                request = self._queue.pop()
+                if not await self._explain(request):
+                    break
+                await self._finish(request.pending)
+            elif unopened := self._find_unopened():
+                await self._open(unopened)
+            else:
+                self._woken.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), _VERSION_CHECK_S)
+        self._thread.shutdown(wait=False)
+        self._upload_process.close()
+        self._pictures.close()
+        self._finished.set()
+
+    def _find_unopened(self) -> str | None:
+        """Returns a chosen model version that is not open yet, or None."""
+        return next((name for name in self._chosen_versions() if name not in self._opened and not self._has_failed(name)), None)
+
+    def _chosen_versions(self) -> set[str]:
+        return self._choices.find_versions(line.name for line in self._settings.lines)
+
+    def _has_failed(self, name: str) -> bool:
+        return time.monotonic() < self._failed_until_s.get(name, 0.0)
+
+    async def _open(self, name: str) -> None:
+        """Opens the heat mapper of a version, and closes those of versions that are neither chosen nor needed by a waiting verdict."""
+        needed = self._chosen_versions() | self._queue.versions()
+        self._opened = {other: opened for other, opened in self._opened.items() if other in needed}
+        self._failed_until_s = {other: until_s for other, until_s in self._failed_until_s.items() if self._has_failed(other)}
+        try:
+            opened = await asyncio.get_running_loop().run_in_executor(self._thread, self._open_version, name)
+        except Exception as error:  # noqa: BLE001  a version without a heat mapper must not stop the heat maps of other versions
+            self._failed_until_s[name] = time.monotonic() + _OPEN_AGAIN_S
+            log.error("Version %s makes no heat maps, because its heat mapper could not be opened: %r", name, error)
+            return
+        self._opened[name] = opened
+        log.info(
+            "Version %s %s.",
+            name,
+            "makes heat maps" if opened else "makes no heat maps, because it has no AlexNet, no segmentation head and no scorer",
+        )
+
+    async def _explain(self, request: HeatMapRequest) -> bool:
+        """Makes and delivers the finding of a verdict, if its version makes heat maps.
+
+        Tries again while Kafka or the object store does not answer. Returns False if the localiser stops during such an outage. The verdict
+        is then not acknowledged and comes again after the next start.
+        """
+        verdict, backoff = request.verdict, Backoff(first_s=0.2, longest_s=5.0)
+        if verdict.model not in self._opened and not self._has_failed(verdict.model):
+            await self._open(verdict.model)
+        if verdict.model not in self._opened:
+            metrics.findings_failed.labels(verdict.line).inc()
+            return True
+        opened = self._opened[verdict.model]
+        if opened is None:
+            return True
+        while True:
+            try:
+                finding = await asyncio.get_running_loop().run_in_executor(self._thread, self._make_finding, verdict, opened)
+                break
+            except (KafkaError, OSError) as error:
+                if self._is_draining:
+                    return False
+                wait_s = backoff.failed()
+                self._report_problem(f"Kafka or the object store at {self._settings.store.url} does not answer: {error!r}", "pictures")
+                await asyncio.sleep(wait_s)
+            except Exception as error:  # noqa: BLE001  a picture that cannot be explained must not stop the others
+                metrics.findings_failed.labels(verdict.line).inc()
+                log.warning("Part %s gets no heat map: %s", verdict.part_id, error, extra={"part": str(verdict.part_id)})
+                return True
+        if backoff.failures:
+            self._report_problem("", "pictures")
+        await self._deliver(verdict, finding)
+        return True
+
+    async def _deliver(self, verdict: Verdict, finding: Finding) -> None:
+        part = verdict.part_id
+        await self._producer.deliver([make_json_record(self._names.findings(part.line), part.key, finding, ROLE)])
+        self._delivered[verdict.verdict_id] = None
+        if len(self._delivered) > _MAX_DELIVERED:
+            del self._delivered[next(iter(self._delivered))]
+        metrics.findings.labels(part.line).inc()
+        metrics.finding_seconds.observe((datetime.now(UTC) - verdict.decided_at).total_seconds())
+
+    def _make_finding(self, verdict: Verdict, opened: OpenedVersion) -> Finding:
+        """Reads the picture of `verdict`, makes its heat map, stores the map and returns the finding. Runs in the localiser's thread.
+
+        Raises PictureError if the picture is gone or is not the picture that was judged, and KafkaError or OSError if Kafka or the store
+        does not answer.
+        """
+        pixels = self._read_pixels(verdict, opened.side_px)
+        found = opened.mapper.compute_defect_map(pixels).crop(verdict.image.width_px, verdict.image.height_px)
+        mask = self._choices.find_mask(verdict.line, *found.heat.shape)
+        if mask is not None:
+            found = found.limit_to(mask)
+        address = self._store.put(encode_png(found.heat), "maps")
+        finding = make_finding(verdict, found, address, datetime.now(UTC), self._choices.find_scale(verdict.line))
+        table = self._tables.get(verdict.line)
+        return finding if table is None else finding.model_copy(update={"acceptance": table.grade(finding.boxes)})
+
+    def _read_pixels(self, verdict: Verdict, side_px: int) -> npt.NDArray[np.uint8]:
+        image, line = verdict.image, self._settings.find_line(verdict.line)
+        record = self._pictures.read(image.topic, image.partition, image.offset)
+        if record is None:
+            raise PictureError("claim-missing", f"Kafka no longer has the picture at offset {image.offset} of {image.topic}.")
+        is_upload = verdict.line == self._settings.station.upload_line
+        decoder = self._upload_process.decode_picture if is_upload else decode_picture
+        source = read_image_record(record, line, verdict.captured_at, verdict.received_at)
+        decoded = decode_image(source, side_px, self._settings.pictures, self._store, decoder)
+        if isinstance(decoded.picture, PictureError):
+            raise decoded.picture
+        if decoded.sha256 != image.sha256:
+            raise PictureError("claim-damaged", f"The picture at offset {image.offset} of {image.topic} is not the one that was judged.")
+        return decoded.picture.pixels
+
+    async def drain(self) -> None:
+        """Accepts no more verdicts. Returns when every accepted verdict has its finding or was given up."""
+        self._is_draining = True
+        self._woken.set()
+        await self._finished.wait()
+
+
+def _partition_of(received: ReceivedRecord) -> tuple[str, int]:
+    return received.record.topic, received.record.partition
+
+
+def make_finding(verdict: Verdict, found: DefectMap, address: str, found_at: datetime, mm_per_px: float | None = None) -> Finding:
+    """Returns the finding of a defect map that covers the whole picture of `verdict`. Its heat map is stored at `address`.
+
+    Even the heat map of a good part has hot areas. Therefore the score of a box is the highest heat in the box times the defect probability
+    of the verdict. If `mm_per_px` is given, each box has the area and the length of its defect in millimetres.
+    """
+    probability = verdict.defect_probability or 0.0
+    return Finding(
+        line=verdict.line,
+        run=verdict.run,
+        part=verdict.part,
+        verdict_id=verdict.verdict_id,
+        method=found.method,
+        model=verdict.model,
+        boxes=tuple(
+            Box(
+                left_px=box.left_px,
+                top_px=box.top_px,
+                width_px=box.width_px,
+                height_px=box.height_px,
+                score=round(box.score * probability, 4),
+                kind=box.kind,
+                area_mm2=None if mm_per_px is None else round(box.area_px * mm_per_px**2, 3),
+                length_mm=None if mm_per_px is None else round(box.length_px * mm_per_px, 3),
+            )
+            for box in found.find_boxes(verdict.image.width_px, verdict.image.height_px)
+        ),
+        heat_map=address,
+        found_at=found_at,
+    )
+
+
+def encode_png(heat: npt.NDArray[np.float32]) -> bytes:
+    """Returns a heat map (values 0..1) as the bytes of a PNG file with the grey levels 0..255."""
+    file = io.BytesIO()
+    Image.fromarray((heat * 255 + 0.5).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,59 @@
+"""Holds what people choose while the plant runs and the localiser needs: model versions, regions to inspect, and scales of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from models.pictures.regions import make_region_mask
+from streams.live_line_settings import LiveSettingsByLine
+from streams.model_choices import ModelChoices
+
+
+class PlantChoices:
+    """The newest records of the topics `castings.models` and `castings.lines`. A thread may read them while another thread replaces them.
+
+    `default_version` is the model version of lines for which nobody has chosen a version.
+    """
+
+    def __init__(self, default_version: str) -> None:
+        self._models = ModelChoices(default_version)
+        self._lines = LiveSettingsByLine()
+        self._followed: set[str] = set()
+
+    @property
+    def are_known(self) -> bool:
+        """Whether both topics have been read to their ends."""
+        return self._followed == {"models", "lines"}
+
+    def follow_models(self, choices: ModelChoices) -> None:
+        """Replaces the chosen model versions."""
+        self._models = choices
+        self._followed.add("models")
+
+    def follow_lines(self, settings: LiveSettingsByLine) -> None:
+        """Replaces the regions and the scales of all lines."""
+        self._lines = settings
+        self._followed.add("lines")
+
+    def find_versions(self, lines: Iterable[str]) -> set[str]:
+        """Returns the names of the model versions that are chosen for `lines`."""
+        return {self._models.find(line).version for line in lines}
+
+    def find_mask(self, line: str, rows: int, columns: int) -> npt.NDArray[np.bool_] | None:
+        """Returns the mask of the pixels that are inspected on `line`, shape (rows, columns), or None if people drew no regions."""
+        live = self._lines.find(line)
+        if live is None or not (live.inspect_regions or live.ignore_regions):
+            return None
+        inspect, ignore = (
+            [[(corner.x, corner.y) for corner in region.corners] for region in regions]
+            for regions in (live.inspect_regions, live.ignore_regions)
+        )
+        return make_region_mask(inspect, ignore, rows, columns)
+
+    def find_scale(self, line: str) -> float | None:
+        """Returns the millimetres on the part for each pixel of the pictures of `line`, or None if nobody has set them."""
+        live = self._lines.find(line)
+        return None if live is None else live.mm_per_px

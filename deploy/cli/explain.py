@@ -1,0 +1,71 @@
+"""The command `castline explain`: draws what a model version found in one picture."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from streams.errors import CastlineError, ModelError, PictureError, SettingsError
+
+
+@click.command("explain")
+@click.argument("picture", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="PNG file to write, for example explanation.png."
+)
+@click.option(
+    "--model",
+    help="Folder of a model version, or the name of a version that comes with Castline.  [default: the version that the settings name]",
+)
+@click.option(
+    "--depth-bits",
+    type=click.IntRange(8, 16),
+    help="For a picture of more than 8 bits: the number of bits that the camera really uses, for example 12 in a 16-bit file.",
+)
+@click.option("--runtime", default="tensorflow", show_default=True, help="Runtime that computes the networks, for example openvino.")
+@click.pass_obj
+def command(file: Path | None, picture: Path, out: Path, model: str | None, depth_bits: int | None, runtime: str) -> int:
+    """Draw side by side what a model version found in PICTURE, and print its verdict.
+
+    The image shows the picture, the found part, the reconstruction by the autoencoder and the residuals if the version has such scorers,
+    the heat map, and the boxes with the kinds of defect. Below them stand the label, the defect probability, the votes and the reason.
+
+    The version judges with its own threshold. The settings of a line, such as its share of defects, are not applied.
+
+    Exit codes: 0 done, 2 wrong option, 3 the picture or the version cannot be used.
+    """
+    if out.suffix.lower() != ".png":
+        raise click.BadParameter(f"{out} has the suffix {out.suffix!r}. Choose a name that ends with .png.", param_hint="--out")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from models.evaluation.explanation import explain_picture
+    from models.inference.ensemble import open_ensemble
+    from models.inference.heat_mapper import open_heat_mapper
+    from models.pictures.decoder import PictureLimits, decode_picture
+    from models.registry import locate_version, open_registry
+    from streams.atomic_file import write_atomically
+    from streams.settings import load_settings
+
+    settings = load_settings(file)
+    try:
+        content = picture.read_bytes()
+    except OSError as error:
+        raise CastlineError(f"Cannot read {picture}: {error.strerror}. Give the file of a picture.") from error
+    try:
+        version = locate_version(model) if model else open_registry(settings.model.root).open_version(settings.model.version)
+    except ModelError as error:
+        raise ModelError(f"{error} Choose a version with --model.") from error
+    try:
+        decoded = decode_picture(
+            content, version.manifest.preprocessing.side_px, PictureLimits.from_settings(settings.pictures), depth_bits
+        )
+    except PictureError as error:
+        raise PictureError(error.reason, f"{picture} cannot be judged: {error}") from error
+    explanation = explain_picture(open_ensemble(version, runtime, (1,)), open_heat_mapper(version), decoded)
+    try:
+        write_atomically(out, explanation.draw())
+    except OSError as error:
+        raise SettingsError(f"Cannot write {out}: {error.strerror}. Choose another --out.") from error
+    click.echo(f"{out}: {explanation.describe()}")
+    return 0

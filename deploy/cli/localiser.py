@@ -1,0 +1,130 @@
+"""The command `castline localiser`: one worker that makes heat maps of suspicious parts."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from deploy.supervisor.priority import lower_priority
+from streams import metrics
+from streams.compacted_topics import CompactedTopicFollower, FollowedTopic
+from streams.errors import SettingsError
+from streams.live_line_settings import LiveSettingsByLine
+from streams.logs import configure_logs
+from streams.model_choices import ModelChoices
+from streams.settings import load_settings
+from streams.topics import TopicNames
+from streams.worker_process import WorkerProcess, worker_process
+
+if TYPE_CHECKING:
+    from agents.localiser.plant_choices import PlantChoices
+
+ROLE = "localiser"
+# Number of verdicts that Kafka's client fetches ahead.
+_BUFFER = 512
+
+
+@click.command("localiser")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz. 0 takes a free port.  [default: 0]"
+)
+@click.pass_obj
+def command(file: Path | None, port: int) -> int:
+    """Make heat maps and boxes of suspicious parts, until SIGTERM.
+
+    For each verdict that is not `ok`, and for each verdict on the lines in inspector.explain_lines, the command fetches the picture and
+    computes where the part may be defective. It stores the heat map, and sends a finding with the boxes. The model version is the one that
+    the verdict names.
+
+    The process runs with a low priority (inspector.localiser_niceness), so that no verdict waits for a heat map. If it is too slow, the
+    oldest waiting parts of ordinary lines get no heat map, and the metric castline_findings_dropped_total counts them. Several localisers
+    share the lines.
+
+    While Kafka or the object store does not answer, the command waits, and /readyz returns 503 with the reason.
+    """
+    settings = load_settings(file)
+    configure_logs(settings.service, ROLE)
+    if not settings.lines:
+        raise SettingsError("The settings name no line. Add at least one [[lines]] section.")
+    if not settings.inspector.localise:
+        raise SettingsError("The setting inspector.localise is false, so no heat maps are made. Set it to true, or do not run a localiser.")
+    lower_priority(settings.inspector.localiser_niceness)
+    with worker_process(settings, ROLE, port) as process:
+        return _serve(process)
+
+
+def _serve(process: WorkerProcess) -> int:
+    settings, names = process.settings, TopicNames(process.settings.topics.prefix)
+    topics = [names.models, names.lines]
+    for line in settings.lines:
+        topics += [names.images(line.name), names.verdicts(line.name), names.findings(line.name)]
+    if not process.wait_for_topics(topics):
+        return 0
+    from agents.localiser.plant_choices import PlantChoices
+
+    choices = PlantChoices(settings.model.version)
+    follower = CompactedTopicFollower(
+        settings,
+        ROLE,
+        [
+            FollowedTopic(names.models, ModelChoices(settings.model.version), choices.follow_models),
+            FollowedTopic(names.lines, LiveSettingsByLine(), choices.follow_lines),
+        ],
+    )
+    follower.start()
+    try:
+        process.health.set_not_ready("reading which versions and regions are chosen")
+        # No heat map is made before the regions of the lines are known. Otherwise the first heat maps would show areas that are ignored.
+        while not choices.are_known:
+            if process.stop_requested.wait(0.1):
+                return 0
+        process.health.set_not_ready("importing TensorFlow")
+        # TensorFlow is imported before the process joins its consumer group, because the import would delay the group's heartbeats.
+        import_module("models.inference.grad_cam")
+        # `freeze` tells the garbage collector to skip the modules imported so far, because they are never deleted.
+        gc.collect()
+        gc.freeze()
+        return asyncio.run(_run(process, choices))
+    finally:
+        follower.stop()
+
+
+async def _run(process: WorkerProcess, choices: PlantChoices) -> int:
+    from agents.localiser.acceptance_table import read_acceptance_table
+    from agents.localiser.localiser import Localiser, OpenedVersion
+    from models.inference.heat_mapper import open_heat_mapper
+    from models.registry import open_registry
+    from streams.image_topic_reader import ImageTopicReader
+    from streams.object_store import ObjectStore
+    from streams.record_producer import RecordProducer
+    from streams.worker import ConsumerGroup, make_app, run_worker
+
+    settings, health = process.settings, process.health
+    if process.stop_requested.is_set():
+        return 0
+
+    def open_version(name: str) -> OpenedVersion | None:
+        version = open_registry(settings.model.root).open_version(name)
+        mapper = open_heat_mapper(version)
+        return OpenedVersion(mapper, version.manifest.preprocessing.side_px) if mapper else None
+
+    for line in settings.lines:
+        metrics.initialise_counters(ROLE, line.name)
+    app = make_app(settings, ROLE, process.instance, _BUFFER)
+    tables = {line.name: read_acceptance_table(line.acceptance_table) for line in settings.lines if line.acceptance_table}
+    localiser = Localiser(
+        settings,
+        ImageTopicReader(settings, ROLE),
+        ObjectStore(settings.store.url, settings.pictures.max_bytes),
+        RecordProducer(app, health.set_problem),
+        open_version,
+        health.set_problem,
+        choices,
+        tables,
+    )
+    return await run_worker([ConsumerGroup(app, localiser, settings, ROLE, health)], ROLE, settings.service.grace_s)

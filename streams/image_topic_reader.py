@@ -1,0 +1,78 @@
+"""Reads single records of image topics by their position, for the station's pages and for the localiser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import OffsetOutOfRangeError
+
+from streams.identity import make_header_map
+from streams.kafka import is_reachable, make_client_arguments
+from streams.record_producer import ConsumedRecord
+from streams.settings import Settings
+
+_READ_MS = 4000
+
+
+class ImageTopicReader:
+    """Reads one record at a time from any image topic, without a consumer group. Connects at the first read. Not thread-safe.
+
+    `role` is the role of this process. It is a part of the client id that the brokers see.
+    """
+
+    def __init__(self, settings: Settings, role: str) -> None:
+        self._settings = settings
+        self._client = f"{role}-pictures"
+        self._consumer: Any = None
+
+    def read(self, topic: str, partition: int, offset: int) -> ConsumedRecord | None:
+        """Returns the record at `offset`, or None if Kafka has deleted the record or has not written it yet.
+
+        Raises KafkaError or OSError if Kafka does not answer in time. The next read then connects again.
+        """
+        try:
+            self._consumer = self._consumer or self._connect()
+            record = _read_record(self._consumer, TopicPartition(topic, partition), offset)
+        except BaseException:
+            self.close()
+            raise
+        if record is None:
+            return None
+        return ConsumedRecord(topic, partition, offset, record.key, record.value, make_header_map(record.headers))
+
+    def close(self) -> None:
+        """Closes the connection to Kafka, if there is one."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
+
+    def _connect(self) -> Any:
+        if not is_reachable(self._settings.bootstrap):
+            raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
+        arguments = make_client_arguments(self._settings, self._client) | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
+        # With `max_partition_fetch_bytes` 1, Kafka sends only the batch that holds the picture, although the batch is larger than one
+        # byte. With a higher limit, Kafka would also send pictures that nobody asked for.
+        return KafkaConsumer(
+            **arguments,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            max_partition_fetch_bytes=1,
+            metrics_enabled=False,
+        )
+
+
+def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any | None:
+    """Returns the record at `offset`, or None if the topic does not have it. Raises ConnectionError if Kafka sends nothing in time."""
+    consumer.assign([partition])
+    consumer.seek(partition, offset)
+    try:
+        for record in consumer.poll(timeout_ms=_READ_MS, max_records=1).get(partition, ()):
+            return record if record.offset == offset else None
+    except OffsetOutOfRangeError:
+        return None
+    # The poll returned no record. If the partition ends before `offset`, no record has been written there yet. Otherwise Kafka is too slow.
+    if consumer.end_offsets([partition])[partition] <= offset:
+        return None
+    raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")
