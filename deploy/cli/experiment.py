@@ -460,7 +460,7 @@ def _run_and_show(out: Path, run: Callable[[ProgressBars], ResultTable]) -> int:
 @recipe_options(lenet_side_px=96, lenet_epochs=15, min_steps=600)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def learning_curve(data: tuple[Path, ...], out: Path, as_json: bool, **chosen: Any) -> int:
-    """Find out whether there are enough training pictures, and which of them contradict all others.
+    """Find out whether there are enough training pictures, and which labels the other pictures contradict.
 
     LeNet is trained on an eighth, a quarter, half and all of the pictures, and judges pictures that it has not seen. Near-duplicates are
     never separated. The command writes learning-curve.json, learning-curve.png and contradicted.png. On 1,000 pictures it takes some

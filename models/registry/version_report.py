@@ -257,19 +257,21 @@ class LearningCurve(_ReportModel):
     network: str
     pictures: int
     groups: int
-    points: tuple[LearningCurvePoint, ...]
+    points: tuple[LearningCurvePoint, ...] = Field(min_length=2)
     gain: ErrorShare
     contradicted_count: int = 0
     contradicted: tuple[ContradictedPicture, ...] = ()
 
     def describe_gain(self) -> str:
         """Returns sentences that say whether more pictures would probably help."""
-        if self.gain.low > 0:
-            return f"All pictures instead of half of them lowered the share of errors by {self.gain}. More pictures will probably help."
-        return (
-            f"All pictures instead of half of them lowered the share of errors by {self.gain}. This may be chance, because the interval "
-            "contains 0. More pictures of the same kind will probably help little."
+        half, whole = (point.errors.percent for point in self.points[-2:])
+        found = (
+            f"With half of the pictures, {half:.2f} % were judged wrongly, and with all of them {whole:.2f} %. "
+            f"The difference is {self.gain}."
         )
+        if self.gain.low > 0:
+            return f"{found} More pictures will probably help."
+        return f"{found} The interval contains 0, so this may be chance. More pictures of the same kind will probably help little."
 
 
 class ExportCheck(_ReportModel):

@@ -142,7 +142,7 @@ def _find_named_parts(plan: StudyPlan) -> list[Part]:
 def _choose_parts(plan: StudyPlan) -> list[Part]:
     """Chooses `plan.count` parts at random: as many with the verdict `ok` as with other verdicts, as far as there are enough."""
     kept = Part.objects.filter(line=plan.line).exclude(picture="").exclude(label="").exclude(defect_probability=None)
-    # At most so many of the newest parts are considered, so that the choice is quick in a large archive.
+    # Only the newest parts are considered, so that the choice is quick in a large archive.
     newest = list(kept.order_by("-seen_at").values_list("pk", "label")[: 40 * MAX_PARTS])
     generator = secrets.SystemRandom()
     good = [pk for pk, label in newest if label == "ok"]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 MISSING = -1
 _RESAMPLES = 2000
 _SEED = 1
-# With fewer defined resamples than this share, an interval would be about other data than the value.
+# An interval is given only if kappa is defined in at least this share of the resamples.
 _MIN_DEFINED = 0.5
 
 Labels = npt.NDArray[np.int8]
@@ -23,7 +23,7 @@ Counts = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Kappa:
-    """A kappa value with its 95 % interval from `low` to `high`, and the share of equal labels. `parts` were compared.
+    """A kappa value with its 95 % interval from `low` to `high`, and the share of equal labels. `parts` is the number of compared parts.
 
     1 is full agreement, 0 is the agreement that chance would give. A value is None if it is not defined: there is nothing to compare, or
     everybody gave all parts the same label.

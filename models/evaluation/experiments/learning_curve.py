@@ -1,4 +1,4 @@
-"""Answers two questions about training pictures: are there enough of them, and which of them contradict all others?
+"""Answers two questions about training pictures: are there enough of them, and which labels do the others contradict?
 
 LeNet is trained on growing shares of the pictures, and judges pictures that it has not seen. Every picture is held out once for each share.
 All pictures of a group of near-duplicates are held out together.

@@ -68,7 +68,14 @@ def test_a_card_shows_scorers_learning_curve_and_exports_where_there_are_some(tm
     (tmp_path / "demo" / "manifest.json").write_text(json.dumps(manifest))
     share = {"value": 0.02, "low": -0.01, "high": 0.03}
     point = {"share": 1.0, "training_pictures": 40, "errors": share}
-    curve = {"fingerprint": manifest["data"]["sha256"], "network": "lenet", "pictures": 60, "groups": 50, "points": [point], "gain": share}
+    curve = {
+        "fingerprint": manifest["data"]["sha256"],
+        "network": "lenet",
+        "pictures": 60,
+        "groups": 50,
+        "points": [point, point],
+        "gain": share,
+    }
     speed = {"runtime": "onnx", "batch": 8, "per_s": 500.0, "distance": 0.001}
     runtimes = {"version": "demo", "processor": "cpu", "pictures": 60, "chosen": "onnx", "measured": [speed], "refused": {}}
     (tmp_path / "demo.report").mkdir()

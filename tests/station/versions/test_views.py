@@ -115,7 +115,7 @@ def test_the_page_answers_whether_there_are_enough_pictures_and_whether_an_expor
         "network": "lenet",
         "pictures": 60,
         "groups": 50,
-        "points": [{"share": 1.0, "training_pictures": 40, "errors": share}],
+        "points": [{"share": one, "training_pictures": 40, "errors": share} for one in (0.5, 1.0)],
         "gain": share,
         "contradicted_count": 1,
         "contradicted": [{"path": "bad<1>.jpeg", "class_name": "ok_front", "defect_probability": 0.97}],
