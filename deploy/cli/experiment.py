@@ -389,7 +389,7 @@ def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: A
 @command.command("small-defects")
 @OUT
 @click.option("--good", default=40, show_default=True, type=click.IntRange(8), help="Number of good castings to learn from.")
-@click.option("--tested", default=100, show_default=True, type=click.IntRange(1), help="Number of castings to test with.")
+@click.option("--tested", default=50, show_default=True, type=click.IntRange(1), help="Number of castings to test with.")
 @click.option(
     "--side", "side_px", default=2236, show_default=True, type=click.IntRange(512, 7000), help="Rows and columns of a picture, in pixels."
 )
@@ -399,14 +399,14 @@ def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: A
 def small_defects(out: Path, good: int, tested: int, side_px: int, part_mm: float, lengths_mm: tuple[float, ...], seed: int) -> int:
     """Measure whether small defects are found in large pictures.
 
-    The pictures are rendered, so no data are needed. A detail template learns from good castings alone. The table shows how many defects of
-    each length are found in other castings, and how many of these castings are above the cut-off without a defect. A picture of 5
-    megapixels takes about 2 s. If this experiment is interrupted, it must start from the beginning again.
+    The pictures are rendered, so no data are needed. A detail template learns from good castings alone. Each of the other castings is shown
+    without a defect, and with a defect of each kind and length. The table shows how many of these pictures are above the cut-off. A casting
+    takes about 4 s.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.small_defects import SmallDefectExperiment
 
-    experiment = SmallDefectExperiment(good, tested, side_px, part_mm, lengths_mm, seed)
+    experiment = SmallDefectExperiment(good, tested, side_px, part_mm, lengths_mm, seed, out)
     return _run_and_show(out, lambda bars: experiment.run(bars.on_cell_progress))
 
 

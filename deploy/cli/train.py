@@ -13,6 +13,7 @@ import click
 from models.training.options import TrainingOptions
 
 if TYPE_CHECKING:
+    from models.registry.manifest import Manifest
     from models.training.training_run import TrainingResult, TrainingRun
 
 
@@ -211,6 +212,7 @@ def _learn_from_good_parts(folder: Path, out: Path, options: TrainingOptions, co
         f"{cut_off.alarm_share:.2%} false alarms; {cut_off.alarms} of the pictures are above the cut-off; with 95 % confidence at most "
         f"{cut_off.highest_alarm_share:.1%} of all good parts are"
     )
+    _echo_details(result.version.manifest)
     if result.groups < ENOUGH_PICTURES:
         click.echo(
             f"Warning: the pictures show only {result.groups} different parts, so the cut-off is uncertain. Add pictures of other good "
@@ -218,6 +220,16 @@ def _learn_from_good_parts(folder: Path, out: Path, options: TrainingOptions, co
             err=True,
         )
     return 0
+
+
+def _echo_details(manifest: Manifest) -> None:
+    """Prints what the search for small defects has learned, if the version has such a search."""
+    details = manifest.details
+    if details:
+        click.echo(
+            f"the search for small defects learned from {details.good_pictures} good pictures, in which the radius of the part is "
+            f"{details.radius_px:.0f} px; cut-off {details.cut_off:.4f} for {details.alarm_share:.2%} false alarms"
+        )
 
 
 def make_options(values: dict[str, Any]) -> TrainingOptions:
@@ -246,6 +258,7 @@ def echo_result(result: TrainingResult) -> None:
         click.echo(f"  {voter.name}: accuracy {figures[f'{voter.name}_accuracy_at_half']:.4f} at 0.5, weight {voter.weight:.2f}")
     if not result.combination.beats_members and max(voter.weight for voter in manifest.voters) < 1:
         click.echo("  the ensemble is not better than its best member on these pictures")
+    _echo_details(manifest)
     for warning in manifest.warnings:
         click.echo(warning)
 

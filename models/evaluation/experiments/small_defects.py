@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +18,12 @@ from models.anomaly.detail_template import (
     choose_detail_grid,
     cross_fit_detail_scores,
     learn_detail_template,
-    measure_radius,
     measure_rings,
 )
+from models.anomaly.polar import PolarGrid
 from models.anomaly.rim import refine_outline
 from models.anomaly.scorer import AlarmShare, choose_cut_off
-from models.evaluation.experiments.experiment import ResultTable
+from models.evaluation.experiments.experiment import ExperimentFolder, ResultTable
 from models.pictures.decoder import decode_picture
 from models.pictures.part_finder import find_part
 from models.registry.version_report import Proportion
@@ -36,6 +38,8 @@ ALARM_SHARE = 0.01
 NETWORK_SIDE_PX = 192
 # A defect counts as pointed at if the largest residual is at most this far from its middle, in lengths of the defect.
 POINTING_LENGTHS = 2.0
+# Names of the arrays that hold the results of one casting.
+COLUMNS = ("kind", "length_mm", "score", "distance", "time_s")
 # The comparison of one picture never stops early in the experiment.
 NO_LIMIT_S = float("inf")
 
@@ -59,8 +63,8 @@ class SmallDefectResult:
 class SmallDefectExperiment:
     """Lets a detail template learn from `good` rendered castings, and tests it on `tested` other castings.
 
-    Each of the other castings is shown without a defect, and with one defect of each of `lengths_mm`. The kinds of defect take turns. The
-    pictures have `side_px` rows and columns, and the part has a diameter of `part_mm`.
+    Each of the other castings is shown without a defect, and with one defect of each kind and of each of `lengths_mm`. The pictures have
+    `side_px` rows and columns, and the part has a diameter of `part_mm`. `folder` keeps what was measured on each casting.
     """
 
     good: int
@@ -69,55 +73,81 @@ class SmallDefectExperiment:
     part_mm: float
     lengths_mm: tuple[float, ...]
     seed: int
+    folder: Path
 
     def run(self, on_progress: Callable[[str, float, int], object]) -> ResultTable:
-        """Renders all castings, and returns the table of the results. Raises ModelError if the part is too small in the pictures."""
-        total = self.good + self.tested
-        measures: list[RingMeasures] = []
-        grid = None
+        """Renders the castings that have no result in the folder yet, and returns the table of the results.
+
+        Raises ModelError if the part is too small in the pictures, or if the folder holds an experiment with other options.
+        """
+        folder, total = ExperimentFolder(self.folder), self.good + self.tested
+        options = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("good", "tested", "folder")}
+        folder.claim({"experiment": "small-defects", "good": self.good, **options})
         for number in range(self.good):
             on_progress("good castings", number, total)
-            pixels = _photograph(render_large_casting(self._rng(number), self.side_px, self.part_mm).expose(None, 0, self._rng(number))[0])
-            part = find_part(pixels)
-            if part is None:
-                raise ModelError(f"No part was found in the rendered casting {number}. Choose larger pictures.")
-            grid = grid or choose_detail_grid(measure_radius(part))
-            measured = measure_rings(pixels, refine_outline(pixels, part), grid)
-            assert measured is not None
-            measures.append(measured)
-        assert grid is not None
+            if not folder.is_finished(f"good-{number}"):
+                folder.save_result(f"good-{number}", asdict(self._measure(number)))
+        stored: list[dict[str, Any]] = [dict(folder.load_result(f"good-{number}")) for number in range(self.good)]
+        measures = [RingMeasures(**arrays) for arrays in stored]
+        grid = self._make_grid()
         radius_px = grid.rings / (grid.outer - grid.inner)
         template = learn_detail_template(measures, grid, radius_px)
         cut_off = choose_cut_off(
             cross_fit_detail_scores(measures, np.arange(self.good, dtype=np.int32), grid, radius_px), AlarmShare(ALARM_SHARE)
         )
-        results: list[SmallDefectResult] = []
         for number in range(self.tested):
             on_progress("tested castings", self.good + number, total)
-            results += self._test(template, cut_off.score, number)
+            if not folder.is_finished(f"tested-{number}"):
+                folder.save_result(f"tested-{number}", self._test(template, number))
+        results = [result for number in range(self.tested) for result in self._read(folder.load_result(f"tested-{number}"), cut_off.score)]
         on_progress("tested castings", total, total)
         return make_small_defect_table(self, results, measure_memory(template, self.side_px), cut_off.score)
 
     def _rng(self, number: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, number])
 
-    def _test(self, template: DetailTemplate, cut_off: float, number: int) -> list[SmallDefectResult]:
+    def _make_grid(self) -> PolarGrid:
+        """Returns the grid for a part of usual size. The renderer draws parts whose radius is 0.377 to 0.433 of the picture's side."""
+        return choose_detail_grid(0.405 * self.side_px)
+
+    def _measure(self, number: int) -> RingMeasures:
+        pixels = _photograph(render_large_casting(self._rng(number), self.side_px, self.part_mm).expose(None, 0, self._rng(number))[0])
+        part = find_part(pixels)
+        if part is None:
+            raise ModelError(f"No part was found in the rendered casting {number}. Choose larger pictures.")
+        measured = measure_rings(pixels, refine_outline(pixels, part), self._make_grid())
+        assert measured is not None
+        return measured
+
+    def _test(self, template: DetailTemplate, number: int) -> dict[str, npt.NDArray[Any]]:
+        """Inspects the pictures of one casting. Returns an array for each column of the result, with an element for each picture.
+
+        A picture without a defect has the kind 0 and the length 0. `distance` is from the largest residual to the middle of the defect, in
+        lengths of the defect.
+        """
         casting = render_large_casting(self._rng(self.good + number), self.side_px, self.part_mm)
-        kind = SMALL_KINDS[number % len(SMALL_KINDS)]
-        results = []
-        for length_mm in (None, *self.lengths_mm):
-            pixels, defect = casting.expose(kind if length_mm else None, length_mm or 0, self._rng(self.good + number))
+        rows = []
+        for kind, length_mm in ((None, 0.0), *((kind, length_mm) for length_mm in self.lengths_mm for kind in SMALL_KINDS)):
+            pixels, defect = casting.expose(kind, length_mm, self._rng(self.good + number))
             pixels = _photograph(pixels)
             start_s = time.process_time()
             score = template.score(pixels, NO_LIMIT_S)
             time_s = time.process_time() - start_s
-            is_near = False
+            distance = 0.0
             if defect:
-                distance_px = np.hypot(score.x_px - defect.x_px, score.y_px - defect.y_px)
-                reach_px = POINTING_LENGTHS * defect.length_mm / (self.part_mm / 2) * casting.view.radius_px
-                is_near = bool(distance_px <= reach_px)
-            results.append(SmallDefectResult(defect.kind if defect else None, length_mm, score.score > cut_off, is_near, time_s))
-        return results
+                length_px = defect.length_mm / (self.part_mm / 2) * casting.view.radius_px
+                distance = float(np.hypot(score.x_px - defect.x_px, score.y_px - defect.y_px)) / length_px
+            rows.append((int(kind or 0), length_mm, score.score, distance, time_s))
+        return dict(zip(COLUMNS, (np.array(column) for column in zip(*rows, strict=True)), strict=True))
+
+    def _read(self, columns: dict[str, npt.NDArray[Any]], cut_off: float) -> list[SmallDefectResult]:
+        """Returns the results of one casting, from the arrays that `_test` has made."""
+        return [
+            SmallDefectResult(
+                DefectKind(kind) if kind else None, length_mm if kind else None, score > cut_off, distance <= POINTING_LENGTHS, time_s
+            )
+            for kind, length_mm, score, distance, time_s in zip(*(columns[name].tolist() for name in COLUMNS), strict=True)
+        ]
 
 
 def _photograph(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from models.evaluation.experiments.small_defects import SmallDefectExperiment, SmallDefectResult, make_small_defect_table
 from models.synthetic.defects import DefectKind
 
 
-def test_the_table_has_a_row_for_good_castings_and_for_each_kind_of_each_length() -> None:
-    experiment = SmallDefectExperiment(8, 4, 1000, 300.0, (1.0, 2.0), 1)
+def test_the_table_has_a_row_for_good_castings_and_for_each_kind_of_each_length(tmp_path: Path) -> None:
+    experiment = SmallDefectExperiment(8, 4, 1000, 300.0, (1.0, 2.0), 1, tmp_path)
     results = [
         SmallDefectResult(None, None, False, False, 0.1),
         SmallDefectResult(DefectKind.SCRATCH, 1.0, True, False, 0.1),
@@ -21,3 +23,17 @@ def test_the_table_has_a_row_for_good_castings_and_for_each_kind_of_each_length(
     assert rows["all kinds", "2 mm"][3] == "1.000"
     assert "100 ms" in table.sentences[1]
     assert "30 MB" in table.sentences[1]
+
+
+def test_an_experiment_continues_with_the_castings_that_are_missing(tmp_path: Path) -> None:
+    """The pictures have 700 px. Castings that were measured before are read from their files."""
+    seen: list[str] = []
+    experiment = SmallDefectExperiment(8, 1, 700, 300.0, (4.0,), 1, tmp_path)
+    table = experiment.run(lambda cell, done, total: seen.append(cell))
+    assert [row[2] for row in table.rows] == ["1", "1", "1", "1", "1", "4"]
+    (tmp_path / "tested-0.npz").unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("good-*.npz")}
+    again = experiment.run(lambda cell, done, total: None)
+    assert again.rows == table.rows
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("good-*.npz")} == before
+    assert seen[-1] == "tested castings"
