@@ -56,20 +56,23 @@ class DecodedImage:
     details: VersionDetails | None = None
     inspection: DetailInspection | None = None
 
-    def fits(self, side_px: int, reference: PartReference | None, details: VersionDetails | None = None) -> bool:
-        """Returns whether a version can judge this image without decoding or checking it again.
+    def fits(self, side_px: int, details: VersionDetails | None = None) -> bool:
+        """Returns whether a version with the side `side_px` and the detail template `details` can judge this image as it was decoded.
 
-        `side_px` is the side of the pictures that the version takes. `reference` is its part reference or None, and `details` its detail
-        template or None.
-
-        An undecodable image fits every version, because the networks do not judge it.
+        `details` is None for a version without a detail template. An undecodable image fits every version, because the networks do not
+        judge it.
         """
         if isinstance(self.picture, PictureError):
             return True
-        return self.picture.pixels.shape[0] == side_px and self.reference is reference and self.details is details
+        return self.picture.pixels.shape[0] == side_px and self.details is details
 
     def check(self, reference: PartReference | None) -> DecodedImage:
-        """Checks whether the picture shows the whole part that `reference` describes. Returns a copy of this image with the result."""
+        """Checks whether the picture shows the whole part that `reference` describes. Returns a copy of this image with the result.
+
+        An image that was checked with the same reference before is returned unchanged.
+        """
+        if self.reference is reference and (reference is None or self.part is not None):
+            return self
         if reference is None or isinstance(self.picture, PictureError):
             return replace(self, reference=reference, part=None)
         return replace(self, reference=reference, part=check_part(self.picture.pixels, reference))

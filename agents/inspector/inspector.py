@@ -26,7 +26,7 @@ from agents.inspector.drift_monitor import DriftMonitor
 from agents.inspector.judging import JudgedImage, do_networks_disagree, group_by_predictor, judge_images, make_verdict, name_kinds
 from agents.inspector.line_rules import LineRule, LineRules
 from agents.inspector.model_switcher import ModelAssignment, ModelSwitcher
-from agents.inspector.shadow_judge import ShadowJudge, ShadowSample, fits_ensemble
+from agents.inspector.shadow_judge import ShadowJudge, ShadowSample
 from agents.inspector.upload_admission import UploadAdmission
 from models.anomaly.version_scorers import VersionDetails
 from models.inference.ensemble import Ensemble
@@ -180,7 +180,7 @@ class Inspector:
         return line == self._settings.station.upload_line
 
     def _decode(self, image: ImageRecord, ensemble: Ensemble) -> DecodedImage:
-        """Decodes an image for `ensemble`, and compares it with the part reference of the ensemble's version, if there is one.
+        """Decodes an image for `ensemble`.
 
         If the version has a detail template, the original pixels are searched for small defects.
 
@@ -203,7 +203,7 @@ class Inspector:
                 continue
             if backoff.failures:
                 self._report_problem("", "store")
-            return _search_details(decoded, ensemble.details).check(ensemble.part_reference)
+            return _search_details(decoded, ensemble.details)
 
     def _decode_again(self, decoded: DecodedImage, ensemble: Ensemble) -> DecodedImage:
         return self._decode(decoded.record, ensemble)
@@ -243,12 +243,15 @@ class Inspector:
         # The table of assignments is read only once for each batch, so that a switch of versions during a batch affects only later batches.
         table = self._switcher.assignments
         assignments = [table[image.record.part.line] for image in decoded]
-        # If the version was switched after the picture was decoded, the new version may need another picture size or part reference. The
-        # picture is then decoded again.
+        # If the version was switched after the picture was decoded, the new version may need another picture size. The picture is then
+        # decoded again.
         fitting = [
-            image if fits_ensemble(image, assignment.ensemble) else self._decode_again(image, assignment.ensemble)
+            image if image.fits(assignment.ensemble.side_px, assignment.ensemble.details) else self._decode_again(image, assignment.ensemble)
             for image, assignment in zip(decoded, assignments, strict=True)
         ]
+        # The parts are searched for in this thread and not in the decoder threads, because the search consists of many short array
+        # operations. In several threads at once, these operations would mostly wait for the interpreter's lock.
+        fitting = [image.check(assignment.ensemble.part_reference) for image, assignment in zip(fitting, assignments, strict=True)]
         judged = _judge_by_ensemble(fitting, assignments)
         rules = [
             self._line_rules.find(image.record.part.line, assignment.ensemble.version)

@@ -30,8 +30,7 @@ _MAX_SAMPLES = 64
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 
-# A function that decodes an image again for the given ensemble. A shadow version may need another size than the version in use, or another
-# part reference.
+# A function that decodes an image again for the given ensemble. A shadow version may need another size than the version in use.
 DecodeAgain = Callable[[DecodedImage, Ensemble], DecodedImage]
 
 # A function that returns a judged image with the label that the settings of its line give. Its arguments are the image and the model
@@ -114,12 +113,8 @@ class ShadowJudge:
                 )
 
     def _fit(self, image: DecodedImage, ensemble: Ensemble) -> DecodedImage:
-        return image if fits_ensemble(image, ensemble) else self._decode_again(image, ensemble)
-
-
-def fits_ensemble(image: DecodedImage, ensemble: Ensemble) -> bool:
-    """Returns whether `ensemble` can judge `image` without decoding the picture again."""
-    return image.fits(ensemble.side_px, ensemble.part_reference, ensemble.details)
+        fitting = image if image.fits(ensemble.side_px, ensemble.details) else self._decode_again(image, ensemble)
+        return fitting.check(ensemble.part_reference)
 
 
 def _describe_prediction(judged: JudgedImage) -> str:

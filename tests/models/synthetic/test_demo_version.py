@@ -5,16 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from agents.inspector.judging import judge_images
 from models.inference.ensemble import Ensemble, open_ensemble
 from models.inference.grad_cam import GradCam, open_grad_cam
 from models.pictures.decoder import decode_picture
+from models.pictures.part_reference import PART_REFUSALS
 from models.registry import BUNDLED_VERSIONS, locate_version, open_registry
 from models.synthetic import SIDE_PX, render_series
 from models.synthetic.demo_version import SEED
+from streams.settings import LineSettings
+from tests.agents.inspector.images import make_decoded_image
+from tests.conftest import REAL_PICTURES, needs_real_pictures
+from tests.part_pictures import ALL_KINDS, make_pictures
 
 pytestmark = pytest.mark.real
 
 UNSEEN_SEED = SEED + 1
+LINE = LineSettings(name="line-1")
 # Largest distance of the hottest point from a defect, in pixels of a picture of 300.
 NEAR_PX = 8
 
@@ -42,6 +49,24 @@ def test_it_judges_nearly_all_unseen_castings_correctly(demo: Ensemble) -> None:
     is_right = [(prediction.rank >= demo.threshold) != casting.is_ok for prediction, casting in pairs]
     # The accuracy on validation pictures is 0.99. Two errors in 128 can happen by chance.
     assert np.mean(is_right) >= 0.98
+
+
+def test_no_frame_without_a_whole_part_is_ok_and_every_casting_is_judged(demo: Ensemble) -> None:
+    castings = [decode_picture(casting.to_jpeg(), demo.side_px).pixels for casting in render_series(200, UNSEEN_SEED)]
+    frames = [frame for kind in ALL_KINDS for frame in make_pictures(kind, castings[:20], 3)]
+    images = [make_decoded_image(LINE, 1, pixels).check(demo.part_reference) for pixels in (*castings, *frames)]
+    assert [image.part and image.part.reason for image in images[: len(castings)]] == [""] * len(castings)
+    judged = judge_images(images[len(castings) :], demo)
+    assert {one.label for one in judged} == {"review"}
+    assert {one.prediction.reason for one in judged} == set(PART_REFUSALS)
+
+
+@needs_real_pictures
+def test_steel_is_not_ok(demo: Ensemble) -> None:
+    paths = sorted((REAL_PICTURES / "neu").rglob("*.jp*g"))[::10]
+    images = [make_decoded_image(LINE, 1, decode_picture(path.read_bytes(), demo.side_px).pixels) for path in paths]
+    labels = {one.label for one in judge_images([image.check(demo.part_reference) for image in images], demo)}
+    assert labels == {"review"}
 
 
 def test_its_heat_maps_are_hottest_at_the_defects(demo: Ensemble) -> None:
