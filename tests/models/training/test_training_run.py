@@ -19,6 +19,7 @@ from PIL import Image
 from deploy.cli.main import castline
 from models.inference.ensemble import open_ensemble
 from models.inference.runtimes.runtime import open_runtime
+from models.inference.soft_vote import choose_label
 from models.pictures.part_finder import check_part
 from models.registry import Version, open_registry
 from models.synthetic import write_castings
@@ -44,6 +45,7 @@ SMALL = TrainingOptions(
     batch=16,
     precision="float32",
     min_steps=0,
+    scorer=True,
 )
 SMALL_ARGUMENTS = [
     "--side",
@@ -114,6 +116,19 @@ def test_a_trained_version_knows_its_part(trained: Version) -> None:
     good = [resample(pixels) for pixels in camera_pictures()[:20]]
     assert sum(check_part(pixels, reference).reason == "" for pixels in good) >= 15
     assert all(check_part(pixels, reference).reason for pixels in make_pictures("washer", good, 4))
+
+
+def test_a_trained_version_has_the_scorer_that_was_asked_for(trained: Version) -> None:
+    (entry,) = trained.manifest.scorers
+    assert (entry.name, entry.alarm_share) == ("golden-template", 0.05)
+    pixels = np.stack([np.asarray(Image.fromarray(pixels).resize((64, 64))) for pixels in camera_pictures()[:8]])
+    predictions = open_ensemble(trained, batch_sizes=(8,)).predict(pixels)
+    assert [set(one.scores) for one in predictions] == [{"golden-template"}] * 8
+    assert [one.label for one in predictions] == [choose_label(one.rank, trained.manifest.threshold, *band(trained)) for one in predictions]
+
+
+def band(version: Version) -> tuple[float, float]:
+    return version.manifest.band.low, version.manifest.band.high
 
 
 def test_pictures_without_a_known_part_are_trained_without_a_part_reference(castings: Path, caplog: pytest.LogCaptureFixture) -> None:
