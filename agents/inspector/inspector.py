@@ -246,7 +246,9 @@ class Inspector:
         # If the version was switched after the picture was decoded, the new version may need another picture size. The picture is then
         # decoded again.
         fitting = [
-            image if image.fits(assignment.ensemble.side_px, assignment.ensemble.details) else self._decode_again(image, assignment.ensemble)
+            image
+            if image.fits(assignment.ensemble.side_px, assignment.ensemble.details)
+            else self._decode_again(image, assignment.ensemble)
             for image, assignment in zip(decoded, assignments, strict=True)
         ]
         # The parts are searched for in this thread and not in the decoder threads, because the search consists of many short array

@@ -101,8 +101,8 @@ def test_images_that_wait_for_the_networks_hold_no_original_pixels(ensemble: Ens
 def test_a_version_that_searches_decodes_an_image_again_that_was_not_searched(ensemble: Ensemble, tmp_path: Path) -> None:
     image = decode(encode(GOOD), replace(ensemble, details=None), tmp_path)
     assert image.inspection is None
-    assert image.fits(ensemble.side_px, ensemble.part_reference, None)
-    assert not image.fits(ensemble.side_px, ensemble.part_reference, ensemble.details)
+    assert image.fits(ensemble.side_px)
+    assert not image.fits(ensemble.side_px, ensemble.details)
 
 
 def test_a_search_that_takes_too_long_ends_and_the_part_is_for_review(ensemble: Ensemble, tmp_path: Path) -> None:
