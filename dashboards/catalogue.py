@@ -135,7 +135,7 @@ def make_runbook_markdown() -> str:
     parts = [
         "# Runbook",
         "<!-- Written by `python -m dashboards.generate` from dashboards/pages; changes made here are lost. -->",
-        "This page says what each alert means and what to do about it. Grafana shows the same text as the dashboard `Castline: runbook`. "
+        "This page says what each alert means and what to do about it. Grafana shows the same text as the dashboard `Castline: runbook`.",
         "A `critical` alert calls a person at once. A `warning` waits for the start of the next shift.",
         "Many alerts name the safe action of a line. This is the setting `lines.gate.safe`. It says whether the board diverts a part "
         "that has no verdict, lets the part pass, or stops the belt.",
@@ -152,7 +152,7 @@ def make_runbook_markdown() -> str:
             )
             parts += [
                 f"### {alert.slug}",
-                f"The alert `{alert.name}` has the severity `{alert.severity}` and fires {delay}. "
+                f"The alert `{alert.name}` has the severity `{alert.severity}` and fires {delay}.",
                 f"The panel “{alert.panel_title}” on the dashboard {alert.dashboard_uid} shows the problem.",
                 alert.runbook.to_markdown(),
             ]

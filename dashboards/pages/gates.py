@@ -141,14 +141,15 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         STATE,
         Runbook(
-            "The sorter has had no working link to the line's board for half a minute. Either the board is unplugged or has no power, or "
-            "its firmware does not fit the line's settings.",
+            "The sorter has had no working link to the line's board for half a minute. Either the board has no connection or no power, "
+            "or its firmware does not fit the line's settings.",
             "No verdict reaches the board, so the board applies the line's safe action (divert, pass or stop) to every part.",
-            "Read the log of `sorter <line>`, which names the serial port and the reason. If the state of the gate is `refused`, the "
-            "firmware does not fit the settings. For details, stop the sorter, because only one program can use the port, and run "
-            "`castline board status --line <line>`.",
-            "Check the USB cable and the lamp on the board. If the board was replaced, stop the sorter and run `castline board configure "
-            "--line <line>`. If the firmware does not fit, stop the sorter and run `castline board flash`. Then start the sorter again.",
+            "Read the log of `sorter <line>`, which names the serial port and the reason. For details, stop the sorter, because only "
+            "one program can use the port, and run `castline board status --line <line>`.",
+            "Check the USB cable and the lamp on the board. Then start the sorter again.\n\n"
+            "If the board was replaced, stop the sorter and run `castline board configure --line <line>`.\n\n"
+            "If the state of the gate is `refused`, the firmware does not fit the settings. Stop the sorter and run `castline board "
+            "flash`.",
         ),
     ),
     Alert(
@@ -160,14 +161,14 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         STATE,
         Runbook(
-            "The board has found a fault. In the state `safe`, the board applies the line's safe action (divert, pass or stop) to every "
-            "part. In the state `stopped`, the board has stopped the belt, because a part had no verdict.",
+            "The board has found a fault. In the state `safe`, the line's safe action (divert, pass or stop) applies to every part. In "
+            "the state `stopped`, the board has stopped the belt.",
             "In the state `safe`, the gate follows no verdict until the fault is cleared. In the state `stopped`, the line produces "
             "nothing.",
             "On the Gates dashboard, open the panel “Which faults did the boards report?”. `firmware/error_codes.csv` explains each code.",
-            "Remove the cause, for instance a blocked photo-eye, a servo without power, or a pressed emergency stop. Then stop the "
-            "sorter, because only one program can use the serial port, run `castline board clear --line <line> <code>`, and start the "
-            "sorter again.",
+            "Remove the cause, for instance a blocked photo-eye, a servo without power, or a pressed emergency stop.\n\n"
+            "Then stop the sorter, because only one program can use the serial port. Run `castline board clear --line <line> <code>`, "
+            "and start the sorter again.",
         ),
     ),
     Alert(
@@ -180,11 +181,10 @@ ALERTS: tuple[Alert, ...] = (
         FAULTS,
         Runbook(
             "The board has reported a fault in the last ten minutes. The fault may already be over.",
-            "While the board is in the state `safe` because of a fault, it applies the line's safe action (divert, pass or stop) to every "
-            "part. A single short fault affects few parts. A fault that comes back again and again affects many.",
-            "Look up the fault's code in `firmware/error_codes.csv`. Code 40 means that the board received nothing from the sorter. The "
-            "codes 41 and 42 mean a problem with a photo-eye, 43 means that the encoder has stopped, 44 means that the servo has no "
-            "power, and 45 means an emergency stop.",
+            "A single short fault affects few parts. A fault that comes back again and again affects many: during a fault, the board "
+            "may apply the line's safe action (divert, pass or stop) to every part.",
+            "Look up the fault's code in `firmware/error_codes.csv`. Code 40: no frames from the sorter. 41 and 42: a photo-eye. 43: "
+            "the encoder has stopped. 44: the servo has no power. 45: emergency stop.",
             "For the codes 41 and 42, clean and align the photo-eyes. For code 44, measure the servo's supply under load. For code 40, "
             "check whether the sorter's computer is overloaded.",
         ),
@@ -239,16 +239,17 @@ ALERTS: tuple[Alert, ...] = (
         UNMATCHED,
         Runbook(
             "Some parts that photo-eye 1 counted have no picture, or the gateway could not assign some pictures to a counted part.",
-            "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). A picture "
-            "without a part is judged, but its verdict does not reach the board.",
-            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”. It shows the distances as shares "
-            "of the spacing, which is the time between two parts. If the distances are small, pictures or part reports are lost. If many "
-            "distances are above 0.25, either the gateway uses a wrong latency for the camera, or the delay of the pictures varies too "
-            "much.",
-            "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert `PartReportsFail`. "
-            "If the latency is wrong, check the clock of the camera and run `castline gateway measure <line>`. If the delay of the "
-            "pictures varies, let the camera write its files directly to the gateway's machine, or change `lines.camera.time_source` from "
-            "`file` to `arrival` or back and measure again. Raise `lines.camera.match_window_s` only if the part reports come late.",
+            "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). The verdict "
+            "on a picture without a part does not reach the board.",
+            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”. It shows shares of the time "
+            "between two parts. Small values: pictures or part reports are lost. Many values above 0.25: the latency is wrong, or the "
+            "delay of the pictures varies too much.",
+            "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert "
+            "`PartReportsFail`.\n\n"
+            "If the latency is wrong, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
+            "If the delay of the pictures varies, let the camera write its files directly to the gateway's machine. Or change "
+            "`lines.camera.time_source` from `file` to `arrival` or back and measure again.\n\n"
+            "Raise `lines.camera.match_window_s` only if the part reports come late.",
         ),
     ),
     Alert(
@@ -261,14 +262,15 @@ ALERTS: tuple[Alert, ...] = (
         LATENCY,
         Runbook(
             "The gateway does not know the latency of this camera: the time from the count of a part at photo-eye 1 to the time of its "
-            "picture. The gateway needs the latency, because it can find the part of a picture only by the time.",
+            "picture. It needs the latency to find the part of a picture.",
             "The gateway assigns no picture of this line to a part. So no part gets a verdict, and the board applies the line's safe "
             "action (divert, pass or stop) to every part.",
             "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
             "The page names each line whose latency is unknown.",
-            "Run `castline gateway measure <line>` while parts pass. If the parts follow each other at equal intervals, hold one of them "
-            "back for half an interval, because otherwise several latencies fit equally well. If you know the latency, you can set "
-            "`lines.camera.latency_s` instead.",
+            "Run `castline gateway measure <line>` while parts pass. If you know the latency, you can set `lines.camera.latency_s` "
+            "instead.\n\n"
+            "If the parts follow each other at equal intervals, hold one of them back for half an interval, because otherwise several "
+            "latencies fit equally well.",
         ),
     ),
     Alert(
@@ -280,18 +282,17 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         LATENCY,
         Runbook(
-            "The latency that the gateway uses for this camera is no longer right. The gateway has seen one of two signs. Either most of "
-            "the last pictures were further from the nearest part than a quarter of the spacing (the time between two parts), or another "
-            "latency fits the pictures better. Probably the clock of the camera was set or has drifted, or pictures now need more or less "
-            "time to arrive.",
-            "The gateway assigns no picture of this line to a part, because a part could get the verdict on its neighbour. So no part "
-            "gets a verdict, and the board applies the line's safe action (divert, pass or stop) to every part.",
+            "The latency that the gateway uses for this camera no longer fits the last pictures. Probably the clock of the camera was "
+            "set or has drifted, or pictures now need more or less time to arrive.",
+            "The gateway assigns no picture of this line to a part, because a part could get the verdict on its neighbour. So the board "
+            "applies the line's safe action (divert, pass or stop) to every part.",
             "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
             "The page says what the pictures showed. Compare the clock of the camera with the clock of the gateway's machine.",
-            "First remove the cause: repair the time synchronisation (NTP) of the camera or file server, or the network. Then run "
-            "`castline gateway measure <line>` while parts pass. If the parts follow each other at equal intervals, hold one of them back "
-            "for half an interval. If `lines.camera.latency_s` is set, correct it, because the gateway prefers this setting to a measured "
-            "latency. Do not raise `lines.camera.match_window_s`, because it does not change the latency.",
+            "First remove the cause: repair the time synchronisation (NTP) of the camera or file server, or the network.\n\n"
+            "Then run `castline gateway measure <line>` while parts pass. If the parts follow each other at equal intervals, hold one "
+            "of them back for half an interval.\n\n"
+            "If `lines.camera.latency_s` is set, correct it, because the gateway prefers this setting to a measured latency. Do not "
+            "raise `lines.camera.match_window_s`, because it does not change the latency.",
         ),
     ),
     Alert(
@@ -306,11 +307,10 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The latency of the camera is changing, so pictures are no longer close to their parts in time. The median distance is more "
             "than an eighth of the time between two parts.",
-            "No part is affected yet, because each picture is still assigned to the right part. If the distance grows beyond a quarter of "
-            "the time between two parts, the gateway assigns no more pictures to parts.",
+            "No part is affected yet. If the distance grows beyond a quarter of the time between two parts, the gateway assigns no more "
+            "pictures to parts.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”. If the median moves steadily, "
-            "the clock of the camera drifts. If the median has jumped, something "
-            "has changed at the camera, at the trigger or in the network.",
+            "the clock of the camera drifts. If it has jumped, the camera, the trigger or the network has changed.",
             "Synchronise the clock of the camera or file server by NTP. Then run `castline gateway measure <line>` while parts pass. If "
             "`lines.camera.latency_s` is set, correct the setting instead.",
         ),
@@ -326,14 +326,14 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Some pictures came with a time before 2020 or more than two days in the future. The gateway used their time of arrival "
             "instead.",
-            "Pictures with a wrong time are judged. But if a board counts the parts of the line, the gateway does not know which part "
-            "such a picture shows, so the board gets no verdict on the part. The board then applies the line's safe action (divert, pass "
-            "or stop).",
+            "Pictures with a wrong time are judged. But on a line with a board, the gateway cannot find their parts. The board then "
+            "applies the line's safe action (divert, pass or stop) to these parts.",
             "Run `curl <address>/healthz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
             "The page shows the last wrong time. A year such as 1970 or 2000 means that the camera has lost its clock, often after a "
             "power cut.",
-            "Set the clock of the camera or file server, preferably by NTP. If that is impossible, set `lines.camera.time_source` to "
-            "`arrival`, so that the gateway dates every picture by its arrival. Then run `castline gateway measure <line>`.",
+            "Set the clock of the camera or file server, preferably by NTP. Then run `castline gateway measure <line>`.\n\n"
+            "If the clock cannot be set, set `lines.camera.time_source` to `arrival`, so that the gateway dates every picture by its "
+            "arrival. Then run the same command.",
         ),
     ),
 )

@@ -129,12 +129,12 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Parts passed the gate although no verdict called them good. Either the line's safe action is `pass`, or two parts were so "
             "close together that the gate could not move between them.",
-            "Bad castings may lie among the good ones. The topic `castings.sorted.<line>` names each part that passed although no verdict "
-            "called it good, and the reason why it passed.",
-            "On the Line dashboard, find the reason why the parts passed in the panel “What did the gate do, and why?”. If the reason is "
-            "`no-verdict` or `late-verdict`, open the Pipeline dashboard. If it is `fault`, open the Gates dashboard.",
-            "Hold back the castings that passed without a verdict. Remove the cause, which another alert usually names. If a bad part "
-            "costs more than a good one, set `lines.gate.safe` to `divert`.",
+            "Bad castings may lie among the good ones. The topic `castings.sorted.<line>` names each part that passed although no "
+            "verdict called it good, and the reason.",
+            "On the Line dashboard, find the reason in the panel “What did the gate do, and why?”. For `no-verdict` or `late-verdict`, "
+            "open the Pipeline dashboard. For `fault`, open the Gates dashboard.",
+            "Hold back the castings that passed without a verdict. Remove the cause, which another alert usually names.\n\n"
+            "If a bad part costs more than a good one, set `lines.gate.safe` to `divert`.",
         ),
     ),
     Alert(
@@ -149,11 +149,12 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Parts reached the gate before their verdicts. So the board diverted these parts or stopped the belt, as the line's safe "
             "action says.",
-            "Good castings may lie in the reject chute and must be inspected again. If more than 0.05 % of the parts in 30 days reach the "
-            "gate without a verdict, the line misses its objective.",
+            "Good castings may lie in the reject chute and must be inspected again. If more than 0.05 % of the parts in 30 days have no "
+            "verdict at the gate, the line misses its objective.",
             "On the Line dashboard, check whether the age of the verdicts is near the deadline, and whether pictures arrive.",
-            "If the verdicts are late, start another inspector, as the runbook says under `LagGrowing`. If no pictures arrive, do what "
-            "the runbook says under `LineSilent` and `PicturesUnmatched`. `castline trace <part>` shows what happened to one part.",
+            "If the verdicts are late, start another inspector, as the runbook says under `LagGrowing`.\n\n"
+            "If no pictures arrive, do what the runbook says under `LineSilent` and `PicturesUnmatched`.\n\n"
+            "`castline trace <part>` shows what happened to one part.",
         ),
     ),
     Alert(
@@ -169,11 +170,12 @@ ALERTS: tuple[Alert, ...] = (
             "More than one verdict in a hundred comes after its part has reached the gate.",
             "When such a part reaches the gate, the board has no verdict for it, so the board applies the line's safe action (divert, "
             "pass or stop).",
-            "On the Pipeline dashboard, open the first panel and find the stage whose time has grown. The stages are sending to Kafka, "
-            "decoding, waiting for a batch, the networks, and delivery of the verdict.",
+            "On the Pipeline dashboard, open the first panel and find the stage whose time has grown: sending to Kafka, decoding, "
+            "waiting for a batch, the networks, or delivery of the verdict.",
             "If pictures wait, start more inspectors (`castline up --inspectors`, or the replicas of the Deployment), at most one for "
-            "each partition of the image topics. If the networks are slow, look for other programs that use the machine's processors. If "
-            "Kafka is slow, open the Kafka dashboard.",
+            "each partition of the image topics.\n\n"
+            "If the networks are slow, look for other programs that use the machine's processors. If Kafka is slow, open the Kafka "
+            "dashboard.",
         ),
     ),
     Alert(
@@ -190,7 +192,7 @@ ALERTS: tuple[Alert, ...] = (
             "No casting of the line is judged. The board applies the line's safe action (divert, pass or stop) to all of them.",
             "On the Line dashboard, check whether pictures arrive. On the Plant dashboard, check whether an inspector is ready. On the "
             "Kafka dashboard, check whether pictures wait in the spool, the gateway's queue on disk.",
-            "If no pictures arrive, check the camera's power, its lamp, the trigger cable, and the folder into which the camera writes. "
+            "If no pictures arrive, check the camera's power, its lamp, the trigger cable, and the folder into which the camera writes.\n\n"
             "If pictures arrive and no inspector is ready, see the alert `NoInspector`. If pictures wait in the spool, see the alert "
             "`SpoolFilling`.",
         ),
@@ -205,10 +207,10 @@ ALERTS: tuple[Alert, ...] = (
         plant.PAGE.uid,
         plant.BURN_RATE,
         Runbook(
-            "Too many parts reach the gate without a verdict. Their share was above 0.72 % in the last hour, and it is still above 0.72 % "
-            "in the last 5 minutes. The objective allows 0.05 %, measured over 30 days.",
-            "The board applies the line's safe action (divert, pass or stop) to the parts without a verdict. The error budget for 30 "
-            "days, which is the allowed 0.05 % of the parts, is spent 14.4 times too fast: it lasts two days at most.",
+            "Too many parts reach the gate without a verdict: more than 0.72 % in the last hour, and also in the last 5 minutes. The "
+            "objective allows 0.05 %, measured over 30 days.",
+            "The error budget for 30 days (0.05 % of the parts) is spent 14.4 times too fast: it lasts two days at most. The line's "
+            "safe action (divert, pass or stop) applies to the parts without a verdict.",
             "Find out which other alerts of this line fire, because they name the cause. This alert only says that many parts get no "
             "verdict in time.",
             "Do what the runbook says under `PartsWithoutVerdict`. Then write down what happened, because the lost parts count against "
@@ -225,10 +227,10 @@ ALERTS: tuple[Alert, ...] = (
         plant.PAGE.uid,
         plant.BURN_RATE,
         Runbook(
-            "Too many parts reach the gate without a verdict. Their share was above 0.3 % in the last six hours, and it is still above "
-            "0.3 % in the last 30 minutes. The objective allows 0.05 %, measured over 30 days.",
-            "So few parts reach the gate without a verdict that nobody notices it at the belt. But the error budget for 30 days, which is "
-            "the allowed 0.05 % of the parts, is spent 6 times too fast: it lasts five days at most.",
+            "Too many parts reach the gate without a verdict: more than 0.3 % in the last six hours, and also in the last 30 minutes. "
+            "The objective allows 0.05 %, measured over 30 days.",
+            "The error budget for 30 days (0.05 % of the parts) is spent 6 times too fast: it lasts five days at most. At the belt, "
+            "nobody notices so few parts without a verdict.",
             "On the Line dashboard, look at the last shift. Check whether verdicts are missing with one product only, or at one time of "
             "day.",
             "Usually the inspectors are too slow when the line runs at full speed, and the age of the verdicts is close to the deadline. "

@@ -274,8 +274,7 @@ ALERTS: tuple[Alert, ...] = (
             "The cameras deliver more pictures than the inspectors can judge, so more and more pictures wait.",
             "Verdicts come later and later. In the end, they come after their parts have passed the gate.",
             "On the Pipeline dashboard, open the panel “How full are the batches?”. If the batches are full, the machine has too little "
-            "computing power. If they are small, the networks are not the cause. Then open the panel “In which stage does a picture spend "
-            "its time?” and find the slow stage.",
+            "computing power. Otherwise open the panel “In which stage does a picture spend its time?” and find the slow stage.",
             "Start more inspectors, at most one for each partition of the image topics. Look for other programs that use the machine's "
             "processors.",
         ),
@@ -313,8 +312,9 @@ ALERTS: tuple[Alert, ...] = (
             "The parts on the refused pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
             "Read the alert's summary, which names the reason why the gateway refused the pictures.",
             "For `spool-full`, see the alert `SpoolFilling`. For `too-large`, make the camera's pictures smaller, or raise "
-            "`pictures.max_bytes`. For `refused-by-kafka`, raise the largest record size of the topic and the broker, or give the gateway "
-            "the right to write to the topic.",
+            "`pictures.max_bytes`.\n\n"
+            "For `refused-by-kafka`, raise the largest record size of the topic and the broker, or give the gateway the right to write "
+            "to the topic.",
         ),
     ),
     Alert(
@@ -346,9 +346,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         COMPLAINTS,
         Runbook(
-            "The camera delivered pictures that were gone before the gateway could read them. The reason `overwritten` means that the "
-            "next picture got the same name too soon. The reason `not-readable` means that a camera of the kind `folder` could not read a "
-            "file of its folder, because the file is missing or the gateway has no right to read it.",
+            "The camera delivered pictures that were gone before the gateway could read them. Reason `overwritten`: the next picture "
+            "got the same name too soon. Reason `not-readable`: a file of a camera of the kind `folder` is missing, or may not be read.",
             "The parts on the lost pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
             "Run `curl <address>/healthz` with the address of the gateway. The page names the file whose picture was lost. The address "
             "is in the file `<run_dir>/targets/<instance>.json`.",
@@ -372,9 +371,10 @@ ALERTS: tuple[Alert, ...] = (
             "Run `castline dead-letters list`, which shows the reason for each record. `castline dead-letters save` writes one record, "
             "such as a picture, to a file.",
             "For `truncated`, `damaged` and `partly-blank`, check the camera's cable, its disk and its file transfer, which must be in "
-            "binary mode. For `blank`, check the light and the lens cap. For `depth`, set `depth_bits` of the line to the number of bits "
-            "that the camera delivers. For `not-an-image`, find the program that writes other files into the camera's folder. For "
-            "`identity`, correct the program that sends records without a valid line, run and part.",
+            "binary mode. For `blank`, check the light and the lens cap.\n\n"
+            "For `depth`, set `depth_bits` of the line to the number of bits that the camera delivers.\n\n"
+            "For `not-an-image`, find the program that writes other files into the camera's folder. For `identity`, correct the program "
+            "that sends records without a valid line, run and part.",
         ),
     ),
     Alert(
@@ -386,8 +386,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         DEAD_LETTERS,
         Runbook(
-            "The networks failed on a batch of pictures, because of one picture or because of too little memory. The inspector halved the "
-            "batch again and again, until the networks succeeded or a single picture was left.",
+            "The networks failed on a batch of pictures, because of one picture or because of too little memory. The inspector halved "
+            "the batch until the networks succeeded or a single picture was left.",
             "If the networks failed even on a single picture, the part on this picture has the verdict `review`. All parts of the batch "
             "got their verdicts later than usual.",
             "Read the inspector's log, which names the part and the error. On the Pipeline dashboard, look at the memory of the process.",

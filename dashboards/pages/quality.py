@@ -252,9 +252,10 @@ MODEL_ALERTS: tuple[Alert, ...] = (
             'People cannot review so many parts. On lines with `on_review = "divert"`, the reject chute fills with good castings.',
             "On the Quality dashboard, look at the panel “Why are parts left to a person?”. The reason `doubt` means a defect probability "
             "near the threshold. The other reasons mean pictures that could not be judged.",
-            "If pictures cannot be judged, see the alert `DeadLettersRising`. If the model is in doubt, do what the runbook says under "
-            "`VerdictsDrift`, or train a version with a narrower review band (`castline train --review-share`). If so many reviews are "
-            "wanted on this line, raise `lines.review_share_high`.",
+            "If pictures cannot be judged, see the alert `DeadLettersRising`.\n\n"
+            "If the model is in doubt, do what the runbook says under `VerdictsDrift`, or train a version with a narrower review band "
+            "(`castline train --review-share`).\n\n"
+            "If so many reviews are wanted on this line, raise `lines.review_share_high`.",
         ),
     ),
     Alert(
@@ -299,9 +300,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         REFUSED_VERSIONS,
         Runbook(
-            "A version was chosen for the line, but the inspectors refused it. Either its files are missing, damaged or changed, or "
-            "its classes differ from those of the version in force, or it no longer gives the probabilities that are stored with its "
-            "golden set of test pictures.",
+            "A version was chosen for the line, but the inspectors refused it. Its files may be damaged, its classes may differ from "
+            "those of the version in force, or it may fail on its own golden set of test pictures.",
             "No part is affected, because the version that was in force before continues to judge.",
             "Read the inspector's log, which says what was expected and what was found. `castline models verify` repeats the check of the "
             "version's files and of its golden set.",
@@ -345,9 +345,9 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
             "The verdicts on pictures that are too dark or too bright are unreliable.",
             "On the station, look at the last pictures of the line. On the Quality dashboard, check whether the brightness changed "
             "suddenly or slowly.",
-            "If the pictures are dark, check the lamp, the cable, the lens cap and the exposure. If they are bright, look for sunlight on "
-            "the belt, a long exposure, or a lamp that is too near. Then inspect the castings again that passed while the pictures were "
-            "too dark or too bright.",
+            "If the pictures are dark, check the lamp, the cable, the lens cap and the exposure. If they are bright, look for sunlight "
+            "on the belt, a long exposure, or a lamp that is too near.\n\n"
+            "Then inspect the castings again that passed while the pictures were too dark or too bright.",
         ),
     ),
     Alert(
@@ -376,9 +376,8 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         CAMERA,
         Runbook(
-            "No picture has come for more than twenty times the usual interval, and for at least 30 seconds. The belt seems to run: "
-            "either the board still counts parts, or the line has no board. If no picture comes for an hour, the line counts as stopped "
-            "and the alert ends.",
+            "No picture has come for more than twenty times the usual interval, and for at least 30 seconds, although the belt seems to "
+            "run. After an hour without a picture, the line counts as stopped and the alert ends.",
             "If castings still pass, they are not judged; see the alert `LineSilent`.",
             "Check whether the belt runs. On the Line dashboard, check whether pictures arrive at the gateway.",
             "Check the camera's power and cable, the trigger, and the folder into which the camera writes. If the line was stopped on "
@@ -394,9 +393,8 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         DRIFT,
         Runbook(
-            "The last 500 pictures differ clearly from the version's reference pictures: the population stability index is above 0.25. If "
-            "the brightness or the sharpness differs, then the light, the camera or the product has changed. If the defect probability "
-            "differs, the castings may be unlike those on which the version was trained.",
+            "The last 500 pictures differ clearly from the version's reference pictures (population stability index above 0.25). The "
+            "light, the camera, the product or the castings have changed.",
             "More parts may get a wrong verdict than in the evaluation of the version. A mere increase or decrease of the share of "
             "defects does not make this alert fire.",
             "Read the alert's summary, which names the value that has changed: brightness (light, exposure), sharpness (focus, surface) "
@@ -423,7 +421,8 @@ REVIEW_ALERTS: tuple[Alert, ...] = (
             "Open the Review page of the station. See how many parts wait, and why. Check whether parts wait for a second opinion "
             "although there is only one reviewer.",
             "Review the parts; the page shows the most useful ones first. If too many parts wait, raise `review.least_doubt` or lower "
-            "`review.audit_share`. If there is only one reviewer, set `review.second_opinion = false`.",
+            "`review.audit_share`.\n\n"
+            "If there is only one reviewer, set `review.second_opinion = false`.",
         ),
     ),
     Alert(
@@ -437,10 +436,11 @@ REVIEW_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The newest verdict on a golden part is not the right one. A golden part is a part of which people know the right verdict.",
             "The line may judge other parts wrongly, too: defective castings may pass, or good ones may be rejected.",
-            "Open the page of golden parts of the line in the station. It names the part, the verdict and the model version. Open the part "
-            "and compare its picture with an earlier one of the same part.",
-            "Restore light, focus and position of the camera, and show the golden part again. If the model version was changed, roll back "
-            "with `castline models roll-back`. The alert ends when the part gets the right verdict or is retired on the page.",
+            "Open the page of golden parts of the line in the station, which names the part, the verdict and the model version. Compare "
+            "its picture with an earlier one of the same part.",
+            "Restore light, focus and position of the camera, and show the golden part again. If the model version was changed, roll "
+            "back with `castline models roll-back`.\n\n"
+            "The alert ends when the part gets the right verdict or is retired on the page.",
         ),
     ),
     Alert(
@@ -455,8 +455,8 @@ REVIEW_ALERTS: tuple[Alert, ...] = (
             "A shift of the line has ended, and a golden part got no verdict in it.",
             "Nobody knows whether the line judged correctly in this shift.",
             "Open the page of golden parts of the line in the station. It names the parts that are missing.",
-            "Put the golden parts on the belt at the beginning of each shift, and note on the page which part each of them was. If a "
-            "golden part is lost, retire it on the page.",
+            "Put the golden parts on the belt at the beginning of each shift, and note on the page which part each of them was.\n\n"
+            "If a golden part is lost, retire it on the page.",
         ),
     ),
 )
