@@ -1,6 +1,7 @@
-"""Computes the pass threshold of a line: below it, a part passes without a person, and few defective parts do so.
+"""Computes the pass threshold of a line. A part whose defect probability is below the pass threshold passes without a person.
 
-The threshold is chosen by conformal risk control from the defective validation pictures of a version. The module uses only NumPy.
+Conformal risk control chooses the pass threshold from the defective validation pictures of a version, so that only a stated share of the
+defective parts is expected to pass. The module uses only NumPy.
 """
 
 from __future__ import annotations

@@ -84,11 +84,15 @@ def test_the_gallery_is_bounded_and_begins_each_group_with_its_worst_picture(
 
 
 def test_report_json_has_the_names_of_release_0_1_0(version: Version, report: EvaluationReport, tmp_path: Path) -> None:
-    write_report(tmp_path, version, report)
+    warned = version.manifest.model_copy(update={"warnings": ("There are only 20 pictures.",), "handed": True})
+    page = write_report(tmp_path, replace(version, manifest=warned), report).read_text()
+    assert "<strong>There are only 20 pictures.</strong>" in page
+    assert "the training pictures were not mirrored" in page
     values = json.loads((tmp_path / "report.json").read_text())
     names = {"model", "threshold", "pictures", "unreadable", "figures", "sources", "voters_at_half", "strained", "pictures_per_s", "errors"}
     assert names < values.keys()
-    assert values.keys() - names == {"curves", "gallery"}
+    assert values.keys() - names == {"curves", "gallery", "handed", "warnings"}
+    assert (values["handed"], values["warnings"]) == (True, ["There are only 20 pictures."])
     assert set(values["figures"]) == {
         "pictures",
         "defects",

@@ -60,6 +60,15 @@ def test_a_card_without_report_shows_the_validation_figures_and_says_what_is_mis
     assert "Wrongly judged pictures" not in sections
 
 
+def test_a_card_shows_the_warnings_of_the_training_and_that_the_parts_are_handed(tmp_path: Path) -> None:
+    registry = copy_demo(tmp_path)
+    path = tmp_path / "demo" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"warnings": ["There are only 20 pictures."], "handed": True}))
+    sections = sections_of(make_model_card(registry, "demo"))
+    assert "There are only 20 pictures." in sections["Limits and known failures"].sentences
+    assert dict(sections["The version"].rows)["Handed parts: training pictures were not mirrored"] == "yes"
+
+
 def test_a_card_shows_scorers_learning_curve_and_exports_where_there_are_some(tmp_path: Path) -> None:
     registry = copy_demo(tmp_path)
     manifest = json.loads((tmp_path / "demo" / "manifest.json").read_text())
