@@ -1,17 +1,18 @@
-"""The detail template: finds small defects in large pictures, which the networks cannot see in their reduced pictures.
+"""Finds small defects in large pictures. The networks cannot see these defects, because they judge a reduced picture.
 
-The networks of a version see a picture of about 200 px. In a picture of 5 megapixels, a pore of 1 mm on a part of 300 mm has a diameter of
-6 px. After the reduction nothing is left of the pore. The detail template works on the original pixels:
+The networks of a version judge pictures of about 200 px. In a picture of 5 megapixels, a pore of 1 mm on a part of 300 mm is 6 px wide. In
+the reduced picture the pore is gone. The detail template compares the original pixels:
 
     picture -> found part -> outline moved exactly to the rim -> strips of rings -> largest residual
 
-The comparison is that of the golden template (`template.py`): a place on a ring is compared with the places beside it, in units of the
-ring's own texture, and each ring has limits that were learned from good parts. Two things differ. The places beside it are much nearer,
-because only small defects are searched for. And the picture is compared in strips of STRIP_RINGS rings, one after the other. Strips are the
-tiles of a round part. They overlap, because the outermost rings of a strip are compared with rings beyond it. So the memory is that of one
-strip, not that of the whole part.
+The comparison is that of the golden template (`template.py`). A place on a ring is compared with the places beside it, in units of the
+ring's own texture. Each ring has limits, which were learned from good parts. Two things differ:
 
-The time does not depend on the size of the picture, because the number of rings and angles is fixed when the template is learned.
+- The places beside it are much nearer, because only small defects are searched for.
+- The picture is compared in strips of rings, one after the other. Strips are the tiles of a round part. They overlap, because the outermost
+  rings of a strip are compared with rings beyond the strip. So only one strip at a time needs memory.
+
+The number of rings and angles is fixed when the template is learned. So the time does not depend on the size of the picture.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ ACROSS_RINGS = (0.012, 0.024)
 STRIP_RINGS = 96
 # The largest number of rings. The template of a part with a larger radius in pixels has wider rings. So the time and memory are bounded.
 MAX_RINGS = 2000
-# A picture in which the part's radius, in pixels, is less than this share of the radius in the good pictures is too coarse: a defect of the
-# smallest size is not seen in it.
+# A picture is too coarse if the part's radius has fewer pixels in it than this share of the radius in the good pictures. Small defects are
+# not seen in such a picture.
 MIN_RADIUS_SHARE = 0.8
 # The part's radius must have at least this many pixels in the good pictures. A smaller part is inspected by the golden template.
 MIN_RADIUS_PX = 200
