@@ -30,7 +30,7 @@ import numpy as np
 import psutil
 from kafka import KafkaAdminClient
 
-from bench.inspector_process import MEASURED_SECTIONS, InspectorProcess, make_bench_settings, make_environment, run_broker
+from bench.inspector_process import MEASURED_SECTIONS, RoleProcess, make_bench_settings, make_environment, run_broker
 from bench.picture_feed import PictureFeed, VerdictTimes, load_pictures, measure_latencies_ms
 from deploy.supervisor.launch import bound_command
 from streams.errors import BrokerError, SettingsError
@@ -296,7 +296,7 @@ class _ComparisonBench:
         measured_end = self._warm_up_count + self._picture_count
         feed.send(measured_end + self._tail_count)
         latencies_ms: list[float] = []
-        inspector = InspectorProcess(castline, environment, run_dir, self._folder / f"{prefix}.log", checkout.folder)
+        inspector = RoleProcess(castline, environment, run_dir, self._folder / f"{prefix}.log", checkout.folder)
         with inspector, _ProcessorTimes(inspector.pid) as processor_times:
             verdicts.wait_for(measured_end, inspector)
             times_s = verdicts.read_times_s()

@@ -91,21 +91,30 @@ def make_settings_environment(settings: Settings) -> dict[str, str]:
     return make_environment(sections)
 
 
-class InspectorProcess:
-    """Runs `castline inspector` as a process during a `with` block. The process is ready when the block begins, and stopped when it ends.
+class RoleProcess:
+    """Runs one role of Castline, such as `castline inspector`, as a process during a `with` block.
+
+    The process is ready when the block begins, and stopped when it ends.
 
     `run_dir` is the value of `service.run_dir` in `environment`. The process writes the address of its health pages into this folder.
     Raises BrokerError if the process does not become ready.
     """
 
     def __init__(
-        self, castline: Sequence[str | Path], environment: Mapping[str, str], run_dir: Path, log_file: Path, folder: Path | None = None
+        self,
+        castline: Sequence[str | Path],
+        environment: Mapping[str, str],
+        run_dir: Path,
+        log_file: Path,
+        folder: Path | None = None,
+        role: str = "inspector",
     ) -> None:
         """Creates the object and starts nothing yet.
 
         `castline` is the program with options such as --settings, and `folder` is the working directory of the process.
         """
-        self._command = [*castline, "inspector"]
+        self._role = role
+        self._command = [*castline, role]
         self._environment = environment
         self._targets = run_dir / "targets"
         self._log_file = log_file
@@ -113,14 +122,14 @@ class InspectorProcess:
         self._process: subprocess.Popen[bytes]
 
     @classmethod
-    def of_settings(cls, settings: Settings, folder: Path, castline: Sequence[str | Path] = (CASTLINE,)) -> Self:
-        """Returns an inspector of this checkout that uses `settings` and writes its log to `folder`/inspector.log."""
-        return cls(castline, make_settings_environment(settings), settings.service.run_dir, folder / "inspector.log")
+    def of_settings(cls, settings: Settings, folder: Path, castline: Sequence[str | Path] = (CASTLINE,), role: str = "inspector") -> Self:
+        """Returns a process of this checkout that uses `settings` and writes its log to a file in `folder`."""
+        return cls(castline, make_settings_environment(settings), settings.service.run_dir, folder / f"{role}.log", role=role)
 
     def __enter__(self) -> Self:
-        # An inspector that was killed leaves the file with its address behind. The file is deleted, because otherwise the old address would
+        # A process that was killed leaves the file with its address behind. The file is deleted, because otherwise the old address would
         # be taken for the address of the new process.
-        for target in self._targets.glob("inspector-*.json"):
+        for target in self._targets.glob(f"{self._role}-*.json"):
             target.unlink()
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -151,14 +160,14 @@ class InspectorProcess:
         while not self._is_ready():
             self.check_alive()
             if time.monotonic() > deadline_s:
-                raise BrokerError(f"The inspector was not ready within {_START_TIMEOUT_S:.0f} s. {self._describe_log()}")
+                raise BrokerError(f"The {self._role} was not ready within {_START_TIMEOUT_S:.0f} s. {self._describe_log()}")
             time.sleep(0.2)
 
     def check_alive(self) -> None:
         """Raises BrokerError if the process has ended. The message holds the end of its log."""
         status = self._process.poll()
         if status is not None:
-            raise BrokerError(f"The inspector ended with exit status {status}. {self._describe_log()}")
+            raise BrokerError(f"The {self._role} ended with exit status {status}. {self._describe_log()}")
 
     def _describe_log(self) -> str:
         return f"The end of its log: {self._log_file.read_text(errors='replace')[-2000:]}"
@@ -177,7 +186,7 @@ class InspectorProcess:
         return self._get_page("/metrics")
 
     def _get_page(self, path: str) -> bytes:
-        (target,) = self._targets.glob("inspector-*.json")
+        (target,) = self._targets.glob(f"{self._role}-*.json")
         (entry,) = json.loads(target.read_text())
         with urllib.request.urlopen(f"http://{entry['targets'][0]}{path}", timeout=10) as response:
             page: bytes = response.read()

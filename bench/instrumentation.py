@@ -19,7 +19,7 @@ from typing import Any
 import prometheus_client
 from prometheus_client.metrics import MetricWrapperBase
 
-from bench.inspector_process import InspectorProcess, create_bench_topics, make_bench_settings, run_broker
+from bench.inspector_process import RoleProcess, create_bench_topics, make_bench_settings, run_broker
 from bench.picture_feed import PictureFeed, measure_throughput
 from streams.settings import Settings
 
@@ -63,8 +63,8 @@ def measure_instrumentation(
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
         settings = make_bench_settings(base, folder)
-        with_metrics = InspectorProcess.of_settings(settings, folder)
-        without_metrics = InspectorProcess.of_settings(settings, folder, _CASTLINE_WITHOUT_METRICS)
+        with_metrics = RoleProcess.of_settings(settings, folder)
+        without_metrics = RoleProcess.of_settings(settings, folder, _CASTLINE_WITHOUT_METRICS)
         rounds: list[dict[str, float]] = []
         with run_broker(settings):
             create_bench_topics(settings)
@@ -87,7 +87,7 @@ def measure_instrumentation(
 
 
 @contextmanager
-def _scrape(inspector: InspectorProcess) -> Iterator[None]:
+def _scrape(inspector: RoleProcess) -> Iterator[None]:
     """Reads the metrics of `inspector` every five seconds, as Prometheus does, until the block ends."""
     stop_requested = threading.Event()
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import cycle
 from pathlib import Path
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from bench.inspector_process import InspectorProcess
+from bench.inspector_process import RoleProcess
 from streams.errors import BrokerError, SettingsError
 from streams.identity import format_time
 from streams.picture_files import JUDGED_SUFFIXES, is_foreign
@@ -68,11 +68,11 @@ class PictureFeed:
         producer.close()
 
 
-def open_verdict_consumer(settings: Settings) -> KafkaConsumer:
-    """Returns a Kafka consumer that reads the verdicts of all lines from now on."""
+def open_verdict_consumer(settings: Settings, topic_of: Callable[[TopicNames, str], str] = TopicNames.verdicts) -> KafkaConsumer:
+    """Returns a Kafka consumer that reads the verdicts of all lines from now on, or the records of the topics that `topic_of` returns."""
     names = TopicNames(settings.topics.prefix)
     consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, enable_auto_commit=False)
-    partitions = [TopicPartition(names.verdicts(line.name), 0) for line in settings.lines]
+    partitions = [TopicPartition(topic_of(names, line.name), 0) for line in settings.lines]
     consumer.assign(partitions)
     consumer.seek_to_end(*partitions)
     for partition in partitions:
@@ -83,12 +83,14 @@ def open_verdict_consumer(settings: Settings) -> KafkaConsumer:
 class VerdictTimes:
     """Counts the verdicts that came to Kafka since this object was made, and reads their times from the timestamps of their records.
 
+    With `topic_of=TopicNames.findings`, the findings are counted instead.
+
     The records are read only when the times are asked for. Reading them earlier would take processor time from the inspector that is being
     measured.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._consumer = open_verdict_consumer(settings)
+    def __init__(self, settings: Settings, topic_of: Callable[[TopicNames, str], str] = TopicNames.verdicts) -> None:
+        self._consumer = open_verdict_consumer(settings, topic_of)
         self._partitions = list(self._consumer.assignment())
         self._start_offset: int = sum(self._consumer.position(partition) for partition in self._partitions)
         self._times_s: list[float] = []
@@ -98,7 +100,7 @@ class VerdictTimes:
         end_offsets: dict[TopicPartition, int] = self._consumer.end_offsets(self._partitions)
         return sum(end_offsets.values()) - self._start_offset
 
-    def wait_for(self, count: int, inspector: InspectorProcess) -> None:
+    def wait_for(self, count: int, inspector: RoleProcess) -> None:
         """Returns once there are `count` verdicts. Raises BrokerError if `inspector` ends or gives no verdict for two minutes."""
         last_count, changed_s = self.count(), time.monotonic()
         while last_count < count:
@@ -124,7 +126,7 @@ class VerdictTimes:
         self._consumer.close()
 
 
-def measure_throughput(feed: PictureFeed, count: int, inspector: InspectorProcess) -> float:
+def measure_throughput(feed: PictureFeed, count: int, inspector: RoleProcess) -> float:
     """Sends `count` pictures, starts `inspector`, waits for all verdicts, and returns how many pictures a second it judged."""
     feed.send(count)
     verdicts = VerdictTimes(feed.settings)

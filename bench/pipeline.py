@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.inspector_process import InspectorProcess, create_bench_topics, make_bench_settings, run_broker
+from bench.inspector_process import RoleProcess, create_bench_topics, make_bench_settings, run_broker
 from bench.picture_feed import PictureFeed, measure_latencies_ms, measure_throughput
 from models.inference.ensemble import Ensemble, open_ensemble
 from models.pictures.decoder import decode_picture
@@ -76,7 +76,7 @@ def measure_pipeline(
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
         settings = make_bench_settings(base, folder, plan.lines)
-        inspector = InspectorProcess.of_settings(settings, folder)
+        inspector = RoleProcess.of_settings(settings, folder)
         version = open_registry(settings.model.root).open_version(settings.model.version)
         ensemble = open_ensemble(version, settings.model.runtime, settings.batch.shapes, settings.model.threads)
         with run_broker(settings):
@@ -130,7 +130,7 @@ def _measure_bare_throughput(ensemble: Ensemble, pictures: list[bytes], batch_si
     return batch_count * batch_size / (time.perf_counter() - start_s)
 
 
-def _measure_memory(feed: PictureFeed, backlog: int, inspector: InspectorProcess) -> tuple[float, float]:
+def _measure_memory(feed: PictureFeed, backlog: int, inspector: RoleProcess) -> tuple[float, float]:
     """Starts `inspector` while `backlog` pictures wait. Returns its resident memory at the start and its largest resident memory, in MB."""
     feed.send(backlog)
     with inspector:

@@ -37,7 +37,7 @@ from scipy.stats.mstats import trimmed_mean_ci  # type: ignore[import-untyped]  
 
 from bench.inspector_process import (
     CASTLINE,
-    InspectorProcess,
+    RoleProcess,
     create_bench_topics,
     make_bench_settings,
     make_settings_environment,
@@ -104,7 +104,7 @@ def measure_wall(
             feed, verdicts = PictureFeed(settings, pictures), VerdictTimes(settings)
             backlog = _Backlog(feed, verdicts, round_s)
             backlog.refill()
-            with InspectorProcess.of_settings(settings, folder):
+            with RoleProcess.of_settings(settings, folder):
                 without = _measure_rounds({"broker": broker.pid}, backlog, round_s, round_count, "without the wall", report_progress)
                 environment = make_settings_environment(settings) | {"STATION_PASSWORD": secrets.token_urlsafe(16)}
                 address = f"http://127.0.0.1:{settings.station.port}"

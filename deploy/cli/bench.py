@@ -397,6 +397,44 @@ def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
         )
 
 
+@command.command("localiser")
+@click.option("--pairs", default=8, show_default=True, type=click.IntRange(1, 100), help="Number of pairs of windows.")
+@click.option("--seconds", default=8.0, show_default=True, type=click.FloatRange(2, 20), help="Length of a window, in seconds.")
+@click.option(
+    "--findings-seconds",
+    default=20.0,
+    show_default=True,
+    type=click.FloatRange(2, 600),
+    help="Time for which the localiser works alone, in seconds.",
+)
+@_JSON_OPTION
+@click.pass_context
+def localiser(context: click.Context, pairs: int, seconds: float, findings_seconds: float, as_json: bool) -> None:
+    """Measure how many heat maps the localiser makes, and how much it slows down a busy inspector.
+
+    An inspector judges pictures as fast as it can, and a localiser makes a heat map of every part. The localiser is stopped and continued
+    by signals, so that windows with and without it alternate. The result is the median ratio of the inspector's speeds in such a pair of
+    windows. Then the inspector ends, and the command counts the heat maps that the localiser makes alone.
+
+    The measurement uses the sections model, batch, inspector and pictures of the settings.
+    """
+    from bench.localiser import measure_localiser
+    from bench.picture_feed import load_pictures
+
+    settings = load_settings(context.find_root().obj)
+    result = measure_localiser(settings, load_pictures(None, 256), pairs, seconds, findings_seconds, _report_progress)
+    if as_json:
+        _print_json(result.as_json())
+        return
+    interval = result.ratio.interval
+    shown = f", 95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+    click.echo(
+        f"inspector with localiser {result.with_per_s:.1f}/s, without {result.without_per_s:.1f}/s, median ratio {result.ratio.median:.3f}"
+        f"{shown}"
+    )
+    click.echo(f"heat maps beside the inspector {result.findings_beside_per_s:.1f}/s, alone {result.findings_alone_per_s:.1f}/s")
+
+
 @command.command("part-finder")
 @click.option(
     "--data",

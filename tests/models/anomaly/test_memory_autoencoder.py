@@ -84,6 +84,15 @@ def test_the_largest_residual_lies_in_the_hole(scorer: MemoryAutoencoder) -> Non
         assert abs(column - 48) <= 5
 
 
+def test_a_rebuilt_part_lies_at_its_place_and_has_no_hole(scorer: MemoryAutoencoder) -> None:
+    rebuilt = scorer.rebuild(draw_parts(1, 5, hole=True)[0], PART)
+    assert rebuilt.shape == (SIDE_PX, SIDE_PX)
+    face, cavity = rebuilt[(radii() > 0.5) & (radii() < 0.9)], rebuilt[radii() < 0.3]
+    assert face.mean() > cavity.mean() + 0.2
+    assert rebuilt[29:34, 46:51].mean() > face.mean() - 0.1
+    assert not rebuilt[:2].any(), "outside of the part nothing is drawn"
+
+
 def test_a_picture_without_a_part_has_the_largest_score(scorer: MemoryAutoencoder) -> None:
     result = replace(scorer, find=lambda picture: None).score(draw_parts(2, 6))
     assert (result.scores == NO_PART_SCORE).all()

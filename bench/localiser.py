@@ -1,0 +1,170 @@
+"""Measures how many heat maps the localiser makes, and whether it slows down an inspector on the same machine.
+
+Both processes run all the time. In every other window the localiser is stopped by SIGSTOP, so that windows with and without it lie directly
+beside each other and are measured on the same inspector. A window is shorter than the session time-out of Kafka, so that the stopped
+localiser keeps its partitions.
+"""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.compare import RatioEstimate, estimate_median
+from bench.inspector_process import RoleProcess, create_bench_topics, make_bench_settings, run_broker
+from bench.picture_feed import PictureFeed, VerdictTimes
+from streams.errors import BrokerError
+from streams.settings import Settings
+from streams.topics import TopicNames
+
+ReportProgress = Callable[[str], None]
+
+_LINES = 3
+_WARM_UP_PICTURES = 512
+# After a signal, the measurement waits for this time, because the processes need a moment until they run at their new speeds.
+_SETTLE_S = 1.0
+_FIRST_FINDING_S = 180.0
+
+
+@dataclass(frozen=True)
+class LocaliserCost:
+    """The speeds of inspector and localiser. `ratio` is the inspector's speed with the localiser, divided by its speed without it.
+
+    `with_per_s` and `without_per_s` are medians over all windows, in pictures a second. `findings_beside_per_s` is the number of heat maps
+    a second beside the busy inspector, and `findings_alone_per_s` is the number without the inspector.
+    """
+
+    ratio: RatioEstimate
+    with_per_s: float
+    without_per_s: float
+    findings_beside_per_s: float
+    findings_alone_per_s: float
+    windows: list[tuple[float, float]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the result as values that JSON can hold."""
+        return asdict(self)
+
+
+def measure_localiser(
+    base: Settings, pictures: list[bytes], pairs: int, window_s: float, findings_s: float, report_progress: ReportProgress
+) -> LocaliserCost:
+    """Measures `pairs` pairs of windows of `window_s` seconds, and then the localiser alone for `findings_s` seconds.
+
+    The sections model, batch, inspector and pictures come from the settings `base`. All parts get heat maps, so the localiser always has
+    work. Raises BrokerError if a process fails or makes no heat map.
+    """
+    with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
+        folder = Path(name)
+        settings = make_bench_settings(base, folder, _LINES)
+        lines = tuple(line.name for line in settings.lines)
+        settings = settings.model_copy(
+            update={"inspector": settings.inspector.model_copy(update={"localise": True, "explain_lines": lines})}
+        )
+        with run_broker(settings):
+            create_bench_topics(settings)
+            bench = _LocaliserBench(settings, folder, pictures, window_s, report_progress)
+            try:
+                return bench.measure(pairs, findings_s)
+            finally:
+                bench.close()
+
+
+class _LocaliserBench:
+    """An inspector and a localiser on a running broker, with the counts of their verdicts and findings."""
+
+    def __init__(self, settings: Settings, folder: Path, pictures: list[bytes], window_s: float, report_progress: ReportProgress) -> None:
+        self._inspector = RoleProcess.of_settings(settings, folder)
+        self._localiser = RoleProcess.of_settings(settings, folder, role="localiser")
+        self._feed = PictureFeed(settings, pictures)
+        self._verdicts, self._findings = VerdictTimes(settings), VerdictTimes(settings, TopicNames.findings)
+        self._window_s = window_s
+        self._report_progress = report_progress
+
+    def measure(self, pairs: int, findings_s: float) -> LocaliserCost:
+        with self._localiser:
+            with self._inspector:
+                self._warm_up()
+                windows, beside_per_s = [], []
+                for number in range(1, pairs + 1):
+                    rates: dict[bool, float] = {}
+                    # Each kind of window comes first in every other pair, so that neither has an advantage if the machine becomes slower.
+                    for is_running in (True, False) if number % 2 else (False, True):
+                        rates[is_running], findings_per_s = self._measure_window(is_running)
+                        if is_running:
+                            beside_per_s.append(findings_per_s)
+                    windows.append((rates[True], rates[False]))
+                    self._report_progress(
+                        f"pair {number} of {pairs}: {rates[True]:.1f}/s with the localiser, {rates[False]:.1f}/s without, ratio "
+                        f"{rates[True] / rates[False]:.3f}"
+                    )
+                self._continue_localiser()
+            alone_per_s = self._measure_findings(findings_s)
+        return LocaliserCost(
+            ratio=estimate_median([with_it / without for with_it, without in windows]),
+            with_per_s=statistics.median(with_it for with_it, _ in windows),
+            without_per_s=statistics.median(without for _, without in windows),
+            findings_beside_per_s=statistics.median(beside_per_s),
+            findings_alone_per_s=alone_per_s,
+            windows=windows,
+        )
+
+    def close(self) -> None:
+        self._verdicts.close()
+        self._findings.close()
+
+    def _warm_up(self) -> None:
+        """Sends pictures until the inspector is at its usual speed and the localiser has made its first heat map."""
+        self._feed.send(_WARM_UP_PICTURES)
+        self._verdicts.wait_for(_WARM_UP_PICTURES, self._inspector)
+        deadline_s = time.monotonic() + _FIRST_FINDING_S
+        while not self._findings.count():
+            self._localiser.check_alive()
+            if time.monotonic() > deadline_s:
+                raise BrokerError(f"The localiser made no heat map within {_FIRST_FINDING_S:.0f} s. Run the bench again.")
+            time.sleep(0.2)
+
+    def _measure_window(self, is_running: bool) -> tuple[float, float]:
+        """Returns how many pictures a second the inspector judges in one window, and how many heat maps the localiser makes.
+
+        If `is_running` is false, the localiser is stopped during the window.
+        """
+        self._fill_queue()
+        if is_running:
+            self._continue_localiser()
+        else:
+            psutil.Process(self._localiser.pid).send_signal(signal.SIGSTOP)
+        time.sleep(_SETTLE_S)
+        verdicts, findings, start_s = self._verdicts.count(), self._findings.count(), time.monotonic()
+        time.sleep(self._window_s)
+        self._inspector.check_alive()
+        seconds = time.monotonic() - start_s
+        if self._verdicts.count() >= self._feed.sent_count:
+            raise BrokerError("The inspector judged all pictures before the window ended. Run the bench again with a smaller --seconds.")
+        return (self._verdicts.count() - verdicts) / seconds, (self._findings.count() - findings) / seconds
+
+    def _fill_queue(self) -> None:
+        """Sends as many pictures as an inspector of twice the present speed would judge in one window."""
+        before, start_s = self._verdicts.count(), time.monotonic()
+        time.sleep(_SETTLE_S)
+        rate_per_s = max(200.0, (self._verdicts.count() - before) / (time.monotonic() - start_s))
+        waiting = self._feed.sent_count - self._verdicts.count()
+        self._feed.send(max(0, int(2 * rate_per_s * (self._window_s + 2 * _SETTLE_S)) - waiting))
+
+    def _continue_localiser(self) -> None:
+        psutil.Process(self._localiser.pid).send_signal(signal.SIGCONT)
+
+    def _measure_findings(self, seconds: float) -> float:
+        """Returns how many heat maps a second the localiser makes while no inspector runs."""
+        before, start_s = self._findings.count(), time.monotonic()
+        time.sleep(seconds)
+        self._localiser.check_alive()
+        return (self._findings.count() - before) / (time.monotonic() - start_s)
