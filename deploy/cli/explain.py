@@ -56,13 +56,13 @@ def command(file: Path | None, picture: Path, out: Path, model: str | None, dept
         version = locate_version(model) if model else open_registry(settings.model.root).open_version(settings.model.version)
     except ModelError as error:
         raise ModelError(f"{error} Choose a version with --model.") from error
+    limits, side_px = PictureLimits.from_settings(settings.pictures), version.manifest.preprocessing.side_px
     try:
-        decoded = decode_picture(
-            content, version.manifest.preprocessing.side_px, PictureLimits.from_settings(settings.pictures), depth_bits
-        )
+        decoded = decode_picture(content, side_px, limits, depth_bits, keep_original=version.manifest.details is not None)
     except PictureError as error:
         raise PictureError(error.reason, f"{picture} cannot be judged: {error}") from error
-    explanation = explain_picture(open_ensemble(version, runtime, (1,)), open_heat_mapper(version), decoded)
+    ensemble = open_ensemble(version, runtime, (1,), detail_time_s=settings.inspector.detail_time_s)
+    explanation = explain_picture(ensemble, open_heat_mapper(version), decoded)
     try:
         write_atomically(out, explanation.draw())
     except OSError as error:

@@ -119,7 +119,8 @@ class Explanation:
 def explain_picture(ensemble: Ensemble, mapper: HeatMapper | None, picture: DecodedPicture) -> Explanation:
     """Judges a picture as the inspector does, without the settings of a line, and collects what the version found.
 
-    `mapper` makes the heat map. It is None if the version makes no heat maps.
+    `mapper` makes the heat map. It is None if the version makes no heat maps. `picture` must hold its original pixels if the version
+    searches for small defects.
     """
     pixels = picture.pixels
     check = check_part(pixels, ensemble.part_reference) if ensemble.part_reference else None
@@ -128,6 +129,9 @@ def explain_picture(ensemble: Ensemble, mapper: HeatMapper | None, picture: Deco
     defects, boxes = None, []
     if not (check and check.reason):
         (prediction,) = ensemble.predict(pixels[np.newaxis], [part])
+        if ensemble.details is not None and picture.original is not None:
+            inspection = ensemble.details.inspect(picture.original)
+            prediction = prediction.add_score(inspection.name, inspection.score)
         if mapper is not None:
             defects = mapper.compute_defect_map(pixels)
             boxes = defects.crop(picture.width_px, picture.height_px).find_boxes(picture.width_px, picture.height_px)
