@@ -162,7 +162,7 @@ def _format_regions(regions: tuple[Region, ...]) -> str:
 
 
 def describe_settings(record: LiveLineSettings | None) -> dict[str, Any]:
-    """Returns the settings in `record` for the audit log, without empty ones and without the times and names."""
+    """Returns those settings in `record` that are set, for the audit log."""
     if record is None:
         return {}
     return record.model_dump(mode="json", exclude_defaults=True, exclude={"schema_", "line", "set_by", "set_at"})

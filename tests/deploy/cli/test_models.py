@@ -36,3 +36,12 @@ def test_what_is_expected_of_a_version_is_shown_before_it_is_chosen(make_setting
     assert before.split() == ["now", *after.split()[1:]]
     assert "line-2" not in shown
     assert "is chosen" not in shown
+
+
+def test_a_version_that_has_seen_no_photograph_says_so_when_it_is_chosen(make_settings: MakeSettings) -> None:
+    settings = make_settings(lines=("line-1",), model={"version": "demo"})
+    chosen = subprocess.run(
+        [CASTLINE, "models", "choose", "demo"], env=make_environment(settings), check=True, capture_output=True, text=True
+    )
+    assert "Version demo has learned from rendered pictures only." in chosen.stderr
+    assert "demo is chosen" in chosen.stdout
