@@ -18,7 +18,6 @@ from models.registry import (
     parse_remote_url,
 )
 from models.registry.model_card import make_model_card
-from models.registry.version_report import RUNTIMES_FILE
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
@@ -245,8 +244,8 @@ def optimise(version: str, data: tuple[Path, ...], report_folder: Path | None, a
     import json
     from dataclasses import asdict
 
-    from models.inference.runtimes.runtime import RUNTIMES, describe_processor, find_obstacle, open_runtime
-    from models.inference.runtimes.selection import select_runtime
+    from models.inference.runtimes.runtime import RUNTIMES, find_obstacle, open_runtime
+    from models.inference.runtimes.selection import select_runtime, write_runtime_report
     from models.training.labelled_pictures import find_pictures, read_pictures
 
     obstacles = {name: obstacle for name in RUNTIMES if (obstacle := find_obstacle(name))}
@@ -257,8 +256,7 @@ def optimise(version: str, data: tuple[Path, ...], report_folder: Path | None, a
     pixels = read_pictures(find_pictures(data), located.manifest.preprocessing.side_px).pixels if data else None
     selection = select_runtime(located, usable, (1, 8, 32), open_runtime, pixels=pixels)
     if report_folder is not None:
-        values = {"version": located.name, "processor": describe_processor(), "pictures": 0 if pixels is None else len(pixels)}
-        write_atomically(report_folder / RUNTIMES_FILE, json.dumps({**values, **asdict(selection)}, indent=2) + "\n")
+        write_runtime_report(report_folder, located, selection, 0 if pixels is None else len(pixels))
     if as_json:
         click.echo(json.dumps({**asdict(selection), "left_out": obstacles}, indent=2))
         return

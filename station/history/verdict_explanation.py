@@ -49,7 +49,7 @@ def _explain_votes(part: Part, manifest: Manifest | None) -> list[str]:
             side = "above" if value > _SCALED_CUT_OFF else "not above"
             sentences.append(f"The scorer {name} gives {value:.3f}, which is {side} its cut-off {_SCALED_CUT_OFF}.")
         elif name in weights and total:
-            sentences.append(f"The network {name} gives {value:.3f}. Its vote has {weights[name] / total:.0%} of the weight.")
+            sentences.append(f"The network {name} gives {value:.3f}. Its vote has {100 * weights[name] / total:.0f} % of the weight.")
         else:
             sentences.append(f"The network or scorer {name} gives {value:.3f}.")
     if manifest is not None and manifest.cascade is not None and len(part.votes) == 1 and len(manifest.voters) > 1:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from models.inference.golden_set import GoldenSetComparison, check_golden_set, label_pictures
 from models.inference.runtimes.runtime import FLOAT32, Runtime, describe_processor, runtime_record_path
 from models.registry import Version
+from models.registry.version_report import RUNTIMES_FILE, RuntimeReport
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
@@ -89,6 +91,16 @@ def select_runtime(
     selection = RuntimeSelection(measurements, refused, fastest)
     _record(version, selection)
     return selection
+
+
+def write_runtime_report(folder: Path, version: Version, selection: RuntimeSelection, pictures: int) -> None:
+    """Writes `selection` into `folder` as runtimes.json, which the Models page shows.
+
+    `pictures` is the number of pictures, besides the golden set, whose labels were compared.
+    """
+    values = {"version": version.name, "processor": describe_processor(), "pictures": pictures, **asdict(selection)}
+    report = RuntimeReport.model_validate(values)
+    write_atomically(folder / RUNTIMES_FILE, report.model_dump_json(indent=2) + "\n")
 
 
 def measure_speeds(

@@ -24,9 +24,10 @@ from models.inference.runtimes.runtime import (
     resolve_runtime,
     runtime_record_path,
 )
-from models.inference.runtimes.selection import select_runtime
+from models.inference.runtimes.selection import select_runtime, write_runtime_report
 from models.networks import factory as networks
-from models.registry import Version, open_registry
+from models.registry import LocalRegistry, Version, open_registry
+from models.registry.version_report import read_runtime_report
 from streams.errors import ModelError
 
 USABLE = [name for name in RUNTIMES if not find_obstacle(name)]
@@ -128,7 +129,7 @@ def test_a_runtime_that_predicts_differently_may_not_serve(version: Version) -> 
         check_golden_set(version, ContraryRuntime(runtime))
 
 
-def test_a_runtime_that_changes_a_label_of_given_pictures_is_refused(version: Version) -> None:
+def test_a_runtime_that_changes_a_label_of_given_pictures_is_refused_and_reported(version: Version, tmp_path: Path) -> None:
     class WaveringRuntime(ContraryRuntime):
         """Passes the golden set, and returns the other class for all other pictures."""
 
@@ -144,6 +145,10 @@ def test_a_runtime_that_changes_a_label_of_given_pictures_is_refused(version: Ve
     try:
         selection = select_runtime(version, ("tensorflow", "contrary"), (8,), open_named, measured_s=0.1, pixels=make_pixels(20))
         assert selection.chosen == "tensorflow"
+        write_runtime_report(tmp_path / "tiny.report", version, selection, 20)
+        report = read_runtime_report(LocalRegistry(tmp_path), "tiny")
+        assert report is not None
+        assert (report.pictures, report.chosen, list(report.refused)) == (20, "tensorflow", ["contrary"])
         assert re.fullmatch(r"The runtime contrary labels \d+ of 20 pictures differently from tensorflow\.", selection.refused["contrary"])
     finally:
         runtime_record_path(version).unlink(missing_ok=True)

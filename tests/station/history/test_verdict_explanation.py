@@ -27,7 +27,7 @@ def manifest() -> Manifest:
         ({"label": "defect", "defect_probability": 0.9}, "It is at least the threshold 0.500, so the part is called defective."),
         ({"label": "review", "reason": "doubt", "defect_probability": 0.49}, "so a person decides about it."),
         ({"label": "review", "reason": "anomaly"}, "A scorer that knows good parts finds this part unusual"),
-        ({}, "The network lenet gives 0.030. Its vote has 85% of the weight."),
+        ({}, "The network lenet gives 0.030. Its vote has 85 % of the weight."),
         ({"votes": {"golden-template": 0.61}}, "The scorer golden-template gives 0.610, which is above its cut-off 0.5."),
         ({"heat_map": "maps/a", "finding_method": "grad-cam", "finding_boxes": [{}]}, "It marks 1 suspicious place."),
         ({"label": "defect", "defect_probability": 0.9}, "There is no heat map of this part yet."),
@@ -48,4 +48,4 @@ def test_the_page_of_a_part_explains_its_verdict(operator: Client, part: MakePar
     row = part()
     page = operator.get(f"/parts/line-1/7/{row.part}/").content.decode()
     assert "Why this verdict" in page
-    assert "Its vote has 15% of the weight." in page
+    assert "Its vote has 15 % of the weight." in page
