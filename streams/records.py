@@ -349,7 +349,7 @@ class LiveLineSettings(Record):
     review_anomalies: bool | None = Field(
         None,
         description="If true, a part that the networks call `ok` gets `review` if its score is above the cut-off of a scorer that has "
-        "learned from good parts alone; null or false if scorers change no label. A version without networks always gives `review` then.",
+        "learned from good parts alone; null or false if no scorer changes a label. A version without networks ignores this setting.",
     )
     planned_stop_until: Time | None = Field(
         None, description="End of a planned stop of the line; null if none is planned. A time in the past has no effect."

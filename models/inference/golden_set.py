@@ -135,7 +135,8 @@ def check_golden_scores(version: Version, scorers: Sequence[VersionScorer]) -> N
     if not comparison.same_labels or not comparison.distance <= tolerance:
         raise ModelError(
             f"The scorers of {version.folder} give the golden set other scores than the recorded ones. They differ by up to "
-            f"{comparison.distance:.4f} (allowed: {tolerance}). Another release of Castline made this version. Make the version again."
+            f"{comparison.distance:.4f} (allowed: {tolerance}). Another release of Castline probably made the version. "
+            "Make the version again."
         )
 
 

@@ -84,7 +84,7 @@ class ScorerEntry(_ManifestModel):
     files: tuple[Annotated[str, Field(pattern=FILE_PATTERN)], ...] = Field(min_length=1)
     side_px: int = Field(ge=16, le=1024, description="Side of the pictures that the scorer takes, which are the pictures of the version.")
     cut_off: float = Field(gt=0, description="A part whose score is above this value differs from good parts.")
-    alarm_share: float = Field(gt=0, le=0.5, description="Share of the good parts above the cut-off for which the cut-off was chosen.")
+    alarm_share: float = Field(gt=0, le=0.5, description="The cut-off was chosen so that about this share of good parts is above it.")
     highest_alarm_share: Probability = Field(
         description="With 95 % confidence, at most this share of all good parts has a score above the cut-off."
     )
@@ -103,7 +103,7 @@ class DetailEntry(_ManifestModel):
     strip_rings: int = Field(ge=1, description="Number of rings in a strip, which is searched at a time.")
     overlap_rings: int = Field(ge=0, description="Number of rings by which a strip is enlarged on each side, so that strips overlap.")
     cut_off: float = Field(gt=0, description="A part whose score is above this value has a place that differs from good parts.")
-    alarm_share: float = Field(gt=0, le=0.5, description="Share of the good parts above the cut-off for which the cut-off was chosen.")
+    alarm_share: float = Field(gt=0, le=0.5, description="The cut-off was chosen so that about this share of good parts is above it.")
     highest_alarm_share: Probability = Field(
         description="With 95 % confidence, at most this share of all good parts has a score above the cut-off."
     )

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from agents.inspector.judging import judge_images, make_verdict
+from agents.inspector.model_switcher import ModelSwitcher
 from deploy.cli.main import castline
 from models.anomaly.scorer import AlarmShare, ExpectedCosts
 from models.evaluation.evaluation_report import evaluate_version
@@ -22,6 +23,7 @@ from models.synthetic import render_series
 from models.training.good_only import GoodOnlyRun
 from models.training.labelled_pictures import LabelledFile, LabelledPictures
 from streams.errors import ModelError
+from streams.model_choices import ModelChoices
 from streams.settings import LineSettings
 from tests.agents.inspector.images import CAPTURED_AT, make_decoded_image
 from tests.part_pictures import ALL_KINDS, make_pictures
@@ -132,6 +134,15 @@ def test_a_version_without_networks_replaces_any_version_and_goes_to_a_remote_re
     RemoteRegistry(url).push(version)
     assert RemoteRegistry(url).read_manifest(version.name) == version.manifest
     assert RemoteRegistry(url).open_version(version.name).manifest == version.manifest
+
+
+def test_an_inspector_puts_the_version_in_force(version: Version) -> None:
+    switcher = ModelSwitcher(("line-1",), open_registry(version.folder.parent).open_version, open_ensemble)
+    switcher.start(ModelChoices("new-part", {}))
+    switcher.stop()
+    ensemble = switcher.assignments["line-1"].ensemble
+    assert (ensemble.version_name, ensemble.runtime.name) == ("new-part", "numpy")
+    assert ensemble.predict(np.stack(castings(True)[:2]))[0].defect_probability is None
 
 
 def test_the_command_makes_a_version_and_other_commands_show_it(tmp_path: Path) -> None:
