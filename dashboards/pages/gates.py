@@ -241,9 +241,8 @@ ALERTS: tuple[Alert, ...] = (
             "Some parts that photo-eye 1 counted have no picture, or the gateway could not assign some pictures to a counted part.",
             "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). The verdict "
             "on a picture without a part does not reach the board.",
-            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”. It shows shares of the time "
-            "between two parts. Small values: pictures or part reports are lost. Many values above 0.25: the latency is wrong, or the "
-            "delay of the pictures varies too much.",
+            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”. Small distances: pictures or "
+            "part reports are lost. Many above 0.25 of the spacing: the latency is wrong, or the delay varies too much.",
             "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert "
             "`PartReportsFail`.\n\n"
             "If the latency is wrong, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
@@ -328,9 +327,8 @@ ALERTS: tuple[Alert, ...] = (
             "instead.",
             "Pictures with a wrong time are judged. But on a line with a board, the gateway cannot find their parts. The board then "
             "applies the line's safe action (divert, pass or stop) to these parts.",
-            "Run `curl <address>/healthz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
-            "The page shows the last wrong time. A year such as 1970 or 2000 means that the camera has lost its clock, often after a "
-            "power cut.",
+            "Run `curl <address>/healthz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. The page "
+            "shows the last wrong time. A year such as 1970 means that the camera has lost its clock, often after a power cut.",
             "Set the clock of the camera or file server, preferably by NTP. Then run `castline gateway measure <line>`.\n\n"
             "If the clock cannot be set, set `lines.camera.time_source` to `arrival`, so that the gateway dates every picture by its "
             "arrival. Then run the same command.",

@@ -273,8 +273,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The cameras deliver more pictures than the inspectors can judge, so more and more pictures wait.",
             "Verdicts come later and later. In the end, they come after their parts have passed the gate.",
-            "On the Pipeline dashboard, open the panel “How full are the batches?”. If the batches are full, the machine has too little "
-            "computing power. Otherwise open the panel “In which stage does a picture spend its time?” and find the slow stage.",
+            "On the Pipeline dashboard, open the panel “How full are the batches?”. Full batches: the machine has too little computing "
+            "power. Otherwise find the slow stage in the panel “In which stage does a picture spend its time?”.",
             "Start more inspectors, at most one for each partition of the image topics. Look for other programs that use the machine's "
             "processors.",
         ),
@@ -346,8 +346,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         COMPLAINTS,
         Runbook(
-            "The camera delivered pictures that were gone before the gateway could read them. Reason `overwritten`: the next picture "
-            "got the same name too soon. Reason `not-readable`: a file of a camera of the kind `folder` is missing, or may not be read.",
+            "The camera delivered pictures that were gone before the gateway could read them. `overwritten`: the next picture got the "
+            "same name too soon. `not-readable`: a file of a `folder` camera is missing, or may not be read.",
             "The parts on the lost pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
             "Run `curl <address>/healthz` with the address of the gateway. The page names the file whose picture was lost. The address "
             "is in the file `<run_dir>/targets/<instance>.json`.",
