@@ -237,3 +237,22 @@ def test_a_registry_that_does_not_answer_is_reported_on_the_page(s3_root: str, e
     assert f"The model registry {s3_root} does not answer" in answer.content.decode()
     assert engineer.get("/models/version/demo/").status_code == 404
     assert engineer.get("/models/change?action=choose&line=line-1&version=demo").status_code == 409
+
+
+def test_the_page_of_a_version_without_networks_shows_its_scorer(operator: Client, local_root: Path) -> None:
+    files = json.loads((local_root / "demo" / "manifest.json").read_text())["files"]
+    scorer = {
+        "name": "golden-template",
+        "files": ["golden-template.npz"],
+        "side_px": 160,
+        "cut_off": 2.5,
+        "alarm_share": 0.05,
+        "highest_alarm_share": 0.139,
+        "good_pictures": 20,
+    }
+    files = {"golden.npz": files["golden.npz"], "golden-template.npz": files["golden.npz"]}
+    copy_demo(local_root, "good-only", voters=[], scorers=[scorer], files=files, cascade=None, figures={})
+    page = operator.get("/models/version/good-only/").content.decode()
+    assert "golden-template: cut-off 2.5000, from 20 good pictures" in page
+    assert "<dt>Networks</dt><dd>none</dd>" in page
+    assert "good-only" in operator.get("/models/").content.decode()
