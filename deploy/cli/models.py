@@ -177,7 +177,7 @@ def push(version: str, url: str) -> None:
 def make_demo(out: Path) -> int:
     """Train a new copy of the version `demo`, which comes with Castline. It learns from rendered castings only.
 
-    The training takes a quarter of an hour on two processor cores.
+    The training takes half an hour on two processor cores.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from deploy.cli.train import echo_result

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from agents.inspector.judging import judge_images
+from models.evaluation.segmentation_figures import find_largest_kind, measure_maps
 from models.inference.ensemble import Ensemble, open_ensemble
 from models.inference.grad_cam import GradCam, open_grad_cam
 from models.pictures.decoder import decode_picture
 from models.pictures.part_reference import PART_REFUSALS
 from models.registry import BUNDLED_VERSIONS, locate_version, open_registry
 from models.synthetic import SIDE_PX, render_series
+from models.synthetic.defects import DefectKind
 from models.synthetic.demo_version import SEED
 from streams.settings import LineSettings
 from tests.agents.inspector.images import make_decoded_image
@@ -67,6 +69,21 @@ def test_steel_is_not_ok(demo: Ensemble) -> None:
     images = [make_decoded_image(LINE, 1, decode_picture(path.read_bytes(), demo.side_px).pixels) for path in paths]
     labels = {one.label for one in judge_images([image.check(demo.part_reference) for image in images], demo)}
     assert labels == {"review"}
+
+
+def test_it_finds_defects_and_names_the_kind_of_the_largest_one(demo: Ensemble) -> None:
+    head = demo.segmentation
+    assert head is not None
+    assert head.member.kinds == tuple(kind.text for kind in DefectKind)
+    defective = [casting for casting in render_series(96, UNSEEN_SEED) if not casting.is_ok][:40]
+    pixels = np.stack([decode_picture(casting.to_jpeg(), demo.side_px).pixels for casting in defective])
+    truths = [DefectKind(find_largest_kind(casting.mask)).text for casting in defective]
+    assert np.mean([answer == truth for answer, truth in zip(head.name_kinds(pixels), truths, strict=True)]) >= 0.8
+    masks = np.stack([casting.mask > 0 for casting in defective])
+    figures = measure_maps([head.compute_defect_map(picture) for picture in pixels], masks)
+    assert figures.pixel_auroc is not None
+    assert figures.pixel_auroc >= 0.97
+    assert figures.pointing.value >= 0.9
 
 
 def test_its_heat_maps_are_hottest_at_the_defects(demo: Ensemble) -> None:
