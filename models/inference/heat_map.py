@@ -140,10 +140,16 @@ def name_kind(shares: npt.NDArray[np.float32], kinds: tuple[str, ...], least_cer
 
 
 def name_largest_kind(defect_map: DefectMap) -> str:
-    """Returns the kind of the largest hot area of `defect_map`, or UNKNOWN_KIND if there is no hot area or its kind is not sure."""
-    rows, columns = defect_map.heat.shape
-    boxes = find_boxes(defect_map.heat, columns, rows, defect_map.box_level, rows * columns, defect_map)
-    return max(boxes, key=lambda box: box.area_px).kind if boxes else UNKNOWN_KIND
+    """Returns the kind of the largest hot area of `defect_map`, or UNKNOWN_KIND if there is no hot area or its kind is not sure.
+
+    The map must have kinds and a level. The inspector calls this function before a verdict is sent, so only one area is examined.
+    """
+    labels, count = ndimage.label(defect_map.heat >= defect_map.box_level)
+    if not count or defect_map.kind_probabilities is None:
+        return UNKNOWN_KIND
+    is_inside = labels == int(np.bincount(labels.ravel())[1:].argmax()) + 1
+    shares = defect_map.kind_probabilities[:, is_inside].sum(axis=1)
+    return name_kind(shares, defect_map.kinds, defect_map.least_certainty)
 
 
 def _measure_length(is_inside: npt.NDArray[np.bool_], scale_x: float, scale_y: float) -> float:

@@ -103,7 +103,7 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     - For the same pixels: one minus the Dice coefficient of the defect probability, so that small defects are not lost in the mean
       (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
     - For the pixels of defects: the mean cross-entropy of the kinds, given that there is a defect, times KIND_WEIGHT. Every kind in the
-      batch counts the same, however few pixels it covers. If the kinds were part of the first term, only the largest kinds would be learned.
+      batch counts the same, however few pixels it covers. If the kinds were part of the first term, only large kinds would be learned.
     - For boxes: the cross-entropy of the highest probabilities in the box, because the other pixels of a box may show no defect. This is
       multiple instance learning (Ilse, Tomczak, Welling, ICML 2018).
     """
