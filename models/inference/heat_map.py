@@ -142,10 +142,13 @@ def name_kind(shares: npt.NDArray[np.float32], kinds: tuple[str, ...], least_cer
 def name_largest_kind(defect_map: DefectMap) -> str:
     """Returns the kind of the largest hot area of `defect_map`, or UNKNOWN_KIND if there is no hot area or its kind is not sure.
 
-    The map must have kinds and a level. The inspector calls this function before a verdict is sent, so only one area is examined.
+    The kind is also unknown if the map has no kinds or no level. The inspector calls this function before a verdict is sent, so only one
+    area is examined.
     """
+    if defect_map.box_level is None or defect_map.kind_probabilities is None:
+        return UNKNOWN_KIND
     labels, count = ndimage.label(defect_map.heat >= defect_map.box_level)
-    if not count or defect_map.kind_probabilities is None:
+    if not count:
         return UNKNOWN_KIND
     is_inside = labels == int(np.bincount(labels.ravel())[1:].argmax()) + 1
     shares = defect_map.kind_probabilities[:, is_inside].sum(axis=1)
