@@ -102,8 +102,8 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
       DEFECT_WEIGHT.
     - For the same pixels: one minus the Dice coefficient of the defect probability, so that small defects are not lost in the mean
       (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
-    - For the pixels of defects: the mean cross-entropy of the kinds, given that there is a defect, times KIND_WEIGHT. Every kind in the
-      batch counts the same, however few pixels it covers. If the kinds were part of the first term, only large kinds would be learned.
+    - For the pixels of defects: the mean cross-entropy of the kinds, given that there is a defect, times KIND_WEIGHT. If the kinds were
+      part of the first term, they would hardly be learned, because defects cover so few pixels.
     - For boxes: the cross-entropy of the highest probabilities in the box, because the other pixels of a box may show no defect. This is
       multiple instance learning (Ilse, Tomczak, Welling, ICML 2018).
     """
@@ -119,11 +119,14 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         entropy = -tf.reduce_sum((exact - is_defect) * logs[..., 0] + DEFECT_WEIGHT * is_defect * log_defect)
         overlap = 2 * tf.reduce_sum(defect * is_defect) + 1.0
         dice = 1 - overlap / (tf.reduce_sum(exact * defect) + tf.reduce_sum(is_defect) + 1.0)
-        is_kind = tf.one_hot(tf.where(is_exact, marks, 0), 1 + kinds)[..., 1:]
-        pixels = tf.reduce_sum(is_kind, axis=(0, 1, 2))
-        by_kind = tf.reduce_sum(is_kind * (log_defect[..., tf.newaxis] - logs[..., 1:]), axis=(0, 1, 2)) / tf.maximum(pixels, 1.0)
-        kind = tf.reduce_sum(by_kind) / tf.maximum(tf.reduce_sum(tf.cast(pixels > 0, tf.float32)), 1.0)
-        return entropy / tf.maximum(tf.reduce_sum(exact), 1.0) + dice + KIND_WEIGHT * kind + _box_loss(marks, probabilities)
+        wanted = tf.one_hot(tf.where(is_exact, marks, 0), 1 + kinds)
+        kind = tf.reduce_sum(is_defect * (log_defect - tf.reduce_sum(wanted * logs, axis=-1)))
+        return (
+            entropy / tf.maximum(tf.reduce_sum(exact), 1.0)
+            + dice
+            + KIND_WEIGHT * kind / tf.maximum(tf.reduce_sum(is_defect), 1.0)
+            + _box_loss(marks, probabilities)
+        )
 
     def _box_loss(marks: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
         total = tf.constant(0.0)

@@ -82,6 +82,12 @@ def test_grad_cam_takes_over_where_the_head_sees_nothing(tiny: Version, taught: 
     assert isinstance(mapper, SegmentationFirst)
     good, white, _ = make_pictures(3, 4).pixels
     assert [mapper.compute_defect_map(picture).method for picture in (good, white)] == ["grad-cam", "segmentation"]
+    member = taught.manifest.segmentation
+    assert member is not None
+    poor = member.model_copy(update={"figures": {"pointing": 0.5}})
+    mapper = open_heat_mapper(Version(taught.folder, taught.manifest.model_copy(update={"segmentation": poor})))
+    assert mapper is not None
+    assert mapper.compute_defect_map(white).method == "grad-cam", "a head that points badly makes no heat maps"
     before = open_heat_mapper(tiny)
     assert before is not None
     assert before.compute_defect_map(white).method == "grad-cam"
