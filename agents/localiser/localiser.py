@@ -63,6 +63,9 @@ _MAX_DELIVERED = 4096
 _VERSION_CHECK_S = 1.0
 # A version whose heat mapper could not be opened is tried again after this time.
 _OPEN_AGAIN_S = 60.0
+# On a busy machine, a process of low priority may need minutes to open a heat mapper. For at most this time it does not count as stalled.
+_MAX_OPEN_S = 300.0
+_PROGRESS_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -149,13 +152,15 @@ class Localiser:
         report_problem: Callable[[str, str], None],
         choices: PlantChoices | None = None,
         tables: Mapping[str, AcceptanceTable] = MappingProxyType({}),
+        record_progress: Callable[[], None] = lambda: None,
     ) -> None:
         """Creates the localiser. `tables` holds the acceptance tables of lines that have one.
 
         Outside the regions that people drew, which `choices` holds, a heat map is 0 and has no boxes.
 
         When a problem begins, `report_problem` is called with a sentence about it and with the name of what failed. When the problem has
-        ended, it is called with "" and that name.
+        ended, it is called with "" and that name. While a heat mapper is being opened, and after each failed attempt to read or store a
+        picture, `record_progress` is called, because a restart of the process would not help then.
         """
         self._settings = settings
         self._pictures = pictures
@@ -165,6 +170,7 @@ class Localiser:
         self._report_problem = report_problem
         self._choices = choices or PlantChoices(settings.model.version)
         self._tables = tables
+        self._record_progress = record_progress
         self._names = TopicNames(settings.topics.prefix)
         self._lines = {self._names.verdicts(line.name): line for line in settings.lines}
         self._queue = HeatMapQueue(settings.inspector.explain_lines)
@@ -280,7 +286,12 @@ class Localiser:
         self._opened = {other: opened for other, opened in self._opened.items() if other in needed}
         self._failed_until_s = {other: until_s for other, until_s in self._failed_until_s.items() if self._has_failed(other)}
         try:
-            opened = await asyncio.get_running_loop().run_in_executor(self._thread, self._open_version, name)
+            opening = asyncio.get_running_loop().run_in_executor(self._thread, self._open_version, name)
+            started_s = time.monotonic()
+            while not opening.done() and time.monotonic() - started_s < _MAX_OPEN_S:
+                self._record_progress()
+                await asyncio.wait([opening], timeout=_PROGRESS_S)
+            opened = await opening
         except Exception as error:  # noqa: BLE001  a version without a heat mapper must not stop the heat maps of other versions
             self._failed_until_s[name] = time.monotonic() + _OPEN_AGAIN_S
             log.error("Version %s makes no heat maps, because its heat mapper could not be opened: %r", name, error)
@@ -315,6 +326,7 @@ class Localiser:
                 if self._is_draining:
                     return False
                 wait_s = backoff.failed()
+                self._record_progress()
                 self._report_problem(f"Kafka or the object store at {self._settings.store.url} does not answer: {error!r}", "pictures")
                 await asyncio.sleep(wait_s)
             except Exception as error:  # noqa: BLE001  a picture that cannot be explained must not stop the others

@@ -126,5 +126,6 @@ async def _run(process: WorkerProcess, choices: PlantChoices) -> int:
         health.set_problem,
         choices,
         tables,
+        health.watchdog.record_progress,
     )
     return await run_worker([ConsumerGroup(app, localiser, settings, ROLE, health)], ROLE, settings.service.grace_s)

@@ -88,7 +88,7 @@ class Explanation:
         if self.rebuilt is not None:
             _show(next(places), "reconstruction by the autoencoder", self.rebuilt, 0.0, 1.0)
         for name, residual in self.residuals.items():
-            _show(next(places), f"residual of {name}; red: above the cut-off", _mark_above_cut_off(pixels, residual))
+            _show(next(places), f"residual of {name}\nred: above the cut-off", _mark_above_cut_off(pixels, residual))
         if self.defects is None:
             _show(next(places), "no heat map was made", pixels)
         else:

@@ -93,6 +93,7 @@ class LocaliserRig:
     acknowledged: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     names_kinds: bool = False
+    progress_count: int = 0
 
     def open_version(self, name: str) -> OpenedVersion | None:
         if name == "missing":
@@ -101,6 +102,9 @@ class LocaliserRig:
             return None
         self.mappers[name] = FakeHeatMapper(self.may_go_on, names_kinds=self.names_kinds)
         return OpenedVersion(self.mappers[name], SIDE_PX)
+
+    def record_progress(self) -> None:
+        self.progress_count += 1
 
     async def send(self, line: str, part: int, label: Any = "defect", **given: Any) -> None:
         """Passes a verdict to the localiser. `given` replaces fields of the verdict."""
@@ -158,6 +162,7 @@ async def run_localiser(
         lambda text, _: rig.problems.append(text),
         choices or PlantChoices("a"),
         tables,
+        rig.record_progress,
     )
     rig.names_kinds = names_kinds
     rig.may_go_on.set()
@@ -238,6 +243,7 @@ async def test_while_kafka_is_away_the_part_waits_and_the_problem_is_reported(tm
         await wait_until(lambda: rig.pictures.reads >= 2)
         assert rig.acknowledged == []
         assert "does not answer" in rig.problems[0]
+        assert rig.progress_count >= 2, "a restart would not bring Kafka back"
         rig.pictures.is_away = False
         await wait_until(lambda: rig.acknowledged == [1])
         assert rig.problems[-1] == ""
