@@ -39,7 +39,8 @@ class LocaliserCost:
     """The speeds of inspector and localiser. `ratio` is the inspector's speed with the localiser, divided by its speed without it.
 
     `with_per_s` and `without_per_s` are medians over all windows, in pictures a second. `findings_beside_per_s` is the number of heat maps
-    a second beside the busy inspector, and `findings_alone_per_s` is the number without the inspector.
+    a second beside the busy inspector, and `findings_alone_per_s` is the number without the inspector. `processor_ms_per_finding` is the
+    processor time of the localiser for one heat map, in milliseconds. Other programs on the machine hardly change this time.
     """
 
     ratio: RatioEstimate
@@ -47,6 +48,7 @@ class LocaliserCost:
     without_per_s: float
     findings_beside_per_s: float
     findings_alone_per_s: float
+    processor_ms_per_finding: float
     windows: list[tuple[float, float]]
 
     def as_json(self) -> dict[str, Any]:
@@ -107,13 +109,14 @@ class _LocaliserBench:
                         f"{rates[True] / rates[False]:.3f}"
                     )
                 self._continue_localiser()
-            alone_per_s = self._measure_findings(findings_s)
+            alone_per_s, processor_ms = self._measure_findings(findings_s)
         return LocaliserCost(
             ratio=estimate_median([with_it / without for with_it, without in windows]),
             with_per_s=statistics.median(with_it for with_it, _ in windows),
             without_per_s=statistics.median(without for _, without in windows),
             findings_beside_per_s=statistics.median(beside_per_s),
             findings_alone_per_s=alone_per_s,
+            processor_ms_per_finding=processor_ms,
             windows=windows,
         )
 
@@ -162,9 +165,21 @@ class _LocaliserBench:
     def _continue_localiser(self) -> None:
         psutil.Process(self._localiser.pid).send_signal(signal.SIGCONT)
 
-    def _measure_findings(self, seconds: float) -> float:
-        """Returns how many heat maps a second the localiser makes while no inspector runs."""
-        before, start_s = self._findings.count(), time.monotonic()
+    def _measure_findings(self, seconds: float) -> tuple[float, float]:
+        """Returns how many heat maps a second the localiser makes while no inspector runs, and the processor time for one, in milliseconds.
+
+        Raises BrokerError if the localiser makes no heat map in this time.
+        """
+        process = psutil.Process(self._localiser.pid)
+        before, before_s, start_s = self._findings.count(), _read_processor_s(process), time.monotonic()
         time.sleep(seconds)
         self._localiser.check_alive()
-        return (self._findings.count() - before) / (time.monotonic() - start_s)
+        count, taken_s = self._findings.count() - before, _read_processor_s(process) - before_s
+        if count <= 0:
+            raise BrokerError(f"The localiser made no heat map within {seconds:.0f} s. Run the bench again with more --findings-seconds.")
+        return count / (time.monotonic() - start_s), taken_s / count * 1000
+
+
+def _read_processor_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)

@@ -432,7 +432,10 @@ def localiser(context: click.Context, pairs: int, seconds: float, findings_secon
         f"inspector with localiser {result.with_per_s:.1f}/s, without {result.without_per_s:.1f}/s, median ratio {result.ratio.median:.3f}"
         f"{shown}"
     )
-    click.echo(f"heat maps beside the inspector {result.findings_beside_per_s:.1f}/s, alone {result.findings_alone_per_s:.1f}/s")
+    click.echo(
+        f"heat maps beside the inspector {result.findings_beside_per_s:.1f}/s, alone {result.findings_alone_per_s:.1f}/s; processor time for "
+        f"one heat map {result.processor_ms_per_finding:.0f} ms"
+    )
 
 
 @command.command("part-finder")
