@@ -433,8 +433,8 @@ def localiser(context: click.Context, pairs: int, seconds: float, findings_secon
         f"{shown}"
     )
     click.echo(
-        f"heat maps beside the inspector {result.findings_beside_per_s:.1f}/s, alone {result.findings_alone_per_s:.1f}/s; processor time for "
-        f"one heat map {result.processor_ms_per_finding:.0f} ms"
+        f"heat maps beside the inspector {result.findings_beside_per_s:.1f}/s, alone {result.findings_alone_per_s:.1f}/s; "
+        f"processor time for one heat map {result.processor_ms_per_finding:.0f} ms"
     )
 
 
