@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,7 @@ def raise_priority() -> bool:
     except PermissionError:
         log.info("The user may not raise the priority of this process, so it runs at the normal priority.")
         return False
+    _set_session_priority(GATE_NICENESS)
     return True
 
 
@@ -34,4 +37,18 @@ def lower_priority(niceness: int = LOWEST_NICENESS) -> None:
 
     The priority is never raised: if the process has a higher niceness already, nothing changes.
     """
-    os.setpriority(os.PRIO_PROCESS, 0, max(niceness, os.getpriority(os.PRIO_PROCESS, 0)))
+    lowered = max(niceness, os.getpriority(os.PRIO_PROCESS, 0))
+    os.setpriority(os.PRIO_PROCESS, 0, lowered)
+    _set_session_priority(lowered)
+
+
+def _set_session_priority(niceness: int) -> None:
+    """Gives the session of this process the same priority, if the process leads a session of its own.
+
+    The supervisor starts each process in a session of its own. On many Linux systems, the kernel first divides the processors among the
+    sessions (`sched_autogroup_enabled`), and the priority of a process counts only against processes of its own session. There the file
+    below has the priority of the session.
+    """
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):  # The kernel has no such file, or does not allow the change now.
+            Path("/proc/self/autogroup").write_text(str(niceness))
