@@ -1,7 +1,6 @@
 """The pins of the Mega 2560, lane by lane, for the simulator and the wiring guide.
 
-The comments in `firmware/sorter/config.h` list the same pins. The tests run the real firmware in a simulator with the pins of this module,
-and fail if the firmware uses other pins.
+The tests run the real firmware in a simulator with these pins.
 """
 
 from __future__ import annotations

@@ -68,10 +68,9 @@ def parse_frame(line: bytes) -> Frame | None:
 
 
 class Deframer:
-    """Finds the frames in a stream of bytes. `starts` has the start characters of the frames that are returned.
+    """Finds the frames in a stream of bytes. Only frames with a start character in `starts` are returned.
 
-    A damaged frame is dropped and counted in `damaged`. A start character always begins a new frame. So the next frame is not lost even if
-    the newline was damaged.
+    A damaged frame is dropped and counted in `damaged`. A start character always begins a new frame, even after a damaged newline.
     """
 
     def __init__(self, starts: str) -> None:

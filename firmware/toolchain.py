@@ -1,8 +1,7 @@
-"""Builds the board's firmware, the program that simulates the board, and the portable core of the firmware for a PC.
+"""Builds the board's firmware, its simulator, and the portable core of the firmware for a PC.
 
-Missing compilers are installed if the user is root. Each program is built into `var/firmware/<hash>/`. The hash is computed from the
-sources, so a program is built again when its sources have changed. The portable core is all of the firmware except the files that access
-the Mega's registers.
+Missing compilers are installed if the user is root. Each program is built into `var/firmware/<hash>/`, where the hash is computed from
+the sources.
 """
 
 from __future__ import annotations

@@ -11,10 +11,8 @@ from pathlib import Path
 def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
     """Writes `content` to `path`. Readers see either the old file or the complete new one, even after a power cut.
 
-    Creates the folder of `path` if it is missing. Text is written as UTF-8. The new file gets the
-    permission bits `mode`, except those that the umask of this process forbids.
-
-    Raises OSError if the file cannot be written. The old file then stays unchanged.
+    Text is written as UTF-8, and a missing folder is created. `mode` gives the permission bits. Raises OSError if the file cannot be
+    written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The temporary name begins with a dot. Programs that list the folder therefore ignore the unfinished file.

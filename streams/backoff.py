@@ -7,10 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Backoff:
-    """Doubles the wait after each failure, up to `longest_s`. After a success, the next wait is `first_s` again.
-
-    `first_s` is the wait after the first failure, and `longest_s` is the longest wait, both in seconds. The class only computes the
-    waits. The caller sleeps, so threads, coroutines and tests can use the class.
+    """Computes the wait after a failure: `first_s` seconds at first, then twice as long each time, up to `longest_s`. The caller sleeps.
 
     >>> backoff = Backoff(first_s=0.5, longest_s=5.0)
     >>> [backoff.failed() for _ in range(5)]

@@ -1,7 +1,6 @@
 """The micro-batcher: gathers records for the next batch while the current batch is being processed.
 
-Faust's own `Stream.take` is not used for three reasons: it acknowledges a batch that failed, its waiting time begins before the first
-record arrives, and it gathers nothing while a batch is being processed.
+Faust's `Stream.take` is not used, because it gathers nothing during the processing and acknowledges a batch that failed.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ class QueuedItem(Generic[Item]):
 
 
 def compute_wait_s(now_s: float, count: int, first_arrived_s: float, earliest_deadline_s: float | None, limits: BatchSettings) -> float:
-    """Returns how many seconds a batch of `count` items may still wait for more items. 0 means that the batch is due.
+    """Returns how many seconds a batch of `count` items may still wait for more items, or 0 if the batch is due.
 
-    A batch is due if it is full, if its first item has waited `max_wait_s`, or if a deadline is less than `deadline_margin_s` away.
+    A batch is due if it is full, its first item has waited `max_wait_s`, or a deadline is near (`deadline_margin_s`).
     """
     if count >= limits.size:
         return 0.0
@@ -40,23 +39,19 @@ def compute_wait_s(now_s: float, count: int, first_arrived_s: float, earliest_de
 
 
 def choose_batch_size(count: int, limits: BatchSettings) -> int:
-    """Returns how many of `count` waiting items form the next batch: the largest batch size in `limits.shapes` that is at most `count`.
+    """Returns the size of the next batch: the largest size in `limits.shapes` that is at most `count`.
 
-    For example, if 9 pictures wait, 8 form the next batch, and the last one goes into the batch after it. Padding 9 pictures to 16 would
-    take as much time as judging 16. In that time more pictures would arrive, and the batches would grow without any advantage.
+    If 9 pictures wait, 8 form the next batch. Padding 9 to 16 would take as long as judging 16.
     """
     available = min(count, limits.size)
     return max((shape for shape in limits.shapes if shape <= available), default=available)
 
 
 class Batcher(Generic[Item]):
-    """A bounded queue that gives out its items in batches, the oldest first. All calls must come from one event loop.
+    """A bounded queue of at most `capacity` items, given out in batches, the oldest first. Use it in one event loop only.
 
-    `capacity` is the largest number of queued items. `clock` returns monotonic seconds. `is_busy` returns True while the consumer still
-    processes the previous batch.
-
-    While the consumer is busy, the batcher gives out only full batches, because a smaller batch can still grow. Call `reconsider` when the
-    consumer is no longer busy.
+    While `is_busy` returns True, only full batches are given out. Call `reconsider` when the consumer is no longer busy. `clock` returns
+    monotonic seconds.
     """
 
     def __init__(

@@ -70,8 +70,9 @@ def publish_keyed_record(settings: Settings, topic: str, key: str, record: Recor
 class FollowedTopic(Generic[Newest]):
     """A compacted topic that a `CompactedTopicFollower` reads.
 
-    `empty` is an object that contains no record of the topic yet. `on_change` gets an object of the same type that contains the newest
-    record of each key. It is called when the topic has been read to its end, and again after each later change.
+    - `empty`: an object without any record.
+    - `on_change`: gets such an object with the newest record of each key, when the topic has been read to its end and after each later
+      change.
     """
 
     topic: str

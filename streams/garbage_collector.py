@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def garbage_collector_paused() -> Iterator[None]:
     """Pauses the garbage collector while the `with` block imports modules.
 
-    The objects that an import creates exist until the process ends. The collector would search them again and again without finding
-    garbage. With TensorFlow or Django, these searches took a seventh of the processor time of a program's start.
+    The collector would search the imported objects again and again. With TensorFlow or Django, this took a seventh of the time of a
+    program's start.
     """
     was_enabled = gc.isenabled()
     gc.disable()

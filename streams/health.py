@@ -65,10 +65,9 @@ class ProgressWatchdog:
 class ProcessHealth:
     """Decides what a process answers at /readyz and /healthz.
 
-    - Ready: the process can accept work. It is not ready before the first `set_ready`, and while any problem is set. Each problem is set
-      under a word such as "start" or "database". This word is called `topic`, but is no Kafka topic.
-    - Healthy: no check finds a problem. A supervisor restarts a process that is not healthy.
-    - A complaint is a fault that a restart would not remove. /healthz shows it, but the process counts as healthy.
+    - Ready: `set_ready` was called, and no problem is set. A word such as "database" names each problem.
+    - Healthy: no check finds a problem. A supervisor restarts an unhealthy process.
+    - A complaint: a fault that a restart would not remove. /healthz shows it, but the process counts as healthy.
     """
 
     def __init__(self, role: str, watchdog: ProgressWatchdog) -> None:
@@ -141,10 +140,9 @@ class ProcessHealth:
 
 
 class InstanceSlot:
-    """Reserves the lowest free number for a process of a role on this machine. A file lock holds the number until the process ends.
+    """Reserves the lowest free number for a process of a role on this machine, until the process ends.
 
-    A worker that is restarted gets the same number again, and therefore the same group instance id in Kafka. So Kafka gives the worker its
-    partitions back at once.
+    A restarted worker gets the same number and therefore the same group instance id, so Kafka gives its partitions back at once.
     """
 
     def __init__(self, run_dir: Path, role: str) -> None:

@@ -43,7 +43,8 @@ Headers = Mapping[str, bytes]
 class PartId:
     """The id of one casting on one line. Its text form `<line>:<run>:<part>` is the key of all records about the part.
 
-    `run` is the board's boot count, or the start time of the gateway in seconds if there is no board. `part` counts up from 1 within a run.
+    - `run`: the board's boot count, or without a board the gateway's start in seconds.
+    - `part`: counts up from 1 within a run.
     """
 
     line: str
@@ -100,12 +101,9 @@ class PictureIdentity:
 
 
 def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIdentity:
-    """Returns the identity of a record on the image topic of `line`.
+    """Returns the identity of a record on the image topic of `line`, from its headers or otherwise from its key.
 
-    The headers `line`, `run` and `part` name the part. Without these headers, the key names the part.
-
-    Raises IdentityError if neither the headers nor the key name a part, if they contradict each other, if the part is of another line, or
-    if a header is malformed.
+    Raises IdentityError if the part is not named, is of another line, or is named in two different ways.
     """
     text = {name: _decode_header(name, value) for name, value in headers.items() if name in _IDENTITY_HEADERS}
     part = _read_part(key, text)

@@ -80,10 +80,9 @@ def is_reachable(bootstrap: str) -> bool:
 def wait_for_kafka(
     settings: Settings, role: str, report_problem: Callable[[str], None], should_stop: Callable[[], bool]
 ) -> KafkaAdminClient | None:
-    """Waits until a broker answers, and returns an admin client. Returns None if `should_stop` returns True before a broker answers.
+    """Waits until a broker answers, and returns an admin client, or None if `should_stop` returned True.
 
-    The wait after the first failed attempt is 0.5 s. Each further failure doubles the wait, up to 10 s. After each failure `report_problem`
-    is called with a sentence.
+    After each failure, `report_problem` is called with a sentence. The waits grow from 0.5 s to 10 s.
     """
     backoff = Backoff(first_s=0.5, longest_s=10.0)
     while not should_stop():
@@ -102,12 +101,9 @@ def wait_for_kafka(
 
 
 def read_to_end(settings: Settings, role: str, topics: Sequence[str], since: datetime | None = None) -> Iterator[Any]:
-    """Yields the records that `topics` hold at the time of the call, as kafka-python's consumer returns them.
+    """Yields the records that `topics` hold at the time of the call, in order within each partition.
 
-    The records of one partition come in order. The call joins no consumer group and commits nothing. With `since`, records with an older
-    Kafka timestamp are left out.
-
-    Raises CastlineError if a topic does not exist, or if no record arrives for 30 s before the end is reached.
+    With `since`, older records are left out. Raises CastlineError if a topic does not exist, or if no record arrives for 30 s.
     """
     consumer = KafkaConsumer(**make_client_arguments(settings, role), group_id=None, enable_auto_commit=False)
     try:

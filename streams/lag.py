@@ -1,7 +1,6 @@
-"""Measures how many records wait for a worker: the end offsets of its partitions minus the offsets that its group has committed.
+"""Measures how many records wait for a worker: the end offsets of its partitions minus the committed offsets.
 
-A thread with its own Kafka client asks the brokers. The worker's own counters are not used, because they look normal even if the worker
-hangs after a failed rebalance of the consumer group.
+A separate Kafka client is used, because the worker's own counters look normal even if the worker hangs.
 """
 
 from __future__ import annotations
@@ -34,11 +33,8 @@ def lag_by_topic(end_offsets: Mapping[Partition, int], committed_offsets: Mappin
 class LagMonitor:
     """Measures a worker's lag, the number of records that wait for it, every `interval_s` seconds in a thread.
 
-    The monitor writes the lag to the metrics and to the worker's health. While Kafka does not answer, the worker is not ready.
-
-    `assigned_partitions` returns the worker's partitions. If the worker has none, the monitor watches all partitions of the topics in
-    `lines_by_topic`. So /healthz shows a problem if no other worker makes progress there. The lag metric of such a worker is 0, because the
-    metrics of the other workers already count the waiting records.
+    The lag goes to the metrics and to the worker's health. If `assigned_partitions` returns none, the monitor watches all partitions of
+    `lines_by_topic`, but the metric stays 0.
     """
 
     def __init__(

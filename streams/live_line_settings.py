@@ -1,7 +1,6 @@
 """Reads and writes the topic `castings.lines`: the settings that people change while a line runs.
 
-Other settings stand in the file castline.toml, which a process reads only at its start. If a line has no record on the topic, people have
-set nothing for it.
+A line without a record on the topic has no such settings. All other settings are in castline.toml.
 """
 
 from __future__ import annotations

@@ -16,11 +16,9 @@ _REPEAT_INTERVAL_S = 10.0
 
 
 class RepeatFilter(logging.Filter):
-    """Logs the same message of a Kafka client only once in `interval_s` seconds. Messages of other loggers are always logged.
+    """Logs the same message of a Kafka client only once in `interval_s` seconds. The next such message says how many were left out.
 
-    Without the filter, the clients log the same failure hundreds of times a second while Kafka does not answer. Two messages are the same
-    if they have the same logger and the same text before the arguments are inserted. After the interval, the next such message says how
-    many were left out. `clock` returns monotonic seconds.
+    Without the filter, the clients log hundreds of messages a second while Kafka does not answer.
     """
 
     def __init__(self, interval_s: float = _REPEAT_INTERVAL_S, clock: Callable[[], float] = time.monotonic) -> None:

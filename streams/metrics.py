@@ -1,8 +1,7 @@
 """All Prometheus metrics of Castline. No other module declares metrics.
 
-Names begin with `castline_` and use base units such as seconds and bytes. The values of labels are lines, roles, model versions and words
-from fixed sets, so the number of time series is bounded. Castline measures the durations of its processing steps itself, because
-Faust's metrics do not know batches.
+Names begin with `castline_` and use base units such as seconds and bytes. Labels have few values, so the number of
+time series is bounded.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The object store for large pictures, archived pictures and heat maps: a folder, or any file system that fsspec can open.
 
-An address in the store, also called a claim, contains the SHA-256 of the object: `<folder>/<first two digits>/<sha256>`. The folder is
-`pictures` for a picture, `maps` for a heat map, and `studies` for a picture of an agreement study. Therefore equal pictures are stored only
-once, and a reader can check the object. A claim cannot name a file outside the store.
+An address in the store, also called a claim, is `<folder>/<first two digits>/<sha256>`, with the SHA-256 of the object. So equal pictures
+are stored once.
 """
 
 from __future__ import annotations
@@ -63,9 +62,8 @@ class ObjectStore:
     def fetch(self, claim: str) -> bytes:
         """Returns the picture at the address `claim`, after checking its size and its checksum.
 
-        Raises PictureError with the reason `claim-missing` if nothing is stored there, or with the reason `claim-damaged` if the address is
-        malformed, the object is too large or the checksum differs. Raises OSError if the store cannot be reached. Then a later attempt may
-        succeed.
+        Raises PictureError with the reason `claim-missing` or `claim-damaged`. Raises OSError if the store cannot be reached, and a later
+        attempt may succeed.
         """
         match = _CLAIM.fullmatch(claim)
         if not match or match[1] != match[2][:2]:

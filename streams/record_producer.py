@@ -69,10 +69,9 @@ def make_json_record(topic: str, key: bytes, record: Record, source: str, event_
 
 
 def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str, detail: str) -> ProducerRecord:
-    """Returns the dead letter of a record that a worker cannot use: the same value, with headers that give the origin and the reason.
+    """Returns the dead letter of a record: the same value, with added headers `dead-…` that give the origin and the reason.
 
-    `topic` is the topic of dead letters. `role` is the role of the worker, `reason` a word from a fixed set, and `detail` a sentence.
-    The dead letter keeps the headers of the record. The names of the added headers begin with `dead-`.
+    `reason` is a word from a fixed set, `detail` a sentence, and `role` the role of the worker.
     """
     original = [
         (name[:_MAX_HEADER_NAME_CHARACTERS], value[:_MAX_HEADER_BYTES])

@@ -1,7 +1,6 @@
 """The JSON records on Castline's topics. Within version v1, fields may be added, but no field is changed or removed.
 
-Each class is the only declaration of its record. Readers check records with the class, writers encode records with it, and the published
-JSON Schema is generated from it. Readers ignore unknown fields, so an older reader can read the records of a newer writer.
+Each class is the only declaration of its record. The published JSON Schema is generated from it. Readers ignore unknown fields.
 """
 
 from __future__ import annotations
@@ -104,11 +103,10 @@ class Verdict(PartRecord):
     )
     reason: str = Field(
         "",
-        description="Reason for `review` in one word; empty for the other labels. If the networks were not sure: `doubt`. If the part "
-        "is above the cut-off of a scorer: `anomaly`. If the picture "
-        "could not be judged: `empty`, `too-large`, `too-many-pixels`, `not-an-image`, `truncated`, `damaged`, `depth`, `blank`, "
-        "`partly-blank`, `decoder-limits`, `checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. If the picture does not show "
-        "the whole part: `no-part`, `partly-in-view`, `unknown-part`. Later releases may add words.",
+        description="Reason for `review` in one word; empty for the other labels. Networks not sure: `doubt`. Above the cut-off of a "
+        "scorer: `anomaly`. Not judged: `empty`, `too-large`, `too-many-pixels`, `not-an-image`, `truncated`, `damaged`, "
+        "`depth`, `blank`, `partly-blank`, `decoder-limits`, `checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. "
+        "Not the whole part: `no-part`, `partly-in-view`, `unknown-part`. Later releases may add words.",
     )
     kind: str = Field(
         "",
@@ -348,8 +346,8 @@ class LiveLineSettings(Record):
     )
     review_anomalies: bool | None = Field(
         None,
-        description="If true, a part that the networks call `ok` gets `review` if its score is above the cut-off of a scorer that has "
-        "learned from good parts alone; null or false if no scorer changes a label. A version without networks ignores this setting.",
+        description="If true, a part with the label `ok` gets `review` if its score is above the cut-off of a scorer that has learned from "
+        "good parts alone; null or false if no scorer changes a label.",
     )
     planned_stop_until: Time | None = Field(
         None, description="End of a planned stop of the line; null if none is planned. A time in the past has no effect."

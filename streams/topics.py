@@ -92,12 +92,10 @@ class TopicChange:
 
 
 def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChange]:
-    """Creates missing topics, corrects topics that differ from their declaration, and returns what changed.
+    """Creates missing topics, corrects the configuration of existing ones, and returns what changed.
 
-    Existing topics get the declared configuration and missing partitions. No partitions are removed, because Kafka cannot remove any.
-    A second call changes nothing.
-
-    Raises kafka.errors.KafkaError if the cluster refuses a change.
+    Missing partitions are added, but none are removed, because Kafka cannot remove any. Raises kafka.errors.KafkaError if the cluster
+    refuses a change.
     """
     specs = declare_topics(settings)
     partitions_by_topic = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}

@@ -1,12 +1,10 @@
 """Builds and runs a Faust worker. A worker that is asked to stop first finishes the records that it has accepted.
 
-A role implements a `RecordHandler`, which does not depend on Faust. Three calls run the handler as a worker:
-
     app = make_app(settings, "inspector", instance, buffer_records)
     group = ConsumerGroup(app, handler, settings, "inspector", health)
     exit_status = await run_worker([group], "inspector", settings.service.grace_s)
 
-The constants and options of this module were found by tests that killed workers and brokers under load. docs/decisions gives the reasons.
+Tests that killed workers and brokers under load gave the constants of this module.
 """
 
 from __future__ import annotations
@@ -34,16 +32,16 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Before a process ends, it finishes its work, for which it has `grace_s` seconds. Then Faust has this many seconds to close its
-# connections. If Kafka does not answer, Faust gets the same time once more. After that, the process ends with open connections.
+# Time for Faust to close its connections, after the worker has finished its work. If Kafka does not answer, Faust gets the same time once
+# more.
 _LEAVE_S = 3.0
 
 
 def make_app(settings: Settings, group: str, instance: str, buffer_records: int) -> AppT[object]:
     """Returns a Faust application that consumes in the group `<topic prefix>-<group>`.
 
-    `instance` is the stable name of this process. Kafka's `group.instance.id` is made from it. `buffer_records` is the largest number of
-    records that Faust fetches before the worker can process them. A smaller number saves memory.
+    - `instance`: the stable name of this process, for Kafka's `group.instance.id`.
+    - `buffer_records`: records that Faust fetches in advance. A smaller number saves memory.
     """
     kafka, topics = settings.kafka, settings.topics
     group_id = f"{topics.prefix}-{group}"

@@ -1,9 +1,7 @@
-"""The archivist: reads verdicts, sortings, findings and reviews from Kafka and stores them as rows of the station's database.
+"""The archivist: stores the records from Kafka as rows of the station's database.
 
-    accept -> batcher -> database (in a thread of its own, one transaction for each batch) -> acknowledgement to Kafka
-
-A record is acknowledged only after its row is stored. While the database does not answer, records wait on Kafka. A record that the
-database rejects becomes a dead letter, and the other records of its batch are stored.
+A record is acknowledged to Kafka only after its row is stored. While the database does not answer, records wait on Kafka. A record that
+the database rejects becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -100,11 +98,9 @@ class PartArchive(Protocol):
     """Stores records about parts in a database. All calls come from one thread."""
 
     def write(self, records: Sequence[ArchivedRecord]) -> int:
-        """Stores all `records` in order, or none of them, and returns how many rows of parts were inserted or changed.
+        """Stores all `records` in order, or none of them, and returns how many rows of parts changed.
 
-        Writing a record a second time changes nothing.
-
-        Raises ArchiveError. `retriable` is True if the database does not answer, and False if the database rejects one of the records.
+        Writing a record again changes nothing. Raises ArchiveError, which is `retriable` if the database does not answer.
         """
         ...
 

@@ -1,5 +1,7 @@
-"""The host's side of the gate protocol (firmware/PROTOCOL.md): a serial link to one board, which one to four lines share.
+"""The host's side of the gate protocol (firmware/PROTOCOL.md).
 
-`link` has the thread that talks to the board. `lane` has the class through which a sorter uses the board. `requests` holds commands until
-the board has answered them. `port` is the serial port.
+- `port`: the serial port.
+- `link`: the thread that talks to a board.
+- `requests`: the commands that the board has not answered yet.
+- `lane`: what the sorter of a line uses.
 """

@@ -55,10 +55,11 @@ class PartCounted:
 
 @dataclass(frozen=True)
 class PartSorted:
-    """Event: a gate diverted a part, let it pass or stopped the belt. The sorter acknowledges the event after recording it.
+    """Event: a gate diverted a part, let it pass or stopped the belt.
 
-    `part` is 0 if photo-eye 1 had not counted the part. `action` and `reason` are words of the protocol. If an additional gate of the
-    same belt (a "further gate") diverted the part, `gate` is the number of that gate's lane. Otherwise `gate` is 0.
+    - `part`: 0 if photo-eye 1 had not counted the part.
+    - `action`, `reason`: words of the protocol.
+    - `gate`: the lane of the additional gate that diverted the part, otherwise 0.
     """
 
     event: int
@@ -153,10 +154,10 @@ class BoardClock:
         self._samples.append(ClockSample(sent_s, received_s, ms / 1000 + board_us / 1e6))
 
     def host_s(self, board_ms: int, near_s: float) -> float:
-        """Returns the host's monotonic time at which the board's clock showed `board_ms` (32 bits).
+        """Returns the host's monotonic time at which the board's clock showed `board_ms`.
 
-        The board's clock starts from 0 again every 49.7 days, so it shows `board_ms` many times. The time nearest to `near_s` is returned.
-        Raises ValueError if no sample was added yet.
+        The board's clock starts from 0 again every 49.7 days. Of several possible times, the nearest to `near_s` is returned. Raises
+        ValueError if no sample was added yet.
         """
         if not self._samples:
             raise ValueError("The board's time cannot be converted, because no answer to SYNC was added yet. Call add_sample first.")
@@ -196,11 +197,9 @@ _MAX_TRAVEL_MS = 65535
 class GateLane:
     """A lane of a board, through which the sorter of a line sends verdicts and receives events.
 
-    Any thread may call `send_verdict`, `acknowledge_event` and `send_command`. The link's thread passes each event of the board
-    to `on_event` once, even if the board repeats the event.
-
-    `settings` are sent to the board. If they are None, the host sends no settings. `grades` holds the settings of each additional gate
-    at the same belt (a further gate). Its keys are the numbers of the lanes that move these gates.
+    - `settings`: sent to the board; with None, nothing is sent.
+    - `grades`: the settings of each additional gate at the belt, by the number of the gate's lane.
+    - `on_event`: called once for each event, in the link's thread.
     """
 
     def __init__(
@@ -238,10 +237,8 @@ class GateLane:
     ) -> Future[BoardResponse]:
         """Sends the verdict `keep` or `divert` for a part to the board.
 
-        The lane's own gate diverts the part. To divert the part at another gate of the belt, pass the number of that gate's lane as
-        `gate`. The field `told` of the response is `accepted`, or `same` if the board already had this verdict. The future fails with
-        GateError: code 20 (late), 21 (unknown run), 22 (unknown part), 23 (conflict), 82 (the deadline passed before the board confirmed
-        the verdict) or 84 (the link is closing).
+        `gate` is the lane of another gate at the belt that must divert the part. The response has the field `told`: `accepted`, or `same`
+        for a repeated verdict. The future fails with GateError, for example if the verdict is late.
         """
         gate_lane = (gate or self.number) if verdict == "divert" else 0
         fields = tuple(str(field) for field in (self.number, run, part, verdict, gate_lane))

@@ -1,10 +1,9 @@
-"""The serial link to one board, which one to four lines share. The link runs in a thread of its own. See firmware/PROTOCOL.md.
+"""The serial link to one board, in a thread of its own.
 
     away --port opens--> greeting --HELLO, SYNC, CONFIGURE, COMMIT--> running <--BEAT--> safe, stopped
       ^-- port fails, board silent for 3 s, five tries without an answer --+    board reset --> greeting
 
-A verdict takes four calls from the sorter to the port: `GateLane.send_verdict`, `RequestWindow.submit`, and in the link's thread
-`RequestWindow.take_due` and `SerialPort.write`.
+See firmware/PROTOCOL.md.
 """
 
 from __future__ import annotations
@@ -80,12 +79,10 @@ class GateLink:
         lane: int = 1,
         grades: Mapping[int, LaneSettings] | None = None,
     ) -> GateLane:
-        """Adds and returns the lane that `line` is wired to. Must not be called after `start`.
+        """Adds the lane that `line` is wired to. Must be called before `start`.
 
-        The link's thread calls `on_event` with each event. If `settings` is None, the host sends no settings to the board.
-
-        A belt may have additional gates, which are wired to other lanes of the board. `grades` holds their settings by the numbers of
-        these lanes.
+        The link's thread calls `on_event` with each event. With `settings=None`, the host sends no settings. `grades` holds the settings
+        of additional gates at the belt, by the numbers of their lanes.
         """
         added = GateLane(line, lane, settings, grades or {}, self._clock, self._requests, on_event)
         self.lanes.append(added)
@@ -176,12 +173,11 @@ class BoardReset(Exception):
 
 
 class BoardSession:
-    """One conversation with a board over its open port, until the port fails. If the board is reset, GateLink calls `begin` again.
+    """One conversation with a board over its open port, until the port fails.
 
         greeting --HELLO, SYNC--> each lane: CONFIGURE, COMMIT --> cycles: requests, heartbeat, events
 
-    If the board refuses the settings of a lane, or if parts are on its belt, the session configures that lane later. The other lanes
-    work in the meantime. When the session ends, unanswered requests stay in `requests` for the next session.
+    A lane that cannot be configured now is configured later, and the other lanes work in the meantime.
     """
 
     def __init__(
@@ -323,8 +319,7 @@ class BoardSession:
     def _commit(self, lane_number: int, settings: LaneSettings) -> str:
         """Sends every setting, then COMMIT, and returns the digest of the settings that the board now uses.
 
-        A setting that the board does not know is skipped if it has its default value. Raises GateError if the board refuses a setting.
-        The error has code 9 (busy) if a value would change while parts are on the belt.
+        Raises GateError if the board refuses a setting, for example with code 9 (busy) while parts are on the belt.
         """
         for setting in TABLE:
             value = settings.values[setting.key]

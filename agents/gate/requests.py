@@ -1,10 +1,9 @@
-"""Requests to a board: commands that wait to be sent, are repeated if no answer arrives, and end with an answer or an error.
+"""Commands that wait for a board's answer. They are repeated, and end with an answer or an error.
 
     queued --room in the window--> sent --answer--> done
                                     |--no answer in time--> sent again, under the same sequence number
 
-A verdict is removed after its deadline, even if it was never sent. If any other command has no answer after five tries, the link is treated
-as broken. RequestWindow does no I/O and reads no clock. Its callers pass the time, in seconds of the monotonic clock.
+Times are seconds of the monotonic clock, which the caller passes.
 """
 
 from __future__ import annotations
@@ -49,8 +48,9 @@ class BoardResponse:
 class BoardRequest:
     """A command to a board. The future `response` gets the board's answer, or fails with GateError.
 
-    After `deadline_s` it is useless to send the command; None means that there is no deadline. `run` is the run number of the board (its
-    number of resets) for which the command is valid, or None for every run. `lane` is None if the command concerns the whole board.
+    - `deadline_s`: after this time, the command is not sent.
+    - `run`: the run of the board for which the command is valid, or None for every run.
+    - `lane`: None if the command concerns the whole board.
     """
 
     name: str
@@ -82,14 +82,10 @@ class BoardRequest:
 
 @dataclass
 class RequestWindow:
-    """Holds the requests that the board has not answered yet, and says which of them are to be sent now.
+    """Holds the requests that the board has not answered yet, and says which requests to send now.
 
-    Requests are sent in the order in which they were added. At most `size` sent requests wait for their answers at the same time. Requests
-    to the lanes in `held_lanes` are not sent.
-
-    `run` is the present run number of the board, or None while it is not known. A request that is valid only for another run fails.
-
-    Any thread may call `submit`, which wakes the link's thread through `waker`. Only the link's thread may call the other methods.
+    At most `size` requests wait for answers at the same time. Requests to the lanes in `held_lanes` are not sent. Any thread may call
+    `submit`; only the link's thread may call the other methods.
     """
 
     size: int = 1
@@ -116,12 +112,9 @@ class RequestWindow:
         self.queued.extend(requests)
 
     def take_due(self, now_s: float) -> list[Frame]:
-        """Returns the frames to send now: first repetitions of commands that were not answered in time, then new commands.
+        """Returns the frames to send now: first repetitions, then new commands while fewer than `size` commands wait for answers.
 
-        New commands are added only until `size` commands wait for answers. Call `drop_expired` first, so that no verdict is sent after its
-        deadline.
-
-        Raises GateError if a command without a deadline was sent five times and the board did not answer.
+        Call `drop_expired` first. Raises GateError if a command without a deadline was sent five times without an answer.
         """
         frames = []
         for request in self.sent.values():
@@ -167,10 +160,10 @@ class RequestWindow:
         return resends
 
     def drop_expired(self, now_s: float, stopped_lanes: Collection[int] = ()) -> None:
-        """Removes requests that have become useless.
+        """Removes useless requests, which fail with GateError.
 
-        A request for another run of the board fails with code 21 (`unknown-run`). A request after its deadline fails with code 82
-        (`deadline`), except on a lane in `stopped_lanes`. The belt of such a lane stands still, so no part reaches its gate.
+        A request for another run of the board fails with code 21. A request after its deadline fails with code 82, unless its lane is in
+        `stopped_lanes`.
         """
 
         def is_overdue(request: BoardRequest) -> bool:

@@ -62,8 +62,8 @@ def show_no_latency_needed(line: str) -> None:
 class CameraLatency:
     """The latency of the camera of one line, in seconds. Not thread-safe.
 
-    A latency `set_s` from the settings is used instead of a measured one. If the pictures show that the latency is wrong, it is suspended,
-    and no picture is assigned to a part. `file` keeps the measured latency over a restart of the gateway.
+    `set_s`, the latency from the settings, is preferred to a measured latency. `file` keeps the measured latency over a restart. A
+    latency that proves wrong is suspended.
     """
 
     def __init__(self, line: str, set_s: float | None, file: Path) -> None:

@@ -1,8 +1,7 @@
-"""Reads the times at which cameras say that they took a picture, and tells plausible times from wrong ones.
+"""Reads the times at which cameras say that they took a picture, and finds implausible times.
 
-The clock of a camera without a battery begins in 1970 or in the year 1, and a broken clock shows years such as 2096 or 9999. A picture with
-such a time must still be accepted and judged. Therefore these functions return a time in UTC even for such clocks, and the intake
-replaces a time that is not plausible with the time of arrival.
+A camera with an empty battery may say 1970. Its pictures are still accepted, and the intake replaces such a time with the time of
+arrival.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ def is_plausible(captured_at: datetime, arrived_at: datetime) -> bool:
 def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     """Returns the time in UTC that an RFC 3339 text gives.
 
-    Raises IdentityError if the text is no time, and also if a plausible time has no time zone. A time that is not plausible is accepted
-    without a time zone, because the intake replaces it anyway.
+    Raises IdentityError if the text is no time, or if a plausible time has no time zone. An implausible time needs no time zone, because
+    the intake replaces it.
     """
     try:
         return parse_time(text)

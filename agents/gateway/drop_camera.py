@@ -1,14 +1,13 @@
 """The camera of kind `drop`: watches a folder to which an industrial camera writes files over FTP or a network share.
 
-A new file is given to the intake when it has not changed for `settle_s` seconds (a setting) and is complete. The intake stores the
-picture or refuses it, and then the camera moves the file to the subfolder `sent` or `refused`. The exceptions:
+When a file is complete and has not changed for `settle_s` seconds, the intake gets it. Then the file is moved to the subfolder `sent` or
+`refused`.
 
-- A file that is still incomplete `end_wait_s` after its last change is given to the intake as it is. A complaint on /healthz names it.
-- A file that cannot be read or moved is tried again later. After some failures a complaint names it. Other files do not wait for it.
-- A link, or a file whose name and content are not those of a picture (Thumbs.db, XML, text), stays where it is and is counted once.
-- If a complete file is overwritten before the intake got its picture, the intake gets this picture from the memory of the camera.
-- A file that changes after it was moved is moved back into the folder and given to the intake again.
-- A file whose name begins with a dot or ends in .part, .partial, .tmp, .filepart or .crdownload is ignored as an unfinished transfer.
+- A file that stays incomplete for `end_wait_s` is given to the intake anyway, and a complaint names it.
+- A file that cannot be read or moved is tried again later.
+- A link, or a file that is no picture, stays where it is.
+- A picture whose file was overwritten is kept in memory until the intake gets it.
+- Names that begin with a dot or end in a suffix such as .part or .tmp are ignored.
 """
 
 from __future__ import annotations
@@ -84,12 +83,12 @@ _SECONDS_A_DAY = 86_400.0
 class _FileVersion:
     """One version of a file. Each change of the file makes a new version.
 
-    - `since_s`: the monotonic time at which this version was first seen.
-    - `name_seen_s`: the monotonic time at which a file of this name was first seen in the folder.
+    - `since_s`: when this version was first seen (monotonic time).
+    - `name_seen_s`: when a file of this name was first seen.
     - `content`: the bytes of a complete picture, until the intake gets them.
-    - `previous`: a complete version that this one may have overwritten.
-    - `destination`: the folder to which the file has to be moved after the intake has answered, and the reason if it was refused.
-    - `is_arrival_known`: False if the folder had not been listed for so long that nobody knows when the file arrived.
+    - `previous`: a complete version that may have been overwritten.
+    - `destination`: the folder for the file after the intake's answer, and the reason of a refusal.
+    - `is_arrival_known`: False if the file arrived during a long pause between two listings.
     """
 
     path: str
@@ -117,19 +116,14 @@ class _FileVersion:
         return self.backoff.failures >= _TRIES
 
     def is_continued_by(self, later: _FileVersion, content: bytes) -> bool:
-        """Returns whether `later`, the next version of the file, still begins with the picture of this version, as if the file only grew.
-
-        `content` holds the bytes of `later`. Both versions must be the same file (inode), and `content` must begin with the bytes of this
-        version.
-        """
+        """Returns whether `later`, the next version of the file, has only grown: its bytes `content` still begin with this picture."""
         return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 
 
 class DropCamera:
-    """Yields the picture in each file of a folder. If a file is overwritten, its new picture is yielded too.
+    """Yields the picture in each file of a folder, and again the new picture if a file is overwritten.
 
-    If the process is killed after a picture was stored and before its file was moved, the camera yields the file again after the restart.
-    The spool then recognises the picture by the frame's idempotency key.
+    After a crash, a file may be yielded a second time. The spool recognises the picture by its idempotency key.
     """
 
     def __init__(
@@ -232,11 +226,9 @@ class DropCamera:
         )
 
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
-        """Called when a file has changed. Saves the picture of its earlier version `before` if the picture would be lost otherwise.
+        """Called when a file has changed to `state`. Keeps the picture of its earlier version `before` if it was overwritten.
 
-        `state` is the new state of the file. If the file has not become smaller, only its content can show whether the picture was
-        overwritten or the file has only grown. In this case nothing is saved yet: the method returns the version with the picture, and the
-        caller stores this version as `previous` of the new one.
+        If the file may have only grown, the method returns the earlier version, and its content is compared later.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
@@ -316,8 +308,7 @@ class DropCamera:
     def _find_next(self) -> _FileVersion | None:
         """Returns the version of a file that is handled next, or None if no file is due or the spool is full.
 
-        Pictures that exist only in memory come first, then the files from the oldest to the newest. Files with the same time are sorted by
-        the numbers in their names, so `2.jpg` comes before `10.jpg`.
+        Overwritten pictures in memory come first, then the oldest file. At equal times, `2.jpg` comes before `10.jpg`.
         """
         if time.monotonic() < self._paused_until_s:
             return None
@@ -484,10 +475,9 @@ class DropCamera:
         self._complaints.set("cleaning", text)
 
     def _mention_once(self, path: str, reason: str) -> None:
-        """Counts and logs a path that the camera does not read. Does nothing if the path was counted before.
+        """Counts and logs a path that the camera does not read, but only once.
 
-        A file whose suffix shows that it is no picture is logged only if it is among the first 1,000 such files. Any other file may be a
-        damaged picture, so it is always logged.
+        Of the files whose suffix is not that of a picture, only the first 1,000 are logged.
         """
         if path in self._mentioned:
             return

@@ -1,8 +1,6 @@
 """The folder to which a camera writes its files. Links in it are never followed.
 
-Anybody who may write to the folder could put a link to another place there. Therefore each file and subfolder is opened relative to the
-handle of its parent folder, without following links, so that no file outside the folder is ever read, moved or deleted. Only the path of
-the folder itself may be a link, because the plant's administrator sets it.
+A link in the folder could lead to any file of this machine. Therefore each file is opened relative to the handle of its parent folder.
 """
 
 from __future__ import annotations
@@ -47,9 +45,10 @@ class FileState:
 
 @dataclass
 class FolderListing:
-    """What the folder holds: `files` maps the path of each file to its state, and `unread` maps each reason to the paths that are not read.
+    """What the folder holds. Paths are relative to the folder, with "/" between the names.
 
-    Paths are relative to the folder, with "/" between the names. Bytes of a name that are not UTF-8 appear as surrogate characters.
+    - `files`: the state of each file, by its path.
+    - `unread`: the paths that are not read, by the reason.
     """
 
     files: dict[str, FileState] = field(default_factory=dict)
@@ -141,9 +140,8 @@ class DropFolder:
     def is_open_for_writing(self, path: str) -> bool:
         """Returns whether a process on this machine has the file open for writing.
 
-        The method asks Linux for a read lease, which Linux refuses if a process has the file open for writing. For a file on a network
-        share or of another user, Linux never grants a lease. Then the method returns False, and the caller has to judge by the file's
-        content and age.
+        Returns False if Linux cannot tell, for example for a file on a network share. Then the caller must judge by the file's content
+        and age.
         """
         try:
             with self._opened_file(path) as handle:
@@ -156,9 +154,9 @@ class DropFolder:
         return False
 
     def move(self, path: str, folder: str, reason: str = "") -> str:
-        """Moves a file to `folder` and returns its path there. Makes the folder if it is absent, and writes `reason` to a file beside it.
+        """Moves a file to `folder`, writes `reason` to a file beside it, and returns its new path.
 
-        A file of the same name is never overwritten, because many cameras number their files from 1 again after a power cut.
+        A file of the same name is never overwritten, because many cameras start again at number 1 after a power cut.
         """
         parent, _, name = path.rpartition("/")
         with self._opened(parent) as source, self._opened_or_made(folder) as target:

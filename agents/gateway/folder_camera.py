@@ -44,8 +44,7 @@ def find_truth(file: Path, root: Path) -> str | None:
 class FolderCamera:
     """Yields the pictures in a folder at a fixed rate, or one picture for each part that the board counts.
 
-    Each picture carries its class as `truth`, which is taken from the name of its subfolder. A file that cannot be read is skipped, counted
-    and named in a complaint. If the whole folder cannot be reached, the camera waits until it is back.
+    The name of a picture's subfolder is its class `truth`. A file that cannot be read is skipped, and a complaint names it.
     """
 
     def __init__(self, line: str, settings: CameraSettings) -> None:

@@ -127,8 +127,7 @@ def _build_line(line: LineSettings, settings: Settings, budget: SpoolBudget, sto
 def run_camera(line: str, camera: GatewayCamera, intake: Intake, complaints: Complaints, stopping: threading.Event) -> None:
     """Passes the frames of a camera to its intake until `stopping` is set.
 
-    If the camera raises an error, it is started again after a short wait, so that an error on one line does not end the gateway. The error
-    is counted. Until the intake accepts the next picture, a complaint on the health page names the error.
+    If the camera raises an error, it is started again after a short wait. A complaint names the error until the next picture is accepted.
     """
     backoff = Backoff(first_s=0.5, longest_s=10.0)
     while not stopping.is_set():

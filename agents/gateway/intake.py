@@ -53,17 +53,15 @@ class PictureRefusedError(CastlineError):
 
 @dataclass(frozen=True, eq=False)
 class CameraFrame:
-    """An encoded picture as a camera gave it, and `receipt`, the future in which the intake answers.
+    """An encoded picture as a camera gave it.
 
-    `receipt` gets a PictureReceipt as soon as the picture is on disk. Otherwise it gets a PictureRefusedError, or a SpoolFullError, after
-    which the camera may send the picture again.
-
+    - `receipt`: the future in which the intake answers with a PictureReceipt, PictureRefusedError or SpoolFullError.
     - `captured_at`: the time that the camera claims, in UTC. It may be wrong.
-    - `declared_type`: the content type that the camera declares. A wrong one is only logged.
-    - `truth`: the class, "ok" or "defect", of a replayed picture if it is known.
-    - `idempotency_key`: a frame with the key of an earlier frame is a repeat and no new part.
+    - `declared_type`: the content type that the camera declares.
+    - `truth`: "ok" or "defect" if a replayed picture's class is known.
+    - `idempotency_key`: a second frame with the same key is a repeat.
     - `part`: set only by cameras that are triggered for each part.
-    - `waited_s`: seconds since the picture arrived at the gateway, or None if this is unknown, for example after a pause of the gateway.
+    - `waited_s`: seconds since the picture arrived, or None if unknown.
     """
 
     value: bytes
@@ -130,10 +128,11 @@ class _PendingFrame:
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """The latency that the gateway uses for a line's camera, and the times of the last parts and pictures, in seconds since 1970.
+    """The latency of a line's camera, and the times of the last parts and pictures, in seconds since 1970.
 
-    `latency_s` is None if it is neither set nor measured. `source` is "settings", "measured" or "". `suspension` says why the latency is
-    no longer trusted, or is "".
+    - `latency_s`: None if it is unknown.
+    - `source`: "settings", "measured" or "".
+    - `suspension`: why the latency is no longer trusted, or "".
     """
 
     line: str
@@ -147,10 +146,8 @@ class LatencyReport:
 class Intake:
     """Accepts the frames and part reports of one line. Thread-safe.
 
-    `on_stored` is called after each picture that was stored in the spool. If a board counts the parts, each frame waits until the board has
-    reported its part, and `decide_due` must be called several times a second. While the latency of the camera is unknown or suspended,
-    pictures are not assigned to parts of the board, and each gets a part id that the gateway counts itself. A measured latency is kept in a
-    file beside the spool.
+    If a board counts the parts, each frame waits for the report of its part. Then `decide_due` must be called several times a second.
+    While the camera's latency is unknown, the gateway counts the parts itself.
     """
 
     def __init__(

@@ -1,16 +1,14 @@
-"""Estimates the latency of a camera from the times of parts and pictures, and checks while the line runs whether it is still right.
+"""Estimates the latency of a camera, and checks it while the line runs.
 
-The latency is the time from the count of a part at photo-eye 1 to its picture. The spacing is the time between two parts. If all spacings
-are equal, a latency that is wrong by one spacing also gives every picture a part. Only an irregular gap shows which latency is right:
+The latency is the time from the count of a part at photo-eye 1 to its picture. If all parts are equally far apart, a latency that is too
+long by one spacing fits as well. Only an irregular gap shows which latency is right:
 
 ```
-parts                   A   B   C       D   E         the gap between C and D is longer than the others
+parts                   A   B   C       D   E         the gap between C and D is longer
 pictures                  a   b   c       d   e       taken half a spacing after their parts
 latency 0.5 spacings      A   B   C       D   E       every picture has a part
-latency 1.5 spacings      -   A   B       ?   D       no part fits picture d, so this latency is wrong
+latency 1.5 spacings      -   A   B       ?   D       no part fits picture d: wrong
 ```
-
-All times are in seconds.
 """
 
 from __future__ import annotations
@@ -68,11 +66,11 @@ class LatencyEstimate:
     """The latency that best explains the times of the given pictures.
 
     - `latency_s`: None if no latency explains the times.
-    - `problem`: why the latency cannot be used, or "" if it is certain.
-    - `spread_s`: nine of ten pictures are at most this many seconds away from a part.
+    - `problem`: why the latency cannot be used, or "".
+    - `spread_s`: nine of ten pictures are at most this far from a part.
     - `spacing_s`: the median time between two parts.
     - `rival_s`: the second-best latency, or None.
-    - `speaking_count`: how many pictures fit `latency_s` but not `rival_s`.
+    - `speaking_count`: the pictures that fit `latency_s` but not `rival_s`.
     """
 
     picture_count: int
@@ -147,8 +145,7 @@ def estimate_latency(
 ) -> LatencyEstimate:
     """Returns the latency between `lowest_s` and `highest_s` that fits the most pictures.
 
-    The estimate is certain only if the pictures show that every other latency is wrong. The times may be in any order. Some pictures may be
-    missing, and a few may belong to no part.
+    The times may be in any order. Some pictures may be missing, and a few may belong to no part.
     """
     parts, pictures = sorted(set(part_times)), sorted(picture_times)
     if len(parts) < MIN_PICTURES or len(pictures) < MIN_PICTURES:
@@ -283,10 +280,9 @@ class TimeHistory:
 
 
 class LatencyMonitor:
-    """Checks whether the latency in use still fits the last pictures and parts. Suspends a latency that is wrong.
+    """Checks whether the latency in use fits the last pictures and parts. Suspends a wrong latency.
 
-    While the latency is suspended, the gateway assigns no picture to a part. The suspension ends when the last pictures prove that the
-    latency is right, which needs an irregular gap between two parts.
+    During a suspension, pictures get no part. The suspension ends when an irregular gap between parts proves that the latency is right.
     """
 
     def __init__(self, latency_s: float, suspension: str = "") -> None:

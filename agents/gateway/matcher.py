@@ -1,15 +1,12 @@
-"""Finds the part that each picture shows, by comparing the times of the pictures with the times of the parts that the board has counted.
+"""Finds the part that each picture shows, by comparing the times of pictures and parts. All times are in seconds.
 
-The latency of the camera is subtracted from the time of each picture. The picture then belongs to the nearest part, if this part is less
-than a quarter of the spacing away. The spacing is the smaller of the gaps before and after the part:
+The latency of the camera is subtracted from the time of the picture. The nearest part matches if it is less than a quarter of the spacing
+away:
 
 ```
 parts     |--------A--------|--------B--------|
-pictures           a    ?            b b2            a gets A, b gets B; `?` is near no part; b2 gets no part, because b is nearer to B
+pictures           a    ?            b b2            a gets A, b gets B; `?` and b2 get no part
 ```
-
-Other pictures stay unmatched, because a part without a verdict is better than a part with the verdict of its neighbour. A picture waits
-until the gaps beside its part are known. All times are in seconds.
 """
 
 from __future__ import annotations
@@ -35,8 +32,8 @@ _REPORT_DELAY_S = 0.1
 class MatchDecision(Generic[Picture]):
     """A picture with its part. `part` is None for a picture without a part, and `picture` is None for a part without a picture.
 
-    - `offset_s`: by how many seconds the picture is later than its nearest part, or None if this is not known.
-    - `spacing_s`: the smaller gap beside this part, or None if neither gap is known.
+    - `offset_s`: how much later than its nearest part the picture was taken.
+    - `spacing_s`: the smaller gap beside this part.
     """
 
     picture: Picture | None
@@ -80,9 +77,9 @@ class _Gap:
 
 
 class Matcher(Generic[Picture]):
-    """Matches pictures and parts that arrive in any order. Returns exactly one decision for each picture and each part.
+    """Matches pictures and parts that arrive in any order.
 
-    - `window_s`: how long a picture waits for the report of its part, and how far their times may differ.
+    - `window_s`: how long a picture waits for its part, and how far their times may differ.
     - `part_timeout_s`: how long a part waits for its picture.
     - `max_pictures`: if more pictures wait, the oldest ones stay unmatched.
     """

@@ -1,6 +1,6 @@
-"""Finds out whether a file holds a complete picture, so that the gateway does not send a file whose transfer is not finished.
+"""Finds out whether a file holds a complete picture, so that the gateway does not send an unfinished file.
 
-The functions only follow the lengths and markers of the picture's format. They decode nothing, so a damaged picture may count as complete.
+The functions only follow lengths and markers. They decode nothing, so a damaged picture may count as complete.
 """
 
 from __future__ import annotations

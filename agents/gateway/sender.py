@@ -1,13 +1,10 @@
-"""Sends the pictures of a line's spool, the queue on disk, to Kafka in order, and sends them again until the brokers have confirmed them.
-
-A picture is deleted from the spool only after the brokers have confirmed it. If the brokers stop confirming, the sender starts again with
-the oldest unconfirmed picture. The brokers may then receive a picture twice, but always with the same part id.
+"""Sends the pictures of a line's spool to Kafka in order, and again until the brokers have confirmed them.
 
 | error | what the sender does |
 | --- | --- |
-| no broker answers, a temporary error, or the object store fails | logs it, tries again with growing pauses, shows `problem` on /readyz |
-| the gateway is not authorised, or the topic does not exist | the same; the pictures wait until a person has solved the problem |
-| Kafka refuses one record, because it is too large or against a policy | keeps it on disk until the next start, reports it on /healthz |
+| no broker, no object store, or a temporary error | tries again, with growing pauses |
+| not authorised, or no such topic | tries again, and the pictures wait |
+| Kafka refuses one record | keeps it on disk until the next start |
 """
 
 from __future__ import annotations
@@ -83,11 +80,10 @@ class PictureChannel(Protocol):
 
 
 class KafkaChannel:
-    """Sends the pictures of one line with a KafkaProducer, and puts large pictures into the object store.
+    """Sends the pictures of one line with an idempotent KafkaProducer, and puts large pictures into the object store.
 
-    The producer is idempotent and waits for all in-sync replicas. If there is no confirmation for 30 s, the sender closes the channel and
-    sends the unconfirmed pictures again in their order. The producer has a longer delivery time-out (600 s), so that it does not give up a
-    picture before the sender acts.
+    If Kafka confirms nothing for 30 s, the sender closes the channel and sends the pictures again. The producer's own time-out is longer
+    (600 s), so that the sender acts first.
     """
 
     def __init__(self, settings: Settings, line: str, store: ObjectStore) -> None:

@@ -1,11 +1,9 @@
-"""The spool of a line: the gateway's queue on disk between camera and Kafka.
+"""The spool of a line: the gateway's queue on disk between camera and Kafka, an SQLite file.
 
-All pictures pass through the spool. A picture and its part id are stored in one transaction, before the camera gets its confirmation and
-before the picture is sent. Therefore a crash loses no accepted picture, and a picture is never sent under two part ids.
+A picture and its part id are stored in one transaction, before the camera gets its confirmation.
 
-Each line has one SQLite file in write-ahead mode. While Kafka confirms pictures, a commit does not wait for the disk. If the process is
-killed, nothing is lost. A power cut can lose only the newest pictures, which Kafka has usually confirmed by then. While Kafka is
-unavailable, the file is the only copy, so each commit waits for the disk.
+While Kafka confirms pictures, a commit does not wait for the disk. While Kafka is unavailable, each commit does, because the file is the
+only copy.
 """
 
 from __future__ import annotations
@@ -24,11 +22,9 @@ from typing import IO
 from streams.errors import SettingsError, SpoolFullError
 from streams.identity import PartId, format_time, parse_time
 
-# The disk space that a picture needs in addition to its bytes: the other columns of its row, unused ends of database pages, and its
-# receipt, which is the row that the spool keeps to recognise the picture if the camera sends it again.
+# Disk space that a picture needs besides its bytes: other columns, unused ends of pages, and its receipt.
 _ROW_BYTES = 1024
-# If a camera sends a picture again, the spool recognises the picture by the receipt of the first time. The spool keeps the last 100,000
-# receipts, which is enough for almost three hours at ten pictures a second and takes about 10 MB.
+# The newest receipts are kept to recognise repeated pictures. 100,000 are almost three hours at ten pictures a second, and 10 MB.
 _MAX_RECEIPTS = 100_000
 # If SQLite's write-ahead file is larger than this, new pictures wait until it has been written back to the database file.
 _MAX_WRITE_AHEAD_BYTES = 64 * 2**20
@@ -66,8 +62,8 @@ class CheckedPicture:
 class PictureReceipt:
     """Confirms that a picture is on disk and names its part.
 
-    `is_repeat` says that the same picture was accepted before. `is_matched` is False if the board counts the parts of this line, but none
-    of them fits the picture. Then the part id is one that the gateway has counted itself.
+    - `is_repeat`: the same picture was accepted before.
+    - `is_matched`: False if no part that the board counted fits the picture. Then the gateway has counted the part itself.
     """
 
     part: PartId
@@ -208,8 +204,8 @@ class Spool:
     def accept(self, picture: CheckedPicture, keys: Iterable[str] = (), part: PartId | None = None) -> PictureReceipt:
         """Stores `picture` as `part`, or as the next part of this spool's own run if `part` is None.
 
-        `keys` are idempotency keys. If a picture was accepted under one of them before, nothing is stored and its part is returned.
-        Raises SpoolFullError if the budget is used up or the disk is full.
+        If one of the idempotency `keys` is known, nothing is stored and the earlier part is returned. Raises SpoolFullError if the budget
+        is used up or the disk is full.
         """
         size = len(picture.value) + _ROW_BYTES
         with self._lock:
@@ -309,9 +305,8 @@ class Spool:
         with self._lock:
             self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))
         self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        # While pictures arrive, a passive checkpoint of SQLite never writes back everything, so the write-ahead file would grow without
-        # limit. A truncating checkpoint empties the file. Pictures have to wait for it, but only milliseconds, because the passive
-        # checkpoint has done most of the work.
+        # While pictures arrive, a passive checkpoint never writes back everything, and the write-ahead file would grow without limit. A
+        # truncating checkpoint empties the file.
         if self._write_ahead_path.exists() and self._write_ahead_path.stat().st_size > _MAX_WRITE_AHEAD_BYTES:
             with self._reader_lock, self._lock:
                 self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)")

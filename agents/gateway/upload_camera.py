@@ -87,8 +87,9 @@ class UploadCamera:
 class LineEndpoint:
     """What one line accepts over HTTP.
 
-    `uploads` is None if the line accepts no uploads. `part_intake` is None if no board counts the line's parts. `triggered` is the camera
-    that the gateway asks for a picture of each reported part, or None if the camera sends its pictures without being asked.
+    - `uploads`: None if the line accepts no uploads.
+    - `part_intake`: None if no board counts the line's parts.
+    - `triggered`: the camera that takes a picture of each reported part, or None.
     """
 
     line: str

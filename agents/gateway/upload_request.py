@@ -1,8 +1,7 @@
-"""Finds the picture in an HTTP request of a camera, and checks the request's authorisation.
+"""Finds the picture in an HTTP request of a camera, and checks the request's token.
 
-A camera may send the picture as the body, or as one part of a form (`multipart/…`) that also has texts or XML. The body may be compressed
-with gzip or deflate. The camera sends its token after "Bearer" in the header Authorization, or as the password of Basic authentication.
-The size of the body, compressed and unpacked, and the number of parts of a form are limited.
+The picture is the body, or one part of a form. The body may be compressed with gzip or deflate. Its size is limited, compressed and
+unpacked.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ _RAW_TYPES = ("application/octet-stream", "binary/octet-stream", "application/x-
 
 
 class RequestRefusedError(Exception):
-    """Raised for a request that is refused with `status`. The message says what was found and what to change at the camera.
+    """Raised for a request that is refused with `status`. The message says what to change at the camera.
 
-    If the picture is too large, `size` is its number of bytes, as far as it was received or declared. Otherwise `size` is 0.
+    `size` is the number of bytes of a picture that is too large, otherwise 0.
     """
 
     def __init__(self, status: int, message: str, size: int = 0) -> None:
@@ -75,8 +74,8 @@ async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
 async def _read_body(request: web.Request, limit: int, max_bytes: int) -> bytes:
     """Returns the body, unpacked if it is compressed.
 
-    Raises RequestRefusedError if the body is malformed or has more than `limit` bytes. The message of this error names `max_bytes`, the
-    limit for a picture. `limit` is larger for a form, which contains more than its picture.
+    Raises RequestRefusedError if the body is malformed or has more than `limit` bytes. The message names `max_bytes`, the limit for the
+    picture alone.
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
@@ -186,8 +185,7 @@ def _split_form(body: bytes, boundary: bytes) -> Iterator[tuple[Message, bytes]]
 def find_authorisation_problem(request: web.Request, token: SecretStr, owner: str) -> str:
     """Returns why a request is not authorised with `token`, the token of `owner`, or "" if the request is authorised.
 
-    The request may give the token after "Bearer", or as the password of Basic authentication with any user name. If `token` is empty,
-    no request is authorised.
+    The token stands after "Bearer", or is the password of Basic authentication. An empty `token` authorises no request.
     """
     expected = token.get_secret_value().encode()
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")

@@ -1,7 +1,6 @@
 """The camera of kind `video`: reads a V4L2 device or an RTSP stream with OpenCV, which `castline[video]` installs.
 
-A separate thread grabs pictures without a pause, because a stream that is read too slowly gives older and older pictures. The time of a
-picture is the time at which it was grabbed. The camera's own thread encodes pictures, but only those that the intake gets.
+A thread grabs pictures without a pause, because a stream that is read too slowly gives old pictures.
 """
 
 from __future__ import annotations

@@ -20,9 +20,10 @@ from streams.settings import LineSettings, PictureSettings
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """A record of an image topic whose part is known. Times are UTC. `deadline` is None if the line has no gate that needs the verdict.
+    """A record of an image topic whose part is known. Times are UTC.
 
-    `depth_bits` is the number of bits that the line's camera uses for a pixel, or None if the settings do not say.
+    - `deadline`: None if no gate waits for the verdict.
+    - `depth_bits`: bits that the camera uses for a pixel, or None if unknown.
     """
 
     source: ConsumedRecord
@@ -39,13 +40,13 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image record with its decoded picture, or with the decoder's error. `sha256` is the checksum of the encoded picture.
+    """An image record with its decoded picture, or with the decoder's error.
 
-    `reference` is the part reference of the model version that will judge the picture, or None if the version has none. `part` tells
-    whether the picture shows the whole part that `reference` describes. It is None without a reference, or if decoding failed.
-
-    `details` is the detail template of the model version, with which the picture was searched for small defects, and `inspection` is the
-    result. Both are None if the version has no detail template.
+    - `sha256`: the checksum of the encoded picture.
+    - `reference`: the part reference of the model version, or None.
+    - `part`: whether the picture shows the whole part, or None if it was not checked.
+    - `details`: the detail template of the model version, or None.
+    - `inspection`: the small defects that were found with it.
     """
 
     record: ImageRecord
@@ -116,10 +117,10 @@ def decode_image(
     decoder: PictureDecoder = decode_picture,
     keep_original: bool = False,
 ) -> DecodedImage:
-    """Verifies the checksum of the picture and decodes it to a square of `side_px`. With `keep_original`, also keeps the original pixels.
+    """Verifies the checksum of the picture and decodes it to a square of `side_px`.
 
-    If the record holds only a claim, which is the address of a picture in the object store, the picture is fetched from `store`. If the
-    picture is bad, no error is raised; the returned image holds the decoder's error instead. Raises OSError if the store does not answer.
+    A picture that is only claimed is fetched from `store`. For a bad picture, the returned image holds the decoder's error. Raises
+    OSError if the store does not answer.
     """
     value = record.source.value or b""
     sha256 = hashlib.sha256(value).hexdigest()

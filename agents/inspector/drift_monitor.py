@@ -1,8 +1,7 @@
-"""Monitors the camera of each line for faults, and the line's pictures and predictions for drift.
+"""Monitors the camera of each line for faults, and its pictures and predictions for drift.
 
-Drift means that pictures or predictions differ from the reference that the model version holds. The monitor measures pictures in the event
-loop, after the delivery of their verdicts. It measures at most ten pictures of a line in a second, because more would not improve the
-result. It updates the metrics of camera states every second and the metrics of drift every ten seconds.
+Drift means a difference from the reference of the model version. At most ten pictures of a line in a second are measured, after the
+delivery of their verdicts.
 """
 
 from __future__ import annotations

@@ -3,11 +3,7 @@
     accept -> decoder threads ------------------------> batcher -> networks (threads of their own) -> delivery -> acknowledgement
       uploads -> decoder process -> admission --------^
 
-`model_switcher` decides which ensemble judges a line. If people set a threshold or a share of defects for a line, `line_rules` decides the
-labels. If the lines of a batch have different model versions, the networks are called once for each version.
-
-Each step passes the records on in the order of their arrival, because a record must be acknowledged after all earlier records. In another
-order, Faust could commit the offset of a later record while an earlier record is unfinished. A crash would then lose the earlier record.
+Each step keeps the order of arrival. Otherwise Faust could commit a later record first, and a crash would lose an earlier record.
 """
 
 from __future__ import annotations
@@ -71,8 +67,9 @@ class PendingImage:
 class JudgedBatch:
     """A batch that the networks have judged.
 
-    `judged` holds the image of each record that names a part, in the order of the records. For each of these images, `assignments` names
-    the model version that judged it and the shadow version of its line, and `rules` holds the rule that gave it its label.
+    - `judged`: the image of each record that names a part, in order.
+    - `assignments`: for each image, the model version that judged it and the shadow version of its line.
+    - `rules`: for each image, the rule that gave its label.
     """
 
     records: list[PendingImage]
@@ -95,12 +92,11 @@ class Inspector:
         parallel_batches: int = 1,
         line_rules: LineRules | None = None,
     ) -> None:
-        """Creates the inspector. `switcher` must be started already. The networks compute `parallel_batches` batches at the same time.
+        """Creates the inspector. `switcher` must be started already.
 
-        Without `line_rules`, the labels that the model versions give are kept.
-
-        When a problem begins, `report_problem` is called with a sentence about it and with the name of the failed service, such as
-        "store". When the problem has ended, it is called with "" and that name. The call may come from any thread.
+        - `parallel_batches`: batches that the networks compute at the same time.
+        - `line_rules`: with None, the labels of the model versions are kept.
+        - `report_problem`: called from any thread with a problem (or "" when it has ended) and the failed service, such as "store".
         """
         self._settings = settings
         self._switcher = switcher
@@ -182,10 +178,8 @@ class Inspector:
     def _decode(self, image: ImageRecord, ensemble: Ensemble) -> DecodedImage:
         """Decodes an image for `ensemble`.
 
-        If the version has a detail template, the original pixels are searched for small defects.
-
-        Tries again while the object store does not answer, because an error of the store does not mean that the picture is damaged. While
-        the inspector stops, raises OSError instead.
+        Tries again while the object store does not answer, because this does not mean that the picture is damaged. Raises OSError while
+        the inspector stops.
         """
         decoder = self._upload_process.decode_picture if self._is_upload(image.part.line) else decode_picture
         backoff = Backoff(first_s=_STORE_RETRY_S, longest_s=_STORE_RETRY_S)

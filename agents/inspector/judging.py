@@ -56,8 +56,8 @@ class JudgedImage:
 def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[JudgedImage]:
     """Returns each of `images` with its prediction, in the same order.
 
-    The networks do not judge an image that could not be decoded or that does not show the whole part. Instead of a prediction, such an
-    image gets its error or its part check. If the networks fail on one picture of a batch, only that picture gets an error.
+    An image that could not be decoded, or does not show the whole part, gets its error or part check instead. If the networks fail on one
+    picture, only this picture gets an error.
     """
     refusals = [_find_refusal(image) for image in images]
     predictions = iter(_predict_isolated([image for image, refusal in zip(images, refusals, strict=True) if refusal is None], predictor))
@@ -143,8 +143,7 @@ def group_by_predictor(predictors: Sequence[Predictor]) -> list[tuple[Predictor,
 def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: datetime, decision: str = "") -> Verdict:
     """Returns the verdict on one judged image. A picture that was not judged gets the label `review` and a reason.
 
-    `threshold` is the threshold that decided the label. `decision` is the digest of the line's decision settings; it is empty if the line
-    has none.
+    `threshold` decided the label. `decision` is the digest of the line's decision settings, or "".
     """
     decoded, record, prediction = judged.decoded, judged.decoded.record, judged.prediction
     return Verdict(

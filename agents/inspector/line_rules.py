@@ -1,7 +1,6 @@
 """Labels judged images by the settings of their line: a threshold, the line's share of defects, and the miss risk.
 
-The settings come from the topic `castings.lines`. On a line without settings, the labels that the model version gave are kept. The regions
-of a line change no label, because the networks always see the whole picture. They limit only heat maps.
+On a line without settings, the labels of the model version are kept. The regions of a line change no label.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ log = logging.getLogger(__name__)
 class LineRule:
     """How a line turns the probabilities of one model version into labels.
 
-    `threshold` and `decision` are written into the line's verdicts. If `rule` is None, each picture keeps the label of the model version.
-    If `reviews_anomalies` is true, a part with the label `ok` gets `review` if its score is above the cut-off of a good-only scorer.
+    - `threshold`, `decision`: written into the line's verdicts.
+    - `rule`: None keeps the labels of the model version.
+    - `reviews_anomalies`: True changes `ok` to `review` if the anomaly score is above the cut-off.
     """
 
     threshold: float

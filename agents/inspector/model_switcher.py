@@ -4,11 +4,7 @@
                                  |                         |                      |
                                  +-------------------------+----------------------+--> rejected with a reason; the current version stays
 
-The golden set of a version holds pictures with recorded results. The loaded version must give these results again before it judges a line.
-All of this happens in a thread of its own. A switch makes a new table of assignments. Batches that have already begun still use the old
-table, so each batch is judged by the same versions from its begin to its end.
-
-The current versions, their shadow versions and the version that was replaced last stay in memory. So a roll-back needs no loading.
+The golden set holds pictures with recorded results, which the loaded version must give again.
 """
 
 from __future__ import annotations
@@ -61,8 +57,8 @@ class ModelSwitcher:
         self._find_version = find_version
         self._open_version = open_version
         self._assignments: Mapping[str, ModelAssignment] = {}
-        # The loaded ensembles, by the name of their version. The versions that the lines use stay loaded, and so does the version that was
-        # replaced most recently. A version is moved to the end when it is replaced. So the last of the replaced versions can be found.
+        # The loaded ensembles by version name. A version is moved to the end when it is replaced, so that the last replaced version can be
+        # kept.
         self._loaded: dict[str, Ensemble] = {}
         # Versions that could not be opened, with the errors. They are remembered until the choices change, so that a bad version is tried
         # only once and not once for each line.
@@ -167,8 +163,7 @@ class ModelSwitcher:
     def _admit(self, name: str, like: Version | None) -> Ensemble:
         """Returns the ensemble of version `name`, ready to judge. Loads the version if it is not in memory.
 
-        If `like` is not None, the version must have the same classes as the version `like`. Raises VersionRejectedError if the classes
-        differ or if the version cannot be opened.
+        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from those of the version `like`.
         """
         start_s = time.monotonic()
         if name in self._rejected:
@@ -214,9 +209,8 @@ class ModelSwitcher:
         assigned = _assigned_names(self._assignments)
         for name in [name for name in self._loaded if name not in assigned]:
             del self._loaded[name]
-        # Networks contain reference cycles, so their memory is freed only by the garbage collector. Python would start it too late: after
-        # twenty switches between the smallest versions, 300 MB were in use. The collection takes only milliseconds, because the worker
-        # has excluded the imported modules from it (gc.freeze).
+        # Only the garbage collector frees networks, because they contain reference cycles. Python starts it too late: after twenty
+        # switches, 300 MB were in use.
         gc.collect()
 
     def _put_in_force(self, assignments: Mapping[str, ModelAssignment]) -> None:

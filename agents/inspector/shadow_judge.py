@@ -1,7 +1,6 @@
-"""Lets a shadow version judge pictures that already have their verdict, and compares its labels with the labels of the verdicts.
+"""Lets a shadow version, a candidate for the next switch, judge pictures that already have their verdict.
 
-A shadow version is a candidate for the next switch. It judges only while no picture waits for its verdict. Labels that differ are counted
-and logged. The labels of a shadow version never move a gate.
+It judges only while no picture waits for a verdict. Labels that differ are counted and logged, and never move a gate.
 """
 
 from __future__ import annotations

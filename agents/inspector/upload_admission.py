@@ -14,8 +14,7 @@ Item = TypeVar("Item")
 class UploadAdmission(Generic[Item]):
     """A queue of uploaded pictures. Passes each item to `admit` when its picture is decoded, in the order of arrival.
 
-    `admit` receives the item and its deadline, in seconds of the monotonic clock. At most `capacity` items wait in the queue. Use it
-    only within one event loop.
+    `admit` receives the item and its deadline (monotonic seconds). At most `capacity` items wait. Use the queue in one event loop only.
     """
 
     def __init__(self, admit: Callable[[Item, float | None], Awaitable[None]], capacity: int) -> None:

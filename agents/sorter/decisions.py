@@ -74,9 +74,8 @@ class BoardVerdict:
 def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
     """Returns what the sorter sends to the board for a verdict: whether to divert the part, and at which gate.
 
-    A `defect` is diverted, and a `review` is treated as the line's setting `on_review` says. The settings
-    of an additional gate on the belt name the labels and defect probabilities of the parts that it takes. The first gate that takes the
-    part diverts it. If there is none, the line's own gate diverts it.
+    The setting `on_review` decides about a `review`. The first additional gate that takes the part diverts it, otherwise the line's own
+    gate.
     """
     if verdict.label == "ok" or (verdict.label == "review" and gate.on_review == "pass"):
         return BoardVerdict("keep")
@@ -95,8 +94,8 @@ def make_sorting(
 ) -> Sorting:
     """Returns the sorting record: what the gate did with a part.
 
-    `fault` is the code of the active fault, or 0. The record names the fault if the gate acted because of it. `grade` is the name of the
-    additional gate that diverted the part, or None.
+    - `fault`: the code of the active fault, or 0.
+    - `grade`: the name of the additional gate that diverted the part, or None.
     """
     reason = _REASONS[event.reason]
     if state.is_late and reason == "no-verdict":

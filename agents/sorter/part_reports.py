@@ -22,8 +22,8 @@ _MAX_UNDER_WAY = 32
 class PartReports:
     """Posts each counted part to `<url>/lines/<line>/parts`.
 
-    `report` does not wait for the gateway. A report that fails is not repeated, and a part that was counted more than `max_age_s` seconds
-    ago is not reported. A part without a report gets no verdict, so the board treats it as the line's setting `safe` says.
+    `report` does not wait for the gateway, and a failed report is not repeated. A part that was counted more than `max_age_s` seconds ago
+    is not reported.
     """
 
     def __init__(self, url: str, line: str, token: str, max_age_s: float) -> None:

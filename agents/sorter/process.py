@@ -92,10 +92,9 @@ async def _make_group(
 
 
 async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
-    """Waits until every line receives its verdicts from Kafka, and then opens the serial port.
+    """Opens the serial port after every line has begun to receive verdicts from Kafka.
 
-    The board begins to count parts as soon as the sorter has configured it. If a line did not receive verdicts by then, the verdicts of
-    its first parts would come too late.
+    The board counts parts as soon as it is configured. Verdicts of the first parts would otherwise come too late.
     """
     for group in groups:
         await group.has_partitions.wait()

@@ -3,8 +3,7 @@
     verdict from Kafka -> sent to the board -> acknowledged to Kafka in the order of arrival
     event of the board -> record written to Kafka -> acknowledged to the board
 
-A crash between two steps repeats work and loses nothing. The board ignores a repeated verdict, and it repeats every event until the sorter
-has acknowledged the event.
+A crash between two steps repeats work and loses nothing.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ log = logging.getLogger(__name__)
 ROLE = "sorter"
 # The largest number of verdicts that are handled at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
-# Longest time from the deadline of a verdict to the board's report about the part. The board reports what the gate did as soon as the part
-# has reached the gate. The record of a late verdict also says what the gate did, so it is written only after the report.
+# Longest time from the deadline of a verdict to the board's report of the part. The record of a late verdict waits for this report.
 _MAX_REPORT_DELAY = timedelta(seconds=2)
 # The largest run number and the largest part number of the gate protocol.
 _MAX_RUN, _MAX_PART = 65535, 99_999_999
@@ -53,9 +51,9 @@ _EVENTS_LOST = code_of("events-lost")
 
 
 class Sorter:
-    """Handles the verdicts and the board's events of one line. Runs in the event loop, while the gate link has a thread of its own.
+    """Handles the verdicts and the board's events of one line, in the event loop.
 
-    `reports` reports counted parts to the gateway. It is None if the gateway itself counts the pictures of the line's camera.
+    `reports` reports counted parts to the gateway. It is None if the gateway counts the pictures itself.
     """
 
     def __init__(

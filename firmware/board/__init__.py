@@ -1,5 +1,6 @@
-"""A simulated board in Python that speaks the gate protocol, and simulated belts with castings and gates. The demo and the tests use them.
+"""A simulated board that speaks the gate protocol, and simulated belts with castings and gates. The demo and the tests use them.
 
-Module `board` simulates the board and `plant` a belt with its castings. `line` connects both, and makes the board reachable at a
-pseudo-terminal.
+- `board`: the board.
+- `plant`: a belt with its castings.
+- `line`: connects both, at a pseudo-terminal.
 """

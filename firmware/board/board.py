@@ -1,7 +1,5 @@
 """The simulated board: a state machine that speaks the gate protocol.
 
-Its inputs are bytes, sensors and time. Its outputs are bytes and pulses.
-
     reset --BOOT every second--> HELLO --> CONFIGURE, COMMIT --> counting, deciding, reporting
 
 The firmware of the Mega does the same in C++. The same conformance tests run against both.
@@ -41,11 +39,9 @@ class CommandError(Exception):
 
 
 class Board:
-    """A simulated board. Each new object is a board that was just reset.
+    """A simulated board that was just reset. Times are microseconds since the reset, and never go back.
 
-    Times are microseconds since the reset, and no call may pass an earlier time than the call before.
-
-    `clock_ms` is the time that the board's clock shows at the reset. Some tests give a high value, so that the clock soon wraps.
+    `clock_ms` is what the board's clock shows at the reset.
     """
 
     def __init__(self, memory: BoardMemory, cause: str = "power", clock_ms: int = 0) -> None:
@@ -244,8 +240,7 @@ class Board:
     def _are_gates_consistent(self, lane: BoardLane, settings: LaneSettings) -> bool:
         """Returns whether new settings of a lane agree with the settings of the other lanes.
 
-        If the lane's gate is a further gate, the lane that has the belt must be committed and must not be a further gate itself. No gate of
-        a belt may be more than 500,000 steps behind photo-eye 2.
+        A further gate needs a committed lane with a belt, and may be at most 500,000 steps behind photo-eye 2.
         """
         belt_number, step_um = settings.number("lane_of"), settings.number("step_um")
         if belt_number:

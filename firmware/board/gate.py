@@ -1,8 +1,8 @@
-"""The state machine of a gate. It decides which pulse the gate's servo gets, and counts how often the gate has left its rest position.
+"""The state machine of a gate. It decides which pulse the gate's servo gets.
 
     rest --moment of a diverted part--> going out --servo_ms--> out --dwell over--> returning --servo_ms--> rest
 
-While a fault holds the gate (method `hold`), the gate does not move for parts. The caller passes the time and the position of the belt.
+While a fault holds the gate, the gate does not move for parts.
 """
 
 from __future__ import annotations

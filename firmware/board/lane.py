@@ -1,11 +1,8 @@
-"""One lane of a simulated board: two photo-eyes, a tracker of parts, a gate, and the faults that bring the lane into its safe state.
+"""One lane of a simulated board: two photo-eyes, a tracker of parts, a gate, and the faults.
 
     waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, depending on the fault--> running
 
-If the setting `lane_of` is not 0, the lane has no belt of its own. Its gate stands at the belt of another lane and is called a further
-gate. The lane of the belt decides what to do with the parts, and raises the faults.
-
-In the firmware, lane.cpp and lane_parts.cpp do the same as this module.
+If the setting `lane_of` is not 0, the gate stands at the belt of another lane and is called a further gate.
 """
 
 from __future__ import annotations
@@ -53,9 +50,7 @@ class LaneCounters:
 class BoardLane:
     """A lane of a simulated board. Times are microseconds of the board's clock.
 
-    The caller reports the changes at the sensors with `change_eye` and `add_steps`, and the time with `tick`.
-
-    `stored` has the settings that the EEPROM holds for the lane, or is None if the EEPROM holds no valid settings for it.
+    `stored` has the settings that the EEPROM holds for the lane, or is None if it holds no valid settings.
     """
 
     def __init__(self, number: int, stored: LaneSettings | None, capacity: int, reporter: LaneReporter) -> None:
@@ -78,8 +73,8 @@ class BoardLane:
         self._reporter = reporter
         # Decided parts on their way from photo-eye 2 to this lane's gate.
         self._armed: list[DecidedPart] = []
-        # Leading edges of the parts that block photo-eye 1 and photo-eye 2 now. _edge2 is None if the lane has already decided what to do
-        # with the part at photo-eye 2. _part_at_eye1 is the part that blocks photo-eye 1, or None if this part is not counted yet.
+        # Leading edges of the parts that block photo-eyes 1 and 2 now. _edge2 is None if the lane has already decided about the part.
+        # _part_at_eye1 is the counted part at photo-eye 1, or None.
         self._edge1: Edge | None = None
         self._edge2: Edge | None = None
         self._part_at_eye1: TrackedPart | None = None
@@ -391,8 +386,7 @@ class BoardLane:
     def _report(self, decided: DecidedPart, moved: bool) -> None:
         """Reports what this lane's gate did with a part.
 
-        The report has the number of the lane to which the belt belongs, and the part is added to the counters of that lane. For a further
-        gate, this is another lane. The number of movements in the report is always that of this lane's gate.
+        The report and the counters belong to the lane that has the belt. The number of movements is that of this lane's gate.
         """
         action, belt = decided.decision.action, self.belt
         belt.counters.diverted += action == "divert"

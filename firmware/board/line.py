@@ -18,8 +18,8 @@ from firmware.board.board import Board
 from firmware.board.plant import EYE1, STEPS, CastingExit, Plant
 
 STEP_US = 1000
-# A function that is called for each physical event of the simulation, with the event's name and a dict of facts. The events are `fell` (a
-# casting left the belt), `servo` (the width of a servo's pulse changed) and `camera` (the camera was triggered).
+# Called for each physical event, with its name and a dict of facts: `fell` (a casting left the belt), `servo` (a pulse width changed) or
+# `camera` (the camera was triggered).
 TruthListener = Callable[[str, dict[str, Any]], None]
 
 
@@ -195,10 +195,9 @@ class BoardLine(Protocol):
 
 
 def run_in_real_time(line: BoardLine, terminal: PseudoTerminal, stopping: threading.Event) -> None:
-    """Runs a line at a pseudo-terminal until `stopping` is set, all castings have left the belts, and the host has acknowledged all events.
+    """Runs a line at a pseudo-terminal until `stopping` is set, the belts are empty, and the host has acknowledged all events.
 
-    Castings are put on the belts only after a host has configured the board, because without a host no verdicts would come. The function
-    waits at most MAX_DRAIN_S for the last acknowledgements.
+    Castings are put on the belts only after a host has configured the board, because no verdicts would come before.
     """
     began_s = time.monotonic()
     emptied_s: float | None = None

@@ -1,7 +1,6 @@
 """A simulated belt with castings, photo-eyes, an encoder and gates. It records where each casting has really left the belt.
 
-Places are in mm from photo-eye 1, positive in the direction of the belt. Times are in microseconds. `Plant.advance` takes the time and the
-board's outputs, and returns the changes at the board's inputs. It does not call the board, so the belt works with every kind of board.
+Places are in mm from photo-eye 1, in the direction of the belt. Times are in microseconds.
 """
 
 from __future__ import annotations
@@ -31,8 +30,10 @@ class Blade:
 class Belt:
     """Dimensions and speed of a belt, and the blades of its gates.
 
-    The blade of the belt's own gate is `blade_mm` behind photo-eye 2, and takes `servo_s` for a full swing. `further` has the blades of the
-    further gates. `encoder_um` is the travel of the belt per encoder edge, or 0 if the belt has no encoder.
+    - `blade_mm`: from photo-eye 2 to the blade of the belt's own gate.
+    - `servo_s`: the time of a full swing.
+    - `further`: the blades of the further gates.
+    - `encoder_um`: travel per encoder edge, or 0 without an encoder.
     """
 
     speed_mm_s: float = 500.0
@@ -76,12 +77,12 @@ class InputChange:
 
 @dataclass
 class BeltCasting:
-    """A casting on the belt. `number` counts the castings in the order in which they were put on the belt.
+    """A casting on the belt.
 
-    `counted` counts them in the order in which they reach photo-eye 1, and is 0 before that.
-
-    `lead_mm` is the place of the leading edge. `past_mm` is how far the rear end was past photo-eye 2 after the last step of the
-    simulation.
+    - `number`: counts the castings in the order in which they were put on the belt.
+    - `counted`: counts them in the order in which they reach photo-eye 1; 0 before.
+    - `lead_mm`: the place of the leading edge.
+    - `past_mm`: how far the rear end was past photo-eye 2 after the last step.
     """
 
     number: int
@@ -94,10 +95,11 @@ class BeltCasting:
 
 @dataclass(frozen=True)
 class CastingExit:
-    """How a casting left the belt. `side` is `diverted` or `passed`. `struck` is true if a moving gate hit the casting.
+    """How a casting left the belt.
 
-    `gate` is the lane number of the further gate that diverted the casting. It is 0 if the belt's own gate diverted the casting, or if the
-    casting passed.
+    - `side`: `diverted` or `passed`.
+    - `struck`: whether a moving gate hit the casting.
+    - `gate`: the lane of the further gate that diverted the casting, otherwise 0.
     """
 
     number: int

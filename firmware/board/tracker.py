@@ -3,7 +3,7 @@
     counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided --moment of the gate--> reported
     counted --more than window_mm late, or a later part came first--> missing
 
-The caller passes places on the belt in thousandths of a step, and times in microseconds of the board's clock.
+Places are in thousandths of a step, times in microseconds.
 """
 
 from __future__ import annotations
@@ -76,10 +76,11 @@ class PartDecision:
 
 @dataclass
 class TrackedPart:
-    """A part on the belt. `number` is 0 if the part reached photo-eye 2 without having been counted.
+    """A part on the belt.
 
-    `edge` is the leading edge at photo-eye 1. If the verdict is `divert`, `gate` says which gate must divert the part: 0 for the belt's
-    own gate, otherwise the lane of a further gate.
+    - `number`: 0 if photo-eye 1 did not count the part.
+    - `edge`: the leading edge at photo-eye 1.
+    - `gate`: the gate that must divert the part: 0 for the belt's own gate, otherwise the lane of a further gate.
     """
 
     number: int

@@ -1,12 +1,11 @@
-"""Runs a simulated Mega in another process. The caller sets pins and sends bytes, and reads servo pulses, pin changes and sent bytes.
+"""Runs a simulated Mega in another process. The caller sets pins and sends bytes, and reads pulses, pin changes and bytes.
 
     with start_mega(toolchain.build_firmware()) as mega:
         mega.set_pin("A0", False)
         mega.run_until(5_000)
         mega.pulses[-1]
 
-`start_core` runs the portable part of the firmware on the PC without the simulator. Both programs understand the same commands, so the
-class SimulatedBoard controls either.
+`start_core` runs only the portable part of the firmware, on the PC.
 """
 
 from __future__ import annotations
@@ -78,10 +77,9 @@ class McuReset:
 
 
 class SimulatedBoard:
-    """A simulated board in another process. firmware/simulator/control.c lists the commands that control it.
+    """A simulated board in another process. Times are microseconds since the start of the process, even after a reset.
 
-    Times are microseconds since the start of the process, even after a reset. `levels` has the present levels of the output pins. The lists
-    `pulses`, `changes` and `resets` begin with the oldest entry.
+    `levels` has the present levels of the output pins. The lists begin with the oldest entry.
     """
 
     def __init__(self, command: Sequence[str]) -> None:

@@ -20,10 +20,11 @@ STEP_US = 2000
 
 
 class AvrBelt:
-    """A belt that is connected to the pins of its lane. `servos_us` holds the measured pulse width of each servo.
+    """A belt that is connected to the pins of its lane.
 
-    The key of a servo is the timer output that makes its pulse. `eye2_us` lists the times of the leading edges at photo-eye 2. `broken`
-    names the sensors (EYE1, EYE2, STEPS) whose signals do not reach the board.
+    - `servos_us`: the pulse width of each servo, by its timer output.
+    - `eye2_us`: the times of the leading edges at photo-eye 2.
+    - `broken`: the sensors (EYE1, EYE2, STEPS) whose signals do not reach the board.
     """
 
     def __init__(self, board: SimulatedBoard, plant: Plant, lane: int, servos_us: dict[str, float]) -> None:

@@ -1,11 +1,9 @@
-// The board: up to four lanes, the protocol with the host, and the stored events. The class Board calls no Arduino functions, allocates no
-// memory and never waits.
+// The board: up to four lanes, the protocol with the host, and the stored events. The class Board calls no Arduino functions and allocates
+// no memory.
 //
 //   reset --BOOT every second--> HELLO --> CONFIGURE, COMMIT --> counting, deciding, reporting
 //
-// The caller passes the bytes of the host to receive(). When the serial line is free, the caller asks next_frame() for the next frame to
-// send. It returns answers before events. While an answer waits to be sent, can_receive() is false, and further commands stay in the
-// receive buffer of the serial line.
+// The caller passes the host's bytes to receive(), and asks next_frame() for the next frame to send when the serial line is free.
 #pragma once
 #include "clock.h"
 #include "config.h"

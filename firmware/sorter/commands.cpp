@@ -1,6 +1,5 @@
-// The board's answers to commands. See firmware/PROTOCOL.md, "Commands". Most commands have a method of their own, in the order of that
-// page. check_command() makes the checks that all commands have in common: the form of the fields, the lane, and whether HELLO and COMMIT
-// came before.
+// The board's answers to commands, in the order of firmware/PROTOCOL.md, "Commands". check_command() makes the checks that all commands
+// have in common.
 #include "board.h"
 
 namespace castline {
@@ -10,8 +9,8 @@ namespace {
 const char kCommandNames[] PROGMEM = "HELLO CONFIGURE COMMIT SHOW PING SYNC VERDICT CANCEL SEEN ACK STATUS TEST CLEAR";
 enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kVerdictName, kCancelName, kSeen, kAck, kStatus, kTest, kClear };
 
-// The fields of each command, with one letter for each field. The commands are in the order of kCommandNames. The last character says what
-// the command needs: `-` nothing, `+` an earlier HELLO, `*` an earlier HELLO and an earlier COMMIT of the lane.
+// The fields of each command, a letter for each field, in the order of kCommandNames. The last character says what must come before: `-`
+// nothing, `+` HELLO, `*` HELLO and COMMIT of the lane.
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+";
 // The letters of kShapes for fields that hold a number: version, lane, run, part, gate, event or token, milliseconds, code. kNumberBounds
 // has the smallest and the largest value of each field, in the same order.
@@ -129,9 +128,8 @@ Board::Error Board::hello(FrameWriter& answer) {
   return kNoError;
 }
 
-// Stores a new value until COMMIT. To save 150 bytes of RAM, the board stores such values for only one lane at a time. So a value for
-// one lane deletes the stored values for another lane. A host does not lose values in this way, because it sends COMMIT for a lane before
-// it configures the next lane.
+// Stores a new value until COMMIT. To save 150 bytes of RAM, values are stored for one lane at a time. A value for another lane deletes
+// them.
 Board::Error Board::configure(const uint32_t* values, FrameWriter& answer) {
   const int8_t key = find_word(kKeyWords, deframer_.field(kKeyAt));
   if (key < 0) return kUnknownSetting;

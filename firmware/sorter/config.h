@@ -44,8 +44,8 @@ const uint16_t kTestMs = 1000;
 const uint16_t kNeutralUs = 1500;
 // Time from one servo pulse to the next: 50 pulses a second, which every hobby servo accepts.
 const uint16_t kServoFrameUs = 20000;
-// The quiet time before a diverted part reaches the gate. It is longer than two servo pulses of 2 ms. During the quiet time, a gate at rest
-// gets no new pulse before it moves (see servo.h), and a gate that is still out for the previous part stays out.
+// Before a diverted part reaches the gate, a gate at rest gets no new pulse for this time (see servo.h). It is longer than two pulses of 2
+// ms.
 const uint16_t kServoQuietUs = 4500;
 // Interval at which the photo-eyes are read. A gate may be 1 ms late, and the interval is a fifth of that.
 const uint16_t kEyeSampleUs = 200;

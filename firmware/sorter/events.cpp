@@ -3,9 +3,8 @@
 namespace castline {
 
 namespace {
-// Time is divided into phases of 256 ms, numbered from 1 to 7 and then from 1 again. An event stores the number of the phase in which it
-// was sent, because this takes only three bits of RAM. The event is sent again four phases later, which is after 0.77 to 1.02 s. The length
-// of a phase is a power of two, because the processor has no divide instruction but shifts fast.
+// Time is counted in phases of 256 ms, numbered 1 to 7 and then 1 again, to fit into three bits. 256 is a power of two, because the
+// processor cannot divide. An event is sent again four phases later, after 0.77 to 1.02 s.
 const uint8_t kPhaseMsLog2 = 8;
 const uint8_t kPhases = 7;
 const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;

@@ -7,7 +7,7 @@
 namespace castline {
 
 // A GATE or FAULT event in 15 bytes. In a GATE event, `outcome` is an Action, or kFurther + n if the further gate of lane n took the part.
-// To save RAM, a FAULT event keeps its own fields in the same members:
+// In a FAULT event, the members mean:
 //   part                the code of the fault
 //   moved               the field `raised`
 //   outcome             the lane, 0..4

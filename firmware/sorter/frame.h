@@ -13,7 +13,7 @@ const uint8_t kMaxFields = 6;
 
 // Finds the frames in a stream of bytes:
 //   dropped --'>'--> collecting --newline, whole--> frame
-//   collecting --'>'--> collecting a new frame, so that the next frame is not lost if a newline is damaged
+//   collecting --'>'--> collecting a new frame
 //   collecting --newline, damaged | unprintable | too long--> dropped
 class Deframer {
  public:

@@ -1,4 +1,4 @@
-// The state machine of a gate. It decides which pulse the gate's servo gets, and counts how often the gate has left its rest position.
+// The state machine of a gate. It decides which pulse the gate's servo gets.
 //
 //   rest --moment of a diverted part--> going out --servo_ms--> out --dwell over--> returning --servo_ms--> rest
 //   out --next diverted part--> out, without a movement

@@ -68,9 +68,8 @@ Place Lane::place() const {
 
 // ---- inputs and time
 
-// Adds encoder steps, and measures the belt's speed from them. A measurement takes 16 steps or 30 ms. If it took only one round of the main
-// loop, in which two or three steps come, its error would be up to 50 %. Steps and duration are stored instead of their quotient, because
-// the processor has no divide instruction and a division in every round would take too long.
+// Adds encoder steps, and measures the belt's speed over 16 steps or 30 ms. Over one round of the main loop, two or three steps, the error
+// would be up to 50 %. The quotient is not stored, because the processor has no divide instruction.
 void Lane::add_steps(int16_t count) {
   if (count == 0 || !settings_[kEncoder]) return;
   travelled_ += static_cast<uint32_t>(static_cast<int32_t>(count));

@@ -1,12 +1,9 @@
-// One lane: two photo-eyes, a tracker of the parts between them, a gate, and the faults that bring the lane into its safe state.
+// One lane: two photo-eyes, a tracker of the parts between them, a gate, and the faults.
 //
 //   waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, depending on the fault--> running
 //
-// If the setting `lane_of` is not 0, the lane has no belt of its own. Its gate then stands at the belt of another lane and is called a
-// further gate. The parts and the faults of this belt then belong to the other lane, which also decides what the further gate does.
-//
-// lane.cpp handles states, inputs and faults. lane_parts.cpp follows the parts from photo-eye 1 to the gate. No method waits. Reports are
-// added to the board's stored events.
+// If the setting `lane_of` is not 0, the gate stands at the belt of another lane and is called a further gate. That lane decides what the
+// gate does.
 #pragma once
 #include "config.h"
 #include "events.h"
@@ -125,8 +122,8 @@ class Lane {
   // The lane at whose belt this lane's gate stands. For a further gate this is another lane, otherwise it is this lane itself.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // Returns the memory for the decided parts that wait for this gate. Many parts can wait for a further gate, because it can be far behind
-  // photo-eye 2. So a further gate uses the larger memory of its lane's tracker, which is free: the lane has no belt and tracks no parts.
+  // Returns the memory for the decided parts that wait for this gate. A further gate uses the memory of its lane's tracker, which tracks
+  // no parts.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to the parts that wait for this gate. Returns false if there is no room.

@@ -208,9 +208,8 @@ bool Lane::is_divert_near(Place here) const {
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }
 
-// Stores the event GATE, which says what this lane's gate did with a part. The event has the number of the lane to which the belt belongs,
-// and the part is added to the counters of that lane. For a further gate, this is another lane. The number of movements in the event is
-// always that of this lane's gate.
+// Stores the event GATE, which says what this lane's gate did with a part. The event and the counters belong to the lane that has the
+// belt. The number of movements is that of this lane's gate.
 void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;

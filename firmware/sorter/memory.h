@@ -1,7 +1,6 @@
-// The EEPROM. It holds the number of resets and the committed settings, which must not be lost at a reset.
+// The EEPROM. It holds the number of resets and the committed settings.
 //
-//   bytes 0..7   two copies of the number of resets, each with its complement. They are written in turn, so that a power cut during a write
-//                leaves one valid copy.
+//   bytes 0..7   two copies of the number of resets, each with its complement. They are written in turn, so that a power cut leaves one.
 //   bytes 16..   64 bytes for each lane: layout number, settings, CRC-16
 #pragma once
 #include "board.h"

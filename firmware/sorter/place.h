@@ -18,8 +18,7 @@ const uint8_t kMicrosPerPlaceLog2 = 6;
 // a shift right by 6.
 inline Place places_of_us(uint32_t us) { return us << 2 >> 8; }
 
-// The longest distance that a setting of a lane may give, in encoder steps. With 16 units per step, this is 8 million units of Place. The
-// result of past() has the right sign only for distances of less than half of 2^24 units (8.4 million).
+// The longest distance in a lane's settings, in encoder steps: 8 million units of Place. past() works up to 2^23 units (8.4 million).
 const uint32_t kMaxSteps = 500000;
 
 // Returns how far `place` is past `mark`. The result is negative if `place` is before `mark`.

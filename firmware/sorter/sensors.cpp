@@ -42,8 +42,7 @@ void stamp(uint8_t eye, uint16_t count) {
   stamps[eye].steps = steps[eye / 2];
 }
 
-// Takes the levels of an encoder's phases A and B after an edge, and counts one step forward or backward. When the belt runs forward, A
-// changes before B. If both phases have changed since the last edge, the edge is noise and is not counted.
+// Counts one step after an edge of phase A or B. When the belt runs forward, A changes before B. If both have changed, the edge is noise.
 void turn(uint8_t lane, bool a, bool b) {
   // The quarter (0..3) of the encoder's cycle in which A and B have these levels. When the belt runs forward, the order is 0, 1, 2, 3, 0.
   const uint8_t phase = static_cast<uint8_t>(a ? (b ? 2 : 1) : (b ? 3 : 0));
@@ -149,9 +148,8 @@ ISR(TIMER5_COMPA_vect) {
 
 ISR(TIMER5_CAPT_vect) {
   const uint16_t count = ICR5;
-  // The level of the eye is read from the pin. If it were derived from the selected edge (bit ICES5), one lost or false capture would
-  // invert the level for ever. A false capture can occur when ICES5 is changed. The capture flag is not cleared here, because in simavr
-  // this would also clear a pending overflow of the timer.
+  // The level is read from the pin. If it were derived from the selected edge (ICES5), one lost or false capture would invert it for ever.
+  // The capture flag is not cleared here, because in simavr this would also clear a pending overflow of the timer.
   const bool high = PINL & _BV(PL1);
   TCCR5B = high ? TCCR5B & static_cast<uint8_t>(~_BV(ICES5)) : TCCR5B | _BV(ICES5);
   if (high == static_cast<bool>(levels & kCaptured)) return;

@@ -1,4 +1,4 @@
-// Follows the parts of one lane from photo-eye 1 to photo-eye 2 and decides what is done with each part.
+// Follows the parts of one lane from photo-eye 1 to photo-eye 2.
 //
 //   counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided
 //   counted --decision about an earlier part of the same cluster--> decided, but still between the photo-eyes

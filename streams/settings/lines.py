@@ -30,9 +30,8 @@ class CameraSettings(Section):
     address: str = Field("", description="Device or URL for cameras of the kind `video`, such as /dev/video0 or rtsp://camera/stream.")
     trigger: Literal["free", "board"] = Field(
         "free",
-        description="With `free` the gateway counts the parts: each picture is taken as the next part, in a run that began when the "
-        "gateway started. With `board` the board counts the parts, the sorter reports each part to the gateway, and the gateway finds "
-        "the picture of the part.",
+        description="With `free` the gateway counts the parts: each picture is the next part. With `board` the board counts the parts, and "
+        "the gateway finds the picture of each part.",
     )
     rate_per_s: float = Field(
         2.0,
@@ -44,8 +43,8 @@ class CameraSettings(Section):
         0.0,
         ge=0,
         le=0.9,
-        description="Random variation of the times at which a camera of the kind `folder` gives its pictures, as a share of the time "
-        "between two pictures. Each picture comes early or late by up to half of this share: with 0.2, by up to a tenth of the time.",
+        description="Random variation of the times of the pictures of a `folder` camera, as a share of the time between two pictures. With "
+        "0.2, a picture comes early or late by up to a tenth of this time.",
     )
     loop: bool = Field(True, description="If true, a camera of the kind `folder` begins again with its first picture after the last one.")
     shuffle: bool = Field(
@@ -62,19 +61,17 @@ class CameraSettings(Section):
     )
     time_source: Literal["arrival", "file"] = Field(
         "file",
-        description="Where the time of a picture comes from. With `arrival` it is the time at which the gateway received the picture. "
-        "With `file` it is the modification time of a file in a drop folder, or the value of the header X-Captured-At of an upload. An "
-        "upload without this header has its time of arrival. Choose `arrival` if the clock of the camera or of the file server is not "
-        "reliable.",
+        description="Where the time of a picture comes from: `arrival` is the time of its arrival at the gateway; `file` is the "
+        "modification time of a file, or the header X-Captured-At of an upload if present. Choose `arrival` if the camera's "
+        "clock is not reliable.",
     )
     latency_s: float | None = Field(
         None,
         ge=-60,
         le=60,
-        description="Latency of the camera if the trigger is `board`: the time of a picture minus the time at which photo-eye 1 counted "
-        "the part, in seconds. It is negative if the camera's clock is slow. If absent, the gateway uses the latency that `castline "
-        "gateway measure` has stored. A camera of the kind `folder` or `video` needs no latency, because the gateway requests a picture "
-        "from it for each part.",
+        description="Latency of the camera if the trigger is `board`: the time of a picture minus the time at which photo-eye 1 counted the"
+        " part, in seconds. If absent, the latency that `castline gateway measure` has stored is used. Cameras of the kinds "
+        "`folder` and `video` need none.",
     )
     end_wait_s: float = Field(
         5.0,
@@ -114,8 +111,8 @@ class CameraSettings(Section):
         1.0,
         gt=0,
         le=60,
-        description="For a camera with the trigger `board`: the longest time between a picture and its part, in seconds, after the latency "
-        "was subtracted from the time of the picture. It is also the longest time that a picture waits for the report of its part.",
+        description="For the trigger `board`: the longest time between a picture (minus the latency) and its part, in seconds. A picture "
+        "waits this long for the report of its part.",
     )
 
     @model_validator(mode="after")
@@ -240,9 +237,8 @@ class LineSettings(Section):
         None,
         ge=8,
         le=16,
-        description="For files with more than 8 bits a pixel: number of bits that the line's camera really uses, such as 12 for a 12-bit "
-        "camera that writes 16-bit files. If absent, the number comes from the file, or all bits are used if the file does not give it. If "
-        "the picture is then very dark, it gets `review`, because the camera probably uses fewer bits.",
+        description="For files with more than 8 bits a pixel: number of bits that the camera really uses, such as 12 in files of 16 bits. "
+        "If absent, the file's own number is used, otherwise all bits.",
     )
     acceptance_table: Path | None = Field(
         None,

@@ -102,11 +102,9 @@ class Settings(BaseSettings):
         raise SettingsError(f"The settings have no line {name!r}. Known lines: {known_names}.")
 
     def lines_by_board(self, names: Sequence[str] = ()) -> list[list[str]]:
-        """Returns one list for each board, with the names of the lines that share this board.
+        """Returns one list for each board, with the names of all lines that share this board.
 
-        If `names` is given, only the boards of these lines are listed. Each list still contains all lines of its board.
-
-        Raises SettingsError if a line is unknown or has no gate, or if no line has a gate.
+        If `names` is given, only the boards of these lines are listed. Raises SettingsError if a line is unknown or has no gate.
         """
         gates = {line.name: line.gate for line in self.lines if line.gate}
         for name in names:
@@ -119,12 +117,9 @@ class Settings(BaseSettings):
 
 
 def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Returns the settings from a file and from the environment. A value in the environment overrides the value in the file.
+    """Returns the settings from a file, overridden by the environment. Relative paths are relative to the working directory.
 
-    The file is `file` if given, else the file that CASTLINE_SETTINGS_FILE names, else `castline.toml` if it exists. Relative paths in the
-    settings are relative to the working directory of the process.
-
-    Raises SettingsError if the file cannot be read, a name is unknown or a value is not allowed. The message has one line for each fault.
+    The file is `file`, else CASTLINE_SETTINGS_FILE, else `castline.toml` if it exists. Raises SettingsError with one line for each fault.
     """
     given_file = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
     path = given_file or DEFAULT_FILE

@@ -1,7 +1,5 @@
-// Runs the firmware on a PC, without the files that access registers. The program has the same control channel as the AVR simulator
-// (firmware/simulator/control.c), so that the same tests can use either. Commands: `at CYCLE PIN LEVEL`, `pin`, `encoder`, `rx HEX`, `run
-// CYCLE`, `reset CAUSE`, `hang`, `quit`. Events: `tx`, `pulse`, `pin`, `reset`, `paused`. In place of the Mega's hardware, this file
-// simulates pins, a serial line of 115200 baud, and an EEPROM.
+// Runs the firmware on a PC, without the files that access registers. It understands the commands of the AVR simulator
+// (firmware/simulator/control.c), so that the same tests can use either.
 #include <array>
 #include <cinttypes>
 #include <cstdio>
