@@ -266,7 +266,14 @@ def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_
     help="Largest number of pictures that are used of each group of near-duplicates.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the random numbers for the folds and the choice of pictures.")
-def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, seed: int) -> int:
+@click.option(
+    "--patch-memory",
+    "features_name",
+    metavar="VERSION",
+    help="Also compare a patch memory in the features of this version's AlexNet, and its combination with the golden template. The version "
+    "must not have learned from the pictures in --data or from near-duplicates of them.",
+)
+def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, seed: int, features_name: str | None) -> int:
     """Cross-validate the scorers that learn from good parts alone.
 
     The table shows how well each scorer tells defective parts from good ones after it has learned from all good pictures, from a few, or
@@ -274,15 +281,20 @@ def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, s
     interrupted, it must start from the beginning again, unlike other experiments.
     """
     _silence_tensorflow()
+    from models.anomaly.patch_memory import PatchMemory, learn_patch_memory, read_first_convolution
     from models.anomaly.template import GoldenTemplate, learn_golden_template
     from models.evaluation.experiments.good_only import compare_good_only_scorers, make_good_only_table
     from models.pictures.part_finder import RememberingPartFinder
+    from models.registry import locate_version
 
     find = RememberingPartFinder()
+    scorers: dict[str, Any] = {GoldenTemplate.name: partial(learn_golden_template, find=find)}
+    if features_name:
+        convolution = read_first_convolution(locate_version(features_name))
+        scorers[PatchMemory.name] = partial(learn_patch_memory, convolution=convolution, find=find)
 
     def run(bars: ProgressBars) -> ResultTable:
         pictures = _read(data, side_px, bars)
-        scorers = {GoldenTemplate.name: partial(learn_golden_template, find=find)}
         return make_good_only_table(
             compare_good_only_scorers(pictures, scorers, per_group, seed=seed, on_progress=bars.on_cell_progress), pictures
         )

@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates, rotate  # type: ignore[import-untyped]  # no stubs
 
-from models.anomaly.scorer import AnomalyScores, expect_pixels, load_arrays, save_arrays
+from models.anomaly.scorer import AnomalyScores, PartFinder, expect_pixels, find_good_parts, load_arrays, save_arrays
 from models.pictures.part_finder import FoundPart, find_part
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
@@ -68,11 +68,8 @@ MAX_DESCRIBED_PICTURES = 1024
 # The score of a picture in which no part is found, which is also the largest score of any picture. A good part is far below: its score
 # "error" is about 1, and its score "frechet" is a few units.
 NO_PART_SCORE = 1000.0
-# If no part is found in more than this share of the good pictures, learning is refused, because most of them should show the whole part.
-MAX_MISSING_SHARE = 0.2
 
 Rule = Literal["error", "frechet"]
-PartFinder = Callable[[PixelArray], FoundPart | None]
 
 # Called after each epoch with the number of finished epochs, the number of all epochs, and the epoch's mean losses by name.
 OnEpoch = Callable[[int, int, dict[str, float]], None]
@@ -235,20 +232,10 @@ def learn_memory_autoencoder(
 ) -> MemoryAutoencoder:
     """Learns from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255. The default recipe is `AutoencoderRecipe()`.
 
-    Pictures in which no part is found are left out. Raises ModelError if there are no pictures, or if the pictures without a part are more
-    than MAX_MISSING_SHARE of them.
+    Pictures in which no part is found are left out. Raises ModelError if there are no pictures, or if no part is found in many of them.
     """
     recipe = recipe or AutoencoderRecipe()
-    if len(pixels) == 0:
-        raise ModelError("There are no good pictures to learn from. Give a folder that holds pictures of good parts.")
-    registered = [register_part(picture, part, recipe.side_px) for picture in pixels if (part := find(picture)) is not None]
-    missing = len(pixels) - len(registered)
-    if missing > MAX_MISSING_SHARE * len(pixels):
-        raise ModelError(
-            f"No part was found in {missing} of {len(pixels)} good pictures. Remove the pictures that do not show the whole part, or move "
-            "the camera so that the whole rim is in the picture."
-        )
-    good = np.stack(registered)
+    good = np.stack([register_part(picture, part, recipe.side_px) for picture, part in find_good_parts(pixels, find)])
     network = train_autoencoder(good, recipe, on_epoch)
     statistics = describe_good_residuals(compute_residuals(network, good[:MAX_DESCRIBED_PICTURES]))
     return MemoryAutoencoder(network, statistics, recipe, pixels.shape[1], find=find)

@@ -37,6 +37,10 @@ MIN_TAIL_PICTURES = 5
 MAX_TAIL_EXTENSION = 20.0
 # A cut-off that sends more than this share of the good parts to review is refused, because nobody would review so many parts.
 MAX_ALARM_SHARE = 0.5
+# If no part is found in more than this share of the good pictures, learning is refused, because most of them should show the whole part.
+MAX_MISSING_SHARE = 0.2
+
+PartFinder = Callable[[PixelArray], FoundPart | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +283,23 @@ def load_arrays(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any
             return {name: file[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path} is missing or damaged: {error}. Copy the version again.") from error
+
+
+def find_good_parts(pixels: PixelArray, find: PartFinder) -> list[tuple[PixelArray, FoundPart]]:
+    """Returns the good pictures in which a part is found, each with the outline of the part. `pixels` has shape (n, side_px, side_px).
+
+    Raises ModelError if there are no pictures, or if the pictures without a part are more than MAX_MISSING_SHARE of them.
+    """
+    if len(pixels) == 0:
+        raise ModelError("There are no good pictures to learn from. Give a folder that holds pictures of good parts.")
+    found = [(picture, part) for picture in pixels if (part := find(picture)) is not None]
+    missing = len(pixels) - len(found)
+    if missing > MAX_MISSING_SHARE * len(pixels):
+        raise ModelError(
+            f"No part was found in {missing} of {len(pixels)} good pictures. Remove the pictures that do not show the whole part, or move "
+            "the camera so that the whole rim is in the picture."
+        )
+    return found
 
 
 def expect_pixels(pixels: PixelArray, side_px: int) -> None:

@@ -17,7 +17,7 @@ the a trous wavelet (Starck, Murtagh, Astronomical Image and Data Analysis, 2006
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -27,7 +27,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]  # no stubs among the locked packages
 
 from models.anomaly.polar import PolarGrid
-from models.anomaly.scorer import AnomalyScores, expect_pixels, load_arrays, save_arrays
+from models.anomaly.scorer import AnomalyScores, PartFinder, expect_pixels, find_good_parts, load_arrays, save_arrays
 from models.pictures.part_finder import FoundPart, find_part
 from streams.errors import ModelError
 
@@ -60,12 +60,8 @@ MIN_LIMIT = 3.0
 USUAL_TEXTURE_SHARE = 0.5
 # The score of a picture in which no part is found.
 NO_PART_SCORE = 1000.0
-# If no part is found in more than this share of the good pictures, learning is refused, because most of them should show the whole part.
-MAX_MISSING_SHARE = 0.2
 # The contrast of a part counts as at least this many grey levels, so that the noise of a nearly black picture is not amplified.
 MIN_CONTRAST = 40.0
-
-PartFinder = Callable[[PixelArray], FoundPart | None]
 
 
 @dataclass(frozen=True)
@@ -146,17 +142,9 @@ class GoldenTemplate:
 def learn_golden_template(pixels: PixelArray, find: PartFinder = find_part) -> GoldenTemplate:
     """Learns a golden template from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255.
 
-    Pictures in which no part is found are left out. Raises ModelError if they are more than MAX_MISSING_SHARE of the pictures.
+    Pictures in which no part is found are left out. Raises ModelError if there are no pictures, or if no part is found in many of them.
     """
-    if len(pixels) == 0:
-        raise ModelError("There are no good pictures to learn from. Give a folder that holds pictures of good parts.")
-    found = [(picture, part) for picture in pixels if (part := find(picture)) is not None]
-    missing = len(pixels) - len(found)
-    if missing > MAX_MISSING_SHARE * len(pixels):
-        raise ModelError(
-            f"No part was found in {missing} of {len(pixels)} good pictures. Remove the pictures that do not show the whole part, or move "
-            "the camera so that the whole rim is in the picture."
-        )
+    found = find_good_parts(pixels, find)
     parts = [part for _, part in found]
     radius_px = float(np.median([np.sqrt(part.semi_major_px * part.semi_minor_px) for part in parts]))
     rings = max(16, round(radius_px * (OUTER_RADIUS - INNER_RADIUS)))

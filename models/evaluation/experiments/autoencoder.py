@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student_t  # type: ignore[import-untyped]  # no stubs among the locked packages
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -16,14 +15,14 @@ from models.anomaly.memory_autoencoder import (
     MAX_DESCRIBED_PICTURES,
     AutoencoderRecipe,
     MemoryAutoencoder,
-    PartFinder,
     PixelArray,
     compute_residuals,
     describe_good_residuals,
     register_part,
     train_autoencoder,
 )
-from models.evaluation.experiments.experiment import CellProgress, ExperimentCallback, ExperimentFolder, ResultTable
+from models.anomaly.scorer import PartFinder
+from models.evaluation.experiments.experiment import CellProgress, ExperimentCallback, ExperimentFolder, ResultTable, format_interval
 from models.pictures.part_finder import find_part
 from models.training.labelled_pictures import LabelledPictures
 from models.training.near_duplicates import group_near_duplicates
@@ -160,12 +159,3 @@ def make_autoencoder_table(results: Mapping[str, Sequence[Mapping[str, float]]],
     return ResultTable(
         f"Autoencoders that learned from good pictures alone, {len(results[PLAIN])} seeds", head, tuple(rows), tuple(sentences)
     )
-
-
-def format_interval(values: Sequence[float]) -> str:
-    """Returns the mean of `values` and, if there are several, its 95 % interval as text."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.3f}"
-    half = float(student_t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return f"{mean:.3f} ({mean - half:.3f} to {mean + half:.3f})"

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student_t  # type: ignore[import-untyped]  # no stubs among the locked packages
 
 from models.networks.factory import build_network
 from models.networks.framework import keras
@@ -161,3 +162,12 @@ def format_spread(values: Sequence[float]) -> str:
         return "not finished"
     mean = statistics.fmean(values)
     return f"{mean:.4f} ± {statistics.stdev(values):.4f}" if len(values) > 1 else f"{mean:.4f}"
+
+
+def format_interval(values: Sequence[float]) -> str:
+    """Returns the mean of `values` and, if there are several, its 95 % interval as text."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:.3f}"
+    half = float(student_t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return f"{mean:.3f} ({mean - half:.3f} to {mean + half:.3f})"

@@ -1,25 +1,34 @@
-"""Compares how well scorers recognise defective parts after they have learned from few or many pictures of good parts alone."""
+"""Compares how well scorers recognise defective parts after they have learned from few or many pictures of good parts alone.
+
+If several scorers are compared, their combination is compared too. The score of the combination is the largest score of its members, each
+divided by a scale. The scale of a member is a score that few good parts exceed. It comes from good pictures that the member has not seen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
-from models.anomaly.scorer import AlarmShare, GoodOnlyScorer, LearnScorer, PixelArray, choose_cut_off, cross_fit_scores
-from models.evaluation.experiments.experiment import ResultTable, format_spread
+from models.anomaly.scorer import AlarmShare, FloatArray, GoodOnlyScorer, LearnScorer, PixelArray, choose_cut_off, cross_fit_scores
+from models.evaluation.experiments.experiment import ResultTable, format_interval, format_spread
 from models.training.labelled_pictures import LabelledPictures
 from models.training.near_duplicates import group_near_duplicates
 from models.training.split import expect_groups_of_each_class
+from streams.errors import ModelError
 
 # The share of false alarms for which the cut-offs in the table are chosen.
 ALARM_SHARE = 0.05
 # Pictures are scored in batches of this size, so that their residual maps do not fill the memory.
 BATCH = 64
+# Name of the combination in the table.
+COMBINATION = "larger of both"
+# The scale of a member is the score that this share of the good pictures exceeds.
+SCALE_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +38,13 @@ class LearningCondition:
     - `good`: the number of good pictures, or None for all good pictures.
     - `hidden_share`: the share of these pictures that is replaced by pictures of defective parts. The scorer takes them for good ones.
     - `with_cut_off`: if true, a cut-off is chosen from the same pictures, and its errors on the test pictures are counted.
+    - `draws`: how often the pictures are drawn in each fold. The figures of a fold are means over the draws.
     """
 
     good: int | None = None
     hidden_share: float = 0.0
     with_cut_off: bool = False
+    draws: int = 1
 
     @property
     def text(self) -> str:
@@ -44,7 +55,7 @@ class LearningCondition:
 
 CONDITIONS = (
     LearningCondition(with_cut_off=True),
-    LearningCondition(20, with_cut_off=True),
+    LearningCondition(20, with_cut_off=True, draws=3),
     LearningCondition(16),
     LearningCondition(4),
     LearningCondition(1),
@@ -54,21 +65,33 @@ CONDITIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GoodOnlyFigures:
     """The figures of one scorer under one condition, with a value for each fold.
 
     `auroc` is the area under the receiver operating characteristic of good against defective. The other two figures are shares of the test
     pictures whose score is above the cut-off: `false_alarms` of the good pictures, and `recall` of the defective ones. Both are empty if
-    the condition has no cut-off.
+    the condition has no cut-off. `refusal` is the message of a scorer that refused to learn from the pictures. The figures are then empty.
     """
 
     scorer: str
     condition: LearningCondition
-    learned: int
-    auroc: tuple[float, ...]
-    false_alarms: tuple[float, ...]
-    recall: tuple[float, ...]
+    learned: int = 0
+    auroc: list[float] = field(default_factory=list)
+    false_alarms: list[float] = field(default_factory=list)
+    recall: list[float] = field(default_factory=list)
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldScores:
+    """Scores of the test pictures, and scores of the pictures from which the scorer learned, made by scorers that had not seen them.
+
+    `seen` is empty if it was not needed.
+    """
+
+    test: FloatArray
+    seen: FloatArray
 
 
 def compare_good_only_scorers(
@@ -80,38 +103,55 @@ def compare_good_only_scorers(
     conditions: Sequence[LearningCondition] = CONDITIONS,
     on_progress: Callable[[str, float, int], object] = lambda cell, done, total: None,
 ) -> list[GoodOnlyFigures]:
-    """Cross-validates `scorers` under each condition. Near-duplicates always stay in the same fold.
+    """Cross-validates `scorers`, and the combination of several scorers, under each condition.
 
-    At most `per_group` pictures of a group of near-duplicates are used, so that one casting with hundreds of pictures does not dominate the
-    result.
+    Near-duplicates always stay in the same fold. At most `per_group` pictures of a group of near-duplicates are used, so that one casting
+    with hundreds of pictures does not dominate the result. Returns the figures of each scorer, in the order of `scorers`.
     """
     groups = group_near_duplicates(pictures.pixels, pictures.checksums)
-    rng = np.random.default_rng(seed)
-    chosen = choose_per_group(groups, per_group, rng)
+    chosen = choose_per_group(groups, per_group, np.random.default_rng(seed))
     pixels, groups = pictures.pixels[chosen], groups[chosen]
     is_defect = pictures.labels[chosen] != pictures.ok_class
     expect_groups_of_each_class(is_defect.astype(np.int32), groups, folds)
     splits = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(pixels, is_defect, groups))
-    results, done, total = [], 0, len(scorers) * len(conditions) * folds
-    for name, learn in scorers.items():
-        for condition in conditions:
-            learned, values = 0, []
-            for number, (others, test) in enumerate(splits):
-                # The seed depends only on the fold, so all scorers learn from the same pictures. If one condition has more good pictures
-                # than another, its pictures include those of the other condition.
-                seen = _choose_seen(others, is_defect, condition, np.random.default_rng(seed + number))
-                values.append(_test_scorer(pixels, groups, is_defect, seen, test, learn, condition.with_cut_off))
-                learned += len(seen)
-                done += 1
-                on_progress(f"{name}, {condition.text}", done, total)
-            auroc, false_alarms, recall = zip(*values, strict=True)
-            has_cut_off = condition.with_cut_off
-            results.append(
-                GoodOnlyFigures(
-                    name, condition, round(learned / folds), auroc, false_alarms if has_cut_off else (), recall if has_cut_off else ()
-                )
-            )
-    return results
+    names = [*scorers, *([COMBINATION] if len(scorers) > 1 else [])]
+    results = {(name, condition): GoodOnlyFigures(name, condition) for name in names for condition in conditions}
+    done, total = 0, len(conditions) * folds
+    for condition in conditions:
+        for number, (others, test) in enumerate(splits):
+            values: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
+            for draw in range(condition.draws):
+                # The seed depends only on the fold and the draw, so all scorers learn from the same pictures. If one condition has more
+                # good pictures than another, its pictures include those of the other condition.
+                seen = _choose_seen(others, is_defect, condition, np.random.default_rng([seed + number, draw]))
+                found: dict[str, FoldScores] = {}
+                for name in names:
+                    try:
+                        if name == COMBINATION:
+                            found[name] = combine_scores([_expect_scores(found, member) for member in scorers])
+                        else:
+                            # The scale of a member of the combination needs fewer folds than a cut-off does.
+                            cross_folds = 5 if condition.with_cut_off else 2 if len(scorers) > 1 else 0
+                            found[name] = _score_fold(pixels, groups, seen, test, scorers[name], cross_folds)
+                        values[name].append(_measure(found[name], is_defect[test], condition.with_cut_off))
+                    except ModelError as error:
+                        results[name, condition].refusal = str(error)
+            for name in names:
+                _add_fold(results[name, condition], len(seen), values[name])
+            done += 1
+            on_progress(condition.text, done, total)
+    return list(results.values())
+
+
+def combine_scores(members: Sequence[FoldScores]) -> FoldScores:
+    """Returns the largest score of each picture among `members`, after the scores of each member are divided by its scale.
+
+    The scale is the score that SCALE_SHARE of the seen pictures exceed.
+    """
+    scales = [max(float(np.quantile(member.seen, 1 - SCALE_SHARE)), 1e-9) for member in members]
+    test = np.max([member.test / scale for member, scale in zip(members, scales, strict=True)], axis=0)
+    seen = np.max([member.seen / scale for member, scale in zip(members, scales, strict=True)], axis=0)
+    return FoldScores(test, seen)
 
 
 def choose_per_group(groups: npt.NDArray[np.int32], per_group: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -130,15 +170,19 @@ def make_good_only_table(results: Sequence[GoodOnlyFigures], pictures: LabelledP
     rows = []
     for result in results:
         cut_off = [format_spread(values) if values else "" for values in (result.false_alarms, result.recall)]
-        rows.append((result.scorer, result.condition.text, str(result.learned), format_spread(result.auroc), *cut_off))
+        auroc = "refused" if result.refusal else format_interval(result.auroc)
+        rows.append((result.scorer, result.condition.text, str(result.learned), auroc, *cut_off))
     counts = " and ".join(f"{count} {name}" for name, count in pictures.class_counts.items())
+    refusals = dict.fromkeys(f"Refused ({result.scorer}): {result.refusal}" for result in results if result.refusal)
     return ResultTable(
         f"Good against defective from good pictures alone ({counts})",
         ("scorer", "good pictures", "learned from", "AUROC", "false alarms", "defects found"),
         tuple(rows),
         (
+            "AUROC: mean over the folds, with the 95 % interval of Student's t distribution.",
             f"False alarms and defects found are shares of the test pictures above a cut-off for {ALARM_SHARE:.0%} false alarms, which was "
             "chosen from the pictures that the scorer learned from.",
+            *refusals,
         ),
     )
 
@@ -152,27 +196,52 @@ def _choose_seen(
     return np.concatenate((hidden, good[len(hidden) :]))
 
 
-def _test_scorer(
+def _score_fold(
     pixels: PixelArray,
     groups: npt.NDArray[np.int32],
-    is_defect: npt.NDArray[np.bool_],
     seen: npt.NDArray[np.int64],
     test: npt.NDArray[np.int64],
     learn: LearnScorer,
-    with_cut_off: bool,
-) -> tuple[float, float, float]:
-    """Lets a scorer learn from the pictures `seen` and score the pictures `test`.
+    cross_folds: int,
+) -> FoldScores:
+    """Lets a scorer learn from the pictures `seen` and score the pictures `test`. Raises ModelError if the scorer refuses to learn.
 
-    Returns the AUROC, the share of false alarms and the share of the defects that were found. The shares are NaN if `with_cut_off` is
-    False.
+    The pictures `seen` are also scored, in `cross_folds` folds, by scorers that have not seen them. 0 folds means that this is not needed.
     """
     scores = _score_all(learn(pixels[seen]), pixels[test])
-    auroc = float(roc_auc_score(is_defect[test], scores))
+    if not cross_folds or len(np.unique(groups[seen])) < 2:
+        return FoldScores(scores, np.zeros(0, np.float32))
+    return FoldScores(scores, cross_fit_scores(pixels[seen], groups[seen], learn, cross_folds))
+
+
+def _expect_scores(found: Mapping[str, FoldScores], member: str) -> FoldScores:
+    """Returns the scores of `member`, a scorer of the combination. Raises ModelError if there are none for the combination."""
+    if member not in found or not len(found[member].seen):
+        raise ModelError(f"The combination needs scores of good pictures that {member} has not seen. Add good pictures.")
+    return found[member]
+
+
+def _measure(scores: FoldScores, is_defect: npt.NDArray[np.bool_], with_cut_off: bool) -> tuple[float, float, float]:
+    """Returns the AUROC, the share of false alarms and the share of the defects that were found.
+
+    The shares are NaN if `with_cut_off` is False. `is_defect` has shape (test pictures,).
+    """
+    auroc = float(roc_auc_score(is_defect, scores.test))
     if not with_cut_off:
         return auroc, float("nan"), float("nan")
-    cut_off = choose_cut_off(cross_fit_scores(pixels[seen], groups[seen], learn), AlarmShare(ALARM_SHARE))
-    is_above = scores > cut_off.score
-    return auroc, float(is_above[~is_defect[test]].mean()), float(is_above[is_defect[test]].mean())
+    is_above = scores.test > choose_cut_off(scores.seen, AlarmShare(ALARM_SHARE)).score
+    return auroc, float(is_above[~is_defect].mean()), float(is_above[is_defect].mean())
+
+
+def _add_fold(result: GoodOnlyFigures, learned: int, values: Sequence[tuple[float, float, float]]) -> None:
+    """Adds a fold to `result`. `values` has the figures of each draw: AUROC, share of false alarms, share of found defects."""
+    result.learned = learned
+    if values:
+        auroc, false_alarms, recall = np.mean(values, axis=0).tolist()
+        result.auroc.append(auroc)
+        if result.condition.with_cut_off:
+            result.false_alarms.append(false_alarms)
+            result.recall.append(recall)
 
 
 def _score_all(scorer: GoodOnlyScorer, pixels: PixelArray) -> npt.NDArray[np.float32]:

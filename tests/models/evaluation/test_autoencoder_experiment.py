@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from models.anomaly.memory_autoencoder import AutoencoderRecipe
-from models.evaluation.experiments.autoencoder import VARIANTS, AutoencoderExperiment, assign_folds, format_interval
-from models.evaluation.experiments.experiment import ExperimentFolder
+from models.evaluation.experiments.autoencoder import VARIANTS, AutoencoderExperiment, assign_folds
+from models.evaluation.experiments.experiment import ExperimentFolder, format_interval
 from models.synthetic import write_castings
 from models.training.labelled_pictures import find_pictures, read_pictures
 from models.training.trainer import EpochResult

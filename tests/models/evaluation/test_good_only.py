@@ -10,13 +10,16 @@ import pytest
 
 from models.anomaly.scorer import AnomalyScores, PixelArray
 from models.evaluation.experiments.good_only import (
+    FoldScores,
     LearningCondition,
     choose_per_group,
+    combine_scores,
     compare_good_only_scorers,
     make_good_only_table,
 )
 from models.pictures.part_finder import RememberingPartFinder
 from models.training.labelled_pictures import LabelledFile, LabelledPictures
+from streams.errors import ModelError
 
 SIDE_PX = 32
 
@@ -66,8 +69,8 @@ def is_defective(pixels: PixelArray) -> np.ndarray:
 
 def test_a_scorer_that_sees_all_defects_has_an_area_of_one(pictures: LabelledPictures) -> None:
     (result,) = compare_good_only_scorers(pictures, {"darkness": DarknessScorer}, 9, conditions=[LearningCondition(with_cut_off=True)])
-    assert result.auroc == (1.0,) * 5
-    assert result.recall == (1.0,) * 5
+    assert result.auroc == [1.0] * 5
+    assert result.recall == [1.0] * 5
     assert max(result.false_alarms) < 0.5
     assert result.learned == 48
 
@@ -108,3 +111,28 @@ def test_a_remembered_part_is_the_found_part() -> None:
     black = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     assert find(black) is None
     assert find(black) is None
+
+
+class RefusingScorer(DarknessScorer):
+    """A scorer that refuses to learn from fewer than 10 pictures."""
+
+    def __init__(self, pixels: PixelArray) -> None:
+        if len(pixels) < 10:
+            raise ModelError(f"There are {len(pixels)} good pictures. Add good pictures.")
+        super().__init__(pixels)
+
+
+def test_a_scorer_that_refuses_few_pictures_says_so_in_the_table(pictures: LabelledPictures) -> None:
+    scorers = {"darkness": DarknessScorer, "refusing": RefusingScorer}
+    table = make_good_only_table(compare_good_only_scorers(pictures, scorers, 9, conditions=[LearningCondition(4)]), pictures)
+    assert [row[3] for row in table.rows] == ["1.000 (1.000 to 1.000)", "refused", "refused"]
+    assert "Refused (refusing): There are 4 good pictures. Add good pictures." in table.sentences
+
+
+def test_a_combination_finds_what_one_of_its_members_finds() -> None:
+    """The scales of the members differ by a factor of 100. Without a scale for each, the second member would not count."""
+    first = FoldScores(np.float32([500, 100, 100]), np.linspace(90, 110, 20, dtype=np.float32))
+    second = FoldScores(np.float32([1, 5, 1]), np.linspace(0.9, 1.1, 20, dtype=np.float32))
+    defective, also_defective, good = combine_scores([first, second]).test
+    assert defective == pytest.approx(also_defective, rel=0.01)
+    assert good < 1.1 < defective

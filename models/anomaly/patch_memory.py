@@ -1,0 +1,251 @@
+"""The patch memory: compares patches of a part with patches of good parts, in the features of a trained AlexNet.
+
+    picture -> found part -> registered picture -> features of AlexNet's first convolution -> distance to the nearest patch in the memory
+
+Source: PatchCore (Roth et al., CVPR 2022). The features of many patches of good parts are stored in a memory. A patch is suspicious if it
+is far from all patches in the memory. The memory keeps only a coreset: a small selection in which every patch of a good part has a near
+neighbour.
+
+PaDiM (Defard et al., ICPR 2021) has a Gaussian for each place of the part instead. This needs parts that all lie at the same angle, or many
+pictures: a part may lie on the belt at any angle.
+
+Differences from PatchCore:
+
+- The features come from the AlexNet of a model version, not from a network that was trained on ImageNet. They are those of the first
+  convolution, because they show small defects best. They need only NumPy.
+- Features are whitened: among patches of good parts, they have no correlation and a variance of 1. So a feature that hardly varies on good
+  parts counts as much as others.
+- The memory is the same for all places, but distances are divided by the distance that is usual for good parts on the same ring. On a ring
+  with an edge, good parts also differ more from each other.
+- The score is the largest of these quotients, without the paper's weight for isolated neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from models.anomaly.memory_autoencoder import RINGS, compute_rings, place_residuals, register_part
+from models.anomaly.scorer import AnomalyScores, PartFinder, expect_pixels, find_good_parts, load_arrays, save_arrays
+from models.anomaly.template import NO_PART_SCORE
+from models.pictures.part_finder import FoundPart, find_part
+from models.registry import Version
+from streams.errors import ModelError
+
+FloatArray = npt.NDArray[np.float32]
+PixelArray = npt.NDArray[np.uint8]
+
+# Side of a registered picture, in pixels. AlexNet's first convolution has a stride of 4, so the features are on a grid of 48 x 48 patches.
+REGISTERED_SIDE_PX = 192
+STRIDE_PX = 4
+# Number of patches in the memory.
+MEMORY_PATCHES = 500
+# The coreset is selected from at most this many random patches, so that learning takes seconds, however many pictures there are.
+MAX_CANDIDATES = 10_000
+# The coreset is selected by distances in a random projection to this many dimensions, as in PatchCore, because this is faster.
+PROJECTED_FEATURES = 16
+# The usual distance of a ring is chosen so that this share of the good parts has a larger one somewhere on the ring.
+LIMIT_SHARE = 0.05
+# The usual distances are measured with two memories, each of which has seen only half of the pictures. So two pictures are needed.
+MIN_PICTURES = 2
+# Before the whitening, each feature gets at least this share of the mean variance, so that rounding errors are not amplified.
+LEAST_VARIANCE = 0.01
+# The usual distance of a ring is at least this value. A whitened feature has a standard deviation of 1 among good patches.
+MIN_DISTANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class FirstConvolution:
+    """The first convolution of a trained AlexNet: `kernel`, shape (size, size, features), and `bias`, shape (features,)."""
+
+    kernel: FloatArray
+    bias: FloatArray
+
+    def compute_features(self, picture: PixelArray) -> FloatArray:
+        """Returns the features of a picture of shape (side, side), grey levels 0..255.
+
+        The shape is (patches, patches, features). There is a patch every STRIDE_PX pixels, and the side must be a multiple of STRIDE_PX.
+        The values are those of AlexNet's layer `conv1`, at least 0.
+        """
+        size, patches = len(self.kernel), picture.shape[0] // STRIDE_PX
+        margin = size - STRIDE_PX
+        grey = np.pad(picture.astype(np.float32) / 127.5 - 1, (margin // 2, margin - margin // 2))
+        windows = sliding_window_view(grey, (size, size))[::STRIDE_PX, ::STRIDE_PX].reshape(patches**2, size**2)
+        features: FloatArray = np.maximum(windows @ self.kernel.reshape(size**2, -1) + self.bias, 0)
+        return features.reshape(patches, patches, -1)
+
+
+@dataclass(frozen=True)
+class PatchMemory:
+    """A memory of patches of good parts as a scorer. It implements `GoodOnlyScorer`.
+
+    - `means`, shape (features,): mean of each feature among patches of good parts.
+    - `whitening`, shape (features, features): the matrix that whitens features after the means are subtracted.
+    - `patches`, shape (patches, features): the memory, whitened.
+    - `limits`, shape (rings,): the usual distance to the memory, on each ring around the middle of the part.
+
+    The residual of a patch is its distance divided by the limit of its ring. The score of a picture is its largest residual.
+    """
+
+    convolution: FirstConvolution
+    means: FloatArray
+    whitening: FloatArray
+    patches: FloatArray
+    limits: FloatArray
+    side_px: int
+    find: PartFinder = find_part
+
+    name: ClassVar[str] = "patch-memory"
+
+    def score(self, pixels: PixelArray) -> AnomalyScores:
+        """Scores pictures of shape (n, side_px, side_px), grey levels 0..255. Raises ValueError for another shape.
+
+        If no part is found in a picture, its score is NO_PART_SCORE and its residuals are 0.
+        """
+        expect_pixels(pixels, self.side_px)
+        scores = np.full(len(pixels), NO_PART_SCORE, np.float32)
+        residuals = np.zeros(pixels.shape, np.float32)
+        for index, picture in enumerate(pixels):
+            part = self.find(picture)
+            if part is not None:
+                patches = self.compare(picture, part)
+                scores[index] = patches.max()
+                residuals[index] = place_residuals(patches, part, self.side_px)
+        return AnomalyScores(scores, residuals)
+
+    def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
+        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines that were found in the pictures."""
+        return np.array([self.compare(picture, part).max() for picture, part in zip(pixels, parts, strict=True)], np.float32)
+
+    def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
+        """Returns the residual of each patch of the registered picture, shape (48, 48). Patches outside the part have 0.
+
+        `part` is the outline that was found in `picture`.
+        """
+        rings = compute_rings(REGISTERED_SIDE_PX // STRIDE_PX)
+        features = self.convolution.compute_features(register_part(picture, part, REGISTERED_SIDE_PX))[rings >= 0]
+        residuals = np.zeros(rings.shape, np.float32)
+        distances = _measure_distances(((features - self.means) @ self.whitening).astype(np.float32), self.patches)
+        residuals[rings >= 0] = distances / self.limits[rings[rings >= 0]]
+        return residuals
+
+    def save(self, folder: Path) -> tuple[str, ...]:
+        """Writes the memory and the convolution into `folder`, and returns the names of the files."""
+        file = f"{self.name}.npz"
+        arrays = {"kernel": self.convolution.kernel, "bias": self.convolution.bias, "means": self.means, "whitening": self.whitening}
+        save_arrays(folder / file, {**arrays, "patches": self.patches, "limits": self.limits, "side_px": np.array(self.side_px)})
+        return (file,)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads a memory that `save` wrote. Raises ModelError, naming the file, if the file is missing or damaged."""
+        path = folder / f"{cls.name}.npz"
+        names = ("kernel", "bias", "means", "whitening", "patches", "limits")
+        arrays = load_arrays(path, (*names, "side_px"))
+        kernel, bias, means, whitening, patches, limits = (arrays[name] for name in names)
+        side_px, features = arrays["side_px"], bias.size
+        is_shaped = kernel.ndim == 3 and kernel.shape == (len(kernel), len(kernel), features) and patches.shape == (len(patches), features)
+        is_shaped &= (
+            bias.shape == means.shape
+            and whitening.shape == (features, features)
+            and limits.shape == (RINGS,)
+            and side_px.shape == ()
+            and len(patches) > 0
+        )
+        are_finite = all(np.isfinite(arrays[name]).all() for name in names)
+        if not is_shaped or not are_finite or not (limits > 0).all() or side_px < 1:
+            raise ModelError(f"{path} does not hold a patch memory. Copy the version again.")
+        return cls(FirstConvolution(kernel, bias), means, whitening, patches, limits, int(side_px))
+
+
+def read_first_convolution(version: Version) -> FirstConvolution:
+    """Returns the first convolution of the AlexNet of `version`. Raises ModelError if the version has no AlexNet. Loads TensorFlow."""
+    from models.networks.factory import load_network
+
+    for voter in version.manifest.voters:
+        if voter.network == "alexnet":
+            kernel, bias = load_network(version, voter).get_layer("conv1").get_weights()
+            return FirstConvolution(kernel[:, :, 0], bias)
+    raise ModelError(f"The version {version.name} has no AlexNet, so it gives no features for a patch memory. Choose another version.")
+
+
+def learn_patch_memory(pixels: PixelArray, convolution: FirstConvolution, find: PartFinder = find_part, seed: int = 0) -> PatchMemory:
+    """Learns a patch memory from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255.
+
+    Pictures in which no part is found are left out. Raises ModelError if there are many of them, or if fewer than MIN_PICTURES pictures
+    remain. Equal `seed`s give equal memories.
+    """
+    found = find_good_parts(pixels, find)
+    if len(found) < MIN_PICTURES:
+        raise ModelError(f"A patch memory needs at least {MIN_PICTURES} good pictures, but there is {len(found)}. Add good pictures.")
+    rings = compute_rings(REGISTERED_SIDE_PX // STRIDE_PX)
+    is_scored = rings >= 0
+    features = np.stack(
+        [convolution.compute_features(register_part(picture, part, REGISTERED_SIDE_PX))[is_scored] for picture, part in found]
+    )
+    means = features.mean(axis=(0, 1))
+    whitening = _compute_whitening(features.reshape(-1, features.shape[-1]))
+    features = (features - means) @ whitening
+    random = np.random.default_rng(seed)
+    limits = _measure_limits(features, rings[is_scored], random)
+    return PatchMemory(convolution, means, whitening, _select_coreset(features, random), limits, pixels.shape[1], find)
+
+
+def _compute_whitening(features: FloatArray) -> FloatArray:
+    """Returns the matrix that whitens `features`, shape (patches, features), after their mean is subtracted."""
+    covariance = np.cov(features.T.astype(np.float64))
+    mean_variance = max(np.trace(covariance) / len(covariance), 1e-12)
+    values, vectors = np.linalg.eigh(covariance + LEAST_VARIANCE * mean_variance * np.eye(len(covariance)))
+    whitening: FloatArray = (vectors / np.sqrt(values)).astype(np.float32)
+    return whitening
+
+
+def _measure_limits(features: FloatArray, rings: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
+    """Returns the usual distance of each ring, shape (rings,), between a good part and a memory that has not seen this part.
+
+    `features` has shape (pictures, patches, features), `rings` has shape (patches,).
+    """
+    order = random.permutation(len(features))
+    halves = order[::2], order[1::2]
+    largest = []
+    for seen, others in (halves, halves[::-1]):
+        memory = _select_coreset(features[seen], random)
+        for picture in features[others]:
+            distances = _measure_distances(picture, memory)
+            largest.append([distances[rings == ring].max(initial=0.0) for ring in range(RINGS)])
+    limits: FloatArray = np.maximum(np.quantile(largest, 1 - LIMIT_SHARE, axis=0), MIN_DISTANCE).astype(np.float32)
+    return limits
+
+
+def _select_coreset(features: FloatArray, random: np.random.Generator) -> FloatArray:
+    """Returns at most MEMORY_PATCHES of the patches in `features`, shape (pictures, patches, features).
+
+    Each step adds the patch that is farthest from the patches selected so far (greedy k-centre; Roth et al. 2022, algorithm 1).
+    """
+    candidates = features.reshape(-1, features.shape[-1])
+    if len(candidates) > MAX_CANDIDATES:
+        candidates = candidates[random.choice(len(candidates), MAX_CANDIDATES, replace=False)]
+    if len(candidates) <= MEMORY_PATCHES:
+        return candidates
+    projected = candidates @ random.standard_normal((candidates.shape[1], PROJECTED_FEATURES)).astype(np.float32)
+    selected = [0]
+    distances = np.full(len(projected), np.inf, np.float32)
+    while len(selected) < MEMORY_PATCHES:
+        difference = projected - projected[selected[-1]]
+        np.minimum(distances, np.einsum("pf,pf->p", difference, difference), out=distances)
+        selected.append(int(distances.argmax()))
+    return candidates[selected]
+
+
+def _measure_distances(features: FloatArray, memory: FloatArray) -> FloatArray:
+    """Returns the Euclidean distance of each patch to the nearest patch in `memory`. `features` has shape (patches, features)."""
+    products = features @ memory.T
+    squares = np.square(features).sum(axis=1) + (np.square(memory).sum(axis=1) - 2 * products).min(axis=1)
+    distances: FloatArray = np.sqrt(np.maximum(squares, 0))
+    return distances
