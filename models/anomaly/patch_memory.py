@@ -12,7 +12,7 @@ pictures: a part may lie on the belt at any angle.
 Differences from PatchCore:
 
 - The features come from the AlexNet of a model version, not from a network that was trained on ImageNet. They are those of the first
-  convolution, because they show small defects best. They need only NumPy.
+  convolution, which NumPy can compute. So scoring needs no TensorFlow.
 - Features are whitened: among patches of good parts, they have no correlation and a variance of 1. So a feature that hardly varies on good
   parts counts as much as others.
 - The memory is the same for all places, but distances are divided by the distance that is usual for good parts on the same ring. On a ring
@@ -193,7 +193,7 @@ def learn_patch_memory(pixels: PixelArray, convolution: FirstConvolution, find: 
     whitening = _compute_whitening(features.reshape(-1, features.shape[-1]))
     features = (features - means) @ whitening
     random = np.random.default_rng(seed)
-    limits = _measure_limits(features, rings[is_scored], random)
+    limits = measure_limits(features, rings[is_scored], random)
     return PatchMemory(convolution, means, whitening, _select_coreset(features, random), limits, pixels.shape[1], find)
 
 
@@ -206,7 +206,7 @@ def _compute_whitening(features: FloatArray) -> FloatArray:
     return whitening
 
 
-def _measure_limits(features: FloatArray, rings: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
+def measure_limits(features: FloatArray, rings: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
     """Returns the usual distance of each ring, shape (rings,), between a good part and a memory that has not seen this part.
 
     `features` has shape (pictures, patches, features), `rings` has shape (patches,).

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation.experiments.autoencoder import format_interval
-from models.evaluation.experiments.experiment import CellProgress, ExperimentCallback, ExperimentFolder, ResultTable
+from models.evaluation.experiments.experiment import CellProgress, ExperimentCallback, ExperimentFolder, ResultTable, format_interval
 from models.networks.factory import build_network, make_voter
 from models.networks.framework import keras, tf
 from models.networks.light import LIGHT_NETWORKS, light_network

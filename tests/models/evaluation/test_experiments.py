@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.evaluation.experiments.autoencoder import format_interval
 from models.evaluation.experiments.comparison import (
     Comparison,
     ComparisonSplit,
@@ -20,7 +19,7 @@ from models.evaluation.experiments.comparison import (
     split_by_seeds,
     split_into_folds,
 )
-from models.evaluation.experiments.experiment import ResultTable, format_spread
+from models.evaluation.experiments.experiment import ResultTable, format_interval, format_spread
 from models.evaluation.experiments.layers import LayersExperiment
 from models.evaluation.experiments.light import NETWORKS, LightExperiment, make_light_table
 from models.networks.light import light_network
