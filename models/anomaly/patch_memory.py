@@ -7,7 +7,7 @@ is far from all patches in the memory. The memory keeps only a coreset: a small 
 neighbour.
 
 PaDiM (Defard et al., ICPR 2021) has a Gaussian for each place of the part instead. This needs parts that all lie at the same angle, or many
-pictures: a part may lie on the belt at any angle.
+pictures, because a part may lie on the belt at any angle.
 
 Differences from PatchCore:
 
@@ -46,6 +46,8 @@ REGISTERED_SIDE_PX = 192
 STRIDE_PX = 4
 # Number of patches in the memory.
 MEMORY_PATCHES = 500
+# A patch memory learns from at most this many random pictures, because the features of 300 pictures take 200 MB.
+MAX_PICTURES = 300
 # The coreset is selected from at most this many random patches, so that learning takes seconds, however many pictures there are.
 MAX_CANDIDATES = 10_000
 # The coreset is selected by distances in a random projection to this many dimensions, as in PatchCore, because this is faster.
@@ -179,11 +181,14 @@ def learn_patch_memory(pixels: PixelArray, convolution: FirstConvolution, find: 
     """Learns a patch memory from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255.
 
     Pictures in which no part is found are left out. Raises ModelError if there are many of them, or if fewer than MIN_PICTURES pictures
-    remain. Equal `seed`s give equal memories.
+    remain. Of more than MAX_PICTURES pictures, only a random choice is used. Equal values of `seed` give equal memories.
     """
     found = find_good_parts(pixels, find)
     if len(found) < MIN_PICTURES:
         raise ModelError(f"A patch memory needs at least {MIN_PICTURES} good pictures, but there is {len(found)}. Add good pictures.")
+    random = np.random.default_rng(seed)
+    if len(found) > MAX_PICTURES:
+        found = [found[index] for index in random.choice(len(found), MAX_PICTURES, replace=False)]
     rings = compute_rings(REGISTERED_SIDE_PX // STRIDE_PX)
     is_scored = rings >= 0
     features = np.stack(
@@ -192,7 +197,6 @@ def learn_patch_memory(pixels: PixelArray, convolution: FirstConvolution, find: 
     means = features.mean(axis=(0, 1))
     whitening = _compute_whitening(features.reshape(-1, features.shape[-1]))
     features = (features - means) @ whitening
-    random = np.random.default_rng(seed)
     limits = measure_limits(features, rings[is_scored], random)
     return PatchMemory(convolution, means, whitening, _select_coreset(features, random), limits, pixels.shape[1], find)
 
