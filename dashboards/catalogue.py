@@ -51,6 +51,8 @@ METRICS_WITHOUT_PANEL: dict[str, str] = {}
 
 _NO_SHADOW = "There is no value until a shadow version is chosen."
 _NO_TIMED_CAMERA = "The gateway needs the latency of a camera only if it matches the camera's pictures and the board's parts by time."
+_NO_HEAD = "Only a version with a segmentation head names types of defect."
+_NO_DETAILS = "Only a version with a detail template searches for small defects."
 _NO_STATION = "A plant may run without the station."
 # Queries of panels that may return nothing although all is well. Each query is mapped to the reason. The expressions of alerts are not
 # listed, because all of them return nothing while all is well.
@@ -74,6 +76,10 @@ EMPTY_IN_HEALTH: dict[str, str] = {
         )
         for legend in legends
     },
+    f"castline-quality: {quality.KINDS}: {{{{line}}}} {{{{kind}}}}": _NO_HEAD,
+    f"castline-pipeline: {pipeline.FURTHER_WORK}: {{{{instance_name}}}} naming types of defect, 99 %": _NO_HEAD,
+    f"castline-pipeline: {pipeline.FURTHER_WORK}: {{{{instance_name}}}} searching for small defects, 99 %": _NO_DETAILS,
+    f"castline-pipeline: {pipeline.FURTHER_WORK}: {{{{line}}}} pictures a second not searched: {{{{reason}}}}": _NO_DETAILS,
     f"castline-quality: {quality.REVIEW_REASONS}: {{{{line}}}} {{{{reason}}}}": "A line may have no doubtful part for a while.",
     f"castline-quality: {quality.CAMERA}: {{{{line}}}} {{{{state}}}}": "The series begins when a camera is in trouble.",
     f"castline-quality: {quality.DRIFT}: {{{{line}}}} {{{{of}}}}": "There is no index until enough pictures have come.",

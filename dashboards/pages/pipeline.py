@@ -14,6 +14,7 @@ _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 
 WAITING = "How many pictures wait for an inspector?"
+FURTHER_WORK = "How long do kinds of defect and small defects take?"
 REFUSED = "Which pictures does the gateway refuse?"
 COMPLAINTS = "Which cameras need a person?"
 DEAD_LETTERS = "What could not be judged, and why?"
@@ -84,6 +85,15 @@ PAGE = DashboardPage(
             unit="s",
             description="Time that the networks need for one batch of pictures. The time grows when another program uses the machine's "
             "processors.",
+        ),
+        timeseries_panel(
+            FURTHER_WORK,
+            Query(_p99("castline_kind_seconds", "instance_name"), "{{instance_name}} naming types of defect, 99 %"),
+            Query(_p99("castline_detail_seconds", "instance_name"), "{{instance_name}} searching for small defects, 99 %"),
+            Query(rate("castline_details_skipped_total", "line, reason"), "{{line}} pictures a second not searched: {{reason}}"),
+            unit="short",
+            description="Seconds that an inspector needs to name the types of defect in a batch, and to search one large picture for small "
+            "defects. A part whose picture could not be searched counts as different from good parts.",
         ),
         timeseries_panel(
             REFUSED,

@@ -11,6 +11,7 @@ _PROBABILITY = "castline_defect_probability"
 VERSIONS = "Which version judges each line?"
 REVIEW_SHARE = "Which share of the parts is left to a person?"
 DEFECT_SHARE = "Are there more defects than usual?"
+KINDS = "Which types of defect are found?"
 DISAGREEMENT = "How often do the two networks disagree?"
 REVIEWS = "Do people review the parts that wait?"
 CAMERA = "Is a camera in trouble?"
@@ -54,6 +55,13 @@ PAGE = DashboardPage(
             description="Share of the verdict `defect` over the last hour and over the last day. If the two differ by ten percentage "
             "points, castings or pictures have changed.",
             alerts=("VerdictsDrift",),
+        ),
+        timeseries_panel(
+            KINDS,
+            Query(rate("castline_defects_total", "line, kind"), "{{line}} {{kind}}"),
+            unit="cps",
+            description="Defective parts by the type of their largest defect. The type is `unknown` if the version was not sure. Versions "
+            "without a segmentation head name no types.",
         ),
         timeseries_panel(
             DISAGREEMENT,
