@@ -1,18 +1,7 @@
-"""Finds small defects in large pictures. The networks cannot see these defects, because they judge a reduced picture.
+"""Finds defects that are too small for the networks, because the networks judge a picture that was reduced to about 200 px.
 
-The networks of a version judge pictures of about 200 px. In a picture of 5 megapixels, a pore of 1 mm on a part of 300 mm is 6 px wide. In
-the reduced picture the pore is gone. The detail template compares the original pixels:
-
-    picture -> found part -> outline moved exactly to the rim -> strips of rings -> largest residual
-
-The comparison is that of the golden template (`template.py`). A place on a ring is compared with the places beside it, in units of the
-ring's own texture. Each ring has limits, which were learned from good parts. Two things differ:
-
-- The places beside it are much nearer, because only small defects are searched for.
-- The picture is compared in strips of rings, one after the other. Strips are the tiles of a round part. They overlap, because the outermost
-  rings of a strip are compared with rings beyond the strip. So only one strip at a time needs memory.
-
-The number of rings and angles is fixed when the template is learned. So the time does not depend on the size of the picture.
+The detail template works like the golden template (`template.py`), but on all pixels of the picture and with nearer places. The picture is
+compared in strips of rings, so that little memory is needed.
 """
 
 from __future__ import annotations
@@ -50,8 +39,8 @@ PixelArray = npt.NDArray[np.uint8]
 
 # The rings reach from near the centre to just outside the rim, where small fins stick out. Radii are shares of the part's radius.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.03
-# A place is compared with the places at these distances from it, along its ring and across the rings, as shares of the part's radius. On a
-# part of 300 mm they are 3.8 mm and 7.5 mm along, and 1.8 mm and 3.6 mm across.
+# A place is compared with places at these distances, as shares of the part's radius. For a part of 300 mm: 3.8 and 7.5 mm along the ring,
+# 1.8 and 3.6 mm across the rings.
 ALONG_RING = (0.025, 0.05)
 ACROSS_RINGS = (0.012, 0.024)
 # Number of rings that are compared at a time. On each side, a strip is enlarged by the rings that its outermost rings are compared with.
@@ -71,11 +60,11 @@ SkipReason = Literal["no-part", "too-coarse", "too-slow"]
 
 @dataclass(frozen=True, slots=True)
 class RingMeasures:
-    """What the comparison of one picture gives for each ring.
+    """The measures of each ring of one picture.
 
-    - `texture`, shape (steps, rings): how widely the differences on the ring are spread.
-    - `extremes`, shape (2, steps, rings): the largest difference of a bright place, and that of a dark place.
-    - `angles`, shape (2, steps, rings): the index of the angle at which each of these places lies.
+    - `texture`, shape (steps, rings): the spread of the differences on the ring.
+    - `extremes`, shape (2, steps, rings): the largest differences, of a bright and of a dark place.
+    - `angles`, shape (2, steps, rings): the angle indices of these two places.
     """
 
     texture: FloatArray
@@ -85,10 +74,9 @@ class RingMeasures:
 
 @dataclass(frozen=True, slots=True)
 class DetailScore:
-    """The score of one picture. A place with a residual of 1 is exactly at its limit, and the score is the largest residual.
+    """The largest residual of one picture. A residual of 1 is exactly at its limit.
 
-    `x_px` and `y_px` tell where the largest residual is, in pixels of the picture. If the picture could not be inspected, `skipped` is the
-    reason and the score is NO_PART_SCORE.
+    `x_px` and `y_px` are the place of this residual in the picture. If the picture was skipped, the score is NO_PART_SCORE.
     """
 
     score: float
@@ -99,10 +87,12 @@ class DetailScore:
 
 @dataclass(frozen=True)
 class DetailTemplate:
-    """The detail template of a part. `name` is the name under which its score appears in manifests and verdicts.
+    """The detail template of a part.
 
-    `texture` has shape (steps, rings), and `limits` has shape (2, steps, rings), as in the golden template. `radius_px` is the radius of
-    the part in the good pictures, in pixels.
+    - `texture`: shape (steps, rings), as in the golden template.
+    - `limits`: shape (2, steps, rings), as in the golden template.
+    - `radius_px`: the radius of the part in the good pictures.
+    - `name`: the name of the score in manifests and verdicts.
     """
 
     grid: PolarGrid
@@ -167,9 +157,9 @@ def measure_radius(part: FoundPart) -> float:
 
 
 def choose_detail_grid(radius_px: float) -> PolarGrid:
-    """Returns the grid for a part with this radius. A ring is 1 px wide, and a place near the rim is about 1.6 px long.
+    """Returns the grid for a part with this radius. A ring is 1 px wide, or wider if there would be more than MAX_RINGS rings.
 
-    If there would be more than MAX_RINGS rings, rings and places are larger. Raises ModelError if the radius is below MIN_RADIUS_PX.
+    Raises ModelError if the radius is below MIN_RADIUS_PX.
     """
     if radius_px < MIN_RADIUS_PX:
         raise ModelError(
@@ -189,10 +179,10 @@ def count_overlap_rings(grid: PolarGrid) -> int:
 def measure_rings(
     pixels: PixelArray, part: FoundPart, grid: PolarGrid, end_s: float = float("inf"), strip_rings: int = STRIP_RINGS
 ) -> RingMeasures | None:
-    """Compares each place of `part` with the places beside it, strip by strip.
+    """Compares each place of `part`, a refined outline, with the places beside it.
 
-    `pixels`, shape (rows, columns), is the picture, and `part` its refined outline. A strip has `strip_rings` rings, which changes the
-    memory but not the result. Returns None if the monotonic clock reaches `end_s` before the last strip.
+    `pixels` has shape (rows, columns). `strip_rings` changes only the memory that is needed. Returns None if the monotonic clock reaches
+    `end_s` before the end.
     """
     coarse, _ = PolarGrid(max(2, grid.rings // 16), max(8, grid.angles // 16), grid.inner, grid.outer).unwrap(pixels, part)
     scale = 1 / measure_contrast(coarse)
@@ -233,10 +223,10 @@ def learn_detail_template(measures: Sequence[RingMeasures], grid: PolarGrid, rad
 def cross_fit_detail_scores(
     measures: Sequence[RingMeasures], groups: npt.NDArray[np.int32], grid: PolarGrid, radius_px: float, folds: int = 5
 ) -> FloatArray:
-    """Returns a score for each picture, shape (n,), from a template that has not learned from it. `choose_cut_off` needs these scores.
+    """Returns a score for each picture, shape (n,), from a template that has not learned from this picture.
 
-    `groups`, shape (n,), gives the group of near-duplicates of each picture. A group is never divided between two folds. Raises ModelError
-    if all pictures are near-duplicates of each other.
+    `groups`, shape (n,), numbers the near-duplicates. A group is never divided between two folds. Raises ModelError if there is only one
+    group.
     """
     fold_of = assign_groups_to_folds(groups, folds)
     scores = np.zeros(len(measures), np.float32)

@@ -1,25 +1,12 @@
-"""The memory-augmented adversarial autoencoder (MAA) as a scorer: it learns to rebuild good parts, and scores what it cannot rebuild.
+"""The memory-augmented adversarial autoencoder (MAA) as a scorer. The autoencoder learns to rebuild good parts only.
 
-    picture -> found part -> registered picture -> normal light -> rebuilt picture -> residuals -> two scores and a residual map
+A residual is the difference between a picture and the rebuilt picture. There are two scores:
 
-The reference system of the paper on defect detection in castings is such an autoencoder. It learns from good parts alone.
+- "error": the mean absolute residual. In each ring, 1 is usual for good parts.
+- "frechet": the largest distance of a ring's residuals from the residuals of good parts, divided by the usual distance.
 
-The first score, "error", is the reconstruction error: the mean absolute residual of the scored pixels. The residuals of each ring around
-the middle are first divided by the mean absolute residual of good parts in this ring.
-
-The second score, "frechet", compares the distribution of the residuals with their distribution in good parts. The paper names a "Fréchet
-Markov distance" between residuals, but gives no formula. Here it is computed as follows:
-
-1. The residuals of a pixel and of its four neighbours are a vector with 5 numbers, the Markov neighbourhood of the pixel. In a
-   Gaussian Markov random field of first order, the mean and the covariance of this vector determine the distribution of all residuals.
-2. For each of the rings around the middle, this mean and covariance define a Gaussian for the picture and another one for good pictures.
-   The two are compared by the squared Fréchet distance: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson, Landau, Journal of
-   Multivariate Analysis 12, 1982).
-3. The distance of each ring is divided by the mean distance of a good picture in this ring. The score is the largest quotient.
-
-A reconstruction error only tells how large the residuals are. The Fréchet distance also tells whether they have the sign and the pattern
-that they have in good parts. The rings are compared one by one, because a small defect changes the distribution in one ring, but hardly
-the distribution in the whole picture.
+The distance is the squared Fréchet distance |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) between two Gaussians. Source: Dowson, Landau,
+Journal of Multivariate Analysis 12, 1982.
 """
 
 from __future__ import annotations
@@ -51,8 +38,8 @@ RIM_SHARE = 0.42
 # A pixel is scored if its distance from the middle is at most this many times the radius of the rim. Farther away there is nothing but the
 # belt.
 SCORED_RADII = 1.12
-# The residuals of good parts are described separately for this many rings of equal width around the middle. Edges, such as the rim, are
-# never rebuilt exactly. So a residual can be usual in a ring with an edge, and a sign of a defect in a ring with a smooth face.
+# Number of rings of equal width. Each ring has its own statistics, because large residuals are usual at an edge such as the rim, but not on
+# a smooth face.
 RINGS = 24
 # The grey levels (0..1) of a registered picture are scaled so that they have this mean and this standard deviation inside the rim. So a
 # lamp that ages changes no score.
@@ -77,16 +64,13 @@ OnEpoch = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class AutoencoderRecipe:
-    """Says how an autoencoder is built and trained.
+    """How an autoencoder is built and trained.
 
-    If `prototypes` is 0, the autoencoder has no memory. If `adversary_weight` is 0, it has no discriminator. Without both it is a plain
-    autoencoder with the same encoder and decoder. The loss is the sum of:
-
-    - the mean squared error of the grey levels (0..1),
-    - `entropy_weight` times the entropy of the prototypes' weights in nats (Gong et al. 2019, equation 10),
-    - `adversary_weight` times the discriminator's cross-entropy in nats.
-
-    `rate` is the highest learning rate. A training has about `steps` batches of `batch` pictures, however many pictures there are.
+    - `prototypes`: 0 means no memory.
+    - `adversary_weight`: the weight of the discriminator's cross-entropy in the loss. 0 means no discriminator.
+    - `entropy_weight`: the weight of the prototypes' entropy in the loss (Gong et al. 2019, equation 10).
+    - `steps`: the number of batches of a training, whatever the number of pictures.
+    - `rate`: the highest learning rate.
     """
 
     side_px: int = 96
@@ -103,13 +87,11 @@ class AutoencoderRecipe:
 
 @dataclass(frozen=True)
 class ResidualStatistics:
-    """Describes the residuals of good pictures (picture minus rebuilt picture), for each ring around the middle of the part.
+    """The residuals of good pictures, described for each ring around the middle of the part.
 
     - `spreads`, shape (rings,): the mean absolute residual.
-    - `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): mean and covariance of the Markov neighbourhoods, which
-      `compute_ring_moments` explains.
-    - `distances`, shape (rings,): the mean distance of a single good picture from all good pictures together, as a squared Fréchet
-      distance.
+    - `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): the results of `compute_ring_moments`.
+    - `distances`, shape (rings,): the mean squared Fréchet distance of one good picture from all of them.
     """
 
     spreads: FloatArray
@@ -122,9 +104,9 @@ class ResidualStatistics:
 class MemoryAutoencoder:
     """A trained autoencoder as a scorer. It implements `GoodOnlyScorer`.
 
-    `network` rebuilds registered pictures, which have `recipe.side_px` pixels a side. `side_px` is the side of the original pictures that
-    `score` takes. `rule` names the score that the method `score` returns: "frechet" (the Fréchet distance) or "error" (the
-    reconstruction error).
+    - `network`: rebuilds registered pictures with `recipe.side_px` pixels a side.
+    - `side_px`: the side of the original pictures.
+    - `rule`: the score that `score` returns.
     """
 
     network: keras.Model
@@ -139,8 +121,7 @@ class MemoryAutoencoder:
     def score(self, pixels: PixelArray) -> AnomalyScores:
         """Scores pictures of shape (n, side_px, side_px), grey levels 0..255. Raises ValueError for another shape.
 
-        Residuals are divided by the mean residual of good parts in the same ring, so 1 is a usual value. If no part is found in a picture,
-        its score is NO_PART_SCORE and its residuals are 0.
+        A residual of 1 is usual for a good part. A picture without a part has the score NO_PART_SCORE and residuals of 0.
         """
         expect_pixels(pixels, self.side_px)
         scores = np.full(len(pixels), NO_PART_SCORE, np.float32)
@@ -230,7 +211,7 @@ class MemoryAutoencoder:
 def learn_memory_autoencoder(
     pixels: PixelArray, recipe: AutoencoderRecipe | None = None, on_epoch: OnEpoch | None = None, find: PartFinder = find_part
 ) -> MemoryAutoencoder:
-    """Learns from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255. The default recipe is `AutoencoderRecipe()`.
+    """Learns from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255.
 
     Pictures in which no part is found are left out. Raises ModelError if there are no pictures, or if no part is found in many of them.
     """
@@ -244,8 +225,7 @@ def learn_memory_autoencoder(
 def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: OnEpoch | None = None) -> keras.Model:
     """Trains an autoencoder on registered good pictures, shape (n, side_px, side_px). Returns the network that rebuilds pictures.
 
-    Each picture is turned by several angles, because a part may lie on the belt at any angle. Pictures are not mirrored, because the mirror
-    image of a part may be another part. The result depends only on the pictures, the recipe and the backend of Keras.
+    Pictures are turned, because a part may lie at any angle. Pictures are not mirrored, because the mirror image may be another part.
     """
     from models.networks.autoencoder import build_autoencoder
     from models.networks.framework import keras
@@ -346,11 +326,10 @@ def compute_rings(side_px: int) -> npt.NDArray[np.int32]:
 
 
 def compute_ring_moments(residuals: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Returns mean and covariance of the Markov neighbourhoods of each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
+    """Returns the mean and covariance of the Markov neighbourhoods of each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
 
-    `residuals` has shape (n, side_px, side_px), with positive and negative values. The Markov neighbourhood of a pixel is a vector of five
-    residuals: of the pixel and of its four neighbours. In a Gaussian Markov random field of first order, mean and covariance of these
-    vectors determine the distribution of the whole field.
+    The Markov neighbourhood of a pixel is a vector of five residuals: of the pixel and of its four neighbours. `residuals` has shape (n,
+    side_px, side_px).
     """
     rings = compute_rings(residuals.shape[1])
     shifts = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]

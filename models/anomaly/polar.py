@@ -1,8 +1,6 @@
 """Unwraps a round part to polar coordinates, and maps a polar map back to the picture.
 
-The outline of the part is an ellipse, because the camera sees a round part at an angle. The unwrapping undoes this: each ring of the part
-becomes a row, whatever the place, the size and the tilt of the part in the picture. Row 0 is the innermost ring. Column 0 is the direction
-to the right, and the columns go clockwise, because the rows of a picture are counted downward.
+Each ring of the part becomes a row, and row 0 is the innermost ring. Column 0 is the direction to the right. The columns go clockwise.
 """
 
 from __future__ import annotations
@@ -45,10 +43,9 @@ class PolarGrid:
         return first, second
 
     def unwrap(self, pixels: npt.NDArray[np.uint8], part: FoundPart) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """Returns the grey levels of `part` in polar coordinates, shape (rings, angles), and a mask of the places that lie in the picture.
+        """Returns the grey levels of `part`, and a mask of the places that lie in the picture. Both have shape (rings, angles).
 
-        `pixels` is the picture, shape (rows, columns), grey levels 0..255. They are interpolated bilinearly. A place outside the picture
-        has the grey level of the nearest pixel.
+        `pixels` has shape (rows, columns), grey levels 0..255. A place outside the picture has the grey level of the nearest pixel.
         """
         angle = np.arange(self.angles, dtype=np.float32) * np.float32(2 * np.pi / self.angles)
         direction = circle_to_ellipse(part) @ np.stack((np.cos(angle), np.sin(angle)))

@@ -1,7 +1,7 @@
-"""Places the outline of a round part exactly, in a picture of any size.
+"""Moves the outline of a round part exactly to the rim, in a picture of any size.
 
-The part finder searches in a picture of 160 px. In a picture of 5 megapixels, its outline is therefore several pixels beside the rim. Here
-the outline is moved to the nearest strong edge, with an error of about one pixel.
+The part finder works at 160 px. In a picture of 5 megapixels, its outline is several pixels beside the rim. Here the error is about one
+pixel.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ ANGLES = 720
 EDGE_RINGS = 5
 # The grey levels are averaged over this many angles, so that texture is not taken for the rim.
 SMOOTHED_ANGLES = 21
-# The curve through the edges is fitted in this many rounds. In the first round, edges within half of the band have much weight. In each
-# further round, this distance is smaller by the factor SHARPENING, down to LEAST_DISTANCE_PX. At OUTLIER_DISTANCE times this distance from
-# the curve, the weight of an edge is a quarter of its weight on the curve.
+# The curve is fitted in FIT_ROUNDS rounds. Edges far from the curve have little weight. From round to round, the distance that counts as
+# far is multiplied by SHARPENING, down to LEAST_DISTANCE_PX.
 FIT_ROUNDS = 12
 SHARPENING = 0.7
 LEAST_DISTANCE_PX = 0.7
@@ -59,11 +58,10 @@ def _find_edges(pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float
 
 
 def _fit_harmonics(offsets: FloatArray, strength: FloatArray, first_distance: float, least_distance: float) -> npt.NDArray[np.float64]:
-    """Returns the five harmonics of the curve through `offsets`: size, shift (cosine, sine) and tilt (cosine, sine of twice the angle).
+    """Returns the five harmonics of the curve through `offsets`: size, shift (cosine, sine) and tilt (cosine, sine).
 
-    The fit is robust: edges far from the curve, such as a fin or a mark on the belt, have little weight. What counts as far is
-    `first_distance` in the first round, and shrinks to `least_distance`. So the fit is not caught by the first few edges that agree.
-    Source of the idea: graduated non-convexity (Blake, Zisserman, Visual Reconstruction, 1987).
+    Edges far from the curve have little weight. The distance that counts as far shrinks, so that a few wrong edges do not catch the fit.
+    Source: graduated non-convexity (Blake, Zisserman, Visual Reconstruction, 1987).
     """
     harmonics = np.zeros(_HARMONICS.shape[1])
     harmonics[0] = np.median(offsets)

@@ -1,8 +1,6 @@
-"""Defines the interface of scorers that learn from good parts alone, and chooses cut-offs from the scores of good pictures.
+"""Defines scorers that learn from good parts alone, and chooses their cut-offs.
 
-A scorer gives each picture a score. A larger score means that the picture looks less like a good part. A part whose score is above the
-cut-off is sent to review. Neither the scorer nor the cut-off needs pictures of defective parts. The module also reads and writes the arrays
-of a scorer.
+A larger score means that the picture looks less like a good part. A part with a score above the cut-off is sent to review.
 """
 
 from __future__ import annotations
@@ -32,8 +30,7 @@ MIN_GOOD_PICTURES = 8
 # scores.
 TAIL_SHARE = 0.2
 MIN_TAIL_PICTURES = 5
-# If the allowed share of false alarms is small, the cut-off lies above the scores of all n good pictures and must be estimated from the
-# highest scores. A share below 1 / (n * MAX_TAIL_EXTENSION) is refused, because the estimate would only be a guess.
+# For n good pictures, a share of false alarms below 1 / (n * MAX_TAIL_EXTENSION) is refused, because the cut-off would only be a guess.
 MAX_TAIL_EXTENSION = 20.0
 # A cut-off that sends more than this share of the good parts to review is refused, because nobody would review so many parts.
 MAX_ALARM_SHARE = 0.5
@@ -45,11 +42,10 @@ PartFinder = Callable[[PixelArray], FoundPart | None]
 
 @dataclass(frozen=True, slots=True)
 class AnomalyScores:
-    """The scores and residual maps that a scorer gives to n pictures.
+    """The scores and residual maps of n pictures. All values are at least 0.
 
-    `scores` has shape (n,) and values of at least 0. A larger score means that the picture is less like a good part. `residuals` has shape
-    (n, side_px, side_px) and values of at least 0: how much each pixel differs from a good part. Residuals are not divided by the largest
-    value of their map, so the residuals of two pictures can be compared, and a good part has small residuals everywhere.
+    - `scores`, shape (n,): larger means less like a good part.
+    - `residuals`, shape (n, side_px, side_px): how much each pixel differs from a good part. The maps of two pictures can be compared.
     """
 
     scores: FloatArray
@@ -57,10 +53,10 @@ class AnomalyScores:
 
 
 class GoodOnlyScorer(Protocol):
-    """A scorer that has learned from good parts alone.
+    """A scorer that has learned from good parts alone. Its files are arrays and JSON, and contain no code.
 
-    `name` is the name under which the score appears in manifests and verdicts. `side_px` is the side of the square pictures that the scorer
-    takes. The files of a scorer are plain arrays and JSON. Nothing in them is ever executed.
+    - `name`: the name of the score in manifests and verdicts.
+    - `side_px`: the side of the square pictures that the scorer takes.
     """
 
     name: ClassVar[str]
@@ -137,19 +133,17 @@ class AlarmsPerHour:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedCosts:
-    """The objective of the lowest costs, if nothing is known about defects except their share on the line.
+    """The objective of the lowest costs.
 
-    `miss` is the cost of a defective part that is judged good, and `false_alarm` is the cost of a good part that is sent to review, in the
-    same currency. A review of a part is worth its cost if the odds that the part is good are at most miss / false_alarm.
+    - `miss`: the cost of a defective part that is judged good.
+    - `false_alarm`: the cost of a good part that is sent to review.
 
-    These odds are not known, but they are at least
+    A review is worth its cost if the odds of a good part are at most miss / false_alarm. These odds are at least
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
-    where p is the share of good parts whose score is at least as high as the score of the part. At the cut-off, this lower bound equals
-    miss / false_alarm. So the review of a part below the cut-off is never worth its cost.
-
-    The bound holds for any scores of defective parts. Source: Sellke, Bayarri, Berger, The American Statistician 55(1), 2001, equation 3.
+    where p is the share of good parts with at least the same score. Source: Sellke, Bayarri, Berger, The American Statistician 55(1), 2001,
+    equation 3.
     """
 
     miss: float
@@ -157,7 +151,7 @@ class ExpectedCosts:
     defect_share: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the largest share of good parts that may be sent to review. With a larger share, some reviews would cost too much.
+        """Returns the largest share of good parts whose review is worth its cost.
 
         Raises ModelError if a cost or the share of defects is out of range, or if it is cheapest to review every part.
         """
@@ -177,12 +171,12 @@ class ExpectedCosts:
 
 @dataclass(frozen=True, slots=True)
 class CutOff:
-    """The score above which a part is sent to review, and what is known about the false alarms.
+    """The score above which a part is sent to review.
 
-    - `alarm_share`: the share of false alarms for which the cut-off was chosen.
-    - `good_pictures` and `alarms`: the number of good pictures, and how many of them have a score above the cut-off.
-    - `highest_alarm_share`: with 95 % confidence, at most this share of all good parts has a score above the cut-off.
-    - `is_beyond_pictures`: True if there are too few good pictures for `alarm_share`. The cut-off then lies above all of their scores.
+    - `alarm_share`: the share of false alarms that was asked for.
+    - `alarms`: how many of the `good_pictures` lie above the cut-off.
+    - `highest_alarm_share`: the largest share of false alarms on the line, with 95 % confidence.
+    - `is_beyond_pictures`: True if the cut-off lies above the scores of all good pictures.
     """
 
     score: float
@@ -204,23 +198,18 @@ def scale_scores(scores: npt.NDArray[Any], cut_off: float) -> FloatArray:
 
 
 def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) -> CutOff:
-    """Returns the cut-off for `objective`. `good_scores`, shape (n,), are scores of good pictures from which the scorer has not learned.
+    """Returns the cut-off for `objective`. `good_scores`, shape (n,), are scores of pictures from which the scorer has not learned.
 
-    The objective gives the allowed share of false alarms: at most this share of new good parts should lie above the cut-off.
+    - With enough pictures, the cut-off is the conformal quantile of the scores (Vovk, Gammerman, Shafer, Algorithmic Learning in a Random
+      World, 2005, section 2).
+    - With few pictures, the cut-off lies above all scores. An exponential tail is assumed (Pickands, Annals of Statistics 3(1), 1975).
 
-    If there are enough pictures for this share, the cut-off lies between two of their scores. It is the conformal quantile (Vovk,
-    Gammerman, Shafer, Algorithmic Learning in a Random World, 2005, section 2).
-
-    If there are too few pictures, the cut-off lies above all scores. It is computed as if the highest scores were distributed
-    exponentially, because the tails of many distributions are nearly exponential (Pickands, Annals of Statistics 3(1), 1975).
-
-    Raises ModelError if no useful cut-off exists, for example if every cut-off would send all parts or no part to review.
+    Raises ModelError if no useful cut-off exists.
     """
     scores = np.sort(np.asarray(good_scores, np.float64).ravel())
     _expect_usable_scores(scores)
     share = objective.compute_alarm_share()
-    # A new good part is equally likely to take any rank among the n scores. So if k of the n pictures have a score above the cut-off, a new
-    # good part exceeds the cut-off with a probability of at most (k + 1) / (n + 1).
+    # If k of the n scores lie above the cut-off, a new good part lies above it with a probability of at most (k + 1) / (n + 1).
     between = _place_between_scores(scores, int(np.floor(share * (len(scores) + 1))) - 1)
     score = _extend_tail(scores, share) if between is None else between
     alarms = int((scores > score).sum())
@@ -229,14 +218,13 @@ def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) ->
 
 
 def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: LearnScorer, folds: int = 5) -> FloatArray:
-    """Returns the scores, shape (n,), that `choose_cut_off` needs. A picture is scored by a scorer that has not learned from it.
+    """Returns a score for each picture, shape (n,), from a scorer that has not learned from this picture.
 
-    A scorer gives lower scores to the pictures from which it has learned than to new good parts, so a cut-off from these scores would be
-    too low. The pictures, shape (n, side_px, side_px), are therefore divided into `folds` folds. For each fold, `learn` makes a scorer from
-    the other folds. `groups`, shape (n,), gives the group of near-duplicates of each picture. A group is never divided, so there are at
-    most as many folds as groups.
+    - `pixels`, shape (n, side_px, side_px): pictures of good parts.
+    - `groups`, shape (n,): the numbers of the near-duplicates. A group is never divided between two folds.
+    - `learn`: makes a scorer from the pictures of the other folds.
 
-    Raises ModelError if all pictures are near-duplicates of each other.
+    Raises ModelError if there is only one group.
     """
     part = assign_groups_to_folds(groups, folds)
     scores = np.zeros(len(pixels), np.float32)
@@ -246,10 +234,9 @@ def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: L
 
 
 def assign_groups_to_folds(groups: npt.NDArray[np.int32], folds: int) -> npt.NDArray[np.int64]:
-    """Returns the fold of each picture, shape (n,), from 0. The folds have nearly the same number of pictures, and no group is divided.
+    """Returns the fold of each picture, shape (n,), from 0. The folds have nearly the same size, and no group is divided.
 
-    `groups`, shape (n,), gives the group of near-duplicates of each picture. There are at most as many folds as groups. Raises ModelError
-    if all pictures are near-duplicates of each other.
+    `groups`, shape (n,), numbers the near-duplicates. Raises ModelError if there is only one group.
     """
     sizes = np.bincount(groups)
     present = np.flatnonzero(sizes)
@@ -355,10 +342,9 @@ def _place_between_scores(scores: npt.NDArray[np.float64], alarms: int) -> float
 
 
 def _extend_tail(scores: npt.NDArray[np.float64], share: float) -> float:
-    """Estimates a cut-off that only a small share of all good parts exceeds: 0.001 as `share` means one good part in 1,000.
+    """Estimates a cut-off above all scores, with an exponential tail. `share` is the share of false alarms, such as 0.001.
 
-    The estimate assumes that the highest scores of good parts are distributed exponentially. `scores` are the sorted scores of good
-    pictures. Raises ModelError if there are too few of them for this share.
+    `scores` are sorted. Raises ModelError if there are too few for this share.
     """
     if share * len(scores) * MAX_TAIL_EXTENSION < 1:
         needed = round(1 / (share * MAX_TAIL_EXTENSION))

@@ -1,18 +1,12 @@
 """The golden template: compares each ring of a round part with the same ring of good parts.
 
-The part is found and unwrapped to polar coordinates (`polar.py`), so that each ring of the part is a row. Each place is then compared with
-the places beside it, along its ring and across the rings. On a good part, these differences show only the texture of the surface. A hole, a
-chip, a crack or a fin differs from the places beside it on all sides.
+The part is unwrapped, so that each ring is a row. Each place is compared with the places beside it, so the light does not matter. A hole, a
+chip, a crack or a fin differs on all sides.
 
-Light, shadows and the mean grey level of a ring do not matter, because they are the same in neighbouring places. The differences on each
-ring are measured in units of the ring's own texture, because a speck on a mirror-smooth ring is more suspicious than a speck on a rough
-ring.
+The limits of each ring are learned from good parts. Twenty good pictures are enough.
 
-The limits, which say how far a place may differ, are learned from good parts. Each ring has one limit for bright places and one for dark
-places. Twenty good pictures are enough, because every ring has hundreds of places.
-
-Source of the idea: golden template comparison (Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000), and multiscale analysis with
-the a trous wavelet (Starck, Murtagh, Astronomical Image and Data Analysis, 2006, appendix A).
+Sources: Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000 (golden template); Starck, Murtagh, Astronomical Image and Data
+Analysis, 2006, appendix A (a trous wavelet).
 """
 
 from __future__ import annotations
@@ -68,11 +62,10 @@ MIN_CONTRAST = 40.0
 class GoldenTemplate:
     """The golden template of a part. It implements `GoodOnlyScorer`.
 
-    `texture`, shape (steps, rings), is the usual texture of each ring of a good part: the spread of the differences between places, in
-    units of the part's contrast. `limits`, shape (2, steps, rings), says how far a bright place and a dark place of a good part may differ
-    from the places beside it, in units of the texture.
+    - `texture`, shape (steps, rings): the spread of the differences on a ring of a good part, in units of the part's contrast.
+    - `limits`, shape (2, steps, rings): the largest differences of a bright and of a dark place on a good part, in units of the texture.
 
-    The residual of a place is its difference divided by its limit. The score of a picture is its largest residual.
+    The score of a picture is its largest difference, divided by the limit.
     """
 
     grid: PolarGrid
@@ -186,8 +179,8 @@ def measure_contrast(polar: FloatArray) -> np.float32:
 def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int, int]) -> FloatArray:
     """Returns how much each place of `polar`, shape (rings, angles), differs from the places beside it, shape (steps, rings, angles).
 
-    A place is compared with the places that are `along` angles before and after it, and then with the places that are `across` rings
-    farther in and out. The larger number of each pair comes last. There is one comparison for each of SMOOTHING_STEPS.
+    `along` holds two distances along the ring, in angles. `across` holds two distances across the rings, in rings. The larger distance
+    comes last.
     """
     result = np.empty((len(SMOOTHING_STEPS), *polar.shape), np.float32)
     for index, step in enumerate(SMOOTHING_STEPS):

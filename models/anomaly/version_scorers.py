@@ -37,10 +37,9 @@ class VersionScorer:
         return self.scorer.name
 
     def score(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None]) -> FloatArray:
-        """Returns the scores of `pixels`, shape (n, side_px, side_px), from 0 to 1. The cut-off is at 0.5. The result has shape (n,).
+        """Returns the scores of `pixels`, shape (n, side_px, side_px), from 0 to 1, with the cut-off at 0.5. Shape: (n,).
 
-        `parts` holds the outline of the part in each picture. Where it is None, the part is searched for. A picture in which no part is
-        found has a score of nearly 1.
+        `parts` holds the outline of each part, or None if the part must be searched for. A picture without a part has a score of nearly 1.
         """
         outlines = [part or find_part(picture) for part, picture in zip(parts, pixels, strict=True)]
         has_part = np.array([outline is not None for outline in outlines], bool)

@@ -17,8 +17,8 @@ _FROZEN_PICTURES = 5
 _MEDIAN_PICTURES = 8
 # Pictures are too dark if their brightness is below this share of the 1st percentile of brightness in the version's drift reference.
 _DARK_SHARE = 0.6
-# Pictures are too bright if their brightness is above a limit. The limit lies between the 99th percentile of brightness in the version's
-# drift reference and white (255), at this share of the way to white. For example, if the percentile is 155, the limit is 195.
+# Pictures are too bright above a limit between the 99th percentile of the drift reference and white (255). For a percentile of 155, the
+# limit is 195.
 _BRIGHT_SHARE = 0.4
 # Pictures are blurred if their sharpness is below this share of the 1st percentile of sharpness in the version's drift reference.
 _BLURRED_SHARE = 0.5

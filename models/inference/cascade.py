@@ -1,8 +1,6 @@
-"""The cascade: the small network judges every picture first. Only pictures about which it is not certain are judged by all networks.
+"""The cascade: the small network judges every picture first. All networks judge only the pictures about which it is not certain.
 
-The small network is certain of most pictures of a line, so a cascade saves most of the computing time. But some of its verdicts
-differ from those of the whole ensemble. `castline evaluate --cascade` measures the difference. The setting `model.cascade` is off by
-default.
+A cascade saves most of the computing time, but changes some verdicts. `castline evaluate --cascade` measures the difference.
 """
 
 from __future__ import annotations
@@ -19,9 +17,8 @@ from models.registry import Version
 from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
-# The small network decides alone about a picture if its defect probability lies outside the cascade band. The validation pictures show how
-# wide the band must be at least. The band is then widened: the odds of its low end are divided by this factor, and the odds of its high end
-# are multiplied by it.
+# The band that the validation pictures need is widened, because other pictures may need a wider one: the odds of its low end are divided by
+# this factor, and the odds of its high end are multiplied by it.
 ODDS_MARGIN = 2.0
 
 
@@ -97,11 +94,10 @@ class _TwoStages:
 def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], limits: tuple[float, float] | None = None) -> Cascade:
     """Returns the cascade of `version`.
 
-    `open_stage` opens the runtime of one stage. It is called twice, each time with a version that contains only the voters of this stage.
-    `limits` are the low and the high end of the cascade band. If `limits` is None, the band in the manifest is used.
+    - `open_stage`: opens the runtime of one stage. The version that it gets contains only the voters of this stage.
+    - `limits`: the ends of the cascade band. None means the band in the manifest.
 
-    Raises ModelError if there is neither a band in `limits` nor one in the manifest, or if the version has only one voter with a
-    weight above 0.
+    Raises ModelError if there is no band, or only one voter with a weight above 0.
     """
     manifest, vote = version.manifest, SoftVote.from_manifest(version.manifest)
     band = manifest.cascade
@@ -129,9 +125,8 @@ def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], lim
 def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilities) -> CascadeBand:
     """Returns the cascade band for `voter`: the range of defect probabilities in which `voter` does not decide alone.
 
-    `probabilities`, shape (n, voters, classes), are the voters' class probabilities of the validation pictures. The band is chosen so that
-    outside of it, `voter` and the whole ensemble give all validation pictures the same labels. Then it is widened by the factor
-    ODDS_MARGIN, because other pictures may need a wider band.
+    `probabilities` has shape (n, voters, classes). Outside of the band, `voter` and the ensemble give all validation pictures the same
+    labels. The band is widened by ODDS_MARGIN.
     """
     index = vote.names.index(voter)
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)

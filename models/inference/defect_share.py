@@ -35,12 +35,10 @@ class DefectShareEstimate:
 
 
 def estimate_from_probabilities(probability: FloatArray, training_share: float) -> DefectShareEstimate:
-    """Returns the share of defects among parts with these defect probabilities, shape (n,).
+    """Returns the share of defects at which these defect probabilities, shape (n,), are most likely.
 
-    The probabilities are calibrated for the share `training_share`. The estimate is the share at which these probabilities are most likely.
-    The iteration of Saerens, Latinne and Decaestecker converges to this share (Neural Computation 14(1), 2002, equation 2.9), and
-    the interval comes from the likelihood ratio. Both are right only if good and defective parts look as they did in the training. If the
-    version gives good parts of this line higher probabilities, the estimate is too high, and the interval does not show it.
+    The probabilities are calibrated for the share `training_share`. The estimate is right only if the parts look as in the training.
+    Source: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, equation 2.9. The interval comes from the likelihood ratio.
     """
     clipped = np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     bad, good = clipped / training_share, (1 - clipped) / (1 - training_share)
@@ -66,15 +64,12 @@ def correct_by_reviews(
 ) -> DefectShareEstimate:
     """Returns the share of defects on a line, after people have reviewed some of its parts.
 
-    `probability`, shape (n,), are the defect probabilities of the parts that nobody has reviewed, calibrated for the share
-    `training_share`. `reviewed`, shape (m,), are those of the reviewed parts, and `is_defect`, shape (m,), tells which of these people
-    called defective. Raises ValueError if m is less than MIN_REVIEWED.
+    - `probability`, shape (n,): the defect probabilities of the parts without a review.
+    - `reviewed`, shape (m,): the defect probabilities of the reviewed parts.
+    - `is_defect`, shape (m,): whether people called these parts defective.
 
-    A logistic curve through the reviewed parts gives the true chance of a defect for each probability (Platt scaling). Before any review,
-    the curve is that of `estimate_from_probabilities`, and each review moves it (a Gaussian prior on offset and slope, Laplace's
-    approximation). The share is the mean of the curve over all parts. So it does not matter that people review doubtful parts more often
-    than others, as long as nothing but the probability decides which parts are reviewed. Only reviews of parts that seem good show how many
-    defects pass unseen.
+    A logistic curve (Platt scaling) through the reviewed parts corrects the probabilities, which are calibrated for `training_share`.
+    People must choose the parts by nothing but the probability. Raises ValueError if m is less than MIN_REVIEWED.
     """
     if len(reviewed) < MIN_REVIEWED:
         raise ValueError(f"expected at least {MIN_REVIEWED} reviewed parts, found {len(reviewed)}")

@@ -17,8 +17,8 @@ from models.registry.manifest import DriftReference, Histogram, PercentileHistog
 # Number of bins in the histograms of brightness and sharpness. Their edges are chosen so that each bin holds the same number of pictures
 # of the drift reference.
 PICTURE_BINS = 10
-# Edges of the wide bins of defect probabilities. They are fixed, because bins with equal numbers of pictures would be very narrow near 0
-# and 1. The probabilities that two runtimes compute for a picture, such as 0.007 and 0.008, would then often fall into different bins.
+# Edges of the bins of defect probabilities. The bins are wide, so that two runtimes, which compute 0.007 and 0.008 for the same picture,
+# seldom put it into different bins.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
 # Edges of the narrow bins of defect probabilities: every quarter of log odds from -8 (0.0003) to 8 (0.9997). A line with few defects needs
 # these bins, because its threshold lies above 0.98, and a single wide bin holds all probabilities above 0.98.
@@ -37,10 +37,11 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class PictureStatistics:
-    """Statistics of a picture that can be computed without a network.
+    """Statistics of a picture that are computed without a network.
 
-    `brightness` is the mean grey level, 0..255. `sharpness` is the mean square of the second differences of grey levels. It is computed
-    along rows and along columns, and the smaller of the two values is used. Pictures with equal pixels have the same `checksum`.
+    - `brightness`: the mean grey level, 0..255.
+    - `sharpness`: see `measure_picture`.
+    - `checksum`: equal for pictures with equal pixels.
     """
 
     brightness: float
@@ -51,8 +52,8 @@ class PictureStatistics:
 def measure_picture(pixels: npt.NDArray[np.uint8]) -> PictureStatistics:
     """Returns the statistics of a decoded picture, shape (side, side).
 
-    Sharpness is the energy of the Laplacian (Pertuz, Puig, Garcia, Pattern Recognition 46, 2013, measure LAP1). It is computed for
-    rows and columns separately, and the smaller value is used. So motion blur in only one direction lowers the sharpness too.
+    Sharpness is the energy of the Laplacian (Pertuz, Puig, Garcia, Pattern Recognition 46, 2013, LAP1), along rows or along columns. The
+    smaller value counts, so motion blur in one direction lowers the sharpness.
     """
     rows = pixels[::_LINE_STEP].astype(np.float32)
     columns = pixels[:, ::_LINE_STEP].T.astype(np.float32, order="C")
@@ -76,11 +77,11 @@ def make_drift_reference(
     is_defect: npt.NDArray[np.bool_],
     groups: npt.NDArray[np.int32] | None = None,
 ) -> DriftReference:
-    """Returns the drift reference of a version.
+    """Returns the drift reference of a version, from pictures that were not used for its training.
 
-    The version must not have been trained on these pictures, because it is more certain about its training pictures than about new
-    ones. `pixels` have shape (n, side, side); `probabilities` (of a defect) and `is_defect` have shape (n,). `groups`, shape (n,), are the
-    numbers of the groups of near-duplicates. If it is None, each picture is a group of its own.
+    - `pixels`: shape (n, side, side).
+    - `probabilities` (of a defect), `is_defect`: shape (n,).
+    - `groups`, shape (n,): the numbers of near-duplicates. None means that there are none.
     """
     groups = np.arange(len(is_defect), dtype=np.int32) if groups is None else groups
     return make_picture_reference(pixels).model_copy(
@@ -112,11 +113,10 @@ def compute_stability_index(expected: Sequence[float] | FloatArray, found: Seque
 
 
 def compute_prediction_drift(reference: DriftReference, probabilities: Sequence[float] | FloatArray) -> float:
-    """Returns the population stability index of the defect probabilities. It does not depend on the share of defects.
+    """Returns the population stability index of the defect probabilities. The index does not depend on the share of defects.
 
-    More or fewer defects than usual are no drift. So `probabilities` are compared with a mixture of two histograms of the reference, one
-    of good and one of defective parts. Expectation maximisation finds the proportion that fits best. A large index means that the good
-    parts, or the defects, look different from those that the version was made for.
+    `probabilities` are compared with the best mixture of two histograms of the reference: good and defective parts. A large index means
+    that the good parts or the defects look different.
     """
     if reference.good is None or reference.bad is None:
         raise ValueError("expected a reference of a version with networks, found one without histograms of probabilities")

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Predicts defects in batches of pictures. `segmentation` names the kinds of defects, or is None if the version has no such head.
+    """Predicts defects in batches of pictures. `segmentation` is None if the version has no such head.
 
-    Several threads may call `predict` at the same time. The event loop's thread must not call it, because a call takes a long time.
+    Several threads may call `predict` at the same time. The event loop's thread must not, because a call takes long.
     """
 
     version: Version
@@ -65,11 +65,10 @@ class Ensemble:
     def predict(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None] | None = None) -> list[Prediction]:
         """Returns one prediction for each picture, in order.
 
-        Input shape: (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch. `parts` holds the outlines of the parts in the pictures.
-        The scorers search for each outline that is missing.
+        Input shape: (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch. `parts` holds the outlines of the parts, or None.
 
-        If the version has networks, the scores of its scorers do not change the label, because that is for the settings of the line to
-        decide. Otherwise the label is `review` above the cut-off of a scorer, and `ok` below.
+        Without networks, the label is `review` if a score is above its cut-off, otherwise `ok`. With networks, scores do not change the
+        label.
         """
         if not self.vote.names:
             predictions = [Prediction("ok", None, {}) for _ in pixels]
@@ -90,8 +89,7 @@ class Ensemble:
     def warm_up(self) -> None:
         """Computes a batch of every size once, then checks the golden set.
 
-        Raises ModelError if the labels of the golden set differ from those that were recorded when the version was made, or if a
-        probability or a score differs by more than the tolerance.
+        Raises ModelError if a label differs from the recorded label, or a number differs by more than the tolerance.
         """
         check_golden_scores(self.version, self.scorers)
         if not self.vote.names:
@@ -112,15 +110,12 @@ def open_ensemble(
 ) -> Ensemble:
     """Opens `version` with the named runtime, warms it up and checks the golden set. Takes seconds.
 
-    With `cascade`, the small network decides alone outside the cascade band. `band` gives the low and the high end of the cascade
-    band. If `band` is None, the manifest's band is used.
+    - `cascade`: the small network judges first. `band` gives the cascade band; None means the manifest's band.
+    - `at_once`: the number of simultaneous calls.
+    - `threads`: threads for all calls together. 0 means every processor.
+    - `detail_time_s`: longest search for small defects in a picture, in seconds. 0 means no search.
 
-    `at_once` is the number of calls that run at the same time. Together they use `threads` threads, or every processor if `threads` is 0.
-
-    `detail_time_s` is the longest time, in seconds, that the search for small defects in one picture may take. If it is 0, or if the
-    version has no detail template, no picture is searched.
-
-    Raises ModelError if the runtime or the networks cannot be opened, or if the check of the golden set fails.
+    Raises ModelError if the version cannot be opened or the check fails.
     """
     name = resolve_runtime(version, runtime)
     opened: Runtime

@@ -26,10 +26,12 @@ HeatMap = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class HeatBox:
-    """A rectangle around a hot area, in pixels of the upright original picture. The origin is at the top left.
+    """A rectangle around a hot area, in pixels of the upright original picture, from the top left.
 
-    `score` is the highest heat inside, 0..1. `area_px` is the area of the hot pixels, and `length_px` is the largest distance across them.
-    `kind` is the kind of defect. It is `unknown` if the kind is not sure, and empty if the map knows no kinds.
+    - `score`: the highest heat inside, 0..1.
+    - `area_px`: the area of the hot pixels.
+    - `length_px`: the largest distance across them.
+    - `kind`: the kind of defect, `unknown`, or empty if the map knows no kinds.
     """
 
     left_px: int
@@ -44,11 +46,12 @@ class HeatBox:
 
 @dataclass(frozen=True, eq=False)
 class DefectMap:
-    """A heat map, and what its method knows about the kinds of defect.
+    """A heat map and what its method knows about the kinds of defect.
 
-    `method` is the word for the method in findings. A pixel is hot if its heat is at least `box_level`. If `box_level` is None, a pixel is
-    hot if its heat is at least half of the hottest value. `kind_probabilities` has the shape (kinds, rows, columns) and belongs to `kinds`.
-    It is None if the method knows no kinds. `least_certainty` is explained at `name_kind`.
+    - `method`: the name of the method in findings.
+    - `box_level`: the least heat of a hot pixel. None means half of the hottest value.
+    - `kind_probabilities`: shape (kinds, rows, columns), or None if the method knows no kinds.
+    - `least_certainty`: see `name_kind`.
     """
 
     heat: HeatMap
@@ -97,8 +100,9 @@ def find_boxes(
 ) -> list[HeatBox]:
     """Returns boxes around the connected hot areas of a cropped heat map, the hottest first, at most `max_boxes`.
 
-    A pixel is hot if its heat is at least `level`, or at least half of the hottest value if `level` is None. `width_px` and `height_px` are
-    the size of the upright original picture. If `kinds_of` is given, its kinds are named in the boxes.
+    - `level`: the least heat of a hot pixel. None means half of the hottest value.
+    - `width_px`, `height_px`: the size of the upright original.
+    - `kinds_of`: the map that names the kinds.
     """
     hottest = float(heat.max(initial=0.0))
     if hottest <= 0:
@@ -140,10 +144,9 @@ def name_kind(shares: npt.NDArray[np.float32], kinds: tuple[str, ...], least_cer
 
 
 def name_largest_kind(defect_map: DefectMap) -> str:
-    """Returns the kind of the largest hot area of `defect_map`, or UNKNOWN_KIND if there is no hot area or its kind is not sure.
+    """Returns the kind of the largest hot area of `defect_map`, or UNKNOWN_KIND if the kind is not sure.
 
-    The kind is also unknown if the map has no kinds or no level. The inspector calls this function before a verdict is sent, so only one
-    area is examined.
+    UNKNOWN_KIND also stands for a map without kinds, without a level or without a hot area.
     """
     if defect_map.box_level is None or defect_map.kind_probabilities is None:
         return UNKNOWN_KIND

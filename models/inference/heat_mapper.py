@@ -30,7 +30,7 @@ class HeatMapper(Protocol):
 class SegmentationFirst:
     """Takes the map of the segmentation head if the head sees a defect, and otherwise the map of `other`, such as Grad-CAM.
 
-    The ensemble decides about a part, and the head has no vote. So the head may see no defect in a part that the ensemble called defective.
+    The head has no vote, so it may see no defect in a part that the ensemble calls defective.
     """
 
     segmentation: HeatMapper
@@ -59,12 +59,10 @@ class ResidualMapper:
 
 
 def open_heat_mapper(version: Version) -> HeatMapper | None:
-    """Returns the warmed-up heat mapper of `version`. Takes seconds.
+    """Returns the warmed-up heat mapper of `version`, or None if the version cannot make heat maps. Takes seconds.
 
-    The residuals of a good-only scorer come before Grad-CAM, because on real masks they point at the defect three times as often
-    (docs/RESULTS.md). A segmentation head comes before both, unless its own validation figures are too low.
-
-    Returns None if the version has no segmentation head, no good-only scorer and no AlexNet. Raises ModelError if weights cannot be read.
+    The order is: a good segmentation head, the residuals of a good-only scorer, Grad-CAM. Residuals point at a defect three times as often
+    as Grad-CAM (docs/RESULTS.md). Raises ModelError if weights cannot be read.
     """
     # TensorFlow is imported only here, because a worker with another runtime may never open a heat mapper.
     from models.inference.grad_cam import open_grad_cam

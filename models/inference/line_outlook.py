@@ -97,10 +97,10 @@ def find_share(manifest: Manifest, line: LiveLineSettings | None) -> float | Non
 
 @dataclass(frozen=True)
 class VersionComparison:
-    """What is expected on the line `line` before and after another version is chosen for it.
+    """What is expected on the line `line` before and after another version is chosen.
 
-    Both estimates assume the same share of defects. It is None if it is not known. `before` is None if the manifest of the version that
-    judges now cannot be read.
+    Both estimates assume the same share of defects, or None if unknown. `before` is None if the manifest of the present version cannot be
+    read.
     """
 
     line: str

@@ -1,7 +1,6 @@
-"""Computes the threshold of a line from the share of defects that is expected there, and estimates rejects and misses an hour.
+"""Computes the threshold of a line from its expected share of defects, and estimates rejects and misses an hour.
 
-A version is trained on many defects, often on as many defective as good pictures. On a line with one defect in a hundred parts, the
-threshold of the version would therefore reject too many good parts. The module uses only NumPy, so it is quick to load.
+A version is trained on many defects. On a line with few defects, its own threshold would reject too many good parts.
 """
 
 from __future__ import annotations
@@ -71,17 +70,13 @@ def find_training_share(manifest: Manifest) -> float:
 
 
 def correct_for_share(probability: float | FloatArray, training_share: float, line_share: float) -> FloatArray:
-    """Returns the defect probability `probability`, corrected for a line on which the share `line_share` of the parts is defective.
+    """Returns the defect probability `probability`, 0..1, corrected for a line on which the share `line_share` is defective.
 
-    `probability`, 0..1, is calibrated for pictures of which the share `training_share` is defective. Both shares are above 0 and below 1.
-    The correction is right only if good parts look the same on the line as in the training, and defective parts too.
-
-    The correction multiplies the odds of `probability` by the ratio of the prior odds:
+    `probability` is calibrated for the share `training_share`. Both shares are above 0 and below 1. The parts must look as in the training.
 
         p' / (1 - p') = p / (1 - p) * [line_share / (1 - line_share)] / [training_share / (1 - training_share)]
 
-    Source: Saerens, Latinne, Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities: a simple procedure, Neural
-    Computation 14(1), 2002, equation 2.4, for two classes.
+    Source: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, equation 2.4, for two classes.
     """
     good = (1 - np.asarray(probability, np.float64)) * (1 - line_share) / (1 - training_share)
     bad = np.asarray(probability, np.float64) * line_share / training_share
@@ -90,16 +85,12 @@ def correct_for_share(probability: float | FloatArray, training_share: float, li
 
 
 def choose_line_threshold(manifest: Manifest, line_share: float) -> float:
-    """Returns the threshold with the lowest cost of misses and false alarms, if the share `line_share` of the parts is defective.
+    """Returns the threshold with the lowest cost of misses and false alarms on a line with the share `line_share` of defects.
 
-    Let p be the defect probability of a part after `correct_for_share`. On average, rejecting the part costs (1 - p) * false_alarm, and
-    passing it costs p * miss. So the best threshold for p is false_alarm / (miss + false_alarm) (Elkan, The foundations of cost-sensitive
-    learning, IJCAI 2001, equation 2).
+    The threshold of the corrected probability is false_alarm / (miss + false_alarm) (Elkan, IJCAI 2001, equation 2). The result is
+    converted to the uncorrected probability, which verdicts contain as `defect_probability`.
 
-    The function converts this threshold back to the calibrated probabilities of the version, so that it can be compared with the field
-    `defect_probability` of a verdict.
-
-    Raises ModelError if the manifest does not give the share of defects for which its probabilities are calibrated.
+    Raises ModelError if the manifest does not give the share of defects in the training.
     """
     training_share = find_training_share(manifest)
     ideal = manifest.costs.false_alarm / (manifest.costs.miss + manifest.costs.false_alarm)
@@ -112,15 +103,12 @@ def make_decision_rule(
 ) -> DecisionRule:
     """Returns the decision rule of a line.
 
-    If `threshold` is given, the rule uses it. Otherwise the threshold is computed from `line_share`, the share of defects on the line. If
-    neither is given, the rule has the threshold of the version. If the threshold is not the version's own, the review band moves with it
-    and keeps its width in log odds.
+    - `threshold`: used as given.
+    - `line_share`: if there is no `threshold`, gives it from the share of defects on the line. If both are None, the threshold of the
+      version is used.
+    - `miss_risk`: parts between the pass threshold for this risk and the threshold are for review.
 
-    If `miss_risk` is given, a part passes only if its probability is also below the pass threshold for this risk (`choose_pass_threshold`).
-    Parts from the pass threshold up to the threshold are then for review.
-
-    Raises ModelError if the manifest lacks the numbers for the share or for the risk, or if the settings would call every part defective,
-    or none, or would let no part pass (`check_rule`).
+    Raises ModelError if the manifest lacks the numbers for the rule, or if `check_rule` refuses the rule.
     """
     rule = _make_cost_rule(manifest, threshold, line_share)
     if miss_risk is not None:
@@ -146,8 +134,7 @@ def _make_cost_rule(manifest: Manifest, threshold: float | None, line_share: flo
 def check_rule(manifest: Manifest, rule: DecisionRule) -> None:
     """Raises ModelError if `rule` would call every part defective, or none, or would let no part pass without a person.
 
-    The histograms of the validation pictures decide. Where a bin does not say on which side of the rule its pictures lie, the rule is
-    accepted. For a version without histograms, only rules that no probability can fulfil are refused.
+    The histograms of the validation pictures decide. Without histograms, only impossible rules are refused.
     """
     reference = manifest.reference
     anything = Histogram(edges=(), shares=(1.0,))
@@ -186,10 +173,7 @@ def _may_reach(histogram: Histogram, probability: float) -> bool:
 def estimate_shares(manifest: Manifest, rule: DecisionRule, line_share: float) -> ExpectedShares:
     """Estimates the shares of false alarms, misses and reviews under `rule` on a line with the share `line_share` of defects.
 
-    The estimate uses the histograms of the version's validation pictures. It assumes that the values in a bin are spread evenly in log
-    odds.
-
-    Raises ModelError if the version has no such histograms.
+    The estimate comes from the histograms of the validation pictures. Raises ModelError if there are none.
     """
     reference = manifest.reference
     if reference is None or reference.good is None or reference.bad is None:

@@ -1,7 +1,6 @@
-"""Computes the pass threshold of a line. A part whose defect probability is below the pass threshold passes without a person.
+"""Computes the pass threshold of a line. A part with a lower defect probability passes without a person.
 
-Conformal risk control chooses the pass threshold from the defective validation pictures of a version, so that only a stated share of the
-defective parts is expected to pass. The module uses only NumPy.
+The threshold is chosen by conformal risk control, so that only a stated share of the defective parts is expected to pass.
 """
 
 from __future__ import annotations
@@ -24,10 +23,9 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> MissCurve:
-    """Returns the miss curve of defective validation pictures.
+    """Returns the miss curve of defective validation pictures, with at most MAX_POINTS points.
 
-    `probability`, shape (n,), is the calibrated defect probability of each picture, and `groups`, shape (n,), the number of its group of
-    near-duplicates. If there are more than MAX_POINTS pictures, points are left out so that no number of misses becomes smaller.
+    `probability`, shape (n,), is the calibrated defect probability. `groups`, shape (n,), numbers the near-duplicates.
     """
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.argsort(probability, kind="stable")
@@ -39,17 +37,12 @@ def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> M
 
 
 def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
-    """Returns the highest pass threshold at which the expected share of defective parts that pass is at most `miss_risk`.
+    """Returns the highest pass threshold at which at most the share `miss_risk` of the defective parts is expected to pass.
 
-    `miss_risk` is a share of the defective parts, above 0 and below 1. With n defective castings in validation, of which m pass, the
-    threshold is the highest one with (m + 1) / (n + 1) <= miss_risk.
+    If m of the n defective castings in validation pass, then (m + 1) / (n + 1) <= miss_risk. The defects of the line must look like these
+    castings. Raises ModelError if there is no miss curve, or too few castings for this risk.
 
-    Source: Angelopoulos, Bates, Fisch, Lei, Schuster, Conformal Risk Control, 2022 (arXiv 2208.02814), theorem 1, for the loss "a defective
-    part passes". The statement is about the mean over many trainings, and it holds if the defects of the line look like those of the
-    validation pictures. It does not depend on the share of defects on the line. The temperatures and weights of the version were chosen on
-    the same pictures, so the true share may be slightly higher.
-
-    Raises ModelError if the version has no miss curve, or too few defective castings for this risk.
+    Source: Angelopoulos, Bates, Fisch, Lei, Schuster, Conformal Risk Control, 2022 (arXiv 2208.02814), theorem 1.
     """
     curve = manifest.reference.miss_curve if manifest.reference else None
     if curve is None:

@@ -20,9 +20,9 @@ METHOD = "segmentation"
 
 
 class Segmentation:
-    """Computes defect maps and names kinds of defect. Several threads may call it at the same time, but not the thread of the event loop.
+    """Computes defect maps and names kinds of defect, for pictures with the side `side_px`.
 
-    The pictures have the side `side_px`. The head resamples them to its own side, and its maps are enlarged to `side_px`.
+    Several threads may call it at the same time, but not the thread of the event loop.
     """
 
     method = METHOD

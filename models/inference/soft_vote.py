@@ -32,10 +32,11 @@ MIN_PROBABILITY = 1e-7
 class Prediction:
     """The ensemble's result for one picture.
 
-    `defect_probability` is calibrated, 0..1. It is None if the version has no networks. `votes` maps the name of each voter that judged the
-    picture to the defect probability from this voter. `scores` maps the name of each good-only scorer to its score, 0..1, with the cut-off
-    at SCALED_CUT_OFF. `reason` is empty unless the label is `review`. `kind` is the kind of the largest defect; it is empty until somebody
-    names it.
+    - `defect_probability`: calibrated, 0..1, or None if the version has no networks.
+    - `votes`: the defect probability from each voter.
+    - `scores`: the score of each good-only scorer, 0..1, with the cut-off at SCALED_CUT_OFF.
+    - `reason`: empty unless the label is `review`.
+    - `kind`: the kind of the largest defect, at first empty.
     """
 
     label: Label
@@ -121,8 +122,7 @@ class SoftVote:
     def compute_defect_probability(self, probabilities: VoterProbabilities) -> npt.NDArray[np.float64]:
         """Returns the calibrated defect probability of each picture, shape (n,): 1 minus the probability of the good class.
 
-        If all voters judged a picture, the version's `temperature` calibrates their combined vote. If a voter is missing, this temperature
-        does not fit, so only the temperatures of the single voters are used.
+        The version's `temperature` is used only if all voters judged a picture, because it fits only their combined vote.
         """
         has_all_voters = ~np.isnan(probabilities).any(axis=(1, 2))
         temperatures = np.where(has_all_voters, self.temperature, 1.0)[:, None]
@@ -156,10 +156,10 @@ def choose_label(defect_probability: float, threshold: float, low: float, high: 
 
 
 def temper_probabilities(probabilities: npt.NDArray[np.float64], temperature: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Divides the logits of `probabilities` by `temperature` and returns the resulting probabilities. The last axis holds the classes.
+    """Divides the logits of `probabilities` by `temperature`. The last axis holds the classes.
 
-    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2. A temperature above 1 moves the probabilities
-    closer together, and one below 1 moves them apart. The order of the classes never changes.
+    A temperature above 1 moves the probabilities closer together. The order of the classes never changes. Source: Guo et al., On
+    Calibration of Modern Neural Networks, ICML 2017, section 4.2.
     """
     scaled = np.log(np.clip(probabilities, MIN_PROBABILITY, 1)) / temperature
     raised = np.exp(scaled - scaled.max(axis=-1, keepdims=True))

@@ -27,25 +27,17 @@ def alexnet(
 ) -> keras.Model:
     """Builds AlexNet for grey castings, the large member of the ensemble.
 
-    Source: Krizhevsky, Sutskever, Hinton, ImageNet Classification with Deep Convolutional Neural Networks, NIPS 25, 2012, section 3
-    and figure 2. Layers: conv1 to conv5, norm1, norm2, pool1, pool2, pool5, the fully connected layers fc6, fc7 and so on, and
-    `output` (fc8 in the paper). Differences from the paper:
+    Source: Krizhevsky, Sutskever, Hinton, NIPS 25, 2012, section 3 and figure 2. Differences from the paper:
 
-    - The input has one grey channel instead of three colours.
-    - The convolutions are padded with zeros ("same"). So the side of the input need not be 224 px.
-    - `normalisation` is "batch" by default (Ioffe, Szegedy, ICML 2015). The paper has local response normalisation ("local-response"). With
-      a few thousand pictures, batch normalisation needs a tenth of the training steps, and it also works in bfloat16.
-    - `groups` is 1 by default. The paper splits conv2, conv4 and conv5 between two graphics cards (`groups` 2), but TensorFlow trains
-      such grouped convolutions four times more slowly on a processor.
-    - The number of feature maps of each convolution is `maps` times the paper's number, rounded to a multiple of 8. With half of the
-      feature maps, the network takes a quarter of the time.
-    - The fully connected part has `dense_layers` layers of `dense_width` units. The paper has 2 layers of 4096 units.
-    - The `head` "logistic" is one sigmoid unit for two classes, see `add_head`.
-    - The initial weights are drawn as He et al. propose. The paper draws them from a Gaussian of deviation 0.01 and sets most biases to 1.
-    - The training uses AdamW. The paper uses gradient descent with momentum.
+    - One grey channel, and padding with zeros, so that any side fits.
+    - `normalisation`: "batch" is the default (Ioffe, Szegedy, ICML 2015). The paper has "local-response".
+    - `groups`: 1 is the default. The paper has 2, which TensorFlow trains four times more slowly.
+    - `maps`: a factor for the number of feature maps.
+    - `dense_layers`, `dense_width`: the paper has 2 layers of 4096 units.
+    - `head`: see `add_head`.
 
-    Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), float32, rows sum to 1.
-    Raises ValueError if `side_px` < 64, because the third pooling would leave nothing, or if the head does not fit `classes`.
+    Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), float32, rows sum to 1. Raises
+    ValueError if `side_px` < 64, or if the head does not fit `classes`.
     """
     if side_px < MIN_SIDE_PX:
         raise ValueError(f"expected the side of AlexNet's input to be at least {MIN_SIDE_PX} px, found {side_px}")

@@ -27,14 +27,14 @@ REBUILT, ADDRESSING, GENUINE, FORGED = "rebuilt", "addressing_entropy", "genuine
 class Autoencoder:
     """The two networks of one autoencoder, which share their weights.
 
-    `rebuilding` maps pictures to rebuilt pictures. Both have the shape (batch, side_px, side_px, 1), float32, grey level 0..1.
+    - `rebuilding`: maps pictures to rebuilt pictures, shape (batch, side_px, side_px, 1), float32, grey level 0..1.
+    - `training`: the same input, and a dictionary of outputs.
 
-    `training` has the same input and a dictionary of outputs:
+    The outputs are:
+
     - "rebuilt": the rebuilt pictures.
-    - "addressing_entropy", only with a memory: entropy of the prototypes' weights in nats, mean over the places of a picture, shape
-      (batch, 1).
-    - "genuine" and "forged", only with an adversary: what the discriminator says about the picture and about the rebuilt picture. Shape
-      (batch, places, places, 1). They are logits: positive for a genuine picture, negative for a rebuilt one.
+    - "addressing_entropy" (with a memory): entropy of the prototypes' weights in nats, shape (batch, 1).
+    - "genuine", "forged" (with an adversary): logits, positive for a genuine picture, shape (batch, places, places, 1).
     """
 
     rebuilding: keras.Model
@@ -48,22 +48,20 @@ def build_autoencoder(
     prototypes: int = 64,
     has_adversary: bool = True,
 ) -> Autoencoder:
-    """Builds the memory-augmented adversarial autoencoder for grey castings that are registered.
+    """Builds the memory-augmented adversarial autoencoder for registered grey castings.
 
-    Sources: Gong et al., Memorizing Normality to Detect Anomaly: Memory-augmented Deep Autoencoder for Unsupervised Anomaly Detection,
-    ICCV 2019 (memory, sparse addressing, entropy loss); Goodfellow et al., Generative Adversarial Nets, NIPS 27, 2014, equation 1
-    (discriminator); Ganin et al., Domain-Adversarial Training of Neural Networks, JMLR 17, 2016, section 4.2 (reversed gradient).
-    Differences from Gong et al.:
+    Sources: Gong et al., ICCV 2019 (memory); Goodfellow et al., NIPS 27, 2014, equation 1 (discriminator); Ganin et al., JMLR 17, 2016,
+    section 4.2 (reversed gradient). Differences from Gong et al.:
 
-    - The encoder gives a code for each block of 16 x 16 px. Each code is replaced separately by prototypes from the same memory. So a
-      picture can be rebuilt from parts of different good pictures, and a defect is replaced only at its place.
-    - The cosine similarities are multiplied by 10 before the softmax. Otherwise, all of the few dozen prototypes would be mixed.
-    - A discriminator judges the rebuilt pictures. It is trained in the same step as the autoencoder: the gradient is reversed between
-      them, so that the same loss makes the discriminator better and the rebuilt pictures harder to detect.
+    - Each block of 16 x 16 px has its own code.
+    - The cosine similarities are multiplied by 10 before the softmax.
+    - A discriminator judges the rebuilt pictures.
 
-    `width` is the number of feature maps of the first convolution. The later ones have two and four times as many. `prototypes` is the
-    number of rows of the memory, each with `code_channels` numbers. With 0 prototypes, the memory is left out, and the decoder gets the
-    encoder's output as it is. If `has_adversary` is False, the discriminator is left out.
+    Arguments:
+
+    - `width`: the number of feature maps of the first convolution.
+    - `prototypes`: the number of rows of the memory. 0 means no memory.
+    - `has_adversary`: whether there is a discriminator.
 
     Raises ValueError if `side_px` is not a multiple of 16 or less than 32, or if there is only one prototype.
     """
@@ -89,13 +87,12 @@ def build_autoencoder(
 
 
 class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes without types
-    """Replaces each code by a mixture of few prototypes, as in Gong et al. 2019, section 3.3.
+    """Replaces each code by a mixture of few prototypes (Gong et al. 2019, section 3.3).
 
-    The weights of the mixture are the softmax of the cosine similarities between code and prototypes, multiplied by SHARPNESS (equations
-    4 and 5). With n prototypes, weights of at most 1 / n become 0 (hard shrinkage, equation 7). The other weights are scaled to the sum 1.
+    The weights are the softmax of the cosine similarities, multiplied by SHARPNESS. With n prototypes, weights up to 1 / n become 0.
 
-    Input shape: (batch, rows, columns, channels). Output: the mixtures, same shape, and the mean entropy of the weights of each picture
-    in nats, shape (batch, 1). The entropy is 0 if each code is replaced by a single prototype.
+    Input shape: (batch, rows, columns, channels). Output: the mixtures, same shape, and the mean entropy of the weights in nats, shape
+    (batch, 1).
     """
 
     def __init__(self, prototypes: int, **keywords: Any) -> None:

@@ -1,7 +1,6 @@
-"""Imports TensorFlow and Keras, and keeps Keras from importing optional libraries that Castline does not need in Keras.
+"""Imports TensorFlow and Keras without optional libraries: scikit-learn, Matplotlib and OpenCV.
 
-These libraries are scikit-learn (with SciPy's statistics), Matplotlib and OpenCV. They would take a third of the import time, and
-100 MB of memory in each process that computes networks. Modules of Castline that need one of these libraries import it themselves.
+These libraries would take a third of the import time, and 100 MB of memory in each process.
 """
 
 from __future__ import annotations

@@ -12,10 +12,9 @@ Head = Literal["softmax", "logistic"]
 
 
 def add_head(features: keras.KerasTensor, classes: int, head: Head) -> keras.KerasTensor:
-    """Adds the layer `output` behind `features`, shape (batch, units). Returns class probabilities, shape (batch, classes).
+    """Adds the layer `output` behind `features`, shape (batch, units). Returns class probabilities, shape (batch, classes), float32.
 
-    The probabilities are float32 even if the layers before have another precision. The head "logistic" is for two classes only. It is
-    one sigmoid unit, which yields the probability of the second class. The probability of the first class is computed from it.
+    The head "logistic" is one sigmoid unit: the probability of the second of two classes.
 
     Raises ValueError if there are fewer than two classes, or more than two with a logistic head.
     """

@@ -16,14 +16,12 @@ AVERAGE_MOMENTUM = 0.9
 
 
 def light_network(name: LightNetwork, classes: int, side_px: int = 96) -> keras.Model:
-    """Builds MobileNetV2 or NASNetMobile for grey castings, with random initial weights.
+    """Builds MobileNetV2 or NASNetMobile from `keras.applications` for grey castings, with random initial weights.
 
-    Sources: Sandler, Howard, Zhu, Zhmoginov, Chen, MobileNetV2, CVPR 2018; Zoph, Vasudevan, Shlens, Le, Learning Transferable Architectures
-    for Scalable Image Recognition, CVPR 2018. The layers are those of `keras.applications`. Differences: the input has one channel instead
-    of three, grey levels are scaled to -1..1 inside the network, and the averages of batch normalisation follow faster.
+    Sources: Sandler et al., MobileNetV2, CVPR 2018; Zoph et al., Learning Transferable Architectures, CVPR 2018. The input has one channel.
 
-    Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), float32, rows sum to 1.
-    Raises ValueError if `side_px` < 32.
+    Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), float32, rows sum to 1. Raises
+    ValueError if `side_px` < 32.
     """
     if side_px < MIN_SIDE_PX:
         raise ValueError(f"expected the side of the input of {name} to be at least {MIN_SIDE_PX} px, found {side_px}")

@@ -17,14 +17,13 @@ def segmentation_head(kinds: int, side_px: int, width: int = 16, dtype: str = "f
 
     Source: Ronneberger, Fischer, Brox, U-Net, MICCAI 2015, figure 1. Differences from the paper:
 
-    - There are `width` feature maps at half of the side, and up to 6 times as many at a sixteenth. The paper has 64 and up to 1024.
-    - The side is halved by convolutions with a step of 2, and the first one is applied to the picture itself. So the network never computes
-      at the full side, which makes it several times faster. The probabilities are enlarged to the full side at the end.
-    - The finer and the coarser feature maps are added, not joined. This halves the number of weights in the second half of the network.
-    - The output also uses a coarse summary of the whole picture, so that a hole and a shadow of the same darkness can be told apart.
+    - `width` feature maps at half of the side. The paper has 64.
+    - Convolutions with a step of 2 halve the side, from the first one on.
+    - The finer and the coarser feature maps are added, not joined.
+    - The output also uses a summary of the whole picture, which tells holes from shadows.
 
     Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, side_px, side_px, 1 + kinds), float32.
-    Channel 0 is the probability of no defect, channel k the probability of kind k. The channels of a pixel sum to 1.
+    Channel 0 is "no defect". The channels of a pixel sum to 1.
 
     Raises ValueError if there is no kind, or if `side_px` is not a multiple of 16.
     """

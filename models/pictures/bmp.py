@@ -1,7 +1,7 @@
-"""Reads the header of a BMP file, and checks that the file is as long as its header says. Pillow decodes the pixels.
+"""Reads the header of a BMP file, and checks the length of the file. Pillow decodes the pixels.
 
-BMP has no checksum, so a wrong length is the best sign that data were lost or added. Such a file is refused.
-Source: Microsoft, Bitmap Storage, and the structures BITMAPCOREHEADER and BITMAPV5HEADER.
+BMP has no checksum. Only a wrong length shows that data are missing. Source: Microsoft, Bitmap Storage, BITMAPCOREHEADER and
+BITMAPV5HEADER.
 """
 
 from __future__ import annotations

@@ -1,19 +1,12 @@
-"""The decoder turns the bytes of a picture into pixels. Training, inference and display all use it, so they get the same grey levels.
+"""The decoder turns the bytes of a picture into grey pixels for training, inference and display.
 
-    bytes -> header and limits -> checks of the whole file -> pixels -> 8 bits -> upright square
+- A picture that is not square is padded with the pixels at its edges, so that a round part stays round.
+- Transparent pixels become white, like a light belt.
+- Levels of more than 8 bits are scaled to 8 bits (`grey_levels.py`).
+- Only the first frame is decoded.
+- Every error becomes a `PictureError` with a `RefusalReason`.
 
-A picture may be damaged, or it may be made to attack the decoder. Therefore the decoder checks the length and the size in pixels before it
-decodes a pixel, accepts only four formats, and turns every error into a `PictureError` with a reason from `RefusalReason`. If it is unclear
-what a file means, the decoder refuses the file.
-
-Decisions and their reasons:
-- Shape: a picture that is not square keeps its proportions, and the decoder repeats the pixels at its edges until it is square. So a round
-  part stays round, its rim is not cut off, and no line is visible where the padding begins. Most defects lie at the rim.
-- Transparency: transparent pixels become white, like a light belt, because black would look like a hole. If all pixels are equally
-  transparent, the transparency is ignored, because some cameras store a fourth channel without using it.
-- More than 8 bits: `grey_levels.py` scales the grey levels to 8 bits. Its docstring says which level becomes white.
-- Several frames: only the first frame is decoded. Picture viewers do the same.
-- Version: `DECODER_VERSION` must be raised with every change that gives other grey levels for the same file.
+`DECODER_VERSION` must be raised with every change that gives other grey levels for the same file.
 """
 
 from __future__ import annotations
@@ -69,10 +62,10 @@ class PictureLimits:
 
 @dataclass(frozen=True, slots=True)
 class DecodedPicture:
-    """A picture decoded for the networks. `pixels` has shape (side_px, side_px) and type uint8. 0 is black, 255 is white.
+    """A picture decoded for the networks: `pixels` has shape (side_px, side_px) and type uint8. 0 is black, 255 is white.
 
-    `width_px` and `height_px` are the size of the original picture after it was rotated upright. `original` holds the grey pixels of the
-    upright picture with its original number of pixels, shape (height_px, width_px). It is None unless it was asked for.
+    `width_px` and `height_px` are the size of the upright original. `original` holds its grey pixels, shape (height_px, width_px), if they
+    were asked for.
     """
 
     pixels: GreyPixels
@@ -101,10 +94,10 @@ class PictureReader:
         return sniff_content_type(self.value)
 
     def load(self, mode: Literal["L", "RGB"], min_side_px: int | None = None) -> Image.Image:
-        """Decodes the first frame to 8 bits without transparency. The result is not yet rotated upright.
+        """Decodes the first frame to 8 bits without transparency. The result is not yet upright.
 
-        With mode "L" the result is grey. With mode "RGB" a colour picture keeps its colours. If `min_side_px` is given, a JPEG may be
-        decoded at a half, a quarter or an eighth of its size, which is faster. Each side then still has at least `min_side_px` pixels.
+        Mode "RGB" keeps colours, mode "L" gives grey. If `min_side_px` is given, a large JPEG may be decoded at a smaller size with at
+        least this many pixels a side.
         """
         if self.header.format == "JPEG":
             return Image.fromarray(decode_jpeg(self.value, mode, self.header, min_side_px))
@@ -128,13 +121,14 @@ def decode_picture(
 ) -> DecodedPicture:
     """Decodes the picture in `value` to a grey and upright square of `side_px` x `side_px` pixels. Thread-safe.
 
-    `depth_bits` is the number of bits that the camera uses in pictures of more than 8 bits, or None if the settings do not give it. If
-    `keep_original` is true, the result also holds the grey pixels of the whole picture, which are needed for small defects.
-    Raises PictureError with a `RefusalReason` if the picture cannot be decoded, or is blank or partly blank. Raises no other error.
+    - `depth_bits`: the number of bits that the camera uses, or None if unknown.
+    - `keep_original`: also returns the grey pixels at full size.
+
+    Raises PictureError if the picture cannot be decoded or is blank. Raises no other error.
     """
     with open_picture(value, limits or PictureLimits(), depth_bits) as file:
-        # libjpeg may decode a large JPEG at a reduced size. This size is at least twice the final size, and `_shrink` does the rest. If the
-        # original pixels are kept, the JPEG is decoded at its full size, and `_reduce` does what libjpeg would have done.
+        # libjpeg decodes a large JPEG faster at a reduced size, at least twice the final size. With `keep_original`, `_reduce` reduces the
+        # pixels instead.
         grey = file.load("L", None if keep_original else 2 * side_px)
         small = _shrink(_reduce(grey, file.header, 2 * side_px) if keep_original else grey, side_px)
         check_not_blank(small.histogram())

@@ -1,13 +1,10 @@
-"""Decodes pictures from untrusted sources in a separate process. Its memory and time are limited, and it can be killed.
+"""Decodes pictures from untrusted sources in a separate process with limited memory and time. The process runs this module.
 
-The inspector uses such a process for uploaded pictures. The station uses one for all pictures that it shows. The separate process runs this
-module as its program. It reads requests from its standard input and writes answers to its standard output:
+    standard input    a line with the JSON of `_Request`, then the bytes of the picture
+    standard output   a line with the JSON of `_Answer`, then the pixels or the converted picture
 
-    request   a line with a JSON object of the fields of `_Request`, then the bytes of the picture
-    answer    a line with a JSON object of the fields of `_Answer`, then the pixels or the converted picture
-
-The process imports neither TensorFlow nor a Kafka client. It gets only the environment variables that Python needs, so a malicious picture
-finds no password there. The process ends when its standard input is closed, which also happens if its parent process is killed.
+The process gets no passwords: its environment holds only the variables that Python needs. The process ends when its standard input is
+closed.
 """
 
 from __future__ import annotations
@@ -68,10 +65,9 @@ class _Answer:
 
 
 class DecoderProcess:
-    """Decodes pictures in a separate process. Starts the process for the first picture, and again after it was killed. Thread-safe.
+    """Decodes pictures in a separate process, and starts a new process if the old one was killed. Thread-safe.
 
-    `memory_bytes` is the memory that one picture may take in addition to the memory of the idle process. `time_s` is the longest time
-    from a request to its answer, in seconds.
+    `memory_bytes` is the memory for one picture, without the memory of the idle process. `time_s` is the longest time for one picture.
     """
 
     def __init__(self, memory_bytes: int, time_s: float) -> None:

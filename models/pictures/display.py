@@ -1,7 +1,6 @@
-"""Makes pictures for people to see in a browser: the judged picture, its thumbnail, and a heat map to lay over the picture.
+"""Makes pictures for browsers: the judged picture, its thumbnail, and a heat map to lay over the picture.
 
-The pictures come from the same decoder as those for the networks. So people see the orientation and the brightness that the networks were
-given, and in addition the colours, if the file has any. A picture that the decoder refuses is not shown.
+The networks' decoder also decodes these pictures, so people see what the networks saw, and also the colours.
 """
 
 from __future__ import annotations
@@ -49,10 +48,8 @@ def read_picture_header(value: bytes, limits: PictureLimits) -> PictureHeader:
 def encode_for_browser(value: bytes, limits: PictureLimits, depth_bits: int | None = None) -> EncodedPicture:
     """Returns the picture in `value` in full size and in a format that browsers can show.
 
-    A JPEG or PNG is returned unchanged if a browser shows it exactly as the decoder reads it. Any other picture is converted to an upright
-    PNG. This concerns TIFF, BMP and animated PNG files, and pictures with more than 8 bits, CMYK, transparency, EXIF rotation or a colour
-    profile. `depth_bits` is a setting of the production line from which the picture comes. Raises PictureError if the decoder refuses the
-    picture.
+    A JPEG or PNG is returned unchanged if browsers show its true grey levels. Any other picture becomes an upright PNG. `depth_bits` is a
+    setting of the line. Raises PictureError if the decoder refuses the picture.
     """
     with open_picture(value, limits, depth_bits) as file:
         image = file.load("RGB")
@@ -76,11 +73,9 @@ def encode_thumbnail(value: bytes, limits: PictureLimits, side_px: int, depth_bi
 
 
 def encode_heat_map_layer(value: bytes, limits: PictureLimits) -> EncodedPicture:
-    """Returns a heat map as a red PNG to lay over its picture. The hotter a pixel is, the more opaque is the red.
+    """Returns a heat map as a red PNG to lay over its picture. The hottest pixels are the most opaque.
 
-    `value` is the heat map as a grey picture whose hottest pixels are white.
-
-    Raises PictureError if the decoder refuses the heat map.
+    `value` is a grey picture with white for the hottest pixels. Raises PictureError if the decoder refuses it.
     """
     with open_picture(value, limits) as file:
         heat = rotate_upright(np.asarray(file.load("L")), file.header.orientation)

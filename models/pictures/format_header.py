@@ -10,17 +10,16 @@ PictureFormat = Literal["JPEG", "PNG", "BMP", "TIFF"]
 
 @dataclass(frozen=True, slots=True)
 class FormatHeader:
-    """The header of a picture file. It is read without decoding any pixel.
+    """The header of a picture file, read without decoding any pixel.
 
-    - `width_px` and `height_px`: the size before the picture is rotated upright.
-    - `orientation`: the value of the EXIF tag, 1 to 8, where 1 means upright.
-    - `samples`: the number of samples of a pixel, including transparency. A picture with a palette has three.
-    - `sample_bits`: the number of bits of one sample in the file, but at least 8.
-    - `is_float`, `is_signed`: whether the samples are floating-point numbers or signed integers.
-    - `is_white_zero`: whether the level 0 means white, so that the decoder must invert the picture.
-    - `significant_bits` (PNG's sBIT): how many bits of a sample the camera uses, or None if the file does not say so.
-    - `largest_level` (TIFF's MaxSampleValue or SMaxSampleValue): the largest level of the camera, or None if the file does not say so.
-    - `shows_unchanged`: whether a browser shows the file with the same grey levels that the decoder reads.
+    - `width_px`, `height_px`: the size before the picture is rotated.
+    - `orientation`: the EXIF tag, 1 to 8. 1 means upright.
+    - `samples`: samples of a pixel, with transparency. A palette counts as three.
+    - `sample_bits`: bits of a sample, at least 8.
+    - `is_white_zero`: level 0 means white.
+    - `significant_bits`: bits that the camera uses (PNG's sBIT), or None.
+    - `largest_level`: the camera's largest level (TIFF), or None.
+    - `shows_unchanged`: browsers show the grey levels that the decoder reads.
     """
 
     format: PictureFormat

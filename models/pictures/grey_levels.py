@@ -1,8 +1,7 @@
 """Scales grey levels of more than 8 bits to 8 bits, and finds blank pictures.
 
-For the scaling, the decoder must know which level means white. The line's settings or the file may give this level. If neither does, white
-is the largest level that a sample of the file can hold. The decoder never takes the brightest pixel of the picture as white, because the
-same part would then be brighter in one picture than in the next.
+The line's settings or the file say which level is white. Otherwise the largest level of the file's type is white. The brightest pixel is
+never used, because the same part would then have other grey levels in each picture.
 """
 
 from __future__ import annotations
@@ -20,28 +19,27 @@ from streams.errors import PictureError
 GreyPixels = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.generic]
 
-# A picture of more than 8 bits is refused as too dark if its brightest pixel is below this share of the possible range. The camera then
-# probably uses fewer bits than the file stores, for example 14 of 16. The limit does not apply if the settings or the file say which level
-# means white.
+# A picture with a brightest pixel below this share of the range is refused as too dark, unless the settings or the file say which level is
+# white. Its camera probably uses fewer bits, such as 14 of 16.
 _DARK_SHARE = 0.25
 # A picture is blank if, after resampling for the networks, the grey levels of 98 % of its pixels differ by less than this.
 MIN_CONTRAST = 8
 # A picture is partly blank if at least this share of its rows, counted from the top or from the bottom, has one single grey level.
 MAX_BLANK_SHARE = 0.25
 # A BMP or TIFF is partly blank if this share of its rows has one single grey level. The share is small, because these formats have no
-# checksum of the whole file. A few such rows may be the only sign of an unfinished transfer.
+# checksum.
 MAX_BLANK_SHARE_RAW = 0.05
-# If the first and the last row have the same grey level, a picture is partly blank if this share of its rows has one single grey level. The
-# share is large, because these rows probably show the background of the part, such as a saturated back light.
+# The same share for a picture whose first and last row have the same grey level. The share is larger, because these rows probably show the
+# background.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 
 
 def scale_to_8_bits(levels: Levels, header: FormatHeader, depth_bits: int | None) -> GreyPixels:
-    """Scales `levels`, an array of any shape, to 0..255, where 255 is white. A picture in which 0 means white (WhiteIsZero) is inverted.
+    """Scales `levels`, an array of any shape, to 0..255, where 255 is white.
 
-    `depth_bits` is the setting of the line, or None. Raises PictureError if a level lies outside the range. Also raises PictureError if
-    the picture is dark and neither the settings nor the file give the range.
+    `depth_bits` is the setting of the line, or None. Raises PictureError if a level is out of range, or if the picture is dark and its
+    range is unknown.
     """
     if header.is_float and not np.isfinite(levels).all():
         raise damaged("some pixels of the picture are infinite or not a number")
@@ -104,8 +102,7 @@ def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, de
 def _are_low_bits_zero(levels: Levels, spare_bits: int) -> bool:
     """Returns whether the lowest `spare_bits` bits of all levels are 0.
 
-    If they are 0, the program that wrote the PNG has shifted the levels to the high bits, as the PNG standard requires for files with the
-    chunk sBIT. Many cameras write this chunk without shifting the levels.
+    The PNG standard requires these zeros in files with the chunk sBIT, but many cameras do not write them.
     """
     return not np.bitwise_and(levels.astype(np.int64), 2**spare_bits - 1).any()
 
@@ -113,8 +110,8 @@ def _are_low_bits_zero(levels: Levels, spare_bits: int) -> bool:
 def check_not_partly_blank(image: Image.Image, is_raw: bool) -> None:
     """Raises PictureError if many rows at the top or at the bottom of a grey picture have one single grey level.
 
-    The picture must not be rotated upright yet, because an unfinished transfer leaves such rows at the end of the file. `is_raw` is True
-    for BMP and TIFF. In these formats, fewer rows with one single grey level are accepted.
+    The picture must not be rotated yet, because an unfinished transfer leaves such rows at the end of the file. `is_raw` is True for BMP
+    and TIFF.
     """
     width_px, height_px = image.size
     edges = [image.crop((0, top, width_px, top + 1)).getextrema() for top in (0, height_px - 1)]
@@ -156,9 +153,9 @@ def _find_level(histogram: Sequence[int], few: float) -> int:
 
 
 def _measure_blank_share(pixels: GreyPixels) -> float:
-    """Returns the share of rows at the top of the picture in which every pixel has the grey level of the first pixel.
+    """Returns the share of rows at the top in which every pixel has the grey level of the first pixel.
 
-    The first row that differs ends the count. So if rows 0 to 9 of 100 are white and row 10 is not, the result is 0.1.
+    If rows 0 to 9 of 100 are white and row 10 is not, the result is 0.1.
     """
     if not (pixels[0] == pixels[0, 0]).all():
         return 0.0

@@ -1,8 +1,6 @@
-"""Checks the structure of a JPEG file, reads its header, and decodes it with libjpeg-turbo through the package simplejpeg.
+"""Checks the structure of a JPEG file, reads its header, and decodes it with simplejpeg.
 
-Pillow is not used, because it ignores libjpeg's warnings: it returns grey or shifted pixels where data are lost. It also ignores bytes
-after the end marker. simplejpeg raises an error for damaged data.
-Source: ITU-T T.81, annex B.
+Pillow is not used, because it gives grey or shifted pixels for damaged data. simplejpeg raises an error. Source: ITU-T T.81, annex B.
 """
 
 from __future__ import annotations
@@ -55,10 +53,10 @@ def read_jpeg_header(value: bytes) -> FormatHeader:
 
 
 def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, min_side_px: int | None) -> npt.NDArray[np.uint8]:
-    """Returns the pixels of a JPEG as stored: shape (height, width), or (height, width, 3) if `mode` is "RGB" and the file has colour.
+    """Returns the pixels of a JPEG as stored: shape (height, width), or (height, width, 3) for colour with mode "RGB".
 
-    If `min_side_px` is given, the JPEG may be decoded at a half, a quarter or an eighth of its size. Each side then still has at least
-    `min_side_px` pixels. Raises PictureError if the file is damaged.
+    If `min_side_px` is given, the picture may be smaller, but has at least this many pixels a side. Raises PictureError if the file is
+    damaged.
     """
     _check_structure(value)
     scale = choose_scale(header, min_side_px)
@@ -163,11 +161,10 @@ def _read_marker(value: bytes, at: int) -> _Segment:
 
 
 def _check_zeros(value: bytes, segments: list[tuple[_Segment, bytes]]) -> None:
-    """Raises PictureError if the compressed pixels contain a long run of zero bytes, as if a transfer had overwritten them.
+    """Raises PictureError if the compressed pixels contain a long run of zero bytes, as after a damaged transfer.
 
-    In most files, such a run would stand for many blocks of equal coefficients, which no picture of a camera has. In two kinds of files,
-    long runs of zeros may be valid, so these files are not checked: files whose Huffman code for the end of a block has only zero bits,
-    and progressive files, which store single bits.
+    Two kinds of files are not checked, because zeros are valid there: progressive files, and files with an end-of-block code of zero bits
+    (`_may_hold_zeros`).
     """
     markers = {segment.marker for segment, _ in segments}
     tables = b"".join(content for segment, content in segments if segment.marker == _HUFFMAN)
@@ -180,9 +177,7 @@ def _check_zeros(value: bytes, segments: list[tuple[_Segment, bytes]]) -> None:
 
 
 def _may_hold_zeros(tables: bytes) -> bool:
-    """Returns whether many zero bytes in a row may be valid pixel data of a JPEG with the Huffman tables `tables`.
-
-    This is possible if one of the tables for AC coefficients marks the end of a block by a code that consists only of zero bits.
+    """Returns whether a Huffman table for AC coefficients has an end-of-block code of only zero bits.
 
     Source: ITU-T T.81, B.2.4.2.
     """
@@ -195,12 +190,10 @@ def _may_hold_zeros(tables: bytes) -> bool:
 
 
 def _check_scans(headers: list[tuple[int, bytes]]) -> None:
-    """Raises PictureError if a scan of the JPEG is missing.
+    """Raises PictureError if a scan of the JPEG is missing. Without this check, libjpeg would return a blurred picture.
 
-    A progressive JPEG spreads the bits of its coefficients over several scans. If a scan is missing, libjpeg gives no error but a blurred
-    picture. So this function checks that the scans contain every bit of every coefficient of every component.
-    `headers` holds the marker and the content of each frame header and scan header.
-    Source: ITU-T T.81, B.2.3 and G.1.1.1.
+    The scans must contain every bit of every coefficient. `headers` holds the marker and the content of each frame and scan header. Source:
+    ITU-T T.81, B.2.3 and G.1.1.1.
     """
     frames = [(marker, content) for marker, content in headers if marker in _FRAMES]
     scans = [content for marker, content in headers if marker == _SCAN]

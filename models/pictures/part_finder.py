@@ -1,16 +1,11 @@
 """Finds the casting in a picture, and checks whether the picture shows the whole part of a line.
 
-    picture -> dark cavity -> rays from its centre -> edges along the rays -> outline through the outermost edges -> ellipse
+    picture -> dark cavity -> rays from its centre -> edges along the rays -> outline -> ellipse
 
-Finding a part needs no learning. The part must be round when it is seen from above, with a dark cavity around its centre, such as an
-impeller, a wheel or a pump cover. The camera may be tilted by a few degrees, so the rim is an ellipse in the picture. The cavity shows
-where the part is and how it is tilted. The rim is then the outermost closed curve of edges around the cavity. Flash, the shadow of the part
-and marks on the belt give edges too, but these edges lie on no common ellipse.
+The part must be round and have a dark cavity around its centre, such as an impeller. The rim is the outermost closed curve of edges around
+the cavity.
 
-A `PartReference` distinguishes the part of one line from other things. It is learned from pictures of good parts. `check_part` compares a
-picture with the reference. All lengths in a reference are shares of the picture's size, so pictures of any resolution can be checked.
-
-Finding and checking take about a millisecond for a picture of 160 px. Other pictures are first brought to that size.
+`check_part` compares a part with a `PartReference`, which is learned from pictures of good parts.
 """
 
 from __future__ import annotations
@@ -52,10 +47,8 @@ ENLARGED_BELOW_PX = 120
 # No part is searched for in a picture with fewer rows or columns than this, because the cavity of a part would have too few pixels.
 MIN_SIDE_PX = 48
 
-# The cavity is searched for among the dark pixels. A grey level is dark if it lies at most this share of the way from the darkest levels
-# (2nd percentile) to the median. The search tries 0.3 first. At this share, bright vanes sometimes cut the cavity into pieces. So if the
-# search finds no rim, or a rim with less support than GOOD_SUPPORT, it tries 0.45. This share is not the first, because it often adds the
-# groove around the cavity of a real impeller, or the dark side of its plate, to the cavity.
+# A grey level is dark if it lies within this share of the way from the darkest levels (2nd percentile) to the median. At 0.3, bright vanes
+# may cut the cavity into pieces. If the support of the rim is below GOOD_SUPPORT, 0.45 is tried, which may add a groove to the cavity.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
 # A picture can have a cavity only if its darkest levels (2nd percentile) are at least this many grey levels below its median.
@@ -117,10 +110,8 @@ LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "s
 ENOUGH_SUPPORT = 0.7
 # A picture counts as blurred if it has less than this share of the detail of the good picture that has the least detail.
 DETAIL_SHARE = 0.9
-# These two constants determine how far the signature of a picture may be from the nearest signature of the reference. For each good
-# picture, the distance to the most similar other good picture is measured. The limit is DISTANCE_FACTOR times the 99th percentile of these
-# distances, but always within DISTANCE_RANGE. With a lower limit, defective parts would be refused as other parts, because flash and chips
-# change their signature. With a higher limit, polygons and washers would be accepted.
+# Largest distance from the nearest signature of the reference: DISTANCE_FACTOR times the usual distance between good pictures, within
+# DISTANCE_RANGE. A lower limit would refuse defective parts. A higher limit would accept polygons and washers.
 DISTANCE_FACTOR = 4.0
 DISTANCE_RANGE = (0.35, 0.42)
 # A part that reaches out of the picture by at most this share of its radius counts as wholly in view.
@@ -157,10 +148,10 @@ _TURN_COS, _TURN_SIN = np.cos(_TURNS).astype(np.float32), np.sin(_TURNS).astype(
 
 @dataclass(frozen=True, slots=True)
 class FoundPart:
-    """The outline of a part: the ellipse along its rim, in pixels of the searched picture. Pixel (0, 0) has its centre at (0, 0).
+    """The outline of a part: the ellipse along its rim, in pixels of the picture. Pixel (0, 0) has its centre at (0, 0).
 
-    `angle_rad` is the direction of the longer axis, -pi/2..pi/2, counted from the positive x axis towards the positive y axis (downwards).
-    A part of the outline may lie outside of the picture. `rim_support` is the share of the outline at which an edge was seen, 0..1.
+    - `angle_rad`: direction of the longer axis, -pi/2..pi/2, clockwise from the positive x axis.
+    - `rim_support`: share of the outline with a visible edge, 0..1.
     """
 
     centre_x_px: float
@@ -184,14 +175,11 @@ class FoundPart:
 
 @dataclass(frozen=True, slots=True)
 class PartCheck:
-    """The result of checking whether a picture shows the whole part of a line.
+    """The result of checking a picture. `part` is the outline, or None. `reason` is "" if the picture shows the whole part.
 
-    `part` is the outline that was found, or None. `reason` is "" if the picture shows the whole part.
-
-    The reasons are words of the field `reason` of a verdict:
-    - no-part: nothing was found that has a rim around a dark cavity.
-    - partly-in-view: the part reaches farther out of the picture than in the pictures of good parts.
-    - unknown-part: what was found does not look like the part.
+    - no-part: no rim around a dark cavity was found.
+    - partly-in-view: a piece of the part is out of view.
+    - unknown-part: the part looks different from good parts.
     """
 
     reason: Literal["", PartRefusal]
@@ -212,13 +200,10 @@ class _Cavity:
 class _Rays:
     """The edges on rays from the cavity's centre. Arrays without a stated shape have the shape (RAYS, radii).
 
-    - `step_x` and `step_y`, shape (RAYS,): the unit of radius on each ray, as a vector in pixels. The unit is longer on rays along the
-      longer axis of the cavity. So the outline of the cavity has the same radius on all rays, and the radius of the rim is nearly the same.
-    - `radii`, shape (radii,): the radii at which the grey levels are compared, in steps of 1.
-    - `strength`: the difference between the grey levels nearer to the centre and those farther away.
-    - `is_edge`: True where the strength has a local maximum above `least_edge`.
-    - `is_visible`: True where the place lies within the picture.
-    - `least_edge`, shape (RAYS,): the smallest strength of an edge on each ray.
+    - `step_x`, `step_y`, shape (RAYS,): the unit of radius on each ray, in pixels. It follows the shape of the cavity.
+    - `radii`, shape (radii,): the compared radii, in steps of 1.
+    - `strength`: the difference of the grey levels on both sides.
+    - `least_edge`, shape (RAYS,): the smallest strength of an edge.
     """
 
     cavity: _Cavity
@@ -289,10 +274,10 @@ def check_part(pixels: npt.NDArray[np.uint8], reference: PartReference) -> PartC
 
 
 def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartReference:
-    """Learns a part reference from `pictures`, each of shape (rows, columns). Each picture should show a whole good part.
+    """Learns a part reference from `pictures`, each of shape (rows, columns). Each should show a whole good part.
 
-    Pictures in which no part is found are left out, and so are pictures that differ from all others. Raises ModelError if fewer than
-    MIN_PICTURES pictures remain, or if more than a fifth were left out.
+    Pictures without a part and odd pictures are left out. Raises ModelError if fewer than MIN_PICTURES or less than MIN_KEPT_SHARE of the
+    pictures remain.
     """
     measured = [_measure_picture(pixels) for pixels in pictures]
     count, kept = len(measured), _drop_odd_pictures([one for one in measured if one is not None])
@@ -306,10 +291,9 @@ def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartRefer
 
 
 def find_odd_pictures(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[bool]:
-    """Returns for each picture, shape (rows, columns), whether it shows no part, or another part than most of the pictures do.
+    """Returns for each picture, shape (rows, columns), whether it shows no part, or another part than most pictures do.
 
-    Two pictures show the same part if the distance of their signatures is at most the largest distance that a part reference accepts, or if
-    a chain of other pictures with such distances connects them.
+    Pictures with similar signatures show the same part.
     """
     measured = [_measure_picture(pixels) for pixels in pictures]
     found = [index for index, one in enumerate(measured) if one is not None]
@@ -393,10 +377,9 @@ def _erode(mask: Flags) -> Flags:
 
 
 def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, ...]) -> _Cavity | None:
-    """Returns the cavity that consists of the pixels `mask`, or None if these pixels do not have the shape of a cavity.
+    """Returns the cavity of the pixels `mask`, or None if they do not have the shape of a cavity.
 
-    `box` is the place of `mask` in the picture, which was reduced to half its size. `picture` is the shape of the reduced picture. If the
-    cavity reaches out of the picture, and at least half of it is visible, the rest is added as for a circle.
+    `box` is the place of `mask` in the half-size picture, and `picture` the shape of this picture.
     """
     fill = mask.mean()
     if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:
@@ -416,8 +399,7 @@ def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, 
 def _measure_tilt(mask: Flags) -> Matrix | None:
     """Returns the symmetric matrix that maps a circle to the shape of the pixels `mask`, or None if this shape is too long.
 
-    The matrix is the square root of the covariance matrix of the pixels' places, scaled so that its determinant is 1. The square root is
-    computed in closed form (Levinger, Mathematics Magazine 53(4), 1980).
+    The matrix is the square root of the pixels' covariance matrix, scaled to determinant 1 (Levinger, Mathematics Magazine 53(4), 1980).
     """
     pixels = mask.astype(np.float32)
     rows, columns = np.arange(len(mask), dtype=np.float32), np.arange(mask.shape[1], dtype=np.float32)
@@ -437,11 +419,10 @@ def _measure_tilt(mask: Flags) -> Matrix | None:
 
 
 def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
-    """Measures a cavity in one direction, along rows or columns. If an edge of the picture cuts the cavity, it is completed to a circle.
+    """Returns the middle of a cavity in one direction, half its length, and whether the border of the picture cuts it.
 
-    Returns the middle of the cavity, half its length, and whether it is cut in this direction. `start` and `stop` are the ends of the
-    cavity's bounding box, and `side` is the length of the picture. `across` is the length of the bounding box in the other direction, which
-    replaces the length of a cavity that is cut.
+    `start` and `stop` are the ends of the cavity, and `side` is the side of the picture. A cut cavity gets the length `across` of the other
+    direction.
     """
     is_cut = (start <= 1) != (stop >= side - 1) and stop - start < across
     if not is_cut:
@@ -485,11 +466,10 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
 
 
 def _choose_outline(rays: _Rays) -> Floats | None:
-    """Returns the harmonics, shape (5,), of the outermost outline that many edges support. Returns None if there is no such outline.
+    """Returns the harmonics, shape (5,), of the outermost outline that many edges support, or None.
 
-    Each proposed outline goes through one edge on each of four or six evenly spaced rays: the outermost edge of all these rays, the second
-    outermost of all, or the strongest of all. This is RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981) with fixed instead of random
-    samples.
+    Outlines are proposed through four or six edges each, as in RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981), but the samples are not
+    random.
     """
     has_edge = rays.is_edge.any(axis=1)
     if np.count_nonzero(has_edge) < MIN_SUPPORT * RAYS:
@@ -511,10 +491,9 @@ def _choose_outline(rays: _Rays) -> Floats | None:
 
 
 def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
-    """Returns the harmonics of outlines that go through edges on a few rays, shape (3, samples, terms).
+    """Returns the harmonics of outlines through a few edges each, shape (3, samples, terms).
 
-    `candidates`, shape (3, RAYS), holds three rows with the radius of one edge on each ray. Each outline goes through edges of one row, on
-    evenly spaced rays. `inverses` are the matrices that `_invert_harmonics` returns.
+    `candidates`, shape (3, RAYS), holds the radii of three edges on each ray. `inverses` come from `_invert_harmonics`.
     """
     samples, _, rays = inverses.shape
     radii = candidates.reshape(3, rays, samples).transpose(2, 1, 0)
@@ -539,8 +518,7 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
     is_near_edge[:, :-1] |= rays.is_edge[:, 1:]
     edges = np.count_nonzero(is_near_edge[_RAY, index] & is_inside, axis=1)
     visible = np.count_nonzero(rays.is_visible[_RAY, index] & is_inside, axis=1)
-    # The support is the share of rays that have an edge at the outline. On some rays the outline is out of view. They have no edge, and
-    # each counts as half a ray. So a part at the border of the picture can be found, but being out of view is no advantage for an outline.
+    # A ray on which the outline is out of view has no edge, and counts as half a ray.
     support = edges / (0.5 * (visible + RAYS))
     size = outlines[:, 0]
     outermost = np.where(support >= RIM_SUPPORT_SHARE * support.max(), size, -1).max()
@@ -549,10 +527,9 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
 
 
 def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
-    """Returns the ellipse of the rim, or None if too few rays have an edge at the outline. `harmonics` describe a rough outline.
+    """Returns the ellipse of the rim, or None if too few rays have an edge there.
 
-    The outline is fitted twice to the edges near it. The second fit uses only edges that are very near to the outline. Then an ellipse is
-    fitted to the outline.
+    The outline starts at `harmonics` and is fitted to the edges near it: first within 5 px, then within 3 px.
     """
     radii, last = rays.radii, len(rays.radii) - 1
     for distance in (5, 3):
@@ -597,10 +574,9 @@ def _refine_edges(rays: _Rays, nearest: npt.NDArray[np.intp]) -> Floats:
 
 
 def fit_ellipse(x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], rim_support: float = 1.0) -> FoundPart | None:
-    """Returns the ellipse that fits the points `x`, `y` best, or None if no ellipse fits. The points must surround their mean.
+    """Returns the ellipse through the points `x`, `y`, or None if no ellipse fits. The points must surround their mean.
 
-    The ellipse is the solution of a u^2 + b u v + c v^2 + d u + e v = 1 with the smallest squared errors, where u and v are the distances
-    from the mean of the points. The 1 is possible because the mean lies inside the ellipse.
+    The ellipse is the least-squares solution of a u^2 + b u v + c v^2 + d u + e v = 1, where (u, v) is counted from the mean.
     """
     middle_x, middle_y = float(x.mean()), float(y.mean())
     u, v = x.astype(np.float64) - middle_x, y.astype(np.float64) - middle_y
@@ -666,8 +642,7 @@ def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart) -> _Measures:
 
 def _compare(measures: _Measures, reference: PartReference) -> Literal["", "partly-in-view", "unknown-part"]:
     """Returns why a picture with these measures does not show the whole part of `reference`, or "" if it does."""
-    # In some plants the rim of a large part lies a little out of view, although the part is in the middle of the picture. So a part that
-    # reaches a little out of view is refused only if it is away from the middle.
+    # The rim of a large part may lie a little out of view. Such a part is refused only if it is away from the middle of the picture.
     is_displaced = measures.overhang > IN_VIEW_OVERHANG and measures.offset > reference.most_offset
     if measures.overhang > reference.most_overhang or is_displaced:
         return "partly-in-view"

@@ -30,8 +30,7 @@ Signature = Annotated[tuple[float, ...], Field(min_length=SIGNATURE_LENGTH, max_
 class PartReference(BaseModel):
     """The limits within which a picture shows the whole part of a line. They are learned from pictures of good parts.
 
-    `algorithm` is the version number of the part finder that measured these pictures. Another version could measure other values, so its
-    measures must not be compared with these limits.
+    `algorithm` is the version of the part finder. The measures of another version must not be compared with these limits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,7 +1,7 @@
 """Reads the pixels of PNG, BMP and TIFF files with Pillow, and keeps all bits of each sample.
 
-Pillow reduces colour samples of 16 bits to their upper 8 bits without a warning. Such a file is therefore read twice. In the second
-reading, Pillow is told the opposite byte order of the samples, so it returns their lower 8 bits.
+Pillow keeps only the upper 8 bits of colour samples of 16 bits. So such a file is read again with the opposite byte order, which gives the
+lower 8 bits.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "
 class _QuietDecodes:
     """Silences Python's warnings while at least one picture is decoded in any thread.
 
-    All threads share the filters of `warnings`. If several threads decode at the same time, the first one changes the filters and the last
-    one restores them. So no thread has to wait for another.
+    All threads share the filters of `warnings`. The first decoding thread changes them, and the last one restores them.
     """
 
     def __init__(self) -> None:

@@ -57,12 +57,11 @@ def read_png_header(value: bytes) -> FormatHeader:
 
 
 def prepare_png(value: bytes, _: FormatHeader) -> bytes:
-    """Checks the pixel data of a PNG, and returns the same PNG without compression for Pillow.
+    """Checks the pixel data of a PNG, and returns the same PNG without compression and without other chunks.
 
-    This function decompresses the pixels, because Pillow does not read as far as their checksum. The result is not compressed, so that
-    Pillow need not repeat the slowest step. It contains only the chunks that Pillow needs, because a text chunk may expand to gigabytes.
+    The result is not compressed, so that Pillow need not decompress again. Text chunks are removed, because they may expand to gigabytes.
 
-    Raises PictureError if the pixel data are damaged, or are longer or shorter than the header says.
+    Raises PictureError if the pixel data are damaged or have a wrong length.
     """
     expected = _count_bytes(value[16:29])
     packed, kept = [], []

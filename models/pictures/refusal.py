@@ -8,19 +8,18 @@ from streams.errors import PictureError
 
 
 class RefusalReason(StrEnum):
-    """Why a picture cannot be judged. The values stand in verdicts and in labels of metrics, so they are never renamed.
+    """Why a picture cannot be judged. Never rename a value, because verdicts and metrics contain it.
 
-    - empty: the file has no bytes.
-    - too-large: the file has too many bytes.
-    - too-many-pixels: the picture has too many pixels.
-    - not-an-image: the file has none of the accepted formats.
+    - empty: no bytes.
+    - too-large: too many bytes.
+    - too-many-pixels: too many pixels.
+    - not-an-image: none of the accepted formats.
     - truncated: the file ends too early.
-    - damaged: the content of the file contradicts itself, or has a form that the decoder does not read.
-    - depth: a grey level is too high for the number of bits that the settings or the file give. Or the picture is dark, and neither the
-      settings nor the file say how many bits the camera uses.
+    - damaged: the content is wrong.
+    - depth: the number of bits that the camera uses is wrong or unknown.
     - blank: nearly all pixels have the same grey level.
-    - partly-blank: many rows at the top or at the bottom have one single grey level, as after an unfinished transfer.
-    - decoder-limits: decoding an uploaded picture took more memory or time than the settings allow.
+    - partly-blank: many rows have one single grey level.
+    - decoder-limits: decoding took too much memory or time.
     """
 
     EMPTY = "empty"

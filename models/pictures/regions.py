@@ -13,10 +13,10 @@ Polygon = Sequence[tuple[float, float]]
 
 
 def make_region_mask(inspect: Sequence[Polygon], ignore: Sequence[Polygon], rows: int, columns: int) -> npt.NDArray[np.bool_]:
-    """Returns a mask of shape (rows, columns) that is True where a picture of this size is inspected.
+    """Returns a mask of shape (rows, columns) that is True where a picture is inspected.
 
-    A pixel is inspected if its centre lies in a polygon of `inspect` but in no polygon of `ignore`. If `inspect` is empty, all pixels
-    outside of `ignore` are inspected. The border of a polygon belongs to the polygon.
+    A pixel is inspected if its centre lies in a polygon of `inspect`, and in no polygon of `ignore`. If `inspect` is empty, the whole
+    picture is inspected except `ignore`.
     """
     inside = _draw(inspect, rows, columns) if inspect else np.ones((rows, columns), np.bool_)
     return inside & ~_draw(ignore, rows, columns)

@@ -1,7 +1,7 @@
 """Reads the header of a TIFF file, and checks that each strip or tile of pixels is complete. Pillow decodes the pixels.
 
-The check is needed because Pillow ignores the byte counts of uncompressed strips, and libtiff ignores the checksums of deflated strips.
-Source: TIFF 6.0; Adobe Photoshop TIFF Technical Notes (deflate); TIFF Technical Note 2 (JPEG).
+Pillow and libtiff do not notice all damaged strips. Source: TIFF 6.0; Adobe Photoshop TIFF Technical Notes (deflate); TIFF Technical Note 2
+(JPEG).
 """
 
 from __future__ import annotations
@@ -68,10 +68,9 @@ def read_tiff_header(value: bytes) -> FormatHeader:
 
 
 def prepare_tiff(value: bytes, header: FormatHeader) -> bytes:
-    """Checks the pixels of a TIFF, and returns the file with changed tags, so that Pillow neither rotates nor refuses the picture.
+    """Checks the pixels of a TIFF, and returns the file with changed tags: upright, and 0 means black.
 
-    The changed tags say that the picture is upright and that 0 means black. The decoder rotates and inverts the pixels itself. Raises
-    PictureError if a strip or tile of the first picture is incomplete or damaged.
+    The decoder rotates and inverts the pixels itself. Raises PictureError if a strip or tile of the first picture is damaged.
     """
     _check_pieces(value)
     changed = {ORIENTATION_TAG: 1, **({_PHOTOMETRIC: _BLACK_IS_ZERO} if header.is_white_zero else {})}
@@ -110,11 +109,10 @@ def _number(tags: TiffTags, tag: int, default: int) -> int:
 
 
 def _find_largest_level(tags: TiffTags, is_float: bool) -> float | None:
-    """Returns the largest level that the camera can deliver according to the tags of the TIFF, or None if no tag gives it.
+    """Returns the largest level of the camera according to the tags, or None if no tag gives it.
 
-    A value is used only if it is the largest number that a bit depth allows, such as 4095 for 12 bits. In a floating-point picture, only
-    the value 1 is used. Any other value is probably the brightest level of this one picture, which the TIFF standard also allows in these
-    tags.
+    Only the largest number of a bit depth is used, such as 4095 for 12 bits. Other values are probably the brightest level of this one
+    picture.
     """
     for tag in (_LARGEST_SAMPLE, _MAX_SAMPLE):
         level = max(tags.get(tag, (0,)), default=0)

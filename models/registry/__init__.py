@@ -1,11 +1,11 @@
-"""The model registry: folders of model versions on this machine or on S3, each with a manifest and checksums.
+"""The model registry: folders of model versions, on this machine or on S3.
 
-The registry does not import TensorFlow. So the station and the command line can use it, not only the inspectors:
+The registry needs no TensorFlow:
 
     registry = open_registry("s3://plant/versions")     # or the path of a folder on this machine
     registry.list_names()                               # names of all versions
-    registry.read_manifest("demo")                      # one version's classes, threshold, figures and files; not verified
-    registry.open_version("demo")                       # the folder with the version's files, after their checksums were verified
+    registry.read_manifest("demo")                      # one manifest; checksums are not verified
+    registry.open_version("demo")                       # the folder of a version; checksums are verified
 """
 
 from models.registry.local_registry import MANIFEST_FILE, LocalRegistry, Version, add_drift_reference, write_manifest

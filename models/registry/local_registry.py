@@ -1,11 +1,9 @@
 """Model versions in a folder of this machine: `<root>/<version>/` holds `manifest.json`, the weights and the golden set.
 
-The weights of a network are a Keras `.weights.h5` file, which contains only arrays. Castline's own code builds the network from the
-manifest. A `.keras` file would also describe the layers, and loading a manipulated description could run somebody else's code. Pickled
-objects are not loaded for the same reason.
+The weights are `.weights.h5` files, which contain only arrays. `.keras` files and pickled objects are not loaded, because a manipulated
+file could run somebody else's code.
 
-A version is either complete or absent. Its files are first written into a hidden folder in the registry and flushed to disk. Then the
-hidden folder is renamed to the name of the version.
+A version is either complete or absent, because its folder is renamed when all files are written.
 """
 
 from __future__ import annotations
@@ -111,10 +109,9 @@ class LocalRegistry:
 
     @contextmanager
     def write_version(self, name: str, replace: bool = False) -> Iterator[Path]:
-        """Yields an empty folder for the files of a version. It becomes the version `name` if the `with` block raises no error.
+        """Yields an empty folder for the files of a version. The folder becomes the version `name` if the `with` block raises no error.
 
-        If anything fails, for example because the disk is full, the registry stays as it was. If there is a version `name` already, it is
-        replaced if `replace` is true. Otherwise ModelError is raised.
+        If anything fails, the registry stays as it was. Raises ModelError if the version exists and `replace` is false.
         """
         final = self.root / name
         if final.exists() and not replace:
@@ -177,8 +174,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
     """Writes `manifest.json` into `folder`, the folder of a new version, and returns the manifest.
 
-    `fields` contains all fields of the manifest except `files`, `decoder_version`, `made_by` and `made_with`. The
-    function computes `files` from the files in `folder`. The other three name this program and the user who runs it.
+    `fields` are all fields except `files`, `decoder_version`, `made_by` and `made_with`, which this function adds.
     """
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST_FILE)
     entries = {path.name: FileEntry(sha256=sha256_of_file(path), bytes=path.stat().st_size) for path in paths}
@@ -194,10 +190,9 @@ def _describe_maker() -> dict[str, Any]:
 
 
 def add_drift_reference(version: Version, reference: DriftReference) -> Manifest:
-    """Adds `reference` to the manifest of a version that was made before manifests had one, and returns the new manifest.
+    """Adds `reference` to the manifest of an old version, and returns the new manifest.
 
-    No other file changes, so the version judges pictures as before. Raises ModelError if the version already has a drift reference,
-    because a drift reference is never replaced.
+    The version judges pictures as before. Raises ModelError if the version already has a drift reference.
     """
     path = version.folder / MANIFEST_FILE
     if version.manifest.reference is not None:

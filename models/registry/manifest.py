@@ -1,7 +1,6 @@
 """The manifest of a model version, the file `manifest.json`. It is checked whenever it is read.
 
-A manifest is not changed after it was written. The only exception is `add_drift_reference`, which adds a missing drift reference. Fields
-keep the names of release 0.1.0, so that its manifests can still be read.
+Only `add_drift_reference` changes a manifest. Fields keep the names of release 0.1.0, so that its manifests can still be read.
 """
 
 from __future__ import annotations
@@ -92,9 +91,9 @@ class ScorerEntry(_ManifestModel):
 
 
 class DetailEntry(_ManifestModel):
-    """How the version searches the original pixels of a large picture for small defects: the file of its detail template, and the cut-off.
+    """The detail template of the version and its cut-off, for small defects in large pictures.
 
-    The picture is searched in tiles. For a round part, a tile is a strip of rings around the middle of the part.
+    The picture is searched in tiles. For a round part, a tile is a strip of rings.
     """
 
     file: str = Field(pattern=FILE_PATTERN)
@@ -168,9 +167,9 @@ class Costs(_ManifestModel):
 
 
 class Histogram(_ManifestModel):
-    """The shares of measured values in bins. The shares sum to 1. Bin k contains the values from `edges[k - 1]` to below `edges[k]`.
+    """The shares of measured values in bins. The shares sum to 1.
 
-    The first bin contains all values below the first edge, and the last bin all values from the last edge on.
+    Bin k contains the values from `edges[k - 1]` to below `edges[k]`. The first and the last bin have no outer edge.
     """
 
     edges: tuple[float, ...]
@@ -193,10 +192,10 @@ class PercentileHistogram(Histogram):
 
 
 class MissCurve(_ManifestModel):
-    """The defective validation pictures that a pass threshold would let through, for every pass threshold.
+    """How many defective validation castings each pass threshold would let through.
 
-    A pass threshold above `probabilities[k]`, and at most `probabilities[k + 1]`, passes `misses[k]` defective castings. A group of
-    near-duplicates counts as one casting. If only some of its pictures pass, their share of the group is counted.
+    A pass threshold above `probabilities[k]`, and at most `probabilities[k + 1]`, passes `misses[k]` castings. A group of near-duplicates
+    counts as one casting.
     """
 
     castings: int = Field(ge=1, description="Number of groups of near-duplicates among the defective validation pictures.")
@@ -343,8 +342,7 @@ class Manifest(_ManifestModel):
     def has_same_classes(self, other: Manifest) -> bool:
         """Tells whether both versions have the same classes, in any order, and the same class of good parts.
 
-        If the classes differ, a person must agree explicitly before one version replaces the other on a line. A version without networks
-        names no class of defects, so its classes agree with those of every version.
+        A version without networks has no classes of defects, and agrees with every version.
         """
         if not self.voters or not other.voters:
             return True

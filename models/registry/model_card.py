@@ -1,7 +1,6 @@
-"""The model card of a version: one page for auditors, made from the manifest and the report files beside the version.
+"""The model card of a version: one page for auditors, made from the manifest and the reports.
 
-The station shows the card, and `castline models card` writes it as a Markdown or HTML file. The content follows Mitchell et al., Model
-Cards for Model Reporting, FAT* 2019: details of the model, training data, figures, intended use and limits.
+The content follows Mitchell et al., Model Cards for Model Reporting, FAT* 2019: model, training data, figures, intended use and limits.
 """
 
 from __future__ import annotations

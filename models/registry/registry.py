@@ -28,10 +28,7 @@ class Registry(Protocol):
     def check_version(self, name: str) -> bool:
         """Compares the files of the version `name` with its manifest, and downloads nothing. Returns whether checksums were compared.
 
-        A local registry compares checksums. A remote registry compares only names and sizes, because it would have to download a file to
-        compute its checksum. `open_version` compares the checksums in every registry.
-
-        Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
+        A remote registry compares only names and sizes. Raises ModelError, naming the file, if a file is missing, changed or unknown.
         """
 
     def open_version(self, name: str) -> Version:
@@ -53,8 +50,8 @@ class Registry(Protocol):
 def open_registry(root: Path | str, reuse_checksums: bool = False) -> Registry:
     """Returns the registry at `root`: a folder of this machine or an fsspec address such as s3://bucket/castline/versions.
 
-    With `reuse_checksums`, a checksum is computed again only if the size or modification time of the file has changed. Web pages use
-    this option, because they are shown often. A worker must not use it, because the file could be damaged without such a change.
+    With `reuse_checksums`, a file is not read again while its size and modification time stay the same. This is for web pages, never for
+    workers, because the file could be damaged.
     """
     url = parse_remote_url(root)
     return RemoteRegistry(url, reuse_checksums) if url else LocalRegistry(Path(root), reuse_checksums)

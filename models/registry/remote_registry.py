@@ -1,8 +1,6 @@
-"""Model versions on S3 or any other file system that fsspec opens by its address, such as `s3://bucket/castline/versions`.
+"""Model versions on S3 or any other file system that fsspec opens, such as `s3://bucket/castline/versions`.
 
-Inspectors always load the weights from a local copy, whose checksums are verified after the download. The copy is downloaded into a
-hidden folder, which is renamed when it is complete, so an interrupted download is never used. If the remote registry does not answer, an
-inspector uses an earlier copy of the version.
+A version is downloaded, and its checksums are verified, before it is used. If the registry does not answer, an earlier copy is used.
 """
 
 from __future__ import annotations
@@ -77,8 +75,8 @@ class RemoteRegistry:
     def check_version(self, name: str) -> bool:
         """Compares the names and sizes of the remote files of the version `name` with its manifest.
 
-        Returns False, because no checksum was compared: each file would have to be downloaded for that. Raises ModelError, which names the
-        file, if a file is missing, has another size or is not named in the manifest.
+        Returns False, because no checksum was compared. Raises ModelError, naming the file, if a file is missing, has another size or is
+        unknown.
         """
         with _connect(self.url) as (files, root):
             folder = f"{root}/{_check_name(name)}"
@@ -99,9 +97,9 @@ class RemoteRegistry:
         return False
 
     def open_version(self, name: str) -> Version:
-        """Returns a local copy of the version `name`. Downloads the version if there is no local copy or if the remote version has changed.
+        """Returns a local copy of the version `name`, and downloads the version if it is new or has changed.
 
-        If the remote registry does not answer, an earlier local copy is used. Raises ModelError if the version is missing or damaged.
+        If the remote registry does not answer, an earlier copy is used. Raises ModelError if the version is missing or damaged.
         """
         try:
             with _connect(self.url) as (files, root):

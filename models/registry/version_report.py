@@ -1,16 +1,16 @@
-"""Reads the files that `castline evaluate` and `castline train` write next to the folder of a version. The station shows them.
+"""Reads the files that `castline evaluate` and `castline train` write next to the folder of a version.
 
     <version>/                          the version itself
-    <version>.report/report.json        VersionReport, written by `castline evaluate --report <version>.report`
-    <version>.report/*.png              the pictures of the report: curves, and a gallery of errors and doubtful pictures
-    <version>.report/report.html        the same report as one web page
-    <version>.report/learning-curve.*   LearningCurve and its picture, written by `castline experiment learning-curve`
-    <version>.report/contradicted.png   the pictures that held-out networks contradict, written by the same command
-    <version>.report/runtimes.json      RuntimeReport, written by `castline models optimise --report <version>.report`
-    <version>.training/<network>.png    training curves of a network, written by `castline train`
-    <version>.training/<network>.json   TrainingCurves, the numbers of these curves
+    <version>.report/report.json        VersionReport
+    <version>.report/*.png              curves, errors and doubtful pictures
+    <version>.report/report.html        the report as one web page
+    <version>.report/learning-curve.*   LearningCurve and its picture
+    <version>.report/contradicted.png   pictures that held-out networks contradict
+    <version>.report/runtimes.json      RuntimeReport
+    <version>.training/<network>.png    training curves of a network
+    <version>.training/<network>.json   TrainingCurves
 
-Release 0.1.0 wrote no PNG files into `.report` and no JSON files into `.training`. Such folders can still be read.
+Folders of release 0.1.0 have no PNG files in `.report` and no JSON files in `.training`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ class _ReportModel(BaseModel):
 class Proportion(_ReportModel):
     """The share `value` = `count` / `of`, with its 95 % confidence interval from `low` to `high`.
 
-    Shares are 0..1, and `value` is NaN if `of` is 0. The interval is the exact one of Clopper and Pearson (Biometrika 26, 1934). Its
-    coverage is at least 95 %, so it may be wider than necessary, but never too narrow.
+    Shares are 0..1, and `value` is NaN if `of` is 0. Source of the interval: Clopper, Pearson, Biometrika 26, 1934.
     """
 
     count: int
@@ -91,10 +90,8 @@ class Proportion(_ReportModel):
 class ClassificationFigures(_ReportModel):
     """The figures of a version on one set of labelled pictures. A defect is the positive class.
 
-    The version's threshold decides which pictures are called defective, also inside the review band. So the pictures in the review band,
-    whose share is `reviews`, also count in all other figures.
-
-    `roc_auc` and `average_precision` are None if all pictures are good or all are defective.
+    Pictures in the review band (`reviews`) count in all other figures, too. `roc_auc` and `average_precision` are None if only one class is
+    present.
     """
 
     pictures: int
@@ -119,8 +116,7 @@ class ClassificationFigures(_ReportModel):
 class LocalisationFigures(_ReportModel):
     """Figures that tell how well the heat maps of one source, such as Grad-CAM, show where the defects are.
 
-    They come from a comparison with masks (`models.evaluation.localisation`). All values but the counts are shares from 0 to 1, and 1 is
-    the best. A value is None if there are no pictures to compute it from.
+    All values but the counts are 0..1, and 1 is the best. None means that there are no pictures for a value.
     """
 
     defective: int = Field(description="Number of defective pictures that have a mask.")
@@ -247,10 +243,11 @@ class ContradictedPicture(_ReportModel):
 
 
 class LearningCurve(_ReportModel):
-    """The content of learning-curve.json, which `castline experiment learning-curve` writes.
+    """The content of learning-curve.json.
 
-    `gain` is the share of errors with half of the training pictures minus that with all of them. `fingerprint` is that of the pictures.
-    `contradicted` names at most 100 of the `contradicted_count` contradicted pictures, the worst first.
+    - `gain`: the share of errors with half of the training pictures, minus the share with all of them.
+    - `contradicted`: at most 100 contradicted pictures, the worst first.
+    - `fingerprint`: the fingerprint of the pictures.
     """
 
     fingerprint: str
@@ -284,10 +281,10 @@ class ExportCheck(_ReportModel):
 
 
 class RuntimeReport(_ReportModel):
-    """The content of runtimes.json, which `castline models optimise --report` writes: whether a runtime changes any verdict.
+    """The content of runtimes.json: whether a runtime changes any verdict.
 
-    `pictures` is the number of pictures, besides the golden set, whose labels were compared with those of TensorFlow in float32. A runtime
-    that changes a label is in `refused` with the reason.
+    `pictures` is the number of pictures, besides the golden set, whose labels were compared with TensorFlow in float32. `refused` gives the
+    reasons.
     """
 
     version: str

@@ -91,9 +91,11 @@ def write_castings(
 ) -> dict[str, int]:
     """Writes `count` castings as a data set for training, and returns the number of castings of each class.
 
-    `ok_front/` and `def_front/` contain the JPEG pictures. `masks/def_front/` contains a PNG mask for each defective casting, with the
-    name of its picture. `castings.csv` lists path, class and defects of each picture. With the same seed, the files are the same, byte for
-    byte. After each casting, `on_casting` is called with the number of castings written so far and with `count`.
+    - `ok_front/`, `def_front/`: the JPEG pictures.
+    - `masks/def_front/`: a PNG mask for each defective casting.
+    - `castings.csv`: path, class and defects of each picture.
+
+    The same seed gives the same files. `on_casting` gets the number of castings written so far and `count`.
     """
     counts = {OK_CLASS: 0, DEFECT_CLASS: 0}
     for name in (OK_CLASS, DEFECT_CLASS, f"{MASK_FOLDER}/{DEFECT_CLASS}"):

@@ -21,9 +21,8 @@ CASTINGS, SEED = 4000, 2026
 # Number of batches in the training of the segmentation head.
 HEAD_STEPS = 2000
 COMMAND = "castline models make-demo"
-# The side is 160 px, because the smallest hole is then still two pixels wide, and training takes half as long as with 224 px. The batches
-# are small, because AlexNet learns better from many training steps than from less noisy gradients. The weights are stored in half
-# precision, which takes about 9 MB.
+# At 160 px, the smallest hole is still two pixels wide. The batches are small, because AlexNet learns better from many training steps. Half
+# precision keeps the weights at about 9 MB.
 OPTIONS = TrainingOptions(
     side_px=160,
     lenet_side_px=160,

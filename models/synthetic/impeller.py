@@ -23,9 +23,11 @@ VANES = 7
 class CameraView:
     """How the camera sees one casting. Angles are in radians, counter-clockwise from the right.
 
-    A tilted camera sees the round plate as an ellipse. `radius_px` is half of its longer axis, `squash` the ratio of the shorter axis to
-    the longer one, and `tilt` the direction of the shorter axis. The hub is nearer to the camera than the plate, so the camera sees it
-    shifted by `depth_px`. `light` is the direction from which the light comes.
+    - `radius_px`: half of the longer axis of the ellipse.
+    - `squash`: the shorter axis divided by the longer one.
+    - `tilt`: the direction of the shorter axis.
+    - `depth_px`: the shift of the hub, which is nearer to the camera.
+    - `light`: the direction from which the light comes.
     """
 
     side_px: int

@@ -1,8 +1,7 @@
-"""Renders large pictures of castings, and small defects of a given size in them.
+"""Renders large pictures of castings, and small defects of a given size in millimetres.
 
-The pictures of `casting.py` have 300 px, and the sizes of their defects are shares of the part. Here a picture has any number of pixels.
-A defect has a size in millimetres. A defect is drawn in a small window of the picture. So the same casting can be shown with several
-defects, one after the other. A picture of 5 megapixels takes about 450 MB of memory and 2 s of processor time.
+A defect is drawn in a small window, so the same casting can be shown with several defects, one after the other. A picture of 5 megapixels
+takes about 450 MB of memory and 2 s.
 """
 
 from __future__ import annotations
@@ -58,8 +57,7 @@ class LargeCasting:
     def expose(self, kind: DefectKind | None, length_mm: float, rng: Generator) -> tuple[npt.NDArray[np.uint8], SmallDefect | None]:
         """Returns the camera's picture of the casting, with one defect of `kind`, or without a defect if `kind` is None.
 
-        All pictures of one casting have the same blur and noise. `rng` chooses the place and the look of the defect. Raises KeyError for a
-        kind that is not in SMALL_KINDS.
+        `rng` chooses the place and the look of the defect. Raises KeyError for a kind that is not in SMALL_KINDS.
         """
         camera_rng = copy.deepcopy(self.camera_rng)
         if kind is None:

@@ -1,10 +1,6 @@
-"""Converts a version's networks into one file in TensorFlow Lite's flatbuffer format. LiteRT and OpenVINO read this file.
+"""Converts a version's networks into one flatbuffer file (TensorFlow Lite), which LiteRT and OpenVINO read.
 
-A version contains only arrays and no executable graph. So each machine converts the Keras weights itself, when a runtime needs the
-flatbuffer for the first time. The flatbuffer is kept in the user's cache folder, in a subfolder that is named after a checksum of the
-manifest. If the flatbuffer does not match its own checksum file, it is made again.
-
-TensorFlow is imported inside the functions that convert, because a worker whose flatbuffer exists does not need TensorFlow.
+The file is made when a runtime first needs it, and kept in the user's cache folder. TensorFlow is imported only for the conversion.
 """
 
 from __future__ import annotations
@@ -26,11 +22,8 @@ from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 from streams.user_cache import has_valid_checksum, user_cache_folder, write_checksum
 
-# The number formats in which a converted network can compute:
-# float32: weights and activations have 32 bits.
-# weights8: weights and activations have 8 bits. The range of the activations is computed anew for each batch.
-# static8: like weights8, but the conversion fixes the ranges of the activations, measured on every second picture of the golden set. The
-# other half of the golden set is not used for the conversion, so it can show whether the converted networks judge correctly.
+# Number formats of a converted network. "float32": 32 bits. "weights8": 8 bits, and the range of the activations is computed for each
+# batch. "static8": 8 bits, and the range is measured once, on half of the golden set.
 Precision = Literal["float32", "weights8", "static8"]
 
 # The stride of AlexNet's first convolution, in pixels.
@@ -49,10 +42,10 @@ def flatbuffer_folder() -> Path:
 
 
 def get_flatbuffer(version: Version, precision: Precision) -> Path:
-    """Returns the path of the version's flatbuffer, the file of its converted networks. Makes the file if it is missing or damaged.
+    """Returns the path of the version's flatbuffer. Makes the file if it is missing or damaged.
 
-    Input shape of the graph: (n, side, side), float32, grey level 0..255, for any n. Output shape: (n, voters, classes), probabilities.
-    Raises ModelError if the networks cannot be converted or the file cannot be written.
+    Input shape of the graph: (n, side, side), float32, grey level 0..255. Output shape: (n, voters, classes), probabilities. Raises
+    ModelError if the file cannot be made.
     """
     path = flatbuffer_folder() / _build_key(version) / f"{precision}.tflite"
     if has_valid_checksum(path):
@@ -71,9 +64,7 @@ def get_flatbuffer(version: Version, precision: Precision) -> Path:
 def fold_first_convolution(network: Any) -> Callable[[Any], Any]:
     """Returns a function that computes the same as `network`, but faster if `network` is an AlexNet.
 
-    AlexNet's first convolution has one grey channel and a stride of 4 pixels. The returned function first turns each block of 4 x 4
-    pixels into 16 channels. A convolution with stride 1 over these channels gives the same sums, and LiteRT and OpenVINO compute it faster.
-    Other networks are computed without a change.
+    AlexNet's first convolution has a stride of 4 pixels. Blocks of 4 x 4 pixels become 16 channels, so a stride of 1 gives the same sums.
     """
     from models.networks.framework import keras, tf
 

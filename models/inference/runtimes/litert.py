@@ -15,16 +15,15 @@ from models.inference.runtimes.runtime import count_threads, find_batch_size, pa
 from models.registry import Version
 from streams.errors import ModelError
 
-# The batch sizes for which an interpreter is opened. Each interpreter has its own copy of the weights. An interpreter for larger batches,
-# such as 32 pictures, would save no time, because LiteRT takes as much time for each picture of a large batch as in a batch of 8.
+# The batch sizes for which an interpreter is opened. A larger size would save no time, and each interpreter has its own copy of the
+# weights.
 SHAPES = (1, 8)
 
 
 class LiteRtRuntime:
     """Computes a version's networks from its flatbuffer with two interpreters, each for one batch size. Larger batches are split.
 
-    Concurrent calls are computed one after the other, each with all threads. To compute them in parallel, more interpreters would be
-    needed, each with its own copy of the weights.
+    Concurrent calls are computed one after the other, because parallel calls would need more copies of the weights.
     """
 
     def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:

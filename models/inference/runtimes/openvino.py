@@ -19,8 +19,7 @@ from streams.errors import ModelError
 class OpenVinoRuntime:
     """Computes all networks of a version in one compiled graph.
 
-    The same graph computes all batch sizes, so the weights are in memory only once. Batches are padded to a few fixed sizes, because
-    OpenVINO compiles kernels for each new size and keeps them in memory.
+    Batches are padded to a few fixed sizes, because OpenVINO compiles kernels for each new size and keeps them in memory.
     """
 
     def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:

@@ -1,7 +1,6 @@
 """Defines the interface of all runtimes, and opens a runtime by its name.
 
-Each runtime is a class in its own module. The module is imported only when the runtime is opened, because OpenVINO and LiteRT may not be
-installed, and the import of TensorFlow takes seconds.
+A runtime's module is imported only when it is opened, because its library may not be installed or may load slowly.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ log = logging.getLogger(__name__)
 class Runtime(Protocol):
     """Computes the voters' class probabilities.
 
-    Several threads may call `predict` at the same time. If there are more concurrent calls than the runtime was opened for, some of them
-    wait. The thread of the event loop must not call `predict`, because a call would block the event loop for a long time.
+    Several threads may call `predict` at the same time, and some may wait. The event loop's thread must not call it, because a call takes
+    long.
     """
 
     @property
@@ -83,17 +82,14 @@ class EmptyRuntime:
 def open_runtime(
     version: Version, name: str = AUTO, batch_sizes: Sequence[int] = BATCH_SIZES, threads: int = 0, at_once: int = 1
 ) -> Runtime:
-    """Returns the runtime `name` with the networks of `version`. The runtime is not warmed up yet.
+    """Returns the runtime `name` with the networks of `version`, not warmed up yet.
 
-    The name `auto` means the fastest runtime that is recorded for this processor, see `resolve_runtime`. A bfloat16 runtime can also be
-    opened on a processor without bfloat16 units, but it is slow there.
+    - `name`: `auto` means the runtime that `resolve_runtime` chooses.
+    - `at_once`: the number of simultaneous calls.
+    - `threads`: threads for all calls together. 0 means that the runtime chooses.
 
-    `at_once` is the number of calls that run at the same time. Together they use `threads` threads. If `threads` is 0, the runtime
-    chooses the number of threads.
-
-    If the version has no networks, an `EmptyRuntime` is returned, whatever the name.
-
-    Raises ModelError if the name is unknown, its library is not installed, or the networks cannot be built.
+    For a version without networks, returns an `EmptyRuntime`. Raises ModelError if the name is unknown, its library is not installed, or
+    the networks cannot be built.
     """
     if not version.manifest.voters:
         return EmptyRuntime(len(version.manifest.classes), batch_sizes)
@@ -119,11 +115,10 @@ def find_obstacle(name: str, find_library: Callable[[str], object] = find_spec) 
 
 
 def resolve_runtime(version: Version, name: str) -> str:
-    """Returns the name of the runtime for `version`. A `name` other than `auto` is returned unchanged.
+    """Returns the name of the runtime for `version`. Only the `name` `auto` is replaced.
 
-    For `auto`, the result is the runtime that `castline models optimise` recorded for the version on the same type of processor. If there
-    is no record, or if the recorded runtime cannot be used, the result is TensorFlow in float32. Any other runtime might give wrong labels
-    on this processor.
+    `auto` means the runtime that `castline models optimise` recorded for this version and type of processor. Without a usable record,
+    `auto` means TensorFlow in float32.
     """
     if name != AUTO:
         return name
@@ -173,8 +168,7 @@ def count_threads(threads: int) -> int:
 def choose_concurrent_calls(threads: int) -> int:
     """Returns how many concurrent calls of `predict` are fastest: two, or one if there is only one thread.
 
-    `threads` is the number of threads, or 0 for as many threads as processors. Threads that work on the same call wait for each other at
-    every layer. Two calls at the same time, each with half of the threads, keep every processor busy.
+    Threads of the same call wait for each other at every layer. Two calls keep every processor busy. 0 `threads` means every processor.
     """
     return min(2, count_threads(threads))
 

@@ -30,8 +30,9 @@ PredictAny = Callable[[npt.NDArray[np.uint8]], object]
 class RuntimeMeasurement:
     """The speed of one runtime at one batch size, and its result on the golden set.
 
-    `per_s` is the number of pictures a second in the fastest round of the measurement. `same_labels` tells whether the runtime gives the
-    golden set the recorded labels. `distance` is the largest difference from a recorded defect probability.
+    - `per_s`: pictures a second in the fastest round.
+    - `same_labels`: whether all labels are as recorded.
+    - `distance`: the largest difference from a recorded defect probability.
     """
 
     runtime: str
@@ -60,8 +61,8 @@ def select_runtime(
 ) -> RuntimeSelection:
     """Measures the runtimes `names` and records the one that is fastest at the largest batch size.
 
-    A runtime is refused if it does not judge the golden set as recorded. If `pixels` are given, shape (n, side_px, side_px), it must also
-    give these pictures the same labels as TensorFlow in float32. Raises ModelError if all runtimes are refused.
+    A runtime is refused if it gives other labels for the golden set or for `pixels`, shape (n, side_px, side_px). Raises ModelError if all
+    are refused.
     """
     largest = max(batch_sizes)
     expected = [] if pixels is None else label_pictures(version, open_runtime(version, FLOAT32, batch_sizes).predict, pixels, largest)
@@ -108,8 +109,7 @@ def measure_speeds(
 ) -> dict[tuple[str, int], float]:
     """Returns the speed of each function at each batch size: the pictures a second in the best of several rounds.
 
-    In each round, all functions are measured one after the other. So if the machine is busy for a moment, not all rounds of one function
-    are slowed down.
+    The functions take turns in each round, so that a busy moment of the machine does not slow down one function in all rounds.
     """
     best = {(name, batch): 0.0 for batch in batch_sizes for name in functions}
     for batch in batch_sizes:

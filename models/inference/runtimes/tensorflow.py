@@ -1,9 +1,7 @@
 """The runtime TensorFlow, in float32 or in bfloat16.
 
-To compute in bfloat16, the networks are built with this number type. The environment variable `TF_SET_ONEDNN_FPMATH_MODE` is not used,
-because it would apply to the whole process, so that no other runtime of the process could use float32. The variable also saves no time:
-AlexNet at 224 px, in batches of 32 on two cores with avx512_bf16, judged 107 pictures a second in float32 without the variable and 106 with
-it. Built in bfloat16, it judged 207.
+For bfloat16, the networks are built with this number type. Do not use the environment variable `TF_SET_ONEDNN_FPMATH_MODE`: it applies to
+the whole process and saves no time.
 """
 
 from __future__ import annotations
