@@ -71,11 +71,21 @@ class InspectorCheckout:
         if not self.castline.is_file():
             raise SettingsError(f"{self.folder} has no .venv/bin/castline. Run `make setup` in that checkout first.")
 
-    def read_sections(self) -> dict[str, Any]:
+    @property
+    def versions(self) -> Path:
+        """The folder of the model versions that come with the checkout."""
+        return (self.folder / "models" / "versions").resolve()
+
+    def read_sections(self, versions: Path) -> dict[str, Any]:
         """Returns the sections of the settings file that affect the inspector's speed.
 
-        Raises SettingsError if the file cannot be read or is not valid TOML.
+        Unless the file sets `model.root`, the inspector reads its model versions from the folder `versions`. Raises SettingsError if the
+        file cannot be read or is not valid TOML.
         """
+        sections = self._read_file()
+        return sections | {"model": {"root": str(versions)} | sections.get("model", {})}
+
+    def _read_file(self) -> dict[str, Any]:
         if self.settings_file is None:
             return {}
         try:
@@ -269,7 +279,10 @@ class _ComparisonBench:
         self._warm_up_count = min(_WARM_UP_PICTURES, picture_count)
         self._load = load
         self._report_progress = report_progress
-        self._sections = {checkout.name: checkout.read_sections() for checkout in checkouts}
+        # Both inspectors judge with the versions of the old checkout. Otherwise the comparison would also measure what a newer version
+        # has in addition, such as a part reference.
+        old, _ = checkouts
+        self._sections = {checkout.name: checkout.read_sections(old.versions) for checkout in checkouts}
         # An inspector fetches at most this many pictures ahead. The same number of extra pictures is sent after the measured ones, because
         # an inspector that finds no more pictures to fetch does not work at full speed.
         self._tail_count = max(self._count_ahead(sections) for sections in self._sections.values())

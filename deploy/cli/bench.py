@@ -180,6 +180,9 @@ def compare(
     --new-settings name a file for one inspector. Without such an option, an inspector uses the file of `castline --settings` or, if there
     is none, the defaults of its checkout. Relative paths start at the checkout's folder.
 
+    Both inspectors use the model versions of the old checkout, so that only the code differs. To compare versions, set `model.root` and
+    `model.version` in the settings files.
+
     The exit code is 1 if the new inspector is slower: the median ratio of the processor times is above 1.03, or the whole interval of the
     throughput ratio lies below 1.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.compare import InspectorMeasurement, PairMeasurement, describe_comparison, estimate_median, summarise_pairs
+from bench.compare import InspectorCheckout, InspectorMeasurement, PairMeasurement, describe_comparison, estimate_median, summarise_pairs
 from tests.processes import enable_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +87,12 @@ def test_a_checkout_without_an_environment_is_refused(tmp_path: Path) -> None:
     run = subprocess.run([CASTLINE, "bench", "compare", str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert run.returncode == 3
     assert "make setup" in run.stderr
+
+
+def test_both_inspectors_use_the_versions_of_the_old_checkout_unless_settings_name_others(tmp_path: Path) -> None:
+    old, settings = InspectorCheckout("old", tmp_path / "old"), write_settings(tmp_path / "castline.toml", tmp_path / "mine")
+    assert InspectorCheckout("new", ROOT).read_sections(old.versions)["model"] == {"root": str(tmp_path / "old/models/versions")}
+    assert InspectorCheckout("new", ROOT, settings).read_sections(old.versions)["model"]["root"] == str(tmp_path / "mine")
 
 
 def write_settings(file: Path, models_root: Path) -> Path:
