@@ -74,7 +74,7 @@ class LaneSettings:
     def __init__(self, values: Mapping[str, SettingValue] | None = None) -> None:
         """`values` gives some of the settings. All other settings get their defaults.
 
-        Raises ValueError if a key is unknown, a value is out of bounds, or two values contradict each other.
+        Raises ValueError for an unknown key, a value out of bounds, or a contradiction.
         """
         given = dict(values or {})
         if unknown := given.keys() - BY_KEY.keys():

@@ -1,4 +1,4 @@
-// The main function for the build with plain avr-g++. The Arduino IDE would take it from the Arduino core, which this build does not use.
+// The main function for the build with plain avr-g++. The Arduino IDE has its own.
 void setup();
 void loop();
 

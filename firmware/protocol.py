@@ -109,8 +109,7 @@ class Deframer:
 
 # The words of the protocol: commands, events, status pages, and the bounds of every field.
 
-# For each command: its fields, the fields of the answer OK, and the command that the board must have accepted before: none (""), HELLO
-# ("hello") or COMMIT ("commit").
+# For each command: its fields, the fields of its answer, and the command that must come before: none (""), "hello" or "commit".
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "HELLO": (("version",), ("version", "run", "cause", "lanes", "parts", "events", "window", "grades"), ""),
     "CONFIGURE": (("lane", "key", "value"), ("key", "value"), "hello"),

@@ -94,8 +94,7 @@ def build_arduino_firmware() -> Path:
     """Builds the firmware as the Arduino IDE does, with the Arduino core, and returns the ELF file."""
     ensure_installed()
     core = ARDUINO / "cores/arduino"
-    # Warnings are off, because the Arduino core causes some. DECIMAL_DIG is defined here, because the core's headers need this macro and
-    # avr-gcc 5.4 lacks it.
+    # Warnings are off, because the Arduino core causes some. Its headers need DECIMAL_DIG, which avr-gcc 5.4 lacks.
     common = [flag for flag in AVR_FLAGS if flag not in ("-Wall", "-Wextra", "-Werror")]
     common += ["-DARDUINO=10819", "-DARDUINO_AVR_MEGA2560", "-DARDUINO_ARCH_AVR", "-DDECIMAL_DIG=__DECIMAL_DIG__"]
     common += [f"-I{core}", f"-I{ARDUINO / 'variants/mega'}"]

@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 1180, 940
 BOARD = (490, 70, 200, 830)
 INK, SIGNAL, HIGH, GROUND = "#222222", "#1f5fbf", "#b03030", "#555555"
 
-# The rows of the table of pins. Each has the use of the pin, the field of LanePins, the direction, and what the level means.
+# The rows of the table of pins: use, field of LanePins, direction, meaning of the level.
 USES: tuple[tuple[str, str, str, str], ...] = (
     ("photo-eye 1 (camera)", "eye1", "in", "low: blocked"),
     ("photo-eye 2 (gate)", "eye2", "in", "low: blocked"),

@@ -103,9 +103,9 @@ class Batcher(Generic[Item]):
         self._changed.set()
 
     def _compute_wait_s(self) -> float | None:
-        """Returns how many seconds the next batch may still wait for more items. 0 means that the batch is due.
+        """Returns how many seconds the next batch may still wait. 0 means that the batch is due.
 
-        Returns None, which means no time limit, if the consumer is busy and the batch is not full.
+        Returns None if the consumer is busy and the batch is not full.
         """
         if self._is_busy() and len(self._queue) < self._limits.size:
             return None

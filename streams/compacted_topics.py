@@ -114,7 +114,7 @@ class CompactedTopicFollower:
     def _follow(self) -> None:
         """Reads the topics from their beginning and follows them until `stop` is called.
 
-        Raises KafkaError or OSError if Kafka fails. The caller then starts at the beginning of the topics again, so no record is missed.
+        Raises KafkaError or OSError if Kafka fails. The caller then reads from the beginning again.
         """
         partitions = list(self._topics)
         consumer = KafkaConsumer(

@@ -12,8 +12,7 @@ from pydantic import StringConstraints
 
 from streams.errors import IdentityError
 
-# These characters are valid in a Kafka topic name and in a Prometheus label. A dot is not allowed, because it separates the words of a
-# topic name.
+# Characters that a Kafka topic name and a Prometheus label allow. A dot separates the words of a topic name.
 LINE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
 LineName = Annotated[str, StringConstraints(pattern=LINE_PATTERN)]
 

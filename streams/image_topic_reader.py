@@ -51,8 +51,7 @@ class ImageTopicReader:
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         arguments = make_client_arguments(self._settings, self._client) | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
-        # With `max_partition_fetch_bytes` 1, Kafka sends only the batch that holds the picture, although the batch is larger than one
-        # byte. With a higher limit, Kafka would also send pictures that nobody asked for.
+        # With `max_partition_fetch_bytes` 1, Kafka sends only the batch that holds the picture, although the batch is larger.
         return KafkaConsumer(
             **arguments,
             group_id=None,

@@ -263,8 +263,7 @@ process_stalled = Gauge(
 process_ready = Gauge("castline_process_ready", "1 while the process accepts work.", ["role"])
 
 
-# The tables below list counters that a process creates with the value 0 at its start. Without this, an alert on an increase would miss the
-# first event, because Prometheus sees no increase in a counter that appears with the value 1.
+# Counters that start with the value 0. An alert on an increase would otherwise miss the first event.
 _COUNTERS_BY_ROLE = {
     "gateway": (
         pictures_received,

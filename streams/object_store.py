@@ -24,8 +24,7 @@ CLAIM_DAMAGED = "claim-damaged"
 
 StoreFolder = Literal["pictures", "maps", "studies"]
 
-# One segment of an address, between two slashes. It does not begin with a dot and has no colon, so no address can contain "..", a scheme
-# (s3:) or a drive (C:).
+# One segment of an address. No dot at the beginning and no colon, so there is no "..", scheme (s3:) or drive (C:).
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 _CLAIM = re.compile(r"(?:pictures|maps|studies)/([0-9a-f]{2})/([0-9a-f]{64})")

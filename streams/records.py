@@ -23,8 +23,7 @@ Count = Annotated[int, Field(ge=1)]
 Label = Literal["ok", "defect", "review"]
 # All verdict ids are computed in this namespace. It must never change, because a repeated verdict must have the same id everywhere.
 _VERDICT_NAMESPACE = uuid.UUID("6f1d7a0e-3f0b-5a52-9a0f-0d5f7a3c9b11")
-# Length of the digest in the field `decision` of a verdict. 16 hexadecimal digits are 64 bits, so it is very unlikely that different
-# settings of a line have the same digest.
+# 16 hexadecimal digits are 64 bits, so different settings almost never have the same digest.
 _DECISION_DIGITS = 16
 
 
@@ -56,8 +55,7 @@ class PartRecord(Record):
         return PartId(self.line, self.run, self.part)
 
 
-# The reason in a verdict on a part that no network calls defective, but whose score is above the cut-off of a scorer that has learned from
-# good parts alone.
+# The reason of a verdict on a part whose anomaly score is above the cut-off, although no network calls the part defective.
 ANOMALY = "anomaly"
 
 

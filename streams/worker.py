@@ -54,7 +54,7 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
         broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
         broker_credentials=make_faust_credentials(kafka),
         broker_client_id=f"castline-{instance}",
-        # With a fixed id, a worker that restarts after a crash gets its partitions back at once and need not wait for the session time-out.
+        # With a fixed id, a restarted worker gets its partitions back at once, without waiting for the session time-out.
         consumer_group_instance_id=f"{group_id}-{instance}",
         broker_session_timeout=kafka.session_timeout_s,
         broker_heartbeat_interval=kafka.session_timeout_s / 5,
@@ -64,8 +64,7 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
         consumer_max_fetch_size=request_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=buffer_records,
-        # With True, Faust would wait at each rebalance until the stream is empty, that is, until all pictures of the current batches are
-        # judged. This is not necessary, because the handlers acknowledge their records themselves.
+        # With `stream_wait_empty`, Faust would wait at each rebalance until all pictures of the current batches are judged.
         stream_wait_empty=False,
         producer_acks=-1,
         producer_linger=0.0,
@@ -150,8 +149,7 @@ class ConsumerGroup:
                 async for event in unacknowledged.events():
                     await self._handler.accept(_received(event, unacknowledged))
             except asyncio.CancelledError:
-                # In an orderly stop, Faust itself cancels the agent. Then CancelledError is not raised again, because Faust would take it
-                # for a crash.
+                # In an orderly stop, Faust cancels the agent. A raised CancelledError would look like a crash.
                 if not self._is_draining:
                     raise
 

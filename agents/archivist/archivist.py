@@ -173,9 +173,9 @@ class Archivist:
         self._finished.set()
 
     async def _archive_isolated(self, records: Sequence[tuple[ConsumedRecord, ArchivedRecord]]) -> list[ProducerRecord]:
-        """Stores `records` in the database, and returns a dead letter for each record that the database rejects.
+        """Stores `records`, and returns a dead letter for each record that the database rejects.
 
-        If the database rejects a batch, each half is stored by itself, and so on, until only the rejected records are left.
+        A rejected batch is stored in halves, until only the rejected records are left.
         """
         if not records:
             return []

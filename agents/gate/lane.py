@@ -98,8 +98,7 @@ GateEvent = PartCounted | PartSorted | FaultChanged | RunBegan
 
 _CLOCK_WRAP_MS = 2**32
 _MAX_CLOCK_SAMPLES = 16
-# The drift between the clocks of host and board is computed only from samples that are at least this far apart in time. Over a shorter
-# time, the errors of the samples would be larger than the drift.
+# Clock samples that are less than this apart do not show the drift between host and board, because their errors are larger.
 _MIN_DRIFT_BASE_S = 20.0
 
 
@@ -166,10 +165,9 @@ class BoardClock:
         return best.middle_s + (board_s - best.board_s) * self._host_seconds_per_board_second()
 
     def _unwrap(self, board_ms: int, near_s: float) -> int:
-        """Returns the board's time in milliseconds since its start, computed from the 32-bit value `board_ms`.
+        """Returns the board's time in milliseconds since its start.
 
-        The 32-bit value starts from 0 again every 2^32 ms. Of all times with this value, the one nearest to the host's time `near_s` is
-        returned.
+        Of all times with the 32-bit value `board_ms`, the nearest to `near_s` is returned.
         """
         last = self._samples[-1]
         near_ms = round((last.board_s + near_s - last.middle_s) * 1000)
@@ -187,8 +185,7 @@ class BoardClock:
         return (late.middle_s - early.middle_s) / (late.board_s - early.board_s)
 
 
-# The board repeats a PART event until the host confirms it. To recognise repetitions, a lane remembers its newest 256 parts. These are more
-# parts than can be between the two photo-eyes.
+# The board repeats a PART event until the host confirms it. A lane remembers its newest parts, to recognise repetitions.
 _MAX_ANNOUNCED_PARTS = 256
 # The largest value of the protocol's field travel_ms. It means "this long or longer".
 _MAX_TRAVEL_MS = 65535
@@ -215,7 +212,7 @@ class GateLane:
         self.line = line
         self.number = number
         self.state = GateState.AWAY
-        # The run number of the board: how often the board was reset. It is 0 until the board has answered for the first time.
+        # The run number of the board, or 0 before its first answer.
         self.run = 0
         self.settings_by_lane = {} if settings is None else {number: settings, **grades}
         self.lane_numbers = {number, *grades}

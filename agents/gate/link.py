@@ -28,10 +28,9 @@ from streams.errors import GateError
 
 log = logging.getLogger(__name__)
 
-# After a failure, the link waits before it opens the port again. The first wait takes FIRST_REOPEN_S. With each further failure the wait
-# grows, up to LONGEST_REOPEN_S.
+# Shortest and longest wait before the port is opened again after a failure.
 FIRST_REOPEN_S, LONGEST_REOPEN_S = 0.2, 5.0
-# Longest wait for an answer to HELLO. Opening the port resets an Arduino Mega, which then does not answer for up to 3 s.
+# Opening the port resets an Arduino Mega, which then does not answer for up to 3 s.
 MAX_GREETING_S = 8.0
 HELLO_INTERVAL_S = 1.0
 # If the board sends nothing for this long, the link treats it as gone and opens the port again.
@@ -39,8 +38,7 @@ MAX_SILENCE_S = 3.0
 PING_INTERVAL_S = 0.4
 SYNC_INTERVAL_S = 10.0
 FIRST_SYNCS = 8
-# If the board refuses the settings, the host waits this long before it sends them again. The wait is long, because a person must first
-# correct the settings.
+# Wait before settings that the board has refused are sent again. A person must first correct them.
 REFUSED_RETRY_S = 30.0
 # The board cannot accept changed settings while parts are on the belt. The host then waits this long before it sends them again.
 BUSY_RETRY_S = 1.0
@@ -195,8 +193,7 @@ class BoardSession:
         self._waker = waker
         self._lanes = lanes
         self._requests = requests
-        # The request window from which commands are sent now. The greeting uses a window of its own, so that the sorters' commands in
-        # `requests` wait until the greeting is done.
+        # The greeting uses a window of its own, so that the sorters' commands in `requests` wait until the greeting is done.
         self._window = requests
         self._clock = clock
         self._stopping = stopping
@@ -277,10 +274,7 @@ class BoardSession:
         self._next_sync_s = time.monotonic() + SYNC_INTERVAL_S
 
     def _configure(self, lane: GateLane) -> GateError | None:
-        """Sends the settings of a lane to the board. Returns the error if the board refuses them, otherwise None.
-
-        Until the board has accepted the settings, the requests of the lane wait in the queue.
-        """
+        """Sends the settings of a lane to the board. Returns the error if the board refuses them, otherwise None."""
         try:
             self._commit_lane(lane)
         except GateError as error:
@@ -303,8 +297,7 @@ class BoardSession:
         if lane.has_grades and not self._supports_grades:
             raise gate_error("not-supported", f"{lane.line}: further gates on one belt (grades)")
         for number, settings in lane.settings_by_lane.items():
-            # If the host has already sent these settings since the last reset, COMMIT only returns their digest. If the digest is right,
-            # the 25 CONFIGURE commands are not needed.
+            # COMMIT returns the digest of the board's settings. If the digest is right, the 25 CONFIGURE commands are not needed.
             was_committed = lane.committed_run.get(number) == self.run
             if was_committed and self._ask("COMMIT", number).word("digest") == settings.digest:
                 continue
@@ -393,7 +386,7 @@ class BoardSession:
         if request.response.exception() is not None:
             return
         answer = request.response.result().fields
-        # If SYNC was sent twice, nobody knows which one was answered, so the answer is not used as a sample of the board's clock.
+        # If SYNC was sent twice, nobody knows which one was answered, so the answer is no sample of the clock.
         if request.name == "SYNC" and request.tries == 1 and self._window is self._requests:
             self._clock.add_sample(request.sent_s, self._received_s, answer.number("board_ms"), answer.number("board_us"))
         if request.name == "STATUS" and answer.word("page") == "line":
@@ -417,18 +410,15 @@ class BoardSession:
                 self._window.add([BoardRequest("ACK", (frame.fields[0],))])
 
     def _is_of_unserved_lane(self, frame: Frame) -> bool:
-        """Returns whether a GATE or FAULT event belongs to a lane that no line uses now. An earlier host may have configured that lane.
+        """Returns whether an event belongs to a lane that no line uses now.
 
-        The host acknowledges such an event without reading it, because unacknowledged events would fill the board's memory.
+        The host acknowledges such an event, because unacknowledged events would fill the board's memory.
         """
         served = {"0", *(str(lane.number) for lane in self._lanes)}
         return frame.name in ("GATE", "FAULT") and len(frame.fields) > 1 and frame.fields[1] not in served
 
     def _handle_heartbeat(self, worst_state: str) -> None:
-        """Updates the states of the lanes after a heartbeat of the board.
-
-        A heartbeat holds only the worst state of all lanes. If it is not `running`, the host asks for the state of each lane.
-        """
+        """Updates the states of the lanes after a heartbeat, which holds only the worst state of all lanes."""
         for lane in self._lanes:
             if not lane.is_configured or (worst_state == "running" and lane.state is GateState.RUNNING):
                 continue

@@ -26,7 +26,7 @@ from streams.errors import GateError
 FIRST_RESEND_S = 0.25
 LONGEST_RESEND_S = 1.0
 MAX_TRIES = 5
-# The answer to a verdict that was sent in time may arrive after the verdict's deadline. The host waits this much longer for the answer.
+# The answer to a verdict that was sent in time may come this much later than the deadline.
 LATE_ANSWER_S = 0.5
 
 
@@ -67,8 +67,7 @@ class BoardRequest:
     backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_RESEND_S, LONGEST_RESEND_S))
 
     def __post_init__(self) -> None:
-        # The future is marked as running, so that callers cannot cancel it. If it were cancelled, the link's thread would fail when the
-        # answer arrives.
+        # Callers cannot cancel a running future. After a cancellation, the link's thread would fail when the answer arrives.
         self.response.set_running_or_notify_cancel()
 
     @property

@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _StoredLatency:
-    """The content of the file in which the gateway keeps a measured latency, in seconds.
+    """The file in which the gateway keeps a measured latency, in seconds.
 
-    While the latency is suspended, `suspended_s` is its value and `suspension` is the reason. Otherwise they are None and "".
+    While the latency is suspended, `suspended_s` is its value and `suspension` is the reason.
     """
 
     measured_s: float | None = None

@@ -35,8 +35,7 @@ def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     except IdentityError as error:
         refusal = error
     try:
-        # The text has no time zone, so UTC is assumed, which may be wrong by up to a day. This does no harm, because the time is not
-        # used: a plausible time is refused below, and the intake replaces any other time.
+        # UTC is assumed for a text without a time zone. This does no harm, because a plausible time is refused below.
         captured_at = datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:
         raise refusal from None

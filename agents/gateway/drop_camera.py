@@ -40,17 +40,17 @@ from streams.settings import CameraSettings
 log = logging.getLogger(__name__)
 
 _TRANSFER_SUFFIXES = (".part", ".partial", ".tmp", ".filepart", ".crdownload")
-# A file with one of these suffixes counts as a picture even if its content is damaged. The inspector then gives it the label `review`.
+# A damaged file with one of these suffixes still counts as a picture, so that its part gets `review`.
 _PICTURE_SUFFIXES = JUDGED_SUFFIXES + OTHER_PICTURE_SUFFIXES
 # A file with one of these suffixes never counts as a picture, whatever its content is. Cameras write such files beside their pictures.
 _SIDECAR_SUFFIXES = (".xml", ".txt", ".csv", ".json", ".log", ".ini", ".db", ".md5", ".sha256", ".htm", ".html", ".pdf", ".svg", ".yaml")
 _MAX_POLL_S = 0.1
-# After each listing the camera pauses for twice the time that the listing took, so that it does not overload a slow network share.
+# The camera pauses for twice the time of a listing, so that it does not overload a slow network share.
 _PAUSE_FACTOR = 2.0
 _FULL_SPOOL_PAUSE_S = 1.0
 # An empty file must stay unchanged ten times as long as another file, because it is usually an upload that has just begun.
 _EMPTY_FILE_FACTOR = 10
-# If a file could not be read or moved this many times, a complaint names the file. The camera still tries again, at least once a minute.
+# After this many failures, a complaint names the file. The camera still tries again.
 _TRIES = 3
 _FIRST_RETRY_S = 0.25
 _LONGEST_RETRY_S = 60.0
@@ -62,12 +62,11 @@ _MAX_LOOK_GAP_S = 1.0
 _MAX_OVERWRITTEN = 32
 # If a file keeps changing for longer than this many seconds, a complaint names it.
 _RESTLESS_S = 15.0
-# After a file was moved, the camera checks it for changes for this many seconds, because a remote writer may still have it open.
+# A moved file is checked for changes for this time, because a remote writer may still have it open.
 _WATCH_MOVED_S = 15.0
 _MAX_WATCHED = 2000
 _CLEANING_INTERVAL_S = 30.0
-# The log names at most this many files whose suffix shows that they are no pictures. Some cameras write such a file, for example an XML
-# file, beside every picture.
+# Some cameras write a file that is no picture, such as XML, beside every picture. The log names at most this many.
 _MAX_NAMED_SIDECARS = 1_000
 # Complaints about files, links and subfolders that the camera does not read. The keys are values of the metric label `reason`.
 _UNREAD_TEXTS = {
@@ -164,8 +163,7 @@ class DropCamera:
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         poll_s = min(_MAX_POLL_S, self._settings.settle_s / 4)
         wait_s = poll_s
-        # The gateway calls this method again after an error. Frames that were yielded before the error may never get an answer, so they are
-        # yielded again.
+        # The gateway calls this method again after an error. Frames without an answer are yielded again.
         for known in self._files.values():
             known.is_offered = False
         while not stopping.wait(wait_s):
@@ -233,8 +231,7 @@ class DropCamera:
         if before.is_offered or before.destination or before.is_ignored:
             return None
         if not before.is_whole:
-            # Another inode means that a new file has replaced the old one. The old file was there too briefly to be read, so its picture is
-            # lost.
+            # Another inode means that a new file has replaced the old one before its picture was read.
             if before.end is None and before.state.size and state.inode != before.state.inode:
                 self._count_lost(before.path)
             return before.previous
@@ -325,7 +322,7 @@ class DropCamera:
         return frames[0] if frames else None
 
     def _make_frame(self, version: _FileVersion) -> list[CameraFrame]:
-        """Returns a list with the picture of a file. The list is empty if the file is open for writing, has changed or is too large."""
+        """Returns a list with the picture of a file. The list is empty if the file is not ready or too large."""
         is_current = self._files.get(version.path) is version
         if is_current and self._folder.is_open_for_writing(version.path):
             version.since_s = time.monotonic()
@@ -389,20 +386,16 @@ class DropCamera:
             moved = self._folder.move(version.path, folder, reason)
             with self._lock:
                 self._moved.append((moved, version.state, time.monotonic() + _WATCH_MOVED_S))
-        # The spool needs the key to recognise a file that is read a second time. A file in the folder `sent` is not read again, so the key
-        # of its picture is deleted.
+        # A file in the folder `sent` is not read again, so the spool no longer needs the key.
         if folder == SENT:
             self._forget_key(version.key)
 
     def _attempt(self, version: _FileVersion, reason: str, act: Callable[[_FileVersion], object]) -> None:
-        """Calls `act` with `version`, a version of a file. Catches every error, so that other files do not wait for this file.
-
-        After an error, notes the problem and the time of the next try in `version`.
-        """
+        """Calls `act` with `version`. After an error, `version` is tried again later, and other files go on."""
         try:
             act(version)
         except FileNotFoundError as error:
-            # If the file itself is gone, nothing is left to do. If another path is missing, such as the folder `sent`, the move has failed.
+            # If the file is gone, nothing is left to do. If the folder `sent` is missing, the move has failed.
             if self._is_there(version):
                 self._fail(version, reason, error)
         except Exception as error:  # noqa: BLE001  One file must not stop the others. The failure is counted and shown.

@@ -190,8 +190,7 @@ class DropFolder:
             for name in names:
                 with suppress(FileNotFoundError):
                     status = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                    # The age of a file begins at st_ctime, which was set when the file was moved here. st_mtime may come from a wrong clock
-                    # of the camera.
+                    # st_ctime was set when the file was moved here. st_mtime may come from a wrong clock of the camera.
                     found.append((status.st_ctime, max(_MIN_FILE_BYTES, status.st_size), name))
             for moved_at_s, size, name in sorted(found, reverse=True):
                 kept_bytes += size
@@ -242,10 +241,7 @@ def _open_folder(name: str, parent: int) -> int:
 
 
 def _find_free_name(name: str, folder: int) -> str:
-    """Returns a name that is free in `folder`: `name` itself, or `name` with the time added. A long name is shortened.
-
-    The name leaves room for REASON_SUFFIX, because the file with the reason of a refusal has the same name with this suffix.
-    """
+    """Returns a name that is free in `folder`: `name` itself, or `name` with the time added. Leaves room for REASON_SUFFIX."""
     for addition in ("", f"-{time.time_ns()}"):
         free = _shorten(name, addition)
         try:

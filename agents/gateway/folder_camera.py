@@ -114,7 +114,7 @@ class FolderCamera:
             delay_s = period_s * jitter * self._random.uniform(-0.5, 0.5)
             if stopping.wait(max(0.0, due_s + delay_s - time.monotonic())):
                 return
-            # If the machine slept or the spool was full, the camera is late. It skips the missed pictures, except those of the last second.
+            # If the camera is late, for example after the machine slept, it skips missed pictures except those of the last second.
             due_s = max(due_s, time.monotonic() - 1) + period_s
             if (value := self._read(file, stopping)) is None:
                 continue
@@ -138,8 +138,7 @@ class FolderCamera:
                 )
                 continue
             file, value = found
-            # If the board's clock is ahead of this machine's clock, `captured_at` lies in the future. The time of a picture must not, so it
-            # is limited to the present time.
+            # The board's clock may be ahead of this machine's clock, but the time of a picture must not lie in the future.
             captured_at = min(captured_at, datetime.now(UTC))
             yield CameraFrame(value, captured_at, truth=find_truth(file, self._root), part=part, receipt=receipt)
 
@@ -158,8 +157,5 @@ def _is_picture(file: Path, root: Path) -> bool:
 
 
 def _is_spool_full(frame: CameraFrame) -> bool:
-    """Returns whether the intake could not store `frame`, because the spool was full.
-
-    Call this function after yielding the frame. The intake has then answered, because it answers each frame before it takes the next one.
-    """
+    """Returns whether the intake could not store `frame`, because the spool was full. Call this after yielding the frame."""
     return frame.receipt.done() and isinstance(frame.receipt.exception(), SpoolFullError)

@@ -146,10 +146,7 @@ def run_camera(line: str, camera: GatewayCamera, intake: Intake, complaints: Com
 
 
 def _accept(intake: Intake, frame: CameraFrame) -> None:
-    """Passes a frame to the intake.
-
-    If the intake raises an error, the frame's receipt gets the error too. Otherwise the camera would wait for an answer for ever.
-    """
+    """Passes a frame to the intake. The frame's receipt gets any error, so that the camera does not wait for ever."""
     try:
         intake.accept(frame)
     except BaseException as error:
@@ -244,8 +241,7 @@ class Gateway:
         add_latency_routes(app, timed, gateway.token)
         runner, address = await start_site(app, gateway.host, gateway.port)
         log.info("The gateway accepts uploads and part reports at %s.", address)
-        # With gateway.port = 0 the system chooses the port. So the gateway writes its address to a file for each line, from which other
-        # processes read it.
+        # With gateway.port = 0 the system chooses the port. So the address is written to a file for each line.
         for line in self._lines:
             write_atomically(self._settings.service.run_dir / "gateways" / line.name, f"{address}\n")
         return runner
@@ -256,8 +252,7 @@ class Gateway:
             line.intake.decide_due()
             metrics.spool_pictures.labels(line.name).set(line.spool.waiting_count)
             metrics.camera_complaints.labels(line.name).set(len(line.list_complaints()))
-            # While Kafka is unavailable, the watchdog is told that no picture waits. Otherwise it would report that the gateway hangs.
-            # /readyz already reports the problem with Kafka.
+            # While Kafka is unavailable, no picture counts as waiting, because the watchdog would report that the gateway hangs.
             line.watchdog.set_pending(0 if line.sender.problem else line.spool.sendable_count)
             if not line.sender.is_alive():
                 self._failed_thread = f"The sender of {line.name}"

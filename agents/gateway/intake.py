@@ -34,8 +34,7 @@ SPOOL_FULL = "spool-full"
 KEY_REUSED = "key-reused"
 NO_PICTURE = "no-picture"
 
-# A part without a picture is counted as unmatched when this time plus the latency of the camera has passed. A picture that arrives later
-# would be judged too late for the gate.
+# After this time plus the latency, a part without a picture counts as unmatched. A later picture would be too late for the gate.
 _PART_TIMEOUT_S = 10.0
 _MAX_REMEMBERED_REPORTS = 10_000
 
@@ -201,9 +200,9 @@ class Intake:
             self._apply(self._match(pending, self._matcher, self._latency))
 
     def _check_time(self, frame: CameraFrame) -> tuple[CameraFrame, bool]:
-        """Checks the time of a frame, and replaces it by the time of arrival if it is not plausible or if the settings say so.
+        """Replaces the time of a frame by the time of arrival if it is not plausible or if the settings say so.
 
-        Returns the frame, and whether its time may be used to find the part of the picture.
+        Returns the frame, and whether its time may be used to find its part.
         """
         arrived_at = datetime.fromtimestamp(self._clock() - (frame.waited_s or 0.0), UTC)
         if self._uses_arrival and frame.part is None:

@@ -30,17 +30,16 @@ LOWEST_LATENCY_S = -60.0
 HIGHEST_LATENCY_S = 60.0
 # A latency is estimated only from at least this many pictures and this many parts.
 MIN_PICTURES = 10
-# A picture fits a latency if the picture's time minus the latency is less than a fifth of the spacing away from a part.
+# A picture fits a latency if it is, after subtraction of the latency, less than a fifth of the spacing away from a part.
 _FIT_SHARE = 0.2
-# A latency is accepted only if 80 % of all pictures and 80 % of the ten newest pictures get a part with it.
+# With an accepted latency, 80 % of all pictures and 80 % of the ten newest pictures get a part.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# A latency is not considered if more than 30 % of the pictures would lie before the first known part or after the last one.
+# With a possible latency, at most 30 % of the pictures lie before the first or after the last known part.
 _KNOWN_SHARE = 0.7
 # Two latencies are compared only if at least this many pictures can be judged with both.
 _MIN_COMMON_PICTURES = 5
-# One latency is better than another if it brings the pictures nearer to their parts, by at least 2 % of the spacing and by at least 5
-# standard errors.
+# A better latency brings pictures nearer to parts by at least 2 % of the spacing and 5 standard errors.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
 # A latency is examined only if it brings at least half as many pictures near a part as the best latency does.
@@ -50,8 +49,7 @@ _MAX_CANDIDATES = 1500
 # The monitor suspends the latency if 7 of the last 12 pictures are too far from a part.
 _WATCHED_PICTURES = 12
 _TOO_MANY_FAR = 7
-# After every eighth picture, the monitor estimates the latency again: first from the 16 newest pictures, which show a change soonest, then
-# from 48.
+# After every eighth picture, the monitor looks at the 16 newest pictures, which show a change soonest, and then at 48.
 _ESTIMATE_EVERY = 8
 _ESTIMATE_PICTURES = (16, 48)
 _ESTIMATE_RANGE_SPACINGS = 4.5
@@ -114,9 +112,8 @@ class _PartGrid:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A possible latency. `shares` holds each picture's distance from its nearest part, divided by the spacing.
-
-    The value is None for a picture before the first or after the last known part.
+    """A possible latency. `shares` holds each picture's distance from its nearest part, divided by the spacing, or None outside the
+    known parts.
     """
 
     latency_s: float
@@ -236,8 +233,7 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
         return None
     speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # If all pictures fit the best latency, a single picture that does not fit the rival proves the rival wrong. Otherwise two such pictures
-    # are needed, because one of them may belong to no part.
+    # If all pictures fit the best latency, one picture that does not fit the rival disproves it. Otherwise two are needed.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
 

@@ -150,7 +150,7 @@ class Matcher(Generic[Picture]):
         before, after = self._gap_before(index), self._gap_after(index, now_s)
         at_picture, other = (before, after) if offset_s < 0 else (after, before)
         reach_s = ASSIGNED_SHARE * min(self._bound_at_picture(at_picture), self._bound_on_other_side(other, is_final))
-        # The spacing is the smaller of the gaps before and after the part. If only one gap is known, it is an upper limit of the spacing.
+        # The spacing is the smaller gap beside the part. A single known gap is its upper limit.
         spacing_s = min((gap.seconds for gap in (before, after) if gap.is_exact), default=float("inf"))
         located = (offset_s, spacing_s) if spacing_s < float("inf") else (None, None)
         # A part gets only one picture. If the nearest part has a picture already, this picture stays unmatched.
@@ -164,9 +164,9 @@ class Matcher(Generic[Picture]):
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
-        """Returns whether a picture after the newest part should wait longer, because the next part may be nearer to it.
+        """Returns whether a picture after the newest part should wait, because the next part may be nearer to it.
 
-        Example: the picture came 0.2 s after the newest part. If no other part follows within 0.8 s, it belongs to the newest part.
+        Example: a picture 0.2 s after the newest part. If no part follows within 0.8 s, it belongs to the newest part.
         """
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:

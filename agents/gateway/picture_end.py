@@ -11,17 +11,15 @@ from enum import Enum
 
 from streams.identity import sniff_content_type
 
-# Finds the first marker after the compressed pixels of a JPEG. Stuffed zeros, restart markers and fill bytes may occur among the pixels, so
-# they do not match.
+# The first marker after the compressed pixels of a JPEG. Stuffed zeros, restart markers and fill bytes do not match.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# Some programs append bytes, such as a line feed, to a file. So the end marker of a damaged file may be anywhere in its last bytes, up to
-# this many.
+# Some programs append bytes, such as a line feed. The end marker is searched for in this many last bytes.
 _TAIL_BYTES = 64
-# Largest number of directories that are read in a TIFF. The limit ends the search if the directories of a damaged file form a circle.
+# Largest number of directories that are read in a TIFF, because those of a damaged file may form a circle.
 _MAX_TIFF_DIRECTORIES = 64
 # Largest number of strips or tiles that are read in one directory of a TIFF.
 _MAX_TIFF_PIECES = 1_000_000
-# A TIFF stores its pixels in strips or in tiles. For each of the two, one tag holds their offsets and another one their sizes.
+# A TIFF stores its pixels in strips or in tiles. These are the tags of their offsets and sizes.
 _TIFF_OFFSETS = {273: 279, 324: 325}
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
@@ -52,9 +50,9 @@ def find_picture_end(value: bytes) -> PictureEnd:
 
 
 def _has_jpeg_end(value: bytes) -> bool:
-    """Returns whether a JPEG has its end marker, which is found by following the segments of the file.
+    """Returns whether a JPEG has its end marker.
 
-    A search for the bytes of the marker would find the end marker of a preview inside the file first.
+    The segments are followed, because a preview inside the file has an end marker too.
     """
     at = 2
     while at + 4 <= len(value):
@@ -91,7 +89,7 @@ def _has_bmp_end(value: bytes) -> bool:
     size, offset, header_size = struct.unpack_from("<I4xII", value, 2)
     if size > offset:
         return len(value) >= int(size)
-    # Some programs write the file size 0. Then the size is computed from the rows, which are padded to a multiple of four bytes.
+    # Some programs write the file size 0. Then the size is computed from the rows, padded to a multiple of four bytes.
     form = "<HHxxH" if header_size == 12 else "<iixxH"
     width, height, bits = struct.unpack_from(form, value, 18)
     row_bytes = (width * bits + 31) // 32 * 4
@@ -121,8 +119,7 @@ def _has_tiff_end(value: bytes) -> bool:
 def _read_tiff_directory(value: bytes, order: str, is_big: bool, at: int) -> tuple[int, int]:
     """Reads the directory of a TIFF that begins at byte `at`.
 
-    Returns the byte at which the next directory begins, or 0 if there is none, and the byte at which the last strip or tile of this
-    directory ends.
+    Returns where the next directory begins (0 if there is none), and where the last pixels of this one end.
     """
     (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), value, at)
     start, entry_bytes = (at + 8, 20) if is_big else (at + 2, 12)

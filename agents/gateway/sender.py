@@ -41,7 +41,7 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# Errors that concern a single record. Kafka would refuse the same record again, so its picture is not sent again before the next start.
+# Errors that concern a single record. Its picture is not sent again before the next start.
 _RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError, InvalidTimestampError, PolicyViolationError)
 
 # Kafka counts as unavailable if it confirms nothing for this many seconds while pictures are in flight (sent, not yet confirmed).
@@ -275,13 +275,13 @@ class Sender:
                 finally:
                     channel.close()
             except (ChannelUnavailableError, sqlite3.OperationalError) as error:
-                # OperationalError means that the disk of the spool is full or fails. Confirmed pictures that could not be deleted are
-                # sent again with the same part ids.
+                # OperationalError means that the disk is full or fails. Pictures that could not be deleted are sent again with the same
+                # part ids.
                 self._set_unavailable(str(error))
                 self._wait_before_retry()
 
     def _send_pictures(self, channel: PictureChannel) -> None:
-        """Sends pictures over `channel` until the sender has to end, or until Kafka refuses a picture and a new channel is needed.
+        """Sends pictures over `channel` until the sender ends, or until a new channel is needed.
 
         Raises ChannelUnavailableError if Kafka does not accept pictures.
         """
@@ -324,7 +324,7 @@ class Sender:
             time.sleep(0.1)
 
     def _apply_results(self, results: list[SendResult]) -> None:
-        """Deletes confirmed pictures from the spool. Refused ones are parked, which means that they wait there for the next start.
+        """Deletes confirmed pictures from the spool. Refused pictures wait there for the next start.
 
         Raises ChannelUnavailableError after a temporary error.
         """
@@ -362,10 +362,7 @@ class Sender:
         )
 
     def _track_backlog(self) -> None:
-        """Logs when a backlog of pictures begins and ends.
-
-        During a backlog the spool holds the only copy of many pictures. Therefore the spool then waits for the disk at each commit.
-        """
+        """Logs when a backlog of pictures begins and ends. During a backlog, the spool waits for the disk at each commit."""
         waiting = self._spool.sendable_count
         if not self._is_behind and waiting > 2 * self._max_in_flight:
             self._is_behind = True

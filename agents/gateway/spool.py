@@ -121,7 +121,7 @@ class Spool:
     def __init__(self, folder: Path, line: str, budget: SpoolBudget, clock: Callable[[], float] = time.time) -> None:
         """Opens or creates the file of `line` in `folder`.
 
-        Raises SettingsError if another process has opened the file, or if it is damaged or was written by a newer release of Castline.
+        Raises SettingsError if another process uses the file, if it is damaged, or if a newer release wrote it.
         """
         self.line = line
         self.folder = folder
@@ -153,8 +153,7 @@ class Spool:
         # Pages are larger than SQLite's default, because a row holds a whole picture.
         connection.execute("PRAGMA page_size = 8192")
         connection.execute("PRAGMA journal_mode = WAL")
-        # Automatic checkpoints are off, because they would make a picture wait for the disk whenever the write-ahead file has grown
-        # by 1,000 pages. `run_maintenance` makes the checkpoints instead.
+        # An automatic checkpoint would make a picture wait for the disk. `run_maintenance` makes the checkpoints.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA synchronous = FULL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -167,7 +166,7 @@ class Spool:
         return connection
 
     def _begin_run(self, now_s: int) -> int:
-        # The new run number is greater than all earlier ones, even if the gateway restarts within one second or the clock was set back.
+        # The run number grows even if the gateway restarts within one second or the clock was set back.
         row = self._writer.execute("SELECT run FROM runs").fetchone()
         run: int = max(now_s, row[0] + 1 if row else 1)
         self._writer.execute("INSERT OR REPLACE INTO runs VALUES (1, ?)", (run,))

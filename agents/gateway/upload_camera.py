@@ -213,9 +213,8 @@ class _Handlers:
 
 
 async def _await_receipt(future: Future[PictureReceipt], status: int, size: int, limit: int) -> web.Response:
-    """Waits until the picture is stored and returns a response with `status` and the part, or an error.
-
-    `size` is the size of the picture and `limit` the largest size that is accepted, both in bytes.
+    """Waits until the picture is stored, and returns a response with `status` and the part, or an error. `size` and `limit` are in
+    bytes.
     """
     try:
         receipt = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), _RECEIPT_TIMEOUT_S)

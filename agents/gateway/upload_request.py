@@ -122,7 +122,7 @@ def _read_boundary(request: web.Request) -> bytes:
 
 
 def _find_picture_part(body: bytes, boundary: bytes, max_bytes: int) -> UploadedPicture:
-    """Returns the first part of a form whose content is a picture. If there is none, returns the first part that is declared as one."""
+    """Returns the first part of a form that is a picture, or otherwise the first part that is declared as a picture."""
     declared: UploadedPicture | None = None
     found = []
     for header, content in _split_form(body, boundary):
@@ -160,7 +160,7 @@ def _decode_base64(content: bytes) -> bytes:
 def _split_form(body: bytes, boundary: bytes) -> Iterator[tuple[Message, bytes]]:
     """Yields the header and the content of each part of a form.
 
-    Source: RFC 2046, section 5.1.1. Difference: lines may also end in a line feed without a carriage return.
+    Source: RFC 2046, section 5.1.1. Lines may also end in a line feed alone.
     """
     delimiter = b"--" + boundary
     at = body.find(delimiter)

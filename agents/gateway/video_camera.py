@@ -33,8 +33,7 @@ log = logging.getLogger(__name__)
 _REMEMBERED_FRAMES = 8
 # If this many threads hang in a call of OpenCV, no further thread is started.
 _MAX_HANGING_READERS = 3
-# A thread counts as hanging if a call of OpenCV takes longer than this many times the setting stall_s. The factor is larger than 1, so that
-# OpenCV's own time-out can close the stream first.
+# A call of OpenCV hangs after this many times `stall_s`. OpenCV's own time-out can close the stream first.
 _HANG_FACTOR = 2.0
 _WAIT_S = 0.2
 
@@ -136,8 +135,7 @@ class VideoCamera:
         self._settings = settings
         self._open_stream = open_stream
         self._is_triggered = settings.trigger == "board"
-        # Grabbed pictures that wait for the intake, in the order of their times. If there are too many, the oldest ones are dropped. A
-        # camera without a trigger keeps only one picture, which is decoded when the intake asks for it.
+        # Grabbed pictures that wait for the intake, by time. A camera without a trigger keeps only one.
         self._pictures: deque[_GrabbedPicture] = deque(maxlen=_REMEMBERED_FRAMES if self._is_triggered else 1)
         self._pictures_changed = threading.Condition()
         self._is_asked = Event()
@@ -187,10 +185,7 @@ class VideoCamera:
                 reader.join(2)
 
     def _is_hanging(self, reader: threading.Thread) -> bool:
-        """Returns whether `reader` hangs in a call of OpenCV for more than twice the setting `stall_s` and has to be replaced.
-
-        Returns False if too many threads hang already.
-        """
+        """Returns whether `reader` hangs in a call of OpenCV and has to be replaced. Returns False if too many threads hang already."""
         busy_since_s = self._busy_since_s
         if busy_since_s is None or time.monotonic() - busy_since_s <= _HANG_FACTOR * self._settings.stall_s:
             return False
@@ -289,9 +284,8 @@ class VideoCamera:
             yield replace(frame, receipt=receipt)
 
     def _take_near(self, captured_at: datetime, window_s: float) -> _GrabbedPicture | None:
-        """Returns the picture whose time is nearest to `captured_at`, or None if it is more than `window_s` away.
-
-        Waits at most `window_s` until a picture has been grabbed after `captured_at`.
+        """Waits until a later picture was grabbed, and returns the picture nearest to `captured_at`, or None if it is more than
+        `window_s` away.
         """
 
         def is_later_one_there() -> bool:

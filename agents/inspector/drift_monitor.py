@@ -102,8 +102,7 @@ class DriftMonitor:
         self._lines = {line: LineMonitor() for line in lines}
         self._loop = BackgroundLoop()
         for line in self._lines:
-            # The state `gap` (no pictures arrive) is not exported before the first picture of a line, because another worker may receive
-            # the pictures of this line.
+            # Before the first picture of a line, another worker may receive its pictures, so `gap` is not exported.
             for state in set(STATES) - {GAP}:
                 metrics.camera_state.labels(line, state).set(0)
             for quantity in DRIFT_QUANTITIES:

@@ -43,8 +43,7 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "inspector"
-# One complete batch waits while the networks compute, so that the networks can go on without a pause. More waiting batches would not make
-# the networks faster, and pictures would only wait longer.
+# One complete batch waits while the networks compute. With more, the networks would not be faster, and pictures would wait longer.
 _BATCHES_AHEAD = 1
 _STORE_RETRY_S = 1.0
 
@@ -113,8 +112,7 @@ class Inspector:
         )
         self._deliveries: asyncio.Queue[asyncio.Future[JudgedBatch] | None] = asyncio.Queue(parallel_batches + _BATCHES_AHEAD)
         self._decoders = ThreadPoolExecutor(settings.inspector.decoders, "decoder")
-        # Uploaded pictures are decoded one after the other in a separate process. So they need the memory of only one process, and they
-        # take no decoder thread away from the cameras' pictures.
+        # Uploads are decoded in one process. So they need little memory and no decoder thread of the cameras.
         self._upload_decoders = ThreadPoolExecutor(1, "upload decoder")
         self._upload_process = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
         self._uploads: UploadAdmission[PendingImage] = UploadAdmission(self._batcher.put, settings.inspector.buffer)
@@ -151,8 +149,7 @@ class Inspector:
             image = read_image_record(source, line, captured_at, utc_now())
             captured_at = image.captured_at
             deadline_s = _to_monotonic_clock(image.deadline)
-            # The thread that computes the networks waits for the future `decoding`. The event loop does not wait for it, because the loop
-            # would then wake up for each decoded picture.
+            # The thread of the networks waits for `decoding`, because the event loop would wake up for each decoded picture.
             decoders = self._upload_decoders if self._is_upload(line.name) else self._decoders
             decoding = decoders.submit(self._decode, image, self._assigned_ensemble(line.name))
         except IdentityError as error:
@@ -176,10 +173,9 @@ class Inspector:
         return line == self._settings.station.upload_line
 
     def _decode(self, image: ImageRecord, ensemble: Ensemble) -> DecodedImage:
-        """Decodes an image for `ensemble`.
+        """Decodes an image for `ensemble`. Tries again while the object store does not answer.
 
-        Tries again while the object store does not answer, because this does not mean that the picture is damaged. Raises OSError while
-        the inspector stops.
+        Raises OSError while the inspector stops.
         """
         decoder = self._upload_process.decode_picture if self._is_upload(image.part.line) else decode_picture
         backoff = Backoff(first_s=_STORE_RETRY_S, longest_s=_STORE_RETRY_S)
@@ -234,19 +230,18 @@ class Inspector:
     def _judge_batch(self, records: list[PendingImage]) -> JudgedBatch:
         """Judges the records that name a part. Runs in a thread that computes networks."""
         decoded = [record.decoding.result() for record in records if not isinstance(record.decoding, IdentityError)]
-        # The table of assignments is read only once for each batch, so that a switch of versions during a batch affects only later batches.
+        # The assignments are read once for each batch, so that a switch of versions affects only later batches.
         table = self._switcher.assignments
         assignments = [table[image.record.part.line] for image in decoded]
-        # If the version was switched after the picture was decoded, the new version may need another picture size. The picture is then
-        # decoded again.
+        # If the version was switched after the picture was decoded, the new version may need another picture size.
         fitting = [
             image
             if image.fits(assignment.ensemble.side_px, assignment.ensemble.details)
             else self._decode_again(image, assignment.ensemble)
             for image, assignment in zip(decoded, assignments, strict=True)
         ]
-        # The parts are searched for in this thread and not in the decoder threads, because the search consists of many short array
-        # operations. In several threads at once, these operations would mostly wait for the interpreter's lock.
+        # The search for parts consists of many short array operations. In several threads, they would mostly wait for the interpreter's
+        # lock.
         fitting = [image.check(assignment.ensemble.part_reference) for image, assignment in zip(fitting, assignments, strict=True)]
         judged = _judge_by_ensemble(fitting, assignments)
         rules = [
@@ -349,10 +344,7 @@ def _name_kinds(judged: list[JudgedImage], assignments: list[ModelAssignment]) -
 
 
 def _report_ages(records: Iterable[PendingImage]) -> None:
-    """Sets the metric `castline_consumer_lag_seconds`: for each line, the age of its oldest picture in the batch.
-
-    While the cameras take pictures faster than the inspector judges them, this age grows.
-    """
+    """Sets the metric `castline_consumer_lag_seconds`: for each line, the age of its oldest picture in the batch."""
     now = utc_now()
     oldest: dict[str, datetime] = {}
     for record in records:

@@ -55,8 +55,8 @@ class LineRules:
     """Holds the rules of all lines. Threads that judge pictures may read the rules while another thread replaces them."""
 
     def __init__(self) -> None:
-        # The settings of all lines, and the line rules that were made from them, by line and version. Both are in one tuple, so that one
-        # assignment replaces both and no thread sees a rule of older settings.
+        # The settings of all lines, and the rules made from them. One assignment replaces both, so that no thread sees a rule of older
+        # settings.
         self._current: tuple[LiveSettingsByLine, dict[tuple[str, str], LineRule]] = (LiveSettingsByLine(), {})
         self.are_known = False
 

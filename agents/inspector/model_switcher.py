@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 # Why a version was rejected. The words are values of the label `reason` of the metric `castline_model_refused_total`.
 FILES, CLASSES, WARM_UP = "files", "classes", "warm-up"
 
-# A function that finds the version with the given name and verifies its files. It raises ModelError if the version is missing or damaged.
+# Finds the version with the given name and verifies its files. Raises ModelError if it is missing or damaged.
 FindVersion = Callable[[str], Version]
-# A function that loads a version, warms it up and checks it against its golden set. It raises ModelError if one of these steps fails.
+# Loads a version, warms it up and checks it against its golden set. Raises ModelError on a failure.
 OpenVersion = Callable[[Version], Ensemble]
 
 
@@ -60,8 +60,7 @@ class ModelSwitcher:
         # The loaded ensembles by version name. A version is moved to the end when it is replaced, so that the last replaced version can be
         # kept.
         self._loaded: dict[str, Ensemble] = {}
-        # Versions that could not be opened, with the errors. They are remembered until the choices change, so that a bad version is tried
-        # only once and not once for each line.
+        # Versions that could not be opened, with the errors, so that each is tried only once.
         self._rejected: dict[str, VersionRejectedError] = {}
         self._next_choices: ModelChoices | None = None
         self._is_stopping = False

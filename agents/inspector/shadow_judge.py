@@ -24,16 +24,14 @@ log = logging.getLogger(__name__)
 
 # Largest number of pictures that wait for a shadow version, two full batches. The limit bounds the memory.
 _MAX_SAMPLES = 64
-# A shadow version judges at most this many pictures at a time. The number is small, because a camera's picture that arrives in the meantime
-# has to wait for its verdict until the shadow version has finished.
+# Pictures that a shadow version judges at a time. A camera's picture has to wait for them, so the number is small.
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 
 # A function that decodes an image again for the given ensemble. A shadow version may need another size than the version in use.
 DecodeAgain = Callable[[DecodedImage, Ensemble], DecodedImage]
 
-# A function that returns a judged image with the label that the settings of its line give. Its arguments are the image and the model
-# version that judged it.
+# Returns the image with the label that the settings of its line give. The second argument is the model version that judged it.
 ApplyRule = Callable[[JudgedImage, Version], JudgedImage]
 
 
@@ -89,10 +87,7 @@ class ShadowJudge:
         return batch
 
     def _compare(self, batch: Sequence[ShadowSample]) -> None:
-        """Lets the shadow version judge `batch`. Counts and logs each label that differs from the label of the version in use.
-
-        Runs in a thread that computes networks.
-        """
+        """Lets the shadow version judge `batch`. Counts and logs each label that differs. Runs in a thread that computes networks."""
         shadow = batch[0].shadow
         images = [self._fit(sample.judged.decoded, shadow) for sample in batch]
         for sample, judged in zip(batch, judge_images(images, shadow), strict=True):

@@ -37,8 +37,7 @@ class UploadAdmission(Generic[Item]):
         while (waiting := await self._queue.get()) is not None:
             item, decoding, deadline_s = waiting
             if decoding is not None:
-                # An error of the decoder is ignored here. The function `admit` passes the item on to code that reads the same future, so
-                # that code gets the error.
+                # An error of the decoder is ignored here, because the code behind `admit` reads it from the same future.
                 with suppress(Exception):
                     await asyncio.wrap_future(decoding)
             await self._admit(item, deadline_s)

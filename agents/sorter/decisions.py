@@ -13,7 +13,7 @@ from firmware.lane_settings import LaneSettings
 from streams.records import Action, Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, GradeSettings
 
-# A verdict is not sent if its part reaches the gate in less than this time, because the serial line and the board may need so long.
+# If a part reaches the gate in less than this time, its verdict is not sent, because the serial line and the board may need so long.
 MIN_SENDING_TIME = timedelta(milliseconds=30)
 LATE: SortingReason = "late-verdict"
 
@@ -39,7 +39,7 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
     return LaneSettings(
         {
             "eye_gap_mm": round(gate.travel_mm),
-            # A lane without an encoder counts one step per millisecond, so the belt's speed in mm/s is also the length of a step in um.
+            # Without an encoder, a step is a millisecond. The belt's speed in mm/s is then also the length of a step in um.
             "step_um": round(gate.belt_mm_per_s),
             "no_verdict": gate.safe,
             "safe": gate.safe,

@@ -24,11 +24,9 @@ log = logging.getLogger(__name__)
 
 # The key of a part: its run number and its part number.
 PartKey = tuple[int, int]
-# The number of parts that are remembered. At 10 parts a second, 2048 parts pass in some three minutes. No part needs that long from the
-# camera to the gate.
+# The number of parts that are remembered: some three minutes at 10 parts a second, more than a part needs to the gate.
 MAX_PARTS = 2048
-# A part is photographed within this time after it was counted. If two times differ by more, they belong to different parts that have the
-# same run and part numbers.
+# A part is photographed within this time after its count. Two times farther apart belong to different parts with the same number.
 _MAX_TIME_DIFFERENCE = timedelta(seconds=60)
 _MAX_RESTORE_S = 30.0
 

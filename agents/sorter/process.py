@@ -65,8 +65,7 @@ async def _make_group(
 ) -> ConsumerGroup:
     """Connects the sorter of `line` to Kafka and to its lane of the board. What it opens is closed when `stack` is closed."""
     loop = asyncio.get_running_loop()
-    # Each line has a consumer group of its own. In a shared group, two processes that read different topics would take partitions
-    # from each other. Besides, a line that is moved to another board would lose its committed offset.
+    # Each line has a consumer group of its own, because the processes of a shared group would take partitions from each other.
     app = make_app(settings, f"{ROLE}-{line}", instance, max(64, MAX_OPEN_VERDICTS))
     health.set_not_ready("waiting for its partitions")
 

@@ -113,7 +113,7 @@ class Sorter:
     async def _handle_verdict(self, record: ConsumedRecord) -> bool:
         """Sends one verdict to the board. If the board refuses it, writes a sorting record that says why.
 
-        Returns False if the gate link has closed, so that Kafka must deliver the verdict again.
+        Returns False if the gate link has closed and Kafka must deliver the verdict again.
         """
         try:
             verdict = _decode_verdict(record.value, self._line)

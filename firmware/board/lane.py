@@ -82,8 +82,7 @@ class BoardLane:
         self._running_us = 0
         self._ticked_us = 0
         self._stepped_us: int | None = None
-        # The time of the first edge at a photo-eye after the encoder stopped, or None if the encoder gives steps. If the encoder gives no
-        # step for some time after this edge, fault 43 is raised.
+        # The time of the first edge at a photo-eye after the encoder stopped. If the encoder stays still, fault 43 follows.
         self._no_step_since_us: int | None = None
         self._missing_in_a_row = self._unmatched_in_a_row = 0
         # Until the belt has reached this place, missing and unmatched parts do not count as signs of a defective eye.
@@ -185,7 +184,7 @@ class BoardLane:
             self.gate.configure(settings)
         self.is_committed = True
         if self.is_further_gate:
-            # This lane now has no belt of its own, only a gate at another lane's belt. So it cannot have faults, and its old faults end.
+            # This lane now has only a gate at another lane's belt. It cannot have faults, so its old faults end.
             for code in list(self.faults.codes):
                 self.end_fault(code, now_us)
             self.gate.hold(self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None, now_us)
@@ -230,10 +229,7 @@ class BoardLane:
         return not self.has_servo_power and self.settings.number("use_servo_power") > 0
 
     def _hold_gates(self, action: str | None, now_us: int) -> None:
-        """Holds all gates of the belt in the same way, because a part that passes one gate reaches the next.
-
-        If `action` is None, the gates are released.
-        """
+        """Holds all gates of the belt, because a part that passes one gate reaches the next. If `action` is None, they are released."""
         for lane in self.gate_lanes:
             lane.gate.hold(action, now_us)
 
@@ -298,10 +294,7 @@ class BoardLane:
         self._edge2 = None
 
     def _check_lengths(self, place: int, now_us: int) -> None:
-        """Counts the part at photo-eye 1, and decides what to do with the part at photo-eye 2.
-
-        A part is counted or decided as soon as it has blocked the photo-eye for `part_min_mm`.
-        """
+        """Counts the part at photo-eye 1, or decides about the part at photo-eye 2, when it has blocked the eye for `part_min_mm`."""
         min_length = self.settings.travel("part_min_mm")
         if self._edge1 is not None:
             if self._part_at_eye1 is None and place - self._edge1.place >= min_length:
@@ -330,8 +323,8 @@ class BoardLane:
     def _decide_parts(self, edge: Edge, now_us: int) -> None:
         for decided in self.tracker.decide_at_eye2(edge):
             if self.faults.has(GATE_HELD):
-                # The missing parts in front of this part have just raised a fault that holds the gate. So this part is reported now with
-                # the action of the setting `safe`. Otherwise its report would wait until the fault is cleared.
+                # The missing parts before this part have raised a fault that holds the gate. So this part is reported at once, with the
+                # action of `safe`.
                 safe = PartDecision(self.settings.word("safe"), "safe")
                 self._report(DecidedPart(decided.part, safe, Edge(False, self.place(), now_us)), False)
             else:

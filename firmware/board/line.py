@@ -115,7 +115,7 @@ class SimulatedLine:
         self._on_truth(event, {"run": self.board.run, "lane": lane, **facts})
 
 
-# The rest of this module runs a line in real time. Its board is connected to a pseudo-terminal, which programs open as a serial port.
+# The rest of this module runs a line in real time, at a pseudo-terminal that programs open as a serial port.
 
 TICK_S = 0.002
 # After a stop, when its belts are empty, the simulated line waits at most this many seconds for the host's acknowledgements.

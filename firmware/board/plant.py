@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-# Place at which castings are put on the belt, in mm from photo-eye 1. It is negative, because the castings have not reached this eye yet.
+# Castings are put on the belt at this place, in mm from photo-eye 1. It lies before the eye.
 FEED_MM = -60.0
 EYE1, EYE2, STEPS = "eye1", "eye2", "steps"
 
@@ -182,8 +182,7 @@ class Plant:
             return self._level_changes(removed)
         travel_mm = self.belt.speed_mm_s * (to_us - from_us) / 1e6
         self._feed(travel_mm)
-        # Sorts by time. If one casting leaves an eye at the same moment as the next one reaches it, the leading edge (value 1) comes first,
-        # so that the eye stays blocked.
+        # At the same moment, the leading edge (value 1) of the next casting comes first, so that the eye stays blocked.
         edges = sorted([*removed, *self._edges(from_us, travel_mm)], key=lambda change: (change.at_us, -change.value))
         changes = self._level_changes(edges)
         if self.belt.encoder_um:
@@ -215,10 +214,9 @@ class Plant:
         return (EYE1, 0.0), (EYE2, self.belt.eye_gap_mm)
 
     def _level_changes(self, edges: list[InputChange]) -> list[InputChange]:
-        """Returns the members of `edges` that change the level of a photo-eye.
+        """Returns the edges that change the level of a photo-eye. A leading edge has the value 1, an end the value 0.
 
-        An edge is the leading edge (value 1) or the end (value 0) of a casting. An edge does not change the level while another casting
-        blocks the eye.
+        An edge changes nothing while another casting blocks the eye.
         """
         changes = []
         for edge in edges:
@@ -240,11 +238,7 @@ class Plant:
                         yield InputChange(at_us, what, level)
 
     def _with_steps(self, changes: list[InputChange], from_us: int, to_us: int) -> Iterator[InputChange]:
-        """Yields `changes` together with the encoder steps up to `to_us`.
-
-        Before each change come the steps since the previous change. So when a photo-eye changes, the board already knows how far the belt
-        has moved.
-        """
+        """Yields `changes` together with the encoder steps up to `to_us`, in the order of time."""
         for at_us in [*(change.at_us for change in changes), to_us]:
             place_mm = self._travelled_mm + self.belt.speed_mm_s * (at_us - from_us) / 1e6
             steps = int(place_mm * 1000 / self.belt.encoder_um) - self._reported_steps
@@ -264,7 +258,7 @@ class Plant:
                         casting.struck = True
 
     def _let_castings_leave(self, now_us: int) -> None:
-        """Removes the castings that have passed the last gate, and those that a gate has diverted.
+        """Removes the castings that have left the belt.
 
         A gate diverts a casting if the gate is out when the end of the casting passes its blade.
         """

@@ -180,9 +180,9 @@ class Tracker:
         return PartDecision(default, "cancelled" if part.is_cancelled else "no-verdict")
 
     def _decide_cluster(self) -> None:
-        """Decides what to do with the oldest part and all parts of its cluster.
+        """Decides about the oldest part and all parts of its cluster.
 
-        All get the same action, because the gate cannot change between them.
+        All get the same action, because the gate cannot move between them.
         """
         spacing = self.settings.travel("spacing_mm")
         cluster: list[TrackedPart] = []
@@ -197,10 +197,7 @@ class Tracker:
             part.decision = decision if is_united or decision.is_same_movement(fallback) else fallback
 
     def _pass_eye2(self, part: TrackedPart, decision: PartDecision, edge: Edge) -> DecidedPart:
-        """Returns the decision for a part at photo-eye 2.
-
-        If the part is close behind another part, the gate cannot move between them, so this part gets the decision for the other part.
-        """
+        """Returns the decision for a part at photo-eye 2. A part close behind another part gets the other part's decision."""
         if self._last_at_eye2 is not None:
             last_place, last = self._last_at_eye2
             if edge.place - last_place < self.settings.travel("spacing_mm") and not decision.is_same_movement(last):

@@ -25,7 +25,7 @@ from firmware import toolchain
 from firmware.pins import LANES
 
 CYCLES_PER_US = 16
-# The firmware writes to this port once in each round of its main loop, so the time between two writes is the duration of a round.
+# The firmware writes to this port once in each round of its main loop, which gives the duration of a round.
 LOOP_PORT = "F"
 
 
@@ -90,8 +90,7 @@ class SimulatedBoard:
         self.levels: dict[str, bool] = {}
         self._sent: list[SentBytes] = []
         self._loops = LoopDurations(0, 0, 0)
-        # The simulator's process gets a session of its own. Otherwise Ctrl-C would end the simulator before this program. The simulator
-        # ends when its input is closed.
+        # The simulator's process gets a session of its own, because Ctrl-C would otherwise end it before this program.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
         self._commands: list[str] = []
         self._read_until("ready")

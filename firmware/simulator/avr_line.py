@@ -14,8 +14,7 @@ from firmware.pins import LANES
 from firmware.protocol import Deframer, Frame
 from firmware.simulator.avr import SimulatedBoard
 
-# Length of a step of the simulation. A change of the board's outputs reaches the belts after at most this time, which is 1/40 of a servo's
-# swing.
+# Length of a step of the simulation, 1/40 of a servo's swing. An output reaches the belts after at most this time.
 STEP_US = 2000
 
 
@@ -107,7 +106,7 @@ class AvrLine:
         self._deframer = Deframer("<!")
         self._out = bytearray()
         self._pulses_read = self._changes_read = 0
-        # For each gate, the lane of its belt and its own lane. The key is the timer output that makes the pulse of the gate's servo.
+        # For each gate's timer output, the lane of its belt and its own lane.
         self._gates = {LANES[lane - 1].compare: (lane, lane) for lane in self.plants}
         for lane, plant in self.plants.items():
             self._gates |= {LANES[blade.lane - 1].compare: (lane, blade.lane) for blade in plant.belt.further}

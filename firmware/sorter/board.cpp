@@ -26,8 +26,7 @@ void Board::start(uint32_t now_us, uint16_t run, Cause cause, const Settings* se
 }
 
 void Board::advance(uint32_t now_us) {
-  // If the timer is read at the moment of its overflow, the result can be a time in the past. Such a time is ignored. The next round of the
-  // main loop reads a correct time.
+  // At the moment of the timer's overflow, the result can be in the past. Such a time is ignored.
   if (!reached(now_us, shared_.clock.us())) return;
   const uint32_t passed_us = now_us - shared_.clock.us();
   shared_.clock.advance(now_us);
@@ -43,8 +42,7 @@ uint8_t Board::take_committed() {
 void Board::tick() {
   const uint32_t silence_ms = shared_.clock.now().ms - received_ms_;
   for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].move_gate();
-  // Each call updates only one of the committed lanes. This makes each round of the main loop shorter, which halves the timing error of the
-  // gates. The times of edges at the photo-eyes stay exact, because interrupts record them.
+  // Each call updates only one of the committed lanes. The shorter rounds halve the timing error of the gates.
   for (uint8_t index = 0; index < kLanes; ++index) {
     last_updated_ = static_cast<uint8_t>((last_updated_ + 1) & (kLanes - 1));
     Lane& lane = lanes_[last_updated_];
@@ -134,8 +132,7 @@ uint8_t Board::write_beat(char* buffer) {
   return frame.close();
 }
 
-// Writes the next PART event. A new part is reported at once, and then again every kAnnounceEveryMs until the host acknowledges it with
-// SEEN.
+// Writes the next PART event. A part is reported again every kAnnounceEveryMs until the host answers SEEN.
 uint8_t Board::write_part(char* buffer) {
   const uint32_t now_ms = shared_.clock.now().ms;
   const bool new_round = static_cast<uint16_t>(now_ms - announced_ms_) >= kAnnounceEveryMs;

@@ -24,26 +24,24 @@ enum Stored : uint8_t { kNothingStored, kDamaged, kStored };
 
 class Board {
  public:
-  // Must be called once after a reset. `run` is the number of resets, from 1. `settings` and `stored` have an entry for each lane.
+  // Must be called once after a reset. `run` is the number of resets. `settings` and `stored` have an entry for each lane.
   void start(uint32_t now_us, uint16_t run, Cause cause, const Settings* settings, const Stored* stored);
 
-  // Each round of the main loop calls advance(), passes the changes at the sensors to the lanes, and then calls tick(). A round must not
-  // take more than a few milliseconds.
+  // Each round of the main loop calls advance(), passes sensor changes to the lanes, and then calls tick().
   void advance(uint32_t now_us);
   void tick();
 
   // ---- bytes and frames
   bool can_receive() const { return !is_answer_due_; }
   void receive(uint8_t byte);
-  // Writes the next frame into `buffer`, which has kMaxFrameBytes bytes. Returns the length of the frame, or 0 if there is nothing to send.
+  // Writes the next frame into `buffer` (kMaxFrameBytes bytes). Returns its length, or 0 if there is nothing to send.
   uint8_t next_frame(char* buffer);
   // Adds `bytes` to the number of bytes that were lost at the serial line.
   void overrun(uint32_t bytes) { overrun_ += bytes; }
 
   // Returns a lane by its index, which begins with 0.
   Lane& lane(uint8_t index) { return lanes_[index]; }
-  // Returns a bit mask of the lanes for which COMMIT was accepted since the last call (bit 0 is lane 1). The caller stores their settings
-  // in the EEPROM.
+  // Returns a bit mask of the lanes with a COMMIT since the last call. The caller stores their settings in the EEPROM.
   uint8_t take_committed();
   const Clock& clock() const { return shared_.clock; }
   bool is_greeted() const { return is_greeted_; }
@@ -102,8 +100,7 @@ class Board {
   void raise_board_fault(Fault code, uint32_t detail);
   bool end_board_fault(Fault code);
 
-  // The settings of one lane as they will be after COMMIT: its present settings with the values that CONFIGURE has changed. `lane` is the
-  // number of the lane (1..4), or 0 if no value waits for COMMIT.
+  // The settings of one lane with the values that CONFIGURE has changed, until COMMIT. `lane` is 0 if no value waits.
   struct UncommittedSettings {
     Settings settings;
     uint8_t lane;
@@ -118,13 +115,13 @@ class Board {
   // The lane that the present command names, or nullptr if the command concerns the whole board.
   Lane* lane_ = nullptr;
   uint32_t received_ms_ = 0;
-  // The time at which the last BEAT was sent. Before the first HELLO, BOOT is sent instead, and this is the time of the last BOOT.
+  // The time of the last BEAT, or of the last BOOT before the first HELLO.
   uint32_t beat_sent_ms_ = 0;
   uint16_t announced_ms_ = 0;
   uint32_t overrun_ = 0;
   uint16_t run_ = 0;
   uint16_t tokens_[kLanes];
-  // Bit mask of the lanes for which a command TEST has come since the reset. Only the entries of these lanes in tokens_ are valid.
+  // Bit mask of the lanes that have had a command TEST since the reset. Only their entries in tokens_ are valid.
   uint8_t has_token_ = 0;
   uint8_t seq_ = 0;
   // Index of the lane that tick() has updated last.

@@ -1,5 +1,4 @@
-// Time on the board. Times in microseconds have 32 bits and wrap after 71.6 minutes. The wrap has no effect, because only differences below
-// 35 minutes are used.
+// Time on the board. Microseconds wrap after 71.6 minutes, and only differences below 35 minutes are used.
 #pragma once
 #include <stdint.h>
 
@@ -8,8 +7,7 @@ namespace castline {
 // Returns whether `now_us` is at or after `then_us`.
 inline bool reached(uint32_t now_us, uint32_t then_us) { return static_cast<int32_t>(now_us - then_us) >= 0; }
 
-// A time as the protocol sends it. `ms` is the number of milliseconds since the reset, which wraps after 49.7 days. `us` is the number of
-// microseconds (0..999) since that millisecond began.
+// A time as the protocol sends it: `ms` since the reset (wraps after 49.7 days), and `us` (0..999) within the millisecond.
 struct Stamp {
   uint32_t ms;
   uint16_t us;

@@ -9,11 +9,11 @@ namespace {
 const char kCommandNames[] PROGMEM = "HELLO CONFIGURE COMMIT SHOW PING SYNC VERDICT CANCEL SEEN ACK STATUS TEST CLEAR";
 enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kVerdictName, kCancelName, kSeen, kAck, kStatus, kTest, kClear };
 
-// The fields of each command, a letter for each field, in the order of kCommandNames. The last character says what must come before: `-`
-// nothing, `+` HELLO, `*` HELLO and COMMIT of the lane.
+// One letter for each field of a command, in the order of kCommandNames. The last character says what must come before: `-` nothing, `+`
+// HELLO, `*` HELLO and COMMIT.
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+";
-// The letters of kShapes for fields that hold a number: version, lane, run, part, gate, event or token, milliseconds, code. kNumberBounds
-// has the smallest and the largest value of each field, in the same order.
+// The letters for numbers: version, lane, run, part, gate, event or token, milliseconds, code. kNumberBounds has their bounds in the same
+// order.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c";
 const uint32_t kNumberBounds[][2] PROGMEM = {{1, 255}, {0, 4}, {1, 65535}, {0, 99999999UL}, {0, 4}, {0, 65535}, {0, 0xFFFFFFFFUL}, {0, 99}};
 const uint8_t kMaxValues = 5;
@@ -32,8 +32,7 @@ const char kErrorWords[] PROGMEM =
 const char kPartErrorWords[] PROGMEM = "late unknown-run unknown-part conflict";
 const uint8_t kFirstPartError = 20;
 
-// Reads the field `text` of a command into `value`. `letter` is the kind of the field, as in kShapes. If the field is a word, `value` gets
-// the index of the word in its list. Returns false if the field is malformed.
+// Reads the field `text` of kind `letter` (see kShapes) into `value`; for a word, its index. Returns false if it is malformed.
 bool read_field(char letter, const char* text, uint32_t& value) {
   value = 0;
   // The key and the value of a setting are checked later, by configure() and show().
@@ -66,8 +65,7 @@ uint8_t Board::write_answer(char* buffer) {
   return refusal.close();
 }
 
-// Checks a command, in this order: the form of the fields, whether HELLO has come, the lane's number, and whether the lane's COMMIT has
-// come. Reads the fields into `values`, and sets lane_ to the lane that the command names.
+// Checks a command, in this order: fields, HELLO, lane, COMMIT. Reads the fields into `values`, and sets lane_.
 Board::Error Board::check_command(int8_t name, uint32_t* values) {
   WordList shape = kShapes;
   for (; name > 0; ++shape) {
@@ -159,8 +157,7 @@ Board::Error Board::commit(const uint32_t* values, FrameWriter& answer) {
   return kNoError;
 }
 
-// Returns whether new settings of a lane obey all rules of COMMIT, including those about other lanes. For example, `lane_of` must name a
-// lane that is committed and has a belt of its own.
+// Returns whether new settings of a lane obey all rules of COMMIT. For example, `lane_of` must name a committed lane with a belt.
 bool Board::is_consistent(uint8_t lane, const Settings& requested) const {
   if (!requested.is_consistent()) return false;
   const uint16_t belt = requested[kLaneOf];
@@ -188,8 +185,7 @@ Board::Error Board::show(FrameWriter& answer) {
   return kNoError;
 }
 
-// Sets `part` to the part of lane_ that the command names. Returns an error if the part is not between the photo-eyes, or if the lane has
-// already decided what to do with it.
+// Sets `part` to the part that the command names. Returns an error if it is not between the photo-eyes or already decided.
 Board::Error Board::find_part(const uint32_t* values, Part*& part) {
   if (values[kRunAt] != run_) return kUnknownRun;
   if (values[kPartAt] < 1 || values[kPartAt] > lane_->tracker().counted()) return kUnknownPart;

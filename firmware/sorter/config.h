@@ -1,5 +1,4 @@
-// Pins, sizes and times that are the same for all belts. Values that differ from belt to belt are settings, which the host sends and the
-// EEPROM stores. docs/wiring.md has a drawing of the pins.
+// Pins, sizes and times that are the same for all belts. All other values are settings. docs/wiring.md has a drawing of the pins.
 #pragma once
 #include <stdint.h>
 
@@ -44,17 +43,14 @@ const uint16_t kTestMs = 1000;
 const uint16_t kNeutralUs = 1500;
 // Time from one servo pulse to the next: 50 pulses a second, which every hobby servo accepts.
 const uint16_t kServoFrameUs = 20000;
-// Before a diverted part reaches the gate, a gate at rest gets no new pulse for this time (see servo.h). It is longer than two pulses of 2
-// ms.
+// For this time before a diverted part reaches the gate, a gate at rest gets no new pulse (see servo.h).
 const uint16_t kServoQuietUs = 4500;
 // Interval at which the photo-eyes are read. A gate may be 1 ms late, and the interval is a fifth of that.
 const uint16_t kEyeSampleUs = 200;
-// Largest age of a part that can be reported, because the age in milliseconds has 16 bits (65.5 s). A part that has been between the
-// photo-eyes for longer is reported with this age.
+// Largest age of a part that can be reported: 16 bits of milliseconds (65.5 s).
 const uint16_t kMaxAgeMs = 65000;
 
-// First value of the microsecond counter. A test of the counter's wrap sets a high value here, because the wrap would otherwise come only
-// after 71 minutes.
+// First value of the microsecond counter. A test sets a high value, because the counter wraps only after 71 minutes.
 #ifndef CASTLINE_CLOCK_START_US
 #define CASTLINE_CLOCK_START_US 0UL
 #endif

@@ -6,8 +6,7 @@ namespace castline {
 
 const uint16_t kCrcFirst = 0xFFFF;
 
-// Adds a byte to the checksum. A table of 512 bytes of flash would save only 15 us per frame, so the checksum is computed without a table.
-// The bit operations are taken from the documentation of avr-libc (_crc_xmodem_update).
+// Adds a byte to the checksum, as _crc_xmodem_update of avr-libc does. A table of 512 bytes would save only 15 us per frame.
 inline uint16_t crc16(uint16_t crc, uint8_t byte) {
   uint8_t x = static_cast<uint8_t>((crc >> 8) ^ byte);
   x = static_cast<uint8_t>(x ^ x >> 4);

@@ -3,8 +3,8 @@
 namespace castline {
 
 namespace {
-// Time is counted in phases of 256 ms, numbered 1 to 7 and then 1 again, to fit into three bits. 256 is a power of two, because the
-// processor cannot divide. An event is sent again four phases later, after 0.77 to 1.02 s.
+// Time is counted in phases of 256 ms, numbered 1 to 7 and then 1 again (three bits). An event is sent again four phases later. A shift
+// replaces the division, which the processor lacks.
 const uint8_t kPhaseMsLog2 = 8;
 const uint8_t kPhases = 7;
 const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;
@@ -19,8 +19,8 @@ uint8_t Events::phase(uint32_t now_ms) {
   return phase_;
 }
 
-// Returns memory for a new event, or nullptr if the memory is full. In both cases the event's number is used up, so the host notices a
-// dropped event by the missing number.
+// Returns memory for a new event, or nullptr if the memory is full. The event's number is used up in both cases, so the host notices a
+// loss.
 Event* Events::add() {
   const uint16_t number = next_++;
   if (is_full()) {

@@ -47,8 +47,7 @@ class Events {
   uint8_t pending() const { return size_; }
   bool is_full() const { return size_ == kEvents; }
   uint32_t lost() const { return lost_; }
-  // Returns the number of events that were lost since the last call. While the memory is full, it returns 0, because the event that reports
-  // the loss would be lost too. A later call then returns the number.
+  // Returns the number of lost events since the last call. While the memory is full, it returns 0, because the report would be lost too.
   uint32_t take_unreported();
 
  private:

@@ -1,5 +1,4 @@
-// A debounced photo-eye. A change of its level counts as an edge when the new level has lasted for debounce_us. The place and time of the
-// edge are those at which the change began.
+// A debounced photo-eye. A change counts as an edge when the new level has lasted for debounce_us.
 #pragma once
 #include "clock.h"
 #include "place.h"
@@ -21,8 +20,7 @@ class Eye {
   // Place of the leading edge of the part that blocks the eye now.
   Place since() const { return since_; }
 
-  // Stores a new level of the input (true means blocked), which is not debounced yet. Call settle() first with the same time. Otherwise an
-  // earlier change that has lasted long enough would be lost.
+  // Stores a new level of the input (true means blocked). Call settle() first, or an earlier change could be lost.
   void change(bool level, Place place, uint32_t at_us) {
     if (level == raw_) return;
     raw_ = level;
@@ -31,8 +29,7 @@ class Eye {
     at_us_ = at_us;
   }
 
-  // Returns true if a change has now lasted for `debounce_us`. Then is_blocked() returns the new level, and place() and at_us() return
-  // where and when the change began.
+  // Returns true if a change has lasted for `debounce_us`. Then place() and at_us() return where and when it began.
   bool settle(uint32_t now_us, uint16_t debounce_us) {
     if (!pending_ || !reached(now_us, at_us_ + debounce_us)) return false;
     pending_ = false;

@@ -1,5 +1,4 @@
-// The faults of the board: the effect of each, and how each ends. See firmware/PROTOCOL.md, "Faults". The numbers of the faults come from
-// firmware/error_codes.csv.
+// The faults of the board and how each ends. See firmware/PROTOCOL.md, "Faults", and firmware/error_codes.csv.
 #pragma once
 #include "text.h"
 

@@ -11,16 +11,15 @@ bool is_upper(char c) { return c >= 'A' && c <= 'Z'; }
 bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
 bool is_field(char c) { return is_digit(c) || is_upper(c) || is_lower(c) || c == '-' || c == '_' || c == '.'; }
 
-// Returns the value of a hexadecimal digit, or -1 for any other character. `first` is 'a' if letters must be lower-case (sequence number),
-// or 'A' if they must be upper-case (checksum).
+// Returns the value of a hexadecimal digit, or -1. `first` is 'a' for lower-case letters, 'A' for upper-case letters.
 int8_t hex_digit(char c, char first) {
   if (is_digit(c)) return static_cast<int8_t>(c - '0');
   if (c >= first && c <= first + 5) return static_cast<int8_t>(c - first + 10);
   return -1;
 }
 
-// Decimal digits are computed by subtracting powers of ten. This is ten times faster than division, because the processor has no divide
-// instruction. With division, writing a GATE frame would take a millisecond.
+// Digits are computed by subtracting powers of ten, which is ten times faster than division. With division, a GATE frame would take a
+// millisecond.
 const uint32_t kPowersOfTen[9] PROGMEM = {1000000000UL, 100000000UL, 10000000UL, 1000000UL, 100000UL, 10000UL, 1000UL, 100UL, 10UL};
 
 char hex_letter(uint8_t value, char first) { return static_cast<char>(value < 10 ? '0' + value : first + value - 10); }
@@ -60,8 +59,7 @@ void Deframer::drop() {
   length_ = 0;
 }
 
-// Checks the received text in line_ and splits it into strings, by replacing each space and the star with a zero byte. Returns false if the
-// text is not a valid frame.
+// Checks the text in line_ and splits it into strings, with a zero byte for each space. Returns false if it is no valid frame.
 bool Deframer::parse() {
   if (length_ > 0 && line_[length_ - 1] == '\r') --length_;
   // No valid frame is shorter than 10 bytes. An example of this length is ">00 A*FFFF".

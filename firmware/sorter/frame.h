@@ -7,8 +7,7 @@ namespace castline {
 // Largest lengths of a frame and of a command, newline included. See PROTOCOL.md, "Frames".
 const uint8_t kMaxFrameBytes = 80;
 const uint8_t kMaxCommandBytes = 60;
-// Largest number of fields that are stored. Every command has fewer. A newer host may send more fields than this, and the fields beyond
-// this number are ignored.
+// Largest number of fields that are stored. More fields, as a newer host may send, are ignored.
 const uint8_t kMaxFields = 6;
 
 // Finds the frames in a stream of bytes:
@@ -17,8 +16,7 @@ const uint8_t kMaxFields = 6;
 //   collecting --newline, damaged | unprintable | too long--> dropped
 class Deframer {
  public:
-  // Takes the next byte. Returns true if the byte completes a valid frame. Then seq(), name() and field() return the parts of this frame
-  // until the next call of feed().
+  // Takes the next byte. Returns true if it completes a valid frame, which seq(), name() and field() return until the next call.
   bool feed(uint8_t byte);
 
   uint8_t seq() const { return seq_; }
@@ -44,7 +42,7 @@ class Deframer {
   uint8_t field_[kMaxFields];
 };
 
-// Writes one frame into a buffer of kMaxFrameBytes bytes. A longer frame would be cut off, but the tests check that no frame is longer.
+// Writes one frame into a buffer of kMaxFrameBytes bytes. The tests check that no frame is longer.
 class FrameWriter {
  public:
   FrameWriter(char* buffer, char start, uint8_t seq);

@@ -27,23 +27,20 @@ class Gate {
   // Whether the next call of tick() may change something.
   bool is_busy() const { return is_moving_ || (is_out_ && !is_held_); }
 
-  // Uses new settings from now on. A gate at rest gets the new rest_us at once, and a gate that is out gets the new out_us.
+  // Uses new settings: a gate at rest gets the new rest_us at once, and a gate that is out gets the new out_us.
   void configure(const Settings& settings) { send(settings); }
 
-  // Moves the gate out for a part. The gate returns when the belt has reached the place `until`. The result is true if the gate left its
-  // rest position for this part, and false if it was out already.
+  // Moves the gate out for a part, until the belt has reached `until`. Returns false if the gate was out already.
   bool divert(Place until, const Settings& settings, uint32_t now_us);
 
-  // Holds the gate while a fault lasts. kDivert holds it out, kPass holds it at rest, and kStop holds it where it is now. kNone releases
-  // the gate, which then returns to rest.
+  // Holds the gate during a fault: kDivert out, kPass at rest, kStop where it is now. kNone releases the gate.
   void hold(Action action, const Settings& settings, uint32_t now_us);
 
   // Moves the gate out. It stays out until end_test() is called.
   void test(const Settings& settings, uint32_t now_us);
   void end_test() { is_testing_ = false; }
 
-  // Moves the gate back to rest when the belt has reached the place until which divert() has moved it out. If `near` is true, the gate
-  // stays out, because the next diverted part needs it within kServoQuietUs.
+  // Moves the gate back to rest when the belt has reached the place given to divert(). With `near`, the gate stays out for the next part.
   void tick(Place place, const Settings& settings, uint32_t now_us, bool near);
 
  private:

@@ -15,19 +15,16 @@ namespace hardware {
 
 namespace {
 
-// True for a few milliseconds before a gate moves. In that time the main loop reads and writes no frame, because a frame may take a
-// millisecond and would delay the gate.
+// True for a few milliseconds before a gate moves. A frame could then delay the gate, so none is read or written.
 bool quiet = false;
 
 // Time at which the lamps were set last, in units of 16 ms.
 uint8_t lamps_set_at = 0;
 
-// Causes of the last reset, as the register MCUSR gave them. The variable is in the section .noinit, because it is written before the
-// start-up code sets all other variables to zero.
+// Causes of the last reset (MCUSR). The variable is in .noinit, because the start-up code sets all other variables to zero.
 uint8_t reset_flags __attribute__((section(".noinit")));
 
-// Runs before the start-up code. After a reset by the watchdog, the watchdog is still on and would reset the board again within 16 ms, so
-// it is switched off first.
+// Runs before the start-up code. Switches the watchdog off, which would otherwise reset the board again within 16 ms.
 void save_reset_flags() __attribute__((naked, used, section(".init3")));
 void save_reset_flags() {
   reset_flags = MCUSR;
@@ -46,11 +43,10 @@ Cause cause() {
 // Returns the bits for a lane's lamp: 1 is green, 2 is yellow, 4 is red, and 0 is dark.
 uint8_t lamp_bits(Lamp lamp) { return lamp == kDark ? 0 : static_cast<uint8_t>(1 << lamp); }
 
-// Returns the three bits of a lamp in reverse order, as port L needs them: PL7 is the green, PL6 the yellow and PL5 the red light of lane
-// 3, and PL4 to PL2 are those of lane 4.
+// Returns the three bits of a lamp in reverse order, as port L needs them (green at PL7 and PL4).
 uint8_t mirrored(uint8_t bits) { return static_cast<uint8_t>((bits & 1) << 2 | (bits & 2) | bits >> 2); }
 
-// Sets the lamps, at most once in 16 ms. This is fast enough for lamps, and keeps most rounds of the main loop short.
+// Sets the lamps, at most once in 16 ms, which keeps most rounds of the main loop short.
 void set_lamps(Board& board) {
   const uint8_t sixtieth = static_cast<uint8_t>(board.clock().now().ms >> 4);
   if (sixtieth == lamps_set_at) return;
@@ -95,7 +91,7 @@ void read(Board& board) {
   board.advance(sensors::now_us());
   sensors::read(board);
   board.overrun(link::take_overrun());
-  // Each round of the main loop reads at most as many bytes as a frame has. Otherwise a flood of bytes could delay the gates.
+  // Each round reads at most as many bytes as a frame has. Otherwise a flood of bytes could delay the gates.
   uint8_t byte;
   for (uint8_t count = 0; count < kMaxFrameBytes && !quiet && board.can_receive() && link::read(byte); ++count) board.receive(byte);
 }

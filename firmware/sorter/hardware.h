@@ -1,5 +1,4 @@
-// Connects the class Board with the hardware of the Mega: reset cause, watchdog, sensors, servos, relays, lamps, camera triggers and the
-// serial line.
+// Connects the class Board with the hardware of the Mega: sensors, servos, relays, lamps, triggers and the serial line.
 #pragma once
 #include "board.h"
 
@@ -10,8 +9,7 @@ namespace hardware {
 void begin(Board& board);
 // Passes the time, the changes at the sensors and the received bytes to the board.
 void read(Board& board);
-// Writes the outputs that the board has computed to the pins, sends a waiting frame, and stores changed settings. Then sleeps until the
-// next interrupt.
+// Writes the outputs to the pins, sends a waiting frame, and stores changed settings. Then sleeps until the next interrupt.
 void write(Board& board);
 
 }  // namespace hardware

@@ -68,8 +68,8 @@ Place Lane::place() const {
 
 // ---- inputs and time
 
-// Adds encoder steps, and measures the belt's speed over 16 steps or 30 ms. Over one round of the main loop, two or three steps, the error
-// would be up to 50 %. The quotient is not stored, because the processor has no divide instruction.
+// Adds encoder steps, and measures the belt's speed over 16 steps or 30 ms. Over the two or three steps of one round, the error would be
+// up to 50 %.
 void Lane::add_steps(int16_t count) {
   if (count == 0 || !settings_[kEncoder]) return;
   travelled_ += static_cast<uint32_t>(static_cast<int32_t>(count));
@@ -179,7 +179,7 @@ void Lane::commit(const Settings& settings) {
   gate_.configure(settings_);
   switch_relay();
   if (is_further_gate_) {
-    // This lane now only moves a further gate at another lane's belt. Such a lane has no faults of its own, so its faults end here.
+    // This lane now only moves a gate at another lane's belt. Such a lane has no faults of its own.
     while (faults_.oldest() != 0) end_fault(static_cast<Fault>(faults_.oldest()));
     gate_.hold(belt().faults_.has(kHoldsGate) ? belt().settings_.action(kSafeAction) : kNone, settings_, shared_->clock.us());
   } else if (first || was_further) {
@@ -199,7 +199,7 @@ void Lane::raise(Fault code, uint32_t detail) {
   }
 }
 
-// Holds all gates of the belt in the same way, because a part that passes one gate reaches the next one. kNone releases the gates.
+// Holds all gates of the belt, because a part that passes one gate reaches the next. kNone releases them.
 void Lane::hold_gates(Action action) {
   gate_.hold(action, settings_, shared_->clock.us());
   for (uint8_t index = 0; index < kLanes; ++index) {

@@ -22,7 +22,7 @@ extern const char kLampWords[] PROGMEM;
 enum Test : uint8_t { kTestGate, kTestTrigger, kTestLamp, kTestRelay };
 extern const char kTestWords[] PROGMEM;
 
-// How many parts the lane has diverted, passed and so on since the reset. The command STATUS returns these counters on its page `count`.
+// How many parts the lane has diverted, passed and so on since the reset. STATUS returns them on its page `count`.
 struct LaneCounters {
   uint32_t diverted, passed, missing, unmatched, no_verdict;
 };
@@ -40,8 +40,7 @@ class Lane {
  public:
   Lane();
 
-  // Must be called once after a reset. `number` is 1..4. `stored` is true if the settings were read from the EEPROM, and false if they are
-  // the defaults.
+  // Must be called once after a reset. `number` is 1..4. `stored` is true if the settings come from the EEPROM.
   void start(uint8_t number, const Settings& settings, bool stored, BoardShared& common);
 
   // ---- methods for inputs and time
@@ -54,7 +53,7 @@ class Lane {
   void set_inputs(bool estop_open, bool servo_power);
   // Checks the inputs and the photo-eyes, counts parts, and decides what to do with them. Must be called at least every few milliseconds.
   void update();
-  // Moves the gate if a part has reached it. The more often this method is called, the more exact is the time of the movement.
+  // Moves the gate if a part has reached it. Frequent calls make the time of the movement exact.
   void move_gate();
 
   // ---- methods for commands of the host, and for faults
@@ -69,8 +68,7 @@ class Lane {
   uint16_t pulse_us() const { return gate_.pulse_us(); }
   bool is_triggering() const { return is_triggering_; }
   bool is_relay_closed() const { return is_relay_closed_; }
-  // The colour that the lamp shows now. It differs from lamp() while the lamp is tested. If this lane's gate stands at another lane's belt
-  // (a further gate), the lane has no lamp, and the colour is always kDark.
+  // The colour that the lamp shows now. It differs from lamp() while the lamp is tested. A further gate has no lamp (kDark).
   Lamp shown_lamp() const;
   // True if the gate will have to move within kServoQuietUs. Until then, no new pulse of its servo may begin.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
@@ -122,8 +120,7 @@ class Lane {
   // The lane at whose belt this lane's gate stands. For a further gate this is another lane, otherwise it is this lane itself.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // Returns the memory for the decided parts that wait for this gate. A further gate uses the memory of its lane's tracker, which tracks
-  // no parts.
+  // Returns the memory for the decided parts that wait for this gate. A further gate uses its unused tracker.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to the parts that wait for this gate. Returns false if there is no room.
@@ -151,7 +148,7 @@ class Lane {
   void switch_relay();
   void fire_triggers();
 
-  // The members that every round of the main loop uses come first, because the processor reads the first 64 bytes of an object faster.
+  // The members that every round uses come first, because the processor reads the first 64 bytes of an object faster.
   bool has_stored_settings_ : 1, is_committed_ : 1;
   bool is_estop_open_ : 1, has_servo_power_ : 1;
   // Whether a part blocks photo-eye 1, and whether this part has been counted.
@@ -161,8 +158,7 @@ class Lane {
   bool is_encoder_silent_ : 1;
   // True if a photo-eye has changed, and the encoder has given no step since then. The time of this change is in unstepped_edge_us_.
   bool has_unstepped_edge_ : 1;
-  // True while missing and unmatched parts do not count as a sign of a defective photo-eye. This ends when the belt has reached the place
-  // ignore_missing_until_.
+  // True while missing parts are no sign of a defective photo-eye, until the place ignore_missing_until_.
   bool ignores_missing_ : 1;
   bool is_triggering_ : 1, is_relay_closed_ : 1;
   bool is_divert_near_ : 1;
@@ -183,8 +179,7 @@ class Lane {
   Place ignore_missing_until_ = 0;
   // Time of the last encoder step.
   uint32_t stepped_us_ = 0;
-  // Time of the first edge at a photo-eye after the encoder had stopped giving steps. If no step follows within encoder_timeout_ms, fault
-  // 43 is raised.
+  // Time of the first edge at a photo-eye after the encoder stopped. Without a step within encoder_timeout_ms, fault 43 follows.
   uint32_t unstepped_edge_us_ = 0;
   uint32_t test_until_us_ = 0;
   // End of the camera pulse, in units of 64 us.

@@ -48,8 +48,7 @@ void Lane::handle_edge2() {
   blocks_eye2_ = false;
 }
 
-// Handles parts that still block a photo-eye. When a part has blocked photo-eye 1 for part_min_mm of belt travel, it is counted. When it
-// has blocked photo-eye 2 for this distance, the board decides what to do with it.
+// A part that has blocked photo-eye 1 for part_min_mm is counted. A part that has blocked photo-eye 2 as long is decided.
 void Lane::check_lengths(Place here) {
   if (blocks_eye1_) {
     const int32_t length = past(here, edge1_.place);
@@ -64,8 +63,7 @@ void Lane::check_lengths(Place here) {
     blocks_eye2_ = false;
     decide_part();
   }
-  // While a part at photo-eye 2 is not identified yet, no part is reported as missing. The part that seems to be missing may be the part at
-  // the eye.
+  // No part is reported as missing while an unidentified part is at photo-eye 2, because both may be the same.
   if (blocks_eye2_) return;
   while (!faults_.has(kHoldsGate) && tracker_.is_front_overdue(here, missing_after_)) report_missing_front(shared_->clock.now());
 }
@@ -81,8 +79,7 @@ void Lane::count_part() {
     return;
   }
   is_counted1_ = true;
-  // The camera is triggered trigger_ms after the leading edge. If this time has passed already when the part is counted, the camera is
-  // triggered at once.
+  // The camera is triggered trigger_ms after the leading edge, or at once if the part is counted later.
   const Stamp& now = shared_->clock.now();
   const uint32_t ago_ms = now.ms - edge1_.at.ms;
   const uint32_t ago_us = ago_ms > 2000 ? 2000000UL : ago_ms * 1000 + now.us - edge1_.at.us;
@@ -106,8 +103,7 @@ void Lane::fire_triggers() {
   pulse_until_ = static_cast<uint16_t>(now + (uint32_t{settings_[kTriggerPulseMs]} * 1000 >> kTriggerLog2) + 1);
 }
 
-// Decides what to do with the part whose leading edge at photo-eye 2 is edge2_. Counted parts that should have reached photo-eye 2 before
-// this part are reported as missing.
+// Decides about the part with the leading edge edge2_ at photo-eye 2. Earlier parts that did not arrive are reported as missing.
 void Lane::decide_part() {
   int16_t index = tracker_.nearest(edge2_.place, settings_);
   Armed armed;
@@ -121,8 +117,7 @@ void Lane::decide_part() {
     if (unmatched_in_a_row_ < 255) ++unmatched_in_a_row_;
   } else {
     for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
-    // The report of a missing part can raise a fault that holds the gate. Then nothing is left to do, because remove_parts() has reported
-    // all parts, including the part at photo-eye 2.
+    // The report of a missing part can raise a fault that holds the gate. Then remove_parts() has reported all parts.
     if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];
@@ -202,14 +197,13 @@ bool Lane::is_divert_near(Place here) const {
   if (left <= 0) return true;
   if (left >= 65536) return false;
   if (!belt.settings_[kEncoder]) return left < kServoQuietUs >> kMicrosPerPlaceLog2;
-  // The time until the part reaches the gate is (left / 16) * (measured_duration_us_ / measured_steps_), in microseconds. It is compared
-  // with kServoQuietUs. To avoid divisions, both sides of the comparison are multiplied by 16 and by measured_steps_.
+  // Compares (left / 16) * (measured_duration_us_ / measured_steps_), the microseconds to the gate, with kServoQuietUs. Both sides are
+  // multiplied to avoid divisions.
   const uint32_t quiet = (uint32_t{kServoQuietUs} << kPlacesPerStepLog2) * belt.measured_steps_;
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }
 
-// Stores the event GATE, which says what this lane's gate did with a part. The event and the counters belong to the lane that has the
-// belt. The number of movements is that of this lane's gate.
+// Stores the event GATE. It belongs to the lane that has the belt, but its number of movements is that of this lane's gate.
 void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;
@@ -225,7 +219,7 @@ void Lane::remove_armed(Decision safe) {
   armed_count_ = 0;
 }
 
-// Reports all parts of the belt with the action of the setting `safe` and removes them. Called when a fault begins to hold the gate.
+// Reports all parts of the belt with the action of the setting `safe` and removes them, when a fault begins to hold the gate.
 void Lane::remove_parts() {
   const Decision safe = {settings_.action(kSafeAction), kSafe};
   remove_armed(safe);

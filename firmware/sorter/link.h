@@ -8,7 +8,7 @@ namespace link {
 void begin();
 // Reads the next byte. Returns false if there is none.
 bool read(uint8_t& byte);
-// Returns how many bytes were lost since the last call. Bytes are lost if the ring buffer is full or if the UART is read too late.
+// Returns how many bytes were lost since the last call, because the ring buffer was full or the UART was read too late.
 uint32_t take_overrun();
 // Returns whether the last frame has been sent. Only then may the buffer be filled again.
 bool is_idle();

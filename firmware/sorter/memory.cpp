@@ -9,8 +9,7 @@ namespace memory {
 
 namespace {
 
-// Version of the layout of settings in the EEPROM. Must be increased when the order or the number of settings changes. Otherwise the
-// firmware would misread settings that an older version has stored.
+// Must be increased when the order or the number of settings changes. Otherwise the firmware would misread stored settings.
 const uint8_t kLayout = 1;
 // Content of an EEPROM cell that was never written.
 const uint8_t kBlank = 0xFF;
@@ -37,7 +36,7 @@ uint8_t image(const Settings& settings, uint8_t at) {
   return static_cast<uint8_t>(at == kImage - 1 ? crc >> 8 : crc);
 }
 
-// Returns the number of resets that the EEPROM holds in copy 0 or copy 1. Returns 0 if this copy is damaged or was never written.
+// Returns the number of resets in copy 0 or copy 1, or 0 if this copy is damaged or was never written.
 uint16_t boot_copy(uint8_t copy) {
   const uint16_t run = eeprom_read_word(reinterpret_cast<const uint16_t*>(4U * copy));
   const uint16_t check = eeprom_read_word(reinterpret_cast<const uint16_t*>(4U * copy + 2));

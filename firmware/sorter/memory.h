@@ -13,8 +13,7 @@ uint16_t count_boot();
 
 Stored read(uint8_t lane, Settings& settings);
 
-// Stores committed settings in the EEPROM. Each call writes at most one byte, because writing a byte takes 3.3 ms. Unchanged bytes are not
-// written, because each write wears the memory cell.
+// Stores committed settings in the EEPROM. Each call writes at most one byte (3.3 ms). Unchanged bytes are not written.
 void tick(Board& board);
 
 }  // namespace memory

@@ -1,12 +1,10 @@
-// A position on the belt. It is counted modulo 2^24, because 3 bytes instead of 4 save RAM for each of up to 256 tracked parts. Only the
-// difference of two positions has a meaning.
+// A position on the belt, modulo 2^24. 3 bytes instead of 4 save RAM for up to 256 parts. Only differences have a meaning.
 #pragma once
 #include <stdint.h>
 
 namespace castline {
 
-// The unit of a place is 1/16 of an encoder step. Without an encoder, the unit is the distance that the belt runs in 64 us. This is exact
-// enough, because a gate may be 1 ms late.
+// The unit of a place is 1/16 of an encoder step, or the distance that the belt runs in 64 us.
 typedef uint32_t Place;
 const Place kPlaceMask = 0xFFFFFFUL;
 const uint8_t kPlacesPerStepLog2 = 4;
@@ -14,8 +12,7 @@ const uint8_t kPlacesPerStep = 1 << kPlacesPerStepLog2;
 const uint16_t kPlacesPerSecond = 15625;
 const uint8_t kMicrosPerPlaceLog2 = 6;
 
-// Converts microseconds to places (us / 64). On this 8-bit processor, a shift left by 2 and right by a whole byte is four times faster than
-// a shift right by 6.
+// Converts microseconds to places (us / 64). This way is four times faster on an 8-bit processor than a shift right by 6.
 inline Place places_of_us(uint32_t us) { return us << 2 >> 8; }
 
 // The longest distance in a lane's settings, in encoder steps: 8 million units of Place. past() works up to 2^23 units (8.4 million).

@@ -12,16 +12,14 @@ namespace {
 // Timer 5 counts at 16 MHz / 8, which is two counts per microsecond.
 const uint8_t kCountsPerUs = 2;
 const uint16_t kSampleCounts = kEyeSampleUs * kCountsPerUs;
-// Bit mask of the pins of port A to which photo-eyes are connected. PA1 is not used, because photo-eye 2 of lane 1 is connected to the
-// capture unit.
+// Pins of port A with photo-eyes. PA1 is not used, because photo-eye 2 of lane 1 is connected to the capture unit.
 const uint8_t kSampled = 0b11111101;
-// The bit of photo-eye 2 of lane 1 in the variables `levels` and `changed`. It is bit 1, which port A leaves free, because PA1 is not used.
+// The bit of photo-eye 2 of lane 1 in `levels` and `changed`. Port A leaves bit 1 free.
 const uint8_t kCaptured = 0b00000010;
 
 volatile uint32_t overflows = CASTLINE_CLOCK_START_US >> 15;
 
-// Levels of the photo-eyes, and the eyes that have changed since the last read(). Photo-eye 1 of lane index n has bit 2 * n, photo-eye 2
-// has bit 2 * n + 1, as on port A.
+// Levels of the photo-eyes, and the changes since the last read(). Photo-eye 1 of lane index n has bit 2 * n, photo-eye 2 the next bit.
 volatile uint8_t levels = 0xFF, changed = 0;
 struct Stamp5 {
   // Count of timer 5 when the photo-eye changed.
@@ -44,7 +42,7 @@ void stamp(uint8_t eye, uint16_t count) {
 
 // Counts one step after an edge of phase A or B. When the belt runs forward, A changes before B. If both have changed, the edge is noise.
 void turn(uint8_t lane, bool a, bool b) {
-  // The quarter (0..3) of the encoder's cycle in which A and B have these levels. When the belt runs forward, the order is 0, 1, 2, 3, 0.
+  // The quarter (0..3) of the encoder's cycle. When the belt runs forward, the order is 0, 1, 2, 3, 0.
   const uint8_t phase = static_cast<uint8_t>(a ? (b ? 2 : 1) : (b ? 3 : 0));
   const uint8_t change = (phase - phases[lane]) & 3;
   phases[lane] = phase;
@@ -75,8 +73,7 @@ void begin() {
   EIMSK = _BV(INT0) | _BV(INT1) | _BV(INT2) | _BV(INT3) | _BV(INT4) | _BV(INT5);
   PCMSK0 = _BV(PCINT4) | _BV(PCINT6);
   PCICR = _BV(PCIE0);
-  // Timer 5 is never stopped or reset. It is the clock, starts the reading of the photo-eyes, and captures the edges of photo-eye 2 of lane
-  // 1 (the falling edge first, with the noise canceller).
+  // Timer 5 is never stopped or reset. It is the clock, and captures the edges of photo-eye 2 of lane 1 with the noise canceller.
   TCCR5B = 0;
   TCCR5A = 0;
   TCNT5 = 0;

@@ -15,11 +15,10 @@ namespace {
 const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-// To delay the next pulse until after a movement, the timer is set back. It then needs this many counts until the next pulse begins.
+// To delay a pulse until after a movement, the timer is set back to this many counts before the pulse.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 
-// The registers of a gate's servo output. Gates 1 and 4 share timer 4. If both have to move within 2.4 ms, the second one moves up to 2.4
-// ms late.
+// The registers of a gate's servo output. Gates 1 and 4 share timer 4, so one may move up to 2.4 ms late.
 struct Channel {
   volatile uint16_t* count;
   volatile uint16_t* compare;
@@ -37,15 +36,12 @@ Channel channel(uint8_t index) {
 uint16_t width[kLanes];
 // Width of each gate's pulse before the last change. A pulse of this width may still be in progress.
 uint16_t width_before[kLanes];
-// Bit mask of the gates whose pulse has a new width that was not sent yet. The first pulse of the new width begins as soon as the timer has
-// no other pulse in progress.
+// Bit mask of the gates with a new pulse width that was not sent yet.
 uint8_t changed = 0;
-// Bit mask of the gates whose next pulse has been delayed because the gate is about to move. Each pulse is delayed only once, because on a
-// slow belt repeated delays would leave the servo without pulses for too long.
+// Bit mask of the gates whose next pulse was delayed. Each pulse is delayed only once, so that the servo is never without pulses for long.
 uint8_t held_off = 0;
 
-// Reads a 16-bit register of a timer. Interrupts are off during the read, because all these registers share one temporary byte, which
-// interrupts use too.
+// Reads a 16-bit register of a timer. Interrupts are off, because they use the same temporary byte.
 uint16_t get(volatile uint16_t* from) {
   uint16_t value;
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { value = *from; }
@@ -56,8 +52,7 @@ void put(volatile uint16_t* to, uint16_t value) {
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { *to = value; }
 }
 
-// Starts a timer, unless it runs already. The timer is stopped first, because the Arduino core has started it in another mode. Its highest
-// count is set before it runs. The first pulse begins two counts after the start.
+// Starts a timer, unless it runs already. The timer is stopped first, because the Arduino core has started it in another mode.
 void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volatile uint16_t* top, volatile uint16_t* count) {
   if (*control_b & _BV(WGM43)) return;
   *control_b = 0;
@@ -68,7 +63,7 @@ void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volat
   *control_b |= _BV(CS41);
 }
 
-// Returns whether a pulse of the gate may be in progress. The pulse may have the new width or the width before the last change.
+// Returns whether a pulse of the gate, of the new or of the last width, may be in progress.
 bool pulse_may_be_high(uint8_t index, uint16_t count) {
   return count < width[index] * kCountsPerUs || count < width_before[index] * kCountsPerUs;
 }
@@ -117,7 +112,7 @@ void send(uint8_t index, uint16_t pulse_us, bool quiet) {
   }
   if (!quiet && !(changed & gate) && !(held_off & gate)) return;
   const uint16_t count = get(to.count);
-  // Gates 1 and 4 share a timer, so `other` is the partner of this gate. Gates 2 and 3 have no partner, so `other` is the gate itself.
+  // Gates 1 and 4 share a timer, so `other` is the partner. For gates 2 and 3, `other` is the gate itself.
   const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;
   if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {
     held_off &= static_cast<uint8_t>(~gate);

@@ -96,8 +96,7 @@ Place Settings::places(uint32_t mm) const {
 }
 
 bool Settings::is_consistent() const {
-  // Distances in steps, rounded down as in firmware/PROTOCOL.md. The largest possible one is 22 million steps (22,000 mm with steps of 1
-  // um), which fits into 32 bits.
+  // Distances in steps, rounded down as in firmware/PROTOCOL.md. The largest is 22 million steps (22,000 mm of 1 um).
   const uint32_t eyes = (value[kEyeGapMm] + uint32_t{value[kWindowMm]}) * 1000 / value[kStepUm];
   const uint32_t stuck = uint32_t{value[kStuckMm]} * 1000 / value[kStepUm];
   return value[kPartMinMm] < value[kPartMaxMm] && value[kGateMm] >= value[kPartMinMm] &&

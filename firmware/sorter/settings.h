@@ -5,8 +5,7 @@
 
 namespace castline {
 
-// The keys in the order of firmware/PROTOCOL.md. The digest and the layout of the EEPROM depend on this order, so new keys are added at the
-// end.
+// New keys are added at the end, because the digest and the layout of the EEPROM depend on this order.
 enum Key : uint8_t {
   kEncoder,
   kStepUm,

@@ -1,5 +1,4 @@
-// Lists of words in flash memory. On the Mega, an ordinary string literal would take RAM. A PC has no such separate memory, so there the
-// lists are ordinary strings.
+// Lists of words in flash memory, because a string literal would take RAM on the Mega. On a PC, they are ordinary strings.
 #pragma once
 #include <stdint.h>
 #include <string.h>

@@ -45,8 +45,7 @@ Decision Tracker::own_decision(const Part& part, const Settings& settings, bool 
   return {otherwise, part.verdict == kVerdictCancelled ? kCancelled : kNoVerdict};
 }
 
-// Decides what to do with the oldest part and all parts of its cluster. The gate cannot move between them, so all get the same action at
-// the same gate.
+// Decides about the oldest part and all parts of its cluster. The gate cannot move between them, so all get the same action.
 void Tracker::decide_front(const Settings& settings, bool host_silent) {
   if ((*this)[0].basis != kUndecided) return;
   const int32_t spacing = static_cast<int32_t>(settings.travel(kSpacingMm));
@@ -78,8 +77,7 @@ Decision Tracker::take_unmatched(Place place, const Settings& settings) {
   return keep_spacing(place, settings, {settings.action(kNoVerdictAction), kUnmatched});
 }
 
-// Returns the decision for a part at photo-eye 2. If the part is closer than spacing_mm behind another part, the gate cannot move between
-// the two parts. So the part gets the action and the gate of the other part.
+// Returns the decision for a part at photo-eye 2. A part less than spacing_mm behind another part gets the other part's decision.
 Decision Tracker::keep_spacing(Place place, const Settings& settings, Decision decision) {
   const Decision last = {static_cast<Action>(last_action_), kSpacing, last_gate_};
   if (has_last_ && past(place, last_until_) < 0 && !decision.is_same_movement(last)) decision = last;

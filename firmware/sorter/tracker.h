@@ -13,7 +13,7 @@ namespace castline {
 enum Reason : uint8_t { kVerdict, kNoVerdict, kCancelled, kSpacing, kTouching, kSafe, kMissing, kUnmatched };
 extern const char kReasonWords[] PROGMEM;
 
-// The verdict of a part. kReject diverts the part at the lane's own gate, kReject + n at the further gate that is wired to lane n.
+// The verdict of a part. kReject diverts it at the lane's own gate, kReject + n at the further gate of lane n.
 enum PartVerdict : uint8_t { kUnjudged, kVerdictCancelled, kKeep, kReject = 4 };
 
 struct Decision {
@@ -27,8 +27,7 @@ struct Decision {
   uint8_t gate;
 };
 
-// A counted part between the photo-eyes. It takes only 6 bytes, because the board has memory for 256 parts, which is a fifth of the Mega's
-// RAM.
+// A counted part between the photo-eyes, in 6 bytes. 256 parts take a fifth of the Mega's RAM.
 struct __attribute__((packed)) Part {
   // Place of the belt when the leading edge of the part was at photo-eye 1.
   uint32_t place : 24;
@@ -40,14 +39,12 @@ struct __attribute__((packed)) Part {
   uint8_t seen : 1;
   // The Basis of the decision.
   uint8_t basis : 2;
-  // The low 16 bits of the time, in ms, at which the part was at photo-eye 1. After 65 s, Tracker::age() raises this time again and again,
-  // so that it is never more than 65 s ago.
+  // The low 16 bits of the time, in ms, at photo-eye 1. Tracker::age() raises it, so that it is never more than 65 s ago.
   uint16_t at_ms;
 };
 static_assert(sizeof(Part) == 6, "no padding");
 
-// How the lane decided what to do with a part. To save RAM, a part stores only this basis and its verdict. The action is computed from both
-// of them and the settings when it is needed.
+// How the lane decided about a part. To save RAM, the action is computed from it and the verdict when needed.
 enum Basis : uint8_t { kUndecided, kOwnDecision, kOwnDecisionHostSilent, kClusterDecision };
 
 class Tracker {
@@ -66,12 +63,10 @@ class Tracker {
   // Returns the part with this number, or nullptr if it is not between the photo-eyes.
   Part* find(uint32_t number);
 
-  // Returns the index of the part that is expected at photo-eye 2 nearest to `place`. Returns -1 if no part is expected within window_mm of
-  // `place`.
+  // Returns the index of the part that is expected nearest to `place`, or -1 if none is within window_mm.
   int16_t nearest(Place place, const Settings& settings);
 
-  // Decides what to do with the oldest part and all parts of its cluster. The gate cannot move between these parts, so all get the same
-  // action.
+  // Decides about the oldest part and all parts of its cluster. All get the same action.
   void decide_front(const Settings& settings, bool host_silent);
 
   // Removes the oldest part, which has reached photo-eye 2 at `place`, and returns its decision.
@@ -80,7 +75,7 @@ class Tracker {
   // Returns the decision for a part that has reached photo-eye 2 and was not counted.
   Decision take_unmatched(Place place, const Settings& settings);
 
-  // Returns whether the oldest part is missing. The part is missing if it has travelled farther than `reach` when the belt is at `place`.
+  // Returns whether the oldest part is missing: it has travelled farther than `reach` when the belt is at `place`.
   bool is_front_overdue(Place place, Place reach) { return size_ > 0 && past(place, parts_[first_].place) > static_cast<int32_t>(reach); }
   void drop_front();
   void forget_last_part() { has_last_ = false; }
@@ -88,16 +83,14 @@ class Tracker {
   // Returns the array in which the parts are stored. The caller may use this memory for something else while no part is tracked.
   void* unused_memory() { return parts_; }
 
-  // Returns the next part to announce to the host by PART, and sets `number` to the number of this part. New parts come first, then the
-  // parts whose PART must be repeated. Returns nullptr if there is no such part.
+  // Returns the next part for PART, and its `number`: new parts first, then repetitions. Returns nullptr if there is none.
   const Part* next_to_announce(uint32_t& number);
   void announce_all_again() { round_ = 0; }
 
-  // Replaces or deletes stored places and times before they become too old. Places are counted modulo 2^24 and times modulo 2^16, so a very
-  // old value would look like a new one. Must be called in every update of the lane.
+  // Must be called in every update. Replaces old places and times, which would look like new ones after a wrap.
   void age(Place place, uint32_t now_ms);
 
-  // Returns the time at which `part` was at photo-eye 1. If this time is more than 65 s ago, returns the time 65 s ago instead.
+  // Returns the time at which `part` was at photo-eye 1, but at most 65 s ago.
   static uint32_t at_ms(const Part& part, uint32_t now_ms) { return now_ms - age_ms(part, now_ms); }
   // Returns the time since the part was at photo-eye 1, as the protocol sends it. 65535 means 65 s or longer.
   static uint16_t travel_ms(const Part& part, uint32_t now_ms) {

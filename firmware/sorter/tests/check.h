@@ -1,5 +1,4 @@
-// A minimal unit-test framework: TEST registers a test, and CHECK counts failed checks. It is part of the project, because a framework such
-// as GoogleTest would have to be installed first.
+// A minimal unit-test framework, which needs no installation: TEST registers a test, and CHECK counts failed checks.
 #pragma once
 #include <cstdio>
 

@@ -8,7 +8,7 @@ using namespace castline;
 
 namespace {
 
-// Settings of a belt that runs at one metre per second. The belt travels 15,625 places per second, or about 16 places per millimetre.
+// Settings of a belt that runs at one metre per second: 15,625 places per second, or about 16 places per millimetre.
 Settings quick() {
   Settings settings;
   settings.set_defaults();
