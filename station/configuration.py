@@ -17,8 +17,7 @@ from streams.errors import SettingsError
 from streams.settings import Settings, StationSettings
 
 _HERE = Path(__file__).parent
-# Largest size in bytes of the fields of a form. Uploaded files do not count, because the settings `pictures.max_bytes` and
-# `station.upload_files` limit them.
+# Largest size of a form's fields in bytes, without the uploaded files.
 MAX_FORM_BYTES = 2**20
 MIN_KEY_CHARACTERS = 50
 _YEAR_S = 365 * 24 * 3600
@@ -75,8 +74,7 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
             "django.middleware.clickjacking.XFrameOptionsMiddleware",
             "django_htmx.middleware.HtmxMiddleware",
             "axes.middleware.AxesMiddleware",
-            # This middleware can only run synchronously, so it comes last. Django then runs all the middleware above it in the same
-            # thread. Anywhere else in the list it would make Django switch threads in each request.
+            # This middleware is synchronous, so it comes last. Elsewhere Django would switch threads in each request.
             "station.accounts.log_in.SessionRenewalMiddleware",
         ],
         "TEMPLATES": [
@@ -207,10 +205,9 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
 
 
 def read_secret_key(station: StationSettings) -> str:
-    """Returns the key that signs sessions: the setting `station.secret_key`, or else the content of the file `station.secret_key_file`.
+    """Returns the key that signs sessions, from `station.secret_key` or from the file `station.secret_key_file`.
 
-    If the file does not exist, it is created with a random key.
-    Raises SettingsError if the key is too short, or if the file cannot be read or created.
+    A missing file is created with a random key. Raises SettingsError if the key is too short or the file cannot be used.
     """
     if key := station.secret_key.get_secret_value():
         if len(key) < MIN_KEY_CHARACTERS:

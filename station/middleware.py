@@ -17,21 +17,18 @@ AsgiReceive = Callable[[], Awaitable[AsgiEvent]]
 AsgiSend = Callable[[AsgiEvent], Awaitable[None]]
 AsgiApplication = Callable[[Any, AsgiReceive, AsgiSend], Awaitable[None]]
 
-# This event is set when the process must end. Responses that never end by themselves, such as those of the live pages, check it.
+# Set when the process must end. Endless responses, such as the live pages, check this event.
 stopping = threading.Event()
 
 API_PREFIX = "/api/"
 _UPLOAD_PREFIXES = ("/uploads/", API_PREFIX)
 
-# Every running request occupies a thread and a database connection. The limit is high, because live pages and API calls that
-# wait for a verdict run for a long time.
+# The limit is high, because live pages and API calls that wait for a verdict run for a long time.
 _MAX_RUNNING = 160
 _MAX_QUEUE_WAIT_S = 15.0
-# At ten milliseconds a request, a full queue is served within about three seconds. Further requests are refused at once, because
-# in a longer queue every request would wait until its client gives up.
+# A full queue is served in about three seconds, at ten milliseconds a request. In a longer queue clients would give up.
 _MAX_QUEUED = 320
-# Longest pause in the body of a request. Without this limit, a client that announces a body and sends nothing would occupy one of the
-# running requests for ever.
+# Without this limit, a client that announces a body and sends nothing would occupy a running request for ever.
 _MAX_BODY_PAUSE_S = 30.0
 
 
@@ -95,8 +92,7 @@ class RequestQueueMiddleware:
 class BodyLimitMiddleware:
     """Refuses a request body that is too large (status 413) or that stops arriving (status 408).
 
-    If the request has the header Content-Length, the size is checked before the body is read. Otherwise reading stops at the limit.
-    Django's own limits are not enough, because Django reads all files of a request before it checks who sent them.
+    Django's own limits come too late: Django reads all files of a request before it checks who sent them.
     """
 
     def __init__(self, inner: AsgiApplication, form_bytes: int, upload_bytes: int, max_pause_s: float = _MAX_BODY_PAUSE_S) -> None:
@@ -120,8 +116,7 @@ class BodyLimitMiddleware:
         async def receive_within_limits() -> AsgiEvent:
             nonlocal read_bytes, body_complete, refusal
             try:
-                # The time limit holds only until the whole request body has arrived. After that Django calls this function to wait
-                # until the client disconnects, which may take long.
+                # After the body, Django calls this function to wait until the client disconnects. This wait has no time limit.
                 async with asyncio.timeout(None if body_complete else self._max_pause_s):
                     event = await receive()
             except TimeoutError:

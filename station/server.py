@@ -29,12 +29,11 @@ from streams.health import ProcessHealth
 
 log = logging.getLogger(__name__)
 
-# Largest number of open connections. It is high because most connections are idle, and because RequestQueueMiddleware limits how many
-# requests run at the same time.
+# The limit of connections is high, because most are idle and RequestQueueMiddleware limits the running requests.
 _MAX_CONNECTIONS = 4000
 # Number of open files that the process needs in addition to the connections, for databases, Kafka and pictures.
 _OTHER_OPEN_FILES = 1000
-# Number of bytes that a request may have in addition to its files, for the other fields of a form and the headers between the fields.
+# Bytes that a request may have in addition to its files.
 _FORM_OVERHEAD_BYTES = 2**18
 _DATABASE_CHECK_S = 2.0
 _QUEUE_METRICS_S = 15.0
@@ -72,9 +71,9 @@ def open_socket() -> socket.socket:
 
 
 class _HealthReportingServer(uvicorn.Server):
-    """A uvicorn server that sets the state of `health`: ready when requests are accepted, and not ready while it stops.
+    """A uvicorn server that sets the state of `health`: ready while requests are accepted.
 
-    `stop_requested` is set if SIGTERM came before uvicorn had installed its own signal handlers.
+    `stop_requested` is set if SIGTERM came before uvicorn handled signals.
     """
 
     def __init__(self, config: uvicorn.Config, health: ProcessHealth, stop_requested: threading.Event) -> None:
@@ -101,10 +100,9 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
     """
     settings = current_settings()
     _raise_open_file_limit(_MAX_CONNECTIONS)
-    # Load the modules of all pages now, so that an error in a module is reported at the start and not at the first request.
+    # An error in a page's module is then reported at the start and not at the first request.
     _ = get_resolver().url_patterns
-    # WhiteNoise returns a file as a synchronous iterator. Django then reads the whole file into memory and warns. The warning is ignored,
-    # because our files are small.
+    # Django warns because it reads WhiteNoise's files whole into memory. Our files are small.
     warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     config = uvicorn.Config(
         make_application(),
@@ -126,10 +124,7 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
 
 
 def _raise_open_file_limit(connections: int) -> None:
-    """Raises this process's limit of open files as far as needed and allowed.
-
-    The usual limit of 1,024 is too low for the number of connections that the station accepts.
-    """
+    """Raises the limit of open files. The usual limit of 1,024 is below the number of accepted connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + _OTHER_OPEN_FILES
     if hard != resource.RLIM_INFINITY:

@@ -12,8 +12,7 @@ from zoneinfo import ZoneInfo
 class ShiftPeriod:
     """The time from `since` (included) to `to` (excluded), both UTC.
 
-    `day` is the date on which the period begins. `shift` is the time of day at which the shift begins, or None if the period is a whole
-    day. Both are in the plant's time zone.
+    `day` and `shift` are the date and the time of day of the beginning, in the plant's time zone. `shift` is None for a whole day.
     """
 
     day: date

@@ -57,8 +57,7 @@ def get_rights(user: AbstractBaseUser | AnonymousUser) -> frozenset[Right]:
 def get_role(user: AbstractBaseUser | AnonymousUser) -> Role | None:
     """Returns the user's role, or None if the user is not logged in or has no role.
 
-    If the user has several roles, the role with the most rights is returned.
-    The role is read from the database once for each user object and is then cached on the object.
+    Of several roles, the role with the most rights is returned. The role is cached on the user object.
     """
     if not isinstance(user, User) or not user.is_active:
         return None
@@ -77,10 +76,9 @@ def assign_role(user: User, role: Role) -> None:
 
 
 def create_or_update_account(name: str, role: str, password: str) -> str:
-    """Creates the account `name`, or changes the role and the password of the account that has this name already.
+    """Creates the account `name`, or changes its role and password if it exists. Returns "made" or "changed".
 
-    An account that was not allowed to log in may log in again. The audit log says that the change came from the command line.
-    Returns "made" for a new account and "changed" for an existing one.
+    The account may log in afterwards. The audit log names the command line as the author.
 
     Raises SettingsError if the role does not exist, or if the name or the password breaks the rules for accounts.
     """
@@ -105,10 +103,9 @@ def create_or_update_account(name: str, role: str, password: str) -> str:
 
 
 def right_required(right: Right) -> Callable[[View], View]:
-    """Returns a decorator that restricts a view to users with the right `right`.
+    """Returns a decorator that lets only users with the right `right` open a view, plain or coroutine.
 
-    Visitors who are not logged in are redirected to the log-in page. Users without the right get a page with status 403, which says
-    what they are not allowed to do. The decorator works for ordinary views and for coroutine views.
+    Visitors who are not logged in go to the log-in page. Users without the right get an error page with status 403.
     """
 
     def check(request: HttpRequest) -> HttpResponse | None:

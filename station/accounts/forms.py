@@ -34,7 +34,7 @@ class NewAccountForm(UserCreationForm):  # type: ignore[type-arg]  # generic for
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # The cursor must not jump into this form when the page opens, because most people open the page to read the list of accounts.
+        # Most people open the page to read the list, so the cursor must not jump into this form.
         self.fields["username"].widget.attrs.pop("autofocus", None)
 
     def save(self, commit: bool = True) -> User:

@@ -18,11 +18,10 @@ _RENEWED_AT = "seen"
 
 
 def client_address(request: HttpRequest) -> str:
-    """Returns the network address of the client. Wrong passwords are counted for each pair of account and client address.
+    """Returns the network address of the client.
 
-    The setting `station.proxies` gives the number of proxies in front of the station. Without proxies the client's address is the address
-    of the connection. With proxies it is the entry that the outermost proxy wrote into the header X-Forwarded-For. Entries further left
-    are ignored, because the client can write them itself.
+    Behind proxies, the outermost proxy wrote this address into the header X-Forwarded-For. Entries further left are ignored, because the
+    client can forge them.
     """
     # PostgreSQL's address type accepts no empty text, so a connection without an address gets 0.0.0.0.
     peer: str = request.META.get("REMOTE_ADDR", "") or "0.0.0.0"
@@ -49,10 +48,9 @@ def show_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 class SessionRenewalMiddleware:
-    """Extends a log-in session while its user is active, so that only an idle session expires.
+    """Extends a log-in session while its user is active. An idle session expires.
 
-    The new end of the session is written to the database at most every ten minutes, because a write for each request would be too many.
-    In `MIDDLEWARE` this class must come after Django's session middleware.
+    The database is written at most every ten minutes. In `MIDDLEWARE` this class must come after Django's session middleware.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

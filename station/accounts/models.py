@@ -14,7 +14,7 @@ from django.utils import timezone
 
 # The prefix makes a leaked token recognisable, for people and for programs that search for secrets.
 _TOKEN_PREFIX = "castline_"
-# The time of the last use of a token is written at most once a minute, because a write for each request would be too many.
+# The time of a token's last use is written at most once a minute, not at each request.
 _USED_AT_PRECISION = timedelta(minutes=1)
 _MAX_WHO = 150
 _MAX_SUBJECT = 255
@@ -80,8 +80,7 @@ class AuditEntry(models.Model):
     def record(cls, user: AbstractBaseUser | AnonymousUser | None, action: str, subject: str, **detail: object) -> None:
         """Writes an entry to the audit log, for example `action` "token made" with the token's name as `subject`.
 
-        The values of `detail` must be JSON-serialisable. If `user` is None or not logged in, the entry names "castline" as the person.
-        Call this method in the transaction of the change, so that the change and its entry are committed or rolled back together.
+        `detail` must be JSON-serialisable. Without a user, the entry names "castline". Call this method in the transaction of the change.
         """
         who = user.get_username() if user is not None and user.is_authenticated else "castline"
         cls.objects.create(who=who[:_MAX_WHO], action=action, subject=subject[:_MAX_SUBJECT], detail=detail)

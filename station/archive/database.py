@@ -36,10 +36,9 @@ def find_database_fault() -> str:
 
 
 def wait_for_database(report: Callable[[str], None], sleep: Callable[[float], bool]) -> bool:
-    """Waits until the database answers. Returns True if it answers, and False if the process must stop while it waits.
+    """Waits until the database answers. Returns True then, or False if the process must stop.
 
-    Before each pause `report` is called with a sentence that says why the database does not answer. `sleep` waits for the given number
-    of seconds and returns True if the process must stop.
+    `report` gets the reason before each pause. `sleep` waits for some seconds and returns True if the process must stop.
     """
     backoff = Backoff(first_s=0.5, longest_s=5.0)
     while fault := find_database_fault():
@@ -50,10 +49,13 @@ def wait_for_database(report: Callable[[str], None], sleep: Callable[[float], bo
 
 
 def migrate_database(apply: bool = True) -> list[str]:
-    """Brings the tables up to date and returns the names of the applied migrations.
+    """Brings the tables up to date and returns the names of the applied migrations. Several processes may call this function at once.
 
-    If several processes call this function at the same time, they migrate one after the other. Raises SettingsError if the tables belong
-    to a newer release, if they are out of date and `apply` is False, or if the database refuses a change.
+    Raises SettingsError in these cases:
+
+    - The tables belong to a newer release.
+    - The tables are out of date and `apply` is False.
+    - The database refuses a change.
     """
     try:
         with _migration_lock():
@@ -109,7 +111,7 @@ def _migration_lock() -> Iterator[None]:
 
 def lock_parts() -> None:
     """Locks the table of parts against other writing processes until the end of the current transaction."""
-    # SQLite needs no lock here, because our SQLite transactions begin in the mode IMMEDIATE, so that only one of them runs at a time.
+    # SQLite needs no lock: its transactions begin in the mode IMMEDIATE, so only one runs at a time.
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_PARTS_LOCK])

@@ -9,23 +9,20 @@ from django.db import models
 # These reasons in a sorting record mean that the gate acted without a verdict.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
-# People often filter the history by these columns. Each index of the history ends with them. So the database can apply the filters to the
-# index, and then reads only the rows that the page shows.
+# Each index of the history ends with these columns, so that filters on them read only the index.
 _FILTERED = ("model", "defect_probability", "action")
 
 
 class Part(models.Model):
     """One part, which is a casting that a line has counted.
 
-    The records about a part arrive in any order, so every column except `line`, `run`, `part` and `seen_at` may be empty. If a part has
-    several verdicts, the row holds the one with the earliest `decided_at`, because the gate acted on that verdict.
+    Columns stay empty until their record arrives. Of several verdicts, the row holds the earliest, because the gate acted on that verdict.
     """
 
     line = models.CharField(max_length=40)
     run = models.BigIntegerField()
     part = models.BigIntegerField()
-    # The history is ordered by this time. It is the time at which the picture was taken. If that is unknown, it is the time at which
-    # photo-eye 1 counted the part. If both are unknown, it is the oldest known time of the part.
+    # When the picture was taken. If unknown, when photo-eye 1 counted the part, or else the oldest known time of the part.
     seen_at = models.DateTimeField()
 
     verdict_id = models.UUIDField(null=True)
@@ -75,30 +72,25 @@ class Part(models.Model):
     # Address of the picture in the object store; empty if the picture is not kept.
     picture = models.CharField(max_length=255, blank=True, default="")
     picture_bytes = models.IntegerField(null=True)
-    # True: the archivist must still copy the picture to the object store. False: nothing is left to do, because the picture was copied,
-    # was not found, or was deleted again. NULL: the picture need not be kept.
+    # True: the picture must still be copied to the object store. False: nothing is left to do. NULL: the picture need not be kept.
     keep_picture = models.BooleanField(null=True)
-    # The type of defect by which people filter the history: the first type that the reviewer named. If nobody has reviewed the part, it is
-    # the first type that the programs found.
+    # The part's type of defect: the first that the reviewer named, or without a review the first that the programs found.
     kind = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["line", "run", "part"], name="part_identity")]
         indexes: ClassVar = [
-            # Each of these indexes begins with the column by which a query searches. The columns `seen_at` and `id` follow, because the
-            # history is sorted by them.
+            # `seen_at` and `id` follow the searched column, because the history is sorted by them.
             models.Index(fields=["seen_at", "id", "line", *_FILTERED], name="part_seen"),
             models.Index(fields=["line", "seen_at", "id", *_FILTERED], name="part_line_seen"),
             models.Index(fields=["label", "seen_at", "id", "line", *_FILTERED], name="part_label_seen"),
-            # This index serves queries for both a line and a label. Without it SQLite would use the index of the line and read all parts
-            # of that line to find the few with the label.
+            # This index serves queries with a line and a label. Without it SQLite reads all parts of the line.
             models.Index(fields=["line", "label", "seen_at", "id", *_FILTERED], name="part_line_label_seen"),
             # These three partial indexes are small, because each contains only the parts that fulfil its condition.
             models.Index(fields=["seen_at"], name="part_picture_wanted", condition=models.Q(keep_picture=True)),
             models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),
             models.Index(fields=["picture"], name="part_picture", condition=~models.Q(picture="")),
-            # The next three indexes are partial, too. The database uses a partial index only if the query repeats its condition, see
-            # `index_condition` in station.history.pagination.
+            # A query uses a partial index only if it repeats the index's condition, see `index_condition` in station.history.pagination.
             models.Index(
                 fields=["kind", "seen_at", "id", "line", "label", *_FILTERED], name="part_kind_seen", condition=~models.Q(kind="")
             ),

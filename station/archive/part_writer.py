@@ -1,10 +1,10 @@
-"""Writes the archivist's records into the table of parts, one row per part.
+"""Writes the archivist's records into the table of parts, one row per part, whatever the order in which the records arrive.
 
-Records arrive in any order, and the row of a part is the same for every order. If a part has several records of a kind, only one counts:
+If a part has several records of a kind, one counts:
 
-- Of several verdicts, the one that was decided first, because the gate acted on that verdict.
-- Of several sorting records, which say what the gate did with the part, the first one in which the gate saw the part.
-- Of several findings (boxes and heat map) or reviews, the last one.
+- verdicts: the earliest, because the gate acted on it
+- sorting records: the first in which the gate saw the part
+- findings and reviews: the last
 """
 
 from __future__ import annotations
@@ -63,8 +63,7 @@ class PartWriter:
     def write(self, records: Sequence[ArchivedRecord]) -> int:
         """Merges each of `records` into the row of its part. Returns the number of rows that were added or changed.
 
-        Raises ArchiveError if the records cannot be written, and then writes none of them. The attribute `retriable` of the error is True
-        if the database does not answer, and False if the database rejects a record.
+        Raises ArchiveError if a record cannot be written, and then writes none. The error is `retriable` if the database does not answer.
         """
         try:
             with transaction.atomic():
@@ -95,8 +94,7 @@ class PartWriter:
             if row.keep_picture is None and row.image_offset is not None:
                 row.keep_picture = True
         for row in changed:
-            # The rows are written without a primary key. The database then finds existing rows by line, run and part, so that one
-            # statement can insert new rows and update existing ones.
+            # Without a primary key, the database finds existing rows by line, run and part. One statement can then insert and update.
             row.pk = None
         Part.objects.bulk_create(changed, update_conflicts=True, unique_fields=list(_IDENTITY), update_fields=_MERGED_FIELDS)
         self._review_queue.add(selected)
@@ -115,8 +113,7 @@ def _load_rows(parts: Iterable[PartId]) -> dict[PartId, Part]:
 
 
 def _values(row: Part) -> list[object]:
-    # The caller compares the values of a row before and after a merge to see whether the row has changed. Lists and dicts need no
-    # copy, because a merge replaces them and never changes them in place.
+    # Lists and dicts need no copy, because a merge replaces them and never changes them in place.
     return [getattr(row, name) for name in _FIELDS]
 
 
@@ -179,8 +176,7 @@ def _merge_verdict(row: Part, verdict: Verdict) -> None:
 
 def _merge_sorting(row: Part, sorting: Sorting) -> None:
     if row.sorted_at is not None:
-        # If the board has lost track of a part, the sorter writes a sorting record with the action `untracked`. A record of a gate that
-        # saw the part replaces such a record.
+        # The action `untracked` means that the board lost the part. A record of a gate that saw the part replaces it.
         present, new = (row.action == "untracked", row.sorted_at), (sorting.action == "untracked", sorting.sorted_at)
         if present <= new:
             return
@@ -214,11 +210,7 @@ def _plain_boxes(boxes: tuple[Box, ...]) -> list[dict[str, object]]:
 
 
 def _defect_type(row: Part) -> str:
-    """Returns the first defect type that the reviewer named, or "" if the reviewer named none.
-
-    If nobody has reviewed the part, returns the defect type of the verdict. If the verdict names none, returns the first defect type of the
-    finding, or "" if the finding names none.
-    """
+    """Returns the part's type of defect: by the reviewer if there is a review, else by the verdict, else by the finding. May be ""."""
     if row.review_label:
         named = [*row.review_kinds, *(box["kind"] for box in row.review_boxes)]
     else:

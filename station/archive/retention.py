@@ -28,8 +28,7 @@ log = logging.getLogger(__name__)
 
 _ARCHIVED_PER_STEP = 32
 _DELETED_PER_STEP = 500
-# The object store has one folder for each value of the first byte of a picture's checksum. Each sweep searches one of these folders
-# for orphans, which are pictures that belong to no part.
+# One folder for each first byte of a checksum. Each sweep searches one folder for pictures without a part.
 _FOLDERS = 256
 _IDLE_S = 0.5
 _LONGEST_WAIT_S = 30.0
@@ -39,8 +38,8 @@ _LONGEST_WAIT_S = 30.0
 class RetentionPolicy:
     """Decides whether a part's picture is kept.
 
-    The pictures of defects, of parts for review and of reviewed parts are always kept. On the lines in `complete_lines` every picture is
-    kept. Of the other pictures, which show good parts, a random sample is kept. For example, `ok_share` 0.1 keeps every tenth on average.
+    Always kept are pictures of defects, of parts for review, of reviewed parts, and of the lines in `complete_lines`. Of the other pictures
+    a random sample is kept: `ok_share` 0.1 keeps every tenth.
     """
 
     ok_share: float
@@ -75,8 +74,7 @@ class PictureSource(Protocol):
 class PictureArchiver:
     """Copies pictures into the object store, and deletes them when they are too old or take too much space.
 
-    The table of parts says what is left to do, so after a crash the work continues where it stopped. Only one thread may use an archiver.
-    Its methods raise OSError if the store does not answer, and DatabaseError if the database does not answer.
+    Not thread-safe. The methods raise OSError if the store does not answer, and DatabaseError if the database does not answer.
     """
 
     def __init__(self, store: ObjectStore, source: PictureSource, limits: ArchivistSettings, topics: TopicSettings) -> None:
@@ -89,10 +87,10 @@ class PictureArchiver:
             metrics.archive_dropped.labels(deleted)
 
     def archive_pictures(self, go_on: Callable[[], bool]) -> int:
-        """Archives up to 32 of the pictures that are marked to be kept, the oldest first. Stops early when `go_on` returns False.
+        """Archives up to 32 of the marked pictures, oldest first. Stops early when `go_on` returns False.
 
-        Returns the number of pictures that are no longer marked, because they were copied or do not exist any more. A picture for which
-        the source raises PictureError counts as missing. Other exceptions of the source are passed on.
+        Returns the number of pictures whose mark was removed: copied or missing. PictureError of the source means missing. Other errors of
+        the source are passed on.
         """
         marked = list(Part.objects.filter(keep_picture=True).order_by("seen_at")[:_ARCHIVED_PER_STEP])
         done: list[Part] = []
@@ -103,8 +101,7 @@ class PictureArchiver:
                 part.picture, part.picture_bytes = self._archive_picture(part)
                 done.append(part)
         finally:
-            # One transaction saves the rows of all archived pictures, because each commit waits for the disk. If the process crashes
-            # before the commit, the same pictures are archived again after the restart.
+            # All rows are saved in one transaction, because each commit waits for the disk.
             _save_archived(done)
         return len(done)
 
@@ -123,12 +120,7 @@ class PictureArchiver:
         return address, len(value)
 
     def sweep(self, now: datetime) -> None:
-        """Deletes the parts and pictures that need not be kept any longer:
-
-        - parts, pictures and heat maps that are too old
-        - the oldest pictures, if all pictures together take too much space
-        - pictures in the object store that belong to no part
-        """
+        """Deletes parts and pictures that are too old, the oldest pictures if all take too much space, and pictures without a part."""
         self._delete_old_parts(now - timedelta(days=self._limits.keep_rows_days))
         self._delete_old_pictures(now - timedelta(days=self._limits.keep_days))
         self._delete_excess_pictures()
@@ -169,8 +161,7 @@ class PictureArchiver:
         metrics.archive_kept_bytes.set(total)
 
     def _delete_pictures(self, parts: list[Part]) -> None:
-        # First remove the addresses from the table of parts, then delete the pictures from the store. A crash between the two steps can
-        # leave a picture that belongs to no part, but never a part that refers to a deleted picture.
+        # The rows are changed before the pictures are deleted, so that after a crash no row refers to a deleted picture.
         with transaction.atomic():
             lock_parts()
             Part.objects.filter(pk__in=[part.pk for part in parts]).update(picture="", picture_bytes=None, heat_map="", keep_picture=False)
@@ -186,13 +177,8 @@ class PictureArchiver:
                 self._store.delete(part.heat_map)
 
     def _delete_orphans(self, now: datetime) -> None:
-        """Deletes pictures in the store that belong to no part. Each call searches one folder.
-
-        Some of these pictures are in the store only because they were too large for Kafka, and need not be kept. Others were left behind by
-        a crash.
-        """
-        # Only pictures that are older than all records on the image topic are deleted. A younger picture may belong to a record that an
-        # inspector has not read yet.
+        """Deletes pictures in the store that belong to no part. Each call searches one folder."""
+        # A younger picture may belong to a record on the image topic that no inspector has read yet.
         before = now - timedelta(hours=self._topics.image_hours + 24)
         found = set(self._store.list_older_than(f"pictures/{self._next_folder:02x}", before))
         self._next_folder = (self._next_folder + 1) % _FOLDERS

@@ -35,8 +35,8 @@ class GoldenPartRefusedError(CastlineError):
 class GoldenState:
     """What is known about a golden part at one moment.
 
-    `last` is the newest check with a verdict, or None. `shown` says whether the part was judged in the running shift, and `is_missing`
-    whether the last complete shift passed without it although the line had parts.
+    `last` is the newest check with a verdict, or None. `shown`: the part was judged in the running shift. `is_missing`: the last complete
+    shift had parts, but not this one.
     """
 
     golden: GoldenPart
@@ -51,10 +51,7 @@ class GoldenState:
 
 
 def check_golden_parts(rows: Sequence[Part]) -> None:
-    """Stores the verdicts of golden parts among `rows`, which the archivist has just changed.
-
-    A golden part is recognised by the checksum of its picture, or because a person has named the part. A repeated call changes nothing.
-    """
+    """Stores the verdicts of golden parts among the changed `rows`. A repeated call changes nothing."""
     judged = [row for row in rows if row.label]
     if not judged:
         return
@@ -81,7 +78,7 @@ def _fill(check: GoldenCheck, row: Part) -> None:
 def add_golden_part(line: str, name: str, label: str, picture: str, made_by: User, at: datetime) -> GoldenPart:
     """Adds a golden part to `line`. `picture` is a SHA-256, the id of a part that has the picture, or empty.
 
-    Raises GoldenPartRefusedError if an argument is not possible.
+    Raises GoldenPartRefusedError if a value is wrong.
     """
     if not _NAME.fullmatch(name):
         raise GoldenPartRefusedError("Name: enter 1 to 64 characters, such as the number that is engraved on the part.")
@@ -114,7 +111,7 @@ def retire_golden_part(golden: GoldenPart, retired_by: User, at: datetime) -> No
 
 
 def record_showing(golden: GoldenPart, part_text: str, shown_by: User, at: datetime) -> GoldenCheck:
-    """Notes that the part with the id `part_text` was the golden part `golden`. The verdict is compared as soon as it is archived.
+    """Notes that the part `part_text` was the golden part `golden`. Its verdict is compared as soon as it is archived.
 
     Raises GoldenPartRefusedError if the id is wrong or was noted already.
     """

@@ -8,10 +8,9 @@ from django.db import models
 
 
 class GoldenPart(models.Model):
-    """A part of which people know the right verdict. It is put on the belt of its line once in each shift.
+    """A part whose right verdict is known. People put the part on the belt of its line once in each shift.
 
-    `sha256` is the checksum of its picture if the camera always sends the same file, for example because a folder of pictures is replayed.
-    Otherwise it is empty, and a person names the part each time that it is shown.
+    `sha256` is the checksum of its picture if the same file comes each time. If empty, a person names the part at each showing.
     """
 
     line = models.CharField(max_length=40)
@@ -33,10 +32,9 @@ class GoldenPart(models.Model):
 
 
 class GoldenCheck(models.Model):
-    """One time at which a golden part was shown: the id that the part had on the line, and the verdict.
+    """One showing of a golden part: the part id at that time, and the verdict.
 
-    `label` is empty until the verdict is in the archive. `at` is the time of the verdict, and before that the time at which a person named
-    the part. `shown_by` is empty if the part was recognised by its picture.
+    Until the verdict is archived, `label` is empty and `at` is the time of the showing. `shown_by` is empty if the picture was recognised.
     """
 
     golden = models.ForeignKey(GoldenPart, on_delete=models.CASCADE, related_name="checks")

@@ -1,4 +1,4 @@
-"""The page of golden parts of a line: the list with the last verdicts, and the forms that add, show and retire a golden part."""
+"""The page of a line's golden parts, with the forms that add, show and retire a golden part."""
 
 from __future__ import annotations
 

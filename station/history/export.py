@@ -192,8 +192,7 @@ def stream_file(request: HttpRequest, pieces: Iterator[bytes], content_type: str
 
 
 async def _iterate_in_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    # Each piece is produced in a thread, because its database queries would block the event loop. If Django under ASGI got the synchronous
-    # iterator `pieces`, it would collect all pieces in memory before it sends the first one.
+    # Each piece is produced in a thread, because its database queries would block the event loop.
     next_piece = sync_to_async(lambda: next(pieces, None))
     while (piece := await next_piece()) is not None:
         yield piece

@@ -26,11 +26,10 @@ SUPPORTED_YEARS = range(1971, 9000)
 class PartFilters:
     """The conditions that a part must fulfil to be shown. A condition that is empty or None is not applied.
 
-    A part seen exactly at `since` is shown, but a part seen exactly at `to` is not. `least` and `most` are the lowest and the highest
-    defect probability. The label "none" finds parts without a verdict. The action "none" finds parts for which no gate has reported what
-    it did. Parts of `excluded_line` are never found.
-
-    A query parameter that could not be read is not applied. `errors` maps its name to a phrase that says what the value must be.
+    - Time: `since` is included, `to` is excluded.
+    - `least`, `most`: limits of the defect probability.
+    - Label "none": no verdict. Action "none": no report of a gate.
+    - `errors`: a phrase for each query parameter that cannot be read.
     """
 
     line: str = ""

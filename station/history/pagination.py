@@ -1,10 +1,6 @@
-"""Loads the history in pages, newest parts first, by keyset pagination.
+"""Loads the history in pages, newest parts first, by keyset pagination: the URL holds the key of the last part of the page before.
 
-The URL of a page contains the key (`seen_at` and `id`) of the last part on the page before it. The database finds this key in an index, so
-the ten-thousandth page takes no longer than the first. New parts do not shift the pages.
-
-For some combinations of filters there is no suitable index. Such a search reads at most SEARCH_LIMIT rows, so that no URL makes the
-database read the whole table. The page then shows the time at which the search stopped, and the person can continue the search from there.
+Where no index fits the filters, a search reads at most SEARCH_LIMIT rows. The page then shows how far the search came.
 """
 
 from __future__ import annotations
@@ -25,8 +21,7 @@ from streams.identity import format_time, parse_time
 ROWS_PER_PAGE = 50
 SEARCH_LIMIT = 20_000
 COUNT_LIMIT = 10_000
-# The gate let most parts pass ("passed") or reported nothing about them ("none"). The index of gate actions (part_action_seen) leaves
-# these parts out.
+# Most parts have one of these actions. The index part_action_seen leaves these parts out.
 _COMMON_ACTIONS = ("none", "passed")
 # The SQL conditions of the partial indexes part_<column>_seen, by column. The model station.archive.models.Part declares these indexes.
 _INDEX_CONDITIONS = {
@@ -64,9 +59,8 @@ class HistoryKey:
 class HistoryPage:
     """A page of parts, newest first.
 
-    `older` is the key of the next older page, to pass to `load_page` as `before`. `newer` is the key of the next newer page, to pass as
-    `after`. Each is None if there is no such page. If the search stopped at its limit before the page was full, `searched_to` is the time
-    that the search reached. Otherwise `searched_to` is None.
+    `older` and `newer` are the keys of the neighbouring pages, or None. `searched_to` is the time at which SEARCH_LIMIT ended the search,
+    or None.
     """
 
     rows: Sequence[Part]
@@ -88,8 +82,7 @@ def load_page(
     if after is not None:
         found, limit = _search(filters, after, False, rows, search_limit)
         shown, has_more = found[:rows][::-1], len(found) > rows
-        # The search has reached the newest part, so it may have found too few parts for a page. Load the newest page instead,
-        # because it is filled up with older parts.
+        # The search has reached the newest part. The newest page is loaded instead, because it is filled up with older parts.
         if not has_more and limit is None:
             return load_page(filters, rows=rows, search_limit=search_limit)
         newer = _key_of(shown[0]) if has_more and shown else limit
@@ -122,8 +115,7 @@ def parts_beyond(parts: QuerySet[Part], key: HistoryKey | None, older: bool) -> 
     """Returns those of `parts` that are older than `key`, or newer if `older` is False. If `key` is None, returns all parts."""
     if key is None:
         return parts
-    # The condition in the inner parentheses would be enough, but the database cannot use an index for it. It can use an index for the
-    # first condition on `seen_at`.
+    # The first condition on `seen_at` is redundant, but only that condition lets the database use an index.
     if older:
         return parts.filter(Q(seen_at__lte=key.seen_at) & (Q(seen_at__lt=key.seen_at) | Q(id__lt=key.id)))
     return parts.filter(Q(seen_at__gte=key.seen_at) & (Q(seen_at__gt=key.seen_at) | Q(id__gt=key.id)))
@@ -154,21 +146,14 @@ def index_condition(column: str) -> Q:
 def _search(
     filters: PartFilters, key: HistoryKey | None, older: bool, rows: int, search_limit: int
 ) -> tuple[list[Part], HistoryKey | None]:
-    """Searches for up to `rows` + 1 parts that are older than `key`, or newer if `older` is False.
-
-    The search looks at no more than `search_limit` parts. Returns the parts that were found, and the key at which this limit ended the
-    search, or None if the limit was not reached.
-    """
+    """Returns up to `rows` + 1 parts older than `key` (or newer), and the key at which `search_limit` ended the search, or None."""
     bound = None if filters.is_served_by_one_index else _find_bound(filters, key, older, search_limit)
     within_bound = _between(filter_parts(filters), key, bound, older)
     return list(order(within_bound, newest_first=older)[: rows + 1]), bound
 
 
 def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, search_limit: int) -> HistoryKey | None:
-    """Returns the key of the part at which the search must stop, because `search_limit` parts lie between it and `key`.
-
-    Returns None if there are fewer parts in the direction of the search.
-    """
+    """Returns the key of the part that is `search_limit` parts away from `key`, or None if there are fewer parts."""
     parts = parts_beyond(Part.objects.filter(_indexed_condition(filters), filters.time_conditions()), key, older)
     last = order(parts, newest_first=older).values_list("seen_at", "id")[search_limit : search_limit + 1]
     return HistoryKey(*last[0]) if last else None

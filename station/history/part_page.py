@@ -198,9 +198,9 @@ def _format_optional_time(at: datetime | None) -> str | None:
 
 @dataclass(frozen=True)
 class OverlayBox:
-    """A box that is drawn over the picture, with its caption. `source` says where the box comes from: `finding` or `review`.
+    """A box that is drawn over the picture, with its caption. `source` is `finding` or `review`.
 
-    `size` gives the length and the area of the defect as text. It is empty if the scale of the line's pictures is not set.
+    `size` is the length and the area of the defect as text, or empty if the line has no scale.
     """
 
     left_px: int

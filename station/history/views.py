@@ -69,10 +69,7 @@ def history(request: HttpRequest) -> HttpResponse:
 
 
 def _read_filters(request: HttpRequest) -> PartFilters:
-    """Returns the filters in the URL's query. They exclude uploaded pictures unless the person is an administrator.
-
-    Everybody else sees only their own uploads, on the page of uploads.
-    """
+    """Returns the filters in the URL's query. Only administrators find uploaded pictures."""
     is_administrator = "administer" in get_rights(request.user)
     return replace(read_filters(request.GET.dict()), excluded_line="" if is_administrator else current_settings().station.upload_line)
 
@@ -80,7 +77,7 @@ def _read_filters(request: HttpRequest) -> PartFilters:
 def _read_keys(request: HttpRequest) -> tuple[HistoryKey | None, HistoryKey | None, list[str]]:
     """Returns the keys `before` and `after` in the URL's query, and a sentence for each invalid key.
 
-    A missing or invalid key is None. If the query contains both keys, `after` is ignored.
+    If the URL has both keys, only `before` is used.
     """
     keys: dict[str, HistoryKey] = {}
     errors = []
@@ -95,10 +92,7 @@ def _read_keys(request: HttpRequest) -> tuple[HistoryKey | None, HistoryKey | No
 
 
 def _make_url(filters: PartFilters, **keys: HistoryKey | None) -> str:
-    """Returns the URL of a page of the history with `filters`.
-
-    `keys` may contain `before` or `after`, which is the key at which the page begins. Returns "" if this key is None.
-    """
+    """Returns the URL of the page of the history at the key in `keys`, or "" if this key is None."""
     query = [filters.query] if filters.query else []
     for name, key in keys.items():
         if key is None:
@@ -123,8 +117,7 @@ def download_parquet(request: HttpRequest) -> HttpResponseBase:
 
 def _download(request: HttpRequest, export: Callable[[PartFilters], Iterator[bytes]], content_type: str, suffix: str) -> HttpResponseBase:
     filters = _read_filters(request)
-    # Refuse the export if a filter cannot be read. If the filter were ignored, the file would contain parts that the person did not
-    # ask for.
+    # If a wrong filter were ignored, the file would contain parts that the person did not ask for.
     if filters.errors:
         return HttpResponse("\n".join(filters.describe_errors()), status=400, content_type="text/plain; charset=utf-8")
     stamp = timezone.localtime().strftime("%Y-%m-%d-%H%M%S")
@@ -196,7 +189,7 @@ def part_heat_map(request: HttpRequest, line: str, run: int, part: int) -> HttpR
 
 
 def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Part | LivePart | Upload:
-    """Returns the row of the archive, the live part or the upload that says where the part's picture is stored.
+    """Returns what says where the part's picture is stored: archived part, live part or upload.
 
     Raises Http404 if the part is unknown or the person may not see it.
     """
@@ -208,7 +201,7 @@ def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Par
         # Raised if the URL contains a number that is too large for the database.
         raise Http404 from None
     live = get_live_consumer().find_part(PartId(line, run, part))
-    # The live consumer reads a record a moment before the archivist writes it to the archive, so it may know more about a new part.
+    # The live consumer may know more about a new part, because it reads records before the archivist stores them.
     is_archive_complete = (
         archived is not None and (archived.image_topic or archived.picture) and (archived.heat_map or not (live and live.heat_map))
     )

@@ -16,8 +16,7 @@ from streams.records import LiveLineSettings, Region, RegionPoint
 # Longest text for the regions of one kind. 32 regions of 64 corners need about 60,000 characters.
 _MAX_REGION_CHARACTERS = 200_000
 _MAX_REGIONS = 32
-# The smallest area of a region, as a share of the picture. It is one hundredth of the width times one hundredth of the height. A smaller
-# region was drawn by mistake.
+# Smallest area of a region, as a share of the picture's area. A smaller region was drawn by mistake.
 _MIN_AREA = 0.0001
 
 Value = TypeVar("Value")
@@ -25,10 +24,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class LineSettingsForm:
-    """The texts in the form, as the page shows them. An empty text means that nothing is set.
+    """The texts in the form. An empty text means that nothing is set.
 
-    `inspect_regions` and `ignore_regions` are JSON: a list of regions, each a list of corners `[x, y]` with shares 0..1 of the picture.
-    `shown_at` is the time at which the settings that the page showed were set. It is empty if the line had none.
+    Regions are JSON: a list of regions, each a list of corners `[x, y]` with shares 0..1 of the picture. `shown_at` is the time of the
+    settings that the page showed.
     """
 
     inspect_regions: str = "[]"
@@ -63,11 +62,9 @@ class LineSettingsForm:
         )
 
     def make_record(self, before: LiveLineSettings | None, line: str, set_by: str, at: datetime) -> LiveLineSettings:
-        """Returns the record with the settings of the form.
+        """Returns the record with the settings of the form. Other settings, such as the planned stop, stay as in `before`.
 
-        Settings that the page does not show, such as the planned stop, stay as in `before`.
-
-        Raises LineSettingsRefusedError, with a sentence for each wrong field, if the form cannot be read.
+        Raises LineSettingsRefusedError with a sentence for each wrong field.
         """
         problems: list[str] = []
         values = {

@@ -36,7 +36,7 @@ _DEFAULT_SIDE_PX = 300
 def change_settings(request: HttpRequest, line: str) -> HttpResponse:
     """Shows the settings of a line that can change while the line runs. A POST request stores new settings.
 
-    If somebody else changed the settings since the page was opened, nothing is stored and the page says so.
+    Nothing is stored if somebody else changed the settings in the meantime.
     """
     # The line of uploads has no page, because an engineer may not see the pictures that other people have uploaded.
     if line not in get_live_consumer().wall_lines:
@@ -90,7 +90,7 @@ def _read_record(line: str) -> LiveLineSettings | None:
 def check_record(record: LiveLineSettings) -> None:
     """Raises LineSettingsRefusedError if the model version of the line cannot judge with the settings in `record`.
 
-    If the manifest of the version cannot be read, nothing is checked. The inspectors make the same check again.
+    Nothing is checked if the version's manifest cannot be read.
     """
     version = get_live_consumer().choices.find(record.line).version
     try:
@@ -114,7 +114,7 @@ def _describe_conflict(current: LiveLineSettings | None) -> str:
 def _publish(record: LiveLineSettings, before: LiveLineSettings | None, user: User) -> None:
     """Sends the settings to the inspectors and writes an entry into the audit log.
 
-    Raises KafkaUnavailableError if Kafka does not confirm the record. In this case there is no entry in the audit log.
+    Raises KafkaUnavailableError, without an entry, if Kafka does not confirm the record.
     """
     message = make_json_record(TopicNames(current_settings().topics.prefix).lines, record.line.encode(), record, "station")
     send_record(message.topic, record.line, record.encode(), message.headers)

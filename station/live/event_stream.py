@@ -1,11 +1,6 @@
-"""Renders the cards of the live pages and sends them to the browsers as server-sent events.
+"""Renders the cards of the live pages and sends them to the browsers as server-sent events. A card is the section that shows one line.
 
-A card is the section of a page that shows one line. The station renders each card once and sends it to every browser that shows the line.
-It renders a card at most every two seconds, or every ten seconds on a busy machine. At most two pictures on a card are new each time, even
-if the line is fast, so that the browsers load few pictures.
-
-Every stream also sends the status of the connection to Kafka every two seconds. If a browser receives nothing for much longer, its page
-says that it has lost the connection to the station.
+Each card is rendered once for all browsers, at most every two seconds, or every ten seconds on a busy machine.
 """
 
 from __future__ import annotations
@@ -26,19 +21,15 @@ from station.live.live_consumer import LiveConsumer, get_live_consumer
 MAX_STREAMS = 64
 TICK_S = 0.5
 _STATUS_TICKS = 4
-# Number of ticks (passes of the stream's loop, TICK_S each) in a minute. Once a minute the stream checks that the person may still see
-# the page.
+# Once a minute the stream checks that the person may still see the page.
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
-# Shortest time between two renderings of a card. People cannot read a card more often than this, and each rendering makes all browsers
-# request new pictures.
+# Shortest time between two renderings of a card. Each rendering makes all browsers request new pictures.
 _RENDER_INTERVAL_S = 2.0
-# Shortest time between two renderings of a card on a busy machine. It is longer than the usual two seconds, because rendering every two
-# seconds would use 5 % of the processors, which the other processes need.
+# Shortest time between two renderings of a card on a busy machine. Rendering every two seconds takes 5 % of the processors.
 _BUSY_RENDER_INTERVAL_S = 10.0
-# The machine counts as busy if its load average of the last minute, divided by its number of processors, is above this value. On a machine
-# with two processors, an inspector under full load gives about 0.96 and sometimes less.
+# The machine is busy if its load average per processor is above this value. On two processors, an inspector under full load gives 0.96.
 _BUSY_LOAD = 0.75
-# A card is rendered again after this time even if no record came, because some of its alarms and figures depend on the time.
+# A card is rendered again after this time without records, because alarms depend on the time.
 _MAX_AGE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
 
@@ -80,8 +71,7 @@ class CardRenderer:
             # If the machine's clock was set back, the age of the cached card is negative. Then the card is rendered again.
             if known is not None and (known.revision == revision or timedelta() <= age < interval):
                 return known
-            # A new card keeps the parts of the last rendering. But if nobody has looked at the card for a while, it starts with the newest
-            # parts.
+            # A card that nobody has looked at for a while starts with the newest parts.
             shown_parts = known.parts if known and age < 2 * busy_interval else []
             with self.consumer.lock:
                 parts = state.update_selection(shown_parts, PARTS_ON_PAGE if for_page else PARTS_ON_WALL)
@@ -126,8 +116,9 @@ async def stream_events(
 ) -> AsyncIterator[bytes]:
     """Yields the events of the wall, or of the page of `line`. Ends if `is_stopping()` is true or `is_permitted()` is false.
 
-    An event that is named after a line carries the card of this line. The event `page` carries the content of a line's own page, and the
-    event `status` carries the banner that says whether the station receives records.
+    - event with a line's name: the card of the line
+    - `page`: the content of a line's own page
+    - `status`: the banner about the connection to Kafka
     """
     open_streams.count += 1
     try:

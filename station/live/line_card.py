@@ -38,9 +38,9 @@ class LineAlarm:
 
 @dataclass(frozen=True)
 class TrendBar:
-    """The bar for one minute in the trend chart of a line. From the bottom up, the bar shows the ok, review and defect parts.
+    """The bar for one minute in a line's trend chart: from the bottom up the ok, review and defect parts.
 
-    All lengths are in units of the chart, which is 60 units wide (one per minute) and 100 units high.
+    Lengths are in chart units. The chart is 60 units wide, one for each minute, and 100 units high.
     """
 
     x: int

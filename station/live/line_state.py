@@ -177,8 +177,8 @@ class LineState:
     def start_shift(self, since: datetime, counts: Counter[str], minutes: dict[datetime, Counter[str]] | None = None) -> None:
         """Starts counting a shift that began at `since`.
 
-        `counts` holds the numbers of archived parts of this shift by label. `minutes` holds the numbers of archived parts of the last hour
-        by minute and label. If `minutes` is given, the trend chart starts with these numbers.
+        `counts` are the shift's archived parts by label. `minutes`, if given, are the archived parts of the last hour by minute and label,
+        and replace the trend chart.
         """
         self.shift_since, self.counts, self.diverted = since, Counter(counts), 0
         if minutes is not None:
@@ -256,16 +256,13 @@ class LineState:
     def update_selection(self, shown: Sequence[LivePart], count: int) -> list[LivePart]:
         """Returns the `count` parts that a card shows next, newest first. `shown` are the parts that the card shows now.
 
-        At most two new parts replace shown parts, so that a person can follow the card even if the line is fast. The first is the newest
-        part. The second is the newest of the other new parts that is not labelled `ok`, or the newest of them if all are labelled `ok`.
-
-        If `shown` has fewer than `count` parts, the newest parts are returned.
+        At most two new parts appear at a time, so that people can follow a fast line: the newest part, and one more, if possible not `ok`.
         """
         if len(shown) < count:
             return self.last_parts(count)
         shown_ids = {part.id for part in shown}
         new_parts = list(takewhile(lambda part: part.id not in shown_ids, self.last_parts(self._recent_parts)))
-        # Sort the new parts: first the newest part, then the other faulty parts, then the other good parts, each group from new to old.
+        # The order of new parts: the newest part, then other faulty parts, then other good parts, each from new to old.
         by_priority = sorted(new_parts, key=lambda part: (part is not new_parts[0], part.label == "ok"))
         chosen = {part.id for part in by_priority[:MAX_NEW_PER_UPDATE]}
         remaining = [self._parts.get(part.id, part) for part in shown]

@@ -1,7 +1,6 @@
-"""The station's Kafka consumer: one thread that reads the records of all lines, such as verdicts, heat maps and model choices.
+"""The station's Kafka consumer: one thread that reads the records of all lines for the live pages and the uploads.
 
-The live pages and the uploads show what the thread has read. The consumer belongs to no group and commits no offsets, so any
-number of stations can run beside each other.
+The consumer belongs to no group and commits no offsets, so any number of stations can run beside each other.
 """
 
 from __future__ import annotations
@@ -37,9 +36,7 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 _POLL_MS = 250
-# Pause after each poll, so that a poll returns several records. A poll takes two milliseconds of processor time. Without the pause each
-# poll would return a single record, and on a fast line the polls would take 10 % of a processor. The pause is short enough that the verdict
-# on an uploaded picture still appears within about a second.
+# Without this pause each poll returns a single record, and on a fast line polling takes 10 % of a processor.
 _POLL_PAUSE_S = 0.4
 # If a poll returns at least this many records, more are waiting, so the next poll follows without a pause.
 _BACKLOG_RECORDS = 500
@@ -47,12 +44,10 @@ _BACKLOG_RECORDS = 500
 _CONNECTION_CHECK_S = 2.0
 _RESPONSE_MS = 4000
 _RECONNECT_WAIT_S = 1.0
-# When the consumer starts, it also reads some earlier records: the sorting records of the last ten minutes and the dead letters of the
-# last hour.
+# The consumer starts with the sorting records of the last ten minutes and the dead letters of the last hour.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
-# Number of recent parts of the upload line that are kept in memory. It is larger than RECENT_PARTS, the number for every other line,
-# because people may upload many pictures at once and then wait for all verdicts.
+# More parts than RECENT_PARTS are kept of the upload line, because people may upload many pictures at once and wait for all verdicts.
 _RECENT_UPLOADS = 2000
 # Parts younger than this may still be missing in the archive, so they are counted from Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)
@@ -62,11 +57,9 @@ _TREND = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class ArchivedCounts:
-    """Numbers of archived parts of a line.
+    """Numbers of archived parts of a line that were seen before `until`. The consumer counts later parts from Kafka.
 
-    `counts` maps each label to the number of parts in the shift. `minutes` holds such counts for each minute of the last hour.
-
-    Parts seen at or after `until` are not counted, because the consumer counts them from Kafka.
+    `counts` holds the numbers of the shift by label. `minutes` holds such counts for each minute of the last hour.
     """
 
     until: datetime
@@ -75,10 +68,9 @@ class ArchivedCounts:
 
 
 def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> ArchivedCounts:
-    """Counts the archived parts of `line`: those of the shift that began at `shift_since`, and those of each minute of the last hour.
+    """Counts the archived parts of `line`, in the shift that began at `shift_since` and in each minute of the last hour.
 
-    Parts that were seen at or after the time `until` in the result are left out, because the consumer counts them from Kafka. `until` is
-    not before `shift_since`. If the archive is empty or does not answer, the counts are empty.
+    The counts are empty if the archive is empty or does not answer. `until` in the result is not before `shift_since`.
     """
     try:
         newest = Part.objects.filter(line=line, decided_at__isnull=False, seen_at__lte=now).aggregate(at=Max("seen_at"))["at"]
@@ -104,11 +96,9 @@ CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 
 
 class LiveConsumer:
-    """Reads the topics of all lines in a thread and keeps the state of each line in `lines`.
+    """Reads the topics of all lines in a thread and keeps the state of each line in `lines`. Hold `lock` while you use a state.
 
-    Hold `lock` while you read or change a state. `connection_fault` is a sentence that the pages show if Kafka does not answer, and ""
-    otherwise. `wall_lines` has the names of the lines that the wall shows, which are all except the line of uploads. `choices` are the
-    current model choices.
+    `connection_fault` is a sentence if Kafka does not answer, otherwise "". `wall_lines` leaves out the line of uploads.
     """
 
     def __init__(self, settings: Settings, count_parts: CountParts = count_archived_parts) -> None:
@@ -247,10 +237,9 @@ class LiveConsumer:
         return partitions
 
     def _seek(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        """Sets the offset from which the consumer reads each partition.
+        """Sets the offset from which each partition is read: the remembered position, or some minutes back after a start.
 
-        After a lost connection the consumer continues where it stopped. When the station starts, the consumer begins some minutes back. It
-        begins even earlier with the verdicts if the counts from the archive end earlier, so that every part is counted.
+        Verdicts begin earlier if the counts from the archive end earlier.
         """
         now = datetime.now(UTC)
         self.update_shift(now)
@@ -267,8 +256,7 @@ class LiveConsumer:
         offsets = consumer.offsets_for_times(since_ms, timeout_ms=_RESPONSE_MS)
         for partition in partitions:
             begin = offsets[partition].offset if offsets[partition] else ends[partition]
-            # If the remembered position lies after the end of the partition, somebody deleted the topic and created it again. The
-            # position is not used in this case.
+            # A remembered position after the end of the partition means that the topic was deleted and created again.
             position = self._positions.get(partition)
             consumer.seek(partition, position if position is not None and position <= ends[partition] else begin)
 

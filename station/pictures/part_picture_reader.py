@@ -29,15 +29,13 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# Number of Kafka connections that read pictures. If all of them are in use, a request waits up to _MAX_WAIT_S for a free one.
+# Kafka connections that read pictures. If all are in use, a request waits up to _MAX_WAIT_S.
 _READERS = 4
 _MAX_WAIT_S = 10.0
 _CACHE_BYTES = 48 * 2**20
-# Number of locks for the conversion of pictures. Each picture always gets the same lock, so that two requests never convert it at the same
-# time. Because there are many locks, different pictures seldom share one.
+# Each picture always gets the same lock, so it is converted once. With many locks, two pictures seldom share one.
 _LOCKS = 64
-# Every segment of an address must begin with a letter, a digit or an underscore. Such an address has no scheme, no drive, no empty
-# segment and no "..", so it cannot lead out of the store.
+# Segments cannot be empty or begin with a dot, so an address with ".." cannot lead out of the store.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 
@@ -65,8 +63,7 @@ class PictureLocation(Protocol):
 class PartPictureReader:
     """Reads pictures, converts them for browsers, and caches up to 48 MiB of converted pictures. Thread-safe.
 
-    A separate process converts the pictures one after the other. So a picture from a stranger cannot stop or take over the station, and
-    takes at most the memory and the time that the section [pictures] of castline.toml allows.
+    A separate process with limited memory and time converts the pictures, because a stranger's picture may be harmful.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -85,8 +82,7 @@ class PartPictureReader:
     def read_original(self, part: PictureLocation) -> bytes | None:
         """Returns the picture as the camera sent it, or None if neither the store nor the topic has it any more.
 
-        Raises PictureError if the SHA-256 shows that another picture was found in its place. Raises KafkaUnavailableError if Kafka or the
-        store does not answer.
+        Raises PictureError if the SHA-256 is wrong, and KafkaUnavailableError if Kafka or the store does not answer.
         """
         try:
             value = self._read_from_store(part.picture) if part.picture else None
@@ -130,10 +126,7 @@ class PartPictureReader:
             self._idle.put(reader)
 
     def _cached(self, part: PictureLocation, side_px: int | None, convert: Callable[[bytes], EncodedPicture]) -> EncodedPicture | None:
-        """Returns the converted picture from the cache, or reads and converts it if it is not there.
-
-        If many browsers that show the wall request the picture at the same moment, it is still read and converted only once.
-        """
+        """Returns the converted picture from the cache, or reads and converts it, once for all waiting requests."""
         key = (part.sha256, side_px)
         with self._conversion_locks[hash(key) % _LOCKS]:
             with self._cache_lock:
@@ -157,8 +150,7 @@ class PartPictureReader:
         try:
             return read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
         except PictureError as error:
-            # The store deletes a picture because of its age or the total size of all pictures. Such a picture may still be on the image
-            # topic, so the caller looks there next.
+            # The store may have deleted the picture already. The image topic may still have it, so the caller looks there next.
             if error.reason == CLAIM_MISSING:
                 return None
             raise
@@ -187,8 +179,8 @@ class PartPictureReader:
 def read_object(store_url: str, address: str, max_bytes: int) -> bytes:
     """Returns the object at `address` in the object store at `store_url`.
 
-    Raises PictureError with reason `claim-damaged` if `address` leads out of the store or the object has more than `max_bytes`, and with
-    reason `claim-missing` if there is no object. Raises OSError if the store cannot be reached.
+    Raises PictureError: `claim-damaged` if the address leads out of the store or the object is larger than `max_bytes`, `claim-missing` if
+    there is no object. Raises OSError if the store cannot be reached.
     """
     if not _ADDRESS.fullmatch(address):
         raise PictureError("claim-damaged", f"expected an address within the store, found {address[:120]!r}")

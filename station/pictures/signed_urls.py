@@ -1,9 +1,6 @@
 """Makes signed addresses for the small pictures on live cards, and answers requests for them without Django.
 
-Everybody who may see the live pages gets the same cards. Therefore the station does not check the person's account for each picture on a
-card. Instead the address of the picture carries a signature, says where the picture is stored, and is valid for one to two hours. This
-saves work, because screens in the plant show the live pages and request pictures day and night. If the station looked up session,
-account and archive, each request would cost ten times as much.
+The signature replaces the check of the account, because screens request pictures all day and a check would cost ten times as much.
 """
 
 from __future__ import annotations
@@ -22,8 +19,7 @@ from station.pictures.part_picture_reader import PictureLocation, get_picture_re
 from streams.errors import PictureError
 
 PREFIX = "/live/pictures/"
-# All addresses of a picture that are made in the same hour are equal, so that browsers can cache the picture. An address is valid until
-# the end of the next hour.
+# A picture has the same address for an hour, so that browsers can cache it.
 _SLOT_S = 3600
 _HEADERS = [
     (b"cache-control", b"private, max-age=3600, immutable"),

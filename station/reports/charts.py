@@ -12,7 +12,7 @@ WIDTH_PX, HEIGHT_PX = 640, 220
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 40, 40, 14, 34
 _PLOT_WIDTH_PX = WIDTH_PX - LEFT_PX - RIGHT_PX
 _PLOT_HEIGHT_PX = HEIGHT_PX - TOP_PX - BOTTOM_PX
-# Largest width of a bar. Without this limit, the only bar of a chart with one defect type would be almost as wide as the chart.
+# Without this limit, the bar of a chart with one defect type would be as wide as the chart.
 _MAX_BAR_PX = 64
 
 
@@ -20,8 +20,7 @@ _MAX_BAR_PX = 64
 class ChartBar:
     """A rectangle with a caption below and a number above.
 
-    In a Pareto chart `kind` is "". In the hourly chart `kind` is the label of the parts, or `none` for parts without a verdict. A bar of
-    the kind `hour` is not drawn: it has no height, and only its caption is shown, below the bars of the hour.
+    `kind` is the label of the parts, or `none` without a verdict, and "" in a Pareto chart. A bar of the kind `hour` is only a caption.
     """
 
     x: float

@@ -14,7 +14,7 @@ from station.reviews.agreement import LabelAgreement, count_agreement
 from station.shifts import ShiftPeriod
 
 NO_TYPE = "no type named"
-# An hour with fewer judged parts than this is not listed among the worst hours, because the share of defects would be mostly chance.
+# With fewer judged parts in an hour, the share of defects would be mostly chance.
 _MIN_PARTS_PER_HOUR = 20
 _GROUPED_BY = ("line", "label", "action", "sorted_reason", "late", "kind", "review_label")
 

@@ -21,8 +21,7 @@ MAX_DECISIONS = 50_000
 class LabelAgreement:
     """The confusion matrix of two sides that labelled the same parts, such as the model and a person.
 
-    `counts[first, second]` is the number of parts that the first side labelled `first` and the second side `second`. Accuracy and
-    kappa are None if nothing was counted.
+    `counts[first, second]` counts the parts with these labels of the two sides. Accuracy and kappa are None if nothing was counted.
     """
 
     counts: Counter[tuple[str, str]]
@@ -46,8 +45,8 @@ class LabelAgreement:
     def kappa(self) -> float | None:
         """Cohen's kappa: 1 is full agreement, 0 is the agreement that chance would give.
 
-        The value is None if there are no parts. It is also None if both sides gave every part the same single label, because kappa is not
-        defined in this case.
+        None if there are no parts, or if both sides gave every part the same label.
+
         Source: Cohen, Educational and Psychological Measurement 20(1), 1960.
         """
         if not self.parts:
@@ -62,17 +61,15 @@ class LabelAgreement:
     def rows(self) -> list[tuple[str, list[int]]]:
         """Returns the confusion matrix as rows, such as [("ok", [90, 2]), ("defect", [3, 5])].
 
-        Each row stands for a label of the first side, for example the model. It counts the parts with this label that the second side, for
-        example a person, labelled `ok` and `defect`.
+        Rows are labels of the first side, for example the model. Columns are the second side's labels `ok` and `defect`.
         """
         return [(first, [self.counts[first, second] for second in LABELS]) for first in LABELS]
 
 
 def count_agreement(pairs: Iterable[tuple[str, str, int]]) -> LabelAgreement:
-    """Counts how many parts got the same label from two sides, such as a reviewer and the model, and how many got different labels.
+    """Counts how many parts got the same label from two sides, and how many got different labels.
 
-    Each of `pairs` holds the label of the first side, the label of the second side, and the number of parts with these labels. Pairs with
-    a label other than `ok` and `defect` are ignored.
+    `pairs` are (first label, second label, number of parts). Labels other than `ok` and `defect` are ignored.
     """
     counts: Counter[tuple[str, str]] = Counter()
     for first, second, count in pairs:
@@ -97,7 +94,7 @@ class AgreementReport:
     lines: list[tuple[str, LabelAgreement]]
     # How often the model agrees with each person.
     reviewers: list[tuple[str, LabelAgreement]]
-    # For each type of defect: how many parts have this type according to people, and how many of these parts the model labelled `ok`.
+    # For each type of defect: number of parts according to people, and how many of them the model labelled `ok`.
     kinds: list[tuple[str, int, int]]
     # How often two people agree with each other, for each pair of people who have decided about the same parts.
     people: list[tuple[str, str, LabelAgreement]]

@@ -1,16 +1,10 @@
-"""Selects the parts that a person should look at, and says why.
+"""Selects the parts that a person should look at, by a score. A part's score is the sum over these reasons:
 
-There are several reasons to look at a part, and each reason has a score. The score of a part is the sum of the scores of its reasons. Parts
-with a high score are shown first, and parts without a reason are shown to nobody. These are the reasons:
-
-- The model is in doubt. The doubt is 0.5 if the defect probability equals the threshold, and 0 if the probability is 0 or 1. The score is
-  twice the doubt.
-- The networks disagree: some give a probability below the threshold and some above. The score is half the distance between the lowest and
-  the highest probability.
-- The verdict is `review`. The score is 0.3, because the part was set aside and somebody waits for the answer.
-- The gate had no verdict. The score is 0.5, because nobody knows whether a defective part has passed.
-- The random check picked the part. The score is only 0.05, because the model is most likely right. But no other reason leads people to the
-  defects that the model misses.
+- The model is in doubt: at most 1, at the threshold.
+- The networks disagree: half the distance between their probabilities.
+- The verdict is `review`: 0.3.
+- The gate had no verdict: 0.5.
+- The random check picked the part: 0.05.
 """
 
 from __future__ import annotations
@@ -87,10 +81,9 @@ def compute_disagreement(votes: Mapping[str, float], threshold: float | None) ->
 
 
 def is_picked_at_random(part: Part, share: float, seed: int) -> bool:
-    """Returns whether the random check picks `part`. For example, with `share` 0.01 it picks one part in a hundred on average.
+    """Returns whether the random check picks `part`: with `share` 0.01, one part in a hundred on average.
 
-    The choice depends only on the part id, `share` and `seed`. It is therefore the same on every machine, and nobody can predict it
-    without the seed.
+    The choice depends only on the part id, `share` and `seed`, so every machine makes the same one.
     """
     digest = hashlib.sha256(f"{seed}|{part}".encode()).digest()
     return int.from_bytes(digest[:8]) < share * 2**64
@@ -122,8 +115,7 @@ class CandidateQueue:
             Candidate(part=part, score=priority.score, why=priority.why[:400], audit=priority.audit, since=part.seen_at)
             for part, priority in selected
         ]
-        # If a part is in the queue already, its score is updated, because the reasons for a review may have changed. For example, the
-        # verdict may arrive after the gate has sorted the part.
+        # The score is updated, because the reasons may change. For example, a verdict may arrive after the part was sorted.
         Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
 
 

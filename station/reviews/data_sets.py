@@ -1,13 +1,12 @@
 """Makes data sets of reviewed parts for `castline train --data`. A data set is a folder with a subfolder for each class:
 
     reviews-0003-2026-11-22/
-      ok_front/line-1_17_345.jpeg …   the pictures as the camera sent them, named after line, run and part
+      ok_front/line-1_17_345.jpeg …   the pictures, named after line, run and part
       def_front/…
-      manifest.csv                    one row for each picture: class, part, sha256, types, boxes, reviewer, verdict
-      data-set.json                   number, fingerprint, selection, and the parts that were left out
+      manifest.csv                    one row for each picture
+      data-set.json                   number, fingerprint, selection, left-out parts
 
-The fingerprint is the SHA-256 over class and checksum of all pictures. A training run writes the same fingerprint into its model
-version. The folder is written under a temporary name and then renamed, so a folder with this name is always complete.
+A folder gets this name only when the data set is complete.
 """
 
 from __future__ import annotations
@@ -100,8 +99,7 @@ def parse_selection(form: Mapping[str, Any]) -> DataSetSelection:
 def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str, now: datetime, fetch: FetchPicture) -> DataSet:
     """Writes the next data set into the folder `review.data_sets` and returns its row in the table of data sets.
 
-    Raises EmptyDataSetError if no picture is selected, or if another person is making a data set. Raises OSError if the folder
-    cannot be written. After an error no unfinished folder is left behind.
+    Raises EmptyDataSetError if no picture is selected or another person is making a data set, and OSError if the folder cannot be written.
     """
     root = settings.review.data_sets
     root.mkdir(parents=True, exist_ok=True)
@@ -165,8 +163,7 @@ class _WrittenPictures:
 
 def _next_number(root: Path) -> int:
     number = (DataSet.objects.aggregate(last=Max("number"))["last"] or 0) + 1
-    # If somebody restored the database from an older copy, the folder may hold data sets that the table does not list. Skip their numbers,
-    # so that no data set is overwritten.
+    # After a restore of an older database, the folder may hold data sets that the table does not list.
     while any(root.glob(f"reviews-{number:04d}-*")):
         number += 1
     return number
@@ -194,10 +191,7 @@ def _write_pictures(folder: Path, selection: DataSetSelection, settings: Setting
 
 
 def _fetch_picture(part: Part, fetch: FetchPicture) -> tuple[bytes, str]:
-    """Returns the picture of `part`, and "" as the second value.
-
-    If the picture cannot be used, returns b"" and the reason why the part is left out of the data set.
-    """
+    """Returns the picture of `part` and "", or b"" and the reason why the part is left out."""
     try:
         picture = fetch(part)
         if picture is None:
@@ -212,7 +206,7 @@ def _fetch_picture(part: Part, fetch: FetchPicture) -> tuple[bytes, str]:
 def _make_manifest_row(part: Part, review: ReviewSettings, suffix: str, checksum: str) -> list[str]:
     class_name = review.ok_class if part.review_label == "ok" else review.defect_class
     return [
-        # This path is safe, because the name of a line holds only characters that are safe in a file name, and run and part are numbers.
+        # A line's name has only characters that are safe in a file name. Run and part are numbers.
         f"{class_name}/{part.line}_{part.run}_{part.part}{suffix}",
         class_name,
         str(part),

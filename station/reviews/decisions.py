@@ -1,8 +1,6 @@
 """Decisions of people about parts: what a person may enter, how a decision is sent and undone, and whose opinion is needed next.
 
-The station first sends a decision to the topic `castings.reviews`, and stores it in the database only after Kafka has confirmed it. If
-Kafka does not answer, the station refuses the decision, and the page keeps what the person entered. In the opposite order, a failure of
-Kafka would leave a decision that only the station knows and that the other readers of the topic never see.
+A decision is stored only after Kafka has confirmed it. Otherwise the station could know a decision that no other reader sees.
 """
 
 from __future__ import annotations
@@ -23,8 +21,7 @@ from streams.records import Box, Review
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# The state says which opinion a part needs next: `open` means the first, `second` the second and `third` the third. A `settled` part needs
-# no further opinion.
+# The opinion that a part needs next: `open` is the first. A `settled` part needs no further opinion.
 CandidateState = Literal["open", "second", "third", "settled"]
 SKIP = "skip"
 MAX_BOXES = 50
@@ -54,8 +51,7 @@ class Annotation:
 def make_annotation(label: str, kinds: Sequence[str], boxes: tuple[Box, ...], known_kinds: Sequence[str]) -> Annotation:
     """Checks what a person entered and returns it as an annotation.
 
-    If the label is `defect`, the types of the annotation are those in `kinds` and those of `boxes`, in the order of `known_kinds`. With any
-    other label the annotation has neither types nor boxes. Raises DecisionRefusedError if the label or a type of defect does not exist.
+    Types and boxes are kept only with the label `defect`. Raises DecisionRefusedError if the label or a type of defect does not exist.
     """
     if label not in ("ok", "defect", SKIP):
         raise DecisionRefusedError(f"There is no label {label[:20]!r}. Choose ok, defect or skip.")
@@ -69,10 +65,9 @@ def make_annotation(label: str, kinds: Sequence[str], boxes: tuple[Box, ...], kn
 
 
 def parse_boxes(text: str, width_px: int | None, height_px: int | None, known_kinds: Sequence[str]) -> tuple[Box, ...]:
-    """Parses the JSON list of boxes that the review page sends. The score of a person's box is 1.
+    """Parses the JSON list of boxes that the review page sends. `width_px` and `height_px` may be None if the picture's size is unknown.
 
-    `width_px` and `height_px` are the size of the picture, or None if it is unknown. Raises InvalidBoxesError if the text is not such a
-    list, if a box reaches beyond the picture, or if a type of defect is not one of `known_kinds`.
+    Raises InvalidBoxesError for a wrong text, a box beyond the picture, or an unknown type of defect.
     """
     boxes = []
     for number, values in enumerate(_parse_list(text), 1):
@@ -108,8 +103,7 @@ def _parse_list(text: str) -> list[dict[str, Any]]:
 def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool = True) -> CandidateState:
     """Returns which opinion a part needs next. `labels` are the labels of the decisions about the part, oldest first, without undone ones.
 
-    If the first person contradicts the model, a second person is asked. If these two people differ, a third person decides. One opinion is
-    enough if the model left the part to people (verdict `review`), if there is no verdict, or if `ask_second_person` is False.
+    A second person is asked if the first contradicts the model, and a third person if these two differ.
     """
     given = [label for label in labels if label != SKIP]
     if not given:
@@ -122,10 +116,9 @@ def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool 
 
 
 def find_effective(labels: Sequence[str]) -> int | None:
-    """Returns the index of the decision that counts for a part, or None if there is no decision other than skips.
+    """Returns the index of the decision that counts for a part: the last one that is not a skip, or None.
 
-    The last decision that is not a skip counts. If there are three decisions, the last one is also the opinion of the majority, because a
-    third person is asked only if the first two differ.
+    A third decision is always the majority, because a third person is asked only if the first two differ.
     """
     indexes = [index for index, label in enumerate(labels) if label != SKIP]
     return indexes[-1] if indexes else None
@@ -137,10 +130,10 @@ def list_decisions(part: Part) -> list[Decision]:
 
 
 def decide(part: Part, user: User, annotation: Annotation, settings: Settings, now: datetime, send: SendRecord) -> Decision:
-    """Sends and stores the user's decision about `part`. It replaces an earlier decision of the same user about the part.
+    """Sends and stores the user's decision about `part`, in place of the user's earlier decision.
 
-    Raises KafkaUnavailableError if Kafka did not confirm the record. Raises DecisionRefusedError if another person is reviewing the part,
-    or if the same user decides about it in another window at the same moment. After these errors nothing is stored in the database.
+    Raises KafkaUnavailableError if Kafka does not confirm the record, and DecisionRefusedError if another person, or the same user in
+    another window, is deciding. Nothing is stored then.
     """
     candidate = Candidate.objects.filter(part=part).first()
     if candidate and candidate.leased_by not in ("", user.username) and candidate.leased_until and candidate.leased_until > now:
@@ -173,11 +166,8 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
 def undo_last_decision(user: User, settings: Settings, now: datetime, send: SendRecord) -> Decision | None:
     """Undoes the last decision of `user` and returns it, or returns None if there is nothing to undo.
 
-    If the undone decision was the one that counts for the part, the station sends the decision that counts now to the topic
-    `castings.reviews`. If no decision is left, the station sends a record without a value (a tombstone), and every reader of the topic then
-    deletes its review of the part.
-
-    Raises KafkaUnavailableError if Kafka did not confirm the record, and then undoes nothing.
+    Kafka gets the decision that counts now, or a tombstone (a record without a value) if none is left. Raises KafkaUnavailableError, and
+    undoes nothing, if Kafka does not confirm.
     """
     last = Decision.objects.filter(reviewer=user, undone_at=None).select_related("part").order_by("-at", "-pk").first()
     if last is None:

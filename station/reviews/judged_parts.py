@@ -15,9 +15,10 @@ from station.archive.models import Part
 class JudgedParts:
     """The newest parts of a line that one model version has judged.
 
-    `unreviewed`, shape (n,), are the defect probabilities of the parts that nobody has reviewed, and `reviewed`, shape (m,), those of the
-    others. `is_defect`, shape (m,), tells which of the reviewed parts people called defective. `since` is the time of the oldest part, or
-    None if there are no parts.
+    - `unreviewed`, shape (n,): defect probabilities of parts without a review.
+    - `reviewed`, shape (m,): defect probabilities of reviewed parts.
+    - `is_defect`, shape (m,): whether people called them defective.
+    - `since`: time of the oldest part, or None.
     """
 
     unreviewed: npt.NDArray[np.float64]

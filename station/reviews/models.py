@@ -13,7 +13,7 @@ from station.archive.models import Part
 class Candidate(models.Model):
     """An entry of the review queue: a part that a person should look at. `state` says which opinion the part needs next.
 
-    Only one person reviews a part at a time. `leased_by` is this person, and the part is reserved for this person until `leased_until`.
+    The part is reserved for the person `leased_by` until `leased_until`.
     """
 
     part = models.OneToOneField(Part, on_delete=models.CASCADE, related_name="candidate")
@@ -21,7 +21,7 @@ class Candidate(models.Model):
     why = models.CharField(max_length=400)
     audit = models.BooleanField(default=False)
     state = models.CharField(max_length=8, default="open")
-    # The time at which the part began to wait for an opinion: when it was seen, or when a decision made another person's opinion necessary.
+    # When the part was seen, or when a decision made another person's opinion necessary.
     since = models.DateTimeField()
     leased_by = models.CharField(max_length=150, blank=True, default="")
     leased_until = models.DateTimeField(null=True)
@@ -49,13 +49,12 @@ class Decision(models.Model):
     audit = models.BooleanField(default=False)
     at = models.DateTimeField()
     undone_at = models.DateTimeField(null=True)
-    # The offset of the decision's record on the topic `castings.reviews`. It is null for a skip, because no record is sent for a skip.
+    # Offset on the topic `castings.reviews`. Null for a skip, because no record is sent.
     sent_offset = models.BigIntegerField(null=True)
 
     class Meta:
         constraints: ClassVar = [
-            # Apart from undone decisions, a person has at most one decision about a part. The constraint ensures this even if two clicks
-            # arrive at the same moment.
+            # Two clicks at the same moment must not make two decisions of one person.
             models.UniqueConstraint(fields=["part", "reviewer"], condition=models.Q(undone_at=None), name="decision_once"),
         ]
         indexes: ClassVar = [

@@ -14,20 +14,18 @@ from station.reviews.models import Candidate, Decision
 from streams import metrics
 from streams.settings import Settings
 
-# The states of waiting parts, in the order in which people get the parts. Parts that need a third or second opinion come first.
+# Order in which people get waiting parts.
 _WAITING_STATES = ("third", "second", "open")
-# Number of waiting parts that are read from the database at once. It is larger than needed, because other people may reserve some of these
-# parts in the meantime.
+# More parts than needed are read, because other people may reserve some of them in the meantime.
 _LEASE_ATTEMPTS = 20
 # A queue of more than 10,000 parts is not counted exactly, because counting takes long and nobody needs the exact number.
 MAX_COUNTED = 10_000
 
 
 def claim_candidates(user: User, settings: Settings, now: datetime, count: int = 2) -> list[Candidate]:
-    """Reserves up to `count` parts for `user` for a while (a lease) and returns them, the most useful one first.
+    """Reserves up to `count` parts for `user` for a while (a lease) and returns them, the most useful first.
 
-    Parts that are already leased to the user come before all others. The default is two parts: one to review now, and the next one, whose
-    picture the browser already loads.
+    Parts that the user has already come first. The second part of the default is for the browser to load in advance.
     """
     until = now + timedelta(minutes=settings.review.lease_minutes)
     claimed = list(
@@ -53,8 +51,7 @@ def claim_candidate(candidate: Candidate, user: User, settings: Settings, now: d
 
 
 def _lease(candidate: Candidate, user: User, now: datetime, until: datetime) -> bool:
-    # A single UPDATE statement checks whether the part is free and reserves it. Therefore only one of two people who ask at the same
-    # moment gets the part.
+    # A single UPDATE checks and reserves, so only one of two people who ask at the same moment gets the part.
     free_or_own = Q(leased_by=user.username) | Q(leased_until=None) | Q(leased_until__lte=now)
     updated = Candidate.objects.filter(free_or_own, pk=candidate.pk).update(leased_by=user.username, leased_until=until)
     return bool(updated)

@@ -152,8 +152,7 @@ def _render_review(request: HttpRequest, candidate: Candidate | None = None, ann
 
 def _describe_candidate(candidate: Candidate, following: Candidate | None) -> dict[str, Any]:
     part = candidate.part
-    # A person who knows the verdict tends to agree with it. Therefore the page hides the verdict if the part belongs to the random check or
-    # needs a second or third opinion.
+    # The verdict is hidden in the random check and for a second or third opinion, because people tend to agree with it.
     is_blind = candidate.audit or candidate.state in ("second", "third")
     width_px, height_px = picture_size_px(part)
     return {
@@ -230,7 +229,7 @@ def data_sets(request: HttpRequest) -> HttpResponse:
 @right_required("review")
 def data_set(request: HttpRequest, name: str) -> HttpResponseBase:
     """Sends a data set as a zip file."""
-    # The name becomes part of a file path, so a name is accepted only if it looks like a data set's name and is in the table.
+    # The name becomes part of a file path, so it must look like a data set's name and be in the table.
     if not re.fullmatch(_DATA_SET_NAME, name) or not DataSet.objects.filter(name=name).exists():
         raise Http404
     folder = current_settings().review.data_sets / name

@@ -35,8 +35,7 @@ class StudyRefusedError(CastlineError):
 class StudyPlan:
     """What a person entered for a new study.
 
-    If `parts` is empty, `count` parts of `line` are chosen from the archive: as many with the verdict `ok` as with other verdicts, if there
-    are enough of both.
+    Without `parts`, `count` parts of `line` are chosen: if possible half with the verdict `ok` and half with other verdicts.
     """
 
     name: str
@@ -50,7 +49,7 @@ class StudyPlan:
 def make_study(plan: StudyPlan, made_by: User | None, at: datetime) -> Study:
     """Makes the study of `plan`, copies the pictures of its parts, and writes an entry into the audit log.
 
-    `made_by` is None if the command line makes the study. Raises StudyRefusedError, and makes nothing, if the plan is not possible.
+    `made_by` None means the command line. Raises StudyRefusedError, and makes nothing, if the plan is not possible.
     """
     people = _find_people(plan)
     rows = _find_parts(plan)

@@ -1,4 +1,4 @@
-"""Kappa statistics with bootstrap intervals: how well people agree beyond chance about parts with the labels ok and defect.
+"""Kappa statistics with bootstrap intervals: how well people agree beyond chance.
 
 Labels are numbers: 0 is ok, 1 is defect, and MISSING means that there is no label.
 """
@@ -23,10 +23,9 @@ Counts = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Kappa:
-    """A kappa value with its 95 % interval from `low` to `high`, and the share of equal labels. `parts` is the number of compared parts.
+    """A kappa value with its 95 % interval from `low` to `high`, and the share of equal labels over `parts` parts.
 
-    1 is full agreement, 0 is the agreement that chance would give. A value is None if it is not defined: there is nothing to compare, or
-    everybody gave all parts the same label.
+    1 is full agreement, 0 is the agreement that chance would give. A value is None if it is not defined.
     """
 
     parts: int
@@ -37,13 +36,11 @@ class Kappa:
 
 
 def compute_cohen(first: Labels, second: Labels) -> Kappa:
-    """Returns Cohen's kappa of two sides. Both arrays have shape (parts, comparisons) and contain 0, 1 or MISSING.
+    """Returns Cohen's kappa of two sides, with a bootstrap interval over parts.
 
-    Column k of `first` is compared with column k of `second`. A part without a label on one side does not count in this comparison.
+    Both arrays have shape (parts, comparisons) and contain 0, 1 or MISSING. Columns are compared one by one.
 
-    Source: Cohen, A coefficient of agreement for nominal scales, Educational and Psychological Measurement 20(1), 1960. The interval is
-    the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Whole parts are resampled, because
-    the comparisons of one part are not independent.
+    Sources: Cohen, Educational and Psychological Measurement 20(1), 1960; Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
     """
     is_counted = (first != MISSING) & (second != MISSING)
     # Shape (parts, 4): how often the labels of a part were (ok, ok), (ok, defect), (defect, ok) and (defect, defect).
@@ -52,19 +49,18 @@ def compute_cohen(first: Labels, second: Labels) -> Kappa:
 
 
 def compute_fleiss(labels: Labels) -> Kappa:
-    """Returns Fleiss' kappa of several labels of each part. `labels` has shape (parts, labels of a part) and contains 0, 1 or MISSING.
+    """Returns Fleiss' kappa of several labels of each part, with a bootstrap interval over parts.
 
-    Only parts count that have all their labels.
+    `labels` has shape (parts, labels of a part) and contains 0, 1 or MISSING. Only parts with all labels count.
 
-    Source: Fleiss, Measuring nominal scale agreement among many raters, Psychological Bulletin 76(5), 1971. The interval is the percentile
-    bootstrap over parts.
+    Source: Fleiss, Psychological Bulletin 76(5), 1971.
     """
     complete = labels[(labels != MISSING).all(axis=1)]
     raters = labels.shape[1]
     defects = complete.sum(axis=1, dtype=np.float64)
     pairs = max(1, raters * (raters - 1))
     agreement = (defects * (defects - 1) + (raters - defects) * (raters - defects - 1)) / pairs
-    # Shape (parts, 3): the part itself, the share of its pairs of labels that are equal, and the share of its labels that are `defect`.
+    # Shape (parts, 3): 1, the share of equal pairs of labels, and the share of labels `defect`.
     counts = np.stack([np.ones_like(defects), agreement, defects / max(1, raters)], axis=1)
     return _bootstrap(counts if raters > 1 else counts[:0], _fleiss_of_totals)
 

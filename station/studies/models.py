@@ -9,9 +9,9 @@ from django.db import models
 
 
 class Study(models.Model):
-    """An agreement study. Each person labels all its parts `rounds` times, each time in another random order.
+    """An agreement study. Each person labels all parts `rounds` times, each time in another random order.
 
-    A study is closed when `closed_at` is set. From then on it takes no more answers and shows its results.
+    A study is closed when `closed_at` is set. A closed study takes no more answers.
     """
 
     name = models.CharField(max_length=64, unique=True)
@@ -32,10 +32,9 @@ class Study(models.Model):
 
 
 class StudyPart(models.Model):
-    """A part of a study, with its picture and verdict at the time when the study was made.
+    """A part of a study, with its verdict when the study was made.
 
-    Nothing here refers to the archive, which deletes old pictures. The study has a copy of the picture in the folder `studies` of the
-    object store.
+    The folder `studies` of the object store has a copy of its picture, because the archive deletes old pictures.
     """
 
     study = models.ForeignKey(Study, on_delete=models.CASCADE, related_name="parts")

@@ -21,10 +21,12 @@ MODEL = "model"
 class StudyReport:
     """The agreement in a study.
 
-    `within` compares the rounds of one person. `between` compares two people round by round. `with_model` compares a person with the model.
-    `all_people` is Fleiss' kappa of all labels that people gave, and `all_with_model` that of these labels and the label of the model.
-    `left_to_people` is the number of parts that the model labelled `review`, which count in no comparison with the model. `models` are the
-    versions that judged the parts, with their numbers of parts.
+    - `within`: the rounds of one person.
+    - `between`: two people, round by round.
+    - `with_model`: a person and the model.
+    - `all_people`, `all_with_model`: Fleiss' kappa of all labels.
+    - `left_to_people`: parts that the model labelled `review`.
+    - `models`: versions with their numbers of parts.
     """
 
     within: list[tuple[str, Kappa]]

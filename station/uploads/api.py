@@ -94,10 +94,9 @@ class TokenAuthentication(HttpBearer):
 
 
 class UploadThrottle(BaseThrottle):
-    """Limits how many pictures an account may send in a minute. Pictures from the upload page and from the API count together.
+    """Limits how many pictures an account may send in a minute, from the upload page and the API together.
 
-    Django Ninja's own SimpleRateThrottle is not used. It is not thread-safe, it stores the times of all requests of a minute in Django's
-    cache, and an account at its limit must wait until its oldest request is a minute old.
+    Django Ninja's own SimpleRateThrottle is not used, because it is not thread-safe.
     """
 
     _wait_s = 0.0
@@ -168,10 +167,7 @@ async def inspection(request: HttpRequest, part: str, wait: Wait = 0) -> tuple[i
 
 
 async def _wait_for_verdict(request: HttpRequest, upload: Upload, deadline: float) -> tuple[int, dict[str, Any]]:
-    """Waits for the verdict until `deadline` at the latest, and returns the HTTP status and the body of the answer.
-
-    The waiting happens in the event loop, so that it occupies no thread.
-    """
+    """Waits for the verdict until `deadline`, in the event loop. Returns the HTTP status and the body of the answer."""
     part = upload.part_id
     consumer = await sync_to_async(get_live_consumer)()
     while time.monotonic() < deadline:

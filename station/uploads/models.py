@@ -18,8 +18,7 @@ from streams.topics import TopicNames
 class UploadRun(models.Model):
     """The run number in the part ids of all uploads in this database. The table has exactly one row.
 
-    The number is the time in seconds at which the table was made. A database that is made later therefore has another run number, so that
-    two uploads never have the same part id.
+    The number is the time in seconds when the table was made, so two databases never give the same part id.
     """
 
     number = models.BigIntegerField()
@@ -49,8 +48,7 @@ class Upload(models.Model):
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-id"], name="upload_owner")]
 
-    # Code that reads pictures expects the attributes `picture` and `heat_map`, which are addresses in the object store. They are empty for
-    # an upload, because its picture is read from Kafka, and the address of its heat map is in the finding.
+    # These addresses are empty. An upload's picture is read from Kafka, and the finding has the address of the heat map.
     picture = heat_map = ""
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
 """Accepts an uploaded picture: limits how much one account may send, checks the picture, and sends it to Kafka.
 
-The Kafka record looks like that of a picture from a camera. The upload page and the API use the same functions, so they share the limits.
+The upload page and the API both use these functions, so they share the limits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from streams.object_store import ObjectStore
 MAX_CONCURRENT_REQUESTS = 32
 # If the rate limiter stores more accounts than this, it removes those that were idle for a minute.
 _MAX_REMEMBERED_ACCOUNTS = 1000
-# The HTTP status of the answer if a picture is refused for one of these reasons. For all other reasons the status is 422.
+# HTTP status by reason of the refusal. Other reasons get 422.
 _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 415}
 
 
@@ -73,7 +73,7 @@ class RateLimiter:
                 return (min(pictures, self._per_minute) - tokens) * 60 / self._per_minute
             self._buckets[account] = (tokens - pictures, now)
             if len(self._buckets) > _MAX_REMEMBERED_ACCOUNTS:
-                # If an account has sent nothing for a minute, its token bucket is full again, like a new one. So the bucket can be removed.
+                # After a minute without pictures a token bucket is full again, so it can be removed.
                 self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket[1] < 60}
             return 0.0
 
@@ -166,8 +166,7 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
         by_api=by_api,
         sent_at=datetime.now(UTC),
     )
-    # The row of a failed upload is deleted. The database never reuses the number of a deleted row, so no other picture gets the same
-    # part id.
+    # The row of a failed upload is deleted. The database never reuses its number, so part ids stay unique.
     try:
         upload.image_partition, upload.image_offset = _send_to_kafka(upload, picture)
         upload.save(update_fields=["image_partition", "image_offset"])
@@ -181,9 +180,9 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
 
 
 def _send_to_kafka(upload: Upload, picture: bytes) -> tuple[int, int]:
-    """Sends the picture to the image topic and returns the partition and the offset of the record.
+    """Sends the picture to the image topic and returns the record's partition and offset.
 
-    A picture of more than `pictures.inline_bytes` bytes is put into the object store, and the record only refers to it.
+    A picture above `pictures.inline_bytes` goes into the object store, and the record refers to it.
     """
     settings = current_settings()
     claim = None

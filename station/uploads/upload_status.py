@@ -1,6 +1,6 @@
-"""Finds the status of an uploaded picture: it waits, it was judged, or it was judged and a heat map explains the verdict.
+"""Finds the status of an uploaded picture: waiting, judged, or judged with a heat map.
 
-The station has the latest records of the topics in memory. It finds older records in the archive, which is the table of parts.
+Latest records come from the memory of the live consumer, older records from the archive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ UploadState = Literal["waiting", "judged", "explained"]
 # An inspector answers within a second, so after ten seconds something is wrong.
 SLOW_AFTER = timedelta(seconds=10)
 _STOP_ASKING_AFTER = timedelta(minutes=30)
-# The finding (boxes and heat map) follows the verdict within seconds. If there is none after 20 seconds, the page stops asking for it.
+# So long after the verdict the page still asks for the finding (boxes and heat map).
 _FINDING_TIMEOUT = timedelta(seconds=20)
 
 
@@ -105,8 +105,7 @@ def read_status(upload: Upload) -> UploadStatus:
     if verdict is None or (verdict.label != "ok" and not verdict.method):
         row = Part.objects.filter(line=part.line, run=part.run, part=part.part).first()
         archived = _from_archive(row) if row else None
-        # Use the archived records if the verdict is not in the memory of the live consumer, or if only the archive has the finding (boxes
-        # and heat map).
+        # The archive may have a verdict or finding that the live consumer's memory has not.
         verdict = archived if archived and (verdict is None or archived.method) else verdict
     return UploadStatus(upload, part, verdict, datetime.now(UTC))
 

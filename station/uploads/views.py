@@ -31,8 +31,7 @@ _MAX_POLLED_UPLOADS = 2 * _SHOWN_UPLOADS
 def uploads(request: HttpRequest) -> HttpResponse:
     """Shows the upload form and the latest uploads, and accepts pictures.
 
-    The script of the page sends one picture at a time and gets a table row back. In a browser without scripts, the form sends all pictures
-    at once and the browser is then redirected to the page.
+    The page's script sends one picture at a time and gets a table row back. Without scripts, the form sends all pictures at once.
     """
     if request.method != "POST":
         return _render_uploads(request)
@@ -92,8 +91,7 @@ def rows(request: HttpRequest) -> HttpResponse:
     changed = []
     for upload in uploads_visible_to(request.user).filter(pk__in=[number for number in states if number]):
         status = read_status(upload)
-        # The browser gets only the rows that have changed since it last asked. The row of an upload that has waited for a long time always
-        # changes, because it shows the waiting time.
+        # The browser gets only changed rows. The row of a slow upload always changes, because it shows the waiting time.
         if status.state != states[upload.pk] or status.is_slow or not status.is_pending:
             changed.append(status)
     return render(request, "station/uploads/_rows.html", {"statuses": changed})

@@ -33,8 +33,7 @@ NO_SHADOW = "none"
 class ModelChoiceRequest:
     """The change of a line's model that a person asks for.
 
-    `line` is the name of a line, or `*` for all lines. `version` is empty for a roll-back, because the earlier choices give the version.
-    If `force` is True, a version is accepted even if its classes differ from those of the version in force.
+    `line` is the name of a line, or `*` for all lines. `version` is empty for a roll-back. `force` accepts a version with other classes.
     """
 
     action: ModelAction
@@ -75,10 +74,10 @@ def read_current_choices() -> ModelChoices:
 def check_request(
     settings: Settings, request: ModelChoiceRequest, current: ModelChoices, requested_by: str, at: datetime
 ) -> CheckedModelChoice:
-    """Checks `request` and returns it together with the record to be sent. Verifies the checksums of the requested version's files.
+    """Checks `request`, with the checksums of the version's files, and returns it together with the record to be sent.
 
-    Raises DifferentClassesError if the classes differ from those of the version in force and `request.force` is False. Raises ModelError
-    if another check fails. The messages of both exceptions can be shown on a page.
+    Raises DifferentClassesError if the classes differ without `request.force`, and ModelError if another check fails. A page can show both
+    messages.
     """
     registry, before = open_registry(settings.model.root, reuse_checksums=True), current.find(request.line)
     if request.line != ALL_LINES and request.line not in {line.name for line in settings.lines}:
@@ -147,7 +146,7 @@ def _find_changed_lines(settings: Settings, current: ModelChoices, key: str) -> 
 def _check_classes(settings: Settings, registry: Registry, requested: Manifest, current: ModelChoices, key: str) -> None:
     """Raises DifferentClassesError if `requested` has other classes than the version in force on a line.
 
-    `key` is the name of a line, or `*` for all lines. In the second case the function checks each line that has no choice of its own.
+    With the `key` `*`, each line without a choice of its own is checked.
     """
     for line in _find_changed_lines(settings, current, key):
         try:

@@ -66,10 +66,10 @@ class LineModel:
 
 @dataclass(frozen=True)
 class VersionSummary:
-    """A version of the registry and the lines that it judges. The page shows a version with a `problem`, but nobody can choose it.
+    """A version of the registry and the lines that it judges. A version with a `problem` cannot be chosen.
 
-    `is_verified` says whether the checksums of all files were compared with the manifest. The checksums in a remote registry are compared
-    later, when a person chooses the version.
+    `is_verified`: the checksums of all files were compared with the manifest. Files in a remote registry are checked only when the version
+    is chosen.
     """
 
     name: str
