@@ -48,10 +48,9 @@ def choose_batch_size(count: int, limits: BatchSettings) -> int:
 
 
 class Batcher(Generic[Item]):
-    """A bounded queue of at most `capacity` items, given out in batches, the oldest first. Use it in one event loop only.
+    """A bounded queue of at most `capacity` items, given out in batches, the oldest first.
 
-    While `is_busy` returns True, only full batches are given out. Call `reconsider` when the consumer is no longer busy. `clock` returns
-    monotonic seconds.
+    While `is_busy` returns True, only full batches are given out. Call `reconsider` afterwards. `clock` returns monotonic seconds.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """Reads, follows and writes compacted topics, in which Kafka keeps the last record of each key.
 
-Each of these topics has one partition. For each of them, a class holds the newest records in memory, for example
-`streams.model_choices.ModelChoices` for the topic `castings.models`.
+For each topic, a class holds the newest records in memory, for example `streams.model_choices.ModelChoices`.
 """
 
 from __future__ import annotations
@@ -39,10 +38,9 @@ Newest = TypeVar("Newest", bound=NewestRecords)
 
 
 def read_compacted_topic(settings: Settings, role: str, topic: str, empty: Newest) -> Newest:
-    """Reads `topic` to its end and returns the newest record of each key.
+    """Reads `topic` to its end and returns `empty` with the newest record of each key added.
 
-    The records are added to `empty`, an object without records, which determines the type of the result. Raises CastlineError if the topic
-    does not exist or cannot be read.
+    Raises CastlineError if the topic does not exist or cannot be read.
     """
     newest = empty
     for record in read_to_end(settings, role, [topic]):

@@ -1,7 +1,6 @@
 """The health pages of a process: GET /metrics, /healthz and /readyz.
 
-/healthz checks that the process finishes work, not only that the process runs. A separate thread serves the pages, so they
-answer even if the event loop of the process is blocked.
+A separate thread serves the pages, so they answer even if the event loop of the process is blocked.
 """
 
 from __future__ import annotations

@@ -173,9 +173,9 @@ def make_header_map(headers: Iterable[tuple[str, bytes]] | Mapping[str, bytes] |
 
 
 def sniff_content_type(value: bytes) -> str:
-    """Returns the content type that the first bytes of an encoded picture show, or `application/octet-stream` if they are unknown.
+    """Returns the content type that the first bytes of a picture show, or `application/octet-stream`.
 
-    The content type that a camera or an upload declares is not used, because it is often wrong. The picture is not decoded.
+    The declared content type is not used, because it is often wrong.
     """
     for magic_number, content_type in _MAGIC_NUMBERS:
         if value.startswith(magic_number):

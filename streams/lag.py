@@ -33,8 +33,7 @@ def lag_by_topic(end_offsets: Mapping[Partition, int], committed_offsets: Mappin
 class LagMonitor:
     """Measures a worker's lag, the number of records that wait for it, every `interval_s` seconds in a thread.
 
-    The lag goes to the metrics and to the worker's health. If `assigned_partitions` returns none, the monitor watches all partitions of
-    `lines_by_topic`, but the metric stays 0.
+    A worker without partitions watches all partitions of `lines_by_topic` for its health, but its lag metric stays 0.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """The object store for large pictures, archived pictures and heat maps: a folder, or any file system that fsspec can open.
 
-An address in the store, also called a claim, is `<folder>/<first two digits>/<sha256>`, with the SHA-256 of the object. So equal pictures
-are stored once.
+An address in the store (a claim) is `<folder>/<first two digits>/<sha256>`, so equal pictures are stored once.
 """
 
 from __future__ import annotations
@@ -61,8 +60,7 @@ class ObjectStore:
     def fetch(self, claim: str) -> bytes:
         """Returns the picture at the address `claim`, after checking its size and its checksum.
 
-        Raises PictureError with the reason `claim-missing` or `claim-damaged`. Raises OSError if the store cannot be reached, and a later
-        attempt may succeed.
+        Raises PictureError with the reason `claim-missing` or `claim-damaged`, and OSError if the store cannot be reached.
         """
         match = _CLAIM.fullmatch(claim)
         if not match or match[1] != match[2][:2]:

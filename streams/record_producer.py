@@ -1,7 +1,6 @@
 """Sends records to Kafka and waits until the brokers have confirmed them.
 
-A worker acknowledges a record only after `RecordProducer.deliver` has returned. So a crash may repeat work, but never loses
-a record.
+A worker acknowledges a record only after `RecordProducer.deliver`, so a crash never loses a record.
 """
 
 from __future__ import annotations
@@ -97,9 +96,9 @@ def _encode_headers(headers: dict[str, str]) -> list[tuple[str, bytes]]:
 
 
 class RecordProducer:
-    """Sends records through the producer of a Faust app, and tries again until the brokers have confirmed all records.
+    """Sends records through the producer of a Faust app, until the brokers have confirmed all records.
 
-    `report_problem` is called with a sentence while Kafka does not accept records, and with "" as soon as Kafka accepts them again.
+    `report_problem` is called with a sentence while Kafka accepts no records, and later with "".
     """
 
     def __init__(self, app: AppT[object], report_problem: Callable[[str], None]) -> None:

@@ -92,10 +92,9 @@ class TopicChange:
 
 
 def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChange]:
-    """Creates missing topics, corrects the configuration of existing ones, and returns what changed.
+    """Creates missing topics and partitions, corrects the configuration of existing topics, and returns what changed.
 
-    Missing partitions are added, but none are removed, because Kafka cannot remove any. Raises kafka.errors.KafkaError if the cluster
-    refuses a change.
+    Removes no partitions. Raises kafka.errors.KafkaError if the cluster refuses a change.
     """
     specs = declare_topics(settings)
     partitions_by_topic = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}

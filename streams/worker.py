@@ -97,8 +97,7 @@ class ReceivedRecord:
     async def acknowledge(self) -> None:
         """Marks the record as finished, so that the next commit includes it.
 
-        Acknowledge the records of a partition in the order of their arrival. In another order, Faust could commit the offset of a later
-        record while an earlier record is unfinished.
+        Acknowledge the records of a partition in order. Otherwise Faust could commit a later record first.
         """
         await self._stream.ack(self._event)
 
@@ -182,7 +181,7 @@ def _received(event: EventT[bytes], stream: StreamT[bytes]) -> ReceivedRecord:
 async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float) -> int:
     """Runs the consumer groups until SIGTERM, SIGINT or a crash. Returns the exit status: 1 after a crash, 0 otherwise.
 
-    After a signal, all groups finish the records that they have accepted, for at most `grace_s` seconds. Then they commit and leave Kafka.
+    After a signal, the groups finish their records for at most `grace_s` seconds.
     """
     worker = _DrainingWorker(groups, grace_s)
     measuring = asyncio.create_task(_measure_loop_delay(role))
@@ -241,7 +240,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
     async def wait_until_left(self) -> None:
         """Waits for a limited time until Faust has stopped completely.
 
-        During the wait, the event loop must go on. If it ended first, Faust would wait for ever for a producer that can no longer send.
+        If the event loop ended first, Faust would wait for ever for a producer that can no longer send.
         """
         stopping = self._stopping or asyncio.create_task(self.stop())
         await asyncio.wait([stopping], timeout=self._grace_s + _LEAVE_S)

@@ -39,10 +39,9 @@ class WorkerProcess:
         log.warning(reason)
 
     def wait_for_topics(self, topics: Iterable[str]) -> bool:
-        """Waits until Kafka answers, and checks that `topics` exist.
+        """Waits until Kafka answers. Returns True if `topics` exist, and False if the process is asked to stop before.
 
-        Returns True if the topics exist, and False if the process is asked to stop before Kafka answers. Raises SettingsError if one of
-        `topics` does not exist.
+        Raises SettingsError if one of `topics` does not exist.
         """
         self.health.set_not_ready("waiting for Kafka")
         admin = wait_for_kafka(self.settings, self.role, self.report_not_ready, self.stop_requested.is_set)

@@ -1,7 +1,6 @@
 """One lane of a board: the part of the board that works for one line.
 
-The line's sorter sends verdicts to the lane and receives the events that the board reports. Times of the board's clock are converted to
-times of the host's clock.
+Times of the board's clock are converted to times of the host's clock.
 """
 
 from __future__ import annotations
@@ -104,10 +103,9 @@ _MIN_DRIFT_BASE_S = 20.0
 
 @dataclass(frozen=True)
 class ClockSample:
-    """The times of one SYNC command, in seconds. SYNC asks the board for the time of its clock.
+    """The times of one SYNC command, in seconds.
 
-    By the host's clock, the command was sent at `sent_s`, and the answer arrived at `received_s`. In between, the board's clock showed
-    `board_s`.
+    The host sent the command at `sent_s` and received the answer at `received_s`. In between, the board's clock showed `board_s`.
     """
 
     sent_s: float
@@ -131,8 +129,7 @@ class ClockSample:
 class BoardClock:
     """Converts a board's time to the host's monotonic time.
 
-    The sample with the shortest round trip of the last 16 gives the offset between the clocks. The drift, the difference in speed between
-    the clocks, comes from an older and a newer sample.
+    The newest samples give the offset between the clocks, and their drift (the difference in speed).
     """
 
     def __init__(self) -> None:
@@ -234,8 +231,8 @@ class GateLane:
     ) -> Future[BoardResponse]:
         """Sends the verdict `keep` or `divert` for a part to the board.
 
-        `gate` is the lane of another gate at the belt that must divert the part. The response has the field `told`: `accepted`, or `same`
-        for a repeated verdict. The future fails with GateError, for example if the verdict is late.
+        `gate` is the lane of another gate at the belt that must divert the part. The future fails with GateError, for example if the
+        verdict is late.
         """
         gate_lane = (gate or self.number) if verdict == "divert" else 0
         fields = tuple(str(field) for field in (self.number, run, part, verdict, gate_lane))
@@ -270,7 +267,7 @@ class GateLane:
     def begin_greeting(self) -> None:
         """Prepares the lane for a new greeting of the board, which may have been reset.
 
-        The time of the board's clock is not known yet. Events that arrive now are therefore kept until `read_early_events` is called.
+        Events that arrive now are kept until `read_early_events` is called, because the board's time is not known yet.
         """
         self.set_state(GateState.GREETING)
         self.is_configured = False
@@ -280,8 +277,7 @@ class GateLane:
     def begin_run(self, run: int, cause: str) -> None:
         """Stores the run number from the board's answer to HELLO.
 
-        If the number is new, the board has been reset and numbers its events from the start. So the remembered events are forgotten, and
-        RunBegan is passed to `on_event`.
+        If the number is new, the remembered events are forgotten, and RunBegan is passed to `on_event`.
         """
         if run == self.run:
             return

@@ -79,8 +79,9 @@ class GateLink:
     ) -> GateLane:
         """Adds the lane that `line` is wired to. Must be called before `start`.
 
-        The link's thread calls `on_event` with each event. With `settings=None`, the host sends no settings. `grades` holds the settings
-        of additional gates at the belt, by the numbers of their lanes.
+        - `on_event`: called with each event, in the link's thread.
+        - `settings`: with None, the host sends no settings.
+        - `grades`: the settings of additional gates at the belt, by lane.
         """
         added = GateLane(line, lane, settings, grades or {}, self._clock, self._requests, on_event)
         self.lanes.append(added)
@@ -225,7 +226,7 @@ class BoardSession:
         self._requests.size = min(max_unanswered, greeting.number("window"))
 
     def run_cycle(self) -> None:
-        """Queues the commands PING and SYNC if they are due, configures lanes that wait for their settings, then sends and receives once.
+        """Queues PING and SYNC if they are due, configures waiting lanes, then sends and receives once.
 
         Raises GateError if the board has sent nothing for 3 s.
         """

@@ -83,8 +83,10 @@ class BoardRequest:
 class RequestWindow:
     """Holds the requests that the board has not answered yet, and says which requests to send now.
 
-    At most `size` requests wait for answers at the same time. Requests to the lanes in `held_lanes` are not sent. Any thread may call
-    `submit`; only the link's thread may call the other methods.
+    - `size`: how many requests may wait for answers at the same time.
+    - `held_lanes`: lanes whose requests are not sent.
+
+    Any thread may call `submit`. Only the link's thread may call the other methods.
     """
 
     size: int = 1
@@ -136,9 +138,9 @@ class RequestWindow:
         return min((request.resend_s for request in self.sent.values() if request.may_be_sent_again), default=None)
 
     def take_answered(self, answer: Frame, answered_at: datetime) -> BoardRequest | None:
-        """Completes the request that `answer` belongs to, and returns the request.
+        """Completes the request that `answer` belongs to, and returns it.
 
-        Returns None if no request waits for this answer. It is then a second answer to a command that was sent twice.
+        Returns None for a second answer to a command that was sent twice.
         """
         request = self.sent.pop(answer.seq, None)
         if request is None:
@@ -183,9 +185,9 @@ class RequestWindow:
         self._drop(lambda request: True, error_name)
 
     def requeue(self) -> None:
-        """Moves the unanswered requests back to the head of the queue, so that they are sent again. Called after the link has failed.
+        """Moves the unanswered requests back to the head of the queue, after the link has failed.
 
-        `run` becomes None, because the run number of the board is unknown until the next greeting.
+        `run` becomes None until the next greeting.
         """
         self.run = None
         for request in reversed(self.sent.values()):

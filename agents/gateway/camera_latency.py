@@ -1,6 +1,6 @@
-"""The latency of one line's camera: the time from the count of a part at photo-eye 1 to the time of the part's picture.
+"""The latency of one line's camera, from the settings or from a measurement.
 
-The gateway assigns pictures to parts by it. The latency comes from the settings or from a measurement.
+The latency is the time from the count of a part at photo-eye 1 to the part's picture.
 """
 
 from __future__ import annotations
@@ -120,8 +120,7 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency. Raises OSError if it cannot be stored.
 
-        If the settings hold a latency, the measurement only ends its suspension, provided that the two differ by at most an eighth of
-        `spacing_s`, the time between two parts.
+        If the settings hold a latency, a similar measurement only ends its suspension.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:

@@ -19,7 +19,7 @@ _LATEST_UTC = datetime.max.replace(tzinfo=UTC)
 def is_plausible(captured_at: datetime, arrived_at: datetime) -> bool:
     """Returns whether a picture that arrived at `arrived_at` can have been taken at `captured_at`.
 
-    It cannot if `captured_at` is before 2020 or more than two days after the arrival. Then the camera's clock is wrong.
+    The limits are the year 2020 and two days after the arrival.
     """
     return EARLIEST <= captured_at <= arrived_at + MAX_AHEAD
 
@@ -27,8 +27,7 @@ def is_plausible(captured_at: datetime, arrived_at: datetime) -> bool:
 def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     """Returns the time in UTC that an RFC 3339 text gives.
 
-    Raises IdentityError if the text is no time, or if a plausible time has no time zone. An implausible time needs no time zone, because
-    the intake replaces it.
+    Raises IdentityError if the text is no time, or if a plausible time has no time zone.
     """
     try:
         return parse_time(text)
@@ -45,9 +44,9 @@ def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
 
 
 def read_file_time(changed_s: float) -> datetime:
-    """Returns the time in UTC at which a file was last changed. `changed_s` is this time in seconds since 1970.
+    """Returns the time in UTC at which a file was last changed. `changed_s` is in seconds since 1970.
 
-    A time before the year 1 becomes the first moment of that year, and a time after 9999 the last moment of 9999.
+    The result is limited to the years 1 to 9999.
     """
     try:
         return datetime.fromtimestamp(changed_s, UTC)

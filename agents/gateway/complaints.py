@@ -20,9 +20,9 @@ class Complaints:
         self._texts: dict[str, tuple[str, float]] = {}
 
     def set(self, topic: str, text: str) -> None:
-        """Sets the complaint about a problem that lasts, such as a missing folder. An empty `text` removes the complaint.
+        """Sets the complaint about a lasting problem, such as a missing folder. An empty `text` removes the complaint.
 
-        `topic` is the subject. A subject has only one complaint, so a new one replaces the old one.
+        A new complaint about a `topic` replaces the old one.
         """
         with self._lock:
             if text:

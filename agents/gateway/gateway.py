@@ -71,7 +71,7 @@ class GatewayLine:
     def list_complaints(self) -> list[str]:
         """Returns a sentence for each problem of this line that a person has to solve.
 
-        Such a problem does not make the process unhealthy, because a restart would not solve it and would interrupt the other lines.
+        Such a problem does not make the process unhealthy, because a restart would not solve it.
         """
         count = self.spool.parked_count
         parked = f"Kafka refused {count} pictures of {self.name}, which are parked in the spool; the log says why"

@@ -95,9 +95,7 @@ class TriggeredCamera(Protocol):
 
 
 def check_picture(frame: CameraFrame, max_bytes: int) -> CheckedPicture:
-    """Returns the picture of `frame` with its detected content type, its checksum and a new trace id.
-
-    The picture is not decoded here, so only the inspector notices a damaged or malicious picture.
+    """Returns the picture of `frame` with its detected content type, its checksum and a new trace id. Decodes nothing.
 
     Raises PictureRefusedError with the reason `empty` or `too-large`.
     """
@@ -145,8 +143,7 @@ class LatencyReport:
 class Intake:
     """Accepts the frames and part reports of one line. Thread-safe.
 
-    If a board counts the parts, each frame waits for the report of its part. Then `decide_due` must be called several times a second.
-    While the camera's latency is unknown, the gateway counts the parts itself.
+    If a board counts the parts, each frame waits for the report of its part. Call `decide_due` several times a second.
     """
 
     def __init__(
@@ -273,10 +270,7 @@ class Intake:
             )
 
     def store_latency(self, latency_s: float, spacing_s: float) -> None:
-        """Stores a measured latency.
-
-        Pictures that are waiting for their parts when this method is called get no parts, because their times were computed with the old
-        latency.
+        """Stores a measured latency. Pictures that are waiting for their parts get no parts.
 
         Raises ValueError if the camera needs no latency, and OSError if the latency cannot be stored.
         """

@@ -312,9 +312,9 @@ class LatencyMonitor:
             self._check_estimate()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Stores by how many seconds a picture is later than expected. Suspends the latency if most of the last pictures are far off.
+        """Stores by how many seconds a picture is later than expected. `spacing_s` is the smaller gap beside its part.
 
-        `spacing_s` is the smaller of the gaps before and after the part.
+        Suspends the latency if most of the last pictures are far off.
         """
         self._offsets.append((offset_s, spacing_s))
         far = sum(abs(offset_s) >= ASSIGNED_SHARE * spacing_s for offset_s, spacing_s in self._offsets)

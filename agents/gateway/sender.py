@@ -82,8 +82,7 @@ class PictureChannel(Protocol):
 class KafkaChannel:
     """Sends the pictures of one line with an idempotent KafkaProducer, and puts large pictures into the object store.
 
-    If Kafka confirms nothing for 30 s, the sender closes the channel and sends the pictures again. The producer's own time-out is longer
-    (600 s), so that the sender acts first.
+    The producer's time-out (600 s) is longer than the 30 s of the sender, so that the sender acts first.
     """
 
     def __init__(self, settings: Settings, line: str, store: ObjectStore) -> None:
@@ -167,10 +166,7 @@ class _InFlightWindow:
 
     @property
     def silent_s(self) -> float:
-        """The time without an answer from Kafka, in seconds.
-
-        The time begins with Kafka's last answer. If no picture is in flight then, the time begins again when the next picture is sent.
-        """
+        """The time since Kafka's last answer, or since the first picture after a pause, in seconds."""
         return time.monotonic() - self._last_result_s
 
     def send_next(self) -> int:

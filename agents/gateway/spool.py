@@ -1,9 +1,7 @@
 """The spool of a line: the gateway's queue on disk between camera and Kafka, an SQLite file.
 
-A picture and its part id are stored in one transaction, before the camera gets its confirmation.
-
-While Kafka confirms pictures, a commit does not wait for the disk. While Kafka is unavailable, each commit does, because the file is the
-only copy.
+A picture and its part id are stored in one transaction. While Kafka is unavailable, each commit waits for the disk, because the file is
+the only copy.
 """
 
 from __future__ import annotations
@@ -115,7 +113,7 @@ class SpoolBudget:
 class Spool:
     """The spool of one line, which only one process at a time can open. Thread-safe.
 
-    `run` is the run number in the part ids of the parts that this gateway counts itself. It is greater at each start of the gateway.
+    `run` is the run number of the parts that this gateway counts itself. It grows at each start.
     """
 
     def __init__(self, folder: Path, line: str, budget: SpoolBudget, clock: Callable[[], float] = time.time) -> None:
@@ -297,9 +295,9 @@ class Spool:
             self._writer.execute("DELETE FROM receipts WHERE mark = ?", (key,))
 
     def run_maintenance(self) -> None:
-        """Deletes old receipts and writes SQLite's write-ahead file back to the database file. Call it about once a second.
+        """Deletes old receipts and writes SQLite's write-ahead file back. Call it about once a second.
 
-        The call may wait for the disk, so it should be made in a thread that does nothing else.
+        The call may wait for the disk, so it needs a thread of its own.
         """
         with self._lock:
             self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))

@@ -1,17 +1,13 @@
-"""The camera of kind `http`, to which other devices upload pictures, and the HTTP interface for the reports of parts that a board counts.
+"""The camera of kind `http`, to which other devices upload pictures, and the HTTP interface for part reports.
 
 | request | token | response |
 | --- | --- | --- |
 | `POST` or `PUT /lines/{line}/pictures`, a picture as body or in a form | the line's | 201, `{"part": "line-1:1700000000:7", …}` |
-| `PUT /lines/{line}/pictures/{name}`, the same with a file name, which is ignored | the line's | the same |
+| `PUT /lines/{line}/pictures/{name}`, the same; the name is ignored | the line's | the same |
 | `POST /lines/{line}/parts`, `{"run", "part", "captured_at"}` | gateway.token | 202 |
 
-The gateway answers 201 only after the picture is on disk. It answers 202 to the report of a part at once, or, if the camera is triggered
-for each part, after the picture of the part is on disk.
-
-The token stands after "Bearer" in the header Authorization, or is the password of Basic authentication. An upload may have the headers
-`Idempotency-Key` (a retry under the same key is not a new part) and `X-Captured-At` (RFC 3339). Errors are JSON `{"error": …}`, a sentence
-that says what was found and what to change, with one of these statuses:
+The answer 201 comes after the picture is on disk. The token stands after "Bearer", or is the password of Basic authentication. Errors are
+JSON `{"error": …}`:
 
 | status | meaning |
 | --- | --- |
@@ -20,11 +16,11 @@ that says what was found and what to change, with one of these statuses:
 | 404 | the line does not exist or does not accept this request |
 | 405 | the method is neither POST nor PUT |
 | 409 | the camera that was triggered for this part took no picture |
-| 413 | the picture is too large; the response holds `size_bytes` and `limit_bytes` |
-| 415 | the content type is not that of a picture or a form, or the form holds no picture |
+| 413 | the picture is too large |
+| 415 | there is no picture |
 | 422 | the idempotency key was used for another picture, or the body is empty |
 | 503 | the picture was not stored in time |
-| 507 | the spool, the gateway's queue on disk, is full |
+| 507 | the spool is full |
 """
 
 from __future__ import annotations

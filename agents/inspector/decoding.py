@@ -58,20 +58,16 @@ class DecodedImage:
     inspection: DetailInspection | None = None
 
     def fits(self, side_px: int, details: VersionDetails | None = None) -> bool:
-        """Returns whether a version with the side `side_px` and the detail template `details` can judge this image as it was decoded.
+        """Returns whether a version with `side_px` and `details` can judge this image as it was decoded.
 
-        `details` is None for a version without a detail template. An undecodable image fits every version, because the networks do not
-        judge it.
+        An undecodable image fits every version.
         """
         if isinstance(self.picture, PictureError):
             return True
         return self.picture.pixels.shape[0] == side_px and self.details is details
 
     def check(self, reference: PartReference | None) -> DecodedImage:
-        """Checks whether the picture shows the whole part that `reference` describes. Returns a copy of this image with the result.
-
-        An image that was checked with the same reference before is returned unchanged.
-        """
+        """Checks whether the picture shows the whole part that `reference` describes. Returns a copy with the result."""
         if self.reference is reference and (reference is None or self.part is not None):
             return self
         if reference is None or isinstance(self.picture, PictureError):
@@ -79,9 +75,9 @@ class DecodedImage:
         return replace(self, reference=reference, part=check_part(self.picture.pixels, reference))
 
     def search_details(self, details: VersionDetails | None) -> DecodedImage:
-        """Searches the picture for small defects with the detail template `details`. Returns a copy of this image with the result.
+        """Searches the picture for small defects with the detail template `details`. Returns a copy with the result.
 
-        The copy no longer holds the original pixels, because images that wait for the networks should not need much memory.
+        The copy no longer holds the original pixels, to save memory.
         """
         if details is None or isinstance(self.picture, PictureError) or self.picture.original is None:
             return self
@@ -90,9 +86,9 @@ class DecodedImage:
 
 
 def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:
-    """Reads the part, the time of capture and the deadline from `source`, a record of the image topic of `line`.
+    """Reads the part, the time of capture and the deadline from a record of the image topic of `line`.
 
-    If the record has no time of capture, `broker_time` is used. Raises IdentityError if the record names no part of this line.
+    Without a time of capture, `broker_time` is used. Raises IdentityError if the record names no part of this line.
     """
     identity = read_identity(source.key, source.headers, line.name)
     captured_at = identity.captured_at or broker_time
@@ -117,10 +113,9 @@ def decode_image(
     decoder: PictureDecoder = decode_picture,
     keep_original: bool = False,
 ) -> DecodedImage:
-    """Verifies the checksum of the picture and decodes it to a square of `side_px`.
+    """Verifies the checksum of the picture and decodes it to a square of `side_px`. For a bad picture, the result holds the error.
 
-    A picture that is only claimed is fetched from `store`. For a bad picture, the returned image holds the decoder's error. Raises
-    OSError if the store does not answer.
+    A picture in the object store is fetched from `store`. Raises OSError if the store does not answer.
     """
     value = record.source.value or b""
     sha256 = hashlib.sha256(value).hexdigest()

@@ -57,9 +57,9 @@ class LineMonitor:
     measured_s: float = -math.inf
 
     def add(self, at_s: float, judged: JudgedImage, version: Version) -> None:
-        """Adds an image that `version` has judged. `at_s` is the present time of a monotonic clock.
+        """Adds an image that `version` has judged at `at_s` (monotonic seconds).
 
-        Ignores an undecodable image, and an image that arrives less than 0.1 s after the last measured one.
+        Ignores an undecodable image, and an image less than 0.1 s after the last one.
         """
         if version.name != self.version:
             self.version, self.reference = version.name, version.manifest.reference
@@ -78,8 +78,7 @@ class LineMonitor:
     def compute_drift(self) -> dict[str, float]:
         """Returns the population stability index of each of DRIFT_QUANTITIES.
 
-        The result is empty if the version has no reference, or if too few pictures have been measured yet. If the version has no networks,
-        the index of the probabilities is missing.
+        The result is empty without a reference, or after too few pictures.
         """
         reference = self.reference
         if reference is None or len(self.brightness) < MIN_PICTURES:

@@ -56,8 +56,7 @@ class JudgedImage:
 def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[JudgedImage]:
     """Returns each of `images` with its prediction, in the same order.
 
-    An image that could not be decoded, or does not show the whole part, gets its error or part check instead. If the networks fail on one
-    picture, only this picture gets an error.
+    An image that could not be decoded, or does not show the whole part, gets its error or part check instead.
     """
     refusals = [_find_refusal(image) for image in images]
     predictions = iter(_predict_isolated([image for image, refusal in zip(images, refusals, strict=True) if refusal is None], predictor))

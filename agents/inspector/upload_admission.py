@@ -12,9 +12,9 @@ Item = TypeVar("Item")
 
 
 class UploadAdmission(Generic[Item]):
-    """A queue of uploaded pictures. Passes each item to `admit` when its picture is decoded, in the order of arrival.
+    """A queue of at most `capacity` uploaded pictures. Passes each item to `admit` in the order of arrival, when its picture is decoded.
 
-    `admit` receives the item and its deadline (monotonic seconds). At most `capacity` items wait. Use the queue in one event loop only.
+    `admit` receives the item and its deadline (monotonic seconds).
     """
 
     def __init__(self, admit: Callable[[Item, float | None], Awaitable[None]], capacity: int) -> None:
@@ -24,9 +24,9 @@ class UploadAdmission(Generic[Item]):
         self._is_empty = asyncio.Event()
 
     async def put(self, item: Item, decoding: Future[Any] | None, deadline_s: float | None) -> None:
-        """Adds an item. Waits while the queue is full. `decoding` is the future of the decoded picture, or None if nothing is decoded.
+        """Adds an item. Waits while the queue is full, and for ever after a call of `drain`.
 
-        After a call of `drain`, this method waits for ever, so the task that calls it must be cancelled.
+        `decoding` is the future of the decoded picture, or None.
         """
         if self._is_closed:
             await asyncio.Event().wait()

@@ -127,7 +127,7 @@ def make_sorting(
 def make_late_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sorting:
     """Returns a second sorting record of a part, which adds a verdict that came too late.
 
-    Both records have the same board, run and event number. A reader sees from this that the gate did not move a second time.
+    It has the same board, run and event number, so a reader sees that the gate did not move again.
     """
     reason: SortingReason = LATE if previous.reason == "no-verdict" else previous.reason
     change = {

@@ -22,8 +22,7 @@ _MAX_UNDER_WAY = 32
 class PartReports:
     """Posts each counted part to `<url>/lines/<line>/parts`.
 
-    `report` does not wait for the gateway, and a failed report is not repeated. A part that was counted more than `max_age_s` seconds ago
-    is not reported.
+    `report` does not wait for the gateway. A failed report is not repeated, and a report older than `max_age_s` is not sent.
     """
 
     def __init__(self, url: str, line: str, token: str, max_age_s: float) -> None:

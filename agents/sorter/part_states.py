@@ -70,8 +70,7 @@ class PartStates:
     def set_counted(self, run: int, part: int, counted_at: datetime) -> PartState:
         """Stores the time at which a part was counted, and returns the part's state.
 
-        A new board starts with run 1 again. So a stored state of the same number but a very different time belongs to an earlier part,
-        and is deleted.
+        A new board reuses numbers, so a stored state with a very different time is deleted.
         """
         state, sorting = self.get(run, part), self._sortings.get((run, part))
         times = [state.counted_at, state.captured_at, sorting.counted_at if sorting else None]

@@ -30,7 +30,7 @@ class StoredEvent:
 class EventRing:
     """The stored events of a board, at most `size`.
 
-    If the ring is full, a new event is dropped. Its number is used up, so the host notices the dropped event by the missing number.
+    In a full ring, a new event is dropped, but its number is used up. So the host notices the loss.
     """
 
     def __init__(self, size: int) -> None:

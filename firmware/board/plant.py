@@ -170,8 +170,7 @@ class Plant:
     def advance(self, to_us: int, pulse_us: int, belt_runs: bool, further_us: Sequence[int] = ()) -> list[InputChange]:
         """Moves the time forward to `to_us`, and returns the changes at the board's inputs in the order of time.
 
-        `pulse_us` is the servo pulse of the belt's own gate. `further_us` has the servo pulses of the further gates, in the order of
-        `Belt.further`.
+        `pulse_us` and `further_us` are the servo pulses of the belt's own gate and of the further gates.
         """
         from_us, self.now_us = self.now_us, to_us
         self._swing((pulse_us, *further_us), (to_us - from_us) / 1e6)

@@ -109,7 +109,7 @@ class DecidedPart:
 class Tracker:
     """The parts of one lane that are counted and have not reached photo-eye 2.
 
-    While `is_host_silent` is true, parts without a verdict get the action of the setting `safe`. Parts with a verdict are treated as usual.
+    While `is_host_silent` is true, a part without a verdict gets the action of the setting `safe`.
     """
 
     def __init__(self, settings: LaneSettings, capacity: int) -> None:

@@ -83,10 +83,9 @@ class AvrBelt:
 
 
 class AvrLine:
-    """A simulated Mega and its belts. At the start, no input of the board signals a fault.
+    """A simulated Mega and its belts, by lane number. A single Plant is connected to lane 1.
 
-    `plants` maps the number of each lane to its belt. A single Plant is connected to lane 1. `on_truth` is called for every physical
-    event.
+    `on_truth` is called for every physical event.
     """
 
     def __init__(

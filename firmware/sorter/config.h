@@ -56,18 +56,11 @@ const uint16_t kMaxAgeMs = 65000;
 #endif
 
 // ---- pins of the Arduino Mega 2560 -------------------------------------------------------------------------------
-// A pin is named by port and bit (PA0) and by the number on the board (D22). All inputs have pull-ups, so a pin without a signal is high.
-// The list says what each input reads, and what happens if its wire breaks:
-//   photo-eye       Low while a part blocks the eye, because the eye's output is on when dark. With a broken wire, the pin reads high, so
-//                   the eye seems to be free. Fault 41 or 42 comes after `lost_limit` parts in a row that only the other eye has seen.
-//   emergency stop  Low while the contact of the emergency stop is closed. With a broken wire, the pin reads high, so the emergency stop
-//                   seems to be open. Fault 45 comes at once.
-//   servo supply    High while the supply is on, through a voltage divider (4.7 kohm to the supply, 10 kohm to ground). With a broken wire
-//                   from the supply to the divider, the divider pulls the pin low. Fault 44 comes at once if `use_servo_power` is 1.
-//                   A broken wire from the divider to the pin is not noticed, because the pin reads high.
-//   encoder         Changes as the belt moves. With a broken wire, the pin of that phase stays high, and the belt seems to stand still. If
-//                   both phases stay high, fault 43 comes when a part reaches an eye. If only one phase stays high, the other phase counts
-//                   one step forward and one step backward in turn, which raises no fault.
+// A pin is named by port and bit (PA0) and by the number on the board (D22). A broken wire reads high, because all inputs have pull-ups:
+//   photo-eye       Low while a part blocks the eye. Broken: fault 41 or 42 after `lost_limit` parts.
+//   emergency stop  Low while its contact is closed. Broken: fault 45 at once.
+//   servo supply    High while the supply is on (divider of 4.7 and 10 kohm). Broken before the divider, it reads low: fault 44 at once.
+//   encoder         Changes as the belt moves. Both phases broken: fault 43. One phase broken: no fault.
 const bool kEyeBlockedLevel = false;
 const bool kEstopOpenLevel = true;
 const bool kServoPowerLevel = true;
@@ -75,12 +68,15 @@ const bool kServoPowerLevel = true;
 // Servo pulses are made by the 16-bit timers, so they are exact to half a microsecond:
 //   gate 1 OC4A = D6,  gate 2 OC1A = D11,  gate 3 OC3A = D5,  gate 4 OC4B = D7 (on the same timer as gate 1)
 // A further gate (a lane whose setting `lane_of` is not 0) uses only the pins for its servo pulse and its servo's supply.
-// Timer 5 is the clock. Its input-capture unit records the times of edges at photo-eye 2 of lane 1: ICP5 = PL1 = D48.
+
+// Timer 5 is the clock. Its input-capture unit reads photo-eye 2 of lane 1: ICP5 = PL1 = D48.
 // The other photo-eyes are read from port A every kEyeSampleUs:
 //                                   eye 1 of lanes 1..4 = PA0, PA2, PA4, PA6 = D22, D24, D26, D28;
 //                                   eye 2 of lanes 2..4 =      PA3, PA5, PA7 =      D25, D27, D29.
+
 // Encoders, phases A and B: lane 1 INT4, INT5 = PE4, PE5 = D2, D3;   lane 2 INT3, INT2 = PD3, PD2 = D18, D19;
 //                           lane 3 INT1, INT0 = PD1, PD0 = D20, D21; lane 4 PCINT4, PCINT6 = PB4, PB6 = D10, D12.
+
 // Port C: emergency stop of lanes 1..4 = PC7..PC4 = D30..D33, servo supply of lanes 1..4 = PC3..PC0 = D34..D37.
 // Port F: camera triggers of lanes 1..4 = PF0..PF3 = A0..A3, belt relays of lanes 1..4 = PF4..PF7 = A4..A7.
 // Lamps, green yellow red: lane 1 PK0..PK2 = A8..A10, lane 2 PK4..PK6 = A12..A14,

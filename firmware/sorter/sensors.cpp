@@ -145,8 +145,8 @@ ISR(TIMER5_COMPA_vect) {
 
 ISR(TIMER5_CAPT_vect) {
   const uint16_t count = ICR5;
-  // The level is read from the pin. If it were derived from the selected edge (ICES5), one lost or false capture would invert it for ever.
-  // The capture flag is not cleared here, because in simavr this would also clear a pending overflow of the timer.
+  // The level is read from the pin, because one lost or false capture would invert a derived level for ever. The capture flag is not
+  // cleared here: in simavr, this would clear a pending overflow too.
   const bool high = PINL & _BV(PL1);
   TCCR5B = high ? TCCR5B & static_cast<uint8_t>(~_BV(ICES5)) : TCCR5B | _BV(ICES5);
   if (high == static_cast<bool>(levels & kCaptured)) return;
