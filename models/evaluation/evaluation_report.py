@@ -22,10 +22,12 @@ from streams.errors import ModelError
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """The result of an evaluation. `predictions`, `probability` (of a defect) and `is_defect` are in the order of `pictures`.
+    """The result of an evaluation. `predictions`, `probability` (of a defect) and `is_defect` have the order of `pictures`.
 
-    `sources` holds the figures for each folder or list of pictures. `voters` holds the figures of each network alone at the threshold
-    0.5. `robustness` holds the figures under each disturbance. `pictures_per_s` is the speed without the time for decoding.
+    - `sources`: the figures for each folder or list of pictures.
+    - `voters`: the figures of each network alone at the threshold 0.5.
+    - `robustness`: the figures under each disturbance.
+    - `pictures_per_s`: the speed without the time for decoding.
     """
 
     pictures: LabelledPictures
@@ -81,9 +83,11 @@ class EvaluationReport:
 class CascadeEvaluation:
     """The cascade compared with the whole ensemble on the same pictures.
 
-    `alone` is the share of pictures about which the cascade's first network decided alone. `agreement` is the share of pictures to which
-    the cascade and the ensemble gave the same label. `misses_added` counts defects that only the cascade calls ok. `alarms_added` counts
-    good parts that only the cascade calls defective. The cascade judges `per_s` pictures a second, and the ensemble `whole_per_s`.
+    - `alone`: share of the pictures that the first network decided alone.
+    - `agreement`: share of the pictures that got the same label from both.
+    - `misses_added`: defects that only the cascade calls ok.
+    - `alarms_added`: good parts that only the cascade calls defective.
+    - `per_s`, `whole_per_s`: pictures a second of the cascade and of the ensemble.
     """
 
     alone: Proportion
@@ -105,11 +109,12 @@ def evaluate_version(
 ) -> EvaluationReport:
     """Judges all `pictures` and returns a report with accuracy, misses, false alarms and other figures.
 
-    If the version has no networks, the largest score of its good-only scorers takes the place of the defect probability. The class of good
-    pictures is then the one whose name begins with "ok".
+    If `with_robustness` is true, disturbed copies of the pictures are judged, too. After each batch, `advance` is called with its number of
+    pictures.
 
-    If `with_robustness` is true, disturbed copies of the pictures are judged, too. After each batch, `advance` is called with the number of
-    pictures in the batch. Raises ModelError if the classes of the pictures differ from those of the version.
+    A version without networks is measured by the largest score of its good-only scorers. The name of its good class begins with "ok".
+
+    Raises ModelError if the classes of the pictures differ from those of the version.
     """
     manifest = ensemble.version.manifest
     if manifest.voters and pictures.classes != manifest.classes:

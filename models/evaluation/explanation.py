@@ -33,10 +33,12 @@ _BOX_TEXT: dict[str, Any] = {"color": _BOX_COLOUR, "fontsize": 8, "clip_on": Tru
 class Explanation:
     """What a version found in one picture. The picture and all maps are squares of `side_px` pixels, as the networks see them.
 
-    `prediction` is None if the picture does not show the whole part; the networks do not judge such a picture. `part` is the outline of the
-    part, or None if no part was found. `residuals` maps the name of each good-only scorer to its residual map, 0..1, with the cut-off at
-    0.5. `rebuilt` is the picture as the autoencoder rebuilds it, or None if the version has no autoencoder. `defects` is the heat map, or
-    None if the picture was not judged or the version makes no heat maps. `boxes` are in pixels of the original picture.
+    - `prediction`: None if the picture does not show the whole part.
+    - `part`: the outline of the part, or None if no part was found.
+    - `residuals`: the residual map of each good-only scorer, 0..1, with the cut-off at 0.5.
+    - `rebuilt`: the picture as the autoencoder rebuilds it, or None without an autoencoder.
+    - `defects`: the heat map, or None.
+    - `boxes`: in pixels of the original picture.
     """
 
     version: str
@@ -119,8 +121,7 @@ class Explanation:
 def explain_picture(ensemble: Ensemble, mapper: HeatMapper | None, picture: DecodedPicture) -> Explanation:
     """Judges a picture as the inspector does, without the settings of a line, and collects what the version found.
 
-    `mapper` makes the heat map. It is None if the version makes no heat maps. `picture` must hold its original pixels if the version
-    searches for small defects.
+    `mapper` makes the heat map; None means no heat map. `picture` must hold its original pixels if the version searches for small defects.
     """
     pixels = picture.pixels
     check = check_part(pixels, ensemble.part_reference) if ensemble.part_reference else None

@@ -57,9 +57,11 @@ def simulate_line(
 ) -> LineSimulation:
     """Draws `parts` parts from labelled pictures at random, lets `rule` choose their labels, and counts the errors.
 
-    A drawn part is defective with the probability `line_share`. A picture may be drawn several times. `probability` is the calibrated
-    defect probability of each picture, and `is_defect` its true class, both of shape (n,). If `rule` is None, every part passes. Equal
-    seeds draw equal parts, so rules can be compared.
+    A drawn part is defective with the probability `line_share`. A picture may be drawn several times. Equal seeds draw equal parts, so
+    rules can be compared.
+
+    `probability`, shape (n,), is the calibrated defect probability of each picture. `is_defect`, shape (n,), is its true class. If `rule`
+    is None, every part passes.
 
     Raises ModelError if there are no good or no defective pictures.
     """
@@ -87,13 +89,14 @@ def estimate_cost_interval(
 ) -> CostInterval:
     """Returns the 95 % interval of the mean cost of a part on a line with the share `line_share` of defects.
 
-    The arguments are those of `simulate_line`. `groups`, shape (n,), are the numbers of the groups of near-duplicates. The line itself is
-    taken to be endless, so the interval says only how far the few labelled pictures may mislead.
+    `groups`, shape (n,), are the numbers of the groups of near-duplicates. The other arguments are those of `simulate_line`. The interval
+    says only how far the few labelled pictures may mislead.
 
-    The groups of each class get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981), because pictures of one
-    casting are not independent. For each class, three imaginary castings are added, one for each label, with half the weight of a real one
-    (Jeffreys' prior). An ordinary bootstrap draws only what was seen. If none of 100 good castings was rejected, it would say that no good
-    part is ever rejected. This interval still allows that 2.4 % of the good parts are rejected.
+    The groups get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981). For each class, three imaginary castings
+    are added, one for each label, with half the weight of a real one (Jeffreys' prior).
+
+    An ordinary bootstrap draws only what was seen. If none of 100 good castings was rejected, it would say that no good part is ever
+    rejected. This interval still allows that 2.4 % are.
     """
     random = np.random.default_rng(seed)
     labels = np.array([rule.choose_label(float(value)) if rule else "ok" for value in probability])

@@ -2,17 +2,15 @@
 
     pictures + masks -> a heat map of each picture from each source -> pixel AUROC, AUPRO, AUPIMO, pointing, box IoU, by source
 
-A source is any function from a picture to a heat map: Grad-CAM, or the residuals of a scorer that learned from good parts alone.
+A source is any function from a picture to a heat map, for example Grad-CAM. Its heat maps must have one scale for all pictures.
 
-All comparisons are made on a grid whose longer side has 300 cells, whatever the size of the picture. First the padding that makes a picture
-square is cut off. Then masks are reduced to the grid, and heat maps are enlarged or reduced to it. So sources with maps of different sizes
-can be compared, and one pixel always means one 300th of the picture's longer side.
+All masks and heat maps are compared on a grid whose longer side has 300 cells, without the padding that makes a picture square.
 
-Three metrics compare the heat of the pixels of all pictures. They need heat maps with one scale for all pictures: if each map were divided
-by its own maximum, a good part would be as hot as a defective one.
+Three metrics compare the heat of the pixels of all pictures:
+
 - Pixel AUROC: the probability that a random defect pixel is hotter than a random other pixel. Large defects dominate it.
 - AUPRO: every defect counts the same, whatever its size (Bergmann et al., IJCV 129, 2021, section 5).
-- AUPIMO: only thresholds at which good pictures stay nearly free of false alarms count (Bertoldo et al., BMVC 2024, arXiv:2401.01984).
+- AUPIMO: only thresholds at which good pictures have few false alarms count (Bertoldo et al., BMVC 2024, arXiv:2401.01984).
 """
 
 from __future__ import annotations
@@ -67,11 +65,11 @@ _NAMED_FILES = 3
 
 @dataclass(frozen=True)
 class HeatSource:
-    """A way to make heat maps, for example Grad-CAM. `compute` turns the pixels of a picture, shape (side_px, side_px), into its heat map.
+    """A way to make heat maps, for example Grad-CAM. `compute` turns pixels, shape (side_px, side_px), into a heat map of the same shape.
 
-    The heat map has the same shape. The larger a value is, the more suspicious is the pixel. The scale is free, but must be the same for
-    all pictures. Boxes are drawn around pixels whose value is at least `box_level`, or at least half of the map's maximum if `box_level`
-    is None.
+    Suspicious pixels have large values. The scale is free, but must be the same for all pictures.
+
+    Boxes are drawn around pixels of at least `box_level`. None means half of the map's maximum.
     """
 
     name: str
@@ -144,15 +142,15 @@ def read_masked_pictures(
 ) -> MaskedPictures:
     """Finds and reads the mask of each of `files`, which come from one source of `find_pictures`.
 
-    The mask of `source/def_front/a.jpeg` is `masks_folder/def_front/a.png`: the same path below the source, with the suffix .png. If the
-    source is a CSV list, only the name of the picture's folder counts: `masks_folder/def_front/a.png` is then the mask of every picture `a`
-    in a folder named `def_front`.
+    The mask of `source/def_front/a.jpeg` is `masks_folder/def_front/a.png`. If the source is a CSV list, only the name of the picture's
+    folder and its own name count.
 
-    A mask is an 8-bit PNG of the picture's size. The value 0 means that there is no defect. If the masks also mark the casting itself,
-    `part_values` has the values of the casting without a defect. All other values mean a defect. Pictures of the class `ok_class` need no
-    mask.
+    A mask is an 8-bit PNG of the picture's size. The value 0 means no defect. `part_values` are values that mark the casting without a
+    defect. All other values mean a defect.
 
-    Defective pictures without a mask, masks that fit no picture and masks that contradict the class are left out. `left_out` lists them.
+    Pictures of the class `ok_class` need no mask. `left_out` lists defective pictures without a mask, masks without a picture, and masks
+    that contradict the class.
+
     Raises ModelError if nothing is left, if a mask fits two pictures, or if most masks of good pictures show defects.
     """
     limits = limits or PictureLimits()
@@ -180,8 +178,9 @@ def evaluate_localisation(
 ) -> LocalisationReport:
     """Computes the heat maps of all `pictures` with each source and returns their figures.
 
-    `depth_bits` is the setting `depth_bits` of the line that the pictures come from. After each heat map, `advance` is called with 1.
-    Raises ModelError if a source returns a value that is not a finite number, or if a picture file has changed and cannot be read any more.
+    `depth_bits` is the setting of the line that the pictures come from. After each heat map, `advance` is called with 1.
+
+    Raises ModelError if a source returns a value that is not a finite number, or if a picture file cannot be read any more.
     """
     figures = {}
     for source in sources:
@@ -212,7 +211,7 @@ def measure_localisation(heats: Sequence[HeatMap], masks: Sequence[Mask], box_le
 def compute_pixel_auroc(heats: Sequence[HeatMap], masks: Sequence[Mask]) -> float | None:
     """Returns the area under the ROC curve of all pixels of all pictures together, 0..1. A pixel of a defect is the positive class.
 
-    If all heat maps have the same value everywhere, the result is 0.5. Returns None if no pixel or every pixel belongs to a defect.
+    If all pixels are equally hot, the result is 0.5. Returns None if no pixel or every pixel belongs to a defect.
     """
     background, levels = _pool(heats, masks, False), _pool(heats, masks, True)
     if not len(background) or not len(levels):
@@ -223,13 +222,15 @@ def compute_pixel_auroc(heats: Sequence[HeatMap], masks: Sequence[Mask]) -> floa
 def compute_aupro(heats: Sequence[HeatMap], masks: Sequence[Mask], limit: float = AUPRO_LIMIT) -> float | None:
     """Returns the AUPRO, the area under a curve that shows how well heat maps find defects. 1 is the best value.
 
-    Each threshold gives one point of the curve. On the vertical axis is the per-region overlap: the share of a defect's pixels that are at
-    least as hot as the threshold, averaged over all defects. On the horizontal axis is the false positive rate: the share of the pixels
-    outside of all defects, in all pictures, that are at least as hot as the threshold. Only the area from the rate 0 to the rate `limit`
-    counts, and it is divided by `limit`.
+    Each threshold gives one point of the curve:
 
-    A defect is a region of the mask whose pixels touch, also at corners. Between thresholds the curve is straight, so heat maps that are
-    the same everywhere get the value `limit` / 2. Returns None if no pixel or every pixel belongs to a defect.
+    - Vertical axis: the per-region overlap, which is the share of a defect's pixels at or above the threshold, averaged over all defects.
+    - Horizontal axis: the false positive rate, which is the share of all other pixels at or above the threshold.
+
+    Only rates from 0 to `limit` count, and the area is divided by `limit`. Heat maps that are the same everywhere get half of `limit`. A
+    defect is a region of pixels that touch, also at corners.
+
+    Returns None if no pixel or every pixel belongs to a defect.
 
     Source: Bergmann, Batzner, Fauser, Sattlegger, Steger, "The MVTec Anomaly Detection Dataset", IJCV 129, 2021, section 5.
     """
@@ -245,17 +246,16 @@ def compute_aupimo(
 ) -> FloatArray | None:
     """Returns the AUPIMO of each picture with a defect, 0..1, as an array in the order of `masks`.
 
-    The false positive rate of a threshold is the share of a good picture's pixels that are at least as hot as the threshold, averaged over
-    the good pictures. For each false positive rate, the lowest threshold that has at most this rate is used: a pixel of a defect counts as
-    found if it is hotter.
+    The AUPIMO is the share of the defect pixels that are found, averaged over false positive rates from `low` to `high` on a logarithmic
+    axis. A heat map that is the same everywhere gets the value 0.
 
-    The AUPIMO of a picture is the share of its defect pixels that are found, averaged over the false positive rates from `low` to `high` on
-    a logarithmic axis. A heat map that is the same everywhere gets the value 0.
+    A false positive rate is the share of a good picture's pixels at or above the threshold, averaged over the good pictures. A defect pixel
+    is found if it is hotter than the lowest threshold with at most this rate.
 
     Returns None if there is no good or no defective picture.
 
-    Source: Bertoldo, Ameln, Vaidya, Akcay, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low Tolerance",
-    BMVC 2024, equations 1 to 5. Difference: the curve is integrated exactly, as a step function, and not at sampled thresholds.
+    Source: Bertoldo, Ameln, Vaidya, Akcay, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low Tolerance", BMVC
+    2024, equations 1 to 5. Difference: the curve is integrated exactly, as a step function, and not at sampled thresholds.
     """
     good = [heat for heat, mask in zip(heats, masks, strict=True) if not mask.any()]
     defective = [heat[mask] for heat, mask in zip(heats, masks, strict=True) if mask.any()]
@@ -288,9 +288,11 @@ def points_at_defect(heat: HeatMap, mask: Mask, max_distance: float = NEAR_PX) -
 def compute_box_iou(heat: HeatMap, mask: Mask, box_level: float | None = None) -> float:
     """Returns the intersection over union (IoU) of the boxes of the heat map and the boxes of the mask, 0..1.
 
-    The IoU is the area that both kinds of box have in common, divided by the area that they cover together. Where boxes overlap, their area
-    counts once. `find_boxes` draws the boxes of the heat map, as for a finding. The mask has one box for each defect: the smallest upright
-    box around it. Returns 0 if the heat map has no box. `box_level` is explained at `HeatSource`.
+    The IoU is the common area divided by the area of both together. Where boxes overlap, their area counts once. Returns 0 if the heat map
+    has no box.
+
+    `find_boxes` draws the boxes of the heat map, with `box_level` as in `HeatSource`. The mask has the smallest upright box around each
+    defect.
     """
     found, drawn = np.zeros_like(mask), np.zeros_like(mask)
     rows, columns = heat.shape
@@ -441,16 +443,14 @@ def _weigh_defects(mask: Mask) -> FloatArray:
 def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[np.float32], weights: FloatArray, limit: float) -> float:
     """Returns the area under a ROC curve for false positive rates from 0 to `limit`, divided by `limit`.
 
-    `background` holds the sorted heat of the pixels outside of defects, and `levels` the heat of the defect pixels. The height of the curve
-    is the share of the defect pixels that are found, weighted by `weights`. Where defect pixels and other pixels have the same heat, the
-    curve is a straight line.
+    `background` holds the sorted heat of pixels outside of defects. `levels` holds the heat of the defect pixels, which count with
+    `weights`.
     """
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
     heights = sums / sums[-1]
-    # Each heat value of the defect pixels, the hottest first, gives two points of the curve. The false positive rate of the first point is
-    # the share of the background pixels that are hotter than this value. At the second point, background pixels with exactly this value
-    # count too.
+    # Each heat value of the defect pixels gives two points of the curve: one without and one with the background pixels of exactly this
+    # value.
     above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
     x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])
     y = np.concatenate([[0.0, 0.0], np.repeat(heights, 2)])
@@ -461,10 +461,9 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
 
 
 def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDArray[np.float32], FloatArray]:
-    """Returns thresholds, the hottest first, and the false positive rate of each threshold. The rates rise.
+    """Returns thresholds, the hottest first, and the mean false positive rate of the good pictures at each threshold.
 
-    The thresholds are the heat values of the good pictures. The false positive rate of a threshold is the share of a good picture's pixels
-    that are at least as hot as the threshold, averaged over the good pictures. The list ends with the first rate that reaches `high`.
+    The thresholds are the heat values of the good pictures. The list ends with the first rate that reaches `high`.
     """
     levels, weights = [], []
     for heat in good:

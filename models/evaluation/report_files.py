@@ -98,8 +98,7 @@ def _draw_curves(report: EvaluationReport) -> bytes:
 def _draw_gallery(version: Version, report: EvaluationReport) -> list[tuple[ReportPicture, bytes]]:
     """Returns PNG files of the worst misses, the worst false alarms and the most doubtful pictures, at most MAX_GROUP_PICTURES of each.
 
-    If the version makes heat maps, a PNG shows the picture twice: alone, and with its heat map. Each of the two is at most MAX_SIDE_PX
-    wide and high.
+    If the version makes heat maps, each PNG shows the picture beside its heat map.
     """
     groups: dict[GalleryGroup, list[int]] = {
         "misses": [index for index in report.errors if report.is_defect[index]],

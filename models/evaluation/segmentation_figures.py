@@ -21,9 +21,10 @@ from models.training.marked_pictures import BOX_MARK, MarkedPictures
 class KindFigures:
     """How often the kind of the largest defect is named correctly.
 
-    `right` is the share of the pictures with a mask whose kind is right. `named` is the share of these pictures that got a kind other than
-    `unknown`. `right_if_named` is the share of the right kinds among the named kinds. `pairs` gives the number of pictures for each true
-    kind and each answer.
+    - `right`: share of the pictures with a mask whose kind is right.
+    - `named`: share of these pictures that got a kind other than `unknown`.
+    - `right_if_named`: share of right kinds among the named kinds.
+    - `pairs`: number of pictures for each true kind and each answer.
     """
 
     right: Proportion
@@ -35,7 +36,7 @@ class KindFigures:
 def find_largest_kind(marks: npt.NDArray[np.uint8]) -> int:
     """Returns the mark of the largest defect of a picture from its marks, shape (side, side), or 0 if no pixel has a kind from a mask.
 
-    A defect is a region of marked pixels that touch, also at corners. If it has pixels of several kinds, the most frequent one counts.
+    A defect is a region of pixels that touch, also at corners. Its most frequent mark counts.
     """
     marks = np.where(marks < BOX_MARK, marks, 0)
     labels, count = ndimage.label(marks > 0, np.ones((3, 3), np.int8))

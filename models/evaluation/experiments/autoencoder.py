@@ -46,8 +46,7 @@ PLAIN = "plain"
 class RegisteredPictures:
     """Pictures in which the rim of the part is a circle around the middle (`register_part`), shape (n, side_px, side_px).
 
-    `is_defect` says which pictures show a defect. `folds` says in which fold each picture is tested. A picture with the fold -1 is never
-    tested, because its group of near-duplicates is too large.
+    `is_defect` says which pictures show a defect. `folds` gives the fold in which each picture is tested; -1 means never.
     """
 
     pixels: PixelArray
@@ -59,9 +58,8 @@ class RegisteredPictures:
 class AutoencoderExperiment:
     """Trains each variant of the autoencoder once for each of `seeds`, and tests it.
 
-    Each seed leaves out one of the five folds: seed 1 the first fold, seed 2 the second fold, and seed 6 the first fold again. The variants
-    learn from the good pictures outside of this fold, and all pictures of the fold are the test pictures. So all variants of a seed have
-    the same test pictures, and seeds can be added later.
+    Each seed uses one of the five folds for testing: seed 1 the first fold, seed 2 the second, and seed 6 the first again. The variants
+    learn from the good pictures outside of this fold.
     """
 
     recipe: AutoencoderRecipe
@@ -126,10 +124,10 @@ class AutoencoderExperiment:
 
 
 def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Returns the fold of each picture, 0 to FOLDS - 1, shape (n,), or -1 if its group of near-duplicates is too large to be tested.
+    """Returns the fold of each picture, 0 to FOLDS - 1, shape (n,). Pictures that cannot be tested get -1.
 
-    `groups`, shape (n,), gives the group of near-duplicates of each picture. All pictures of a group have the same fold. Raises ModelError
-    if there are too few pictures or groups.
+    `groups`, shape (n,), gives the group of near-duplicates of each picture. A group stays in one fold; a group that is too large gets -1.
+    Raises ModelError if there are too few pictures or groups.
     """
     labels = is_defect.astype(np.int32)
     candidates = np.flatnonzero(~find_dominant_groups(labels, groups, 1 / FOLDS))
@@ -142,10 +140,9 @@ def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]
 
 
 def make_autoencoder_table(results: Mapping[str, Sequence[Mapping[str, float]]], missing: int) -> ResultTable:
-    """Returns the table of the experiment. `missing` is the number of pictures that were left out because no part was found in them.
+    """Returns the table of the experiment. `missing` is the number of pictures in which no part was found.
 
-    `results` maps the name of each variant to one dictionary for each seed. The dictionary holds the AUROC of the scores "frechet" and
-    "error".
+    `results` maps the name of each variant to its seeds. Each seed has the AUROC of the scores "frechet" and "error".
     """
     rows = []
     for name, values in results.items():

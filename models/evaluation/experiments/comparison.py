@@ -1,7 +1,7 @@
 """Compares the ensemble with its single networks, and with a classifier that is not a neural network, on several splits of the pictures.
 
-A split divides the pictures into training, validation and test pictures. The voting rule of the ensemble (temperatures, weights and
-threshold) is chosen on the validation pictures. All pictures of a group of near-duplicates are in the same part of the split.
+A split divides the groups of near-duplicates into training, validation and test pictures. The voting rule of the ensemble is chosen on the
+validation pictures.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ class ComparisonSplit:
 
 @dataclass(frozen=True)
 class SplitResult:
-    """The labels that each classifier gave to the test pictures of one split.
+    """The labels that each classifier gave to the test pictures of one split. Values for each picture have shape (n,).
 
-    `called_defect` has a mask for each classifier, shape (n,), which is true for the pictures that the classifier calls defective.
-    `is_defect` is true for the pictures that show a defect. `sources` contains the name of the folder or list of each picture.
-
-    `cross_entropy` has the cross-entropy of each test picture in nats, shape (n,), for the ensemble and each network. `weights` are the
-    weights of the networks in the ensemble.
+    - `called_defect`: for each classifier, the pictures that it calls defective.
+    - `is_defect`: the pictures that show a defect.
+    - `sources`: the folder or list of each picture.
+    - `cross_entropy`: for the ensemble and each network, the cross-entropy of each picture in nats.
+    - `weights`: the weights of the networks in the ensemble.
     """
 
     split: ComparisonSplit
@@ -92,8 +92,8 @@ class SplitResult:
 class Comparison:
     """Trains and tests all classifiers on one split after the other. `folder` keeps the results, so that no training is repeated.
 
-    `kind` names the experiment, for example "voters" or "5 folds". A folder is used for one kind only. With `with_svm`, a support vector
-    machine is compared too.
+    `kind` names the experiment, for example "5 folds". A folder is used for one kind only. With `with_svm`, a support vector machine is
+    compared too.
     """
 
     options: TrainingOptions
@@ -265,10 +265,10 @@ def _compare_with_best_member(results: Sequence[SplitResult], members: Sequence[
 def measure_difference(
     first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], groups: npt.NDArray[np.int32]
 ) -> tuple[float, float]:
-    """Returns the mean of `first` minus the mean of `second`, and the standard error of this difference.
+    """Returns the mean of `first` minus the mean of `second`, and the standard error of this difference. Both have shape (n,).
 
-    Both have a value for each picture, shape (n,). The pictures of a group of near-duplicates are not independent, so the standard error is
-    computed from the sums of the groups (Liang and Zeger, Biometrika 73, 1986). With a single group it is infinite.
+    The standard error is computed from the sums of the groups of near-duplicates (Liang and Zeger, Biometrika 73, 1986), because pictures
+    of one group are not independent. With a single group it is infinite.
     """
     difference = first - second
     mean = float(difference.mean())

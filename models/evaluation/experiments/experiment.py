@@ -1,7 +1,6 @@
 """Provides the common parts of all experiments: the folder on disk, the training of one cell, progress, and the table of results.
 
-A cell is the training and the test of one network. A finished cell is never computed again. A cell that was stopped continues from its
-checkpoint.
+A cell is the training and the test of one network. Finished cells are not computed again. Interrupted cells continue from a checkpoint.
 """
 
 from __future__ import annotations

@@ -35,10 +35,10 @@ SCALE_SHARE = 0.05
 class LearningCondition:
     """Says from which pictures a scorer learns.
 
-    - `good`: the number of good pictures, or None for all good pictures.
-    - `hidden_share`: the share of these pictures that is replaced by pictures of defective parts. The scorer takes them for good ones.
-    - `with_cut_off`: if true, a cut-off is chosen from the same pictures, and its errors on the test pictures are counted.
-    - `draws`: how often the pictures are drawn in each fold. The figures of a fold are means over the draws.
+    - `good`: the number of good pictures; None means all.
+    - `hidden_share`: the share of these pictures that is replaced by pictures of defective parts.
+    - `with_cut_off`: whether a cut-off is chosen from the same pictures.
+    - `draws`: how often the pictures are drawn in each fold. The figures are means over the draws.
     """
 
     good: int | None = None
@@ -69,9 +69,12 @@ CONDITIONS = (
 class GoodOnlyFigures:
     """The figures of one scorer under one condition, with a value for each fold.
 
-    `auroc` is the area under the receiver operating characteristic of good against defective. The other two figures are shares of the test
-    pictures whose score is above the cut-off: `false_alarms` of the good pictures, and `recall` of the defective ones. Both are empty if
-    the condition has no cut-off. `refusal` is the message of a scorer that refused to learn from the pictures. The figures are then empty.
+    - `auroc`: area under the receiver operating characteristic of good against defective.
+    - `false_alarms`: share of the good test pictures above the cut-off.
+    - `recall`: share of the defective test pictures above the cut-off.
+    - `refusal`: message of a scorer that refused to learn. The figures are then empty.
+
+    `false_alarms` and `recall` are empty if the condition has no cut-off.
     """
 
     scorer: str

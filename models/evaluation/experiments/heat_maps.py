@@ -43,9 +43,9 @@ ComputeHeat = Callable[[npt.NDArray[np.uint8]], HeatMap]
 class HeatMapExperiment:
     """Cross-validates a segmentation head and other sources of heat maps.
 
-    For each fold, a segmentation head is trained on the pictures outside of the fold. It begins with the weights of `start`, if there is
-    such a network. Each scorer of `scorers` learns from the good pictures outside of the fold. The sources in `fixed`, such as Grad-CAM,
-    are not trained. They must not have seen the pictures that have masks.
+    - For each fold, a head is trained on the pictures outside of the fold, from the weights of `start` if it is given.
+    - Each of `scorers` learns from the good pictures outside of the fold.
+    - The sources in `fixed`, such as Grad-CAM, are not trained. They must not have seen the pictures that have masks.
     """
 
     recipe: SegmentationRecipe
@@ -60,8 +60,8 @@ class HeatMapExperiment:
     ) -> ResultTable:
         """Runs the folds that have no result in `folder` yet, and returns the table of all results.
 
-        `masks`, shape (n, grid, grid), are the masks of all pictures on the grid on which heat maps are compared. Heat maps are measured
-        only for the pictures of `is_tested`, shape (n,). The others are used only for training.
+        `masks`, shape (n, grid, grid), are the masks of all pictures on the grid on which heat maps are compared. Pictures outside of
+        `is_tested`, shape (n,), are used only for training.
 
         Raises ModelError if there are fewer groups of near-duplicates than folds.
         """

@@ -1,7 +1,7 @@
 """Answers two questions about training pictures: are there enough of them, and which labels do the others contradict?
 
-LeNet is trained on growing shares of the pictures, and judges pictures that it has not seen. Every picture is held out once for each share.
-All pictures of a group of near-duplicates are held out together.
+LeNet is trained on growing shares of the pictures. For each share, every picture is held out once, together with its near-duplicates, and
+judged.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def compute_learning_curve(
 ) -> LearningCurve:
     """Trains the networks that are not trained yet, and writes the learning curve and its pictures into `folder`.
 
-    Trainings are kept in the folder `learning-curve` below `folder`, so an interrupted command continues. Raises ModelError if the pictures
-    cannot be divided into folds, or if the folder holds trainings with other options or pictures.
+    An interrupted command continues with the trainings in the folder `learning-curve` below `folder`. Raises ModelError if the pictures
+    cannot be divided into folds, or if these trainings have other options or pictures.
     """
     pictures.expect_two_classes()
     groups = group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)

@@ -46,10 +46,12 @@ NO_LIMIT_S = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class SmallDefectResult:
-    """What the detail template said about one casting.
+    """The result of the detail template for one picture of a casting.
 
-    `is_alarm` tells whether the score is above the cut-off. `is_pointed_at` tells whether the largest residual lies on the defect.
-    `kind` and `length_mm` describe the defect, and both are None for a good casting. `time_s` is the processor time of the inspection.
+    - `is_alarm`: the score is above the cut-off.
+    - `is_pointed_at`: the largest residual lies on the defect.
+    - `kind`, `length_mm`: describe the defect; None for a good casting.
+    - `time_s`: processor time of the inspection.
     """
 
     kind: DefectKind | None
@@ -63,8 +65,8 @@ class SmallDefectResult:
 class SmallDefectExperiment:
     """Lets a detail template learn from `good` rendered castings, and tests it on `tested` other castings.
 
-    Each of the other castings is shown without a defect, and with one defect of each kind and of each of `lengths_mm`. The pictures have
-    `side_px` rows and columns, and the part has a diameter of `part_mm`. `folder` keeps what was measured on each casting.
+    Each tested casting is shown without a defect, and with one defect of each kind and of each of `lengths_mm`. Pictures are squares of
+    `side_px`, and a part has the diameter `part_mm`. `folder` keeps the results.
     """
 
     good: int
@@ -120,10 +122,9 @@ class SmallDefectExperiment:
         return measured
 
     def _test(self, template: DetailTemplate, number: int) -> dict[str, npt.NDArray[Any]]:
-        """Inspects the pictures of one casting. Returns an array for each column of the result, with an element for each picture.
+        """Inspects the pictures of one casting. Returns an array for each column of the result.
 
-        A picture without a defect has the kind 0 and the length 0. `distance` is from the largest residual to the middle of the defect, in
-        lengths of the defect.
+        A picture without a defect has the kind 0 and the length 0.
         """
         casting = render_large_casting(self._rng(self.good + number), self.side_px, self.part_mm)
         rows = []
