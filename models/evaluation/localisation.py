@@ -41,8 +41,7 @@ Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 
-# Heat maps and masks are compared on a grid with this many cells along the longer side. The number comes from the published pictures of
-# castings, whose side is 300 px.
+# Number of cells along the longer side of the grid, as in the published pictures of castings, whose side is 300 px.
 GRID_SIDE_PX = 300
 # A heat map points at a defect if its hottest cell is at most this many cells away from the defect.
 NEAR_PX = 8.0
@@ -50,10 +49,9 @@ NEAR_PX = 8.0
 AUPRO_LIMIT = 0.3
 # AUPIMO is the area under the curve between these false positive rates, on a logarithmic axis, as in the paper that defines AUPIMO.
 AUPIMO_LOW, AUPIMO_HIGH = 1e-5, 1e-4
-# At most this many defective pictures and as many good ones are compared, because the heat maps of a thousand pictures take 360 MB.
+# At most this many defective and as many good pictures are compared. The heat maps of a thousand pictures take 360 MB.
 MAX_PICTURES = 500
-# If more than this share of the good pictures' masks show a defect, all masks are refused. Probably a value that
-# marks the casting itself was taken for a defect.
+# If more than this share of the good masks show a defect, all masks are refused. Probably a value marks the casting itself.
 MAX_MARKED_GOOD = 0.5
 # Name of Grad-CAM in reports, the same as in findings.
 GRAD_CAM = "grad-cam"
@@ -262,8 +260,7 @@ def compute_aupimo(
     if not good or not defective:
         return None
     thresholds, rates = _list_false_positives(good, high)
-    # Between the false positive rates rates[k - 1] and rates[k], the threshold is thresholds[k]. A defect pixel counts as found if it is
-    # hotter than the threshold.
+    # Between rates[k - 1] and rates[k], the threshold is thresholds[k]. Defect pixels that are hotter count as found.
     edges = np.log(np.clip(np.concatenate([[low], rates]), low, high))
     widths = np.diff(edges) / (np.log(high) - np.log(low))
     pimo = []
@@ -392,9 +389,9 @@ def _thin(pictures: Sequence[MaskedPicture]) -> list[MaskedPicture]:
 
 
 def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
-    """Returns the cells of the grid that are marked. `marks` says which pixels of the picture are marked.
+    """Returns the cells of the grid that `marks`, the marked pixels of the picture, cover by more than MIN_COVER.
 
-    A cell is marked if marked pixels cover more than MIN_COVER of it. If there is no such cell, the most covered cells are marked.
+    If there is no such cell, the most covered cells are returned.
     """
     scale = GRID_SIDE_PX / max(width_px, height_px)
     size = max(1, round(width_px * scale)), max(1, round(height_px * scale))
@@ -404,7 +401,7 @@ def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
 
 
 def _compute_on_grid(source: HeatSource, picture: MaskedPicture, depth_bits: int | None) -> HeatMap:
-    """Returns the heat map of `picture`, without padding, in the resolution in which heat maps and masks are compared.
+    """Returns the heat map of `picture` on the grid of the comparison, without padding.
 
     Raises ModelError if the picture or its heat map cannot be used.
     """
@@ -467,8 +464,7 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # The list ends at the false positive rate `high`. The `count` hottest pixels of a single picture are enough to reach this rate, so
-        # the other pixels of the picture are not needed.
+        # The `count` hottest pixels of one picture are enough to reach the false positive rate `high`.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

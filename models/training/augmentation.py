@@ -1,7 +1,7 @@
 """Changes training pictures at random, but never so much that a good casting looks defective or a defect disappears.
 
-The changes are rotation, mirroring, tilt, size, position, brightness, contrast, blur and noise. All random numbers come from TensorFlow's
-stateless generators. So if a resumed training repeats an epoch, the epoch gets exactly the same pictures.
+The changes are rotation, mirroring, tilt, size, position, brightness, contrast, blur and noise. TensorFlow's stateless generators are used,
+so a resumed training gets the same changes.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ BLUR_SHARE = 0.25
 def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: bool = False) -> tf.Tensor:
     """Returns `grey`, shape (n, side, side, 1), 0..1, with random changes in each picture.
 
-    `seed` is two integers; the same seed gives the same changes. If `turned` is "quarter", pictures are rotated by right angles only, and
-    they are not moved, scaled or tilted. This suits pictures of textures, because resampling would blur the texture's grain. If `handed` is
-    True, no picture is mirrored, because the mirror image of a handed part is another part.
+    - `seed` is two integers. The same seed gives the same changes.
+    - If `turned` is "quarter", pictures are only rotated by right angles, and not moved, scaled or tilted. This suits textures, because
+      resampling would blur their grain.
+    - If `handed` is True, no picture is mirrored, because the mirror image of a handed part is another part.
     """
     chance = _draw_chance(grey, seed)
     moved = _move(grey, chance, turned, handed, "BILINEAR")
     contrast = 1 + MAX_CONTRAST * chance[5][:, None, None, None]
     lit = (moved - 0.5) * contrast + 0.5 + MAX_BRIGHTNESS * chance[6][:, None, None, None]
-    # The noise of a camera is normally distributed. Uniform noise of the same standard deviation is used instead, because it takes only a
-    # third of the time to compute.
+    # Uniform noise instead of normal noise, because it takes only a third of the time to compute.
     uniform = math.sqrt(3) * tf.random.stateless_uniform(tf.shape(lit), seed + 1, -1.0, 1.0)
     noise = uniform * (MAX_NOISE * tf.abs(chance[7]))[:, None, None, None]
     is_blurred = tf.random.stateless_uniform((), seed + 2) < BLUR_SHARE
@@ -49,7 +49,7 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: bool
 def move_marks(marks: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: bool = False) -> tf.Tensor:
     """Returns `marks`, shape (n, side, side, 1), moved as `augment` moves pictures with the same `seed`, `turned` and `handed`.
 
-    A mark is a number that stands for a kind of defect, so each pixel gets the mark of the nearest pixel and marks are never mixed.
+    Each pixel gets the mark of the nearest pixel, because marks are numbers of kinds and cannot be mixed.
     """
     return _move(marks, _draw_chance(marks, seed), turned, handed, "NEAREST")
 
@@ -95,10 +95,7 @@ def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str, handed: bool) -
 
 
 def _blur(grey: tf.Tensor) -> tf.Tensor:
-    """Returns for each pixel the mean of the 3 x 3 pixels around it.
-
-    The mean is computed by adding shifted copies of the picture, which is thirty times as fast as average pooling.
-    """
+    """Returns the mean of 3 x 3 pixels. Adding shifted copies is thirty times as fast as average pooling."""
     wide = tf.pad(grey, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
     rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
     return (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9

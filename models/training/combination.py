@@ -1,7 +1,7 @@
 """Chooses how the trained networks vote: temperatures, weights, threshold and review band.
 
-The weights minimise the cross-entropy on held-out pictures, which are validation pictures that were not used to choose the temperatures.
-The threshold minimises the costs of misses and false alarms on all validation pictures.
+The weights minimise the cross-entropy on held-out validation pictures. The threshold minimises the costs of misses and false alarms on all
+validation pictures.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ TEMPERATURE_LIMITS = (0.5, 20.0)
 WEIGHT_STEPS = 20
 # The validation pictures are divided into at most this many folds to compare weights on held-out pictures.
 FOLDS = 5
-# A threshold lies between the probabilities of two pictures. Its distance from each of them is at least this share of the gap between
-# them. With 0.1, a threshold between 0.4 and 0.6 is at least 0.42 and at most 0.58.
+# Smallest distance of a threshold from the two probabilities beside it, as a share of the gap. With 0.1, a threshold between 0.4 and 0.6 is
+# at least 0.42 and at most 0.58.
 GAP_MARGIN = 0.1
-# The review band contains the pictures nearest to the threshold. Its ends are at most this far (in log odds) beyond the outermost of these
-# pictures.
+# The ends of the review band are at most this far (in log odds) beyond the outermost pictures in the band.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
-# The review band ends at most this far (in log odds) from the threshold. A distance of 3 is a factor of 20 in the odds.
+# Largest distance (in log odds) of the ends of the review band from the threshold. 3 is a factor of 20 in the odds.
 MAX_BAND_LOGITS = 3.0
 
 Numbers = npt.NDArray[np.float64]
@@ -41,9 +40,10 @@ Flags = npt.NDArray[np.bool_]
 class Combination:
     """A voting rule, and how well it works on the pictures on which it was chosen.
 
-    `cost` is the mean cost per picture. `cross_entropy` is the cross-entropy of the two classes "defective" and "good", in nats, on
-    held-out pictures if they could be divided into folds. `member_costs` and `member_cross_entropies` are the same figures for each
-    network alone, with the best threshold for this network. `notes` are sentences about the choice that a person should read.
+    - `cost`: mean cost per picture.
+    - `cross_entropy`: in nats, for "defective" and "good", on held-out pictures if there are folds.
+    - `member_costs`, `member_cross_entropies`: the same figures for each network alone, with its best threshold.
+    - `notes`: sentences about the choice that a person should read.
     """
 
     vote: SoftVote
@@ -72,12 +72,13 @@ def choose_combination(
 ) -> Combination:
     """Returns the best combination of the networks `names`.
 
-    `probabilities` has shape (n, networks, classes), `labels` shape (n,). `picture_weights`, shape (n,), gives the weight of each
-    picture; None means 1 for all. A `review_share` of 0.05 means that about 5 % of the pictures lie in the review band. `groups`, shape
-    (n,), are the numbers of the pictures' groups of near-duplicates. If it is None, each picture is a group of its own.
+    - `probabilities` has shape (n, networks, classes), `labels` shape (n,).
+    - `picture_weights`, shape (n,), gives the weight of each picture; None means 1 for all.
+    - `groups`, shape (n,), are the groups of near-duplicates; None means that each picture is a group.
+    - A `review_share` of 0.05 means that about 5 % of the pictures lie in the review band.
 
-    The weights have the lowest cross-entropy on held-out pictures (`compare_weights`). If a network alone is at least as good there as
-    every ensemble, the network gets the weight 1 and the other networks get 0. A sentence in `notes` then says so.
+    The weights have the lowest cross-entropy on held-out pictures (`compare_weights`). If a network alone is at least as good as every
+    ensemble, it gets the weight 1, and `notes` says so.
     """
     is_defect: Flags = labels != ok_class
     counts = np.ones(len(labels)) if picture_weights is None else picture_weights
@@ -114,9 +115,10 @@ def compare_weights(
 ) -> Numbers | None:
     """Returns the cross-entropy in nats that each of the weights `candidates` has on held-out pictures, shape (candidates,).
 
-    The pictures are divided into folds, and a group of near-duplicates is never divided. For each fold, the temperatures are chosen on the
-    pictures of the other folds, and the cross-entropy is measured on the pictures of the fold (cross-fitting). The other arguments are
-    those of `choose_combination`. Returns None if the pictures are too few for two folds with good and defective pictures in each.
+    For each fold, the temperatures are chosen on the other folds, and the cross-entropy is measured on the fold (cross-fitting). A group of
+    near-duplicates is never divided.
+
+    The other arguments are those of `choose_combination`. Returns None if two folds with good and defective pictures are not possible.
     """
     is_defect: Flags = labels != ok_class
     folds = list_folds(is_defect.astype(np.int32), np.arange(len(labels), dtype=np.int32) if groups is None else groups, FOLDS)
@@ -139,12 +141,13 @@ def compare_weights(
 
 
 def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], counts: Numbers | None = None) -> float:
-    """Returns the temperature that calibrates `probabilities` best. Dividing the logits by it gives the lowest cross-entropy.
+    """Returns the temperature that calibrates `probabilities`, shape (n, classes), best. Dividing the logits by it gives the lowest
+    cross-entropy.
 
-    `probabilities` has shape (n, classes). `counts`, shape (n,), gives the weight of each picture; None means 1 for all.
+    `counts`, shape (n,), gives the weight of each picture; None means 1 for all.
 
-    The temperature is at least 0.5. If the networks make no error on the pictures, the best temperature would be nearly 0. With such a
-    temperature, the ensemble would be completely certain even of its errors on other pictures.
+    The temperature is at least 0.5. Otherwise networks without errors on these pictures would get nearly 0, and would be certain even of
+    later errors.
     """
     rows = np.arange(len(labels))
 
@@ -163,15 +166,14 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
     `probability`, shape (n,), is the defect probability of each picture. `counts`, shape (n,), gives the weight of each picture; None means
     1 for all.
 
-    If several thresholds have the same cost, the function chooses the one that is nearest (in log odds) to false_alarm / (miss +
-    false_alarm), where `miss` and `false_alarm` are their costs. If the probabilities were perfectly calibrated, this quotient would be the
-    best threshold.
+    If several thresholds cost the same, the nearest to false_alarm / (miss + false_alarm) in log odds is chosen. This quotient of the two
+    costs is best for perfectly calibrated probabilities.
 
-    The threshold never equals the probability of a picture. Otherwise another runtime, which rounds differently, could change the label
-    of this picture.
+    The threshold never equals the probability of a picture. Otherwise another runtime, which rounds differently, could change the label of
+    this picture.
 
-    The threshold is not degenerate: at least one good picture lies below it and at least one defective picture above it, even if it would
-    cost less to call all pictures defective, or none. If no threshold can fulfil this, the cheapest of all thresholds is returned.
+    If possible, at least one good picture lies below the threshold and at least one defective picture above it, even if another threshold
+    would cost less.
     """
     edges = np.unique([0.0, *probability, 1.0])
     counts = np.ones(len(probability)) if counts is None else counts
@@ -194,8 +196,8 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
 def choose_review_band(probability: Numbers, threshold: float, share: float) -> ReviewBand:
     """Returns the review band around `threshold`. A `share` of 0.05 means that about 5 % of the pictures lie in the band.
 
-    In log odds, the threshold is the middle of the band. The constants MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit its width. No
-    picture has a probability that is equal to an end of the band, because rounding could change the label of this picture.
+    In log odds, the threshold is the middle of the band. MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit the width. No end equals the
+    probability of a picture, because rounding could change its label.
     """
     inside = int(share * len(probability))
     if inside == 0:
@@ -221,10 +223,7 @@ def _choose_threshold_of(
 
 
 def _candidate_weights(networks: int) -> list[Numbers]:
-    """Returns the combinations of weights to try. The weights of a combination sum to 1.
-
-    First comes each network alone, then equal weights, then the other weights of two networks.
-    """
+    """Returns the weights to try: each network alone, then equal weights, then other weights of two networks. Weights sum to 1."""
     alone, equal = list(np.eye(networks)), np.ones(networks) / networks
     if networks == 1:
         return alone
@@ -277,8 +276,7 @@ def expect_separation(probability: Numbers, is_defect: Flags) -> None:
     if bad <= good:
         raise ModelError(
             f"No defective validation picture has a higher defect probability ({bad:.4f} at most) than a good one ({good:.4f} at least). "
-            "Every threshold would call all good parts defective, or no defective part. Train for more epochs, or add pictures that show "
-            "the defects clearly."
+            "Every threshold would call all good parts defective, or no defective part. Train for more epochs, or add clear defects."
         )
 
 

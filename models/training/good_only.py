@@ -3,7 +3,7 @@
     good pictures -> the same part in all? -> part reference
                   -> golden template -> scores of pictures that the template has not seen -> cut-off
 
-A version that is trained on labelled pictures can get the same scorer, which learns from the good ones of these pictures (`add_scorer`).
+`add_scorer` gives the same scorer to a version that is trained on labelled pictures.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MAX_LEFT_OUT_SHARE = 0.2
 # With fewer good pictures than this, the training warns that the cut-off is uncertain.
 ENOUGH_PICTURES = 20
 GOLDEN_PICTURES = 24
-# A score of the golden set may differ by at most this value between two machines. It is on the scale from 0 to 1.
+# Largest allowed difference of a golden picture's score (0..1) between two machines.
 GOLDEN_TOLERANCE = 0.02
 # A message names at most this many files.
 _MAX_NAMED = 8
@@ -110,9 +110,10 @@ class LearnedScorer:
 class GoodOnlyRun:
     """Learns from the good pictures in `folder`, and writes the version `root`/`version`.
 
-    `objective` says which share of the good parts may be sent to review. `depth_bits` is the number of bits that the camera really uses if
-    the files have more than 8 bits a pixel. `command` is the command line, for the manifest. With `with_details`, the version also searches
-    the original pixels of large pictures for small defects.
+    - `objective`: which share of the good parts may be sent to review.
+    - `depth_bits`: the bits that the camera really uses if the files have more than 8 bits a pixel.
+    - `command`: the command line, for the manifest.
+    - `with_details`: the version also searches the original pixels of large pictures for small defects.
     """
 
     folder: Path
@@ -127,8 +128,8 @@ class GoodOnlyRun:
     def run(self, callback: GoodOnlyCallback) -> GoodOnlyResult:
         """Reads the pictures, learns the scorer and writes the version. Takes seconds for a few dozen pictures.
 
-        Raises ModelError, and writes nothing, if the version exists, if there are too few pictures, or if too many of them cannot be read,
-        have another size or show another part.
+        Raises ModelError, and writes nothing, if the version exists, or if too few pictures are left. Pictures are left out if they cannot
+        be read, have another size or show another part.
         """
         if (self.root / self.version).exists():
             raise ModelError(f"The version {self.root / self.version} exists, and versions are never changed. Choose another --out.")
@@ -184,8 +185,8 @@ def learn_scorer(
 ) -> LearnedScorer:
     """Learns a golden template from good pictures, shape (n, side_px, side_px), and chooses its cut-off for `objective`.
 
-    `groups`, shape (n,), gives the group of near-duplicates of each picture. The cut-off comes from the scores of pictures from which the
-    scorer has not learned. Raises ModelError if the pictures allow no template or no cut-off.
+    `groups`, shape (n,), gives the group of near-duplicates of each picture. The cut-off comes from pictures from which the scorer has not
+    learned. Raises ModelError if the pictures allow no template or no cut-off.
     """
     find, done, total = RememberingPartFinder(), 0, min(folds, len(np.unique(groups))) + 1
 
@@ -276,29 +277,29 @@ def _find_unsuitable(pictures: LabelledPictures) -> dict[str, npt.NDArray[np.int
 def _leave_out(
     pictures: LabelledPictures, unsuitable: dict[str, npt.NDArray[np.int64]], files: int, callback: GoodOnlyCallback
 ) -> LabelledPictures:
-    """Returns `pictures` without the unsuitable ones, and reports them and the unreadable files to `callback`.
+    """Returns `pictures` without the unsuitable ones, and reports what was left out to `callback`.
 
-    Raises ModelError, which names the files, if more than MAX_LEFT_OUT_SHARE of the `files` would be left out, or if the rest is too small.
+    Raises ModelError if too many files would be left out.
     """
     reasons = {reason: [str(pictures.files[index].path) for index in indices] for reason, indices in unsuitable.items()}
     for file in pictures.unreadable:
         reasons.setdefault(file.message, []).append(str(file.path))
     reasons = {reason: names for reason, names in reasons.items() if names}
-    is_kept = np.ones(len(pictures), bool)
+    is_included = np.ones(len(pictures), bool)
     for indices in unsuitable.values():
-        is_kept[indices] = False
-    kept = int(is_kept.sum())
-    if kept < MIN_GOOD_PICTURES or files - kept > MAX_LEFT_OUT_SHARE * files:
+        is_included[indices] = False
+    included = int(is_included.sum())
+    if included < MIN_GOOD_PICTURES or files - included > MAX_LEFT_OUT_SHARE * files:
         details = " ".join(f"{_capitalise(reason)}: {_join_names(names)}." for reason, names in reasons.items())
         raise ModelError(
-            f"Only {kept} of {files} pictures can be used. At least {MIN_GOOD_PICTURES} pictures and {1 - MAX_LEFT_OUT_SHARE:.0%} of all "
-            f"must show the same whole good part, in the same size. Remove or replace the others. {details}"
+            f"Only {included} of {files} pictures can be used. At least {MIN_GOOD_PICTURES} pictures and {1 - MAX_LEFT_OUT_SHARE:.0%} of "
+            f"all must show the same whole good part, in the same size. Remove or replace the others. {details}"
         )
     for reason, names in reasons.items():
         callback.on_pictures_left_out(reason, names)
     if len(set(pictures.checksums)) == 1:
         raise ModelError(f"All {files} files hold the same picture. Add pictures of other good parts.")
-    return pictures.select(is_kept)
+    return pictures.select(is_included)
 
 
 def _capitalise(text: str) -> str:

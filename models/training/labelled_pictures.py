@@ -52,11 +52,14 @@ class UnreadableFile:
 
 @dataclass(frozen=True)
 class LabelledPictures:
-    """Holds decoded pictures with their labels.
+    """Holds decoded pictures with their labels. All fields for each picture have the order of `pixels`.
 
-    `pixels` has shape (n, side_px, side_px). `labels` has shape (n,) and holds indices into `classes`. `files` and `checksums` (SHA-256 of
-    each file) have the order of `pixels`, and so have `sizes`, the width and the height of each picture before it was resampled.
-    `unreadable` lists the files that could not be read. `rendered` is the number of pictures that Castline has rendered.
+    - `pixels`: shape (n, side_px, side_px).
+    - `labels`: shape (n,), indices into `classes`.
+    - `checksums`: SHA-256 of each file.
+    - `sizes`: width and height of each picture before it was resampled.
+    - `unreadable`: files that could not be read.
+    - `rendered`: number of pictures that Castline has rendered.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -88,12 +91,12 @@ class LabelledPictures:
         found = Counter(self.classes[label] for label in self.labels)
         return {name: found[name] for name in self.classes}
 
-    def select(self, is_kept: npt.NDArray[np.bool_]) -> LabelledPictures:
-        """Returns only the pictures for which `is_kept`, shape (n,), is true. The list of unreadable files stays the same.
+    def select(self, is_included: npt.NDArray[np.bool_]) -> LabelledPictures:
+        """Returns only the pictures for which `is_included`, shape (n,), is true. The list of unreadable files stays the same.
 
         `rendered` is not counted again. It is only lowered if it would be larger than the number of pictures.
         """
-        indices = np.flatnonzero(is_kept)
+        indices = np.flatnonzero(is_included)
         files, checksums = tuple(self.files[index] for index in indices), tuple(self.checksums[index] for index in indices)
         sizes = tuple(self.sizes[index] for index in indices) if self.sizes else ()
         rendered = min(self.rendered, len(files))
@@ -132,12 +135,14 @@ class LabelledPictures:
         ]
 
     def repeats(self, balance: float) -> npt.NDArray[np.int32]:
-        """Returns how often each picture is used in one epoch, shape (n,). Pictures of small sources are used more often.
+        """Returns how often each picture is used in one epoch, shape (n,). Pictures of small sources (folders or lists) are used more
+        often.
 
-        A source is a folder or a list. Pictures of the largest source are used once. If the largest source has ten times as many pictures
-        as another source, the other's pictures are used 10 ** `balance` times. So with `balance` 0, all pictures are used once, and
-        with 1, all sources have the same influence. But no picture is used more than MAX_REPEATS times. Otherwise, twenty corrected
-        pictures beside thousands of others could make up half of an epoch.
+        If the largest source has ten times as many pictures as another source, the other's pictures are used 10 ** `balance` times. With
+        `balance` 1, all sources have the same influence.
+
+        No picture is used more than MAX_REPEATS times. Otherwise, twenty corrected pictures beside thousands of others could make up half
+        of an epoch.
         """
         sizes = Counter(file.source for file in self.files)
         largest = max(sizes.values())
@@ -153,9 +158,11 @@ class LabelledPictures:
 def find_pictures(sources: Sequence[Path]) -> list[LabelledFile]:
     """Returns the labelled files of `sources`, in a fixed order.
 
-    A source is a folder with a subfolder for each class, or a CSV list with the columns `path` (relative to the list) and `class`. Hidden
-    files are left out, and so are folders in which NAS devices and operating systems keep data of their own. For each source, one log line
-    tells how many files and folders were left out. Raises ModelError if a source does not exist or has no picture.
+    A source is a folder with a subfolder for each class, or a CSV list with the columns `path` (relative to the list) and `class`.
+
+    Hidden files and the data folders of NAS devices and operating systems are left out. A log line gives their number for each source.
+
+    Raises ModelError if a source does not exist or has no picture.
     """
     files: list[LabelledFile] = []
     for source in sources:
@@ -184,9 +191,9 @@ def read_pictures(
 ) -> LabelledPictures:
     """Reads `files` and resamples the pictures to `side_px`. Files that cannot be decoded are listed in the result.
 
-    `depth_bits` is the number of bits that the camera really uses if the files have more than 8 bits a pixel, or None if it is not known.
-    `classes` gives the order of the classes, for example the order in a model version. If it is None, the classes are sorted by name.
-    After each file, `on_read` is called with the number of files read so far and the number of all files.
+    - `depth_bits`: the bits that the camera really uses if the files have more than 8 bits a pixel, or None.
+    - `classes`: the order of the classes. None means sorted by name.
+    - `on_read`: called after each file with the number of files read so far and the number of all files.
 
     Raises ModelError if a class is not among `classes`, or if no file could be read.
     """

@@ -2,10 +2,10 @@
 
 Each pixel of a picture has a mark, which is a number:
 
-- 0: there is no defect.
+- 0: no defect.
 - k, from 1: the mask shows a defect of kind k.
-- `BOX_MARK` + k: the pixel is in a box around a defect of kind k.
-- `BOX_MARK`: the pixel is in a box around a defect whose kind is not known.
+- `BOX_MARK` + k: in a box around a defect of kind k.
+- `BOX_MARK`: in a box around a defect of unknown kind.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Pixels = npt.NDArray[np.uint8]
 
 # Marks of this number and above are places in a box. A mask has fewer kinds of defect than this.
 BOX_MARK = 128
-# A pixel of a reduced mask gets a kind if defects cover more than this share of the pixel, as in the masks of rendered castings.
+# Defects must cover more than this share of a pixel of a reduced mask, as in the masks of rendered castings.
 MIN_COVER = 0.3
 # A message names at most this many files. It also gives the number of all files.
 _NAMED_FILES = 3
@@ -66,8 +66,8 @@ class MarkedFile:
 class MarkedPictures:
     """Pictures with a mark for each pixel. `pixels` and `marks` have the shape (n, side_px, side_px), uint8.
 
-    `kinds` names the kinds: the mark k means `kinds[k - 1]`. `paths` and `checksums` have the order of `pixels`. `left_out` says in
-    sentences which pictures were left out, and why.
+    The mark k means `kinds[k - 1]`. `paths` and `checksums` have the order of `pixels`. `left_out` has sentences about pictures that were
+    left out.
     """
 
     pixels: Pixels
@@ -157,9 +157,10 @@ def list_masked_files(files: Sequence[LabelledFile], masks_folder: Path, ok_clas
 def list_boxed_files(path: Path, ok_class: str) -> list[MarkedFile]:
     """Returns the pictures in the CSV list `path`, with the boxes around their defects. The paths in the list are relative to its folder.
 
-    The list has the columns image, x, y, w and h, and one row for each box: the left and the upper edge, the width and the height in
-    pixels. A column kind is optional. The list may also be the manifest.csv of a data set that the station made. Its column boxes holds the
-    boxes that reviewers drew, and pictures of the class `ok_class` are good.
+    The list has one row for each box, with the columns image, x, y, w and h (left and upper edge, width and height in pixels) and perhaps
+    kind.
+
+    The list may also be the manifest.csv of a data set that the station made. Pictures of the class `ok_class` are then good.
 
     Raises ModelError, naming the line, if the list cannot be read.
     """
@@ -204,12 +205,13 @@ def read_marked_pictures(
 ) -> MarkedPictures:
     """Reads `files` and the marks of their defects, resampled to `side_px`.
 
-    `kinds` gives the name of each mask value. Values may share a name. `part_values` are mask values that mark the casting and not a
-    defect. The kinds of boxes are added to the kinds of the masks.
+    - `kinds`: the name of each mask value. Values may share a name. The kinds of boxes are added.
+    - `part_values`: mask values that mark the casting and not a defect.
+    - `on_read`: called after each file with the number of files read so far and the number of all files.
 
-    Defective pictures with neither mask nor box are left out, and so are files that cannot be used. After each file, `on_read` is called
-    with the number of files read so far and the number of all files. Raises ModelError if a mask has a value that nobody named, or if no
-    defect is left.
+    Defective pictures with neither mask nor box and files that cannot be used are left out.
+
+    Raises ModelError if a mask has a value that nobody named, or if no defect is left.
     """
     reader = _MarkReader(files, side_px, kinds, part_values, depth_bits)
     for done, file in enumerate(files, 1):
@@ -317,8 +319,7 @@ def _place_in_square(side_px: int, width_px: int, height_px: int) -> tuple[int, 
 def _reduce_marks(numbers: Pixels, side_px: int) -> Pixels:
     """Returns the marks of a mask that is reduced to a square of the side `side_px`.
 
-    If defects cover enough of a pixel, its mark is the kind that covers most of it. A defect that does not cover enough of any pixel is
-    marked at the pixels that it covers most, so that no defect is lost.
+    Each pixel gets the kind that covers most of it. A small defect is marked at the pixels that it covers most, so that no defect is lost.
     """
     rows, columns = numbers.shape
     left, top, width, height, _ = _place_in_square(side_px, columns, rows)

@@ -1,10 +1,9 @@
 """Groups pictures that show the same casting (near-duplicates).
 
-A group is used either for training or for validation, never for both. Otherwise the networks would be validated on castings that they have
-already seen, and the validation figures would be too good.
+A group is used either for training or for validation, because the networks must not be validated on castings that they have seen.
 
-Two measures find near-duplicates. A perceptual hash finds copies that are mirrored or turned by right angles. Ring spectra, which are
-the Fourier amplitudes of the grey levels along rings around the centre of the picture, find copies that are turned by any angle.
+- A perceptual hash finds copies that are mirrored or turned by right angles.
+- Ring spectra find copies that are turned by any angle. They are the Fourier amplitudes along rings around the centre.
 """
 
 from __future__ import annotations
@@ -14,22 +13,16 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates  # type: ignore[import-untyped]  # no stubs
 
-# A perceptual hash has two bits for each of 16 x 16 places of a picture, 512 bits in all. One bit tells whether the picture gets brighter
-# to the right of the place, the other whether it gets brighter below it.
+# A perceptual hash has two bits for each of 16 x 16 places: is the picture brighter to the right of the place, and is it brighter below?
 HASH_SIDE = 16
-# Pictures whose hashes differ in at most this many bits are near-duplicates. The number comes from 7,218 pictures of real impellers. The
-# authors of that data set had turned and mirrored many of them. Pairs that differed in up to 44 bits showed the same casting. A limit of
-# 40 bits makes 3,284 groups, and the largest has 490 pictures. From 60 bits on, different castings fall into one group of thousands.
+# Largest number of different bits in the hashes of near-duplicates, from 7,218 pictures of real impellers. 40 bits make 3,284 groups. From
+# 60 bits on, different castings fall into one group of thousands.
 NEAR_BITS = 40
 # The number of pictures that are compared with all others in one step. A larger number would need more memory.
 BLOCK = 256
 
-# Pictures whose ring spectra have at most this distance are near-duplicates. Distances were measured on 1,500 pictures of real impellers at
-# 128 px. Copies that were turned by 10 to 80 degrees had distances of 0.023 to 0.040 from their original (5th to 95th percentile). Pictures
-# of other castings had distances of 0.045 to 0.39, so the limit lies between the two ranges.
-#
-# With this limit, the ring spectra join 447 of the 3,284 groups of the perceptual hash with others. Of a thousand pairs of pictures that
-# are joined in this way, two have different classes.
+# Largest distance of the ring spectra of near-duplicates, measured on 1,500 pictures of real impellers. Turned copies had distances of
+# 0.023 to 0.040 (5th to 95th percentile), other castings 0.045 to 0.39.
 NEAR_RINGS = 0.045
 RING_SIDE, RINGS, ANGLES, WAVES = 128, 16, 64, 20
 
@@ -63,8 +56,8 @@ def group_near_duplicates(
 def find_hash_pairs(pixels: npt.NDArray[np.uint8], near_bits: int) -> Pairs:
     """Returns the pairs of pictures that are near-duplicates by their hashes.
 
-    One picture of each pair is tried in eight positions: turned by right angles and mirrored. The pictures are near-duplicates if their
-    hashes differ in at most `near_bits` bits in one of these positions.
+    One picture of each pair is tried in eight positions, turned by right angles and mirrored. In one of them, the hashes differ in at most
+    `near_bits` bits.
     """
     hashes = np.stack([_orientation_hashes(picture) for picture in pixels])
     upright = hashes[:, 0]
@@ -106,9 +99,7 @@ def find_contradicting_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray
 
 
 def _ring_spectrum(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Returns the Fourier amplitudes of the grey levels along each ring around the centre.
-
-    The amplitudes do not change if the casting is turned or if brightness and contrast change."""
+    """Returns the Fourier amplitudes along each ring. The turn, brightness and contrast of the casting do not change them."""
     grey = np.asarray(Image.fromarray(picture).resize((RING_SIDE, RING_SIDE)), np.float32)
     radius = (np.arange(RINGS)[:, None] + 0.5) / RINGS * (RING_SIDE / 2 - 4)
     angle = np.arange(ANGLES)[None] / ANGLES * 2 * np.pi

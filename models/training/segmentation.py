@@ -18,7 +18,7 @@ from models.training.marked_pictures import BOX_MARK, MarkedPictures
 
 # The share of each batch that shows marked defects. Without this limit, thousands of good pictures would crowd out a few dozen masks.
 DEFECT_SHARE = 0.6
-# In the loss, a pixel of a defect counts as much as this many other pixels, because defects cover only about 1 % of the pixels.
+# Weight of a pixel of a defect in the loss. Defects cover only about 1 % of the pixels.
 DEFECT_WEIGHT = 4.0
 # Weight of the kinds of defect in the loss.
 KIND_WEIGHT = 0.5
@@ -54,8 +54,9 @@ def train_segmentation(
 ) -> keras.Model:
     """Returns a segmentation head that was trained on `pictures`, which must have the side of the recipe.
 
-    If `start` is a head that was trained before, the training begins with its weights. The last layer begins anew unless `start` has the
-    same number of kinds. After each batch, `on_step` is called with the number of finished batches, the number of all batches and the loss.
+    If `start` is given, the training begins with its weights. The last layer begins anew if `start` has another number of kinds.
+
+    After each batch, `on_step` is called with the number of finished batches, the number of all batches and the loss.
     """
     keras.utils.set_random_seed(recipe.seed)
     network = segmentation_head(len(pictures.kinds), recipe.side_px, recipe.width)
@@ -98,14 +99,12 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
 
     The loss is a sum of four terms:
 
-    - For pixels outside of boxes: the mean cross-entropy of defect and no defect, in nats. A pixel of a defect has the weight
-      DEFECT_WEIGHT.
-    - For the same pixels: one minus the Dice coefficient of the defect probability, so that small defects are not lost in the mean
-      (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
-    - For the pixels of defects: the mean cross-entropy of the kinds, given that there is a defect, times KIND_WEIGHT. If the kinds were
-      part of the first term, they would hardly be learned, because defects cover so few pixels.
-    - For boxes: the cross-entropy of the highest probabilities in the box, because the other pixels of a box may show no defect. This is
-      multiple instance learning (Ilse, Tomczak, Welling, ICML 2018).
+    - Pixels outside of boxes: the mean cross-entropy of defect and no defect, in nats. A pixel of a defect has the weight DEFECT_WEIGHT.
+    - The same pixels: one minus the Dice coefficient of the defect probability (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
+    - Pixels of defects: the mean cross-entropy of the kinds, given that there is a defect, times KIND_WEIGHT.
+    - Boxes: the cross-entropy of the highest probabilities in the box (multiple instance learning, Ilse, Tomczak, Welling, ICML 2018).
+
+    The kinds have a term of their own because defects cover so few pixels.
     """
 
     def compute(marks: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
@@ -133,8 +132,7 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         for number in range(1 + kinds):
             inside = tf.cast(marks == BOX_MARK + number, tf.float32)
             level = inside * (1 - probabilities[..., 0] if number == 0 else probabilities[..., number])
-            # Each probability has itself as its weight, so the weighted mean is near the maximum. The maximum itself is not used, because
-            # then only one pixel of each box would learn.
+            # A weighted mean near the maximum. With the maximum itself, only one pixel of each box would learn.
             strength = tf.reduce_sum(level * level, axis=(1, 2)) / tf.maximum(tf.reduce_sum(level, axis=(1, 2)), 1e-6)
             has_box = tf.cast(tf.reduce_any(inside > 0, axis=(1, 2)), tf.float32)
             total -= tf.reduce_sum(has_box * tf.math.log(tf.clip_by_value(strength, 1e-6, 1.0)))

@@ -32,8 +32,10 @@ MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 class SegmentationRun:
     """Trains a segmentation head for `version`, and writes `version` with this head as the new version `root`/`name`.
 
-    If `version` already has a head, the training begins with its weights. `validation_share` of the groups of near-duplicates are not used
-    for training, but for measuring the figures in the manifest. With 0, all pictures are used for training. `command` is the command line.
+    If `version` already has a head, the training begins with its weights. `command` is the command line.
+
+    `validation_share` of the groups of near-duplicates are used only for the figures in the manifest. With 0, all pictures are used for
+    training.
     """
 
     version: Version
@@ -47,10 +49,10 @@ class SegmentationRun:
     def run(self, pictures: MarkedPictures, on_step: OnStep = lambda done, total, loss: None, replace: bool = False) -> Version:
         """Trains the head on `pictures`, which have the side of the recipe, and writes the new version.
 
-        `on_step` is explained at `train_segmentation`.
+        `on_step` is explained at `train_segmentation`. An existing version `name` is only replaced if `replace` is True. An interrupted
+        training writes nothing.
 
-        An existing version `name` is only replaced if `replace` is True. If the training is interrupted, nothing is written. Raises
-        ModelError if too few defects are marked, if only good pictures would be left for training, or if the version exists already.
+        Raises ModelError if too few defects are marked, if only good pictures would be left for training, or if the version exists already.
         """
         final = self.root / self.name
         if final.exists() and not replace:
@@ -92,8 +94,8 @@ def add_segmentation(
 ) -> Version:
     """Writes a copy of `version` with the segmentation head `network` as the new version `root`/`name`, and returns the new version.
 
-    The networks that vote, the thresholds and the golden set stay the same, so the new version gives the same labels. The weights of the
-    head are stored as float16. An existing version is only replaced if `replace` is True.
+    The new version gives the same labels. The weights of the head are stored as float16. An existing version is only replaced if `replace`
+    is True.
     """
     manifest = version.manifest
     old = manifest.segmentation

@@ -16,7 +16,7 @@ from models.training.labelled_pictures import LabelledPictures
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# A group of near-duplicates that is too large for validation is called dominant. A group of at most this many pictures is never dominant.
+# A group of near-duplicates that is too large for validation is called dominant. Groups of at most this many pictures are never dominant.
 MIN_DOMINANT_GROUP = 20
 # A group with more pictures is dominant if it would make up more than this share of the validation pictures of its class.
 MAX_GROUP_SHARE = 0.2
@@ -26,11 +26,10 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
     """Returns a mask of the pictures in dominant groups, which must be used only for training.
 
     A group of near-duplicates is dominant if it would make up more than a fifth of the validation pictures of its class. `share` is the
-    share of the pictures that will be validation pictures. If too few other groups of a class would be left, no group is dominant.
+    share of validation pictures. If too few other groups would be left, no group is dominant.
 
-    Such groups once distorted a cross-validation. Nine groups contain most of the good pictures of the real impellers. In one fold, all
-    good pictures came from two of these groups, so the threshold was chosen on castings that look alike. With this threshold, every fifth
-    good casting of the next fold was a false alarm.
+    In one fold, all good pictures once came from two such groups. The threshold fitted only these castings, and every fifth good casting of
+    the next fold was a false alarm.
     """
     is_dominant = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
@@ -56,8 +55,8 @@ def count_folds(share: float) -> int:
 def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float, seed: int) -> npt.NDArray[np.bool_]:
     """Returns a mask of the validation pictures. A `share` of 0.2 means that about a fifth of the pictures is used for validation.
 
-    Pictures in dominant groups, which are too large for validation, are neither chosen nor counted in the fifth.
-    Raises ModelError if a class would have no training or no validation pictures, because there are too few different pictures.
+    Pictures in dominant groups are neither chosen nor counted. Raises ModelError if a class would have no training or no validation
+    pictures.
     """
     folds = count_folds(share)
     expect_groups(groups, folds)
@@ -79,8 +78,8 @@ def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32],
 def list_folds(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], folds: int, seed: int = 0) -> list[npt.NDArray[np.bool_]]:
     """Divides pictures into at most `folds` folds, each with pictures of every class. Returns a mask of shape (n,) for each fold.
 
-    A group of near-duplicates is never divided. There are fewer folds if a class has fewer groups than `folds`. The list is empty if two
-    folds are not possible, for example because a class has only one group.
+    A group of near-duplicates is never divided, so a class with few groups makes fewer folds. The list is empty if two folds are not
+    possible.
     """
     classes = np.unique(labels)
     groups_of_class = [len(np.unique(groups[labels == label])) for label in classes]

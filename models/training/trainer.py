@@ -26,8 +26,8 @@ from models.training.options import NetworkRecipe
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# The warm-up: during this share of all training steps, the learning rate rises to its highest value. It starts low, because the first
-# gradients of an untrained network are large.
+# The warm-up is the share of training steps in which the learning rate rises. The rate starts low, because an untrained network has large
+# gradients.
 WARM_UP_SHARE = 0.05
 # The first learning rate, as a share of the highest one.
 FIRST_RATE_SHARE = 0.02
@@ -95,8 +95,10 @@ def save_arrays(path: Path, arrays: dict[str, Array]) -> None:
 class SplitPictures:
     """Holds the training and validation pictures of a network.
 
-    `pixels` has shape (n, side, side), uint8; `labels` has shape (n,). `validates`, shape (n,), is True for validation pictures.
-    `repeats`, shape (n,), says how often each training picture is used in an epoch. None means once.
+    - `pixels`: shape (n, side, side), uint8.
+    - `labels`: shape (n,).
+    - `validates`: shape (n,), True for validation pictures.
+    - `repeats`: shape (n,), how often each training picture is used in an epoch. None means once.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -111,8 +113,8 @@ class SplitPictures:
         return indices if self.repeats is None else np.repeat(indices, self.repeats[indices])
 
 
-# A function that is called after each batch. It receives the number of finished batches, the number of batches of all epochs, the results
-# of the epochs so far, and whether an epoch has just ended.
+# Called after each batch with the finished batches, the batches of all epochs, the results of the epochs so far, and whether an epoch has
+# just ended.
 OnProgress = Callable[[int, int, Sequence[EpochResult], bool], None]
 
 
@@ -126,10 +128,9 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches in one epoch.
+        """Number of batches in one epoch. Pictures that do not fill a whole batch are left out, different ones in each epoch.
 
-        Pictures that do not fill a whole batch are left out, different ones in each epoch. If the pictures are so few that all epochs
-        together would have fewer than `min_steps` batches, an epoch uses each picture several times.
+        If all epochs together would have fewer than `min_steps` batches, an epoch uses each picture several times.
         """
         least = math.ceil(self.recipe.min_steps / self.recipe.epochs)
         return max(1, least, len(self.pictures.training_indices) // self.recipe.batch)
@@ -142,11 +143,10 @@ class Trainer:
     def fit(self, checkpoint_path: Path, on_progress: OnProgress) -> Checkpoint:
         """Trains the network and returns the last checkpoint.
 
-        The training ends after the last epoch, or after `patience` epochs without a lower validation loss. If there is a checkpoint at
-        `checkpoint_path`, the training continues from it. A new checkpoint is written there after each epoch.
+        The training ends after the last epoch, or after `patience` epochs without a lower validation loss. In the second case, the network
+        gets the weights with the lowest validation loss.
 
-        If the training ended because of `patience`, the network gets the weights with the lowest validation loss. Otherwise it keeps
-        the weights of the last epoch.
+        A checkpoint is written to `checkpoint_path` after each epoch. If there is one already, the training continues from it.
 
         Raises KeyboardInterrupt if `on_progress` raises it, or if the process is interrupted. The checkpoint of the last complete epoch
         then stays on disk.
@@ -206,18 +206,15 @@ class Trainer:
         checkpoint = Checkpoint.load(path)
         values = checkpoint.optimiser
         if len(values) == len(optimiser.variables) + 1:
-            # A checkpoint of release 0.1.0 holds the learning rate as the optimiser's second variable. It is left out, because the
-            # learning rate is now computed from the number of the training step.
+            # Checkpoints of release 0.1.0 hold the learning rate as second variable. It is left out, because the step number gives the
+            # learning rate now.
             values = [values[0], *values[2:]]
         _assign(self.network.variables, checkpoint.variables)
         _assign(optimiser.variables, values)
         return checkpoint
 
     def _training_data(self, first_epoch: int) -> tf.data.Dataset:
-        """Returns the batches (pixels 0..1, labels) of all epochs from `first_epoch` on (0 is the first epoch of the training).
-
-        A resumed training gets the same batches as one that was not stopped.
-        """
+        """Returns the batches (pixels 0..1, labels) of all epochs from `first_epoch` on. A resumed training gets the same batches."""
         network, recipe = self.network, self.recipe
         pixels, labels = tf.constant(self.pictures.pixels), tf.constant(self.pictures.labels)
 
@@ -237,8 +234,7 @@ class Trainer:
             rounds = math.ceil(self.steps_per_epoch * batch / len(indices))
             order = np.concatenate([random.permutation(indices) for _ in range(rounds)])
             for step in range(self.steps_per_epoch):
-                # For each batch, `augment` uses the three seeds from `seed` to `seed + 2`. The seeds of two batches differ by at least 4,
-                # so no two batches share a seed.
+                # Steps of 4, because `augment` uses the seeds from `seed` to `seed + 2`, and two batches must not share a seed.
                 yield order[step * batch : (step + 1) * batch], [seed, number * 2**16 + step * 4]
 
 
@@ -263,8 +259,8 @@ class _CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ke
         logs = logs or {}
         result = EpochResult(epoch + 1, *(float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
         before, network = self.checkpoint, self._trainer.network
-        # If the training reaches the last epoch, the weights of this epoch are kept as the best ones. The learning rate is then nearly 0,
-        # and these weights give better results than those with the lowest validation loss.
+        # The weights of the last epoch count as the best, because the learning rate is nearly 0 then. They give better results than the
+        # weights with the lowest validation loss.
         is_last = result.number == self._trainer.recipe.epochs
         is_best = is_last or all(result.validation_loss < earlier.validation_loss for earlier in before.history)
         variables = _arrays(network.variables)

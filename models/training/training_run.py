@@ -1,7 +1,7 @@
 """A training run: reads the pictures, trains each network and writes a model version. A stopped training run can be resumed.
 
-The version is the folder `<root>/<version>/`. The folder `<root>/<version>.training/` beside it contains the options, the split, the
-report on the pictures and the training curves. It also contains a checkpoint of each network, until the training run is finished.
+The version is the folder `<root>/<version>/`. The folder `<root>/<version>.training/` beside it holds the options, the split, the report on
+the pictures, the training curves and the checkpoints.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ from streams.errors import ModelError
 log = logging.getLogger(__name__)
 
 GOLDEN_PICTURES = 24
-# The defect probability of a picture in the golden set may differ by at most this value between two runtimes. In bfloat16, it differed by
-# up to 0.02.
+# Largest allowed difference of a golden picture's defect probability between two runtimes. In bfloat16, it differed by up to 0.02.
 GOLDEN_TOLERANCE = 0.05
 
 
@@ -98,11 +97,11 @@ class TrainingRun:
     def run(self, callback: TrainingCallback, resume: bool = False) -> TrainingResult:
         """Trains the networks one after the other and writes the version.
 
-        If the run is interrupted once all networks have completed at least one epoch, a version is still written, with the best weights
-        so far. If the run is interrupted earlier, KeyboardInterrupt is raised.
+        If the run is interrupted, a version is still written with the best weights so far, unless a network has completed no epoch. In this
+        case, KeyboardInterrupt is raised.
 
-        Raises ModelError if the pictures are not suitable for a training, or if the version or the folder of the training run already
-        exists.
+        Raises ModelError if the pictures are not suitable for a training, or if the version or the folder of the training run exists
+        already.
         """
         self._save_options(resume)
         keras.utils.set_random_seed(self.options.seed)
@@ -147,16 +146,12 @@ class TrainingRun:
             find_pictures(self.sources), side_px, classes, depth_bits=self.options.depth_bits, on_read=callback.on_picture_read
         )
         pictures.expect_two_classes()
-        # If it is unclear which class holds the good parts, `ok_class` raises ModelError. It is read now, because the error would otherwise
-        # be raised only after hours of training.
+        # `ok_class` raises ModelError if the good class is unclear. It is read now, before hours of training.
         _ = pictures.ok_class
         return pictures
 
     def _split(self, pictures: LabelledPictures, groups: npt.NDArray[np.int32], callback: TrainingCallback) -> npt.NDArray[np.bool_]:
-        """Divides the pictures into training and validation pictures. Returns a mask that is True for the validation pictures.
-
-        Also writes the list of both (split.csv) and the cleaning report.
-        """
+        """Returns a mask of the validation pictures. Also writes the list of the split (split.csv) and the cleaning report."""
         options, path = self.options, self.training_dir / "split.csv"
         if path.exists():
             validates = load_split(path, pictures)
@@ -179,8 +174,7 @@ class TrainingRun:
             "equal_files": len(pictures) - len(set(pictures.checksums)),
             "groups": len(sizes),
             "largest_group": int(sizes.max()),
-            # These groups of near-duplicates hold pictures of several classes. A person must look at them: either some labels are wrong, or
-            # the group contains a good and a defective casting that differ only in the defect.
+            # A person must look at groups with several classes: a label is wrong, or two castings differ only in a defect.
             "contradicting_groups": [
                 {
                     name: [str(pictures.files[index].path) for index in np.flatnonzero((groups == group) & (pictures.labels == label))]
@@ -221,9 +215,8 @@ class TrainingRun:
                     trainer.fit(path, on_progress)
             except KeyboardInterrupt:
                 was_interrupted = True
-            # After an interruption, the remaining networks are not trained. Each network then gets the best weights of its checkpoint.
-            # Even a network that was not trained yet may have a checkpoint, if this run resumes an earlier one. No ensemble can be built
-            # if a checkpoint is missing.
+            # After an interruption, every network gets the best weights of its checkpoint. Untrained networks may have one from an earlier
+            # run. Without a checkpoint, no ensemble can be built.
             if was_interrupted and not trainer.restore_best(path):
                 raise KeyboardInterrupt
         return networks, was_interrupted
@@ -317,9 +310,9 @@ class TrainingRun:
         return add_scorer(folder, pictures, groups, self.options.choose_objective())
 
     def _learn_details(self, pictures: LabelledPictures, groups: npt.NDArray[np.int32]) -> LearnedDetails | None:
-        """Learns a detail template from the good pictures in their original size, if the option `details` says so.
+        """Learns a detail template from the original good pictures if the option `details` says so.
 
-        Logs the reason and returns None if the pictures allow none, because the networks have been trained and should not be lost.
+        If the pictures allow none, logs the reason and returns None, because the trained networks should not be lost.
         """
         if not self.options.details:
             return None
@@ -341,8 +334,7 @@ def _find_band(vote: SoftVote, probabilities: VoterProbabilities) -> CascadeBand
 def learn_part(pictures: LabelledPictures) -> PartReference | None:
     """Returns the part reference of the good parts in `pictures`, or logs the reason and returns None if there is none.
 
-    `pictures` are the training and validation pictures. In some pictures, such as those of a texture, the part finder finds no part. A
-    version that is trained with them has no part reference, so an inspector judges every picture.
+    The part finder finds no part in some pictures, such as those of a texture. An inspector then judges every picture.
     """
     try:
         return learn_part_reference(pictures.pixels[pictures.labels == pictures.ok_class])
@@ -373,7 +365,7 @@ def draw_curves(title: str, history: Sequence[EpochResult]) -> bytes:
 def measure_validation(combination: Combination, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> dict[str, float]:
     """Returns the figures of the ensemble and of each network on the validation pictures, by their names in the manifest.
 
-    The threshold alone decides what is counted as a miss or a false alarm. A picture in the review band is also counted as a review.
+    The threshold alone decides between misses and false alarms. Pictures in the review band are also counted as reviews.
     """
     vote = combination.vote
     is_defect = labels != vote.ok_class

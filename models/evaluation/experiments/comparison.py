@@ -33,8 +33,7 @@ from models.training.trainer import SplitPictures, predict
 # The classifier that is not a neural network is a support vector machine. It gets pictures of 32 x 32 pixels.
 SVM, SVM_SIDE_PX = "svm", 32
 ENSEMBLE = "ensemble"
-# The costs for which the voting rule chooses its threshold. They are equal, because the threshold with the lowest cost is then the one with
-# the highest accuracy, and the experiment compares accuracies.
+# The costs are equal, so the threshold with the lowest cost has the highest accuracy, which the experiment compares.
 EQUAL_COSTS = Costs(miss=1, false_alarm=1)
 
 Flags = npt.NDArray[np.bool_]
@@ -280,7 +279,7 @@ def measure_difference(
 
 
 def _compare_cross_entropy(results: Sequence[SplitResult]) -> list[str]:
-    """Returns a sentence for each split and a last one that says in how many splits the ensemble is not worse than its best network."""
+    """Returns a sentence for each split, and a last one about the splits in which the ensemble is not worse than its best network."""
     sentences, kept = [], 0
     for result in results:
         means = {name: float(values.mean()) for name, values in result.cross_entropy.items()}
@@ -300,8 +299,7 @@ def _compare_cross_entropy(results: Sequence[SplitResult]) -> list[str]:
 
 
 def _group(pictures: LabelledPictures, options: TrainingOptions) -> npt.NDArray[np.int32]:
-    # Reading `ok_class` raises ModelError if it is unclear which class holds the good parts. It is read here, so that the error comes
-    # before hours of training and not after them.
+    # `ok_class` raises ModelError if the good class is unclear. It is read now, before hours of training.
     _ = pictures.ok_class
     return group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
 

@@ -1,7 +1,7 @@
 """Compares how well scorers recognise defective parts after they have learned from few or many pictures of good parts alone.
 
-If several scorers are compared, their combination is compared too. The score of the combination is the largest score of its members, each
-divided by a scale. The scale of a member is a score that few good parts exceed. It comes from good pictures that the member has not seen.
+The combination of several scorers is compared, too. Its score is the largest score of its members, each divided by a scale. The scale is a
+score that few unseen good parts exceed.
 """
 
 from __future__ import annotations
@@ -106,10 +106,10 @@ def compare_good_only_scorers(
     conditions: Sequence[LearningCondition] = CONDITIONS,
     on_progress: Callable[[str, float, int], object] = lambda cell, done, total: None,
 ) -> list[GoodOnlyFigures]:
-    """Cross-validates `scorers`, and the combination of several scorers, under each condition.
+    """Cross-validates `scorers`, and the combination of several scorers, under each condition. Returns figures in the order of `scorers`.
 
-    Near-duplicates always stay in the same fold. At most `per_group` pictures of a group of near-duplicates are used, so that one casting
-    with hundreds of pictures does not dominate the result. Returns the figures of each scorer, in the order of `scorers`.
+    Near-duplicates stay in the same fold. At most `per_group` pictures of a group are used, so that one casting with hundreds of pictures
+    does not dominate the result.
     """
     groups = group_near_duplicates(pictures.pixels, pictures.checksums)
     chosen = choose_per_group(groups, per_group, np.random.default_rng(seed))
@@ -124,8 +124,7 @@ def compare_good_only_scorers(
         for number, (others, test) in enumerate(splits):
             values: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
             for draw in range(condition.draws):
-                # The seed depends only on the fold and the draw, so all scorers learn from the same pictures. If one condition has more
-                # good pictures than another, its pictures include those of the other condition.
+                # The seed depends only on the fold and the draw, so a condition with more good pictures includes those of one with fewer.
                 seen = _choose_seen(others, is_defect, condition, np.random.default_rng([seed + number, draw]))
                 found: dict[str, FoldScores] = {}
                 for name in names:
@@ -209,7 +208,7 @@ def _score_fold(
 ) -> FoldScores:
     """Lets a scorer learn from the pictures `seen` and score the pictures `test`. Raises ModelError if the scorer refuses to learn.
 
-    The pictures `seen` are also scored, in `cross_folds` folds, by scorers that have not seen them. 0 folds means that this is not needed.
+    If `cross_folds` is not 0, the pictures `seen` are also scored, in so many folds, by scorers that have not seen them.
     """
     scores = _score_all(learn(pixels[seen]), pixels[test])
     if not cross_folds or len(np.unique(groups[seen])) < 2:

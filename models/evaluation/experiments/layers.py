@@ -44,8 +44,7 @@ class LayersExperiment:
             | ({"apart": test_pictures.fingerprint()} if test_pictures else {})
         )
         groups = group_near_duplicates(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
-        # The seeds come one after the other. With each seed, a network is trained for every number of layers. Each seed has a column in the
-        # table, so even the table of a stopped experiment has some complete columns.
+        # For each seed, networks with every number of layers are trained, so a stopped experiment has some complete columns.
         cells = [(count, seed) for seed in self.seeds for count in self.layers]
         for number, (count, seed) in enumerate(cells):
             progress = CellProgress(callback, _cell_name(count, seed), number, len(cells))

@@ -23,8 +23,7 @@ from models.training.trainer import SplitPictures, predict
 # Names of the networks in the order of the table.
 NETWORKS = ("lenet", "alexnet", *LIGHT_NETWORKS)
 TEXTS = {"lenet": "LeNet", "alexnet": "AlexNet", "mobilenet-v2": "MobileNetV2", "nasnet-mobile": "NASNetMobile"}
-# The networks are timed in turns, in this many rounds, because the load of a machine changes. In a round, each network judges one picture
-# several times.
+# Rounds in which the networks are timed in turns, because the load of a machine changes.
 ROUNDS = 15
 CALLS_PER_ROUND = 8
 
