@@ -43,18 +43,16 @@ INNER_RADIUS, OUTER_RADIUS = 0.05, 1.03
 # 1.8 and 3.6 mm across the rings.
 ALONG_RING = (0.025, 0.05)
 ACROSS_RINGS = (0.012, 0.024)
-# Number of rings that are compared at a time. On each side, a strip is enlarged by the rings that its outermost rings are compared with.
+# Number of rings that are compared at a time.
 STRIP_RINGS = 96
-# The largest number of rings. The template of a part with a larger radius in pixels has wider rings. So the time and memory are bounded.
+# The largest number of rings. It bounds time and memory. A larger part has wider rings.
 MAX_RINGS = 2000
-# A picture is too coarse if the part's radius has fewer pixels in it than this share of the radius in the good pictures. Small defects are
-# not seen in such a picture.
+# A picture is too coarse if the part's radius in pixels is less than this share of the radius in the good pictures.
 MIN_RADIUS_SHARE = 0.8
 # The part's radius must have at least this many pixels in the good pictures. A smaller part is inspected by the golden template.
 MIN_RADIUS_PX = 200
 
-# Why a picture could not be inspected. "no-part": no part was found. "too-coarse": the picture shows the part with too few pixels.
-# "too-slow": the comparison took longer than allowed.
+# Why a picture was skipped. "too-coarse": the part has too few pixels. "too-slow": the time was over.
 SkipReason = Literal["no-part", "too-coarse", "too-slow"]
 
 
@@ -62,9 +60,9 @@ SkipReason = Literal["no-part", "too-coarse", "too-slow"]
 class RingMeasures:
     """The measures of each ring of one picture.
 
-    - `texture`, shape (steps, rings): the spread of the differences on the ring.
-    - `extremes`, shape (2, steps, rings): the largest differences, of a bright and of a dark place.
-    - `angles`, shape (2, steps, rings): the angle indices of these two places.
+    - `texture`, shape (steps, rings): the spread of the differences.
+    - `extremes`, shape (2, steps, rings): the largest difference, bright and dark.
+    - `angles`, shape (2, steps, rings): the angle indices of these differences.
     """
 
     texture: FloatArray
@@ -89,8 +87,7 @@ class DetailScore:
 class DetailTemplate:
     """The detail template of a part.
 
-    - `texture`: shape (steps, rings), as in the golden template.
-    - `limits`: shape (2, steps, rings), as in the golden template.
+    - `texture`, `limits`: as in the golden template.
     - `radius_px`: the radius of the part in the good pictures.
     - `name`: the name of the score in manifests and verdicts.
     """

@@ -2,11 +2,8 @@
 
 A residual is the difference between a picture and the rebuilt picture. There are two scores:
 
-- "error": the mean absolute residual. In each ring, 1 is usual for good parts.
-- "frechet": the largest distance of a ring's residuals from the residuals of good parts, divided by the usual distance.
-
-The distance is the squared Fréchet distance |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) between two Gaussians. Source: Dowson, Landau,
-Journal of Multivariate Analysis 12, 1982.
+- "error": the mean absolute residual. 1 is usual for good parts.
+- "frechet": the largest squared Fréchet distance of a ring, divided by the mean distance of good parts.
 """
 
 from __future__ import annotations
@@ -32,28 +29,23 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# In a registered picture, the rim of the part is a circle around the middle. Its radius is this share of the picture's side, so that burrs
-# outside the rim are still in the picture.
+# Radius of the rim in a registered picture, as a share of the picture's side. Burrs outside the rim are still in the picture.
 RIM_SHARE = 0.42
-# A pixel is scored if its distance from the middle is at most this many times the radius of the rim. Farther away there is nothing but the
-# belt.
+# Pixels farther from the middle than this, in radii of the rim, are not scored, because they show only the belt.
 SCORED_RADII = 1.12
-# Number of rings of equal width. Each ring has its own statistics, because large residuals are usual at an edge such as the rim, but not on
-# a smooth face.
+# Number of rings of equal width around the middle. Residuals are judged ring by ring, because they are always larger at an edge.
 RINGS = 24
-# The grey levels (0..1) of a registered picture are scaled so that they have this mean and this standard deviation inside the rim. So a
-# lamp that ages changes no score.
+# Mean and standard deviation of the scaled grey levels (0..1) inside the rim, so that an ageing lamp changes no score.
 NORMAL_MEAN, NORMAL_SPREAD = 0.5, 0.2
 # Standard deviation of the Gaussian that smooths residuals, as a share of the picture's side: 1 px in a picture of 96 px.
 SMOOTHING_SHARE = 1 / 96
-# A training uses at least this many pictures. If there are fewer good pictures, each one is used several times, turned by different angles.
+# A training uses at least this many pictures. Fewer good pictures are used several times, at different angles.
 LEAST_TURNED_PICTURES = 2048
 # Number of pictures that are rebuilt at a time.
 REBUILDING_BATCH = 64
 # The statistics of good residuals are computed from at most this many pictures.
 MAX_DESCRIBED_PICTURES = 1024
-# The score of a picture in which no part is found, which is also the largest score of any picture. A good part is far below: its score
-# "error" is about 1, and its score "frechet" is a few units.
+# The score of a picture without a part, and the largest score of any picture. Good parts have scores of a few units at most.
 NO_PART_SCORE = 1000.0
 
 Rule = Literal["error", "frechet"]
@@ -67,9 +59,9 @@ class AutoencoderRecipe:
     """How an autoencoder is built and trained.
 
     - `prototypes`: 0 means no memory.
-    - `adversary_weight`: the weight of the discriminator's cross-entropy in the loss. 0 means no discriminator.
-    - `entropy_weight`: the weight of the prototypes' entropy in the loss (Gong et al. 2019, equation 10).
-    - `steps`: the number of batches of a training, whatever the number of pictures.
+    - `adversary_weight`: weight of the discriminator in the loss. 0 means no discriminator.
+    - `entropy_weight`: weight of the prototypes' entropy in the loss.
+    - `steps`: batches of a training, whatever the number of pictures.
     - `rate`: the highest learning rate.
     """
 
@@ -87,11 +79,11 @@ class AutoencoderRecipe:
 
 @dataclass(frozen=True)
 class ResidualStatistics:
-    """The residuals of good pictures, described for each ring around the middle of the part.
+    """The residuals of good pictures, described for each ring.
 
     - `spreads`, shape (rings,): the mean absolute residual.
-    - `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): the results of `compute_ring_moments`.
-    - `distances`, shape (rings,): the mean squared Fréchet distance of one good picture from all of them.
+    - `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): see `compute_ring_moments`.
+    - `distances`, shape (rings,): the mean squared Fréchet distance of one good picture from all.
     """
 
     spreads: FloatArray
@@ -235,8 +227,7 @@ def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: O
     training = autoencoder.training
     grey = normalise_light(_turn_pictures(pixels, recipe.seed))[..., None]
     losses, weights, targets = _make_losses(training, recipe, grey)
-    # The loss of the discriminator has the small weight of the adversary. This does not slow down its training, because Adam divides each
-    # gradient by its usual size.
+    # The small weight does not slow down the discriminator, because Adam divides each gradient by its usual size.
     rate = keras.optimizers.schedules.CosineDecay(recipe.rate, recipe.steps, alpha=1e-2)
     training.compile(keras.optimizers.Adam(rate, beta_1=0.5), loss=losses, loss_weights=weights)
     epochs = max(1, round(recipe.steps * recipe.batch / len(grey)))
@@ -276,8 +267,7 @@ def register_part(picture: PixelArray, part: FoundPart, side_px: int) -> PixelAr
     matrix = _circle_to_ellipse(part)
     column = part.centre_x_px + matrix[0, 0] * across + matrix[0, 1] * down
     row = part.centre_y_px + matrix[1, 0] * across + matrix[1, 1] * down
-    # If the original picture has a higher resolution than the registered picture, it is smoothed first. Otherwise only some of its pixels
-    # would count.
+    # A picture with more pixels than the result is smoothed first. Otherwise only some of its pixels would count.
     step_px = np.sqrt(part.semi_major_px * part.semi_minor_px) / (RIM_SHARE * side_px)
     grey = picture.astype(np.float32)
     if step_px > 1.2:
@@ -328,8 +318,7 @@ def compute_rings(side_px: int) -> npt.NDArray[np.int32]:
 def compute_ring_moments(residuals: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Returns the mean and covariance of the Markov neighbourhoods of each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
 
-    The Markov neighbourhood of a pixel is a vector of five residuals: of the pixel and of its four neighbours. `residuals` has shape (n,
-    side_px, side_px).
+    `residuals` has shape (n, side_px, side_px). A Markov neighbourhood holds the residuals of a pixel and of its four neighbours.
     """
     rings = compute_rings(residuals.shape[1])
     shifts = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
@@ -371,8 +360,7 @@ def describe_good_residuals(residuals: FloatArray) -> ResidualStatistics:
     spreads = np.array([smooth[:, rings == ring].mean() for ring in range(RINGS)], np.float32)
     means, covariances = compute_ring_moments(residuals)
     good_means = means.mean(axis=0)
-    # For all good pictures together, the covariance in a ring has two parts: the mean of the covariances within the pictures, and the
-    # covariance of the pictures' means.
+    # Covariance of all good pictures: the mean covariance within a picture, plus the covariance of the pictures' means.
     offsets = means - good_means[None]
     good_covariances = covariances.mean(axis=0) + np.einsum("nri,nrj->rij", offsets, offsets) / len(means)
     distances = compute_frechet_distances(means, covariances, good_means, good_covariances).mean(axis=0)
@@ -390,10 +378,7 @@ def smooth_residuals(residuals: FloatArray) -> FloatArray:
 def _make_losses(
     training: keras.Model, recipe: AutoencoderRecipe, grey: FloatArray
 ) -> tuple[dict[str, Any], dict[str, float], dict[str, npt.NDArray[np.float32]]]:
-    """Returns three dictionaries for the training of the network `training`: losses, weights of the losses, and targets.
-
-    The keys of each dictionary are the names of the network's outputs.
-    """
+    """Returns the losses, their weights and the targets of the network `training`, each by the name of an output."""
     from models.networks.autoencoder import ADDRESSING, FORGED, GENUINE, REBUILT
     from models.networks.framework import keras
 
@@ -420,10 +405,7 @@ def _mean_of_output(target: Any, output: Any) -> Any:
 
 
 def _turn_pictures(pixels: PixelArray, seed: int) -> PixelArray:
-    """Returns copies of the pictures, each turned by a random angle, shape (copies, side, side).
-
-    There are at least LEAST_TURNED_PICTURES copies, and equally many of each picture.
-    """
+    """Returns at least LEAST_TURNED_PICTURES copies of the pictures, each turned by a random angle, shape (copies, side, side)."""
     turns = max(1, -(-LEAST_TURNED_PICTURES // len(pixels)))
     random = np.random.default_rng([seed, 1])
     angles = random.uniform(0, 360, (turns, len(pixels)))

@@ -1,23 +1,11 @@
 """The patch memory: compares patches of a part with patches of good parts, in the features of a trained AlexNet.
 
-    picture -> found part -> registered picture -> features of AlexNet's first convolution -> distance to the nearest patch in the memory
+A patch is suspicious if it is far from all patches in the memory. Source: PatchCore (Roth et al., CVPR 2022). Differences:
 
-Source: PatchCore (Roth et al., CVPR 2022). The features of many patches of good parts are stored in a memory. A patch is suspicious if it
-is far from all patches in the memory. The memory keeps only a coreset: a small selection in which every patch of a good part has a near
-neighbour.
-
-PaDiM (Defard et al., ICPR 2021) has a Gaussian for each place of the part instead. This needs parts that all lie at the same angle, or many
-pictures, because a part may lie on the belt at any angle.
-
-Differences from PatchCore:
-
-- The features come from the AlexNet of a model version, not from a network that was trained on ImageNet. They are those of the first
-  convolution, which NumPy can compute. So scoring needs no TensorFlow.
-- Features are whitened: among patches of good parts, they have no correlation and a variance of 1. So a feature that hardly varies on good
-  parts counts as much as others.
-- The memory is the same for all places, but distances are divided by the distance that is usual for good parts on the same ring. On a ring
-  with an edge, good parts also differ more from each other.
-- The score is the largest of these quotients, without the paper's weight for isolated neighbours.
+- The features are those of AlexNet's first convolution, so scoring needs no TensorFlow.
+- The features are whitened: no correlation, and a variance of 1.
+- A distance is divided by the usual distance on the same ring.
+- The score is the largest quotient.
 """
 
 from __future__ import annotations
@@ -41,7 +29,7 @@ from streams.errors import ModelError
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# Side of a registered picture, in pixels. AlexNet's first convolution has a stride of 4, so the features are on a grid of 48 x 48 patches.
+# Side of a registered picture, in pixels. The features are on a grid of 48 x 48 patches.
 REGISTERED_SIDE_PX = 192
 STRIDE_PX = 4
 # Number of patches in the memory.
@@ -70,10 +58,9 @@ class FirstConvolution:
     bias: FloatArray
 
     def compute_features(self, picture: PixelArray) -> FloatArray:
-        """Returns the features of a picture of shape (side, side), grey levels 0..255.
+        """Returns the features of a picture of shape (side, side), grey levels 0..255. Output shape: (patches, patches, features).
 
-        The shape is (patches, patches, features). There is a patch every STRIDE_PX pixels, and the side must be a multiple of STRIDE_PX.
-        The values are those of AlexNet's layer `conv1`, at least 0.
+        There is a patch every STRIDE_PX pixels. The side must be a multiple of STRIDE_PX. Features are at least 0.
         """
         size, patches = len(self.kernel), picture.shape[0] // STRIDE_PX
         margin = size - STRIDE_PX
@@ -87,12 +74,10 @@ class FirstConvolution:
 class PatchMemory:
     """A memory of patches of good parts as a scorer. It implements `GoodOnlyScorer`.
 
-    - `means`, shape (features,): mean of each feature among patches of good parts.
-    - `whitening`, shape (features, features): the matrix that whitens features after the means are subtracted.
-    - `patches`, shape (patches, features): the memory, whitened.
-    - `limits`, shape (rings,): the usual distance to the memory, on each ring around the middle of the part.
-
-    The residual of a patch is its distance divided by the limit of its ring. The score of a picture is its largest residual.
+    - `means`, shape (features,): the mean features of good parts.
+    - `whitening`, shape (features, features): the matrix that whitens features.
+    - `patches`, shape (patches, features): the whitened memory.
+    - `limits`, shape (rings,): the usual distance on each ring.
     """
 
     convolution: FirstConvolution
@@ -180,8 +165,7 @@ def read_first_convolution(version: Version) -> FirstConvolution:
 def learn_patch_memory(pixels: PixelArray, convolution: FirstConvolution, find: PartFinder = find_part, seed: int = 0) -> PatchMemory:
     """Learns a patch memory from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255.
 
-    Pictures in which no part is found are left out. Raises ModelError if there are many of them, or if fewer than MIN_PICTURES pictures
-    remain. Of more than MAX_PICTURES pictures, only a random choice is used. Equal values of `seed` give equal memories.
+    At most MAX_PICTURES pictures are used, chosen by `seed`. Raises ModelError if many show no part, or fewer than MIN_PICTURES remain.
     """
     found = find_good_parts(pixels, find)
     if len(found) < MIN_PICTURES:
@@ -230,7 +214,7 @@ def measure_limits(features: FloatArray, rings: npt.NDArray[np.int32], random: n
 def _select_coreset(features: FloatArray, random: np.random.Generator) -> FloatArray:
     """Returns at most MEMORY_PATCHES of the patches in `features`, shape (pictures, patches, features).
 
-    Each step adds the patch that is farthest from the patches selected so far (greedy k-centre; Roth et al. 2022, algorithm 1).
+    Each step adds the patch farthest from the selected patches (Roth et al. 2022, algorithm 1).
     """
     candidates = features.reshape(-1, features.shape[-1])
     if len(candidates) > MAX_CANDIDATES:

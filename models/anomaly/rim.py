@@ -1,7 +1,6 @@
 """Moves the outline of a round part exactly to the rim, in a picture of any size.
 
-The part finder works at 160 px. In a picture of 5 megapixels, its outline is several pixels beside the rim. Here the error is about one
-pixel.
+The part finder works at 160 px, so in a large picture its outline is several pixels beside the rim.
 """
 
 from __future__ import annotations
@@ -15,16 +14,14 @@ from scipy.ndimage import uniform_filter1d  # type: ignore[import-untyped]  # no
 from models.anomaly.polar import FloatArray, PolarGrid, circle_to_ellipse
 from models.pictures.part_finder import FoundPart
 
-# The rim is searched for at these distances on both sides of the outline, as shares of the part's radius: first in a wide band, then again
-# in narrower ones.
+# The rim is searched for at these distances from the outline, one after the other, as shares of the part's radius.
 BANDS = (0.06, 0.03, 0.015)
 ANGLES = 720
 # An edge is the difference between two places that are this many rings apart. A ring is one pixel wide.
 EDGE_RINGS = 5
 # The grey levels are averaged over this many angles, so that texture is not taken for the rim.
 SMOOTHED_ANGLES = 21
-# The curve is fitted in FIT_ROUNDS rounds. Edges far from the curve have little weight. From round to round, the distance that counts as
-# far is multiplied by SHARPENING, down to LEAST_DISTANCE_PX.
+# The curve is fitted in this many rounds. After each round, the distance at which edges still count is multiplied by SHARPENING.
 FIT_ROUNDS = 12
 SHARPENING = 0.7
 LEAST_DISTANCE_PX = 0.7
@@ -44,10 +41,7 @@ def refine_outline(pixels: npt.NDArray[np.uint8], part: FoundPart) -> FoundPart:
 
 
 def _find_edges(pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float, band: float) -> tuple[FloatArray, FloatArray]:
-    """Returns how far the strongest edge in each direction is from the outline, as a share of the radius, and its strength.
-
-    Both arrays have the shape (ANGLES,).
-    """
+    """Returns how far the strongest edge in each direction is from the outline, as a share of the radius, and its strength."""
     grid = PolarGrid(max(2 * EDGE_RINGS, round(2 * band * radius_px) + 1), ANGLES, 1 - band, 1 + band)
     grey, _ = grid.unwrap(pixels, part)
     grey = uniform_filter1d(grey, SMOOTHED_ANGLES, axis=1, mode="wrap")
@@ -60,7 +54,7 @@ def _find_edges(pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float
 def _fit_harmonics(offsets: FloatArray, strength: FloatArray, first_distance: float, least_distance: float) -> npt.NDArray[np.float64]:
     """Returns the five harmonics of the curve through `offsets`: size, shift (cosine, sine) and tilt (cosine, sine).
 
-    Edges far from the curve have little weight. The distance that counts as far shrinks, so that a few wrong edges do not catch the fit.
+    Edges far from the curve have little weight.
     Source: graduated non-convexity (Blake, Zisserman, Visual Reconstruction, 1987).
     """
     harmonics = np.zeros(_HARMONICS.shape[1])

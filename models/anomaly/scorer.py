@@ -30,11 +30,11 @@ MIN_GOOD_PICTURES = 8
 # scores.
 TAIL_SHARE = 0.2
 MIN_TAIL_PICTURES = 5
-# For n good pictures, a share of false alarms below 1 / (n * MAX_TAIL_EXTENSION) is refused, because the cut-off would only be a guess.
+# With n good pictures, a share of false alarms below 1 / (n * MAX_TAIL_EXTENSION) is refused: the cut-off would be a guess.
 MAX_TAIL_EXTENSION = 20.0
 # A cut-off that sends more than this share of the good parts to review is refused, because nobody would review so many parts.
 MAX_ALARM_SHARE = 0.5
-# If no part is found in more than this share of the good pictures, learning is refused, because most of them should show the whole part.
+# Learning is refused if no part is found in more than this share of the good pictures.
 MAX_MISSING_SHARE = 0.2
 
 PartFinder = Callable[[PixelArray], FoundPart | None]
@@ -44,8 +44,8 @@ PartFinder = Callable[[PixelArray], FoundPart | None]
 class AnomalyScores:
     """The scores and residual maps of n pictures. All values are at least 0.
 
-    - `scores`, shape (n,): larger means less like a good part.
-    - `residuals`, shape (n, side_px, side_px): how much each pixel differs from a good part. The maps of two pictures can be compared.
+    - `scores`, shape (n,): a larger score is less like a good part.
+    - `residuals`, shape (n, side_px, side_px): how much each pixel differs from a good part.
     """
 
     scores: FloatArray
@@ -133,17 +133,13 @@ class AlarmsPerHour:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedCosts:
-    """The objective of the lowest costs.
-
-    - `miss`: the cost of a defective part that is judged good.
-    - `false_alarm`: the cost of a good part that is sent to review.
+    """The objective of the lowest costs. `miss` is the cost of a missed defect, and `false_alarm` the cost of a review of a good part.
 
     A review is worth its cost if the odds of a good part are at most miss / false_alarm. These odds are at least
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
-    where p is the share of good parts with at least the same score. Source: Sellke, Bayarri, Berger, The American Statistician 55(1), 2001,
-    equation 3.
+    where p is the share of good parts with at least the same score. Source: Sellke, Bayarri, Berger, The American Statistician 55(1), 2001.
     """
 
     miss: float
@@ -164,8 +160,7 @@ class ExpectedCosts:
                 f"With costs of {self.miss:g} for a miss and {self.false_alarm:g} for a false alarm, and {defect_share:.2%} defects, it is "
                 "cheapest to send every part to review. Give a smaller cost of a miss or a smaller share of defects, or review every part."
             )
-        # The equation is -e p ln p = ratio. Its left side rises from 0 to 1 while p rises from 0 to 1/e, so it has exactly one solution in
-        # this range.
+        # Solve -e p ln p = ratio. The left side rises from 0 to 1 between 0 and 1/e, so there is one solution.
         return float(brentq(lambda p: -np.e * p * np.log(p) - ratio, 1e-15, 1 / np.e, xtol=1e-15))
 
 
@@ -173,10 +168,10 @@ class ExpectedCosts:
 class CutOff:
     """The score above which a part is sent to review.
 
-    - `alarm_share`: the share of false alarms that was asked for.
-    - `alarms`: how many of the `good_pictures` lie above the cut-off.
-    - `highest_alarm_share`: the largest share of false alarms on the line, with 95 % confidence.
-    - `is_beyond_pictures`: True if the cut-off lies above the scores of all good pictures.
+    - `alarm_share`: the wanted share of false alarms.
+    - `alarms`: how many `good_pictures` exceed the cut-off.
+    - `highest_alarm_share`: upper limit of the true share, with 95 % confidence.
+    - `is_beyond_pictures`: the cut-off exceeds the scores of all good pictures.
     """
 
     score: float
@@ -200,9 +195,8 @@ def scale_scores(scores: npt.NDArray[Any], cut_off: float) -> FloatArray:
 def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) -> CutOff:
     """Returns the cut-off for `objective`. `good_scores`, shape (n,), are scores of pictures from which the scorer has not learned.
 
-    - With enough pictures, the cut-off is the conformal quantile of the scores (Vovk, Gammerman, Shafer, Algorithmic Learning in a Random
-      World, 2005, section 2).
-    - With few pictures, the cut-off lies above all scores. An exponential tail is assumed (Pickands, Annals of Statistics 3(1), 1975).
+    - Enough pictures: the conformal quantile (Vovk, Gammerman, Shafer, 2005, section 2).
+    - Few pictures: a cut-off above all scores, with an exponential tail (Pickands, Annals of Statistics 3(1), 1975).
 
     Raises ModelError if no useful cut-off exists.
     """
@@ -220,9 +214,9 @@ def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) ->
 def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: LearnScorer, folds: int = 5) -> FloatArray:
     """Returns a score for each picture, shape (n,), from a scorer that has not learned from this picture.
 
-    - `pixels`, shape (n, side_px, side_px): pictures of good parts.
-    - `groups`, shape (n,): the numbers of the near-duplicates. A group is never divided between two folds.
-    - `learn`: makes a scorer from the pictures of the other folds.
+    - `pixels`, shape (n, side_px, side_px): good parts.
+    - `groups`, shape (n,): numbers of near-duplicates, which stay together.
+    - `learn`: makes a scorer from pictures.
 
     Raises ModelError if there is only one group.
     """
@@ -306,11 +300,7 @@ def _expect_share(share: float, text: str) -> float:
 
 
 def _expect_usable_scores(scores: npt.NDArray[np.float64]) -> None:
-    """Raises ModelError unless a cut-off can be chosen from the sorted `scores`.
-
-    There must be at least MIN_GOOD_PICTURES scores. All must be finite and at least 0. They must not all be equal, and only few may be
-    equal to the largest one.
-    """
+    """Raises ModelError unless a cut-off can be chosen from the sorted `scores`: enough scores, all at least 0, not too many equal."""
     if len(scores) < MIN_GOOD_PICTURES:
         raise ModelError(
             f"A cut-off needs the scores of at least {MIN_GOOD_PICTURES} good pictures, but there are {len(scores)}. Add good pictures."
@@ -331,9 +321,9 @@ def _expect_usable_scores(scores: npt.NDArray[np.float64]) -> None:
 
 
 def _place_between_scores(scores: npt.NDArray[np.float64], alarms: int) -> float | None:
-    """Returns the lowest cut-off above which at most `alarms` of the sorted `scores` lie, or None if there is no such cut-off.
+    """Returns the lowest cut-off that at most `alarms` of the sorted `scores` exceed, or None.
 
-    A cut-off is a value halfway between two neighbouring scores.
+    A cut-off lies halfway between two scores.
     """
     upper = len(scores) - max(0, alarms)
     while upper < len(scores) and scores[upper] == scores[upper - 1]:
@@ -342,9 +332,9 @@ def _place_between_scores(scores: npt.NDArray[np.float64], alarms: int) -> float
 
 
 def _extend_tail(scores: npt.NDArray[np.float64], share: float) -> float:
-    """Estimates a cut-off above all scores, with an exponential tail. `share` is the share of false alarms, such as 0.001.
+    """Estimates a cut-off above all sorted `scores`, for the share `share` of false alarms, such as 0.001. Assumes an exponential tail.
 
-    `scores` are sorted. Raises ModelError if there are too few for this share.
+    Raises ModelError if there are too few scores for this share.
     """
     if share * len(scores) * MAX_TAIL_EXTENSION < 1:
         needed = round(1 / (share * MAX_TAIL_EXTENSION))

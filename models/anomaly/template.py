@@ -1,12 +1,9 @@
-"""The golden template: compares each ring of a round part with the same ring of good parts.
+"""The golden template: compares each place of a round part with the places beside it. The limits of each ring come from good parts.
 
-The part is unwrapped, so that each ring is a row. Each place is compared with the places beside it, so the light does not matter. A hole, a
-chip, a crack or a fin differs on all sides.
+A hole, a chip, a crack or a fin differs from its surroundings on all sides. The light does not matter.
 
-The limits of each ring are learned from good parts. Twenty good pictures are enough.
-
-Sources: Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000 (golden template); Starck, Murtagh, Astronomical Image and Data
-Analysis, 2006, appendix A (a trous wavelet).
+Sources: Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000; Starck, Murtagh, Astronomical Image and Data Analysis, 2006,
+appendix A (a trous wavelet).
 """
 
 from __future__ import annotations
@@ -30,27 +27,21 @@ PixelArray = npt.NDArray[np.uint8]
 
 # The rings reach from near the centre to beyond the rim, where flash sticks out. Radii are shares of the part's radius.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
-# A ring is divided into places. Their number is the part's radius in pixels, multiplied by this value. So a place near the rim is about 1.6
-# pixels wide.
+# Number of places on a ring, divided by the part's radius in pixels. A place near the rim is about 1.6 pixels wide.
 ANGLES_PER_PX = 3.84
-# Each place is compared with its neighbours. They lie at these distances from the place: some along its ring, the others across the rings.
-# The distances are shares of the part's radius.
+# Each place is compared with the places at these distances, as shares of the part's radius.
 ALONG_RING = (0.13, 0.26)
 ACROSS_RINGS = (0.03, 0.06)
-# The grey levels are smoothed twice over 3 places: first over places that are 1 apart, then over places that are 2 apart. This is the
-# smoothing of the a trous wavelet.
+# The grey levels are smoothed over 3 places that are 1 apart, then over 3 places that are 2 apart (a trous wavelet).
 SMOOTHING_STEPS = (1, 2)
-# The limit of a ring is chosen so that this share of the good parts exceeds it. The largest value of all good parts would be a bad limit,
-# because a defective picture among the good ones would raise it.
+# This share of the good parts exceeds the limit of a ring, so that one defective picture among them does not raise the limit.
 LIMIT_SHARE = 0.05
-# The limits are smoothed over neighbouring rings with a Gaussian that has this standard deviation, in rings. Without this smoothing, limits
-# that are learned from a few pictures would differ more from limits that are learned from many pictures.
+# The limits of neighbouring rings are smoothed with this standard deviation, in rings, because few pictures give uneven limits.
 LIMIT_SMOOTHING_RINGS = 2.0
-# A limit is at least this many times the ring's texture, which is the spread of the differences on the ring. Even without a defect, the
-# largest of hundreds of random differences is about 3 times their spread.
+# A limit is at least this many times the ring's texture. Even without a defect, the largest of hundreds of differences is about 3 times the
+# texture.
 MIN_LIMIT = 3.0
-# The texture of a ring is measured in the picture, and this share of the usual texture of good parts is added to it. Otherwise dust on an
-# unusually smooth ring would count as a defect.
+# This share of the usual texture is added to the measured texture. Otherwise dust on a very smooth ring would count as a defect.
 USUAL_TEXTURE_SHARE = 0.5
 # The score of a picture in which no part is found.
 NO_PART_SCORE = 1000.0
@@ -62,10 +53,8 @@ MIN_CONTRAST = 40.0
 class GoldenTemplate:
     """The golden template of a part. It implements `GoodOnlyScorer`.
 
-    - `texture`, shape (steps, rings): the spread of the differences on a ring of a good part, in units of the part's contrast.
-    - `limits`, shape (2, steps, rings): the largest differences of a bright and of a dark place on a good part, in units of the texture.
-
-    The score of a picture is its largest difference, divided by the limit.
+    - `texture`, shape (steps, rings): the usual spread of the differences on a ring, in units of the part's contrast.
+    - `limits`, shape (2, steps, rings): the largest differences of good parts, bright and dark, in units of the texture.
     """
 
     grid: PolarGrid
@@ -156,10 +145,7 @@ def learn_golden_template(pixels: PixelArray, find: PartFinder = find_part) -> G
 
 
 def _compare_with_neighbours(picture: PixelArray, part: FoundPart, grid: PolarGrid) -> FloatArray:
-    """Returns how much each place differs from the places beside it, shape (steps, rings, angles), in units of the part's contrast.
-
-    Places outside the picture have a difference of 0.
-    """
+    """Returns how much each place differs from the places beside it, shape (steps, rings, angles), in units of the part's contrast."""
     polar, is_inside = grid.unwrap(picture, part)
     polar *= 1 / measure_contrast(polar[::3, ::7])
     result = compare_places(polar, grid.count_angles(ALONG_RING), grid.count_rings(ACROSS_RINGS))
@@ -213,10 +199,7 @@ def _pad_angles(polar: FloatArray, margin: int) -> FloatArray:
 
 
 def _view_angles(padded: FloatArray, margin: int, shift: int) -> FloatArray:
-    """Returns the array turned by `shift` angles: each place gets the value of the place that is `shift` angles farther along its ring.
-
-    `padded` is an array that `_pad_angles` has made with `margin`. The result is a view of this array without its padding.
-    """
+    """Returns a view of `padded` without its padding, turned by `shift` angles. `margin` is the width of the padding."""
     return padded[:, margin + shift : padded.shape[1] - margin + shift]
 
 
@@ -226,10 +209,7 @@ def _pad_rings(polar: FloatArray, margin: int) -> FloatArray:
 
 
 def _view_rings(padded: FloatArray, margin: int, shift: int) -> FloatArray:
-    """Returns a view of `padded`, moved by `shift` rings: each place has the value of the place that is `shift` rings farther out.
-
-    `padded` is an array that `_pad_rings` has made with `margin`. The view has the size of the array without padding.
-    """
+    """Returns a view of `padded` without its padding, moved outward by `shift` rings. `margin` is the width of the padding."""
     return padded[margin + shift : len(padded) - margin + shift]
 
 

@@ -16,8 +16,7 @@ from models.pictures.part_finder import FoundPart, find_part
 from models.registry import Version
 from streams.errors import ModelError
 
-# The module and the class of each scorer that a manifest may name. A module is imported only if a version needs it, because the autoencoder
-# loads TensorFlow.
+# The module and the class of each scorer. A module is imported only if needed, because the autoencoder loads TensorFlow.
 _CLASSES = {
     "golden-template": ("template", "GoldenTemplate"),
     "memory-autoencoder": ("memory_autoencoder", "MemoryAutoencoder"),

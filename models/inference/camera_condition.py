@@ -13,19 +13,17 @@ STATES = (FROZEN, DARK, BRIGHT, BLURRED, GAP)
 
 # The camera is frozen if this many pictures in a row are equal. Because of noise, two real pictures of one casting always differ.
 _FROZEN_PICTURES = 5
-# The median of this many pictures is compared with the limits, so that one unusual part does not look like a fault of the camera.
+# The median of this many pictures is compared with the limits, so that one unusual part is not taken for a fault.
 _MEDIAN_PICTURES = 8
 # Pictures are too dark if their brightness is below this share of the 1st percentile of brightness in the version's drift reference.
 _DARK_SHARE = 0.6
-# Pictures are too bright above a limit between the 99th percentile of the drift reference and white (255). For a percentile of 155, the
-# limit is 195.
+# Pictures are too bright above a limit between the reference's 99th percentile and white (255): for 155, the limit is 195.
 _BRIGHT_SHARE = 0.4
 # Pictures are blurred if their sharpness is below this share of the 1st percentile of sharpness in the version's drift reference.
 _BLURRED_SHARE = 0.5
 # The lowest and the highest normal brightness (mean grey level, 0..255). They are used if the version has no drift reference.
 _DARK_LEVEL, _BRIGHT_LEVEL = 30.0, 225.0
-# A gap means that no pictures arrive. It is reported if the line has been silent for this many times the mean interval between its latest
-# pictures, and for at least _MIN_GAP_S.
+# A gap is reported after this many times the usual interval between pictures, but not before _MIN_GAP_S.
 _GAP_INTERVALS = 20
 _MIN_GAP_S = 30.0
 # After a gap has been reported for this long, the line is assumed to be stopped, and the gap is no longer reported.

@@ -17,8 +17,7 @@ from models.registry import Version
 from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
-# The band that the validation pictures need is widened, because other pictures may need a wider one: the odds of its low end are divided by
-# this factor, and the odds of its high end are multiplied by it.
+# The cascade band is widened: the odds of its low end are divided by this factor, and the odds of its high end are multiplied.
 ODDS_MARGIN = 2.0
 
 
@@ -132,8 +131,7 @@ def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilit
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)
     labels = np.array([vote.choose_label(float(probability)) for probability in combined])
     not_ok, not_defect = own[labels != "ok"], own[labels != "defect"]
-    # The band contains the threshold, the review band, and the probabilities of all validation pictures to which the voter and the ensemble
-    # give different labels. On new pictures the labels may also differ just outside this range, so ODDS_MARGIN widens it.
+    # The band contains the threshold, the review band, and the validation pictures about which voter and ensemble disagree.
     low = _scale_odds(min(float(not_ok.min(initial=1.0)), vote.low, vote.threshold), 1 / ODDS_MARGIN)
     high = _scale_odds(max(float(not_defect.max(initial=0.0)), vote.high, vote.threshold), ODDS_MARGIN)
     return CascadeBand(voter=voter, low=low, high=high)

@@ -13,8 +13,7 @@ from models.inference.soft_vote import MIN_PROBABILITY
 
 # With fewer reviewed parts than this, an estimate cannot be corrected by reviews.
 MIN_REVIEWED = 20
-# Half of the 95 % quantile of the chi-squared distribution with one degree of freedom. The log-likelihood at the ends of a 95 % interval is
-# lower by this value than at its maximum.
+# At the ends of a 95 % interval, the log-likelihood is lower by this value than at its maximum.
 _LIKELIHOOD_DROP = 1.92
 # Shares lie between minus and plus these log odds (0.00003 % and 99.99997 %).
 _MAX_LOG_ODDS = 15.0
@@ -37,8 +36,8 @@ class DefectShareEstimate:
 def estimate_from_probabilities(probability: FloatArray, training_share: float) -> DefectShareEstimate:
     """Returns the share of defects at which these defect probabilities, shape (n,), are most likely.
 
-    The probabilities are calibrated for the share `training_share`. The estimate is right only if the parts look as in the training.
-    Source: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, equation 2.9. The interval comes from the likelihood ratio.
+    The probabilities are calibrated for `training_share`. The parts must look as in the training.
+    Source: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, equation 2.9.
     """
     clipped = np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     bad, good = clipped / training_share, (1 - clipped) / (1 - training_share)
@@ -64,12 +63,11 @@ def correct_by_reviews(
 ) -> DefectShareEstimate:
     """Returns the share of defects on a line, after people have reviewed some of its parts.
 
-    - `probability`, shape (n,): the defect probabilities of the parts without a review.
-    - `reviewed`, shape (m,): the defect probabilities of the reviewed parts.
-    - `is_defect`, shape (m,): whether people called these parts defective.
+    - `probability`, shape (n,): of the parts without a review.
+    - `reviewed`, `is_defect`, shape (m,): of the reviewed parts.
 
-    A logistic curve (Platt scaling) through the reviewed parts corrects the probabilities, which are calibrated for `training_share`.
-    People must choose the parts by nothing but the probability. Raises ValueError if m is less than MIN_REVIEWED.
+    A logistic curve (Platt scaling) corrects the probabilities, which are calibrated for `training_share`. Raises ValueError if m is less
+    than MIN_REVIEWED.
     """
     if len(reviewed) < MIN_REVIEWED:
         raise ValueError(f"expected at least {MIN_REVIEWED} reviewed parts, found {len(reviewed)}")

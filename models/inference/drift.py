@@ -14,14 +14,11 @@ import numpy.typing as npt
 from models.inference.pass_threshold import make_miss_curve
 from models.registry.manifest import DriftReference, Histogram, PercentileHistogram
 
-# Number of bins in the histograms of brightness and sharpness. Their edges are chosen so that each bin holds the same number of pictures
-# of the drift reference.
+# Number of bins of brightness and sharpness. Each bin holds the same number of reference pictures.
 PICTURE_BINS = 10
-# Edges of the bins of defect probabilities. The bins are wide, so that two runtimes, which compute 0.007 and 0.008 for the same picture,
-# seldom put it into different bins.
+# Wide bins of defect probabilities, so that the rounding of another runtime seldom moves a picture to another bin.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
-# Edges of the narrow bins of defect probabilities: every quarter of log odds from -8 (0.0003) to 8 (0.9997). A line with few defects needs
-# these bins, because its threshold lies above 0.98, and a single wide bin holds all probabilities above 0.98.
+# Narrow bins of defect probabilities, in log odds from -8 (0.0003) to 8 (0.9997). Lines with few defects have a threshold above 0.98.
 DETAIL_EDGES = tuple(float(edge) for edge in 1 / (1 + np.exp(-np.arange(-8, 8.25, 0.25))))
 # With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200

@@ -63,12 +63,9 @@ class Ensemble:
         return self.runtime.max_batch
 
     def predict(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None] | None = None) -> list[Prediction]:
-        """Returns one prediction for each picture, in order.
+        """Returns one prediction for each picture, in order. Scores change the label only in versions without networks.
 
         Input shape: (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch. `parts` holds the outlines of the parts, or None.
-
-        Without networks, the label is `review` if a score is above its cut-off, otherwise `ok`. With networks, scores do not change the
-        label.
         """
         if not self.vote.names:
             predictions = [Prediction("ok", None, {}) for _ in pixels]
@@ -110,12 +107,12 @@ def open_ensemble(
 ) -> Ensemble:
     """Opens `version` with the named runtime, warms it up and checks the golden set. Takes seconds.
 
-    - `cascade`: the small network judges first. `band` gives the cascade band; None means the manifest's band.
+    - `cascade`, `band`: see `open_cascade`.
     - `at_once`: the number of simultaneous calls.
-    - `threads`: threads for all calls together. 0 means every processor.
-    - `detail_time_s`: longest search for small defects in a picture, in seconds. 0 means no search.
+    - `threads`: for all calls together. 0 means every processor.
+    - `detail_time_s`: longest search for small defects. 0 means none.
 
-    Raises ModelError if the version cannot be opened or the check fails.
+    Raises ModelError if anything fails.
     """
     name = resolve_runtime(version, runtime)
     opened: Runtime
@@ -125,8 +122,7 @@ def open_ensemble(
         opened = open_runtime(version, name, batch_sizes, threads, at_once)
     segmentation = None
     if version.manifest.segmentation is not None:
-        # The segmentation head is always computed by TensorFlow. TensorFlow is imported only here, because a worker with another runtime
-        # never needs it for a version without such a head.
+        # TensorFlow is imported only here, because a version without a segmentation head may not need it.
         from models.inference.segmentation import open_segmentation
 
         segmentation = open_segmentation(version)

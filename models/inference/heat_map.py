@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
 
-# If a heat map has no level of its own, a pixel is hot if its heat is at least this share of the hottest value. With 0.5, the boxes of
-# Grad-CAM fit the masks of rendered defects best.
+# Without a level of its own, a heat map is hot above this share of its hottest value. 0.5 fits rendered defects best.
 HOT_SHARE = 0.5
 # At most this many hot areas of a picture are marked with boxes, because people do not look at more.
 MAX_BOXES = 5
@@ -26,12 +25,12 @@ HeatMap = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class HeatBox:
-    """A rectangle around a hot area, in pixels of the upright original picture, from the top left.
+    """A rectangle around a hot area, in pixels of the upright original picture.
 
     - `score`: the highest heat inside, 0..1.
     - `area_px`: the area of the hot pixels.
     - `length_px`: the largest distance across them.
-    - `kind`: the kind of defect, `unknown`, or empty if the map knows no kinds.
+    - `kind`: the kind of defect, `unknown`, or empty without kinds.
     """
 
     left_px: int
@@ -46,11 +45,11 @@ class HeatBox:
 
 @dataclass(frozen=True, eq=False)
 class DefectMap:
-    """A heat map and what its method knows about the kinds of defect.
+    """A heat map and the kinds of defect that its method knows.
 
     - `method`: the name of the method in findings.
-    - `box_level`: the least heat of a hot pixel. None means half of the hottest value.
-    - `kind_probabilities`: shape (kinds, rows, columns), or None if the method knows no kinds.
+    - `box_level`: least heat of a hot pixel. None: half of the hottest.
+    - `kind_probabilities`: shape (kinds, rows, columns), or None.
     - `least_certainty`: see `name_kind`.
     """
 
@@ -100,8 +99,8 @@ def find_boxes(
 ) -> list[HeatBox]:
     """Returns boxes around the connected hot areas of a cropped heat map, the hottest first, at most `max_boxes`.
 
-    - `level`: the least heat of a hot pixel. None means half of the hottest value.
-    - `width_px`, `height_px`: the size of the upright original.
+    - `level`: least heat of a hot pixel. None: half of the hottest.
+    - `width_px`, `height_px`: size of the upright original.
     - `kinds_of`: the map that names the kinds.
     """
     hottest = float(heat.max(initial=0.0))
@@ -169,9 +168,6 @@ def _measure_length(is_inside: npt.NDArray[np.bool_], scale_x: float, scale_y: f
 
 
 def _scale_span(span: slice, scale: float, size_px: int) -> tuple[int, int]:
-    """Converts `span`, a range of cells of a heat map, to pixels of the original picture, and returns its start and stop.
-
-    `size_px` is the width or height of the picture. Start and stop are at least 1 px apart.
-    """
+    """Converts `span`, cells of a heat map, to a start and a stop in the original picture with `size_px` pixels, at least 1 px apart."""
     first = min(int(span.start * scale), size_px - 1)
     return first, min(max(first + 1, round(span.stop * scale)), size_px)

@@ -14,7 +14,7 @@ from models.inference.heat_map import DefectMap
 from models.registry import Version
 
 RESIDUAL = "residual"
-# A head whose hottest point lay near a defect in a smaller share of its validation pictures makes no heat maps. It only names kinds.
+# A head makes heat maps only if its hottest point lay near a defect in this share of its validation pictures.
 LEAST_POINTING = 0.75
 
 
@@ -61,8 +61,8 @@ class ResidualMapper:
 def open_heat_mapper(version: Version) -> HeatMapper | None:
     """Returns the warmed-up heat mapper of `version`, or None if the version cannot make heat maps. Takes seconds.
 
-    The order is: a good segmentation head, the residuals of a good-only scorer, Grad-CAM. Residuals point at a defect three times as often
-    as Grad-CAM (docs/RESULTS.md). Raises ModelError if weights cannot be read.
+    A good segmentation head comes first, then residuals, then Grad-CAM, because residuals point at more defects (docs/RESULTS.md). Raises
+    ModelError if weights cannot be read.
     """
     # TensorFlow is imported only here, because a worker with another runtime may never open a heat mapper.
     from models.inference.grad_cam import open_grad_cam

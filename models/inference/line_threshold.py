@@ -15,11 +15,9 @@ from models.inference.soft_vote import Label, choose_label
 from models.registry.manifest import Histogram, Manifest
 from streams.errors import ModelError
 
-# The log odds of a threshold lie between -MAX_LOG_ODDS and MAX_LOG_ODDS. Even the highest threshold is below the largest possible
-# probability of a defect, 1 - 1e-7, whose log odds are 16.1 (see `soft_vote.MIN_PROBABILITY`).
+# Largest log odds of a threshold. The largest possible probability of a defect, 1 - 1e-7, has the log odds 16.1.
 MAX_LOG_ODDS = 15.0
-# The first bin of a histogram of probabilities has no lower edge, and the last bin has no upper edge. The log odds -8 and 8 (probabilities
-# 0.0003 and 0.9997) are used as the missing edges.
+# Outer edges of the first and the last bin of a histogram, in log odds: -8 is 0.0003, and 8 is 0.9997.
 _OUTER_LOG_ODDS = 8.0
 
 FloatArray = npt.NDArray[np.float64]
@@ -87,8 +85,7 @@ def correct_for_share(probability: float | FloatArray, training_share: float, li
 def choose_line_threshold(manifest: Manifest, line_share: float) -> float:
     """Returns the threshold with the lowest cost of misses and false alarms on a line with the share `line_share` of defects.
 
-    The threshold of the corrected probability is false_alarm / (miss + false_alarm) (Elkan, IJCAI 2001, equation 2). The result is
-    converted to the uncorrected probability, which verdicts contain as `defect_probability`.
+    Source: Elkan, IJCAI 2001, equation 2. The threshold fits the field `defect_probability` of verdicts.
 
     Raises ModelError if the manifest does not give the share of defects in the training.
     """
@@ -103,12 +100,11 @@ def make_decision_rule(
 ) -> DecisionRule:
     """Returns the decision rule of a line.
 
-    - `threshold`: used as given.
-    - `line_share`: if there is no `threshold`, gives it from the share of defects on the line. If both are None, the threshold of the
-      version is used.
-    - `miss_risk`: parts between the pass threshold for this risk and the threshold are for review.
+    - `threshold`: None means the threshold for `line_share`. If both are None, the version's threshold is used.
+    - `line_share`: the share of defects on the line.
+    - `miss_risk`: parts from the pass threshold for this risk up to the threshold go to review.
 
-    Raises ModelError if the manifest lacks the numbers for the rule, or if `check_rule` refuses the rule.
+    Raises ModelError if the rule cannot be made.
     """
     rule = _make_cost_rule(manifest, threshold, line_share)
     if miss_risk is not None:

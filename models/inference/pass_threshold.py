@@ -15,8 +15,7 @@ from streams.errors import ModelError
 
 # A miss curve has at most this many points, so that a manifest stays small.
 MAX_POINTS = 2000
-# The pass threshold lies below the probability of a defective picture, by this share of the gap to the next lower one. So the rounding of
-# another runtime changes no label.
+# The pass threshold lies below a probability by this share of the gap to the next lower one, so that rounding changes no label.
 GAP_MARGIN = 0.1
 
 FloatArray = npt.NDArray[np.float64]
@@ -39,10 +38,10 @@ def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> M
 def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
     """Returns the highest pass threshold at which at most the share `miss_risk` of the defective parts is expected to pass.
 
-    If m of the n defective castings in validation pass, then (m + 1) / (n + 1) <= miss_risk. The defects of the line must look like these
-    castings. Raises ModelError if there is no miss curve, or too few castings for this risk.
+    If m of n defective validation castings pass, (m + 1) / (n + 1) <= miss_risk. Raises ModelError without a miss curve or with too few
+    castings.
 
-    Source: Angelopoulos, Bates, Fisch, Lei, Schuster, Conformal Risk Control, 2022 (arXiv 2208.02814), theorem 1.
+    Source: Angelopoulos et al., Conformal Risk Control, 2022 (arXiv 2208.02814), theorem 1.
     """
     curve = manifest.reference.miss_curve if manifest.reference else None
     if curve is None:

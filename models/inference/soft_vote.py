@@ -15,7 +15,7 @@ import numpy.typing as npt
 from models.registry.manifest import Manifest
 from streams.records import ANOMALY
 
-# Class probabilities of each voter, shape (n, voters, classes). Rows sum to 1, or are NaN for a voter that did not judge the picture.
+# Class probabilities, shape (n, voters, classes). A row sums to 1, or is NaN for a voter that did not judge the picture.
 VoterProbabilities = npt.NDArray[np.float32]
 Label = Literal["ok", "defect", "review"]
 
@@ -32,11 +32,11 @@ MIN_PROBABILITY = 1e-7
 class Prediction:
     """The ensemble's result for one picture.
 
-    - `defect_probability`: calibrated, 0..1, or None if the version has no networks.
-    - `votes`: the defect probability from each voter.
-    - `scores`: the score of each good-only scorer, 0..1, with the cut-off at SCALED_CUT_OFF.
+    - `defect_probability`: calibrated, or None without networks.
+    - `votes`: defect probability by voter.
+    - `scores`: score by good-only scorer. The cut-off is SCALED_CUT_OFF.
     - `reason`: empty unless the label is `review`.
-    - `kind`: the kind of the largest defect, at first empty.
+    - `kind`: kind of the largest defect, at first empty.
     """
 
     label: Label

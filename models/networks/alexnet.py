@@ -27,17 +27,16 @@ def alexnet(
 ) -> keras.Model:
     """Builds AlexNet for grey castings, the large member of the ensemble.
 
-    Source: Krizhevsky, Sutskever, Hinton, NIPS 25, 2012, section 3 and figure 2. Differences from the paper:
+    Source: Krizhevsky, Sutskever, Hinton, NIPS 25, 2012, section 3 and figure 2. Differences:
 
-    - One grey channel, and padding with zeros, so that any side fits.
-    - `normalisation`: "batch" is the default (Ioffe, Szegedy, ICML 2015). The paper has "local-response".
-    - `groups`: 1 is the default. The paper has 2, which TensorFlow trains four times more slowly.
-    - `maps`: a factor for the number of feature maps.
+    - One grey channel, and padding with zeros.
+    - `normalisation`: "batch". The paper has "local-response".
+    - `groups`: 1. The paper has 2, which is slow in TensorFlow.
+    - `maps`: factor for the number of feature maps.
     - `dense_layers`, `dense_width`: the paper has 2 layers of 4096 units.
-    - `head`: see `add_head`.
 
-    Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), float32, rows sum to 1. Raises
-    ValueError if `side_px` < 64, or if the head does not fit `classes`.
+    Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), rows sum to 1.
+    Raises ValueError if `side_px` < 64, or if the head does not fit `classes`.
     """
     if side_px < MIN_SIDE_PX:
         raise ValueError(f"expected the side of AlexNet's input to be at least {MIN_SIDE_PX} px, found {side_px}")

@@ -16,8 +16,8 @@ layers, ops = keras.layers, keras.ops
 CODE_STRIDE_PX = 16
 # The smallest side of the input pictures. With a smaller side, the encoder's output would have fewer than 2 x 2 places.
 MIN_SIDE_PX = 32
-# Sharpness of the addressing: the cosine similarities are multiplied by this number before the softmax. With a sharpness of 1, the
-# largest weight would be at most e^2 times the smallest one. All prototypes would be mixed, and almost any code could be rebuilt.
+# The cosine similarities are multiplied by this number before the softmax. With 1, all prototypes would be mixed, and almost any code could
+# be rebuilt.
 SHARPNESS = 10.0
 # Names of the outputs of the network that is trained. They are also the keys of its losses.
 REBUILT, ADDRESSING, GENUINE, FORGED = "rebuilt", "addressing_entropy", "genuine", "forged"
@@ -25,16 +25,11 @@ REBUILT, ADDRESSING, GENUINE, FORGED = "rebuilt", "addressing_entropy", "genuine
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """The two networks of one autoencoder, which share their weights.
+    """The two networks of one autoencoder, which share their weights. Pictures are float32, grey level 0..1.
 
-    - `rebuilding`: maps pictures to rebuilt pictures, shape (batch, side_px, side_px, 1), float32, grey level 0..1.
-    - `training`: the same input, and a dictionary of outputs.
-
-    The outputs are:
-
-    - "rebuilt": the rebuilt pictures.
-    - "addressing_entropy" (with a memory): entropy of the prototypes' weights in nats, shape (batch, 1).
-    - "genuine", "forged" (with an adversary): logits, positive for a genuine picture, shape (batch, places, places, 1).
+    - `rebuilding`: rebuilds pictures, shape (batch, side_px, side_px, 1).
+    - `training`: gives "rebuilt", with a memory "addressing_entropy" (nats), and with an adversary "genuine" and "forged" (logits, positive
+      for a genuine picture).
     """
 
     rebuilding: keras.Model
@@ -48,20 +43,14 @@ def build_autoencoder(
     prototypes: int = 64,
     has_adversary: bool = True,
 ) -> Autoencoder:
-    """Builds the memory-augmented adversarial autoencoder for registered grey castings.
+    """Builds the memory-augmented adversarial autoencoder for registered grey castings. 0 `prototypes` means no memory.
 
-    Sources: Gong et al., ICCV 2019 (memory); Goodfellow et al., NIPS 27, 2014, equation 1 (discriminator); Ganin et al., JMLR 17, 2016,
-    section 4.2 (reversed gradient). Differences from Gong et al.:
+    Source: Gong et al., ICCV 2019. Differences:
 
     - Each block of 16 x 16 px has its own code.
-    - The cosine similarities are multiplied by 10 before the softmax.
-    - A discriminator judges the rebuilt pictures.
-
-    Arguments:
-
-    - `width`: the number of feature maps of the first convolution.
-    - `prototypes`: the number of rows of the memory. 0 means no memory.
-    - `has_adversary`: whether there is a discriminator.
+    - The cosine similarities are multiplied by 10.
+    - A discriminator judges the rebuilt pictures (Goodfellow et al., NIPS 27, 2014), with a reversed gradient (Ganin et al., JMLR 17,
+      2016).
 
     Raises ValueError if `side_px` is not a multiple of 16 or less than 32, or if there is only one prototype.
     """
@@ -89,8 +78,6 @@ def build_autoencoder(
 class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes without types
     """Replaces each code by a mixture of few prototypes (Gong et al. 2019, section 3.3).
 
-    The weights are the softmax of the cosine similarities, multiplied by SHARPNESS. With n prototypes, weights up to 1 / n become 0.
-
     Input shape: (batch, rows, columns, channels). Output: the mixtures, same shape, and the mean entropy of the weights in nats, shape
     (batch, 1).
     """
@@ -115,7 +102,7 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         similarity = ops.matmul(ops.normalize(codes, axis=-1), ops.transpose(ops.normalize(self.memory, axis=-1)))
         weights = ops.softmax(SHARPNESS * similarity, axis=-1)
         least = 1.0 / self.prototypes
-        # Equation 7 of Gong et al. 2019, in the form that has a gradient: relu(w - least) * w / (|w - least| + epsilon).
+        # Gong et al. 2019, equation 7, with a gradient: relu(w - least) * w / (|w - least| + epsilon).
         kept = ops.relu(weights - least) * weights / (ops.absolute(weights - least) + 1e-12)
         return kept / (ops.sum(kept, axis=-1, keepdims=True) + 1e-12)
 
@@ -153,10 +140,7 @@ def _decode(code: keras.KerasTensor, width: int) -> keras.KerasTensor:
 
 
 def _build_discriminator(side_px: int, width: int) -> keras.Model:
-    """Returns the discriminator, which tells real pictures from rebuilt ones.
-
-    It gives a logit for each of many overlapping places of a picture (as PatchGAN does), so that it looks at details.
-    """
+    """Returns the discriminator, which tells real from rebuilt pictures, with a logit for each of many overlapping places (PatchGAN)."""
     pixels = keras.Input((side_px, side_px, 1), name="judged_pixels")
     features = layers.Rescaling(2.0, -1.0, name="judged_centre")(pixels)
     for number, filters in enumerate((width, 2 * width, 4 * width), start=1):

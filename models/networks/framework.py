@@ -11,8 +11,7 @@ import sys
 _UNUSED_LIBRARIES = [name for name in ("sklearn", "matplotlib", "cv2") if name not in sys.modules]
 # If sys.modules holds None for a library, its import fails as if the library were not installed.
 sys.modules.update(dict.fromkeys(_UNUSED_LIBRARIES))  # type: ignore[arg-type]
-# The garbage collector is off during the import. It would take a seventh of the import time and free almost nothing, because nearly all
-# objects that the import creates stay in use.
+# The garbage collector is off during the import, because it would take a seventh of the time and free almost nothing.
 _IS_COLLECTING = gc.isenabled()
 gc.disable()
 try:

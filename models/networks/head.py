@@ -14,14 +14,11 @@ Head = Literal["softmax", "logistic"]
 def add_head(features: keras.KerasTensor, classes: int, head: Head) -> keras.KerasTensor:
     """Adds the layer `output` behind `features`, shape (batch, units). Returns class probabilities, shape (batch, classes), float32.
 
-    The head "logistic" is one sigmoid unit: the probability of the second of two classes.
-
-    Raises ValueError if there are fewer than two classes, or more than two with a logistic head.
+    The head "logistic" is one sigmoid unit for the second of two classes. Raises ValueError if the head does not fit `classes`.
     """
     if classes < 2:
         raise ValueError(f"expected at least two classes, found {classes}")
-    # The initial weights are small, so that all classes are about equally probable at first. If wrong classes had large probabilities, the
-    # gradients of the first training steps would be so large that some units would never become active again.
+    # Small initial weights make all classes equally probable at first. Otherwise large gradients could switch off units for ever.
     initializer = keras.initializers.RandomNormal(stddev=0.01)
     if head == "softmax":
         return layers.Dense(classes, "softmax", kernel_initializer=initializer, name="output", dtype="float32")(features)

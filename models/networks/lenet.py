@@ -22,18 +22,16 @@ def lenet(
 ) -> keras.Model:
     """Builds LeNet-5 for grey castings, the small member of the ensemble.
 
-    Source: LeCun, Bottou, Bengio, Haffner, Proc. IEEE 86(11), 1998, figure 2. Differences from the paper:
+    Source: LeCun, Bottou, Bengio, Haffner, Proc. IEEE 86(11), 1998, figure 2. Differences:
 
-    - ReLU, maximum pooling and a softmax output, and dropout before the output.
-    - Every feature map of c3 is computed from all feature maps of s2.
-    - c5 is the fully connected layer f5.
-    - The window of s4 grows with the side, so s4 always yields 5 x 5 values.
-    - `width`: a factor for the feature maps of c1 and c3.
+    - ReLU, maximum pooling, dropout and a softmax output.
+    - c3 uses all feature maps of s2.
+    - s4 always yields 5 x 5 values, whatever the side.
+    - `width`: factor for the feature maps.
     - `dense_layers`: the paper has 2.
-    - `head`: see `add_head`.
 
-    Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), float32, rows sum to 1. Raises
-    ValueError if `side_px` < 16, or if the head does not fit `classes`.
+    Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), rows sum to 1.
+    Raises ValueError if `side_px` < 16, or if the head does not fit `classes`.
     """
     if side_px < MIN_SIDE_PX:
         raise ValueError(f"expected the side of LeNet's input to be at least {MIN_SIDE_PX} px, found {side_px}")

@@ -10,18 +10,17 @@ LightNetwork = Literal["mobilenet-v2", "nasnet-mobile"]
 LIGHT_NETWORKS: tuple[LightNetwork, ...] = get_args(LightNetwork)
 # The smallest side of the input, in pixels, that Keras accepts for both networks.
 MIN_SIDE_PX = 32
-# Momentum of the moving averages in the layers of batch normalisation. Keras has 0.999 for MobileNetV2 and 0.9997 for NASNetMobile. These
-# averages need thousands of training steps, and a training with a few hundred pictures has fewer.
+# Momentum of the averages in batch normalisation. Keras has 0.999 and 0.9997, which is too slow for a few hundred pictures.
 AVERAGE_MOMENTUM = 0.9
 
 
 def light_network(name: LightNetwork, classes: int, side_px: int = 96) -> keras.Model:
     """Builds MobileNetV2 or NASNetMobile from `keras.applications` for grey castings, with random initial weights.
 
-    Sources: Sandler et al., MobileNetV2, CVPR 2018; Zoph et al., Learning Transferable Architectures, CVPR 2018. The input has one channel.
+    Sources: Sandler et al., CVPR 2018; Zoph et al., CVPR 2018.
 
-    Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), float32, rows sum to 1. Raises
-    ValueError if `side_px` < 32.
+    Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), rows sum to 1.
+    Raises ValueError if `side_px` < 32.
     """
     if side_px < MIN_SIDE_PX:
         raise ValueError(f"expected the side of the input of {name} to be at least {MIN_SIDE_PX} px, found {side_px}")

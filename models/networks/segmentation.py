@@ -8,23 +8,22 @@ layers = keras.layers
 
 # The network halves the side of its input four times, so the side must be a multiple of 16.
 SIDE_STEP_PX = 16
-# The initial bias of the background. With it, an untrained network calls about 2 % of all pixels a defect, as in pictures of real castings.
+# The initial bias of the background: an untrained network calls about 2 % of all pixels a defect.
 BACKGROUND_BIAS = 4.0
 
 
 def segmentation_head(kinds: int, side_px: int, width: int = 16, dtype: str = "float32") -> keras.Model:
     """Builds the segmentation head.
 
-    Source: Ronneberger, Fischer, Brox, U-Net, MICCAI 2015, figure 1. Differences from the paper:
+    Source: Ronneberger, Fischer, Brox, U-Net, MICCAI 2015, figure 1. Differences:
 
-    - `width` feature maps at half of the side. The paper has 64.
-    - Convolutions with a step of 2 halve the side, from the first one on.
-    - The finer and the coarser feature maps are added, not joined.
-    - The output also uses a summary of the whole picture, which tells holes from shadows.
+    - `width` feature maps instead of 64.
+    - Convolutions with a step of 2 halve the side.
+    - Finer and coarser feature maps are added, not joined.
+    - A summary of the whole picture is also used.
 
     Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, side_px, side_px, 1 + kinds), float32.
-    Channel 0 is "no defect". The channels of a pixel sum to 1.
-
+    Channel 0 is "no defect", and a pixel sums to 1.
     Raises ValueError if there is no kind, or if `side_px` is not a multiple of 16.
     """
     if kinds < 1:

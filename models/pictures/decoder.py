@@ -1,12 +1,11 @@
 """The decoder turns the bytes of a picture into grey pixels for training, inference and display.
 
-- A picture that is not square is padded with the pixels at its edges, so that a round part stays round.
+- The picture is padded to a square with the pixels at its edges, so that a round part stays round.
 - Transparent pixels become white, like a light belt.
-- Levels of more than 8 bits are scaled to 8 bits (`grey_levels.py`).
 - Only the first frame is decoded.
-- Every error becomes a `PictureError` with a `RefusalReason`.
+- Every error becomes a `PictureError`.
 
-`DECODER_VERSION` must be raised with every change that gives other grey levels for the same file.
+Raise `DECODER_VERSION` with every change that gives other grey levels.
 """
 
 from __future__ import annotations
@@ -94,10 +93,9 @@ class PictureReader:
         return sniff_content_type(self.value)
 
     def load(self, mode: Literal["L", "RGB"], min_side_px: int | None = None) -> Image.Image:
-        """Decodes the first frame to 8 bits without transparency. The result is not yet upright.
+        """Decodes the first frame to 8 bits without transparency, not yet upright. Mode "RGB" keeps colours, mode "L" gives grey.
 
-        Mode "RGB" keeps colours, mode "L" gives grey. If `min_side_px` is given, a large JPEG may be decoded at a smaller size with at
-        least this many pixels a side.
+        With `min_side_px`, a large JPEG may be decoded at a smaller size, but each side has at least this many pixels.
         """
         if self.header.format == "JPEG":
             return Image.fromarray(decode_jpeg(self.value, mode, self.header, min_side_px))
@@ -121,14 +119,13 @@ def decode_picture(
 ) -> DecodedPicture:
     """Decodes the picture in `value` to a grey and upright square of `side_px` x `side_px` pixels. Thread-safe.
 
-    - `depth_bits`: the number of bits that the camera uses, or None if unknown.
-    - `keep_original`: also returns the grey pixels at full size.
+    - `depth_bits`: bits that the camera uses, or None if unknown.
+    - `keep_original`: keeps the grey pixels at full size.
 
-    Raises PictureError if the picture cannot be decoded or is blank. Raises no other error.
+    Raises PictureError if the picture is damaged or blank, and no other error.
     """
     with open_picture(value, limits or PictureLimits(), depth_bits) as file:
-        # libjpeg decodes a large JPEG faster at a reduced size, at least twice the final size. With `keep_original`, `_reduce` reduces the
-        # pixels instead.
+        # libjpeg decodes a large JPEG faster at a reduced size. With `keep_original`, `_reduce` reduces the pixels instead.
         grey = file.load("L", None if keep_original else 2 * side_px)
         small = _shrink(_reduce(grey, file.header, 2 * side_px) if keep_original else grey, side_px)
         check_not_blank(small.histogram())
@@ -222,10 +219,7 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def _reduce(image: Image.Image, header: FormatHeader, min_side_px: int) -> Image.Image:
-    """Returns `image` reduced by the factor by which libjpeg would have reduced it. A picture that is no JPEG is returned unchanged.
-
-    libjpeg leaves out high frequencies, and here the mean of each block is taken. The grey levels of the two hardly differ.
-    """
+    """Returns `image`, reduced as libjpeg would have reduced a JPEG. Other pictures are returned unchanged."""
     scale = choose_scale(header, min_side_px) if header.format == "JPEG" else 1
     return image.reduce(scale) if scale > 1 else image
 
@@ -239,7 +233,7 @@ def _shrink(image: Image.Image, side_px: int) -> Image.Image:
 
 
 def _pad_square(pixels: GreyPixels, side_px: int) -> GreyPixels:
-    """Pads `pixels`, which have at most `side_px` rows and columns, to a square of that side by repeating the pixels at the edges."""
+    """Pads `pixels` to a square of `side_px` by repeating the pixels at the edges."""
     height_px, width_px = pixels.shape
     if (height_px, width_px) == (side_px, side_px):
         return pixels

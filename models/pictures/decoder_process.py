@@ -1,10 +1,9 @@
 """Decodes pictures from untrusted sources in a separate process with limited memory and time. The process runs this module.
 
-    standard input    a line with the JSON of `_Request`, then the bytes of the picture
+    standard input    a line with the JSON of `_Request`, then the picture
     standard output   a line with the JSON of `_Answer`, then the pixels or the converted picture
 
-The process gets no passwords: its environment holds only the variables that Python needs. The process ends when its standard input is
-closed.
+The process gets no passwords, because its environment holds only the variables that Python needs.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from models.pictures.display import EncodedPicture, encode_for_browser, encode_h
 from models.pictures.refusal import RefusalReason
 from streams.errors import PictureError
 
-# Longest first line of an answer, in bytes. If the process writes a longer line, a malicious picture has probably taken over the process.
+# Longest first line of an answer, in bytes. A longer line probably comes from a malicious picture.
 _MAX_LINE = 4096
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 _STOP_S = 5.0
@@ -38,8 +37,7 @@ _STOP_S = 5.0
 class _Request:
     """The first line of a request to the separate process. The picture follows as `size_bytes` bytes.
 
-    `operation` says what the process does with the picture. `side_px` is the side of the decoded picture or of
-    the thumbnail, and 0 for the other operations.
+    `side_px` is the side of the result, or 0 if `operation` needs none.
     """
 
     operation: Literal["decode", "decode with original", "browser", "thumbnail", "heat map"]
@@ -52,9 +50,9 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The first line of an answer. `size_bytes` bytes follow: pixels, or a converted picture of the media type `content_type`.
+    """The first line of an answer. `size_bytes` bytes follow: pixels, or a picture of the type `content_type`.
 
-    If the picture is refused, `refusal` holds a reason and a message. `width_px` and `height_px` are the size of the upright original.
+    If the picture is refused, `refusal` holds a reason and a message.
     """
 
     size_bytes: int = 0
@@ -157,8 +155,7 @@ class DecoderProcess:
                 # NumPy may use only one thread, because the stacks of more threads would count against the memory limit.
                 env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
-            # The process writes one byte when it is ready. This call waits for the byte, so that the time limit of the first picture does
-            # not include the start of the process.
+            # The process writes one byte when it is ready, so that its start does not count as time of the first picture.
             _read_exactly(self._process.stdout, 1)
         return self._process
 
@@ -195,9 +192,9 @@ def _close(pipe: object) -> None:
 
 
 def _send_request(process: subprocess.Popen[bytes], request: _Request, value: bytes) -> tuple[_Answer, bytes]:
-    """Sends a picture to the separate process and returns its answer with the bytes that follow the answer.
+    """Sends a picture to the separate process and returns its answer with the bytes that follow.
 
-    Raises OSError or EOFError if the process has ended, and ValueError or TypeError if its answer is malformed.
+    Raises OSError or EOFError if the process has ended, and ValueError or TypeError for a malformed answer.
     """
     assert process.stdin is not None
     assert process.stdout is not None

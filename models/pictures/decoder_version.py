@@ -5,8 +5,7 @@ This module imports nothing that is slow to load.
 
 from __future__ import annotations
 
-# Raise this number if the same file gives other grey levels. Version 1 guessed the bit depth from the brightest pixel. Version 2 takes the
-# bit depth from the settings or the file.
+# Raise this number if the same file gives other grey levels. In version 2, the bit depth comes from the settings or the file.
 DECODER_VERSION = 2
 # A manifest that names no decoder version was written by release 0.1.0, which had this decoder version.
 FIRST_DECODER_VERSION = 1

@@ -12,14 +12,14 @@ PictureFormat = Literal["JPEG", "PNG", "BMP", "TIFF"]
 class FormatHeader:
     """The header of a picture file, read without decoding any pixel.
 
-    - `width_px`, `height_px`: the size before the picture is rotated.
+    - `width_px`, `height_px`: the size before rotation.
     - `orientation`: the EXIF tag, 1 to 8. 1 means upright.
-    - `samples`: samples of a pixel, with transparency. A palette counts as three.
+    - `samples`: samples of a pixel, with transparency.
     - `sample_bits`: bits of a sample, at least 8.
     - `is_white_zero`: level 0 means white.
-    - `significant_bits`: bits that the camera uses (PNG's sBIT), or None.
-    - `largest_level`: the camera's largest level (TIFF), or None.
-    - `shows_unchanged`: browsers show the grey levels that the decoder reads.
+    - `significant_bits`: bits that the camera uses, or None.
+    - `largest_level`: the camera's largest level, or None.
+    - `shows_unchanged`: browsers show the right grey levels.
     """
 
     format: PictureFormat

@@ -1,7 +1,6 @@
 """Scales grey levels of more than 8 bits to 8 bits, and finds blank pictures.
 
-The line's settings or the file say which level is white. Otherwise the largest level of the file's type is white. The brightest pixel is
-never used, because the same part would then have other grey levels in each picture.
+The settings or the file say which level is white. The brightest pixel is never used, because pictures of the same part would then differ.
 """
 
 from __future__ import annotations
@@ -19,18 +18,16 @@ from streams.errors import PictureError
 GreyPixels = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.generic]
 
-# A picture with a brightest pixel below this share of the range is refused as too dark, unless the settings or the file say which level is
-# white. Its camera probably uses fewer bits, such as 14 of 16.
+# A picture is too dark if its brightest pixel is below this share of the range. Its camera probably uses 14 of 16 bits, for example.
 _DARK_SHARE = 0.25
-# A picture is blank if, after resampling for the networks, the grey levels of 98 % of its pixels differ by less than this.
+# A picture is blank if the grey levels of 98 % of its resampled pixels differ by less than this.
 MIN_CONTRAST = 8
-# A picture is partly blank if at least this share of its rows, counted from the top or from the bottom, has one single grey level.
+# A picture is partly blank if this share of its rows, at the top or at the bottom, has one single grey level.
 MAX_BLANK_SHARE = 0.25
-# A BMP or TIFF is partly blank if this share of its rows has one single grey level. The share is small, because these formats have no
-# checksum.
+# A BMP or TIFF is partly blank if this share of its rows has one grey level. The share is small, because it has no checksum.
 MAX_BLANK_SHARE_RAW = 0.05
-# The same share for a picture whose first and last row have the same grey level. The share is larger, because these rows probably show the
-# background.
+# If the first and the last row have the same grey level, this share of the rows must have one grey level, because the background may look
+# so.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 
@@ -56,8 +53,7 @@ def scale_to_8_bits(levels: Levels, header: FormatHeader, depth_bits: int | None
 def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> float:
     """Returns the highest possible grey level. It means white, but in a WhiteIsZero picture it means black.
 
-    Raises PictureError if a pixel has a higher level. Also raises PictureError if the picture is dark and neither the settings nor the file
-    give the range.
+    Raises PictureError if a level is higher, or if the picture is dark and its range is unknown.
     """
     named = _find_named_range(levels, brightest, header, depth_bits)
     if named is not None:
@@ -80,10 +76,7 @@ def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bi
 
 
 def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> tuple[float, str] | None:
-    """Returns the level that means white according to the settings or the file, or None if neither of them gives such a level.
-
-    The name of this setting or field is returned too, for error messages.
-    """
+    """Returns the level that means white, and where it was given: by the settings or the file. Returns None if it is not given."""
     if depth_bits is not None:
         return 2.0**depth_bits - 1, f"depth_bits = {depth_bits} of the line"
     if header.largest_level is not None:
@@ -100,18 +93,14 @@ def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, de
 
 
 def _are_low_bits_zero(levels: Levels, spare_bits: int) -> bool:
-    """Returns whether the lowest `spare_bits` bits of all levels are 0.
-
-    The PNG standard requires these zeros in files with the chunk sBIT, but many cameras do not write them.
-    """
+    """Returns whether the lowest `spare_bits` bits of all levels are 0, as PNG requires with the chunk sBIT. Many cameras do not obey."""
     return not np.bitwise_and(levels.astype(np.int64), 2**spare_bits - 1).any()
 
 
 def check_not_partly_blank(image: Image.Image, is_raw: bool) -> None:
     """Raises PictureError if many rows at the top or at the bottom of a grey picture have one single grey level.
 
-    The picture must not be rotated yet, because an unfinished transfer leaves such rows at the end of the file. `is_raw` is True for BMP
-    and TIFF.
+    The picture must not be rotated yet, because an unfinished transfer leaves such rows at the end. `is_raw` is True for BMP and TIFF.
     """
     width_px, height_px = image.size
     edges = [image.crop((0, top, width_px, top + 1)).getextrema() for top in (0, height_px - 1)]
@@ -153,10 +142,7 @@ def _find_level(histogram: Sequence[int], few: float) -> int:
 
 
 def _measure_blank_share(pixels: GreyPixels) -> float:
-    """Returns the share of rows at the top in which every pixel has the grey level of the first pixel.
-
-    If rows 0 to 9 of 100 are white and row 10 is not, the result is 0.1.
-    """
+    """Returns the share of rows at the top with only the first pixel's grey level: 0.1 if 10 of 100 rows are white."""
     if not (pixels[0] == pixels[0, 0]).all():
         return 0.0
     is_other = (pixels != pixels[0, 0]).any(axis=1)

@@ -22,10 +22,10 @@ _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _HUFFMAN, _QUANTISATION, _APP1, _APP2, _APP14 = 0xC4, 0xDB, 0xE1, 0xE2, 0xEE
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
-# Cameras store at most a few dozen scans in a JPEG. A small file with thousands of scans would take minutes to decode.
+# Cameras store a few dozen scans at most. A small file with thousands of scans would take minutes.
 _MAX_SCANS = 100
 _MAX_ZEROS = 32
-# The scales at which libjpeg can decode. Pillow uses them, too. With other scales, pictures would get other grey levels than in training.
+# The scales of libjpeg. Pillow uses the same, so that pictures get the same grey levels as in training.
 _SCALES = (8, 4, 2, 1)
 
 
@@ -55,8 +55,7 @@ def read_jpeg_header(value: bytes) -> FormatHeader:
 def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, min_side_px: int | None) -> npt.NDArray[np.uint8]:
     """Returns the pixels of a JPEG as stored: shape (height, width), or (height, width, 3) for colour with mode "RGB".
 
-    If `min_side_px` is given, the picture may be smaller, but has at least this many pixels a side. Raises PictureError if the file is
-    damaged.
+    With `min_side_px`, the result may be smaller, with at least this side. Raises PictureError if the file is damaged.
     """
     _check_structure(value)
     scale = choose_scale(header, min_side_px)
@@ -80,9 +79,9 @@ def choose_scale(header: FormatHeader, min_side_px: int | None) -> int:
 
 
 def _check_structure(value: bytes) -> None:
-    """Checks all segments of a JPEG. Raises PictureError if one of them is damaged, or if data follow the end marker.
+    """Checks all segments of a JPEG. Raises PictureError if a segment is damaged, or if other data follow the end marker.
 
-    Two things are accepted after the end marker: bytes of one value as padding, and the other pictures of a multi-picture file (MPO).
+    Padding and the other pictures of a multi-picture file (MPO) are accepted there.
     """
     segments = [(segment, value[segment.start : segment.end]) for segment in _walk_segments(value)]
     _check_scans([(segment.marker, content) for segment, content in segments if segment.marker in _FRAMES or segment.marker == _SCAN])
@@ -129,9 +128,9 @@ def _walk_segments(value: bytes) -> Iterator[_Segment]:
 
 
 def _find_markers(value: bytes) -> npt.NDArray[np.intp]:
-    """Returns the positions of all markers at which compressed pixel data may end, in ascending order.
+    """Returns the positions of all markers at which compressed pixels may end, in ascending order.
 
-    Such a marker begins with a byte 0xFF. If the next byte is 0, 0xFF or the number of a restart marker, the pixel data go on.
+    A marker begins with 0xFF. After 0xFF, a byte 0, 0xFF or a restart marker does not end the pixels.
     """
     content = np.frombuffer(value, np.uint8)
     at = np.flatnonzero(content[:-1] == 0xFF)
@@ -163,8 +162,7 @@ def _read_marker(value: bytes, at: int) -> _Segment:
 def _check_zeros(value: bytes, segments: list[tuple[_Segment, bytes]]) -> None:
     """Raises PictureError if the compressed pixels contain a long run of zero bytes, as after a damaged transfer.
 
-    Two kinds of files are not checked, because zeros are valid there: progressive files, and files with an end-of-block code of zero bits
-    (`_may_hold_zeros`).
+    Progressive files and files for which `_may_hold_zeros` is true are not checked.
     """
     markers = {segment.marker for segment, _ in segments}
     tables = b"".join(content for segment, content in segments if segment.marker == _HUFFMAN)
@@ -190,10 +188,10 @@ def _may_hold_zeros(tables: bytes) -> bool:
 
 
 def _check_scans(headers: list[tuple[int, bytes]]) -> None:
-    """Raises PictureError if a scan of the JPEG is missing. Without this check, libjpeg would return a blurred picture.
+    """Raises PictureError if a scan of the JPEG is missing. libjpeg would return a blurred picture.
 
-    The scans must contain every bit of every coefficient. `headers` holds the marker and the content of each frame and scan header. Source:
-    ITU-T T.81, B.2.3 and G.1.1.1.
+    `headers` holds the marker and the content of each frame and scan header.
+    Source: ITU-T T.81, B.2.3 and G.1.1.1.
     """
     frames = [(marker, content) for marker, content in headers if marker in _FRAMES]
     scans = [content for marker, content in headers if marker == _SCAN]
@@ -219,10 +217,7 @@ def _check_scans(headers: list[tuple[int, bytes]]) -> None:
 
 
 def _check_quantisation(content: bytes) -> None:
-    """Raises PictureError if a quantisation table contains a 0 or is too short.
-
-    A 0 is not a valid value. It shows that zeros have overwritten part of the file, but libjpeg does not report it.
-    """
+    """Raises PictureError if a quantisation table is too short or contains a 0, which libjpeg does not report."""
     at = 0
     while at < len(content):
         step = 2 if content[at] >> 4 else 1

@@ -1,11 +1,8 @@
 """Finds the casting in a picture, and checks whether the picture shows the whole part of a line.
 
-    picture -> dark cavity -> rays from its centre -> edges along the rays -> outline -> ellipse
+    picture -> dark cavity -> rays from its centre -> edges -> outline -> ellipse
 
-The part must be round and have a dark cavity around its centre, such as an impeller. The rim is the outermost closed curve of edges around
-the cavity.
-
-`check_part` compares a part with a `PartReference`, which is learned from pictures of good parts.
+The part must be round and have a dark cavity around its centre, such as an impeller. A `PartReference` describes the part.
 """
 
 from __future__ import annotations
@@ -40,23 +37,22 @@ Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 
-# Parts are searched for in pictures whose longer side has at most this many pixels. At 160 px the error of the rim is below half a pixel.
+# A picture with more pixels on its longer side is reduced to this side. The error of the rim is then below half a pixel.
 SEARCH_SIDE_PX = 160
-# Pictures whose longer side has fewer pixels than this are enlarged first, because the narrow rings of a part would vanish in the search.
+# A picture with fewer pixels on its longer side is enlarged, because the narrow rings of a part would vanish.
 ENLARGED_BELOW_PX = 120
-# No part is searched for in a picture with fewer rows or columns than this, because the cavity of a part would have too few pixels.
+# A picture with fewer rows or columns than this is too small for a search.
 MIN_SIDE_PX = 48
 
-# A grey level is dark if it lies within this share of the way from the darkest levels (2nd percentile) to the median. At 0.3, bright vanes
-# may cut the cavity into pieces. If the support of the rim is below GOOD_SUPPORT, 0.45 is tried, which may add a groove to the cavity.
+# A grey level is dark if it lies within this share of the way from the darkest levels (2nd percentile) to the median. If 0.3 finds no clear
+# rim, 0.45 is tried.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
-# A picture can have a cavity only if its darkest levels (2nd percentile) are at least this many grey levels below its median.
+# A picture has no cavity if its darkest levels (2nd percentile) are nearer to its median than this.
 MIN_DARK_CONTRAST = 25
-# Smallest share of the picture's area that a cavity covers. The cavity of an impeller that fills the picture covers 8 %.
+# Smallest share of the picture that a cavity covers. A usual cavity covers 8 %.
 MIN_CAVITY_SHARE = 0.003
-# Smallest and largest share of its bounding box that a cavity covers. For comparison: a disc covers 0.79 of its box, a ring around a hub of
-# half its radius covers 0.59, and a shadow at the rim covers 0.2.
+# Smallest and largest share of its bounding box that a cavity covers. A disc covers 0.79, and a shadow at the rim 0.2.
 CAVITY_FILL = (0.25, 0.95)
 MIN_CAVITY_ASPECT = 0.6
 # At most this many of the largest dark regions are tried as the cavity, one after the other.
@@ -64,54 +60,46 @@ MAX_CAVITIES = 4
 
 # The rim is searched for between these multiples of the cavity's radius.
 RIM_RANGE = (1.2, 4.5)
-# Largest radius of the rim, as a share of the picture's longer side. The rim of a larger part lies mostly out of view.
+# Largest radius of the rim, as a share of the picture's longer side.
 MAX_RIM_SHARE = 0.62
 RAYS = 48
 # Smallest difference between the grey levels on the two sides of an edge.
 MIN_EDGE = 6.0
 # An edge has at least this share of the strength of the strongest edge on the same ray.
 MIN_RELATIVE_EDGE = 0.2
-# Largest distance of the rim's centre from the cavity's centre, as a share of the rim's radius. In real pictures it was up to 0.1, because
-# the hub is nearer to the camera than the rim.
+# Largest distance between the centres of rim and cavity, in radii of the rim. In real pictures it was up to 0.1.
 MAX_OFFSET = 0.15
-# Largest difference between the tilt of the rim and the tilt of the cavity. The difference is the amplitude of the outline's second
-# harmonic, divided by the outline's radius.
+# Largest difference between the tilts of rim and cavity. Tilt is the second harmonic of an outline, divided by its radius.
 MAX_TILT_DIFFERENCE = 0.06
-# The support of an outline is the share of rays that have an edge near the outline. The rim is the outermost outline whose support is at
-# least this share of the largest support.
+# Support is the share of rays with an edge near the outline. The rim is the outermost outline with this share of the best support.
 RIM_SUPPORT_SHARE = 0.9
 # Smallest share of the rays that have an edge at the rim. With fewer, no part is found.
 MIN_SUPPORT = 0.35
 # An edge supports an outline if the distance between them is at most this many pixels.
 SUPPORT_DISTANCE_PX = 2.0
-# An outline is fitted to the edges on the rays, and also to the shape of the cavity. An edge has the weight 1. These are the weights of the
-# cavity, one for each of the five harmonics of the outline.
+# Weights of the cavity's shape in the fit of an outline, one for each harmonic. An edge has the weight 1.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
-# The signature of a part describes its rings from the centre to this share of its radius. It ends just inside the rim, because flash and
-# the belt should not count.
+# The signature of a part describes its rings up to this share of the radius, because flash and the belt should not count.
 SIGNATURE_REACH = 0.96
 SIGNATURE_ANGLES = 48
 SECTORS = 8
 
-# A reference is learned only if at least this many pictures, and this share of all given pictures, show the same part.
+# Least number and least share of the given pictures that must show the same part.
 MIN_PICTURES = 8
 MIN_KEPT_SHARE = 0.8
-# A picture is odd, and is left out, if it resembles no other picture: the distance of its signature from every other signature is larger
-# than this. The signature describes the grey levels of the rings of the part.
+# A picture is odd if its signature is farther than this from every other signature.
 ODD_DISTANCE = 0.3
 ODD_NEIGHBOURS = 1
-# The limits of a reference are a little wider than the range of the values in pictures of good parts. At each end, this share of the range
-# is added, but at least the value in LEAST_ROOM.
+# The limits of a reference are wider than the range of good parts: by this share of the range, and at least by LEAST_ROOM.
 ROOM_SHARE = 0.1
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
-# The support of a part is the share of its rim that shows an edge. A reference never requires a larger support than this value, because the
-# rim of some good parts looks like the belt on a quarter of its length.
+# Support is the share of the rim with an edge. No reference requires more than this, because some good rims look like the belt.
 ENOUGH_SUPPORT = 0.7
-# A picture counts as blurred if it has less than this share of the detail of the good picture that has the least detail.
+# A picture is blurred if it has less than this share of the least detail of good pictures.
 DETAIL_SHARE = 0.9
-# Largest distance from the nearest signature of the reference: DISTANCE_FACTOR times the usual distance between good pictures, within
-# DISTANCE_RANGE. A lower limit would refuse defective parts. A higher limit would accept polygons and washers.
+# The largest distance from the nearest signature is DISTANCE_FACTOR times the usual distance, within DISTANCE_RANGE. A smaller limit would
+# refuse defective parts, and a larger limit would accept washers.
 DISTANCE_FACTOR = 4.0
 DISTANCE_RANGE = (0.35, 0.42)
 # A part that reaches out of the picture by at most this share of its radius counts as wholly in view.
@@ -120,8 +108,7 @@ IN_VIEW_OVERHANG = 0.02
 _ANGLES = np.arange(RAYS) * (2 * np.pi / RAYS)
 # The direction of each ray, shape (2, RAYS).
 _DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)]).astype(np.float32)
-# The radius of an outline, as a function of the angle, is a sum of harmonics: of order 0 (size), 1 (offset) and 2 (tilt). The matrix holds
-# the value of each harmonic on each ray. Shape: (RAYS, 5).
+# The radius of an outline is a sum of harmonics: size, offset and tilt. The matrix holds their values on each ray, shape (RAYS, 5).
 _HARMONICS = np.stack([np.ones(RAYS), np.cos(_ANGLES), np.sin(_ANGLES), np.cos(2 * _ANGLES), np.sin(2 * _ANGLES)], axis=1).astype(
     np.float32
 )
@@ -130,9 +117,9 @@ _PRIOR = np.diag(PRIOR_RAYS).astype(np.float32)
 
 
 def _invert_harmonics(rays: int, terms: int) -> Floats:
-    """Returns matrices that compute the first `terms` harmonics of an outline from its radii on `rays` evenly spaced rays.
+    """Returns matrices that compute the first `terms` harmonics from the radii on `rays` evenly spaced rays.
 
-    Shape: (RAYS / rays, terms, rays). Matrix k is for those evenly spaced rays of which ray k is the first.
+    Shape: (RAYS / rays, terms, rays). Matrix k is for the rays that start at ray k.
     """
     step = RAYS // rays
     return np.stack([np.linalg.pinv(_HARMONICS[first::step, :terms]) for first in range(step)]).astype(np.float32)
@@ -148,10 +135,10 @@ _TURN_COS, _TURN_SIN = np.cos(_TURNS).astype(np.float32), np.sin(_TURNS).astype(
 
 @dataclass(frozen=True, slots=True)
 class FoundPart:
-    """The outline of a part: the ellipse along its rim, in pixels of the picture. Pixel (0, 0) has its centre at (0, 0).
+    """The outline of a part: the ellipse along its rim, in pixels. Pixel (0, 0) has its centre at (0, 0).
 
-    - `angle_rad`: direction of the longer axis, -pi/2..pi/2, clockwise from the positive x axis.
-    - `rim_support`: share of the outline with a visible edge, 0..1.
+    - `angle_rad`: direction of the longer axis, -pi/2..pi/2, clockwise from the x axis.
+    - `rim_support`: share of the outline with an edge, 0..1.
     """
 
     centre_x_px: float
@@ -175,11 +162,11 @@ class FoundPart:
 
 @dataclass(frozen=True, slots=True)
 class PartCheck:
-    """The result of checking a picture. `part` is the outline, or None. `reason` is "" if the picture shows the whole part.
+    """The result of checking a picture. `reason` is "" if the picture shows the whole part.
 
     - no-part: no rim around a dark cavity was found.
     - partly-in-view: a piece of the part is out of view.
-    - unknown-part: the part looks different from good parts.
+    - unknown-part: the part does not look like good parts.
     """
 
     reason: Literal["", PartRefusal]
@@ -188,7 +175,7 @@ class PartCheck:
 
 @dataclass(frozen=True, slots=True)
 class _Cavity:
-    """A cavity: its centre and mean radius in pixels. The matrix `shape`, (2, 2) with determinant 1, maps a circle to its outline."""
+    """A cavity, in pixels. The matrix `shape`, (2, 2), determinant 1, maps a circle to its outline."""
 
     x_px: float
     y_px: float
@@ -200,9 +187,8 @@ class _Cavity:
 class _Rays:
     """The edges on rays from the cavity's centre. Arrays without a stated shape have the shape (RAYS, radii).
 
-    - `step_x`, `step_y`, shape (RAYS,): the unit of radius on each ray, in pixels. It follows the shape of the cavity.
-    - `radii`, shape (radii,): the compared radii, in steps of 1.
-    - `strength`: the difference of the grey levels on both sides.
+    - `step_x`, `step_y`, shape (RAYS,): the unit of radius on each ray, in pixels.
+    - `radii`, shape (radii,): in steps of 1.
     - `least_edge`, shape (RAYS,): the smallest strength of an edge.
     """
 
@@ -216,10 +202,7 @@ class _Rays:
     least_edge: Floats
 
     def index(self, radii: Floats) -> npt.NDArray[np.intp]:
-        """Returns the indices in `self.radii` that are nearest to the given radii.
-
-        If a radius is smaller or larger than all of `self.radii`, its index is negative or too large for the array.
-        """
+        """Returns the indices of the nearest values in `self.radii`. An index may be negative or too large for the array."""
         result: npt.NDArray[np.intp] = np.rint(radii - self.radii[0]).astype(np.intp)
         return result
 
@@ -314,10 +297,7 @@ def _measure_picture(pixels: npt.NDArray[np.uint8]) -> _Measures | None:
 
 
 def _resize(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Returns `pixels`, reduced or enlarged so that the longer side has SEARCH_SIDE_PX pixels.
-
-    A picture is returned unchanged if its longer side has ENLARGED_BELOW_PX to SEARCH_SIDE_PX pixels, or if it is too small for a search.
-    """
+    """Returns `pixels`, reduced or enlarged so that the longer side has SEARCH_SIDE_PX pixels. A suitable picture is not changed."""
     longer = max(pixels.shape)
     if ENLARGED_BELOW_PX <= longer <= SEARCH_SIDE_PX or min(pixels.shape) < MIN_SIDE_PX:
         return pixels
@@ -366,7 +346,7 @@ def _find_cavity(pixels: npt.NDArray[np.uint8], dark_share: float) -> _Cavity | 
 
 
 def _erode(mask: Flags) -> Flags:
-    """Returns the pixels of `mask` whose eight neighbours also belong to it. This cuts a thin bridge between a cavity and a groove."""
+    """Returns the pixels of `mask` whose eight neighbours also belong to it. This cuts thin bridges."""
     rows = mask.copy()
     rows[1:] &= mask[:-1]
     rows[:-1] &= mask[1:]
@@ -377,7 +357,7 @@ def _erode(mask: Flags) -> Flags:
 
 
 def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, ...]) -> _Cavity | None:
-    """Returns the cavity of the pixels `mask`, or None if they do not have the shape of a cavity.
+    """Returns the cavity of the pixels `mask`, or None if these pixels do not look like a cavity.
 
     `box` is the place of `mask` in the half-size picture, and `picture` the shape of this picture.
     """
@@ -399,7 +379,7 @@ def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, 
 def _measure_tilt(mask: Flags) -> Matrix | None:
     """Returns the symmetric matrix that maps a circle to the shape of the pixels `mask`, or None if this shape is too long.
 
-    The matrix is the square root of the pixels' covariance matrix, scaled to determinant 1 (Levinger, Mathematics Magazine 53(4), 1980).
+    Source of the matrix root: Levinger, Mathematics Magazine 53(4), 1980.
     """
     pixels = mask.astype(np.float32)
     rows, columns = np.arange(len(mask), dtype=np.float32), np.arange(mask.shape[1], dtype=np.float32)
@@ -419,10 +399,9 @@ def _measure_tilt(mask: Flags) -> Matrix | None:
 
 
 def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
-    """Returns the middle of a cavity in one direction, half its length, and whether the border of the picture cuts it.
+    """Returns the middle of a cavity from `start` to `stop`, half its length, and whether the border of the picture cuts it.
 
-    `start` and `stop` are the ends of the cavity, and `side` is the side of the picture. A cut cavity gets the length `across` of the other
-    direction.
+    A cut cavity gets the length `across` of the other direction.
     """
     is_cut = (start <= 1) != (stop >= side - 1) and stop - start < across
     if not is_cut:
@@ -438,8 +417,8 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
     if len(radii) < 8:
         return None
     step_x, step_y = np.array(cavity.shape, np.float32) @ _DIRECTIONS
-    # Adding half a pixel and truncating rounds to the nearest pixel. A negative number becomes a very large unsigned number, so one
-    # comparison finds the places on both sides of the picture.
+    # Adding half a pixel and truncating rounds to the nearest pixel. A negative number becomes very large, so one comparison finds both
+    # sides.
     x = (step_x[:, None] * radii + np.float32(cavity.x_px + 0.5 + width)).astype(np.uint32) - np.uint32(width)
     y = (step_y[:, None] * radii + np.float32(cavity.y_px + 0.5 + height)).astype(np.uint32) - np.uint32(height)
     is_visible = (x < width) & (y < height)
@@ -447,8 +426,7 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
     y += x
     y *= is_visible
     levels = pixels.ravel()[y].astype(np.float32)
-    # Each ray becomes the sum of itself and its two neighbours. This suppresses the grain of the belt. The rim stays sharp, because its
-    # radius is nearly the same on all three rays.
+    # The sum of each ray and its two neighbours suppresses the grain of the belt, but not the rim.
     around = np.concatenate([levels[-1:], levels, levels[:1]])
     levels += around[:-2]
     levels += around[2:]
@@ -468,8 +446,7 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
 def _choose_outline(rays: _Rays) -> Floats | None:
     """Returns the harmonics, shape (5,), of the outermost outline that many edges support, or None.
 
-    Outlines are proposed through four or six edges each, as in RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981), but the samples are not
-    random.
+    Source: RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981), but with fixed samples.
     """
     has_edge = rays.is_edge.any(axis=1)
     if np.count_nonzero(has_edge) < MIN_SUPPORT * RAYS:
@@ -493,7 +470,7 @@ def _choose_outline(rays: _Rays) -> Floats | None:
 def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
     """Returns the harmonics of outlines through a few edges each, shape (3, samples, terms).
 
-    `candidates`, shape (3, RAYS), holds the radii of three edges on each ray. `inverses` come from `_invert_harmonics`.
+    `candidates`, shape (3, RAYS), holds the radii of three edges on each ray.
     """
     samples, _, rays = inverses.shape
     radii = candidates.reshape(3, rays, samples).transpose(2, 1, 0)
@@ -502,7 +479,7 @@ def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
 
 
 def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
-    """Returns the outermost of the `outlines`, shape (n, 5), that have a high support. Returns None if none has a possible shape."""
+    """Returns the outermost of the `outlines`, shape (n, 5), with high support, or None if none is possible."""
     size = outlines[:, 0]
     is_possible = (np.hypot(outlines[:, 1], outlines[:, 2]) < MAX_OFFSET * size) & (
         np.hypot(outlines[:, 3], outlines[:, 4]) < MAX_TILT_DIFFERENCE * size
@@ -527,10 +504,7 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
 
 
 def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
-    """Returns the ellipse of the rim, or None if too few rays have an edge there.
-
-    The outline starts at `harmonics` and is fitted to the edges near it: first within 5 px, then within 3 px.
-    """
+    """Returns the ellipse of the rim near the outline `harmonics`, or None if too few rays have an edge there."""
     radii, last = rays.radii, len(rays.radii) - 1
     for distance in (5, 3):
         outline = _HARMONICS @ harmonics
@@ -550,20 +524,14 @@ def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
 
 
 def _fit_harmonics(radii: Floats, weights: npt.NDArray[np.floating]) -> Floats:
-    """Returns the harmonics of the outline that fits `radii` best by weighted least squares.
-
-    The fit prefers outlines with the shape of the cavity (PRIOR_RAYS).
-    """
+    """Returns the harmonics of the outline that fits `radii` by weighted least squares. Outlines like the cavity are preferred."""
     weighted = _HARMONICS * weights[:, None].astype(np.float32)
     result: Floats = np.linalg.solve(weighted.T @ _HARMONICS + _PRIOR + 1e-3 * np.eye(5, dtype=np.float32), weighted.T @ radii)
     return result
 
 
 def _refine_edges(rays: _Rays, nearest: npt.NDArray[np.intp]) -> Floats:
-    """Returns the radii of the edges at the indices `nearest` with sub-pixel precision.
-
-    The radius of an edge is the peak of a parabola through its strength and the strengths on both sides.
-    """
+    """Returns the radii of the edges at the indices `nearest` with sub-pixel precision, from parabolas through three strengths."""
     middle = nearest.clip(1, len(rays.radii) - 2)
     before, at, after = (rays.strength[_RAY, middle + step] for step in (-1, 0, 1))
     curvature = before - 2 * at + after
@@ -576,7 +544,7 @@ def _refine_edges(rays: _Rays, nearest: npt.NDArray[np.intp]) -> Floats:
 def fit_ellipse(x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], rim_support: float = 1.0) -> FoundPart | None:
     """Returns the ellipse through the points `x`, `y`, or None if no ellipse fits. The points must surround their mean.
 
-    The ellipse is the least-squares solution of a u^2 + b u v + c v^2 + d u + e v = 1, where (u, v) is counted from the mean.
+    The ellipse is the least-squares solution of a u^2 + b u v + c v^2 + d u + e v = 1.
     """
     middle_x, middle_y = float(x.mean()), float(y.mean())
     u, v = x.astype(np.float64) - middle_x, y.astype(np.float64) - middle_y
@@ -642,7 +610,7 @@ def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart) -> _Measures:
 
 def _compare(measures: _Measures, reference: PartReference) -> Literal["", "partly-in-view", "unknown-part"]:
     """Returns why a picture with these measures does not show the whole part of `reference`, or "" if it does."""
-    # The rim of a large part may lie a little out of view. Such a part is refused only if it is away from the middle of the picture.
+    # The rim of a large part may lie a little out of view. The part is refused only if it is also away from the middle.
     is_displaced = measures.overhang > IN_VIEW_OVERHANG and measures.offset > reference.most_offset
     if measures.overhang > reference.most_overhang or is_displaced:
         return "partly-in-view"
@@ -705,9 +673,9 @@ def _make_reference(measured: list[_Measures]) -> PartReference:
 
 
 def _choose_signatures(signatures: Floats) -> list[int]:
-    """Returns the indices of at most MAX_SIGNATURES signatures that differ as much as possible.
+    """Returns the indices of at most MAX_SIGNATURES signatures.
 
-    The first chosen signature is the nearest to the mean signature. Each further one differs most from the signatures chosen before it.
+    The first signature is near the mean. Each next signature differs most from the chosen ones.
     """
     chosen = [int(_distances(signatures, signatures.mean(axis=0, keepdims=True))[:, 0].argmin())]
     nearest = _distances(signatures, signatures[chosen])[:, 0]

@@ -1,7 +1,6 @@
 """Reads the pixels of PNG, BMP and TIFF files with Pillow, and keeps all bits of each sample.
 
-Pillow keeps only the upper 8 bits of colour samples of 16 bits. So such a file is read again with the opposite byte order, which gives the
-lower 8 bits.
+Pillow drops the lower 8 bits of 16-bit colours. So such a file is read again with the opposite byte order.
 """
 
 from __future__ import annotations
@@ -20,16 +19,12 @@ from PIL import Image, ImageFile
 from models.pictures.format_header import FormatHeader
 from models.pictures.refusal import unsupported
 
-# The last letter of a raw mode of Pillow, such as RGB;16B, gives the byte order: L little, B big, N the order of this processor. This table
-# gives the letter of the opposite order.
+# Opposite byte orders in raw modes of Pillow, such as RGB;16B. L means little, B big, and N native.
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 class _QuietDecodes:
-    """Silences Python's warnings while at least one picture is decoded in any thread.
-
-    All threads share the filters of `warnings`. The first decoding thread changes them, and the last one restores them.
-    """
+    """Silences Python's warnings while at least one picture is decoded in any thread. All threads share the filters of `warnings`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -16,7 +16,7 @@ from models.pictures.tiff_directory import read_orientation
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # For each colour type of PNG: the number of samples per pixel, and the numbers of bits per sample that are allowed.
 _COLOUR_TYPES = {0: (1, (1, 2, 4, 8, 16)), 2: (3, (8, 16)), 3: (1, (1, 2, 4, 8)), 4: (2, (8, 16)), 6: (4, (8, 16))}
-# For each of the seven passes of an interlaced PNG (Adam7): first column, first row, step from column to column, step from row to row.
+# The passes of an interlaced PNG (Adam7): first column, first row, step between columns, step between rows.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 # If a PNG has one of these chunks, a browser shows several frames, or other grey levels than the decoder reads.
 _CHANGES_DISPLAY = frozenset((b"tRNS", b"iCCP", b"gAMA", b"acTL"))
@@ -59,9 +59,7 @@ def read_png_header(value: bytes) -> FormatHeader:
 def prepare_png(value: bytes, _: FormatHeader) -> bytes:
     """Checks the pixel data of a PNG, and returns the same PNG without compression and without other chunks.
 
-    The result is not compressed, so that Pillow need not decompress again. Text chunks are removed, because they may expand to gigabytes.
-
-    Raises PictureError if the pixel data are damaged or have a wrong length.
+    Text chunks are removed, because they may expand to gigabytes. Raises PictureError if the pixel data are damaged or have a wrong length.
     """
     expected = _count_bytes(value[16:29])
     packed, kept = [], []
@@ -116,9 +114,9 @@ def _count_bytes(ihdr: bytes) -> int:
 
 
 def _walk_chunks(value: bytes) -> Iterator[_Chunk]:
-    """Yields the chunks of a PNG up to its end chunk, after verifying the checksum of each. Ignores bytes after the end chunk.
+    """Yields the chunks of a PNG up to its end chunk, after verifying their checksums.
 
-    Raises PictureError if a checksum is wrong or the file ends before the end chunk.
+    Raises PictureError if a checksum is wrong or the file ends too early.
     """
     start = len(PNG_SIGNATURE)
     while True:

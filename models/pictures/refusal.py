@@ -8,18 +8,18 @@ from streams.errors import PictureError
 
 
 class RefusalReason(StrEnum):
-    """Why a picture cannot be judged. Never rename a value, because verdicts and metrics contain it.
+    """Why a picture cannot be judged. Never rename a value, because verdicts contain it.
 
     - empty: no bytes.
     - too-large: too many bytes.
     - too-many-pixels: too many pixels.
-    - not-an-image: none of the accepted formats.
+    - not-an-image: unknown format.
     - truncated: the file ends too early.
-    - damaged: the content is wrong.
-    - depth: the number of bits that the camera uses is wrong or unknown.
-    - blank: nearly all pixels have the same grey level.
-    - partly-blank: many rows have one single grey level.
-    - decoder-limits: decoding took too much memory or time.
+    - damaged: wrong content.
+    - depth: the camera's number of bits is wrong or unknown.
+    - blank: one grey level.
+    - partly-blank: many rows with one grey level.
+    - decoder-limits: too much memory or time.
     """
 
     EMPTY = "empty"

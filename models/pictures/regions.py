@@ -8,15 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-# A polygon as a list of at least three corners (x, y). They are shares 0..1 of the picture's width and height, counted from its top left.
+# A polygon: at least three corners (x, y), as shares 0..1 of the picture's width and height, from the top left.
 Polygon = Sequence[tuple[float, float]]
 
 
 def make_region_mask(inspect: Sequence[Polygon], ignore: Sequence[Polygon], rows: int, columns: int) -> npt.NDArray[np.bool_]:
-    """Returns a mask of shape (rows, columns) that is True where a picture is inspected.
+    """Returns a mask of shape (rows, columns) that is True where a picture is inspected: inside `inspect`, but outside `ignore`.
 
-    A pixel is inspected if its centre lies in a polygon of `inspect`, and in no polygon of `ignore`. If `inspect` is empty, the whole
-    picture is inspected except `ignore`.
+    The centre of a pixel counts. If `inspect` is empty, all of the picture counts as inside.
     """
     inside = _draw(inspect, rows, columns) if inspect else np.ones((rows, columns), np.bool_)
     return inside & ~_draw(ignore, rows, columns)

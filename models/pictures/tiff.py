@@ -1,7 +1,6 @@
-"""Reads the header of a TIFF file, and checks that each strip or tile of pixels is complete. Pillow decodes the pixels.
+"""Reads the header of a TIFF file, and checks each strip or tile of pixels, because Pillow does not.
 
-Pillow and libtiff do not notice all damaged strips. Source: TIFF 6.0; Adobe Photoshop TIFF Technical Notes (deflate); TIFF Technical Note 2
-(JPEG).
+Source: TIFF 6.0; Adobe Photoshop TIFF Technical Notes (deflate); TIFF Technical Note 2 (JPEG).
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ def _check_pieces(value: bytes) -> None:
 
 
 def _replace_tags(value: bytes, changed: Mapping[int, int]) -> bytes:
-    """Returns a copy of a TIFF with the values of `changed` in the tags of its first directory. Adds no tag that the file does not have."""
+    """Returns a copy of a TIFF with the values `changed` in existing tags of its first directory."""
     order, result = read_byte_order(value), bytearray(value)
     (start,) = struct.unpack_from(order + "I", value, 4)
     (count,) = struct.unpack_from(order + "H", value, start)
@@ -109,10 +108,9 @@ def _number(tags: TiffTags, tag: int, default: int) -> int:
 
 
 def _find_largest_level(tags: TiffTags, is_float: bool) -> float | None:
-    """Returns the largest level of the camera according to the tags, or None if no tag gives it.
+    """Returns the largest level of the camera according to the tags, or None.
 
-    Only the largest number of a bit depth is used, such as 4095 for 12 bits. Other values are probably the brightest level of this one
-    picture.
+    Only numbers such as 4095 (12 bits) are used, because others are probably the brightest level of this picture.
     """
     for tag in (_LARGEST_SAMPLE, _MAX_SAMPLE):
         level = max(tags.get(tag, (0,)), default=0)

@@ -2,10 +2,10 @@
 
 The registry needs no TensorFlow:
 
-    registry = open_registry("s3://plant/versions")     # or the path of a folder on this machine
+    registry = open_registry("s3://plant/versions")     # or a folder
     registry.list_names()                               # names of all versions
-    registry.read_manifest("demo")                      # one manifest; checksums are not verified
-    registry.open_version("demo")                       # the folder of a version; checksums are verified
+    registry.read_manifest("demo")                      # one manifest; not verified
+    registry.open_version("demo")                       # the folder of a version; verified
 """
 
 from models.registry.local_registry import MANIFEST_FILE, LocalRegistry, Version, add_drift_reference, write_manifest

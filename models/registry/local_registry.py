@@ -1,9 +1,7 @@
 """Model versions in a folder of this machine: `<root>/<version>/` holds `manifest.json`, the weights and the golden set.
 
-The weights are `.weights.h5` files, which contain only arrays. `.keras` files and pickled objects are not loaded, because a manipulated
-file could run somebody else's code.
-
-A version is either complete or absent, because its folder is renamed when all files are written.
+`.keras` files and pickled objects are not loaded, because they could run somebody else's code. A new version is renamed into place when it
+is complete.
 """
 
 from __future__ import annotations

@@ -50,8 +50,7 @@ class Registry(Protocol):
 def open_registry(root: Path | str, reuse_checksums: bool = False) -> Registry:
     """Returns the registry at `root`: a folder of this machine or an fsspec address such as s3://bucket/castline/versions.
 
-    With `reuse_checksums`, a file is not read again while its size and modification time stay the same. This is for web pages, never for
-    workers, because the file could be damaged.
+    With `reuse_checksums`, a file of the same size and time is not read again. This is for web pages, never for workers.
     """
     url = parse_remote_url(root)
     return RemoteRegistry(url, reuse_checksums) if url else LocalRegistry(Path(root), reuse_checksums)

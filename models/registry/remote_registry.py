@@ -199,8 +199,7 @@ def _connect(url: str) -> Iterator[tuple[Any, str]]:
     except ModelError:
         raise
     except Exception as error:
-        # fsspec's libraries raise errors of their own classes. Not all of these libraries are installed, so their errors are recognised
-        # by the name of the module.
+        # fsspec's libraries raise errors of their own, and may not be installed. So the name of the module decides.
         if not isinstance(error, (OSError, ValueError)) and type(error).__module__.partition(".")[0] not in CLIENT_LIBRARIES:
             raise
         message = f"The model registry {url} does not answer: {error}. Check the address, the network and the credentials."

@@ -10,7 +10,7 @@
     <version>.training/<network>.png    training curves of a network
     <version>.training/<network>.json   TrainingCurves
 
-Folders of release 0.1.0 have no PNG files in `.report` and no JSON files in `.training`.
+Folders of release 0.1.0 lack some of these files.
 """
 
 from __future__ import annotations
@@ -147,8 +147,7 @@ class LocalisationReport(_ReportModel):
     left_out: tuple[str, ...] = ()
 
 
-# The groups of the gallery: defective parts that were called good, good parts that were called defective, and pictures that were judged
-# correctly and have the label `review`.
+# The gallery: missed defects, rejected good parts, and correct verdicts with the label `review`.
 GalleryGroup = Literal["misses", "false alarms", "doubtful"]
 
 

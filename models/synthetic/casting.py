@@ -74,8 +74,7 @@ def render_casting(rng: Generator, kinds: tuple[DefectKind, ...], number: int = 
 
     If two calls differ only in `kinds`, and `rng` is in the same state, the two castings have the same view, surface and light.
     """
-    # The number of random numbers drawn from `rng` depends on the kinds of defect. So the camera gets its own generator. Otherwise the
-    # defects would also change exposure and noise.
+    # The camera has its own generator. Otherwise the defects would also change exposure and noise.
     camera_rng = rng.spawn(1)[0]
     view = CameraView.draw(rng, SIDE_PX)
     image = render_impeller(view, rng)
@@ -89,13 +88,13 @@ def render_casting(rng: Generator, kinds: tuple[DefectKind, ...], number: int = 
 def write_castings(
     folder: Path, count: int, seed: int, defect_share: float = 0.5, on_casting: Callable[[int, int], object] = lambda done, total: None
 ) -> dict[str, int]:
-    """Writes `count` castings as a data set for training, and returns the number of castings of each class.
+    """Writes `count` castings as a data set, and returns the number of castings of each class.
 
-    - `ok_front/`, `def_front/`: the JPEG pictures.
-    - `masks/def_front/`: a PNG mask for each defective casting.
+    - `ok_front/`, `def_front/`: JPEG pictures.
+    - `masks/def_front/`: PNG masks of the defects.
     - `castings.csv`: path, class and defects of each picture.
 
-    The same seed gives the same files. `on_casting` gets the number of castings written so far and `count`.
+    The same seed gives the same files. `on_casting` gets the number written so far and `count`.
     """
     counts = {OK_CLASS: 0, DEFECT_CLASS: 0}
     for name in (OK_CLASS, DEFECT_CLASS, f"{MASK_FOLDER}/{DEFECT_CLASS}"):
@@ -122,10 +121,7 @@ def encode_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _choose_kinds(rng: Generator, defect_share: float) -> tuple[DefectKind, ...]:
-    """Returns the kinds of defect of a random casting: none for a good casting, one to three for a defective one.
-
-    The probabilities follow real castings: half of the defective ones have more than one defect, and most have a damaged rim.
-    """
+    """Returns the kinds of defect of a random casting: none if good, one to three if defective, as often as on real castings."""
     if rng.random() >= defect_share:
         return ()
     count = int(rng.choice(len(KIND_COUNT_CHANCES), p=KIND_COUNT_CHANCES)) + 1

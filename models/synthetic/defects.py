@@ -121,10 +121,7 @@ def _scratch(image: Field, view: CameraView, rng: Generator) -> Field:
 
 
 def _coordinates_around(view: CameraView, distance: float, direction: float) -> tuple[Field, Field]:
-    """Returns x and y of every pixel. The origin is `distance` away from the plate's centre, in the given `direction`.
-
-    All lengths are multiples of the plate's radius.
-    """
+    """Returns x and y of every pixel, in radii of the plate. The origin is `distance` from the plate's centre, in `direction`."""
     far, angle = view.plate
     x = far * np.cos(angle) - np.float32(distance * np.cos(direction))
     y = far * np.sin(angle) - np.float32(distance * np.sin(direction))

@@ -21,8 +21,7 @@ CASTINGS, SEED = 4000, 2026
 # Number of batches in the training of the segmentation head.
 HEAD_STEPS = 2000
 COMMAND = "castline models make-demo"
-# At 160 px, the smallest hole is still two pixels wide. The batches are small, because AlexNet learns better from many training steps. Half
-# precision keeps the weights at about 9 MB.
+# At 160 px, the smallest hole is still two pixels wide. AlexNet learns better from many small batches. The weights take about 9 MB.
 OPTIONS = TrainingOptions(
     side_px=160,
     lenet_side_px=160,

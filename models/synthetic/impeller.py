@@ -23,11 +23,11 @@ VANES = 7
 class CameraView:
     """How the camera sees one casting. Angles are in radians, counter-clockwise from the right.
 
-    - `radius_px`: half of the longer axis of the ellipse.
-    - `squash`: the shorter axis divided by the longer one.
-    - `tilt`: the direction of the shorter axis.
-    - `depth_px`: the shift of the hub, which is nearer to the camera.
-    - `light`: the direction from which the light comes.
+    - `radius_px`: half of the ellipse's longer axis.
+    - `squash`: shorter axis divided by longer axis.
+    - `tilt`: direction of the shorter axis.
+    - `depth_px`: shift of the hub, which is nearer.
+    - `light`: direction from which the light comes.
     """
 
     side_px: int

@@ -1,7 +1,6 @@
 """Renders large pictures of castings, and small defects of a given size in millimetres.
 
-A defect is drawn in a small window, so the same casting can be shown with several defects, one after the other. A picture of 5 megapixels
-takes about 450 MB of memory and 2 s.
+The same casting can be shown with several defects, one after the other. A picture of 5 megapixels takes about 450 MB and 2 s.
 """
 
 from __future__ import annotations
@@ -136,7 +135,7 @@ def _draw_scratch(window: Field, view: CameraView, rng: Generator, place: _Place
 
 
 def _draw_chip(window: Field, view: CameraView, rng: Generator, place: _Place) -> None:
-    """Draws a notch in the rim. Its length is that of the defect, and its depth is at least half of the length."""
+    """Draws a notch in the rim, as long as the defect and at least half as deep."""
     distance, angle = view.plate
     off = angle_between(angle, place.direction)
     edge = 1 - rng.uniform(0.5, 1.0) * place.length * np.clip(1 - np.square(off / (place.length / 2)), 0, 1)
@@ -145,7 +144,7 @@ def _draw_chip(window: Field, view: CameraView, rng: Generator, place: _Place) -
 
 
 def _draw_fin(window: Field, view: CameraView, rng: Generator, place: _Place) -> None:
-    """Draws a fin that sticks out of the rim. Its length is that of the defect, and its height is at least half of the length."""
+    """Draws a fin that sticks out of the rim, as long as the defect and at least half as high."""
     distance, angle = view.plate
     off = angle_between(angle, place.direction)
     edge = 1 + rng.uniform(0.5, 1.0) * place.length * np.clip(1 - np.square(off / (place.length / 2)), 0, 1)

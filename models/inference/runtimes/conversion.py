@@ -22,15 +22,14 @@ from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 from streams.user_cache import has_valid_checksum, user_cache_folder, write_checksum
 
-# Number formats of a converted network. "float32": 32 bits. "weights8": 8 bits, and the range of the activations is computed for each
-# batch. "static8": 8 bits, and the range is measured once, on half of the golden set.
+# Number formats of a network. "float32": 32 bits. "weights8": 8 bits, with ranges measured for each batch. "static8": 8 bits, with ranges
+# measured on half of the golden set.
 Precision = Literal["float32", "weights8", "static8"]
 
 # The stride of AlexNet's first convolution, in pixels.
 STRIDE = 4
 
-# Increase this number whenever a change of this code changes the bytes of the converted files. Then files that an older release has put
-# into the cache are no longer used.
+# Increase this number when a change of this code changes the converted files, so that old files in the cache are not used.
 REVISION = 2
 
 log = logging.getLogger(__name__)
@@ -71,8 +70,7 @@ def fold_first_convolution(network: Any) -> Callable[[Any], Any]:
     first = next((layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)), None)
     if first is None or first.strides != (STRIDE, STRIDE) or first.padding != "same" or first.input.shape[-1] != 1:
         return lambda grey: network(grey, training=False)
-    # The same weights must always be converted to the same file. The names of Keras models are stored in the file, and Keras gives
-    # models without names a running number. So the models get fixed names.
+    # The models get fixed names. Otherwise Keras numbers them, and the same weights give different files.
     before = keras.Model(network.input, first.input, name="before")
     after = keras.Model(first.output, network.output, name="after")
     kernel_size, side_px = first.kernel_size[0], first.input.shape[1]
@@ -143,8 +141,7 @@ def _resample(grey: Any, side_px: int) -> Any:
     with tf.init_scope():
         unit = np.eye(from_px, dtype=np.float32)[..., np.newaxis]
         weights = tf.image.resize(unit, (side_px, from_px), "bilinear", antialias=True).numpy()[..., 0]
-    # If each column of the picture is treated as a channel, the resampling of the columns is a 1 x 1 convolution. It can then be quantised
-    # in the same way as the networks' convolutions.
+    # If columns are treated as channels, the resampling is a 1 x 1 convolution, which can be quantised.
     kernel = tf.constant(weights.T[np.newaxis, np.newaxis])
 
     def resample_and_transpose(some: Any) -> Any:
@@ -157,8 +154,7 @@ def _resample(grey: Any, side_px: int) -> Any:
 
 
 def _build_key(version: Version) -> str:
-    # The key of a converted file in the cache depends on the manifest, because the manifest contains the checksums of the weights. It also
-    # depends on the voters' names, because the two stages of a cascade have the same manifest file but different voters.
+    # The key depends on the manifest and on the voters, because the two stages of a cascade have the same manifest.
     digest = hashlib.sha256(version.file(MANIFEST_FILE).read_bytes())
     voters = " ".join(voter.name for voter in version.manifest.voters)
     digest.update(f"{REVISION} {get_release('tensorflow')} {voters}".encode())

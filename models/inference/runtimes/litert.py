@@ -15,8 +15,7 @@ from models.inference.runtimes.runtime import count_threads, find_batch_size, pa
 from models.registry import Version
 from streams.errors import ModelError
 
-# The batch sizes for which an interpreter is opened. A larger size would save no time, and each interpreter has its own copy of the
-# weights.
+# Batch sizes of the interpreters. A larger size would save no time, and each interpreter copies the weights.
 SHAPES = (1, 8)
 
 

@@ -26,8 +26,7 @@ FLOAT32 = "tensorflow"
 RUNTIMES = ("tensorflow", "tensorflow-bf16", "openvino", "openvino-bf16", "openvino-int8", "litert", "litert-int8")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
-# The key is the first word of a runtime's name. The values are the runtime's module in this package, its class, the library that it needs,
-# and the pip extra of Castline that installs this library.
+# For each runtime: its module, its class, its library, and the pip extra that installs the library.
 _CLASSES = {
     "tensorflow": ("tensorflow", "TensorFlowRuntime", "tensorflow", ""),
     "openvino": ("openvino", "OpenVinoRuntime", "openvino", "openvino"),
@@ -82,14 +81,13 @@ class EmptyRuntime:
 def open_runtime(
     version: Version, name: str = AUTO, batch_sizes: Sequence[int] = BATCH_SIZES, threads: int = 0, at_once: int = 1
 ) -> Runtime:
-    """Returns the runtime `name` with the networks of `version`, not warmed up yet.
+    """Returns the runtime `name` with the networks of `version`, not warmed up yet. Without networks, returns an `EmptyRuntime`.
 
     - `name`: `auto` means the runtime that `resolve_runtime` chooses.
     - `at_once`: the number of simultaneous calls.
-    - `threads`: threads for all calls together. 0 means that the runtime chooses.
+    - `threads`: for all calls together. 0 lets the runtime choose.
 
-    For a version without networks, returns an `EmptyRuntime`. Raises ModelError if the name is unknown, its library is not installed, or
-    the networks cannot be built.
+    Raises ModelError if the runtime cannot be opened.
     """
     if not version.manifest.voters:
         return EmptyRuntime(len(version.manifest.classes), batch_sizes)
