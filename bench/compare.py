@@ -1,13 +1,9 @@
 """Compares the speed of the inspector in two checkouts, or in one checkout with two settings files.
 
-The two inspectors run alternately on the same machine, with the same pictures: old, new, then new, old, and so on. One such run of one
-inspector is called a turn. Each turn starts a fresh process with fresh topics, because the speed of a process also depends on chance, for
-example on the layout of its memory.
+The inspectors run alternately with the same pictures. Each run, called a turn, is a fresh process with fresh topics, because the speed of a
+process also depends on chance, for example on its memory layout.
 
-A turn sends more pictures to Kafka than it measures, and measures while the inspector works without a pause. The start of the process, the
-first pictures and the last batches do not count.
-
-The measurement starts each checkout's `castline` program and never imports its code. Therefore it can also measure old releases.
+The measurement starts each checkout's `castline` program and never imports its code, so it can also measure old releases.
 """
 
 from __future__ import annotations
@@ -38,11 +34,9 @@ from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
 
-# The two inspectors run in pairs, one old and one new. Each pair gives a ratio: the processor time per picture of the new inspector,
-# divided by the same time of the old inspector. The new inspector is called "no slower" if the median ratio is at most this number.
+# The new inspector is "no slower" if the median ratio of the processor times per picture, new to old, is at most this number.
 MAX_PROCESSOR_RATIO = 1.03
-# A 95 % interval for the median needs at least six pairs. With five pairs, even the range from the smallest to the largest ratio misses the
-# true median with a probability of 2 ** -4, which is more than 5 %.
+# With five pairs, even the range from the smallest to the largest ratio misses the true median too often (2 ** -4, more than 5 %).
 MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
 # Number of different castings that are rendered. The measurement sends these pictures again and again.
@@ -143,10 +137,9 @@ class LatencyQuantiles:
 
 @dataclass(frozen=True)
 class SpeedComparison:
-    """The result of the comparison of two inspectors.
+    """The result of the comparison of two inspectors: medians over all pairs of runs, and latency quantiles over all pictures.
 
-    The fields `old_…` and `new_…` are medians over all pairs of runs. The latencies are quantiles over all pictures of all runs.
-    `load_per_s` is the number of pictures a second that were sent while latencies were measured. It is None if they were not measured.
+    `load_per_s` is the rate of pictures during the latency measurement, or None without this measurement.
     """
 
     processor_ratio: RatioEstimate
@@ -184,17 +177,17 @@ class SpeedComparison:
 
 
 def estimate_median(values: Sequence[float]) -> RatioEstimate:
-    """Returns the median of `values` and an interval that contains the true median with a probability of at least 95 %.
+    """Returns the median of `values` and its 95 % interval by the sign test.
 
-    The interval comes from the sign test: its two ends are values of the sorted list. With ten values they are the second smallest and the
-    second largest value. This method assumes nothing about the distribution of the values, and a few outliers hardly change its result.
+    The ends of the interval are values of the sorted list. With ten values they are the second smallest and the second largest. Nothing is
+    assumed about the distribution.
     """
     ordered = sorted(values)
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # Outside of the interval lie the `left_out` smallest and the `left_out` largest values. `tail` is the probability that the true median
-    # is below the interval, and also the probability that it is above. For a 95 % interval, `tail` may be at most 2.5 %.
+    # The `left_out` smallest and largest values lie outside of the interval. `tail` is the probability that the true median is below the
+    # interval: at most 2.5 %.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:
@@ -237,10 +230,9 @@ def compare_checkouts(
     load: float | None,
     report_progress: ReportProgress,
 ) -> SpeedComparison:
-    """Runs both inspectors alternately on a temporary broker and returns the comparison of their speeds.
+    """Runs both inspectors alternately on a temporary broker and compares their speeds. Each turn measures `picture_count` pictures.
 
-    Each run of an inspector is called a turn and measures `picture_count` pictures. While latencies are measured, pictures are sent at
-    `load` times the throughput of the first turn. If `load` is None, latencies are not measured.
+    For latencies, pictures are sent at `load` times the throughput of the first turn. If `load` is None, latencies are not measured.
 
     Raises SettingsError if a checkout cannot be run, and BrokerError if an inspector fails.
     """
@@ -279,12 +271,11 @@ class _ComparisonBench:
         self._warm_up_count = min(_WARM_UP_PICTURES, picture_count)
         self._load = load
         self._report_progress = report_progress
-        # Both inspectors judge with the versions of the old checkout. Otherwise the comparison would also measure what a newer version
-        # has in addition, such as a part reference.
+        # Both inspectors judge with the versions of the old checkout, so that only the code differs.
         old, _ = checkouts
         self._sections = {checkout.name: checkout.read_sections(old.versions) for checkout in checkouts}
-        # An inspector fetches at most this many pictures ahead. The same number of extra pictures is sent after the measured ones, because
-        # an inspector that finds no more pictures to fetch does not work at full speed.
+        # An inspector fetches at most this many pictures ahead. As many are sent after the measured ones, because an inspector without
+        # further pictures is slower.
         self._tail_count = max(self._count_ahead(sections) for sections in self._sections.values())
         # Each inspector is started with this empty settings file. Otherwise it would read the castline.toml in the folder of its checkout.
         self._empty_file = folder / "empty.toml"

@@ -23,10 +23,9 @@ _SEED = 5
 
 @dataclass(frozen=True, slots=True)
 class DecodingTime:
-    """Mean time for decoding one picture in the fastest of several rounds, in microseconds. `form` is "as stored" or "as PNG".
+    """Mean time for decoding one picture in the fastest round, in microseconds. `form` is "as stored" or "as PNG".
 
-    `thread_us` is the processor time when this process decodes the picture. `process_us` is the time from the request to the answer when a
-    separate decoder process decodes it.
+    `thread_us` is processor time in this process. `process_us` is the time until a separate decoder process answers.
     """
 
     form: str

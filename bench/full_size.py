@@ -20,17 +20,17 @@ _NAME = "full-size"
 _SIDE_PX = 224
 _CLASSES = ("def_front", "ok_front")
 _GOLDEN_PICTURES = 16
-# A probability may differ from the one recorded in the golden set by at most this value. The value is large, because untrained networks
-# give probabilities near 0.5, where a small error of a logit changes the probability most.
+# Largest allowed difference from the probabilities in the golden set. Large, because untrained networks give probabilities near 0.5, where
+# small errors count most.
 _TOLERANCE = 0.25
 _SEED = 1998
 
 
 def write_full_size_version(root: Path) -> str:
-    """Writes the version into a folder below `root` and returns its name. This takes some seconds and about 240 MB of disk space.
+    """Writes an untrained version into a folder below `root` and returns its name. Needs some seconds and about 240 MB of disk.
 
-    The version holds AlexNet at 224 px with two dense layers of 4096 units, and LeNet as published at 112 px. The weights are drawn
-    from a fixed seed, so the verdicts mean nothing, but computing them takes as long as with trained networks.
+    The version holds AlexNet at 224 px with two dense layers of 4096 units, and LeNet at 112 px. Its verdicts mean nothing, but take as
+    long as real ones.
     """
     from models.inference.runtimes.tensorflow import TensorFlowRuntime  # imported here because the import takes seconds
 
@@ -51,9 +51,9 @@ def write_full_size_version(root: Path) -> str:
 
 
 def _set_normalisations(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
-    """Computes the averages of the network's normalisation layers from `pixels`, as a training would do, and returns the network.
+    """Computes the averages of the network's normalisation layers from `pixels`, and returns the network.
 
-    Without these averages the values would grow from layer to layer. They would be too large for runtimes that compute with 8 bits.
+    Otherwise its values would be too large for runtimes that compute with 8 bits.
     """
     from models.networks.preprocessing import resample, scale_pixels
 

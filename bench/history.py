@@ -1,7 +1,6 @@
 """Measures how long the station takes for a history page when its database holds the parts of several years.
 
-An SQL statement fills the database with the same parts in every run. The pages are requested through Django's test client, which calls the
-real view with its queries and templates, but without the network.
+The pages are requested through Django's test client: the real view with its queries and templates, but no network.
 """
 
 from __future__ import annotations
@@ -79,9 +78,9 @@ def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> 
 
 
 def _make_insert_statement(rows: int) -> str:
-    """Returns the SQLite statement that inserts parts. Its two parameters are the numbers of the first and the last part to insert.
+    """Returns the SQLite statement that inserts parts. Its two parameters are the numbers of the first and the last part.
 
-    `rows` is the number of parts in the full table. The last part has a fixed time, and each earlier part has an earlier time.
+    Part number `rows` has a fixed time, and earlier parts have earlier times.
     """
     from station.archive.models import Part
 
@@ -145,10 +144,9 @@ def _make_default(field: Any) -> str:
 
 
 def make_queries(rows: int) -> list[HistoryQuery]:
-    """Returns the searches that are measured.
+    """Returns the searches that are measured: each filter alone, some filters together, and one part by its id.
 
-    The searches use each filter alone and some filters together. Each search is made in two ways: without a latest time, and with a random
-    latest time, so that the page begins with an older part. The last search finds one part by its id.
+    Each search is made with and without a random latest time.
     """
     first_part_at = _LAST_PART_AT - timedelta(seconds=rows / _PARTS_PER_S)
 
@@ -192,9 +190,8 @@ def make_queries(rows: int) -> list[HistoryQuery]:
 
 
 def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> dict[str, Any]:
-    """Measures each search with `requests` requests. Returns the times of the pages in milliseconds, in a form that can be written as JSON.
-
-    If a page has a link to older parts, the page behind the link is requested and measured too.
+    """Measures each search, and the page behind its link to older parts, with `requests` requests. Returns the times in milliseconds for
+    JSON.
     """
     from django.contrib.auth.models import User
     from django.test import Client

@@ -94,9 +94,8 @@ def make_settings_environment(settings: Settings) -> dict[str, str]:
 class RoleProcess:
     """Runs one role of Castline, such as `castline inspector`, as a process during a `with` block.
 
-    The process is ready when the block begins, and stopped when it ends.
+    `run_dir` is the value of `service.run_dir`. The process writes the address of its health pages there.
 
-    `run_dir` is the value of `service.run_dir` in `environment`. The process writes the address of its health pages into this folder.
     Raises BrokerError if the process does not become ready.
     """
 

@@ -1,7 +1,6 @@
 """Measures by how much the metrics reduce the throughput of the inspector.
 
-The measurement compares two inspectors. The first one updates its metrics, and they are read as Prometheus reads them. The second one never
-updates its metrics.
+One inspector updates its metrics, which are read as by Prometheus. The other never updates them.
 """
 
 from __future__ import annotations
@@ -39,8 +38,7 @@ _CASTLINE_WITHOUT_METRICS = (
 class InstrumentationCost:
     """The cost of the metrics: medians over all rounds. The throughputs are in pictures a second.
 
-    `overhead` is the share of the throughput that the metrics cost: 0.03 means that the inspector with metrics is 3 % slower. A value below
-    0 means that the cost is too small to be measured.
+    `overhead` is a share: 0.03 means 3 % slower. Below 0, the cost is too small to be measured.
     """
 
     with_per_s: float

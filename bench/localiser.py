@@ -1,8 +1,7 @@
 """Measures how many heat maps the localiser makes, and whether it slows down an inspector on the same machine.
 
-Both processes run all the time. In every other window the localiser is stopped by SIGSTOP, so that windows with and without it lie directly
-beside each other and are measured on the same inspector. A window is shorter than the session time-out of Kafka, so that the stopped
-localiser keeps its partitions.
+In every other window the localiser is stopped by SIGSTOP. A window is shorter than Kafka's session time-out, so that the stopped localiser
+keeps its partitions.
 """
 
 from __future__ import annotations
@@ -36,11 +35,12 @@ _FIRST_FINDING_S = 180.0
 
 @dataclass(frozen=True)
 class LocaliserCost:
-    """The speeds of inspector and localiser. `ratio` is the inspector's speed with the localiser, divided by its speed without it.
+    """The speeds of inspector and localiser: medians over all windows.
 
-    `with_per_s` and `without_per_s` are medians over all windows, in pictures a second. `findings_beside_per_s` is the number of heat maps
-    a second beside the busy inspector, and `findings_alone_per_s` is the number without the inspector. `processor_ms_per_finding` is the
-    processor time of the localiser for one heat map, in milliseconds. Other programs on the machine hardly change this time.
+    - `ratio`: the inspector's speed with the localiser, divided by its speed without.
+    - `with_per_s`, `without_per_s`: the two speeds, in pictures a second.
+    - `findings_…_per_s`: heat maps a second, beside the inspector or alone.
+    - `processor_ms_per_finding`: processor time of the localiser for one heat map, in milliseconds.
     """
 
     ratio: RatioEstimate
@@ -61,8 +61,7 @@ def measure_localiser(
 ) -> LocaliserCost:
     """Measures `pairs` pairs of windows of `window_s` seconds, and then the localiser alone for `findings_s` seconds.
 
-    The sections model, batch, inspector and pictures come from the settings `base`. All parts get heat maps, so the localiser always has
-    work. Raises BrokerError if a process fails or makes no heat map.
+    `base` gives the sections model, batch, inspector and pictures. Raises BrokerError if a process fails or makes no heat map.
     """
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)

@@ -19,11 +19,13 @@ _ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class PartFinderTime:
-    """Processor time for one picture in the fastest of several rounds, in microseconds. The pictures have 160 px.
+    """Processor time for one picture of 160 px in the fastest of several rounds, in microseconds.
 
-    `find_us` is the time for finding a part. `check_us` is the time for finding a part and comparing it with a part reference.
-    `empty_us` is the time for checking a picture of noise. `found` is the number of pictures in which a part was found, and `accepted` is
-    the number of pictures that passed the check.
+    - `find_us`: for finding a part.
+    - `check_us`: for finding a part and comparing it with a part reference.
+    - `empty_us`: for checking a picture of noise.
+    - `found`: number of pictures in which a part was found.
+    - `accepted`: number of pictures that passed the check.
     """
 
     pictures: int
@@ -38,7 +40,7 @@ class PartFinderTime:
 def measure_part_finder(data: Path | None, pictures: int) -> PartFinderTime:
     """Measures the part finder on the first `pictures` files of the folder `data`, or on rendered castings if `data` is None.
 
-    The part reference is learned from the same pictures. Raises ModelError if the part finder finds no part in them.
+    Raises ModelError if the part finder finds no part in them.
     """
     values, limits = read_values(data, pictures), PictureLimits()
     decoded = [decode_picture(value, SIDE_PX, limits).pixels for value in values]

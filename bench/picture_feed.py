@@ -81,12 +81,10 @@ def open_verdict_consumer(settings: Settings, topic_of: Callable[[TopicNames, st
 
 
 class VerdictTimes:
-    """Counts the verdicts that came to Kafka since this object was made, and reads their times from the timestamps of their records.
+    """Counts the verdicts that came to Kafka since this object was made, and reads their times. With `topic_of=TopicNames.findings`, counts
+    findings.
 
-    With `topic_of=TopicNames.findings`, the findings are counted instead.
-
-    The records are read only when the times are asked for. Reading them earlier would take processor time from the inspector that is being
-    measured.
+    Records are read only when the times are asked for, because earlier reading would slow down the inspector.
     """
 
     def __init__(self, settings: Settings, topic_of: Callable[[TopicNames, str], str] = TopicNames.verdicts) -> None:
@@ -140,10 +138,9 @@ def measure_throughput(feed: PictureFeed, count: int, inspector: RoleProcess) ->
 
 
 def measure_latencies_ms(feed: PictureFeed, rate_per_s: float, count: int) -> list[float]:
-    """Sends `count` pictures at `rate_per_s`. Returns for each picture the time from its capture until a consumer has received its verdict.
+    """Sends `count` pictures at `rate_per_s`. Returns the times from capture until a consumer has received the verdict.
 
-    An inspector must be running. The pictures of the first second are left out of the result. Raises BrokerError if the inspector gives no
-    verdict for two minutes.
+    The first second is left out. Needs a running inspector. Raises BrokerError if there is no verdict for two minutes.
     """
     consumer = open_verdict_consumer(feed.settings)
     sending = threading.Thread(target=feed.send, args=(count, rate_per_s), daemon=True)

@@ -1,8 +1,7 @@
 """Measures the throughput, the latency and the memory of an inspector, and compares it with the throughput of its networks alone.
 
-Throughput is measured in rounds. In each round a `castline inspector` process judges pictures that wait on Kafka. Then the same networks
-judge as many pictures in a plain loop in this process. The inspector and the loop never run at the same time. For the latency, pictures are
-sent at half of the measured throughput. The memory is read while many pictures wait.
+In each round a `castline inspector` process judges pictures from Kafka, then the same networks judge as many pictures in a plain loop.
+Latency is measured at half of the throughput.
 """
 
 from __future__ import annotations
@@ -32,10 +31,11 @@ _MEMORY_WATCH_S = 40.0
 
 @dataclass(frozen=True)
 class PipelineBenchPlan:
-    """How many pictures, rounds and seconds a measurement takes.
+    """The size of a measurement.
 
-    `pictures` is the number of pictures in a round, `latency_s` the length of the latency measurement, and `backlog` the number of pictures
-    that wait during the memory measurement. An inspector is about 8 % slower in its first two seconds, so a round should take much longer.
+    - `pictures`: pictures in a round. An inspector is about 8 % slower in its first two seconds, so a round should take much longer.
+    - `latency_s`: length of the latency measurement.
+    - `backlog`: pictures that wait during the memory measurement.
     """
 
     pictures: int = 6144
@@ -47,10 +47,10 @@ class PipelineBenchPlan:
 
 @dataclass(frozen=True)
 class PipelineBenchResult:
-    """The result of a measurement: medians over the rounds, latencies, resident memory in MB, and the settings that were used.
+    """The result of a measurement: medians over the rounds, latencies in ms, resident memory in MB, and the settings.
 
-    `pipeline_per_s` is the throughput of the inspector, and `bare_per_s` is the throughput of its networks alone, in pictures a second.
-    Latencies are times from capture to verdict, measured at `latency_load_per_s` pictures a second.
+    `pipeline_per_s` and `bare_per_s` are pictures a second of the inspector and of its networks alone. Latencies are from capture to
+    verdict.
     """
 
     pipeline_per_s: float

@@ -45,10 +45,10 @@ class RuntimeSpeed:
 class RuntimeComparison:
     """The result of a comparison of runtimes.
 
-    - `refused`: a reason for each runtime that could not be opened or that failed on the golden set of the version.
-    - `left_out`: a reason for each runtime that this machine cannot run.
+    - `refused`: the reason for each runtime that was refused.
+    - `left_out`: the reason for each runtime that this machine cannot run.
     - `labelled`: the number of pictures whose labels were compared.
-    - `chosen`: the runtime that is fastest at the largest batch size and changes no label.
+    - `chosen`: the fastest runtime that changes no label.
     - `ratio_to_predict`: the speed of `chosen` divided by the speed of `model.predict`.
     """
 
@@ -138,10 +138,9 @@ def compare_runtimes(
 def _open_runtimes(
     version: Version, names: Sequence[str], batch_sizes: Sequence[int], report_progress: Callable[[str], object]
 ) -> tuple[dict[str, Runtime], dict[str, str]]:
-    """Returns the runtimes of `names` that could be opened, and for each refused runtime the reason.
+    """Returns the runtimes of `names` that could be opened, and the reasons for the refused ones.
 
-    A runtime is refused if it could not be opened, or if its probabilities for the pictures of the golden set differ from those in the
-    version.
+    A runtime whose probabilities for the golden set are wrong is refused.
     """
     runtimes: dict[str, Runtime] = {}
     refused = {}

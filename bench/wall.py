@@ -1,13 +1,8 @@
 """Measures how much processor time the wall takes while an inspector is busy. The wall is the station's page that shows all lines live.
 
-First the inspector and the broker run alone. Then the station runs too, and browsers show the wall. The processor time that the wall takes
-is the processor time of the station, plus the additional processor time that the broker takes compared with the first phase.
+The result is the processor time of the station, plus the additional time of the broker compared with a phase without the wall.
 
-Throughput is not measured. On a shared machine it varies by a tenth from measurement to measurement, whereas processor times vary by a
-tenth of a per cent.
-
-In a plant the browsers run on other computers. Here they run in a process of their own, `python -m bench.wall ADDRESS BROWSERS`. The
-processor time of this process is shown but not counted.
+The browsers run in a process of their own, `python -m bench.wall ADDRESS BROWSERS`. Their time is shown but not counted.
 """
 
 from __future__ import annotations
@@ -74,8 +69,7 @@ class ShareEstimate:
 class WallCost:
     """The processor time that the wall takes.
 
-    `taken` is this time as a share of all processors of the machine: 0.02 is 2 %. `station`, `browsers`, `broker_with` and
-    `broker_without` are means over all rounds, in processors: 1.0 is one processor that is busy all the time.
+    `taken` is a share of all processors: 0.02 is 2 %. The other times are means over all rounds, in processors: 1.0 is one busy processor.
     """
 
     taken: ShareEstimate
@@ -157,7 +151,7 @@ def _processor_seconds(process: psutil.Process) -> float:
 def _estimate_share(shares: list[float]) -> ShareEstimate:
     """Returns the mean of `shares` without the lowest and the highest fifth, with its 95 % interval (Tukey and McLaughlin, 1963).
 
-    On a shared machine other programs run for seconds in some rounds. In a plain mean these rounds would cause most of the error.
+    In a plain mean, other programs on the machine would cause most of the error.
     """
     if len(shares) < _MIN_ROUNDS_FOR_INTERVAL:
         return ShareEstimate(statistics.fmean(shares), math.inf)
@@ -220,9 +214,7 @@ def _wait_for_station(address: str, station: subprocess.Popen[bytes], log_file: 
 class _BrowserProcess:
     """Runs the browsers in a process of their own during a `with` block. They are logged in when the block begins.
 
-    After the block `counts` holds the number of cards and the number of pictures that the browsers received.
-
-    Raises CastlineError if the browsers cannot log in.
+    Afterwards `counts` holds the number of cards and pictures that they received.
     """
 
     def __init__(self, address: str, browser_count: int, environment: dict[str, str]) -> None:
@@ -248,10 +240,9 @@ class _BrowserProcess:
 
 
 class _Browser:
-    """Behaves like a browser that shows the wall, the station's page with a card for each recent part.
+    """Behaves like a browser that shows the wall: follows its events and fetches the pictures of the cards, four at a time.
 
-    The class follows the wall's events and fetches the pictures of the cards, four at a time. It skips a picture if no card shows it any
-    longer. `counts` holds the number of cards and the number of pictures received.
+    `counts` holds the number of cards and pictures received. Pictures of cards that have left the wall are skipped.
     """
 
     # A browser opens at most six connections to a server. One is used for the events, and one stays free for pages, so four are left for

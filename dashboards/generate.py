@@ -1,6 +1,6 @@
 """Writes all generated files of the dashboards: `python -m dashboards.generate`. With `--check`, it only names the stale files.
 
-The files contain no date and no name of a machine, so that the same code always writes the same bytes.
+The same code always writes the same bytes.
 """
 
 from __future__ import annotations

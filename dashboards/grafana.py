@@ -113,8 +113,7 @@ class Grafana:
             answer = _shorten_answer(error.response)
             raise GrafanaError(f"{request}: {reason} (status {error.status_code}: {answer}).", error.status_code) from None
         except requests.exceptions.JSONDecodeError:
-            # Grafana may answer DELETE and PUT with an empty body (status 204). An empty body is not JSON, so the library grafana-api
-            # raises JSONDecodeError. If another request is not answered with JSON, the answer does not come from Grafana.
+            # Grafana may answer DELETE and PUT with an empty body (status 204). The library grafana-api then raises JSONDecodeError.
             if method in ("DELETE", "PUT"):
                 return None
             raise GrafanaError(

@@ -1,7 +1,6 @@
-"""Describes panels and dashboards as data, and builds Grafana's JSON from them.
+"""Describes panels and dashboards as data, and builds Grafana's JSON from them with Grafana's library `grafana_foundation_sdk`.
 
-The JSON is built with Grafana's own Python library, `grafana_foundation_sdk`. It has the oldest schema that this library can write, so that
-Grafana 9.3 and all later versions can load it.
+The JSON has the library's oldest schema, so Grafana 9.3 and later can load it.
 """
 
 from __future__ import annotations

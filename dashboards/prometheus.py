@@ -20,8 +20,7 @@ JOB = "castline"
 class RemoteWrite:
     """A hosted Prometheus stack to which samples are sent by remote write.
 
-    `token_file` is the path of the file with the token. Only the account that runs Prometheus should be able to read this file. Some stacks
-    expect a user name and take the token as its password. For them, `username` has the user name.
+    `token_file` is the path of the file with the token. Some stacks take the token as a password and need `username`.
     """
 
     url: str
@@ -33,9 +32,9 @@ class RemoteWrite:
 class ScrapeConfig:
     """Says which processes a Prometheus scrapes, and where it sends alerts and samples.
 
-    `targets` are path patterns of the files `<service.run_dir>/targets/*.json`, which the processes of the plant write on all machines.
-    `rules` is the path of the rules file. It is empty in agent mode, because an agent evaluates no rules. `alertmanager` is host:port, or
-    empty if there is none.
+    - `targets`: path patterns of the files `<service.run_dir>/targets/*.json`.
+    - `rules`: path of the rules file. Empty in agent mode, which evaluates no rules.
+    - `alertmanager`: host:port, or empty.
     """
 
     plant: str

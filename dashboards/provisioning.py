@@ -1,8 +1,6 @@
 """Makes a Grafana server match the code: its data source, folder, contact point, alert rules and dashboards.
 
-Castline changes and removes only its own resources. They have fixed uids, and the dashboards and alert rules are in the folder `castline`.
-Castline first finds all differences and then makes all changes. If Grafana refuses a change, Castline undoes the
-changes that it has already made.
+Castline changes only its own resources, which have fixed uids. If Grafana refuses one change, Castline undoes the earlier ones.
 """
 
 from __future__ import annotations
@@ -195,9 +193,9 @@ class ContactPointKind(ResourceKind):
 class ProvisioningOptions:
     """Options that say which resources a Grafana server gets.
 
-    `datasource_uid` names an existing data source. If it is empty, Castline creates its own data source, which queries `prometheus_url`.
-    `webhook_url` is the address to which Grafana sends alerts. If it is empty, Castline leaves the contact points as they are. If
-    `with_alerts` is False, Grafana gets no alert rules. This suits a site whose Alertmanager sends the alerts.
+    - `datasource_uid`: an existing data source. Empty: Castline creates its own, which queries `prometheus_url`.
+    - `webhook_url`: where Grafana sends alerts. Empty: contact points stay as they are.
+    - `with_alerts`: False for a site whose Alertmanager sends the alerts.
     """
 
     prometheus_url: str = "http://prometheus:9090"
@@ -245,10 +243,9 @@ class ResourceDiff:
 
 
 def list_desired(options: ProvisioningOptions) -> list[DesiredResource]:
-    """Returns all resources that Grafana should have, in the order in which they are written.
+    """Returns all resources that Grafana should have, in writing order.
 
-    The resources that need the most rights come first. So if the token lacks these rights, Grafana refuses the first change, before
-    anything has changed.
+    The resources that need the most rights come first, so that a token without these rights changes nothing.
     """
     desired: list[DesiredResource] = []
     if not options.datasource_uid:

@@ -30,11 +30,11 @@ class Runbook:
 
 @dataclass(frozen=True)
 class Alert:
-    """An alerting rule with its runbook, so that nobody can add an alert without one.
+    """An alerting rule with its runbook. It fires when `expression` has been true for `for_duration`.
 
-    The alert fires when `expression` has been true for `for_duration`. A `critical` alert calls a person at once. A `warning` waits for the
-    start of the next shift. `summary` is a template that both Prometheus and Grafana can fill in. `dashboard_uid` and `panel_title` name
-    the panel that shows the problem.
+    A `critical` alert calls a person at once. A `warning` waits for the next shift.
+
+    `dashboard_uid` and `panel_title` name the panel that shows the problem.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Alert:
 class Inhibition:
     """A rule that silences the alerts `targets` while the alert `source` fires, because they are consequences of the same problem.
 
-    The rule applies only if the labels named in `equal`, such as `line`, have the same values in both alerts.
+    The labels named in `equal`, such as `line`, must agree.
     """
 
     source: str
@@ -94,16 +94,13 @@ BUDGET = round(1 - OBJECTIVE, 6)
 WINDOWS = ("5m", "30m", "1h", "6h", "30d")
 
 _WITHOUT_VERDICT = 'reason=~"no-verdict|late-verdict"'
-# For the objective, only those parts count that were sorted by their verdict or that had no verdict in time. Parts that were sorted for
-# another reason, such as a fault of the board, are left out, because they do not show whether verdicts come in time.
+# The objective counts only parts that were sorted by their verdict, or had none in time. Other reasons, such as a fault of the board, do
+# not show whether verdicts are late.
 _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 
 
 def _share(window: str, part: str, whole: str) -> str:
-    """Returns an expression that divides the rate of the counter `part` by the rate of the counter `whole`, for each line.
-
-    A line whose counter `whole` does not grow gets no value, because the rate would be 0.
-    """
+    """Returns the expression: rate of the counter `part` / rate of `whole`, for each line whose `whole` grows."""
     return f"sum by (plant, line) (rate({part}[{window}])) / (sum by (plant, line) (rate({whole}[{window}])) > 0)"
 
 

@@ -1,6 +1,6 @@
 """Generates the documents that are made from the code, with `python -m docs.generate`. With `--check` it names outdated documents.
 
-The same code always gives the same bytes, because no document depends on the date, on the machine, or on the order of a set.
+The same code always gives the same bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Takes the screenshots of the station's pages in `docs/screens/`. Run it with `python -m docs.screens`. It takes some minutes.
+"""Takes the screenshots of the station's pages in `docs/screens/`, with `python -m docs.screens`. This takes some minutes.
 
-The pictures show the station of a running demo with rendered castings. The browser is Debian's Chromium, or the program that the
-environment variable CHROMIUM names. Each picture has less than 150 kB.
+The pictures show a running demo. The browser is Debian's Chromium, or the program in the environment variable CHROMIUM.
 """
 
 from __future__ import annotations

@@ -94,8 +94,8 @@ PAGE = DashboardPage(
             Query(p99("castline_picture_distance_seconds"), "{{line}} 99 %, in seconds"),
             unit="short",
             description="Distance in time between a picture and the nearest part, after the latency of the camera is subtracted. The "
-            "gateway assigns the picture to the part if this distance is less than 0.25 of the spacing, which is the time between two "
-            "parts. If the median moves away from 0, the latency is changing.",
+            "picture is assigned below 0.25 of the spacing, the time between two parts. If the median moves away from 0, the latency is "
+            "changing.",
             thresholds=rising(0.125, 0.25),
             alerts=("CameraLatencyDrifts",),
         ),

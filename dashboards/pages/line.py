@@ -103,16 +103,12 @@ PAGE = DashboardPage(
 )
 
 _UNSEEN_SHARE = "line:castline_unseen_parts:ratio_rate"
-# The factors by which parts miss their verdicts more often than allowed. At the fast rate, 2 % of the error budget for 30 days is spent in
-# one hour. At the slow rate, 5 % is spent in six hours.
+# At the fast rate, 2 % of the error budget for 30 days is spent in one hour. At the slow rate, 5 % is spent in six hours.
 FAST_BURN, SLOW_BURN = 14.4, 6.0
 
 
 def _burns(burn_rate: float, long_window: str, short_window: str) -> str:
-    """Returns an alert expression that is true if the error budget is spent `burn_rate` times as fast as allowed in both time windows.
-
-    The long window shows that many parts had no verdict. The short window shows that the loss still continues.
-    """
+    """Returns an alert expression that is true if the error budget is spent `burn_rate` times as fast as allowed in both time windows."""
     limit = round(burn_rate * BUDGET, 6)
     return f"{_UNSEEN_SHARE}{long_window} > {limit} and {_UNSEEN_SHARE}{short_window} > {limit}"
 

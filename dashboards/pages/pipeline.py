@@ -114,8 +114,7 @@ PAGE = DashboardPage(
             Query(rate("castline_camera_failures_total"), "{{line}} interruptions of the camera"),
             unit="short",
             description="The curve “complaints” shows the number of complaints about each camera. All other curves show events a second. "
-            "Each complaint is a sentence on the page /healthz of the gateway. It names the file, folder or stream and says what to "
-            "change at the camera.",
+            "The page /healthz of the gateway says what to change at the camera.",
             thresholds=rising(0.0001, 1),
             alerts=("CameraComplains", "PicturesLost"),
         ),

@@ -157,9 +157,8 @@ PAGE = DashboardPage(
             Query(rate("castline_findings_dropped_total"), "{{line}} dropped for lack of time"),
             Query(rate("castline_findings_failed_total"), "{{line}} failed"),
             unit="cps",
-            description="A heat map shows which places in a picture look defective. The localiser makes heat maps with the lowest "
-            "priority. If many are dropped, the processors are busy: start another localiser on another machine. If there are none, no "
-            "localiser runs, or the version supports no heat maps.",
+            description="If many heat maps are dropped, the processors are busy: start another localiser on another machine. If there are "
+            "none, no localiser runs, or the version supports no heat maps.",
         ),
         timeseries_panel(
             "How long after its verdict comes a heat map?",
@@ -176,9 +175,8 @@ PAGE = DashboardPage(
             ),
             Query(rate("castline_shadow_dropped_total"), "{{line}} pictures a second dropped for lack of time"),
             unit="percentunit",
-            description="A shadow version judges the same pictures as the version in force, but the gates ignore its verdicts. The panel "
-            "shows the share of the pictures to which the two versions give different labels. Look at these pictures before you put the "
-            "shadow version in force. Pictures that the inspector dropped for lack of time do not count.",
+            description="Share of the pictures to which the shadow version and the version in force give different labels. Look at these "
+            "pictures before you put the shadow version in force.",
             thresholds=rising(0.02, 0.1),
         ),
         timeseries_panel(

@@ -40,12 +40,11 @@ _LARGEST_BYTES = 2**28
 class TriedPicture:
     """One picture of a trial. A value that could not be measured is None.
 
-    `name` is the name of its file, or "" if it has none. `refusal` says why the picture would not be judged, or is "".
-    `offset_s` is the time from the capture of the picture, as the camera states it, to its arrival. It is None for a file that was in the
-    folder before the trial.
-
-    `mean`, `darkest` and `brightest` are grey levels of the picture as the networks see it, from 0 (black) to 255 (white). `thumbnail` is
-    a JPEG, or b"" for a picture that cannot be decoded.
+    - `name`: the name of its file, or "".
+    - `refusal`: why the picture would not be judged, or "".
+    - `offset_s`: time from capture, as the camera states it, to arrival. None for a file that was there before the trial.
+    - `mean`, `darkest`, `brightest`: grey levels as the networks see them, 0 (black) to 255 (white).
+    - `thumbnail`: a JPEG, or b"" for a picture that cannot be decoded.
     """
 
     number: int
@@ -79,11 +78,9 @@ class _UntouchedFolder(DropFolder):
 
 @contextmanager
 def open_trial_camera(line: LineSettings, settings: Settings, say: Callable[[str], object]) -> Iterator[GatewayCamera]:
-    """Yields the camera of `line`. It gives its pictures without waiting for a board, so the trial needs no board.
+    """Yields the camera of `line`, which needs no board during the trial.
 
-    `say` is called with a sentence for the user, such as the address to which an uploading camera must send its pictures.
-
-    Raises SettingsError if the camera cannot be opened.
+    `say` is called with sentences for the user, such as the address for uploads. Raises SettingsError if the camera cannot be opened.
     """
     assert line.camera is not None
     camera = line.camera.model_copy(update={"trigger": "free"})
@@ -189,11 +186,7 @@ def _wait_for_frame(
 
 
 def _find_fault(line: LineSettings, camera: GatewayCamera) -> str:
-    """Returns why a video stream cannot be read, or "" if it can be read.
-
-    For other kinds of camera the result is always "". Their complaints are about single pictures, so the trial goes on with the next
-    picture.
-    """
+    """Returns why a video stream cannot be read, or "" if it can be read. For other kinds of camera the result is always ""."""
     assert line.camera is not None
     return "; ".join(camera.list_complaints()) if line.camera.kind == "video" else ""
 

@@ -27,15 +27,12 @@ ROLE = "archivist"
 def command(file: Path | None, port: int) -> int:
     """Archive the verdicts, sortings, findings and reviews of all lines in the station's database, until SIGTERM.
 
-    A sorting says what a gate did with a part, and a finding says where a picture is suspicious. The command acknowledges a record only
-    after its row is stored. A record that arrives again changes nothing. At its start the command creates the tables that the database
-    lacks.
+    A sorting says what a gate did with a part. A finding says where a picture is suspicious.
 
-    The command also copies pictures to the object store: those of defects, of parts in doubt, of reviewed parts, and of a share of the good
-    parts. It deletes them again when they are too old or too many. The section [archivist] of the settings sets the limits.
+    The command also copies pictures of defective, doubtful and reviewed parts to the object store, and a share of the good ones. The
+    section [archivist] of the settings limits their age and number.
 
-    While Kafka or the database does not answer, the command waits, and /readyz returns 503 with the reason. Afterwards the command archives
-    the records that have arrived meanwhile.
+    While Kafka or the database does not answer, the command waits, and /readyz returns 503 with the reason.
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)

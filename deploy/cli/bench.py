@@ -31,9 +31,8 @@ def _print_json(content: object) -> None:
 
 @contextmanager
 def _use_model(settings: Settings, is_full_size: bool) -> Iterator[Settings]:
-    """Yields `settings`, or a copy of `settings` with an untrained full-size model version if `is_full_size` is True.
-
-    The full-size version has AlexNet and LeNet in the sizes that their papers describe. It is deleted after the `with` block.
+    """Yields `settings`, or a copy with an untrained full-size AlexNet and LeNet if `is_full_size` is True. They are deleted after the
+    block.
     """
     if not is_full_size:
         yield settings
@@ -100,12 +99,13 @@ def pipeline(
 ) -> None:
     """Measure the speed, the latency and the memory of the inspector.
 
-    First the command measures how many pictures a second an inspector reads from Kafka and judges. For comparison it also measures how many
-    pictures the same networks judge in a plain loop without Kafka (the "bare model"), and prints the ratio. Then the command sends pictures
-    at half of the inspector's speed and prints the median (p50) and the 99th percentile (p99) of the time from capture to verdict. Last, it
-    prints the resident memory of the inspector while many pictures wait on Kafka.
+    The command measures how many pictures a second an inspector reads from Kafka and judges, and how many the same networks judge in a
+    plain loop (the "bare model").
 
-    The measurement uses the sections model, batch, inspector and pictures of the settings.
+    It prints the median (p50) and the 99th percentile (p99) of the time from capture to verdict at half of this speed, and the resident
+    memory while many pictures wait on Kafka.
+
+    The sections model, batch, inspector and pictures of the settings apply.
     """
     from bench.picture_feed import load_pictures
     from bench.pipeline import PipelineBenchPlan, measure_pipeline
@@ -169,22 +169,18 @@ def compare(
 ) -> int:
     """Compare the speed of the inspectors of this checkout and of OLD_CHECKOUT.
 
-    Call `make setup` in OLD_CHECKOUT first. To compare two settings files, pass this checkout as OLD_CHECKOUT. The two inspectors run
-    alternately: old, new, then new, old, and so on. Each run is a fresh process and gets the same pictures.
+    Call `make setup` in OLD_CHECKOUT first. To compare two settings files, pass this checkout as OLD_CHECKOUT.
 
-    For both inspectors the command prints the processor time per picture and the throughput in pictures a second. For each pair of runs
-    it divides the figure of the new inspector by the figure of the old one. It prints the median of these ratios with its 95 % interval.
-    With --load, the command also prints the median (p50) and the 99th percentile (p99) of the time from capture to verdict.
+    The two inspectors judge the same pictures in turn, each time in a new process. The command prints the processor time per picture, the
+    throughput, and the median ratio of new to old with its 95 % interval.
 
-    The measurement uses the sections model, batch, inspector and pictures of a settings file. The options --old-settings and
-    --new-settings name a file for one inspector. Without such an option, an inspector uses the file of `castline --settings` or, if there
-    is none, the defaults of its checkout. Relative paths start at the checkout's folder.
+    Without --old-settings or --new-settings, an inspector uses the file of `castline --settings` or the defaults of its checkout.
 
     Both inspectors use the model versions of the old checkout, so that only the code differs. To compare versions, set `model.root` and
     `model.version` in the settings files.
 
-    The exit code is 1 if the new inspector is slower: the median ratio of the processor times is above 1.03, or the whole interval of the
-    throughput ratio lies below 1.
+    Exit codes: 0 no slower, 1 slower: the median ratio of the processor times is above 1.03, or the whole interval of the throughput
+    ratio is below 1.
     """
     from bench.compare import InspectorCheckout, compare_checkouts, describe_comparison
 
@@ -215,8 +211,7 @@ def compare(
 def instrumentation(context: click.Context, rounds: int, pictures: int, as_json: bool) -> None:
     """Measure by how much the metrics reduce the throughput of the inspector.
 
-    The command compares two inspectors by the number of pictures that they judge in a second. The first one updates its metrics, and they
-    are read every 5 s. The second one never updates its metrics.
+    The command compares an inspector whose metrics are read every 5 s with an inspector without metrics.
     """
     from bench.instrumentation import measure_instrumentation
     from bench.picture_feed import load_pictures
@@ -260,10 +255,10 @@ def instrumentation(context: click.Context, rounds: int, pictures: int, as_json:
 )
 @_JSON_OPTION
 def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, as_json: bool) -> None:
-    """Compare the speed of all installed runtimes with plain Keras model.predict.
+    """Compare the speed of all installed runtimes with plain Keras model.predict, in batches of 1, 8 and 32 pictures.
 
-    Measures batches of 1, 8 and 32 pictures, and names the fastest runtime that gives the same labels as TensorFlow in float32. The model
-    `full` combines LeNet with AlexNet in its full size: pictures of 224 px and two dense layers of 4096 units.
+    The fastest runtime that gives the same labels as TensorFlow in float32 is named. The model `full` combines LeNet with AlexNet in its
+    full size.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from bench.runtimes import compare_runtimes, find_version
@@ -303,8 +298,10 @@ def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, 
 def history(rows: int, requests: int, database: Path | None, as_json: bool) -> int:
     """Measure how long a history page takes if the database holds many parts.
 
-    First the command fills an SQLite database with parts (about 800 bytes each). Then it calls the station's view with different searches,
-    without a web server. The exit code is 1 if the 95th percentile of the times of all pages is 300 ms or more.
+    The command fills an SQLite database (about 800 bytes a part) and calls the station's view with different searches, without a web
+    server.
+
+    The exit code is 1 if the 95th percentile of the times is 300 ms or more.
     """
     from bench.history import measure_pages, prepare_database
 
@@ -349,9 +346,8 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
 def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_json: bool) -> None:
     """Measure the processor time that the wall takes while an inspector is busy. The wall is the station's page that shows all lines live.
 
-    The result is a share of all processors: the processor time of the station, plus the extra processor time that the broker needs because
-    of the wall. The browsers' processor time is shown but not counted, because in a plant the browsers run on other computers. Throughput
-    is not measured, because on a shared machine it varies by a tenth, whereas processor times vary by a tenth of a per cent.
+    The result is a share of all processors: the station's time, plus the extra time that the broker needs because of the wall. The
+    browsers' time is shown but not counted, because in a plant they run on other computers.
     """
     from bench.picture_feed import load_pictures
     from bench.wall import measure_wall
@@ -415,11 +411,10 @@ def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
 def localiser(context: click.Context, pairs: int, seconds: float, findings_seconds: float, as_json: bool) -> None:
     """Measure how many heat maps the localiser makes, and how much it slows down a busy inspector.
 
-    An inspector judges pictures as fast as it can, and a localiser makes a heat map of every part. The localiser is stopped and continued
-    by signals, so that windows with and without it alternate. The result is the median ratio of the inspector's speeds in such a pair of
-    windows. Then the inspector ends, and the command counts the heat maps that the localiser makes alone.
+    The localiser is stopped and continued in turn, and the inspector's speeds with and without it are compared. Afterwards the command
+    counts the heat maps that the localiser makes alone.
 
-    The measurement uses the sections model, batch, inspector and pictures of the settings.
+    The sections model, batch, inspector and pictures of the settings apply.
     """
     from bench.localiser import measure_localiser
     from bench.picture_feed import load_pictures
@@ -452,7 +447,7 @@ def localiser(context: click.Context, pairs: int, seconds: float, findings_secon
 def part_finder(data: Path | None, pictures: int, as_json: bool) -> None:
     """Measure how long it takes to find the part in a picture and to check whether the whole part is shown.
 
-    The command decodes each picture to 160 px, learns a part reference from the pictures, and measures the processor time of each step.
+    The pictures have 160 px. The part reference is learned from the same pictures.
     """
     from dataclasses import asdict
 

@@ -30,8 +30,8 @@ from firmware.protocol import PAGES, WORDS, Fields
 from streams.errors import GateError, SettingsError
 from streams.settings import GateSettings, Settings, load_settings
 
-# Longest wait for the answer to a command, in seconds. Opening the port resets an Arduino Mega, which needs up to 3 s to start. Then this
-# program sends HELLO and, with --line, the settings of the lane. Only then does the board answer the command.
+# Longest wait for an answer, in seconds. A Mega needs up to 3 s to start after the port is opened, and the settings are sent before the
+# command.
 MAX_ANSWER_S = 15.0
 # A test of the gate takes this long: the gate stays out for one second, and then swings back.
 SWING_S = 1.5
@@ -103,10 +103,8 @@ def _connect(
 ) -> Iterator[BoardConnection]:
     """Connects to a board until the `with` block ends. An Arduino Mega resets when the connection is opened.
 
-    If `settings` are given, they are sent to the lane before the first command. If the belt has more than one gate, `grades` holds the
-    settings of the other gates, by the numbers of their lanes. These settings are sent too.
-
-    Raises GateError if the port does not exist.
+    `settings` are sent to the lane first. `grades` holds the settings of further gates by lane. Raises GateError if the port does not
+    exist.
     """
     if not Path(address.port).exists():
         raise GateError(f"There is no serial port {address.port}. Connect the board, or pass another --port.", code_of("port-in-use"))
@@ -126,8 +124,7 @@ def _connect(
 def status(file: Path | None, name: str | None, port: str | None, lane: int | None, as_json: bool) -> int:
     """Show the state, counters, gate, link and photo-eyes of a lane. The exit status is 1 if the lane has a fault.
 
-    Stop the line's sorter first, because only one program can use the serial port. Opening the serial port resets an Arduino Mega, so this
-    command resets it too.
+    Stop the line's sorter first. This command resets an Arduino Mega.
     """
     address = _find_address(file, name, port, lane)
     with _connect(address, address.lane) as board:
@@ -176,8 +173,7 @@ def _board_settings(name: str | None, gate: GateSettings) -> tuple[LaneSettings,
 def test(file: Path | None, name: str | None, port: str | None, lane: int | None, what: str) -> None:
     """Swing the gate once, or switch the camera trigger, the lamp or the relay. The board refuses the test while parts are on the belt.
 
-    Pass --line to test the gate. This command resets an Arduino Mega, and after a reset the board swings a gate only when a program has
-    confirmed the settings of its line.
+    Pass --line to test the gate, because the board swings a gate only with the settings of its line.
     """
     address = _find_address(file, name, port, lane)
     own_lane = address.gate.lane if address.gate else address.lane
@@ -282,8 +278,9 @@ def simulate(
 ) -> None:
     """Simulate a board with its belts and castings until SIGTERM. A pseudo-terminal takes the place of the serial port.
 
-    Castings come as soon as a sorter has configured the board. After SIGTERM no more castings come, the belts run empty, and the command
-    ends. Each start counts as a reset of the board, so the parts are counted from 1 again.
+    Castings come as soon as a sorter has configured the board. After SIGTERM the belts run empty.
+
+    Each start counts as a reset of the board, so the parts are counted from 1 again.
     """
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -345,8 +342,8 @@ def _make_avr_line(stack: ExitStack, plants: dict[int, Plant], memory: Path, log
 
 def _make_belt(gate: GateSettings, travel_s: float | None) -> Belt:
     speed_mm_s = gate.belt_mm_per_s if travel_s is None else gate.travel_mm / travel_s
-    # The board starts the servo when the part reaches the gate, and the servo needs 0.08 s to swing the blade. During this time the part
-    # moves on by `swing_mm`. The simulated blade stands further along the belt by this distance, so that it meets the part.
+    # A real servo needs 0.08 s to swing the blade. The part moves on by `swing_mm` meanwhile, so the simulated blade stands this much
+    # further along the belt.
     swing_mm = 0.08 * speed_mm_s
     further = tuple(Blade(grade.lane, grade.gate_mm + swing_mm) for grade in gate.grades)
     return Belt(speed_mm_s=speed_mm_s, eye_gap_mm=gate.travel_mm, blade_mm=20 + swing_mm, further=further)

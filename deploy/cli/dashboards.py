@@ -48,8 +48,9 @@ def _connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def command() -> None:
     """Write Castline's dashboards and alerts to a Grafana server, or show how the copies on the server differ from them.
 
-    The environment variable GRAFANA_TOKEN must hold the token of a Grafana service account. If GRAFANA_ALERT_WEBHOOK is set, Grafana sends
-    the alerts to this address. Castline changes and removes only what it has made itself. It recognises its own objects by fixed uids.
+    Castline changes and removes only what it has made itself.
+
+    GRAFANA_TOKEN must hold the token of a Grafana service account. GRAFANA_ALERT_WEBHOOK is the address to which Grafana sends alerts.
     """
 
 

@@ -91,16 +91,14 @@ def command(
 ) -> int:
     """Run a simulated foundry on a real Kafka: castings are photographed, judged and sorted.
 
-    The demo starts a broker, a gateway, inspectors, an archivist, the station, and for each line a sorter and a simulated board with a
-    belt. Their settings are in a temporary folder, so the settings of a real plant are neither used nor changed. The demo prints the
-    address of the station, and a name and a password to log in.
+    The demo uses its own settings, so a real plant is neither used nor changed. It prints the address of the station, and a name and a
+    password to log in.
 
-    After Ctrl-C the belts run empty. Then the demo audits the run. It reads all records from the topics and checks that every part has a
-    picture, a verdict and a sorting, the record of what the gate did. It also compares each sorting with the side to which the simulated
-    casting fell.
+    After Ctrl-C the belts run empty. Then the demo checks that every part has a picture, a verdict and a sorting (the record of what the
+    gate did), and fell to the right side.
 
-    The exit status is 1 if a part was lost, a gate moved twice for one part, or a casting fell to another side than its sorting says. It is
-    3 if a process cannot run, and 130 if the demo was stopped before the audit.
+    Exit codes: 0 done, 1 a part was lost, fell to the wrong side, or moved its gate twice, 3 a process cannot run, 130 stopped before the
+    check.
     """
     from rich.console import Console
 

@@ -55,8 +55,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Compare heat maps with masks. The mask of def_front/a.jpeg in --data is def_front/a.png in DIR: a grey 8-bit PNG of the same "
-    "size, with 0 where there is no defect. If --data is a CSV list, masks are found by the name of the picture and of its folder. Needs "
-    "exactly one --data.",
+    "size, with 0 where there is no defect. Needs exactly one --data.",
 )
 @click.option(
     "--part-value",
@@ -81,11 +80,9 @@ def command(
     """Judge labelled pictures with a model version, and print accuracy, misses and false alarms with 95 % intervals.
 
     Each subfolder of a --data folder must have the name of a class of the version. A version without networks takes any class names; the
-    name of the class of good parts begins with "ok", and a part above the cut-off of a scorer counts as called defective. Files that cannot
-    be read are listed and left out.
+    class of good parts must begin with "ok".
 
-    With --masks, also print for each source of heat maps how well its heat maps show where the defects are. This uses at most 500 defective
-    and 500 good pictures. Good pictures need no mask.
+    With --masks, also print how well each source of heat maps shows where the defects are, on at most 500 defective and 500 good pictures.
 
     Exit codes: 0 done, 2 wrong option, 3 the version, the pictures or the masks cannot be used.
     """

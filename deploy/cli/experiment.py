@@ -109,7 +109,7 @@ def recipe_options(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[.
 def command() -> None:
     """Train many variants of the networks on the same pictures and print a table of the results.
 
-    Ctrl-C stops the command after the current batch. The same command then continues, and does not repeat finished trainings.
+    Ctrl-C stops the command. The same command then continues where it stopped.
 
     Exit codes: 0 done, 2 wrong option, 3 the pictures or the folder cannot be used, 130 interrupted.
     """
@@ -141,8 +141,8 @@ def layers(
     For each seed the pictures are divided anew into training and validation pictures. Near-duplicates are never separated. The pictures may
     have any number of classes.
 
-    The table shows the recognition rate: the share of validation pictures that get their correct class after the last epoch. These pictures
-    are used neither for training nor for choosing an epoch. The number of fully connected layers includes the output layer.
+    The table shows the share of validation pictures that get their correct class after the last epoch. The number of
+    layers includes the output layer.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.layers import LayersExperiment
@@ -175,10 +175,8 @@ ENSEMBLE_RECIPE: dict[str, Any] = {
 def voters(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: Any) -> int:
     """Compare the ensemble with each of its networks and a support vector machine.
 
-    For each seed the pictures are divided into training, validation and test pictures. Near-duplicates are never separated. All classifiers
-    are trained on the same pictures, and the table shows their figures on the test pictures.
-
-    A sentence below the table says whether the ensemble is better than its best network.
+    For each seed the pictures are divided into training, validation and test pictures. Near-duplicates are never separated. The table shows
+    the figures on the test pictures, and whether the ensemble is better than its best network.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.comparison import Comparison, make_classifier_table, split_by_seeds
@@ -234,11 +232,10 @@ def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
     "--prototypes", default=64, show_default=True, type=click.IntRange(2), help="Number of prototypes in the memory of the autoencoder."
 )
 def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_px: int, steps: int, prototypes: int) -> int:
-    """Compare the memory-augmented adversarial autoencoder with simpler autoencoders.
+    """Compare the memory-augmented adversarial autoencoder with the same autoencoder without its memory, its adversary, or both.
 
-    The autoencoder is also trained without its memory, without its adversary, and without both. All variants learn from good pictures
-    alone. Each seed leaves out another fifth of the pictures. The table shows how well each variant tells the defective pictures of this
-    fifth from the good ones. Near-duplicates always stay together.
+    All variants learn from good pictures alone. Each seed leaves out another fifth of the pictures. The table shows how well a variant
+    tells their defective pictures from the good ones.
     """
     _silence_tensorflow()
     from models.anomaly.memory_autoencoder import AutoencoderRecipe
@@ -276,9 +273,10 @@ def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_
 def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, seed: int, features_name: str | None) -> int:
     """Cross-validate the scorers that learn from good parts alone.
 
-    The table shows how well each scorer tells defective parts from good ones after it has learned from all good pictures, from a few, or
-    from good pictures with defective ones hidden among them. Near-duplicates always stay in the same fold. If this experiment is
-    interrupted, it must start from the beginning again, unlike other experiments.
+    The table shows how well each scorer tells defective parts from good ones, if it learns from all good pictures, from a few, or from good
+    pictures with some defective ones.
+
+    If this experiment is interrupted, it starts from the beginning again.
     """
     _silence_tensorflow()
     from models.anomaly.patch_memory import PatchMemory, learn_patch_memory, read_first_convolution
@@ -339,8 +337,8 @@ def heat_maps(
 ) -> int:
     """Cross-validate sources of heat maps on pictures with masks: segmentation head, golden template, autoencoder (MAA) and Grad-CAM.
 
-    The pictures in --data that have a mask are divided into folds. For each fold, a segmentation head, a golden template and an MAA learn
-    from the other pictures. Near-duplicates always stay in the same fold. The table shows how well each source finds the defects.
+    Each source learns from some folds of the pictures with masks. The table shows how well it finds the defects in the other fold.
+    Near-duplicates always stay in the same fold.
     """
     _silence_tensorflow()
     from models.anomaly.memory_autoencoder import AutoencoderRecipe, learn_memory_autoencoder
@@ -380,10 +378,9 @@ def heat_maps(
 @SEEDS
 @recipe_options(side_px=96, maps=0.25, dense_width=256, epochs=12, batch=16, rate=1e-3, lenet_rate=2e-3, dropout=0.2)
 def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: Any) -> int:
-    """Compare LeNet and AlexNet with MobileNetV2 and NASNetMobile.
+    """Compare LeNet and AlexNet with MobileNetV2 and NASNetMobile, all untrained at the start.
 
-    All networks start untrained, and learn from the same pictures in the same number of epochs. For each seed the pictures are divided anew
-    into training and validation pictures. Near-duplicates are never separated.
+    For each seed the pictures are divided anew into training and validation pictures. Near-duplicates are never separated.
 
     The table shows the number of parameters, the time to judge one picture, and the accuracy on the validation pictures.
     """
@@ -409,11 +406,10 @@ def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: A
 @click.option("--lengths", "lengths_mm", default="1", show_default=True, callback=_parse_lengths, help="Lengths of the defects, in mm.")
 @click.option("--seed", default=17, show_default=True, type=click.IntRange(0), help="Seed of the random numbers.")
 def small_defects(out: Path, good: int, tested: int, side_px: int, part_mm: float, lengths_mm: tuple[float, ...], seed: int) -> int:
-    """Measure whether small defects are found in large pictures.
+    """Measure whether small defects are found in large pictures. The pictures are rendered, so no data are needed.
 
-    The pictures are rendered, so no data are needed. A detail template learns from good castings alone. Each of the other castings is shown
-    without a defect, and with a defect of each kind and length. The table shows how many of these pictures are above the cut-off. A casting
-    takes about 4 s.
+    A detail template learns from good castings. The table shows how many pictures without a defect, and with a defect of each kind and
+    length, are above its cut-off. A casting takes about 4 s.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.small_defects import SmallDefectExperiment
@@ -474,9 +470,9 @@ def _run_and_show(out: Path, run: Callable[[ProgressBars], ResultTable]) -> int:
 def learning_curve(data: tuple[Path, ...], out: Path, as_json: bool, **chosen: Any) -> int:
     """Find out whether there are enough training pictures, and which labels the other pictures contradict.
 
-    LeNet is trained on an eighth, a quarter, half and all of the pictures, and judges pictures that it has not seen. Near-duplicates are
-    never separated. The command writes learning-curve.json, learning-curve.png and contradicted.png. On 1,000 pictures it takes some
-    minutes.
+    LeNet is trained on an eighth, a quarter, half and all of the pictures. On 1,000 pictures this takes some minutes.
+
+    The command writes learning-curve.json, learning-curve.png and contradicted.png.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.evaluation.experiments.learning_curve import compute_learning_curve, describe_as_json

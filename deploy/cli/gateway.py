@@ -17,10 +17,9 @@ def command(context: click.Context, lines: tuple[str, ...]) -> int:
     """Take pictures from the cameras of the lines, give each picture a part id, and send it to Kafka.
 
     Without --line the gateway serves all lines that have a camera. While Kafka is unavailable the pictures wait on disk, in the spool
-    (gateway.spool_dir), even over a restart of the gateway.
+    (gateway.spool_dir).
 
-    The page /readyz reports ready while Kafka accepts pictures and the spool has room. For a camera whose pictures are assigned to parts by
-    their times, the gateway must also know the latency of the camera to be ready.
+    /readyz reports ready while Kafka accepts pictures, the spool has room, and the latency of each camera that needs one is known.
     """
     if context.invoked_subcommand is not None:
         if lines:

@@ -36,14 +36,12 @@ _TIMEOUT_S = 10.0
 def command(file: Path | None, line: str, seconds: float, dry_run: bool, as_json: bool) -> int:
     """Measure the latency of the camera of LINE, and store it in the running gateway.
 
-    The latency is the time from the count of a part at photo-eye 1 to the time of its picture. The command asks the running gateway for the
-    times of the last parts and pictures, and looks for the latency with which the pictures fit the parts.
+    The latency is the time from the count of a part at photo-eye 1 to the time of its picture. The gateway uses the stored latency at once,
+    and again after a restart. A latency in the settings (lines.camera.latency_s) takes precedence.
 
-    If the parts come at equal intervals, several latencies fit equally well, because each picture could also belong to the part before it
-    or after it. In this case hold one part back for half an interval.
+    If the parts come at equal intervals, several latencies fit equally well. In this case hold one part back for half an interval.
 
-    The gateway uses a stored latency at once, and again after a restart. A latency in the settings (lines.camera.latency_s) takes
-    precedence over a stored one. The command logs in to the gateway with gateway.token from the settings.
+    The command logs in to the gateway with gateway.token from the settings.
 
     Exit codes: 0 measured, 1 not certain within --seconds, 3 no gateway answers, or LINE needs no latency.
     """

@@ -39,11 +39,10 @@ _SPREAD_S = 0.2
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_obj
 def command(file: Path | None, line: str, count: int, wait_s: float, report: Path | None, as_json: bool) -> int:
-    """Take some pictures from the camera of LINE, and show which of them would be refused.
+    """Take some pictures from the camera of LINE, and show which of them the gateway or the inspector would refuse.
 
-    The command takes the pictures as the gateway would, and says why the gateway or the inspector would refuse a picture. It stores and
-    sends nothing, and it leaves the files of a drop folder where they are. Stop the gateway of the line first, because otherwise
-    the gateway takes the pictures and this command gets none.
+    The command stores and sends nothing, and leaves the files of a drop folder where they are. Stop the gateway of the line first, because
+    it would take the pictures.
 
     Exit codes: 0 all pictures would be accepted, 1 a picture would be refused or is missing, 3 the camera cannot be opened or sends no
     picture.

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from agents.inspector.model_switcher import ModelSwitcher
 
 ROLE = "inspector"
-# Python switches between threads that run Python code after this time, in seconds. With Python's default of 5 ms, a thread that calls the
-# networks would wait up to 5 ms after each call until it runs again.
+# After this time, in seconds, Python switches between threads. With the default of 5 ms, a thread would wait up to 5 ms after each call of
+# the networks.
 _SWITCH_INTERVAL_S = 0.0005
 
 
@@ -39,14 +39,10 @@ _SWITCH_INTERVAL_S = 0.0005
 def command(file: Path | None, port: int) -> int:
     """Judge the pictures of all lines with the ensemble, until SIGTERM.
 
-    If one inspector is too slow, start more of them, at most as many as the image topics have partitions. Kafka divides the pictures among
-    them.
+    If one inspector is too slow, start more of them, at most as many as the image topics have partitions.
 
-    If `castline models choose` chooses another version, a running inspector switches to this version. It refuses a version that is damaged
-    or changed, or whose classes differ from those of its present version. In these cases it goes on with its present version. The command
-    fails at its start if it can load no version for a line.
-
-    If `castline lines set` changes the threshold or the share of defects of a line, the inspector applies it from the next batch on.
+    A running inspector follows `castline models choose` and `castline lines set`. It keeps its version if the chosen one is damaged,
+    changed, or has other classes. The command fails at its start if it can load no version for a line.
 
     While Kafka does not answer, the command waits, and /readyz returns 503 with the reason.
     """
@@ -104,8 +100,7 @@ def _serve(process: WorkerProcess) -> int:
     try:
         health.set_not_ready("reading which versions and thresholds are chosen")
         choices = None
-        # No picture is judged before the settings of the lines are known. Otherwise the inspector would use the threshold of the model
-        # version for the first verdicts after its start, even on a line for which people set another threshold.
+        # No picture is judged before the settings of the lines are known. Otherwise the first verdicts would ignore a line's own threshold.
         while choices is None or not line_rules.are_known:
             if process.stop_requested.is_set():
                 return 0

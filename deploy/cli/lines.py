@@ -90,7 +90,7 @@ class RegionParameter(click.ParamType):
 def command() -> None:
     """Show and change the settings of a line while it runs: threshold, share of defects, miss risk, scale, regions and planned stop.
 
-    A running inspector applies the settings from its next batch on. They are kept on Kafka and stay in force after a restart.
+    Inspectors apply them from the next batch on. They stay in force after a restart.
 
     Exit codes: 0 done, 2 wrong option, 3 the settings, the model version or Kafka prevents it.
     """
@@ -162,9 +162,10 @@ def set_line(
 ) -> None:
     """Change settings of a line. Settings that are not named stay as they are.
 
-    If the change moves the threshold, the command first shows how many rejects and misses an hour are expected before and after the change,
-    and asks for confirmation. The estimate comes from the validation pictures of the version that judges the line. It is good only if
-    these pictures resemble the parts of the line.
+    If the threshold moves, the command first shows how many rejects and misses an hour are expected before and after the change, and asks
+    for confirmation.
+
+    The estimate is good only if the validation pictures of the version resemble the parts of the line.
     """
     settings = load_settings(file)
     name = settings.find_line(line).name
@@ -225,9 +226,9 @@ def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[s
 def _compare(manifest: Manifest, before: LiveLineSettings, after: LiveLineSettings, parts_per_hour: float) -> LineComparison:
     """Estimates the false alarms, misses and reviews with the old and with the new settings of a line.
 
-    Both estimates use the same share of defects. It comes from the new settings, else from the old settings, else from the training
-    pictures. Raises ModelError if the change concerns labels, and the new settings cannot be applied to this version
-    (`make_decision_rule`).
+    Both estimates use one share of defects: from the new settings, else the old ones, else the training pictures.
+
+    Raises ModelError if the new settings cannot be applied to this version.
     """
     share = find_share(manifest, after if after.defect_share is not None else before)
     present = make_present_outlook(manifest, before, share, parts_per_hour)
@@ -301,9 +302,10 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
 def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, as_json: bool) -> None:
     """Estimate the share of defective parts on LINE, and show what would change if the line had this share.
 
-    The estimate comes from the defect probabilities that the version in force gave to the line's parts. If people have reviewed at least 20
-    of these parts, their decisions correct it. The parts and the decisions come from the station's database. The command changes nothing.
-    To use the estimate, set it with castline lines set.
+    The estimate comes from the defect probabilities of the line's parts in the station's database. If people
+    have reviewed at least 20 of these parts, their decisions correct it.
+
+    The command changes nothing. To use the estimate, set it with castline lines set.
     """
     from models.inference.defect_share import MIN_REVIEWED
     from station.configuration import configure
@@ -411,11 +413,10 @@ def simulate(
 ) -> None:
     """Simulate a line with a share of defects, and show what its errors cost for each part.
 
-    The command judges labelled pictures with the version, and draws parts from them at random. It compares three rules: every part passes,
-    the threshold of the version decides, or the threshold for the share of defects decides. With --miss-risk there is a fourth rule. The
-    costs of the errors come from --costs, not from the version's manifest.
+    The command judges labelled pictures and draws parts from them at random. It compares three rules: every part passes, the version's
+    threshold, and the threshold for the share of defects. With --miss-risk there is a fourth rule.
 
-    The 95 % interval of a cost allows for the small number of labelled castings. A group of near-duplicates counts as one casting.
+    The costs of the errors come from --costs. For the 95 % interval, a group of near-duplicates counts as one casting.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.evaluation.evaluation_report import evaluate_version

@@ -37,13 +37,10 @@ _BUFFER = 512
 def command(file: Path | None, port: int) -> int:
     """Make heat maps and boxes of suspicious parts, until SIGTERM.
 
-    For each verdict that is not `ok`, and for each verdict on the lines in inspector.explain_lines, the command fetches the picture and
-    computes where the part may be defective. It stores the heat map, and sends a finding with the boxes. The model version is the one that
-    the verdict names.
+    A part is suspicious if its verdict is not `ok`. Lines in inspector.explain_lines get heat maps of all parts.
 
-    The process runs with a low priority (inspector.localiser_niceness), so that no verdict waits for a heat map. If it is too slow, the
-    oldest waiting parts of ordinary lines get no heat map, and the metric castline_findings_dropped_total counts them. Several localisers
-    share the lines.
+    The process runs with a low priority (inspector.localiser_niceness). If it is too slow, the oldest waiting parts of other lines get no
+    heat map, and the metric castline_findings_dropped_total counts them. Several localisers share the lines.
 
     While Kafka or the object store does not answer, the command waits, and /readyz returns 503 with the reason.
     """

@@ -56,13 +56,12 @@ def list_metrics(as_json: bool) -> None:
 )
 @click.pass_obj
 def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, ...], alertmanager: str, agent: bool) -> None:
-    """Write the configuration of the plant's Prometheus.
+    """Write the files prometheus.yml, rules.yml and alertmanager.yml for the plant's Prometheus, and print how to start it.
 
-    The configuration is in the files prometheus.yml, rules.yml and alertmanager.yml. The command also prints how to start Prometheus.
+    If the environment variables REMOTE_WRITE_URL and REMOTE_WRITE_TOKEN are set, Prometheus also sends all samples to this monitoring
+    service. Set REMOTE_WRITE_USER too if the service asks for a user name.
 
-    If the environment variables REMOTE_WRITE_URL and REMOTE_WRITE_TOKEN are set, Prometheus also sends all samples to the monitoring
-    service at REMOTE_WRITE_URL. Set REMOTE_WRITE_USER too if the service asks for a user name. The command writes the token to a
-    file that only its owner can read.
+    The token is written to a file that only its owner can read.
     """
     from dashboards.prometheus import RemoteWrite, ScrapeConfig, make_alertmanager_config, make_prometheus_config, make_rules
 

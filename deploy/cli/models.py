@@ -108,8 +108,7 @@ def show(version: str) -> None:
 def card(version: str, root: Path, out: Path) -> None:
     """Write the model card of VERSION: one page for auditors. VERSION is a folder, or the name of a version in --root.
 
-    The card says who made the version, from which pictures, how well it judges, with which threshold, what its limits are, and how to make
-    it again. The content comes from the manifest and from the folders VERSION.report and VERSION.training beside the version.
+    The card says from which pictures the version was made, how well it judges, and what its limits are.
     """
     if out.suffix not in (".md", ".html"):
         raise click.BadParameter(f"{out} has the suffix {out.suffix!r}. Choose a name that ends with .md or .html.", param_hint="--out")
@@ -131,9 +130,8 @@ def card(version: str, root: Path, out: Path) -> None:
     "--runtime", "runtime_name", default="tensorflow", show_default=True, help="Runtime that judges the test pictures inside VERSION."
 )
 def verify(version: str, runtime_name: str) -> int:
-    """Verify that the files of VERSION are unchanged and that its networks still give the recorded answers.
-
-    For this the networks judge the golden set: a few dozen pictures inside VERSION with the answers that were recorded for them.
+    """Verify that the files of VERSION are unchanged, and that its networks give the recorded answers to the golden set, a few dozen
+    pictures inside VERSION.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.anomaly.version_scorers import open_scorers
@@ -195,10 +193,9 @@ def make_demo(out: Path) -> int:
 @click.argument("version")
 @click.option("--data", type=click.Path(path_type=Path), multiple=True, required=True, help=DATA_HELP)
 def reference(version: str, data: tuple[Path, ...]) -> None:
-    """Add a drift reference to VERSION. Only old versions need this command, because a training now records a drift reference itself.
+    """Add a drift reference to VERSION. Only old versions need this command, because a training records a drift reference itself.
 
-    The drift reference describes the brightness, the sharpness and the defect probability of labelled pictures. Inspectors compare new
-    pictures with it. Use pictures with which the version was not trained, for example those of its evaluation.
+    Inspectors compare new pictures with the drift reference. Use labelled pictures with which the version was not trained.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.evaluation.evaluation_report import evaluate_version
@@ -236,9 +233,10 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
 def optimise(version: str, data: tuple[Path, ...], report_folder: Path | None, as_json: bool) -> None:
     """Find the fastest runtime for VERSION on this kind of machine.
 
-    The command measures the speed of VERSION on every installed runtime. A runtime is refused if it does not give the recorded answers to
-    the golden set, a few dozen pictures inside VERSION. For each runtime the networks are converted once, into the user's cache folder. The
-    command records the fastest runtime in a file, and inspectors with the setting `model.runtime = "auto"` use it.
+    The command measures every installed runtime, and refuses one that does not give the recorded answers to the golden set, a few dozen
+    pictures inside VERSION.
+
+    Inspectors with the setting `model.runtime = "auto"` use the fastest runtime.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json

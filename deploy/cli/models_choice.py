@@ -47,12 +47,10 @@ LINE = click.option(
 def choose(file: Path | None, version: str, line: str | None, force: bool, dry_run: bool, parts_per_hour: float) -> None:
     """Put VERSION in force: running inspectors load it and judge with it from then on.
 
-    For each line, the command first shows how many rejects and misses an hour are expected of the version that judges now and of VERSION.
-    The estimate uses the share of defects that was set for the line, or else the share among the training pictures.
+    For each line, the command first shows how many rejects and misses an hour are expected before and after the change.
 
-    The command verifies the checksums of VERSION. Each inspector verifies them again, and also checks that VERSION gives the recorded
-    answers to its golden set, a few dozen pictures inside the version. If a check fails, the inspector goes on with the previous version
-    and logs the reason. To try a refused version again, choose it once more.
+    Each inspector verifies the checksums of VERSION and its answers to the golden set, a few dozen pictures inside the version. If a check
+    fails, the inspector keeps the previous version and logs the reason. To try a refused version again, choose it once more.
     """
     settings, key = _load_settings_and_key(file, line)
     manifest = open_registry(settings.model.root).open_version(version).manifest
@@ -79,11 +77,9 @@ def choose(file: Path | None, version: str, line: str | None, force: bool, dry_r
 def shadow(file: Path | None, version: str, line: str | None) -> None:
     """Let VERSION judge as a shadow, beside the version in force.
 
-    The shadow version judges pictures while the inspector has time. Its answers are counted and logged, but move no gate. To end this, give
-    `none` as VERSION.
+    The answers of a shadow version are counted and logged, but move no gate. To end this, give `none` as VERSION.
 
-    With --line, the line gets a choice of its own, which consists of the version in force and VERSION as its shadow. A later choice for all
-    lines then does not change this line.
+    With --line, the line gets a choice of its own. A later choice for all lines then does not change this line.
     """
     settings, key = _load_settings_and_key(file, line)
     name = None if version == "none" else open_registry(settings.model.root).open_version(version).name
@@ -109,10 +105,9 @@ def roll_back(file: Path | None, line: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_obj
 def status(file: Path | None, as_json: bool) -> int:
-    """Show which version is chosen for each line, and whether it is undamaged.
+    """Show which version is chosen for each line, and whether its files on this machine are undamaged.
 
-    The command verifies the files of the version on this machine. An inspector may have refused the chosen version: the inspector's metric
-    castline_model_info shows which version it uses.
+    The metric castline_model_info of an inspector shows which version it uses, because an inspector may have refused the chosen one.
 
     Exit codes: 0 all versions are undamaged, 1 a version is missing or damaged on this machine.
     """
@@ -181,7 +176,7 @@ def _compare_on_lines(
 def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices, key: str) -> None:
     """Raises ModelError if a line is judged now by a version with other classes than `manifest`.
 
-    `key` is the name of the line to check. If it is `*`, all lines are checked, except those for which a version was chosen separately.
+    If `key` is `*`, lines with a choice of their own are not checked.
     """
     registry = open_registry(settings.model.root)
     for line in _find_changed_lines(settings, choices, key):
@@ -215,10 +210,7 @@ def _describe_line(settings: Settings, line: str, model: EffectiveModel) -> dict
 
 
 def _describe_manifest(settings: Settings, name: str) -> dict[str, str]:
-    """Returns the warnings about the version `name`: made with another picture decoder, or trained on rendered pictures only.
-
-    A warning that does not apply is "". If the manifest of the version cannot be read, both are "".
-    """
+    """Returns two warnings about version `name`: made with another picture decoder, and trained on rendered pictures only. "" if not."""
     try:
         manifest = open_registry(settings.model.root).read_manifest(name)
     except ModelError:

@@ -23,9 +23,10 @@ import click
 def command(out: Path, count: int, seed: int, defect_share: float) -> None:
     """Render pictures of good and defective impellers, 300 x 300 px, with a folder for each class.
 
-    The command writes the pictures into the folders ok_front/ and def_front/, and the list castings.csv. For each defective casting it also
-    writes a mask into masks/def_front/, a picture that shows where the defects are. The pixels of a mask have these values: 1 blow hole, 2
-    shrinkage, 3 cold shut, 4 chipping, 5 flash, 6 scratch.
+    The command writes the folders ok_front/ and def_front/, and the list castings.csv. Masks in masks/def_front/ show where the defects
+    are.
+
+    The pixels of a mask have these values: 1 blow hole, 2 shrinkage, 3 cold shut, 4 chipping, 5 flash, 6 scratch.
     """
     from rich.console import Console
     from rich.progress import track

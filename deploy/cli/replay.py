@@ -53,10 +53,9 @@ class TimeParameter(click.ParamType):
 def command(file: Path | None, since: datetime, until: datetime | None, version: str, line: str | None, as_json: bool) -> None:
     """Judge old pictures again with another model version, and list the parts whose label changes.
 
-    The command reads the pictures that Kafka still holds, and fetches large pictures from the object store. It writes to no topic, so no
-    gate moves. Write times as 2026-01-31T12:00:00Z.
+    The pictures come from Kafka. The command writes to no topic, so no gate moves. Write times as 2026-01-31T12:00:00Z.
 
-    A threshold or a share of defects that people have set for a line with `castline lines set` also applies here.
+    The settings of a line (`castline lines set`) apply here too.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from rich.console import Console
@@ -95,9 +94,9 @@ class VersionLabel:
 
 @dataclass(frozen=True)
 class ReplayedPicture:
-    """A picture that was judged again. `was` is the label in its recorded verdict, and `now` the label that it got this time.
+    """A picture that was judged again. `was` is the label in its recorded verdict, or None. `now` is the label that it got this time.
 
-    `was` is None if the picture has no verdict yet. `part` and `now` are None if the image record names no part.
+    `part` and `now` are None if the image record names no part.
     """
 
     part: str | None
@@ -175,8 +174,8 @@ def replay(
 ) -> Iterator[ReplayedPicture]:
     """Judges again, with `ensemble`, the pictures of `lines` that reached Kafka at `since` or later, but before `until`.
 
-    `rules` apply the settings of the lines. If `rules` is None, the threshold of the version decides. Yields one result for each image
-    record of this period. All results of one line come before those of the next line.
+    Yields one result for each image record, line by line. `rules` apply the settings of the lines. None: the threshold of the version
+    decides.
     """
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     size = min(settings.batch.size, ensemble.max_batch)

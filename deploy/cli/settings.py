@@ -70,8 +70,9 @@ def schema(as_json: bool) -> None:
 class SettingDescription(NamedTuple):
     """The description of one setting.
 
-    `name` includes the section, for example `batch.size`. `kind` is the type with its bounds, for example `integer >= 1`. `default` is the
-    text "required", or the text "default " followed by the value as JSON.
+    - `name`: with the section, for example `batch.size`.
+    - `kind`: type and bounds, for example `integer >= 1`.
+    - `default`: "required", or "default " with the value as JSON.
     """
 
     name: str
@@ -98,10 +99,7 @@ def _describe_section(section: Mapping[str, Any], root: Mapping[str, Any], prefi
 
 
 def _resolve_section(schema_of_name: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    """Returns the schema of the section that `schema_of_name` describes, and the suffix of the section's name.
-
-    The suffix is "[]" for a list of sections and "" for a single section. If `schema_of_name` describes a setting, returns (None, "").
-    """
+    """Returns the schema that `schema_of_name` describes, and "[]" for a list of sections, else "". For a setting: (None, "")."""
     items = schema_of_name.get("items", {})
     options = schema_of_name.get("anyOf", [])
     for node, suffix in ((schema_of_name, ""), (items, "[]"), *((option, "") for option in options)):

@@ -36,9 +36,8 @@ ROLE = "sorter"
 def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     """Send the verdicts of lines to their boards, and record what the gates do, until SIGTERM.
 
-    One process serves one board, so that a serial port that hangs affects only one board. For several boards the command starts a process
-    for each, and ends when one of these processes ends. Lines that share a board are served together: if you name one of them, all of them
-    are served. The process raises its own priority if the user has the permission.
+    For several boards the command starts a process for each, and ends when one of them ends. Lines that share a board are served together,
+    even if you name only one of them.
 
     While Kafka or the board does not answer, the command waits, and /readyz returns 503 with the reason.
     """

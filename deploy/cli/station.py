@@ -29,11 +29,12 @@ PASSWORD_VARIABLE = "STATION_PASSWORD"
 def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
     """Serve the station's pages at station.host and station.port, until SIGTERM.
 
-    The station first creates or updates the tables of its database. While the database does not answer, the station waits and logs the
-    reason, and /readyz returns 503. The station runs with low priority, because the inspectors need the processors more.
+    To create the first administrator, call `castline station account`.
 
-    The station itself does not encrypt its connections. If people open the pages from other machines, put a proxy with TLS in front of the
-    station and set station.behind_tls. To create the first administrator, call `castline station account`.
+    The station does not encrypt its connections. If people open the pages from other machines, put a proxy with TLS in front of the station
+    and set station.behind_tls.
+
+    While the database does not answer, the station waits, and /readyz returns 503.
     """
     if ctx.invoked_subcommand is not None:
         return None
@@ -103,8 +104,7 @@ def migrate(file: Path | None) -> None:
 def account(file: Path | None, name: str, role: str, password_file: Path | None) -> None:
     """Create the account NAME. If the account exists, set its role and password, and allow it to log in again.
 
-    The password is the first line of the file --password-file. Without this option, the password is the value of the environment variable
-    STATION_PASSWORD. If neither is given, the command asks for the password.
+    The password comes from --password-file, or else from the environment variable STATION_PASSWORD. Otherwise the command asks for it.
     """
     configure_station(file)
     from station.accounts.access import create_or_update_account

@@ -32,8 +32,10 @@ def command(file: Path | None, targets: tuple[str, ...], every_s: float, seconds
     The command shows for each line its parts and verdicts, the age of its verdicts, the pictures that wait and the state of its gate. An
     alarm appears when an operator should act.
 
-    The command reads the metrics pages of the processes that are listed in `<service.run_dir>/targets`. It does not read the topics. Counts
-    begin at the start of each process. Ages and rates are those of the last minute. The exit status is 3 if no process is listed.
+    The figures come from the processes that are listed in `<service.run_dir>/targets`. Counts begin at the start of each process. Ages and
+    rates are those of the last minute.
+
+    The exit status is 3 if no process is listed.
     """
     from rich.console import Console
 

@@ -26,8 +26,7 @@ from streams.topics import TopicNames
 def command(file: Path | None, part: str, as_json: bool) -> int:
     """Show everything that the topics hold about PART, oldest step first. PART is a part id such as line-1:17:345.
 
-    The command reads the topics from their beginning, which takes a while after a full day of production. The exit status is 1 if the
-    topics hold no record of the part.
+    Reading the topics takes a while after a full day of production. The exit status is 1 if nothing is found.
     """
     try:
         part_id = PartId.parse(part)

@@ -88,8 +88,8 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--balance",
     type=float,
-    help="How much an epoch repeats the pictures of small --data folders and lists, from 0 to 1. 0: each picture is used once. 1: the "
-    "pictures are repeated, at most 16 times, until each folder or list has the same influence as the largest one.",
+    help="How much an epoch repeats the pictures of small --data folders and lists. 0: not at all. 1: up to 16 times, until each "
+    "folder or list has the same influence as the largest one.",
 )
 @click.option(
     "--turned",
@@ -113,8 +113,8 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--near-rings",
     type=float,
-    help="Two pictures count as the same casting, turned by any angle, if their distance is at most this value. The distance is computed "
-    "from spectra of rings around the centres of the pictures. With 0 only copies that are turned by right angles are found.",
+    help="Two pictures count as the same casting, turned by any angle, if their distance is at most this value. "
+    "With 0 only copies that are turned by right angles are found.",
 )
 @click.option("--cost-miss", type=float, help="Cost of a defect that is judged good, in the unit of --cost-false-alarm.")
 @click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect, in the unit of --cost-miss.")
@@ -166,9 +166,8 @@ def command(data: tuple[Path, ...], good_only: Path | None, out: Path, resume: b
 
     With --good-only, the command takes less than two minutes. It uses --side, --depth-bits, --details and the options of the cut-off.
 
-    Ctrl-C stops the training after the current batch and saves the best weights so far as a version. To continue the training, give the
-    same command again with --resume. The folder OUT.training holds the training curves, the list of training and validation pictures, and a
-    report on the pictures.
+    Ctrl-C stops the training and saves the best weights so far. To continue, give the same command again with --resume. The folder
+    OUT.training holds the training curves and a report on the pictures.
 
     Exit codes: 0 done, 2 wrong option, 3 the pictures or the folder cannot be used, 130 interrupted.
     """

@@ -103,10 +103,10 @@ def command(
 ) -> int:
     """Train a segmentation head for VERSION, and write a new version that has this head.
 
-    A segmentation head is a small network. It finds where the defects of a picture are and names their kinds. It learns from masks, which
-    name the kind of each pixel, and from boxes, which say roughly where a defect is. The new version gives the same labels as VERSION.
+    A segmentation head is a small network that finds defects and names their kinds. It learns from masks, which name the kind of each
+    pixel, and from boxes.
 
-    If VERSION already has a head, its training is continued.
+    The new version gives the same labels as VERSION. If VERSION already has a head, its training is continued.
 
     Exit codes: 0 done, 2 wrong option, 3 the version or the pictures cannot be used, 130 interrupted; nothing is written then.
     """

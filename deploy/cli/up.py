@@ -26,14 +26,14 @@ from streams.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, load_setting
 def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path | None) -> int:
     """Create the topics and run broker, inspectors, gateway, sorters, localiser, archivist and station until SIGTERM or Ctrl-C.
 
-    The broker runs only if kafka.bootstrap is `embedded`, the gateway runs only if a line has a camera, and the localiser runs only if
-    inspector.localise is true. Each board gets its own sorter. The log of all processes goes to standard output, and every line begins
-    with the role of its process.
+    The broker runs only if kafka.bootstrap is `embedded`, the gateway only if a line has a camera, and the localiser only if
+    inspector.localise is true. Each board gets its own sorter.
 
-    A process that ends or stays unhealthy is started again, after a wait that grows up to 30 s. The first Ctrl-C stops the processes one
-    after the other, from the gateway to the broker, so that each one can finish its work. A second Ctrl-C kills all processes at once.
+    A process that ends or stays unhealthy is started again, after a wait that grows up to 30 s.
 
-    If the settings, the model version or the broker's data are wrong, the command stops all processes and ends with exit status 3.
+    The first Ctrl-C stops the processes one after the other, so that each can finish its work. A second Ctrl-C kills all of them.
+
+    The exit status is 3 if the settings, the model version or the broker's data are wrong.
     """
     from deploy.supervisor import Journal, RestartPolicy, StopRequests, Supervisor
     from deploy.supervisor.plant_roles import plant_roles

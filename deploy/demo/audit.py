@@ -1,7 +1,6 @@
 """Audits a run of the demo: reads all records from the topics, and checks every part from its picture to its sorting.
 
-The audit counts the records itself. It does not use the counters of the workers, because a worker that lost a part does not know about the
-loss.
+The counters of the workers are not used, because a worker does not know that it lost a part.
 """
 
 from __future__ import annotations
@@ -141,8 +140,7 @@ class AuditResult:
 def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_parts: Iterable[PartId] = ()) -> AuditResult:
     """Checks every part of `records` from its picture to its sorting.
 
-    `gated_lines` are the lines with a gate. On these lines every part must have a sorting. `counted_parts` are the parts in the logs of the
-    simulated boards.
+    Only lines in `gated_lines` must have a sorting. `counted_parts` are the parts that the simulated boards counted.
     """
     with_picture = {picture.part for picture in records.pictures}
     first_verdicts = _find_first_verdicts(records.verdicts)
@@ -209,9 +207,8 @@ def _find_first_verdicts(records: Iterable[VerdictRecord]) -> dict[PartId, Verdi
 
 
 def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
-    # If a sorting record was delivered twice, both copies have the same board, run, event number and content. The event number alone is not
-    # enough: a faulty board could give two events the same number, and a sorting that the sorter writes without an event of the board
-    # always has the number 0.
+    # Copies of one sorting record agree in board, run, event number and content. The number alone is not enough: a sorting without an event
+    # of the board always has the number 0.
     distinct: dict[tuple[object, ...], Sorting] = {}
     for event in sortings:
         distinct.setdefault((event.board, event.run, event.event, event.part_id, event.action, event.gate_moved, event.move_count), event)
@@ -221,8 +218,8 @@ def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
 def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
     groups: dict[PartId, list[Sorting]] = defaultdict(list)
     for event in events:
-        # Photo-eye 1 did not count a part that the gate records as `unmatched`. Such a part has no id, so its record is left out. A record
-        # with the action `untracked` is kept, because its id comes from a verdict.
+        # A part that photo-eye 1 did not count is `unmatched`, has no id and is left out. An `untracked` part has an id from its verdict
+        # and is kept.
         if event.reason != "unmatched" or event.action == "untracked":
             groups[event.part_id].append(event)
     return dict(groups)

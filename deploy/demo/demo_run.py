@@ -114,10 +114,12 @@ class DemoRun:
         self._cores = 0.0
 
     def run(self) -> DemoReport:
-        """Starts all processes, lets the foundry work until the time is over or the user stops it, and returns the report of the audit.
+        """Runs the foundry until the time is over or the user stops it. Returns the report of the audit.
 
-        Call this method in the main thread. When it returns or raises an error, all processes have ended. Raises CastlineError if a process
-        cannot run. Raises DemoInterruptedError if the user stopped the demo before the lines ran, or stopped it twice.
+        Call this method in the main thread.
+
+        Raises CastlineError if a process cannot run, and DemoInterruptedError if the user stopped the demo before the lines ran, or stopped
+        it twice.
         """
         try:
             self._start()
@@ -275,8 +277,7 @@ class DemoRun:
         return LineStatus(
             name=line,
             figures=figures,
-            # `counted` comes from the metrics, which are read less often than the topics, so it can be too small. A part with a verdict or
-            # with a sorting record has certainly been counted, so the largest of the three numbers is shown.
+            # `counted` may be too small, because the metrics are read less often than the topics. So the largest number is shown.
             parts=max(counted, figures.verdicts, figures.sorted),
             queue=int(sum(inspector.value("castline_consumer_lag_records", line=line) for inspector in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,

@@ -26,9 +26,8 @@ _RENDERER_VERSION = 1
 # Share of defective castings. A real foundry has far fewer than 30 %, but with fewer a short demo would rarely show a moving gate.
 _DEFECT_SHARE = 0.3
 
-# The board's default settings for servo and dwell fit this belt speed. On a faster belt the swinging blade would hit castings. On a much
-# slower belt the parts would be too close to each other: the gate needs 65 mm between two parts to move. At this speed the parts are
-# 83 mm apart, even with the largest --rate, six parts a second.
+# The default settings for servo and dwell fit this belt speed. On a faster belt the blade would hit castings. On a much slower belt the
+# parts would be closer than the 65 mm that the gate needs. At this speed they are 83 mm apart at six parts a second.
 _BELT_MM_PER_S = 500
 # Largest mean number of parts on a belt. A board can follow 64 parts between its photo-eyes, but the parts come at irregular times, so
 # their number is sometimes above the mean.
@@ -42,9 +41,8 @@ _PASSED_VARIABLES = (
     "CASTLINE_INSPECTOR__",
     "CASTLINE_SERVICE__LOG_LEVEL",
 )
-# Longest time between the report of a part and its picture, in seconds. In a plant this time is short, because a real camera that is
-# triggered late would photograph another part. In the demo it is long, so that no part is lost on a slow machine. This does no harm,
-# because the simulated camera always takes the right picture.
+# Longest time between the report of a part and its picture, in seconds. In a plant this time is short, because a late camera photographs
+# another part. The simulated camera always takes the right picture.
 _MATCH_WINDOW_S = 15.0
 # After SIGTERM a simulated board runs until its last part has reached the gate. Then the board has this time, in seconds, to send its last
 # events.
@@ -59,9 +57,10 @@ _RESTARTS = RestartPolicy(first_s=0.5, longest_s=5, steady_s=30, give_up_after=5
 class DemoOptions:
     """The options of the demo.
 
-    `rate_per_s` is the number of parts a second on each line. `travel_s` is the time from the camera to the gate, in seconds. If `station`
-    is True, the parts are archived and the station serves its pages. If `avr` is True, the boards run the Mega's own firmware in an AVR
-    simulator; otherwise they are simulated in Python.
+    - `rate_per_s`: parts a second on each line.
+    - `travel_s`: time from the camera to the gate, in seconds.
+    - `station`: archive the parts and serve the station's pages.
+    - `avr`: run the Mega's own firmware in an AVR simulator.
     """
 
     lines: int = 3
@@ -116,9 +115,9 @@ class Foundry:
 
 
 def render_castings(seed: int, on_casting: Callable[[int, int], object], cache: Path | None = None, count: int = CASTINGS_COUNT) -> Path:
-    """Returns a folder of rendered castings, with a subfolder for each class. The castings are rendered once and kept in the user's cache.
+    """Returns a folder of rendered castings, with a subfolder for each class. They are rendered once and kept in the user's cache.
 
-    After each casting, `on_casting` is called with the number of castings that are done and the number of all castings.
+    `on_casting` is called with the number of castings done, and of all castings.
     """
     from models.synthetic.casting import MASK_FOLDER, write_castings
 
@@ -149,10 +148,9 @@ def remove_plant_variables(environment: MutableMapping[str, str]) -> list[str]:
 
 
 def make_foundry(options: DemoOptions, images: Path, folder: Path) -> Foundry:
-    """Writes the settings of a foundry into `folder` and returns the foundry. Call `remove_plant_variables` before this function.
+    """Writes the settings of a foundry into `folder`. Call `remove_plant_variables` first. `images` has a subfolder for each class.
 
-    `images` is a folder with a subfolder of pictures for each class. Raises ModelError if the model version is missing or damaged, and
-    SettingsError if the options put more parts on a belt than a board can follow.
+    Raises ModelError if the model version is missing or damaged, and SettingsError if the options put too many parts on a belt.
     """
     parts_on_belt = options.rate_per_s * options.travel_s
     if parts_on_belt > _MAX_PARTS_ON_BELT:

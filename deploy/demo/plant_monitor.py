@@ -74,10 +74,9 @@ class PlantMetrics:
         )
 
     def label_values(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns the values that the label `label` has in the samples of metric `name`. Skips samples with the value 0.
+        """Returns the values of the label `label` in the samples of metric `name`, except samples with the value 0.
 
-        Only samples with all the labels in `labels` count. For example, `label_values("castline_gate_state", "state", line="line-1")`
-        returns the present state of the gate of line-1.
+        Example: `label_values("castline_gate_state", "state", line="line-1")` returns the present state of the gate of line-1.
         """
         return sorted(
             {
@@ -101,9 +100,9 @@ class PlantMetrics:
 
 
 def find_targets(patterns: Iterable[str]) -> list[ScrapeTarget]:
-    """Returns the processes that the target files list. `patterns` are paths of target files, in which the file name may have a `*`.
+    """Returns the processes that the target files list. In `patterns`, the file name may have a `*`.
 
-    A file that cannot be read is skipped, because its process may be writing the file at this moment.
+    A file that cannot be read is skipped, because its process may be writing the file.
     """
     targets = {}
     for pattern in patterns:
@@ -153,9 +152,10 @@ def parse_metrics(page: str, role: str, instance: str = "") -> Iterable[MetricSa
 
 
 def compute_quantile_s(share: float, buckets: Buckets) -> float | None:
-    """Computes a quantile of a histogram as Prometheus does: by linear interpolation within a bucket.
+    """Computes a quantile of a histogram by linear interpolation within a bucket, as Prometheus does. Returns None if the histogram is
+    empty.
 
-    If the quantile is above the last finite bound of the histogram, this bound is returned. Returns None if the histogram is empty.
+    A quantile above the last finite bound is this bound.
     """
     bounds = sorted(buckets)
     if not bounds or buckets[bounds[-1]] <= 0:

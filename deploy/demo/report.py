@@ -35,8 +35,9 @@ _MAX_PRINTED_PARTS = 5
 class CastingFall:
     """A simulated casting that left its belt.
 
-    `part` is None if photo-eye 1 did not see the casting. `side` is `diverted` or `passed`. `struck` says whether the blade of the gate hit
-    the casting while the blade was swinging.
+    - `part`: None if photo-eye 1 did not see the casting.
+    - `side`: `diverted` or `passed`.
+    - `struck`: True if the swinging blade hit the casting.
     """
 
     part: PartId | None
@@ -99,10 +100,9 @@ def compare_falls(falls: Iterable[CastingFall], sortings: Iterable[Sorting]) -> 
 
 @dataclass(frozen=True)
 class DemoReport:
-    """The report of a run: the audit of the whole run and of each line, and the comparison with the sides to which the castings fell.
+    """The report of a run: the audits, and the comparison with the sides to which the castings fell.
 
-    `cpu_s` is the processor time of all processes, in seconds. `rss_mb` is the peak of their memory, in MiB. `extra` holds further fields
-    of the JSON report.
+    `cpu_s` is the processor time of all processes, `rss_mb` their peak memory in MiB. `extra` holds further fields of the JSON report.
     """
 
     whole: AuditResult

@@ -32,8 +32,9 @@ _PLAIN_EVERY_S = 5.0
 class LineStatus:
     """The figures of one line in the view.
 
-    `parts` is the number of parts that photo-eye 1 counted. `queue` is the number of pictures on Kafka that wait for a verdict. `spooled`
-    is the number of pictures in the spool, the gateway's queue on disk.
+    - `parts`: parts that photo-eye 1 counted.
+    - `queue`: pictures on Kafka that wait for a verdict.
+    - `spooled`: pictures in the gateway's queue on disk.
     """
 
     name: str
@@ -57,9 +58,9 @@ class ProcessStatus:
 class Snapshot:
     """Everything that the view shows at one moment.
 
-    `phase` is `starting`, `running`, `draining`, `auditing` or `stopping`. `seconds` is the planned length of the run, or None if it runs
-    until Ctrl-C. `deadline_s` is the longest allowed time from a picture to its verdict, in seconds, on the line where this time is
-    shortest. It is 0 if no line has a deadline.
+    - `phase`: `starting`, `running`, `draining`, `auditing` or `stopping`.
+    - `seconds`: the planned length of the run, or None until Ctrl-C.
+    - `deadline_s`: the shortest deadline of a line, from picture to verdict, in seconds. 0: no deadline.
     """
 
     phase: str

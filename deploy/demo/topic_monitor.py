@@ -31,8 +31,9 @@ _RECONNECT_AFTER_S = 5.0
 class LineFigures:
     """The figures of one line. Counts are numbers of different parts since the start.
 
-    `p50_ms` and `p99_ms` are percentiles of the age of verdicts: the time from capture until the verdict was on Kafka. They are None if
-    there is no verdict. `verdicts_per_s` is the rate of the last seconds. `last_verdict_at` is a time in monotonic seconds.
+    - `p50_ms`, `p99_ms`: percentiles of the time from capture until the verdict was on Kafka, or None.
+    - `verdicts_per_s`: rate of the last seconds.
+    - `last_verdict_at`: monotonic seconds.
     """
 
     verdicts: int = 0

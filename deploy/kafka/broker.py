@@ -72,8 +72,7 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
 class EmbeddedBroker:
     """Runs one broker process, which keeps its data in the folder `broker.data_dir` of the settings.
 
-    If `record` is given, the Java runtime writes a start-up archive to this file when the broker is stopped. Later brokers start faster
-    with this archive.
+    If `record` is given, stopping the broker writes a start-up archive to this file.
     """
 
     def __init__(self, settings: Settings, record: Path | None = None) -> None:
@@ -93,12 +92,12 @@ class EmbeddedBroker:
         return self._process.pid if self._process else 0
 
     def start(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Formats the data folder if it is new, starts Kafka, and returns when Kafka serves clients.
+        """Starts Kafka and returns when Kafka serves clients. Formats a new data folder first.
 
-        `is_cancelled` is called about ten times a second. If it returns True, the method stops the broker and returns.
+        If `is_cancelled` returns True, the method stops the broker and returns.
 
-        Raises BrokerError if a port is in use, the data folder is damaged or belongs to another cluster, jars are missing, or Kafka does
-        not respond within `broker.start_timeout_s`.
+        Raises BrokerError if a port is in use, the data folder or the jars are unusable, or Kafka does not respond within
+        `broker.start_timeout_s`.
         """
         for port in (self._broker.port, self._broker.port + 1):
             _refuse_used_port(port)

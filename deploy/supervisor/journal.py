@@ -15,8 +15,7 @@ _WARNINGS = 20
 class Journal:
     """Writes the output of all processes to all `files`. Each line begins with the name of the process's role. Thread-safe.
 
-    The text of a line, which may be JSON, is not changed. The journal also keeps the latest 20 warnings of the supervisor, because the live
-    view of the demo shows them.
+    Keeps the latest 20 warnings of the supervisor for the live view of the demo.
     """
 
     def __init__(self, *files: IO[str], width: int = 12) -> None:

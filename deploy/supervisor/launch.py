@@ -1,13 +1,9 @@
-"""Runs a command so that its process is killed when the parent process dies. Linux only.
+"""Runs a command so that the kernel kills its process (SIGKILL) when the parent process dies. Linux only.
 
-Call it as `python -S launch.py PARENT_PID COMMAND...`. The script asks the kernel to kill its process (SIGKILL) when the parent's thread
-ends, and then replaces itself by COMMAND. So a supervisor that is killed leaves no process behind.
+Call it as `python -S launch.py PARENT_PID COMMAND...`. SIGTERM would not do: a process that is slow to stop would still hold its port and
+its data folder.
 
-The signal is SIGKILL, because a process that ignores SIGTERM, or takes long to stop, would still hold its port and its data folder when a
-new process needs them. No acknowledged record is lost: a killed worker repeats some work, and a killed broker recovers its logs at the next
-start.
-
-`subprocess` could do the same with `preexec_fn`, but Python code between fork and exec can hang if the parent has threads.
+The argument `preexec_fn` of `subprocess` would not do either: Python code between fork and exec can hang if the parent has threads.
 """
 
 import ctypes
@@ -22,7 +18,7 @@ _PR_SET_PDEATHSIG = 1
 def bound_command(command: Sequence[str | os.PathLike[str]]) -> list[str]:
     """Returns a command for `subprocess` that runs `command` and makes the kernel kill it when this process dies.
 
-    Start the command from a thread that lives as long as this process, because the kernel kills the command when that thread ends.
+    The thread that starts the command must live as long as this process.
     """
     return [sys.executable, "-S", __file__, str(os.getpid()), *(os.fspath(word) for word in command)]
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from deploy.supervisor import LinePrinted, PageReady, RestartPolicy, Role, castline_command
 from streams.settings import Settings
 
-# The sorters start last. A sorter makes its board count parts, and all workers that a part needs must be ready before the first part is
-# counted. The localiser starts with the sorters, because no part needs it and it must not delay their start.
+# The sorters start last, because a sorter makes its board count parts, and all workers must be ready before. The localiser must not delay
+# them.
 _BROKER, _TOPICS, _WORKERS, _SORTER = range(4)
 BOARDS_STAGE = _WORKERS
-# Simulated boards stop first: no more castings come, and the belts run empty. Then the workers stop in the order in which a picture passes
-# them, so that each worker can finish the work that the one before it has sent. The broker stops last, after all its clients.
+# Simulated boards stop first, then the workers in the order of a picture's way, so that each can finish its work. The broker stops last.
 BOARDS_STOP, _GATEWAY_STOP, INSPECTORS_STOP, _SORTER_STOP, _ARCHIVIST_STOP, BROKER_STOP = range(6)
 # After SIGTERM a worker may work for up to service.grace_s. Then it has this time to leave its consumer group and to close its clients.
 _CLOSING_S = 10.0
@@ -29,10 +28,11 @@ def plant_roles(
     boards: Iterable[Role] = (),
     station: bool = True,
 ) -> list[Role]:
-    """Returns the roles of this machine: broker, topics, inspectors, gateway, sorters, localiser, archivist and station.
+    """Returns the roles of this machine, from the broker to the station.
 
-    Every process reads the settings from `file`, or only from environment variables if `file` is None. `boards` are the roles of simulated
-    boards; a real plant has none. If `station` is False, neither the archivist nor the station is in the list.
+    - `file`: settings file, or None if only environment variables count.
+    - `boards`: the roles of simulated boards.
+    - `station`: False leaves out archivist and station.
     """
     page = PageReady(settings.service.run_dir)
     castline = castline_command(*(("--settings", str(file)) if file else ()))

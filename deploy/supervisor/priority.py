@@ -19,9 +19,8 @@ def raise_priority() -> bool:
 
     Returns False if the user may not raise the priority. The setting `Nice=-10` of a systemd unit has the same effect.
 
-    Two delays were measured while 20 other programs kept two processors busy: from the verdict in the sorter to the write on the serial
-    port, and from this write to the answer of a simulated board. Their 99th percentiles were 1,225 ms and 660 ms at normal priority, and
-    7.5 ms and 20 ms at raised priority.
+    With 20 other programs on two processors, the 99th percentile of the delay from verdict to serial port was 1,225 ms at normal and 7.5 ms
+    at raised priority.
     """
     try:
         os.setpriority(os.PRIO_PROCESS, 0, GATE_NICENESS)

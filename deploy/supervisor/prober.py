@@ -22,12 +22,10 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 class ProbeResult:
     """What the pages of one process said when they were last read.
 
-    `is_ready` is True if the process is ready. It is also True if only a person can make the process ready, because then the supervisor
-    should neither wait for the process nor restart it.
-
-    `complaint` is the text of /healthz while the process is unhealthy. `unhealthy_since` is the time at which it became unhealthy, in
-    monotonic seconds, or None while it is healthy. `samples` holds the metrics without histogram buckets, which the live view does not
-    need.
+    - `is_ready`: True if the process is ready, or if only a person can make it ready, not a restart.
+    - `complaint`: the text of /healthz while the process is unhealthy.
+    - `unhealthy_since`: in monotonic seconds, or None while the process is healthy.
+    - `samples`: the metrics without histogram buckets.
     """
 
     address: str
@@ -42,10 +40,9 @@ class ProbeResult:
         return sum(value for (sample, present), value in self.samples.items() if sample == name and required <= dict(present).items())
 
     def labels(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns the values of the Prometheus label `label` in the samples of metric `name`. Skips samples with the value 0.
+        """Returns the values of the Prometheus label `label` in the samples of metric `name`, except samples with the value 0.
 
-        The keyword arguments select samples by their other labels. For example, `labels("castline_gate_state", "state", line="line-1")`
-        returns the present state of the gate of line-1.
+        Example: `labels("castline_gate_state", "state", line="line-1")` returns the present state of the gate of line-1.
         """
         required = labels.items()
         return [
@@ -131,10 +128,7 @@ class Prober:
         return replace(before, is_ready=is_ready, complaint=health.text.strip(), unhealthy_since=since, samples=samples)
 
     def _get(self, address: str, path: str) -> _Page:
-        """Returns a page. If the response is missing or incomplete, the page has status 0 and its text is the reason.
-
-        No error is raised, because a process can end while it responds, and an error would end the thread of the prober.
-        """
+        """Returns a page. If the response is missing or incomplete, the status is 0 and the text is the reason."""
         try:
             return self._request(f"http://{address}{path}")
         except (OSError, ValueError, HTTPException) as error:

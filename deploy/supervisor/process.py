@@ -56,10 +56,9 @@ class ChildProcess:
         return self._last_lines[-1] if self._last_lines else "nothing"
 
     def exit_status(self) -> int | None:
-        """Returns the exit status of the process, or None while the process runs.
+        """Returns the exit status of the process, or None while the process runs. After its end, kills the rest of its process group.
 
-        If a signal killed the process, the result is minus the number of the signal. After the end of the process, this method also kills
-        all other processes in its process group.
+        If a signal killed the process, the result is minus the number of the signal.
         """
         if self._process.returncode is not None:
             return self._process.returncode

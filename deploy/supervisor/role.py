@@ -73,9 +73,10 @@ class PageReady:
 class RestartPolicy:
     """Decides when a process that died is started again.
 
-    After its first death a process is started again when `first_s` seconds have passed. After each further death the wait is twice as long,
-    but at most `longest_s`. If the process ran for `steady_s` seconds, the wait begins with `first_s` again. After more than
-    `give_up_after` deaths in a row, the process is not started any more. If `give_up_after` is None, it is always started again.
+    - `first_s`: the wait after the first death. It doubles after each further death.
+    - `longest_s`: the longest wait.
+    - `steady_s`: after this running time, the wait begins with `first_s` again.
+    - `give_up_after`: after more deaths in a row than this, the process is not started again. None: no limit.
     """
 
     first_s: float = 0.5
@@ -88,16 +89,12 @@ class RestartPolicy:
 class Role:
     """A process that the supervisor keeps running.
 
-    Roles start in the order of their `stage`: a stage starts when all roles of the previous stage are ready. Roles stop in the order of
-    their `stop_order`. Roles with the same `stop_order` stop together.
-
-    The process is killed if it still runs `grace_s` seconds after SIGTERM. It is started again if it is not ready `slow_start_s` seconds
-    after its start.
-
-    If `is_one_shot` is True, the process does its work and ends. Its role counts as ready when the process has ended with status 0.
-
-    If `is_essential` is True, no other role can run without this one. If such a process ends with exit status 3 (wrong settings) before it
-    was ever ready, the supervisor stops the whole plant.
+    - `stage`: roles start in this order. A stage starts when the previous one is ready.
+    - `stop_order`: roles stop in this order.
+    - `grace_s`: time from SIGTERM until the process is killed.
+    - `slow_start_s`: a process that is not ready after this time is started again.
+    - `is_one_shot`: the process does its work and ends. It is ready when it has ended with status 0.
+    - `is_essential`: the plant stops if the process ends with exit status 3 (wrong settings) before it was ready.
     """
 
     name: str

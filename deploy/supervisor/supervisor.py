@@ -52,8 +52,7 @@ class ManagedProcess:
 class Supervisor:
     """Starts, watches and stops the processes of one machine. Its methods must be called from the main thread.
 
-    If a process dies again and again, the supervisor no longer restarts it. Then `failure` is a sentence that names the process and the
-    reason. Until then `failure` is empty.
+    If a process dies again and again, `failure` names the process and the reason. Otherwise `failure` is empty.
     """
 
     def __init__(self, roles: Iterable[Role], journal: Journal, unhealthy_s: float = 15.0) -> None:
@@ -98,11 +97,11 @@ class Supervisor:
         before: int | None = None,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        """Stops the roles by SIGTERM in the order of their `stop_order`, and kills a process that does not end within its role's `grace_s`.
+        """Stops the roles by SIGTERM in the order of their `stop_order`. Kills a process that runs longer than its role's `grace_s`.
 
-        - `before`: if given, only the roles whose `stop_order` is lower than this number are stopped.
-        - `kill_now`: as soon as this function returns True, the remaining processes of these roles are killed without waiting.
-        - `meanwhile`: a function that is called repeatedly while the supervisor waits.
+        - `before`: stop only roles with a lower `stop_order`.
+        - `kill_now`: when this function returns True, the remaining processes are killed.
+        - `meanwhile`: a function that is called repeatedly during the wait.
         """
         self._is_stopping = True
         for order in sorted({managed.role.stop_order for managed in self.processes.values()}):
@@ -118,8 +117,7 @@ class Supervisor:
         self.prober.close()
 
     def _start_next_stage(self, now: float) -> None:
-        # A stage starts after every role of the earlier stages has been ready. These roles need not be ready at this moment: if the
-        # broker is being restarted, for example, the workers connect to it again by themselves.
+        # Roles of earlier stages have been ready, but need not be ready now: workers reconnect by themselves to a broker that is restarted.
         for stage in sorted({managed.role.stage for managed in self.processes.values()}):
             in_stage = [managed for managed in self.processes.values() if managed.role.stage == stage]
             for managed in in_stage:
