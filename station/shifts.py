@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 class ShiftPeriod:
     """The time from `since` (included) to `to` (excluded), both UTC.
 
-    `day` and `shift` are the date and the time of day of the beginning, in the plant's time zone. `shift` is None for a whole day.
+    `day` and `shift` say when the period begins, in the plant's time zone. `shift` is None for a whole day.
     """
 
     day: date
@@ -30,9 +30,9 @@ class ShiftPeriod:
 
 
 def day_period(day: date, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
-    """Returns the whole day `day`. It lasts from its first shift (from midnight if `shifts` is empty) to the beginning of the next day.
+    """Returns the day `day`, from its first shift (or midnight without shifts) to the beginning of the next day.
 
-    The day has 23 or 25 hours if the plant's clock changes between summer and winter time.
+    The day has 23 or 25 hours when summer or winter time begins.
     """
     first = shifts[0] if shifts else time(0)
     return ShiftPeriod(day, None, _to_utc(day, first, zone), _to_utc(day + timedelta(days=1), first, zone))

@@ -1,6 +1,6 @@
-"""Decides who may do what: the roles, the rights of each role, and the check before each page.
+"""Decides who may do what: the roles, their rights, and the check before each page.
 
-Every account has one role. A role is a Django group of the same name, and its rights are listed in `RIGHTS`.
+A role is a Django group of the same name. `RIGHTS` lists the rights of each role.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def get_rights(user: AbstractBaseUser | AnonymousUser) -> frozenset[Right]:
 def get_role(user: AbstractBaseUser | AnonymousUser) -> Role | None:
     """Returns the user's role, or None if the user is not logged in or has no role.
 
-    Of several roles, the role with the most rights is returned. The role is cached on the user object.
+    Of several roles, the role with the most rights is returned.
     """
     if not isinstance(user, User) or not user.is_active:
         return None
@@ -77,8 +77,6 @@ def assign_role(user: User, role: Role) -> None:
 
 def create_or_update_account(name: str, role: str, password: str) -> str:
     """Creates the account `name`, or changes its role and password if it exists. Returns "made" or "changed".
-
-    The account may log in afterwards. The audit log names the command line as the author.
 
     Raises SettingsError if the role does not exist, or if the name or the password breaks the rules for accounts.
     """

@@ -1,7 +1,4 @@
-"""Protects the log-in: finds the client's address, shows an error page if a form is refused, and extends sessions that are in use.
-
-`station.configuration` names these functions in the settings of Django and of django-axes, the library that counts wrong passwords.
-"""
+"""Protects the log-in: finds the client's address, shows an error page if a form is refused, and extends sessions in use."""
 
 from __future__ import annotations
 

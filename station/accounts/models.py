@@ -80,7 +80,7 @@ class AuditEntry(models.Model):
     def record(cls, user: AbstractBaseUser | AnonymousUser | None, action: str, subject: str, **detail: object) -> None:
         """Writes an entry to the audit log, for example `action` "token made" with the token's name as `subject`.
 
-        `detail` must be JSON-serialisable. Without a user, the entry names "castline". Call this method in the transaction of the change.
+        `detail` must be JSON-serialisable. Call this method in the transaction of the change.
         """
         who = user.get_username() if user is not None and user.is_authenticated else "castline"
         cls.objects.create(who=who[:_MAX_WHO], action=action, subject=subject[:_MAX_SUBJECT], detail=detail)

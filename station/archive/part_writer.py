@@ -1,10 +1,10 @@
-"""Writes the archivist's records into the table of parts, one row per part, whatever the order in which the records arrive.
+"""Writes the archivist's records into the table of parts, one row per part. The order of the records makes no difference.
 
-If a part has several records of a kind, one counts:
+If a part has several records of a kind, this one counts:
 
-- verdicts: the earliest, because the gate acted on it
-- sorting records: the first in which the gate saw the part
-- findings and reviews: the last
+- verdict: the earliest
+- sorting record: the first in which the gate saw the part
+- finding or review: the last
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ReviewQueue(Protocol):
 class PartWriter:
     """Writes batches of records into the table of parts, each batch in one transaction. A repeated record changes nothing.
 
-    Writers lock the table, so that two archivists do not overwrite each other's changes. Use one PartWriter per thread.
+    Writers lock the table. Use one PartWriter per thread.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class PartWriter:
         self._check_rows = check_rows
 
     def write(self, records: Sequence[ArchivedRecord]) -> int:
-        """Merges each of `records` into the row of its part. Returns the number of rows that were added or changed.
+        """Merges `records` into the rows of their parts. Returns the number of rows that were added or changed.
 
         Raises ArchiveError if a record cannot be written, and then writes none. The error is `retriable` if the database does not answer.
         """

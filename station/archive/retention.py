@@ -38,8 +38,8 @@ _LONGEST_WAIT_S = 30.0
 class RetentionPolicy:
     """Decides whether a part's picture is kept.
 
-    Always kept are pictures of defects, of parts for review, of reviewed parts, and of the lines in `complete_lines`. Of the other pictures
-    a random sample is kept: `ok_share` 0.1 keeps every tenth.
+    Always kept are defects, parts for review, reviewed parts, and the lines in `complete_lines`. Of the others, `ok_share` 0.1 keeps every
+    tenth.
     """
 
     ok_share: float
@@ -51,9 +51,9 @@ class RetentionPolicy:
 
 
 def is_sampled(part: PartId, share: float) -> bool:
-    """Returns whether `part` is in a pseudo-random sample of all parts. For example, `share` 0.1 selects every tenth part on average.
+    """Returns whether `part` is in a pseudo-random sample. For example, `share` 0.1 selects every tenth part on average.
 
-    The answer depends only on the part id and `share`, so it is the same in every process.
+    The answer is the same in every process.
     """
     first_bytes = hashlib.sha256(part.key).digest()[:8]
     return int.from_bytes(first_bytes, "big") < share * 2**64
@@ -65,8 +65,7 @@ class PictureSource(Protocol):
     def read_original(self, part: Part) -> bytes | None:
         """Returns the picture of `part` as the camera sent it, or None if it does not exist any more.
 
-        Raises PictureError if the source holds something else in place of this picture. Raises a CastlineError of another type if
-        the source does not answer.
+        Raises PictureError if another thing lies in its place, and another CastlineError if the source does not answer.
         """
         ...
 
@@ -89,8 +88,7 @@ class PictureArchiver:
     def archive_pictures(self, go_on: Callable[[], bool]) -> int:
         """Archives up to 32 of the marked pictures, oldest first. Stops early when `go_on` returns False.
 
-        Returns the number of pictures whose mark was removed: copied or missing. PictureError of the source means missing. Other errors of
-        the source are passed on.
+        Returns the number of pictures that were copied or are missing. Raises the errors of the source except PictureError.
         """
         marked = list(Part.objects.filter(keep_picture=True).order_by("seen_at")[:_ARCHIVED_PER_STEP])
         done: list[Part] = []
@@ -206,10 +204,9 @@ def _used_addresses(addresses: set[str]) -> set[str]:
 
 
 class RetentionWorker:
-    """A thread of the archivist that archives pictures continuously and calls `PictureArchiver.sweep` every `sweep_s` seconds.
+    """A thread that archives pictures continuously and calls `PictureArchiver.sweep` every `sweep_s` seconds.
 
-    After a failure the worker waits and tries again. It calls `report_fault` with a sentence after each failure, and with "" after each
-    success.
+    `report_fault` gets a sentence after each failure, and "" after each success.
     """
 
     def __init__(self, archiver: PictureArchiver, sweep_s: float, report_fault: Callable[[str], None]) -> None:

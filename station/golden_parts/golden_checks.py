@@ -35,8 +35,8 @@ class GoldenPartRefusedError(CastlineError):
 class GoldenState:
     """What is known about a golden part at one moment.
 
-    `last` is the newest check with a verdict, or None. `shown`: the part was judged in the running shift. `is_missing`: the last complete
-    shift had parts, but not this one.
+    `last` is its newest check with a verdict. `shown`: judged in the running shift. `is_missing`: not shown in the last complete shift with
+    parts.
     """
 
     golden: GoldenPart

@@ -10,7 +10,7 @@ from django.db import models
 class GoldenPart(models.Model):
     """A part whose right verdict is known. People put the part on the belt of its line once in each shift.
 
-    `sha256` is the checksum of its picture if the same file comes each time. If empty, a person names the part at each showing.
+    If `sha256` is empty, a person names the part at each showing. Otherwise its picture is recognised.
     """
 
     line = models.CharField(max_length=40)
@@ -34,7 +34,7 @@ class GoldenPart(models.Model):
 class GoldenCheck(models.Model):
     """One showing of a golden part: the part id at that time, and the verdict.
 
-    Until the verdict is archived, `label` is empty and `at` is the time of the showing. `shown_by` is empty if the picture was recognised.
+    `label` is empty until the verdict is archived. `shown_by` is empty if the picture was recognised.
     """
 
     golden = models.ForeignKey(GoldenPart, on_delete=models.CASCADE, related_name="checks")

@@ -151,9 +151,9 @@ def _drain(text: io.StringIO) -> bytes:
 
 
 class StreamBuffer(io.RawIOBase):
-    """A write-only file in memory. `drain` removes what was written so far and returns it, so the file can be sent while it is written.
+    """A write-only file in memory. `drain` returns and removes what was written so far, so the file can be sent while it is written.
 
-    The file cannot seek, so zipfile writes the size of each member after the member's data.
+    The file cannot seek.
     """
 
     def __init__(self) -> None:

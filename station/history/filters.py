@@ -24,12 +24,11 @@ SUPPORTED_YEARS = range(1971, 9000)
 
 @dataclass(frozen=True)
 class PartFilters:
-    """The conditions that a part must fulfil to be shown. A condition that is empty or None is not applied.
+    """The conditions that a part must fulfil to be shown. An empty condition is not applied.
 
-    - Time: `since` is included, `to` is excluded.
-    - `least`, `most`: limits of the defect probability.
-    - Label "none": no verdict. Action "none": no report of a gate.
-    - `errors`: a phrase for each query parameter that cannot be read.
+    - `since` is included, `to` is excluded.
+    - `least` and `most` limit the defect probability.
+    - `errors` holds a phrase for each query parameter that cannot be read.
     """
 
     line: str = ""

@@ -1,6 +1,6 @@
-"""Loads the history in pages, newest parts first, by keyset pagination: the URL holds the key of the last part of the page before.
+"""Loads the history in pages, newest parts first. The URL of a page holds the key of the last part of the page before.
 
-Where no index fits the filters, a search reads at most SEARCH_LIMIT rows. The page then shows how far the search came.
+A search without a suitable index reads at most SEARCH_LIMIT rows.
 """
 
 from __future__ import annotations

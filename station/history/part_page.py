@@ -1,6 +1,6 @@
-"""Makes the content of the page about one part: timeline, remarks, archived records, and the boxes over the picture.
+"""Makes the content of the page about one part from the part's row in the archive.
 
-All content comes from the part's row in the archive. The command `castline trace` shows the same timeline from the Kafka topics.
+The command `castline trace` shows the same timeline from the Kafka topics.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ _SCALED_CUT_OFF = 0.5
 def explain_verdict(part: Part, manifest: Manifest | None) -> list[str]:
     """Returns sentences that say why `part` got its verdict, or [] if it has no verdict.
 
-    `manifest` is that of the version that judged the part, or None if it cannot be read. The weights of the networks are then unknown.
+    `manifest` describes the version that judged the part. If it is None, the weights of the networks are unknown.
     """
     if not part.label:
         return []

@@ -38,10 +38,9 @@ _THUMBNAIL_SIDES_PX = (160, 240, 480)
 @require_safe
 @right_required("look")
 def history(request: HttpRequest) -> HttpResponse:
-    """Shows one page of parts.
+    """Shows one page of parts. The query of the URL contains the filters.
 
-    The query of the URL contains the filters. Its parameter `before` or `after` is the key (time and number of a part) at which the page
-    begins. Without such a key the page shows the newest parts.
+    The parameter `before` or `after` is the key at which the page begins. Without a key the newest parts are shown.
     """
     filters = _read_filters(request)
     before, after, key_errors = _read_keys(request)

@@ -1,6 +1,6 @@
-"""Renders the cards of the live pages and sends them to the browsers as server-sent events. A card is the section that shows one line.
+"""Renders the cards of the live pages and sends them to the browsers as server-sent events.
 
-Each card is rendered once for all browsers, at most every two seconds, or every ten seconds on a busy machine.
+A card shows one line. Each card is rendered once for all browsers, at most every two seconds.
 """
 
 from __future__ import annotations
@@ -114,11 +114,11 @@ open_streams = OpenStreams()
 async def stream_events(
     renderer: CardRenderer, line: str | None, is_stopping: Callable[[], bool], is_permitted: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[bytes]:
-    """Yields the events of the wall, or of the page of `line`. Ends if `is_stopping()` is true or `is_permitted()` is false.
+    """Yields the events of the wall, or of the page of `line`, until `is_stopping()` is true or `is_permitted()` is false.
 
     - event with a line's name: the card of the line
     - `page`: the content of a line's own page
-    - `status`: the banner about the connection to Kafka
+    - `status`: the state of the connection to Kafka
     """
     open_streams.count += 1
     try:

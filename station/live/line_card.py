@@ -40,7 +40,7 @@ class LineAlarm:
 class TrendBar:
     """The bar for one minute in a line's trend chart: from the bottom up the ok, review and defect parts.
 
-    Lengths are in chart units. The chart is 60 units wide, one for each minute, and 100 units high.
+    The chart is 60 units wide, one for each minute, and 100 units high.
     """
 
     x: int
@@ -87,7 +87,7 @@ class LineCard:
 
 
 def make_card(state: LineState, now: datetime, parts: Sequence[LivePart], with_trend: bool = False) -> LineCard:
-    """Returns the card of the line whose state is `state`. `parts` are the parts whose pictures the card shows.
+    """Returns the card of the line with the state `state`, with the pictures of `parts`.
 
     If `with_trend` is True, the card also contains the trend of the last hour and the last faulty parts.
     """

@@ -1,6 +1,6 @@
-"""The current state of one line, built from its records: last parts, counts of the shift, latencies, trend and gate.
+"""The current state of one line, built from its records. The state has a bounded size, however long the line runs.
 
-Nothing here reads a clock; the time is passed in. The state has a bounded size, however long the line runs.
+Nothing here reads a clock; the time is passed in.
 """
 
 from __future__ import annotations
@@ -150,9 +150,9 @@ class VerdictLatency:
 
 
 class LineState:
-    """The state of one line after all records so far. Not thread-safe: LiveConsumer holds its lock around every access.
+    """The state of one line after all records so far. Not thread-safe: hold the lock of LiveConsumer.
 
-    `version` increases with every change. `counts` maps each label to the number of parts since the shift began at `shift_since`.
+    `version` increases with every change. `counts` holds the parts of the running shift by label.
     """
 
     def __init__(self, settings: LineSettings, recent_parts: int = RECENT_PARTS) -> None:
@@ -177,8 +177,7 @@ class LineState:
     def start_shift(self, since: datetime, counts: Counter[str], minutes: dict[datetime, Counter[str]] | None = None) -> None:
         """Starts counting a shift that began at `since`.
 
-        `counts` are the shift's archived parts by label. `minutes`, if given, are the archived parts of the last hour by minute and label,
-        and replace the trend chart.
+        `counts` are the shift's archived parts by label. `minutes`, if given, replaces the trend of the last hour.
         """
         self.shift_since, self.counts, self.diverted = since, Counter(counts), 0
         if minutes is not None:
@@ -230,7 +229,7 @@ class LineState:
     def add_finding(self, finding: Finding) -> None:
         """Adds a finding, which holds the boxes and the heat map of a suspicious part.
 
-        A finding about an unknown part is ignored, and so is a finding that belongs to another verdict than the stored one.
+        A finding is ignored if it belongs to an unknown part or to another verdict.
         """
         part = finding.part_id
         known = self._parts.get(part)
@@ -256,7 +255,7 @@ class LineState:
     def update_selection(self, shown: Sequence[LivePart], count: int) -> list[LivePart]:
         """Returns the `count` parts that a card shows next, newest first. `shown` are the parts that the card shows now.
 
-        At most two new parts appear at a time, so that people can follow a fast line: the newest part, and one more, if possible not `ok`.
+        At most two new parts appear at a time, so that people can follow a fast line.
         """
         if len(shown) < count:
             return self.last_parts(count)

@@ -1,4 +1,4 @@
-"""The station's Kafka consumer: one thread that reads the records of all lines for the live pages and the uploads.
+"""The station's Kafka consumer: one thread that reads the records of all lines.
 
 The consumer belongs to no group and commits no offsets, so any number of stations can run beside each other.
 """
@@ -57,9 +57,9 @@ _TREND = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class ArchivedCounts:
-    """Numbers of archived parts of a line that were seen before `until`. The consumer counts later parts from Kafka.
+    """Numbers of archived parts of a line that were seen before `until`.
 
-    `counts` holds the numbers of the shift by label. `minutes` holds such counts for each minute of the last hour.
+    `counts` holds the parts of the shift by label. `minutes` holds such counts for each minute of the last hour.
     """
 
     until: datetime
@@ -70,7 +70,7 @@ class ArchivedCounts:
 def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> ArchivedCounts:
     """Counts the archived parts of `line`, in the shift that began at `shift_since` and in each minute of the last hour.
 
-    The counts are empty if the archive is empty or does not answer. `until` in the result is not before `shift_since`.
+    The counts are empty if the archive does not answer.
     """
     try:
         newest = Part.objects.filter(line=line, decided_at__isnull=False, seen_at__lte=now).aggregate(at=Max("seen_at"))["at"]
@@ -98,7 +98,7 @@ CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 class LiveConsumer:
     """Reads the topics of all lines in a thread and keeps the state of each line in `lines`. Hold `lock` while you use a state.
 
-    `connection_fault` is a sentence if Kafka does not answer, otherwise "". `wall_lines` leaves out the line of uploads.
+    `connection_fault` is a sentence if Kafka does not answer, otherwise "".
     """
 
     def __init__(self, settings: Settings, count_parts: CountParts = count_archived_parts) -> None:
@@ -143,7 +143,7 @@ class LiveConsumer:
     def update_shift(self, now: datetime) -> None:
         """Sets the counts of all lines to zero if a new shift has begun since the last call.
 
-        The first call starts the counts with those parts of the present shift that are already in the archive.
+        The first call starts with the archived parts of the present shift.
         """
         station = self._settings.station
         since = period_at(now, station.shifts, station.zone).since

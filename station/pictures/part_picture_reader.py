@@ -41,7 +41,7 @@ _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 
 
 class PictureLocation(Protocol):
-    """The attributes by which the picture of a part is found. `Part`, `Upload`, `LivePart` and `SignedUrl` have these attributes.
+    """The attributes by which the picture of a part is found.
 
     `picture` is an address in the object store, or "" if the picture is not kept there. `sha256` is "" if it is not known.
     """
@@ -179,8 +179,8 @@ class PartPictureReader:
 def read_object(store_url: str, address: str, max_bytes: int) -> bytes:
     """Returns the object at `address` in the object store at `store_url`.
 
-    Raises PictureError: `claim-damaged` if the address leads out of the store or the object is larger than `max_bytes`, `claim-missing` if
-    there is no object. Raises OSError if the store cannot be reached.
+    Raises PictureError if the address is wrong, or if the object is missing or larger than `max_bytes`. Raises OSError if the store cannot
+    be reached.
     """
     if not _ADDRESS.fullmatch(address):
         raise PictureError("claim-damaged", f"expected an address within the store, found {address[:120]!r}")

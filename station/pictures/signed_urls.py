@@ -1,6 +1,6 @@
 """Makes signed addresses for the small pictures on live cards, and answers requests for them without Django.
 
-The signature replaces the check of the account, because screens request pictures all day and a check would cost ten times as much.
+Screens request these pictures all day. A check of the account for each picture would cost ten times as much.
 """
 
 from __future__ import annotations

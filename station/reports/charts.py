@@ -20,7 +20,7 @@ _MAX_BAR_PX = 64
 class ChartBar:
     """A rectangle with a caption below and a number above.
 
-    `kind` is the label of the parts, or `none` without a verdict, and "" in a Pareto chart. A bar of the kind `hour` is only a caption.
+    `kind` is the label of the parts, `none`, or "" in a Pareto chart. A bar of the kind `hour` is only a caption.
     """
 
     x: float
@@ -55,7 +55,7 @@ class BarChart:
 def make_pareto_chart(rows: Sequence[tuple[str, int, float]]) -> BarChart:
     """Returns a chart with a bar for each row, and a line of the cumulative shares.
 
-    A row is a defect type, its number of parts, and the cumulative share (0..1) of this row and all rows before it.
+    A row is a defect type, its number of parts, and the cumulative share, 0..1.
     """
     if not rows:
         return BarChart([])

@@ -129,9 +129,9 @@ class PartReport:
 
 
 def count_period(period: ShiftPeriod, line: str, excluded_line: str) -> PartReport:
-    """Counts the parts of `line` in `period`. If `line` is empty, counts the parts of all lines except `excluded_line`.
+    """Counts the parts of `line` in `period`, or of all lines except `excluded_line` if `line` is empty.
 
-    There is one query for each hour, so that the database finds the parts by its index of times.
+    Each hour is a query of its own, so that the database uses its index of times.
     """
     condition = Q(line=line) if line else ~Q(line=excluded_line)
     hours: list[tuple[datetime, PartCounters]] = []

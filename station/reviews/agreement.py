@@ -21,7 +21,7 @@ MAX_DECISIONS = 50_000
 class LabelAgreement:
     """The confusion matrix of two sides that labelled the same parts, such as the model and a person.
 
-    `counts[first, second]` counts the parts with these labels of the two sides. Accuracy and kappa are None if nothing was counted.
+    `counts[first, second]` counts the parts with these two labels.
     """
 
     counts: Counter[tuple[str, str]]
@@ -69,7 +69,7 @@ class LabelAgreement:
 def count_agreement(pairs: Iterable[tuple[str, str, int]]) -> LabelAgreement:
     """Counts how many parts got the same label from two sides, and how many got different labels.
 
-    `pairs` are (first label, second label, number of parts). Labels other than `ok` and `defect` are ignored.
+    `pairs` are (first label, second label, number of parts). Other labels than `ok` and `defect` are ignored.
     """
     counts: Counter[tuple[str, str]] = Counter()
     for first, second, count in pairs:
@@ -82,8 +82,7 @@ def count_agreement(pairs: Iterable[tuple[str, str, int]]) -> LabelAgreement:
 class AgreementReport:
     """The agreement of the model with people, and of people with each other, within a period.
 
-    The model is compared with the last decision about each part, because this decision counts. Two people are compared on all parts that
-    both have decided about.
+    The model is compared with the last decision about each part, two people with each other on all parts that both decided about.
     """
 
     # How often the model agrees with people, on all reviewed parts.

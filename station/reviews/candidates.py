@@ -1,10 +1,10 @@
-"""Selects the parts that a person should look at, by a score. A part's score is the sum over these reasons:
+"""Selects the parts that a person should look at. A part's score is the sum of its reasons:
 
-- The model is in doubt: at most 1, at the threshold.
-- The networks disagree: half the distance between their probabilities.
-- The verdict is `review`: 0.3.
-- The gate had no verdict: 0.5.
-- The random check picked the part: 0.05.
+- the model is in doubt: up to 1
+- the networks disagree: up to 0.5
+- the verdict is `review`: 0.3
+- the gate had no verdict: 0.5
+- the random check picked the part: 0.05
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ _SCORE_OF_RANDOM_CHECK = 0.05
 class ReviewPriority:
     """How useful it is that a person reviews a part.
 
-    `score` is 0 if nobody should review the part. `why` gives the reasons in words. `audit` is true if the random check picked the part,
-    whether or not there are other reasons.
+    `score` is 0 if nobody should. `why` gives the reasons in words. `audit` is true if the random check picked the part.
     """
 
     score: float
@@ -61,7 +60,7 @@ def rate_part(part: Part, review: ReviewSettings) -> ReviewPriority:
 def compute_doubt(defect_probability: float | None, threshold: float | None) -> float | None:
     """Returns the doubt about a part, 0..0.5, or None if the part was not judged.
 
-    The doubt is 0.5 if the probability is equal to the threshold, and falls linearly to 0 at the probabilities 0 and 1.
+    The doubt is 0.5 at the threshold, and falls linearly to 0 at the probabilities 0 and 1.
     """
     if defect_probability is None or threshold is None:
         return None
@@ -70,9 +69,9 @@ def compute_doubt(defect_probability: float | None, threshold: float | None) -> 
 
 
 def compute_disagreement(votes: Mapping[str, float], threshold: float | None) -> float | None:
-    """Returns how much the networks disagree about a part: their highest defect probability minus the lowest one.
+    """Returns the highest defect probability of the networks minus the lowest one.
 
-    Returns None if all probabilities lie on the same side of the threshold, because the networks then agree about the label.
+    Returns None if all probabilities lie on the same side of the threshold, because the networks then agree.
     """
     if threshold is None or len(votes) < 2:
         return None

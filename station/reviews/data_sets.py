@@ -1,12 +1,10 @@
-"""Makes data sets of reviewed parts for `castline train --data`. A data set is a folder with a subfolder for each class:
+"""Makes data sets of reviewed parts for `castline train --data`. A data set is a folder:
 
     reviews-0003-2026-11-22/
-      ok_front/line-1_17_345.jpeg …   the pictures, named after line, run and part
+      ok_front/line-1_17_345.jpeg …   pictures, named after line, run and part
       def_front/…
       manifest.csv                    one row for each picture
       data-set.json                   number, fingerprint, selection, left-out parts
-
-A folder gets this name only when the data set is complete.
 """
 
 from __future__ import annotations
@@ -97,9 +95,10 @@ def parse_selection(form: Mapping[str, Any]) -> DataSetSelection:
 
 
 def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str, now: datetime, fetch: FetchPicture) -> DataSet:
-    """Writes the next data set into the folder `review.data_sets` and returns its row in the table of data sets.
+    """Writes the next data set into the folder `review.data_sets` and returns its row.
 
-    Raises EmptyDataSetError if no picture is selected or another person is making a data set, and OSError if the folder cannot be written.
+    Raises EmptyDataSetError if no picture is selected or another person is making a data set. Raises OSError if the folder cannot be
+    written.
     """
     root = settings.review.data_sets
     root.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Decisions of people about parts: what a person may enter, how a decision is sent and undone, and whose opinion is needed next.
+"""Decisions of people about parts.
 
 A decision is stored only after Kafka has confirmed it. Otherwise the station could know a decision that no other reader sees.
 """
@@ -65,7 +65,7 @@ def make_annotation(label: str, kinds: Sequence[str], boxes: tuple[Box, ...], kn
 
 
 def parse_boxes(text: str, width_px: int | None, height_px: int | None, known_kinds: Sequence[str]) -> tuple[Box, ...]:
-    """Parses the JSON list of boxes that the review page sends. `width_px` and `height_px` may be None if the picture's size is unknown.
+    """Parses the JSON list of boxes that the review page sends.
 
     Raises InvalidBoxesError for a wrong text, a box beyond the picture, or an unknown type of defect.
     """
@@ -101,7 +101,7 @@ def _parse_list(text: str) -> list[dict[str, Any]]:
 
 
 def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool = True) -> CandidateState:
-    """Returns which opinion a part needs next. `labels` are the labels of the decisions about the part, oldest first, without undone ones.
+    """Returns which opinion a part needs next. `labels` are the labels of the decisions so far, oldest first.
 
     A second person is asked if the first contradicts the model, and a third person if these two differ.
     """
@@ -116,10 +116,7 @@ def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool 
 
 
 def find_effective(labels: Sequence[str]) -> int | None:
-    """Returns the index of the decision that counts for a part: the last one that is not a skip, or None.
-
-    A third decision is always the majority, because a third person is asked only if the first two differ.
-    """
+    """Returns the index of the decision that counts for a part: the last decision that is not a skip. Returns None if all are skips."""
     indexes = [index for index, label in enumerate(labels) if label != SKIP]
     return indexes[-1] if indexes else None
 
@@ -132,8 +129,7 @@ def list_decisions(part: Part) -> list[Decision]:
 def decide(part: Part, user: User, annotation: Annotation, settings: Settings, now: datetime, send: SendRecord) -> Decision:
     """Sends and stores the user's decision about `part`, in place of the user's earlier decision.
 
-    Raises KafkaUnavailableError if Kafka does not confirm the record, and DecisionRefusedError if another person, or the same user in
-    another window, is deciding. Nothing is stored then.
+    Raises KafkaUnavailableError if Kafka does not confirm, and DecisionRefusedError if somebody else is reviewing. Then nothing is stored.
     """
     candidate = Candidate.objects.filter(part=part).first()
     if candidate and candidate.leased_by not in ("", user.username) and candidate.leased_until and candidate.leased_until > now:
@@ -166,8 +162,7 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
 def undo_last_decision(user: User, settings: Settings, now: datetime, send: SendRecord) -> Decision | None:
     """Undoes the last decision of `user` and returns it, or returns None if there is nothing to undo.
 
-    Kafka gets the decision that counts now, or a tombstone (a record without a value) if none is left. Raises KafkaUnavailableError, and
-    undoes nothing, if Kafka does not confirm.
+    Kafka gets the decision that counts now, or a tombstone if none is left. Raises KafkaUnavailableError, and then undoes nothing.
     """
     last = Decision.objects.filter(reviewer=user, undone_at=None).select_related("part").order_by("-at", "-pk").first()
     if last is None:

@@ -15,10 +15,9 @@ from station.archive.models import Part
 class JudgedParts:
     """The newest parts of a line that one model version has judged.
 
-    - `unreviewed`, shape (n,): defect probabilities of parts without a review.
-    - `reviewed`, shape (m,): defect probabilities of reviewed parts.
-    - `is_defect`, shape (m,): whether people called them defective.
-    - `since`: time of the oldest part, or None.
+    - `unreviewed`, shape (n,): defect probabilities of the parts without a review
+    - `reviewed`, shape (m,): defect probabilities of the reviewed parts
+    - `is_defect`, shape (m,): True if the reviewer found a defect
     """
 
     unreviewed: npt.NDArray[np.float64]

@@ -1,6 +1,6 @@
 """The review queue chooses which part a person gets next.
 
-Only one person reviews a part at a time. The queue never gives a part to a person who has decided about it, unless the decision was undone.
+Only one person reviews a part at a time. Nobody gets a part again after deciding about it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_COUNTED = 10_000
 def claim_candidates(user: User, settings: Settings, now: datetime, count: int = 2) -> list[Candidate]:
     """Reserves up to `count` parts for `user` for a while (a lease) and returns them, the most useful first.
 
-    Parts that the user has already come first. The second part of the default is for the browser to load in advance.
+    Two by default: the browser loads the picture of the second in advance.
     """
     until = now + timedelta(minutes=settings.review.lease_minutes)
     claimed = list(

@@ -23,7 +23,7 @@ Counts = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Kappa:
-    """A kappa value with its 95 % interval from `low` to `high`, and the share of equal labels over `parts` parts.
+    """A kappa value with its 95 % interval, and the share of equal labels over `parts` parts.
 
     1 is full agreement, 0 is the agreement that chance would give. A value is None if it is not defined.
     """
@@ -38,9 +38,10 @@ class Kappa:
 def compute_cohen(first: Labels, second: Labels) -> Kappa:
     """Returns Cohen's kappa of two sides, with a bootstrap interval over parts.
 
-    Both arrays have shape (parts, comparisons) and contain 0, 1 or MISSING. Columns are compared one by one.
+    Both arrays have shape (parts, comparisons) and contain 0, 1 or MISSING.
 
-    Sources: Cohen, Educational and Psychological Measurement 20(1), 1960; Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
+    Source: Cohen, Educational and Psychological Measurement 20(1), 1960. Interval: Efron and Tibshirani, An Introduction to the Bootstrap,
+    1993.
     """
     is_counted = (first != MISSING) & (second != MISSING)
     # Shape (parts, 4): how often the labels of a part were (ok, ok), (ok, defect), (defect, ok) and (defect, defect).
@@ -51,7 +52,7 @@ def compute_cohen(first: Labels, second: Labels) -> Kappa:
 def compute_fleiss(labels: Labels) -> Kappa:
     """Returns Fleiss' kappa of several labels of each part, with a bootstrap interval over parts.
 
-    `labels` has shape (parts, labels of a part) and contains 0, 1 or MISSING. Only parts with all labels count.
+    `labels` has shape (parts, labels of a part) and contains 0, 1 or MISSING.
 
     Source: Fleiss, Psychological Bulletin 76(5), 1971.
     """

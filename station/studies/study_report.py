@@ -21,12 +21,11 @@ MODEL = "model"
 class StudyReport:
     """The agreement in a study.
 
-    - `within`: the rounds of one person.
-    - `between`: two people, round by round.
-    - `with_model`: a person and the model.
-    - `all_people`, `all_with_model`: Fleiss' kappa of all labels.
-    - `left_to_people`: parts that the model labelled `review`.
-    - `models`: versions with their numbers of parts.
+    - `within`: the rounds of one person
+    - `between`: two people, round by round
+    - `with_model`: a person and the model
+    - `all_people`, `all_with_model`: Fleiss' kappa
+    - `left_to_people`: number of parts that the model labelled `review`
     """
 
     within: list[tuple[str, Kappa]]

@@ -144,7 +144,7 @@ Wait = Annotated[float, Query(0, ge=0, le=30, description="Longest time that the
     throttle=UploadThrottle(),
 )
 async def inspect(request: HttpRequest, wait: Wait = 0) -> tuple[int, dict[str, Any]]:
-    """Accepts a picture and waits for its verdict. The parameter `wait` gives the longest waiting time in seconds.
+    """Accepts a picture and waits for its verdict, at most `wait` seconds.
 
     Answers 200 with the verdict, or 202 if there is no verdict yet. After 202, get the verdict from the address in the field `status`.
     """

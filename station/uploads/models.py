@@ -18,7 +18,7 @@ from streams.topics import TopicNames
 class UploadRun(models.Model):
     """The run number in the part ids of all uploads in this database. The table has exactly one row.
 
-    The number is the time in seconds when the table was made, so two databases never give the same part id.
+    The number is the time when the table was made, so that databases do not share part ids.
     """
 
     number = models.BigIntegerField()

@@ -35,7 +35,7 @@ _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 4
 
 
 class UploadRefusedError(CastlineError):
-    """An uploaded picture was not accepted. The error message can be shown on a page. `status` is the HTTP status of the answer.
+    """An uploaded picture was not accepted. `status` is the HTTP status of the answer.
 
     `retry_after_s` says when the sender may try again, in seconds. It is 0 if another try would fail too.
     """
@@ -60,9 +60,9 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def acquire(self, account: int, pictures: int = 1) -> float:
-        """Returns 0 if the account may send `pictures` pictures now, and takes the tokens for them from its bucket.
+        """Returns 0 if the account may send `pictures` pictures now, and takes their tokens from its bucket.
 
-        Otherwise returns the number of seconds after which the account may try again, and takes no tokens.
+        Otherwise returns the seconds after which the account may try again.
         """
         now = self._clock()
         with self._lock:
@@ -138,9 +138,9 @@ def upload_slot() -> Iterator[None]:
 
 
 def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Upload:
-    """Sends a picture to the inspectors. Returns its row in the table of uploads after Kafka has confirmed the picture.
+    """Sends a picture to the inspectors and returns its row in the table of uploads. Waits until Kafka has confirmed the picture.
 
-    `name` is the name of the file on the sender's machine. Raises UploadRefusedError if the picture is not accepted.
+    Raises UploadRefusedError if the picture is not accepted.
     """
     settings = current_settings()
     line = settings.station.upload_line

@@ -30,9 +30,9 @@ _FINDING_TIMEOUT = timedelta(seconds=20)
 
 @dataclass(frozen=True)
 class UploadVerdict:
-    """The verdict on an uploaded picture, together with the finding (boxes and heat map) if there is one already.
+    """The verdict on an uploaded picture, with the finding (boxes and heat map) if there is one.
 
-    `method` is the method by which the finding was made, such as `grad-cam`, or empty if there is no finding yet.
+    `method` says how the finding was made, such as `grad-cam`.
     """
 
     label: str

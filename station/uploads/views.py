@@ -1,6 +1,6 @@
-"""The upload pages. People send pictures here and see the verdicts. The page of each upload has a permanent address.
+"""The upload pages. People send pictures here and see the verdicts.
 
-This module also makes the page about the API. Its content comes from the OpenAPI description, so the page always agrees with the API.
+This module also makes the page about the API, from the OpenAPI description.
 """
 
 from __future__ import annotations

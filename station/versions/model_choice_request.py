@@ -74,10 +74,9 @@ def read_current_choices() -> ModelChoices:
 def check_request(
     settings: Settings, request: ModelChoiceRequest, current: ModelChoices, requested_by: str, at: datetime
 ) -> CheckedModelChoice:
-    """Checks `request`, with the checksums of the version's files, and returns it together with the record to be sent.
+    """Checks `request` and the files of its version, and returns the record to be sent.
 
-    Raises DifferentClassesError if the classes differ without `request.force`, and ModelError if another check fails. A page can show both
-    messages.
+    Raises DifferentClassesError if the classes differ without `request.force`, and ModelError if another check fails.
     """
     registry, before = open_registry(settings.model.root, reuse_checksums=True), current.find(request.line)
     if request.line != ALL_LINES and request.line not in {line.name for line in settings.lines}:
@@ -102,8 +101,7 @@ def check_request(
 def compare_on_lines(settings: Settings, choice: CheckedModelChoice) -> list[VersionComparison]:
     """Returns what is expected on each line that `choice` changes, before and after the change.
 
-    If the settings of the lines cannot be read from Kafka, the estimates leave them out. A version whose manifest cannot be read gives no
-    estimate.
+    A version whose manifest cannot be read gives no estimate.
     """
     registry = open_registry(settings.model.root, reuse_checksums=True)
     try:

@@ -68,8 +68,7 @@ class LineModel:
 class VersionSummary:
     """A version of the registry and the lines that it judges. A version with a `problem` cannot be chosen.
 
-    `is_verified`: the checksums of all files were compared with the manifest. Files in a remote registry are checked only when the version
-    is chosen.
+    `is_verified` is False in a remote registry, because checksums are checked there only when the version is chosen.
     """
 
     name: str
