@@ -1,10 +1,10 @@
 """Makes data sets of reviewed parts for `castline train --data`. A data set is a folder:
 
-    reviews-0003-2026-11-22/
-      ok_front/line-1_17_345.jpeg …   pictures, named after line, run and part
-      def_front/…
-      manifest.csv                    one row for each picture
-      data-set.json                   number, fingerprint, selection, left-out parts
+reviews-0003-2026-11-22/
+  ok_front/line-1_17_345.jpeg …   pictures, named after line, run and part
+  def_front/…
+  manifest.csv                    one row for each picture
+  data-set.json                   number, fingerprint, selection, left-out parts
 """
 
 from __future__ import annotations
