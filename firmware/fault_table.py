@@ -48,7 +48,7 @@ def code_of(name: str) -> int:
 def describe_fault(code: int) -> str:
     """Returns a text that describes a fault, such as `fault 41: photo-eye 1 is blocked too long or never`.
 
-    If the table does not have the code, which a newer board may have sent, the text is only `fault` and the number.
+    For an unknown code, the text is only `fault` and the number.
     """
     row = error_codes().get(code)
     return f"fault {code}: {row.meaning}" if row else f"fault {code}"

@@ -1,6 +1,6 @@
-"""The part of the gate protocol that the host and the simulated board share: frames, and the words and bounds of all fields.
+"""The part of the gate protocol that the host and the simulated board share: frames, words and bounds of fields.
 
-firmware/PROTOCOL.md describes the protocol. A test compares the tables of this module with the tables of that page.
+A test compares the tables of this module with firmware/PROTOCOL.md.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def parse_frame(line: bytes) -> Frame | None:
 class Deframer:
     """Finds the frames in a stream of bytes. Only frames with a start character in `starts` are returned.
 
-    A damaged frame is dropped and counted in `damaged`. A start character always begins a new frame, even after a damaged newline.
+    A damaged frame is dropped and counted. A start character always begins a new frame.
     """
 
     def __init__(self, starts: str) -> None:
@@ -219,7 +219,7 @@ class Fields(dict[str, int | str]):
 
 
 def read_fields(names: Sequence[str], values: Sequence[str]) -> Fields:
-    """Checks the fields of a frame and returns them by their names. A newer board may send more values than `names` has. These are ignored.
+    """Checks the fields of a frame and returns them by their names. Additional values of a newer board are ignored.
 
     Raises ValueError if a field is absent, malformed or out of its bounds.
     """

@@ -1,7 +1,6 @@
 """Builds the board's firmware, its simulator, and the portable core of the firmware for a PC.
 
-Missing compilers are installed if the user is root. Each program is built into `var/firmware/<hash>/`, where the hash is computed from
-the sources.
+Each program is built into `var/firmware/<hash>/`. The hash is computed from the sources.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ def build_runner() -> Path:
 
 
 def build_pc_board(*flags: str) -> Path:
-    """Builds a board that runs as a program on this PC: the part of the firmware that needs no Arduino, controlled like the simulator.
+    """Builds a program for this PC from the part of the firmware that needs no Arduino.
 
     If no `flags` are given, the sanitizers of the compiler are on.
     """

@@ -11,8 +11,7 @@ from pathlib import Path
 def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
     """Writes `content` to `path`. Readers see either the old file or the complete new one, even after a power cut.
 
-    Text is written as UTF-8, and a missing folder is created. `mode` gives the permission bits. Raises OSError if the file cannot be
-    written.
+    A missing folder is created. `mode` gives the permission bits. Raises OSError if the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The temporary name begins with a dot. Programs that list the folder therefore ignore the unfinished file.

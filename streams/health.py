@@ -110,9 +110,9 @@ class ProcessHealth:
             self.set_ready(topic)
 
     def set_person_problem(self, problem: str, topic: str) -> None:
-        """Sets a problem that only a person can solve, for example by changing a setting. If `problem` is "", removes the earlier problem.
+        """Sets a problem that only a person can solve, or removes it if `problem` is "".
 
-        With such a problem the process is not ready, but a supervisor neither waits for it nor restarts it.
+        The process is then not ready, but a supervisor neither waits for it nor restarts it.
         """
         self._person_topics.add(topic)
         self.set_problem(problem, topic)

@@ -86,9 +86,9 @@ def _parse_number(name: str, text: str) -> int:
 
 @dataclass(frozen=True)
 class PictureIdentity:
-    """What the key and the headers of an image record say about its picture. A value whose header is absent is None.
+    """What the key and the headers of an image record say about its picture. A value without a header is None.
 
-    `claim` is the address of the picture in the object store. It is None if the record itself holds the picture.
+    `claim` is the address of a picture that is in the object store.
     """
 
     part: PartId

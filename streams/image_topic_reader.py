@@ -16,9 +16,9 @@ _READ_MS = 4000
 
 
 class ImageTopicReader:
-    """Reads one record at a time from any image topic, without a consumer group. Connects at the first read. Not thread-safe.
+    """Reads one record at a time from any image topic, without a consumer group. Not thread-safe.
 
-    `role` is the role of this process. It is a part of the client id that the brokers see.
+    `role` is a part of the client id that the brokers see.
     """
 
     def __init__(self, settings: Settings, role: str) -> None:

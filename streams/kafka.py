@@ -103,7 +103,7 @@ def wait_for_kafka(
 def read_to_end(settings: Settings, role: str, topics: Sequence[str], since: datetime | None = None) -> Iterator[Any]:
     """Yields the records that `topics` hold at the time of the call, in order within each partition.
 
-    With `since`, older records are left out. Raises CastlineError if a topic does not exist, or if no record arrives for 30 s.
+    Records older than `since` are left out. Raises CastlineError if a topic is missing or silent for 30 s.
     """
     consumer = KafkaConsumer(**make_client_arguments(settings, role), group_id=None, enable_auto_commit=False)
     try:

@@ -54,7 +54,7 @@ class ConsumedRecord:
 def make_json_record(topic: str, key: bytes, record: Record, source: str, event_id: uuid.UUID | None = None) -> ProducerRecord:
     """Returns `record` as JSON, with the headers that CloudEvents prescribes for Kafka (binary mode).
 
-    `source` is the role that writes the record. `event_id` becomes the header `ce_id`. If it is None, a random id is used.
+    `source` is the role that writes the record. Without `event_id`, a random id is used.
     """
     headers = {
         "content-type": "application/json",
@@ -108,7 +108,7 @@ class RecordProducer:
     async def deliver(self, records: Sequence[ProducerRecord]) -> None:
         """Sends `records` in the given order, and returns when the brokers have confirmed all of them.
 
-        After an error, the unconfirmed records are sent again. So a record may arrive twice, but no record is lost.
+        After an error, a record may arrive twice, but no record is lost.
         """
         unconfirmed = list(records)
         backoff = Backoff(first_s=0.2, longest_s=5.0)

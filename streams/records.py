@@ -1,6 +1,6 @@
 """The JSON records on Castline's topics. Within version v1, fields may be added, but no field is changed or removed.
 
-Each class is the only declaration of its record. The published JSON Schema is generated from it. Readers ignore unknown fields.
+The published JSON Schema is generated from these classes. Readers ignore unknown fields.
 """
 
 from __future__ import annotations
@@ -121,9 +121,9 @@ class Verdict(PartRecord):
 
 
 def make_verdict_id(part: PartId, sha256: str, model: str, decision: str = "") -> uuid.UUID:
-    """Returns the id of the verdict of model version `model` on the picture of `part` that has the checksum `sha256`.
+    """Returns the id of the verdict of version `model` on the picture of `part` with the checksum `sha256`.
 
-    `decision` is the digest of the line's decision settings. If it is empty, the id is the one that earlier releases computed.
+    `decision` is the digest of the line's decision settings, or "".
     """
     return uuid.uuid5(_VERDICT_NAMESPACE, f"{part}|{sha256}|{model}{f'|{decision}' if decision else ''}")
 
@@ -165,8 +165,7 @@ SortingReason = Literal[
 class Sorting(PartRecord):
     """What a gate did with one part. Topic `castings.sorted.<line>`, keyed by part id.
 
-    Two records of one part with the same `board`, `run` and `event` describe the same event, so the gate did
-    not move a second time.
+    Two records with the same `board`, `run` and `event` describe the same event.
     """
 
     name: ClassVar[str] = "castline.sorting.v1"
@@ -355,10 +354,7 @@ class LiveLineSettings(Record):
 
     @property
     def decision(self) -> str:
-        """Digest of the settings that can change a label: 16 hexadecimal digits, or empty if none of these settings is set.
-
-        The digest does not depend on scale, planned stop, `set_by` and `set_at`, because they change no label.
-        """
+        """Digest of the settings that can change a label: 16 hexadecimal digits, or empty if none of these settings is set."""
         deciding = self.model_dump(
             mode="json",
             include={"inspect_regions", "ignore_regions", "threshold", "defect_share", "miss_risk", "review_anomalies"},

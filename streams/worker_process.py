@@ -66,9 +66,9 @@ def handle_stop_signals() -> threading.Event:
 
 @contextmanager
 def worker_process(settings: Settings, role: str, port: int, slot_name: str = "") -> Iterator[WorkerProcess]:
-    """Sets up this process for `role`, and serves its health pages at `port` until the block ends. Port 0 means a free port.
+    """Sets up this process for `role`, and serves its health pages at `port` (0: a free port) until the block ends.
 
-    Processes of one role that do not share their work, such as sorters of different boards, use different values of `slot_name`.
+    Processes of one role that do not share their work use different values of `slot_name`.
     """
     stop_requested = handle_stop_signals()
     slot = InstanceSlot(settings.service.run_dir, slot_name or role)

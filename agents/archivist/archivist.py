@@ -1,7 +1,6 @@
 """The archivist: stores the records from Kafka as rows of the station's database.
 
-A record is acknowledged to Kafka only after its row is stored. While the database does not answer, records wait on Kafka. A record that
-the database rejects becomes a dead letter.
+A record is acknowledged only after its row is stored. A record that the database rejects becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -70,9 +69,9 @@ def list_archived_topics(settings: Settings) -> dict[str, ArchivedTopic]:
 
 
 def decode_record(topic: ArchivedTopic, key: bytes | None, value: bytes | None) -> ArchivedRecord:
-    """Returns the decoded record of `topic`. A review record with a key but no value withdraws the review of the part in the key.
+    """Returns the decoded record of `topic`. A review without a value withdraws the review of the part in the key.
 
-    Raises InvalidRecordError if `key` and `value` are not a valid record of this topic.
+    Raises InvalidRecordError if the record is not valid.
     """
     expected = topic.record_type
     if value is None:

@@ -152,8 +152,7 @@ class BoardClock:
     def host_s(self, board_ms: int, near_s: float) -> float:
         """Returns the host's monotonic time at which the board's clock showed `board_ms`.
 
-        The board's clock starts from 0 again every 49.7 days. Of several possible times, the nearest to `near_s` is returned. Raises
-        ValueError if no sample was added yet.
+        The board's clock wraps after 49.7 days, so the time nearest to `near_s` is returned. Raises ValueError without a sample.
         """
         if not self._samples:
             raise ValueError("The board's time cannot be converted, because no answer to SYNC was added yet. Call add_sample first.")

@@ -62,8 +62,7 @@ def show_no_latency_needed(line: str) -> None:
 class CameraLatency:
     """The latency of the camera of one line, in seconds. Not thread-safe.
 
-    `set_s`, the latency from the settings, is preferred to a measured latency. `file` keeps the measured latency over a restart. A
-    latency that proves wrong is suspended.
+    `set_s` from the settings is preferred to a measured latency. `file` keeps the measured latency over a restart.
     """
 
     def __init__(self, line: str, set_s: float | None, file: Path) -> None:

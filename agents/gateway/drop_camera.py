@@ -226,7 +226,7 @@ class DropCamera:
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
         """Called when a file has changed to `state`. Keeps the picture of its earlier version `before` if it was overwritten.
 
-        If the file may have only grown, the method returns the earlier version, and its content is compared later.
+        If the file may have only grown, returns the earlier version for a later comparison.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
@@ -470,7 +470,7 @@ class DropCamera:
     def _mention_once(self, path: str, reason: str) -> None:
         """Counts and logs a path that the camera does not read, but only once.
 
-        Of the files whose suffix is not that of a picture, only the first 1,000 are logged.
+        Of the files that cameras write beside pictures, such as XML, only the first 1,000 are logged.
         """
         if path in self._mentioned:
             return

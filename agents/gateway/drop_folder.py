@@ -1,6 +1,6 @@
-"""The folder to which a camera writes its files. Links in it are never followed.
+"""The folder to which a camera writes its files. Links in the folder are never followed.
 
-A link in the folder could lead to any file of this machine. Therefore each file is opened relative to the handle of its parent folder.
+Otherwise a link could lead to any file of this machine.
 """
 
 from __future__ import annotations
@@ -140,8 +140,7 @@ class DropFolder:
     def is_open_for_writing(self, path: str) -> bool:
         """Returns whether a process on this machine has the file open for writing.
 
-        Returns False if Linux cannot tell, for example for a file on a network share. Then the caller must judge by the file's content
-        and age.
+        Returns False if Linux cannot tell, for example for a file on a network share.
         """
         try:
             with self._opened_file(path) as handle:

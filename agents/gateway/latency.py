@@ -169,7 +169,7 @@ def estimate_latency(
 def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[float]) -> LatencyEstimate:
     """Estimates the latency from the newest 128 pictures, then from 64, 32 and 16, until an estimate is certain.
 
-    If none is certain, returns the estimate from 128 pictures. The times must be in the order of arrival.
+    The times must be in the order of arrival.
     """
     estimates = []
     for count in _MEASURED_PICTURES:

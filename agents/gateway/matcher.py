@@ -164,10 +164,7 @@ class Matcher(Generic[Picture]):
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
-        """Returns whether a picture after the newest part should wait, because the next part may be nearer to it.
-
-        Example: a picture 0.2 s after the newest part. If no part follows within 0.8 s, it belongs to the newest part.
-        """
+        """Returns whether a picture after the newest part should wait, because the next part may be nearer to it."""
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
             return False

@@ -117,10 +117,7 @@ def _has_tiff_end(value: bytes) -> bool:
 
 
 def _read_tiff_directory(value: bytes, order: str, is_big: bool, at: int) -> tuple[int, int]:
-    """Reads the directory of a TIFF that begins at byte `at`.
-
-    Returns where the next directory begins (0 if there is none), and where the last pixels of this one end.
-    """
+    """Reads the directory of a TIFF at byte `at`. Returns where the next directory begins (or 0), and where the last pixels end."""
     (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), value, at)
     start, entry_bytes = (at + 8, 20) if is_big else (at + 2, 12)
     numbers: dict[int, tuple[int, ...]] = {}

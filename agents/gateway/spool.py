@@ -1,7 +1,6 @@
 """The spool of a line: the gateway's queue on disk between camera and Kafka, an SQLite file.
 
-A picture and its part id are stored in one transaction. While Kafka is unavailable, each commit waits for the disk, because the file is
-the only copy.
+While Kafka is unavailable, each commit waits for the disk, because the file is then the only copy.
 """
 
 from __future__ import annotations
@@ -201,8 +200,7 @@ class Spool:
     def accept(self, picture: CheckedPicture, keys: Iterable[str] = (), part: PartId | None = None) -> PictureReceipt:
         """Stores `picture` as `part`, or as the next part of this spool's own run if `part` is None.
 
-        If one of the idempotency `keys` is known, nothing is stored and the earlier part is returned. Raises SpoolFullError if the budget
-        is used up or the disk is full.
+        If one of the idempotency `keys` is known, returns the earlier part. Raises SpoolFullError if there is no room.
         """
         size = len(picture.value) + _ROW_BYTES
         with self._lock:

@@ -1,7 +1,6 @@
 """Finds the picture in an HTTP request of a camera, and checks the request's token.
 
-The picture is the body, or one part of a form. The body may be compressed with gzip or deflate. Its size is limited, compressed and
-unpacked.
+The picture is the body, or one part of a form. The body may be compressed, and its size is limited.
 """
 
 from __future__ import annotations
@@ -49,9 +48,9 @@ class UploadedPicture:
 
 
 async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
-    """Returns the picture in a request. The picture may have at most `max_bytes`, and a form may have 1 MiB more.
+    """Returns the picture in a request. The picture may have at most `max_bytes`.
 
-    Raises RequestRefusedError with status 400 for malformed data, 413 for a picture that is too large, or 415 if there is no picture.
+    Raises RequestRefusedError with status 400 (malformed), 413 (too large) or 415 (no picture).
     """
     is_form = request.content_type.startswith("multipart/")
     if not (is_form or request.content_type.startswith("image/") or request.content_type in _RAW_TYPES):

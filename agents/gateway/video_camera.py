@@ -125,9 +125,9 @@ class _GrabbedPicture:
 
 
 class VideoCamera:
-    """Reads a video stream continuously and yields its newest picture at a fixed rate, or one picture for each part that the board counts.
+    """Yields the newest picture of a video stream at a fixed rate, or one picture for each part that the board counts.
 
-    A stream that breaks, or that gives no picture for `stall_s` seconds (a setting), is reported and opened again.
+    A stream without pictures for `stall_s` seconds is reported and opened again.
     """
 
     def __init__(self, line: str, settings: CameraSettings, open_stream: Callable[[], FrameGrabber]) -> None:

@@ -86,9 +86,9 @@ class DecodedImage:
 
 
 def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:
-    """Reads the part, the time of capture and the deadline from a record of the image topic of `line`.
+    """Reads the part, the time of capture (otherwise `broker_time`) and the deadline from an image record of `line`.
 
-    Without a time of capture, `broker_time` is used. Raises IdentityError if the record names no part of this line.
+    Raises IdentityError if the record names no part of this line.
     """
     identity = read_identity(source.key, source.headers, line.name)
     captured_at = identity.captured_at or broker_time
@@ -115,7 +115,7 @@ def decode_image(
 ) -> DecodedImage:
     """Verifies the checksum of the picture and decodes it to a square of `side_px`. For a bad picture, the result holds the error.
 
-    A picture in the object store is fetched from `store`. Raises OSError if the store does not answer.
+    Raises OSError if the object store does not answer.
     """
     value = record.source.value or b""
     sha256 = hashlib.sha256(value).hexdigest()

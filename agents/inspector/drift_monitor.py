@@ -1,7 +1,6 @@
 """Monitors the camera of each line for faults, and its pictures and predictions for drift.
 
-Drift means a difference from the reference of the model version. At most ten pictures of a line in a second are measured, after the
-delivery of their verdicts.
+Drift is a difference from the reference of the model version. At most ten pictures of a line in a second are measured.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class KindNamer(Protocol):
 def name_kinds(images: Sequence[JudgedImage], namer: KindNamer) -> list[JudgedImage]:
     """Returns `images` in the same order. Images with the label `defect` get the kind of their largest defect.
 
-    If `namer` fails, no image gets a kind. A verdict without a kind is better than a verdict that comes too late.
+    If `namer` fails, no image gets a kind.
     """
     indices = [index for index, image in enumerate(images) if image.label == "defect"]
     if not indices:

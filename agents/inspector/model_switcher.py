@@ -57,8 +57,7 @@ class ModelSwitcher:
         self._find_version = find_version
         self._open_version = open_version
         self._assignments: Mapping[str, ModelAssignment] = {}
-        # The loaded ensembles by version name. A version is moved to the end when it is replaced, so that the last replaced version can be
-        # kept.
+        # The loaded ensembles by version name. A replaced version moves to the end, so that the last replaced version can be kept.
         self._loaded: dict[str, Ensemble] = {}
         # Versions that could not be opened, with the errors, so that each is tried only once.
         self._rejected: dict[str, VersionRejectedError] = {}

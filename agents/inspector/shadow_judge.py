@@ -1,6 +1,6 @@
 """Lets a shadow version, a candidate for the next switch, judge pictures that already have their verdict.
 
-It judges only while no picture waits for a verdict. Labels that differ are counted and logged, and never move a gate.
+Labels that differ are counted and logged, and never move a gate.
 """
 
 from __future__ import annotations

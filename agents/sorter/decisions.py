@@ -72,7 +72,7 @@ class BoardVerdict:
 
 
 def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
-    """Returns what the sorter sends to the board for a verdict: whether to divert the part, and at which gate.
+    """Returns whether the board must divert the part of a verdict, and at which gate.
 
     The setting `on_review` decides about a `review`. The first additional gate that takes the part diverts it, otherwise the line's own
     gate.

@@ -97,9 +97,9 @@ class PartStates:
 
 
 def restore_states(settings: Settings, line: str) -> PartStates:
-    """Reads the newest verdicts and sorting records of `line` from Kafka, so that a restarted sorter knows the parts on the belt.
+    """Reads the newest verdicts and sorting records of `line`, so that a restarted sorter knows the parts on the belt.
 
-    Raises BrokerError if one of the two topics cannot be read within 30 s.
+    Raises BrokerError if a topic cannot be read within 30 s.
     """
     names, states = TopicNames(settings.topics.prefix), PartStates()
     try:

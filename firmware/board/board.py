@@ -262,7 +262,10 @@ class Board:
         return self.wire_ms(now_us), now_us % 1000
 
     def _find_undecided_part(self, fields: Fields) -> TrackedPart:
-        """Returns the part that a command names. Raises CommandError if it is not between the photo-eyes or already decided."""
+        """Returns the part that a command names.
+
+        Raises CommandError if the part is not between the photo-eyes, or if its fate is decided.
+        """
         if fields.number("run") != self.run:
             raise CommandError("unknown-run")
         tracker, number = self._lane(fields).tracker, fields.number("part")

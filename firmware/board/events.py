@@ -15,9 +15,9 @@ EVENT_INTERVAL_US = 10_000
 
 @dataclass
 class StoredEvent:
-    """A stored event. `event` is its number, and `fields` has the other fields of its frame.
+    """A stored event with its number `event` and the other `fields` of its frame.
 
-    `sent_us` is the time at which the event was last sent, or None if it has not been sent since the last HELLO.
+    `sent_us` is the time at which it was last sent, or None if it was not sent since the last HELLO.
     """
 
     event: int

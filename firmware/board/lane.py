@@ -73,8 +73,7 @@ class BoardLane:
         self._reporter = reporter
         # Decided parts on their way from photo-eye 2 to this lane's gate.
         self._armed: list[DecidedPart] = []
-        # Leading edges of the parts that block photo-eyes 1 and 2 now. _edge2 is None if the lane has already decided about the part.
-        # _part_at_eye1 is the counted part at photo-eye 1, or None.
+        # Leading edges of the parts at photo-eyes 1 and 2. _edge2 is None after the decision. _part_at_eye1 is the counted part.
         self._edge1: Edge | None = None
         self._edge2: Edge | None = None
         self._part_at_eye1: TrackedPart | None = None

@@ -36,9 +36,9 @@ def exit_facts(casting: CastingExit) -> dict[str, Any]:
 
 
 class SimulatedLine:
-    """A simulated board and its belts. `plants` has the belts by lane number. If it is a single Plant, it is connected to lane 1.
+    """A simulated board and its belts, by lane number. A single Plant is connected to lane 1.
 
-    `on_truth` is called for every physical event. Tests compare these events with the board's reports.
+    `on_truth` is called for every physical event.
     """
 
     def __init__(self, board: Board, plants: Plant | Mapping[int, Plant], on_truth: TruthListener = lambda event, facts: None) -> None:
@@ -197,7 +197,7 @@ class BoardLine(Protocol):
 def run_in_real_time(line: BoardLine, terminal: PseudoTerminal, stopping: threading.Event) -> None:
     """Runs a line at a pseudo-terminal until `stopping` is set, the belts are empty, and the host has acknowledged all events.
 
-    Castings are put on the belts only after a host has configured the board, because no verdicts would come before.
+    Castings are put on the belts only after a host has configured the board.
     """
     began_s = time.monotonic()
     emptied_s: float | None = None

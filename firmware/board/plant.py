@@ -112,9 +112,10 @@ class CastingExit:
 
 @dataclass
 class Plant:
-    """One belt. While `is_feeding` is true, castings are put on it. `exits` lists the castings that have left the belt, oldest first.
+    """One belt. While `is_feeding` is true, castings are put on the belt.
 
-    `angles` has the angle of each blade, from 0 (at rest) to 1 (out).
+    - `exits`: the castings that have left the belt, oldest first.
+    - `angles`: the angle of each blade, from 0 (at rest) to 1 (out).
     """
 
     belt: Belt = field(default_factory=Belt)

@@ -126,8 +126,7 @@ Board::Error Board::hello(FrameWriter& answer) {
   return kNoError;
 }
 
-// Stores a new value until COMMIT. To save 150 bytes of RAM, values are stored for one lane at a time. A value for another lane deletes
-// them.
+// Stores a new value until COMMIT, for one lane at a time (this saves 150 bytes of RAM). A value for another lane deletes these values.
 Board::Error Board::configure(const uint32_t* values, FrameWriter& answer) {
   const int8_t key = find_word(kKeyWords, deframer_.field(kKeyAt));
   if (key < 0) return kUnknownSetting;
@@ -185,7 +184,7 @@ Board::Error Board::show(FrameWriter& answer) {
   return kNoError;
 }
 
-// Sets `part` to the part that the command names. Returns an error if it is not between the photo-eyes or already decided.
+// Sets `part` to the part that the command names. Returns an error if the part is not between the photo-eyes, or if its fate is decided.
 Board::Error Board::find_part(const uint32_t* values, Part*& part) {
   if (values[kRunAt] != run_) return kUnknownRun;
   if (values[kPartAt] < 1 || values[kPartAt] > lane_->tracker().counted()) return kUnknownPart;

@@ -3,8 +3,7 @@
 namespace castline {
 
 namespace {
-// Time is counted in phases of 256 ms, numbered 1 to 7 and then 1 again (three bits). An event is sent again four phases later. A shift
-// replaces the division, which the processor lacks.
+// Time is counted in phases of 256 ms, numbered 1 to 7 and then 1 again (three bits). An event is sent again four phases later.
 const uint8_t kPhaseMsLog2 = 8;
 const uint8_t kPhases = 7;
 const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;

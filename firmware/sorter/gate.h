@@ -40,7 +40,7 @@ class Gate {
   void test(const Settings& settings, uint32_t now_us);
   void end_test() { is_testing_ = false; }
 
-  // Moves the gate back to rest when the belt has reached the place given to divert(). With `near`, the gate stays out for the next part.
+  // Moves the gate back to rest at the place given to divert(). With `near`, the gate stays out for the next part.
   void tick(Place place, const Settings& settings, uint32_t now_us, bool near);
 
  private:

@@ -48,7 +48,7 @@ void Lane::handle_edge2() {
   blocks_eye2_ = false;
 }
 
-// A part that has blocked photo-eye 1 for part_min_mm is counted. A part that has blocked photo-eye 2 as long is decided.
+// Counts a part that has blocked photo-eye 1 for part_min_mm. Decides what to do with a part that has blocked photo-eye 2 as long.
 void Lane::check_lengths(Place here) {
   if (blocks_eye1_) {
     const int32_t length = past(here, edge1_.place);

@@ -1,6 +1,6 @@
-// Makes the servo pulses with hardware timers in fast PWM mode 14, exact to half a microsecond.
+// Makes the servo pulses with hardware timers (fast PWM mode 14), exact to half a microsecond.
 //
-// A new pulse width begins at once. Shortly before a gate moves, no pulse begins, because it would delay the movement.
+// Shortly before a gate moves, no pulse begins, because the pulse would delay the movement.
 #pragma once
 #include <stdint.h>
 
@@ -10,8 +10,8 @@ namespace servo {
 // Starts the pulses of a gate. Gate 1 has index 0.
 void begin(uint8_t index, uint16_t pulse_us);
 
-// Sends pulses of width `pulse_us`. Must be called in every round of the main loop. `quiet` delays the next pulse, because the gate will
-// move soon.
+// Sends pulses of width `pulse_us`. Must be called in every round of the main loop. `quiet` delays the next pulse, if the gate will move
+// soon.
 void send(uint8_t index, uint16_t pulse_us, bool quiet);
 
 }  // namespace servo

@@ -281,9 +281,9 @@ class LineSettings(Section):
 
 
 def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
-    """Checks that lines which share a board do not conflict. `gates` holds the gate of each line by the line's name.
+    """Checks that lines which share a board do not conflict. `gates` holds the gate of each line.
 
-    Raises ValueError if two lines use the same lane of a board, or the same serial port at different speeds.
+    Raises ValueError if two lines use the same lane, or the same serial port at different speeds.
     """
     line_by_lane: dict[str, dict[int, str]] = defaultdict(dict)
     speed_by_port: dict[str, tuple[int, str]] = {}

@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     def lines_by_board(self, names: Sequence[str] = ()) -> list[list[str]]:
         """Returns one list for each board, with the names of all lines that share this board.
 
-        If `names` is given, only the boards of these lines are listed. Raises SettingsError if a line is unknown or has no gate.
+        `names` limits the result to the boards of these lines. Raises SettingsError if a line is unknown or has no gate.
         """
         gates = {line.name: line.gate for line in self.lines if line.gate}
         for name in names:
