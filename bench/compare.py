@@ -277,7 +277,7 @@ class _ComparisonBench:
         # An inspector fetches at most this many pictures ahead. As many are sent after the measured ones, because an inspector without
         # further pictures is slower.
         self._tail_count = max(self._count_ahead(sections) for sections in self._sections.values())
-        # Each inspector is started with this empty settings file. Otherwise it would read the castline.toml in the folder of its checkout.
+        # An empty settings file, so that no inspector reads the castline.toml of its checkout.
         self._empty_file = folder / "empty.toml"
         self._empty_file.touch()
 
@@ -338,8 +338,7 @@ class _ComparisonBench:
 
     def _measure_latencies(self, feed: PictureFeed, pictures_per_s: float) -> list[float]:
         assert self._load is not None
-        # Pictures are sent at the same rate in all runs, because latencies at different rates cannot be compared. The rate comes from the
-        # throughput of the first run.
+        # All runs get the rate of the first run, because latencies at different rates cannot be compared.
         self.load_per_s = self.load_per_s or self._load * pictures_per_s
         count = max(_MIN_LATENCY_PICTURES, round(self.load_per_s * _LATENCY_S))
         return measure_latencies_ms(feed, self.load_per_s, count)
@@ -382,7 +381,7 @@ class _ProcessorTimes:
     def _read_seconds(self) -> float:
         times = [self._process.cpu_times()]
         for child in self._process.children(recursive=True):
-            # A child process may end after it was listed. Its processor time is then part of the `children_…` times of its parent.
+            # If a child process has ended, its time is part of the `children_…` times of its parent.
             with contextlib.suppress(psutil.NoSuchProcess):
                 times.append(child.cpu_times())
         return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))

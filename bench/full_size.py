@@ -29,8 +29,7 @@ _SEED = 1998
 def write_full_size_version(root: Path) -> str:
     """Writes an untrained version into a folder below `root` and returns its name. Needs some seconds and about 240 MB of disk.
 
-    The version holds AlexNet at 224 px with two dense layers of 4096 units, and LeNet at 112 px. Its verdicts mean nothing, but take as
-    long as real ones.
+    The version holds AlexNet at 224 px, and LeNet at 112 px. Its verdicts mean nothing, but take as long as real ones.
     """
     from models.inference.runtimes.tensorflow import TensorFlowRuntime  # imported here because the import takes seconds
 
@@ -65,9 +64,9 @@ def _set_normalisations(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
 
 
 def _make_manifest_fields(voters: list[Voter]) -> dict[str, object]:
-    """Returns the fields of the manifest, without the checksums of the files.
+    """Returns the fields of the manifest, without checksums.
 
-    The threshold is 0.1, far from the probabilities of an untrained network. Therefore small rounding errors change no label.
+    The threshold 0.1 is far from the probabilities of untrained networks, so rounding errors change no label.
     """
     return {
         "version": _NAME,

@@ -64,7 +64,7 @@ def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> 
 
     migrate_database()
     create_or_update_account("bench", "operator", "a measurement logs in")
-    # The parts are numbered without gaps, so the last number is their count. Counting the rows would read a whole index.
+    # Parts are numbered without gaps, so the last number is their count. Counting rows would read a whole index.
     existing = Part.objects.aggregate(last=Max("pk"))["last"] or 0
     if existing >= rows:
         return
@@ -121,7 +121,7 @@ def _make_insert_statement(rows: int) -> str:
     }
     columns = [field for field in Part._meta.concrete_fields if not field.primary_key]
     names = ", ".join(f'"{field.column}"' for field in columns)
-    # Django replaces `%s` in a statement by a parameter, so each per cent sign that belongs to the SQL is doubled.
+    # Django takes `%s` for a parameter, so per cent signs of the SQL are doubled.
     values = ", ".join((expressions.get(field.column or "") or _make_default(field)).replace("%", "%%") for field in columns)
     numbers = "WITH RECURSIVE numbers(i) AS (SELECT %s UNION ALL SELECT i + 1 FROM numbers WHERE i < %s)"
     return f"INSERT INTO archive_part ({names}) {numbers} SELECT {values} FROM numbers"
@@ -221,10 +221,7 @@ def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> 
 
 
 def _request_pages(client: Any, query: str) -> Iterator[PageTime]:
-    """Requests the page for `query` and then the next page with older parts, and yields the time of each page.
-
-    Raises RuntimeError if the station does not answer with a page.
-    """
+    """Requests the page for `query` and then the next page with older parts, and yields the time of each page."""
     address = f"/history/?{query}"
     for _ in range(2):
         start_s, start_cpu_s = time.perf_counter(), time.process_time()

@@ -27,7 +27,7 @@ from streams.topics import create_topics
 
 # The `castline` program of the Python environment in which the measurement runs.
 CASTLINE = Path(sys.executable).with_name("castline")
-# The sections of the settings that affect the speed of an inspector. A measurement takes only these sections from the user's settings.
+# Sections of the settings that affect the speed of an inspector. Only these come from the user's settings.
 MEASURED_SECTIONS = ("model", "batch", "inspector", "pictures")
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 60.0
@@ -126,8 +126,7 @@ class RoleProcess:
         return cls(castline, make_settings_environment(settings), settings.service.run_dir, folder / f"{role}.log", role=role)
 
     def __enter__(self) -> Self:
-        # A process that was killed leaves the file with its address behind. The file is deleted, because otherwise the old address would
-        # be taken for the address of the new process.
+        # A killed process leaves the file with its address behind. A new process must not be found at this old address.
         for target in self._targets.glob(f"{self._role}-*.json"):
             target.unlink()
         with self._log_file.open("ab") as log:
@@ -150,7 +149,7 @@ class RoleProcess:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_TIMEOUT_S)
         finally:
-            # Kill the process if it did not end in time, or if a second Ctrl-C interrupted the wait, so that it does not go on running.
+            # Kill the process if it did not end in time, or if Ctrl-C interrupted the wait.
             self._process.kill()
             self._process.wait()
 

@@ -25,8 +25,7 @@ from streams.settings import Settings
 ReportProgress = Callable[[str], None]
 
 _SCRAPE_INTERVAL_S = 5.0
-# The command of an inspector without metrics. It imports `deploy.cli` in the new process. This module itself cannot import `deploy.cli`,
-# because `deploy.cli` imports this module.
+# The command of an inspector without metrics. Only the new process imports `deploy.cli`, because `deploy.cli` imports this module.
 _CASTLINE_WITHOUT_METRICS = (
     sys.executable,
     "-c",

@@ -28,7 +28,7 @@ ReportProgress = Callable[[str], None]
 
 _LINES = 3
 _WARM_UP_PICTURES = 512
-# After a signal, the measurement waits for this time, because the processes need a moment until they run at their new speeds.
+# After a signal, the processes need this time until they run at their new speeds.
 _SETTLE_S = 1.0
 _FIRST_FINDING_S = 180.0
 
@@ -97,7 +97,7 @@ class _LocaliserBench:
                 windows, beside_per_s = [], []
                 for number in range(1, pairs + 1):
                     rates: dict[bool, float] = {}
-                    # Each kind of window comes first in every other pair, so that neither has an advantage if the machine becomes slower.
+                    # Each kind of window comes first in every other pair, in case the machine becomes slower.
                     for is_running in (True, False) if number % 2 else (False, True):
                         rates[is_running], findings_per_s = self._measure_window(is_running)
                         if is_running:
@@ -135,10 +135,7 @@ class _LocaliserBench:
             time.sleep(0.2)
 
     def _measure_window(self, is_running: bool) -> tuple[float, float]:
-        """Returns how many pictures a second the inspector judges in one window, and how many heat maps the localiser makes.
-
-        If `is_running` is false, the localiser is stopped during the window.
-        """
+        """Returns how many pictures a second the inspector judges in one window, and how many heat maps the localiser makes if it runs."""
         self._fill_queue()
         if is_running:
             self._continue_localiser()

@@ -21,7 +21,7 @@ from streams.topics import TopicNames
 
 # A measurement fails if the inspector gives no verdict for this long.
 _STALL_S = 120.0
-# Pictures of the first second do not count for the latencies, because the inspector was idle before and is not yet at its usual speed.
+# Pictures of the first second do not count for the latencies, because the inspector is not yet at its usual speed.
 _SKIPPED_S = 1.0
 
 
@@ -132,8 +132,7 @@ def measure_throughput(feed: PictureFeed, count: int, inspector: RoleProcess) ->
         verdicts.wait_for(count, inspector)
     times_s = verdicts.read_times_s()
     verdicts.close()
-    # The measured time begins with the verdicts of the first batch. The pictures of this batch do not count, because they were judged
-    # before that.
+    # The measured time begins with the verdicts of the first batch, so its pictures do not count.
     return sum(time_s > times_s[0] + 0.005 for time_s in times_s) / (times_s[-1] - times_s[0])
 
 

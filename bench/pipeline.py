@@ -25,7 +25,7 @@ from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
 
-# During this many seconds after its start, the inspector works on a backlog of pictures, and its memory is read again and again.
+# For this many seconds the inspector works on a backlog while its memory is read.
 _MEMORY_WATCH_S = 40.0
 
 

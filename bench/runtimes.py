@@ -74,7 +74,7 @@ class PlainPredict:
         self._inputs: list[npt.NDArray[np.float32]] = []
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        # In a measurement, the same pictures are judged again and again. They are scaled and resampled only at the first call.
+        # The same pictures are judged again and again. Only the first call scales and resamples them.
         if pixels is not self._last_pixels:
             self._last_pixels, self._inputs = pixels, self._prepare(pixels)
         pairs = zip(self._networks, self._inputs, strict=True)

@@ -47,12 +47,11 @@ ReportProgress = Callable[[str], None]
 
 _ACCOUNT = "bench"
 _STATION_START_S = 120.0
-# The measurement begins this long after the browsers have opened the wall, because at first each browser fetches all cards, which takes
-# more processor time than later updates.
+# The measurement begins this long after the browsers have opened the wall, because at first they fetch all cards.
 _SETTLE_S = 10.0
 _TRIMMED_SHARE = 0.2
 _MIN_ROUNDS_FOR_INTERVAL = 5
-# Before the first round, the inspector is assumed to judge this many pictures a second, because its speed is not known yet.
+# Assumed speed of the inspector in pictures a second, before the first round has measured it.
 _FIRST_PICTURES_PER_S = 400.0
 _PROCESSORS = len(os.sched_getaffinity(0))
 
@@ -245,8 +244,7 @@ class _Browser:
     `counts` holds the number of cards and pictures received. Pictures of cards that have left the wall are skipped.
     """
 
-    # A browser opens at most six connections to a server. One is used for the events, and one stays free for pages, so four are left for
-    # pictures.
+    # Of the six connections that a browser opens, one is for the events and one stays free for pages.
     _FETCHERS = 4
     _TIMEOUT_S = 120
     _PICTURE = re.compile(r'src="(/live/pictures/[^"]+)"')

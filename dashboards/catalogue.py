@@ -36,7 +36,7 @@ INHIBITIONS: tuple[Inhibition, ...] = (
     Inhibition("PartsPassUnseen", ("PartsWithoutVerdict",), ("plant", "line")),
 )
 
-# The runbook is a dashboard too, so that the runbook link of an alert opens in Grafana and needs no second web server.
+# The runbook is a dashboard too, so that the runbook link of an alert opens in Grafana.
 RUNBOOK_PAGE = DashboardPage(
     RUNBOOK_UID,
     "Castline: runbook",
@@ -54,8 +54,7 @@ _NO_TIMED_CAMERA = "The gateway needs the latency of a camera only if it matches
 _NO_HEAD = "Only a version with a segmentation head names types of defect."
 _NO_DETAILS = "Only a version with a detail template searches for small defects."
 _NO_STATION = "A plant may run without the station."
-# Queries of panels that may return nothing although all is well. Each query is mapped to the reason. The expressions of alerts are not
-# listed, because all of them return nothing while all is well.
+# Queries of panels that may return nothing although all is well, with the reason. Alerts need no entry.
 EMPTY_IN_HEALTH: dict[str, str] = {
     f"castline-quality: {quality.VERSIONS}: {{{{line}}}}: {{{{model}}}} on {{{{runtime}}}}, shadow": _NO_SHADOW,
     f"castline-quality: {quality.SHADOW}: {{{{line}}}} {{{{model}}}}": _NO_SHADOW,

@@ -16,8 +16,7 @@ from dashboards.prometheus import ScrapeConfig, make_alertmanager_config, make_p
 
 ROOT = Path(__file__).parents[1]
 RULES = "deploy/packaging/prometheus/rules.yml"
-# The configuration for a plant that runs Castline and Prometheus in containers. All roles share one run folder, which is mounted at
-# /run/castline.
+# The configuration for a plant in containers. All roles share one run folder, mounted at /run/castline.
 SITE = ScrapeConfig("plant", ("/run/castline/targets/*.json",), "rules.yml", "alertmanager:9093")
 
 

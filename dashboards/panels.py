@@ -24,7 +24,7 @@ TAG = "castline"
 COLUMNS = 24
 
 GOOD, WARNING, BAD, NEUTRAL = "green", "orange", "red", "blue"
-# Each pair is a lower bound and the colour of the values from this bound upwards. The first bound is None: its colour has no lower limit.
+# Each pair is a lower bound (None for the first pair) and the colour of the values from this bound upwards.
 Thresholds = tuple[tuple[float | None, str], ...]
 NO_THRESHOLDS: Thresholds = ((None, NEUTRAL),)
 

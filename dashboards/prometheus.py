@@ -51,9 +51,9 @@ def make_prometheus_config(config: ScrapeConfig) -> str:
         "job_name": JOB,
         "file_sd_configs": [{"files": list(config.targets), "refresh_interval": "30s"}],
         "relabel_configs": [
-            # The label `plant` is set for each target. If it were an external label, queries of this Prometheus could not use it.
+            # The label `plant` is set for each target, because queries of this Prometheus cannot use an external label.
             {"target_label": "plant", "replacement": config.plant},
-            # The label `pid` is dropped, because it changes when a process restarts, and then all series of the process would begin anew.
+            # The label `pid` is dropped. It changes at a restart, and all series would begin anew.
             {"action": "labeldrop", "regex": "pid"},
         ],
     }

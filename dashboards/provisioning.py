@@ -165,7 +165,7 @@ class AlertRuleKind(ResourceKind):
         grafana.delete(f"/v1/provisioning/alert-rules/{uid}")
 
     def list_owned(self, grafana: Grafana) -> list[str]:
-        # An older Grafana cannot list its alert rules. So rules that Castline no longer declares are not removed from such a Grafana.
+        # An older Grafana cannot list its alert rules, so Castline removes no old rules there.
         answers = grafana.get("/v1/provisioning/alert-rules") or []
         return [answer["uid"] for answer in answers if answer.get("folderUID") == FOLDER_UID and answer["uid"].startswith(UID_PREFIX)]
 
@@ -278,7 +278,7 @@ def make_alert_rule(alert: Alert, group: str, datasource_uid: str) -> Content:
         "ruleGroup": group,
         "condition": "C",
         "for": "0s" if alert.for_duration == "0m" else alert.for_duration,
-        # No data means that all is well, because the expression of an alert returns a series only if there is a problem.
+        # No data means that all is well, because an alert returns a series only if there is a problem.
         "noDataState": "OK",
         "execErrState": "Error",
         "labels": alert.labels,
@@ -324,7 +324,7 @@ def apply_changes(grafana: Grafana, changes: Sequence[ResourceDiff], report: Cal
             else:
                 change.kind.write(grafana, change.content, change.before)
         except GrafanaError as error:
-            # Status 0 means that Grafana did not answer. It may have made the change all the same, so the change is undone too.
+            # Status 0: Grafana did not answer, but may have made the change, so the change is undone too.
             remaining = _undo(grafana, done if error.status else [*done, change])
             outcome = f"These changes could not be undone: {', '.join(remaining)}." if remaining else "Nothing was changed."
             raise GrafanaError(f"{change.kind.name} {change.uid}: {error} {outcome}", error.status) from None
@@ -339,7 +339,7 @@ def _undo(grafana: Grafana, done: Sequence[ResourceDiff]) -> list[str]:
         try:
             current = change.kind.read(grafana, change.uid)
             if change.before is not None:
-                # The change has raised the version number of the resource. An update must send the current number, which is in `current`.
+                # The change has raised the version number of the resource. An update must send the current number.
                 change.kind.write(grafana, change.before.content, current)
             elif current is not None:
                 change.kind.remove(grafana, change.uid)

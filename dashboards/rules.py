@@ -88,7 +88,7 @@ class RecordingRule:
     expression: str
 
 
-# The service level objective: the least share of parts that have a verdict when they reach the gate, measured over 30 days.
+# The service level objective: the least share of parts with a verdict when they reach the gate, over 30 days.
 OBJECTIVE = 0.9995
 BUDGET = round(1 - OBJECTIVE, 6)
 WINDOWS = ("5m", "30m", "1h", "6h", "30d")
@@ -110,7 +110,7 @@ def _unseen_parts(window: str) -> RecordingRule:
 
 
 def _share_of_label(label: str, window: str) -> RecordingRule:
-    # The operator `or` gives the share 0 to a line that has had no verdict with this label yet. Otherwise the line would have no value.
+    # `or` gives the share 0 to a line that has had no verdict with this label yet.
     all_verdicts = f"sum by (plant, line) (rate(castline_verdicts_total[{window}]))"
     part = f'sum by (plant, line) (rate(castline_verdicts_total{{label="{label}"}}[{window}]))'
     return RecordingRule(f"line:castline_{label}_verdicts:ratio_rate{window}", f"({part} or 0 * {all_verdicts}) / ({all_verdicts} > 0)")

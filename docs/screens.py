@@ -31,8 +31,7 @@ _DESKTOP = {"width": 1280, "height": 860}
 _TABLET = {"width": 820, "height": 1100}
 _LOG_IN_LINE = re.compile(r"station: (http://\S+/)\s+log in as (\S+), password (\S+)")
 _TIMEOUT_MS = 60_000
-# How long the demo runs before the first screenshot is taken. After this time, verdicts arrive within a second, and every line has had
-# some defects.
+# How long the demo runs before the first screenshot. After this time, every line has had some defects.
 _SETTLE_MS = 60_000
 # A person's decision goes through Kafka into the archive, which takes less than this time.
 _ARCHIVED_MS = 8000

@@ -93,9 +93,8 @@ PAGE = DashboardPage(
             Query(f"max by (line) ({select('castline_camera_offset_share')})", "{{line}} median of the last pictures, with its sign"),
             Query(p99("castline_picture_distance_seconds"), "{{line}} 99 %, in seconds"),
             unit="short",
-            description="Distance in time between a picture and the nearest part, after the latency of the camera is subtracted. The "
-            "picture is assigned below 0.25 of the spacing, the time between two parts. If the median moves away from 0, the latency is "
-            "changing.",
+            description="Distance in time between a picture and the nearest part, without the latency of the camera. Below 0.25 of the "
+            "spacing (the time between two parts), the part gets the picture. If the median moves away from 0, the latency is changing.",
             thresholds=rising(0.125, 0.25),
             alerts=("CameraLatencyDrifts",),
         ),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dashboards.panels import DashboardPage, Query, rising, stat_panel, timeseries_panel
 from dashboards.promql import LINE, PLANT, p50, p99, rate
 
-# A metric without labels is exported by every process. If the role of a process never sets the metric, the process exports the value 0.
-# Therefore queries of such a metric must select the role.
+# Every process exports a metric without labels, even if its role never sets the metric. So queries must select the role.
 _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 

@@ -8,8 +8,7 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
-# A metric without labels is exported by every process. If the role of a process never sets the metric, the process exports the value 0.
-# Therefore queries of such a metric must select the role.
+# Every process exports a metric without labels, even if its role never sets the metric. So queries must select the role.
 _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 

@@ -196,7 +196,7 @@ PAGE = DashboardPage(
     time_from="now-24h",
 )
 
-# Alerts about shares of verdicts need more than 200 verdicts in an hour, because the shares of fewer verdicts vary by chance.
+# With 200 verdicts or fewer in an hour, the shares vary too much by chance for an alert.
 _ENOUGH_VERDICTS = "sum by (plant, line) (increase(castline_verdicts_total[1h])) > 200"
 
 _REVIEW_RATIO = "line:castline_review_verdicts:ratio_rate1h"
@@ -316,9 +316,9 @@ MODEL_ALERTS: tuple[Alert, ...] = (
     ),
 )
 
-# Each inspector gets only some of the pictures of a line. So the camera has stopped only if all inspectors of the line report a gap.
+# An inspector gets only some pictures of a line. The camera has stopped only if all inspectors report a gap.
 _GAP = 'min by (plant, line) (castline_camera_state{state="gap"}) > 0'
-# True if the board of a line has counted no part for five minutes. The belt then probably stands, and the camera has nothing to photograph.
+# True if the board has counted no part for five minutes. The belt then probably stands.
 _BELT_STANDS = "on (plant, line) (sum by (plant, line) (rate(castline_parts_counted_total[5m])) == 0)"
 
 CAMERA_ALERTS: tuple[Alert, ...] = (

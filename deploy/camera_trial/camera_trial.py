@@ -29,10 +29,9 @@ from streams.identity import PartId
 from streams.settings import CameraSettings, LineSettings, Settings
 
 THUMBNAIL_PX = 320
-# Pictures are scaled down to this many pixels a side before their brightness is measured, so that single defective pixels of the camera
-# do not count.
+# Side in pixels to which pictures are scaled down before the brightness is measured, so that single defective pixels do not count.
 _MEASURED_PX = 256
-# The trial reads files up to this size, although the gateway accepts only smaller ones, so that it can show a file as too large.
+# The trial reads larger files than the gateway, so that it can show a file as too large.
 _LARGEST_BYTES = 2**28
 
 
@@ -164,10 +163,7 @@ def _read_frames(camera: GatewayCamera, stopping: threading.Event, frames: Simpl
 def _wait_for_frame(
     frames: SimpleQueue[CameraFrame | Exception], thread: threading.Thread, find_fault: Callable[[], str], wait_s: float
 ) -> CameraFrame | None:
-    """Returns the next frame, or None if there is no further frame.
-
-    There is none if the camera sends nothing for `wait_s` seconds or cannot be opened, or if all pictures of a folder have been replayed.
-    """
+    """Returns the next frame, or None if none comes in `wait_s` seconds, the camera cannot be opened, or a folder has been replayed."""
     until_s = time.monotonic() + wait_s
     while time.monotonic() < until_s and not find_fault():
         is_running = thread.is_alive()
@@ -239,7 +235,7 @@ def measure_frame(frame: CameraFrame, number: int, line: LineSettings, settings:
 
 
 def _find_name(frame: CameraFrame) -> str:
-    """Returns the name of the picture's file, or "" if it has none. The name is part of the idempotency key of a drop camera's frame."""
+    """Returns the name of the picture's file, or "" if it has none. The key of a drop camera's frame contains the name."""
     kind, _, rest = frame.idempotency_key.partition(":")
     return rest.rsplit(":", 2)[0] if kind == "file" else ""
 

@@ -214,8 +214,7 @@ def flash(port: str, image: Path | None) -> int:
 
         image = toolchain.build_hex_image()
     arguments = ["-p", "atmega2560", "-c", "wiring", "-P", port, "-b", "115200", "-D", "-U", f"flash:w:{image}:i"]
-    # If avrdude cannot open the port, a signal ends it and the return code is negative. A process cannot end with a negative status, so
-    # every failure becomes status 1.
+    # If a signal ended avrdude, its return code is negative. Every failure becomes status 1.
     return min(1, abs(subprocess.run(["avrdude", *arguments], check=False).returncode))
 
 
@@ -285,8 +284,7 @@ def simulate(
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
-    # A real board has a processor of its own. The simulated board gets a high priority, so that other programs delay it as little as
-    # possible.
+    # A real board has a processor of its own. So other programs should delay the simulated board as little as possible.
     raise_priority()
     gates = _gates_of_one_board(load_settings(file), names)
     try:

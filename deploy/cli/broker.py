@@ -44,8 +44,7 @@ def command(file: Path | None, fetch_only: bool) -> int:
             log = settings.broker.data_dir / "broker.log"
             click.echo(f"castline: The broker ended by itself with status {status}. Its log {log} says why.", err=True)
             return 1
-    # After SIGTERM Kafka writes its logs to disk. If Kafka is killed earlier, it loses no data, but must recover its logs at the next
-    # start.
+    # After SIGTERM Kafka writes its logs to disk. If Kafka is killed earlier, the next start must recover the logs.
     broker.stop(max(settings.service.grace_s, 20))
     return 0
 

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from dashboards.grafana import Grafana
     from dashboards.provisioning import ResourceDiff
 
-# Environment variables that hold the Grafana token and the address for alerts. They lack the prefix CASTLINE_, because the settings refuse
-# every CASTLINE_ variable that they do not know.
+# These environment variables lack the prefix CASTLINE_, because the settings refuse CASTLINE_ variables that they do not know.
 TOKEN_VARIABLE, WEBHOOK_VARIABLE = "GRAFANA_TOKEN", "GRAFANA_ALERT_WEBHOOK"
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deploy.demo.foundry import DemoOptions
     from deploy.demo.report import DemoReport
 
-# The demo version was trained on castings that were rendered with other seeds, so the castings of the demo are new to it.
+# The demo version was trained on castings of other seeds, so it has never seen these castings.
 CASTINGS_SEED = 20261
 
 
@@ -157,10 +157,7 @@ def _conclude(report: DemoReport, file: Path | None, output: Console) -> int:
 
 
 def _prepare_firmware(boards: str, progress: Console) -> bool:
-    """Returns True if the boards run the real firmware. Builds this firmware first, so that the boards start without delay.
-
-    Raises SettingsError if the firmware cannot be built.
-    """
+    """Returns True if the boards run the real firmware, which is built first. Raises SettingsError if the build fails."""
     from firmware import toolchain
     from streams.errors import SettingsError
 

@@ -66,7 +66,7 @@ SEEDS = click.option(
     help="Seeds of the random numbers, separated by commas. For each seed the pictures are divided anew, and all networks are trained.",
 )
 
-# The training options that the commands of this module have. Each option has a name, a type and a help text.
+# Training options of the commands in this module: name, type and help text.
 RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
     "side_px": (int, "Side of the pictures after resampling, in pixels. AlexNet takes pictures of this size."),
     "lenet_side_px": (int, "Side of the pictures that LeNet takes, in pixels."),
@@ -141,8 +141,8 @@ def layers(
     For each seed the pictures are divided anew into training and validation pictures. Near-duplicates are never separated. The pictures may
     have any number of classes.
 
-    The table shows the share of validation pictures that get their correct class after the last epoch. The number of
-    layers includes the output layer.
+    The table shows the share of validation pictures that get their correct class after the last epoch. The number of layers includes
+    the output layer.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.layers import LayersExperiment

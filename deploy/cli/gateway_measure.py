@@ -152,7 +152,7 @@ class _LatencyEndpoint:
 
 
 def _find_gateway(settings: Settings, line: str) -> str:
-    """Returns the address of the gateway. If the gateway chose a free port itself, it has written its address to a file."""
+    """Returns the address of the gateway, from the settings or from the file in which the gateway wrote its address."""
     if settings.sorter.gateway_url:
         return settings.sorter.gateway_url.rstrip("/")
     file = settings.service.run_dir / "gateways" / line

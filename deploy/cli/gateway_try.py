@@ -19,7 +19,7 @@ from streams.settings import LineSettings, load_settings
 if TYPE_CHECKING:
     from deploy.camera_trial.camera_trial import TriedPicture
 
-# A picture is probably lit wrongly if its mean grey level is outside this range, because the networks were trained on pictures inside it.
+# A picture with a mean grey level outside this range is probably lit wrongly. The networks were trained on this range.
 _DARK, _BRIGHT = 40, 215
 _SPREAD_S = 0.2
 

@@ -66,8 +66,8 @@ def _serve(process: WorkerProcess) -> int:
     from models.registry import open_registry
 
     import_module("models.inference.runtimes.tensorflow")
-    # `freeze` tells the garbage collector to skip the modules imported so far, because they are never deleted. Otherwise each search for
-    # garbage would stop the worker for a quarter of a second.
+    # `freeze` makes the garbage collector skip the modules imported so far. Otherwise each search for garbage would take a quarter of a
+    # second.
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)

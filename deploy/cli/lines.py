@@ -207,10 +207,7 @@ class LineComparison:
 
 
 def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the changed fields of the record and their new values.
-
-    Raises click.UsageError if nothing changes, or if a field is both set and cleared.
-    """
+    """Returns the changed fields and new values. Raises click.UsageError if nothing changes, or a field is both set and cleared."""
     fields = {"inspect": "inspect_regions", "ignore": "ignore_regions"}
     changes = {fields.get(name, name): value for name, value in given.items() if value not in (None, ())}
     for option in clear:
@@ -302,8 +299,8 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
 def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, as_json: bool) -> None:
     """Estimate the share of defective parts on LINE, and show what would change if the line had this share.
 
-    The estimate comes from the defect probabilities of the line's parts in the station's database. If people
-    have reviewed at least 20 of these parts, their decisions correct it.
+    The estimate comes from the defect probabilities of the line's parts in the station's database. If people have
+    reviewed at least 20 of these parts, their decisions correct the estimate.
 
     The command changes nothing. To use the estimate, set it with castline lines set.
     """
@@ -348,7 +345,7 @@ def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, a
 
 
 def _estimate_shares(manifest: Manifest, parts: JudgedParts) -> dict[str, DefectShareEstimate]:
-    """Returns the estimates of the share of defects. The one that is corrected by reviews is missing if there are too few reviews.
+    """Returns the estimates of the share of defects. Without enough reviews, the corrected estimate is missing.
 
     Raises ModelError if the version has judged no part of the line.
     """
@@ -475,10 +472,7 @@ def simulate(
 def _make_simulated_rules(
     manifest: Manifest, costly: Manifest, defect_share: float, miss_risk: float | None
 ) -> tuple[dict[str, DecisionRule | None], dict[str, str]]:
-    """Returns the rules to simulate, and the reasons why others cannot be applied to the version, both by the names of the rules.
-
-    `costly` is the manifest with the costs of the simulation.
-    """
+    """Returns the rules to simulate with the costs of the simulation, and the reasons why others cannot be applied."""
     rules: dict[str, DecisionRule | None] = {"every part passes": None, "threshold of the version": make_decision_rule(manifest)}
     refused = {}
     wanted = {"threshold for the share": None} | ({f"threshold for the share, miss risk {miss_risk:g}": miss_risk} if miss_risk else {})

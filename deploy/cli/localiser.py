@@ -76,7 +76,7 @@ def _serve(process: WorkerProcess) -> int:
     follower.start()
     try:
         process.health.set_not_ready("reading which versions and regions are chosen")
-        # No heat map is made before the regions of the lines are known. Otherwise the first heat maps would show areas that are ignored.
+        # No heat map is made before the regions of the lines are known, because a heat map must not show ignored areas.
         while not choices.are_known:
             if process.stop_requested.wait(0.1):
                 return 0

@@ -11,8 +11,7 @@ import click
 from streams.errors import SettingsError
 from streams.settings import load_settings
 
-# Environment variables for the access to a hosted monitoring service. They lack the prefix CASTLINE_, because the settings refuse every
-# CASTLINE_ variable that they do not know.
+# These environment variables lack the prefix CASTLINE_, because the settings refuse CASTLINE_ variables that they do not know.
 REMOTE_URL, REMOTE_TOKEN, REMOTE_USER = "REMOTE_WRITE_URL", "REMOTE_WRITE_TOKEN", "REMOTE_WRITE_USER"
 
 
@@ -82,7 +81,7 @@ def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, 
     if not agent:
         (folder / "rules.yml").write_text(make_rules())
         (folder / "alertmanager.yml").write_text(make_alertmanager_config())
-    # Prometheus keeps samples on disk. The flags limit their age and, outside agent mode, also the disk space that they take.
+    # The flags limit the age of samples and, outside agent mode, their disk space.
     flags = (
         f"--enable-feature=agent --storage.agent.path={folder / 'kept'} --storage.agent.retention.max-time=24h"
         if agent
@@ -92,9 +91,7 @@ def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, 
 
 
 def _check_remote(url: str, token: str, agent: bool) -> None:
-    """Raises SettingsError if only one of `url` and `token` is set, if `url` is neither https nor local, or if `agent` is set without
-    `url`.
-    """
+    """Raises SettingsError if only one of `url` and `token` is set, `url` is neither https nor local, or `agent` has no `url`."""
     if bool(url) != bool(token):
         present, absent = (REMOTE_URL, REMOTE_TOKEN) if url else (REMOTE_TOKEN, REMOTE_URL)
         raise SettingsError(f"The environment has {present} without {absent}. Set both, or neither.")

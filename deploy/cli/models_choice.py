@@ -129,7 +129,7 @@ def status(file: Path | None, as_json: bool) -> int:
 
 
 def _load_settings_and_key(file: Path | None, line: str | None) -> tuple[Settings, str]:
-    """Returns the settings, and the key of the record with the model choice: the name of the line, or `*` for all lines."""
+    """Returns the settings, and the key of the model choice: the name of the line, or `*` for all lines."""
     settings = load_settings(file)
     return settings, settings.find_line(line).name if line is not None else ALL_LINES
 
@@ -149,7 +149,7 @@ def _publish(settings: Settings, choices: ModelChoices, record: ModelChoice) -> 
 
 
 def _find_changed_lines(settings: Settings, choices: ModelChoices, key: str) -> list[str]:
-    """Returns the lines whose version a choice for `key` changes. If `key` is `*`, these are all lines without a choice of their own."""
+    """Returns the lines whose version a choice for `key` changes. For `*`, lines without a choice of their own."""
     return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in choices.by_key]
 
 

@@ -207,10 +207,7 @@ _Position = tuple[str, int, int]
 
 
 def _read_images(settings: Settings, line: LineSettings, since: datetime, until: datetime) -> Iterator[tuple[ConsumedRecord, datetime]]:
-    """Yields the image records of `line` that Kafka appended at `since` or later, but before `until`.
-
-    Each record comes with the time at which Kafka appended it.
-    """
+    """Yields the image records of `line` that Kafka appended at `since` or later, but before `until`, each with this time."""
     topic = TopicNames(settings.topics.prefix).images(line.name)
     for record in read_to_end(settings, "replay", [topic], since):
         appended_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
@@ -223,10 +220,7 @@ def _read_images(settings: Settings, line: LineSettings, since: datetime, until:
 
 
 def _read_labels(settings: Settings, line: str, since: datetime) -> dict[_Position, VersionLabel]:
-    """Returns the label in the recorded verdict of each picture. The keys are the positions of the image records.
-
-    If a picture has several verdicts, the first one counts, because the gate acted on the first one.
-    """
+    """Returns the recorded label of each picture, by the position of its image record. Of several verdicts, the first counts."""
     labels: dict[_Position, VersionLabel] = {}
     for record in read_to_end(settings, "replay", [TopicNames(settings.topics.prefix).verdicts(line)], since):
         try:

@@ -45,7 +45,7 @@ def show(file: Path | None, as_json: bool) -> None:
 
 
 def _without_none(values: Any) -> Any:
-    """Removes the settings whose value is None. TOML has no value for None, but a setting that is absent counts as None."""
+    """Removes the settings whose value is None, because TOML has no None."""
     if isinstance(values, dict):
         return {name: _without_none(value) for name, value in values.items() if value is not None}
     return [_without_none(value) for value in values] if isinstance(values, list) else values

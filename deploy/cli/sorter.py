@@ -55,7 +55,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
 
 
 def _run_one_process_per_board(file: Path | None, boards: list[list[str]]) -> int:
-    """Runs a sorter process for each board. Stops all of them when one ends, or when this process is asked to stop."""
+    """Runs a sorter process for each board. Stops all of them when one ends."""
     castline = [str(Path(sys.argv[0])), *(("--settings", str(file)) if file else ())]
     children = [subprocess.Popen(bound_command([*castline, ROLE, "--line", lines[0]])) for lines in boards]
     stop_requested = handle_stop_signals()

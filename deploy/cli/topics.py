@@ -22,7 +22,7 @@ from streams.settings import Settings, load_settings
 @click.group("topics")
 def command() -> None:
     """Create or describe the topics that the lines of the settings need."""
-    # SIGTERM keeps its default action, so that it ends this command even while the command waits for a broker that does not answer.
+    # SIGTERM keeps its default action, so that it ends this command even while the command waits for a broker.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -71,7 +71,7 @@ def describe(file: Path | None, as_json: bool) -> int:
 
 @contextmanager
 def _open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    """Opens an admin client of Kafka for a `with` block. Raises SettingsError if Kafka does not answer, or refuses a call in the block."""
+    """Opens an admin client for a `with` block. Raises SettingsError if Kafka does not answer or refuses a call."""
     try:
         admin = KafkaAdminClient(**make_client_arguments(settings, "topics"), bootstrap_timeout_ms=15000)
     except (KafkaError, OSError) as error:

@@ -279,10 +279,7 @@ def shorten_paths(arguments: list[str]) -> list[str]:
 
 
 def _show_defaults() -> None:
-    """Adds the default of each option to its help text.
-
-    The options have no defaults in click, because the command must know which options the user gave.
-    """
+    """Adds the default of each option to its help text. Click has none, so that the command knows which options were given."""
     for parameter in command.params:
         default = TrainingOptions.model_fields[parameter.name].default if parameter.name in TrainingOptions.model_fields else None
         if isinstance(parameter, click.Option) and default is not None and not parameter.is_flag:

@@ -90,7 +90,7 @@ def _check_plant(settings: Settings) -> None:
 
 
 def _missing_devices(settings: Settings) -> list[str]:
-    """Returns a warning for each board and each camera folder that is missing. A device may appear later, so this is no error."""
+    """Returns a warning for each board and each camera folder that is missing. No error, because a device may appear later."""
     warnings = []
     for line in settings.lines:
         if line.gate and not Path(line.gate.port).exists():

@@ -101,7 +101,7 @@ class AuditResult:
     verdicts: int
     sorted: int
     diverted: int
-    # Parts that lack a picture or a verdict. On a line with a gate, parts without a sorting record are counted as well.
+    # Parts that lack a picture, a verdict or, on a line with a gate, a sorting record.
     lost: int
     # Number of times that a gate moved again for a part for which it had already moved.
     repeated_moves: int
@@ -112,7 +112,7 @@ class AuditResult:
     # Median and 99th percentile of the time from the capture of a picture until the broker has appended its verdict.
     p50_ms: float | None
     p99_ms: float | None
-    # For each kind of record (`picture`, `verdict` and `sorting`), the number of lost parts that have no record of this kind.
+    # For each kind of record (`picture`, `verdict`, `sorting`), the number of lost parts without such a record.
     lost_for: dict[str, int] = field(default_factory=dict)
     # The ids of some lost parts, the first ones, so that a person can look them up in the log.
     lost_parts: tuple[str, ...] = ()
@@ -226,8 +226,7 @@ def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
 
 
 def _find_sorted_without_verdict(sortings: Iterable[Sorting]) -> set[PartId]:
-    # `sortings` must contain repeated events too. If a verdict comes too late, the sorter records the event of its part a second time, and
-    # only the second record is marked as late.
+    # `sortings` needs repeated events too: if a verdict is too late, only the second record of an event is marked as late.
     return {event.part_id for event in sortings if event.late or event.reason in _REASONS_WITHOUT_VERDICT}
 
 

@@ -27,7 +27,7 @@ _SHOW_EVERY_S = 0.5
 _MEASURE_EVERY_S = 1.0
 # The number of used processor cores is an average over at least two seconds.
 _CORES_WINDOW_S = 2.0
-# At the end the demo waits for missing verdicts. It stops waiting if no verdict has come for this many seconds.
+# At the end, the demo stops waiting for missing verdicts if none has come for this many seconds.
 _BACKLOG_TIMEOUT_S = 15.0
 _MAX_WARNINGS = 3
 _WARNING_SHOWN_S = 20.0
@@ -47,7 +47,7 @@ class ProcessUsage:
         self.peak_mb = 0.0
         self.current_mb = 0.0
         self.peak_mb_by_role: dict[str, float] = defaultdict(float)
-        # The role and the processor seconds of each process. The key is the process id with the creation time, because ids are reused.
+        # Role and processor seconds by process id and creation time, because process ids are reused.
         self._cpu_s: dict[tuple[int, float], tuple[str, float]] = {}
         self._processes: dict[int, psutil.Process] = {}
 
@@ -109,7 +109,7 @@ class DemoRun:
         self._running_s = 0.0
         self._first_verdict_s: float | None = None
         self._shown_at = self._measured_at = 0.0
-        # The monotonic time at which the number of used cores was last computed, and the processor time at that moment, both in seconds.
+        # Monotonic time when the number of used cores was last computed, and the processor time then, in seconds.
         self._last_cpu: tuple[float, float] = (self._started_at, 0.0)
         self._cores = 0.0
 
@@ -208,8 +208,8 @@ class DemoRun:
         }
 
     def _stamp_verdicts_on_append(self) -> None:
-        # The report measures the latency until the broker has appended a verdict, so the broker must write this time into the record. By
-        # default the timestamp of a record comes from the producer.
+        # The latency is measured until the broker has appended a verdict, so the timestamp must come from the broker, not from the
+        # producer.
         names = TopicNames(self._foundry.settings.topics.prefix)
         admin = KafkaAdminClient(**make_client_arguments(self._foundry.settings, "demo"))
         try:

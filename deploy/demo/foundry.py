@@ -21,19 +21,17 @@ from streams.settings import LineSettings, Settings, StationSettings, load_setti
 from streams.user_cache import user_cache_folder
 
 CASTINGS_COUNT = 300
-# Increase this number when a change of the renderer changes its pictures, so that the demo does not use old pictures from the cache.
+# Increase this number when the renderer changes its pictures, so that old pictures in the cache are not used.
 _RENDERER_VERSION = 1
-# Share of defective castings. A real foundry has far fewer than 30 %, but with fewer a short demo would rarely show a moving gate.
+# Share of defective castings. With fewer, as in a real foundry, a short demo would rarely show a moving gate.
 _DEFECT_SHARE = 0.3
 
 # The default settings for servo and dwell fit this belt speed. On a faster belt the blade would hit castings. On a much slower belt the
 # parts would be closer than the 65 mm that the gate needs. At this speed they are 83 mm apart at six parts a second.
 _BELT_MM_PER_S = 500
-# Largest mean number of parts on a belt. A board can follow 64 parts between its photo-eyes, but the parts come at irregular times, so
-# their number is sometimes above the mean.
+# Largest mean number of parts on a belt. A board can follow 64, but parts come at irregular times.
 _MAX_PARTS_ON_BELT = 56
-# The demo uses only those CASTLINE_ environment variables that begin with one of these names. It removes all others, so that it never
-# connects to a real plant.
+# The demo keeps only CASTLINE_ variables that begin with one of these names, so that it never connects to a real plant.
 _PASSED_VARIABLES = (
     "CASTLINE_BATCH__",
     "CASTLINE_MODEL__RUNTIME",
@@ -44,8 +42,7 @@ _PASSED_VARIABLES = (
 # Longest time between the report of a part and its picture, in seconds. In a plant this time is short, because a late camera photographs
 # another part. The simulated camera always takes the right picture.
 _MATCH_WINDOW_S = 15.0
-# After SIGTERM a simulated board runs until its last part has reached the gate. Then the board has this time, in seconds, to send its last
-# events.
+# Time in seconds in which a simulated board sends its last events after its last part has reached the gate.
 _BOARD_DRAIN_S = 12.0
 _ACCOUNT = "demo"
 # The station uses port 18000 if it is free, so that its address is the same in every run.

@@ -22,7 +22,7 @@ PROMISED_FIELDS = (
     *("parts", "pictures", "verdicts", "sorted", "diverted", "lost", "repeated_moves", "late"),
     *("accuracy", "p50_ms", "p99_ms", "cpu_s", "rss_mb"),
 )
-# The heading of each column of the printed table, by field. The headings are short, so that the table fits into 80 characters.
+# Column headings by field. They are short, so that the table fits into 80 characters.
 _COLUMNS = {
     **{name: name for name in ("line", "parts", "pictures", "verdicts", "sorted", "diverted", "lost", "late")},
     **{"accuracy": "right", "p50_ms": "p50 ms", "p99_ms": "p99 ms"},

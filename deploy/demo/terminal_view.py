@@ -22,8 +22,7 @@ from deploy.supervisor import State
 # The view shows an alarm if pictures wait and no verdict comes for this many seconds.
 NO_VERDICT_ALARM_S = 10.0
 _MAX_ALARMS = 6
-# The view shows an alarm if this many pictures are in the spool, the gateway's queue on disk. Every picture is there for a moment, but ten
-# pictures mean that Kafka accepts none.
+# The view shows an alarm at this many pictures in the spool. Ten pictures mean that Kafka accepts none.
 _SPOOLED_ALARM = 10
 _PLAIN_EVERY_S = 5.0
 

@@ -142,7 +142,7 @@ class TopicMonitor:
             for partition, position in self._positions.items():
                 consumer.seek(partition, position)
             received_at = time.monotonic()
-            # After a restart of the broker, an existing consumer may get no records for half a minute. A new consumer gets records at once.
+            # A new consumer gets records at once. An old consumer may get none for half a minute after a restart of the broker.
             while not self._closing.is_set() and time.monotonic() - received_at < _RECONNECT_AFTER_S:
                 polled = consumer.poll(timeout_ms=300)
                 now = time.monotonic()

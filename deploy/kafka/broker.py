@@ -18,7 +18,7 @@ from deploy.supervisor.launch import bound_command
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings, Settings
 
-# All embedded brokers have this cluster id. By this id a broker recognises a data folder that belongs to another Kafka cluster.
+# All embedded brokers have this cluster id. A broker refuses a data folder with another id.
 CLUSTER_ID = "Y2FzdGxpbmUtZm91bmRyeQ"
 
 LOG4J = """\
@@ -59,8 +59,7 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
         "message.max.bytes": max_message_bytes,
         "replica.fetch.max.bytes": max_message_bytes,
         "log.segment.bytes": 256 * 2**20,
-        # After kill -9, a new broker process must wait until the session of the killed process has expired. Kafka's default of 9 s is too
-        # long for this.
+        # After kill -9, a new broker must wait until this session expires. Kafka's default of 9 s is too long.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
         "num.network.threads": 2,
@@ -103,7 +102,7 @@ class EmbeddedBroker:
             _refuse_used_port(port)
         java = java_command(self._broker)
         properties = self._prepare_folder(java)
-        # The broker gets its own session, so that Ctrl-C in a terminal does not stop it before its clients have stopped.
+        # The broker gets its own session, so that Ctrl-C in a terminal does not stop the broker before its clients.
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 bound_command([*java, *archive_options(self._record), "kafka.Kafka", str(properties)]),

@@ -67,10 +67,7 @@ def kafka_jars() -> list[Path]:
 
 @contextmanager
 def _lock_cache() -> Iterator[None]:
-    """Holds a lock during the `with` block, so that only one process at a time fetches jars.
-
-    The lock is needed because jgo deletes changed jars from its cache and links them again.
-    """
+    """Holds a lock during the `with` block, because two jgo at a time would delete jars that the other needs."""
     folder = user_cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)  # flock also works on a folder that is open only for reading

@@ -53,7 +53,7 @@ def _record(data_dir: Path, archive: Path) -> None:
 
 
 def _use(address: str) -> None:
-    """Creates a topic, sends a record and reads it, as a plant does at its start, so that the archive gets the classes of these steps."""
+    """Creates a topic, sends a record and reads it, so that the archive gets the classes of these steps."""
     admin = KafkaAdminClient(bootstrap_servers=address)
     admin.create_topics({"used": {"num_partitions": 1}}, wait_for_metadata=True)
     admin.close()

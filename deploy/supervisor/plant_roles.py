@@ -14,9 +14,9 @@ _BROKER, _TOPICS, _WORKERS, _SORTER = range(4)
 BOARDS_STAGE = _WORKERS
 # Simulated boards stop first, then the workers in the order of a picture's way, so that each can finish its work. The broker stops last.
 BOARDS_STOP, _GATEWAY_STOP, INSPECTORS_STOP, _SORTER_STOP, _ARCHIVIST_STOP, BROKER_STOP = range(6)
-# After SIGTERM a worker may work for up to service.grace_s. Then it has this time to leave its consumer group and to close its clients.
+# Time after service.grace_s in which a worker leaves its consumer group and closes its clients.
 _CLOSING_S = 10.0
-# Longest time until a worker is ready. On a busy machine that has just started, loading TensorFlow and the networks can take a minute.
+# Longest time until a worker is ready. Loading TensorFlow can take a minute on a busy machine.
 _SLOW_START_S = 240.0
 
 
@@ -64,7 +64,7 @@ def plant_roles(
         roles.append(worker("station", ("station",), _WORKERS, _ARCHIVIST_STOP))
     if any(line.camera for line in settings.lines):
         roles.append(worker("gateway", ("gateway",), _WORKERS, _GATEWAY_STOP))
-    # Each board has its own sorter process, so that a serial port that hangs stops only the lines of this board.
+    # Each board has its own sorter, so that a serial port that hangs stops only the lines of this board.
     sharing = settings.lines_by_board() if any(line.gate for line in settings.lines) else []
     roles += [worker(sorter_name(*lines), ("sorter", "--line", lines[0]), _SORTER, _SORTER_STOP) for lines in sharing]
     if settings.inspector.localise:

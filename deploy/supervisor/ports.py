@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 import socket
 
-# Ports from 32768 on are not used, because Linux takes them for outgoing connections. Such a connection could take a chosen port before the
-# server opens it.
+# Ports from 32768 on are not used, because Linux takes them for outgoing connections.
 _FIRST, _LAST = 20_000, 32_000
-# The ports are chosen at random, so that two processes that look for a port at the same moment find different ports.
+# Ports are chosen at random, so that two processes at the same moment find different ports.
 _random = random.SystemRandom()
 
 

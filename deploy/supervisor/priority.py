@@ -10,7 +10,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 GATE_NICENESS = -10
-# If a process of niceness 19 and a worker of niceness 0 share a processor, the process gets about a sixtieth of the processor time.
+# A process of niceness 19 gets about a sixtieth of a processor that it shares with a worker of niceness 0.
 LOWEST_NICENESS = 19
 
 
@@ -44,9 +44,8 @@ def lower_priority(niceness: int = LOWEST_NICENESS) -> None:
 def _set_session_priority(niceness: int) -> None:
     """Gives the session of this process the same priority, if the process leads a session of its own.
 
-    The supervisor starts each process in a session of its own. On many Linux systems, the kernel first divides the processors among the
-    sessions (`sched_autogroup_enabled`), and the priority of a process counts only against processes of its own session. There the file
-    below has the priority of the session.
+    With `sched_autogroup_enabled`, Linux first divides the processors among the sessions. A process's own priority counts only within its
+    session.
     """
     if os.getsid(0) == os.getpid():
         with suppress(OSError):  # The kernel has no such file, or does not allow the change now.
