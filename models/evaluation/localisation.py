@@ -440,8 +440,7 @@ def _weigh_defects(mask: Mask) -> FloatArray:
 def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[np.float32], weights: FloatArray, limit: float) -> float:
     """Returns the area under a ROC curve for false positive rates from 0 to `limit`, divided by `limit`.
 
-    `background` holds the sorted heat of pixels outside of defects. `levels` holds the heat of the defect pixels, which count with
-    `weights`.
+    `background` is sorted. The heats `levels` of defect pixels count with `weights`.
     """
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
@@ -460,7 +459,7 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
 def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDArray[np.float32], FloatArray]:
     """Returns thresholds, the hottest first, and the mean false positive rate of the good pictures at each threshold.
 
-    The thresholds are the heat values of the good pictures. The list ends with the first rate that reaches `high`.
+    The list ends with the first rate that reaches `high`.
     """
     levels, weights = [], []
     for heat in good:

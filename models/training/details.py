@@ -95,9 +95,9 @@ def learn_details(
 
 
 def _find(path: Path, side_px: int, depth_bits: int | None) -> tuple[npt.NDArray[np.uint8], FoundPart] | None:
-    """Returns the original pixels of the picture at `path` and the outline of the part in it, or None if no part is found.
+    """Returns the original pixels of the picture at `path` and the outline of its part, or None if no part is found.
 
-    Raises ModelError if the picture is not clearly larger than the reduced pictures of the version.
+    Raises ModelError if the picture is not clearly larger than the reduced pictures.
     """
     original = decode_picture(path.read_bytes(), _REDUCED_SIDE_PX, PictureLimits(), depth_bits, keep_original=True).original
     assert original is not None

@@ -319,7 +319,7 @@ def _place_in_square(side_px: int, width_px: int, height_px: int) -> tuple[int, 
 def _reduce_marks(numbers: Pixels, side_px: int) -> Pixels:
     """Returns the marks of a mask that is reduced to a square of the side `side_px`.
 
-    Each pixel gets the kind that covers most of it. A small defect is marked at the pixels that it covers most, so that no defect is lost.
+    Each pixel gets the kind that covers most of it. Small defects keep the pixels that they cover most.
     """
     rows, columns = numbers.shape
     left, top, width, height, _ = _place_in_square(side_px, columns, rows)

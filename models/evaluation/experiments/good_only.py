@@ -206,9 +206,9 @@ def _score_fold(
     learn: LearnScorer,
     cross_folds: int,
 ) -> FoldScores:
-    """Lets a scorer learn from the pictures `seen` and score the pictures `test`. Raises ModelError if the scorer refuses to learn.
+    """Lets a scorer learn from `seen` and score `test`. Raises ModelError if the scorer refuses to learn.
 
-    If `cross_folds` is not 0, the pictures `seen` are also scored, in so many folds, by scorers that have not seen them.
+    If `cross_folds` is not 0, `seen` is scored too, by scorers that have not seen the pictures.
     """
     scores = _score_all(learn(pixels[seen]), pixels[test])
     if not cross_folds or len(np.unique(groups[seen])) < 2:
