@@ -166,7 +166,7 @@ def _log_in_settings(station: StationSettings) -> dict[str, Any]:
         "AXES_LOCKOUT_CALLABLE": "station.accounts.log_in.show_locked_out",
         "AXES_CLIENT_IP_CALLABLE": "station.accounts.log_in.client_address",
         "AXES_RESET_ON_SUCCESS": True,
-        # False means that wrong passwords during a lock do not extend the lock. Otherwise an attacker could lock an account for ever.
+        # Wrong passwords during a lock do not extend the lock. Otherwise an attacker could lock an account for ever.
         "AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT": False,
         "AXES_DISABLE_ACCESS_LOG": True,
         "AXES_VERBOSE": False,
@@ -182,7 +182,7 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": file,
             "OPTIONS": {
-                # In WAL mode the pages can read while the archivist writes, which it does all the time. Only writers wait for each other.
+                # In WAL mode the pages can read while the archivist writes.
                 "init_command": "PRAGMA journal_mode=WAL; PRAGMA cache_size=-65536;",
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 20,
@@ -218,7 +218,7 @@ def read_secret_key(station: StationSettings) -> str:
     file = station.secret_key_file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Two processes may start together. With O_EXCL only one of them creates the file, and the other one reads the key from it.
+        # With O_EXCL only one of two processes creates the file. The other process reads the key from it.
         with suppress(FileExistsError), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new_file:
             new_file.write(secrets.token_urlsafe(64))
         key = file.read_text().strip()

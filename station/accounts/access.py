@@ -101,9 +101,9 @@ def create_or_update_account(name: str, role: str, password: str) -> str:
 
 
 def right_required(right: Right) -> Callable[[View], View]:
-    """Returns a decorator that lets only users with the right `right` open a view, plain or coroutine.
+    """Returns a decorator that lets only users with the right `right` open a view.
 
-    Visitors who are not logged in go to the log-in page. Users without the right get an error page with status 403.
+    Visitors go to the log-in page. Users without the right get an error page with status 403.
     """
 
     def check(request: HttpRequest) -> HttpResponse | None:

@@ -23,7 +23,7 @@ _MAX_SUBJECT = 255
 class ApiToken(models.Model):
     """A secret text that lets a program call the API in the name of an account.
 
-    The table holds only the SHA-256 of the text. The text itself is shown once, when the token is made.
+    The text is shown once. The table holds only its SHA-256.
     """
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens")
@@ -37,9 +37,9 @@ class ApiToken(models.Model):
 
     @classmethod
     def issue(cls, user: User, name: str) -> tuple[ApiToken, str]:
-        """Makes a token with which the program `name` acts for `user`.
+        """Makes a token with which the program `name` acts for `user`. Returns the token's row and text.
 
-        Returns the token's row in the table and the token's text. The caller must show the text now, because only its hash is stored.
+        The caller must show the text now, because only its hash is stored.
         """
         text = _TOKEN_PREFIX + secrets.token_urlsafe(32)
         return cls.objects.create(user=user, name=name, sha256=_hash(text)), text

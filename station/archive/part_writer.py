@@ -1,10 +1,6 @@
-"""Writes the archivist's records into the table of parts, one row per part. The order of the records makes no difference.
+"""Writes the archivist's records into the table of parts, one row per part, in whatever order they arrive.
 
-If a part has several records of a kind, this one counts:
-
-- verdict: the earliest
-- sorting record: the first in which the gate saw the part
-- finding or review: the last
+Of several verdicts the earliest counts. Of several findings or reviews the last counts.
 """
 
 from __future__ import annotations
@@ -82,7 +78,7 @@ class PartWriter:
         for record in records:
             row = rows.get(record.part_id)
             if row is None:
-                # A record that withdraws a review is skipped if the archive does not know the part, because there is nothing to withdraw.
+                # Nothing is withdrawn if the archive does not know the part.
                 if not isinstance(record, PartRecord):
                     continue
                 row = rows[record.part_id] = make_row(record.part_id, time_of(record))

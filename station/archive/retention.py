@@ -71,9 +71,9 @@ class PictureSource(Protocol):
 
 
 class PictureArchiver:
-    """Copies pictures into the object store, and deletes them when they are too old or take too much space.
+    """Copies pictures into the object store, and deletes them when they are too old or take too much space. Not thread-safe.
 
-    Not thread-safe. The methods raise OSError if the store does not answer, and DatabaseError if the database does not answer.
+    Raises OSError or DatabaseError if the store or the database does not answer.
     """
 
     def __init__(self, store: ObjectStore, source: PictureSource, limits: ArchivistSettings, topics: TopicSettings) -> None:
@@ -88,7 +88,7 @@ class PictureArchiver:
     def archive_pictures(self, go_on: Callable[[], bool]) -> int:
         """Archives up to 32 of the marked pictures, oldest first. Stops early when `go_on` returns False.
 
-        Returns the number of pictures that were copied or are missing. Raises the errors of the source except PictureError.
+        Returns the number of pictures that were copied or are missing.
         """
         marked = list(Part.objects.filter(keep_picture=True).order_by("seen_at")[:_ARCHIVED_PER_STEP])
         done: list[Part] = []

@@ -10,7 +10,7 @@ from django.db import models
 class GoldenPart(models.Model):
     """A part whose right verdict is known. People put the part on the belt of its line once in each shift.
 
-    If `sha256` is empty, a person names the part at each showing. Otherwise its picture is recognised.
+    Without a `sha256`, a person names the part at each showing.
     """
 
     line = models.CharField(max_length=40)

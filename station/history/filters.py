@@ -26,9 +26,7 @@ SUPPORTED_YEARS = range(1971, 9000)
 class PartFilters:
     """The conditions that a part must fulfil to be shown. An empty condition is not applied.
 
-    - `since` is included, `to` is excluded.
-    - `least` and `most` limit the defect probability.
-    - `errors` holds a phrase for each query parameter that cannot be read.
+    `since` is included, `to` is excluded. `errors` holds a phrase for each query parameter that cannot be read.
     """
 
     line: str = ""
@@ -68,10 +66,7 @@ class PartFilters:
 
     @property
     def is_served_by_one_index(self) -> bool:
-        """Whether the database can find all parts with a single index.
-
-        This is the case if at most one filter is set besides `since` and `to`, and the column of this filter has an index.
-        """
+        """Whether the database can find all parts with a single index: at most one indexed filter besides `since` and `to`."""
         has_unindexed = self.least is not None or self.most is not None or bool(self.model)
         indexed = [self.line, self.label, self.kind, self.reviewer, self.action]
         # The index of gate actions leaves out the actions "none" and "passed", because most parts have one of them.

@@ -17,7 +17,7 @@ from station.archive.models import REASONS_WITHOUT_VERDICT, Part
 from streams.identity import format_time
 from streams.records import ANOMALY, Box
 
-# If the size of a picture is unknown, boxes are drawn on it as if it had this width and height.
+# Boxes are drawn on a picture of unknown size as if it had this width and height.
 _DEFAULT_SIDE_PX = 300
 
 

@@ -74,10 +74,7 @@ def _read_filters(request: HttpRequest) -> PartFilters:
 
 
 def _read_keys(request: HttpRequest) -> tuple[HistoryKey | None, HistoryKey | None, list[str]]:
-    """Returns the keys `before` and `after` in the URL's query, and a sentence for each invalid key.
-
-    If the URL has both keys, only `before` is used.
-    """
+    """Returns the keys `before` and `after` in the URL's query, and a sentence for each invalid key. `before` wins over `after`."""
     keys: dict[str, HistoryKey] = {}
     errors = []
     for name in ("before", "after"):
@@ -136,7 +133,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
         "remarks": make_remarks(row, has_gate),
         "records": make_records(row),
         "boxes": make_overlay(row),
-        # The votes are passed as pairs. If they were a dict, a template would take a network called "items" for the method dict.items.
+        # Pairs, because in a dict a template would take a network called "items" for the method dict.items.
         "votes": list(row.votes.items()),
         "width_px": width_px,
         "height_px": height_px,

@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 class LineSettingsForm:
     """The texts in the form. An empty text means that nothing is set.
 
-    Regions are JSON: a list of regions, each a list of corners `[x, y]` with shares 0..1. `shown_at` is the time of the shown settings.
+    Regions are JSON: a list of regions, each a list of corners `[x, y]` with shares 0..1 of the picture.
     """
 
     inspect_regions: str = "[]"

@@ -27,7 +27,7 @@ _PERMISSION_TICKS = 30 * _STATUS_TICKS
 _RENDER_INTERVAL_S = 2.0
 # Shortest time between two renderings of a card on a busy machine. Rendering every two seconds takes 5 % of the processors.
 _BUSY_RENDER_INTERVAL_S = 10.0
-# The machine is busy if its load average per processor is above this value. On two processors, an inspector under full load gives 0.96.
+# The machine is busy above this load average per processor. An inspector under full load gives 0.96 on two processors.
 _BUSY_LOAD = 0.75
 # A card is rendered again after this time without records, because alarms depend on the time.
 _MAX_AGE_S = 5
@@ -68,7 +68,7 @@ class CardRenderer:
             known = self._cards.get((line, for_page))
             age = now - known.rendered_at if known else busy_interval
             interval = busy_interval if self._is_busy() else timedelta(seconds=_RENDER_INTERVAL_S)
-            # If the machine's clock was set back, the age of the cached card is negative. Then the card is rendered again.
+            # A negative age means that the machine's clock was set back. Then the card is rendered again.
             if known is not None and (known.revision == revision or timedelta() <= age < interval):
                 return known
             # A card that nobody has looked at for a while starts with the newest parts.
@@ -116,9 +116,7 @@ async def stream_events(
 ) -> AsyncIterator[bytes]:
     """Yields the events of the wall, or of the page of `line`, until `is_stopping()` is true or `is_permitted()` is false.
 
-    - event with a line's name: the card of the line
-    - `page`: the content of a line's own page
-    - `status`: the state of the connection to Kafka
+    An event with a line's name carries the card of this line.
     """
     open_streams.count += 1
     try:

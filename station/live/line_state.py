@@ -253,7 +253,7 @@ class LineState:
         return [part for part, _ in zip(with_verdict, range(count), strict=False)]
 
     def update_selection(self, shown: Sequence[LivePart], count: int) -> list[LivePart]:
-        """Returns the `count` parts that a card shows next, newest first. `shown` are the parts that the card shows now.
+        """Returns the `count` parts that a card shows next, newest first. `shown` are its parts now.
 
         At most two new parts appear at a time, so that people can follow a fast line.
         """
@@ -290,7 +290,7 @@ class LineState:
     def count_missed_verdicts(self, now: datetime) -> Counter[str]:
         """Returns how many parts of the last ten minutes the gate sorted without a verdict.
 
-        The keys are `late` for a verdict that came too late, and `none` for a verdict that did not come.
+        The keys are `late` (the verdict came too late) and `none` (no verdict came).
         """
         return Counter(kind for at, kind in self._missed_verdicts if now - at <= _MISSED_VERDICT_WINDOW)
 

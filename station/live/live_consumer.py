@@ -47,7 +47,7 @@ _RECONNECT_WAIT_S = 1.0
 # The consumer starts with the sorting records of the last ten minutes and the dead letters of the last hour.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
-# More parts than RECENT_PARTS are kept of the upload line, because people may upload many pictures at once and wait for all verdicts.
+# People may upload many pictures at once and wait for all verdicts, so the upload line keeps more parts.
 _RECENT_UPLOADS = 2000
 # Parts younger than this may still be missing in the archive, so they are counted from Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)
@@ -237,10 +237,7 @@ class LiveConsumer:
         return partitions
 
     def _seek(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        """Sets the offset from which each partition is read: the remembered position, or some minutes back after a start.
-
-        Verdicts begin earlier if the counts from the archive end earlier.
-        """
+        """Sets the offset from which each partition is read: the remembered position, or some minutes back after a start."""
         now = datetime.now(UTC)
         self.update_shift(now)
         since_ms = {}

@@ -96,9 +96,10 @@ class PartPictureReader:
         return value
 
     def read_for_browser(self, part: PictureLocation, side_px: int | None = None) -> EncodedPicture | None:
-        """Returns the picture in a format that browsers display, or None if it is not kept any more.
+        """Returns the picture in a format that browsers display, at most `side_px` pixels wide and high, or None if it is not kept any
+        more.
 
-        If `side_px` is given, the picture is at most `side_px` pixels wide and high. Raises the same exceptions as `read_original`.
+        Raises the same exceptions as `read_original`.
         """
         limits = PictureLimits.from_settings(self._settings.pictures)
         depth_bits = next((line.depth_bits for line in self._settings.lines if line.name == part.line), None)

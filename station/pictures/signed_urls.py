@@ -1,6 +1,6 @@
 """Makes signed addresses for the small pictures on live cards, and answers requests for them without Django.
 
-Screens request these pictures all day. A check of the account for each picture would cost ten times as much.
+A check of the account for each picture would cost ten times as much.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class PartGroup:
 class PartCounters:
     """Numbers of parts by label, gate action, defect type and review.
 
-    `labels` has the key "none" for parts without a verdict. The keys of `reviews` are pairs: the model's label and the reviewer's label.
+    The keys of `reviews` are pairs: the model's label and the reviewer's label.
     """
 
     parts: int = 0

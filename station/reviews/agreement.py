@@ -82,7 +82,7 @@ def count_agreement(pairs: Iterable[tuple[str, str, int]]) -> LabelAgreement:
 class AgreementReport:
     """The agreement of the model with people, and of people with each other, within a period.
 
-    The model is compared with the last decision about each part, two people with each other on all parts that both decided about.
+    The model is compared with the last decision about each part.
     """
 
     # How often the model agrees with people, on all reviewed parts.

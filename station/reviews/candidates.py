@@ -1,10 +1,6 @@
-"""Selects the parts that a person should look at. A part's score is the sum of its reasons:
+"""Selects the parts that a person should look at. A part's score is the sum of the scores of its reasons.
 
-- the model is in doubt: up to 1
-- the networks disagree: up to 0.5
-- the verdict is `review`: 0.3
-- the gate had no verdict: 0.5
-- the random check picked the part: 0.05
+For example, a part in doubt (up to 1) whose verdict is `review` (0.3) has a score up to 1.3.
 """
 
 from __future__ import annotations
@@ -82,7 +78,7 @@ def compute_disagreement(votes: Mapping[str, float], threshold: float | None) ->
 def is_picked_at_random(part: Part, share: float, seed: int) -> bool:
     """Returns whether the random check picks `part`: with `share` 0.01, one part in a hundred on average.
 
-    The choice depends only on the part id, `share` and `seed`, so every machine makes the same one.
+    Every machine makes the same choice.
     """
     digest = hashlib.sha256(f"{seed}|{part}".encode()).digest()
     return int.from_bytes(digest[:8]) < share * 2**64
@@ -106,10 +102,7 @@ class CandidateQueue:
         return selected
 
     def add(self, selected: Iterable[tuple[Part, ReviewPriority]]) -> None:
-        """Adds parts to the review queue. Their rows must be in the table of parts.
-
-        Parts may be added again: a part that is in the queue already gets the new score and keeps its state.
-        """
+        """Adds parts to the review queue. A part that is in the queue already gets the new score and keeps its state."""
         rows = [
             Candidate(part=part, score=priority.score, why=priority.why[:400], audit=priority.audit, since=part.seen_at)
             for part, priority in selected

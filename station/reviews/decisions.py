@@ -160,9 +160,9 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
 
 
 def undo_last_decision(user: User, settings: Settings, now: datetime, send: SendRecord) -> Decision | None:
-    """Undoes the last decision of `user` and returns it, or returns None if there is nothing to undo.
+    """Undoes the last decision of `user` and returns it, or None if there is nothing to undo.
 
-    Kafka gets the decision that counts now, or a tombstone if none is left. Raises KafkaUnavailableError, and then undoes nothing.
+    Kafka gets the decision that counts now. Raises KafkaUnavailableError, and then undoes nothing.
     """
     last = Decision.objects.filter(reviewer=user, undone_at=None).select_related("part").order_by("-at", "-pk").first()
     if last is None:

@@ -15,8 +15,8 @@ from station.archive.models import Part
 class JudgedParts:
     """The newest parts of a line that one model version has judged.
 
-    - `unreviewed`, shape (n,): defect probabilities of the parts without a review
-    - `reviewed`, shape (m,): defect probabilities of the reviewed parts
+    - `unreviewed`, shape (n,): defect probabilities
+    - `reviewed`, shape (m,): defect probabilities
     - `is_defect`, shape (m,): True if the reviewer found a defect
     """
 

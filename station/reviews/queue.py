@@ -18,7 +18,7 @@ from streams.settings import Settings
 _WAITING_STATES = ("third", "second", "open")
 # More parts than needed are read, because other people may reserve some of them in the meantime.
 _LEASE_ATTEMPTS = 20
-# A queue of more than 10,000 parts is not counted exactly, because counting takes long and nobody needs the exact number.
+# A longer queue is not counted exactly, because counting takes long.
 MAX_COUNTED = 10_000
 
 

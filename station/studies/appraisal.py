@@ -29,9 +29,9 @@ class Task:
 
 
 def order_numbers(seed: int, person: int, rounds: int, parts: int) -> list[tuple[int, int]]:
-    """Returns (round, number of the part) for all answers of one person, in random order within each round.
+    """Returns (round from 1, number of the part from 0) for all answers of one person, in random order within each round.
 
-    Rounds count from 1, parts from 0. A part never follows itself, because the person would recognise it.
+    A part never follows itself, because the person would recognise it.
     """
     order: list[tuple[int, int]] = []
     for number in range(1, rounds + 1):

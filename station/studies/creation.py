@@ -47,9 +47,9 @@ class StudyPlan:
 
 
 def make_study(plan: StudyPlan, made_by: User | None, at: datetime) -> Study:
-    """Makes the study of `plan`, copies the pictures of its parts, and writes an entry into the audit log.
+    """Makes the study of `plan` with copies of the parts' pictures. `made_by` None means the command line.
 
-    `made_by` None means the command line. Raises StudyRefusedError, and makes nothing, if the plan is not possible.
+    Raises StudyRefusedError, and makes nothing, if the plan is not possible.
     """
     people = _find_people(plan)
     rows = _find_parts(plan)

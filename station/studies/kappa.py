@@ -23,10 +23,7 @@ Counts = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Kappa:
-    """A kappa value with its 95 % interval, and the share of equal labels over `parts` parts.
-
-    1 is full agreement, 0 is the agreement that chance would give. A value is None if it is not defined.
-    """
+    """A kappa value with its 95 % interval, and the share of equal labels over `parts` parts. None means not defined."""
 
     parts: int
     agreement: float | None

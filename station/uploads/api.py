@@ -29,7 +29,7 @@ from streams.identity import PartId
 from streams.records import Box
 
 _POLL_EVERY_S = 0.05
-# Longest time that a request waits for the finding (boxes and heat map) after the verdict. The finding usually follows within two seconds.
+# Longest wait for the finding (boxes and heat map) after the verdict. The finding usually follows within two seconds.
 _FINDING_TIMEOUT_S = 2.0
 # A multipart form has some lines of text before and after the picture. They need at most this many bytes.
 _FORM_OVERHEAD_BYTES = 2**16
@@ -146,7 +146,7 @@ Wait = Annotated[float, Query(0, ge=0, le=30, description="Longest time that the
 async def inspect(request: HttpRequest, wait: Wait = 0) -> tuple[int, dict[str, Any]]:
     """Accepts a picture and waits for its verdict, at most `wait` seconds.
 
-    Answers 200 with the verdict, or 202 if there is no verdict yet. After 202, get the verdict from the address in the field `status`.
+    Answers 200 with the verdict, or 202 if there is none yet. After 202, ask at the address in the field `status`.
     """
     deadline = time.monotonic() + wait
     upload = await sync_to_async(_submit_picture)(request)

@@ -16,7 +16,7 @@ from streams.topics import TopicNames
 
 
 class UploadRun(models.Model):
-    """The run number in the part ids of all uploads in this database. The table has exactly one row.
+    """The run number in the part ids of all uploads. The table has exactly one row.
 
     The number is the time when the table was made, so that databases do not share part ids.
     """
@@ -41,7 +41,7 @@ class Upload(models.Model):
     height_px = models.IntegerField()
     by_api = models.BooleanField(default=False)
     sent_at = models.DateTimeField()
-    # Partition and offset of the Kafka record that holds the picture. The station needs them until a verdict says where the picture is.
+    # Place of the picture on the image topic, needed until a verdict names the place.
     image_partition = models.IntegerField(null=True)
     image_offset = models.BigIntegerField(null=True)
 

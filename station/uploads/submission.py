@@ -180,10 +180,7 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
 
 
 def _send_to_kafka(upload: Upload, picture: bytes) -> tuple[int, int]:
-    """Sends the picture to the image topic and returns the record's partition and offset.
-
-    A picture above `pictures.inline_bytes` goes into the object store, and the record refers to it.
-    """
+    """Sends the picture to the image topic, or a reference if the picture is large. Returns the record's partition and offset."""
     settings = current_settings()
     claim = None
     if len(picture) > settings.pictures.inline_bytes:

@@ -1,6 +1,6 @@
 """A person's request on the Models page to change the model of a line.
 
-The station makes the same checks as the command `castline models choose`, and then sends the choice to the inspectors.
+The station makes the same checks as the command `castline models choose`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NO_SHADOW = "none"
 class ModelChoiceRequest:
     """The change of a line's model that a person asks for.
 
-    `line` is the name of a line, or `*` for all lines. `version` is empty for a roll-back. `force` accepts a version with other classes.
+    `line` `*` means all lines. An empty `version` means a roll-back. `force` accepts a version with other classes.
     """
 
     action: ModelAction
@@ -119,7 +119,7 @@ def compare_on_lines(settings: Settings, choice: CheckedModelChoice) -> list[Ver
 def publish_choice(choice: CheckedModelChoice, user: User) -> None:
     """Sends the record to the inspectors and writes an entry into the audit log.
 
-    Raises KafkaUnavailableError if Kafka does not confirm the record. In this case there is no entry in the audit log.
+    Raises KafkaUnavailableError, without an entry, if Kafka does not confirm the record.
     """
     record = choice.record
     message = make_json_record(TopicNames(current_settings().topics.prefix).models, record.line.encode(), record, "station")
@@ -137,15 +137,12 @@ def publish_choice(choice: CheckedModelChoice, user: User) -> None:
 
 
 def _find_changed_lines(settings: Settings, current: ModelChoices, key: str) -> list[str]:
-    """Returns the lines whose version a choice for `key` changes. If `key` is `*`, these are all lines without a choice of their own."""
+    """Returns the lines whose version a choice for `key` changes. `*` means all lines without a choice of their own."""
     return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
 
 
 def _check_classes(settings: Settings, registry: Registry, requested: Manifest, current: ModelChoices, key: str) -> None:
-    """Raises DifferentClassesError if `requested` has other classes than the version in force on a line.
-
-    With the `key` `*`, each line without a choice of its own is checked.
-    """
+    """Raises DifferentClassesError if `requested` has other classes than the version in force on a line for which `key` holds."""
     for line in _find_changed_lines(settings, current, key):
         try:
             present = registry.read_manifest(current.find(line).version)
