@@ -26,9 +26,9 @@ class QueuedItem(Generic[Item]):
 
 
 def compute_wait_s(now_s: float, count: int, first_arrived_s: float, earliest_deadline_s: float | None, limits: BatchSettings) -> float:
-    """Returns how many seconds a batch of `count` items may still wait for more items, or 0 if the batch is due.
+    """Returns how many seconds a batch of `count` items may still wait, or 0 if the batch is due.
 
-    A batch is due if it is full, its first item has waited `max_wait_s`, or a deadline is near (`deadline_margin_s`).
+    A batch is due if it is full, its first item has waited `max_wait_s`, or a deadline is near.
     """
     if count >= limits.size:
         return 0.0
@@ -41,7 +41,7 @@ def compute_wait_s(now_s: float, count: int, first_arrived_s: float, earliest_de
 def choose_batch_size(count: int, limits: BatchSettings) -> int:
     """Returns the size of the next batch: the largest size in `limits.shapes` that is at most `count`.
 
-    If 9 pictures wait, 8 form the next batch. Padding 9 to 16 would take as long as judging 16.
+    Example: if 9 pictures wait, 8 form the next batch.
     """
     available = min(count, limits.size)
     return max((shape for shape in limits.shapes if shape <= available), default=available)

@@ -1,14 +1,14 @@
-"""All errors that Castline raises on purpose. For each class, this tree says what happened and how the program reacts.
+"""All errors that Castline raises on purpose, and how the program reacts.
 
 CastlineError
-  +- PictureError    A picture cannot be judged. Its record becomes a dead letter, and its part gets the verdict `review`. Work continues.
-  +- IdentityError   A record does not name its part. It becomes a dead letter, and no verdict is made. Work continues.
-  +- ModelError      A model version cannot be used. It is refused, and the current version stays in use.
-  +- GateError       A board or its serial link failed. If `retriable` is True, the sorter tries again. Otherwise it reports the error.
-  +- ArchiveError    The database refused a record. If `retriable` is True, the archivist tries again. Otherwise it makes a dead letter.
-  +- SpoolFullError  The gateway's queue on disk is full. The picture is refused and counted.
-  +- SettingsError   A setting is wrong. The process does not start.
-  +- BrokerError     The embedded broker cannot run, or Kafka does not answer a request. The process or the command ends.
+  +- PictureError    A picture cannot be judged: dead letter, and the verdict `review`.
+  +- IdentityError   A record does not name its part: dead letter, no verdict.
+  +- ModelError      A model version cannot be used: the current version stays in use.
+  +- GateError       A board or its link failed: tried again if `retriable`.
+  +- ArchiveError    The database refused a record: tried again if `retriable`, otherwise dead letter.
+  +- SpoolFullError  The gateway's queue on disk is full: the picture is refused.
+  +- SettingsError   A setting is wrong: the process does not start.
+  +- BrokerError     Kafka cannot run or does not answer: the process or the command ends.
 """
 
 from __future__ import annotations

@@ -64,9 +64,9 @@ class ProgressWatchdog:
 class ProcessHealth:
     """Decides what a process answers at /readyz and /healthz.
 
-    - Ready: `set_ready` was called, and no problem is set. A word such as "database" names each problem.
+    - Ready: `set_ready` was called, and no problem is set.
     - Healthy: no check finds a problem. A supervisor restarts an unhealthy process.
-    - A complaint: a fault that a restart would not remove. /healthz shows it, but the process counts as healthy.
+    - A complaint: a fault that a restart would not remove. The process counts as healthy.
     """
 
     def __init__(self, role: str, watchdog: ProgressWatchdog) -> None:

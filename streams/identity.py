@@ -40,9 +40,9 @@ Headers = Mapping[str, bytes]
 
 @dataclass(frozen=True, order=True)
 class PartId:
-    """The id of one casting on one line. Its text form `<line>:<run>:<part>` is the key of all records about the part.
+    """The id of one casting. Its text form `<line>:<run>:<part>` is the key of all records about the part.
 
-    - `run`: the board's boot count, or without a board the gateway's start in seconds.
+    - `run`: the board's boot count, or the gateway's start in seconds.
     - `part`: counts up from 1 within a run.
     """
 
@@ -100,9 +100,9 @@ class PictureIdentity:
 
 
 def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIdentity:
-    """Returns the identity of a record on the image topic of `line`, from its headers or otherwise from its key.
+    """Returns the identity of a record on the image topic of `line`, from its headers or its key.
 
-    Raises IdentityError if the part is not named, is of another line, or is named in two different ways.
+    Raises IdentityError if the part is not named, or is of another line.
     """
     text = {name: _decode_header(name, value) for name, value in headers.items() if name in _IDENTITY_HEADERS}
     part = _read_part(key, text)

@@ -1,6 +1,6 @@
 """Measures how many records wait for a worker: the end offsets of its partitions minus the committed offsets.
 
-A separate Kafka client is used, because the worker's own counters look normal even if the worker hangs.
+The worker's own counters look normal even if the worker hangs.
 """
 
 from __future__ import annotations

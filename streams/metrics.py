@@ -1,7 +1,6 @@
 """All Prometheus metrics of Castline. No other module declares metrics.
 
-Names begin with `castline_` and use base units such as seconds and bytes. Labels have few values, so the number of
-time series is bounded.
+Names begin with `castline_` and use base units such as seconds and bytes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reads and writes the topic `castings.models`, which says which model version judges which line.
 
-The choice for a line comes before the choice for all lines (`*`), and this before the setting `model.version`.
+The choice for a line has priority, then the choice for all lines (`*`), then the setting `model.version`.
 """
 
 from __future__ import annotations

@@ -140,15 +140,15 @@ ArchivedRecord = PartRecord | ReviewWithdrawal
 
 Action = Literal["diverted", "passed", "stopped", "untracked"]
 # Why a gate treated a part as it did (field `reason` of a sorting):
-#   verdict          The gate did what the verdict asked for.
-#   no-verdict       The board had no verdict when the part reached the gate.
-#   late-verdict     The verdict came too late for the gate.
-#   fault            A fault of the board was active; `code` names the fault.
-#   board-restarted  The board did not know the part any more, because it had restarted.
-#   taken-off        The part was counted at the camera but never arrived at the gate.
-#   unmatched        The part reached the gate without having been counted at the camera.
-#   spacing          The part was so close to another part that the gate could not move between the two.
-#   touching         Several touching parts were counted as one.
+#   verdict          as the verdict asked
+#   no-verdict       no verdict when the part reached the gate
+#   late-verdict     the verdict came too late
+#   fault            a fault of the board, named by `code`
+#   board-restarted  a restarted board did not know the part
+#   taken-off        counted at the camera, never arrived at the gate
+#   unmatched        at the gate, never counted at the camera
+#   spacing          too close to another part to move the gate
+#   touching         several touching parts, counted as one
 SortingReason = Literal[
     "verdict",
     "no-verdict",

@@ -123,8 +123,7 @@ class RecordHandler(Protocol):
 class ConsumerGroup:
     """One consumer group of a worker: a Faust application that passes records to a handler, and a monitor of the group's lag.
 
-    `has_partitions` is set when Kafka assigns partitions for the first time. Each assignment also sets `health`
-    to ready.
+    `has_partitions` is set when Kafka assigns partitions for the first time.
     """
 
     def __init__(self, app: AppT[object], handler: RecordHandler, settings: Settings, role: str, health: ProcessHealth) -> None:

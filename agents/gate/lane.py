@@ -58,7 +58,7 @@ class PartSorted:
 
     - `part`: 0 if photo-eye 1 had not counted the part.
     - `action`, `reason`: words of the protocol.
-    - `gate`: the lane of the additional gate that diverted the part, otherwise 0.
+    - `gate`: the lane of an additional gate, otherwise 0.
     """
 
     event: int
@@ -190,8 +190,8 @@ _MAX_TRAVEL_MS = 65535
 class GateLane:
     """A lane of a board, through which the sorter of a line sends verdicts and receives events.
 
-    - `settings`: sent to the board; with None, nothing is sent.
-    - `grades`: the settings of each additional gate at the belt, by the number of the gate's lane.
+    - `settings`: None if nothing is sent to the board.
+    - `grades`: the settings of additional gates at the belt, by lane.
     - `on_event`: called once for each event, in the link's thread.
     """
 

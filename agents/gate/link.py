@@ -313,7 +313,7 @@ class BoardSession:
     def _commit(self, lane_number: int, settings: LaneSettings) -> str:
         """Sends every setting, then COMMIT, and returns the digest of the settings that the board now uses.
 
-        Raises GateError if the board refuses a setting, for example with code 9 (busy) while parts are on the belt.
+        Raises GateError if the board refuses a setting, for example while parts are on the belt.
         """
         for setting in TABLE:
             value = settings.values[setting.key]

@@ -49,8 +49,8 @@ class BoardRequest:
     """A command to a board. The future `response` gets the board's answer, or fails with GateError.
 
     - `deadline_s`: after this time, the command is not sent.
-    - `run`: the run of the board for which the command is valid, or None for every run.
-    - `lane`: None if the command concerns the whole board.
+    - `run`: the only run of the board for the command, or None.
+    - `lane`: None for the whole board.
     """
 
     name: str
@@ -83,10 +83,10 @@ class BoardRequest:
 class RequestWindow:
     """Holds the requests that the board has not answered yet, and says which requests to send now.
 
-    - `size`: how many requests may wait for answers at the same time.
+    - `size`: how many requests may wait for answers.
     - `held_lanes`: lanes whose requests are not sent.
 
-    Any thread may call `submit`. Only the link's thread may call the other methods.
+    Any thread may call `submit`, and only the link's thread the other methods.
     """
 
     size: int = 1

@@ -1,13 +1,12 @@
-"""The camera of kind `drop`: watches a folder to which an industrial camera writes files over FTP or a network share.
+"""The camera of kind `drop`: watches a folder to which an industrial camera writes files.
 
-When a file is complete and has not changed for `settle_s` seconds, the intake gets it. Then the file is moved to the subfolder `sent` or
-`refused`.
+When a file is complete and has not changed for `settle_s` seconds, the intake gets it. Then the file is moved to `sent` or `refused`.
 
-- A file that stays incomplete for `end_wait_s` is given to the intake anyway, and a complaint names it.
+- A file that stays incomplete is given to the intake after `end_wait_s`.
 - A file that cannot be read or moved is tried again later.
 - A link, or a file that is no picture, stays where it is.
-- A picture whose file was overwritten is kept in memory until the intake gets it.
-- Names that begin with a dot or end in a suffix such as .part or .tmp are ignored.
+- An overwritten picture is kept in memory until the intake gets it.
+- Hidden files and unfinished transfers (.part, .tmp) are ignored.
 """
 
 from __future__ import annotations
@@ -85,9 +84,9 @@ class _FileVersion:
     - `since_s`: when this version was first seen (monotonic time).
     - `name_seen_s`: when a file of this name was first seen.
     - `content`: the bytes of a complete picture, until the intake gets them.
-    - `previous`: a complete version that may have been overwritten.
-    - `destination`: the folder for the file after the intake's answer, and the reason of a refusal.
-    - `is_arrival_known`: False if the file arrived during a long pause between two listings.
+    - `previous`: a complete version that may be overwritten.
+    - `destination`: where the file is moved, and why.
+    - `is_arrival_known`: False after a long pause between two listings.
     """
 
     path: str

@@ -127,7 +127,7 @@ def _build_line(line: LineSettings, settings: Settings, budget: SpoolBudget, sto
 def run_camera(line: str, camera: GatewayCamera, intake: Intake, complaints: Complaints, stopping: threading.Event) -> None:
     """Passes the frames of a camera to its intake until `stopping` is set.
 
-    If the camera raises an error, it is started again after a short wait. A complaint names the error until the next picture is accepted.
+    After an error, the camera is started again, and a complaint names the error until the next accepted picture.
     """
     backoff = Backoff(first_s=0.5, longest_s=10.0)
     while not stopping.is_set():

@@ -1,7 +1,6 @@
 """Estimates the latency of a camera, and checks it while the line runs.
 
-The latency is the time from the count of a part at photo-eye 1 to its picture. If all parts are equally far apart, a latency that is too
-long by one spacing fits as well. Only an irregular gap shows which latency is right:
+The latency is the time from the count of a part at photo-eye 1 to its picture. Only an irregular gap between parts proves it:
 
 ```
 parts                   A   B   C       D   E         the gap between C and D is longer

@@ -1,12 +1,11 @@
 """The HTTP interface through which `castline gateway measure` reads and stores the latency of a line's camera.
 
-| request | `Authorization: Bearer` | response |
-| --- | --- | --- |
-| `GET /lines/{line}/latency` | gateway.token | 200, the latency in use and the times of the last parts and pictures |
-| `PUT /lines/{line}/latency`, `{"latency_s", "spacing_s"}` | gateway.token | 200, the same values, after the measured latency was stored |
+| request | response |
+| --- | --- |
+| `GET /lines/{line}/latency` | 200, the latency and the times of the last parts and pictures |
+| `PUT /lines/{line}/latency`, `{"latency_s", "spacing_s"}` | 200, the same, after the latency was stored |
 
-Errors are JSON `{"error": …}`: 400 for a malformed body, 401 for a wrong token, 404 for a line whose pictures are not matched by time, and
-507 if the latency cannot be stored.
+Both need `Authorization: Bearer` with gateway.token. Errors: 400 (body), 401 (token), 404 (line) or 507 (not stored).
 """
 
 from __future__ import annotations

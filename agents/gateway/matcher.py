@@ -1,12 +1,11 @@
-"""Finds the part that each picture shows, by comparing the times of pictures and parts. All times are in seconds.
-
-The latency of the camera is subtracted from the time of the picture. The nearest part matches if it is less than a quarter of the spacing
-away:
+"""Finds the part that each picture shows, by comparing their times in seconds, after subtracting the latency of the camera.
 
 ```
 parts     |--------A--------|--------B--------|
 pictures           a    ?            b b2            a gets A, b gets B; `?` and b2 get no part
 ```
+
+The nearest part matches if it is less than a quarter of the spacing away.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _REPORT_DELAY_S = 0.1
 
 @dataclass(frozen=True)
 class MatchDecision(Generic[Picture]):
-    """A picture with its part. `part` is None for a picture without a part, and `picture` is None for a part without a picture.
+    """A picture and its part. Either may be None, if nothing matches.
 
     - `offset_s`: how much later than its nearest part the picture was taken.
     - `spacing_s`: the smaller gap beside this part.
@@ -79,9 +78,9 @@ class _Gap:
 class Matcher(Generic[Picture]):
     """Matches pictures and parts that arrive in any order.
 
-    - `window_s`: how long a picture waits for its part, and how far their times may differ.
+    - `window_s`: how long a picture waits for its part.
     - `part_timeout_s`: how long a part waits for its picture.
-    - `max_pictures`: if more pictures wait, the oldest ones stay unmatched.
+    - `max_pictures`: if more wait, the oldest stay unmatched.
     """
 
     def __init__(self, window_s: float, part_timeout_s: float, max_pictures: int = 256) -> None:

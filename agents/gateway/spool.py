@@ -112,7 +112,7 @@ class SpoolBudget:
 class Spool:
     """The spool of one line, which only one process at a time can open. Thread-safe.
 
-    `run` is the run number of the parts that this gateway counts itself. It grows at each start.
+    `run` is the run number of the parts that this gateway counts itself. This number grows at each start.
     """
 
     def __init__(self, folder: Path, line: str, budget: SpoolBudget, clock: Callable[[], float] = time.time) -> None:

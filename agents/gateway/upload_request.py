@@ -184,7 +184,7 @@ def _split_form(body: bytes, boundary: bytes) -> Iterator[tuple[Message, bytes]]
 def find_authorisation_problem(request: web.Request, token: SecretStr, owner: str) -> str:
     """Returns why a request is not authorised with `token`, the token of `owner`, or "" if the request is authorised.
 
-    The token stands after "Bearer", or is the password of Basic authentication. An empty `token` authorises no request.
+    An empty `token` authorises no request.
     """
     expected = token.get_secret_value().encode()
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")

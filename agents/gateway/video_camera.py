@@ -72,7 +72,7 @@ class OpenCvPicture:
 class OpenCvGrabber:
     """A video stream that OpenCV reads. `address` is a device number, a device file or a URL.
 
-    OpenCV gives up a network stream if the stream sends no data for `timeout_s` while it is opened or read.
+    `timeout_s` limits the wait for data of a network stream.
     """
 
     def __init__(self, cv2: Any, address: str, timeout_s: float) -> None:

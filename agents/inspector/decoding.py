@@ -43,10 +43,10 @@ class DecodedImage:
     """An image record with its decoded picture, or with the decoder's error.
 
     - `sha256`: the checksum of the encoded picture.
-    - `reference`: the part reference of the model version, or None.
-    - `part`: whether the picture shows the whole part, or None if it was not checked.
-    - `details`: the detail template of the model version, or None.
-    - `inspection`: the small defects that were found with it.
+    - `reference`: the part reference of the model version.
+    - `part`: whether the picture shows the whole part.
+    - `details`: the detail template of the model version.
+    - `inspection`: the small defects that were found with `details`.
     """
 
     record: ImageRecord

@@ -66,9 +66,9 @@ class PendingImage:
 class JudgedBatch:
     """A batch that the networks have judged.
 
-    - `judged`: the image of each record that names a part, in order.
-    - `assignments`: for each image, the model version that judged it and the shadow version of its line.
-    - `rules`: for each image, the rule that gave its label.
+    - `judged`: the images, in the order of their records.
+    - `assignments`: the model version and the shadow version of each image.
+    - `rules`: the rule that labelled each image.
     """
 
     records: list[PendingImage]
@@ -93,9 +93,9 @@ class Inspector:
     ) -> None:
         """Creates the inspector. `switcher` must be started already.
 
-        - `parallel_batches`: batches that the networks compute at the same time.
-        - `line_rules`: with None, the labels of the model versions are kept.
-        - `report_problem`: called from any thread with a problem (or "" when it has ended) and the failed service, such as "store".
+        - `parallel_batches`: batches that the networks compute at once.
+        - `line_rules`: None keeps the labels of the model versions.
+        - `report_problem`: called with a sentence and the failed service, such as "store".
         """
         self._settings = settings
         self._switcher = switcher

@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 class LineRule:
     """How a line turns the probabilities of one model version into labels.
 
-    - `threshold`, `decision`: written into the line's verdicts.
+    - `threshold`, `decision`: written into the verdicts.
     - `rule`: None keeps the labels of the model version.
-    - `reviews_anomalies`: True changes `ok` to `review` if the anomaly score is above the cut-off.
+    - `reviews_anomalies`: a high anomaly score changes `ok` to `review`.
     """
 
     threshold: float

@@ -89,7 +89,7 @@ class ModelSwitcher:
     def follow(self, choices: ModelChoices) -> None:
         """Makes the switcher's thread put new choices into effect. May be called from any thread.
 
-        If this is called again before the thread has begun with the previous choices, the previous choices are skipped.
+        Choices that the thread has not begun with are skipped.
         """
         with self._changed:
             self._next_choices = choices

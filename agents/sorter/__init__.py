@@ -2,7 +2,7 @@
 
 - `process`: the sorters of one board.
 - `sorter`: the sorter of one line.
-- `decisions`: what to send and record, as pure functions.
+- `decisions`: what to send and record.
 - `part_states`: what is known of each part.
-- `part_reports`: reports of counted parts to the gateway.
+- `part_reports`: reports to the gateway.
 """

@@ -74,8 +74,7 @@ class BoardVerdict:
 def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
     """Returns whether the board must divert the part of a verdict, and at which gate.
 
-    The setting `on_review` decides about a `review`. The first additional gate that takes the part diverts it, otherwise the line's own
-    gate.
+    The first additional gate that takes the part diverts it, otherwise the line's own gate.
     """
     if verdict.label == "ok" or (verdict.label == "review" and gate.on_review == "pass"):
         return BoardVerdict("keep")

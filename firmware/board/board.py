@@ -264,7 +264,7 @@ class Board:
     def _find_undecided_part(self, fields: Fields) -> TrackedPart:
         """Returns the part that a command names.
 
-        Raises CommandError if the part is not between the photo-eyes, or if its fate is decided.
+        Raises CommandError if the part is not between the photo-eyes, or if the board has decided about it.
         """
         if fields.number("run") != self.run:
             raise CommandError("unknown-run")

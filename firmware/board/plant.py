@@ -33,7 +33,7 @@ class Belt:
     - `blade_mm`: from photo-eye 2 to the blade of the belt's own gate.
     - `servo_s`: the time of a full swing.
     - `further`: the blades of the further gates.
-    - `encoder_um`: travel per encoder edge, or 0 without an encoder.
+    - `encoder_um`: travel per encoder edge; 0 without an encoder.
     """
 
     speed_mm_s: float = 500.0
@@ -79,10 +79,10 @@ class InputChange:
 class BeltCasting:
     """A casting on the belt.
 
-    - `number`: counts the castings in the order in which they were put on the belt.
-    - `counted`: counts them in the order in which they reach photo-eye 1; 0 before.
+    - `number`: its place in the order on the belt.
+    - `counted`: its place in the order at photo-eye 1; 0 before.
     - `lead_mm`: the place of the leading edge.
-    - `past_mm`: how far the rear end was past photo-eye 2 after the last step.
+    - `past_mm`: how far the rear end is past photo-eye 2.
     """
 
     number: int

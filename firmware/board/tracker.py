@@ -80,7 +80,7 @@ class TrackedPart:
 
     - `number`: 0 if photo-eye 1 did not count the part.
     - `edge`: the leading edge at photo-eye 1.
-    - `gate`: the gate that must divert the part: 0 for the belt's own gate, otherwise the lane of a further gate.
+    - `gate`: the lane of a further gate that must divert the part, otherwise 0.
     """
 
     number: int

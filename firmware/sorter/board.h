@@ -1,9 +1,8 @@
-// The board: up to four lanes, the protocol with the host, and the stored events. The class Board calls no Arduino functions and allocates
-// no memory.
+// The board: up to four lanes, the protocol with the host, and the stored events. The class Board calls no Arduino functions.
 //
 //   reset --BOOT every second--> HELLO --> CONFIGURE, COMMIT --> counting, deciding, reporting
 //
-// The caller passes the host's bytes to receive(), and asks next_frame() for the next frame to send when the serial line is free.
+// receive() takes the host's bytes, and next_frame() returns the next frame to send.
 #pragma once
 #include "clock.h"
 #include "config.h"

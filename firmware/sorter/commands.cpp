@@ -184,7 +184,7 @@ Board::Error Board::show(FrameWriter& answer) {
   return kNoError;
 }
 
-// Sets `part` to the part that the command names. Returns an error if the part is not between the photo-eyes, or if its fate is decided.
+// Sets `part` to the part that the command names. Returns an error if the part is not between the photo-eyes, or if the board has decided about it.
 Board::Error Board::find_part(const uint32_t* values, Part*& part) {
   if (values[kRunAt] != run_) return kUnknownRun;
   if (values[kPartAt] < 1 || values[kPartAt] > lane_->tracker().counted()) return kUnknownPart;

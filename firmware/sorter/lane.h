@@ -2,8 +2,7 @@
 //
 //   waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, depending on the fault--> running
 //
-// If the setting `lane_of` is not 0, the gate stands at the belt of another lane and is called a further gate. That lane decides what the
-// gate does.
+// With the setting `lane_of`, the gate stands at the belt of another lane (a further gate).
 #pragma once
 #include "config.h"
 #include "events.h"
