@@ -1,7 +1,6 @@
-"""Finds defects that are too small for the networks, because the networks judge a picture that was reduced to about 200 px.
+"""Finds small defects in large pictures. The networks cannot see them, because they judge a reduced picture of about 200 px.
 
-The detail template works like the golden template (`template.py`), but on all pixels of the picture and with nearer places. The picture is
-compared in strips of rings, so that little memory is needed.
+The detail template works like the golden template (`template.py`), but on all pixels, in strips of rings.
 """
 
 from __future__ import annotations
@@ -222,8 +221,7 @@ def cross_fit_detail_scores(
 ) -> FloatArray:
     """Returns a score for each picture, shape (n,), from a template that has not learned from this picture.
 
-    `groups`, shape (n,), numbers the near-duplicates. A group is never divided between two folds. Raises ModelError if there is only one
-    group.
+    `groups`, shape (n,), numbers the near-duplicates, which stay together. Raises ModelError if there is only one group.
     """
     fold_of = assign_groups_to_folds(groups, folds)
     scores = np.zeros(len(measures), np.float32)

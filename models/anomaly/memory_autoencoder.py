@@ -1,9 +1,9 @@
 """The memory-augmented adversarial autoencoder (MAA) as a scorer. The autoencoder learns to rebuild good parts only.
 
-A residual is the difference between a picture and the rebuilt picture. There are two scores:
+There are two scores:
 
-- "error": the mean absolute residual. 1 is usual for good parts.
-- "frechet": the largest squared Fréchet distance of a ring, divided by the mean distance of good parts.
+- "error": the mean difference between the picture and the rebuilt picture.
+- "frechet": the largest Fréchet distance between the differences of a ring and those on good parts.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class AutoencoderRecipe:
     """How an autoencoder is built and trained.
 
     - `prototypes`: 0 means no memory.
-    - `adversary_weight`: weight of the discriminator in the loss. 0 means no discriminator.
+    - `adversary_weight`: 0 means no discriminator.
     - `entropy_weight`: weight of the prototypes' entropy in the loss.
-    - `steps`: batches of a training, whatever the number of pictures.
+    - `steps`: batches of a training.
     - `rate`: the highest learning rate.
     """
 
@@ -82,8 +82,8 @@ class ResidualStatistics:
     """The residuals of good pictures, described for each ring.
 
     - `spreads`, shape (rings,): the mean absolute residual.
-    - `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): see `compute_ring_moments`.
-    - `distances`, shape (rings,): the mean squared Fréchet distance of one good picture from all.
+    - `means`, shape (rings, 5), `covariances`, shape (rings, 5, 5): see `compute_ring_moments`.
+    - `distances`, shape (rings,): the usual squared Fréchet distance.
     """
 
     spreads: FloatArray
@@ -154,7 +154,7 @@ class MemoryAutoencoder:
     def rebuild(self, picture: PixelArray, part: FoundPart) -> FloatArray:
         """Returns `picture` as the network rebuilds it: grey levels 0..1, shape (side_px, side_px), drawn at the place of `part`.
 
-        The light is normalised, so the rebuilt picture may be brighter or darker than `picture`. Outside of the part, the result is 0.
+        The brightness may differ, because the light is normalised. Outside of the part, the result is 0.
         """
         registered = register_part(picture, part, self.recipe.side_px)[np.newaxis]
         rebuilt = normalise_light(registered) - compute_residuals(self.network, registered)
@@ -205,7 +205,7 @@ def learn_memory_autoencoder(
 ) -> MemoryAutoencoder:
     """Learns from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255.
 
-    Pictures in which no part is found are left out. Raises ModelError if there are no pictures, or if no part is found in many of them.
+    Raises ModelError if there are no pictures, or if no part is found in many of them.
     """
     recipe = recipe or AutoencoderRecipe()
     good = np.stack([register_part(picture, part, recipe.side_px) for picture, part in find_good_parts(pixels, find)])
@@ -260,7 +260,7 @@ def compute_residuals(network: keras.Model, pixels: PixelArray) -> FloatArray:
 def register_part(picture: PixelArray, part: FoundPart, side_px: int) -> PixelArray:
     """Returns the registered picture of `part`, shape (side_px, side_px), in which the rim is a circle around the middle.
 
-    The part is not turned. `picture` has shape (rows, columns). Places outside the picture get the grey level of the nearest pixel.
+    The part is not turned. Places outside of `picture`, shape (rows, columns), get the level of the nearest pixel.
     """
     places = ((np.arange(side_px) + 0.5) / side_px - 0.5) / RIM_SHARE
     across, down = np.meshgrid(places, places)
@@ -336,9 +336,9 @@ def compute_ring_moments(residuals: FloatArray) -> tuple[FloatArray, FloatArray]
 def compute_frechet_distances(
     means: FloatArray, covariances: FloatArray, good_means: FloatArray, good_covariances: FloatArray
 ) -> FloatArray:
-    """Returns the squared Fréchet distance between the Gaussians of a picture and the Gaussians of good pictures, shape (n, rings).
+    """Returns the squared Fréchet distance between the Gaussians of a picture and of good pictures, shape (n, rings).
 
-    For two Gaussians it is |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson, Landau, Journal of Multivariate Analysis 12, 1982).
+    The formula is |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). Source: Dowson, Landau, Journal of Multivariate Analysis 12, 1982.
     """
     values, vectors = np.linalg.eigh(good_covariances.astype(np.float64))
     roots = np.einsum("rij,rj,rkj->rik", vectors, np.sqrt(np.maximum(values, 0)), vectors)

@@ -1,11 +1,10 @@
 """The patch memory: compares patches of a part with patches of good parts, in the features of a trained AlexNet.
 
-A patch is suspicious if it is far from all patches in the memory. Source: PatchCore (Roth et al., CVPR 2022). Differences:
+Source: PatchCore (Roth et al., CVPR 2022). Differences:
 
-- The features are those of AlexNet's first convolution, so scoring needs no TensorFlow.
-- The features are whitened: no correlation, and a variance of 1.
+- The features are those of AlexNet's first convolution, which needs no TensorFlow.
+- The features are whitened.
 - A distance is divided by the usual distance on the same ring.
-- The score is the largest quotient.
 """
 
 from __future__ import annotations
@@ -74,9 +73,9 @@ class FirstConvolution:
 class PatchMemory:
     """A memory of patches of good parts as a scorer. It implements `GoodOnlyScorer`.
 
-    - `means`, shape (features,): the mean features of good parts.
-    - `whitening`, shape (features, features): the matrix that whitens features.
-    - `patches`, shape (patches, features): the whitened memory.
+    - `means`, shape (features,): of good parts.
+    - `whitening`, shape (features, features).
+    - `patches`, shape (patches, features): the memory.
     - `limits`, shape (rings,): the usual distance on each ring.
     """
 

@@ -1,6 +1,6 @@
 """Unwraps a round part to polar coordinates, and maps a polar map back to the picture.
 
-Each ring of the part becomes a row, and row 0 is the innermost ring. Column 0 is the direction to the right. The columns go clockwise.
+Each ring of the part becomes a row, from the inside out. Column 0 is the direction to the right. The columns go clockwise.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class PolarGrid:
         return first, second
 
     def unwrap(self, pixels: npt.NDArray[np.uint8], part: FoundPart) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """Returns the grey levels of `part`, and a mask of the places that lie in the picture. Both have shape (rings, angles).
+        """Returns the grey levels of `part`, and a mask of the places in the picture. Both have shape (rings, angles).
 
-        `pixels` has shape (rows, columns), grey levels 0..255. A place outside the picture has the grey level of the nearest pixel.
+        `pixels` has shape (rows, columns), grey levels 0..255. Places outside get the level of the nearest pixel.
         """
         angle = np.arange(self.angles, dtype=np.float32) * np.float32(2 * np.pi / self.angles)
         direction = circle_to_ellipse(part) @ np.stack((np.cos(angle), np.sin(angle)))

@@ -139,7 +139,7 @@ class ExpectedCosts:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
-    where p is the share of good parts with at least the same score. Source: Sellke, Bayarri, Berger, The American Statistician 55(1), 2001.
+    where p is the share of good parts with at least the same score (Sellke, Bayarri, Berger, 2001).
     """
 
     miss: float
@@ -170,8 +170,8 @@ class CutOff:
 
     - `alarm_share`: the wanted share of false alarms.
     - `alarms`: how many `good_pictures` exceed the cut-off.
-    - `highest_alarm_share`: upper limit of the true share, with 95 % confidence.
-    - `is_beyond_pictures`: the cut-off exceeds the scores of all good pictures.
+    - `highest_alarm_share`: 95 % confidence limit of the true share.
+    - `is_beyond_pictures`: no good picture exceeds the cut-off.
     """
 
     score: float
@@ -195,8 +195,8 @@ def scale_scores(scores: npt.NDArray[Any], cut_off: float) -> FloatArray:
 def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) -> CutOff:
     """Returns the cut-off for `objective`. `good_scores`, shape (n,), are scores of pictures from which the scorer has not learned.
 
-    - Enough pictures: the conformal quantile (Vovk, Gammerman, Shafer, 2005, section 2).
-    - Few pictures: a cut-off above all scores, with an exponential tail (Pickands, Annals of Statistics 3(1), 1975).
+    - Enough pictures: the conformal quantile (Vovk, Gammerman, Shafer, 2005).
+    - Few pictures: a value above all scores (Pickands, 1975).
 
     Raises ModelError if no useful cut-off exists.
     """
@@ -215,7 +215,7 @@ def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: L
     """Returns a score for each picture, shape (n,), from a scorer that has not learned from this picture.
 
     - `pixels`, shape (n, side_px, side_px): good parts.
-    - `groups`, shape (n,): numbers of near-duplicates, which stay together.
+    - `groups`, shape (n,): numbers of near-duplicates.
     - `learn`: makes a scorer from pictures.
 
     Raises ModelError if there is only one group.
@@ -267,9 +267,9 @@ def load_arrays(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any
 
 
 def find_good_parts(pixels: PixelArray, find: PartFinder) -> list[tuple[PixelArray, FoundPart]]:
-    """Returns the good pictures in which a part is found, each with the outline of the part. `pixels` has shape (n, side_px, side_px).
+    """Returns the pictures in which a part is found, each with the outline of the part. `pixels` has shape (n, side_px, side_px).
 
-    Raises ModelError if there are no pictures, or if the pictures without a part are more than MAX_MISSING_SHARE of them.
+    Raises ModelError if there are no pictures, or if more than MAX_MISSING_SHARE of them show no part.
     """
     if len(pixels) == 0:
         raise ModelError("There are no good pictures to learn from. Give a folder that holds pictures of good parts.")

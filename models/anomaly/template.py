@@ -1,9 +1,8 @@
-"""The golden template: compares each place of a round part with the places beside it. The limits of each ring come from good parts.
+"""The golden template: compares each place of a round part with the places beside it. The limits come from good parts.
 
 A hole, a chip, a crack or a fin differs from its surroundings on all sides. The light does not matter.
 
-Sources: Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000; Starck, Murtagh, Astronomical Image and Data Analysis, 2006,
-appendix A (a trous wavelet).
+Sources: Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000; Starck, Murtagh, Astronomical Image and Data Analysis, 2006.
 """
 
 from __future__ import annotations
@@ -53,8 +52,8 @@ MIN_CONTRAST = 40.0
 class GoldenTemplate:
     """The golden template of a part. It implements `GoodOnlyScorer`.
 
-    - `texture`, shape (steps, rings): the usual spread of the differences on a ring, in units of the part's contrast.
-    - `limits`, shape (2, steps, rings): the largest differences of good parts, bright and dark, in units of the texture.
+    - `texture`, shape (steps, rings): the usual spread of the differences.
+    - `limits`, shape (2, steps, rings): the largest bright and dark difference of good parts, in units of the texture.
     """
 
     grid: PolarGrid
@@ -124,7 +123,7 @@ class GoldenTemplate:
 def learn_golden_template(pixels: PixelArray, find: PartFinder = find_part) -> GoldenTemplate:
     """Learns a golden template from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255.
 
-    Pictures in which no part is found are left out. Raises ModelError if there are no pictures, or if no part is found in many of them.
+    Raises ModelError if there are no pictures, or if no part is found in many of them.
     """
     found = find_good_parts(pixels, find)
     parts = [part for _, part in found]
@@ -165,8 +164,7 @@ def measure_contrast(polar: FloatArray) -> np.float32:
 def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int, int]) -> FloatArray:
     """Returns how much each place of `polar`, shape (rings, angles), differs from the places beside it, shape (steps, rings, angles).
 
-    `along` holds two distances along the ring, in angles. `across` holds two distances across the rings, in rings. The larger distance
-    comes last.
+    `along` holds two distances in angles, and `across` two distances in rings. The larger distance comes last.
     """
     result = np.empty((len(SMOOTHING_STEPS), *polar.shape), np.float32)
     for index, step in enumerate(SMOOTHING_STEPS):
@@ -228,8 +226,7 @@ def _middle_of_four(first: FloatArray, second: FloatArray, third: FloatArray, fo
 def measure_texture(differences: FloatArray) -> FloatArray:
     """Returns the texture of each ring, shape (steps, rings): how widely the differences on the ring are spread.
 
-    The texture is 1.48 times the median of the absolute differences. A defect that covers less than half of a ring hardly changes this
-    median.
+    The texture is 1.48 times the median of the absolute differences, which a small defect hardly changes.
     """
     texture: FloatArray = np.float32(1.4826) * np.median(np.abs(differences[..., ::4]), axis=-1)
     return texture

@@ -36,9 +36,9 @@ class VersionScorer:
         return self.scorer.name
 
     def score(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None]) -> FloatArray:
-        """Returns the scores of `pixels`, shape (n, side_px, side_px), from 0 to 1, with the cut-off at 0.5. Shape: (n,).
+        """Returns the scores of `pixels`, shape (n, side_px, side_px): shape (n,), 0 to 1, with the cut-off at 0.5.
 
-        `parts` holds the outline of each part, or None if the part must be searched for. A picture without a part has a score of nearly 1.
+        `parts` holds the outline of each part, or None. A picture without a part has a score of nearly 1.
         """
         outlines = [part or find_part(picture) for part, picture in zip(parts, pixels, strict=True)]
         has_part = np.array([outline is not None for outline in outlines], bool)
@@ -69,8 +69,8 @@ class VersionDetails:
 class DetailInspection:
     """The result of the search for small defects in one picture.
 
-    `name` is the name under which `score` stands in verdicts. The score is 0..1, with the cut-off at 0.5. If the picture could not be
-    inspected, `skipped` is the reason.
+    `score` is 0..1, with the cut-off at 0.5. `name` is the name of the score in verdicts. `skipped` is the reason if the picture was
+    skipped.
     """
 
     name: str

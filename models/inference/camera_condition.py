@@ -48,7 +48,7 @@ class CameraCondition:
     def find_faults(self, now_s: float, reference: DriftReference | None) -> dict[str, str]:
         """Returns a description of each present fault of the camera, by its state (`frozen`, `dark`, `bright`, `blurred`, `gap`).
 
-        The result is empty if there is no fault. If `reference` is None, blur is not measured, and the limits of brightness are fixed.
+        Without a `reference`, blur is not measured, and the limits of brightness are fixed.
         """
         faults: dict[str, str] = {}
         if gap := self._describe_gap(now_s):

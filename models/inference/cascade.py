@@ -25,7 +25,7 @@ ODDS_MARGIN = 2.0
 class Cascade:
     """A runtime of two stages. The first voter judges every picture, and the other voters only the pictures inside the cascade band.
 
-    `vote` is the voting rule of the whole ensemble. `first_index` is the position of the first voter in the list `vote.names`.
+    `vote` is the voting rule of all. `first_index` is the position of the first voter in `vote.names`.
     """
 
     name: str
@@ -93,7 +93,7 @@ class _TwoStages:
 def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], limits: tuple[float, float] | None = None) -> Cascade:
     """Returns the cascade of `version`.
 
-    - `open_stage`: opens the runtime of one stage. The version that it gets contains only the voters of this stage.
+    - `open_stage`: opens the runtime of a version with the voters of one stage.
     - `limits`: the ends of the cascade band. None means the band in the manifest.
 
     Raises ModelError if there is no band, or only one voter with a weight above 0.
@@ -124,8 +124,7 @@ def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], lim
 def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilities) -> CascadeBand:
     """Returns the cascade band for `voter`: the range of defect probabilities in which `voter` does not decide alone.
 
-    `probabilities` has shape (n, voters, classes). Outside of the band, `voter` and the ensemble give all validation pictures the same
-    labels. The band is widened by ODDS_MARGIN.
+    Outside of the band, `voter` and the ensemble agree on all validation pictures. `probabilities` has shape (n, voters, classes).
     """
     index = vote.names.index(voter)
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)

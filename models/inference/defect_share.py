@@ -61,13 +61,13 @@ def estimate_from_probabilities(probability: FloatArray, training_share: float) 
 def correct_by_reviews(
     probability: FloatArray, training_share: float, reviewed: FloatArray, is_defect: npt.NDArray[np.bool_], seed: int = 1
 ) -> DefectShareEstimate:
-    """Returns the share of defects on a line, after people have reviewed some of its parts.
+    """Returns the share of defects on a line, after people have reviewed some of its parts. Platt scaling corrects the probabilities.
 
-    - `probability`, shape (n,): of the parts without a review.
-    - `reviewed`, `is_defect`, shape (m,): of the reviewed parts.
+    - `probability`, shape (n,): of a defect, for parts without a review.
+    - `reviewed`, shape (m,): of a defect, for reviewed parts.
+    - `is_defect`, shape (m,): the reviews.
 
-    A logistic curve (Platt scaling) corrects the probabilities, which are calibrated for `training_share`. Raises ValueError if m is less
-    than MIN_REVIEWED.
+    Raises ValueError if m is less than MIN_REVIEWED.
     """
     if len(reviewed) < MIN_REVIEWED:
         raise ValueError(f"expected at least {MIN_REVIEWED} reviewed parts, found {len(reviewed)}")

@@ -112,8 +112,7 @@ def compute_stability_index(expected: Sequence[float] | FloatArray, found: Seque
 def compute_prediction_drift(reference: DriftReference, probabilities: Sequence[float] | FloatArray) -> float:
     """Returns the population stability index of the defect probabilities. The index does not depend on the share of defects.
 
-    `probabilities` are compared with the best mixture of two histograms of the reference: good and defective parts. A large index means
-    that the good parts or the defects look different.
+    `probabilities` are compared with the best mixture of the histograms of good and defective parts.
     """
     if reference.good is None or reference.bad is None:
         raise ValueError("expected a reference of a version with networks, found one without histograms of probabilities")

@@ -99,7 +99,7 @@ def find_boxes(
 ) -> list[HeatBox]:
     """Returns boxes around the connected hot areas of a cropped heat map, the hottest first, at most `max_boxes`.
 
-    - `level`: least heat of a hot pixel. None: half of the hottest.
+    - `level`: least heat of a hot pixel, or None.
     - `width_px`, `height_px`: size of the upright original.
     - `kinds_of`: the map that names the kinds.
     """

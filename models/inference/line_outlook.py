@@ -119,9 +119,9 @@ class VersionComparison:
 def compare_versions(
     line: str, before: Manifest | None, after: Manifest, settings: LiveLineSettings | None, parts_per_hour: float = PARTS_PER_HOUR
 ) -> VersionComparison:
-    """Compares the version `before`, which judges the line now, with the version `after`. `settings` are those of the line.
+    """Compares the version `before`, which judges the line now, with the version `after`. `settings` are the settings of the line.
 
-    If people have set no share of defects for the line, the share is that among the training pictures of `before`, or else of `after`.
+    If the settings have no share of defects, the share in the training is used.
     """
     share = find_share(before or after, settings)
     present = make_present_outlook(before, settings, share, parts_per_hour) if before else None

@@ -27,8 +27,7 @@ FloatArray = npt.NDArray[np.float64]
 class DecisionRule:
     """The threshold and the review band that turn a calibrated defect probability into a label.
 
-    The label is `review` if the probability is at least `low` and below `high`. Otherwise it is `defect` if the probability is at least
-    `threshold`, and `ok` if not.
+    From `low` to below `high`, the label is `review`. Otherwise it is `defect` from `threshold` on, and `ok` below.
     """
 
     threshold: float
@@ -42,9 +41,10 @@ class DecisionRule:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedShares:
-    """The errors and reviews that a decision rule is expected to cause on a line, as shares of all its parts, 0..1.
+    """The errors and reviews that a decision rule is expected to cause on a line, as shares of all parts, 0..1.
 
-    `false_alarms` are good parts that get `defect`, `misses` are defective parts that get `ok`, and `reviews` are parts that get `review`.
+    - `false_alarms`: good parts that get `defect`.
+    - `misses`: defective parts that get `ok`.
     """
 
     false_alarms: float
@@ -70,11 +70,11 @@ def find_training_share(manifest: Manifest) -> float:
 def correct_for_share(probability: float | FloatArray, training_share: float, line_share: float) -> FloatArray:
     """Returns the defect probability `probability`, 0..1, corrected for a line on which the share `line_share` is defective.
 
-    `probability` is calibrated for the share `training_share`. Both shares are above 0 and below 1. The parts must look as in the training.
+    `probability` is calibrated for the share `training_share`. Both shares are above 0 and below 1.
 
         p' / (1 - p') = p / (1 - p) * [line_share / (1 - line_share)] / [training_share / (1 - training_share)]
 
-    Source: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, equation 2.4, for two classes.
+    Source: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, equation 2.4.
     """
     good = (1 - np.asarray(probability, np.float64)) * (1 - line_share) / (1 - training_share)
     bad = np.asarray(probability, np.float64) * line_share / training_share
@@ -85,9 +85,7 @@ def correct_for_share(probability: float | FloatArray, training_share: float, li
 def choose_line_threshold(manifest: Manifest, line_share: float) -> float:
     """Returns the threshold with the lowest cost of misses and false alarms on a line with the share `line_share` of defects.
 
-    Source: Elkan, IJCAI 2001, equation 2. The threshold fits the field `defect_probability` of verdicts.
-
-    Raises ModelError if the manifest does not give the share of defects in the training.
+    Source: Elkan, IJCAI 2001, equation 2. Raises ModelError if the manifest does not give the share of defects in the training.
     """
     training_share = find_training_share(manifest)
     ideal = manifest.costs.false_alarm / (manifest.costs.miss + manifest.costs.false_alarm)
@@ -100,9 +98,9 @@ def make_decision_rule(
 ) -> DecisionRule:
     """Returns the decision rule of a line.
 
-    - `threshold`: None means the threshold for `line_share`. If both are None, the version's threshold is used.
-    - `line_share`: the share of defects on the line.
-    - `miss_risk`: parts from the pass threshold for this risk up to the threshold go to review.
+    - `threshold`: None means the threshold for `line_share`.
+    - `line_share`: the share of defects on the line. None means the version's threshold.
+    - `miss_risk`: parts above the pass threshold for this risk do not pass.
 
     Raises ModelError if the rule cannot be made.
     """

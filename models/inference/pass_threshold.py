@@ -38,8 +38,7 @@ def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> M
 def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
     """Returns the highest pass threshold at which at most the share `miss_risk` of the defective parts is expected to pass.
 
-    If m of n defective validation castings pass, (m + 1) / (n + 1) <= miss_risk. Raises ModelError without a miss curve or with too few
-    castings.
+    If m of n defective castings pass, (m + 1) / (n + 1) <= miss_risk. Raises ModelError if n is too small.
 
     Source: Angelopoulos et al., Conformal Risk Control, 2022 (arXiv 2208.02814), theorem 1.
     """

@@ -44,7 +44,7 @@ class Segmentation:
     def name_kinds(self, pixels: npt.NDArray[np.uint8]) -> list[str]:
         """Returns the kind of the largest defect of each picture, in order. Input shape: (n, side_px, side_px), grey levels 0..255.
 
-        The kind is `unknown` if the head sees no defect, or if it is not sure which kind the defect has.
+        The kind is `unknown` if the head sees no defect or is not sure.
         """
         return [name_largest_kind(self._make_map(probabilities)) for probabilities in self.predict(pixels)]
 

@@ -34,9 +34,9 @@ class Prediction:
 
     - `defect_probability`: calibrated, or None without networks.
     - `votes`: defect probability by voter.
-    - `scores`: score by good-only scorer. The cut-off is SCALED_CUT_OFF.
+    - `scores`: score by good-only scorer.
     - `reason`: empty unless the label is `review`.
-    - `kind`: kind of the largest defect, at first empty.
+    - `kind`: kind of the largest defect.
     """
 
     label: Label
@@ -129,9 +129,9 @@ class SoftVote:
         return 1 - temper_probabilities(self.average(probabilities), temperatures)[..., self.ok_class]
 
     def average(self, probabilities: VoterProbabilities) -> npt.NDArray[np.float64]:
-        """Returns the weighted mean of the voters' class probabilities, shape (n, classes), before the combined vote is calibrated.
+        """Returns the weighted mean of the voters' class probabilities, shape (n, classes), not calibrated.
 
-        Voters that did not judge a picture (NaN) are left out, and the weights of the others are scaled so that they sum to 1.
+        Voters that did not judge a picture (NaN) are left out.
         """
         is_asked: npt.NDArray[np.bool_] = np.logical_not(np.isnan(probabilities).any(axis=-1))
         weights = self.weights * is_asked
@@ -158,8 +158,8 @@ def choose_label(defect_probability: float, threshold: float, low: float, high: 
 def temper_probabilities(probabilities: npt.NDArray[np.float64], temperature: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Divides the logits of `probabilities` by `temperature`. The last axis holds the classes.
 
-    A temperature above 1 moves the probabilities closer together. The order of the classes never changes. Source: Guo et al., On
-    Calibration of Modern Neural Networks, ICML 2017, section 4.2.
+    The order of the classes never changes.
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
     """
     scaled = np.log(np.clip(probabilities, MIN_PROBABILITY, 1)) / temperature
     raised = np.exp(scaled - scaled.max(axis=-1, keepdims=True))

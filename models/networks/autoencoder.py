@@ -25,11 +25,10 @@ REBUILT, ADDRESSING, GENUINE, FORGED = "rebuilt", "addressing_entropy", "genuine
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """The two networks of one autoencoder, which share their weights. Pictures are float32, grey level 0..1.
+    """The two networks of one autoencoder, which share their weights. Pictures have shape (batch, side_px, side_px, 1), grey level 0..1.
 
-    - `rebuilding`: rebuilds pictures, shape (batch, side_px, side_px, 1).
-    - `training`: gives "rebuilt", with a memory "addressing_entropy" (nats), and with an adversary "genuine" and "forged" (logits, positive
-      for a genuine picture).
+    - `rebuilding`: rebuilds pictures.
+    - `training`: the same, with the outputs "addressing_entropy" (memory), "genuine" and "forged" (adversary).
     """
 
     rebuilding: keras.Model
@@ -49,8 +48,7 @@ def build_autoencoder(
 
     - Each block of 16 x 16 px has its own code.
     - The cosine similarities are multiplied by 10.
-    - A discriminator judges the rebuilt pictures (Goodfellow et al., NIPS 27, 2014), with a reversed gradient (Ganin et al., JMLR 17,
-      2016).
+    - A discriminator with a reversed gradient (Ganin et al., JMLR 17, 2016).
 
     Raises ValueError if `side_px` is not a multiple of 16 or less than 32, or if there is only one prototype.
     """

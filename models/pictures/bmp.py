@@ -1,7 +1,6 @@
 """Reads the header of a BMP file, and checks the length of the file. Pillow decodes the pixels.
 
-BMP has no checksum. Only a wrong length shows that data are missing. Source: Microsoft, Bitmap Storage, BITMAPCOREHEADER and
-BITMAPV5HEADER.
+Source: Microsoft, Bitmap Storage, BITMAPCOREHEADER and BITMAPV5HEADER.
 """
 
 from __future__ import annotations

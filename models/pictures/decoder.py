@@ -1,9 +1,8 @@
 """The decoder turns the bytes of a picture into grey pixels for training, inference and display.
 
-- The picture is padded to a square with the pixels at its edges, so that a round part stays round.
+- The picture is padded to a square, so that a round part stays round.
 - Transparent pixels become white, like a light belt.
 - Only the first frame is decoded.
-- Every error becomes a `PictureError`.
 
 Raise `DECODER_VERSION` with every change that gives other grey levels.
 """
@@ -74,10 +73,9 @@ class DecodedPicture:
 
 
 class PictureReader:
-    """An encoded picture whose header was read and whose size was checked. Only `load` decodes its pixels.
+    """An encoded picture whose header was checked. Only `load` decodes its pixels.
 
-    `width_px` and `height_px` are the size after the picture is rotated upright. `depth_bits` is the setting `depth_bits` of the line that
-    the picture comes from, or None.
+    `width_px` and `height_px` are the size of the upright picture. `depth_bits` is the setting of the line, or None.
     """
 
     def __init__(self, value: bytes, header: FormatHeader, depth_bits: int | None) -> None:
@@ -119,10 +117,10 @@ def decode_picture(
 ) -> DecodedPicture:
     """Decodes the picture in `value` to a grey and upright square of `side_px` x `side_px` pixels. Thread-safe.
 
-    - `depth_bits`: bits that the camera uses, or None if unknown.
+    - `depth_bits`: bits that the camera uses, or None.
     - `keep_original`: keeps the grey pixels at full size.
 
-    Raises PictureError if the picture is damaged or blank, and no other error.
+    Raises only PictureError, if the picture is damaged or blank.
     """
     with open_picture(value, limits or PictureLimits(), depth_bits) as file:
         # libjpeg decodes a large JPEG faster at a reduced size. With `keep_original`, `_reduce` reduces the pixels instead.

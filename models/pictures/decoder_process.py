@@ -1,7 +1,7 @@
-"""Decodes pictures from untrusted sources in a separate process with limited memory and time. The process runs this module.
+"""Decodes pictures from untrusted sources in a separate process with limited memory and time.
 
     standard input    a line with the JSON of `_Request`, then the picture
-    standard output   a line with the JSON of `_Answer`, then the pixels or the converted picture
+    standard output   a line with the JSON of `_Answer`, then the pixels
 
 The process gets no passwords, because its environment holds only the variables that Python needs.
 """
@@ -82,10 +82,9 @@ class DecoderProcess:
     def decode_picture(
         self, value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None = None, keep_original: bool = False
     ) -> DecodedPicture:
-        """Returns the same as `decoder.decode_picture` and raises the same PictureErrors, but decodes in the separate process.
+        """Returns the same as `decoder.decode_picture`, but decodes in the separate process.
 
-        Like the other methods that decode, this one also raises PictureError with the reason `decoder-limits` if decoding needs more memory
-        or time than allowed.
+        Raises PictureError with the reason `decoder-limits` if decoding needs more memory or time than allowed.
         """
         operation: Literal["decode", "decode with original"] = "decode with original" if keep_original else "decode"
         answer, content = self._ask(operation, value, side_px, limits, depth_bits)

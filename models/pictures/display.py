@@ -48,8 +48,8 @@ def read_picture_header(value: bytes, limits: PictureLimits) -> PictureHeader:
 def encode_for_browser(value: bytes, limits: PictureLimits, depth_bits: int | None = None) -> EncodedPicture:
     """Returns the picture in `value` in full size and in a format that browsers can show.
 
-    A JPEG or PNG is returned unchanged if possible. Any other picture becomes an upright PNG. `depth_bits` is a setting of the line. Raises
-    PictureError if the decoder refuses the picture.
+    A picture that browsers cannot show exactly becomes an upright PNG. `depth_bits` is a setting of the line. Raises PictureError if the
+    decoder refuses the picture.
     """
     with open_picture(value, limits, depth_bits) as file:
         image = file.load("RGB")

@@ -13,8 +13,8 @@ class FormatHeader:
     """The header of a picture file, read without decoding any pixel.
 
     - `width_px`, `height_px`: the size before rotation.
-    - `orientation`: the EXIF tag, 1 to 8. 1 means upright.
-    - `samples`: samples of a pixel, with transparency.
+    - `orientation`: the EXIF tag, 1 to 8.
+    - `samples`: samples of a pixel.
     - `sample_bits`: bits of a sample, at least 8.
     - `is_white_zero`: level 0 means white.
     - `significant_bits`: bits that the camera uses, or None.

@@ -26,8 +26,7 @@ MIN_CONTRAST = 8
 MAX_BLANK_SHARE = 0.25
 # A BMP or TIFF is partly blank if this share of its rows has one grey level. The share is small, because it has no checksum.
 MAX_BLANK_SHARE_RAW = 0.05
-# If the first and the last row have the same grey level, this share of the rows must have one grey level, because the background may look
-# so.
+# This limit counts if the first and the last row have the same grey level, because such rows probably show the background.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 
@@ -100,7 +99,7 @@ def _are_low_bits_zero(levels: Levels, spare_bits: int) -> bool:
 def check_not_partly_blank(image: Image.Image, is_raw: bool) -> None:
     """Raises PictureError if many rows at the top or at the bottom of a grey picture have one single grey level.
 
-    The picture must not be rotated yet, because an unfinished transfer leaves such rows at the end. `is_raw` is True for BMP and TIFF.
+    The picture must not be rotated yet. `is_raw` is True for BMP and TIFF.
     """
     width_px, height_px = image.size
     edges = [image.crop((0, top, width_px, top + 1)).getextrema() for top in (0, height_px - 1)]

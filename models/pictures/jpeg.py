@@ -1,6 +1,7 @@
 """Checks the structure of a JPEG file, reads its header, and decodes it with simplejpeg.
 
-Pillow is not used, because it gives grey or shifted pixels for damaged data. simplejpeg raises an error. Source: ITU-T T.81, annex B.
+Pillow is not used, because it does not report damaged data.
+Source: ITU-T T.81, annex B.
 """
 
 from __future__ import annotations

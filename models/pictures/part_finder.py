@@ -2,7 +2,7 @@
 
     picture -> dark cavity -> rays from its centre -> edges -> outline -> ellipse
 
-The part must be round and have a dark cavity around its centre, such as an impeller. A `PartReference` describes the part.
+The part must be round and have a dark cavity around its centre, such as an impeller.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ _TURN_COS, _TURN_SIN = np.cos(_TURNS).astype(np.float32), np.sin(_TURNS).astype(
 
 @dataclass(frozen=True, slots=True)
 class FoundPart:
-    """The outline of a part: the ellipse along its rim, in pixels. Pixel (0, 0) has its centre at (0, 0).
+    """The outline of a part: an ellipse, in pixels. Pixel (0, 0) has its centre at (0, 0).
 
     - `angle_rad`: direction of the longer axis, -pi/2..pi/2, clockwise from the x axis.
     - `rim_support`: share of the outline with an edge, 0..1.
@@ -166,7 +166,7 @@ class PartCheck:
 
     - no-part: no rim around a dark cavity was found.
     - partly-in-view: a piece of the part is out of view.
-    - unknown-part: the part does not look like good parts.
+    - unknown-part: the part looks different.
     """
 
     reason: Literal["", PartRefusal]
@@ -185,11 +185,9 @@ class _Cavity:
 
 @dataclass(frozen=True, slots=True)
 class _Rays:
-    """The edges on rays from the cavity's centre. Arrays without a stated shape have the shape (RAYS, radii).
+    """The edges on rays from the cavity's centre. Shapes are (RAYS, radii), (RAYS,) or (radii,).
 
-    - `step_x`, `step_y`, shape (RAYS,): the unit of radius on each ray, in pixels.
-    - `radii`, shape (radii,): in steps of 1.
-    - `least_edge`, shape (RAYS,): the smallest strength of an edge.
+    `step_x` and `step_y` are the unit of radius on each ray, in pixels. `least_edge` is the smallest strength of an edge.
     """
 
     cavity: _Cavity
@@ -259,16 +257,15 @@ def check_part(pixels: npt.NDArray[np.uint8], reference: PartReference) -> PartC
 def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartReference:
     """Learns a part reference from `pictures`, each of shape (rows, columns). Each should show a whole good part.
 
-    Pictures without a part and odd pictures are left out. Raises ModelError if fewer than MIN_PICTURES or less than MIN_KEPT_SHARE of the
-    pictures remain.
+    Raises ModelError if too few pictures, or too small a share of them, show the same part.
     """
     measured = [_measure_picture(pixels) for pixels in pictures]
     count, kept = len(measured), _drop_odd_pictures([one for one in measured if one is not None])
     if len(kept) < MIN_PICTURES or len(kept) < MIN_KEPT_SHARE * count:
         raise ModelError(
-            f"Only {len(kept)} of {count} pictures of good parts show the same whole part. The part must be round and have a dark cavity. "
-            f"At least {MIN_PICTURES} pictures and {MIN_KEPT_SHARE:.0%} of all pictures must show it. Remove pictures of other parts, and "
-            "add pictures of this part."
+            f"Only {len(kept)} of {count} pictures of good parts show the same whole, round part with a dark cavity. At least "
+            f"{MIN_PICTURES} pictures and {MIN_KEPT_SHARE:.0%} of all pictures must show it. Remove other pictures, and add pictures of "
+            "this part."
         )
     return _make_reference(kept)
 

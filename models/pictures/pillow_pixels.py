@@ -59,9 +59,9 @@ def read_image(value: bytes, header: FormatHeader) -> Image.Image:
 
 
 def read_levels(value: bytes, header: FormatHeader) -> npt.NDArray[np.generic]:
-    """Returns the levels of all samples in the first frame of a picture of more than 8 bits per sample.
+    """Returns the levels in the first frame of a picture of more than 8 bits per sample.
 
-    The shape is (height, width) for grey, otherwise (height, width, samples). If a pixel has 2 or 4 samples, the last one is transparency.
+    The shape is (height, width) for grey, otherwise (height, width, samples). A second or fourth sample is transparency.
     """
     with quiet_decodes(), _open(value, header) as image:
         if image.mode.startswith(("I", "F")):

@@ -57,9 +57,9 @@ def read_png_header(value: bytes) -> FormatHeader:
 
 
 def prepare_png(value: bytes, _: FormatHeader) -> bytes:
-    """Checks the pixel data of a PNG, and returns the same PNG without compression and without other chunks.
+    """Checks the pixel data of a PNG, and returns the same PNG without compression and without text chunks, which may expand to gigabytes.
 
-    Text chunks are removed, because they may expand to gigabytes. Raises PictureError if the pixel data are damaged or have a wrong length.
+    Raises PictureError if the pixel data are damaged or have a wrong length.
     """
     expected = _count_bytes(value[16:29])
     packed, kept = [], []

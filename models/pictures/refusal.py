@@ -10,15 +10,13 @@ from streams.errors import PictureError
 class RefusalReason(StrEnum):
     """Why a picture cannot be judged. Never rename a value, because verdicts contain it.
 
-    - empty: no bytes.
-    - too-large: too many bytes.
-    - too-many-pixels: too many pixels.
+    - empty, too-large: no bytes, or too many.
+    - too-many-pixels: the picture is too large.
     - not-an-image: unknown format.
     - truncated: the file ends too early.
     - damaged: wrong content.
     - depth: the camera's number of bits is wrong or unknown.
-    - blank: one grey level.
-    - partly-blank: many rows with one grey level.
+    - blank, partly-blank: one grey level everywhere, or in many rows.
     - decoder-limits: too much memory or time.
     """
 

@@ -1,7 +1,6 @@
 """Model versions in a folder of this machine: `<root>/<version>/` holds `manifest.json`, the weights and the golden set.
 
-`.keras` files and pickled objects are not loaded, because they could run somebody else's code. A new version is renamed into place when it
-is complete.
+A new version is renamed into place when it is complete. Pickled objects are not loaded, because they could run somebody else's code.
 """
 
 from __future__ import annotations
@@ -107,9 +106,9 @@ class LocalRegistry:
 
     @contextmanager
     def write_version(self, name: str, replace: bool = False) -> Iterator[Path]:
-        """Yields an empty folder for the files of a version. The folder becomes the version `name` if the `with` block raises no error.
+        """Yields an empty folder for the files of a version. It becomes the version `name` if the `with` block raises no error.
 
-        If anything fails, the registry stays as it was. Raises ModelError if the version exists and `replace` is false.
+        Raises ModelError if the version exists and `replace` is false.
         """
         final = self.root / name
         if final.exists() and not replace:

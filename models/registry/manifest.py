@@ -128,10 +128,9 @@ class ReviewBand(_ProbabilityBand):
 
 
 class CascadeBand(_ProbabilityBand):
-    """The range of defect probabilities in which a cascade (`model.cascade`) asks all voters. Outside the range `voter` decides alone.
+    """The range of defect probabilities in which a cascade (`model.cascade`) asks all voters.
 
-    The voter `voter` gives these probabilities, calibrated by its own temperature. Below `low` the part is good, from `high` on it is
-    defective.
+    Outside the range, `voter` decides alone: below `low` the part is good, from `high` on it is defective.
     """
 
     voter: str

@@ -90,8 +90,7 @@ class Proportion(_ReportModel):
 class ClassificationFigures(_ReportModel):
     """The figures of a version on one set of labelled pictures. A defect is the positive class.
 
-    Pictures in the review band (`reviews`) count in all other figures, too. `roc_auc` and `average_precision` are None if only one class is
-    present.
+    All pictures count, also in the review band. `roc_auc` and `average_precision` are None if only one class is present.
     """
 
     pictures: int
@@ -244,9 +243,8 @@ class ContradictedPicture(_ReportModel):
 class LearningCurve(_ReportModel):
     """The content of learning-curve.json.
 
-    - `gain`: the share of errors with half of the training pictures, minus the share with all of them.
+    - `gain`: the share of errors with half of the training pictures, minus the share with all.
     - `contradicted`: at most 100 contradicted pictures, the worst first.
-    - `fingerprint`: the fingerprint of the pictures.
     """
 
     fingerprint: str

@@ -91,8 +91,8 @@ def write_castings(
     """Writes `count` castings as a data set, and returns the number of castings of each class.
 
     - `ok_front/`, `def_front/`: JPEG pictures.
-    - `masks/def_front/`: PNG masks of the defects.
-    - `castings.csv`: path, class and defects of each picture.
+    - `masks/def_front/`: PNG masks.
+    - `castings.csv`: the list of pictures.
 
     The same seed gives the same files. `on_casting` gets the number written so far and `count`.
     """

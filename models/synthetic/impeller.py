@@ -26,8 +26,8 @@ class CameraView:
     - `radius_px`: half of the ellipse's longer axis.
     - `squash`: shorter axis divided by longer axis.
     - `tilt`: direction of the shorter axis.
-    - `depth_px`: shift of the hub, which is nearer.
-    - `light`: direction from which the light comes.
+    - `depth_px`: shift of the hub.
+    - `light`: direction of the light.
     """
 
     side_px: int

@@ -43,9 +43,9 @@ class SmallDefect:
 
 @dataclass(frozen=True)
 class LargeCasting:
-    """A good casting in a large picture. `surface`, shape (side, side), holds its grey levels before the camera adds blur and noise.
+    """A good casting in a large picture.
 
-    `part_mm` is the diameter of the part in millimetres. `camera_rng` is the state of the random numbers of the camera.
+    `surface`, shape (side, side), holds its grey levels without blur and noise. `camera_rng` holds the random numbers of the camera.
     """
 
     view: CameraView

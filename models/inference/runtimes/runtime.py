@@ -81,7 +81,7 @@ class EmptyRuntime:
 def open_runtime(
     version: Version, name: str = AUTO, batch_sizes: Sequence[int] = BATCH_SIZES, threads: int = 0, at_once: int = 1
 ) -> Runtime:
-    """Returns the runtime `name` with the networks of `version`, not warmed up yet. Without networks, returns an `EmptyRuntime`.
+    """Returns the runtime `name` with the networks of `version`, not warmed up yet.
 
     - `name`: `auto` means the runtime that `resolve_runtime` chooses.
     - `at_once`: the number of simultaneous calls.

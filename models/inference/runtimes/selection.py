@@ -109,7 +109,7 @@ def measure_speeds(
 ) -> dict[tuple[str, int], float]:
     """Returns the speed of each function at each batch size: the pictures a second in the best of several rounds.
 
-    The functions take turns in each round, so that a busy moment of the machine does not slow down one function in all rounds.
+    The functions take turns in each round, so that a busy moment does not slow down only one function.
     """
     best = {(name, batch): 0.0 for batch in batch_sizes for name in functions}
     for batch in batch_sizes:
