@@ -264,8 +264,8 @@ def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartRefer
     if len(kept) < MIN_PICTURES or len(kept) < MIN_KEPT_SHARE * count:
         raise ModelError(
             f"Only {len(kept)} of {count} pictures of good parts show the same whole, round part with a dark cavity. At least "
-            f"{MIN_PICTURES} pictures and {MIN_KEPT_SHARE:.0%} of all pictures must show it. Remove other pictures, and add pictures of "
-            "this part."
+            f"{MIN_PICTURES} pictures and {MIN_KEPT_SHARE:.0%} of all pictures must show it. Remove pictures of other parts, and add "
+            "pictures of this part."
         )
     return _make_reference(kept)
 

@@ -65,8 +65,9 @@ class PartReference(BaseModel):
     signatures: tuple[Signature, ...] = Field(
         min_length=1,
         max_length=MAX_SIGNATURES,
-        description="Signatures of good parts that differ as much as possible. A signature holds the mean grey level of each ring, then the "
-        "spread of each ring, from the centre to the rim. The scaled grey levels of the part have the mean 0 and the standard deviation 1.",
+        description="Signatures of good parts that differ as much as possible. A signature holds the mean grey level of each ring, then "
+        "the spread of each ring, from the centre to the rim. The scaled grey levels of the part have the mean 0 and the standard "
+        "deviation 1.",
     )
 
     @cached_property
