@@ -107,12 +107,10 @@ class CascadeEvaluation:
 def evaluate_version(
     ensemble: Ensemble, pictures: LabelledPictures, with_robustness: bool = False, advance: Callable[[int], object] = lambda _: None
 ) -> EvaluationReport:
-    """Judges all `pictures` and returns a report with accuracy, misses, false alarms and other figures.
+    """Judges all `pictures`, with `with_robustness` also disturbed copies, and returns a report with accuracy, misses and false alarms.
 
-    If `with_robustness` is true, disturbed copies of the pictures are judged, too. After each batch, `advance` is called with its number of
-    pictures.
-
-    A version without networks is measured by the largest score of its good-only scorers. The name of its good class begins with "ok".
+    After each batch, `advance` is called with its number of pictures. A version without networks is measured by the largest score of its
+    good-only scorers.
 
     Raises ModelError if the classes of the pictures differ from those of the version.
     """

@@ -19,8 +19,8 @@ def measure_figures(
 ) -> ClassificationFigures:
     """Computes accuracy, misses and other figures from the defect `probability` and the truth `is_defect`, both of shape (n,).
 
-    A picture counts as called defective if its probability is at least `threshold`, even inside the review band. `reviews` is the share of
-    the pictures in the band, from `review_low` up to, but not including, `review_high`.
+    Pictures from `threshold` on count as called defective, even in the review band. The band begins at `review_low` and ends below
+    `review_high`.
     """
     is_called = probability >= threshold
     is_review = (probability >= review_low) & (probability < review_high)

@@ -57,11 +57,11 @@ def simulate_line(
 ) -> LineSimulation:
     """Draws `parts` parts from labelled pictures at random, lets `rule` choose their labels, and counts the errors.
 
-    A drawn part is defective with the probability `line_share`. A picture may be drawn several times. Equal seeds draw equal parts, so
-    rules can be compared.
-
-    `probability`, shape (n,), is the calibrated defect probability of each picture. `is_defect`, shape (n,), is its true class. If `rule`
-    is None, every part passes.
+    - `probability`, shape (n,): the calibrated defect probability of each picture.
+    - `is_defect`, shape (n,): its true class.
+    - `line_share`: the probability that a drawn part is defective.
+    - `rule`: None means that every part passes.
+    - `seed`: equal seeds draw equal parts, so rules can be compared.
 
     Raises ModelError if there are no good or no defective pictures.
     """
@@ -89,14 +89,12 @@ def estimate_cost_interval(
 ) -> CostInterval:
     """Returns the 95 % interval of the mean cost of a part on a line with the share `line_share` of defects.
 
-    `groups`, shape (n,), are the numbers of the groups of near-duplicates. The other arguments are those of `simulate_line`. The interval
-    says only how far the few labelled pictures may mislead.
+    `groups`, shape (n,), are the groups of near-duplicates. The other arguments are those of `simulate_line`.
 
-    The groups get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981). For each class, three imaginary castings
-    are added, one for each label, with half the weight of a real one (Jeffreys' prior).
+    The groups get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981). Each class also gets three imaginary
+    castings, one for each label, with half the weight of a real casting (Jeffreys' prior).
 
-    An ordinary bootstrap draws only what was seen. If none of 100 good castings was rejected, it would say that no good part is ever
-    rejected. This interval still allows that 2.4 % are.
+    So if none of 100 good castings was rejected, the interval still allows that 2.4 % are.
     """
     random = np.random.default_rng(seed)
     labels = np.array([rule.choose_label(float(value)) if rule else "ok" for value in probability])

@@ -2,15 +2,9 @@
 
     pictures + masks -> a heat map of each picture from each source -> pixel AUROC, AUPRO, AUPIMO, pointing, box IoU, by source
 
-A source is any function from a picture to a heat map, for example Grad-CAM. Its heat maps must have one scale for all pictures.
+A source is any function from a picture to a heat map, for example Grad-CAM. All maps of a source must have one scale.
 
-All masks and heat maps are compared on a grid whose longer side has 300 cells, without the padding that makes a picture square.
-
-Three metrics compare the heat of the pixels of all pictures:
-
-- Pixel AUROC: the probability that a random defect pixel is hotter than a random other pixel. Large defects dominate it.
-- AUPRO: every defect counts the same, whatever its size (Bergmann et al., IJCV 129, 2021, section 5).
-- AUPIMO: only thresholds at which good pictures have few false alarms count (Bertoldo et al., BMVC 2024, arXiv:2401.01984).
+Masks and heat maps are compared on a grid whose longer side has 300 cells.
 """
 
 from __future__ import annotations
@@ -140,14 +134,9 @@ def read_masked_pictures(
 ) -> MaskedPictures:
     """Finds and reads the mask of each of `files`, which come from one source of `find_pictures`.
 
-    The mask of `source/def_front/a.jpeg` is `masks_folder/def_front/a.png`. If the source is a CSV list, only the name of the picture's
-    folder and its own name count.
-
-    A mask is an 8-bit PNG of the picture's size. The value 0 means no defect. `part_values` are values that mark the casting without a
-    defect. All other values mean a defect.
-
-    Pictures of the class `ok_class` need no mask. `left_out` lists defective pictures without a mask, masks without a picture, and masks
-    that contradict the class.
+    - The mask of `source/def_front/a.jpeg` is `masks_folder/def_front/a.png`, an 8-bit PNG of the picture's size.
+    - 0 means no defect. `part_values` mark the casting without a defect. All other values mean a defect.
+    - Pictures of the class `ok_class` need no mask. `left_out` lists masks and defective pictures that cannot be used.
 
     Raises ModelError if nothing is left, if a mask fits two pictures, or if most masks of good pictures show defects.
     """
@@ -207,9 +196,9 @@ def measure_localisation(heats: Sequence[HeatMap], masks: Sequence[Mask], box_le
 
 
 def compute_pixel_auroc(heats: Sequence[HeatMap], masks: Sequence[Mask]) -> float | None:
-    """Returns the area under the ROC curve of all pixels of all pictures together, 0..1. A pixel of a defect is the positive class.
+    """Returns the area under the ROC curve of all pixels of all pictures together, 0..1. Large defects dominate it.
 
-    If all pixels are equally hot, the result is 0.5. Returns None if no pixel or every pixel belongs to a defect.
+    A pixel of a defect is the positive class. If all pixels are equally hot, the result is 0.5. Returns None if there is only one class.
     """
     background, levels = _pool(heats, masks, False), _pool(heats, masks, True)
     if not len(background) or not len(levels):
@@ -218,17 +207,12 @@ def compute_pixel_auroc(heats: Sequence[HeatMap], masks: Sequence[Mask]) -> floa
 
 
 def compute_aupro(heats: Sequence[HeatMap], masks: Sequence[Mask], limit: float = AUPRO_LIMIT) -> float | None:
-    """Returns the AUPRO, the area under a curve that shows how well heat maps find defects. 1 is the best value.
+    """Returns the AUPRO, 0..1: how much of each defect the heat maps find. Small and large defects count the same.
 
-    Each threshold gives one point of the curve:
+    The curve has a point for each threshold: the share of each defect's pixels at or above the threshold, averaged over all defects,
+    against the share of all other pixels. Only shares of other pixels up to `limit` count. The area is divided by `limit`.
 
-    - Vertical axis: the per-region overlap, which is the share of a defect's pixels at or above the threshold, averaged over all defects.
-    - Horizontal axis: the false positive rate, which is the share of all other pixels at or above the threshold.
-
-    Only rates from 0 to `limit` count, and the area is divided by `limit`. Heat maps that are the same everywhere get half of `limit`. A
-    defect is a region of pixels that touch, also at corners.
-
-    Returns None if no pixel or every pixel belongs to a defect.
+    A defect is a region of pixels that touch, also at corners. Returns None if no pixel or every pixel belongs to a defect.
 
     Source: Bergmann, Batzner, Fauser, Sattlegger, Steger, "The MVTec Anomaly Detection Dataset", IJCV 129, 2021, section 5.
     """
@@ -242,18 +226,16 @@ def compute_aupro(heats: Sequence[HeatMap], masks: Sequence[Mask], limit: float 
 def compute_aupimo(
     heats: Sequence[HeatMap], masks: Sequence[Mask], low: float = AUPIMO_LOW, high: float = AUPIMO_HIGH
 ) -> FloatArray | None:
-    """Returns the AUPIMO of each picture with a defect, 0..1, as an array in the order of `masks`.
+    """Returns the AUPIMO of each picture with a defect, 0..1, in the order of `masks`, or None without good or defective pictures.
 
     The AUPIMO is the share of the defect pixels that are found, averaged over false positive rates from `low` to `high` on a logarithmic
-    axis. A heat map that is the same everywhere gets the value 0.
+    axis.
 
     A false positive rate is the share of a good picture's pixels at or above the threshold, averaged over the good pictures. A defect pixel
     is found if it is hotter than the lowest threshold with at most this rate.
 
-    Returns None if there is no good or no defective picture.
-
     Source: Bertoldo, Ameln, Vaidya, Akcay, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low Tolerance", BMVC
-    2024, equations 1 to 5. Difference: the curve is integrated exactly, as a step function, and not at sampled thresholds.
+    2024. Difference: the curve is integrated exactly, and not at sampled thresholds.
     """
     good = [heat for heat, mask in zip(heats, masks, strict=True) if not mask.any()]
     defective = [heat[mask] for heat, mask in zip(heats, masks, strict=True) if mask.any()]
@@ -285,11 +267,8 @@ def points_at_defect(heat: HeatMap, mask: Mask, max_distance: float = NEAR_PX) -
 def compute_box_iou(heat: HeatMap, mask: Mask, box_level: float | None = None) -> float:
     """Returns the intersection over union (IoU) of the boxes of the heat map and the boxes of the mask, 0..1.
 
-    The IoU is the common area divided by the area of both together. Where boxes overlap, their area counts once. Returns 0 if the heat map
-    has no box.
-
     `find_boxes` draws the boxes of the heat map, with `box_level` as in `HeatSource`. The mask has the smallest upright box around each
-    defect.
+    defect. Returns 0 if the heat map has no box.
     """
     found, drawn = np.zeros_like(mask), np.zeros_like(mask)
     rows, columns = heat.shape

@@ -115,10 +115,10 @@ def compare_weights(
 ) -> Numbers | None:
     """Returns the cross-entropy in nats that each of the weights `candidates` has on held-out pictures, shape (candidates,).
 
-    For each fold, the temperatures are chosen on the other folds, and the cross-entropy is measured on the fold (cross-fitting). A group of
-    near-duplicates is never divided.
+    For each fold, the temperatures are chosen on the other folds (cross-fitting). Groups of near-duplicates are never divided. Returns None
+    if two folds are not possible.
 
-    The other arguments are those of `choose_combination`. Returns None if two folds with good and defective pictures are not possible.
+    The other arguments are those of `choose_combination`.
     """
     is_defect: Flags = labels != ok_class
     folds = list_folds(is_defect.astype(np.int32), np.arange(len(labels), dtype=np.int32) if groups is None else groups, FOLDS)
@@ -141,13 +141,11 @@ def compare_weights(
 
 
 def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], counts: Numbers | None = None) -> float:
-    """Returns the temperature that calibrates `probabilities`, shape (n, classes), best. Dividing the logits by it gives the lowest
-    cross-entropy.
+    """Returns the temperature that gives `probabilities`, shape (n, classes), the lowest cross-entropy.
 
     `counts`, shape (n,), gives the weight of each picture; None means 1 for all.
 
-    The temperature is at least 0.5. Otherwise networks without errors on these pictures would get nearly 0, and would be certain even of
-    later errors.
+    The temperature is at least 0.5. Otherwise networks without errors on these pictures would be certain even of later errors.
     """
     rows = np.arange(len(labels))
 
@@ -166,14 +164,9 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
     `probability`, shape (n,), is the defect probability of each picture. `counts`, shape (n,), gives the weight of each picture; None means
     1 for all.
 
-    If several thresholds cost the same, the nearest to false_alarm / (miss + false_alarm) in log odds is chosen. This quotient of the two
-    costs is best for perfectly calibrated probabilities.
-
-    The threshold never equals the probability of a picture. Otherwise another runtime, which rounds differently, could change the label of
-    this picture.
-
-    If possible, at least one good picture lies below the threshold and at least one defective picture above it, even if another threshold
-    would cost less.
+    - Of equal costs, the threshold nearest to false_alarm / (miss + false_alarm) in log odds is chosen.
+    - The threshold never equals a probability, because another runtime rounds differently.
+    - If possible, a good picture lies below the threshold and a defective picture above it.
     """
     edges = np.unique([0.0, *probability, 1.0])
     counts = np.ones(len(probability)) if counts is None else counts

@@ -64,12 +64,11 @@ def learn_details(
 ) -> LearnedDetails:
     """Learns a detail template from the pictures `paths` of good parts, and chooses its cut-off for `objective`.
 
-    - `groups`, shape (n,), gives the group of near-duplicates of each picture.
-    - `side_px` is the side of the version's reduced pictures.
-    - If there are more than MAX_PICTURES pictures, evenly spread ones are used. Only one picture at a time is in memory.
+    - `groups`, shape (n,): the group of near-duplicates of each picture.
+    - `side_px`: the side of the version's reduced pictures.
 
-    Raises ModelError if the pictures are hardly larger than the reduced ones, if no part is found in more than MAX_MISSING_SHARE of them,
-    if the part is too small, or if no cut-off is possible.
+    At most MAX_PICTURES pictures are used, evenly spread. Raises ModelError if the pictures are hardly larger than the reduced ones, if no
+    part is found in more than MAX_MISSING_SHARE of them, if the part is too small, or if no cut-off is possible.
     """
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(MAX_PICTURES, len(paths))).astype(np.int64)) if len(paths) else np.array([], int)
     radii = [measure_radius(found[1]) for index in chosen[:RADIUS_PICTURES] if (found := _find(paths[index], side_px, depth_bits))]

@@ -138,11 +138,10 @@ class LabelledPictures:
         """Returns how often each picture is used in one epoch, shape (n,). Pictures of small sources (folders or lists) are used more
         often.
 
-        If the largest source has ten times as many pictures as another source, the other's pictures are used 10 ** `balance` times. With
-        `balance` 1, all sources have the same influence.
+        If the largest source has ten times as many pictures as another source, the other's pictures are used 10 ** `balance` times, but at
+        most MAX_REPEATS times.
 
-        No picture is used more than MAX_REPEATS times. Otherwise, twenty corrected pictures beside thousands of others could make up half
-        of an epoch.
+        Without the maximum, twenty corrected pictures could make up half of an epoch.
         """
         sizes = Counter(file.source for file in self.files)
         largest = max(sizes.values())
@@ -158,9 +157,8 @@ class LabelledPictures:
 def find_pictures(sources: Sequence[Path]) -> list[LabelledFile]:
     """Returns the labelled files of `sources`, in a fixed order.
 
-    A source is a folder with a subfolder for each class, or a CSV list with the columns `path` (relative to the list) and `class`.
-
-    Hidden files and the data folders of NAS devices and operating systems are left out. A log line gives their number for each source.
+    A source is a folder with a subfolder for each class, or a CSV list with the columns `path` (relative to the list) and `class`. Hidden
+    files and system folders are left out, and a log line counts them.
 
     Raises ModelError if a source does not exist or has no picture.
     """

@@ -155,12 +155,10 @@ def list_masked_files(files: Sequence[LabelledFile], masks_folder: Path, ok_clas
 
 
 def list_boxed_files(path: Path, ok_class: str) -> list[MarkedFile]:
-    """Returns the pictures in the CSV list `path`, with the boxes around their defects. The paths in the list are relative to its folder.
+    """Returns the pictures in the CSV list `path`, with the boxes around their defects. Paths are relative to the folder of the list.
 
-    The list has one row for each box, with the columns image, x, y, w and h (left and upper edge, width and height in pixels) and perhaps
-    kind.
-
-    The list may also be the manifest.csv of a data set that the station made. Pictures of the class `ok_class` are then good.
+    Each row is a box: image, x, y, w, h (left and upper edge, width and height in pixels) and perhaps kind. The manifest.csv of a data set
+    of the station is accepted, too; its class `ok_class` is good.
 
     Raises ModelError, naming the line, if the list cannot be read.
     """

@@ -1,9 +1,7 @@
-"""Groups pictures that show the same casting (near-duplicates).
-
-A group is used either for training or for validation, because the networks must not be validated on castings that they have seen.
+"""Groups pictures that show the same casting (near-duplicates), so that networks are not validated on castings that they have seen.
 
 - A perceptual hash finds copies that are mirrored or turned by right angles.
-- Ring spectra find copies that are turned by any angle. They are the Fourier amplitudes along rings around the centre.
+- Ring spectra find copies that are turned by any angle.
 """
 
 from __future__ import annotations
@@ -15,8 +13,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates  # type: ignore[impor
 
 # A perceptual hash has two bits for each of 16 x 16 places: is the picture brighter to the right of the place, and is it brighter below?
 HASH_SIDE = 16
-# Largest number of different bits in the hashes of near-duplicates. From 60 bits on, different castings of a set of 7,218 real impellers
-# fell into one group of thousands.
+# Largest number of different bits in the hashes of near-duplicates. From 60 bits on, thousands of real impellers fell into one group.
 NEAR_BITS = 40
 # The number of pictures that are compared with all others in one step. A larger number would need more memory.
 BLOCK = 256

@@ -77,8 +77,8 @@ class TrainingOptions(BaseModel):
         1.0,
         ge=0,
         le=1,
-        description="How much an epoch repeats the pictures of small folders and lists. 0: each picture is used once. 1: each folder or "
-        "list has the same influence. No picture is used more than 16 times.",
+        description="How much an epoch repeats the pictures of small folders and lists. 0: not at all. 1: up to 16 times, until each "
+        "folder or list has the same influence as the largest one.",
     )
     turned: Literal["free", "quarter"] = Field(
         "free", description="Random rotation of training pictures. free: by any angle. quarter: by right angles, which suits textures."

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class ProgressBars:
     """The TrainingCallback of the command line. Draws progress bars on standard error, and handles Ctrl-C. Use it as a context manager.
 
-    After the first Ctrl-C, the next report of progress raises KeyboardInterrupt, because TensorFlow would lose an exception during a batch.
-    A second Ctrl-C stops the program at once.
+    The first Ctrl-C raises KeyboardInterrupt after the current batch, because TensorFlow would lose an exception during a batch. The second
+    Ctrl-C stops the program at once.
     """
 
     def __init__(self) -> None:

@@ -54,9 +54,9 @@ def train_segmentation(
 ) -> keras.Model:
     """Returns a segmentation head that was trained on `pictures`, which must have the side of the recipe.
 
-    If `start` is given, the training begins with its weights. The last layer begins anew if `start` has another number of kinds.
+    The training begins with the weights of `start`, if given, except for the last layer if the number of kinds differs.
 
-    After each batch, `on_step` is called with the number of finished batches, the number of all batches and the loss.
+    `on_step` gets the number of finished batches, the number of all batches and the loss.
     """
     keras.utils.set_random_seed(recipe.seed)
     network = segmentation_head(len(pictures.kinds), recipe.side_px, recipe.width)
@@ -99,12 +99,10 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
 
     The loss is a sum of four terms:
 
-    - Pixels outside of boxes: the mean cross-entropy of defect and no defect, in nats. A pixel of a defect has the weight DEFECT_WEIGHT.
-    - The same pixels: one minus the Dice coefficient of the defect probability (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
-    - Pixels of defects: the mean cross-entropy of the kinds, given that there is a defect, times KIND_WEIGHT.
-    - Boxes: the cross-entropy of the highest probabilities in the box (multiple instance learning, Ilse, Tomczak, Welling, ICML 2018).
-
-    The kinds have a term of their own because defects cover so few pixels.
+    - Pixels outside of boxes: mean cross-entropy of defect and no defect, in nats. Defects have the weight DEFECT_WEIGHT.
+    - The same pixels: one minus the Dice coefficient (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
+    - Pixels of defects: mean cross-entropy of the kinds, times KIND_WEIGHT. As part of the first term, kinds were hardly learned.
+    - Boxes: cross-entropy of the highest probabilities in the box (multiple instance learning, Ilse, Tomczak, Welling, ICML 2018).
     """
 
     def compute(marks: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:

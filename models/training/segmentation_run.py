@@ -32,10 +32,8 @@ MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 class SegmentationRun:
     """Trains a segmentation head for `version`, and writes `version` with this head as the new version `root`/`name`.
 
-    If `version` already has a head, the training begins with its weights. `command` is the command line.
-
-    `validation_share` of the groups of near-duplicates are used only for the figures in the manifest. With 0, all pictures are used for
-    training.
+    The training begins with the weights of the head of `version`, if there is one. `validation_share` of the groups of near-duplicates are
+    held out for the figures in the manifest.
     """
 
     version: Version
@@ -47,12 +45,11 @@ class SegmentationRun:
     command: str
 
     def run(self, pictures: MarkedPictures, on_step: OnStep = lambda done, total, loss: None, replace: bool = False) -> Version:
-        """Trains the head on `pictures`, which have the side of the recipe, and writes the new version.
+        """Trains the head on `pictures`, which have the side of the recipe, and writes the new version. See `train_segmentation` for
+        `on_step`.
 
-        `on_step` is explained at `train_segmentation`. An existing version `name` is only replaced if `replace` is True. An interrupted
-        training writes nothing.
-
-        Raises ModelError if too few defects are marked, if only good pictures would be left for training, or if the version exists already.
+        With `replace`, an existing version `name` is replaced. An interrupted training writes nothing. Raises ModelError if too few defects
+        are marked, if only good pictures would be left, or if the version exists.
         """
         final = self.root / self.name
         if final.exists() and not replace:
@@ -94,8 +91,7 @@ def add_segmentation(
 ) -> Version:
     """Writes a copy of `version` with the segmentation head `network` as the new version `root`/`name`, and returns the new version.
 
-    The new version gives the same labels. The weights of the head are stored as float16. An existing version is only replaced if `replace`
-    is True.
+    The weights of the head are stored as float16. An existing version is only replaced if `replace` is True.
     """
     manifest = version.manifest
     old = manifest.segmentation

@@ -28,8 +28,7 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
     A group of near-duplicates is dominant if it would make up more than a fifth of the validation pictures of its class. `share` is the
     share of validation pictures. If too few other groups would be left, no group is dominant.
 
-    In one fold, all good pictures once came from two such groups. The threshold fitted only these castings, and every fifth good casting of
-    the next fold was a false alarm.
+    A threshold that was validated on two such groups rejected every fifth good casting of the next fold.
     """
     is_dominant = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
@@ -53,10 +52,9 @@ def count_folds(share: float) -> int:
 
 
 def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Returns a mask of the validation pictures. A `share` of 0.2 means that about a fifth of the pictures is used for validation.
+    """Returns a mask of the validation pictures. A `share` of 0.2 means about a fifth of the pictures, without dominant groups.
 
-    Pictures in dominant groups are neither chosen nor counted. Raises ModelError if a class would have no training or no validation
-    pictures.
+    Raises ModelError if a class would have no training or no validation pictures.
     """
     folds = count_folds(share)
     expect_groups(groups, folds)
@@ -78,8 +76,7 @@ def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32],
 def list_folds(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], folds: int, seed: int = 0) -> list[npt.NDArray[np.bool_]]:
     """Divides pictures into at most `folds` folds, each with pictures of every class. Returns a mask of shape (n,) for each fold.
 
-    A group of near-duplicates is never divided, so a class with few groups makes fewer folds. The list is empty if two folds are not
-    possible.
+    Groups of near-duplicates are never divided. The list is empty if two folds are not possible.
     """
     classes = np.unique(labels)
     groups_of_class = [len(np.unique(groups[labels == label])) for label in classes]

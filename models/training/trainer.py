@@ -113,8 +113,7 @@ class SplitPictures:
         return indices if self.repeats is None else np.repeat(indices, self.repeats[indices])
 
 
-# Called after each batch with the finished batches, the batches of all epochs, the results of the epochs so far, and whether an epoch has
-# just ended.
+# Called after each batch with finished batches, all batches, the results of the epochs so far, and whether an epoch has just ended.
 OnProgress = Callable[[int, int, Sequence[EpochResult], bool], None]
 
 
@@ -259,8 +258,8 @@ class _CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ke
         logs = logs or {}
         result = EpochResult(epoch + 1, *(float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
         before, network = self.checkpoint, self._trainer.network
-        # The weights of the last epoch count as the best, because the learning rate is nearly 0 then. They give better results than the
-        # weights with the lowest validation loss.
+        # The last weights count as the best. The learning rate is nearly 0 then, and they are better than those with the lowest validation
+        # loss.
         is_last = result.number == self._trainer.recipe.epochs
         is_best = is_last or all(result.validation_loss < earlier.validation_loss for earlier in before.history)
         variables = _arrays(network.variables)

@@ -1,7 +1,6 @@
 """A training run: reads the pictures, trains each network and writes a model version. A stopped training run can be resumed.
 
-The version is the folder `<root>/<version>/`. The folder `<root>/<version>.training/` beside it holds the options, the split, the report on
-the pictures, the training curves and the checkpoints.
+The version is the folder `<root>/<version>/`. The folder `<root>/<version>.training/` holds options, split, report, curves and checkpoints.
 """
 
 from __future__ import annotations
@@ -215,8 +214,8 @@ class TrainingRun:
                     trainer.fit(path, on_progress)
             except KeyboardInterrupt:
                 was_interrupted = True
-            # After an interruption, every network gets the best weights of its checkpoint. Untrained networks may have one from an earlier
-            # run. Without a checkpoint, no ensemble can be built.
+            # After an interruption, every network gets the best weights of its checkpoint, which may be from an earlier run. All are needed
+            # for an ensemble.
             if was_interrupted and not trainer.restore_best(path):
                 raise KeyboardInterrupt
         return networks, was_interrupted

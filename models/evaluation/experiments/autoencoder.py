@@ -58,8 +58,8 @@ class RegisteredPictures:
 class AutoencoderExperiment:
     """Trains each variant of the autoencoder once for each of `seeds`, and tests it.
 
-    Each seed uses one of the five folds for testing: seed 1 the first fold, seed 2 the second, and seed 6 the first again. The variants
-    learn from the good pictures outside of this fold.
+    The seeds 1 to 5 each test another fold, and seed 6 the first fold again. The variants learn from the good pictures outside of this
+    fold.
     """
 
     recipe: AutoencoderRecipe
@@ -124,10 +124,9 @@ class AutoencoderExperiment:
 
 
 def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Returns the fold of each picture, 0 to FOLDS - 1, shape (n,). Pictures that cannot be tested get -1.
+    """Returns the fold of each picture, 0 to FOLDS - 1, shape (n,), or -1 if its group of near-duplicates is too large.
 
-    `groups`, shape (n,), gives the group of near-duplicates of each picture. A group stays in one fold; a group that is too large gets -1.
-    Raises ModelError if there are too few pictures or groups.
+    `groups`, shape (n,), are the groups. A group stays in one fold. Raises ModelError if there are too few pictures or groups.
     """
     labels = is_defect.astype(np.int32)
     candidates = np.flatnonzero(~find_dominant_groups(labels, groups, 1 / FOLDS))

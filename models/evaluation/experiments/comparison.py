@@ -1,7 +1,6 @@
-"""Compares the ensemble with its single networks, and with a classifier that is not a neural network, on several splits of the pictures.
+"""Compares the ensemble with its single networks, and with a support vector machine, on several splits of the pictures.
 
-A split divides the groups of near-duplicates into training, validation and test pictures. The voting rule of the ensemble is chosen on the
-validation pictures.
+A split divides the groups of near-duplicates into training, validation and test pictures. The validation pictures choose the voting rule.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ Flags = npt.NDArray[np.bool_]
 class ComparisonSplit:
     """One split of the pictures, on which all classifiers are trained and tested.
 
-    `is_validation` and `is_test` are masks of shape (n,). All other pictures are training pictures. `groups`, shape (n,), has the number of
-    the group of near-duplicates to which each picture belongs.
+    `is_validation` and `is_test` are masks of shape (n,). All other pictures are training pictures. `groups`, shape (n,), are the groups of
+    near-duplicates.
     """
 
     name: str
@@ -89,7 +88,7 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Trains and tests all classifiers on one split after the other. `folder` keeps the results, so that no training is repeated.
+    """Trains and tests all classifiers on one split after the other. `folder` keeps the results.
 
     `kind` names the experiment, for example "5 folds". A folder is used for one kind only. With `with_svm`, a support vector machine is
     compared too.
@@ -264,10 +263,10 @@ def _compare_with_best_member(results: Sequence[SplitResult], members: Sequence[
 def measure_difference(
     first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], groups: npt.NDArray[np.int32]
 ) -> tuple[float, float]:
-    """Returns the mean of `first` minus the mean of `second`, and the standard error of this difference. Both have shape (n,).
+    """Returns the mean of `first` minus the mean of `second`, both of shape (n,), and the standard error of this difference.
 
-    The standard error is computed from the sums of the groups of near-duplicates (Liang and Zeger, Biometrika 73, 1986), because pictures
-    of one group are not independent. With a single group it is infinite.
+    The standard error comes from the sums of the groups of near-duplicates (Liang and Zeger, Biometrika 73, 1986). With a single group it
+    is infinite.
     """
     difference = first - second
     mean = float(difference.mean())

@@ -1,6 +1,6 @@
 """Provides the common parts of all experiments: the folder on disk, the training of one cell, progress, and the table of results.
 
-A cell is the training and the test of one network. Finished cells are not computed again. Interrupted cells continue from a checkpoint.
+A cell is the training and the test of one network. Interrupted cells continue from a checkpoint.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ class ExperimentFolder:
     ) -> keras.Model:
         """Trains one network of the experiment and returns it.
 
-        The training never stops early. If it did, the validation pictures would decide which epoch is kept. That would make the results too
-        good in experiments that also test the network on these pictures.
+        The training never stops early, because the validation pictures would then choose the epoch. Some experiments also test the network
+        on these pictures.
         """
         keras.utils.set_random_seed(seed)
         network = build_network(voter, classes)

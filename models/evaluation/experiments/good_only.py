@@ -1,7 +1,6 @@
 """Compares how well scorers recognise defective parts after they have learned from few or many pictures of good parts alone.
 
-The combination of several scorers is compared, too. Its score is the largest score of its members, each divided by a scale. The scale is a
-score that few unseen good parts exceed.
+A combination of several scorers takes their largest score, each divided by a score that few unseen good parts exceed.
 """
 
 from __future__ import annotations
@@ -108,8 +107,7 @@ def compare_good_only_scorers(
 ) -> list[GoodOnlyFigures]:
     """Cross-validates `scorers`, and the combination of several scorers, under each condition. Returns figures in the order of `scorers`.
 
-    Near-duplicates stay in the same fold. At most `per_group` pictures of a group are used, so that one casting with hundreds of pictures
-    does not dominate the result.
+    Near-duplicates stay in the same fold. At most `per_group` pictures of a group are used, so that no casting dominates.
     """
     groups = group_near_duplicates(pictures.pixels, pictures.checksums)
     chosen = choose_per_group(groups, per_group, np.random.default_rng(seed))

@@ -60,8 +60,8 @@ class HeatMapExperiment:
     ) -> ResultTable:
         """Runs the folds that have no result in `folder` yet, and returns the table of all results.
 
-        `masks`, shape (n, grid, grid), are the masks of all pictures on the grid on which heat maps are compared. Pictures outside of
-        `is_tested`, shape (n,), are used only for training.
+        `masks` are the masks of all pictures, shape (n, grid, grid). Pictures outside of `is_tested`, shape (n,), are used only for
+        training.
 
         Raises ModelError if there are fewer groups of near-duplicates than folds.
         """

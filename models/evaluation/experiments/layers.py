@@ -22,10 +22,9 @@ from models.training.trainer import SplitPictures, predict
 
 @dataclass(frozen=True)
 class LayersExperiment:
-    """Trains AlexNet with each number of fully connected layers and each seed.
+    """Trains AlexNet with each number of fully connected layers and each seed. `folder` keeps the results.
 
-    The numbers in `layers` include the output layer, so AlexNet as published has 3. Each seed has its own split of the pictures. `folder`
-    keeps the results of finished trainings.
+    The numbers in `layers` include the output layer, so AlexNet as published has 3. Each seed has its own split.
     """
 
     options: TrainingOptions

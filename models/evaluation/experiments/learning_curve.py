@@ -1,7 +1,6 @@
 """Answers two questions about training pictures: are there enough of them, and which labels do the others contradict?
 
-LeNet is trained on growing shares of the pictures. For each share, every picture is held out once, together with its near-duplicates, and
-judged.
+LeNet is trained on growing shares of the pictures. For each share, every picture is held out once, with its near-duplicates.
 """
 
 from __future__ import annotations
@@ -63,8 +62,8 @@ def compute_learning_curve(
 ) -> LearningCurve:
     """Trains the networks that are not trained yet, and writes the learning curve and its pictures into `folder`.
 
-    An interrupted command continues with the trainings in the folder `learning-curve` below `folder`. Raises ModelError if the pictures
-    cannot be divided into folds, or if these trainings have other options or pictures.
+    An interrupted command continues. Raises ModelError if the pictures cannot be divided into folds, or if the folder holds trainings with
+    other options or pictures.
     """
     pictures.expect_two_classes()
     groups = group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
@@ -114,9 +113,9 @@ def _hold_out(
 
 
 def select_share(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], available: Flags, share: float, seed: int) -> Flags:
-    """Returns a mask of about the share `share` of the pictures of each class among `available`. Groups are never divided.
+    """Returns a mask of about the share `share` of the pictures of each class among `available`, and at least one group of each class.
 
-    A larger share with the same seed contains all pictures of a smaller one. At least one group of each class is selected.
+    Groups are never divided. A larger share with the same seed contains all pictures of a smaller share.
     """
     selected = np.zeros(len(labels), np.bool_)
     order = np.random.default_rng(seed).permutation(np.unique(groups[available]))

@@ -30,10 +30,9 @@ CALLS_PER_ROUND = 8
 
 @dataclass(frozen=True)
 class LightExperiment:
-    """Trains each network once for each of `seeds`, with the same pictures and the same number of epochs.
+    """Trains each network once for each of `seeds`, with the same pictures, sides and number of epochs.
 
-    All networks take pictures of the same side. Each seed has its own split of the pictures. `folder` keeps the results of finished
-    trainings.
+    Each seed has its own split of the pictures. `folder` keeps the results of finished trainings.
     """
 
     options: TrainingOptions

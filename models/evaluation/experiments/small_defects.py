@@ -65,8 +65,8 @@ class SmallDefectResult:
 class SmallDefectExperiment:
     """Lets a detail template learn from `good` rendered castings, and tests it on `tested` other castings.
 
-    Each tested casting is shown without a defect, and with one defect of each kind and of each of `lengths_mm`. Pictures are squares of
-    `side_px`, and a part has the diameter `part_mm`. `folder` keeps the results.
+    Each tested casting is shown good, and with each kind and length of defect. Pictures have `side_px` rows, and parts the diameter
+    `part_mm`.
     """
 
     good: int
