@@ -116,7 +116,7 @@ class BodyLimitMiddleware:
         async def receive_within_limits() -> AsgiEvent:
             nonlocal read_bytes, body_complete, refusal
             try:
-                # After the body, Django calls this function to wait until the client disconnects. This wait has no time limit.
+                # After the body, Django waits here until the client disconnects. This wait has no time limit.
                 async with asyncio.timeout(None if body_complete else self._max_pause_s):
                     event = await receive()
             except TimeoutError:

@@ -100,7 +100,7 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
     """
     settings = current_settings()
     _raise_open_file_limit(_MAX_CONNECTIONS)
-    # An error in a page's module is then reported at the start and not at the first request.
+    # The pages are loaded now, so that an error in them is reported at the start and not at the first request.
     _ = get_resolver().url_patterns
     # Django warns because it reads WhiteNoise's files whole into memory. Our files are small.
     warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
@@ -110,8 +110,7 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
         log_config=None,
         access_log=False,
         server_header=False,
-        # uvicorn must ignore the headers of proxies, because the station reads them itself according to the settings `station.proxies`
-        # and `station.behind_tls`.
+        # uvicorn ignores the headers of proxies, because the station reads them itself.
         proxy_headers=False,
         limit_concurrency=_MAX_CONNECTIONS,
         timeout_keep_alive=20,

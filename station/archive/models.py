@@ -80,13 +80,12 @@ class Part(models.Model):
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["line", "run", "part"], name="part_identity")]
         indexes: ClassVar = [
-            # `seen_at` and `id` follow the searched column, because the history is sorted by them.
+            # The indexes contain `seen_at` and `id`, because the history is sorted by these columns.
             models.Index(fields=["seen_at", "id", "line", *_FILTERED], name="part_seen"),
             models.Index(fields=["line", "seen_at", "id", *_FILTERED], name="part_line_seen"),
             models.Index(fields=["label", "seen_at", "id", "line", *_FILTERED], name="part_label_seen"),
             # This index serves queries with a line and a label. Without it SQLite reads all parts of the line.
             models.Index(fields=["line", "label", "seen_at", "id", *_FILTERED], name="part_line_label_seen"),
-            # These three partial indexes are small, because each contains only the parts that fulfil its condition.
             models.Index(fields=["seen_at"], name="part_picture_wanted", condition=models.Q(keep_picture=True)),
             models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),
             models.Index(fields=["picture"], name="part_picture", condition=~models.Q(picture="")),

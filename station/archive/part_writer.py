@@ -78,7 +78,6 @@ class PartWriter:
         for record in records:
             row = rows.get(record.part_id)
             if row is None:
-                # Nothing is withdrawn if the archive does not know the part.
                 if not isinstance(record, PartRecord):
                     continue
                 row = rows[record.part_id] = make_row(record.part_id, time_of(record))

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _ARCHIVED_PER_STEP = 32
 _DELETED_PER_STEP = 500
-# One folder for each first byte of a checksum. Each sweep searches one folder for pictures without a part.
+# The store has one folder for each first byte of a checksum. Each sweep searches one folder for pictures without a part.
 _FOLDERS = 256
 _IDLE_S = 0.5
 _LONGEST_WAIT_S = 30.0

@@ -163,7 +163,6 @@ def _read_part(text: str) -> PartId:
         raise ValueError("must be a part id like line-1:17:345") from None
 
 
-# For each query parameter, the function that reads it. The function raises a ValueError that says what the value must be.
 _READERS: dict[str, Callable[[str], object]] = {
     "line": _read_line,
     "since": _read_time,

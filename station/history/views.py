@@ -113,7 +113,7 @@ def download_parquet(request: HttpRequest) -> HttpResponseBase:
 
 def _download(request: HttpRequest, export: Callable[[PartFilters], Iterator[bytes]], content_type: str, suffix: str) -> HttpResponseBase:
     filters = _read_filters(request)
-    # If a wrong filter were ignored, the file would contain parts that the person did not ask for.
+    # Wrong filters are refused. Otherwise the file would contain parts that the person did not ask for.
     if filters.errors:
         return HttpResponse("\n".join(filters.describe_errors()), status=400, content_type="text/plain; charset=utf-8")
     stamp = timezone.localtime().strftime("%Y-%m-%d-%H%M%S")
@@ -133,7 +133,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
         "remarks": make_remarks(row, has_gate),
         "records": make_records(row),
         "boxes": make_overlay(row),
-        # Pairs, because in a dict a template would take a network called "items" for the method dict.items.
+        # The votes are pairs. In a dict, a template would take a network called "items" for the method dict.items.
         "votes": list(row.votes.items()),
         "width_px": width_px,
         "height_px": height_px,
@@ -185,10 +185,6 @@ def part_heat_map(request: HttpRequest, line: str, run: int, part: int) -> HttpR
 
 
 def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Part | LivePart | Upload:
-    """Returns what says where the part's picture is stored: archived part, live part or upload.
-
-    Raises Http404 if the part is unknown or the person may not see it.
-    """
     if not may_see_part(request.user, line, run, part):
         raise Http404
     try:

@@ -112,10 +112,7 @@ def _describe_conflict(current: LiveLineSettings | None) -> str:
 
 
 def _publish(record: LiveLineSettings, before: LiveLineSettings | None, user: User) -> None:
-    """Sends the settings to the inspectors and writes an entry into the audit log.
-
-    Raises KafkaUnavailableError, without an entry, if Kafka does not confirm the record.
-    """
+    """Raises KafkaUnavailableError, and writes no audit entry, if Kafka does not confirm the record."""
     message = make_json_record(TopicNames(current_settings().topics.prefix).lines, record.line.encode(), record, "station")
     send_record(message.topic, record.line, record.encode(), message.headers)
     AuditEntry.record(user, "line settings", record.line, before=describe_settings(before), after=describe_settings(record))

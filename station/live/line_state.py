@@ -191,7 +191,7 @@ class LineState:
         """
         part = verdict.part_id
         known = self._parts.get(part)
-        # If a part has several verdicts, the one that was decided first counts.
+        # The earliest of several verdicts counts, because the gate acted on it.
         if known is not None and known.verdict is not None and known.verdict.decided_at <= verdict.decided_at:
             return
         self._store_part(replace(known or LivePart(part), verdict=verdict))

@@ -40,7 +40,6 @@ _POLL_MS = 250
 _POLL_PAUSE_S = 0.4
 # If a poll returns at least this many records, more are waiting, so the next poll follows without a pause.
 _BACKLOG_RECORDS = 500
-# How often the connection is checked while no records arrive.
 _CONNECTION_CHECK_S = 2.0
 _RESPONSE_MS = 4000
 _RECONNECT_WAIT_S = 1.0
@@ -91,7 +90,7 @@ def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> Arc
         connection.close()
 
 
-# The type of the function count_archived_parts. Its arguments are the line, the beginning of the shift and the current time.
+# A function of the line, the beginning of the shift and the current time.
 CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 
 
@@ -269,8 +268,7 @@ class LiveConsumer:
             if polled and not self.connection_fault:
                 checked_at = now
             elif now - checked_at > _CONNECTION_CHECK_S or self.connection_fault:
-                # end_offsets() checks the connection, because it raises an exception if Kafka does not answer. poll() would only return
-                # no records.
+                # end_offsets() raises an exception if Kafka does not answer. poll() would only return no records.
                 consumer.end_offsets(partitions[:1], timeout_ms=_RESPONSE_MS)
                 checked_at = now
                 self.connection_fault, self._is_disconnected = "", False

@@ -35,7 +35,7 @@ _MAX_WAIT_S = 10.0
 _CACHE_BYTES = 48 * 2**20
 # Each picture always gets the same lock, so it is converted once. With many locks, two pictures seldom share one.
 _LOCKS = 64
-# Segments cannot be empty or begin with a dot, so an address with ".." cannot lead out of the store.
+# Each segment of an address begins with a letter, a digit or an underscore. An address with ".." would lead out of the store.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 

@@ -62,7 +62,6 @@ class PartCounters:
             self.sorted_without_verdict += count
         if group.late or group.sorted_reason == "late-verdict":
             self.late += count
-        # If a part was reviewed, the reviewer's label counts, and not the model's label.
         if (group.review_label or group.label) == "defect":
             self.defect_types[group.kind or NO_TYPE] += count
         if group.review_label:

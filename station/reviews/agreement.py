@@ -87,17 +87,15 @@ class AgreementReport:
 
     # How often the model agrees with people, on all reviewed parts.
     model: LabelAgreement
-    # How often the model agrees with people, on the randomly picked parts only. Such parts represent all parts of the plant.
+    # How often the model agrees with people, on the randomly picked parts only.
     audit: LabelAgreement
-    # How often the model agrees with people, for each line of the plant.
     lines: list[tuple[str, LabelAgreement]]
-    # How often the model agrees with each person.
     reviewers: list[tuple[str, LabelAgreement]]
-    # For each type of defect: number of parts according to people, and how many of them the model labelled `ok`.
+    # By type of defect: number of parts, and how many of them the model labelled `ok`.
     kinds: list[tuple[str, int, int]]
-    # How often two people agree with each other, for each pair of people who have decided about the same parts.
+    # How often two people agree, for each pair of people.
     people: list[tuple[str, str, LabelAgreement]]
-    # How people labelled the parts that the model left to them (verdict `review`): the number of parts for each label.
+    # How people labelled the parts with the verdict `review`: number of parts by label.
     left_to_people: list[tuple[str, int]]
 
 
@@ -109,7 +107,6 @@ def compute_agreement(since: datetime, to: datetime, line: str = "", excluded_li
     in_period = Q(undone_at=None, at__gte=since, at__lt=to, label__in=LABELS)
     in_period &= Q(part__line=line) if line else ~Q(part__line=excluded_line)
     decisions = Decision.objects.filter(in_period)
-    # The last decision about a part is the one that counts.
     last = decisions.values("part").annotate(last=Max("pk")).values("last").order_by()
     effective = Decision.objects.filter(pk__in=last)
     groups = list(effective.values_list("part__line", "audit", "model_label", "label").annotate(count=Count("pk")).order_by())

@@ -34,7 +34,6 @@ from streams.errors import PictureError
 from streams.identity import format_time, sniff_content_type
 from streams.settings import ReviewSettings, Settings
 
-# The type of PartPictureReader.read_original, which returns the bytes of a part's picture, or None if the picture was deleted.
 FetchPicture = Callable[[Part], bytes | None]
 
 NOT_KEPT = "picture no longer kept"
@@ -145,8 +144,6 @@ def stream_zip(folder: Path) -> Iterator[bytes]:
 
 
 class _WrittenPictures:
-    """Counts the pictures that were written into a data set, and the parts that were left out."""
-
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()

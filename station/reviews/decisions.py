@@ -27,7 +27,7 @@ SKIP = "skip"
 MAX_BOXES = 50
 _MAX_BOXES_CHARACTERS = 20_000
 
-# The type of kafka_producer.send_record: it takes topic, key and value, returns partition and offset, and may raise KafkaUnavailableError.
+# A function that sends topic, key and value, and returns partition and offset. May raise KafkaUnavailableError.
 SendRecord = Callable[[str, str, bytes | None], tuple[int, int]]
 
 

@@ -21,7 +21,7 @@ class Candidate(models.Model):
     why = models.CharField(max_length=400)
     audit = models.BooleanField(default=False)
     state = models.CharField(max_length=8, default="open")
-    # When the part was seen, or when a decision made another person's opinion necessary.
+    # The beginning of the wait: when the part was seen, or when another person's opinion became necessary.
     since = models.DateTimeField()
     leased_by = models.CharField(max_length=150, blank=True, default="")
     leased_until = models.DateTimeField(null=True)
@@ -74,7 +74,6 @@ class DataSet(models.Model):
     made_at = models.DateTimeField()
     made_by = models.CharField(max_length=150)
     selection = models.JSONField(default=dict)
-    # The number of pictures in each class.
     counts = models.JSONField(default=dict)
     # For each reason, the number of parts that were left out because they have no usable picture.
     left_out = models.JSONField(default=dict)

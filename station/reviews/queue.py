@@ -14,11 +14,10 @@ from station.reviews.models import Candidate, Decision
 from streams import metrics
 from streams.settings import Settings
 
-# Order in which people get waiting parts.
 _WAITING_STATES = ("third", "second", "open")
 # More parts than needed are read, because other people may reserve some of them in the meantime.
 _LEASE_ATTEMPTS = 20
-# A longer queue is not counted exactly, because counting takes long.
+# A queue of more than 10,000 parts is not counted exactly, because counting takes long.
 MAX_COUNTED = 10_000
 
 

@@ -106,7 +106,6 @@ def _decide(request: HttpRequest, part: Part, now: datetime) -> HttpResponse:
 
 
 def _show_next(request: HttpRequest, candidate: Candidate | None, announcement: str) -> HttpResponse:
-    """Returns the next part for the page's script, or a redirect to the next page for a browser without scripts."""
     if request.headers.get("HX-Request"):
         return _render_review(request, candidate, announcement)
     messages.success(request, announcement)

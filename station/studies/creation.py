@@ -157,7 +157,6 @@ def _choose_parts(plan: StudyPlan) -> list[Part]:
 
 
 def _copy_picture(row: Part) -> tuple[str, str]:
-    """Copies the picture of `row` into the folder `studies` of the object store. Returns the address and the SHA-256 of the copy."""
     try:
         content = get_picture_reader().read_original(row)
         if content is None:

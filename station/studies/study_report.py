@@ -71,7 +71,7 @@ def compute_report(study: Study) -> StudyReport:
 
 
 def _compare_rounds(labels: Labels) -> Kappa:
-    """Compares every round of one person with every other round. `labels` has shape (parts, rounds)."""
+    """Compares each round of one person with each other round. `labels` has shape (parts, rounds)."""
     pairs = list(combinations(range(labels.shape[1]), 2))
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))
     return compute_cohen(labels[:, first], labels[:, second])

@@ -41,7 +41,7 @@ class Upload(models.Model):
     height_px = models.IntegerField()
     by_api = models.BooleanField(default=False)
     sent_at = models.DateTimeField()
-    # Place of the picture on the image topic, needed until a verdict names the place.
+    # Where the picture of the upload lies on the image topic.
     image_partition = models.IntegerField(null=True)
     image_offset = models.BigIntegerField(null=True)
 

@@ -24,7 +24,7 @@ UploadState = Literal["waiting", "judged", "explained"]
 # An inspector answers within a second, so after ten seconds something is wrong.
 SLOW_AFTER = timedelta(seconds=10)
 _STOP_ASKING_AFTER = timedelta(minutes=30)
-# So long after the verdict the page still asks for the finding (boxes and heat map).
+# So many seconds after the verdict, the page stops asking for the finding (boxes and heat map).
 _FINDING_TIMEOUT = timedelta(seconds=20)
 
 
@@ -105,7 +105,6 @@ def read_status(upload: Upload) -> UploadStatus:
     if verdict is None or (verdict.label != "ok" and not verdict.method):
         row = Part.objects.filter(line=part.line, run=part.run, part=part.part).first()
         archived = _from_archive(row) if row else None
-        # The archive may have a verdict or finding that the live consumer's memory has not.
         verdict = archived if archived and (verdict is None or archived.method) else verdict
     return UploadStatus(upload, part, verdict, datetime.now(UTC))
 

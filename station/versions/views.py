@@ -219,7 +219,6 @@ def _open_registry() -> Registry:
 
 
 def _list_names(registry: Registry) -> list[str]:
-    """Returns the names of all versions. Raises Http404 if the registry cannot be read."""
     try:
         return registry.list_names()
     except ModelError as error:
