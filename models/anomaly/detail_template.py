@@ -44,7 +44,7 @@ ALONG_RING = (0.025, 0.05)
 ACROSS_RINGS = (0.012, 0.024)
 # Number of rings that are compared at a time.
 STRIP_RINGS = 96
-# The largest number of rings. It bounds time and memory. A larger part has wider rings.
+# The largest number of rings, because more rings take more time and memory. A larger part has wider rings.
 MAX_RINGS = 2000
 # A picture is too coarse if the part's radius in pixels is less than this share of the radius in the good pictures.
 MIN_RADIUS_SHARE = 0.8
@@ -221,7 +221,7 @@ def cross_fit_detail_scores(
 ) -> FloatArray:
     """Returns a score for each picture, shape (n,), from a template that has not learned from this picture.
 
-    `groups`, shape (n,), numbers the near-duplicates, which stay together. Raises ModelError if there is only one group.
+    `groups`, shape (n,), has equal numbers for near-duplicates. Raises ModelError if there is only one group.
     """
     fold_of = assign_groups_to_folds(groups, folds)
     scores = np.zeros(len(measures), np.float32)

@@ -1,9 +1,7 @@
 """The memory-augmented adversarial autoencoder (MAA) as a scorer. The autoencoder learns to rebuild good parts only.
 
-There are two scores:
-
-- "error": the mean difference between the picture and the rebuilt picture.
-- "frechet": the largest Fréchet distance between the differences of a ring and those on good parts.
+- The score "error" is the mean difference between a picture and the rebuilt picture.
+- The score "frechet" compares these differences with the differences on good parts, ring by ring.
 """
 
 from __future__ import annotations
@@ -217,7 +215,7 @@ def learn_memory_autoencoder(
 def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: OnEpoch | None = None) -> keras.Model:
     """Trains an autoencoder on registered good pictures, shape (n, side_px, side_px). Returns the network that rebuilds pictures.
 
-    Pictures are turned, because a part may lie at any angle. Pictures are not mirrored, because the mirror image may be another part.
+    Pictures are turned, but not mirrored, because the mirror image may be another part.
     """
     from models.networks.autoencoder import build_autoencoder
     from models.networks.framework import keras

@@ -1,10 +1,6 @@
 """The patch memory: compares patches of a part with patches of good parts, in the features of a trained AlexNet.
 
-Source: PatchCore (Roth et al., CVPR 2022). Differences:
-
-- The features are those of AlexNet's first convolution, which needs no TensorFlow.
-- The features are whitened.
-- A distance is divided by the usual distance on the same ring.
+Source: PatchCore (Roth et al., CVPR 2022). Here the features are those of AlexNet's first convolution, which needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -73,10 +69,10 @@ class FirstConvolution:
 class PatchMemory:
     """A memory of patches of good parts as a scorer. It implements `GoodOnlyScorer`.
 
-    - `means`, shape (features,): of good parts.
-    - `whitening`, shape (features, features).
+    - `means`, shape (features,): the mean features of good parts.
+    - `whitening`, shape (features, features): a matrix.
     - `patches`, shape (patches, features): the memory.
-    - `limits`, shape (rings,): the usual distance on each ring.
+    - `limits`, shape (rings,): the usual distances.
     """
 
     convolution: FirstConvolution

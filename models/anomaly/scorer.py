@@ -53,7 +53,7 @@ class AnomalyScores:
 
 
 class GoodOnlyScorer(Protocol):
-    """A scorer that has learned from good parts alone. Its files are arrays and JSON, and contain no code.
+    """A scorer that has learned from good parts alone. Its files contain no code.
 
     - `name`: the name of the score in manifests and verdicts.
     - `side_px`: the side of the square pictures that the scorer takes.
@@ -135,11 +135,12 @@ class AlarmsPerHour:
 class ExpectedCosts:
     """The objective of the lowest costs. `miss` is the cost of a missed defect, and `false_alarm` the cost of a review of a good part.
 
-    A review is worth its cost if the odds of a good part are at most miss / false_alarm. These odds are at least
+    A review is worth its cost if the odds of a good part are at most miss / false_alarm. The lower limit of these odds comes from the
+    scores:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
-    where p is the share of good parts with at least the same score (Sellke, Bayarri, Berger, 2001).
+    Here p is the share of good parts with at least the same score (Sellke, Bayarri, Berger, 2001).
     """
 
     miss: float
@@ -214,8 +215,8 @@ def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) ->
 def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: LearnScorer, folds: int = 5) -> FloatArray:
     """Returns a score for each picture, shape (n,), from a scorer that has not learned from this picture.
 
-    - `pixels`, shape (n, side_px, side_px): good parts.
-    - `groups`, shape (n,): numbers of near-duplicates.
+    - `pixels`: shape (n, side_px, side_px).
+    - `groups`, shape (n,): equal numbers for near-duplicates.
     - `learn`: makes a scorer from pictures.
 
     Raises ModelError if there is only one group.
@@ -230,7 +231,7 @@ def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: L
 def assign_groups_to_folds(groups: npt.NDArray[np.int32], folds: int) -> npt.NDArray[np.int64]:
     """Returns the fold of each picture, shape (n,), from 0. The folds have nearly the same size, and no group is divided.
 
-    `groups`, shape (n,), numbers the near-duplicates. Raises ModelError if there is only one group.
+    `groups`, shape (n,), has equal numbers for near-duplicates. Raises ModelError if there is only one group.
     """
     sizes = np.bincount(groups)
     present = np.flatnonzero(sizes)

@@ -1,7 +1,5 @@
 """The golden template: compares each place of a round part with the places beside it. The limits come from good parts.
 
-A hole, a chip, a crack or a fin differs from its surroundings on all sides. The light does not matter.
-
 Sources: Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000; Starck, Murtagh, Astronomical Image and Data Analysis, 2006.
 """
 

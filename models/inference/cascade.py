@@ -91,12 +91,10 @@ class _TwoStages:
 
 
 def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], limits: tuple[float, float] | None = None) -> Cascade:
-    """Returns the cascade of `version`.
+    """Returns the cascade of `version`. `open_stage` opens a runtime with the voters of one stage.
 
-    - `open_stage`: opens the runtime of a version with the voters of one stage.
-    - `limits`: the ends of the cascade band. None means the band in the manifest.
-
-    Raises ModelError if there is no band, or only one voter with a weight above 0.
+    `limits` are the ends of the cascade band. None means the band in the manifest. Raises ModelError if there is no band or no second
+    voter.
     """
     manifest, vote = version.manifest, SoftVote.from_manifest(version.manifest)
     band = manifest.cascade

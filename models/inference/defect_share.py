@@ -61,10 +61,10 @@ def estimate_from_probabilities(probability: FloatArray, training_share: float) 
 def correct_by_reviews(
     probability: FloatArray, training_share: float, reviewed: FloatArray, is_defect: npt.NDArray[np.bool_], seed: int = 1
 ) -> DefectShareEstimate:
-    """Returns the share of defects on a line, after people have reviewed some of its parts. Platt scaling corrects the probabilities.
+    """Returns the share of defects on a line, after people have reviewed some of its parts.
 
-    - `probability`, shape (n,): of a defect, for parts without a review.
-    - `reviewed`, shape (m,): of a defect, for reviewed parts.
+    - `probability`, shape (n,): defect probabilities without a review.
+    - `reviewed`, shape (m,): defect probabilities of reviewed parts.
     - `is_defect`, shape (m,): the reviews.
 
     Raises ValueError if m is less than MIN_REVIEWED.

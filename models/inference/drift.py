@@ -49,8 +49,8 @@ class PictureStatistics:
 def measure_picture(pixels: npt.NDArray[np.uint8]) -> PictureStatistics:
     """Returns the statistics of a decoded picture, shape (side, side).
 
-    Sharpness is the energy of the Laplacian (Pertuz, Puig, Garcia, Pattern Recognition 46, 2013, LAP1), along rows or along columns. The
-    smaller value counts, so motion blur in one direction lowers the sharpness.
+    Sharpness is the energy of the Laplacian (Pertuz, Puig, Garcia, 2013, LAP1) along rows or along columns. The smaller value counts,
+    because motion blurs only one direction.
     """
     rows = pixels[::_LINE_STEP].astype(np.float32)
     columns = pixels[:, ::_LINE_STEP].T.astype(np.float32, order="C")
@@ -78,7 +78,7 @@ def make_drift_reference(
 
     - `pixels`: shape (n, side, side).
     - `probabilities` (of a defect), `is_defect`: shape (n,).
-    - `groups`, shape (n,): the numbers of near-duplicates. None means that there are none.
+    - `groups`, shape (n,): equal numbers for near-duplicates, or None.
     """
     groups = np.arange(len(is_defect), dtype=np.int32) if groups is None else groups
     return make_picture_reference(pixels).model_copy(

@@ -107,9 +107,9 @@ def open_ensemble(
 ) -> Ensemble:
     """Opens `version` with the named runtime, warms it up and checks the golden set. Takes seconds.
 
-    - `band`: ends of the cascade band. None means the manifest's band.
+    - `band`: the cascade band. None means the manifest's band.
     - `at_once`: the number of simultaneous calls.
-    - `threads`: for all calls together. 0 means every processor.
+    - `threads`: 0 means every processor.
     - `detail_time_s`: 0 means no search for small defects.
 
     Raises ModelError if anything fails.

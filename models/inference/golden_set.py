@@ -1,6 +1,6 @@
 """The golden set of a version: a few pictures, with the probabilities that the version gave them when it was made.
 
-Before a runtime may judge parts, it must give these pictures the same labels and nearly the same probabilities.
+A runtime must give these pictures the same labels and nearly the same probabilities.
 """
 
 from __future__ import annotations

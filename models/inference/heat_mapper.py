@@ -61,8 +61,7 @@ class ResidualMapper:
 def open_heat_mapper(version: Version) -> HeatMapper | None:
     """Returns the warmed-up heat mapper of `version`, or None if the version cannot make heat maps. Takes seconds.
 
-    A good segmentation head comes first, then residuals, then Grad-CAM, because residuals point at more defects (docs/RESULTS.md). Raises
-    ModelError if weights cannot be read.
+    The order is: a good segmentation head, residuals, Grad-CAM (docs/RESULTS.md). Raises ModelError if weights cannot be read.
     """
     # TensorFlow is imported only here, because a worker with another runtime may never open a heat mapper.
     from models.inference.grad_cam import open_grad_cam

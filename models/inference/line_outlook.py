@@ -71,8 +71,7 @@ def make_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float
 def make_present_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float | None, parts_per_hour: float) -> Outlook:
     """Returns the same as `make_outlook`, but never raises ModelError.
 
-    If the settings cannot be applied, the inspector uses the threshold of the version. So the outlook is the one of the version, and its
-    note says why.
+    If the settings cannot be applied, the outlook is for the threshold of the version, and the note says why.
     """
     try:
         return make_outlook(manifest, line, share, parts_per_hour)

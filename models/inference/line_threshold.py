@@ -27,7 +27,7 @@ FloatArray = npt.NDArray[np.float64]
 class DecisionRule:
     """The threshold and the review band that turn a calibrated defect probability into a label.
 
-    From `low` to below `high`, the label is `review`. Otherwise it is `defect` from `threshold` on, and `ok` below.
+    From `low` to below `high`, the label is `review`. Outside this band, the label is `defect` from `threshold` on, and `ok` below.
     """
 
     threshold: float
@@ -70,11 +70,11 @@ def find_training_share(manifest: Manifest) -> float:
 def correct_for_share(probability: float | FloatArray, training_share: float, line_share: float) -> FloatArray:
     """Returns the defect probability `probability`, 0..1, corrected for a line on which the share `line_share` is defective.
 
-    `probability` is calibrated for the share `training_share`. Both shares are above 0 and below 1.
+    `probability` is calibrated for `training_share`. Both shares are above 0 and below 1.
 
         p' / (1 - p') = p / (1 - p) * [line_share / (1 - line_share)] / [training_share / (1 - training_share)]
 
-    Source: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, equation 2.4.
+    Source: Saerens, Latinne, Decaestecker, 2002, equation 2.4.
     """
     good = (1 - np.asarray(probability, np.float64)) * (1 - line_share) / (1 - training_share)
     bad = np.asarray(probability, np.float64) * line_share / training_share
@@ -96,13 +96,11 @@ def choose_line_threshold(manifest: Manifest, line_share: float) -> float:
 def make_decision_rule(
     manifest: Manifest, threshold: float | None = None, line_share: float | None = None, miss_risk: float | None = None
 ) -> DecisionRule:
-    """Returns the decision rule of a line.
+    """Returns the decision rule of a line. Raises ModelError if the rule cannot be made.
 
     - `threshold`: None means the threshold for `line_share`.
-    - `line_share`: the share of defects on the line. None means the version's threshold.
+    - `line_share`: share of defects. None means the version's threshold.
     - `miss_risk`: parts above the pass threshold for this risk do not pass.
-
-    Raises ModelError if the rule cannot be made.
     """
     rule = _make_cost_rule(manifest, threshold, line_share)
     if miss_risk is not None:

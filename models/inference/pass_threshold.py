@@ -24,7 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> MissCurve:
     """Returns the miss curve of defective validation pictures, with at most MAX_POINTS points.
 
-    `probability`, shape (n,), is the calibrated defect probability. `groups`, shape (n,), numbers the near-duplicates.
+    `probability`, shape (n,), is the calibrated defect probability. `groups`, shape (n,), has equal numbers for near-duplicates.
     """
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.argsort(probability, kind="stable")
@@ -38,7 +38,7 @@ def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> M
 def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
     """Returns the highest pass threshold at which at most the share `miss_risk` of the defective parts is expected to pass.
 
-    If m of n defective castings pass, (m + 1) / (n + 1) <= miss_risk. Raises ModelError if n is too small.
+    Raises ModelError if there are too few defective castings for this risk.
 
     Source: Angelopoulos et al., Conformal Risk Control, 2022 (arXiv 2208.02814), theorem 1.
     """

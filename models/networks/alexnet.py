@@ -27,11 +27,10 @@ def alexnet(
 ) -> keras.Model:
     """Builds AlexNet for grey castings, the large member of the ensemble.
 
-    Source: Krizhevsky, Sutskever, Hinton, NIPS 25, 2012, section 3 and figure 2. Differences:
+    Source: Krizhevsky, Sutskever, Hinton, NIPS 25, 2012. Differences:
 
-    - One grey channel, and padding with zeros.
-    - `normalisation`: "batch". The paper has "local-response".
-    - `groups`: 1. The paper has 2, which is slow in TensorFlow.
+    - `normalisation`: the paper has "local-response".
+    - `groups`: the paper has 2, which is slow in TensorFlow.
     - `maps`: factor for the number of feature maps.
     - `dense_layers`, `dense_width`: the paper has 2 layers of 4096 units.
 

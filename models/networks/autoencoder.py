@@ -44,11 +44,7 @@ def build_autoencoder(
 ) -> Autoencoder:
     """Builds the memory-augmented adversarial autoencoder for registered grey castings. 0 `prototypes` means no memory.
 
-    Source: Gong et al., ICCV 2019. Differences:
-
-    - Each block of 16 x 16 px has its own code.
-    - The cosine similarities are multiplied by 10.
-    - A discriminator with a reversed gradient (Ganin et al., JMLR 17, 2016).
+    Sources: Gong et al., ICCV 2019 (memory); Ganin et al., JMLR 17, 2016 (discriminator). Here each block of 16 x 16 px has its own code.
 
     Raises ValueError if `side_px` is not a multiple of 16 or less than 32, or if there is only one prototype.
     """

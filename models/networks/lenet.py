@@ -22,11 +22,10 @@ def lenet(
 ) -> keras.Model:
     """Builds LeNet-5 for grey castings, the small member of the ensemble.
 
-    Source: LeCun, Bottou, Bengio, Haffner, Proc. IEEE 86(11), 1998, figure 2. Differences:
+    Source: LeCun, Bottou, Bengio, Haffner, Proc. IEEE 86(11), 1998. Differences:
 
     - ReLU, maximum pooling, dropout and a softmax output.
     - c3 uses all feature maps of s2.
-    - s4 always yields 5 x 5 values, whatever the side.
     - `width`: factor for the feature maps.
     - `dense_layers`: the paper has 2.
 

@@ -15,9 +15,7 @@ AVERAGE_MOMENTUM = 0.9
 
 
 def light_network(name: LightNetwork, classes: int, side_px: int = 96) -> keras.Model:
-    """Builds MobileNetV2 or NASNetMobile from `keras.applications` for grey castings, with random initial weights.
-
-    Sources: Sandler et al., CVPR 2018; Zoph et al., CVPR 2018.
+    """Builds MobileNetV2 (Sandler et al., CVPR 2018) or NASNetMobile (Zoph et al., CVPR 2018) for grey castings, with random weights.
 
     Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), rows sum to 1.
     Raises ValueError if `side_px` < 32.

@@ -15,15 +15,14 @@ BACKGROUND_BIAS = 4.0
 def segmentation_head(kinds: int, side_px: int, width: int = 16, dtype: str = "float32") -> keras.Model:
     """Builds the segmentation head.
 
-    Source: Ronneberger, Fischer, Brox, U-Net, MICCAI 2015, figure 1. Differences:
+    Source: Ronneberger, Fischer, Brox, U-Net, MICCAI 2015. Differences:
 
     - `width` feature maps instead of 64.
     - Convolutions with a step of 2 halve the side.
-    - Finer and coarser feature maps are added, not joined.
-    - A summary of the whole picture is also used.
+    - Feature maps are added, not joined.
 
     Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, side_px, side_px, 1 + kinds), float32.
-    Channel 0 is "no defect", and a pixel sums to 1.
+    Channel 0 is "no defect".
     Raises ValueError if there is no kind, or if `side_px` is not a multiple of 16.
     """
     if kinds < 1:

@@ -25,7 +25,7 @@ def read_bmp_header(value: bytes) -> FormatHeader:
 def prepare_bmp(value: bytes, _: FormatHeader) -> bytes:
     """Returns a BMP unchanged. Raises PictureError if an uncompressed BMP is not as long as its header says.
 
-    After the pixels, the file may hold only a colour profile (in BMP version 5) and zero bytes, which some programs append as padding.
+    A colour profile and zero bytes may follow the pixels.
     """
     width_px, height_px, bits, compression = _read_fields(value)
     if compression not in (_RAW, _BITFIELDS, _ALPHA_BITFIELDS):

@@ -1,8 +1,7 @@
 """The decoder turns the bytes of a picture into grey pixels for training, inference and display.
 
 - The picture is padded to a square, so that a round part stays round.
-- Transparent pixels become white, like a light belt.
-- Only the first frame is decoded.
+- Transparent pixels become white.
 
 Raise `DECODER_VERSION` with every change that gives other grey levels.
 """
@@ -62,8 +61,7 @@ class PictureLimits:
 class DecodedPicture:
     """A picture decoded for the networks: `pixels` has shape (side_px, side_px) and type uint8. 0 is black, 255 is white.
 
-    `width_px` and `height_px` are the size of the upright original. `original` holds its grey pixels, shape (height_px, width_px), if they
-    were asked for.
+    `width_px` and `height_px` are the original size. `original`, shape (height_px, width_px), is None unless asked for.
     """
 
     pixels: GreyPixels

@@ -1,9 +1,7 @@
-"""Decodes pictures from untrusted sources in a separate process with limited memory and time.
+"""Decodes pictures from untrusted sources in a separate process with limited memory and time. The process gets no passwords.
 
-    standard input    a line with the JSON of `_Request`, then the picture
-    standard output   a line with the JSON of `_Answer`, then the pixels
-
-The process gets no passwords, because its environment holds only the variables that Python needs.
+standard input    a line with the JSON of `_Request`, then the picture
+standard output   a line with the JSON of `_Answer`, then the pixels
 """
 
 from __future__ import annotations

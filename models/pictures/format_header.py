@@ -14,7 +14,6 @@ class FormatHeader:
 
     - `width_px`, `height_px`: the size before rotation.
     - `orientation`: the EXIF tag, 1 to 8.
-    - `samples`: samples of a pixel.
     - `sample_bits`: bits of a sample, at least 8.
     - `is_white_zero`: level 0 means white.
     - `significant_bits`: bits that the camera uses, or None.

@@ -24,7 +24,7 @@ _DARK_SHARE = 0.25
 MIN_CONTRAST = 8
 # A picture is partly blank if this share of its rows, at the top or at the bottom, has one single grey level.
 MAX_BLANK_SHARE = 0.25
-# A BMP or TIFF is partly blank if this share of its rows has one grey level. The share is small, because it has no checksum.
+# A BMP or TIFF is partly blank if this share of its rows has one grey level. The share is small, because these formats have no checksum.
 MAX_BLANK_SHARE_RAW = 0.05
 # This limit counts if the first and the last row have the same grey level, because such rows probably show the background.
 MAX_BACKGROUND_SHARE = 0.5

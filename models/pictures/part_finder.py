@@ -541,7 +541,7 @@ def _refine_edges(rays: _Rays, nearest: npt.NDArray[np.intp]) -> Floats:
 def fit_ellipse(x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], rim_support: float = 1.0) -> FoundPart | None:
     """Returns the ellipse through the points `x`, `y`, or None if no ellipse fits. The points must surround their mean.
 
-    The ellipse is the least-squares solution of a u^2 + b u v + c v^2 + d u + e v = 1.
+    Solves a u^2 + b u v + c v^2 + d u + e v = 1 by least squares.
     """
     middle_x, middle_y = float(x.mean()), float(y.mean())
     u, v = x.astype(np.float64) - middle_x, y.astype(np.float64) - middle_y

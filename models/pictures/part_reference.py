@@ -28,7 +28,7 @@ Signature = Annotated[tuple[float, ...], Field(min_length=SIGNATURE_LENGTH, max_
 
 
 class PartReference(BaseModel):
-    """The limits within which a picture shows the whole part of a line. They are learned from pictures of good parts.
+    """The limits within which a picture shows the whole part of a line. They are learned from good parts.
 
     `algorithm` is the version of the part finder. The measures of another version must not be compared with these limits.
     """

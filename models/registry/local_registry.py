@@ -106,7 +106,7 @@ class LocalRegistry:
 
     @contextmanager
     def write_version(self, name: str, replace: bool = False) -> Iterator[Path]:
-        """Yields an empty folder for the files of a version. It becomes the version `name` if the `with` block raises no error.
+        """Yields an empty folder for the files of a version. The folder becomes the version `name` if the `with` block raises no error.
 
         Raises ModelError if the version exists and `replace` is false.
         """

@@ -115,7 +115,7 @@ class ClassificationFigures(_ReportModel):
 class LocalisationFigures(_ReportModel):
     """Figures that tell how well the heat maps of one source, such as Grad-CAM, show where the defects are.
 
-    All values but the counts are 0..1, and 1 is the best. None means that there are no pictures for a value.
+    All values but the counts are 0..1, and 1 is the best. None means unknown.
     """
 
     defective: int = Field(description="Number of defective pictures that have a mask.")

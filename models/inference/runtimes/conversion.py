@@ -43,8 +43,8 @@ def flatbuffer_folder() -> Path:
 def get_flatbuffer(version: Version, precision: Precision) -> Path:
     """Returns the path of the version's flatbuffer. Makes the file if it is missing or damaged.
 
-    Input shape of the graph: (n, side, side), float32, grey level 0..255. Output shape: (n, voters, classes), probabilities. Raises
-    ModelError if the file cannot be made.
+    Input shape: (n, side, side), float32, grey level 0..255. Output shape: (n, voters, classes), probabilities.
+    Raises ModelError if the file cannot be made.
     """
     path = flatbuffer_folder() / _build_key(version) / f"{precision}.tflite"
     if has_valid_checksum(path):
@@ -63,7 +63,7 @@ def get_flatbuffer(version: Version, precision: Precision) -> Path:
 def fold_first_convolution(network: Any) -> Callable[[Any], Any]:
     """Returns a function that computes the same as `network`, but faster if `network` is an AlexNet.
 
-    AlexNet's first convolution has a stride of 4 pixels. Blocks of 4 x 4 pixels become 16 channels, so a stride of 1 gives the same sums.
+    Blocks of 4 x 4 pixels become 16 channels, so the first convolution needs no stride.
     """
     from models.networks.framework import keras, tf
 

@@ -83,7 +83,7 @@ def open_runtime(
 ) -> Runtime:
     """Returns the runtime `name` with the networks of `version`, not warmed up yet.
 
-    - `name`: `auto` means the runtime that `resolve_runtime` chooses.
+    - `name`: see `resolve_runtime`.
     - `at_once`: the number of simultaneous calls.
     - `threads`: for all calls together. 0 lets the runtime choose.
 
@@ -166,7 +166,7 @@ def count_threads(threads: int) -> int:
 def choose_concurrent_calls(threads: int) -> int:
     """Returns how many concurrent calls of `predict` are fastest: two, or one if there is only one thread.
 
-    Threads of the same call wait for each other at every layer. Two calls keep every processor busy. 0 `threads` means every processor.
+    Two calls keep every processor busy. `threads` is 0 for every processor.
     """
     return min(2, count_threads(threads))
 

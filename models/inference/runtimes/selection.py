@@ -31,8 +31,8 @@ class RuntimeMeasurement:
     """The speed of one runtime at one batch size, and its result on the golden set.
 
     - `per_s`: pictures a second in the fastest round.
-    - `same_labels`: whether all labels are as recorded.
-    - `distance`: the largest difference from a recorded defect probability.
+    - `same_labels`: all labels are as recorded.
+    - `distance`: largest difference of a defect probability.
     """
 
     runtime: str
@@ -59,10 +59,10 @@ def select_runtime(
     measured_s: float = MEASURED_S,
     pixels: npt.NDArray[np.uint8] | None = None,
 ) -> RuntimeSelection:
-    """Measures the runtimes `names` and records the one that is fastest at the largest batch size.
+    """Measures the runtimes `names` and records the fastest one at the largest batch size.
 
-    A runtime is refused if it gives other labels for the golden set or for `pixels`, shape (n, side_px, side_px). Raises ModelError if all
-    are refused.
+    A runtime is refused if it changes a label of the golden set or of `pixels`, shape (n, side_px, side_px). Raises ModelError if all are
+    refused.
     """
     largest = max(batch_sizes)
     expected = [] if pixels is None else label_pictures(version, open_runtime(version, FLOAT32, batch_sizes).predict, pixels, largest)
