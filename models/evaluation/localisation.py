@@ -235,7 +235,7 @@ def compute_aupimo(
     is found if it is hotter than the lowest threshold with at most this rate.
 
     Source: Bertoldo, Ameln, Vaidya, Akcay, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low Tolerance", BMVC
-    2024. Difference: the curve is integrated exactly, and not at sampled thresholds.
+    2024, equations 1 to 5. Difference: the curve is integrated exactly, and not at sampled thresholds.
     """
     good = [heat for heat, mask in zip(heats, masks, strict=True) if not mask.any()]
     defective = [heat[mask] for heat, mask in zip(heats, masks, strict=True) if mask.any()]

@@ -32,8 +32,8 @@ MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 class SegmentationRun:
     """Trains a segmentation head for `version`, and writes `version` with this head as the new version `root`/`name`.
 
-    The training begins with the weights of the head of `version`, if there is one. `validation_share` of the groups of near-duplicates are
-    held out for the figures in the manifest.
+    If `version` has a head, its weights are the start. `validation_share` of the groups of near-duplicates are held out for the figures in
+    the manifest.
     """
 
     version: Version

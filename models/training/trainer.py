@@ -258,8 +258,8 @@ class _CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ke
         logs = logs or {}
         result = EpochResult(epoch + 1, *(float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
         before, network = self.checkpoint, self._trainer.network
-        # The last weights count as the best. The learning rate is nearly 0 then, and they are better than those with the lowest validation
-        # loss.
+        # The last weights count as the best. They are better than those with the lowest validation loss, because the learning rate is
+        # nearly 0.
         is_last = result.number == self._trainer.recipe.epochs
         is_best = is_last or all(result.validation_loss < earlier.validation_loss for earlier in before.history)
         variables = _arrays(network.variables)

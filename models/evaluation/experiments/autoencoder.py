@@ -58,8 +58,7 @@ class RegisteredPictures:
 class AutoencoderExperiment:
     """Trains each variant of the autoencoder once for each of `seeds`, and tests it.
 
-    The seeds 1 to 5 each test another fold, and seed 6 the first fold again. The variants learn from the good pictures outside of this
-    fold.
+    The seeds 1 to 5 each test another fold, and seed 6 the first fold again. The variants learn from the other good pictures.
     """
 
     recipe: AutoencoderRecipe

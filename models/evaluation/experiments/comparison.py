@@ -165,9 +165,9 @@ def split_by_seeds(pictures: LabelledPictures, options: TrainingOptions, seeds: 
 
 
 def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds: int) -> list[ComparisonSplit]:
-    """Returns `folds` splits. Each picture is a test picture in exactly one of them, except for the pictures of dominant groups.
+    """Returns `folds` splits. Each picture is a test picture in exactly one of them.
 
-    A dominant group of near-duplicates is too large for one fold, so its pictures are never test pictures.
+    Only the pictures of dominant groups of near-duplicates, which are too large for one fold, are never test pictures.
     """
     groups = _group(pictures, options)
     candidates = np.flatnonzero(~find_dominant_groups(pictures.labels, groups, 1 / folds))

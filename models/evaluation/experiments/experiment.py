@@ -31,9 +31,9 @@ class ExperimentCallback(Protocol):
     """Receives the progress of an experiment. A method may raise KeyboardInterrupt to stop the experiment."""
 
     def on_cell_progress(self, cell: str, done: float, total: int) -> None:
-        """Reports that `done` of the `total` trainings (cells) of the experiment are finished.
+        """Reports that `done` of the `total` trainings (cells) are finished. `cell` is the running training.
 
-        The training `cell`, which is running, counts in part: `done` is 2.5 if two trainings are finished and the third is half finished.
+        `done` is 2.5 if two trainings are finished and the third is half finished.
         """
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
@@ -47,7 +47,7 @@ class ExperimentCallback(Protocol):
 class CellProgress:
     """Reports the progress of one cell to `callback`. A cell is the training and the test of one network of an experiment.
 
-    `cell` is the name of the cell. The experiment has `total` cells, and `number` of them come before this cell.
+    The experiment has `total` cells, and `number` of them come before `cell`.
     """
 
     callback: ExperimentCallback

@@ -120,7 +120,7 @@ def read_heat_map_pictures(
 ) -> tuple[MarkedPictures, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Reads the input of `HeatMapExperiment.run`: the pictures, their masks on the grid, and which of the pictures have a mask file.
 
-    The class of good parts is the one whose name begins with "ok". Raises ModelError if the pictures cannot be used.
+    The name of the good class begins with "ok". Raises ModelError if the pictures cannot be used.
     """
     labelled = find_pictures([data])
     names = sorted({file.class_name for file in labelled if file.class_name.lower().startswith("ok")})

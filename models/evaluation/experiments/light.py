@@ -117,8 +117,8 @@ def make_light_table(
 ) -> ResultTable:
     """Returns the table of the experiment, with a row for each network.
 
-    `accuracies` holds a value for each seed, `times_ms` a value for each round, and `parameters` the number of weights, all by the name of
-    the network.
+    For each name of a network, `accuracies` has a value for each seed, `times_ms` a value for each round, and `parameters` the number of
+    weights.
     """
     rows = []
     for name in NETWORKS:

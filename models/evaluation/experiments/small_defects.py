@@ -65,7 +65,7 @@ class SmallDefectResult:
 class SmallDefectExperiment:
     """Lets a detail template learn from `good` rendered castings, and tests it on `tested` other castings.
 
-    Each tested casting is shown good, and with each kind and length of defect. Pictures have `side_px` rows, and parts the diameter
+    Each tested casting is shown good, and with each kind and length of defect. Pictures have the side `side_px`, parts the diameter
     `part_mm`.
     """
 
