@@ -1,9 +1,6 @@
 """Compares the speed of the inspector in two checkouts, or in one checkout with two settings files.
 
-The inspectors run alternately with the same pictures. Each run, called a turn, is a fresh process with fresh topics, because the speed of a
-process also depends on chance, for example on its memory layout.
-
-The measurement starts each checkout's `castline` program and never imports its code, so it can also measure old releases.
+The inspectors run alternately. Each run, called a turn, is a fresh process, because speed also depends on chance such as the memory layout.
 """
 
 from __future__ import annotations
@@ -179,8 +176,7 @@ class SpeedComparison:
 def estimate_median(values: Sequence[float]) -> RatioEstimate:
     """Returns the median of `values` and its 95 % interval by the sign test.
 
-    The ends of the interval are values of the sorted list. With ten values they are the second smallest and the second largest. Nothing is
-    assumed about the distribution.
+    The ends of the interval are values of the sorted list: of ten values, the second smallest and the second largest.
     """
     ordered = sorted(values)
     count = len(ordered)
@@ -230,11 +226,11 @@ def compare_checkouts(
     load: float | None,
     report_progress: ReportProgress,
 ) -> SpeedComparison:
-    """Runs both inspectors alternately on a temporary broker and compares their speeds. Each turn measures `picture_count` pictures.
+    """Runs both inspectors alternately on a temporary broker and compares their speeds.
 
     For latencies, pictures are sent at `load` times the throughput of the first turn. If `load` is None, latencies are not measured.
 
-    Raises SettingsError if a checkout cannot be run, and BrokerError if an inspector fails.
+    Raises SettingsError or BrokerError if a checkout or an inspector fails.
     """
     for checkout in (old, new):
         checkout.check()

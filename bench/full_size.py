@@ -29,7 +29,7 @@ _SEED = 1998
 def write_full_size_version(root: Path) -> str:
     """Writes an untrained version into a folder below `root` and returns its name. Needs some seconds and about 240 MB of disk.
 
-    The version holds AlexNet at 224 px, and LeNet at 112 px. Its verdicts mean nothing, but take as long as real ones.
+    AlexNet has 224 px, LeNet 112 px. The verdicts mean nothing, but take as long as real ones.
     """
     from models.inference.runtimes.tensorflow import TensorFlowRuntime  # imported here because the import takes seconds
 

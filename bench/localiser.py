@@ -1,7 +1,6 @@
 """Measures how many heat maps the localiser makes, and whether it slows down an inspector on the same machine.
 
-In every other window the localiser is stopped by SIGSTOP. A window is shorter than Kafka's session time-out, so that the stopped localiser
-keeps its partitions.
+In every other window the localiser is stopped by SIGSTOP, more briefly than Kafka's session time-out.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ class LocaliserCost:
     """The speeds of inspector and localiser: medians over all windows.
 
     - `ratio`: the inspector's speed with the localiser, divided by its speed without.
-    - `with_per_s`, `without_per_s`: the two speeds, in pictures a second.
-    - `findings_…_per_s`: heat maps a second, beside the inspector or alone.
-    - `processor_ms_per_finding`: processor time of the localiser for one heat map, in milliseconds.
+    - `with_per_s`, `without_per_s`: these speeds, in pictures a second.
+    - `findings_…_per_s`: heat maps a second.
+    - `processor_ms_per_finding`: the localiser's processor time.
     """
 
     ratio: RatioEstimate

@@ -22,10 +22,9 @@ class PartFinderTime:
     """Processor time for one picture of 160 px in the fastest of several rounds, in microseconds.
 
     - `find_us`: for finding a part.
-    - `check_us`: for finding a part and comparing it with a part reference.
-    - `empty_us`: for checking a picture of noise.
-    - `found`: number of pictures in which a part was found.
-    - `accepted`: number of pictures that passed the check.
+    - `check_us`: the same, with the comparison.
+    - `empty_us`: for a picture of noise.
+    - `found`, `accepted`: number of pictures.
     """
 
     pictures: int

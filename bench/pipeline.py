@@ -1,6 +1,5 @@
 """Measures the throughput, the latency and the memory of an inspector, and compares it with the throughput of its networks alone.
 
-In each round a `castline inspector` process judges pictures from Kafka, then the same networks judge as many pictures in a plain loop.
 Latency is measured at half of the throughput.
 """
 
@@ -33,9 +32,9 @@ _MEMORY_WATCH_S = 40.0
 class PipelineBenchPlan:
     """The size of a measurement.
 
-    - `pictures`: pictures in a round. An inspector is about 8 % slower in its first two seconds, so a round should take much longer.
+    - `pictures`: pictures in a round. Short rounds are too slow: the first two seconds are about 8 % slower.
     - `latency_s`: length of the latency measurement.
-    - `backlog`: pictures that wait during the memory measurement.
+    - `backlog`: waiting pictures during the memory measurement.
     """
 
     pictures: int = 6144
@@ -47,10 +46,9 @@ class PipelineBenchPlan:
 
 @dataclass(frozen=True)
 class PipelineBenchResult:
-    """The result of a measurement: medians over the rounds, latencies in ms, resident memory in MB, and the settings.
+    """The result of a measurement: medians over the rounds, latencies from capture to verdict in ms, memory in MB, and the settings.
 
-    `pipeline_per_s` and `bare_per_s` are pictures a second of the inspector and of its networks alone. Latencies are from capture to
-    verdict.
+    `pipeline_per_s` and `bare_per_s`: pictures a second of the inspector and of its networks alone.
     """
 
     pipeline_per_s: float

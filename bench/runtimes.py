@@ -45,11 +45,11 @@ class RuntimeSpeed:
 class RuntimeComparison:
     """The result of a comparison of runtimes.
 
-    - `refused`: the reason for each runtime that was refused.
-    - `left_out`: the reason for each runtime that this machine cannot run.
-    - `labelled`: the number of pictures whose labels were compared.
+    - `refused`: reason by runtime.
+    - `left_out`: reason by runtime that this machine cannot run.
+    - `labelled`: number of compared pictures.
     - `chosen`: the fastest runtime that changes no label.
-    - `ratio_to_predict`: the speed of `chosen` divided by the speed of `model.predict`.
+    - `ratio_to_predict`: its speed divided by the speed of `model.predict`.
     """
 
     model: str

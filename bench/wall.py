@@ -1,8 +1,6 @@
 """Measures how much processor time the wall takes while an inspector is busy. The wall is the station's page that shows all lines live.
 
-The result is the processor time of the station, plus the additional time of the broker compared with a phase without the wall.
-
-The browsers run in a process of their own, `python -m bench.wall ADDRESS BROWSERS`. Their time is shown but not counted.
+The result is the time of the station plus the additional time of the broker. The browsers, a process of their own, are not counted.
 """
 
 from __future__ import annotations

@@ -51,8 +51,10 @@ class Query:
 class Panel:
     """A panel of a dashboard.
 
-    `description` tells the reader what the values mean. `alerts` names the alerts that link to this panel. `markdown` is the content of a
-    text panel. `width` and `height` are in cells of Grafana's grid.
+    - `description`: what the values mean.
+    - `alerts`: the alerts that link to this panel.
+    - `markdown`: content of a text panel.
+    - `width`, `height`: in cells of Grafana's grid.
     """
 
     kind: Literal["timeseries", "stat", "text"]

@@ -193,8 +193,8 @@ class ContactPointKind(ResourceKind):
 class ProvisioningOptions:
     """Options that say which resources a Grafana server gets.
 
-    - `datasource_uid`: an existing data source. Empty: Castline creates its own, which queries `prometheus_url`.
-    - `webhook_url`: where Grafana sends alerts. Empty: contact points stay as they are.
+    - `datasource_uid`: an existing data source. Empty: Castline creates one.
+    - `webhook_url`: where alerts go. Empty: contact points stay as they are.
     - `with_alerts`: False for a site whose Alertmanager sends the alerts.
     """
 

@@ -33,8 +33,6 @@ class Alert:
     """An alerting rule with its runbook. It fires when `expression` has been true for `for_duration`.
 
     A `critical` alert calls a person at once. A `warning` waits for the next shift.
-
-    `dashboard_uid` and `panel_title` name the panel that shows the problem.
     """
 
     name: str

@@ -105,8 +105,8 @@ PAGE = DashboardPage(
             Query(f"min by (line) ({select('castline_camera_latency_known')}) == 0", "{{line}} latency unknown"),
             Query(f"max by (line) ({select('castline_camera_latency_suspended')}) > 0", "{{line}} latency no longer right"),
             unit="s",
-            description="The latency is the time from the count of a part at photo-eye 1 to the time of its picture. While the gateway "
-            "does not know the latency, or the latency is wrong, it assigns no picture of the line to a part.",
+            description="The latency is the time from the count of a part at photo-eye 1 to the time of its picture. Without a right "
+            "latency, the gateway assigns no picture to a part.",
             alerts=("CameraLatencyUnknown", "CameraLatencyWrong"),
         ),
         timeseries_panel(
@@ -240,8 +240,8 @@ ALERTS: tuple[Alert, ...] = (
             "Some parts that photo-eye 1 counted have no picture, or the gateway could not assign some pictures to a counted part.",
             "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). The verdict "
             "on a picture without a part does not reach the board.",
-            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”. Small distances: pictures or "
-            "part reports are lost. Many above 0.25 of the spacing: the latency is wrong, or the delay varies too much.",
+            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"
+            "Small distances: pictures or part reports are lost. Many above 0.25 of the spacing: the latency is wrong, or the delay varies too much.",
             "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert "
             "`PartReportsFail`.\n\n"
             "If the latency is wrong, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
@@ -259,8 +259,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         LATENCY,
         Runbook(
-            "The gateway does not know the latency of this camera: the time from the count of a part at photo-eye 1 to the time of its "
-            "picture. It needs the latency to find the part of a picture.",
+            "The gateway does not know the latency of this camera, and needs it to find the part of a picture.\n\n"
+            "The latency is the time from the count of a part at photo-eye 1 to the time of its picture.",
             "The gateway assigns no picture of this line to a part. So no part gets a verdict, and the board applies the line's safe "
             "action (divert, pass or stop) to every part.",
             "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
@@ -307,8 +307,8 @@ ALERTS: tuple[Alert, ...] = (
             "than an eighth of the time between two parts.",
             "No part is affected yet. If the distance grows beyond a quarter of the time between two parts, the gateway assigns no more "
             "pictures to parts.",
-            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”. If the median moves steadily, "
-            "the clock of the camera drifts. If it has jumped, the camera, the trigger or the network has changed.",
+            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"
+            "If the median moves steadily, the clock of the camera drifts. If it has jumped, the camera, the trigger or the network has changed.",
             "Synchronise the clock of the camera or file server by NTP. Then run `castline gateway measure <line>` while parts pass. If "
             "`lines.camera.latency_s` is set, correct the setting instead.",
         ),
@@ -327,7 +327,7 @@ ALERTS: tuple[Alert, ...] = (
             "Pictures with a wrong time are judged. But on a line with a board, the gateway cannot find their parts. The board then "
             "applies the line's safe action (divert, pass or stop) to these parts.",
             "Run `curl <address>/healthz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. The page "
-            "shows the last wrong time. A year such as 1970 means that the camera has lost its clock, often after a power cut.",
+            "shows the last wrong time.\n\nA year such as 1970 means that the camera has lost its clock, often after a power cut.",
             "Set the clock of the camera or file server, preferably by NTP. Then run `castline gateway measure <line>`.\n\n"
             "If the clock cannot be set, set `lines.camera.time_source` to `arrival`, so that the gateway dates every picture by its "
             "arrival. Then run the same command.",

@@ -205,7 +205,7 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Too many parts reach the gate without a verdict: more than 0.72 % in the last hour, and also in the last 5 minutes. The "
             "objective allows 0.05 %, measured over 30 days.",
-            "The error budget for 30 days (0.05 % of the parts) is spent 14.4 times too fast: it lasts two days at most. The line's "
+            "The error budget for 30 days (0.05 % of the parts) is spent 14.4 times too fast: it lasts two days at most.\n\nThe line's "
             "safe action (divert, pass or stop) applies to the parts without a verdict.",
             "Find out which other alerts of this line fire, because they name the cause. This alert only says that many parts get no "
             "verdict in time.",

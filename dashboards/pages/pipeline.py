@@ -212,8 +212,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Processes of the plant run, but none of its inspectors is ready.",
             "No part is judged. The boards apply the safe action of their lines (divert, pass or stop) to every part.",
-            "Read the log of the inspectors. Usually it says that a model version was refused, that Kafka does not answer, or that there "
-            "is too little memory. `castline models list` verifies the files of the versions.",
+            "Read the log of the inspectors. Usually a model version was refused, Kafka does not answer, or there is too little "
+            "memory.\n\n`castline models list` verifies the files of the versions.",
             "Start the inspectors. If a new version was refused, run `castline models roll-back`.",
         ),
     ),
@@ -282,7 +282,7 @@ ALERTS: tuple[Alert, ...] = (
             "The cameras deliver more pictures than the inspectors can judge, so more and more pictures wait.",
             "Verdicts come later and later. In the end, they come after their parts have passed the gate.",
             "On the Pipeline dashboard, open the panel “How full are the batches?”. Full batches: the machine has too little computing "
-            "power. Otherwise find the slow stage in the panel “In which stage does a picture spend its time?”.",
+            "power.\n\nOtherwise find the slow stage in the panel “In which stage does a picture spend its time?”.",
             "Start more inspectors, at most one for each partition of the image topics. Look for other programs that use the machine's "
             "processors.",
         ),
@@ -354,7 +354,7 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         COMPLAINTS,
         Runbook(
-            "The camera delivered pictures that were gone before the gateway could read them. `overwritten`: the next picture got the "
+            "The camera delivered pictures that were gone before the gateway could read them.\n\n`overwritten`: the next picture got the "
             "same name too soon. `not-readable`: a file of a `folder` camera is missing, or may not be read.",
             "The parts on the lost pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
             "Run `curl <address>/healthz` with the address of the gateway. The page names the file whose picture was lost. The address "

@@ -44,8 +44,8 @@ PAGE = DashboardPage(
             "How much of the month's error budget is left?",
             Query(f"1 - line:castline_unseen_parts:ratio_rate30d{{{LINE}}} / {BUDGET}", "{{plant}} {{line}}"),
             unit="percentunit",
-            description="The objective is that 99.95 % of the parts have a verdict before they reach the gate, measured over 30 days. The "
-            "other 0.05 % are the error budget. If the value is below 0, the line has missed the objective.",
+            description="Over 30 days, 99.95 % of the parts should have a verdict before they reach the gate. The other 0.05 % are the "
+            "error budget. Below 0, the line has missed this objective.",
             thresholds=falling(0, 0.25),
             width=10,
         ),
@@ -98,8 +98,8 @@ PAGE = DashboardPage(
             "Which share of the verdicts is defect?",
             Query(f"line:castline_defect_verdicts:ratio_rate1h{{{LINE}}}", "{{plant}} {{line}}"),
             unit="percentunit",
-            description="Share of the verdicts that were `defect`, over the last hour. A jump means either bad castings or bad pictures, "
-            "for instance because of a dirty lens. In both cases, a person has to look at the line.",
+            description="Share of the verdicts that were `defect`, over the last hour. A jump means bad castings, or bad pictures, "
+            "for instance because of a dirty lens.",
             thresholds=NO_THRESHOLDS,
             alerts=("VerdictsDrift",),
         ),

@@ -80,7 +80,7 @@ PAGE = DashboardPage(
             Query(quantile(0.9, _PROBABILITY), "{{line}} 90 %"),
             unit="percentunit",
             description="Calibrated probability of a defect: the median, and the values below which 10 % and 90 % of the pictures lie. "
-            "Values near 0 and 1 are certain. If the curves move towards the middle, the verdicts become less certain.",
+            "If the curves move towards the middle, the verdicts become less certain.",
         ),
         timeseries_panel(
             "How many verdicts are uncertain?",
@@ -306,8 +306,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         REFUSED_VERSIONS,
         Runbook(
-            "A version was chosen for the line, but the inspectors refused it. Its files may be damaged, its classes may differ from "
-            "those of the version in force, or it may fail on its own golden set of test pictures.",
+            "A version was chosen for the line, but the inspectors refused it.\n\n"
+            "The files may be damaged, the classes may differ, or the version may fail on its own golden set of test pictures.",
             "No part is affected, because the version that was in force before continues to judge.",
             "Read the inspector's log, which says what was expected and what was found. `castline models verify` repeats the check of the "
             "version's files and of its golden set.",
@@ -383,7 +383,7 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         CAMERA,
         Runbook(
             "No picture has come for more than twenty times the usual interval, and for at least 30 seconds, although the belt seems to "
-            "run. After an hour without a picture, the line counts as stopped and the alert ends.",
+            "run.\n\nAfter an hour without a picture, the line counts as stopped and the alert ends.",
             "If castings still pass, they are not judged; see the alert `LineSilent`.",
             "Check whether the belt runs. On the Line dashboard, check whether pictures arrive at the gateway.",
             "Check the camera's power and cable, the trigger, and the folder into which the camera writes. If the line was stopped on "

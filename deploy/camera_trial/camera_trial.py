@@ -39,10 +39,9 @@ _LARGEST_BYTES = 2**28
 class TriedPicture:
     """One picture of a trial. A value that could not be measured is None.
 
-    - `name`: the name of its file, or "".
-    - `refusal`: why the picture would not be judged, or "".
-    - `offset_s`: time from capture, as the camera states it, to arrival. None for a file that was there before the trial.
-    - `mean`, `darkest`, `brightest`: grey levels as the networks see them, 0 (black) to 255 (white).
+    - `name`, `refusal`: "" for none.
+    - `offset_s`: seconds from capture to arrival.
+    - `mean`, `darkest`, `brightest`: grey levels, 0 (black) to 255 (white).
     - `thumbnail`: a JPEG, or b"" for a picture that cannot be decoded.
     """
 

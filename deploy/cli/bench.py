@@ -296,10 +296,7 @@ def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, 
 )
 @_JSON_OPTION
 def history(rows: int, requests: int, database: Path | None, as_json: bool) -> int:
-    """Measure how long a history page takes if the database holds many parts.
-
-    The command fills an SQLite database (about 800 bytes a part) and calls the station's view with different searches, without a web
-    server.
+    """Measure how long a history page takes if the database holds many parts (about 800 bytes each).
 
     The exit code is 1 if the 95th percentile of the times is 300 ms or more.
     """
@@ -344,10 +341,10 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
 @_JSON_OPTION
 @click.pass_context
 def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_json: bool) -> None:
-    """Measure the processor time that the wall takes while an inspector is busy. The wall is the station's page that shows all lines live.
+    """Measure the processor time that the wall, the station's live page of all lines, takes while an inspector is busy.
 
-    The result is a share of all processors: the station's time, plus the extra time that the broker needs because of the wall. The
-    browsers' time is shown but not counted, because in a plant they run on other computers.
+    The result is a share of all processors: the station's time, plus the extra time of the broker. The browsers' time is shown but not
+    counted.
     """
     from bench.picture_feed import load_pictures
     from bench.wall import measure_wall
@@ -411,10 +408,8 @@ def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
 def localiser(context: click.Context, pairs: int, seconds: float, findings_seconds: float, as_json: bool) -> None:
     """Measure how many heat maps the localiser makes, and how much it slows down a busy inspector.
 
-    The localiser is stopped and continued in turn, and the inspector's speeds with and without it are compared. Afterwards the command
-    counts the heat maps that the localiser makes alone.
-
-    The sections model, batch, inspector and pictures of the settings apply.
+    The inspector's speeds with and without a running localiser are compared. The sections model, batch, inspector and pictures of the
+    settings apply.
     """
     from bench.localiser import measure_localiser
     from bench.picture_feed import load_pictures

@@ -101,10 +101,10 @@ class BoardConnection:
 def _connect(
     address: BoardAddress, lane: int, settings: LaneSettings | None = None, grades: Mapping[int, LaneSettings] | None = None
 ) -> Iterator[BoardConnection]:
-    """Connects to a board until the `with` block ends. An Arduino Mega resets when the connection is opened.
+    """Connects to a board until the `with` block ends, and sends `settings` and `grades` to its lanes. An Arduino Mega resets when it is
+    connected.
 
-    `settings` are sent to the lane first. `grades` holds the settings of further gates by lane. Raises GateError if the port does not
-    exist.
+    Raises GateError if the port does not exist.
     """
     if not Path(address.port).exists():
         raise GateError(f"There is no serial port {address.port}. Connect the board, or pass another --port.", code_of("port-in-use"))
@@ -277,9 +277,7 @@ def simulate(
 ) -> None:
     """Simulate a board with its belts and castings until SIGTERM. A pseudo-terminal takes the place of the serial port.
 
-    Castings come as soon as a sorter has configured the board. After SIGTERM the belts run empty.
-
-    Each start counts as a reset of the board, so the parts are counted from 1 again.
+    Castings come as soon as a sorter has configured the board. Each start counts as a reset of the board.
     """
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):

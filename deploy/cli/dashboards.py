@@ -45,9 +45,7 @@ def _connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("dashboards")
 def command() -> None:
-    """Write Castline's dashboards and alerts to a Grafana server, or show how the copies on the server differ from them.
-
-    Castline changes and removes only what it has made itself.
+    """Write Castline's dashboards and alerts to a Grafana server, or compare them. Castline changes only what it has made itself.
 
     GRAFANA_TOKEN must hold the token of a Grafana service account. GRAFANA_ALERT_WEBHOOK is the address to which Grafana sends alerts.
     """

@@ -136,13 +136,10 @@ def command() -> None:
 def layers(
     data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], layers: tuple[int, ...], test: tuple[Path, ...], **chosen: Any
 ) -> int:
-    """Compare AlexNet with different numbers of fully connected layers.
+    """Compare AlexNet with different numbers of fully connected layers, including the output layer.
 
-    For each seed the pictures are divided anew into training and validation pictures. Near-duplicates are never separated. The pictures may
-    have any number of classes.
-
-    The table shows the share of validation pictures that get their correct class after the last epoch. The number of layers includes
-    the output layer.
+    Each seed divides the pictures anew, and never separates near-duplicates. The table shows the share of validation pictures that get
+    their correct class.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.layers import LayersExperiment
@@ -175,8 +172,7 @@ ENSEMBLE_RECIPE: dict[str, Any] = {
 def voters(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: Any) -> int:
     """Compare the ensemble with each of its networks and a support vector machine.
 
-    For each seed the pictures are divided into training, validation and test pictures. Near-duplicates are never separated. The table shows
-    the figures on the test pictures, and whether the ensemble is better than its best network.
+    Each seed divides the pictures anew, and never separates near-duplicates. The table shows the figures on the test pictures.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.comparison import Comparison, make_classifier_table, split_by_seeds
@@ -234,8 +230,7 @@ def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
 def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_px: int, steps: int, prototypes: int) -> int:
     """Compare the memory-augmented adversarial autoencoder with the same autoencoder without its memory, its adversary, or both.
 
-    All variants learn from good pictures alone. Each seed leaves out another fifth of the pictures. The table shows how well a variant
-    tells their defective pictures from the good ones.
+    All variants learn from good pictures alone. The table shows how well each tells defective pictures from good ones.
     """
     _silence_tensorflow()
     from models.anomaly.memory_autoencoder import AutoencoderRecipe
@@ -273,10 +268,8 @@ def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_
 def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, seed: int, features_name: str | None) -> int:
     """Cross-validate the scorers that learn from good parts alone.
 
-    The table shows how well each scorer tells defective parts from good ones, if it learns from all good pictures, from a few, or from good
-    pictures with some defective ones.
-
-    If this experiment is interrupted, it starts from the beginning again.
+    The table shows how well each scorer finds defective parts, if it learns from all good pictures, from a few, or from good pictures with
+    some defective ones.
     """
     _silence_tensorflow()
     from models.anomaly.patch_memory import PatchMemory, learn_patch_memory, read_first_convolution
@@ -337,8 +330,7 @@ def heat_maps(
 ) -> int:
     """Cross-validate sources of heat maps on pictures with masks: segmentation head, golden template, autoencoder (MAA) and Grad-CAM.
 
-    Each source learns from some folds of the pictures with masks. The table shows how well it finds the defects in the other fold.
-    Near-duplicates always stay in the same fold.
+    The table shows how well each source finds the defects. Near-duplicates always stay in the same fold.
     """
     _silence_tensorflow()
     from models.anomaly.memory_autoencoder import AutoencoderRecipe, learn_memory_autoencoder
@@ -380,8 +372,6 @@ def heat_maps(
 def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: Any) -> int:
     """Compare LeNet and AlexNet with MobileNetV2 and NASNetMobile, all untrained at the start.
 
-    For each seed the pictures are divided anew into training and validation pictures. Near-duplicates are never separated.
-
     The table shows the number of parameters, the time to judge one picture, and the accuracy on the validation pictures.
     """
     _silence_tensorflow()
@@ -406,10 +396,10 @@ def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: A
 @click.option("--lengths", "lengths_mm", default="1", show_default=True, callback=_parse_lengths, help="Lengths of the defects, in mm.")
 @click.option("--seed", default=17, show_default=True, type=click.IntRange(0), help="Seed of the random numbers.")
 def small_defects(out: Path, good: int, tested: int, side_px: int, part_mm: float, lengths_mm: tuple[float, ...], seed: int) -> int:
-    """Measure whether small defects are found in large pictures. The pictures are rendered, so no data are needed.
+    """Measure whether small defects are found in large pictures. The pictures are rendered, so no data are needed. A casting takes about 4
+    s.
 
-    A detail template learns from good castings. The table shows how many pictures without a defect, and with a defect of each kind and
-    length, are above its cut-off. A casting takes about 4 s.
+    The table shows how many pictures, without a defect and with each kind and length of defect, are above the cut-off.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.small_defects import SmallDefectExperiment

@@ -221,9 +221,7 @@ def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[s
 
 
 def _compare(manifest: Manifest, before: LiveLineSettings, after: LiveLineSettings, parts_per_hour: float) -> LineComparison:
-    """Estimates the false alarms, misses and reviews with the old and with the new settings of a line.
-
-    Both estimates use one share of defects: from the new settings, else the old ones, else the training pictures.
+    """Estimates the false alarms, misses and reviews with the old and with the new settings of a line, for the same share of defects.
 
     Raises ModelError if the new settings cannot be applied to this version.
     """
@@ -299,10 +297,7 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
 def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, as_json: bool) -> None:
     """Estimate the share of defective parts on LINE, and show what would change if the line had this share.
 
-    The estimate comes from the defect probabilities of the line's parts in the station's database. If people have
-    reviewed at least 20 of these parts, their decisions correct the estimate.
-
-    The command changes nothing. To use the estimate, set it with castline lines set.
+    The estimate comes from defect probabilities and, from 20 reviewed parts on, reviews. To use it, set it with castline lines set.
     """
     from models.inference.defect_share import MIN_REVIEWED
     from station.configuration import configure

@@ -57,10 +57,8 @@ def list_metrics(as_json: bool) -> None:
 def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, ...], alertmanager: str, agent: bool) -> None:
     """Write the files prometheus.yml, rules.yml and alertmanager.yml for the plant's Prometheus, and print how to start it.
 
-    If the environment variables REMOTE_WRITE_URL and REMOTE_WRITE_TOKEN are set, Prometheus also sends all samples to this monitoring
-    service. Set REMOTE_WRITE_USER too if the service asks for a user name.
-
-    The token is written to a file that only its owner can read.
+    With REMOTE_WRITE_URL and REMOTE_WRITE_TOKEN (and REMOTE_WRITE_USER if needed), Prometheus also sends all samples to a monitoring
+    service.
     """
     from dashboards.prometheus import RemoteWrite, ScrapeConfig, make_alertmanager_config, make_prometheus_config, make_rules
 

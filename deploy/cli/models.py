@@ -231,12 +231,9 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
 )
 @AS_JSON
 def optimise(version: str, data: tuple[Path, ...], report_folder: Path | None, as_json: bool) -> None:
-    """Find the fastest runtime for VERSION on this kind of machine.
+    """Find the fastest runtime for VERSION on this kind of machine. Inspectors with the setting `model.runtime = "auto"` use it.
 
-    The command measures every installed runtime, and refuses one that does not give the recorded answers to the golden set, a few dozen
-    pictures inside VERSION.
-
-    Inspectors with the setting `model.runtime = "auto"` use the fastest runtime.
+    A runtime that does not give the recorded answers to the golden set, a few dozen pictures inside VERSION, is refused.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json

@@ -51,11 +51,9 @@ class TimeParameter(click.ParamType):
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def command(file: Path | None, since: datetime, until: datetime | None, version: str, line: str | None, as_json: bool) -> None:
-    """Judge old pictures again with another model version, and list the parts whose label changes.
+    """Judge old pictures on Kafka again with another model version, and list the parts whose label changes. No gate moves.
 
-    The pictures come from Kafka. The command writes to no topic, so no gate moves. Write times as 2026-01-31T12:00:00Z.
-
-    The settings of a line (`castline lines set`) apply here too.
+    Write times as 2026-01-31T12:00:00Z. The settings of a line (`castline lines set`) apply here too.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from rich.console import Console

@@ -114,12 +114,10 @@ class DemoRun:
         self._cores = 0.0
 
     def run(self) -> DemoReport:
-        """Runs the foundry until the time is over or the user stops it. Returns the report of the audit.
+        """Runs the foundry until the time is over or the user stops it. Returns the report of the audit. Call this method in the main
+        thread.
 
-        Call this method in the main thread.
-
-        Raises CastlineError if a process cannot run, and DemoInterruptedError if the user stopped the demo before the lines ran, or stopped
-        it twice.
+        Raises CastlineError if a process cannot run, and DemoInterruptedError after an early or a second stop.
         """
         try:
             self._start()

@@ -26,8 +26,7 @@ _RENDERER_VERSION = 1
 # Share of defective castings. With fewer, as in a real foundry, a short demo would rarely show a moving gate.
 _DEFECT_SHARE = 0.3
 
-# The default settings for servo and dwell fit this belt speed. On a faster belt the blade would hit castings. On a much slower belt the
-# parts would be closer than the 65 mm that the gate needs. At this speed they are 83 mm apart at six parts a second.
+# At this belt speed, parts are 83 mm apart at six parts a second. A gate needs 65 mm. On a faster belt the blade would hit castings.
 _BELT_MM_PER_S = 500
 # Largest mean number of parts on a belt. A board can follow 64, but parts come at irregular times.
 _MAX_PARTS_ON_BELT = 56
@@ -55,9 +54,9 @@ class DemoOptions:
     """The options of the demo.
 
     - `rate_per_s`: parts a second on each line.
-    - `travel_s`: time from the camera to the gate, in seconds.
-    - `station`: archive the parts and serve the station's pages.
-    - `avr`: run the Mega's own firmware in an AVR simulator.
+    - `travel_s`: seconds from camera to gate.
+    - `station`: archive the parts and serve pages.
+    - `avr`: run the Mega's firmware in an AVR simulator.
     """
 
     lines: int = 3

@@ -58,8 +58,8 @@ class Snapshot:
     """Everything that the view shows at one moment.
 
     - `phase`: `starting`, `running`, `draining`, `auditing` or `stopping`.
-    - `seconds`: the planned length of the run, or None until Ctrl-C.
-    - `deadline_s`: the shortest deadline of a line, from picture to verdict, in seconds. 0: no deadline.
+    - `seconds`: the planned length, or None.
+    - `deadline_s`: the shortest deadline of a line in seconds, or 0.
     """
 
     phase: str

@@ -31,7 +31,7 @@ _RECONNECT_AFTER_S = 5.0
 class LineFigures:
     """The figures of one line. Counts are numbers of different parts since the start.
 
-    - `p50_ms`, `p99_ms`: percentiles of the time from capture until the verdict was on Kafka, or None.
+    - `p50_ms`, `p99_ms`: percentiles from capture until the verdict was on Kafka.
     - `verdicts_per_s`: rate of the last seconds.
     - `last_verdict_at`: monotonic seconds.
     """

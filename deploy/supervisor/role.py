@@ -73,10 +73,10 @@ class PageReady:
 class RestartPolicy:
     """Decides when a process that died is started again.
 
-    - `first_s`: the wait after the first death. It doubles after each further death.
+    - `first_s`: the first wait. It doubles after each further death.
     - `longest_s`: the longest wait.
-    - `steady_s`: after this running time, the wait begins with `first_s` again.
-    - `give_up_after`: after more deaths in a row than this, the process is not started again. None: no limit.
+    - `steady_s`: a process that ran this long begins with `first_s` again.
+    - `give_up_after`: largest number of deaths in a row, or None.
     """
 
     first_s: float = 0.5
@@ -87,14 +87,12 @@ class RestartPolicy:
 
 @dataclass(frozen=True)
 class Role:
-    """A process that the supervisor keeps running.
+    """A process that the supervisor keeps running. Roles start by `stage` and stop by `stop_order`.
 
-    - `stage`: roles start in this order. A stage starts when the previous one is ready.
-    - `stop_order`: roles stop in this order.
-    - `grace_s`: time from SIGTERM until the process is killed.
-    - `slow_start_s`: a process that is not ready after this time is started again.
-    - `is_one_shot`: the process does its work and ends. It is ready when it has ended with status 0.
-    - `is_essential`: the plant stops if the process ends with exit status 3 (wrong settings) before it was ready.
+    - `grace_s`: time from SIGTERM to SIGKILL.
+    - `slow_start_s`: longest time until ready.
+    - `is_one_shot`: ready when ended with status 0.
+    - `is_essential`: exit status 3 before ready stops the plant.
     """
 
     name: str

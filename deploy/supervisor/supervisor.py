@@ -97,11 +97,11 @@ class Supervisor:
         before: int | None = None,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        """Stops the roles by SIGTERM in the order of their `stop_order`. Kills a process that runs longer than its role's `grace_s`.
+        """Stops the roles by SIGTERM in the order of their `stop_order`. After `grace_s` a process is killed.
 
         - `before`: stop only roles with a lower `stop_order`.
-        - `kill_now`: when this function returns True, the remaining processes are killed.
-        - `meanwhile`: a function that is called repeatedly during the wait.
+        - `kill_now`: when True, the rest is killed.
+        - `meanwhile`: called repeatedly during the wait.
         """
         self._is_stopping = True
         for order in sorted({managed.role.stop_order for managed in self.processes.values()}):
