@@ -241,7 +241,8 @@ ALERTS: tuple[Alert, ...] = (
             "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). The verdict "
             "on a picture without a part does not reach the board.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"
-            "Small distances: pictures or part reports are lost. Many above 0.25 of the spacing: the latency is wrong, or the delay varies too much.",
+            "Small distances: pictures or part reports are lost. Many above 0.25 of the spacing: the latency is wrong, or the "
+            "delay varies too much.",
             "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert "
             "`PartReportsFail`.\n\n"
             "If the latency is wrong, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
@@ -308,7 +309,8 @@ ALERTS: tuple[Alert, ...] = (
             "No part is affected yet. If the distance grows beyond a quarter of the time between two parts, the gateway assigns no more "
             "pictures to parts.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"
-            "If the median moves steadily, the clock of the camera drifts. If it has jumped, the camera, the trigger or the network has changed.",
+            "If the median moves steadily, the clock of the camera drifts. If it has jumped, the camera, the trigger or the "
+            "network has changed.",
             "Synchronise the clock of the camera or file server by NTP. Then run `castline gateway measure <line>` while parts pass. If "
             "`lines.camera.latency_s` is set, correct the setting instead.",
         ),
