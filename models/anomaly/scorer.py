@@ -135,8 +135,7 @@ class AlarmsPerHour:
 class ExpectedCosts:
     """The objective of the lowest costs. `miss` is the cost of a missed defect, and `false_alarm` the cost of a review of a good part.
 
-    A review is worth its cost if the odds of a good part are at most miss / false_alarm. The lower limit of these odds comes from the
-    scores:
+    A review is worth its cost if the odds of a good part are at most miss / false_alarm. A lower bound of these odds is:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 

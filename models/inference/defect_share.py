@@ -63,9 +63,9 @@ def correct_by_reviews(
 ) -> DefectShareEstimate:
     """Returns the share of defects on a line, after people have reviewed some of its parts.
 
-    - `probability`, shape (n,): defect probabilities without a review.
+    - `probability`, shape (n,): defect probabilities of parts without a review, calibrated for `training_share`.
     - `reviewed`, shape (m,): defect probabilities of reviewed parts.
-    - `is_defect`, shape (m,): the reviews.
+    - `is_defect`, shape (m,): what people decided.
 
     Raises ValueError if m is less than MIN_REVIEWED.
     """

@@ -48,7 +48,7 @@ class DefectMap:
     """A heat map and the kinds of defect that its method knows.
 
     - `method`: the name of the method in findings.
-    - `box_level`: least heat of a hot pixel. None: half of the hottest.
+    - `box_level`: least heat of a hot pixel. None means half of the hottest value.
     - `kind_probabilities`: shape (kinds, rows, columns), or None.
     - `least_certainty`: see `name_kind`.
     """
