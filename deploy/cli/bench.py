@@ -97,13 +97,10 @@ def pipeline(
     full_size: bool,
     as_json: bool,
 ) -> None:
-    """Measure the speed, the latency and the memory of the inspector.
+    """Measure the speed, the latency and the memory of the inspector, and compare its speed with a plain loop over the same networks (the
+    "bare model").
 
-    The command measures how many pictures a second an inspector reads from Kafka and judges, and how many the same networks judge in a
-    plain loop (the "bare model").
-
-    It prints the median (p50) and the 99th percentile (p99) of the time from capture to verdict at half of this speed, and the resident
-    memory while many pictures wait on Kafka.
+    p50 and p99 are the median and the 99th percentile of the time from capture to verdict, at half of the speed.
 
     The sections model, batch, inspector and pictures of the settings apply.
     """
@@ -343,8 +340,7 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
 def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_json: bool) -> None:
     """Measure the processor time that the wall, the station's live page of all lines, takes while an inspector is busy.
 
-    The result is a share of all processors: the station's time, plus the extra time of the broker. The browsers' time is shown but not
-    counted.
+    The result is a share of all processors: the station's time, plus the extra time of the broker. The browsers are not counted.
     """
     from bench.picture_feed import load_pictures
     from bench.wall import measure_wall

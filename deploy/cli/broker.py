@@ -23,9 +23,7 @@ from streams.settings import load_settings
 def command(file: Path | None, fetch_only: bool) -> int:
     """Run Apache Kafka 4 on this machine, with its data in broker.data_dir. Only programs on this machine can connect.
 
-    Prints `Kafka ready at HOST:PORT` when Kafka serves clients. SIGTERM and Ctrl-C stop Kafka cleanly.
-
-    The exit status is 3 if the port is in use, or if the data folder is damaged or belongs to another cluster.
+    Prints `Kafka ready at HOST:PORT` when Kafka serves clients. The exit status is 3 if the port or the data folder cannot be used.
     """
     if fetch_only:
         click.echo(f"{len(kafka_jars())} jars of the broker in the cache, verified")

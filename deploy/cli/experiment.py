@@ -107,9 +107,7 @@ def recipe_options(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[.
 
 @click.group("experiment")
 def command() -> None:
-    """Train many variants of the networks on the same pictures and print a table of the results.
-
-    Ctrl-C stops the command. The same command then continues where it stopped.
+    """Train many variants of the networks on the same pictures and print a table. After Ctrl-C, the same command continues.
 
     Exit codes: 0 done, 2 wrong option, 3 the pictures or the folder cannot be used, 130 interrupted.
     """

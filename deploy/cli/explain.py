@@ -29,10 +29,7 @@ from streams.errors import CastlineError, ModelError, PictureError, SettingsErro
 def command(file: Path | None, picture: Path, out: Path, model: str | None, depth_bits: int | None, runtime: str) -> int:
     """Draw side by side what a model version found in PICTURE, and print its verdict.
 
-    The image shows the picture, the found part, the residuals, the heat map, and the boxes with the kinds of defect. Below them stand the
-    label, the defect probability and the votes.
-
-    The version judges with its own threshold, without the settings of a line.
+    The image shows the part, the residuals, the heat map, and boxes with kinds of defect. The settings of a line are not applied.
 
     Exit codes: 0 done, 2 wrong option, 3 the picture or the version cannot be used.
     """

@@ -16,10 +16,8 @@ from streams.settings import load_settings
 def command(context: click.Context, lines: tuple[str, ...]) -> int:
     """Take pictures from the cameras of the lines, give each picture a part id, and send it to Kafka.
 
-    Without --line the gateway serves all lines that have a camera. While Kafka is unavailable the pictures wait on disk, in the spool
-    (gateway.spool_dir).
-
-    /readyz reports ready while Kafka accepts pictures, the spool has room, and the latency of each camera that needs one is known.
+    Without --line the gateway serves all lines that have a camera. While Kafka is unavailable the pictures wait in the folder
+    gateway.spool_dir.
     """
     if context.invoked_subcommand is not None:
         if lines:

@@ -39,13 +39,11 @@ _SPREAD_S = 0.2
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_obj
 def command(file: Path | None, line: str, count: int, wait_s: float, report: Path | None, as_json: bool) -> int:
-    """Take some pictures from the camera of LINE, and show which of them the gateway or the inspector would refuse.
+    """Take some pictures from the camera of LINE, and show which of them would be refused. Stop the gateway of the line first.
 
-    The command stores and sends nothing, and leaves the files of a drop folder where they are. Stop the gateway of the line first, because
-    it would take the pictures.
+    The command stores and sends nothing, and leaves the files of a drop folder where they are.
 
-    Exit codes: 0 all pictures would be accepted, 1 a picture would be refused or is missing, 3 the camera cannot be opened or sends no
-    picture.
+    Exit codes: 0 all pictures would be accepted, 1 a picture would be refused or is missing, 3 the camera sends no picture.
     """
     from rich.console import Console
 

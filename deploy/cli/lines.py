@@ -88,9 +88,9 @@ class RegionParameter(click.ParamType):
 
 @click.group("lines")
 def command() -> None:
-    """Show and change the settings of a line while it runs: threshold, share of defects, miss risk, scale, regions and planned stop.
+    """Show and change the settings of a line while it runs, such as threshold and share of defects.
 
-    Inspectors apply them from the next batch on. They stay in force after a restart.
+    Inspectors apply them from the next batch on.
 
     Exit codes: 0 done, 2 wrong option, 3 the settings, the model version or Kafka prevents it.
     """
@@ -162,10 +162,7 @@ def set_line(
 ) -> None:
     """Change settings of a line. Settings that are not named stay as they are.
 
-    If the threshold moves, the command first shows how many rejects and misses an hour are expected before and after the change, and asks
-    for confirmation.
-
-    The estimate is good only if the validation pictures of the version resemble the parts of the line.
+    If the threshold moves, the command first shows how many rejects and misses an hour are expected, and asks for confirmation.
     """
     settings = load_settings(file)
     name = settings.find_line(line).name

@@ -75,11 +75,9 @@ def choose(file: Path | None, version: str, line: str | None, force: bool, dry_r
 @LINE
 @click.pass_obj
 def shadow(file: Path | None, version: str, line: str | None) -> None:
-    """Let VERSION judge as a shadow, beside the version in force.
+    """Let VERSION judge as a shadow, beside the version in force. Its answers are counted and logged, but move no gate.
 
-    The answers of a shadow version are counted and logged, but move no gate. To end this, give `none` as VERSION.
-
-    With --line, the line gets a choice of its own. A later choice for all lines then does not change this line.
+    To end this, give `none` as VERSION. With --line, a later choice for all lines does not change this line.
     """
     settings, key = _load_settings_and_key(file, line)
     name = None if version == "none" else open_registry(settings.model.root).open_version(version).name
@@ -106,8 +104,6 @@ def roll_back(file: Path | None, line: str | None) -> None:
 @click.pass_obj
 def status(file: Path | None, as_json: bool) -> int:
     """Show which version is chosen for each line, and whether its files on this machine are undamaged.
-
-    The metric castline_model_info of an inspector shows which version it uses, because an inspector may have refused the chosen one.
 
     Exit codes: 0 all versions are undamaged, 1 a version is missing or damaged on this machine.
     """

@@ -21,12 +21,9 @@ import click
 )
 @click.option("--defect-share", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Share of castings with a defect.")
 def command(out: Path, count: int, seed: int, defect_share: float) -> None:
-    """Render pictures of good and defective impellers, 300 x 300 px, with a folder for each class.
+    """Render pictures of good and defective impellers, 300 x 300 px, with a folder for each class and the list castings.csv.
 
-    The command writes the folders ok_front/ and def_front/, and the list castings.csv. Masks in masks/def_front/ show where the defects
-    are.
-
-    The pixels of a mask have these values: 1 blow hole, 2 shrinkage, 3 cold shut, 4 chipping, 5 flash, 6 scratch.
+    Masks show the defects: 1 blow hole, 2 shrinkage, 3 cold shut, 4 chipping, 5 flash, 6 scratch.
     """
     from rich.console import Console
     from rich.progress import track

@@ -36,10 +36,7 @@ ROLE = "sorter"
 def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     """Send the verdicts of lines to their boards, and record what the gates do, until SIGTERM.
 
-    For several boards the command starts a process for each, and ends when one of them ends. Lines that share a board are served together,
-    even if you name only one of them.
-
-    While Kafka or the board does not answer, the command waits, and /readyz returns 503 with the reason.
+    Each board gets a process. The command ends when one of them ends. Lines that share a board are served together.
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)

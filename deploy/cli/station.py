@@ -27,14 +27,10 @@ PASSWORD_VARIABLE = "STATION_PASSWORD"
 @click.option("--no-migrate", is_flag=True, help="Exit with an error if the database's tables are out of date, instead of updating them.")
 @click.pass_context
 def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
-    """Serve the station's pages at station.host and station.port, until SIGTERM.
+    """Serve the station's pages at station.host and station.port, until SIGTERM. `castline station account` creates the first
+    administrator.
 
-    To create the first administrator, call `castline station account`.
-
-    The station does not encrypt its connections. If people open the pages from other machines, put a proxy with TLS in front of the station
-    and set station.behind_tls.
-
-    While the database does not answer, the station waits, and /readyz returns 503.
+    If people open the pages from other machines, put a proxy with TLS in front and set station.behind_tls.
     """
     if ctx.invoked_subcommand is not None:
         return None

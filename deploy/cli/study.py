@@ -25,7 +25,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 def command(file: Path | None) -> None:
     """Measure how well people agree with themselves, with each other and with the model (attribute agreement study).
 
-    Each person labels all parts several times on the station's page "Studies".
+    People label all parts several times on the page "Studies".
 
     Exit codes: 0 done, 2 wrong option, 3 the settings, the database or the study prevents it.
     """

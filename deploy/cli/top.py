@@ -29,13 +29,10 @@ from streams.settings import load_settings
 def command(file: Path | None, targets: tuple[str, ...], every_s: float, seconds: float | None, plain: bool) -> int:
     """Watch the lines of a running plant.
 
-    The command shows for each line its parts and verdicts, the age of its verdicts, the pictures that wait and the state of its gate. An
-    alarm appears when an operator should act.
+    For each line: parts, verdicts and their age, waiting pictures and the state of the gate. An alarm appears when an operator should act.
 
-    The figures come from the processes that are listed in `<service.run_dir>/targets`. Counts begin at the start of each process. Ages and
-    rates are those of the last minute.
-
-    The exit status is 3 if no process is listed.
+    Counts begin at the start of each process. Ages and rates are those of the last minute. The exit status is 3 if no process is listed in
+    `<service.run_dir>/targets`.
     """
     from rich.console import Console
 

@@ -22,10 +22,10 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 class ProbeResult:
     """What the pages of one process said when they were last read.
 
-    - `is_ready`: also True if only a person can make the process ready, not a restart.
+    - `is_ready`: also True if only a person can make the process ready.
     - `complaint`: the text of /healthz while unhealthy.
     - `unhealthy_since`: monotonic seconds, or None.
-    - `samples`: the metrics without histogram buckets.
+    - `samples`: the metrics without buckets.
     """
 
     address: str

@@ -73,10 +73,10 @@ class PageReady:
 class RestartPolicy:
     """Decides when a process that died is started again.
 
-    - `first_s`: the first wait. It doubles after each further death.
+    - `first_s`: the first wait, doubled after each further death.
     - `longest_s`: the longest wait.
-    - `steady_s`: a process that ran this long begins with `first_s` again.
-    - `give_up_after`: largest number of deaths in a row, or None.
+    - `steady_s`: after this running time, `first_s` applies again.
+    - `give_up_after`: most deaths in a row, or None.
     """
 
     first_s: float = 0.5
