@@ -25,14 +25,12 @@ ROLE = "archivist"
 )
 @click.pass_obj
 def command(file: Path | None, port: int) -> int:
-    """Archive the verdicts, sortings, findings and reviews of all lines in the station's database, until SIGTERM.
+    """Archive the verdicts, sortings (what the gates did), findings (suspicious places) and reviews of all lines in the station's database,
+    until SIGTERM.
 
-    A sorting says what a gate did with a part. A finding says where a picture is suspicious.
+    Pictures of defective, doubtful and reviewed parts go to the object store, as [archivist] of the settings says.
 
-    The command also copies pictures of defective, doubtful and reviewed parts to the object store, and a share of the good ones. The
-    section [archivist] of the settings limits their age and number.
-
-    While Kafka or the database does not answer, the command waits, and /readyz returns 503 with the reason.
+    While Kafka or the database does not answer, /readyz returns 503 with the reason.
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)

@@ -39,12 +39,12 @@ _SWITCH_INTERVAL_S = 0.0005
 def command(file: Path | None, port: int) -> int:
     """Judge the pictures of all lines with the ensemble, until SIGTERM.
 
-    If one inspector is too slow, start more of them, at most as many as the image topics have partitions.
+    Start several inspectors if one is too slow, at most one for each partition of the image topics.
 
-    A running inspector follows `castline models choose` and `castline lines set`. It keeps its version if the chosen one is damaged,
-    changed, or has other classes. The command fails at its start if it can load no version for a line.
+    A running inspector follows `castline models choose` and `castline lines set`, and refuses a version that is damaged or has other
+    classes.
 
-    While Kafka does not answer, the command waits, and /readyz returns 503 with the reason.
+    While Kafka does not answer, /readyz returns 503 with the reason.
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)

@@ -35,14 +35,12 @@ _BUFFER = 512
 )
 @click.pass_obj
 def command(file: Path | None, port: int) -> int:
-    """Make heat maps and boxes of suspicious parts, until SIGTERM.
+    """Make heat maps and boxes of suspicious parts, until SIGTERM. A part is suspicious if its verdict is not `ok`.
 
-    A part is suspicious if its verdict is not `ok`. Lines in inspector.explain_lines get heat maps of all parts.
+    Lines in inspector.explain_lines get heat maps of all parts. The process runs with low priority. If it is too slow, the oldest waiting
+    parts get none; castline_findings_dropped_total counts them.
 
-    The process runs with a low priority (inspector.localiser_niceness). If it is too slow, the oldest waiting parts of other lines get no
-    heat map, and the metric castline_findings_dropped_total counts them. Several localisers share the lines.
-
-    While Kafka or the object store does not answer, the command waits, and /readyz returns 503 with the reason.
+    While Kafka or the object store does not answer, /readyz returns 503 with the reason.
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)
