@@ -20,8 +20,7 @@ from models.anomaly.detail_template import (
     measure_rings,
 )
 from models.anomaly.rim import refine_outline
-from models.anomaly.scorer import CutOff, CutOffObjective, choose_cut_off
-from models.anomaly.template import MAX_MISSING_SHARE
+from models.anomaly.scorer import MAX_MISSING_SHARE, CutOff, CutOffObjective, choose_cut_off
 from models.pictures.decoder import PictureLimits, decode_picture
 from models.pictures.part_finder import FoundPart, find_part
 from models.registry.manifest import DetailEntry
