@@ -71,7 +71,7 @@ class Board {
   };
   enum ToldWord : uint8_t { kAccepted, kSame, kCancelledWord, kNoneWord, kCleared, kDone };
 
-  // ---- commands, in commands.cpp. A command that succeeds writes the fields of the answer OK to `answer` and returns kNoError.
+  // ---- commands, in commands.cpp. A command that succeeds writes its answer to `answer` and returns kNoError.
   uint8_t write_answer(char* buffer);
   Error command(FrameWriter& answer);
   Error check_command(int8_t name, uint32_t* values);
