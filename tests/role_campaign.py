@@ -31,6 +31,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
+from models.pictures.part_reference import PART_REFUSALS
 from models.registry import BUNDLED_VERSIONS
 from models.synthetic import render_series
 from streams.identity import PartId
@@ -193,7 +194,8 @@ class AnswerBook:
         self._awaited[name, sha256] -= 1
         self.labels[part.line, verdict.label] += 1
         kind, way = self._kinds[sha256], self.ways[name]
-        is_judged = verdict.defect_probability is not None
+        # A picture of something else than the whole part was decoded. It has the label `review`, but no dead letter.
+        is_judged = verdict.defect_probability is not None or verdict.reason in PART_REFUSALS
         self.samples.setdefault((name, kind, is_judged), part)
         answer = "" if is_judged else verdict.reason
         if self._answers.setdefault(sha256, answer) != answer:
