@@ -111,7 +111,9 @@ def test_no_picture_is_lost_when_kafka_starts_late_the_gateway_is_killed_and_the
         gateway.wait_ready(40)
         wait_until(lambda: gateway.metric("castline_spool_pictures") < 10, 40)
         assert gateway.stop() == 0
-        assert "Traceback" not in gateway.log()
+        # kafka-python logs a traceback itself if the broker resets a connection.
+        own = [line for line in gateway.log().splitlines() if '"logger": "kafka.' not in line]
+        assert "Traceback" not in "\n".join(own)
         assert gateway.log().count("stay on disk") < 20, "an outage is logged once a minute for each line, not for each picture"
     try:
         for line in ("line-1", "line-2"):
