@@ -41,7 +41,7 @@ _MIN_COMMON_PICTURES = 5
 # A better latency brings pictures nearer to parts by at least 2 % of the spacing and 5 standard errors.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
-# A latency is examined only if it brings at least half as many pictures near a part as the best latency does.
+# A possible latency is examined only if at least half as many pictures fit it as fit the best one.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _REMEMBERED_FRAMES = 8
 # If this many threads hang in a call of OpenCV, no further thread is started.
 _MAX_HANGING_READERS = 3
-# A call of OpenCV hangs after this many times `stall_s`. OpenCV's own time-out can close the stream first.
+# A call of OpenCV counts as hanging after this many times `stall_s`, so that OpenCV's own time-out comes first.
 _HANG_FACTOR = 2.0
 _WAIT_S = 0.2
 

@@ -56,7 +56,8 @@ class JudgedImage:
 def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[JudgedImage]:
     """Returns each of `images` with its prediction, in the same order.
 
-    An image that could not be decoded, or does not show the whole part, gets its error or part check instead.
+    The networks do not see an image that could not be decoded or does not show the whole part. Instead of a prediction, it has the
+    reason for this.
     """
     refusals = [_find_refusal(image) for image in images]
     predictions = iter(_predict_isolated([image for image, refusal in zip(images, refusals, strict=True) if refusal is None], predictor))

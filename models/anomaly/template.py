@@ -26,7 +26,7 @@ PixelArray = npt.NDArray[np.uint8]
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
 # Number of places on a ring, divided by the part's radius in pixels. A place near the rim is about 1.6 pixels wide.
 ANGLES_PER_PX = 3.84
-# Each place is compared with the places at these distances, as shares of the part's radius.
+# A place is compared with other places at these distances. The distances are shares of the part's radius.
 ALONG_RING = (0.13, 0.26)
 ACROSS_RINGS = (0.03, 0.06)
 # The grey levels are smoothed over 3 places that are 1 apart, then over 3 places that are 2 apart (a trous wavelet).
