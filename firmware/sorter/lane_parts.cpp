@@ -103,7 +103,8 @@ void Lane::fire_triggers() {
   pulse_until_ = static_cast<uint16_t>(now + (uint32_t{settings_[kTriggerPulseMs]} * 1000 >> kTriggerLog2) + 1);
 }
 
-// Decides what to do with the part whose leading edge has just reached photo-eye 2. Earlier parts that did not arrive are reported as missing.
+// Decides what to do with the part whose leading edge has just reached photo-eye 2. Earlier parts that did not arrive are reported as
+// missing.
 void Lane::decide_part() {
   int16_t index = tracker_.nearest(edge2_.place, settings_);
   Armed armed;
