@@ -384,7 +384,7 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "No picture has come for more than twenty times the usual interval, and for at least 30 seconds, although the belt seems to "
             "run.\n\nAfter an hour without a picture, the line counts as stopped and the alert ends.",
-            "If castings still pass, they are not judged; see the alert `LineSilent`.",
+            "Castings that still move past the camera are not judged; see the alert `LineSilent`.",
             "Check whether the belt runs. On the Line dashboard, check whether pictures arrive at the gateway.",
             "Check the camera's power and cable, the trigger, and the folder into which the camera writes. If the line was stopped on "
             "purpose, do nothing.",

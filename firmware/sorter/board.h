@@ -114,7 +114,7 @@ class Board {
   // The lane that the present command names, or nullptr if the command concerns the whole board.
   Lane* lane_ = nullptr;
   uint32_t received_ms_ = 0;
-  // The time of the last BEAT, or of the last BOOT before the first HELLO.
+  // The time of the last BEAT. Until the first HELLO, the time of the last BOOT instead.
   uint32_t beat_sent_ms_ = 0;
   uint16_t announced_ms_ = 0;
   uint32_t overrun_ = 0;

@@ -17,13 +17,12 @@ from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]  # n
 
 from models.anomaly.polar import PolarGrid, circle_to_ellipse
 from models.anomaly.rim import refine_outline
-from models.anomaly.scorer import assign_groups_to_folds, load_arrays, save_arrays
+from models.anomaly.scorer import NO_PART_SCORE, assign_groups_to_folds, load_arrays, save_arrays
 from models.anomaly.template import (
     ANGLES_PER_PX,
     LIMIT_SHARE,
     LIMIT_SMOOTHING_RINGS,
     MIN_LIMIT,
-    NO_PART_SCORE,
     SMOOTHING_STEPS,
     USUAL_TEXTURE_SHARE,
     compare_places,

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates, rotate  # type: ignore[import-untyped]  # no stubs
 
-from models.anomaly.scorer import AnomalyScores, PartFinder, expect_pixels, find_good_parts, load_arrays, save_arrays
+from models.anomaly.scorer import NO_PART_SCORE, AnomalyScores, PartFinder, expect_pixels, find_good_parts, load_arrays, save_arrays
 from models.pictures.part_finder import FoundPart, find_part
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
@@ -43,8 +43,6 @@ LEAST_TURNED_PICTURES = 2048
 REBUILDING_BATCH = 64
 # The statistics of good residuals are computed from at most this many pictures.
 MAX_DESCRIBED_PICTURES = 1024
-# The score of a picture without a part, and the largest score of any picture. Good parts have scores of a few units at most.
-NO_PART_SCORE = 1000.0
 
 Rule = Literal["error", "frechet"]
 

@@ -5,7 +5,6 @@ Source: PatchCore (Roth et al., CVPR 2022). Here the features are those of AlexN
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -15,8 +14,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from models.anomaly.memory_autoencoder import RINGS, compute_rings, place_residuals, register_part
-from models.anomaly.scorer import AnomalyScores, PartFinder, expect_pixels, find_good_parts, load_arrays, save_arrays
-from models.anomaly.template import NO_PART_SCORE
+from models.anomaly.scorer import PartFinder, ResidualScorer, find_good_parts, load_arrays, save_arrays
 from models.pictures.part_finder import FoundPart, find_part
 from models.registry import Version
 from streams.errors import ModelError
@@ -66,7 +64,7 @@ class FirstConvolution:
 
 
 @dataclass(frozen=True)
-class PatchMemory:
+class PatchMemory(ResidualScorer):
     """A memory of patches of good parts as a scorer. It implements `GoodOnlyScorer`.
 
     - `means`, shape (features,): the mean features of good parts.
@@ -85,26 +83,6 @@ class PatchMemory:
 
     name: ClassVar[str] = "patch-memory"
 
-    def score(self, pixels: PixelArray) -> AnomalyScores:
-        """Scores pictures of shape (n, side_px, side_px), grey levels 0..255. Raises ValueError for another shape.
-
-        If no part is found in a picture, its score is NO_PART_SCORE and its residuals are 0.
-        """
-        expect_pixels(pixels, self.side_px)
-        scores = np.full(len(pixels), NO_PART_SCORE, np.float32)
-        residuals = np.zeros(pixels.shape, np.float32)
-        for index, picture in enumerate(pixels):
-            part = self.find(picture)
-            if part is not None:
-                patches = self.compare(picture, part)
-                scores[index] = patches.max()
-                residuals[index] = place_residuals(patches, part, self.side_px)
-        return AnomalyScores(scores, residuals)
-
-    def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
-        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines that were found in the pictures."""
-        return np.array([self.compare(picture, part).max() for picture, part in zip(pixels, parts, strict=True)], np.float32)
-
     def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
         """Returns the residual of each patch of the registered picture, shape (48, 48). Patches outside the part have 0.
 
@@ -116,6 +94,10 @@ class PatchMemory:
         distances = _measure_distances(((features - self.means) @ self.whitening).astype(np.float32), self.patches)
         residuals[rings >= 0] = distances / self.limits[rings[rings >= 0]]
         return residuals
+
+    def place(self, residuals: FloatArray, part: FoundPart) -> FloatArray:
+        """Returns the residuals of `compare` as a map of the picture, shape (side_px, side_px)."""
+        return place_residuals(residuals, part, self.side_px)
 
     def save(self, folder: Path) -> tuple[str, ...]:
         """Writes the memory and the convolution into `folder`, and returns the names of the files."""

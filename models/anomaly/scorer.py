@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ MAX_TAIL_EXTENSION = 20.0
 MAX_ALARM_SHARE = 0.5
 # Learning is refused if no part is found in more than this share of the good pictures.
 MAX_MISSING_SHARE = 0.2
+# The score of a picture in which no part is found. It is also the largest score. Good parts have scores of a few units at most.
+NO_PART_SCORE = 1000.0
 
 PartFinder = Callable[[PixelArray], FoundPart | None]
 
@@ -86,6 +89,41 @@ class PartScorer(GoodOnlyScorer, Protocol):
     def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
         """Returns the scores of `pixels` as `score` does, shape (n,), without residual maps. `parts` are the outlines in the pictures."""
         ...
+
+
+class ResidualScorer(ABC):
+    """A `PartScorer` whose score is the largest residual of the part."""
+
+    side_px: int
+    find: PartFinder
+
+    @abstractmethod
+    def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
+        """Returns the residuals of the part with the outline `part` in `picture`. The shape depends on the scorer."""
+
+    @abstractmethod
+    def place(self, residuals: FloatArray, part: FoundPart) -> FloatArray:
+        """Returns the residuals of `compare` as a map of the picture, shape (side_px, side_px)."""
+
+    def score(self, pixels: PixelArray) -> AnomalyScores:
+        """Scores pictures of shape (n, side_px, side_px), grey levels 0..255. Raises ValueError for another shape.
+
+        If no part is found in a picture, its score is NO_PART_SCORE and its residuals are 0.
+        """
+        expect_pixels(pixels, self.side_px)
+        scores = np.full(len(pixels), NO_PART_SCORE, np.float32)
+        maps = np.zeros(pixels.shape, np.float32)
+        for index, picture in enumerate(pixels):
+            part = self.find(picture)
+            if part is not None:
+                residuals = self.compare(picture, part)
+                scores[index] = residuals.max()
+                maps[index] = self.place(residuals, part)
+        return AnomalyScores(scores, maps)
+
+    def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
+        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines that were found in the pictures."""
+        return np.array([self.compare(picture, part).max() for picture, part in zip(pixels, parts, strict=True)], np.float32)
 
 
 LearnScorer = Callable[[PixelArray], GoodOnlyScorer]

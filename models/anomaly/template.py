@@ -5,7 +5,6 @@ Sources: Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000; Starck, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]  # no stubs among the locked packages
 
 from models.anomaly.polar import PolarGrid
-from models.anomaly.scorer import AnomalyScores, PartFinder, expect_pixels, find_good_parts, load_arrays, save_arrays
+from models.anomaly.scorer import PartFinder, ResidualScorer, find_good_parts, load_arrays, save_arrays
 from models.pictures.part_finder import FoundPart, find_part
 from streams.errors import ModelError
 
@@ -40,14 +39,12 @@ LIMIT_SMOOTHING_RINGS = 2.0
 MIN_LIMIT = 3.0
 # This share of the usual texture is added to the measured texture. Otherwise dust on a very smooth ring would count as a defect.
 USUAL_TEXTURE_SHARE = 0.5
-# The score of a picture in which no part is found.
-NO_PART_SCORE = 1000.0
 # The contrast of a part counts as at least this many grey levels, so that the noise of a nearly black picture is not amplified.
 MIN_CONTRAST = 40.0
 
 
 @dataclass(frozen=True)
-class GoldenTemplate:
+class GoldenTemplate(ResidualScorer):
     """The golden template of a part. It implements `GoodOnlyScorer`.
 
     - `texture`, shape (steps, rings): the usual spread of the differences.
@@ -62,26 +59,6 @@ class GoldenTemplate:
 
     name: ClassVar[str] = "golden-template"
 
-    def score(self, pixels: PixelArray) -> AnomalyScores:
-        """Scores pictures of shape (n, side_px, side_px), grey levels 0..255. Raises ValueError for another shape.
-
-        If no part is found in a picture, its score is NO_PART_SCORE and its residuals are 0.
-        """
-        expect_pixels(pixels, self.side_px)
-        scores = np.full(len(pixels), NO_PART_SCORE, np.float32)
-        residuals = np.zeros(pixels.shape, np.float32)
-        for index, picture in enumerate(pixels):
-            part = self.find(picture)
-            if part is not None:
-                polar = self.compare(picture, part)
-                scores[index] = polar.max()
-                residuals[index] = self.grid.wrap(polar, part, self.side_px)
-        return AnomalyScores(scores, residuals)
-
-    def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
-        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines that were found in the pictures."""
-        return np.array([self.compare(picture, part).max() for picture, part in zip(pixels, parts, strict=True)], np.float32)
-
     def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
         """Returns the residual of each place of `part`, in polar coordinates, shape (rings, angles).
 
@@ -94,6 +71,10 @@ class GoldenTemplate:
         residuals = np.maximum(differences * bright[..., None], differences * -dark[..., None])
         largest: FloatArray = residuals.max(axis=0)
         return largest
+
+    def place(self, residuals: FloatArray, part: FoundPart) -> FloatArray:
+        """Returns the residuals of `compare` as a map of the picture, shape (side_px, side_px)."""
+        return self.grid.wrap(residuals, part, self.side_px)
 
     def save(self, folder: Path) -> tuple[str, ...]:
         """Writes the template into `folder`, and returns the names of the files."""

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.anomaly.detail_template import DetailTemplate, SkipReason
-from models.anomaly.scorer import FloatArray, PartScorer, scale_scores
-from models.anomaly.template import NO_PART_SCORE
+from models.anomaly.scorer import NO_PART_SCORE, FloatArray, PartScorer, scale_scores
 from models.pictures.part_finder import FoundPart, find_part
 from models.registry import Version
 from streams.errors import ModelError

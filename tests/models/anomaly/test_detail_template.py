@@ -24,8 +24,7 @@ from models.anomaly.detail_template import (
 )
 from models.anomaly.polar import PolarGrid
 from models.anomaly.rim import refine_outline
-from models.anomaly.scorer import AlarmShare, choose_cut_off, load_arrays, save_arrays
-from models.anomaly.template import NO_PART_SCORE
+from models.anomaly.scorer import NO_PART_SCORE, AlarmShare, choose_cut_off, load_arrays, save_arrays
 from models.pictures.part_finder import find_part
 from models.synthetic.large_casting import SMALL_KINDS, LargeCasting, SmallDefect, render_large_casting
 from streams.errors import ModelError

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pytest
 
 from models.anomaly.memory_autoencoder import (
-    NO_PART_SCORE,
     RIM_SHARE,
     RINGS,
     AutoencoderRecipe,
@@ -23,6 +22,7 @@ from models.anomaly.memory_autoencoder import (
     place_residuals,
     register_part,
 )
+from models.anomaly.scorer import NO_PART_SCORE
 from models.pictures.decoder import decode_picture
 from models.pictures.part_finder import FoundPart, find_part
 from streams.errors import ModelError

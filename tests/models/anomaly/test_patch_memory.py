@@ -18,8 +18,7 @@ from models.anomaly.patch_memory import (
     measure_limits,
     read_first_convolution,
 )
-from models.anomaly.scorer import GoodOnlyScorer, load_arrays, save_arrays
-from models.anomaly.template import NO_PART_SCORE
+from models.anomaly.scorer import NO_PART_SCORE, GoodOnlyScorer, load_arrays, save_arrays
 from models.networks.factory import load_network
 from models.networks.framework import keras
 from models.pictures.part_finder import find_part

@@ -13,8 +13,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from models.anomaly.polar import PolarGrid
-from models.anomaly.scorer import AlarmShare, GoodOnlyScorer, choose_cut_off, load_arrays, save_arrays
-from models.anomaly.template import NO_PART_SCORE, GoldenTemplate, learn_golden_template
+from models.anomaly.scorer import NO_PART_SCORE, AlarmShare, GoodOnlyScorer, choose_cut_off, load_arrays, save_arrays
+from models.anomaly.template import GoldenTemplate, learn_golden_template
 from models.pictures.part_finder import FoundPart, find_part
 from models.synthetic import RenderedCasting, render_series
 from models.training.labelled_pictures import find_pictures, read_pictures
