@@ -38,7 +38,7 @@ MAX_SILENCE_S = 3.0
 PING_INTERVAL_S = 0.4
 SYNC_INTERVAL_S = 10.0
 FIRST_SYNCS = 8
-# Wait before settings that the board has refused are sent again. A person must first correct them.
+# Delay before the host sends refused settings again. The delay is long, because a person must correct the settings first.
 REFUSED_RETRY_S = 30.0
 # The board cannot accept changed settings while parts are on the belt. The host then waits this long before it sends them again.
 BUSY_RETRY_S = 1.0
