@@ -29,7 +29,7 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "archivist"
-# The topic of reviews is shared by all lines. In metrics with the label `line`, this name is the label's value for reviews.
+# All lines share the topic of reviews. Metrics of this topic have this value of the label `line`.
 _REVIEWS_LINE = "reviews"
 # Values of the label `kind` of the metric `castline_records_archived_total`.
 _KINDS: dict[type[ArchivedRecord], str] = {
@@ -69,7 +69,7 @@ def list_archived_topics(settings: Settings) -> dict[str, ArchivedTopic]:
 
 
 def decode_record(topic: ArchivedTopic, key: bytes | None, value: bytes | None) -> ArchivedRecord:
-    """Returns the decoded record of `topic`. A review without a value withdraws the review of the part in the key.
+    """Returns the decoded record of `topic`. A review without a value withdraws an earlier review. Its key names the part.
 
     Raises InvalidRecordError if the record is not valid.
     """
@@ -88,7 +88,7 @@ def decode_record(topic: ArchivedTopic, key: bytes | None, value: bytes | None) 
         field = ".".join(str(step) for step in fault["loc"]) or "the record"
         raise InvalidRecordError("not-a-record", f"The record is not a valid {expected.name}: {field}: {fault['msg']}") from None
     if topic.line not in (_REVIEWS_LINE, record.line):
-        # Without this check, a client with access to the topic of one line could change the history of another line.
+        # A client that may write to the topic of one line must not change the history of another line.
         raise InvalidRecordError("other-line", f"The record belongs to {record.line}, but its topic belongs to {topic.line}.")
     return record
 

@@ -97,7 +97,7 @@ GateEvent = PartCounted | PartSorted | FaultChanged | RunBegan
 
 _CLOCK_WRAP_MS = 2**32
 _MAX_CLOCK_SAMPLES = 16
-# Clock samples that are less than this apart do not show the drift between host and board, because their errors are larger.
+# The drift of the board's clock is measured only between samples that are at least this far apart. Closer samples are too inexact.
 _MIN_DRIFT_BASE_S = 20.0
 
 
@@ -152,7 +152,9 @@ class BoardClock:
     def host_s(self, board_ms: int, near_s: float) -> float:
         """Returns the host's monotonic time at which the board's clock showed `board_ms`.
 
-        The board's clock wraps after 49.7 days, so the time nearest to `near_s` is returned. Raises ValueError without a sample.
+        The board's clock starts again from 0 after 49.7 days. Therefore the time nearest to `near_s` is returned.
+
+        Raises ValueError if no sample was added.
         """
         if not self._samples:
             raise ValueError("The board's time cannot be converted, because no answer to SYNC was added yet. Call add_sample first.")
@@ -163,7 +165,7 @@ class BoardClock:
     def _unwrap(self, board_ms: int, near_s: float) -> int:
         """Returns the board's time in milliseconds since its start.
 
-        Of all times with the 32-bit value `board_ms`, the nearest to `near_s` is returned.
+        `board_ms` starts again from 0 after 49.7 days. Therefore the possible time that is nearest to `near_s` is returned.
         """
         last = self._samples[-1]
         near_ms = round((last.board_s + near_s - last.middle_s) * 1000)
@@ -215,7 +217,7 @@ class GateLane:
         self.has_grades = bool(grades)
         self.is_configured = False
         self.next_configuring_s = 0.0
-        # For each lane, the board's run number at the latest COMMIT. Until the next run, the board uses the settings of that COMMIT.
+        # The run of the board in which the settings of each lane were last committed. The board keeps them until its next run.
         self.committed_run: dict[int, int] = {}
         self._clock = clock
         self._requests = requests
@@ -347,7 +349,7 @@ class GateLane:
         if not self._is_new(event):
             return []
         self._on_event(FaultChanged(event, self.run, code, raised, fields.number("detail"), at))
-        # Only HELLO ends the fault "host-silent". While the port stays open, nobody else sends HELLO.
+        # The fault "host-silent" ends only when the host sends HELLO again.
         return [BoardRequest("HELLO", (str(VERSION),))] if raised and code == code_of("host-silent") else []
 
     def _is_new(self, event: int) -> bool:

@@ -194,7 +194,7 @@ class BoardSession:
         self._waker = waker
         self._lanes = lanes
         self._requests = requests
-        # The greeting uses a window of its own, so that the sorters' commands in `requests` wait until the greeting is done.
+        # During the greeting, this is an empty window. So the sorters' commands in `requests` wait until the greeting is done.
         self._window = requests
         self._clock = clock
         self._stopping = stopping
@@ -298,7 +298,7 @@ class BoardSession:
         if lane.has_grades and not self._supports_grades:
             raise gate_error("not-supported", f"{lane.line}: further gates on one belt (grades)")
         for number, settings in lane.settings_by_lane.items():
-            # COMMIT returns the digest of the board's settings. If the digest is right, the 25 CONFIGURE commands are not needed.
+            # COMMIT returns the digest of the board's settings. If the digest matches, the settings are not sent again.
             was_committed = lane.committed_run.get(number) == self.run
             if was_committed and self._ask("COMMIT", number).word("digest") == settings.digest:
                 continue
@@ -379,7 +379,7 @@ class BoardSession:
             self._handle_answer(request)
 
     def _handle_answer(self, request: BoardRequest) -> None:
-        """Updates the link from an answer: forgets acknowledged events, adds clock samples, and sets the states of lanes."""
+        """Uses the answer to a command: deletes an acknowledged event, adds a clock sample, or sets the state of a lane."""
         if request.name == "ACK":
             for lane in self._lanes:
                 if lane.number == request.lane:
@@ -419,7 +419,7 @@ class BoardSession:
         return frame.name in ("GATE", "FAULT") and len(frame.fields) > 1 and frame.fields[1] not in served
 
     def _handle_heartbeat(self, worst_state: str) -> None:
-        """Updates the states of the lanes after a heartbeat, which holds only the worst state of all lanes."""
+        """Updates the states of the lanes. If the worst state is not `running`, asks the board for the state of each lane."""
         for lane in self._lanes:
             if not lane.is_configured or (worst_state == "running" and lane.state is GateState.RUNNING):
                 continue
@@ -429,5 +429,5 @@ class BoardSession:
                 self._window.add([BoardRequest("STATUS", (str(lane.number), "line"), lane=lane.number)])
 
     def _line_of(self, lane_number: int | None) -> str:
-        """Returns the line of a lane, for the label of a metric. For None, which means the whole board, returns the board's first line."""
+        """Returns the line of a lane, for a metric label. If `lane_number` is None, returns the first line of the board."""
         return next((lane.line for lane in self._lanes if lane.number == lane_number), self._lanes[0].line)

@@ -34,7 +34,7 @@ class Waker:
         try:
             os.write(self._write_end, b"x")
         except BlockingIOError:
-            # The pipe is full, because nobody has read the earlier bytes yet. One of them wakes the thread.
+            # The pipe is full of unread bytes, which already wake the thread.
             return
 
     def clear(self) -> None:
@@ -57,7 +57,7 @@ class SerialPort:
         self._deframer = Deframer("<!")
 
     def write(self, frames: list[Frame]) -> None:
-        """Sends all frames in one write, because the operating system could delay the later frames if each had a write of its own."""
+        """Sends all frames in one write. With a write for each frame, the operating system could delay the later frames."""
         if frames:
             self._port.write(b"".join(frame.encode() for frame in frames))
 

@@ -49,7 +49,7 @@ class BoardRequest:
     """A command to a board. The future `response` gets the board's answer, or fails with GateError.
 
     - `deadline_s`: after this time, the command is not sent.
-    - `run`: the only run of the board for the command, or None.
+    - `run`: the run of the board for which the command is meant, or None for any run.
     - `lane`: None for the whole board.
     """
 
@@ -67,7 +67,7 @@ class BoardRequest:
     backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_RESEND_S, LONGEST_RESEND_S))
 
     def __post_init__(self) -> None:
-        # Callers cannot cancel a running future. After a cancellation, the link's thread would fail when the answer arrives.
+        # Marks the future as running, so that callers cannot cancel it. A cancelled future cannot take the board's answer.
         self.response.set_running_or_notify_cancel()
 
     @property
@@ -84,9 +84,9 @@ class RequestWindow:
     """Holds the requests that the board has not answered yet, and says which requests to send now.
 
     - `size`: how many requests may wait for answers.
-    - `held_lanes`: lanes whose requests are not sent.
+    - `held_lanes`: lanes whose requests stay in the queue.
 
-    Any thread may call `submit`, and only the link's thread the other methods.
+    Any thread may call `submit`. Only the link's thread may call the other methods.
     """
 
     size: int = 1
@@ -161,10 +161,10 @@ class RequestWindow:
         return resends
 
     def drop_expired(self, now_s: float, stopped_lanes: Collection[int] = ()) -> None:
-        """Removes useless requests, which fail with GateError.
+        """Removes requests that are no longer useful. Their futures fail with GateError.
 
-        A request for another run of the board fails with code 21. A request after its deadline fails with code 82, unless its lane is in
-        `stopped_lanes`.
+        - Code 21: the request is for another run of the board.
+        - Code 82: the deadline has passed. Requests of `stopped_lanes` are kept, because their belts stand still.
         """
 
         def is_overdue(request: BoardRequest) -> bool:
@@ -185,9 +185,9 @@ class RequestWindow:
         self._drop(lambda request: True, error_name)
 
     def requeue(self) -> None:
-        """Moves the unanswered requests back to the head of the queue, after the link has failed.
+        """Moves the unanswered requests back to the head of the queue, because the link has failed.
 
-        `run` becomes None until the next greeting.
+        Sets `run` to None, because the board's run is unknown until the next greeting.
         """
         self.run = None
         for request in reversed(self.sent.values()):

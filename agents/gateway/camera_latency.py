@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _StoredLatency:
-    """The file in which the gateway keeps a measured latency, in seconds.
+    """The content of the file in which the gateway keeps a measured latency, in seconds.
 
-    While the latency is suspended, `suspended_s` is its value and `suspension` is the reason.
+    `suspended_s` is the latency that is suspended, or None. `suspension` is the reason, or "".
     """
 
     measured_s: float | None = None
@@ -81,7 +81,7 @@ class CameraLatency:
 
     @property
     def source(self) -> str:
-        """Where the latency in use comes from: "settings", "measured" or ""."""
+        """Where the latency in use comes from: "settings" or "measured". If there is no latency, ""."""
         if self.set_s is not None:
             return "settings"
         return "measured" if self._stored.measured_s is not None else ""
@@ -98,7 +98,7 @@ class CameraLatency:
 
     @property
     def median_share(self) -> float:
-        """By how much the last pictures usually come later than expected, divided by the time between two parts (-0.5 to 0.5)."""
+        """The median delay of the last pictures against the latency in use, as a share of the time between two parts (-0.5 to 0.5)."""
         return self._monitor.median_share if self._monitor else 0.0
 
     def find_problem(self) -> str:
@@ -119,7 +119,7 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency. Raises OSError if it cannot be stored.
 
-        If the settings hold a latency, a similar measurement only ends its suspension.
+        A latency in the settings stays in use. If the measured latency is close to it, its suspension ends.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:
@@ -142,9 +142,9 @@ class CameraLatency:
             self._follow_suspension()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Records by how many seconds a picture came later than expected, so that a wrong latency is noticed.
+        """Adds a picture that came `offset_s` seconds later than expected, so that a wrong latency is noticed.
 
-        `spacing_s` is the smaller of the gaps before and after the part.
+        `spacing_s` is the smaller of the gaps before and after the picture's part.
         """
         metrics.picture_distance_seconds.labels(self.line).observe(abs(offset_s))
         if spacing_s:
@@ -161,13 +161,13 @@ class CameraLatency:
             self._stored = _StoredLatency(self._stored.measured_s)
         self._monitor = None if value_s is None else LatencyMonitor(value_s, self._stored.suspension)
         if self._monitor:
-            # The pictures of earlier parts may still arrive.
+            # Pictures of parts that were counted earlier may still arrive, so the new monitor needs these parts.
             for time_s in self.history.parts:
                 self._monitor.add_part(time_s)
         self._show_state()
 
     def _follow_suspension(self) -> None:
-        """Logs and stores the change if the latency has just been suspended, or if its suspension has just ended."""
+        """Logs and stores when a suspension of the latency begins or ends."""
         assert self._monitor is not None
         suspension = self._monitor.suspension
         if bool(suspension) == bool(self._stored.suspension):

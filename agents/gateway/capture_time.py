@@ -33,7 +33,7 @@ def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     except IdentityError as error:
         refusal = error
     try:
-        # UTC is assumed for a text without a time zone. This does no harm, because a plausible time is refused below.
+        # A text without a time zone is read as UTC. Only an implausible time is returned, such as 1970, because the caller replaces it.
         captured_at = datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:
         raise refusal from None

@@ -56,16 +56,16 @@ _LONGEST_RETRY_S = 60.0
 _LONGEST_FOLDER_RETRY_S = 5.0
 # Waiting files are read in advance until their contents take this many bytes of memory. Further files are read later.
 _MAX_WAITING_BYTES = 64 * 2**20
-# If the folder was last listed more than this many seconds ago, nobody knows when a new file in it arrived.
+# The arrival time of a new file is known only if the previous listing of the folder is at most this many seconds old.
 _MAX_LOOK_GAP_S = 1.0
 _MAX_OVERWRITTEN = 32
 # If a file keeps changing for longer than this many seconds, a complaint names it.
 _RESTLESS_S = 15.0
-# A moved file is checked for changes for this time, because a remote writer may still have it open.
+# A moved file is checked for changes this many seconds, because a program on another machine may still write to it.
 _WATCH_MOVED_S = 15.0
 _MAX_WATCHED = 2000
 _CLEANING_INTERVAL_S = 30.0
-# Some cameras write a file that is no picture, such as XML, beside every picture. The log names at most this many.
+# Some cameras write another file, such as XML, beside every picture. The log names at most this many of these files.
 _MAX_NAMED_SIDECARS = 1_000
 # Complaints about files, links and subfolders that the camera does not read. The keys are values of the metric label `reason`.
 _UNREAD_TEXTS = {
@@ -84,9 +84,9 @@ class _FileVersion:
     - `since_s`: when this version was first seen (monotonic time).
     - `name_seen_s`: when a file of this name was first seen.
     - `content`: the bytes of a complete picture, until the intake gets them.
-    - `previous`: a complete version that may be overwritten.
-    - `destination`: where the file is moved, and why.
-    - `is_arrival_known`: False after a long pause between two listings.
+    - `previous`: an earlier complete version, which this version may have overwritten.
+    - `destination`: the folder to which the file is moved, and the reason.
+    - `is_arrival_known`: False if the file came during a long pause between two listings.
     """
 
     path: str
@@ -114,7 +114,7 @@ class _FileVersion:
         return self.backoff.failures >= _TRIES
 
     def is_continued_by(self, later: _FileVersion, content: bytes) -> bool:
-        """Returns whether `later`, the next version of the file, has only grown: its bytes `content` still begin with this picture."""
+        """Returns whether the file has only grown: `content`, the bytes of the next version, begins with the bytes of this one."""
         return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 
 
@@ -208,7 +208,7 @@ class DropCamera:
             else:
                 self._files[path] = _FileVersion(path, state, now_s, before.name_seen_s, previous=self._keep_overwritten(before, state))
         self._looked_at_s = now_s
-        # Forget the paths that are no longer in the folder, so that the set of mentioned paths does not grow without limit.
+        # `_mentioned` keeps only paths that are still in the folder. Otherwise it would grow without limit.
         self._mentioned &= listing.files.keys() | {path for paths in listing.unread.values() for path in paths}
         for gone in known.values():
             if gone.previous:
@@ -223,14 +223,14 @@ class DropCamera:
         )
 
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
-        """Called when a file has changed to `state`. Keeps the picture of its earlier version `before` if it was overwritten.
+        """Keeps the picture of the version `before` if the file, now in `state`, was overwritten.
 
-        If the file may have only grown, returns the earlier version for a later comparison.
+        If the file may have only grown, returns an earlier version for a later comparison.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
         if not before.is_whole:
-            # Another inode means that a new file has replaced the old one before its picture was read.
+            # A new inode shows that a new file has replaced the old one. The picture in the old file was never read.
             if before.end is None and before.state.size and state.inode != before.state.inode:
                 self._count_lost(before.path)
             return before.previous
@@ -385,16 +385,16 @@ class DropCamera:
             moved = self._folder.move(version.path, folder, reason)
             with self._lock:
                 self._moved.append((moved, version.state, time.monotonic() + _WATCH_MOVED_S))
-        # A file in the folder `sent` is not read again, so the spool no longer needs the key.
+        # A file in the folder `sent` is not read again, so the spool no longer needs its idempotency key.
         if folder == SENT:
             self._forget_key(version.key)
 
     def _attempt(self, version: _FileVersion, reason: str, act: Callable[[_FileVersion], object]) -> None:
-        """Calls `act` with `version`. After an error, `version` is tried again later, and other files go on."""
+        """Calls `act` with `version`. After an error, `version` is tried again later. Other files are handled in the meantime."""
         try:
             act(version)
         except FileNotFoundError as error:
-            # If the file is gone, nothing is left to do. If the folder `sent` is missing, the move has failed.
+            # A missing file needs no further work. If the file is still there, the target folder is missing, which is an error.
             if self._is_there(version):
                 self._fail(version, reason, error)
         except Exception as error:  # noqa: BLE001  One file must not stop the others. The failure is counted and shown.

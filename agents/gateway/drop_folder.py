@@ -1,6 +1,6 @@
-"""The folder to which a camera writes its files. Links in the folder are never followed.
+"""The folder to which a camera writes its files.
 
-Otherwise a link could lead to any file of this machine.
+Links in the folder are never followed, because a link could lead to any file of this machine.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def make_printable(path: str) -> str:
 
 def sort_naturally(name: str) -> list[tuple[int, int, str]]:
     """Returns a sort key that compares the numbers in names by value, so that `2.jpg` comes before `10.jpg`."""
-    words = re.split(r"([0-9]+)", name)  # The parentheses keep the numbers in the list, at the odd indexes.
+    words = re.split(r"([0-9]+)", name)  # The numbers are at the odd indexes.
     return [(0, int(word), "") if index % 2 else (1, 0, word) for index, word in enumerate(words)]
 
 
@@ -162,7 +162,7 @@ class DropFolder:
             new_name = _find_free_name(path.replace("/", "_"), target)
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
             if reason:
-                # An error is ignored here, because the file has been moved already. The reason beside the file only helps a person.
+                # A failure to write the reason is ignored, because the file has been moved already.
                 with suppress(OSError):
                     _write_reason(new_name, reason, target)
         return f"{folder}/{new_name}"
@@ -189,7 +189,7 @@ class DropFolder:
             for name in names:
                 with suppress(FileNotFoundError):
                     status = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                    # st_ctime was set when the file was moved here. st_mtime may come from a wrong clock of the camera.
+                    # st_ctime is the time of the move. st_mtime comes from the camera, whose clock may be wrong.
                     found.append((status.st_ctime, max(_MIN_FILE_BYTES, status.st_size), name))
             for moved_at_s, size, name in sorted(found, reverse=True):
                 kept_bytes += size
@@ -257,7 +257,7 @@ def _shorten(name: str, addition: str) -> str:
     room = _MAX_NAME_BYTES - len(os.fsencode(addition + suffix + REASON_SUFFIX))
     if len(whole) <= room:
         return stem + addition + suffix
-    if room < 16:  # The suffix is so long that no room is left for the stem.
+    if room < 16:  # A long suffix can leave no room for the rest of the name.
         return hashlib.sha256(os.fsencode(name)).hexdigest()[:32] + addition
     return os.fsdecode(whole[: room - 9]) + "~" + hashlib.sha256(whole).hexdigest()[:8] + addition + suffix
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _FULL_SPOOL_RETRY_S = 1.0
 _AWAY_RETRY_S = 1.0
-# If this many files in a row cannot be read, a triggered camera gives up and the part gets no picture.
+# If this many files in a row cannot be read, the part gets no picture.
 _MAX_TRIES = 10
 
 
@@ -114,7 +114,7 @@ class FolderCamera:
             delay_s = period_s * jitter * self._random.uniform(-0.5, 0.5)
             if stopping.wait(max(0.0, due_s + delay_s - time.monotonic())):
                 return
-            # If the camera is late, for example after the machine slept, it skips missed pictures except those of the last second.
+            # After a delay, for example because the machine slept, only the missed pictures of the last second are sent.
             due_s = max(due_s, time.monotonic() - 1) + period_s
             if (value := self._read(file, stopping)) is None:
                 continue

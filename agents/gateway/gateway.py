@@ -241,7 +241,7 @@ class Gateway:
         add_latency_routes(app, timed, gateway.token)
         runner, address = await start_site(app, gateway.host, gateway.port)
         log.info("The gateway accepts uploads and part reports at %s.", address)
-        # With gateway.port = 0 the system chooses the port. So the address is written to a file for each line.
+        # If gateway.port is 0, the system chooses the port. `castline gateway measure` reads the address from the line's file.
         for line in self._lines:
             write_atomically(self._settings.service.run_dir / "gateways" / line.name, f"{address}\n")
         return runner
@@ -252,7 +252,7 @@ class Gateway:
             line.intake.decide_due()
             metrics.spool_pictures.labels(line.name).set(line.spool.waiting_count)
             metrics.camera_complaints.labels(line.name).set(len(line.list_complaints()))
-            # While Kafka is unavailable, no picture counts as waiting, because the watchdog would report that the gateway hangs.
+            # Pictures that wait because Kafka is unavailable do not count. Otherwise the watchdog would report that the gateway hangs.
             line.watchdog.set_pending(0 if line.sender.problem else line.spool.sendable_count)
             if not line.sender.is_alive():
                 self._failed_thread = f"The sender of {line.name}"

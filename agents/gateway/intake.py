@@ -34,7 +34,7 @@ SPOOL_FULL = "spool-full"
 KEY_REUSED = "key-reused"
 NO_PICTURE = "no-picture"
 
-# After this time plus the latency, a part without a picture counts as unmatched. A later picture would be too late for the gate.
+# A part waits for its picture for this time plus the latency. A later picture would be too late for the gate.
 _PART_TIMEOUT_S = 10.0
 _MAX_REMEMBERED_REPORTS = 10_000
 
@@ -117,7 +117,7 @@ def make_part_key(part: PartId) -> str:
 
 @dataclass(frozen=True)
 class _PendingFrame:
-    """A frame that has passed the checks, with its checked picture. It may wait until its part is known."""
+    """A frame with its checked picture. The frame may have to wait until its part is known."""
 
     frame: CameraFrame
     picture: CheckedPicture
@@ -128,7 +128,7 @@ class LatencyReport:
     """The latency of a line's camera, and the times of the last parts and pictures, in seconds since 1970.
 
     - `latency_s`: None if it is unknown.
-    - `source`: "settings", "measured" or "".
+    - `source`: where the latency comes from: "settings", "measured" or "".
     - `suspension`: why the latency is no longer trusted, or "".
     """
 
@@ -191,13 +191,13 @@ class Intake:
         if self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
             self._store(pending, frame.part)
         elif not has_own_time:
-            # The latency is valid only for times of the camera's clock. With the time of arrival, the picture might get a wrong part.
+            # The picture gets no part of the board. Its time is not from the camera and could lead to a wrong part.
             self._store(pending, None)
         else:
             self._apply(self._match(pending, self._matcher, self._latency))
 
     def _check_time(self, frame: CameraFrame) -> tuple[CameraFrame, bool]:
-        """Replaces the time of a frame by the time of arrival if it is not plausible or if the settings say so.
+        """Replaces a frame's time by its time of arrival if the time is not plausible, or if the settings ask for it.
 
         Returns the frame, and whether its time may be used to find its part.
         """
@@ -307,7 +307,10 @@ class Intake:
             self._apply(decisions)
 
     def _is_repeat(self, frame: CameraFrame, picture: CheckedPicture) -> bool:
-        """Returns whether the frame is a repeat of a stored one. Raises PictureRefusedError if its key was used for another picture."""
+        """Returns whether the picture is already stored under the frame's idempotency key.
+
+        Raises PictureRefusedError if another picture is stored under this key.
+        """
         receipt = self._spool.find_receipt(frame.idempotency_key) if frame.idempotency_key else None
         if receipt and receipt[1] != picture.sha256:
             raise PictureRefusedError(
@@ -332,7 +335,7 @@ class Intake:
                 self._store(decision.picture, decision.part)
 
     def _store(self, pending: _PendingFrame, part: PartId | None) -> None:
-        """Stores a picture in the spool under `part`, or under a part id that the gateway counts itself, and sets the frame's receipt."""
+        """Stores a picture in the spool and sets the frame's receipt. If `part` is None, the spool makes the part id."""
         frame, is_matched = pending.frame, self._matcher is None or part is not None
         keys = [key for key in (frame.idempotency_key, make_part_key(part) if part else "") if key]
         try:

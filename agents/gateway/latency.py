@@ -20,35 +20,35 @@ from itertools import pairwise
 from math import sqrt
 from statistics import fmean, median
 
-# A picture is assigned to the nearest part if it is less than a quarter of the spacing away.
+# A picture is assigned to the nearest part if it is less than a quarter of the spacing away. The spacing is the time between two parts.
 ASSIGNED_SHARE = 0.25
 # The latency should be measured again if pictures are usually more than an eighth of the spacing away from their parts.
 DRIFT_SHARE = 0.125
 
 LOWEST_LATENCY_S = -60.0
 HIGHEST_LATENCY_S = 60.0
-# A latency is estimated only from at least this many pictures and this many parts.
+# An estimate needs at least this many pictures and this many parts.
 MIN_PICTURES = 10
-# A picture fits a latency if it is, after subtraction of the latency, less than a fifth of the spacing away from a part.
+# A picture fits a latency if its time minus the latency is less than a fifth of the spacing away from a part.
 _FIT_SHARE = 0.2
-# With an accepted latency, 80 % of all pictures and 80 % of the ten newest pictures get a part.
+# A latency is accepted if at least 80 % of all pictures get a part, and also 80 % of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# With a possible latency, at most 30 % of the pictures lie before the first or after the last known part.
+# A latency is possible only if it puts 70 % of the pictures between the first and the last known part.
 _KNOWN_SHARE = 0.7
-# Two latencies are compared only if at least this many pictures can be judged with both.
+# Two latencies are compared only if both put at least this many pictures between known parts.
 _MIN_COMMON_PICTURES = 5
-# A better latency brings pictures nearer to parts by at least 2 % of the spacing and 5 standard errors.
+# A latency is better if it brings pictures nearer to parts: on average by 2 % of the spacing, and by 5 standard errors of this mean.
 _NEARER_SHARE = 0.02
 _NEARER_ERRORS = 5.0
-# A possible latency is examined only if at least half as many pictures fit it as fit the best one.
+# Example: if 40 pictures fit the best latency, another latency is examined if at least 20 pictures fit it.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
-# The monitor suspends the latency if 7 of the last 12 pictures are too far from a part.
+# The monitor suspends the latency if at least 7 of the last 12 pictures are too far from a part.
 _WATCHED_PICTURES = 12
 _TOO_MANY_FAR = 7
-# After every eighth picture, the monitor looks at the 16 newest pictures, which show a change soonest, and then at 48.
+# After every eighth picture, the latency is estimated from the 16 newest pictures. If they are not enough, 48 are used.
 _ESTIMATE_EVERY = 8
 _ESTIMATE_PICTURES = (16, 48)
 _ESTIMATE_RANGE_SPACINGS = 4.5
@@ -66,8 +66,8 @@ class LatencyEstimate:
     - `problem`: why the latency cannot be used, or "".
     - `spread_s`: nine of ten pictures are at most this far from a part.
     - `spacing_s`: the median time between two parts.
-    - `rival_s`: the second-best latency, or None.
-    - `speaking_count`: the pictures that fit `latency_s` but not `rival_s`.
+    - `rival_s`: another latency that fits almost as well, or None.
+    - `speaking_count`: how many pictures fit `latency_s` but not `rival_s`.
     """
 
     picture_count: int
@@ -91,9 +91,9 @@ class _PartGrid:
         self.spacing_s = median(later - earlier for earlier, later in pairwise(times))
 
     def locate(self, time_s: float) -> tuple[float, float] | None:
-        """Returns how many seconds `time_s` is after the nearest part (negative if before it), and the smaller gap beside this part.
+        """Returns the time from the nearest part to `time_s` (negative if the part is later), and the smaller gap beside this part.
 
-        Returns None if `time_s` lies clearly before the first or after the last known part.
+        Returns None if `time_s` is clearly before the first part or after the last one.
         """
         times = self.times
         index = bisect_left(times, time_s)
@@ -111,8 +111,9 @@ class _PartGrid:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A possible latency. `shares` holds each picture's distance from its nearest part, divided by the spacing, or None outside the
-    known parts.
+    """A possible latency. `shares` holds each picture's distance from its nearest part, divided by the spacing.
+
+    The share of a picture before the first part or after the last part is None.
     """
 
     latency_s: float
@@ -128,7 +129,7 @@ class _Candidate:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """A sort key: the share of pictures without a part, then the mean distance. The best candidate has the smallest rank."""
+        """A pair that is smallest for the best candidate: the share of pictures without a part, and the mean distance from a part."""
         known = self.known_shares
         return self.unexplained_count / len(known), fmean(min(share, ASSIGNED_SHARE) for share in known)
 
@@ -179,7 +180,7 @@ def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[fl
 
 
 def _find_candidates(grid: _PartGrid, pictures: Sequence[float], lowest_s: float, highest_s: float) -> Iterator[_Candidate]:
-    """Yields the likely latencies: times that lie between many pairs of a part and a picture."""
+    """Yields the likely latencies. A latency is likely if many pictures were taken about this long after a part."""
     width_s = grid.spacing_s / 8
     counts: Counter[int] = Counter()
     for time_s in pictures:
@@ -218,7 +219,11 @@ def _explains(candidate: _Candidate) -> bool:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Says whether the pictures prove that the latency `rival_s` is wrong, and how many pictures fit only the best latency."""
+    """The result of comparing the best latency with the latency `rival_s`.
+
+    - `is_decided`: the pictures prove that `rival_s` is wrong.
+    - `speaking_count`: how many pictures fit the best latency but not `rival_s`.
+    """
 
     rival_s: float
     is_decided: bool
@@ -226,13 +231,13 @@ class _Comparison:
 
 
 def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
-    """Compares the best latency with another one. Returns None if fewer than five pictures can be judged with both."""
+    """Compares the best latency with another latency. Returns None if fewer than five pictures lie between known parts with both."""
     pairs = [(ours, theirs) for ours, theirs in zip(best.shares, rival.shares, strict=True) if ours is not None and theirs is not None]
     if len(pairs) < _MIN_COMMON_PICTURES:
         return None
     speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # If all pictures fit the best latency, one picture that does not fit the rival disproves it. Otherwise two are needed.
+    # If every picture fits the best latency, one picture that contradicts the other latency is enough. Otherwise two are needed.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
 
@@ -242,7 +247,7 @@ def _speaks_against(rival_share: float, share: float) -> bool:
 
 
 def _is_nearer(pairs: Sequence[tuple[float, float]]) -> bool:
-    """Returns whether the first distances of `pairs` are clearly smaller than the second distances."""
+    """Returns whether the best latency brings the pictures clearly nearer to parts than the other latency."""
     if len(pairs) < MIN_PICTURES:
         return False
     gains = [min(theirs, 0.5) - min(ours, 0.5) for ours, theirs in pairs]
@@ -259,7 +264,7 @@ class TimeHistory:
         self.pictures: deque[float] = deque(maxlen=_KEPT_PICTURES)
 
     def estimate_near(self, latency_s: float) -> LatencyEstimate:
-        """Estimates the latency from the last pictures and parts. Considers only latencies within 4.5 spacings of `latency_s`."""
+        """Estimates the latency from the last pictures and parts. The estimate is at most 4.5 spacings away from `latency_s`."""
         parts = sorted(self.parts)
         gaps = [later - earlier for earlier, later in pairwise(parts[-max(_ESTIMATE_PICTURES) :])]
         reach_s = _ESTIMATE_RANGE_SPACINGS * (median(gaps) if gaps else 1.0)
@@ -284,18 +289,18 @@ class LatencyMonitor:
         self.latency_s = latency_s
         self.suspension = suspension
         self._history = TimeHistory()
-        # For each of the last pictures: the seconds by which it is later than its nearest part, and the spacing.
+        # Of each of the last pictures, the distance from its nearest part and the spacing at this part, in seconds.
         self._offsets: deque[tuple[float, float]] = deque(maxlen=_WATCHED_PICTURES)
         self._pictures_since_estimate = 0
 
     @property
     def median_offset_s(self) -> float:
-        """By how many seconds the last pictures usually come later than the latency says (median). 0 if there are no pictures."""
+        """The median delay of the last pictures against the latency in use, in seconds. 0 without pictures."""
         return median(offset_s for offset_s, _ in self._offsets) if self._offsets else 0.0
 
     @property
     def median_share(self) -> float:
-        """`median_offset_s` divided by the spacing, from -0.5 to 0.5."""
+        """The median delay of the last pictures against the latency in use, as a share of the time between two parts (-0.5 to 0.5)."""
         return median(offset_s / spacing_s for offset_s, spacing_s in self._offsets) if self._offsets else 0.0
 
     def add_part(self, time_s: float) -> None:
@@ -311,9 +316,9 @@ class LatencyMonitor:
             self._check_estimate()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Stores by how many seconds a picture is later than expected. `spacing_s` is the smaller gap beside its part.
+        """Adds a picture that came `offset_s` seconds later than expected. Suspends the latency if most of the last pictures are far off.
 
-        Suspends the latency if most of the last pictures are far off.
+        `spacing_s` is the smaller gap beside the picture's part.
         """
         self._offsets.append((offset_s, spacing_s))
         far = sum(abs(offset_s) >= ASSIGNED_SHARE * spacing_s for offset_s, spacing_s in self._offsets)
@@ -335,7 +340,7 @@ class LatencyMonitor:
 
     def _suspend(self, reason: str) -> None:
         if not self.suspension:
-            # The earlier pictures are dropped, because only pictures that arrive from now on may end the suspension.
+            # Only pictures that arrive from now on may end the suspension of the latency, so the earlier pictures are deleted.
             self._history.pictures.clear()
             self._offsets.clear()
             self._pictures_since_estimate = 0

@@ -5,7 +5,9 @@
 | `GET /lines/{line}/latency` | 200, the latency and the times of the last parts and pictures |
 | `PUT /lines/{line}/latency`, `{"latency_s", "spacing_s"}` | 200, the same, after the latency was stored |
 
-Both need `Authorization: Bearer` with gateway.token. Errors: 400 (body), 401 (token), 404 (line) or 507 (not stored).
+Each request needs the header `Authorization: Bearer` with the token of the setting gateway.token.
+
+Errors: 400 (malformed body), 401 (wrong token), 404 (unknown line) or 507 (the latency was not stored).
 """
 
 from __future__ import annotations

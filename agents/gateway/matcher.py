@@ -21,7 +21,7 @@ from streams.identity import PartId
 
 Picture = TypeVar("Picture")
 
-# A gap may be unknown because the report of a part was lost. Then the smallest of the last 32 gaps is used.
+# If the report of a part was lost, the gap between two parts is unknown. Then the smallest of the last 32 gaps is used.
 _RECENT_GAPS = 32
 # The report of a part may arrive up to 0.1 s after the part was counted.
 _REPORT_DELAY_S = 0.1
@@ -29,9 +29,9 @@ _REPORT_DELAY_S = 0.1
 
 @dataclass(frozen=True)
 class MatchDecision(Generic[Picture]):
-    """A picture and its part. Either may be None, if nothing matches.
+    """Says which part a picture shows. `part` is None for a picture without a part. `picture` is None for a part without a picture.
 
-    - `offset_s`: how much later than its nearest part the picture was taken.
+    - `offset_s`: how much later than expected the picture was taken after its nearest part.
     - `spacing_s`: the smaller gap beside this part.
     """
 
@@ -43,7 +43,7 @@ class MatchDecision(Generic[Picture]):
 
 @dataclass(frozen=True)
 class _WaitingPicture(Generic[Picture]):
-    """A picture that has no part yet. It is decided at the time `expires_s` at the latest."""
+    """A picture that waits for its part. The wait usually ends before `expires_s`."""
 
     time_s: float
     expires_s: float
@@ -69,7 +69,7 @@ class _KnownPart:
 
 @dataclass(frozen=True)
 class _Gap:
-    """The time from a part to its neighbour. If the report of the neighbour is missing, the true gap is `seconds` or longer."""
+    """The time from a part to its neighbour. If the neighbour is unknown, `is_exact` is False and `seconds` is the least possible time."""
 
     seconds: float
     is_exact: bool
@@ -80,7 +80,7 @@ class Matcher(Generic[Picture]):
 
     - `window_s`: how long a picture waits for its part.
     - `part_timeout_s`: how long a part waits for its picture.
-    - `max_pictures`: if more wait, the oldest stay unmatched.
+    - `max_pictures`: if more pictures wait, the oldest get no part.
     """
 
     def __init__(self, window_s: float, part_timeout_s: float, max_pictures: int = 256) -> None:
@@ -109,14 +109,14 @@ class Matcher(Generic[Picture]):
         return self.decide_due(now_s)
 
     def add_picture(self, picture: Picture, time_s: float, now_s: float) -> list[MatchDecision[Picture]]:
-        """Adds a picture whose time, after subtracting the latency, is `time_s`, and returns the decisions that are due."""
+        """Adds a picture and returns the decisions that are due. `time_s` is the picture's time minus the latency."""
         self._pictures.append(_WaitingPicture(time_s, now_s + self._window_s, picture))
         return self.decide_due(now_s)
 
     def decide_due(self, now_s: float, *, is_ending: bool = False) -> list[MatchDecision[Picture]]:
         """Returns all decisions that are due at `now_s`. Call it several times a second.
 
-        If `is_ending` is True, the process ends, so the function decides about all pictures and parts that still wait.
+        If `is_ending` is True, all pictures and parts that still wait are decided, because the process ends.
         """
         decisions: list[MatchDecision[Picture]] = []
         undecided: list[_WaitingPicture[Picture]] = []
@@ -135,7 +135,7 @@ class Matcher(Generic[Picture]):
         return decisions + self._expire_parts(float("inf") if is_ending else now_s)
 
     def release_pictures(self) -> list[MatchDecision[Picture]]:
-        """Decides that all waiting pictures are unmatched. Call it if the latency that was subtracted from their times is wrong."""
+        """Returns all waiting pictures without a part. Call it if the latency was wrong, because it changed the times of these pictures."""
         pictures, self._pictures = self._pictures, []
         return [MatchDecision(waiting.picture, None) for waiting in pictures]
 
@@ -149,21 +149,21 @@ class Matcher(Generic[Picture]):
         before, after = self._gap_before(index), self._gap_after(index, now_s)
         at_picture, other = (before, after) if offset_s < 0 else (after, before)
         reach_s = ASSIGNED_SHARE * min(self._bound_at_picture(at_picture), self._bound_on_other_side(other, is_final))
-        # The spacing is the smaller gap beside the part. A single known gap is its upper limit.
+        # The spacing is the smaller gap beside the part. If only one gap is known, this gap is used.
         spacing_s = min((gap.seconds for gap in (before, after) if gap.is_exact), default=float("inf"))
         located = (offset_s, spacing_s) if spacing_s < float("inf") else (None, None)
         # A part gets only one picture. If the nearest part has a picture already, this picture stays unmatched.
         if nearest.is_waiting and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.is_waiting = False
             return MatchDecision(waiting.picture, nearest.part, *located)
-        # If no part is missing in the gap around the picture, no other part can be nearer.
+        # In an exact gap no part is missing, so no unknown part can be nearer to the picture.
         is_far = at_picture.is_exact and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
         if is_far or (is_final and before.is_exact and after.is_exact):
             return MatchDecision(waiting.picture, None, *located)
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
-        """Returns whether a picture after the newest part should wait, because the next part may be nearer to it."""
+        """Returns whether a longer wait without another part would prove that the picture shows the newest part."""
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
             return False
@@ -172,11 +172,11 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        # In a gap that is not exact, the report of a part may have been lost.
+        # In an inexact gap, the report of a part may be lost. So the gap counts as at most the smallest recent gap.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # When the picture can wait no longer, an unknown gap counts as the smallest recent one.
+        # At the final decision about a picture, an inexact gap counts as at least the smallest recent gap.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:
@@ -209,7 +209,7 @@ class Matcher(Generic[Picture]):
         expired = [known for known in self._parts if known.is_waiting and now_s >= known.expires_s]
         for known in expired:
             known.is_waiting = False
-        # Parts that already have a picture are kept for a while, because the gaps are computed from them.
+        # Parts that already have a picture are kept for a while, to compute the gaps between parts.
         surplus = len(self._parts) - 4 * _RECENT_GAPS - sum(known.is_waiting for known in self._parts)
         if surplus > 0:
             self._parts = [known for index, known in enumerate(self._parts) if index >= surplus or known.is_waiting]

@@ -11,21 +11,21 @@ from enum import Enum
 
 from streams.identity import sniff_content_type
 
-# The first marker after the compressed pixels of a JPEG. Stuffed zeros, restart markers and fill bytes do not match.
+# In a JPEG, FF and one more byte are a marker. FF00, FFD0 to FFD7 and FFFF do not end the compressed pixels.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# Some programs append bytes, such as a line feed. The end marker is searched for in this many last bytes.
+# The end marker of a damaged JPEG is searched for in the last 64 bytes, because some programs append bytes such as a line feed.
 _TAIL_BYTES = 64
-# Largest number of directories that are read in a TIFF, because those of a damaged file may form a circle.
+# At most this many directories of a TIFF are read, because the directories of a damaged file may form a circle.
 _MAX_TIFF_DIRECTORIES = 64
-# Largest number of strips or tiles that are read in one directory of a TIFF.
+# At most this many strips or tiles of a TIFF directory are read.
 _MAX_TIFF_PIECES = 1_000_000
-# A TIFF stores its pixels in strips or in tiles. These are the tags of their offsets and sizes.
+# A TIFF stores its pixels in strips or in tiles. The tag of their offsets is mapped to the tag of their sizes.
 _TIFF_OFFSETS = {273: 279, 324: 325}
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 
 class PictureEnd(Enum):
-    """Whether a picture has its end and is therefore complete. UNKNOWN means that the format of the file is not known."""
+    """Says whether a file holds a complete picture. UNKNOWN means that the file's format is not known."""
 
     FOUND = "found"
     MISSING = "missing"
@@ -45,14 +45,14 @@ def find_picture_end(value: bytes) -> PictureEnd:
         return PictureEnd.UNKNOWN
     try:
         return PictureEnd.FOUND if find(value) else PictureEnd.MISSING
-    except (struct.error, IndexError):  # Raised if the file ends within its header.
+    except (struct.error, IndexError):  # The file ends before its header is complete.
         return PictureEnd.MISSING
 
 
 def _has_jpeg_end(value: bytes) -> bool:
     """Returns whether a JPEG has its end marker.
 
-    The segments are followed, because a preview inside the file has an end marker too.
+    Follows the segments of the file, because a preview inside the file has an end marker too.
     """
     at = 2
     while at + 4 <= len(value):
@@ -63,7 +63,7 @@ def _has_jpeg_end(value: bytes) -> bool:
             return True
         if kind == 0xFF:
             at += 1
-        elif kind == 0xDA:  # After a scan header, there are compressed pixels up to the next marker.
+        elif kind == 0xDA:  # Compressed pixels follow, up to the next marker.
             marker = _JPEG_MARKER.search(value, at + 2 + int.from_bytes(value[at + 2 : at + 4]))
             if marker is None:
                 return False
@@ -89,7 +89,7 @@ def _has_bmp_end(value: bytes) -> bool:
     size, offset, header_size = struct.unpack_from("<I4xII", value, 2)
     if size > offset:
         return len(value) >= int(size)
-    # Some programs write the file size 0. Then the size is computed from the rows, padded to a multiple of four bytes.
+    # Some programs write the size 0 into a BMP. Then the size is computed from its rows. Each row is a multiple of four bytes long.
     form = "<HHxxH" if header_size == 12 else "<iixxH"
     width, height, bits = struct.unpack_from(form, value, 18)
     row_bytes = (width * bits + 31) // 32 * 4
@@ -101,7 +101,7 @@ def _has_gif_end(value: bytes) -> bool:
 
 
 def _has_tiff_end(value: bytes) -> bool:
-    """Returns whether the file holds all directories of a TIFF, and all strips and tiles to which they point."""
+    """Returns whether the file holds all directories of a TIFF and all pixels to which they point."""
     order = "<" if value[:2] == b"II" else ">"
     is_big = value[2:4] in (b"+\0", b"\0+")
     (at,) = struct.unpack_from(order + ("Q" if is_big else "I"), value, 8 if is_big else 4)
@@ -117,7 +117,10 @@ def _has_tiff_end(value: bytes) -> bool:
 
 
 def _read_tiff_directory(value: bytes, order: str, is_big: bool, at: int) -> tuple[int, int]:
-    """Reads the directory of a TIFF at byte `at`. Returns where the next directory begins (or 0), and where the last pixels end."""
+    """Reads the directory of a TIFF at byte `at`.
+
+    Returns the position of the next directory (0 if there is none) and the position at which the last pixels end.
+    """
     (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), value, at)
     start, entry_bytes = (at + 8, 20) if is_big else (at + 2, 12)
     numbers: dict[int, tuple[int, ...]] = {}

@@ -41,14 +41,14 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# Errors that concern a single record. Its picture is not sent again before the next start.
+# With one of these errors, Kafka refuses a single record. The record's picture is sent again only after a restart.
 _RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError, InvalidTimestampError, PolicyViolationError)
 
 # Kafka counts as unavailable if it confirms nothing for this many seconds while pictures are in flight (sent, not yet confirmed).
 _SILENT_S = 2.0
 # After this many seconds without a confirmation the Kafka client is replaced, because clients have got stuck when brokers restarted.
 _STUCK_S = 30.0
-# While nothing is in flight, the sender checks at this interval whether a broker is reachable.
+# While no picture is in flight, the sender checks at this interval whether a broker is reachable.
 _PROBE_INTERVAL_S = 5.0
 # The pictures in flight may have at most this many bytes in all. The setting gateway.in_flight limits only their number.
 _MAX_IN_FLIGHT_BYTES = 32 * 2**20
@@ -82,7 +82,7 @@ class PictureChannel(Protocol):
 class KafkaChannel:
     """Sends the pictures of one line with an idempotent KafkaProducer, and puts large pictures into the object store.
 
-    The producer's time-out (600 s) is longer than the 30 s of the sender, so that the sender acts first.
+    The producer gives up a picture only after 600 s. The sender replaces a silent channel earlier, after 30 s.
     """
 
     def __init__(self, settings: Settings, line: str, store: ObjectStore) -> None:
@@ -142,7 +142,7 @@ class KafkaChannel:
         try:
             self._producer.close(timeout=1)
         except KafkaError:
-            # If the flush times out, close() leaves the producer's thread running and sending. No public method ends that thread.
+            # If close() times out, the producer's thread runs on and sends pictures. Only these private methods end it.
             self._producer._sender.force_close()
             self._producer._sender.join(5)
 
@@ -166,7 +166,7 @@ class _InFlightWindow:
 
     @property
     def silent_s(self) -> float:
-        """The time since Kafka's last answer, or since the first picture after a pause, in seconds."""
+        """The time since Kafka's last answer, in seconds. After a pause, the time since the first picture was sent."""
         return time.monotonic() - self._last_result_s
 
     def send_next(self) -> int:
@@ -264,7 +264,7 @@ class Sender:
             try:
                 channel = self._connect()
                 try:
-                    # If pictures wait, `_send_pictures` reports Kafka as available when Kafka has confirmed the first of them.
+                    # If pictures wait, Kafka counts as available only after it has confirmed the first picture.
                     if self._spool.sendable_count == 0:
                         self._set_available()
                     self._send_pictures(channel)
@@ -299,7 +299,7 @@ class Sender:
                 self._wake_up.wait(_IDLE_WAIT_S)
 
     def _check_connection(self, window: _InFlightWindow) -> None:
-        """Finds out whether Kafka is available: by its confirmations, or, if no picture is in flight, by trying to reach a broker."""
+        """Updates whether Kafka is available. If no picture waits for Kafka's confirmation, tries to reach a broker."""
         if len(window):
             silent_s = window.silent_s
             if silent_s > _STUCK_S:
@@ -358,11 +358,11 @@ class Sender:
         )
 
     def _track_backlog(self) -> None:
-        """Logs when a backlog of pictures begins and ends. During a backlog, the spool waits for the disk at each commit."""
+        """Logs when a backlog of pictures begins and ends. During a backlog, the spool flushes each picture to the disk."""
         waiting = self._spool.sendable_count
         if not self._is_behind and waiting > 2 * self._max_in_flight:
             self._is_behind = True
-            # If Kafka is unavailable, `_set_unavailable` has already logged the reason of the backlog.
+            # While Kafka is unavailable, the log already names the reason for the backlog.
             if not self.problem:
                 log.warning("Pictures of %s arrive faster than Kafka accepts them. %d wait in the spool.", self._spool.line, waiting)
             self._spool.set_full_sync(True)

@@ -21,7 +21,7 @@ from streams.identity import PartId, format_time, parse_time
 
 # Disk space that a picture needs besides its bytes: other columns, unused ends of pages, and its receipt.
 _ROW_BYTES = 1024
-# The newest receipts are kept to recognise repeated pictures. 100,000 are almost three hours at ten pictures a second, and 10 MB.
+# Receipts are kept to recognise repeated pictures. At ten pictures a second, this many receipts last almost three hours.
 _MAX_RECEIPTS = 100_000
 # If SQLite's write-ahead file is larger than this, new pictures wait until it has been written back to the database file.
 _MAX_WRITE_AHEAD_BYTES = 64 * 2**20
@@ -60,7 +60,7 @@ class PictureReceipt:
     """Confirms that a picture is on disk and names its part.
 
     - `is_repeat`: the same picture was accepted before.
-    - `is_matched`: False if no part that the board counted fits the picture. Then the gateway has counted the part itself.
+    - `is_matched`: False if the picture fits no part of the board, so the gateway made the part id itself.
     """
 
     part: PartId
@@ -140,7 +140,7 @@ class Spool:
             self._lock_file.close()
             raise SettingsError(
                 f"gateway.spool_dir: the spool of {line} in {self._path} cannot be used ({error}); "
-                "move the file away, so that the gateway makes a new one, and keep it, because it may hold pictures that were not sent"
+                "move the file to another folder, and the gateway makes a new one; keep the old file, because it may hold unsent pictures"
             ) from None
         self._last_part = 0
         budget.add_existing(int(size))
@@ -156,7 +156,7 @@ class Spool:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version not in (0, _LAYOUT_VERSION):
             raise sqlite3.DatabaseError(
-                f"it has layout version {version}, but this release of Castline reads only layout version {_LAYOUT_VERSION}"
+                f"the file has layout version {version}, but this release of Castline reads only layout version {_LAYOUT_VERSION}"
             )
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA user_version = {_LAYOUT_VERSION}")
@@ -300,8 +300,8 @@ class Spool:
         with self._lock:
             self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))
         self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        # While pictures arrive, a passive checkpoint never writes back everything, and the write-ahead file would grow without limit. A
-        # truncating checkpoint empties the file.
+        # While pictures arrive, a PASSIVE checkpoint never writes everything back, so the write-ahead file would grow without limit.
+        # A TRUNCATE checkpoint empties the file.
         if self._write_ahead_path.exists() and self._write_ahead_path.stat().st_size > _MAX_WRITE_AHEAD_BYTES:
             with self._reader_lock, self._lock:
                 self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -47,7 +47,7 @@ from streams.identity import PartId
 
 _RECEIPT_TIMEOUT_S = 15.0
 _MAX_KEY_CHARACTERS = 200
-_REFUSED = "refused"  # the subject under which the complaint about the last refused request is kept
+_REFUSED = "refused"  # The subject of the complaint about the last refused request.
 _STATUS_BY_REASON = {EMPTY: 422, TOO_LARGE: 413, KEY_REUSED: 422, NO_PICTURE: 409}
 
 

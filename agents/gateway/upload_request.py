@@ -73,8 +73,7 @@ async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
 async def _read_body(request: web.Request, limit: int, max_bytes: int) -> bytes:
     """Returns the body, unpacked if it is compressed.
 
-    Raises RequestRefusedError if the body is malformed or has more than `limit` bytes. The message names `max_bytes`, the limit for the
-    picture alone.
+    Raises RequestRefusedError if the body is malformed or has more than `limit` bytes. `max_bytes` is the largest picture, for the message.
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
@@ -84,7 +83,7 @@ async def _read_body(request: web.Request, limit: int, max_bytes: int) -> bytes:
     is_packed = encoding not in ("", "identity")
     if not is_packed and request.content_length is not None and request.content_length > limit:
         raise _make_too_large(request.content_length, max_bytes)
-    # 47 makes zlib detect the header of gzip or of zlib by itself, with a window of 32 KiB.
+    # With the value 47, zlib accepts both gzip and zlib data.
     unpacker = zlib.decompressobj(47) if is_packed else None
     body = bytearray()
     async for chunk in request.content.iter_chunked(_CHUNK_BYTES):

@@ -29,7 +29,7 @@ from streams.settings import CameraSettings
 
 log = logging.getLogger(__name__)
 
-# A triggered camera remembers this many of the last pictures, because the report of a part arrives some hundredths of a second late.
+# A triggered camera keeps this many of the last pictures, because the report of a part arrives a little later than the part.
 _REMEMBERED_FRAMES = 8
 # If this many threads hang in a call of OpenCV, no further thread is started.
 _MAX_HANGING_READERS = 3
@@ -284,8 +284,9 @@ class VideoCamera:
             yield replace(frame, receipt=receipt)
 
     def _take_near(self, captured_at: datetime, window_s: float) -> _GrabbedPicture | None:
-        """Waits until a later picture was grabbed, and returns the picture nearest to `captured_at`, or None if it is more than
-        `window_s` away.
+        """Returns the picture nearest to `captured_at`, or None if it is more than `window_s` away.
+
+        Waits until a later picture was grabbed.
         """
 
         def is_later_one_there() -> bool:

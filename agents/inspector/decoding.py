@@ -86,7 +86,7 @@ class DecodedImage:
 
 
 def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:
-    """Reads the part, the time of capture (otherwise `broker_time`) and the deadline from an image record of `line`.
+    """Reads an image record of `line`. If the record has no time of capture, `broker_time` is used.
 
     Raises IdentityError if the record names no part of this line.
     """

@@ -100,7 +100,7 @@ class DriftMonitor:
         self._lines = {line: LineMonitor() for line in lines}
         self._loop = BackgroundLoop()
         for line in self._lines:
-            # Before the first picture of a line, another worker may receive its pictures, so `gap` is not exported.
+            # The state `gap` is exported only after the first picture, because another worker may receive the pictures of the line.
             for state in set(STATES) - {GAP}:
                 metrics.camera_state.labels(line, state).set(0)
             for quantity in DRIFT_QUANTITIES:

@@ -149,7 +149,7 @@ class Inspector:
             image = read_image_record(source, line, captured_at, utc_now())
             captured_at = image.captured_at
             deadline_s = _to_monotonic_clock(image.deadline)
-            # The thread of the networks waits for `decoding`, because the event loop would wake up for each decoded picture.
+            # The thread of the networks waits for `decoding`. If the event loop waited, it would wake up for each decoded picture.
             decoders = self._upload_decoders if self._is_upload(line.name) else self._decoders
             decoding = decoders.submit(self._decode, image, self._assigned_ensemble(line.name))
         except IdentityError as error:
@@ -240,8 +240,7 @@ class Inspector:
             else self._decode_again(image, assignment.ensemble)
             for image, assignment in zip(decoded, assignments, strict=True)
         ]
-        # The search for parts consists of many short array operations. In several threads, they would mostly wait for the interpreter's
-        # lock.
+        # Parts are searched in this thread only. The search has many short steps, which block each other in several Python threads.
         fitting = [image.check(assignment.ensemble.part_reference) for image, assignment in zip(fitting, assignments, strict=True)]
         judged = _judge_by_ensemble(fitting, assignments)
         rules = [

@@ -56,8 +56,7 @@ class JudgedImage:
 def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[JudgedImage]:
     """Returns each of `images` with its prediction, in the same order.
 
-    The networks do not see an image that could not be decoded or does not show the whole part. Instead of a prediction, it has the
-    reason for this.
+    An image that could not be decoded, or that does not show the whole part, has the reason instead of a prediction.
     """
     refusals = [_find_refusal(image) for image in images]
     predictions = iter(_predict_isolated([image for image, refusal in zip(images, refusals, strict=True) if refusal is None], predictor))
@@ -133,7 +132,7 @@ def _with_kind(image: JudgedImage, kind: str) -> JudgedImage:
 
 
 def group_by_predictor(predictors: Sequence[Predictor]) -> list[tuple[Predictor, list[int]]]:
-    """Returns the different predictors in `predictors`, each with the indices at which it occurs, in ascending order."""
+    """Returns each different predictor once, with all its indices in `predictors` in ascending order."""
     indices_by_id: dict[int, list[int]] = {}
     for index, predictor in enumerate(predictors):
         indices_by_id.setdefault(id(predictor), []).append(index)
@@ -143,7 +142,7 @@ def group_by_predictor(predictors: Sequence[Predictor]) -> list[tuple[Predictor,
 def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: datetime, decision: str = "") -> Verdict:
     """Returns the verdict on one judged image. A picture that was not judged gets the label `review` and a reason.
 
-    `threshold` decided the label. `decision` is the digest of the line's decision settings, or "".
+    `threshold` is the threshold that was used for the label. `decision` is the digest of the line's decision settings, or "".
     """
     decoded, record, prediction = judged.decoded, judged.decoded.record, judged.prediction
     return Verdict(
@@ -180,5 +179,5 @@ def _make_reference(decoded: DecodedImage) -> ImageReference:
 
 
 def do_networks_disagree(prediction: Prediction) -> bool:
-    """Returns whether the networks would give different labels if each network decided alone with the threshold 0.5."""
+    """Returns whether some networks vote for a defect and others do not. A vote of 0.5 or more is for a defect."""
     return len({vote >= 0.5 for vote in prediction.votes.values()}) > 1

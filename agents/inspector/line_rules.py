@@ -83,7 +83,7 @@ def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> Lin
     if live is None:
         return LineRule(manifest.threshold)
     reviews_anomalies = bool(live.review_anomalies)
-    # A version without networks gives no probability that a threshold could be compared with.
+    # A version without networks gives no probability, so a threshold cannot be used.
     if not manifest.voters or (live.threshold, live.defect_share, live.miss_risk) == (None, None, None):
         return LineRule(manifest.threshold, live.decision, reviews_anomalies=reviews_anomalies)
     try:

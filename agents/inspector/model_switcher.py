@@ -57,7 +57,7 @@ class ModelSwitcher:
         self._find_version = find_version
         self._open_version = open_version
         self._assignments: Mapping[str, ModelAssignment] = {}
-        # The loaded ensembles by version name. A replaced version moves to the end, so that the last replaced version can be kept.
+        # The loaded ensembles by version name. The version that was replaced last is at the end and is kept for a roll-back.
         self._loaded: dict[str, Ensemble] = {}
         # Versions that could not be opened, with the errors, so that each is tried only once.
         self._rejected: dict[str, VersionRejectedError] = {}
@@ -161,7 +161,7 @@ class ModelSwitcher:
     def _admit(self, name: str, like: Version | None) -> Ensemble:
         """Returns the ensemble of version `name`, ready to judge. Loads the version if it is not in memory.
 
-        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from those of the version `like`.
+        Raises VersionRejectedError if the version cannot be opened, or if its classes are not those of `like`.
         """
         start_s = time.monotonic()
         if name in self._rejected:

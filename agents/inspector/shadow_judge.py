@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 # Largest number of pictures that wait for a shadow version, two full batches. The limit bounds the memory.
 _MAX_SAMPLES = 64
-# Pictures that a shadow version judges at a time. A camera's picture has to wait for them, so the number is small.
+# A shadow version judges this many pictures at a time. The number is small, because a camera's picture may wait for them.
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 
 # A function that decodes an image again for the given ensemble. A shadow version may need another size than the version in use.
 DecodeAgain = Callable[[DecodedImage, Ensemble], DecodedImage]
 
-# Returns the image with the label that the settings of its line give. The second argument is the model version that judged it.
+# A function that labels an image by the settings of its line. The second argument is the version that judged the image.
 ApplyRule = Callable[[JudgedImage, Version], JudgedImage]
 
 

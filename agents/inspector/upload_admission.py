@@ -1,4 +1,4 @@
-"""Holds uploaded pictures back until they are decoded, so that no batch with a camera's pictures waits for an uploaded picture."""
+"""Queues uploaded pictures until they are decoded. So a camera's picture never waits for the decoding of an upload."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class UploadAdmission(Generic[Item]):
         while (waiting := await self._queue.get()) is not None:
             item, decoding, deadline_s = waiting
             if decoding is not None:
-                # An error of the decoder is ignored here, because the code behind `admit` reads it from the same future.
+                # An error of the decoder is ignored here, because the item holds the same future and its user handles the error.
                 with suppress(Exception):
                     await asyncio.wrap_future(decoding)
             await self._admit(item, deadline_s)

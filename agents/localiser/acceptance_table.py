@@ -27,7 +27,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from streams.errors import SettingsError
 from streams.records import Acceptance, Box
 
-# The boxes of one picture with the names of the kinds that a rule applies to.
 Text = Field(min_length=1, max_length=100)
 
 
@@ -53,7 +52,7 @@ class AcceptanceRule(BaseModel):
         return self
 
     def find_violations(self, boxes: Sequence[Box]) -> list[str]:
-        """Returns a sentence for each limit that `boxes` exceed. Boxes of other kinds do not count."""
+        """Returns a sentence for each limit that `boxes` exceed. Only boxes of the rule's kinds count."""
         own = [box for box in boxes if (box.kind or "unknown") in self.kinds]
         violations = []
         if self.max_number is not None and len(own) > self.max_number:
@@ -67,7 +66,7 @@ class AcceptanceRule(BaseModel):
         return violations
 
     def find_unmeasured(self, boxes: Sequence[Box]) -> bool:
-        """Returns whether a limit in millimetres cannot be applied, because a defect of these kinds was not measured."""
+        """Returns whether a limit in millimetres cannot be applied, because a defect of the rule's kinds was not measured."""
         needs_size = self.max_length_mm is not None or self.max_area_mm2 is not None
         return needs_size and any((box.kind or "unknown") in self.kinds and box.length_mm is None for box in boxes)
 

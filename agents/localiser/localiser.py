@@ -2,12 +2,14 @@
 
     accept -> queue -> picture from Kafka -> decoder -> heat map -> object store -> findings topic -> acknowledgement to Kafka
 
-The localiser is a process of its own with a low priority, so that no verdict waits for a heat map. A heat map is made of each part that is
-not `ok`. In the lines of the setting `inspector.explain_lines`, a person waits for each heat map. So all parts of these lines get heat
-maps, and their heat maps are made first.
+The localiser is a process of its own with a low priority, so that no verdict waits for a heat map.
 
-A verdict is acknowledged after its finding was delivered. After a crash, the heat maps that were not finished are made again. If verdicts
-come faster than heat maps can be made, the oldest waiting verdicts of ordinary lines get none. They are counted and acknowledged.
+- A heat map is made for each part that is not `ok`.
+- In the lines of the setting `inspector.explain_lines`, a person waits for the heat maps. Every part of these lines gets a heat map,
+  and these heat maps are made first.
+- If too many verdicts wait, the oldest verdicts of the other lines get no heat map. They are counted and acknowledged.
+
+A verdict is acknowledged after its finding was delivered. After a crash, unfinished heat maps are made again.
 """
 
 from __future__ import annotations
@@ -54,16 +56,15 @@ log = logging.getLogger(__name__)
 ROLE = "localiser"
 # Largest number of ordinary verdicts that may wait for their heat maps.
 _MAX_ORDINARY = 64
-# Largest number of verdicts that are accepted and not acknowledged. A verdict takes about 2 kB of memory.
+# Largest number of verdicts that are accepted but not yet acknowledged. A verdict takes about 2 kB of memory.
 _MAX_PENDING = 4096
 # Ids of the latest delivered findings. A verdict with one of these ids is a repeat and gets no second heat map.
 _MAX_DELIVERED = 4096
-# The localiser looks for new model choices at this interval and opens the heat mappers of the chosen versions, so that these are usually
-# ready before the first suspicious part comes.
+# The localiser looks for new model choices at this interval. It opens the heat mappers of the chosen versions before they are needed.
 _VERSION_CHECK_S = 1.0
 # A version whose heat mapper could not be opened is tried again after this time.
 _OPEN_AGAIN_S = 60.0
-# On a busy machine, a process of low priority may need minutes to open a heat mapper. For at most this time it does not count as stalled.
+# On a busy machine, opening a heat mapper may take minutes. The watchdog waits this long before it reports a stall.
 _MAX_OPEN_S = 300.0
 _PROGRESS_S = 1.0
 
@@ -119,7 +120,7 @@ class HeatMapQueue:
         return len(self._awaited) + len(self._ordinary)
 
     def accepts(self, verdict: Verdict) -> bool:
-        """Returns whether the part of `verdict` needs a heat map. A picture that could not be judged has no votes and needs none."""
+        """Returns whether the part of `verdict` needs a heat map. A picture that could not be judged needs no heat map."""
         return bool(verdict.votes) and (verdict.label != "ok" or verdict.line in self._explain_lines)
 
     def add(self, request: HeatMapRequest) -> HeatMapRequest | None:
@@ -154,13 +155,12 @@ class Localiser:
         tables: Mapping[str, AcceptanceTable] = MappingProxyType({}),
         record_progress: Callable[[], None] = lambda: None,
     ) -> None:
-        """Creates the localiser. `tables` holds the acceptance tables of lines that have one.
+        """Creates the localiser.
 
-        Outside the regions that people drew, which `choices` holds, a heat map is 0 and has no boxes.
-
-        When a problem begins, `report_problem` is called with a sentence about it and with the name of what failed. When the problem has
-        ended, it is called with "" and that name. While a heat mapper is being opened, and after each failed attempt to read or store a
-        picture, `record_progress` is called, because a restart of the process would not help then.
+        - `choices`: the models, regions and scales that people chose. Outside the regions, a heat map is 0 and has no boxes.
+        - `tables`: the acceptance tables of the lines that have one.
+        - `report_problem`: called with a sentence and the failed service when a problem begins, and with "" and the service when it ends.
+        - `record_progress`: called during long waits in which a restart of the process would not help.
         """
         self._settings = settings
         self._pictures = pictures
@@ -225,7 +225,7 @@ class Localiser:
         The archivist makes dead letters of invalid verdicts, so they are only logged here.
         """
         record = received.record
-        # Kafka deletes pictures after this time. After an upgrade or a long pause, thousands of such verdicts may come at once.
+        # Kafka deletes pictures after this time. Older verdicts are not logged, because thousands may come at once after a long pause.
         if datetime.now(UTC) - received.broker_time > timedelta(hours=self._settings.topics.image_hours):
             return None
         line = self._lines[record.topic].name
@@ -241,7 +241,7 @@ class Localiser:
         return verdict
 
     async def _finish(self, pending: PendingVerdict) -> None:
-        """Marks a verdict as finished, and acknowledges all finished verdicts of its partition that are older than any unfinished one."""
+        """Marks a verdict as finished. Then acknowledges the oldest verdicts of its partition, up to the first unfinished one."""
         pending.is_finished = True
         waiting = self._pending[_partition_of(pending.received)]
         while waiting and waiting[0].is_finished:
@@ -379,7 +379,7 @@ class Localiser:
         return decoded.picture.pixels
 
     async def drain(self) -> None:
-        """Accepts no more verdicts. Returns when every accepted verdict has its finding or was given up."""
+        """Accepts no more verdicts. Returns when no accepted verdict waits for its finding."""
         self._is_draining = True
         self._woken.set()
         await self._finished.wait()
@@ -390,10 +390,11 @@ def _partition_of(received: ReceivedRecord) -> tuple[str, int]:
 
 
 def make_finding(verdict: Verdict, found: DefectMap, address: str, found_at: datetime, mm_per_px: float | None = None) -> Finding:
-    """Returns the finding of a defect map that covers the whole picture of `verdict`. Its heat map is stored at `address`.
+    """Returns the finding for `verdict`. `found` covers the whole picture, and its heat map is stored at `address`.
 
-    Even the heat map of a good part has hot areas. Therefore the score of a box is the highest heat in the box times the defect probability
-    of the verdict. If `mm_per_px` is given, each box has the area and the length of its defect in millimetres.
+    Even a good part has hot areas. Therefore the score of a box is its highest heat times the defect probability of the verdict.
+
+    If `mm_per_px` is given, each box has the area and the length of its defect in millimetres.
     """
     probability = verdict.defect_probability or 0.0
     return Finding(

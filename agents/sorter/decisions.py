@@ -13,7 +13,7 @@ from firmware.lane_settings import LaneSettings
 from streams.records import Action, Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, GradeSettings
 
-# If a part reaches the gate in less than this time, its verdict is not sent, because the serial line and the board may need so long.
+# If a part reaches the gate in less than this time, its verdict is not sent, because sending may take this long.
 MIN_SENDING_TIME = timedelta(milliseconds=30)
 LATE: SortingReason = "late-verdict"
 
@@ -39,7 +39,7 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
     return LaneSettings(
         {
             "eye_gap_mm": round(gate.travel_mm),
-            # Without an encoder, a step is a millisecond. The belt's speed in mm/s is then also the length of a step in um.
+            # Without an encoder, a step is a millisecond. At 200 mm/s, the belt then moves 200 um in a step.
             "step_um": round(gate.belt_mm_per_s),
             "no_verdict": gate.safe,
             "safe": gate.safe,
@@ -74,7 +74,7 @@ class BoardVerdict:
 def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
     """Returns whether the board must divert the part of a verdict, and at which gate.
 
-    The first additional gate that takes the part diverts it, otherwise the line's own gate.
+    The first additional gate that accepts the label and the probability diverts the part. If none does, the line's own gate diverts it.
     """
     if verdict.label == "ok" or (verdict.label == "review" and gate.on_review == "pass"):
         return BoardVerdict("keep")
@@ -84,7 +84,7 @@ def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
 
 
 def verdict_deadline(counted_at: datetime, gate: GateSettings) -> datetime:
-    """Returns the last time at which a verdict may be sent to the board. `counted_at` is when the part was counted or photographed."""
+    """Returns the latest time to send a verdict to the board. `counted_at` is the time of the count, or of the picture if unknown."""
     return counted_at + timedelta(seconds=gate.travel_s) - MIN_SENDING_TIME
 
 
@@ -99,7 +99,7 @@ def make_sorting(
     reason = _REASONS[event.reason]
     if state.is_late and reason == "no-verdict":
         reason = LATE
-    # The record does not name a verdict that never reached the board, because the board decided about the part without this verdict.
+    # If no verdict has reached the board, the record names none, because the board decided without a verdict.
     has_verdict = state.answered_at is not None or state.is_late or event.reason == "verdict"
     return Sorting(
         line=line,
@@ -126,7 +126,7 @@ def make_sorting(
 def make_late_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sorting:
     """Returns a second sorting record of a part, which adds a verdict that came too late.
 
-    It has the same board, run and event number, so a reader sees that the gate did not move again.
+    The new record keeps the board, run and event number, which shows that the gate did not move again.
     """
     reason: SortingReason = LATE if previous.reason == "no-verdict" else previous.reason
     change = {

@@ -1,4 +1,4 @@
-"""Reports to the gateway each part that a board has counted. The gateway then gives the part's picture the run and part numbers."""
+"""Tells the gateway which parts a board has counted, so that a picture gets the run and part number of its part."""
 
 from __future__ import annotations
 

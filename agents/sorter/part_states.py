@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 # The key of a part: its run number and its part number.
 PartKey = tuple[int, int]
-# The number of parts that are remembered: some three minutes at 10 parts a second, more than a part needs to the gate.
+# The number of remembered parts. At 10 parts a second they are enough for three minutes, and a part reaches the gate sooner.
 MAX_PARTS = 2048
-# A part is photographed within this time after its count. Two times farther apart belong to different parts with the same number.
+# The count and the picture of a part are at most this far apart. A larger difference means that a new part has the same number.
 _MAX_TIME_DIFFERENCE = timedelta(seconds=60)
 _MAX_RESTORE_S = 30.0
 
@@ -92,7 +92,7 @@ class PartStates:
             self._sortings.popitem(last=False)
 
     def unrecorded_parts(self, run: int) -> list[PartKey]:
-        """Returns the counted parts of other runs than `run` that have no sorting record. The board, now in `run`, will not report them."""
+        """Returns the counted parts of earlier runs without a sorting record. The board is now in `run` and will not report them."""
         return [key for key, state in self._states.items() if key[0] != run and state.counted_at is not None and key not in self._sortings]
 
 
@@ -130,7 +130,7 @@ def _read_newest(settings: Settings, topic: str, kind: type[R]) -> list[R]:
         while (position := consumer.position(partition)) < end:
             if time.monotonic() > give_up_s:
                 raise BrokerError(
-                    f"Reading {topic} took longer than {_MAX_RESTORE_S:.0f} s and came only to offset {position} of {end}. "
+                    f"Reading {topic} took longer than {_MAX_RESTORE_S:.0f} s and reached only offset {position} of {end}. "
                     "Check the broker's load and the network. The sorter tries again at its next start."
                 )
             for records in consumer.poll(timeout_ms=500).values():

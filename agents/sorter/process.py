@@ -42,7 +42,7 @@ async def run_sorters(settings: Settings, lines: list[str], instance: str, healt
 
 
 class _LineHealth(ProcessHealth):
-    """The health of one line. It passes the line's problems on to the health of the process, which serves several lines."""
+    """The health of one line. Every problem of the line becomes a problem of the process, which serves several lines."""
 
     def __init__(self, process: ProcessHealth, line: str, stall_s: float) -> None:
         super().__init__(process.role, ProgressWatchdog(stall_s))
@@ -63,7 +63,7 @@ class _LineHealth(ProcessHealth):
 async def _make_group(
     stack: AsyncExitStack, settings: Settings, line: str, gate: GateSettings, instance: str, link: GateLink, health: ProcessHealth
 ) -> ConsumerGroup:
-    """Connects the sorter of `line` to Kafka and to its lane of the board. What it opens is closed when `stack` is closed."""
+    """Connects the sorter of `line` to Kafka and to its lane of the board. Closing `stack` closes both connections."""
     loop = asyncio.get_running_loop()
     # Each line has a consumer group of its own, because the processes of a shared group would take partitions from each other.
     app = make_app(settings, f"{ROLE}-{line}", instance, max(64, MAX_OPEN_VERDICTS))

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 ROLE = "sorter"
 # The largest number of verdicts that are handled at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
-# Longest time from the deadline of a verdict to the board's report of the part. The record of a late verdict waits for this report.
+# The board reports a part at most this long after the deadline of its verdict. A late verdict is recorded after this report.
 _MAX_REPORT_DELAY = timedelta(seconds=2)
 # The largest run number and the largest part number of the gate protocol.
 _MAX_RUN, _MAX_PART = 65535, 99_999_999
@@ -83,7 +83,7 @@ class Sorter:
 
     @property
     def lines_by_topic(self) -> dict[str, str]:
-        """Maps the topic that the sorter reads, the verdicts of its line, to the name of the line."""
+        """Maps the topic of the line's verdicts to the name of the line. The sorter reads only this topic."""
         return {self._names.verdicts(self._line): self._line}
 
     @property
@@ -146,7 +146,7 @@ class Sorter:
     def _check_run(self, verdict: Verdict) -> None:
         """Raises GateError with code 21 (`unknown-run`) if the board has begun a later run, or if the run or part number is too large."""
         is_earlier_run = self._lane.run and verdict.run < self._lane.run
-        # A gateway without a board uses the seconds since 1970 as run number. This number is larger than the run of any board.
+        # A gateway without a board uses the seconds since 1970 as run number, for example 1700000000. No board has such a large run.
         if verdict.run > _MAX_RUN or verdict.part > _MAX_PART or is_earlier_run:
             row = error_codes()[_UNKNOWN_RUN]
             raise GateError(f"part {verdict.part_id}: {row.meaning}", row.code, row.retriable)
@@ -248,7 +248,7 @@ class Sorter:
         if event.reason == "spacing" and event.action == "pass" and state.label == "defect":
             part = f"{self._line}:{event.run}:{event.part}"
             log.error(
-                "part %s is a defect, but it passed the gate, because a part that was not counted was too close in front of it",
+                "part %s is a defect, but the gate let it pass, because an uncounted part was too close in front of it",
                 part,
                 extra={"part": part},
             )
@@ -261,7 +261,7 @@ class Sorter:
         row = error_codes().get(event.code)
         name = row.name if row else "unknown"
         log.warning(
-            "%s: fault %d (%s) %s, with the detail %d", self._line, event.code, name, "began" if event.raised else "ended", event.detail
+            "%s: fault %d (%s) %s. Its detail is %d.", self._line, event.code, name, "began" if event.raised else "ended", event.detail
         )
         if event.raised:
             metrics.gate_faults.labels(self._line, str(event.code)).inc()
@@ -280,7 +280,7 @@ class Sorter:
             return
         topic = self._names.sorted(self._line)
         records = [make_json_record(topic, sorting.part_id.key, sorting, ROLE) for sorting in sortings]
-        # `_states` gets the sorting records before they are delivered, so an event that the board repeats meanwhile gets no second record.
+        # The records are stored before their delivery. If the board repeats an event during the delivery, no second record is made.
         for sorting in sortings:
             self._states.add_sorting(sorting)
         await self._producer.deliver(records)

@@ -202,5 +202,5 @@ def test_a_file_of_a_newer_layout_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "line-1.sqlite") as database:
         database.execute("PRAGMA user_version = 99")
     database.close()
-    with pytest.raises(SettingsError, match="it has layout version 99"):
+    with pytest.raises(SettingsError, match="the file has layout version 99"):
         open_spool(tmp_path)
