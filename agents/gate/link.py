@@ -96,7 +96,7 @@ class GateLink:
 
     @property
     def is_alive(self) -> bool:
-        """False if the link's thread has ended. It ends only after `stop` was called, or because of a programming error."""
+        """False if the link's thread has ended. The thread ends only after `stop`, or because of a programming error."""
         return self._thread.ident is None or self._thread.is_alive()
 
     def stop(self) -> None:
@@ -194,7 +194,7 @@ class BoardSession:
         self._waker = waker
         self._lanes = lanes
         self._requests = requests
-        # During the greeting, this is an empty window. So the sorters' commands in `requests` wait until the greeting is done.
+        # During the greeting, `_window` is an empty window, so that the sorters' commands in `requests` wait until the greeting is done.
         self._window = requests
         self._clock = clock
         self._stopping = stopping

@@ -17,7 +17,7 @@ PORT_ERRORS = (serial.SerialException, OSError)
 class Waker:
     """Wakes the thread that waits in `SerialPort.wait_for_frames`.
 
-    It uses a pipe, because `select` can wait for a pipe and a port at the same time.
+    Uses a pipe, because `select` can wait for a pipe and a port at the same time.
     """
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 _TRANSFER_SUFFIXES = (".part", ".partial", ".tmp", ".filepart", ".crdownload")
 # A damaged file with one of these suffixes still counts as a picture, so that its part gets `review`.
 _PICTURE_SUFFIXES = JUDGED_SUFFIXES + OTHER_PICTURE_SUFFIXES
-# A file with one of these suffixes never counts as a picture, whatever its content is. Cameras write such files beside their pictures.
+# A file with one of these suffixes is never a picture. Cameras write such files beside their pictures.
 _SIDECAR_SUFFIXES = (".xml", ".txt", ".csv", ".json", ".log", ".ini", ".db", ".md5", ".sha256", ".htm", ".html", ".pdf", ".svg", ".yaml")
 _MAX_POLL_S = 0.1
 # The camera pauses for twice the time of a listing, so that it does not overload a slow network share.

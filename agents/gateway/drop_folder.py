@@ -201,7 +201,7 @@ class DropFolder:
 
     @contextmanager
     def _opened(self, folder: str) -> Iterator[int]:
-        """Yields the handle of a folder below the root. The root is opened anew each time, because its share may have been remounted."""
+        """Yields the handle of a folder below the root. Opens the root again each time, because its share may have been remounted."""
         handle = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in folder.split("/") if folder else ():

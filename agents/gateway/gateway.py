@@ -165,7 +165,7 @@ class Gateway:
         store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
         self._lines = [_build_line(line, settings, self._budget, store) for line in lines]
         self._stopping = threading.Event()
-        # The name of the thread whose failure ends the process, or "" while all threads run.
+        # The name of the thread that has failed, or "" while all threads run. A failed thread ends the process.
         self._failed_thread = ""
         self._health = ProcessHealth("gateway", self._lines[0].watchdog)
         for line in self._lines[1:]:

@@ -1,4 +1,4 @@
-"""The intake of a line: checks the pictures of a camera, finds their part ids and stores them in the spool, the queue on disk."""
+"""The intake of a line: checks the pictures of a camera, finds their part ids, and stores them in the spool."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MAX_REMEMBERED_REPORTS = 10_000
 
 
 class PictureRefusedError(CastlineError):
-    """Raised for a picture that the gateway refuses, and would refuse again.
+    """Raised for a picture that the gateway refuses. Sending the same picture again does not help.
 
     `reason` is one of a few fixed words such as `too-large`, because it is the label of a metric.
     """

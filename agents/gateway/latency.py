@@ -1,6 +1,8 @@
 """Estimates the latency of a camera, and checks it while the line runs.
 
-The latency is the time from the count of a part at photo-eye 1 to its picture. Only an irregular gap between parts proves it:
+The latency is the time from the count of a part at photo-eye 1 to its picture.
+
+Only an irregular gap between parts proves which latency is right:
 
 ```
 parts                   A   B   C       D   E         the gap between C and D is longer
@@ -38,8 +40,9 @@ _NEWEST_PICTURES = 10
 _KNOWN_SHARE = 0.7
 # Two latencies are compared only if both put at least this many pictures between known parts.
 _MIN_COMMON_PICTURES = 5
-# A latency is better if it brings pictures nearer to parts: on average by 2 % of the spacing, and by 5 standard errors of this mean.
+# A latency is better if it brings pictures nearer to parts by at least this share of the spacing, on average.
 _NEARER_SHARE = 0.02
+# The average gain must be at least this many times its standard error, so that it is not chance.
 _NEARER_ERRORS = 5.0
 # Example: if 40 pictures fit the best latency, another latency is examined if at least 20 pictures fit it.
 _CANDIDATE_SHARE = 0.5

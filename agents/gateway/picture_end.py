@@ -13,7 +13,7 @@ from streams.identity import sniff_content_type
 
 # In a JPEG, FF and one more byte are a marker. FF00, FFD0 to FFD7 and FFFF do not end the compressed pixels.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# The end marker of a damaged JPEG is searched for in the last 64 bytes, because some programs append bytes such as a line feed.
+# Some programs append bytes to a JPEG, such as a line feed. So the end marker is searched for in this many last bytes.
 _TAIL_BYTES = 64
 # At most this many directories of a TIFF are read, because the directories of a damaged file may form a circle.
 _MAX_TIFF_DIRECTORIES = 64

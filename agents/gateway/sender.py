@@ -1,4 +1,4 @@
-"""Sends the pictures of a line's spool to Kafka in order, and again until the brokers have confirmed them.
+"""Sends the pictures of a line's spool to Kafka in order. Repeats a picture until the brokers have confirmed it.
 
 | error | what the sender does |
 | --- | --- |

@@ -68,7 +68,7 @@ class UploadCamera:
         return self._complaints.list_texts()
 
     def complain(self, text: str) -> None:
-        """Adds a complaint about a refused request. It disappears when the next picture is uploaded, or after ten minutes."""
+        """Adds a complaint about a refused request. The complaint disappears when the next picture is uploaded, or after ten minutes."""
         self._complaints.add_event(_REFUSED, text)
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:

@@ -43,7 +43,7 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "inspector"
-# One complete batch waits while the networks compute. With more, the networks would not be faster, and pictures would wait longer.
+# One complete batch waits while the networks compute. More waiting batches would only make pictures wait longer.
 _BATCHES_AHEAD = 1
 _STORE_RETRY_S = 1.0
 
@@ -112,7 +112,7 @@ class Inspector:
         )
         self._deliveries: asyncio.Queue[asyncio.Future[JudgedBatch] | None] = asyncio.Queue(parallel_batches + _BATCHES_AHEAD)
         self._decoders = ThreadPoolExecutor(settings.inspector.decoders, "decoder")
-        # Uploads are decoded in one process. So they need little memory and no decoder thread of the cameras.
+        # Uploads are decoded in one process, so that they need little memory and no decoder thread of the cameras.
         self._upload_decoders = ThreadPoolExecutor(1, "upload decoder")
         self._upload_process = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
         self._uploads: UploadAdmission[PendingImage] = UploadAdmission(self._batcher.put, settings.inspector.buffer)
@@ -268,7 +268,7 @@ class Inspector:
         self._finished.set()
 
     def _make_records(self, batch: JudgedBatch, verdicts: list[Verdict]) -> list[ProducerRecord]:
-        """Returns the verdicts as records, and a dead letter for each record that has no part or whose picture could not be judged."""
+        """Returns the verdicts as records. Adds a dead letter if a record has no part, or if its picture could not be judged."""
         records = []
         for judged, verdict in zip(batch.judged, verdicts, strict=True):
             part = verdict.part_id

@@ -113,7 +113,7 @@ class ModelSwitcher:
             self._rejected.clear()
             for line in self._lines:
                 self._put_in_force({**self._assignments, line: self._switch(line, choices)})
-            # Shadow versions are opened last. Otherwise some lines would get their new version only after a shadow version was loaded.
+            # Shadow versions are opened last, so that no line waits for its new version while a shadow version is loaded.
             self._assign_shadows(choices)
 
     def _assign_first(self, line: str, choices: ModelChoices) -> None:
@@ -161,7 +161,7 @@ class ModelSwitcher:
     def _admit(self, name: str, like: Version | None) -> Ensemble:
         """Returns the ensemble of version `name`, ready to judge. Loads the version if it is not in memory.
 
-        Raises VersionRejectedError if the version cannot be opened, or if its classes are not those of `like`.
+        Raises VersionRejectedError if the version cannot be opened, or if it has other classes than the version `like`.
         """
         start_s = time.monotonic()
         if name in self._rejected:
@@ -203,7 +203,7 @@ class ModelSwitcher:
         return None
 
     def _unload_spare(self) -> None:
-        """Unloads the version that was kept for a roll-back. This is done before another version is loaded, to save memory."""
+        """Unloads the version that was kept for a roll-back, to free memory before another version is loaded."""
         assigned = _assigned_names(self._assignments)
         for name in [name for name in self._loaded if name not in assigned]:
             del self._loaded[name]

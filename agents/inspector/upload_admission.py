@@ -24,7 +24,7 @@ class UploadAdmission(Generic[Item]):
         self._is_empty = asyncio.Event()
 
     async def put(self, item: Item, decoding: Future[Any] | None, deadline_s: float | None) -> None:
-        """Adds an item. Waits while the queue is full, and for ever after a call of `drain`.
+        """Adds an item. Waits while the queue is full. After `drain`, this method never returns.
 
         `decoding` is the future of the decoded picture, or None.
         """

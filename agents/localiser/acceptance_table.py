@@ -1,8 +1,7 @@
-"""Reads the acceptance table of a part, and decides with it whether the defects that were found on a part are accepted.
+"""Reads the acceptance table of a part, and decides whether the defects found on a part are accepted.
 
-An acceptance table is a TOML file that the foundry writes. The names of its rules may use the terms in which ASTM A802 and ISO 11971
-describe surfaces: a kind of discontinuity and a level. Both standards compare a surface with plates or pictures, and give no limits in
-millimetres. So the foundry agrees on limits with its customer, for example:
+An acceptance table is a TOML file that the foundry writes. Its limits are agreed with the customer, because the surface standards
+ASTM A802 and ISO 11971 give no limits in millimetres. The name of a rule may use the terms of a standard. Example:
 
     name = "impeller 17, customer drawing 4711-B"
     other_kinds = "rejected"
@@ -72,7 +71,7 @@ class AcceptanceRule(BaseModel):
 
 
 class AcceptanceTable(BaseModel):
-    """The acceptance table of a part. `other_kinds` says what happens to defects whose kind no rule names."""
+    """The acceptance table of a part. `other_kinds` says whether defects of all kinds without a rule are accepted or rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -281,7 +281,7 @@ class Localiser:
         return time.monotonic() < self._failed_until_s.get(name, 0.0)
 
     async def _open(self, name: str) -> None:
-        """Opens the heat mapper of a version, and closes those of versions that are neither chosen nor needed by a waiting verdict."""
+        """Opens the heat mapper of a version. Closes heat mappers of versions that no line has chosen and no waiting verdict needs."""
         needed = self._chosen_versions() | self._queue.versions()
         self._opened = {other: opened for other, opened in self._opened.items() if other in needed}
         self._failed_until_s = {other: until_s for other, until_s in self._failed_until_s.items() if self._has_failed(other)}
@@ -306,8 +306,8 @@ class Localiser:
     async def _explain(self, request: HeatMapRequest) -> bool:
         """Makes and delivers the finding of a verdict, if its version makes heat maps.
 
-        Tries again while Kafka or the object store does not answer. Returns False if the localiser stops during such an outage. The verdict
-        is then not acknowledged and comes again after the next start.
+        Tries again while Kafka or the object store does not answer. Returns False if the localiser stops in the meantime. Kafka
+        then delivers the verdict again after the next start.
         """
         verdict, backoff = request.verdict, Backoff(first_s=0.2, longest_s=5.0)
         if verdict.model not in self._opened and not self._has_failed(verdict.model):
@@ -350,7 +350,7 @@ class Localiser:
     def _make_finding(self, verdict: Verdict, opened: OpenedVersion) -> Finding:
         """Reads the picture of `verdict`, makes its heat map, stores the map and returns the finding. Runs in the localiser's thread.
 
-        Raises PictureError if the picture is gone or is not the picture that was judged, and KafkaError or OSError if Kafka or the store
+        Raises PictureError if the picture is gone or is not the picture that was judged. Raises KafkaError or OSError if Kafka or the store
         does not answer.
         """
         pixels = self._read_pixels(verdict, opened.side_px)

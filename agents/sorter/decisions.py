@@ -64,7 +64,7 @@ def _one_grade(gate: GateSettings, grade: GradeSettings) -> LaneSettings:
 class BoardVerdict:
     """A verdict in the words of the gate protocol.
 
-    If an additional gate of the belt diverts the part, `gate` is the number of that gate's lane. Otherwise `gate` is None.
+    `gate` is the lane number of the additional gate that diverts the part, or None if no additional gate does.
     """
 
     word: Literal["keep", "divert"]

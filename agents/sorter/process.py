@@ -93,7 +93,7 @@ async def _make_group(
 async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
     """Opens the serial port after every line has begun to receive verdicts from Kafka.
 
-    The board counts parts as soon as it is configured. Verdicts of the first parts would otherwise come too late.
+    The board counts parts as soon as it is configured, so the sorters must be ready for the verdicts of these parts.
     """
     for group in groups:
         await group.has_partitions.wait()

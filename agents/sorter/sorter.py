@@ -53,7 +53,7 @@ _EVENTS_LOST = code_of("events-lost")
 class Sorter:
     """Handles the verdicts and the board's events of one line, in the event loop.
 
-    `reports` reports counted parts to the gateway. It is None if the gateway counts the pictures itself.
+    `reports` tells the gateway which parts were counted, or is None if the gateway counts the pictures itself.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Sorter:
                 return False
             await self._handle_refusal(verdict, error, deadline)
             return True
-        # The state of the part is read again, because `set_counted` may have replaced it in the meantime.
+        # The state of the part is read again, because `set_counted` may have replaced it during the wait.
         state = self._states.get(verdict.run, verdict.part)
         state.answered_at = state.answered_at or response.answered_at
         metrics.verdict_tell_seconds.labels(self._line).observe(max(0.0, (response.answered_at - verdict.decided_at).total_seconds()))
@@ -169,7 +169,7 @@ class Sorter:
             await self._record([self._untracked_sorting(verdict.run, verdict.part, reason, error.code)])
 
     async def _record_late_verdict(self, verdict: Verdict, error: GateError, deadline: datetime) -> None:
-        """Writes a sorting record that names the late verdict, unless the part already has a record with a verdict."""
+        """Writes a sorting record that names the late verdict. Does nothing if the part already has a record with a verdict."""
         previous = await self._wait_for_sorting(verdict, deadline)
         if previous is not None and (previous.verdict_id is not None or previous.late):
             return
