@@ -119,7 +119,7 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency. Raises OSError if it cannot be stored.
 
-        A latency in the settings stays in use. If the measured latency is close to it, its suspension ends.
+        A latency in the settings stays in use. If the measured latency is similar, a suspension ends.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:

@@ -385,7 +385,7 @@ class DropCamera:
             moved = self._folder.move(version.path, folder, reason)
             with self._lock:
                 self._moved.append((moved, version.state, time.monotonic() + _WATCH_MOVED_S))
-        # A file in the folder `sent` is not read again, so the spool no longer needs its idempotency key.
+        # A file in the folder `sent` is not read again, so the spool no longer needs the file's idempotency key.
         if folder == SENT:
             self._forget_key(version.key)
 

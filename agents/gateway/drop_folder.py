@@ -48,7 +48,7 @@ class FolderListing:
     """What the folder holds. Paths are relative to the folder, with "/" between the names.
 
     - `files`: the state of each file, by its path.
-    - `unread`: the paths that are not read, by the reason.
+    - `unread`: the paths that are not read, by reason.
     """
 
     files: dict[str, FileState] = field(default_factory=dict)
@@ -66,7 +66,7 @@ def make_printable(path: str) -> str:
 
 def sort_naturally(name: str) -> list[tuple[int, int, str]]:
     """Returns a sort key that compares the numbers in names by value, so that `2.jpg` comes before `10.jpg`."""
-    words = re.split(r"([0-9]+)", name)  # The numbers are at the odd indexes.
+    words = re.split(r"([0-9]+)", name)  # The numbers in the name are at the odd indexes.
     return [(0, int(word), "") if index % 2 else (1, 0, word) for index, word in enumerate(words)]
 
 

@@ -44,7 +44,7 @@ def find_truth(file: Path, root: Path) -> str | None:
 class FolderCamera:
     """Yields the pictures in a folder at a fixed rate, or one picture for each part that the board counts.
 
-    The name of a picture's subfolder is its class. A file that cannot be read is skipped.
+    The name of a picture's subfolder gives the class of the picture. A file that cannot be read is skipped.
     """
 
     def __init__(self, line: str, settings: CameraSettings) -> None:

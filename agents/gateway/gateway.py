@@ -37,7 +37,7 @@ _CHECK_INTERVAL_S = 0.05
 _MAINTENANCE_INTERVAL_S = 1.0
 # If more than this share of the spool is used, the gateway reports on /readyz that it is not ready.
 _NEARLY_FULL = 0.95
-# When the process stops, cameras and senders must end within this share of the time that the setting service.grace_s allows.
+# When the process stops, cameras and senders must end within this share of the setting service.grace_s.
 _GRACE_SHARE = 0.8
 
 

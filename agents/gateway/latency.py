@@ -36,7 +36,7 @@ _FIT_SHARE = 0.2
 # A latency is accepted if at least 80 % of all pictures get a part, and also 80 % of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# A latency is possible only if it puts 70 % of the pictures between the first and the last known part.
+# A latency is possible only if it puts at least 70 % of the pictures between the first and the last known part.
 _KNOWN_SHARE = 0.7
 # Two latencies are compared only if both put at least this many pictures between known parts.
 _MIN_COMMON_PICTURES = 5
@@ -292,7 +292,7 @@ class LatencyMonitor:
         self.latency_s = latency_s
         self.suspension = suspension
         self._history = TimeHistory()
-        # Of each of the last pictures, the distance from its nearest part and the spacing at this part, in seconds.
+        # For each of the last pictures: the seconds from its nearest part to the picture, and the spacing at this part.
         self._offsets: deque[tuple[float, float]] = deque(maxlen=_WATCHED_PICTURES)
         self._pictures_since_estimate = 0
 

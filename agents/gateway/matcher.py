@@ -1,4 +1,4 @@
-"""Finds the part that each picture shows, by comparing their times in seconds, after subtracting the latency of the camera.
+"""Finds the part that each picture shows by comparing their times. First, the latency of the camera is subtracted from the picture's time.
 
 ```
 parts     |--------A--------|--------B--------|
@@ -31,7 +31,7 @@ _REPORT_DELAY_S = 0.1
 class MatchDecision(Generic[Picture]):
     """Says which part a picture shows. `part` is None for a picture without a part. `picture` is None for a part without a picture.
 
-    - `offset_s`: how much later than expected the picture was taken after its nearest part.
+    - `offset_s`: the seconds from the nearest part to the picture, after subtracting the latency.
     - `spacing_s`: the smaller gap beside this part.
     """
 

@@ -198,7 +198,7 @@ class Spool:
         return (PartId(self.line, row[0], row[1]), row[2]) if row else None
 
     def accept(self, picture: CheckedPicture, keys: Iterable[str] = (), part: PartId | None = None) -> PictureReceipt:
-        """Stores `picture` as `part`, or as the next part of this spool's own run if `part` is None.
+        """Stores `picture` under `part`. If `part` is None, the picture becomes the next part of the spool's own run.
 
         If one of the idempotency `keys` is known, returns the earlier part. Raises SpoolFullError if there is no room.
         """

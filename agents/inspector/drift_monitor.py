@@ -107,7 +107,7 @@ class DriftMonitor:
                 metrics.drift_psi.labels(line, quantity).set(math.nan)
 
     def add(self, judged: JudgedImage, version: Version, at_s: float) -> None:
-        """Adds an image whose verdict was delivered. `at_s` is the present time of a monotonic clock. Ignores images of other lines."""
+        """Adds an image whose verdict was delivered. `at_s` is the current time in monotonic seconds. Ignores images of other lines."""
         line = self._lines.get(judged.decoded.record.part.line)
         if line is not None:
             line.add(at_s, judged, version)

@@ -240,7 +240,7 @@ class Inspector:
             else self._decode_again(image, assignment.ensemble)
             for image, assignment in zip(decoded, assignments, strict=True)
         ]
-        # Parts are searched in this thread only. The search has many short steps, which block each other in several Python threads.
+        # Parts are searched in this thread only, because several Python threads would block each other in the many short steps.
         fitting = [image.check(assignment.ensemble.part_reference) for image, assignment in zip(fitting, assignments, strict=True)]
         judged = _judge_by_ensemble(fitting, assignments)
         rules = [

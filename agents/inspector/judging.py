@@ -81,7 +81,7 @@ def _find_refusal(image: DecodedImage) -> PictureError | PartCheck | None:
 
 
 def _predict_isolated(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[Prediction | PictureError]:
-    """Predicts `images` in one call. If the call fails, calls itself for each half, until the picture that causes the failure is alone."""
+    """Predicts `images` in one call. If the call fails, tries each half alone, until the picture that causes the failure is found."""
     if not images:
         return []
     try:

@@ -92,7 +92,7 @@ def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> Lin
         log.warning("The threshold of version %s stays in force on line %s. Reason: %s", version.name, line, error, extra={"line": line})
         return LineRule(manifest.threshold, live.decision, reviews_anomalies=reviews_anomalies)
     log.info(
-        "On line %s, the threshold for version %s is now %.4f, and parts below %.4f pass without a person, from the settings that %s made.",
+        "Line %s: version %s now uses the threshold %.4f. Parts below %.4f pass without a person. The settings are from %s.",
         line,
         version.name,
         rule.threshold,

@@ -37,7 +37,7 @@ class UploadAdmission(Generic[Item]):
         while (waiting := await self._queue.get()) is not None:
             item, decoding, deadline_s = waiting
             if decoding is not None:
-                # An error of the decoder is ignored here, because the item holds the same future and its user handles the error.
+                # An error of the decoder is ignored here. The inspector later gets the error from the same future.
                 with suppress(Exception):
                     await asyncio.wrap_future(decoding)
             await self._admit(item, deadline_s)

@@ -1,4 +1,4 @@
-"""Holds what people choose while the plant runs and the localiser needs: model versions, regions to inspect, and scales of pictures."""
+"""Holds the choices of people that the localiser needs: model versions, regions to inspect, and scales of pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PlantChoices:
 
     @property
     def are_known(self) -> bool:
-        """Whether both topics have been read to their ends."""
+        """True if the topics `castings.models` and `castings.lines` have been read to their ends."""
         return self._followed == {"models", "lines"}
 
     def follow_models(self, choices: ModelChoices) -> None:

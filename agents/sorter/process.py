@@ -101,7 +101,7 @@ async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
 
 
 async def _watch_lane(lane: GateLane, port: str, health: ProcessHealth) -> None:
-    """Shows a problem on /readyz while the board that moves the gate of the line is not connected."""
+    """Shows a problem on /readyz while the board of the line is not connected."""
     while True:
         health.set_problem("" if lane.state in _CONNECTED_STATES else f"lane {lane.number} of the board at {port} is {lane.state}", "gate")
         await asyncio.sleep(0.2)
