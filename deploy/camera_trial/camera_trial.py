@@ -29,7 +29,7 @@ from streams.identity import PartId
 from streams.settings import CameraSettings, LineSettings, Settings
 
 THUMBNAIL_PX = 320
-# Side in pixels to which pictures are scaled down before the brightness is measured, so that single defective pixels do not count.
+# Pictures are scaled down to this side in pixels before the brightness is measured, so that a defective pixel of the camera does not count.
 _MEASURED_PX = 256
 # The trial reads larger files than the gateway, so that it can show a file as too large.
 _LARGEST_BYTES = 2**28
@@ -108,7 +108,7 @@ def _build_camera(line: str, camera: CameraSettings) -> GatewayCamera:
 
 @contextmanager
 def _serve_uploads(line: LineSettings, settings: Settings, uploads: UploadCamera, say: Callable[[str], object]) -> Iterator[None]:
-    """Accepts uploads to `line` in a thread, at the address at which the gateway would accept them."""
+    """Accepts uploads to `line` in a thread, at the same address as the gateway."""
     endpoint = LineEndpoint(line.name, line.token, uploads, triggered=None, part_intake=None)
     app = build_app({line.name: endpoint}, settings.pictures.max_bytes, SecretStr(""))
     loop = asyncio.new_event_loop()
@@ -162,7 +162,7 @@ def _read_frames(camera: GatewayCamera, stopping: threading.Event, frames: Simpl
 def _wait_for_frame(
     frames: SimpleQueue[CameraFrame | Exception], thread: threading.Thread, find_fault: Callable[[], str], wait_s: float
 ) -> CameraFrame | None:
-    """Returns the next frame, or None if none comes in `wait_s` seconds, the camera cannot be opened, or a folder has been replayed."""
+    """Returns the next frame. Returns None if no frame comes within `wait_s` seconds, or if the camera has no more frames."""
     until_s = time.monotonic() + wait_s
     while time.monotonic() < until_s and not find_fault():
         is_running = thread.is_alive()
@@ -174,14 +174,14 @@ def _wait_for_frame(
             continue
         if isinstance(found, Exception):
             raise SettingsError(
-                f"The camera was interrupted by an error: {found}. Try again, and report the error if it returns."
+                f"The camera was interrupted by an error: {found}. Try again. If the error occurs again, report it."
             ) from found
         return found
     return None
 
 
 def _find_fault(line: LineSettings, camera: GatewayCamera) -> str:
-    """Returns why a video stream cannot be read, or "" if it can be read. For other kinds of camera the result is always ""."""
+    """Returns why a video stream cannot be read, or "" if there is no problem. Other kinds of camera always give ""."""
     assert line.camera is not None
     return "; ".join(camera.list_complaints()) if line.camera.kind == "video" else ""
 
@@ -195,13 +195,13 @@ def _describe_silence(line: LineSettings, camera: GatewayCamera, wait_s: float) 
 
 
 def _answer(frame: CameraFrame, picture: TriedPicture, line: str) -> None:
-    """Reports the picture as accepted. So a camera that uploads its pictures gets the same response as from the gateway."""
+    """Accepts the picture, so that a camera that uploads its pictures gets the same response as from the gateway."""
     receipt: Future[PictureReceipt] = frame.receipt
     receipt.set_result(PictureReceipt(PartId(line, 1, picture.number)))
 
 
 def measure_frame(frame: CameraFrame, number: int, line: LineSettings, settings: Settings) -> TriedPicture:
-    """Returns the measurements of the picture in `frame`, or the reason why the gateway or the inspector would refuse it."""
+    """Measures the picture in `frame`. If the gateway or the inspector would refuse the picture, the result holds the reason."""
     offset_s = None if frame.waited_s is None else (datetime.now(UTC) - frame.captured_at).total_seconds() - frame.waited_s
     size, name = len(frame.value), _find_name(frame)
     try:
@@ -234,7 +234,7 @@ def measure_frame(frame: CameraFrame, number: int, line: LineSettings, settings:
 
 
 def _find_name(frame: CameraFrame) -> str:
-    """Returns the name of the picture's file, or "" if it has none. The key of a drop camera's frame contains the name."""
+    """Returns the file name of a picture from a drop folder. Other cameras give ""."""
     kind, _, rest = frame.idempotency_key.partition(":")
     return rest.rsplit(":", 2)[0] if kind == "file" else ""
 

@@ -53,7 +53,7 @@ def _serve(process: WorkerProcess) -> int:
     migrate_database()
     if not process.wait_for_topics([*list_archived_topics(settings), TopicNames(settings.topics.prefix).dead_letters]):
         return 0
-    # `freeze` tells the garbage collector to skip the modules imported so far. This shortens each search for garbage.
+    # `freeze` makes the garbage collector skip the imported modules, so that each search for garbage is short.
     gc.collect()
     gc.freeze()
     return asyncio.run(_run(process))

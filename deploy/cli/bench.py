@@ -31,9 +31,7 @@ def _print_json(content: object) -> None:
 
 @contextmanager
 def _use_model(settings: Settings, is_full_size: bool) -> Iterator[Settings]:
-    """Yields `settings`, or a copy with an untrained full-size AlexNet and LeNet if `is_full_size` is True. They are deleted after the
-    block.
-    """
+    """Yields `settings`. If `is_full_size` is True, yields a copy that names a temporary version with full-size, untrained networks."""
     if not is_full_size:
         yield settings
         return
@@ -48,7 +46,7 @@ def _use_model(settings: Settings, is_full_size: bool) -> Iterator[Settings]:
 @click.group("bench")
 def command() -> None:
     """Measure the speed and the cost of Castline on this machine. Run no other programs during a measurement."""
-    # Without this handler, SIGTERM would end this process, but the processes that it has started would go on running.
+    # After SIGTERM, exit normally, so that the processes that this command has started are stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
@@ -83,7 +81,7 @@ def command() -> None:
 @click.option(
     "--full-size",
     is_flag=True,
-    help="Use untrained networks as large as in the papers on AlexNet and LeNet, not the version in the settings.",
+    help="Use untrained networks in the sizes of the papers on AlexNet and LeNet, instead of the version in the settings.",
 )
 @_JSON_OPTION
 @click.pass_context
@@ -97,12 +95,14 @@ def pipeline(
     full_size: bool,
     as_json: bool,
 ) -> None:
-    """Measure the speed, the latency and the memory of the inspector, and compare its speed with a plain loop over the same networks (the
-    "bare model").
+    """Measure the speed, the latency and the memory of the inspector.
 
-    p50 and p99 are the median and the 99th percentile of the time from capture to verdict, at half of the speed.
+    The command compares the speed with the "bare model": a loop that only computes the same networks.
 
-    The sections model, batch, inspector and pictures of the settings apply.
+    Latency is the time from capture to verdict, while pictures come at half of the measured speed. p50 is the median, p99 the 99th
+    percentile.
+
+    The inspector uses the sections model, batch, inspector and pictures of the settings.
     """
     from bench.picture_feed import load_pictures
     from bench.pipeline import PipelineBenchPlan, measure_pipeline
@@ -136,21 +136,21 @@ def pipeline(
 @click.option(
     "--load",
     type=click.FloatRange(0.001, 0.95),
-    help="Also measure latencies, with pictures sent at this share of the throughput of the first run. 0.05 means 5 %.",
+    help="Also measure latencies with few pictures. Example: with 0.05, pictures come at 5 % of the throughput of the first run.",
 )
 @click.option(
     "--pairs",
     default=10,
     show_default=True,
     type=click.IntRange(1, 1000),
-    help="Number of pairs: in each pair the old and the new inspector run once. A 95 % interval needs at least 6 pairs.",
+    help="Number of pairs of runs, one of the old and one of the new inspector. A 95 % interval needs at least 6 pairs.",
 )
 @click.option(
     "--pictures",
     default=2048,
     show_default=True,
     type=click.IntRange(64, 1_000_000),
-    help="Number of pictures that are measured in each run of an inspector.",
+    help="Number of pictures in each run of an inspector.",
 )
 @_JSON_OPTION
 @click.pass_context
@@ -168,16 +168,16 @@ def compare(
 
     Call `make setup` in OLD_CHECKOUT first. To compare two settings files, pass this checkout as OLD_CHECKOUT.
 
-    The two inspectors judge the same pictures in turn, each time in a new process. The command prints the processor time per picture, the
-    throughput, and the median ratio of new to old with its 95 % interval.
+    The two inspectors judge the same pictures in turn, each time in a new process. The command prints processor time per picture and
+    throughput. It also prints the ratio of new to old: its median and its 95 % interval.
 
     Without --old-settings or --new-settings, an inspector uses the file of `castline --settings` or the defaults of its checkout.
 
     Both inspectors use the model versions of the old checkout, so that only the code differs. To compare versions, set `model.root` and
     `model.version` in the settings files.
 
-    Exit codes: 0 no slower, 1 slower: the median ratio of the processor times is above 1.03, or the whole interval of the throughput
-    ratio is below 1.
+    The exit status is 1 if the new inspector is slower. It counts as slower if it needs more than 1.03 times the processor time (median),
+    or if the 95 % interval of the throughput ratio is below 1.
     """
     from bench.compare import InspectorCheckout, compare_checkouts, describe_comparison
 
@@ -206,9 +206,9 @@ def compare(
 @_JSON_OPTION
 @click.pass_context
 def instrumentation(context: click.Context, rounds: int, pictures: int, as_json: bool) -> None:
-    """Measure by how much the metrics reduce the throughput of the inspector.
+    """Measure how much the metrics slow down the inspector.
 
-    The command compares an inspector whose metrics are read every 5 s with an inspector without metrics.
+    The command compares an inspector without metrics with an inspector whose metrics are read every 5 s.
     """
     from bench.instrumentation import measure_instrumentation
     from bench.picture_feed import load_pictures
@@ -226,36 +226,35 @@ def instrumentation(context: click.Context, rounds: int, pictures: int, as_json:
     "--model",
     default="demo",
     show_default=True,
-    help="Folder of a version, name of a version that comes with Castline, or `full`: untrained networks as large as in the papers on "
-    "AlexNet and LeNet.",
+    help="Folder of a version, or name of a version that comes with Castline. `full` means untrained networks in the sizes of the papers "
+    "on AlexNet and LeNet.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Folder of labelled pictures on which the runtimes' labels are compared. Without the option, the pictures inside the version "
-    "(its golden set) are used.",
+    help="Folder of labelled pictures. All runtimes must give the same labels for these pictures. Without the option, the few dozen "
+    "pictures inside the version are used.",
 )
 @click.option(
     "--seconds",
     default=2.0,
     show_default=True,
     type=click.FloatRange(0.05, 600),
-    help="Time for which each runtime is measured at each batch size.",
+    help="Length of each measurement, in seconds. A measurement is one runtime with one batch size.",
 )
 @click.option(
     "--pictures",
     default=512,
     show_default=True,
     type=click.IntRange(1),
-    help="Largest number of pictures on which labels are compared. If --data has more pictures, they are drawn at random.",
+    help="Largest number of pictures whose labels are compared. If --data has more pictures, this many are drawn at random.",
 )
 @_JSON_OPTION
 def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, as_json: bool) -> None:
-    """Compare the speed of all installed runtimes with plain Keras model.predict, in batches of 1, 8 and 32 pictures.
+    """Compare the speed of all installed runtimes with model.predict of Keras, in batches of 1, 8 and 32 pictures.
 
-    The fastest runtime that gives the same labels as TensorFlow in float32 is named. The model `full` combines LeNet with AlexNet in its
-    full size.
+    The command names the fastest runtime that gives the same labels as TensorFlow in float32.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from bench.runtimes import compare_runtimes, find_version
@@ -283,17 +282,17 @@ def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, 
     default=1_000_000,
     show_default=True,
     type=click.IntRange(1000, 20_000_000),
-    help="Number of parts in the database that the pages search.",
+    help="Number of parts in the database.",
 )
 @click.option("--requests", default=20, show_default=True, type=click.IntRange(1, 1000), help="Number of requests for each kind of search.")
 @click.option(
     "--database",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="SQLite file for the parts. The file is kept, so the next call need not make the parts again. The default is a temporary file.",
+    help="SQLite file for the parts. The file is kept and used by the next call. The default is a temporary file.",
 )
 @_JSON_OPTION
 def history(rows: int, requests: int, database: Path | None, as_json: bool) -> int:
-    """Measure how long a history page takes if the database holds many parts (about 800 bytes each).
+    """Measure how long a history page takes if the database holds many parts. A part takes about 800 bytes.
 
     The exit code is 1 if the 95th percentile of the times is 300 ms or more.
     """
@@ -318,29 +317,29 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
     default=16,
     show_default=True,
     type=click.IntRange(1, 1000),
-    help="Number of rounds in which no browser shows the wall, the page that shows all lines live. "
-    "The same number of rounds with browsers follows.",
+    help="Number of rounds without browsers. The same number of rounds with browsers follows. The browsers show the wall, the live page of "
+    "all lines.",
 )
 @click.option(
     "--seconds",
     default=20.0,
     show_default=True,
     type=click.FloatRange(2, 600),
-    help="Length of a round, in seconds. Give at least 10, because on a busy machine the wall is updated only every ten seconds.",
+    help="Length of a round, in seconds. Give at least 10, because on a busy machine the wall changes only every ten seconds.",
 )
 @click.option(
     "--browsers",
     default=2,
     show_default=True,
     type=click.IntRange(1, 64),
-    help="Number of browsers that show the wall, the page that shows all lines live.",
+    help="Number of browsers that show the wall, the live page of all lines.",
 )
 @_JSON_OPTION
 @click.pass_context
 def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_json: bool) -> None:
-    """Measure the processor time that the wall, the station's live page of all lines, takes while an inspector is busy.
+    """Measure how much processor time the station's wall takes while an inspector is busy. The wall is the live page of all lines.
 
-    The result is a share of all processors: the station's time, plus the extra time of the broker. The browsers are not counted.
+    The result is a share of all processors. It includes the station and the additional time of the broker, but not the browsers.
     """
     from bench.picture_feed import load_pictures
     from bench.wall import measure_wall
@@ -369,10 +368,9 @@ def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_
 @click.option("--pictures", default=300, show_default=True, type=click.IntRange(1, 100_000), help="Largest number of files.")
 @_JSON_OPTION
 def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
-    """Measure the time for decoding one picture.
+    """Measure the time for decoding one picture, in a thread and in a separate process.
 
-    The command measures this time twice, because Castline decodes the pictures of cameras in a thread and uploaded pictures in a separate
-    process.
+    Castline decodes the pictures of cameras in a thread, and uploaded pictures in a separate process.
     """
     from dataclasses import asdict
 
@@ -390,22 +388,28 @@ def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
 
 
 @command.command("localiser")
-@click.option("--pairs", default=8, show_default=True, type=click.IntRange(1, 100), help="Number of pairs of windows.")
-@click.option("--seconds", default=8.0, show_default=True, type=click.FloatRange(2, 20), help="Length of a window, in seconds.")
+@click.option(
+    "--pairs",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Number of pairs of measurements: one with and one without the localiser.",
+)
+@click.option("--seconds", default=8.0, show_default=True, type=click.FloatRange(2, 20), help="Length of a measurement, in seconds.")
 @click.option(
     "--findings-seconds",
     default=20.0,
     show_default=True,
     type=click.FloatRange(2, 600),
-    help="Time for which the localiser works alone, in seconds.",
+    help="Length of the measurement in which the localiser works without an inspector, in seconds.",
 )
 @_JSON_OPTION
 @click.pass_context
 def localiser(context: click.Context, pairs: int, seconds: float, findings_seconds: float, as_json: bool) -> None:
     """Measure how many heat maps the localiser makes, and how much it slows down a busy inspector.
 
-    The inspector's speeds with and without a running localiser are compared. The sections model, batch, inspector and pictures of the
-    settings apply.
+    The command compares the inspector's speed with and without a running localiser. Both use the sections model, batch, inspector and
+    pictures of the settings.
     """
     from bench.localiser import measure_localiser
     from bench.picture_feed import load_pictures
@@ -438,7 +442,7 @@ def localiser(context: click.Context, pairs: int, seconds: float, findings_secon
 def part_finder(data: Path | None, pictures: int, as_json: bool) -> None:
     """Measure how long it takes to find the part in a picture and to check whether the whole part is shown.
 
-    The pictures have 160 px. The part reference is learned from the same pictures.
+    The pictures are scaled to 160 x 160 px.
     """
     from dataclasses import asdict
 

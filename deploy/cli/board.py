@@ -30,10 +30,9 @@ from firmware.protocol import PAGES, WORDS, Fields
 from streams.errors import GateError, SettingsError
 from streams.settings import GateSettings, Settings, load_settings
 
-# Longest wait for an answer, in seconds. A Mega needs up to 3 s to start after the port is opened, and the settings are sent before the
-# command.
+# Longest wait for an answer, in seconds. The wait includes the start of the Mega, up to 3 s, and the transfer of the settings.
 MAX_ANSWER_S = 15.0
-# A test of the gate takes this long: the gate stays out for one second, and then swings back.
+# Seconds that a test of the gate takes. The gate stays out for one second and then swings back.
 SWING_S = 1.5
 
 
@@ -44,7 +43,7 @@ def command() -> None:
 
 @dataclass(frozen=True)
 class BoardAddress:
-    """The serial port and the lane of a board. `gate` holds the settings of the line's gate if --line was given."""
+    """The serial port and the lane of a board. `gate` holds the settings of the line's gate, or None without --line."""
 
     port: str
     baud: int
@@ -101,10 +100,9 @@ class BoardConnection:
 def _connect(
     address: BoardAddress, lane: int, settings: LaneSettings | None = None, grades: Mapping[int, LaneSettings] | None = None
 ) -> Iterator[BoardConnection]:
-    """Connects to a board until the `with` block ends, and sends `settings` and `grades` to its lanes. An Arduino Mega resets when it is
-    connected.
+    """Connects to a board until the `with` block ends. An Arduino Mega resets when it is connected.
 
-    Raises GateError if the port does not exist.
+    `settings` are sent to `lane`, and `grades` to the lanes of the belt's further gates. Raises GateError if the port does not exist.
     """
     if not Path(address.port).exists():
         raise GateError(f"There is no serial port {address.port}. Connect the board, or pass another --port.", code_of("port-in-use"))
@@ -143,9 +141,9 @@ def status(file: Path | None, name: str | None, port: str | None, lane: int | No
 @_with_address_options
 @click.pass_obj
 def configure(file: Path | None, name: str | None, port: str | None, lane: int | None) -> None:
-    """Send the settings of a line's gate to its board.
+    """Send the settings of a line's gate to its board, and print the values that the board uses now.
 
-    Then the command prints the values that the board uses now. The board stores them, so that it still has them after a reset.
+    The board stores the settings, so it still has them after a reset.
     """
     address = _find_address(file, name, port, lane)
     if address.gate is None:
@@ -173,7 +171,7 @@ def _board_settings(name: str | None, gate: GateSettings) -> tuple[LaneSettings,
 def test(file: Path | None, name: str | None, port: str | None, lane: int | None, what: str) -> None:
     """Swing the gate once, or switch the camera trigger, the lamp or the relay. The board refuses the test while parts are on the belt.
 
-    Pass --line to test the gate, because the board swings a gate only with the settings of its line.
+    The test of the gate needs --line, because the board swings a gate only with the settings of its line.
     """
     address = _find_address(file, name, port, lane)
     own_lane = address.gate.lane if address.gate else address.lane
@@ -181,7 +179,7 @@ def test(file: Path | None, name: str | None, port: str | None, lane: int | None
     with _connect(address, own_lane, settings, grades) as board:
         result = board.ask("TEST", address.lane, secrets.randbelow(65536), what)["told"]
         if what == "gate":
-            # The port stays open until the gate has swung back, because opening the port again would reset the board.
+            # Keep the port open until the gate has swung back. If another command opened the port earlier, the board would be reset.
             threading.Event().wait(SWING_S)
     click.echo(f"{what}: {result}")
 
@@ -206,7 +204,7 @@ def clear(file: Path | None, name: str | None, port: str | None, lane: int | Non
     help="Compiled firmware as an Intel HEX file. Without the option, the command compiles Castline's own firmware.",
 )
 def flash(port: str, image: Path | None) -> int:
-    """Write the firmware to a Mega 2560. The exit status is 1 if the program avrdude, which writes the firmware, fails."""
+    """Write the firmware to a Mega 2560 with the program avrdude. The exit status is 1 if avrdude fails."""
     if shutil.which("avrdude") is None:
         raise SettingsError("avrdude is not installed. On Debian, install it with: apt-get install avrdude")
     if image is None:
@@ -214,7 +212,7 @@ def flash(port: str, image: Path | None) -> int:
 
         image = toolchain.build_hex_image()
     arguments = ["-p", "atmega2560", "-c", "wiring", "-P", port, "-b", "115200", "-D", "-U", f"flash:w:{image}:i"]
-    # If a signal ended avrdude, its return code is negative. Every failure becomes status 1.
+    # Every failure of avrdude becomes status 1. Its return code is negative if a signal ended it.
     return min(1, abs(subprocess.run(["avrdude", *arguments], check=False).returncode))
 
 
@@ -232,7 +230,7 @@ def flash(port: str, image: Path | None) -> int:
     default=0.2,
     show_default=True,
     type=click.FloatRange(0, 0.9),
-    help="Random variation of the time between two parts, from 0 to 0.9. With 0.2 the time varies by up to 20 %.",
+    help="Random variation of the time between two parts, from 0 to 0.9. Example: 0.2 varies the time by up to 20 %.",
 )
 @click.option("--seed", default=1, show_default=True, help="Seed of the random numbers.")
 @click.option(
@@ -243,7 +241,8 @@ def flash(port: str, image: Path | None) -> int:
 @click.option(
     "--travel-s",
     type=click.FloatRange(0.2, 600),
-    help="Time that a part needs from the camera to the gate, in seconds. Sets the speed of the belt. The default comes from the settings.",
+    help="Seconds that a part needs from the camera to the gate. This time sets the speed of the belt. The default comes from the "
+    "settings.",
 )
 @click.option(
     "--link", type=click.Path(path_type=Path), help="Path of the simulated serial port. The default is the gate's port in the settings."
@@ -256,7 +255,7 @@ def flash(port: str, image: Path | None) -> int:
 @click.option(
     "--log",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Append each physical event of the simulation, such as a casting that leaves the belt, as a line of JSON to this file.",
+    help="Append a line of JSON to this file for each physical event, for example when a casting leaves the belt.",
 )
 @click.option(
     "--avr", is_flag=True, help="Run the Mega's real firmware in an AVR simulator. The first call compiles the firmware and the simulator."
@@ -277,12 +276,12 @@ def simulate(
 ) -> None:
     """Simulate a board with its belts and castings until SIGTERM. A pseudo-terminal takes the place of the serial port.
 
-    Castings come as soon as a sorter has configured the board. Each start counts as a reset of the board.
+    The first castings come when a sorter has configured the board. Each start of this command increases the board's boot count.
     """
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
-    # A real board has a processor of its own. So other programs should delay the simulated board as little as possible.
+    # A real board has its own processor. The simulated board gets a high priority, so that other programs hardly delay it.
     raise_priority()
     gates = _gates_of_one_board(load_settings(file), names)
     try:
@@ -338,8 +337,8 @@ def _make_avr_line(stack: ExitStack, plants: dict[int, Plant], memory: Path, log
 
 def _make_belt(gate: GateSettings, travel_s: float | None) -> Belt:
     speed_mm_s = gate.belt_mm_per_s if travel_s is None else gate.travel_mm / travel_s
-    # A real servo needs 0.08 s to swing the blade. The part moves on by `swing_mm` meanwhile, so the simulated blade stands this much
-    # further along the belt.
+    # A real servo needs 0.08 s to swing the blade, and the part moves on by `swing_mm` in this time. The simulated blade swings at once, so
+    # it stands `swing_mm` further along the belt.
     swing_mm = 0.08 * speed_mm_s
     further = tuple(Blade(grade.lane, grade.gate_mm + swing_mm) for grade in gate.grades)
     return Belt(speed_mm_s=speed_mm_s, eye_gap_mm=gate.travel_mm, blade_mm=20 + swing_mm, further=further)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deploy.demo.foundry import DemoOptions
     from deploy.demo.report import DemoReport
 
-# The demo version was trained on castings of other seeds, so it has never seen these castings.
+# The version `demo` was trained with other seeds, so it has never seen the castings of this seed.
 CASTINGS_SEED = 20261
 
 
@@ -25,7 +25,7 @@ CASTINGS_SEED = 20261
 @click.option(
     "--seconds",
     type=click.FloatRange(1, 864_000),
-    help="Run for this many seconds after all processes are ready. Without this option: run until Ctrl-C.",
+    help="Run for this many seconds after all processes are ready. The default is to run until Ctrl-C.",
 )
 @click.option("--lines", default=3, show_default=True, type=click.IntRange(1, 24), help="Number of lines.")
 @click.option("--rate", default=2.0, show_default=True, type=click.FloatRange(0.05, 6), help="Parts a second on each line.")
@@ -94,11 +94,11 @@ def command(
     The demo uses its own settings, so a real plant is neither used nor changed. It prints the address of the station, and a name and a
     password to log in.
 
-    After Ctrl-C the belts run empty. Then the demo checks that every part has a picture, a verdict and a sorting (the record of what the
-    gate did), and fell to the right side.
+    After Ctrl-C the belts run empty. Then the demo checks every part: it must have a picture, a verdict and a sorting (the record of what
+    the gate did), and must have fallen to the right side.
 
-    Exit codes: 0 done, 1 a part was lost, fell to the wrong side, or moved its gate twice, 3 a process cannot run, 130 stopped before the
-    check.
+    Exit codes: 0 done, 1 the check found a fault, 3 a process cannot run, 130 stopped before the check. A fault is a part that was lost,
+    fell to the wrong side, or moved its gate twice.
     """
     from rich.console import Console
 
@@ -112,7 +112,7 @@ def command(
     if report_file is not None and not report_file.resolve().parent.is_dir():
         folder_name = report_file.resolve().parent
         raise click.UsageError(f"Cannot write --report {report_file}: there is no folder {folder_name}. Choose an existing folder.")
-    locate_version(model)  # Raises ModelError for a wrong --model now, before castings are rendered and processes are started.
+    locate_version(model)  # Check --model before castings are rendered and processes are started.
     images = images or _render_castings(progress)
     options = DemoOptions(lines, rate, travel_s, model, inspectors, seed, not no_station, _prepare_firmware(boards, progress))
     folder = Path(tempfile.mkdtemp(prefix="castline-demo-"))
@@ -157,7 +157,7 @@ def _conclude(report: DemoReport, file: Path | None, output: Console) -> int:
 
 
 def _prepare_firmware(boards: str, progress: Console) -> bool:
-    """Returns True if the boards run the real firmware, which is built first. Raises SettingsError if the build fails."""
+    """Builds the firmware if the boards run it, and returns whether they do. Raises SettingsError if the build fails."""
     from firmware import toolchain
     from streams.errors import SettingsError
 

@@ -33,36 +33,35 @@ if TYPE_CHECKING:
 @click.option(
     "--depth-bits",
     type=click.IntRange(8, 16),
-    help="For pictures of more than 8 bits: the number of bits that the camera really uses, for example 12 in 16-bit files. The setting "
-    "depth_bits of a line has the same meaning.",
+    help="Number of bits that the camera uses in files with more than 8 bits a pixel. Example: 12 if a 12-bit camera writes 16-bit files.",
 )
 @click.option("--runtime", default="tensorflow", show_default=True, help="Runtime that computes the networks, for example openvino.")
 @click.option(
     "--cascade",
     is_flag=True,
-    help="Also judge with the cascade, in which LeNet decides alone if it is certain, and compare it with the whole ensemble.",
+    help="Also judge with the cascade, and compare it with the whole ensemble. In the cascade, LeNet decides alone if it is certain.",
 )
 @click.option(
     "--band",
     type=(float, float),
     metavar="LOW HIGH",
-    help="For --cascade: if LeNet's defect probability lies between LOW and HIGH, the other networks judge the picture too. "
-    "The default comes from the version.",
+    help="Limits for --cascade. If LeNet's defect probability is between LOW and HIGH, the other networks judge the picture too. "
+    "The version has default limits.",
 )
 @click.option(
     "--masks",
     "masks_folder",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Compare heat maps with masks. The mask of def_front/a.jpeg in --data is def_front/a.png in DIR: a grey 8-bit PNG of the same "
-    "size, with 0 where there is no defect. Needs exactly one --data.",
+    help="Compare heat maps with the masks in this folder, which show where the defects are. The mask of def_front/a.jpeg is "
+    "def_front/a.png: a grey 8-bit PNG of the same size, with 0 where there is no defect. Needs exactly one --data.",
 )
 @click.option(
     "--part-value",
     "part_values",
     type=click.IntRange(1, 255),
     multiple=True,
-    help="For --masks: a grey level that marks the casting and not a defect. May be repeated.",
+    help="Mask value of pixels that show the casting without a defect. May be repeated. Needs --masks.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON for programs.")
 def command(
@@ -79,16 +78,17 @@ def command(
 ) -> int:
     """Judge labelled pictures with a model version, and print accuracy, misses and false alarms with 95 % intervals.
 
-    Each subfolder of a --data folder must have the name of a class of the version. A version without networks takes any class names; the
-    class of good parts must begin with "ok".
+    Each subfolder of a --data folder must have the name of a class of the version. If the version has no networks, the names are free, but
+    the name of the class of good parts must begin with "ok".
 
-    With --masks, also print how well each source of heat maps shows where the defects are, on at most 500 defective and 500 good pictures.
+    With --masks, also print how well each source of heat maps shows where the defects are. At most 500 defective and 500 good pictures are
+    used.
 
     Exit codes: 0 done, 2 wrong option, 3 the version, the pictures or the masks cannot be used.
     """
     if masks_folder and len(data) > 1:
         raise click.UsageError(
-            "--masks needs exactly one --data, with the pictures for which the masks were drawn. Evaluate other pictures in another run."
+            "--masks needs exactly one --data: the pictures that the masks belong to. Evaluate other pictures in another run."
         )
     if part_values and not masks_folder:
         raise click.UsageError("--part-value can only be used together with --masks. Add --masks, or leave out --part-value.")

@@ -63,7 +63,7 @@ SEEDS = click.option(
     default="1,2,3",
     show_default=True,
     callback=_parse_numbers,
-    help="Seeds of the random numbers, separated by commas. For each seed the pictures are divided anew, and all networks are trained.",
+    help="Seeds of the random numbers, separated by commas. For each seed, the pictures are divided anew and all networks are trained.",
 )
 
 # Training options of the commands in this module: name, type and help text.
@@ -82,18 +82,19 @@ RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
     "dropout": (float, "Dropout of AlexNet's fully connected layers."),
     "balance": (
         float,
-        "How often an epoch repeats the pictures of small folders, from 0 (never) to 1 (as often as needed to match the largest folder).",
+        "How often an epoch repeats the pictures of small folders. 0: never. 1: so often that each folder counts as much as the largest "
+        "one.",
     ),
     "turned": (
         click.Choice(["free", "quarter"]),
         "Random rotation of the training pictures. free: by any angle. quarter: by right angles only.",
     ),
-    "min_steps": (int, "Least number of training steps of each network, however few pictures there are."),
+    "min_steps": (int, "Least number of training steps of each network, even with few pictures."),
 }
 
 
 def recipe_options(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Returns a decorator that adds training options to a command. `defaults` maps names in RECIPE_OPTIONS to default values."""
+    """Returns a decorator that adds training options to a command. Example: `recipe_options(epochs=30)` adds --epochs, by default 30."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for name, default in reversed(defaults.items()):
@@ -134,10 +135,10 @@ def command() -> None:
 def layers(
     data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], layers: tuple[int, ...], test: tuple[Path, ...], **chosen: Any
 ) -> int:
-    """Compare AlexNet with different numbers of fully connected layers, including the output layer.
+    """Compare AlexNet with different numbers of fully connected layers.
 
-    Each seed divides the pictures anew, and never separates near-duplicates. The table shows the share of validation pictures that get
-    their correct class.
+    For each seed, the pictures are divided at random into training and validation. Near-duplicates stay together. The table shows the share
+    of validation pictures that get their correct class.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.layers import LayersExperiment
@@ -152,7 +153,7 @@ def layers(
     return _run_and_show(out, run)
 
 
-# The same defaults as in `castline train`, so that the table shows the figures to expect from such a training.
+# The defaults of `castline train`, so that the table shows what to expect of a normal training.
 ENSEMBLE_RECIPE: dict[str, Any] = {
     name: TrainingOptions.model_fields[name].default
     for name in (
@@ -170,7 +171,8 @@ ENSEMBLE_RECIPE: dict[str, Any] = {
 def voters(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: Any) -> int:
     """Compare the ensemble with each of its networks and a support vector machine.
 
-    Each seed divides the pictures anew, and never separates near-duplicates. The table shows the figures on the test pictures.
+    For each seed, the pictures are divided at random, and a part is kept for the test. Near-duplicates stay together. The table shows the
+    figures on the test pictures.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.comparison import Comparison, make_classifier_table, split_by_seeds
@@ -197,9 +199,9 @@ def voters(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: 
 )
 @recipe_options(**ENSEMBLE_RECIPE)
 def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
-    """Cross-validate a training with the given options. Near-duplicates always stay in the same fold.
+    """Cross-validate a training with the given options. Near-duplicates stay in the same fold.
 
-    The table shows figures with 95 % intervals for each fold, for all folds together, and for each folder of pictures.
+    The table shows the figures of each fold, of all folds together, and of each folder of pictures, with 95 % intervals.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.comparison import Comparison, make_fold_table, split_into_folds
@@ -226,9 +228,9 @@ def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
     "--prototypes", default=64, show_default=True, type=click.IntRange(2), help="Number of prototypes in the memory of the autoencoder."
 )
 def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_px: int, steps: int, prototypes: int) -> int:
-    """Compare the memory-augmented adversarial autoencoder with the same autoencoder without its memory, its adversary, or both.
+    """Compare four variants of the autoencoder: complete, without its memory, without its adversary, and without both.
 
-    All variants learn from good pictures alone. The table shows how well each tells defective pictures from good ones.
+    All variants learn from good pictures alone. The table shows how well each variant separates defective pictures from good ones.
     """
     _silence_tensorflow()
     from models.anomaly.memory_autoencoder import AutoencoderRecipe
@@ -253,21 +255,21 @@ def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_
     default=30,
     show_default=True,
     type=click.IntRange(1),
-    help="Largest number of pictures that are used of each group of near-duplicates.",
+    help="Largest number of near-duplicates of one casting. Further pictures of the casting are left out.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the random numbers for the folds and the choice of pictures.")
 @click.option(
     "--patch-memory",
     "features_name",
     metavar="VERSION",
-    help="Also compare a patch memory in the features of this version's AlexNet, and its combination with the golden template. The version "
-    "must not have learned from the pictures in --data or from near-duplicates of them.",
+    help="Also test the scorer `patch memory`, alone and together with the golden template. It uses the first layer of this version's "
+    "AlexNet. The version must not have learned from castings that --data shows.",
 )
 def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, seed: int, features_name: str | None) -> int:
     """Cross-validate the scorers that learn from good parts alone.
 
-    The table shows how well each scorer finds defective parts, if it learns from all good pictures, from a few, or from good pictures with
-    some defective ones.
+    Each scorer learns from all good pictures, then from a few, and then from good pictures with some defective ones among them. The table
+    shows how well it finds defective parts each time.
     """
     _silence_tensorflow()
     from models.anomaly.patch_memory import PatchMemory, learn_patch_memory, read_first_convolution
@@ -293,23 +295,44 @@ def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, s
 
 @command.command("heat-maps")
 @OUT
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of class folders with the pictures that have masks.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Pictures that have masks: a folder with a subfolder for each class.",
+)
 @click.option("--masks", "masks_folder", type=click.Path(path_type=Path, file_okay=False), required=True, help=MASKS_HELP)
 @click.option("--kind", "kinds", multiple=True, required=True, metavar="VALUE=NAME", callback=parse_kinds, help=KIND_HELP)
 @click.option(
-    "--part-value", "part_values", type=click.IntRange(1, 255), multiple=True, help="A mask value that marks the casting and not a defect."
+    "--part-value",
+    "part_values",
+    type=click.IntRange(1, 255),
+    multiple=True,
+    help="Mask value of pixels that show the casting without a defect.",
 )
 @click.option("--boxes", type=click.Path(path_type=Path), multiple=True, help="CSV list of boxes, as for castline train-segmentation.")
-@click.option("--good", type=click.Path(path_type=Path), multiple=True, help="Folder or list with further pictures of good parts.")
-@click.option("--start", "start_name", default="demo", show_default=True, help="Each training starts from the head of this version.")
 @click.option(
-    "--grad-cam", "grad_cam_name", help="Version whose Grad-CAM is compared. It must not have learned from the pictures with masks."
+    "--good", type=click.Path(path_type=Path), multiple=True, help="Folder or CSV list of pictures of good parts, which need no masks."
+)
+@click.option(
+    "--start", "start_name", default="demo", show_default=True, help="Version whose segmentation head is the start of each training."
+)
+@click.option(
+    "--grad-cam",
+    "grad_cam_name",
+    help="Also test the Grad-CAM heat maps of this version. It must not have learned from the pictures in --data.",
 )
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(2, 20), help="Number of folds.")
-@click.option("--steps", default=500, show_default=True, type=click.IntRange(1), help="Batches in the training of each segmentation head.")
+@click.option(
+    "--steps", default=500, show_default=True, type=click.IntRange(1), help="Number of batches in the training of a segmentation head."
+)
 @click.option("--side", "side_px", default=160, show_default=True, type=click.IntRange(64, 512), help="Side of the pictures, in pixels.")
 @click.option(
-    "--autoencoder-steps", default=0, show_default=True, type=click.IntRange(0), help="Batches in each training of an MAA. 0: no MAA."
+    "--autoencoder-steps",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Number of batches in the training of an autoencoder. 0: test no autoencoder.",
 )
 def heat_maps(
     out: Path,
@@ -326,9 +349,10 @@ def heat_maps(
     side_px: int,
     autoencoder_steps: int,
 ) -> int:
-    """Cross-validate sources of heat maps on pictures with masks: segmentation head, golden template, autoencoder (MAA) and Grad-CAM.
+    """Compare four sources of heat maps on pictures with masks: segmentation head, golden template, autoencoder (MAA) and Grad-CAM.
 
-    The table shows how well each source finds the defects. Near-duplicates always stay in the same fold.
+    The table shows how well each source finds the defects. The comparison is a cross-validation, in which near-duplicates stay in the same
+    fold.
     """
     _silence_tensorflow()
     from models.anomaly.memory_autoencoder import AutoencoderRecipe, learn_memory_autoencoder
@@ -387,17 +411,21 @@ def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: A
 @OUT
 @click.option("--good", default=40, show_default=True, type=click.IntRange(8), help="Number of good castings to learn from.")
 @click.option("--tested", default=50, show_default=True, type=click.IntRange(1), help="Number of castings to test with.")
-@click.option(
-    "--side", "side_px", default=2236, show_default=True, type=click.IntRange(512, 7000), help="Rows and columns of a picture, in pixels."
-)
+@click.option("--side", "side_px", default=2236, show_default=True, type=click.IntRange(512, 7000), help="Side of the pictures, in pixels.")
 @click.option("--part-mm", default=300.0, show_default=True, type=click.FloatRange(1, 10000), help="Diameter of the part, in millimetres.")
-@click.option("--lengths", "lengths_mm", default="1", show_default=True, callback=_parse_lengths, help="Lengths of the defects, in mm.")
+@click.option(
+    "--lengths",
+    "lengths_mm",
+    default="1",
+    show_default=True,
+    callback=_parse_lengths,
+    help="Lengths of the defects in millimetres, separated by commas.",
+)
 @click.option("--seed", default=17, show_default=True, type=click.IntRange(0), help="Seed of the random numbers.")
 def small_defects(out: Path, good: int, tested: int, side_px: int, part_mm: float, lengths_mm: tuple[float, ...], seed: int) -> int:
-    """Measure whether small defects are found in large pictures. The pictures are rendered, so no data are needed. A casting takes about 4
-    s.
+    """Measure whether small defects are found in large pictures. The command renders the pictures, which takes about 4 s for each casting.
 
-    The table shows how many pictures, without a defect and with each kind and length of defect, are above the cut-off.
+    The table shows how many pictures are above the cut-off: without a defect, and for each kind and length of defect.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.small_defects import SmallDefectExperiment
@@ -451,14 +479,15 @@ def _run_and_show(out: Path, run: Callable[[ProgressBars], ResultTable]) -> int:
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="Folder for the result. The Models page shows the result of VERSION if the folder is VERSION.report, beside the version.",
+    help="Folder for the result. The Models page shows the result if the folder is named VERSION.report and lies beside the version.",
 )
 @recipe_options(lenet_side_px=96, lenet_epochs=15, min_steps=600)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def learning_curve(data: tuple[Path, ...], out: Path, as_json: bool, **chosen: Any) -> int:
-    """Find out whether there are enough training pictures, and which labels the other pictures contradict.
+    """Find out whether there are enough training pictures, and which labels may be wrong.
 
-    LeNet is trained on an eighth, a quarter, half and all of the pictures. On 1,000 pictures this takes some minutes.
+    LeNet is trained on an eighth, a quarter, half and all of the pictures. On 1,000 pictures this takes some minutes. A label may be wrong
+    if a network that has not seen the picture is certain of another label.
 
     The command writes learning-curve.json, learning-curve.png and contradicted.png.
     """

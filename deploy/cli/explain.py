@@ -22,14 +22,15 @@ from streams.errors import CastlineError, ModelError, PictureError, SettingsErro
 @click.option(
     "--depth-bits",
     type=click.IntRange(8, 16),
-    help="For a picture of more than 8 bits: the number of bits that the camera really uses, for example 12 in a 16-bit file.",
+    help="Number of bits that the camera uses in a file with more than 8 bits a pixel. Example: 12 for a 12-bit camera.",
 )
 @click.option("--runtime", default="tensorflow", show_default=True, help="Runtime that computes the networks, for example openvino.")
 @click.pass_obj
 def command(file: Path | None, picture: Path, out: Path, model: str | None, depth_bits: int | None, runtime: str) -> int:
     """Draw side by side what a model version found in PICTURE, and print its verdict.
 
-    The image shows the part, the residuals, the heat map, and boxes with kinds of defect. The settings of a line are not applied.
+    The image shows the part, its differences from good parts, the heat map, and boxes with kinds of defect. The settings of a line are not
+    applied.
 
     Exit codes: 0 done, 2 wrong option, 3 the picture or the version cannot be used.
     """

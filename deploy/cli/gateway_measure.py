@@ -36,10 +36,11 @@ _TIMEOUT_S = 10.0
 def command(file: Path | None, line: str, seconds: float, dry_run: bool, as_json: bool) -> int:
     """Measure the latency of the camera of LINE, and store it in the running gateway.
 
-    The latency is the time from the count of a part at photo-eye 1 to the time of its picture. The gateway uses the stored latency at once,
-    and again after a restart. A latency in the settings (lines.camera.latency_s) takes precedence.
+    The latency is the time from the count of a part at photo-eye 1 to the time of its picture. The gateway uses the stored latency from now
+    on, but a latency in the settings (lines.camera.latency_s) takes precedence.
 
-    If the parts come at equal intervals, several latencies fit equally well. In this case hold one part back for half an interval.
+    If all parts come at equal intervals, the command cannot tell which picture belongs to which part. In this case, hold one part back for
+    half an interval.
 
     The command logs in to the gateway with gateway.token from the settings.
 
@@ -63,7 +64,7 @@ def command(file: Path | None, line: str, seconds: float, dry_run: bool, as_json
 
 
 def _wait_for_estimate(endpoint: _LatencyEndpoint, line: str, seconds: float) -> tuple[LatencyEstimate, dict[str, Any]]:
-    """Asks the gateway again and again until the latency is certain or `seconds` have passed. Shows progress on standard error."""
+    """Asks the gateway every second until the latency is certain or `seconds` have passed. Shows progress on standard error."""
     end_s = time.monotonic() + seconds
     shown = ""
     while True:
@@ -115,22 +116,25 @@ class _LatencyEndpoint:
     """Reads and stores the latency of one line through the HTTP interface of the running gateway."""
 
     def __init__(self, settings: Settings, line: str) -> None:
-        """Raises SettingsError if the settings have no such line, or if the gateway does not need the latency of its camera."""
+        """Raises SettingsError if the settings have no line `line`, or if its camera needs no latency."""
         camera = settings.find_line(line).camera
         if camera is None or not camera.needs_latency:
             raise SettingsError(
-                f"The camera of {line} needs no latency, so there is nothing to measure. Only a camera whose lines.camera.kind is drop or "
-                "http, and whose trigger is board, needs one."
+                f"The camera of {line} needs no latency, so there is nothing to measure. Cameras need a latency only if "
+                "lines.camera.trigger is board and lines.camera.kind is drop or http."
             )
         self._address = f"{_find_gateway(settings, line)}/lines/{line}/latency"
         self._headers = {"Authorization": f"Bearer {settings.gateway.token.get_secret_value()}", "Content-Type": "application/json"}
 
     def read(self) -> dict[str, Any]:
-        """Returns the latency in use and the last times of parts and pictures. Raises CastlineError if the gateway does not give them."""
+        """Returns the latency in use, the count times of the last parts, and the times of the last pictures.
+
+        Raises CastlineError if the gateway does not answer or refuses the request.
+        """
         return self._request("GET", None)
 
     def store(self, estimate: LatencyEstimate) -> dict[str, Any]:
-        """Stores a measured latency in the gateway. Then returns the same values as `read`: the latency in use and the last times."""
+        """Stores a measured latency in the gateway, and returns the same fields as `read`."""
         return self._request("PUT", {"latency_s": estimate.latency_s, "spacing_s": estimate.spacing_s})
 
     def _request(self, method: str, body: dict[str, Any] | None) -> dict[str, Any]:
@@ -152,7 +156,7 @@ class _LatencyEndpoint:
 
 
 def _find_gateway(settings: Settings, line: str) -> str:
-    """Returns the address of the gateway, from the settings or from the file in which the gateway wrote its address."""
+    """Returns the address of the gateway. If the gateway chose a free port, a file in service.run_dir names its address."""
     if settings.sorter.gateway_url:
         return settings.sorter.gateway_url.rstrip("/")
     file = settings.service.run_dir / "gateways" / line

@@ -19,7 +19,7 @@ from streams.settings import LineSettings, load_settings
 if TYPE_CHECKING:
     from deploy.camera_trial.camera_trial import TriedPicture
 
-# A picture with a mean grey level outside this range is probably lit wrongly. The networks were trained on this range.
+# If the mean grey level of a picture is outside this range, the light is probably wrong.
 _DARK, _BRIGHT = 40, 215
 _SPREAD_S = 0.2
 
@@ -82,7 +82,7 @@ def _describe(picture: TriedPicture) -> str:
 
 
 def _make_notes(line: LineSettings, pictures: Sequence[TriedPicture], count: int) -> list[str]:
-    """Returns sentences about problems of the pictures as a whole, and what an engineer should check because of them."""
+    """Returns sentences about problems of the pictures, such as too little light. Each sentence says what an engineer should check."""
     notes = []
     judged = [picture for picture in pictures if picture.mean is not None]
     if len(pictures) < count:

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from agents.inspector.model_switcher import ModelSwitcher
 
 ROLE = "inspector"
-# After this time, in seconds, Python switches between threads. With the default of 5 ms, a thread would wait up to 5 ms after each call of
-# the networks.
+# Python lets another thread run after at most this time, in seconds. The default of 5 ms would delay each call of the networks.
 _SWITCH_INTERVAL_S = 0.0005
 
 
@@ -39,10 +38,10 @@ _SWITCH_INTERVAL_S = 0.0005
 def command(file: Path | None, port: int) -> int:
     """Judge the pictures of all lines with the ensemble, until SIGTERM.
 
-    Start several inspectors if one is too slow, at most one for each partition of the image topics.
+    If one inspector is too slow, start more, up to the number of partitions of the image topics.
 
-    A running inspector follows `castline models choose` and `castline lines set`, and refuses a version that is damaged or has other
-    classes.
+    A running inspector applies the changes of `castline models choose` and `castline lines set`. It refuses a version that is damaged or
+    has other classes.
 
     While Kafka does not answer, /readyz returns 503 with the reason.
     """
@@ -66,8 +65,7 @@ def _serve(process: WorkerProcess) -> int:
     from models.registry import open_registry
 
     import_module("models.inference.runtimes.tensorflow")
-    # `freeze` makes the garbage collector skip the modules imported so far. Otherwise each search for garbage would take a quarter of a
-    # second.
+    # `freeze` makes the garbage collector skip the imported modules. Without it, each search for garbage would take a quarter of a second.
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -100,7 +98,7 @@ def _serve(process: WorkerProcess) -> int:
     try:
         health.set_not_ready("reading which versions and thresholds are chosen")
         choices = None
-        # No picture is judged before the settings of the lines are known. Otherwise the first verdicts would ignore a line's own threshold.
+        # Wait for the settings of the lines, because the first verdicts must already use a line's own threshold.
         while choices is None or not line_rules.are_known:
             if process.stop_requested.is_set():
                 return 0

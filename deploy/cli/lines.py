@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from station.reviews.judged_parts import JudgedParts
 
 ROLE = "lines"
-# The smallest share of defects that can be set, and its distance from 1.
+# A share of defects can be set from _MIN_SHARE to 1 - _MIN_SHARE.
 _MIN_SHARE = 0.00001
-# The names of the two estimates of a share of defects.
+# The names of the two estimates that `castline lines estimate` prints.
 _UNCORRECTED, _CORRECTED = "from probabilities", "corrected by reviews"
-# The options that --clear can remove, each with the field of the record and the value that means "not set".
+# The options that --clear can remove. Each has the name of its field in the record, and the value of the field when nothing is set.
 _FIELDS: Mapping[str, tuple[str, Any]] = {
     "defect-share": ("defect_share", None),
     "threshold": ("threshold", None),
@@ -57,12 +57,12 @@ PARTS_PER_HOUR = click.option(
     type=click.FloatRange(min=0, min_open=True),
     default=DEFAULT_PARTS_PER_HOUR,
     show_default=True,
-    help="Number of parts an hour on the line, for the estimate of rejects and misses.",
+    help="Number of parts an hour on the line. The expected rejects and misses are computed from it.",
 )
 
 
 class RegionParameter(click.ParamType):
-    """Parses a region: LEFT,TOP,RIGHT,BOTTOM for a rectangle, or at least three corners X,Y for a polygon, separated by blanks."""
+    """Parses a region: a rectangle LEFT,TOP,RIGHT,BOTTOM, or a polygon of at least three corners X,Y separated by spaces."""
 
     name = "region"
 
@@ -90,7 +90,7 @@ class RegionParameter(click.ParamType):
 def command() -> None:
     """Show and change the settings of a line while it runs, such as threshold and share of defects.
 
-    Inspectors apply them from the next batch on.
+    Inspectors apply a change from their next batch on.
 
     Exit codes: 0 done, 2 wrong option, 3 the settings, the model version or Kafka prevents it.
     """
@@ -102,7 +102,7 @@ def command() -> None:
 @AS_JSON
 @click.pass_obj
 def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bool) -> None:
-    """Show the settings of the lines, the threshold that decides now, and how many rejects and misses an hour are expected."""
+    """Show the settings of the lines, the present threshold, and how many rejects and misses an hour are expected."""
     settings = load_settings(file)
     lines = [settings.find_line(line).name] if line is not None else [one.name for one in settings.lines]
     live, choices = read_live_line_settings(settings, ROLE), read_model_choices(settings, ROLE)
@@ -128,28 +128,28 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
 @click.option(
     "--miss-risk",
     type=click.FloatRange(_MIN_SHARE, 1 - _MIN_SHARE),
-    help="Largest expected share of the defective parts that pass without a person, such as 0.01. The other parts below the "
-    "threshold get the label review. The smaller the risk, the more defective validation pictures the model version needs.",
+    help="Largest expected share of the defective parts that get the label ok, such as 0.01. Parts that are less certain get the label "
+    "review. A smaller risk needs a model version with more defective validation pictures.",
 )
 @click.option(
     "--review-anomalies/--no-review-anomalies",
     default=None,
-    help="Send a part that the networks call good to review if its score is above the cut-off of a scorer that has learned from good parts "
-    "alone. The model version must have such a scorer.",
+    help="Use the model version's scorer, which has learned from good parts alone. A part that the networks call good gets the label "
+    "review if its score is above the cut-off of the scorer.",
 )
 @click.option("--mm-per-px", type=click.FloatRange(0, 1000, min_open=True), help="Millimetres on the part for each pixel of the picture.")
 @click.option(
     "--inspect",
     type=RegionParameter(),
     multiple=True,
-    help="Region to inspect: LEFT,TOP,RIGHT,BOTTOM, or corners X,Y separated by blanks. All numbers are shares of the picture, 0..1. Heat "
-    "maps and boxes show nothing outside these regions. May be repeated. Replaces the earlier regions to inspect.",
+    help="Region of the picture to inspect: LEFT,TOP,RIGHT,BOTTOM, or corners X,Y separated by spaces. All numbers are from 0 to 1. Heat "
+    "maps and boxes show nothing outside these regions. May be repeated. The new regions replace all earlier ones.",
 )
 @click.option(
     "--ignore",
     type=RegionParameter(),
     multiple=True,
-    help="Region to ignore, written like --inspect. May be repeated. Replaces the earlier regions to ignore.",
+    help="Region of the picture to ignore, in the format of --inspect. May be repeated. The new regions replace all earlier ones.",
 )
 @click.option("--planned-stop-until", type=TimeParameter(), help="End of a planned stop of the line, such as 2026-01-31T12:00:00Z.")
 @click.option("--clear", type=click.Choice(list(_FIELDS)), multiple=True, help="Remove this setting of the line. May be repeated.")
@@ -162,7 +162,7 @@ def set_line(
 ) -> None:
     """Change settings of a line. Settings that are not named stay as they are.
 
-    If the threshold moves, the command first shows how many rejects and misses an hour are expected, and asks for confirmation.
+    If the change affects labels, the command first shows how many rejects and misses an hour are expected, and asks for confirmation.
     """
     settings = load_settings(file)
     name = settings.find_line(line).name
@@ -194,7 +194,7 @@ def set_line(
 
 @dataclass(frozen=True)
 class LineComparison:
-    """The estimates for a line before and after a change of its settings. Both assume the share `line_share` of defects."""
+    """The expected rejects and misses of a line before and after a change of its settings. `line_share` is the share of defective parts."""
 
     version: str
     line_share: float | None
@@ -204,7 +204,7 @@ class LineComparison:
 
 
 def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the changed fields and new values. Raises click.UsageError if nothing changes, or a field is both set and cleared."""
+    """Returns the new values by field. Raises click.UsageError if nothing changes, or if an option is both set and cleared."""
     fields = {"inspect": "inspect_regions", "ignore": "ignore_regions"}
     changes = {fields.get(name, name): value for name, value in given.items() if value not in (None, ())}
     for option in clear:
@@ -218,7 +218,7 @@ def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[s
 
 
 def _compare(manifest: Manifest, before: LiveLineSettings, after: LiveLineSettings, parts_per_hour: float) -> LineComparison:
-    """Estimates the false alarms, misses and reviews with the old and with the new settings of a line, for the same share of defects.
+    """Estimates the false alarms, misses and reviews of a line with its old and with its new settings.
 
     Raises ModelError if the new settings cannot be applied to this version.
     """
@@ -243,7 +243,7 @@ def _format_comparison(comparison: LineComparison) -> list[str]:
 
 
 def _describe_line(settings: Settings, line: str, live: LiveSettingsByLine, choices: ModelChoices, parts_per_hour: float) -> dict[str, Any]:
-    """Returns what `castline lines show` prints about a line. If its model version cannot be read, `problem` says why."""
+    """Returns what `castline lines show` prints about a line. The entry `problem` says why its model version cannot be read."""
     record, version = live.find(line), choices.find(line).version
     row: dict[str, Any] = {
         "line": line,
@@ -286,15 +286,17 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
     type=click.IntRange(100, 10_000_000),
     default=100_000,
     show_default=True,
-    help="Use at most this many parts of the line, the newest ones.",
+    help="Use at most this many parts of the line. The newest parts are used.",
 )
 @PARTS_PER_HOUR
 @AS_JSON
 @click.pass_obj
 def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, as_json: bool) -> None:
-    """Estimate the share of defective parts on LINE, and show what would change if the line had this share.
+    """Estimate the share of defective parts on LINE, and show which rejects and misses this share would mean.
 
-    The estimate comes from defect probabilities and, from 20 reviewed parts on, reviews. To use it, set it with castline lines set.
+    The estimate is computed from the defect probabilities of the parts. If at least 20 parts are reviewed, their reviews correct it.
+
+    This command changes nothing. To use the estimate, call castline lines set.
     """
     from models.inference.defect_share import MIN_REVIEWED
     from station.configuration import configure
@@ -337,7 +339,7 @@ def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, a
 
 
 def _estimate_shares(manifest: Manifest, parts: JudgedParts) -> dict[str, DefectShareEstimate]:
-    """Returns the estimates of the share of defects. Without enough reviews, the corrected estimate is missing.
+    """Returns the estimates of the share of defects. With fewer than 20 reviews, there is no estimate corrected by reviews.
 
     Raises ModelError if the version has judged no part of the line.
     """
@@ -346,8 +348,8 @@ def _estimate_shares(manifest: Manifest, parts: JudgedParts) -> dict[str, Defect
     everything = np.concatenate([parts.unreviewed, parts.reviewed])
     if len(everything) == 0:
         raise ModelError(
-            f"The station's database has no part of this line that version {manifest.version} has judged. Wait until the line has run with "
-            "this version, and check that the archivist runs."
+            f"Version {manifest.version} has judged no part of this line in the station's database. Let the line run with this version, "
+            "and check that the archivist runs."
         )
     training_share = find_training_share(manifest)
     estimates = {_UNCORRECTED: estimate_from_probabilities(everything, training_share)}
@@ -361,14 +363,14 @@ def _estimate_shares(manifest: Manifest, parts: JudgedParts) -> dict[str, Defect
 @click.option(
     "--split",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The file split.csv that the training run of this version wrote. The validation pictures that it lists are used.",
+    help="The file split.csv that the training of this version wrote. The simulation uses the validation pictures in this file.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Labelled pictures with which the version was not trained, instead of --split: a folder with a subfolder for each class, or a CSV "
-    "list with the columns path and class. The option may be repeated.",
+    help="Labelled pictures, instead of --split: a folder with a subfolder for each class, or a CSV list with the columns path and class. "
+    "The version must not have learned from these pictures. The option may be repeated.",
 )
 @click.option(
     "--defect-share", type=click.FloatRange(_MIN_SHARE, 1 - _MIN_SHARE), required=True, help="Share of defective parts on the line."
@@ -376,7 +378,7 @@ def _estimate_shares(manifest: Manifest, parts: JudgedParts) -> dict[str, Defect
 @click.option(
     "--miss-risk",
     type=click.FloatRange(_MIN_SHARE, 1 - _MIN_SHARE),
-    help="Also simulate the threshold for the share together with this miss risk, as in castline lines set.",
+    help="Also simulate a rule with this miss risk. The option has the same meaning as in castline lines set.",
 )
 @click.option(
     "--costs",
@@ -384,10 +386,10 @@ def _estimate_shares(manifest: Manifest, parts: JudgedParts) -> dict[str, Defect
     default=(10, 1, 1),
     show_default=True,
     metavar="MISS FALSE-ALARM REVIEW",
-    help="Costs of a miss, of a false alarm and of a review, as three numbers in the same currency.",
+    help="Costs of a miss, a false alarm and a review: three numbers in the same currency.",
 )
 @click.option("--parts", type=click.IntRange(1000, 10_000_000), default=100_000, show_default=True, help="Number of parts to simulate.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random numbers with which the parts are drawn.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random numbers.")
 @AS_JSON
 def simulate(
     model: str,
@@ -400,12 +402,15 @@ def simulate(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Simulate a line with a share of defects, and show what its errors cost for each part.
+    """Simulate a line with a given share of defects, and show the mean cost of a part.
 
-    The command judges labelled pictures and draws parts from them at random. It compares three rules: every part passes, the version's
-    threshold, and the threshold for the share of defects. With --miss-risk there is a fourth rule.
+    The command judges labelled pictures, and draws the parts of the line from them at random.
 
-    The costs of the errors come from --costs. For the 95 % interval, a group of near-duplicates counts as one casting.
+    It compares three rules: every part passes, the version's threshold, and the threshold for --defect-share. With --miss-risk it compares
+    a fourth rule.
+
+    The cost of a part is its share of the costs of misses, false alarms and reviews. For the 95 % interval, near-duplicate pictures count
+    as one casting.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.evaluation.evaluation_report import evaluate_version
@@ -464,7 +469,7 @@ def simulate(
 def _make_simulated_rules(
     manifest: Manifest, costly: Manifest, defect_share: float, miss_risk: float | None
 ) -> tuple[dict[str, DecisionRule | None], dict[str, str]]:
-    """Returns the rules to simulate with the costs of the simulation, and the reasons why others cannot be applied."""
+    """Returns the decision rules to simulate, and the reason for each rule that cannot be used."""
     rules: dict[str, DecisionRule | None] = {"every part passes": None, "threshold of the version": make_decision_rule(manifest)}
     refused = {}
     wanted = {"threshold for the share": None} | ({f"threshold for the share, miss risk {miss_risk:g}": miss_risk} if miss_risk else {})

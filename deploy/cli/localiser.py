@@ -37,8 +37,10 @@ _BUFFER = 512
 def command(file: Path | None, port: int) -> int:
     """Make heat maps and boxes of suspicious parts, until SIGTERM. A part is suspicious if its verdict is not `ok`.
 
-    Lines in inspector.explain_lines get heat maps of all parts. The process runs with low priority. If it is too slow, the oldest waiting
-    parts get none; castline_findings_dropped_total counts them.
+    Lines in inspector.explain_lines get heat maps of all parts.
+
+    The process runs with low priority. If it is too slow, the oldest waiting parts get no heat map. The metric
+    castline_findings_dropped_total counts these parts.
 
     While Kafka or the object store does not answer, /readyz returns 503 with the reason.
     """
@@ -74,14 +76,14 @@ def _serve(process: WorkerProcess) -> int:
     follower.start()
     try:
         process.health.set_not_ready("reading which versions and regions are chosen")
-        # No heat map is made before the regions of the lines are known, because a heat map must not show ignored areas.
+        # Wait for the regions of the lines, because a heat map must not show ignored areas.
         while not choices.are_known:
             if process.stop_requested.wait(0.1):
                 return 0
         process.health.set_not_ready("importing TensorFlow")
-        # TensorFlow is imported before the process joins its consumer group, because the import would delay the group's heartbeats.
+        # Import TensorFlow before the process joins its consumer group, because the import would block the heartbeats to Kafka.
         import_module("models.inference.grad_cam")
-        # `freeze` tells the garbage collector to skip the modules imported so far, because they are never deleted.
+        # `freeze` makes the garbage collector skip the imported modules, which are never deleted.
         gc.collect()
         gc.freeze()
         return asyncio.run(_run(process, choices))

@@ -44,7 +44,7 @@ def list_metrics(as_json: bool) -> None:
 @click.option(
     "--targets",
     multiple=True,
-    help="Path pattern of further target files, which give Prometheus the addresses of processes on other machines. "
+    help="Path pattern of further target files, such as those of another machine. A target file tells Prometheus the address of a process. "
     "The option may be repeated.",
 )
 @click.option("--alertmanager", default="", help="Send alerts to the Alertmanager at this host:port.")
@@ -79,7 +79,7 @@ def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, 
     if not agent:
         (folder / "rules.yml").write_text(make_rules())
         (folder / "alertmanager.yml").write_text(make_alertmanager_config())
-    # The flags limit the age of samples and, outside agent mode, their disk space.
+    # Prometheus deletes samples that are too old. Without --agent it also limits their disk space.
     flags = (
         f"--enable-feature=agent --storage.agent.path={folder / 'kept'} --storage.agent.retention.max-time=24h"
         if agent
@@ -89,7 +89,7 @@ def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, 
 
 
 def _check_remote(url: str, token: str, agent: bool) -> None:
-    """Raises SettingsError if only one of `url` and `token` is set, `url` is neither https nor local, or `agent` has no `url`."""
+    """Raises SettingsError if the variables for the monitoring service are incomplete, or if its address is not encrypted."""
     if bool(url) != bool(token):
         present, absent = (REMOTE_URL, REMOTE_TOKEN) if url else (REMOTE_TOKEN, REMOTE_URL)
         raise SettingsError(f"The environment has {present} without {absent}. Set both, or neither.")

@@ -44,7 +44,7 @@ def command() -> None:
 @ROOT
 @AS_JSON
 def list_versions(root: Path, as_json: bool) -> int:
-    """List the versions of a folder, and verify the checksums of each."""
+    """List the versions of a folder, and verify their checksums."""
     import json
 
     from rich.console import Console
@@ -88,7 +88,7 @@ def list_versions(root: Path, as_json: bool) -> int:
 def show(version: str) -> None:
     """Print the manifest of VERSION. VERSION is a folder, or the name of a version that comes with Castline.
 
-    If VERSION was made with another picture decoder than this program uses, a sentence on standard error says so.
+    A sentence on standard error says if VERSION was made with another picture decoder than this program uses.
     """
     manifest = locate_version(version).manifest
     click.echo(manifest.model_dump_json(indent=2, by_alias=True))
@@ -130,8 +130,9 @@ def card(version: str, root: Path, out: Path) -> None:
     "--runtime", "runtime_name", default="tensorflow", show_default=True, help="Runtime that judges the test pictures inside VERSION."
 )
 def verify(version: str, runtime_name: str) -> int:
-    """Verify that the files of VERSION are unchanged, and that its networks give the recorded answers to the golden set, a few dozen
-    pictures inside VERSION.
+    """Verify that the files of VERSION are unchanged and its networks still give the recorded answers.
+
+    The answers are recorded for a few dozen pictures inside VERSION, the golden set.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.anomaly.version_scorers import open_scorers
@@ -163,7 +164,7 @@ def verify(version: str, runtime_name: str) -> int:
 def push(version: str, url: str) -> None:
     """Copy VERSION to a remote registry. Machines whose setting `model.root` names this registry can then use the version.
 
-    The manifest is copied last, because other machines see a version only if its manifest exists.
+    The manifest is copied last. Other machines see the version only when its manifest exists, so they never see an incomplete copy.
     """
     if parse_remote_url(url) is None:
         raise click.BadParameter(f"{url!r} is a local folder. Use an address such as s3://bucket/castline/versions.", param_hint="--to")
@@ -193,9 +194,9 @@ def make_demo(out: Path) -> int:
 @click.argument("version")
 @click.option("--data", type=click.Path(path_type=Path), multiple=True, required=True, help=DATA_HELP)
 def reference(version: str, data: tuple[Path, ...]) -> None:
-    """Add a drift reference to VERSION. Only old versions need this command, because a training records a drift reference itself.
+    """Add a drift reference to VERSION. Only old versions need this command, because every training now records a drift reference.
 
-    Inspectors compare new pictures with the drift reference. Use labelled pictures with which the version was not trained.
+    Inspectors compare new pictures with the drift reference. Give labelled pictures that were not used to train VERSION.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.evaluation.evaluation_report import evaluate_version
@@ -206,7 +207,7 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
 
     located = locate_version(version)
     if not located.manifest.voters:
-        raise ModelError(f"Version {located.name} has no networks. It recorded its drift reference when it was made.")
+        raise ModelError(f"Version {located.name} has no networks, so its drift reference was recorded when it was made.")
     pictures = read_pictures(find_pictures(data), located.manifest.preprocessing.side_px, located.manifest.picture_classes)
     report = evaluate_version(open_ensemble(located), pictures)
     groups = group_near_duplicates(pictures.pixels, pictures.checksums)
@@ -220,20 +221,21 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
     "--data",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Folder or CSV list of pictures. A runtime is refused if its labels for them differ from those of TensorFlow in float32. "
-    "The option may be repeated.",
+    help="Folder or CSV list of pictures. A runtime is refused if its labels for these pictures differ from TensorFlow's labels in "
+    "float32. The option may be repeated.",
 )
 @click.option(
     "--report",
     "report_folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the result, runtimes.json. The Models page shows it if the folder is VERSION.report, beside VERSION.",
+    help="Folder for the result, runtimes.json. The Models page shows the result if the folder is named VERSION.report and lies beside "
+    "VERSION.",
 )
 @AS_JSON
 def optimise(version: str, data: tuple[Path, ...], report_folder: Path | None, as_json: bool) -> None:
     """Find the fastest runtime for VERSION on this kind of machine. Inspectors with the setting `model.runtime = "auto"` use it.
 
-    A runtime that does not give the recorded answers to the golden set, a few dozen pictures inside VERSION, is refused.
+    VERSION holds a few dozen pictures with recorded answers, the golden set. A runtime that gives other answers is refused.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json

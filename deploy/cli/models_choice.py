@@ -34,23 +34,23 @@ LINE = click.option(
 @click.command("choose")
 @click.argument("version")
 @LINE
-@click.option("--force", is_flag=True, help="Choose the version even if its classes differ from those of the version that judges now.")
-@click.option("--dry-run", is_flag=True, help="Only show what is expected of VERSION, and choose nothing.")
+@click.option("--force", is_flag=True, help="Choose the version even if its classes differ from the classes of the present version.")
+@click.option("--dry-run", is_flag=True, help="Only show the expected rejects and misses, and choose nothing.")
 @click.option(
     "--parts-per-hour",
     type=click.FloatRange(min=0, min_open=True),
     default=PARTS_PER_HOUR,
     show_default=True,
-    help="Number of parts an hour on the line, for the estimate of rejects and misses.",
+    help="Number of parts an hour on the line. The expected rejects and misses are computed from it.",
 )
 @click.pass_obj
 def choose(file: Path | None, version: str, line: str | None, force: bool, dry_run: bool, parts_per_hour: float) -> None:
-    """Put VERSION in force: running inspectors load it and judge with it from then on.
+    """Choose VERSION for the lines: running inspectors load it and judge with it from then on.
 
     For each line, the command first shows how many rejects and misses an hour are expected before and after the change.
 
-    Each inspector verifies the checksums of VERSION and its answers to the golden set, a few dozen pictures inside the version. If a check
-    fails, the inspector keeps the previous version and logs the reason. To try a refused version again, choose it once more.
+    Each inspector verifies the files of VERSION, and tests it on a few dozen pictures inside VERSION (the golden set). If a check fails,
+    the inspector keeps the previous version and logs the reason. To try a refused version again, choose it once more.
     """
     settings, key = _load_settings_and_key(file, line)
     manifest = open_registry(settings.model.root).open_version(version).manifest
@@ -75,15 +75,15 @@ def choose(file: Path | None, version: str, line: str | None, force: bool, dry_r
 @LINE
 @click.pass_obj
 def shadow(file: Path | None, version: str, line: str | None) -> None:
-    """Let VERSION judge as a shadow, beside the version in force. Its answers are counted and logged, but move no gate.
+    """Let VERSION judge as a shadow, beside the chosen version. The answers of a shadow are counted and logged, but move no gate.
 
-    To end this, give `none` as VERSION. With --line, a later choice for all lines does not change this line.
+    If VERSION is `none`, the shadow ends. With --line, the line has its own choice, so a later choice for all lines does not change it.
     """
     settings, key = _load_settings_and_key(file, line)
     name = None if version == "none" else open_registry(settings.model.root).open_version(version).name
     choices = read_model_choices(settings, ROLE)
     if name == choices.find(key).version:
-        raise ModelError(f"{name} is in force for {key} already. Choose another version as the shadow.")
+        raise ModelError(f"{name} already judges {key}. Choose another version as the shadow.")
     _publish(settings, choices, choices.make_shadow_choice(key, name, describe_user(), datetime.now(UTC)))
 
 
@@ -91,7 +91,7 @@ def shadow(file: Path | None, version: str, line: str | None) -> None:
 @LINE
 @click.pass_obj
 def roll_back(file: Path | None, line: str | None) -> None:
-    """Put the previous version in force again. Repeated calls go further back, up to eight versions."""
+    """Choose the previous version again. Repeated calls go further back, up to eight versions."""
     settings, key = _load_settings_and_key(file, line)
     choices = read_model_choices(settings, ROLE)
     record = choices.make_roll_back(key, describe_user(), datetime.now(UTC))
@@ -131,7 +131,7 @@ def _load_settings_and_key(file: Path | None, line: str | None) -> tuple[Setting
 
 
 def describe_user() -> str:
-    """Returns the user and the computer as user@host, for the fields of records that say who made a change."""
+    """Returns the user and the computer, such as anna@station-pc. Records name them to say who made a change."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
@@ -145,14 +145,14 @@ def _publish(settings: Settings, choices: ModelChoices, record: ModelChoice) -> 
 
 
 def _find_changed_lines(settings: Settings, choices: ModelChoices, key: str) -> list[str]:
-    """Returns the lines whose version a choice for `key` changes. For `*`, lines without a choice of their own."""
+    """Returns the lines whose version a choice for `key` changes. A choice for `*` changes only lines without a choice of their own."""
     return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in choices.by_key]
 
 
 def _compare_on_lines(
     settings: Settings, manifest: Manifest, choices: ModelChoices, key: str, parts_per_hour: float
 ) -> list[VersionComparison]:
-    """Compares the version of `manifest` with the present version of each line for which it would be chosen."""
+    """Compares the version of `manifest` with the present version of each line that a choice for `key` changes."""
     registry = open_registry(settings.model.root)
     try:
         live = read_live_line_settings(settings, ROLE)
@@ -170,9 +170,9 @@ def _compare_on_lines(
 
 
 def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices, key: str) -> None:
-    """Raises ModelError if a line is judged now by a version with other classes than `manifest`.
+    """Raises ModelError if the present version of a line has other classes than `manifest`.
 
-    If `key` is `*`, lines with a choice of their own are not checked.
+    Only lines that a choice for `key` changes are checked.
     """
     registry = open_registry(settings.model.root)
     for line in _find_changed_lines(settings, choices, key):
@@ -180,12 +180,12 @@ def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices
             present = registry.open_version(choices.find(line).version).manifest
         except ModelError as error:
             raise ModelError(
-                f"The classes of the present version of {line} cannot be read: {error} To choose {manifest.version} nevertheless, add "
+                f"The present version of {line} cannot be read: {error} To choose {manifest.version} without comparing the classes, add "
                 "--force."
             ) from None
         if not present.has_same_classes(manifest):
             raise ModelError(
-                f"{manifest.version} has the classes {manifest.describe_classes()}, but {present.version}, which judges {line} now, has "
+                f"{manifest.version} has the classes {manifest.describe_classes()}. The present version of {line}, {present.version}, has "
                 f"{present.describe_classes()}. To choose {manifest.version} nevertheless, add --force."
             )
 
@@ -206,7 +206,7 @@ def _describe_line(settings: Settings, line: str, model: EffectiveModel) -> dict
 
 
 def _describe_manifest(settings: Settings, name: str) -> dict[str, str]:
-    """Returns two warnings about version `name`: made with another picture decoder, and trained on rendered pictures only. "" if not."""
+    """Returns two warnings about version `name`, or empty texts: another picture decoder, and training on rendered pictures only."""
     try:
         manifest = open_registry(settings.model.root).read_manifest(name)
     except ModelError:
@@ -215,7 +215,7 @@ def _describe_manifest(settings: Settings, name: str) -> dict[str, str]:
 
 
 def _verify_versions(settings: Settings, names: Iterable[str]) -> str:
-    """Returns "verified" if all versions are undamaged, or the problem of the first version that is missing or damaged."""
+    """Returns "verified" if all versions are undamaged. Otherwise returns what is wrong with the first missing or damaged version."""
     registry = open_registry(settings.model.root)
     for name in names:
         try:

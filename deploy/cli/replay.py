@@ -46,7 +46,7 @@ class TimeParameter(click.ParamType):
 @click.command("replay")
 @click.option("--from", "since", type=TimeParameter(), required=True, help="Judge pictures that reached Kafka at this time or later.")
 @click.option("--to", "until", type=TimeParameter(), help="Judge pictures that reached Kafka before this time.  [default: now]")
-@click.option("--model", "version", required=True, help="The version that judges the pictures: the name of a folder in model.root.")
+@click.option("--model", "version", required=True, help="Version that judges the pictures: the name of a folder in model.root.")
 @click.option("--line", "line", help="Judge the pictures of this line only.  [default: all lines]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
@@ -92,9 +92,11 @@ class VersionLabel:
 
 @dataclass(frozen=True)
 class ReplayedPicture:
-    """A picture that was judged again. `was` is the label in its recorded verdict, or None. `now` is the label that it got this time.
+    """A picture that was judged again.
 
-    `part` and `now` are None if the image record names no part.
+    - `part`: None if the image record names no part.
+    - `was`: the label in the recorded verdict. None if there is no verdict.
+    - `now`: the new label. None if the image record names no part.
     """
 
     part: str | None
@@ -104,7 +106,7 @@ class ReplayedPicture:
 
 @dataclass(frozen=True)
 class LabelChange:
-    """A part that got another label when it was judged again. `was` is the label in its recorded verdict, and `now` is the new label."""
+    """A part that got another label when it was judged again. `was` is the old label, and `now` is the new label."""
 
     part: str
     was: VersionLabel
@@ -115,8 +117,10 @@ class LabelChange:
 class ReplayReport:
     """The result of a replay.
 
-    `nameless` counts image records that name no part. `pictures` counts all other image records. `changes` counts the parts by their label
-    change, such as "ok -> defect", and `parts` lists these parts.
+    - `pictures`: number of pictures that were judged again.
+    - `nameless`: number of image records that name no part.
+    - `changes`: number of parts for each change, such as "ok -> defect".
+    - `parts`: the parts whose label changes.
     """
 
     model: str
@@ -129,7 +133,7 @@ class ReplayReport:
 
 
 def summarise(model: str, replayed: Iterable[ReplayedPicture]) -> ReplayReport:
-    """Summarises the pictures that the version named `model` has judged again, and lists the parts whose label changes."""
+    """Counts the replayed pictures, and lists the parts whose label changes. `model` is the name of the version that judged again."""
     report = ReplayReport(model)
     for picture in replayed:
         if picture.part is None or picture.now is None:
@@ -170,10 +174,10 @@ def _format_probability(probability: float | None) -> str:
 def replay(
     settings: Settings, lines: Iterable[str], since: datetime, until: datetime, ensemble: Ensemble, rules: LineRules | None = None
 ) -> Iterator[ReplayedPicture]:
-    """Judges again, with `ensemble`, the pictures of `lines` that reached Kafka at `since` or later, but before `until`.
+    """Judges old pictures of `lines` again with `ensemble`. Yields one result for each image record.
 
-    Yields one result for each image record, line by line. `rules` apply the settings of the lines. None: the threshold of the version
-    decides.
+    Only pictures that reached Kafka at or after `since` and before `until` are judged. `rules` apply the settings of the lines. If `rules`
+    is None, the threshold of the version decides.
     """
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     size = min(settings.batch.size, ensemble.max_batch)
@@ -205,11 +209,11 @@ _Position = tuple[str, int, int]
 
 
 def _read_images(settings: Settings, line: LineSettings, since: datetime, until: datetime) -> Iterator[tuple[ConsumedRecord, datetime]]:
-    """Yields the image records of `line` that Kafka appended at `since` or later, but before `until`, each with this time."""
+    """Yields the image records that reached Kafka at or after `since` and before `until`, each with its time of arrival."""
     topic = TopicNames(settings.topics.prefix).images(line.name)
     for record in read_to_end(settings, "replay", [topic], since):
         appended_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
-        # The times in a partition are not always ascending, because the clocks of the producers differ.
+        # Every record is checked, because the times in a partition do not always ascend: the clocks of the producers differ.
         if since <= appended_at < until:
             yield (
                 ConsumedRecord(topic, record.partition, record.offset, record.key, record.value, make_header_map(record.headers)),
@@ -218,14 +222,13 @@ def _read_images(settings: Settings, line: LineSettings, since: datetime, until:
 
 
 def _read_labels(settings: Settings, line: str, since: datetime) -> dict[_Position, VersionLabel]:
-    """Returns the recorded label of each picture, by the position of its image record. Of several verdicts, the first counts."""
+    """Returns the recorded label of each picture, by the position of its image record. The first verdict of a picture counts."""
     labels: dict[_Position, VersionLabel] = {}
     for record in read_to_end(settings, "replay", [TopicNames(settings.topics.prefix).verdicts(line)], since):
         try:
             verdict = Verdict.decode(record.value or b"")
         except ValidationError:
-            # A replay skips unreadable verdicts.
-            continue
+            continue  # A replay skips unreadable verdicts.
         image = verdict.image
         label = VersionLabel(verdict.label, verdict.defect_probability, verdict.model)
         labels.setdefault((image.topic, image.partition, image.offset), label)

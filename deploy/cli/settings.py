@@ -99,7 +99,7 @@ def _describe_section(section: Mapping[str, Any], root: Mapping[str, Any], prefi
 
 
 def _resolve_section(schema_of_name: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    """Returns the schema that `schema_of_name` describes, and "[]" for a list of sections, else "". For a setting: (None, "")."""
+    """Returns the schema of a section, and "[]" if it is a list of sections. Returns None as the schema if the name is a setting."""
     items = schema_of_name.get("items", {})
     options = schema_of_name.get("anyOf", [])
     for node, suffix in ((schema_of_name, ""), (items, "[]"), *((option, "") for option in options)):

@@ -36,7 +36,7 @@ ROLE = "sorter"
 def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     """Send the verdicts of lines to their boards, and record what the gates do, until SIGTERM.
 
-    Each board gets a process. The command ends when one of them ends. Lines that share a board are served together.
+    Each board gets its own process, which serves all lines of the board. If one process ends, the command stops the others and ends too.
     """
     settings = load_settings(file)
     configure_logs(settings.service, ROLE)
@@ -52,7 +52,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
 
 
 def _run_one_process_per_board(file: Path | None, boards: list[list[str]]) -> int:
-    """Runs a sorter process for each board. Stops all of them when one ends."""
+    """Runs a sorter process for each board. If one process ends, stops the others."""
     castline = [str(Path(sys.argv[0])), *(("--settings", str(file)) if file else ())]
     children = [subprocess.Popen(bound_command([*castline, ROLE, "--line", lines[0]])) for lines in boards]
     stop_requested = handle_stop_signals()

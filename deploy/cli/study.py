@@ -23,7 +23,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 @click.group("study")
 @click.pass_obj
 def command(file: Path | None) -> None:
-    """Measure how well people agree with themselves, with each other and with the model (attribute agreement study).
+    """Measure how well people agree with themselves, with each other and with the model. The method is called attribute agreement study.
 
     People label all parts several times on the page "Studies".
 
@@ -42,7 +42,7 @@ def command(file: Path | None) -> None:
 def make(file: Path | None, name: str, line: str, people: tuple[str, ...], rounds: int, count: int, parts: tuple[str, ...]) -> None:
     """Make the study NAME.
 
-    Without --part, parts with a kept picture are chosen at random: half of them with the verdict ok, if there are enough of both kinds.
+    Without --part, the parts are chosen at random from those whose picture was kept. If possible, half of them have the verdict ok.
     """
     _open_database(file)
     from station.studies.creation import StudyPlan, make_study

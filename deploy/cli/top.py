@@ -19,7 +19,7 @@ from streams.settings import load_settings
     "option may be repeated.",
 )
 @click.option("--every", "every_s", default=2.0, show_default=True, type=click.FloatRange(0.5, 60), help="Seconds between two readings.")
-@click.option("--seconds", type=click.FloatRange(0.5), help="End after this many seconds. Without this option: end at Ctrl-C.")
+@click.option("--seconds", type=click.FloatRange(0.5), help="End after this many seconds. The default is to run until Ctrl-C.")
 @click.option(
     "--plain",
     is_flag=True,
@@ -29,9 +29,10 @@ from streams.settings import load_settings
 def command(file: Path | None, targets: tuple[str, ...], every_s: float, seconds: float | None, plain: bool) -> int:
     """Watch the lines of a running plant.
 
-    For each line: parts, verdicts and their age, waiting pictures and the state of the gate. An alarm appears when an operator should act.
+    The view shows the parts of each line, the verdicts and their age, the waiting pictures and the state of the gate. An alarm appears when
+    an operator should act.
 
-    Counts begin at the start of each process. Ages and rates are those of the last minute. The exit status is 3 if no process is listed in
+    Every process counts from its own start. Ages and rates are those of the last minute. The exit status is 3 if no process is listed in
     `<service.run_dir>/targets`.
     """
     from rich.console import Console

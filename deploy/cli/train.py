@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from models.training.training_run import TrainingResult, TrainingRun
 
 
-# The options that have a meaning together with --good-only.
+# The options that can be used with --good-only.
 _GOOD_ONLY_OPTIONS = (
     "side_px",
     "depth_bits",
@@ -43,8 +43,8 @@ _GOOD_ONLY_OPTIONS = (
     "--good-only",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder of pictures of good parts, instead of --data. The version then has no networks: it gives `review` to a part that differs "
-    "from the good parts, and `ok` to all others. Twenty pictures are enough.",
+    help="Folder with pictures of good parts, instead of --data. The version then has no networks. It gives the label `review` to parts "
+    "that differ from the good parts, and `ok` to all others. Twenty pictures are enough.",
 )
 @click.option(
     "--out",
@@ -61,14 +61,13 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--patience",
     type=int,
-    help="The training of a network stops after this many epochs without a lower validation loss. 0: it never stops early.",
+    help="The training of a network stops early after this many epochs without a lower validation loss. 0: it does not stop early.",
 )
 @click.option("--side", "side_px", type=int, help="Side of the pictures after resampling, in pixels. AlexNet takes pictures of this size.")
 @click.option(
     "--depth-bits",
     type=int,
-    help="For pictures of more than 8 bits: the number of bits that the camera really uses, for example 12 in 16-bit files. The setting "
-    "depth_bits of a line has the same meaning.",
+    help="Number of bits that the camera uses in files with more than 8 bits a pixel. Example: 12 if a 12-bit camera writes 16-bit files.",
 )
 @click.option("--lenet-side", "lenet_side_px", type=int, help="Side of the pictures that LeNet takes, in pixels.")
 @click.option("--lenet-width", type=int, help="Factor for the number of feature maps in LeNet's convolutions (6 and 16 in the paper).")
@@ -88,8 +87,8 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--balance",
     type=float,
-    help="How much an epoch repeats the pictures of small --data folders and lists. 0: not at all. 1: up to 16 times, until each "
-    "folder or list has the same influence as the largest one.",
+    help="How often an epoch repeats the pictures of small --data folders and lists. 0: it repeats none. 1: it repeats them up to 16 "
+    "times, so that a small folder counts as much as the largest one.",
 )
 @click.option(
     "--turned",
@@ -100,29 +99,29 @@ _GOOD_ONLY_OPTIONS = (
     "--handed",
     is_flag=True,
     default=None,
-    help="The parts are handed: a mirrored good part is another part, like a left and a right glove. The training then mirrors no picture.",
+    help="Do not mirror pictures in the training. Use this if the mirror image of a good part would be a wrong part, like a left and a "
+    "right glove.",
 )
 @click.option(
     "--min-steps",
     type=int,
-    help="Least number of training steps of each network. With few pictures, each epoch uses each picture several times, so that all "
-    "epochs together have at least this many steps.",
+    help="Least number of training steps of each network. If there are too few pictures for this many steps, each epoch uses the pictures "
+    "several times.",
 )
 @click.option("--seed", type=int, help="Seed of the random numbers for the split, the first weights and the augmentation.")
-@click.option("--validation-share", type=float, help="Share of the pictures that are used for validation and not for training.")
+@click.option("--validation-share", type=float, help="Share of the pictures that are used for validation instead of training.")
 @click.option(
     "--near-rings",
     type=float,
-    help="Two pictures count as the same casting, turned by any angle, if their distance is at most this value. "
-    "With 0 only copies that are turned by right angles are found.",
+    help="Two pictures with at most this distance count as the same casting, turned by any angle. With 0, only copies turned by right "
+    "angles are found.",
 )
-@click.option("--cost-miss", type=float, help="Cost of a defect that is judged good, in the unit of --cost-false-alarm.")
+@click.option("--cost-miss", type=float, help="Cost of a defective part that is judged good, in the unit of --cost-false-alarm.")
 @click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect, in the unit of --cost-miss.")
 @click.option(
     "--review-share",
     type=float,
-    help="Share of the validation pictures that get the label `review`, so that a person would decide about them. The pictures with a "
-    "defect probability close to the threshold get this label.",
+    help="Share of the validation pictures that get the label `review`: those with a defect probability close to the threshold.",
 )
 @click.option(
     "--precision",
@@ -133,45 +132,46 @@ _GOOD_ONLY_OPTIONS = (
     "--scorer",
     is_flag=True,
     default=None,
-    help="With --data: also give the version a scorer that learns from the good pictures alone. It changes labels only on lines with the "
-    "setting review-anomalies (castline lines set).",
+    help="With --data: also train a scorer, which learns from the good pictures alone. The scorer changes labels only on lines whose "
+    "setting review-anomalies is on (castline lines set).",
 )
 @click.option(
     "--details",
     is_flag=True,
     default=None,
-    help="Also search the original pixels of large pictures for small defects. The search learns from the good pictures alone. For parts "
-    "that are round when they are seen from above.",
+    help="Also search the pictures in their full size for defects that are too small for the networks. The search learns from the good "
+    "pictures alone. The parts must look round from above.",
 )
 @click.option(
     "--alarm-share",
     type=float,
-    help="The cut-off of the scorer: at most this share of the good parts may be above the cut-off.",
+    help="Choose the scorer's cut-off so that at most this share of the good parts is above it.",
 )
 @click.option(
     "--alarms-per-hour",
     type=float,
-    help="The cut-off of the scorer: at most this many good parts an hour may be above the cut-off. Needs --parts-per-hour.",
+    help="Choose the scorer's cut-off so that at most this many good parts an hour are above it. Needs --parts-per-hour.",
 )
 @click.option("--parts-per-hour", type=float, help="Number of parts that the line makes in an hour, for --alarms-per-hour.")
 @click.option(
     "--defect-share",
     type=float,
-    help="The cut-off of the scorer: the lowest costs on a line with this share of defective parts. Uses --cost-miss and "
+    help="Choose the scorer's cut-off with the lowest costs, if this share of the parts is defective. Uses --cost-miss and "
     "--cost-false-alarm.",
 )
 @click.option("--half/--full", default=None, help="Save the weights in half precision, which takes half the disk space.")
 def command(data: tuple[Path, ...], good_only: Path | None, out: Path, resume: bool, **chosen: Any) -> int:
     """Make a model version: train the ensemble on labelled pictures, or learn from pictures of good parts alone.
 
-    With --good-only, the command takes less than two minutes. It uses --side, --depth-bits, --details and the options of the cut-off.
+    With --good-only, the training takes less than two minutes. It uses only --side, --depth-bits, --details, and the options that choose
+    the scorer's cut-off.
 
     Ctrl-C stops the training and saves the best weights so far. To continue, give the same command again with --resume. The folder
     OUT.training holds the training curves and a report on the pictures.
 
     Exit codes: 0 done, 2 wrong option, 3 the pictures or the folder cannot be used, 130 interrupted.
     """
-    # Hide TensorFlow's messages, because they would disturb the progress bars. This must be set before TensorFlow is imported.
+    # Hide TensorFlow's messages, which would disturb the progress bars. TensorFlow reads the variable when it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     given = {name: value for name, value in chosen.items() if value is not None}
     if bool(data) == bool(good_only):
@@ -188,11 +188,11 @@ def command(data: tuple[Path, ...], good_only: Path | None, out: Path, resume: b
 
 
 def _expect_good_only_options(given: dict[str, Any], resume: bool) -> None:
-    """Raises click.UsageError if an option was given that has no meaning together with --good-only."""
+    """Raises click.UsageError if an option was given that cannot be used with --good-only."""
     useless = [name for name in given if name not in _GOOD_ONLY_OPTIONS] + (["resume"] if resume else [])
     if useless:
         option = useless[0].removesuffix("_px").replace("_", "-")
-        raise click.UsageError(f"--{option} has no meaning with --good-only, because no network is trained. Leave out the option.")
+        raise click.UsageError(f"--{option} cannot be used with --good-only, because no network is trained. Leave out the option.")
 
 
 def _learn_from_good_parts(folder: Path, out: Path, options: TrainingOptions, command_line: str) -> int:
@@ -222,7 +222,7 @@ def _learn_from_good_parts(folder: Path, out: Path, options: TrainingOptions, co
 
 
 def _echo_details(manifest: Manifest) -> None:
-    """Prints what the search for small defects has learned, if the version has such a search."""
+    """Prints what the search for small defects has learned. Prints nothing if the version has no such search."""
     details = manifest.details
     if details:
         click.echo(
@@ -273,13 +273,13 @@ def _run(run: TrainingRun, resume: bool) -> int:
 
 
 def shorten_paths(arguments: list[str]) -> list[str]:
-    """Makes paths below the working folder relative, so that the manifest does not name folders of this machine."""
+    """Makes paths below the working folder relative, because the manifest should not name folders of this machine."""
     working_folder = f"{Path.cwd()}{os.sep}"
     return [argument.replace(working_folder, "") for argument in arguments]
 
 
 def _show_defaults() -> None:
-    """Adds the default of each option to its help text. Click has none, so that the command knows which options were given."""
+    """Adds the default of each option to its help text. The options have no default in click, so that only the given options are passed."""
     for parameter in command.params:
         default = TrainingOptions.model_fields[parameter.name].default if parameter.name in TrainingOptions.model_fields else None
         if isinstance(parameter, click.Option) and default is not None and not parameter.is_flag:

@@ -12,18 +12,18 @@ import click
 from deploy.cli.train import shorten_paths
 
 KIND_HELP = (
-    "Name of the kind of defect that a mask value stands for, such as '1=blow hole'. Repeat the option for each value. Several values may "
-    "have the same name."
+    "Kind of defect that a value in the masks means, such as '1=blow hole'. Repeat the option for each value. Several values may have the "
+    "same name."
 )
 
 MASKS_HELP = (
-    "Masks of the pictures in --data. The mask of def_front/a.jpeg is def_front/a.png: a grey 8-bit PNG of the same size. Its pixels are 0 "
-    "where there is no defect, and the value of a kind of defect elsewhere."
+    "Folder of masks of the pictures in --data. The mask of def_front/a.jpeg is def_front/a.png: a grey 8-bit PNG of the same size. A "
+    "pixel is 0 where there is no defect. Elsewhere it has the value of a kind of defect."
 )
 
 
 def parse_kinds(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[int, str]:
-    """Returns the kind of defect of each mask value. Raises click.BadParameter if one of `values` is not written as VALUE=NAME."""
+    """Returns the kind of defect of each mask value. Raises click.BadParameter if a text in `values` is not VALUE=NAME."""
     kinds: dict[int, str] = {}
     for text in values:
         number, _, name = text.partition("=")
@@ -44,7 +44,9 @@ def parse_kinds(context: click.Context, parameter: click.Parameter, values: tupl
     help="Folder of the new version. The name of the folder becomes the name of the version.",
 )
 @click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of class folders, or CSV list, with the pictures for which --masks were drawn."
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Pictures that have masks: a folder with a subfolder for each class, or a CSV list.",
 )
 @click.option(
     "--masks",
@@ -58,20 +60,20 @@ def parse_kinds(context: click.Context, parameter: click.Parameter, values: tupl
     "part_values",
     type=click.IntRange(1, 255),
     multiple=True,
-    help="A mask value that marks the casting and not a defect. May be repeated.",
+    help="Mask value of pixels that show the casting without a defect. May be repeated.",
 )
 @click.option(
     "--boxes",
     type=click.Path(path_type=Path, dir_okay=False),
     multiple=True,
-    help="CSV list of boxes around defects, with the columns image, x, y, w, h and, if known, kind. Paths of pictures are relative to "
-    "the list. The manifest.csv of a data set of the station is such a list, too. May be repeated.",
+    help="CSV list of boxes around defects, with the columns image, x, y, w, h and, if known, kind. Paths are relative to the folder of "
+    "the list. A data set of the station contains such a list, manifest.csv. May be repeated.",
 )
 @click.option(
     "--good",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Folder of class folders, or CSV list. Its pictures of good parts are used, too. May be repeated.",
+    help="Folder with a subfolder for each class, or CSV list. The training also uses its pictures of good parts. May be repeated.",
 )
 @click.option("--steps", default=2000, show_default=True, type=click.IntRange(1, 1_000_000), help="Number of batches in the training.")
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(2, 256), help="Pictures in one batch.")
@@ -81,10 +83,12 @@ def parse_kinds(context: click.Context, parameter: click.Parameter, values: tupl
     default=0.2,
     show_default=True,
     type=click.FloatRange(0, 0.5),
-    help="Share of the pictures that are not used for training, but for measuring the figures in the manifest. 0: train with all pictures.",
+    help="Share of the pictures that are kept for the validation. Their figures are written to the manifest. 0: train with all pictures.",
 )
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of all random choices.")
-@click.option("--depth-bits", type=click.IntRange(8, 16), help="For pictures of more than 8 bits: the bits that the camera really uses.")
+@click.option(
+    "--depth-bits", type=click.IntRange(8, 16), help="Number of bits that the camera uses in files with more than 8 bits a pixel."
+)
 def command(
     version: str,
     out: Path,
@@ -106,16 +110,17 @@ def command(
     A segmentation head is a small network that finds defects and names their kinds. It learns from masks, which name the kind of each
     pixel, and from boxes.
 
-    The new version gives the same labels as VERSION. If VERSION already has a head, its training is continued.
+    The new version gives the same labels as VERSION. If VERSION already has a head, the training continues with this head.
 
-    Exit codes: 0 done, 2 wrong option, 3 the version or the pictures cannot be used, 130 interrupted; nothing is written then.
+    Exit codes: 0 done, 2 wrong option, 3 the version or the pictures cannot be used, 130 interrupted. An interrupted training writes
+    nothing.
     """
     if (data is None) != (masks_folder is None):
         raise click.UsageError("--data and --masks belong together. Give both, or leave out both and give --boxes.")
     if masks_folder is None and not boxes:
         raise click.UsageError("There is nothing to learn from. Give --data with --masks, or --boxes.")
     if masks_folder is not None and not kinds:
-        raise click.UsageError("The kinds of defect have no names. Name each mask value, for example with --kind '1=blow hole'.")
+        raise click.UsageError("--kind is missing. Name the kind of each mask value, for example with --kind '1=blow hole'.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from rich.console import Console
     from rich.progress import Progress
@@ -161,5 +166,5 @@ def command(
 
 
 def find_head_side(side_px: int) -> int:
-    """Returns the side of the head's input for pictures of the side `side_px`: the next multiple of 16 px, but at most 224."""
+    """Returns the side of the head's input in pixels: `side_px` rounded up to a multiple of 16, but at most 224."""
     return min(224, -(-side_px // 16) * 16)

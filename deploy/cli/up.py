@@ -26,8 +26,8 @@ from streams.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, load_setting
 def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path | None) -> int:
     """Create the topics and run broker, inspectors, gateway, sorters, localiser, archivist and station until SIGTERM or Ctrl-C.
 
-    The broker runs only if kafka.bootstrap is `embedded`, the gateway only if a line has a camera, and the localiser only if
-    inspector.localise is true. Each board gets its own sorter.
+    Some processes run only if the settings need them: the broker if kafka.bootstrap is `embedded`, the gateway if a line has a camera, the
+    localiser if inspector.localise is true. Each board gets its own sorter.
 
     A process that ends or stays unhealthy is started again, after a wait that grows up to 30 s.
 
@@ -76,7 +76,7 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
 
 
 def _check_plant(settings: Settings) -> None:
-    """Raises CastlineError if the settings or the model version are wrong. Otherwise the processes would start and fail again and again."""
+    """Raises CastlineError if the settings or the model version are wrong, because then the processes would fail again and again."""
     from models.registry import open_registry
 
     if not settings.lines:
@@ -90,7 +90,7 @@ def _check_plant(settings: Settings) -> None:
 
 
 def _missing_devices(settings: Settings) -> list[str]:
-    """Returns a warning for each board and each camera folder that is missing. No error, because a device may appear later."""
+    """Returns a warning for each missing board and camera folder. A missing device is no error, because it may be connected later."""
     warnings = []
     for line in settings.lines:
         if line.gate and not Path(line.gate.port).exists():
@@ -101,7 +101,7 @@ def _missing_devices(settings: Settings) -> list[str]:
 
 
 def _settings_file(file: Path | None) -> Path | None:
-    """Returns the absolute path of the settings file, which all processes read, or None if all settings come from environment variables."""
+    """Returns the absolute path of the settings file. Returns None if there is no file, because then only environment variables count."""
     chosen = file or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else DEFAULT_FILE)
     return chosen.resolve() if chosen.exists() else None
 

@@ -19,7 +19,7 @@ from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# A sorting with one of these reasons says that the gate acted before the board had a verdict.
+# The reasons of sortings in which the gate acted without a verdict.
 _REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict"})
 _MAX_LOST_PARTS = 20
 
@@ -55,7 +55,7 @@ class TopicRecords:
 def read_topic_records(settings: Settings) -> TopicRecords:
     """Reads the image, verdict, sorting and dead-letter topics of all lines in `settings`, from the first record to the last.
 
-    Raises CastlineError if the broker stops answering before the last record was read.
+    Raises CastlineError if the broker does not answer.
     """
     names = TopicNames(settings.topics.prefix)
     pictures: list[PictureRecord] = []
@@ -103,35 +103,33 @@ class AuditResult:
     diverted: int
     # Parts that lack a picture, a verdict or, on a line with a gate, a sorting record.
     lost: int
-    # Number of times that a gate moved again for a part for which it had already moved.
+    # Number of second and further movements of a gate for the same part.
     repeated_moves: int
     # Number of parts that got a verdict only after the gate had acted.
     late: int
-    # Share of correct labels, among castings whose true label is known and whose verdict is `ok` or `defect`.
+    # Share of correct verdicts. Castings with an unknown true label or the verdict `review` are left out.
     accuracy: float | None
     # Median and 99th percentile of the time from the capture of a picture until the broker has appended its verdict.
     p50_ms: float | None
     p99_ms: float | None
-    # For each kind of record (`picture`, `verdict`, `sorting`), the number of lost parts without such a record.
+    # Example: {"picture": 0, "verdict": 2, "sorting": 0} means that two parts have no verdict.
     lost_for: dict[str, int] = field(default_factory=dict)
-    # The ids of some lost parts, the first ones, so that a person can look them up in the log.
+    # The ids of the first lost parts. A person can look them up in the log.
     lost_parts: tuple[str, ...] = ()
     labels: dict[str, int] = field(default_factory=dict)
-    # The confusion matrix: number of parts by their true label, and then by the label of their verdict.
+    # The confusion matrix: confusion["defect"]["ok"] is the number of defective castings with the verdict `ok`.
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)
-    # Number of defective castings with the verdict `ok`.
     misses: int = 0
-    # Number of good castings with the verdict `defect`.
     false_alarms: int = 0
     actions: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
-    # The number of repeated image records: all image records of a part except the first.
+    # Number of repeated image records. A part with three image records counts as two.
     repeated_pictures: int = 0
-    # The number of verdicts and sortings that were sent again. Readers recognise and ignore the repeated records.
+    # Number of verdicts that were sent again. Every reader ignores a repeated verdict.
     repeated_verdicts: int = 0
     contradicting_verdicts: int = 0
     repeated_sortings: int = 0
-    # Number of gate movements that the boards counted, but that belong to no part.
+    # Number of gate movements that no sorting record explains.
     unexplained_moves: int = 0
     dead_letters: int = 0
     unreadable: int = 0
@@ -140,7 +138,7 @@ class AuditResult:
 def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_parts: Iterable[PartId] = ()) -> AuditResult:
     """Checks every part of `records` from its picture to its sorting.
 
-    Only lines in `gated_lines` must have a sorting. `counted_parts` are the parts that the simulated boards counted.
+    Only parts of lines in `gated_lines` need a sorting. `counted_parts` are the parts that the simulated boards counted.
     """
     with_picture = {picture.part for picture in records.pictures}
     first_verdicts = _find_first_verdicts(records.verdicts)
@@ -191,7 +189,7 @@ def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_pa
 def compute_percentile(values: Sequence[float], share: float) -> float | None:
     """Returns a percentile of `values` by the nearest-rank method, or None if `values` is empty.
 
-    `share` says which percentile: 0.99 is the 99th percentile, above which at most 1 % of the values lie.
+    Example: `compute_percentile(values, 0.99)` returns the 99th percentile.
     """
     ranked = sorted(values)
     return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else None
@@ -207,8 +205,7 @@ def _find_first_verdicts(records: Iterable[VerdictRecord]) -> dict[PartId, Verdi
 
 
 def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
-    # Copies of one sorting record agree in board, run, event number and content. The number alone is not enough: a sorting without an event
-    # of the board always has the number 0.
+    # The event number alone does not identify a sorting, because all sortings without an event of the board have the number 0.
     distinct: dict[tuple[object, ...], Sorting] = {}
     for event in sortings:
         distinct.setdefault((event.board, event.run, event.event, event.part_id, event.action, event.gate_moved, event.move_count), event)
@@ -218,15 +215,14 @@ def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
 def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
     groups: dict[PartId, list[Sorting]] = defaultdict(list)
     for event in events:
-        # A part that photo-eye 1 did not count is `unmatched`, has no id and is left out. An `untracked` part has an id from its verdict
-        # and is kept.
+        # An `unmatched` part has no id, because photo-eye 1 did not count it. An `untracked` part has the id from its verdict.
         if event.reason != "unmatched" or event.action == "untracked":
             groups[event.part_id].append(event)
     return dict(groups)
 
 
 def _find_sorted_without_verdict(sortings: Iterable[Sorting]) -> set[PartId]:
-    # `sortings` needs repeated events too: if a verdict is too late, only the second record of an event is marked as late.
+    # `sortings` must include repeated records. If a verdict is late, the sorter sends the sorting again, with `late` set.
     return {event.part_id for event in sortings if event.late or event.reason in _REASONS_WITHOUT_VERDICT}
 
 
@@ -252,7 +248,7 @@ def _count_contradictions(records: Iterable[VerdictRecord]) -> int:
 
 
 def _count_unexplained_moves(events: Iterable[Sorting]) -> int:
-    # A board counts the movements of its servo since the start of the run. Each movement should belong to a part.
+    # `move_count` is the number of movements of the servo since the start of the run.
     counted: dict[tuple[str, int], int] = defaultdict(int)
     explained: Counter[tuple[str, int]] = Counter()
     for event in events:

@@ -1,4 +1,4 @@
-"""Runs the demo's foundry once: starts its processes, shows its lines, lets the belts run empty, and audits the topics at the end."""
+"""Runs the demo once: starts the processes, shows the lines, lets the belts run empty, and audits the topics at the end."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from streams.topics import TopicNames
 
 _SHOW_EVERY_S = 0.5
 _MEASURE_EVERY_S = 1.0
-# The number of used processor cores is an average over at least two seconds.
+# The view shows the mean number of used processor cores over at least this many seconds.
 _CORES_WINDOW_S = 2.0
-# At the end, the demo stops waiting for missing verdicts if none has come for this many seconds.
+# At the end the demo waits for missing verdicts. It gives up if no verdict has come for this many seconds.
 _BACKLOG_TIMEOUT_S = 15.0
 _MAX_WARNINGS = 3
 _WARNING_SHOWN_S = 20.0
@@ -47,7 +47,7 @@ class ProcessUsage:
         self.peak_mb = 0.0
         self.current_mb = 0.0
         self.peak_mb_by_role: dict[str, float] = defaultdict(float)
-        # Role and processor seconds by process id and creation time, because process ids are reused.
+        # Role and processor seconds of each process. The key is process id and creation time, because process ids are reused.
         self._cpu_s: dict[tuple[int, float], tuple[str, float]] = {}
         self._processes: dict[int, psutil.Process] = {}
 
@@ -92,7 +92,7 @@ class ProcessUsage:
 
 
 class DemoRun:
-    """One run of the demo, from the start of the first process to the report. `seconds` is its length, or None if it runs until Ctrl-C."""
+    """One run of the demo. `seconds` is the length of the run. With None the demo runs until Ctrl-C."""
 
     def __init__(self, foundry: Foundry, seconds: float | None, screen: Screen, requests: StopRequests, journal: Journal) -> None:
         self._foundry = foundry
@@ -109,7 +109,7 @@ class DemoRun:
         self._running_s = 0.0
         self._first_verdict_s: float | None = None
         self._shown_at = self._measured_at = 0.0
-        # Monotonic time when the number of used cores was last computed, and the processor time then, in seconds.
+        # The last measurement of used cores: its monotonic time, and the processor time of all processes until then, in seconds.
         self._last_cpu: tuple[float, float] = (self._started_at, 0.0)
         self._cores = 0.0
 
@@ -117,7 +117,7 @@ class DemoRun:
         """Runs the foundry until the time is over or the user stops it. Returns the report of the audit. Call this method in the main
         thread.
 
-        Raises CastlineError if a process cannot run, and DemoInterruptedError after an early or a second stop.
+        Raises CastlineError if a process cannot run. Raises DemoInterruptedError if the user stops the demo before all lines run, or twice.
         """
         try:
             self._start()
@@ -145,7 +145,7 @@ class DemoRun:
         self._running_s = time.monotonic() - started_at
 
     def _drain(self) -> None:
-        """Lets the belts run empty, waits for the last verdicts, and stops the workers. The broker keeps running for the audit."""
+        """Lets the belts run empty, waits for the last verdicts, and stops all processes except the broker."""
         self._enter_phase("draining")
         self._supervisor.stop(self._requests.is_kill_requested, before=INSPECTORS_STOP, meanwhile=self._refresh)
         self._wait_for_backlog()
@@ -187,7 +187,7 @@ class DemoRun:
         return make_report(records, falls, (self._usage.cpu_s, self._usage.peak_mb), self._describe_run())
 
     def _describe_run(self) -> dict[str, Any]:
-        """Returns the fields of the JSON report that describe the processes and the settings."""
+        """Returns the fields of the JSON report about processes and settings."""
         settings = self._foundry.gated_settings
         return {
             "seconds": round(self._running_s, 1),
@@ -206,8 +206,7 @@ class DemoRun:
         }
 
     def _stamp_verdicts_on_append(self) -> None:
-        # The latency is measured until the broker has appended a verdict, so the timestamp must come from the broker, not from the
-        # producer.
+        # A verdict counts as delivered when the broker has appended it. So the broker, not the producer, must set the timestamp.
         names = TopicNames(self._foundry.settings.topics.prefix)
         admin = KafkaAdminClient(**make_client_arguments(self._foundry.settings, "demo"))
         try:
@@ -275,7 +274,7 @@ class DemoRun:
         return LineStatus(
             name=line,
             figures=figures,
-            # `counted` may be too small, because the metrics are read less often than the topics. So the largest number is shown.
+            # `counted` may be older than the other two numbers, because metrics are read less often than topics.
             parts=max(counted, figures.verdicts, figures.sorted),
             queue=int(sum(inspector.value("castline_consumer_lag_records", line=line) for inspector in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,

@@ -1,4 +1,4 @@
-"""Prepares the demo's foundry: renders castings, writes the settings of a plant with free ports, and lists the processes to start."""
+"""Prepares the demo: renders castings, writes the settings of a simulated plant, and lists the processes to start."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from streams.settings import LineSettings, Settings, StationSettings, load_setti
 from streams.user_cache import user_cache_folder
 
 CASTINGS_COUNT = 300
-# Increase this number when the renderer changes its pictures, so that old pictures in the cache are not used.
+# Increase this number when the renderer changes. Then the demo renders new pictures instead of using those in the cache.
 _RENDERER_VERSION = 1
-# Share of defective castings. With fewer, as in a real foundry, a short demo would rarely show a moving gate.
+# Share of defective castings. It is higher than in a real foundry, so that a short demo shows moving gates.
 _DEFECT_SHARE = 0.3
 
-# At this belt speed, parts are 83 mm apart at six parts a second. A gate needs 65 mm. On a faster belt the blade would hit castings.
+# The speed of the simulated belts. At most six parts a second come, so two parts are at least 83 mm apart. A gate needs 65 mm.
 _BELT_MM_PER_S = 500
-# Largest mean number of parts on a belt. A board can follow 64, but parts come at irregular times.
+# Largest mean number of parts on a belt. A board can follow 64 parts, and parts come at irregular times.
 _MAX_PARTS_ON_BELT = 56
-# The demo keeps only CASTLINE_ variables that begin with one of these names, so that it never connects to a real plant.
+# The demo removes all other CASTLINE_ variables, so that it never connects to a real plant.
 _PASSED_VARIABLES = (
     "CASTLINE_BATCH__",
     "CASTLINE_MODEL__RUNTIME",
@@ -38,13 +38,13 @@ _PASSED_VARIABLES = (
     "CASTLINE_INSPECTOR__",
     "CASTLINE_SERVICE__LOG_LEVEL",
 )
-# Longest time between the report of a part and its picture, in seconds. In a plant this time is short, because a late camera photographs
-# another part. The simulated camera always takes the right picture.
+# Longest time between the report of a part and its picture, in seconds. It is longer than in a plant, because the simulated camera always
+# takes the picture of the right part, even if it is late.
 _MATCH_WINDOW_S = 15.0
-# Time in seconds in which a simulated board sends its last events after its last part has reached the gate.
+# Seconds that a simulated board gets to send its last events when the belt is empty.
 _BOARD_DRAIN_S = 12.0
 _ACCOUNT = "demo"
-# The station uses port 18000 if it is free, so that its address is the same in every run.
+# The preferred port of the station. If it is in use, the station gets a free port.
 _STATION_PORT = 18000
 _RESTARTS = RestartPolicy(first_s=0.5, longest_s=5, steady_s=30, give_up_after=5)
 
@@ -71,7 +71,7 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class StationLogIn:
-    """The address of the station, and the name and the password of an account for logging in."""
+    """The address of the station, and an account with its password."""
 
     address: str
     account: str
@@ -83,7 +83,12 @@ class StationLogIn:
 
 @dataclass(frozen=True)
 class Foundry:
-    """A prepared foundry: its run folder, its settings, the roles of all processes, and the station's log-in, or None without a station."""
+    """A foundry that is ready to start.
+
+    - `folder`: the folder with settings, topics and logs.
+    - `roles`: the processes to start.
+    - `station`: None if the station is not started.
+    """
 
     folder: Path
     settings: Settings
@@ -97,7 +102,7 @@ class Foundry:
 
     @property
     def gated_settings(self) -> Settings:
-        """The settings without the line of uploaded pictures. That line has no gate, so it is neither shown nor audited."""
+        """The settings with only the lines that have a gate. The demo shows and audits only these lines."""
         return self.settings.model_copy(update={"lines": tuple(line for line in self.settings.lines if line.gate)})
 
     @property
@@ -106,14 +111,14 @@ class Foundry:
         return tuple(line.name for line in self.gated_settings.lines)
 
     def board_log(self, line: str) -> Path:
-        """Returns the file to which the simulated board of `line` writes each casting that left the belt."""
+        """Returns the log file of the simulated board of `line`. The log names each casting that leaves the belt."""
         return self.folder / f"board-{line}.jsonl"
 
 
 def render_castings(seed: int, on_casting: Callable[[int, int], object], cache: Path | None = None, count: int = CASTINGS_COUNT) -> Path:
-    """Returns a folder of rendered castings, with a subfolder for each class. They are rendered once and kept in the user's cache.
+    """Renders `count` castings and returns their folder, which has a subfolder for each class. A second call finds them in the cache.
 
-    `on_casting` is called with the number of castings done, and of all castings.
+    `on_casting` is called with the number of finished castings and with `count`.
     """
     from models.synthetic.casting import MASK_FOLDER, write_castings
 
@@ -126,7 +131,7 @@ def render_castings(seed: int, on_casting: Callable[[int, int], object], cache: 
     partial = Path(tempfile.mkdtemp(prefix="castings-", dir=root))
     try:
         write_castings(partial, count, seed, _DEFECT_SHARE, on_casting=on_casting)
-        # Delete the masks, which mark the defects, because the simulated camera would take them for pictures of castings.
+        # Delete the masks that mark the defects. Otherwise the simulated camera would send the masks as pictures.
         shutil.rmtree(partial / MASK_FOLDER)
         if not folder.is_dir():
             partial.rename(folder)
@@ -144,15 +149,16 @@ def remove_plant_variables(environment: MutableMapping[str, str]) -> list[str]:
 
 
 def make_foundry(options: DemoOptions, images: Path, folder: Path) -> Foundry:
-    """Writes the settings of a foundry into `folder`. Call `remove_plant_variables` first. `images` has a subfolder for each class.
+    """Writes the settings of a foundry into `folder`. Call `remove_plant_variables` first.
 
-    Raises ModelError if the model version is missing or damaged, and SettingsError if the options put too many parts on a belt.
+    `images` is a folder of pictures with a subfolder for each class. Raises ModelError if the model version is missing or damaged, and
+    SettingsError if there would be too many parts on a belt.
     """
     parts_on_belt = options.rate_per_s * options.travel_s
     if parts_on_belt > _MAX_PARTS_ON_BELT:
         raise SettingsError(
-            f"--rate and --travel-s put {parts_on_belt:.0f} parts between camera and gate, but a board can follow at most "
-            f"{_MAX_PARTS_ON_BELT}. Lower one of the two options."
+            f"There would be {parts_on_belt:.0f} parts between camera and gate, but a board can follow at most "
+            f"{_MAX_PARTS_ON_BELT}. Give a lower --rate or --travel-s."
         )
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "castline.toml"
@@ -202,7 +208,7 @@ def _make_sections(options: DemoOptions, images: Path, folder: Path) -> dict[str
         "database": str(folder / "station.sqlite3"),
         "secret_key_file": str(folder / "station.key"),
     }
-    # Pictures that people upload have a line of their own, without camera and gate. The same inspectors judge them.
+    # The line of the pictures that people upload on a page of the station. It has no camera and no gate.
     uploads = {"name": StationSettings().upload_line}
     return {
         "broker": {"port": free_ports(2), "data_dir": str(folder / "kafka")},
@@ -212,7 +218,7 @@ def _make_sections(options: DemoOptions, images: Path, folder: Path) -> dict[str
         "gateway": {"port": free_ports(1), "token": secrets.token_hex(16), "spool_dir": str(folder / "spool")},
         "model": {"root": str(version.folder.parent), "version": version.name},
         "station": station,
-        # Without a station nobody sees heat maps.
+        # Only pages of the station show heat maps, so a demo without a station makes none.
         "inspector": {"localise": options.station},
         "lines": [*lines, uploads] if options.station else lines,
     }

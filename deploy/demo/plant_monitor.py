@@ -24,7 +24,7 @@ _MAX_THREADS = 16
 _AGE_BUCKETS = "castline_verdict_age_seconds_bucket"
 _CPU = "process_cpu_seconds_total"
 _MEMORY = "process_resident_memory_bytes"
-# The view shows every line that appears in the label `line` of one of these metrics.
+# The view shows a line if one of these metrics has a sample of the line.
 _METRICS_OF_LINES = (
     "castline_verdict_deadline_seconds",
     "castline_verdicts_total",
@@ -32,13 +32,13 @@ _METRICS_OF_LINES = (
     "castline_spool_pictures",
 )
 
-# The cumulative buckets of a histogram: for each upper bound, in seconds, the number of values up to this bound.
+# A Prometheus histogram. Example: {0.1: 7, inf: 9} means that seven values are at most 0.1 s, and two are larger.
 Buckets = Mapping[float, float]
 
 
 @dataclass(frozen=True)
 class ScrapeTarget:
-    """A process that Prometheus scrapes, as its target file describes it. `address` is the host and port of its metrics page."""
+    """A process that a Prometheus target file lists. `address` is the host and port of its metrics page."""
 
     instance: str
     role: str
@@ -58,7 +58,7 @@ class MetricSample:
 
 @dataclass(frozen=True)
 class PlantMetrics:
-    """All metrics of the plant at one time. `now` is this time, in monotonic seconds. `silent` names the instances that did not answer."""
+    """All metrics of the plant at the time `now`, in monotonic seconds. `silent` names the instances that did not answer."""
 
     now: float
     samples: Sequence[MetricSample]
@@ -66,7 +66,7 @@ class PlantMetrics:
     silent: frozenset[str] = field(default_factory=frozenset)
 
     def sum(self, name: str, role: str = "", **labels: str) -> float:
-        """Returns the sum of all samples of a metric that have the given role and labels."""
+        """Returns the sum of the samples of a metric that have the given role and labels."""
         return sum(
             sample.value
             for sample in self.samples
@@ -74,7 +74,7 @@ class PlantMetrics:
         )
 
     def label_values(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns the values of the label `label` in the samples of metric `name`, except samples with the value 0.
+        """Returns the values of the label `label` of metric `name`. Samples with the value 0 are left out.
 
         Example: `label_values("castline_gate_state", "state", line="line-1")` returns the present state of the gate of line-1.
         """
@@ -152,10 +152,9 @@ def parse_metrics(page: str, role: str, instance: str = "") -> Iterable[MetricSa
 
 
 def compute_quantile_s(share: float, buckets: Buckets) -> float | None:
-    """Computes a quantile of a histogram by linear interpolation within a bucket, as Prometheus does. Returns None if the histogram is
-    empty.
+    """Computes a quantile of a histogram in seconds, as the function histogram_quantile of Prometheus does.
 
-    A quantile above the last finite bound is this bound.
+    Example: `compute_quantile_s(0.5, buckets)` returns the median. Returns None if the histogram is empty.
     """
     bounds = sorted(buckets)
     if not bounds or buckets[bounds[-1]] <= 0:
@@ -172,12 +171,12 @@ def compute_quantile_s(share: float, buckets: Buckets) -> float | None:
 
 
 class PlantMonitor:
-    """Keeps the metrics of the last minute and computes snapshots for the view. Counts begin at the start of each process."""
+    """Keeps the metrics of the last minute and computes snapshots for the view."""
 
     def __init__(self) -> None:
         self._history: deque[PlantMetrics] = deque()
         self._started_at: float | None = None
-        # For each line: the number of verdicts, and the time at which this number last changed.
+        # The number of verdicts of each line, and the time of its last change.
         self._verdicts: dict[str, tuple[float, float]] = {}
         self._unready_since: dict[str, float] = {}
 

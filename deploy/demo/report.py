@@ -47,13 +47,13 @@ class CastingFall:
 
 @dataclass(frozen=True)
 class FallComparison:
-    """The result of comparing the side to which each casting fell with its sorting, the record of what the gate did.
+    """Says whether each simulated casting fell to the side that its sorting record names.
 
     The JSON report uses the same field names.
     """
 
     fallen: int
-    # Number of castings that fell to another side than their sorting record says.
+    # Number of castings that fell to the wrong side: the sorting record says `diverted`, but the casting passed, or the reverse.
     mismatches: int
     # Number of castings without a sorting record.
     unrecorded: int
@@ -63,7 +63,7 @@ class FallComparison:
 
 
 def read_falls(log: Path, line: str) -> list[CastingFall]:
-    """Returns the castings that left the belt of `line`, in order, from the log of the simulated board. Without a log the list is empty."""
+    """Reads from the log of a simulated board which castings left the belt of `line`. Returns an empty list if there is no log."""
     if not log.exists():
         return []
     falls = []
@@ -76,9 +76,9 @@ def read_falls(log: Path, line: str) -> list[CastingFall]:
 
 
 def compare_falls(falls: Iterable[CastingFall], sortings: Iterable[Sorting]) -> FallComparison:
-    """Compares the side to which each casting fell with the side in its sorting.
+    """Checks that each simulated casting fell to the side that its sorting record names.
 
-    A casting whose sorting has the action `stopped` or `untracked` is not compared, because these actions name no side.
+    Sortings with the action `stopped` or `untracked` name no side, so their castings are not compared.
     """
     recorded: dict[PartId, set[str]] = {}
     for event in sortings:
@@ -100,9 +100,13 @@ def compare_falls(falls: Iterable[CastingFall], sortings: Iterable[Sorting]) -> 
 
 @dataclass(frozen=True)
 class DemoReport:
-    """The report of a run: the audits, and the comparison with the sides to which the castings fell.
+    """The report of a demo run.
 
-    `cpu_s` is the processor time of all processes, `rss_mb` their peak memory in MiB. `extra` holds further fields of the JSON report.
+    - `whole`, `by_line`: the audit of all lines, and of each line.
+    - `physical`: whether each casting fell to the recorded side.
+    - `cpu_s`: processor time of all processes, in seconds.
+    - `rss_mb`: peak memory of all processes, in MiB.
+    - `extra`: further fields of the JSON report.
     """
 
     whole: AuditResult
@@ -114,7 +118,7 @@ class DemoReport:
 
     @property
     def failures(self) -> list[str]:
-        """A sentence for each failure of the run. The list is empty if the run was good; otherwise the exit status of the demo is 1."""
+        """A sentence for each failure of the run. If there is a failure, the exit status of the demo is 1."""
         found = self.whole
         checks = (
             (not found.parts, "No part was seen."),
@@ -125,7 +129,7 @@ class DemoReport:
         return [sentence for is_failure, sentence in checks if is_failure]
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the JSON report, with PROMISED_FIELDS first. The field `latency` says what `p50_ms` and `p99_ms` measure."""
+        """Returns the JSON report. It begins with PROMISED_FIELDS."""
         whole = {**asdict(self.whole), "cpu_s": round(self.cpu_s, 2), "rss_mb": round(self.rss_mb, 1)}
         promised = {name: _round(whole.pop(name)) for name in PROMISED_FIELDS}
         return {
@@ -146,9 +150,11 @@ def make_report(
     cost: tuple[float, float],
     extra: Mapping[str, Any],
 ) -> DemoReport:
-    """Audits `records`, compares them with the castings that fell on each line, and returns the report.
+    """Audits `records` and returns the report of the run.
 
-    `cost` holds two numbers: the processor time of all processes, in seconds, and the peak of their memory, in MiB.
+    - `falls`: the simulated castings of each line that left the belt.
+    - `cost`: processor time in seconds, and peak memory in MiB, of all processes.
+    - `extra`: further fields of the JSON report.
     """
     lines = frozenset(falls)
     all_falls = [fall for line_falls in falls.values() for fall in line_falls]
@@ -158,7 +164,7 @@ def make_report(
 
 
 def select_line(records: TopicRecords, line: str) -> TopicRecords:
-    """Returns those records that belong to one line."""
+    """Returns the records of one line."""
     return replace(
         records,
         pictures=tuple(picture for picture in records.pictures if picture.part.line == line),
@@ -173,7 +179,7 @@ def write_report(report: DemoReport, file: Path) -> None:
 
 
 def print_report(report: DemoReport, console: Console) -> None:
-    """Prints the report as text: a table of the lines, the sums of the run, and its failures."""
+    """Prints a table of the lines, the totals of the run, and a sentence for each failure."""
     table = Table(title="Audit of the topics", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for name, header in _COLUMNS.items():
         table.add_column(header, justify="left" if name == "line" else "right", no_wrap=True)

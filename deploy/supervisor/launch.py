@@ -1,6 +1,7 @@
-"""Runs a command so that the kernel kills its process (SIGKILL) when the parent process dies. Linux only.
+"""Runs a command in a child process that the kernel kills with SIGKILL when the parent process dies. Linux only.
 
-With SIGTERM, a process that is slow to stop would still hold its port. With `preexec_fn`, Python code could hang between fork and exec.
+SIGTERM would not be enough, because a slow child could still hold its port. The argument `preexec_fn` of `subprocess` is not used, because
+it can hang.
 """
 
 import ctypes
@@ -13,9 +14,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def bound_command(command: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Returns a command for `subprocess` that runs `command` and makes the kernel kill it when this process dies.
+    """Returns a command for `subprocess` that runs `command`. The kernel kills `command` when this process dies.
 
-    The thread that starts the command must live as long as this process.
+    Start the command in a thread that lives as long as this process, because the kernel also kills it when the thread ends.
     """
     return [sys.executable, "-S", __file__, str(os.getpid()), *(os.fspath(word) for word in command)]
 
@@ -23,7 +24,7 @@ def bound_command(command: Sequence[str | os.PathLike[str]]) -> list[str]:
 def _launch(parent: int, command: list[str]) -> None:
     """Replaces this process by `command`. If the program cannot be run, prints the reason and ends with exit status 127."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # If the parent died before the call of prctl, the kernel sends no signal. So this process ends itself.
+    # The parent may have died before the call of prctl. The kernel sends no signal then, so this process ends itself.
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
     try:

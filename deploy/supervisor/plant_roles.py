@@ -8,13 +8,13 @@ from pathlib import Path
 from deploy.supervisor import LinePrinted, PageReady, RestartPolicy, Role, castline_command
 from streams.settings import Settings
 
-# The sorters start last, because a sorter makes its board count parts, and all workers must be ready before. The localiser must not delay
-# them.
+# The sorters start last, because a board counts parts as soon as its sorter runs. The localiser starts with the sorters, so that no sorter
+# waits for it.
 _BROKER, _TOPICS, _WORKERS, _SORTER = range(4)
 BOARDS_STAGE = _WORKERS
-# Simulated boards stop first, then the workers in the order of a picture's way, so that each can finish its work. The broker stops last.
+# Simulated boards stop first, then gateway, inspectors, sorters and archivist, so that each can finish its work. The broker stops last.
 BOARDS_STOP, _GATEWAY_STOP, INSPECTORS_STOP, _SORTER_STOP, _ARCHIVIST_STOP, BROKER_STOP = range(6)
-# Time after service.grace_s in which a worker leaves its consumer group and closes its clients.
+# After service.grace_s, a worker gets this many seconds to leave its consumer group and close its clients.
 _CLOSING_S = 10.0
 # Longest time until a worker is ready. Loading TensorFlow can take a minute on a busy machine.
 _SLOW_START_S = 240.0
@@ -28,11 +28,12 @@ def plant_roles(
     boards: Iterable[Role] = (),
     station: bool = True,
 ) -> list[Role]:
-    """Returns the roles of this machine, from the broker to the station.
+    """Returns the roles that the settings ask for on this machine.
 
-    - `file`: settings file, or None if only environment variables count.
+    - `file`: the settings file. None means that all settings come from environment variables.
+    - `inspectors`: number of inspector processes.
     - `boards`: the roles of simulated boards.
-    - `station`: False leaves out archivist and station.
+    - `station`: whether archivist and station run.
     """
     page = PageReady(settings.service.run_dir)
     castline = castline_command(*(("--settings", str(file)) if file else ()))
@@ -64,7 +65,7 @@ def plant_roles(
         roles.append(worker("station", ("station",), _WORKERS, _ARCHIVIST_STOP))
     if any(line.camera for line in settings.lines):
         roles.append(worker("gateway", ("gateway",), _WORKERS, _GATEWAY_STOP))
-    # Each board has its own sorter, so that a serial port that hangs stops only the lines of this board.
+    # Each board has its own sorter. If a serial port hangs, only the lines of its board stop.
     sharing = settings.lines_by_board() if any(line.gate for line in settings.lines) else []
     roles += [worker(sorter_name(*lines), ("sorter", "--line", lines[0]), _SORTER, _SORTER_STOP) for lines in sharing]
     if settings.inspector.localise:
@@ -73,5 +74,5 @@ def plant_roles(
 
 
 def sorter_name(*lines: str) -> str:
-    """Returns the name of the sorter role that serves `lines`, the production lines of one board."""
+    """Returns the name of the sorter role of a board. `lines` are the lines that share the board."""
     return f"sorter {', '.join(lines)}"

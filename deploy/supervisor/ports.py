@@ -7,7 +7,7 @@ import socket
 
 # Ports from 32768 on are not used, because Linux takes them for outgoing connections.
 _FIRST, _LAST = 20_000, 32_000
-# Ports are chosen at random, so that two processes at the same moment find different ports.
+# Ports are chosen at random, so that two processes that search at the same time find different ports.
 _random = random.SystemRandom()
 
 

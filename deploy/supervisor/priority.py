@@ -10,14 +10,14 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 GATE_NICENESS = -10
-# A process of niceness 19 gets about a sixtieth of a processor that it shares with a worker of niceness 0.
+# If a process of niceness 19 and a worker of niceness 0 share a processor, the process gets about a sixtieth of it.
 LOWEST_NICENESS = 19
 
 
 def raise_priority() -> bool:
     """Raises the priority of this thread, and of threads that it starts later. Returns False if the user may not.
 
-    On a busy machine, the 99th percentile from verdict to serial port was 1,225 ms at normal and 7.5 ms at raised priority.
+    On a busy machine, 99 % of the verdicts reached the serial port within 1,225 ms at normal priority. At raised priority it was 7.5 ms.
     """
     try:
         os.setpriority(os.PRIO_PROCESS, 0, GATE_NICENESS)
@@ -31,7 +31,7 @@ def raise_priority() -> bool:
 def lower_priority(niceness: int = LOWEST_NICENESS) -> None:
     """Lowers the priority of this process, so that the inspectors get the processor time that they need for verdicts.
 
-    The priority is never raised: if the process has a higher niceness already, nothing changes.
+    If the priority is already lower, nothing changes.
     """
     lowered = max(niceness, os.getpriority(os.PRIO_PROCESS, 0))
     os.setpriority(os.PRIO_PROCESS, 0, lowered)
@@ -39,11 +39,11 @@ def lower_priority(niceness: int = LOWEST_NICENESS) -> None:
 
 
 def _set_session_priority(niceness: int) -> None:
-    """Gives the session of this process the same priority, if the process leads a session of its own.
+    """Sets the priority of the session, if this process is the leader of its session.
 
-    With `sched_autogroup_enabled`, Linux first divides the processors among the sessions. A process's own priority counts only within its
-    session.
+    Many Linux systems (`sched_autogroup_enabled`) first share the processors among sessions. The priority of a process counts only inside
+    its session.
     """
     if os.getsid(0) == os.getpid():
-        with suppress(OSError):  # The kernel has no such file, or does not allow the change now.
+        with suppress(OSError):  # Some kernels have no such file, and the kernel may refuse a change.
             Path("/proc/self/autogroup").write_text(str(niceness))

@@ -20,12 +20,12 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the pages of one process said when they were last read.
+    """The latest health and metrics of one process, read from its pages.
 
-    - `is_ready`: also True if only a person can make the process ready.
-    - `complaint`: the text of /healthz while unhealthy.
+    - `is_ready`: True if the process is ready, or if it waits for a person.
+    - `complaint`: the text of /healthz while the process is unhealthy.
     - `unhealthy_since`: monotonic seconds, or None.
-    - `samples`: the metrics without buckets.
+    - `samples`: the metrics, without the buckets of histograms.
     """
 
     address: str
@@ -40,7 +40,7 @@ class ProbeResult:
         return sum(value for (sample, present), value in self.samples.items() if sample == name and required <= dict(present).items())
 
     def labels(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns the values of the Prometheus label `label` in the samples of metric `name`, except samples with the value 0.
+        """Returns the values of the label `label` of metric `name`. Samples with the value 0 are left out.
 
         Example: `labels("castline_gate_state", "state", line="line-1")` returns the present state of the gate of line-1.
         """
@@ -54,7 +54,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class _Page:
-    """The response of a health page. `waits_for_person` says that only a person can make the process ready."""
+    """The response of a health page. `waits_for_person` is True if the process is not ready until a person acts."""
 
     status: int
     text: str
@@ -97,7 +97,7 @@ class Prober:
             self._metrics_read_at.pop(pid, None)
 
     def result(self, pid: int) -> ProbeResult | None:
-        """Returns the last result for process `pid`, or None if its pages are not read."""
+        """Returns the latest result for process `pid`, or None if `add` was not called for it."""
         with self._lock:
             return self._results.get(pid)
 
@@ -128,7 +128,7 @@ class Prober:
         return replace(before, is_ready=is_ready, complaint=health.text.strip(), unhealthy_since=since, samples=samples)
 
     def _get(self, address: str, path: str) -> _Page:
-        """Returns a page. If the response is missing or incomplete, the status is 0 and the text is the reason."""
+        """Reads a page. If the process does not answer, the status is 0 and the text is the reason."""
         try:
             return self._request(f"http://{address}{path}")
         except (OSError, ValueError, HTTPException) as error:
@@ -155,12 +155,12 @@ def read_samples(page: str) -> Samples:
 
 
 def find_target(run_dir: Path, pid: int) -> str | None:
-    """Returns the address of the pages of process `pid`, or None until the process has written it to `run_dir`/targets."""
+    """Returns the address of the pages of process `pid`, from its file in `run_dir`/targets. Returns None if there is no file yet."""
     for file in (run_dir / "targets").glob("*.json"):
         try:
             (target,) = json.loads(file.read_text())
             if target["labels"]["pid"] == str(pid):
                 return str(target["targets"][0])
         except (OSError, ValueError, KeyError, IndexError, TypeError):
-            continue  # Skip a file that is being replaced, or that is not a target file.
+            continue  # The file is being replaced, or it is not a target file.
     return None

@@ -26,8 +26,8 @@ class ChildProcess:
 
     def __init__(self, command: Sequence[str], on_line: Callable[[str], None]) -> None:
         if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("A process must be started from the main thread, because it is killed when the thread that started it ends.")
-        # The process gets its own session, so that Ctrl-C in the terminal reaches only the supervisor, which stops the processes in order.
+            raise RuntimeError("Start the process from the main thread, because it is killed when the thread that started it ends.")
+        # The process gets its own session, so that Ctrl-C reaches only the supervisor. The supervisor then stops the processes in order.
         self._process = subprocess.Popen(
             bound_command(command),
             stdin=subprocess.DEVNULL,
@@ -55,18 +55,18 @@ class ChildProcess:
         return self._last_lines[-1] if self._last_lines else "nothing"
 
     def exit_status(self) -> int | None:
-        """Returns the exit status of the process, or None while the process runs. After its end, kills the rest of its process group.
+        """Returns the exit status of the process, or None while the process runs. When it has ended, kills the rest of its group.
 
-        If a signal killed the process, the result is minus the number of the signal.
+        If signal 9 ended the process, the result is -9.
         """
         if self._process.returncode is not None:
             return self._process.returncode
-        # The group must be killed before `wait` frees the process id, because afterwards another group may have the same id.
+        # Kill the process group before `wait`, because after `wait` a new process may get the same id.
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
             return None
         self._signal_group(signal.SIGKILL)
         status = self._process.wait()
-        self._reader.join(1)  # The rest of the output must be read before last_line() is called.
+        self._reader.join(1)  # Read the rest of the output, because last_line() needs it.
         return status
 
     def terminate(self) -> None:
@@ -76,7 +76,7 @@ class ChildProcess:
     def kill(self) -> None:
         """Sends SIGKILL to the process and to all its descendants."""
         if self._process.returncode is None:
-            # The descendants are listed first. Once the process is dead, the system no longer knows that they were its descendants.
+            # List the descendants first, because they cannot be found when the process is dead.
             descendants = psutil.Process(self.pid).children(recursive=True)
             self._signal_group(signal.SIGKILL)
             for process in descendants:

@@ -56,7 +56,7 @@ class FileExists:
 
 @dataclass(frozen=True)
 class PageReady:
-    """The process is ready once its /readyz page says so. The process writes the page's address to `run_dir`/targets."""
+    """The process is ready once its page /readyz says so. The address of the page is in a file in `run_dir`/targets."""
 
     run_dir: Path
 
@@ -73,10 +73,10 @@ class PageReady:
 class RestartPolicy:
     """Decides when a process that died is started again.
 
-    - `first_s`: the first wait, doubled after each further death.
+    - `first_s`: the wait after the first death. Each further death doubles the wait.
     - `longest_s`: the longest wait.
-    - `steady_s`: after this running time, `first_s` applies again.
-    - `give_up_after`: most deaths in a row, or None.
+    - `steady_s`: if a process has run this long, its next wait is `first_s` again.
+    - `give_up_after`: after more deaths in a row than this, the supervisor gives up. None: never.
     """
 
     first_s: float = 0.5
@@ -90,9 +90,9 @@ class Role:
     """A process that the supervisor keeps running. Roles start by `stage` and stop by `stop_order`.
 
     - `grace_s`: time from SIGTERM to SIGKILL.
-    - `slow_start_s`: longest time until ready.
-    - `is_one_shot`: ready when ended with status 0.
-    - `is_essential`: exit status 3 before ready stops the plant.
+    - `slow_start_s`: if the process is not ready after this time, it is restarted.
+    - `is_one_shot`: the process does one job and ends with status 0.
+    - `is_essential`: the plant stops if the process ends with status 3 (wrong settings) before it is ready.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Role:
 
 
 def castline_command(*arguments: str) -> tuple[str, ...]:
-    """Returns the command `castline ARGUMENTS` of this installation, even if PATH finds another one."""
+    """Returns the command `castline ARGUMENTS` of this installation. It does not search PATH."""
     script = Path(sys.executable).with_name("castline")
     entry = [str(script)] if script.exists() else ["-c", "from deploy.cli.main import main; main()"]
     return (sys.executable, *entry, *arguments)

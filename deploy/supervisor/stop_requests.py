@@ -1,4 +1,4 @@
-"""Counts the signals that ask this process to stop. The first SIGTERM or Ctrl-C asks for an orderly stop, the second for an end at once."""
+"""Counts the stop signals of this process. The first SIGTERM or Ctrl-C asks for an orderly stop, and the second kills at once."""
 
 from __future__ import annotations
 

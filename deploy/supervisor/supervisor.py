@@ -14,7 +14,7 @@ from deploy.supervisor.role import Role, State
 from streams.backoff import Backoff
 
 TICK_S = 0.1
-_SETTINGS_AT_FAULT = 3  # the exit status for wrong settings, see EXIT_CODES in deploy/cli/main.py
+_SETTINGS_AT_FAULT = 3  # the exit status for wrong settings, as EXIT_CODES in deploy/cli/main.py says
 
 
 @dataclass
@@ -45,7 +45,7 @@ class ManagedProcess:
 
     @property
     def is_up(self) -> bool:
-        """Whether the role is ready. A one-shot role is ready when its process has done its work and ended."""
+        """Whether the role is ready. A one-shot role is ready when its process has ended with status 0."""
         return self.state is (State.ENDED if self.role.is_one_shot else State.READY)
 
 
@@ -66,16 +66,16 @@ class Supervisor:
 
     @property
     def all_ready(self) -> bool:
-        """Whether every role is ready. A role that only runs once counts as ready when it has finished."""
+        """Whether every role is ready. A one-shot role is ready when its process has ended with status 0."""
         return all(managed.is_up for managed in self.processes.values())
 
     def probe_result(self, name: str) -> ProbeResult | None:
-        """Returns the latest result of reading the pages of role `name`, or None if they were not read yet."""
+        """Returns the latest health and metrics of role `name`, or None if they were not read yet."""
         managed = self.processes[name]
         return self.prober.result(managed.pid) if managed.is_running else None
 
     def tick(self, now: float | None = None) -> None:
-        """Checks once whether each process has ended, is ready and is healthy. Restarts processes and starts the next stage."""
+        """Checks every process once. Restarts processes that died or hang, and starts the next stage."""
         now = time.monotonic() if now is None else now
         for managed in self.processes.values():
             self._reap(managed, now)
@@ -86,7 +86,7 @@ class Supervisor:
             self._start_next_stage(now)
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Calls `tick` ten times a second, until `until` returns True or `failure` is set."""
+        """Runs the processes until `until` returns True or `failure` is set. Calls `tick` ten times a second."""
         while not until() and not self.failure:
             self.tick()
             time.sleep(TICK_S)
@@ -97,10 +97,10 @@ class Supervisor:
         before: int | None = None,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        """Stops the roles by SIGTERM in the order of their `stop_order`. After `grace_s` a process is killed.
+        """Stops the processes by SIGTERM in their `stop_order`. Kills a process that still runs after its `grace_s`.
 
-        - `before`: stop only roles with a lower `stop_order`.
-        - `kill_now`: when True, the rest is killed.
+        - `before`: only roles with a lower `stop_order` are stopped.
+        - `kill_now`: when it returns True, all remaining processes are killed.
         - `meanwhile`: called repeatedly during the wait.
         """
         self._is_stopping = True
@@ -117,7 +117,7 @@ class Supervisor:
         self.prober.close()
 
     def _start_next_stage(self, now: float) -> None:
-        # Roles of earlier stages have been ready, but need not be ready now: workers reconnect by themselves to a broker that is restarted.
+        # A role of an earlier stage must have been ready once. It may be restarting now, because workers reconnect to a restarted broker.
         for stage in sorted({managed.role.stage for managed in self.processes.values()}):
             in_stage = [managed for managed in self.processes.values() if managed.role.stage == stage]
             for managed in in_stage:
@@ -185,7 +185,7 @@ class Supervisor:
         self._kill_if_overdue(managed, now)
 
     def _replace(self, managed: ManagedProcess, now: float, reason: str) -> None:
-        """Stops a process that runs but does not work. When it has ended, it is restarted like any process that died."""
+        """Stops a process that is not ready in time or unhealthy. After its end it is restarted like any process that died."""
         if managed.kill_at < math.inf:
             return
         assert managed.process is not None

@@ -57,7 +57,7 @@ def test_a_missing_model_version_is_named(tmp_path: Path) -> None:
 
 
 def test_more_parts_than_a_board_can_follow_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="put 120 parts between camera and gate, but a board can follow at most 56"):
+    with pytest.raises(SettingsError, match="would be 120 parts between camera and gate, but a board can follow at most 56"):
         make_foundry(DemoOptions(rate_per_s=6, travel_s=20), tmp_path, tmp_path / "run")
 
 

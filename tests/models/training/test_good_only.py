@@ -161,7 +161,7 @@ def test_the_command_makes_a_version_and_other_commands_show_it(tmp_path: Path) 
     again = run.invoke(castline, ["train", "--good-only", str(folder), "--out", str(tmp_path / "v" / "one")])
     assert "versions are never changed" in str(again.exception)
     useless = run.invoke(castline, ["train", "--good-only", str(folder), "--out", str(tmp_path / "v" / "two"), "--epochs", "3"])
-    assert "--epochs has no meaning with --good-only" in useless.output
+    assert "--epochs cannot be used with --good-only" in useless.output
     neither = run.invoke(castline, ["train", "--out", str(tmp_path / "v" / "two")])
     assert "Give either --data or --good-only" in neither.output
 
