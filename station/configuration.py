@@ -17,7 +17,7 @@ from streams.errors import SettingsError
 from streams.settings import Settings, StationSettings
 
 _HERE = Path(__file__).parent
-# Largest size of a form's fields in bytes, without the uploaded files.
+# Largest size of all fields of a form in bytes. Uploaded files do not count.
 MAX_FORM_BYTES = 2**20
 MIN_KEY_CHARACTERS = 50
 _YEAR_S = 365 * 24 * 3600
@@ -31,7 +31,7 @@ def configure(settings: Settings) -> None:
 
 def current_settings() -> Settings:
     """Returns the Castline settings of this process. Raises AttributeError if `configure` was not called."""
-    # The type checker knows only Django's own settings as attributes, so this setting is read with getattr.
+    # getattr is used because the type checker does not know this setting of Castline.
     settings = getattr(django_settings, "CASTLINE")  # noqa: B009
     assert isinstance(settings, Settings)
     return settings
@@ -74,7 +74,7 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
             "django.middleware.clickjacking.XFrameOptionsMiddleware",
             "django_htmx.middleware.HtmxMiddleware",
             "axes.middleware.AxesMiddleware",
-            # This middleware is synchronous, so it comes last. Elsewhere Django would switch threads in each request.
+            # This middleware is synchronous, so it comes last. At another place, it would slow down all asynchronous requests.
             "station.accounts.log_in.SessionRenewalMiddleware",
         ],
         "TEMPLATES": [
@@ -135,7 +135,7 @@ def _security_settings(settings: Settings) -> dict[str, Any]:
                 "default-src": [NONE],
                 "script-src": [SELF],
                 "style-src": [SELF],
-                # blob: URLs are allowed because the page of uploads shows each picture from such a URL before it is sent.
+                # The page of uploads shows a picture before it is sent. The address of this picture is a blob: URL.
                 "img-src": [SELF, "blob:"],
                 "font-src": [SELF],
                 "connect-src": [SELF],
@@ -166,7 +166,7 @@ def _log_in_settings(station: StationSettings) -> dict[str, Any]:
         "AXES_LOCKOUT_CALLABLE": "station.accounts.log_in.show_locked_out",
         "AXES_CLIENT_IP_CALLABLE": "station.accounts.log_in.client_address",
         "AXES_RESET_ON_SUCCESS": True,
-        # Wrong passwords during a lock do not extend the lock. Otherwise an attacker could lock an account for ever.
+        # A wrong password during a lock does not extend the lock. Otherwise an attacker could lock an account for ever.
         "AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT": False,
         "AXES_DISABLE_ACCESS_LOG": True,
         "AXES_VERBOSE": False,
@@ -182,7 +182,7 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": file,
             "OPTIONS": {
-                # In WAL mode the pages can read while the archivist writes.
+                # WAL mode lets the pages read the database while the archivist writes.
                 "init_command": "PRAGMA journal_mode=WAL; PRAGMA cache_size=-65536;",
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 20,
@@ -218,7 +218,7 @@ def read_secret_key(station: StationSettings) -> str:
     file = station.secret_key_file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # With O_EXCL only one of two processes creates the file. The other process reads the key from it.
+        # If two processes start at once, O_EXCL lets only one of them create the file. The other process reads the file.
         with suppress(FileExistsError), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new_file:
             new_file.write(secrets.token_urlsafe(64))
         key = file.read_text().strip()

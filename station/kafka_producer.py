@@ -17,19 +17,22 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# These times are shorter than a restart of a broker, because a person waits for the answer in a browser.
+# These times are short, because a person waits for the answer in a browser.
 _REQUEST_S = 5.0
 _DELIVERY_S = 8.0
 
 
 class KafkaUnavailableError(CastlineError):
-    """Kafka or the object store does not answer, or Kafka did not confirm a record. The message can be shown on a page."""
+    """Raised if Kafka or the object store does not answer, or if Kafka does not confirm a record.
+
+    The message can be shown on a page.
+    """
 
 
 class ConfirmedProducer:
     """Sends records synchronously: `send` returns once the brokers have confirmed the record. Thread-safe.
 
-    The first record opens the connection. After a failure the next call opens a new one.
+    The first call of `send` opens the connection. After a failure, the next call opens a new connection.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,7 +52,7 @@ class ConfirmedProducer:
         return metadata.partition, metadata.offset
 
     def close(self) -> None:
-        """Closes the connection. A later call of `send` opens another."""
+        """Closes the connection. A later call of `send` opens a new connection."""
         with self._lock:
             producer, self._producer = self._producer, None
         if producer is not None:
@@ -84,7 +87,7 @@ class ConfirmedProducer:
         }
 
     def _discard(self, producer: Any) -> None:
-        # kafka-python clients can stay stuck after a broker has restarted, so a producer that failed is never used again.
+        # Never use a failed producer again, because a kafka-python client can hang after a restart of the broker.
         with self._lock:
             if self._producer is not producer:
                 return
@@ -96,7 +99,7 @@ def _close(producer: Any) -> None:
     try:
         producer.close(timeout=1)
     except KafkaError:
-        # If the last records cannot be sent in time, close() leaves the producer's thread running. No public method ends this thread.
+        # close() did not end the thread of the producer, because it could not send the last records. End the thread here.
         producer._sender.force_close()
         producer._sender.join(5)
 
@@ -110,7 +113,7 @@ _creating = threading.Lock()
 
 
 def get_producer() -> ConfirmedProducer:
-    """Returns the producer that all threads of this process share. If the settings have been replaced, opens a new one."""
+    """Returns the producer that all threads of this process share. If the settings have changed, returns a new producer."""
     global _producer
     with _creating:
         if _producer is None or _producer.settings is not current_settings():

@@ -17,18 +17,18 @@ AsgiReceive = Callable[[], Awaitable[AsgiEvent]]
 AsgiSend = Callable[[AsgiEvent], Awaitable[None]]
 AsgiApplication = Callable[[Any, AsgiReceive, AsgiSend], Awaitable[None]]
 
-# Set when the process must end. Endless responses, such as the live pages, check this event.
+# This event is set when the process must end. Responses without an end, such as the live pages, then stop.
 stopping = threading.Event()
 
 API_PREFIX = "/api/"
 _UPLOAD_PREFIXES = ("/uploads/", API_PREFIX)
 
-# The limit is high, because live pages and API calls that wait for a verdict run for a long time.
+# Largest number of requests at the same time. The limit is high, because a live page is a request that never ends.
 _MAX_RUNNING = 160
 _MAX_QUEUE_WAIT_S = 15.0
-# A full queue is served in about three seconds, at ten milliseconds a request. In a longer queue clients would give up.
+# Largest number of waiting requests. A full queue takes about three seconds, and people do not wait much longer.
 _MAX_QUEUED = 320
-# Without this limit, a client that announces a body and sends nothing would occupy a running request for ever.
+# Longest pause in a request body. Otherwise a client that never sends the promised body would occupy a request for ever.
 _MAX_BODY_PAUSE_S = 30.0
 
 
@@ -49,9 +49,9 @@ async def send_text_response(scope: AsgiScope, send: AsgiSend, status: int, sent
 
 
 class RequestQueueMiddleware:
-    """Limits how many requests run at once, and how many further requests wait in a queue.
+    """Limits how many requests run at the same time, and how many more wait in a queue.
 
-    A request that finds the queue full, or waits longer than `max_wait_s`, gets status 503 with Retry-After.
+    If the queue is full, or a request waits longer than `max_wait_s`, the answer is status 503 with the header Retry-After.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class RequestQueueMiddleware:
             self._running.release()
 
     async def _acquire(self) -> bool:
-        """Waits in the queue until the request may run and returns True. Returns False if the queue is full or `max_wait_s` is over."""
+        """Waits until the request may run, then returns True. Returns False if the queue is full or the wait takes too long."""
         if self._running.locked() and self._queued >= self._max_queued:
             return False
         self._queued += 1
@@ -92,7 +92,7 @@ class RequestQueueMiddleware:
 class BodyLimitMiddleware:
     """Refuses a request body that is too large (status 413) or that stops arriving (status 408).
 
-    Django's own limits come too late: Django reads all files of a request before it checks who sent them.
+    Django reads the whole request before it checks who sent it, so the limits are checked here first.
     """
 
     def __init__(self, inner: AsgiApplication, form_bytes: int, upload_bytes: int, max_pause_s: float = _MAX_BODY_PAUSE_S) -> None:
@@ -116,7 +116,7 @@ class BodyLimitMiddleware:
         async def receive_within_limits() -> AsgiEvent:
             nonlocal read_bytes, body_complete, refusal
             try:
-                # After the body, Django waits here until the client disconnects. This wait has no time limit.
+                # Once the body is complete, Django waits only for the client to disconnect, so there is no time limit.
                 async with asyncio.timeout(None if body_complete else self._max_pause_s):
                     event = await receive()
             except TimeoutError:

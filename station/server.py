@@ -29,9 +29,9 @@ from streams.health import ProcessHealth
 
 log = logging.getLogger(__name__)
 
-# The limit of connections is high, because most are idle and RequestQueueMiddleware limits the running requests.
+# Most connections are idle, so this limit can be high. RequestQueueMiddleware limits the running requests.
 _MAX_CONNECTIONS = 4000
-# Number of open files that the process needs in addition to the connections, for databases, Kafka and pictures.
+# Number of open files for databases, Kafka and pictures. Each connection needs one more.
 _OTHER_OPEN_FILES = 1000
 # Bytes that a request may have in addition to its files.
 _FORM_OVERHEAD_BYTES = 2**18
@@ -59,7 +59,7 @@ def open_socket() -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((station.host, station.port))
-        # Listen now, so that an error is reported here. uvicorn later calls listen() again to set the length of its own queue.
+        # uvicorn calls listen() again later. This call reports an error while the station starts.
         listening.listen()
     except OSError as error:
         listening.close()
@@ -71,9 +71,9 @@ def open_socket() -> socket.socket:
 
 
 class _HealthReportingServer(uvicorn.Server):
-    """A uvicorn server that sets the state of `health`: ready while requests are accepted.
+    """A uvicorn server that reports to `health` that the station is ready, and later that it is stopping.
 
-    `stop_requested` is set if SIGTERM came before uvicorn handled signals.
+    Stops at once if `stop_requested` is set, which means that SIGTERM came before uvicorn handled signals.
     """
 
     def __init__(self, config: uvicorn.Config, health: ProcessHealth, stop_requested: threading.Event) -> None:
@@ -100,9 +100,9 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
     """
     settings = current_settings()
     _raise_open_file_limit(_MAX_CONNECTIONS)
-    # The pages are loaded now, so that an error in them is reported at the start and not at the first request.
+    # Load all pages now, so that an error in their code stops the start and not the first request.
     _ = get_resolver().url_patterns
-    # Django warns because it reads WhiteNoise's files whole into memory. Our files are small.
+    # Django warns that it reads each static file whole into memory. The warning is ignored, because these files are small.
     warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     config = uvicorn.Config(
         make_application(),
@@ -110,7 +110,7 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
         log_config=None,
         access_log=False,
         server_header=False,
-        # uvicorn ignores the headers of proxies, because the station reads them itself.
+        # uvicorn must not read the headers of proxies, because station.accounts.log_in reads them.
         proxy_headers=False,
         limit_concurrency=_MAX_CONNECTIONS,
         timeout_keep_alive=20,
@@ -123,7 +123,7 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
 
 
 def _raise_open_file_limit(connections: int) -> None:
-    """Raises the limit of open files. The usual limit of 1,024 is below the number of accepted connections."""
+    """Raises the limit of open files, because the usual limit of 1,024 is too low for 4,000 connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + _OTHER_OPEN_FILES
     if hard != resource.RLIM_INFINITY:
@@ -133,7 +133,7 @@ def _raise_open_file_limit(connections: int) -> None:
 
 
 def _check_database(health: ProcessHealth) -> None:
-    """Reports to `health` whether the database answers, until the station stops. Also updates the metrics of reviews and golden parts."""
+    """Regularly tells `health` whether the database answers, and updates the metrics of reviews and golden parts."""
     updated_at = float("-inf")
     while not stopping.wait(_DATABASE_CHECK_S):
         health.set_problem(find_database_fault(), "database")

@@ -36,9 +36,9 @@ def find_database_fault() -> str:
 
 
 def wait_for_database(report: Callable[[str], None], sleep: Callable[[float], bool]) -> bool:
-    """Waits until the database answers. Returns True then, or False if the process must stop.
+    """Waits until the database answers, then returns True. Returns False if the process must stop before.
 
-    `report` gets the reason before each pause. `sleep` waits for some seconds and returns True if the process must stop.
+    Before each pause, `report` is called with the reason. `sleep` pauses for the given seconds and returns True if the process must stop.
     """
     backoff = Backoff(first_s=0.5, longest_s=5.0)
     while fault := find_database_fault():
@@ -89,8 +89,7 @@ def _migrate(apply: bool) -> list[str]:
 def _migration_lock() -> Iterator[None]:
     """Makes other processes wait with their migrations until the `with` block ends."""
     if connection.vendor == "postgresql":
-        # The migration lock belongs to the database session and not to one transaction, because the migrations consist of several
-        # transactions.
+        # Each migration is a transaction of its own. The lock covers all of them, so it belongs to the database session.
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
         try:
@@ -107,7 +106,7 @@ def _migration_lock() -> Iterator[None]:
 
 def lock_parts() -> None:
     """Locks the table of parts against other writing processes until the end of the current transaction."""
-    # SQLite needs no lock: its transactions begin in the mode IMMEDIATE, so only one runs at a time.
+    # SQLite needs no lock, because only one transaction of the mode IMMEDIATE can run at a time.
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_PARTS_LOCK])

@@ -6,23 +6,23 @@ from typing import ClassVar
 
 from django.db import models
 
-# These reasons in a sorting record mean that the gate acted without a verdict.
+# If a sorting record has one of these reasons, the gate had no verdict in time and followed the line's settings.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
-# Each index of the history ends with these columns, so that filters on them read only the index.
+# Each index of the history ends with these columns. A query that filters by one of them then reads only the index.
 _FILTERED = ("model", "defect_probability", "action")
 
 
 class Part(models.Model):
     """One part, which is a casting that a line has counted.
 
-    Columns stay empty until their record arrives. Of several verdicts, the row holds the earliest, because the gate acted on that verdict.
+    Columns stay empty until their record arrives. If a part has several verdicts, the row holds the earliest, because the gate acted on it.
     """
 
     line = models.CharField(max_length=40)
     run = models.BigIntegerField()
     part = models.BigIntegerField()
-    # When the picture was taken. If unknown, when photo-eye 1 counted the part, or else the oldest known time of the part.
+    # The time of the picture. Without a picture it is the time at photo-eye 1, and without that the earliest known time.
     seen_at = models.DateTimeField()
 
     verdict_id = models.UUIDField(null=True)
@@ -32,7 +32,7 @@ class Part(models.Model):
     threshold = models.FloatField(null=True)
     model = models.CharField(max_length=64, blank=True, default="")
     reason = models.CharField(max_length=64, blank=True, default="")
-    # The type of the largest defect that the verdict names; empty if the verdict names none.
+    # The type of the largest defect in the verdict. Empty if the verdict names no type.
     verdict_kind = models.CharField(max_length=64, blank=True, default="")
     overdue = models.BooleanField(default=False)
     captured_at = models.DateTimeField(null=True)
@@ -72,9 +72,9 @@ class Part(models.Model):
     # Address of the picture in the object store; empty if the picture is not kept.
     picture = models.CharField(max_length=255, blank=True, default="")
     picture_bytes = models.IntegerField(null=True)
-    # True: the picture must still be copied to the object store. False: nothing is left to do. NULL: the picture need not be kept.
+    # True if the picture must still be copied to the object store, False when this is done. NULL if the picture is not kept.
     keep_picture = models.BooleanField(null=True)
-    # The part's type of defect: the first that the reviewer named, or without a review the first that the programs found.
+    # The part's type of defect, from the review if there is one, otherwise from the verdict or the finding.
     kind = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:
@@ -89,7 +89,7 @@ class Part(models.Model):
             models.Index(fields=["seen_at"], name="part_picture_wanted", condition=models.Q(keep_picture=True)),
             models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),
             models.Index(fields=["picture"], name="part_picture", condition=~models.Q(picture="")),
-            # A query uses a partial index only if it repeats the index's condition, see `index_condition` in station.history.pagination.
+            # The database uses a partial index only for queries that repeat its condition. `index_condition` returns this condition.
             models.Index(
                 fields=["kind", "seen_at", "id", "line", "label", *_FILTERED], name="part_kind_seen", condition=~models.Q(kind="")
             ),

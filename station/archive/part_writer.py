@@ -1,6 +1,6 @@
-"""Writes the archivist's records into the table of parts, one row per part, in whatever order they arrive.
+"""Writes records into the table of parts, one row for each part. The records may arrive in any order.
 
-Of several verdicts the earliest counts. Of several findings or reviews the last counts.
+If a part has several verdicts, the earliest counts. If it has several findings or reviews, the last counts.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class ReviewQueue(Protocol):
     """
 
     def select(self, parts: Iterable[Part]) -> list[tuple[Part, Any]]:
-        """Returns the parts that a person should review, each with the reasons, which `add` stores in the queue."""
+        """Returns the parts that a person should review, each with the reasons for a review."""
         ...
 
     def add(self, selected: Sequence[tuple[Part, Any]]) -> None:
-        """Adds the parts that `select` has returned to the review queue. The parts must have rows in the table of parts."""
+        """Adds `selected`, the result of `select`, to the review queue. The rows of these parts must be in the database already."""
         ...
 
 
@@ -59,7 +59,7 @@ class PartWriter:
     def write(self, records: Sequence[ArchivedRecord]) -> int:
         """Merges `records` into the rows of their parts. Returns the number of rows that were added or changed.
 
-        Raises ArchiveError if a record cannot be written, and then writes none. The error is `retriable` if the database does not answer.
+        If one record cannot be written, writes none and raises ArchiveError. The error is `retriable` if the database does not answer.
         """
         try:
             with transaction.atomic():
@@ -89,7 +89,7 @@ class PartWriter:
             if row.keep_picture is None and row.image_offset is not None:
                 row.keep_picture = True
         for row in changed:
-            # Without a primary key, the database finds existing rows by line, run and part. One statement can then insert and update.
+            # Clear the primary key, so that the database recognises existing rows by line, run and part, and updates them.
             row.pk = None
         Part.objects.bulk_create(changed, update_conflicts=True, unique_fields=list(_IDENTITY), update_fields=_MERGED_FIELDS)
         self._review_queue.add(selected)
@@ -108,7 +108,7 @@ def _load_rows(parts: Iterable[PartId]) -> dict[PartId, Part]:
 
 
 def _values(row: Part) -> list[object]:
-    # Lists and dicts need no copy, because a merge replaces them and never changes them in place.
+    # No copies are needed, because a merge replaces lists and dicts and never changes them in place.
     return [getattr(row, name) for name in _FIELDS]
 
 
@@ -117,12 +117,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def make_row(part: PartId, seen_at: datetime) -> Part:
-    """Returns a new row for `part`, in which only the identity and `seen_at` are filled. The row is not saved."""
+    """Returns a new row for `part` that has only the part id and `seen_at`. The row is not saved."""
     return Part(line=part.line, run=part.run, part=part.part, seen_at=seen_at)
 
 
 def time_of(record: PartRecord) -> datetime:
-    """Returns the time of a part in the history if `record` is the first record about this part."""
+    """Returns the time of the event that `record` reports. The part has this time in the history until other records arrive."""
     match record:
         case Verdict():
             return record.captured_at
@@ -136,7 +136,7 @@ def time_of(record: PartRecord) -> datetime:
 
 
 def merge_record(row: Part, record: ArchivedRecord, policy: RetentionPolicy) -> None:
-    """Merges `record` into `row`, and marks the part's picture to be kept if `policy` says so."""
+    """Merges `record` into `row`. If `policy` keeps the part's picture, marks the picture to be archived."""
     match record:
         case Verdict():
             _merge_verdict(row, record)
@@ -171,7 +171,7 @@ def _merge_verdict(row: Part, verdict: Verdict) -> None:
 
 def _merge_sorting(row: Part, sorting: Sorting) -> None:
     if row.sorted_at is not None:
-        # The action `untracked` means that the board lost the part. A record of a gate that saw the part replaces it.
+        # The action `untracked` means that the board lost the part. Any other action is more reliable and replaces `untracked`.
         present, new = (row.action == "untracked", row.sorted_at), (sorting.action == "untracked", sorting.sorted_at)
         if present <= new:
             return
@@ -205,7 +205,7 @@ def _plain_boxes(boxes: tuple[Box, ...]) -> list[dict[str, object]]:
 
 
 def _defect_type(row: Part) -> str:
-    """Returns the part's type of defect: by the reviewer if there is a review, else by the verdict, else by the finding. May be ""."""
+    """Returns the type of defect that the review names. Without a review, returns the type in the verdict or the finding, or ""."""
     if row.review_label:
         named = [*row.review_kinds, *(box["kind"] for box in row.review_boxes)]
     else:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _ARCHIVED_PER_STEP = 32
 _DELETED_PER_STEP = 500
-# The store has one folder for each first byte of a checksum. Each sweep searches one folder for pictures without a part.
+# The store has one folder for each first byte of a checksum. Each sweep searches one folder for pictures that belong to no part.
 _FOLDERS = 256
 _IDLE_S = 0.5
 _LONGEST_WAIT_S = 30.0
@@ -38,8 +38,8 @@ _LONGEST_WAIT_S = 30.0
 class RetentionPolicy:
     """Decides whether a part's picture is kept.
 
-    Always kept are defects, parts for review, reviewed parts, and the lines in `complete_lines`. Of the others, `ok_share` 0.1 keeps every
-    tenth.
+    The pictures of defects, of parts for review, of reviewed parts and of the lines in `complete_lines` are always kept.
+    `ok_share` is the share (0..1) of all other pictures that is kept.
     """
 
     ok_share: float
@@ -63,9 +63,9 @@ class PictureSource(Protocol):
     """A source of pictures for the archive. `station.pictures` implements the protocol with Kafka and the object store."""
 
     def read_original(self, part: Part) -> bytes | None:
-        """Returns the picture of `part` as the camera sent it, or None if it does not exist any more.
+        """Returns the picture of `part` as the camera sent it, or None if the picture was deleted.
 
-        Raises PictureError if another thing lies in its place, and another CastlineError if the source does not answer.
+        Raises PictureError if the stored bytes are not this picture, and another CastlineError if the source does not answer.
         """
         ...
 
@@ -86,9 +86,9 @@ class PictureArchiver:
             metrics.archive_dropped.labels(deleted)
 
     def archive_pictures(self, go_on: Callable[[], bool]) -> int:
-        """Archives up to 32 of the marked pictures, oldest first. Stops early when `go_on` returns False.
+        """Copies up to 32 pictures that must be kept into the object store, oldest first. Stops early if `go_on` returns False.
 
-        Returns the number of pictures that were copied or are missing.
+        Returns the number of pictures that were copied or no longer exist.
         """
         marked = list(Part.objects.filter(keep_picture=True).order_by("seen_at")[:_ARCHIVED_PER_STEP])
         done: list[Part] = []
@@ -99,12 +99,12 @@ class PictureArchiver:
                 part.picture, part.picture_bytes = self._archive_picture(part)
                 done.append(part)
         finally:
-            # All rows are saved in one transaction, because each commit waits for the disk.
+            # Save all rows in one transaction, because each transaction waits for the disk.
             _save_archived(done)
         return len(done)
 
     def _archive_picture(self, part: Part) -> tuple[str, int | None]:
-        """Returns the picture's address in the store and its size, or ("", None) if the picture does not exist any more."""
+        """Copies the picture into the store. Returns its address and size, or ("", None) if the picture no longer exists."""
         try:
             value = self._source.read_original(part)
         except PictureError as error:
@@ -118,7 +118,10 @@ class PictureArchiver:
         return address, len(value)
 
     def sweep(self, now: datetime) -> None:
-        """Deletes parts and pictures that are too old, the oldest pictures if all take too much space, and pictures without a part."""
+        """Deletes old parts, old pictures, and pictures that belong to no part.
+
+        Also deletes the oldest pictures if all pictures together take too much space.
+        """
         self._delete_old_parts(now - timedelta(days=self._limits.keep_rows_days))
         self._delete_old_pictures(now - timedelta(days=self._limits.keep_days))
         self._delete_excess_pictures()
@@ -159,7 +162,7 @@ class PictureArchiver:
         metrics.archive_kept_bytes.set(total)
 
     def _delete_pictures(self, parts: list[Part]) -> None:
-        # The rows are changed before the pictures are deleted, so that after a crash no row refers to a deleted picture.
+        # Change the rows before deleting the pictures. After a crash in between, no row then refers to a deleted picture.
         with transaction.atomic():
             lock_parts()
             Part.objects.filter(pk__in=[part.pk for part in parts]).update(picture="", picture_bytes=None, heat_map="", keep_picture=False)
@@ -176,7 +179,7 @@ class PictureArchiver:
 
     def _delete_orphans(self, now: datetime) -> None:
         """Deletes pictures in the store that belong to no part. Each call searches one folder."""
-        # A younger picture may belong to a record on the image topic that no inspector has read yet.
+        # A new picture may have no part yet, because the inspector has not read its record. Such a picture is not deleted.
         before = now - timedelta(hours=self._topics.image_hours + 24)
         found = set(self._store.list_older_than(f"pictures/{self._next_folder:02x}", before))
         self._next_folder = (self._next_folder + 1) % _FOLDERS
@@ -197,7 +200,7 @@ def _used_addresses(addresses: set[str]) -> set[str]:
     used: set[str] = set()
     ordered = sorted(addresses)
     for start in range(0, len(ordered), _DELETED_PER_STEP):
-        # Without the condition on `picture` the database could not use its partial index and would read the whole table.
+        # The `exclude` seems superfluous, but it makes the database use the partial index on `picture` instead of reading the table.
         found = Part.objects.exclude(picture="").filter(picture__in=ordered[start : start + _DELETED_PER_STEP])
         used.update(found.values_list("picture", flat=True))
     return used
@@ -221,7 +224,7 @@ class RetentionWorker:
         self._thread.start()
 
     def stop(self, within_s: float) -> None:
-        """Tells the thread to end after the picture that it is archiving, and waits up to `within_s` seconds for its end."""
+        """Asks the thread to stop after the present picture, and waits up to `within_s` seconds until it has stopped."""
         self._stopping.set()
         self._thread.join(within_s)
 

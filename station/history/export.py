@@ -1,4 +1,4 @@
-"""Exports the filtered history as CSV or Parquet. The file is sent while it is written, so its whole content is never in memory."""
+"""Exports the filtered history as CSV or Parquet. The file is sent in pieces, because a large file would not fit into memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS_PER_QUERY = 2000
 # Number of rows in a row group of a Parquet file. A larger group is compressed better, but needs more memory.
 ROWS_PER_GROUP = 20_000
 _TIME = pa.timestamp("us", tz="UTC")
-# A spreadsheet runs text that begins with one of these characters as a formula.
+# If a text begins with one of these characters, a spreadsheet runs the text as a formula.
 _FORMULA_CHARACTERS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -100,7 +100,7 @@ def export_csv(filters: PartFilters, rows_per_query: int = ROWS_PER_QUERY) -> It
 
 
 def export_parquet(filters: PartFilters, rows_per_query: int = ROWS_PER_QUERY, rows_per_group: int = ROWS_PER_GROUP) -> Iterator[bytes]:
-    """Yields the bytes of a Parquet file piece by piece. The rows of the file are parts, newest first, compressed with zstd."""
+    """Yields a Parquet file in pieces: a row for each part, newest first. The file is compressed with zstd."""
     buffer = StreamBuffer()
     with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
         batches: list[pa.RecordBatch] = []
@@ -118,7 +118,7 @@ def export_parquet(filters: PartFilters, rows_per_query: int = ROWS_PER_QUERY, r
 
 
 def _query_parts(filters: PartFilters, rows_per_query: int) -> Iterator[list[Part]]:
-    """Yields the parts in lists, newest first. Each list is read by its own query, so a slow download keeps no transaction open."""
+    """Yields the parts in lists, newest first. Reads each list with a new query, so that a slow download blocks no transaction."""
     key: HistoryKey | None = None
     while True:
         parts = parts_beyond(Part.objects.filter(filters.conditions(), filters.time_conditions()), key, older=True)
@@ -151,10 +151,7 @@ def _drain(text: io.StringIO) -> bytes:
 
 
 class StreamBuffer(io.RawIOBase):
-    """A write-only file in memory. `drain` returns and removes what was written so far, so the file can be sent while it is written.
-
-    The file cannot seek.
-    """
+    """A file in memory that can be sent while it is written. `drain` returns and removes the bytes that were written so far."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,16 +171,16 @@ class StreamBuffer(io.RawIOBase):
         return self._written
 
     def drain(self) -> bytes:
-        """Returns the bytes that were written since the last call."""
+        """Returns the bytes that were written since the last call of `drain`, and removes them from memory."""
         value = b"".join(self._pieces)
         self._pieces.clear()
         return value
 
 
 def stream_file(request: HttpRequest, pieces: Iterator[bytes], content_type: str, file_name: str) -> StreamingHttpResponse:
-    """Returns a response that sends `pieces` as a download while they are produced. It works under ASGI and under WSGI.
+    """Returns a response that sends `pieces` as a download while they are produced. Works under ASGI and WSGI.
 
-    `file_name` goes into a header unchecked, so it must not come from a user.
+    `file_name` is written into a header without a check, so it must not come from a user.
     """
     content = _iterate_in_thread(pieces) if isinstance(request, ASGIRequest) else pieces
     response = StreamingHttpResponse(content, content_type=content_type)

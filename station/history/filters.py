@@ -18,7 +18,7 @@ from streams.identity import LINE_PATTERN, PartId
 LABELS = ("ok", "defect", "review", "none")
 ACTIONS = ("diverted", "passed", "stopped", "untracked", "none")
 _MAX_CHARACTERS = 150
-# Years that Python, SQLite and PostgreSQL all support.
+# Python, SQLite and PostgreSQL all support the dates of these years.
 SUPPORTED_YEARS = range(1971, 9000)
 
 
@@ -26,7 +26,7 @@ SUPPORTED_YEARS = range(1971, 9000)
 class PartFilters:
     """The conditions that a part must fulfil to be shown. An empty condition is not applied.
 
-    `since` is included, `to` is excluded. `errors` holds a phrase for each query parameter that cannot be read.
+    The time `since` is included and the time `to` is excluded. `errors` holds a phrase for each query parameter that cannot be read.
     """
 
     line: str = ""
@@ -57,24 +57,24 @@ class PartFilters:
         return "" if value is None else str(value)
 
     def describe_errors(self, labels: Mapping[str, str] | None = None) -> list[str]:
-        """Returns a sentence for each filter that could not be read. `labels` maps the names of filters to labels of form fields.
+        """Returns a sentence for each filter that could not be read.
 
-        The default of `labels` is FIELD_LABELS.
+        `labels` gives the label of the form field for each filter name. The default is FIELD_LABELS.
         """
         labels = labels or FIELD_LABELS
         return [f"{labels[name]} {problem}." for name, problem in self.errors.items()]
 
     @property
     def is_served_by_one_index(self) -> bool:
-        """Whether the database can find all parts with a single index: at most one indexed filter besides `since` and `to`."""
+        """True if at most one filter besides `since` and `to` is set, and the database has an index for this filter."""
         has_unindexed = self.least is not None or self.most is not None or bool(self.model)
         indexed = [self.line, self.label, self.kind, self.reviewer, self.action]
-        # The index of gate actions leaves out the actions "none" and "passed", because most parts have one of them.
+        # The index of gate actions does not contain the two most frequent actions, "none" and "passed".
         has_common_action = self.action in ("none", "passed")
         return not has_common_action and not has_unindexed and sum(map(bool, indexed)) <= 1
 
     def conditions(self) -> Q:
-        """Returns the filters as conditions for a query of the table of parts. The filters `since` and `to` are not included."""
+        """Returns all filters except `since` and `to` as a condition for a query of the table of parts."""
         found = Q()
         if self.part:
             found &= Q(line=self.part.line, run=self.part.run, part=self.part.part)
@@ -93,7 +93,7 @@ class PartFilters:
         return found
 
     def time_conditions(self) -> Q:
-        """Returns the filters `since` and `to` as conditions for a query of the table of parts."""
+        """Returns the filters `since` and `to` as a condition for a query of the table of parts."""
         found = Q()
         if self.since:
             found &= Q(seen_at__gte=self.since)
@@ -103,7 +103,7 @@ class PartFilters:
 
 
 def read_filters(query: Mapping[str, str]) -> PartFilters:
-    """Returns the filters in the query of a URL. An unknown parameter is ignored. If a value cannot be read, `errors` says why."""
+    """Returns the filters in the query of a URL. Ignores unknown parameters. `errors` lists the values that cannot be read."""
     values: dict[str, object] = {}
     errors: dict[str, str] = {}
     for name, read in _READERS.items():

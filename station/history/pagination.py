@@ -1,6 +1,6 @@
-"""Loads the history in pages, newest parts first. The URL of a page holds the key of the last part of the page before.
+"""Loads the history in pages, newest parts first. The URL of a page holds the key of the part before or after the page.
 
-A search without a suitable index reads at most SEARCH_LIMIT rows.
+If no index fits the filters, a search reads at most SEARCH_LIMIT rows.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from streams.identity import format_time, parse_time
 ROWS_PER_PAGE = 50
 SEARCH_LIMIT = 20_000
 COUNT_LIMIT = 10_000
-# Most parts have one of these actions. The index part_action_seen leaves these parts out.
+# The two most frequent gate actions. The index part_action_seen does not contain parts with these actions.
 _COMMON_ACTIONS = ("none", "passed")
-# The SQL conditions of the partial indexes part_<column>_seen, by column. The model station.archive.models.Part declares these indexes.
+# The SQL conditions of the partial indexes that station.archive.models.Part declares, by the column of the index.
 _INDEX_CONDITIONS = {
     "kind": """NOT ("archive_part"."kind" = '')""",
     "reviewer": """NOT ("archive_part"."reviewer" = '')""",
@@ -59,8 +59,8 @@ class HistoryKey:
 class HistoryPage:
     """A page of parts, newest first.
 
-    `older` and `newer` are the keys of the neighbouring pages, or None. `searched_to` is the time at which SEARCH_LIMIT ended the search,
-    or None.
+    `older` and `newer` are the keys of the neighbouring pages, or None. If the search stopped at SEARCH_LIMIT rows, `searched_to` is the
+    time of the last row that it read.
     """
 
     rows: Sequence[Part]
@@ -82,7 +82,7 @@ def load_page(
     if after is not None:
         found, limit = _search(filters, after, False, rows, search_limit)
         shown, has_more = found[:rows][::-1], len(found) > rows
-        # The search has reached the newest part. The newest page is loaded instead, because it is filled up with older parts.
+        # The search has reached the newest part, so the page would be short. Load the newest page instead, which is always full.
         if not has_more and limit is None:
             return load_page(filters, rows=rows, search_limit=search_limit)
         newer = _key_of(shown[0]) if has_more and shown else limit
@@ -95,9 +95,9 @@ def load_page(
 
 
 def count_parts(filters: PartFilters, limit: int = COUNT_LIMIT, search_limit: int = SEARCH_LIMIT) -> tuple[int, bool]:
-    """Returns the number of parts that fulfil `filters`, but at most `limit`, and whether there may be more.
+    """Returns the number of parts that fulfil `filters`, at most `limit`, and whether there may be more parts.
 
-    If no single index fits the filters, only the newest `search_limit` rows are searched.
+    If no index fits the filters, searches only the newest `search_limit` rows.
     """
     if filters.part:
         return filter_parts(filters).count(), False
@@ -112,10 +112,10 @@ def order(parts: QuerySet[Part], newest_first: bool) -> QuerySet[Part]:
 
 
 def parts_beyond(parts: QuerySet[Part], key: HistoryKey | None, older: bool) -> QuerySet[Part]:
-    """Returns those of `parts` that are older than `key`, or newer if `older` is False. If `key` is None, returns all parts."""
+    """Returns the parts that are older than `key` (if `older` is True) or newer than `key`. Returns all parts if `key` is None."""
     if key is None:
         return parts
-    # The first condition on `seen_at` is redundant, but only that condition lets the database use an index.
+    # The first condition on `seen_at` follows from the others, but the database needs it to use an index.
     if older:
         return parts.filter(Q(seen_at__lte=key.seen_at) & (Q(seen_at__lt=key.seen_at) | Q(id__lt=key.id)))
     return parts.filter(Q(seen_at__gte=key.seen_at) & (Q(seen_at__gt=key.seen_at) | Q(id__gt=key.id)))
@@ -127,7 +127,7 @@ def filter_parts(filters: PartFilters) -> QuerySet[Part]:
 
 
 class _IndexCondition(RawSQL):
-    """The condition of a partial index as literal SQL. If its values were query parameters, SQLite would not use the index."""
+    """The condition of a partial index as SQL without query parameters, because SQLite ignores the index if there are parameters."""
 
     conditional: ClassVar[bool] = True
 
@@ -146,21 +146,24 @@ def index_condition(column: str) -> Q:
 def _search(
     filters: PartFilters, key: HistoryKey | None, older: bool, rows: int, search_limit: int
 ) -> tuple[list[Part], HistoryKey | None]:
-    """Returns up to `rows` + 1 parts older than `key` (or newer), and the key at which `search_limit` ended the search, or None."""
+    """Returns up to `rows` + 1 parts that are older than `key`, or newer if `older` is False.
+
+    Also returns the key at which the search stopped because of `search_limit`, or None.
+    """
     bound = None if filters.is_served_by_one_index else _find_bound(filters, key, older, search_limit)
     within_bound = _between(filter_parts(filters), key, bound, older)
     return list(order(within_bound, newest_first=older)[: rows + 1]), bound
 
 
 def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, search_limit: int) -> HistoryKey | None:
-    """Returns the key of the part that is `search_limit` parts away from `key`, or None if there are fewer parts."""
+    """Returns the key at which a search that begins at `key` has read `search_limit` parts, or None if there are fewer parts."""
     parts = parts_beyond(Part.objects.filter(_indexed_condition(filters), filters.time_conditions()), key, older)
     last = order(parts, newest_first=older).values_list("seen_at", "id")[search_limit : search_limit + 1]
     return HistoryKey(*last[0]) if last else None
 
 
 def _indexed_condition(filters: PartFilters) -> Q:
-    """Returns the condition that the database looks up in an index. It belongs to the filter that probably finds the fewest parts."""
+    """Returns the condition of one filter that has an index. Chooses the filter that probably finds the fewest parts."""
     for column, value in (("reviewer", filters.reviewer), ("kind", filters.kind), ("action", filters.action)):
         if value and value not in _COMMON_ACTIONS:
             return Q(**{column: value}) & index_condition(column)

@@ -17,13 +17,13 @@ from station.archive.models import REASONS_WITHOUT_VERDICT, Part
 from streams.identity import format_time
 from streams.records import ANOMALY, Box
 
-# Boxes are drawn on a picture of unknown size as if it had this width and height.
+# If the size of a picture is not known, its boxes are drawn as if the picture had this width and height.
 _DEFAULT_SIDE_PX = 300
 
 
 @dataclass(frozen=True)
 class TimelineStep:
-    """An event of a part, such as its verdict, with the time since the first event of the part and the time since the previous event."""
+    """An event of a part, such as its verdict. Also holds the times since the first and since the previous event of the part."""
 
     at: datetime
     event: str
@@ -130,9 +130,9 @@ def _describe_judgement(part: Part) -> str:
 
 
 def make_records(part: Part) -> dict[str, dict[str, Any]]:
-    """Returns what the archive knows about `part`, in the form of the Kafka records. The keys are the names of the schemas.
+    """Returns the content of the Kafka records about `part`, by schema name such as `castline.verdict.v1`.
 
-    Records that the archive does not have are left out.
+    Leaves out the records that the archive does not have.
     """
     identity = {"line": part.line, "run": part.run, "part": part.part}
     image = {
@@ -213,7 +213,7 @@ class OverlayBox:
 
     @property
     def caption_px(self) -> tuple[int, int]:
-        """Left end (x) and baseline (y) of the caption, which stands above the box, or inside the box if there is no room above."""
+        """The x and y coordinate of the caption in pixels. The caption is above the box, or inside if there is no room above."""
         return self.left_px, self.top_px - 3 if self.top_px > 14 else self.top_px + 12
 
 
@@ -230,7 +230,7 @@ def make_overlay(part: Part) -> list[OverlayBox]:
 def _make_boxes(plain_boxes: Iterable[Any], source: str) -> list[OverlayBox]:
     boxes = []
     for plain_box in plain_boxes:
-        # The boxes come from records of other programs and may be invalid. An invalid box is left out.
+        # Another program made this box, so the box may be invalid. Invalid boxes are left out.
         try:
             box = Box.model_validate(plain_box)
         except ValidationError:

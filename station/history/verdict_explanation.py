@@ -6,7 +6,7 @@ from models.registry import Manifest
 from station.archive.models import Part
 from streams.records import ANOMALY
 
-# In a verdict, the score of a good-only scorer is scaled so that its cut-off has this value.
+# A scorer is a model that was trained on good parts only. Verdicts hold its score scaled so that its cut-off is 0.5.
 _SCALED_CUT_OFF = 0.5
 
 
@@ -26,7 +26,7 @@ def explain_verdict(part: Part, manifest: Manifest | None) -> list[str]:
 
 
 def _explain_rule(part: Part) -> str:
-    """Returns the sentence about the rule that gave the label, or "" if the networks did not judge the picture."""
+    """Returns a sentence that says which rule gave the label, or "" if the networks did not judge the picture."""
     if part.reason == ANOMALY:
         return "A scorer that knows good parts finds this part unusual, so a person decides about it."
     if part.defect_probability is None:

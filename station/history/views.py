@@ -40,7 +40,7 @@ _THUMBNAIL_SIDES_PX = (160, 240, 480)
 def history(request: HttpRequest) -> HttpResponse:
     """Shows one page of parts. The query of the URL contains the filters.
 
-    The parameter `before` or `after` is the key at which the page begins. Without a key the newest parts are shown.
+    The parameter `before` or `after` is the key of the part next to the page. Without a key, the newest parts are shown.
     """
     filters = _read_filters(request)
     before, after, key_errors = _read_keys(request)
@@ -68,13 +68,13 @@ def history(request: HttpRequest) -> HttpResponse:
 
 
 def _read_filters(request: HttpRequest) -> PartFilters:
-    """Returns the filters in the URL's query. Only administrators find uploaded pictures."""
+    """Returns the filters in the URL's query. Excludes uploaded pictures, except for administrators."""
     is_administrator = "administer" in get_rights(request.user)
     return replace(read_filters(request.GET.dict()), excluded_line="" if is_administrator else current_settings().station.upload_line)
 
 
 def _read_keys(request: HttpRequest) -> tuple[HistoryKey | None, HistoryKey | None, list[str]]:
-    """Returns the keys `before` and `after` in the URL's query, and a sentence for each invalid key. `before` wins over `after`."""
+    """Returns the keys `before` and `after` in the URL's query, and a sentence for each invalid key. If both are set, ignores `after`."""
     keys: dict[str, HistoryKey] = {}
     errors = []
     for name in ("before", "after"):
@@ -88,7 +88,7 @@ def _read_keys(request: HttpRequest) -> tuple[HistoryKey | None, HistoryKey | No
 
 
 def _make_url(filters: PartFilters, **keys: HistoryKey | None) -> str:
-    """Returns the URL of the page of the history at the key in `keys`, or "" if this key is None."""
+    """Returns the URL of a page of the history. `keys` is `before` or `after`. Returns "" if the key is None."""
     query = [filters.query] if filters.query else []
     for name, key in keys.items():
         if key is None:
@@ -113,7 +113,7 @@ def download_parquet(request: HttpRequest) -> HttpResponseBase:
 
 def _download(request: HttpRequest, export: Callable[[PartFilters], Iterator[bytes]], content_type: str, suffix: str) -> HttpResponseBase:
     filters = _read_filters(request)
-    # Wrong filters are refused. Otherwise the file would contain parts that the person did not ask for.
+    # Refuse a download with a wrong filter, because the file would contain parts that the person did not ask for.
     if filters.errors:
         return HttpResponse("\n".join(filters.describe_errors()), status=400, content_type="text/plain; charset=utf-8")
     stamp = timezone.localtime().strftime("%Y-%m-%d-%H%M%S")
@@ -133,7 +133,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
         "remarks": make_remarks(row, has_gate),
         "records": make_records(row),
         "boxes": make_overlay(row),
-        # The votes are pairs. In a dict, a template would take a network called "items" for the method dict.items.
+        # The votes are a list of pairs, because a template cannot loop over a dict that has a key "items".
         "votes": list(row.votes.items()),
         "width_px": width_px,
         "height_px": height_px,
@@ -147,7 +147,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
 
 
 def get_visible_part(request: HttpRequest, line: str, run: int, part: int) -> Part:
-    """Returns the part's row in the archive. Raises Http404 if there is none or the person may not see it."""
+    """Returns the part's row in the archive. Raises Http404 if the part does not exist or the person may not see it."""
     # A URL may contain a number that is too large for the database.
     if max(run, part) > _MAX_INTEGER or not may_see_part(request.user, line, run, part):
         raise Http404
@@ -190,10 +190,10 @@ def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Par
     try:
         archived = Part.objects.filter(line=line, run=run, part=part).first()
     except OverflowError:
-        # Raised if the URL contains a number that is too large for the database.
+        # The URL contains a number that is too large for the database.
         raise Http404 from None
     live = get_live_consumer().find_part(PartId(line, run, part))
-    # The live consumer may know more about a new part, because it reads records before the archivist stores them.
+    # The live consumer may have records about a new part that the archivist has not stored yet.
     is_archive_complete = (
         archived is not None and (archived.image_topic or archived.picture) and (archived.heat_map or not (live and live.heat_map))
     )
@@ -214,7 +214,7 @@ def _send_picture(picture: EncodedPicture) -> HttpResponse:
 
 
 def _refuse_picture(error: PictureError | KafkaUnavailableError) -> HttpResponse:
-    """Returns an error response with the text of `error`. The page that asked for the picture shows a placeholder instead."""
+    """Returns an error response with the text of `error`. The page shows a placeholder instead of the picture."""
     status = 503 if isinstance(error, KafkaUnavailableError) else 415
     return HttpResponse(str(error), status=status, content_type="text/plain; charset=utf-8")
 

@@ -25,18 +25,18 @@ _STATUS_TICKS = 4
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
 # Shortest time between two renderings of a card. Each rendering makes all browsers request new pictures.
 _RENDER_INTERVAL_S = 2.0
-# Shortest time between two renderings of a card on a busy machine. Rendering every two seconds takes 5 % of the processors.
+# The same time on a busy machine, where rendering every two seconds would take 5 % of the processors.
 _BUSY_RENDER_INTERVAL_S = 10.0
-# The machine is busy above this load average per processor. An inspector under full load gives 0.96 on two processors.
+# The machine counts as busy if its load average per processor is higher. A fully used inspector gives 0.96 on two processors.
 _BUSY_LOAD = 0.75
-# A card is rendered again after this time without records, because alarms depend on the time.
+# A card is rendered again after this time, even without new records, because alarms depend on the time.
 _MAX_AGE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
 
 
 @dataclass(frozen=True)
 class RenderedCard:
-    """The HTML of a card, and the parts that it shows. If the content of a card changes, its `revision` changes too."""
+    """The HTML of a card, and the parts that the card shows. `revision` changes when the content of the card changes."""
 
     revision: tuple[int, int]
     html: str
@@ -45,7 +45,7 @@ class RenderedCard:
 
 
 def is_machine_busy() -> bool:
-    """Returns whether more than 0.75 threads per processor ran or waited to run, on average over the last minute."""
+    """Returns whether the load average of the last minute is above 0.75 per processor."""
     return os.getloadavg()[0] > _BUSY_LOAD * (os.cpu_count() or 1)
 
 
@@ -59,7 +59,7 @@ class CardRenderer:
         self._lock = threading.Lock()
 
     def render_card(self, line: str, for_page: bool) -> RenderedCard:
-        """Returns the current card of `line`: the small card for the wall, or if `for_page` is True the content of the line's own page."""
+        """Returns the current card of `line` for the wall. If `for_page` is True, returns the content of the page of the line."""
         now = datetime.now(UTC)
         busy_interval = timedelta(seconds=_BUSY_RENDER_INTERVAL_S)
         with self._lock:
@@ -68,10 +68,10 @@ class CardRenderer:
             known = self._cards.get((line, for_page))
             age = now - known.rendered_at if known else busy_interval
             interval = busy_interval if self._is_busy() else timedelta(seconds=_RENDER_INTERVAL_S)
-            # A negative age means that the machine's clock was set back. Then the card is rendered again.
+            # If the age is negative, the machine's clock was set back, so the card is rendered again.
             if known is not None and (known.revision == revision or timedelta() <= age < interval):
                 return known
-            # A card that nobody has looked at for a while starts with the newest parts.
+            # If nobody has looked at the card for a while, it shows the newest parts at once.
             shown_parts = known.parts if known and age < 2 * busy_interval else []
             with self.consumer.lock:
                 parts = state.update_selection(shown_parts, PARTS_ON_PAGE if for_page else PARTS_ON_WALL)
@@ -104,7 +104,7 @@ class OpenStreams:
         self.count = 0
 
     def is_full(self) -> bool:
-        """Returns whether MAX_STREAMS event streams are open, so that another one must be refused."""
+        """Returns whether MAX_STREAMS event streams are open. If so, the next stream must be refused."""
         return self.count >= MAX_STREAMS
 
 
@@ -116,7 +116,7 @@ async def stream_events(
 ) -> AsyncIterator[bytes]:
     """Yields the events of the wall, or of the page of `line`, until `is_stopping()` is true or `is_permitted()` is false.
 
-    An event with a line's name carries the card of this line.
+    An event is named after a line and contains the card of this line. The event `page` contains the page of `line`.
     """
     open_streams.count += 1
     try:

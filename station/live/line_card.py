@@ -12,7 +12,7 @@ from station.live.line_state import LABELS, LineState, LivePart, VerdictLatency,
 from streams.records import Sorting
 
 _SILENCE_ALARM = timedelta(seconds=30)
-# A line that has had no part for longer than this counts as stopped on purpose, and the alarm "No part" ends.
+# The alarm "No part" ends after this time without parts, because people have then probably stopped the line.
 _LINE_STOPPED = timedelta(hours=1)
 _CHART_HEIGHT = 100
 _ACTIONS = {"diverted": "diverted", "passed": "passed", "stopped": "line stopped", "untracked": "not followed"}
@@ -38,9 +38,9 @@ class LineAlarm:
 
 @dataclass(frozen=True)
 class TrendBar:
-    """The bar for one minute in a line's trend chart: from the bottom up the ok, review and defect parts.
+    """The bar for one minute in a line's trend chart. It shows the ok parts at the bottom, then review, then defect.
 
-    The chart is 60 units wide, one for each minute, and 100 units high.
+    The chart has 60 bars that are one unit wide. The highest bar is 100 units high.
     """
 
     x: int
@@ -55,7 +55,7 @@ class TrendBar:
 
 @dataclass(frozen=True)
 class LineCard:
-    """What a card shows about a line. Only the line's own page fills `faulty_parts`, `bars` and `max_per_minute`."""
+    """The content of a card. `faulty_parts`, `bars` and `max_per_minute` are empty or 0 except on the page of the line."""
 
     name: str
     has_gate: bool
@@ -82,12 +82,12 @@ class LineCard:
 
     @property
     def good_percent(self) -> float | None:
-        """Share of parts that the model called ok, in per cent; None before the first part."""
+        """Share of the judged parts that the model called ok, in per cent, or None before the first part."""
         return 100 * self.ok / self.judged if self.judged else None
 
 
 def make_card(state: LineState, now: datetime, parts: Sequence[LivePart], with_trend: bool = False) -> LineCard:
-    """Returns the card of the line with the state `state`, with the pictures of `parts`.
+    """Returns the card of a line. `parts` are the parts whose pictures the card shows.
 
     If `with_trend` is True, the card also contains the trend of the last hour and the last faulty parts.
     """

@@ -1,6 +1,6 @@
-"""The current state of one line, built from its records. The state has a bounded size, however long the line runs.
+"""The current state of one line, built from its records. The state does not grow while the line runs.
 
-Nothing here reads a clock; the time is passed in.
+Functions that need the current time get it as the parameter `now`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LABELS: tuple[Label, ...] = ("ok", "defect", "review")
 RECENT_PARTS = 60
 MAX_NEW_PER_UPDATE = 2
 _THUMBNAIL_PX = 240
-# Number of part ids that are remembered to recognise repeated records. This is enough, because a repeated record comes soon.
+# Number of part ids that are remembered to recognise repeated records. Repetitions come soon after the first record.
 _REMEMBERED_PARTS = 4096
 _REMEMBERED_LATENCIES = 6000
 _REMEMBERED_EVENTS = 1000
@@ -56,7 +56,7 @@ _REASONS_IN_WORDS = {
 
 
 def describe_reason(reason: str) -> str:
-    """Returns a phrase that says why a part is for review. `reason` is the reason in its verdict, such as `too-large`."""
+    """Returns a phrase for the `reason` of a verdict. For example, `blank` gives "the picture was blank"."""
     return _REASONS_IN_WORDS.get(reason, reason.replace("-", " "))
 
 
@@ -87,7 +87,7 @@ class LivePart:
 
     @property
     def seen_at(self) -> datetime | None:
-        """The time at which the picture was taken, or the time at which photo-eye 1 counted the part if there is no verdict yet."""
+        """The time of the picture. Before the verdict, the time at which photo-eye 1 counted the part."""
         return self.verdict.captured_at if self.verdict else self.sorting.counted_at if self.sorting else None
 
     @property
@@ -114,14 +114,14 @@ class LivePart:
 
     @property
     def thumbnail_url(self) -> str:
-        """URL of the small picture. For an upload it is not a signed URL, because only the owner of the upload may see the picture."""
+        """URL of the small picture. The URL is signed, except for an upload, which only its owner may see."""
         if self.line == current_settings().station.upload_line:
             return f"{reverse('part-picture', args=(self.line, self.run, self.part))}?side={_THUMBNAIL_PX}"
         return make_signed_url(self, _THUMBNAIL_PX)
 
     @property
     def picture(self) -> str:
-        """Always "". The picture of a new part has no address in the object store yet, so it is read from Kafka."""
+        """Always an empty text: the picture of a new part is not in the object store yet, so it is read from Kafka."""
         return ""
 
     @property
@@ -143,16 +143,16 @@ class LivePart:
 
 @dataclass(frozen=True)
 class VerdictLatency:
-    """The time from picture to verdict in seconds: its median and 99th percentile in the last minute, or None if no verdict came."""
+    """Seconds from picture to verdict, for the verdicts of the last minute: median and 99th percentile, or None without verdicts."""
 
     p50_s: float | None
     p99_s: float | None
 
 
 class LineState:
-    """The state of one line after all records so far. Not thread-safe: hold the lock of LiveConsumer.
+    """The state of one line after all records so far. Not thread-safe, so acquire `LiveConsumer.lock` before each use.
 
-    `version` increases with every change. `counts` holds the parts of the running shift by label.
+    `version` increases with every change. `counts` holds the number of parts of this shift for each label.
     """
 
     def __init__(self, settings: LineSettings, recent_parts: int = RECENT_PARTS) -> None:
@@ -177,7 +177,7 @@ class LineState:
     def start_shift(self, since: datetime, counts: Counter[str], minutes: dict[datetime, Counter[str]] | None = None) -> None:
         """Starts counting a shift that began at `since`.
 
-        `counts` are the shift's archived parts by label. `minutes`, if given, replaces the trend of the last hour.
+        `counts` are the numbers of archived parts of the shift, by label. If `minutes` is given, it replaces the trend of the last hour.
         """
         self.shift_since, self.counts, self.diverted = since, Counter(counts), 0
         if minutes is not None:
@@ -187,11 +187,11 @@ class LineState:
     def add_verdict(self, verdict: Verdict, arrived_at: datetime, count_from: datetime) -> None:
         """Adds a verdict that reached the broker at `arrived_at`.
 
-        A part that was photographed before `count_from` is not counted, because the counts of the archive contain it already.
+        Does not count a part whose picture was taken before `count_from`, because the archive has counted this part already.
         """
         part = verdict.part_id
         known = self._parts.get(part)
-        # The earliest of several verdicts counts, because the gate acted on it.
+        # If a part has several verdicts, the earliest counts, because the gate acted on it.
         if known is not None and known.verdict is not None and known.verdict.decided_at <= verdict.decided_at:
             return
         self._store_part(replace(known or LivePart(part), verdict=verdict))
@@ -253,15 +253,15 @@ class LineState:
         return [part for part, _ in zip(with_verdict, range(count), strict=False)]
 
     def update_selection(self, shown: Sequence[LivePart], count: int) -> list[LivePart]:
-        """Returns the `count` parts that a card shows next, newest first. `shown` are its parts now.
+        """Returns the `count` parts that a card shows next, newest first. `shown` are the parts that the card shows now.
 
-        At most two new parts appear at a time, so that people can follow a fast line.
+        At most two of the parts are new, because people cannot follow more on a fast line.
         """
         if len(shown) < count:
             return self.last_parts(count)
         shown_ids = {part.id for part in shown}
         new_parts = list(takewhile(lambda part: part.id not in shown_ids, self.last_parts(self._recent_parts)))
-        # The order of new parts: the newest part, then other faulty parts, then other good parts, each from new to old.
+        # The newest part is chosen first, then faulty parts, then good parts.
         by_priority = sorted(new_parts, key=lambda part: (part is not new_parts[0], part.label == "ok"))
         chosen = {part.id for part in by_priority[:MAX_NEW_PER_UPDATE]}
         remaining = [self._parts.get(part.id, part) for part in shown]

@@ -1,6 +1,6 @@
 """The station's Kafka consumer: one thread that reads the records of all lines.
 
-The consumer belongs to no group and commits no offsets, so any number of stations can run beside each other.
+The consumer uses no consumer group, so several stations can run at the same time and each gets all records.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 _POLL_MS = 250
-# Without this pause each poll returns a single record, and on a fast line polling takes 10 % of a processor.
+# The thread waits this long between two polls. On a fast line, polling for each record would take 10 % of a processor.
 _POLL_PAUSE_S = 0.4
-# If a poll returns at least this many records, more are waiting, so the next poll follows without a pause.
+# If a poll returns at least this many records, there are probably more, so the thread polls again without a pause.
 _BACKLOG_RECORDS = 500
 _CONNECTION_CHECK_S = 2.0
 _RESPONSE_MS = 4000
@@ -48,7 +48,7 @@ _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
 # People may upload many pictures at once and wait for all verdicts, so the upload line keeps more parts.
 _RECENT_UPLOADS = 2000
-# Parts younger than this may still be missing in the archive, so they are counted from Kafka.
+# The archive may not have the parts of the last minutes yet, so these parts are counted from Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)
 _ARCHIVE_DELAY = timedelta(minutes=1)
 _TREND = timedelta(hours=1)
@@ -58,7 +58,7 @@ _TREND = timedelta(hours=1)
 class ArchivedCounts:
     """Numbers of archived parts of a line that were seen before `until`.
 
-    `counts` holds the parts of the shift by label. `minutes` holds such counts for each minute of the last hour.
+    `counts` has the number of parts in the shift for each label. `minutes` has these numbers for each minute of the last hour.
     """
 
     until: datetime
@@ -69,7 +69,7 @@ class ArchivedCounts:
 def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> ArchivedCounts:
     """Counts the archived parts of `line`, in the shift that began at `shift_since` and in each minute of the last hour.
 
-    The counts are empty if the archive does not answer.
+    Returns empty counts if the archive does not answer.
     """
     try:
         newest = Part.objects.filter(line=line, decided_at__isnull=False, seen_at__lte=now).aggregate(at=Max("seen_at"))["at"]
@@ -90,14 +90,14 @@ def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> Arc
         connection.close()
 
 
-# A function of the line, the beginning of the shift and the current time.
+# Like `count_archived_parts`: the arguments are the line, the beginning of the shift and the current time.
 CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 
 
 class LiveConsumer:
-    """Reads the topics of all lines in a thread and keeps the state of each line in `lines`. Hold `lock` while you use a state.
+    """Reads the topics of all lines in a thread, and keeps the state of each line in `lines`. Acquire `lock` to use a state.
 
-    `connection_fault` is a sentence if Kafka does not answer, otherwise "".
+    `connection_fault` is a sentence for the page if Kafka does not answer, otherwise "".
     """
 
     def __init__(self, settings: Settings, count_parts: CountParts = count_archived_parts) -> None:
@@ -142,7 +142,7 @@ class LiveConsumer:
     def update_shift(self, now: datetime) -> None:
         """Sets the counts of all lines to zero if a new shift has begun since the last call.
 
-        The first call starts with the archived parts of the present shift.
+        The first call reads the counts of the present shift from the archive.
         """
         station = self._settings.station
         since = period_at(now, station.shifts, station.zone).since
@@ -236,7 +236,10 @@ class LiveConsumer:
         return partitions
 
     def _seek(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        """Sets the offset from which each partition is read: the remembered position, or some minutes back after a start."""
+        """Sets the offset at which reading begins in each partition.
+
+        After a lost connection, reading continues where it stopped. After a start, it begins some minutes in the past.
+        """
         now = datetime.now(UTC)
         self.update_shift(now)
         since_ms = {}
@@ -252,7 +255,7 @@ class LiveConsumer:
         offsets = consumer.offsets_for_times(since_ms, timeout_ms=_RESPONSE_MS)
         for partition in partitions:
             begin = offsets[partition].offset if offsets[partition] else ends[partition]
-            # A remembered position after the end of the partition means that the topic was deleted and created again.
+            # If the remembered position is after the end of the partition, the topic was deleted and created again.
             position = self._positions.get(partition)
             consumer.seek(partition, position if position is not None and position <= ends[partition] else begin)
 
@@ -268,7 +271,7 @@ class LiveConsumer:
             if polled and not self.connection_fault:
                 checked_at = now
             elif now - checked_at > _CONNECTION_CHECK_S or self.connection_fault:
-                # end_offsets() raises an exception if Kafka does not answer. poll() would only return no records.
+                # Check the connection with end_offsets(), because poll() raises no exception if Kafka does not answer.
                 consumer.end_offsets(partitions[:1], timeout_ms=_RESPONSE_MS)
                 checked_at = now
                 self.connection_fault, self._is_disconnected = "", False

@@ -31,7 +31,7 @@ from streams.records import Box
 _POLL_EVERY_S = 0.05
 # Longest wait for the finding (boxes and heat map) after the verdict. The finding usually follows within two seconds.
 _FINDING_TIMEOUT_S = 2.0
-# A multipart form has some lines of text before and after the picture. They need at most this many bytes.
+# A multipart form may have this many bytes in addition to the picture.
 _FORM_OVERHEAD_BYTES = 2**16
 
 
@@ -42,7 +42,7 @@ class Problem(Schema):
 
 
 class SuspiciousRegions(Schema):
-    """Where a picture looks defective."""
+    """The regions of a picture that look defective."""
 
     method: str = Field(description="How the regions were found: `grad-cam` or `residual`.")
     boxes: list[Box] = Field(description="The suspicious regions in pixels of the upright picture, most suspicious first.")
@@ -65,7 +65,7 @@ class Inspection(Schema):
     )
     votes: dict[str, float] = Field({}, description="For each network of the ensemble, the defect probability that it gave, 0..1.")
     threshold: float | None = Field(
-        None, description="Lowest defect_probability that counts as a defect. Close to this value, the label may be `review`."
+        None, description="Lowest defect_probability that counts as a defect. For probabilities near it, the label may be `review`."
     )
     model: str | None = Field(None, description="Version of the model that judged the picture.")
     reason: str = Field("", description="Reason for the label `review`, such as `doubt`. Empty if there is no reason.")
@@ -78,7 +78,7 @@ class Inspection(Schema):
 class TokenAuthentication(HttpBearer):
     """Finds the account to which the API token of a request belongs.
 
-    Raises UploadRefusedError (403) if this account may not upload pictures.
+    Raises UploadRefusedError (403) if the account has no right to upload pictures.
     """
 
     async def authenticate(self, request: HttpRequest, token: str) -> User | None:
@@ -146,7 +146,7 @@ Wait = Annotated[float, Query(0, ge=0, le=30, description="Longest time that the
 async def inspect(request: HttpRequest, wait: Wait = 0) -> tuple[int, dict[str, Any]]:
     """Accepts a picture and waits for its verdict, at most `wait` seconds.
 
-    Answers 200 with the verdict, or 202 if there is none yet. After 202, ask at the address in the field `status`.
+    Answers 200 with the verdict, or 202 if there is no verdict yet. After 202, send GET requests to the address in the field `status`.
     """
     deadline = time.monotonic() + wait
     upload = await sync_to_async(_submit_picture)(request)
@@ -167,7 +167,7 @@ async def inspection(request: HttpRequest, part: str, wait: Wait = 0) -> tuple[i
 
 
 async def _wait_for_verdict(request: HttpRequest, upload: Upload, deadline: float) -> tuple[int, dict[str, Any]]:
-    """Waits for the verdict until `deadline`, in the event loop. Returns the HTTP status and the body of the answer."""
+    """Waits for the verdict until `deadline`. Returns the HTTP status and the body of the answer."""
     part = upload.part_id
     consumer = await sync_to_async(get_live_consumer)()
     while time.monotonic() < deadline:
@@ -239,7 +239,7 @@ def _answer_refusal(request: HttpRequest, error: UploadRefusedError) -> HttpResp
 
 @api.exception_handler(Throttled)
 def _answer_throttled(request: HttpRequest, error: Throttled) -> HttpResponse:
-    # This response needs no header Retry-After, because Django Ninja adds it.
+    # Django Ninja adds the header Retry-After to this response.
     return JsonResponse({"error": describe_rate_limit(error.wait or 1)}, status=429)
 
 

@@ -18,7 +18,7 @@ from streams.topics import TopicNames
 class UploadRun(models.Model):
     """The run number in the part ids of all uploads. The table has exactly one row.
 
-    The number is the time when the table was made, so that databases do not share part ids.
+    The run number is the time when the table was made. Two databases therefore never give the same part id to different uploads.
     """
 
     number = models.BigIntegerField()
@@ -41,14 +41,14 @@ class Upload(models.Model):
     height_px = models.IntegerField()
     by_api = models.BooleanField(default=False)
     sent_at = models.DateTimeField()
-    # Where the picture of the upload lies on the image topic.
+    # Partition and offset of the picture on the image topic.
     image_partition = models.IntegerField(null=True)
     image_offset = models.BigIntegerField(null=True)
 
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-id"], name="upload_owner")]
 
-    # These addresses are empty. An upload's picture is read from Kafka, and the finding has the address of the heat map.
+    # Addresses in the object store. They are empty, because the picture of an upload is read from Kafka.
     picture = heat_map = ""
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class Upload(models.Model):
 
 
 def uploads_visible_to(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Upload]:
-    """Returns the uploads that `user` may see: their own, or all uploads for an administrator."""
+    """Returns the uploads that `user` may see. An administrator may see all uploads, and any other user their own."""
     if "administer" in get_rights(user):
         return Upload.objects.all()
     return Upload.objects.filter(owner_id=user.pk) if user.pk is not None else Upload.objects.none()
@@ -86,5 +86,5 @@ def may_see_part(user: AbstractBaseUser | AnonymousUser, line: str, run: int, pa
         return True
     try:
         return uploads_visible_to(user).filter(pk=part, run=run).exists()
-    except OverflowError:  # Raised if a number has more than 64 bits. No part has such a number.
+    except OverflowError:  # A number in the URL has more than 64 bits, so there is no such part.
         return False

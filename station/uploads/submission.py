@@ -1,6 +1,6 @@
-"""Accepts an uploaded picture: limits how much one account may send, checks the picture, and sends it to Kafka.
+"""Accepts uploaded pictures: limits how many an account may send, checks each picture, and sends it to Kafka.
 
-The upload page and the API both use these functions, so they share the limits.
+The limits hold for the upload page and the API together.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from streams.errors import CastlineError, PictureError, SettingsError
 from streams.identity import PictureIdentity, make_headers
 from streams.object_store import ObjectStore
 
-# Largest number of uploads at the same time. It is limited because each upload holds a whole picture in memory.
+# Largest number of uploads at the same time. Each upload holds a whole picture in memory.
 MAX_CONCURRENT_REQUESTS = 32
-# If the rate limiter stores more accounts than this, it removes those that were idle for a minute.
+# If the rate limiter stores more accounts than this, it forgets the accounts that sent no picture in the last minute.
 _MAX_REMEMBERED_ACCOUNTS = 1000
-# HTTP status by reason of the refusal. Other reasons get 422.
+# The HTTP status for each reason of a refusal. A reason that is not in this table gets 422.
 _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 415}
 
 
@@ -47,22 +47,22 @@ class UploadRefusedError(CastlineError):
 
 
 class RateLimiter:
-    """Limits how many pictures each account may send in a minute, with a token bucket for each account. Thread-safe.
+    """Limits each account to `per_minute` pictures a minute, by the token bucket algorithm. Thread-safe.
 
-    A bucket holds at most `per_minute` tokens and is refilled evenly. `clock` returns monotonic seconds.
+    `clock` returns the time in seconds and must never go back.
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
         self._clock = clock
-        # For each account: the tokens in its bucket, and the time at which they were counted.
+        # For each account: how many pictures it could send, and the time for which this number holds.
         self._buckets: dict[int, tuple[float, float]] = {}
         self._lock = threading.Lock()
 
     def acquire(self, account: int, pictures: int = 1) -> float:
-        """Returns 0 if the account may send `pictures` pictures now, and takes their tokens from its bucket.
+        """Returns 0 if the account may send `pictures` pictures now, and counts these pictures against its limit.
 
-        Otherwise returns the seconds after which the account may try again.
+        Otherwise returns the number of seconds until the account may try again.
         """
         now = self._clock()
         with self._lock:
@@ -73,13 +73,13 @@ class RateLimiter:
                 return (min(pictures, self._per_minute) - tokens) * 60 / self._per_minute
             self._buckets[account] = (tokens - pictures, now)
             if len(self._buckets) > _MAX_REMEMBERED_ACCOUNTS:
-                # After a minute without pictures a token bucket is full again, so it can be removed.
+                # An account that was idle for a minute has its full limit again, so its entry is not needed.
                 self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket[1] < 60}
             return 0.0
 
 
 class ConcurrencyLimiter:
-    """Limits how many uploads may be in progress at the same time, over all accounts. Thread-safe."""
+    """Limits how many uploads of all accounts together may be in progress at the same time. Thread-safe."""
 
     def __init__(self, limit: int = MAX_CONCURRENT_REQUESTS) -> None:
         self._limit = limit
@@ -88,7 +88,7 @@ class ConcurrencyLimiter:
 
     @contextmanager
     def slot(self) -> Iterator[bool]:
-        """Occupies a slot until the `with` block ends. Yields True, or yields False if no slot was free."""
+        """Counts an upload as in progress until the `with` block ends. Yields False if too many uploads are in progress."""
         with self._lock:
             is_granted = self._active < self._limit
             self._active += is_granted
@@ -166,7 +166,7 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
         by_api=by_api,
         sent_at=datetime.now(UTC),
     )
-    # The row of a failed upload is deleted. The database never reuses its number, so part ids stay unique.
+    # If Kafka does not confirm the picture, the row is deleted. The database never uses its number again, so part ids stay unique.
     try:
         upload.image_partition, upload.image_offset = _send_to_kafka(upload, picture)
         upload.save(update_fields=["image_partition", "image_offset"])
@@ -180,7 +180,10 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
 
 
 def _send_to_kafka(upload: Upload, picture: bytes) -> tuple[int, int]:
-    """Sends the picture to the image topic, or a reference if the picture is large. Returns the record's partition and offset."""
+    """Sends the picture to the image topic and returns the record's partition and offset.
+
+    A large picture is stored in the object store, and the record holds only its address.
+    """
     settings = current_settings()
     claim = None
     if len(picture) > settings.pictures.inline_bytes:
@@ -190,7 +193,7 @@ def _send_to_kafka(upload: Upload, picture: bytes) -> tuple[int, int]:
 
 
 def _clean_name(name: str) -> str:
-    """Returns the last segment of a path without unprintable characters, for display on a page."""
+    """Returns the file name at the end of a path, without unprintable characters."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return "".join(letter for letter in last if letter.isprintable())[:200] or "picture"
 

@@ -1,6 +1,6 @@
 """Finds the status of an uploaded picture: waiting, judged, or judged with a heat map.
 
-Latest records come from the memory of the live consumer, older records from the archive.
+The records of recent pictures come from the memory of the live consumer, and older records from the archive.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from streams.records import Box
 
 UploadState = Literal["waiting", "judged", "explained"]
 
-# An inspector answers within a second, so after ten seconds something is wrong.
+# A picture without a verdict counts as slow after this time. An inspector usually needs less than one second.
 SLOW_AFTER = timedelta(seconds=10)
 _STOP_ASKING_AFTER = timedelta(minutes=30)
-# So many seconds after the verdict, the page stops asking for the finding (boxes and heat map).
+# The page asks for the finding (boxes and heat map) until this time after the verdict.
 _FINDING_TIMEOUT = timedelta(seconds=20)
 
 
@@ -48,13 +48,13 @@ class UploadVerdict:
 
     @property
     def reason_text(self) -> str:
-        """Why the picture is for review, as a phrase; empty if the verdict has no reason."""
+        """A phrase that says why the picture is for review. Empty if the verdict has no reason."""
         return describe_reason(self.reason) if self.reason else ""
 
 
 @dataclass(frozen=True)
 class UploadStatus:
-    """What the station knows about one upload at the time `now`. `verdict` is None as long as no inspector has judged the picture."""
+    """What the station knows about one upload at the time `now`. `verdict` is None until an inspector has judged the picture."""
 
     upload: Upload
     part: PartId
@@ -70,7 +70,7 @@ class UploadStatus:
 
     @property
     def is_pending(self) -> bool:
-        """Whether the page should ask again, because a verdict or a finding (boxes and heat map) is still expected."""
+        """Whether a verdict or a finding (boxes and heat map) is still expected, so that the page asks again."""
         if self.verdict is None:
             return self.now - self.upload.sent_at < _STOP_ASKING_AFTER
         needs_finding = self.verdict.label != "ok" and not self.verdict.method
@@ -83,12 +83,12 @@ class UploadStatus:
 
     @property
     def is_slow(self) -> bool:
-        """Whether the picture has waited for its verdict for more than ten seconds, which means that something is wrong."""
+        """Whether the picture has waited for its verdict for more than ten seconds. Normally a verdict comes within a second."""
         return self.verdict is None and self.now - self.upload.sent_at > SLOW_AFTER
 
     @property
     def training_note(self) -> str:
-        """A warning if the model version that judged the picture has learned from rendered pictures only, else ""."""
+        """A warning if the model version was trained on rendered pictures only, otherwise ""."""
         return describe_training_pictures(self.verdict.model) if self.verdict else ""
 
     @property
@@ -145,7 +145,7 @@ def _from_archive(part: Part) -> UploadVerdict | None:
 
 
 def _parse_boxes(values: list[object]) -> tuple[Box, ...]:
-    """Returns the valid boxes of a JSON column and skips the others, so that one damaged box does not hide the verdict."""
+    """Returns the boxes in a JSON column. Skips invalid boxes, so that the page can still show the verdict."""
     boxes = []
     for value in values:
         try:

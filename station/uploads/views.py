@@ -85,13 +85,13 @@ def _submit_file(request: HttpRequest, file: UploadedFile[bytes]) -> Upload:
 def rows(request: HttpRequest) -> HttpResponse:
     """Returns the table rows of uploads whose state has changed.
 
-    The query names the uploads with the states that the page shows, for example `?open=12.waiting,13.judged`.
+    The query lists each upload and the state that the page shows for it, for example `?open=12.waiting,13.judged`.
     """
     states = dict(_parse_number_and_state(text) for text in request.GET.get("open", "").split(",")[:_MAX_POLLED_UPLOADS])
     changed = []
     for upload in uploads_visible_to(request.user).filter(pk__in=[number for number in states if number]):
         status = read_status(upload)
-        # The browser gets only changed rows. The row of a slow upload always changes, because it shows the waiting time.
+        # Only changed rows are sent. The row of a slow upload always changes, because it shows the waiting time.
         if status.state != states[upload.pk] or status.is_slow or not status.is_pending:
             changed.append(status)
     return render(request, "station/uploads/_rows.html", {"statuses": changed})
@@ -105,7 +105,7 @@ def _parse_number_and_state(text: str) -> tuple[int, str]:
 @require_safe
 @right_required("upload")
 def upload(request: HttpRequest, number: int) -> HttpResponse:
-    """Shows one upload at its permanent address. If the script of the page asks, returns only the section of the page that may change."""
+    """Shows the page of one upload. A request of the page's script gets only the section that may change."""
     template = "station/uploads/_result.html" if request.headers.get("HX-Request") else "station/uploads/upload.html"
     return render(request, template, {"status": _find_status(request, number)})
 
@@ -113,7 +113,7 @@ def upload(request: HttpRequest, number: int) -> HttpResponse:
 def _find_status(request: HttpRequest, number: int) -> UploadStatus:
     try:
         found = uploads_visible_to(request.user).filter(pk=number).first()
-    except OverflowError:  # Raised if `number` has more than 64 bits. No upload has such a number.
+    except OverflowError:  # `number` has more than 64 bits, so there is no such upload.
         found = None
     if found is None:
         raise Http404
@@ -122,7 +122,7 @@ def _find_status(request: HttpRequest, number: int) -> UploadStatus:
 
 @dataclass(frozen=True)
 class ApiField:
-    """A field of an answer, or a parameter of a request, as the API page lists it."""
+    """A row in a table of the API page: a field of an answer, or a parameter of a request."""
 
     name: str
     type: str
@@ -131,7 +131,7 @@ class ApiField:
 
 @dataclass(frozen=True)
 class ApiOperation:
-    """An operation of the API as the API page describes it. `answers` are pairs of an HTTP status and its meaning."""
+    """An operation of the API, for the API page. `answers` holds pairs of an HTTP status and its meaning."""
 
     method: str
     path: str
@@ -186,7 +186,7 @@ def _describe_operation(method: str, path: str, operation: dict[str, Any]) -> Ap
 
 
 def _plain_text(markdown: str) -> str:
-    """Removes the backticks from Markdown text of the OpenAPI description, because the page shows plain text."""
+    """Removes the backticks from a text of the OpenAPI description, because the page does not render Markdown."""
     return markdown.replace("`", "")
 
 
