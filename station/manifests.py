@@ -10,12 +10,12 @@ from models.registry import Manifest, open_registry
 from station.configuration import current_settings
 from streams.errors import ModelError
 
-# A registry that does not answer is asked again after this time.
+# If a registry does not answer, the station tries again after this time.
 _REMEMBERED_S = 60
 
 
 def find_manifest(version: str) -> Manifest | None:
-    """Returns the manifest of the model version `version`, or None if the registry does not answer or no longer has the version."""
+    """Returns the manifest of the model version, or None if the registry does not answer or has no such version."""
     if not version:
         return None
     return _read_manifest(current_settings().model.root, version, int(time.monotonic() / _REMEMBERED_S))
@@ -30,9 +30,9 @@ def _read_manifest(root: Path | str, version: str, period: int) -> Manifest | No
 
 
 def describe_training_pictures(version: str) -> str:
-    """Returns a warning if the model version `version` has learned from rendered pictures only, else "".
+    """Returns a warning if the model version was trained on rendered pictures only.
 
-    If the manifest of the version cannot be read, the result is "" too.
+    Otherwise, or if the manifest of the version cannot be read, returns "".
     """
     manifest = find_manifest(version)
     return manifest.describe_training_pictures() if manifest else ""

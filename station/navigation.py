@@ -13,7 +13,7 @@ from station.accounts.access import Right, get_rights
 
 @dataclass(frozen=True)
 class MenuEntry:
-    """An entry of the menu: the name of its URL pattern, its title, and the right that a person needs to see the entry."""
+    """An entry of the menu: the name of its URL pattern, its title, and the right that a person needs to see it."""
 
     url_name: str
     title: str
@@ -22,7 +22,7 @@ class MenuEntry:
 
 @dataclass(frozen=True)
 class MenuLink:
-    """A link in the menu that one person sees. `is_current` is true if the shown page is the page of the link or a page below it."""
+    """A link in the menu. `is_current` is true if the person is on the page of the link or on a page below it."""
 
     url: str
     title: str
@@ -42,7 +42,7 @@ ENTRIES = (
 
 
 def add_navigation(request: HttpRequest) -> dict[str, Any]:
-    """Returns two variables for all templates: the person's menu (`navigation`) and the person's rights (`rights`)."""
+    """Returns two variables for all templates: the menu (`navigation`) and the rights (`rights`) of the person."""
     rights = get_rights(request.user)
     links = [(reverse(entry.url_name), entry.title) for entry in ENTRIES if entry.right in rights]
     return {"rights": rights, "navigation": [MenuLink(url, title, _is_below(request.path, url)) for url, title in links]}

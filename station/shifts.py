@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 
 @dataclass(frozen=True)
 class ShiftPeriod:
-    """The time from `since` (included) to `to` (excluded), both UTC.
+    """A shift or a day: the time from `since` (included) to `to` (excluded), both in UTC.
 
-    `day` and `shift` say when the period begins, in the plant's time zone. `shift` is None for a whole day.
+    `day` and `shift` are the date and time of its beginning in the plant's time zone. `shift` is None for a whole day.
     """
 
     day: date
@@ -30,16 +30,16 @@ class ShiftPeriod:
 
 
 def day_period(day: date, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
-    """Returns the day `day`, from its first shift (or midnight without shifts) to the beginning of the next day.
+    """Returns the whole day `day`. It begins with the first shift, or at midnight if the plant has no shifts.
 
-    The day has 23 or 25 hours when summer or winter time begins.
+    A day has 23 hours when summer time begins and 25 hours when it ends.
     """
     first = shifts[0] if shifts else time(0)
     return ShiftPeriod(day, None, _to_utc(day, first, zone), _to_utc(day + timedelta(days=1), first, zone))
 
 
 def shift_period(day: date, shift: time, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
-    """Returns the shift that begins at `shift` on `day`. Raises ValueError if no shift begins at that time of day."""
+    """Returns the shift that begins at the time `shift` on `day`. Raises ValueError if no shift begins at this time."""
     if shift not in shifts:
         known = ", ".join(f"{begin:%H:%M}" for begin in shifts) or "none"
         raise ValueError(f"No shift begins at {shift:%H:%M}. The shifts begin at these times: {known}.")
@@ -61,7 +61,7 @@ def period_at(at: datetime, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeri
 
 
 def adjacent_period(period: ShiftPeriod, step: int, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
-    """Returns the shift or day before `period` if `step` is -1, or after `period` if `step` is 1."""
+    """Returns the shift or day before `period` (`step` -1) or after `period` (`step` 1)."""
     if period.shift is None:
         return day_period(period.day + timedelta(days=step), shifts, zone)
     index = list(shifts).index(period.shift) + step

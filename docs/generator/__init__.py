@@ -1,1 +1,1 @@
-"""Generates the documents that must agree with the code. Each module returns the texts of its documents by their paths below `docs/`."""
+"""Generates the documents that must agree with the code. Each module returns the texts of its documents. The keys are paths in `docs/`."""

@@ -8,12 +8,12 @@ _NOTE = "<!-- Written by `python -m docs.generate` from the code; changes made h
 
 
 def make_page(title: str, *parts: str) -> str:
-    """Returns a page with a title, a note that the page is generated, and its parts, separated by empty lines."""
+    """Returns a page: the title, a note that the page is generated, and the parts, with empty lines between them."""
     return "\n\n".join([f"# {title}", _NOTE, *parts]) + "\n"
 
 
 def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table. Pipes in the cells are escaped, and line breaks become spaces."""
+    """Returns a Markdown table. Escapes the character "|" in cells, and replaces line breaks with spaces."""
     lines = [_make_row(head), _make_row(["---"] * len(head)), *(_make_row(row) for row in rows)]
     return "\n".join(lines)
 

@@ -53,7 +53,7 @@ class MetricDescription:
 
 
 def walk_commands(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[click.Context]:
-    """Yields a click context for `command` and for every subcommand below it. `context.get_help()` returns the help of its command."""
+    """Yields a click context for `command` and for each of its subcommands. `context.get_help()` returns the help text."""
     context = click.Context(command, info_name=name, parent=parent, terminal_width=_HELP_WIDTH, max_content_width=_HELP_WIDTH)
     yield context
     if isinstance(command, click.Group):
@@ -90,7 +90,7 @@ def make_settings_page() -> dict[str, str]:
                 if section == "lines[]"
                 else "Each line has its own values of these settings. Write the table below the `[[lines]]` entry of the line."
             )
-            # The column with the environment variables is left out, because a setting of a line has none of its own.
+            # Leave out the column "variable", because the settings of a line have no environment variables.
             rows, head = [(row[0], *row[2:]) for row in rows], (head[0], *head[2:])
         else:
             parts.append(f"{Settings.model_fields[section].description}")
@@ -123,15 +123,15 @@ def make_metrics_page() -> dict[str, str]:
 
 def _describe_metric(metric: Counter | Gauge | Histogram, section: str) -> MetricDescription:
     (family,) = metric.describe()
-    # The client library stores the name of a counter without its ending `_total`, and appends the ending when it serves the metrics.
+    # The client library stores the name of a counter without the ending `_total`, which it serves to Prometheus.
     name = f"{family.name}_total" if family.type == "counter" else family.name
     return MetricDescription(name, family.type, tuple(metric._labelnames), family.documentation, section)
 
 
 def _read_sections() -> dict[str, str]:
-    """Returns the section of each metric in `streams/metrics.py`, by the name of its variable.
+    """Returns the section of each metric in `streams/metrics.py`. The keys are the names of the variables.
 
-    The section is the last comment line above the declaration.
+    A section begins with a comment line in that module and ends at the next comment line.
     """
     sections, section = {}, ""
     for line in inspect.getsource(metrics).splitlines():

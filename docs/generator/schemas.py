@@ -1,7 +1,7 @@
 """Generates the JSON Schemas of the records, and compares them with the schemas of earlier releases.
 
-Each released schema is a promise to its readers: within a version of a record, such as `castline.verdict.v1`, optional fields may be added,
-and nothing else may change.
+Programs rely on a released schema such as `castline.verdict.v1`. A later release may add optional fields to it, but must not change
+anything else.
 """
 
 from __future__ import annotations
@@ -16,39 +16,38 @@ from streams.records import RECORDS, Record
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = Mapping[str, Any]
 
-# These keywords of JSON Schema do not change which records are valid, so they may change at any time.
+# A later release may change these keywords of a schema, because they do not decide which records are valid.
 _FREE_KEYWORDS = frozenset({"title", "description", "examples", "$comment", "$schema", "$id", "$defs"})
 
 
 def schema_path(record: type[Record]) -> str:
-    """Returns the path of the record's schema below `docs/`."""
+    """Returns the path of the record's schema file in the folder `docs/`."""
     return f"schemas/{record.name}.schema.json"
 
 
 def make_schema(record: type[Record]) -> dict[str, Any]:
     """Returns the JSON Schema that readers of a record need.
 
-    The fields have the names that they have on the wire. Fields that were added after the first release are not required, and
-    unknown fields are allowed.
+    The names of the fields are those in the JSON record. Unknown fields are allowed, and fields that were added later are not required.
     """
     schema = record.model_json_schema(by_alias=True, mode="validation")
     return {"$schema": DIALECT, "$id": f"urn:castline:{record.name}", **schema, "title": record.name}
 
 
 def make_schemas() -> dict[str, dict[str, Any]]:
-    """Returns the schemas of all records by the record's name."""
+    """Returns the schemas of all records. The keys are the names of the records."""
     return {record.name: make_schema(record) for record in RECORDS}
 
 
 def make_schema_files() -> dict[str, str]:
-    """Returns the texts of all schema files by their paths below `docs/`."""
+    """Returns the texts of all schema files. The keys are their paths in the folder `docs/`."""
     return {schema_path(record): json.dumps(make_schema(record), indent=2, sort_keys=True, ensure_ascii=False) + "\n" for record in RECORDS}
 
 
 def find_broken_promises(released: Path, schemas: Mapping[str, Schema]) -> list[str]:
-    """Returns a sentence for each forbidden difference between today's `schemas` and a released schema.
+    """Returns a sentence for each forbidden difference between `schemas` and the schemas of earlier releases.
 
-    The folder `released` holds the schemas as `<release>/<record>.schema.json`.
+    The folder `released` holds the earlier schemas as `<release>/<record>.schema.json`.
     """
     problems = []
     for file in sorted(released.glob("*/*.schema.json")):
@@ -62,7 +61,7 @@ def find_broken_promises(released: Path, schemas: Mapping[str, Schema]) -> list[
 
 
 def find_breaking_changes(old: Schema, new: Schema) -> list[str]:
-    """Returns a sentence for each difference between two schemas. Added optional fields are allowed, so they get no sentence."""
+    """Returns a sentence for each difference between two schemas. Ignores added optional fields, because they are allowed."""
     return list(_compare(old, new, old, new, ""))
 
 
@@ -93,7 +92,7 @@ def _compare_keyword(keyword: str, old: Any, new: Any, old_root: Schema, new_roo
 
 
 def _resolve(schema: Schema, root: Schema) -> Schema:
-    """Returns the definition that `schema` refers to, or `schema` itself if it is not a reference."""
+    """Returns the definition behind the `$ref` in `schema`, or `schema` itself if it has no `$ref`."""
     if "$ref" not in schema:
         return schema
     target: Schema = root["$defs"][schema["$ref"].rpartition("/")[2]]

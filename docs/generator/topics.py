@@ -1,7 +1,6 @@
-"""Generates two descriptions of the Kafka topics: the page `topics.md` for people and the AsyncAPI document `asyncapi.yaml` for tools.
+"""Generates two descriptions of the Kafka topics: `topics.md` for people and the AsyncAPI document `asyncapi.yaml` for tools.
 
-Names, partitions and retention come from the code that creates the topics. The roles that write and read each topic are listed in this
-module only.
+Names, partitions and retention come from the code that creates the topics. Only this module lists which roles write and read a topic.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ HeaderMeanings = Mapping[str, str]
 _PART_KEY = "part id `<line>:<run>:<part>`, UTF-8"
 
 IMAGE_HEADERS: HeaderMeanings = {
-    "line": "Line of the part. The headers `line`, `run` and `part` are given together, or the key holds the part id.",
-    "run": "The board's boot count or, without a board, the gateway's start time in seconds. A whole number of at least 1.",
+    "line": "Line of the part. A record needs the headers `line`, `run` and `part`, or a key that is the part id.",
+    "run": "A whole number of at least 1: the boot count of the board, or the start time of the gateway in seconds if there is no board.",
     "part": "Number of the part, counted up from 1 within the run.",
-    "captured_at": "Time at which the picture was taken, RFC 3339 with a time zone. Without this header the record's Kafka time is used.",
+    "captured_at": "Time of the picture, RFC 3339 with a time zone. If the header is missing, the Kafka timestamp of the record is used.",
     "content-type": "Media type of the picture. A wrong value does no harm, because the type is read from the picture itself.",
-    "sha256": "SHA-256 of the encoded picture, 64 hexadecimal digits. If the header is given, the picture is checked against it.",
+    "sha256": "SHA-256 of the encoded picture, 64 hexadecimal digits. A picture that does not match this header is refused.",
     "claim": "Address of the picture in the object store. With this header the value is empty.",
     "traceparent": "W3C trace context.",
-    "truth": "Known label of a picture that was replayed from class folders. It is used by audits and never read by the inspector.",
+    "truth": "Known label of a picture that was replayed from class folders. Audits use this header, and the inspector ignores it.",
 }
 CLOUD_EVENT_HEADERS: HeaderMeanings = {
     "content-type": "`application/json`.",
@@ -66,10 +65,9 @@ _ASYNCAPI_HEAD = "# Written by `python -m docs.generate` from the code; changes 
 
 @dataclass(frozen=True)
 class TopicDescription:
-    """Describes a Kafka topic, or several topics of the same kind, one for each line.
+    """Describes a Kafka topic. If each line has its own topic of this kind, `address` contains `{line}`.
 
-    If there is a topic for each line, `address` contains `{line}`. `record` is the type of the JSON values, or None if the values are not
-    JSON.
+    `record` is the type of the JSON values, or None if the values are not JSON.
     """
 
     name: str
@@ -85,17 +83,17 @@ class TopicDescription:
 
     @property
     def is_per_line(self) -> bool:
-        """Whether each line has a topic of its own."""
+        """Whether each line has its own topic of this kind."""
         return "{line}" in self.address
 
     @property
     def is_compacted(self) -> bool:
-        """Whether Kafka keeps the last record of each key."""
+        """Whether the topic is compacted, which means that Kafka keeps the last record of each key."""
         return self.spec.configs["cleanup.policy"] == "compact"
 
     @property
     def retention(self) -> str:
-        """How long Kafka keeps the records, in words."""
+        """The time for which Kafka keeps the records, in words, such as "7 days"."""
         if self.is_compacted:
             return "the last record of each key, without a time limit"
         hours = int(self.spec.configs["retention.ms"]) / _HOUR_MS
@@ -103,7 +101,7 @@ class TopicDescription:
 
 
 def describe_topics() -> list[TopicDescription]:
-    """Returns all topics with the default settings, in the order in which a casting passes through them."""
+    """Returns all topics with their default settings, in the order in which the records about a casting are written."""
     settings = Settings.model_construct(lines=(LineSettings(name=_EXAMPLE_LINE),))
     specs = {spec.name: spec for spec in declare_topics(settings)}
     names = TopicNames(settings.topics.prefix)
@@ -157,7 +155,7 @@ def _with_line_parameter(topic: str) -> str:
 
 
 def _first_sentence(record: type[Record]) -> str:
-    """Returns the first sentence of the record's docstring, which says what the record is."""
+    """Returns the first sentence of the docstring of `record`."""
     return f"{(record.__doc__ or '').partition('. ')[0].strip()}."
 
 
@@ -269,7 +267,7 @@ def make_asyncapi() -> dict[str, Any]:
 
 
 def read_castline_version() -> str:
-    """Returns the version in pyproject.toml. It may be newer than the version of the installed package."""
+    """Returns the version in pyproject.toml, because the installed package may be older."""
     project = tomllib.loads(_PROJECT_FILE.read_text(encoding="utf-8"))["project"]
     return str(project["version"])
 
@@ -308,7 +306,7 @@ def _make_message(topic: TopicDescription) -> dict[str, Any]:
 
 
 def _make_operations(topics: Iterable[TopicDescription]) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Yields the AsyncAPI operations for the programs of analysts: they may receive from every topic, and send pictures."""
+    """Yields the AsyncAPI operations of an analyst's program. The program may read every topic and send pictures."""
     for topic in topics:
         yield f"read-{topic.name}", _make_operation(topic, "receive", f"Read by: {topic.readers}.")
         if topic.name == "images":

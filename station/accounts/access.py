@@ -57,7 +57,7 @@ def get_rights(user: AbstractBaseUser | AnonymousUser) -> frozenset[Right]:
 def get_role(user: AbstractBaseUser | AnonymousUser) -> Role | None:
     """Returns the user's role, or None if the user is not logged in or has no role.
 
-    Of several roles, the role with the most rights is returned.
+    If the user has several roles, returns the role with the most rights.
     """
     if not isinstance(user, User) or not user.is_active:
         return None
@@ -78,7 +78,7 @@ def assign_role(user: User, role: Role) -> None:
 def create_or_update_account(name: str, role: str, password: str) -> str:
     """Creates the account `name`, or changes its role and password if it exists. Returns "made" or "changed".
 
-    Raises SettingsError if the role does not exist, or if the name or the password breaks the rules for accounts.
+    Raises SettingsError if the role does not exist, or if the name or the password is not allowed.
     """
     known_role: Role | None = next((known for known in RIGHTS if known == role), None)
     if known_role is None:
@@ -101,9 +101,9 @@ def create_or_update_account(name: str, role: str, password: str) -> str:
 
 
 def right_required(right: Right) -> Callable[[View], View]:
-    """Returns a decorator that lets only users with the right `right` open a view.
+    """Returns a decorator for views that only users with the right `right` may open.
 
-    Visitors go to the log-in page. Users without the right get an error page with status 403.
+    A user who is not logged in is sent to the log-in page. A user without the right gets an error page with status 403.
     """
 
     def check(request: HttpRequest) -> HttpResponse | None:
@@ -134,5 +134,5 @@ def right_required(right: Right) -> Callable[[View], View]:
 
 
 def render_error_page(request: HttpRequest, status: int, title: str, sentence: str) -> HttpResponse:
-    """Returns an error page with the HTTP status `status`. The page shows `title` and below it `sentence`, the reason for the error."""
+    """Returns an error page with the HTTP status `status`. The page shows the `title`, and `sentence` as the reason."""
     return render(request, "station/refusal.html", {"title": title, "sentence": sentence}, status=status)

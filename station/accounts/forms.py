@@ -34,7 +34,7 @@ class NewAccountForm(UserCreationForm):  # type: ignore[type-arg]  # generic for
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # Most people open the page to read the list, so the cursor must not jump into this form.
+        # Most people open the page to read the list, so the form must not take the focus.
         self.fields["username"].widget.attrs.pop("autofocus", None)
 
     def save(self, commit: bool = True) -> User:
@@ -45,7 +45,7 @@ class NewAccountForm(UserCreationForm):  # type: ignore[type-arg]  # generic for
 
 
 class ChangeAccountForm(forms.Form):
-    """The form that changes an account: its role, whether it may log in, and its password if a new one is entered."""
+    """The form that changes an account: its role, its password, and whether it may log in."""
 
     role = forms.ChoiceField(choices=_ROLE_CHOICES, label="Role")
     is_active = forms.BooleanField(required=False, label="May log in")

@@ -17,10 +17,9 @@ _RENEWED_AT = "seen"
 def client_address(request: HttpRequest) -> str:
     """Returns the network address of the client.
 
-    Behind proxies, the outermost proxy wrote this address into the header X-Forwarded-For. Entries further left are ignored, because the
-    client can forge them.
+    Each proxy appends an address to the header X-Forwarded-For. Addresses that the client itself may have written are ignored.
     """
-    # PostgreSQL's address type accepts no empty text, so a connection without an address gets 0.0.0.0.
+    # PostgreSQL cannot store an empty address, so a connection without an address gets 0.0.0.0.
     peer: str = request.META.get("REMOTE_ADDR", "") or "0.0.0.0"
     proxies = current_settings().station.proxies
     if not proxies:
@@ -30,7 +29,7 @@ def client_address(request: HttpRequest) -> str:
 
 
 def show_locked_out(request: HttpRequest, *_: object, **__: object) -> HttpResponse:
-    """Returns the error page that a person sees after too many wrong passwords, while the log-in is locked."""
+    """Returns the error page for a log-in that is locked after too many wrong passwords."""
     sentence = "There were too many wrong passwords for this account from this computer. Wait a few minutes, then try again."
     return render_error_page(request, 429, "Log-in locked", sentence)
 
@@ -38,7 +37,7 @@ def show_locked_out(request: HttpRequest, *_: object, **__: object) -> HttpRespo
 def show_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Returns the error page for a form without a valid CSRF token.
 
-    The token is not valid if another site sent the form, or if the person opened the page before the last log-in.
+    This happens if another site sent the form, or if the person opened the page before the last log-in.
     """
     sentence = "This form is too old, or it did not come from this station. Go back, reload the page and send the form again."
     return render_error_page(request, 403, "Form expired", sentence)
@@ -47,7 +46,7 @@ def show_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 class SessionRenewalMiddleware:
     """Extends a log-in session while its user is active. An idle session expires.
 
-    The database is written at most every ten minutes. In `MIDDLEWARE` this class must come after Django's session middleware.
+    Writes to the database at most every ten minutes. In the setting MIDDLEWARE, this class must follow Django's session middleware.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

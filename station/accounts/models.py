@@ -12,9 +12,9 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.db import models
 from django.utils import timezone
 
-# The prefix makes a leaked token recognisable, for people and for programs that search for secrets.
+# People and secret scanners recognise a leaked token by this prefix.
 _TOKEN_PREFIX = "castline_"
-# The time of a token's last use is written at most once a minute, not at each request.
+# The time of a token's last use is updated at most once a minute.
 _USED_AT_PRECISION = timedelta(minutes=1)
 _MAX_WHO = 150
 _MAX_SUBJECT = 255
@@ -63,7 +63,7 @@ class AuditEntry(models.Model):
     """One entry of the audit log: an action of a person, such as a change of an account. The station never changes an entry."""
 
     at = models.DateTimeField(auto_now_add=True)
-    # The name of the account is stored instead of a foreign key, so that the entry stays when the account is deleted.
+    # The name of the account, not a foreign key, so that the entry remains if the account is deleted.
     who = models.CharField(max_length=_MAX_WHO)
     action = models.CharField(max_length=64)
     subject = models.CharField(max_length=_MAX_SUBJECT)
@@ -78,14 +78,14 @@ class AuditEntry(models.Model):
 
     @classmethod
     def record(cls, user: AbstractBaseUser | AnonymousUser | None, action: str, subject: str, **detail: object) -> None:
-        """Writes an entry to the audit log, for example `action` "token made" with the token's name as `subject`.
+        """Writes an entry to the audit log. For a new token, `action` is "token made" and `subject` is the name of the token.
 
-        `detail` must be JSON-serialisable. Call this method in the transaction of the change.
+        `detail` must be JSON-serialisable. Call this method in the same transaction as the change itself.
         """
         who = user.get_username() if user is not None and user.is_authenticated else "castline"
         cls.objects.create(who=who[:_MAX_WHO], action=action, subject=subject[:_MAX_SUBJECT], detail=detail)
 
 
 def _hash(text: str) -> str:
-    # A token is 256 random bits, so it cannot be guessed and needs neither salt nor a slow hash.
+    # A fast hash without salt is safe, because a token has 256 random bits and cannot be guessed.
     return hashlib.sha256(text.encode()).hexdigest()

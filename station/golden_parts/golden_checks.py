@@ -33,10 +33,10 @@ class GoldenPartRefusedError(CastlineError):
 
 @dataclass(frozen=True)
 class GoldenState:
-    """What is known about a golden part at one moment.
+    """What is known about a golden part at one moment. `last` is its newest check that has a verdict.
 
-    `last` is its newest check with a verdict. `shown`: judged in the running shift. `is_missing`: not shown in the last complete shift with
-    parts.
+    `shown` is true if the golden part was judged in this shift. `is_missing` is true if the line ran in the shift before, but the golden
+    part was not judged.
     """
 
     golden: GoldenPart
@@ -46,16 +46,16 @@ class GoldenState:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether the newest verdict on the part was not the expected one."""
+        """Whether the newest verdict on the part was wrong."""
         return self.last is not None and not self.last.is_right
 
 
 def check_golden_parts(rows: Sequence[Part]) -> None:
-    """Stores the verdicts of golden parts among the changed `rows`. A repeated call changes nothing."""
+    """Finds golden parts in `rows` and stores their verdicts. A repeated call changes nothing."""
     judged = [row for row in rows if row.label]
     if not judged:
         return
-    # The table of golden parts is small, so the archivist can read it for each batch.
+    # The archivist reads the whole table of golden parts for each batch, because the table is small.
     by_picture = {(golden.line, golden.sha256): golden for golden in GoldenPart.objects.filter(retired_at=None).exclude(sha256="")}
     for row in judged:
         golden = by_picture.get((row.line, row.sha256))
@@ -76,7 +76,7 @@ def _fill(check: GoldenCheck, row: Part) -> None:
 
 
 def add_golden_part(line: str, name: str, label: str, picture: str, made_by: User, at: datetime) -> GoldenPart:
-    """Adds a golden part to `line`. `picture` is a SHA-256, the id of a part that has the picture, or empty.
+    """Adds a golden part to `line`. `picture` is the SHA-256 of its picture, the id of a part with this picture, or empty.
 
     Raises GoldenPartRefusedError if a value is wrong.
     """
@@ -104,16 +104,16 @@ def _find_checksum(line: str, picture: str) -> str:
 
 
 def retire_golden_part(golden: GoldenPart, retired_by: User, at: datetime) -> None:
-    """Takes a golden part off the list. Its checks stay in the database."""
+    """Removes a golden part from the page. Its checks stay in the database."""
     with transaction.atomic():
         if GoldenPart.objects.filter(pk=golden.pk, retired_at=None).update(retired_at=at):
             AuditEntry.record(retired_by, "golden part retired", str(golden))
 
 
 def record_showing(golden: GoldenPart, part_text: str, shown_by: User, at: datetime) -> GoldenCheck:
-    """Notes that the part `part_text` was the golden part `golden`. Its verdict is compared as soon as it is archived.
+    """Notes that the part with the id `part_text` was the golden part `golden`. The verdict is compared once it is in the archive.
 
-    Raises GoldenPartRefusedError if the id is wrong or was noted already.
+    Raises GoldenPartRefusedError if the id is wrong or is noted already.
     """
     part = _parse_part(part_text, golden.line)
     row = _find_row(part)
@@ -145,7 +145,7 @@ def _find_row(part: PartId) -> Part | None:
 
 
 def list_states(settings: Settings, line: str, now: datetime) -> list[GoldenState]:
-    """Returns the state of each golden part of `line`, by name."""
+    """Returns the state of each golden part of `line`, sorted by name."""
     station = settings.station
     present = period_at(now, station.shifts, station.zone)
     previous = adjacent_period(present, -1, station.shifts, station.zone)

@@ -10,7 +10,7 @@ from django.db import models
 class GoldenPart(models.Model):
     """A part whose right verdict is known. People put the part on the belt of its line once in each shift.
 
-    Without a `sha256`, a person names the part at each showing.
+    `sha256` identifies its picture. If `sha256` is empty, a person enters the part id each time.
     """
 
     line = models.CharField(max_length=40)
@@ -32,9 +32,9 @@ class GoldenPart(models.Model):
 
 
 class GoldenCheck(models.Model):
-    """One showing of a golden part: the part id at that time, and the verdict.
+    """A golden part that was put on the belt once: the part id that it got, and its verdict.
 
-    `label` is empty until the verdict is archived. `shown_by` is empty if the picture was recognised.
+    `label` is empty until the verdict is in the archive. `shown_by` is empty if the station recognised the picture.
     """
 
     golden = models.ForeignKey(GoldenPart, on_delete=models.CASCADE, related_name="checks")
@@ -56,5 +56,5 @@ class GoldenCheck(models.Model):
 
     @property
     def is_right(self) -> bool:
-        """Whether the verdict was the expected one."""
+        """Whether the verdict was right."""
         return self.label == self.golden.label

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from streams.identity import format_time
 from streams.records import LiveLineSettings, Region, RegionPoint
 
-# Longest text for the regions of one kind. 32 regions of 64 corners need about 60,000 characters.
+# Largest length of the JSON text with the regions. The text of 32 regions with 64 corners each has about 60,000 characters.
 _MAX_REGION_CHARACTERS = 200_000
 _MAX_REGIONS = 32
-# Smallest area of a region, as a share of the picture's area. A smaller region was drawn by mistake.
+# A region with a smaller share of the picture's area was probably drawn by mistake, so it is refused.
 _MIN_AREA = 0.0001
 
 Value = TypeVar("Value")
@@ -24,9 +24,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class LineSettingsForm:
-    """The texts in the form. An empty text means that nothing is set.
+    """The texts in the fields of the form. An empty text means that the setting is not set.
 
-    Regions are JSON: a list of regions, each a list of corners `[x, y]` with shares 0..1 of the picture.
+    Regions are JSON texts. For example, `[[[0, 0], [1, 0], [1, 1]]]` is one region with three corners `[x, y]`. The coordinates are
+    shares of the picture's width and height, 0..1.
     """
 
     inspect_regions: str = "[]"
@@ -47,7 +48,7 @@ class LineSettingsForm:
 
     @classmethod
     def from_record(cls, record: LiveLineSettings | None) -> LineSettingsForm:
-        """Returns the form that shows the settings in `record`, or an empty form if the line has none."""
+        """Returns the form with the settings in `record`, or an empty form if `record` is None."""
         if record is None:
             return cls()
         return cls(
@@ -61,7 +62,7 @@ class LineSettingsForm:
         )
 
     def make_record(self, before: LiveLineSettings | None, line: str, set_by: str, at: datetime) -> LiveLineSettings:
-        """Returns the record with the settings of the form. Other settings, such as the planned stop, stay as in `before`.
+        """Returns a record with the settings of the form. Copies all other settings from `before`, the record in force.
 
         Raises LineSettingsRefusedError with a sentence for each wrong field.
         """
@@ -81,7 +82,7 @@ class LineSettingsForm:
 
 
 class LineSettingsRefusedError(ValueError):
-    """The form contains values that are not possible. `sentences` names each of them by its label on the page."""
+    """The form contains wrong values. `sentences` has an error message for each of them, which can be shown on the page."""
 
     def __init__(self, sentences: list[str]) -> None:
         super().__init__(" ".join(sentences))
@@ -118,14 +119,14 @@ def _parse_regions(text: str, label: str) -> tuple[Region, ...]:
 
 
 def _compute_area(region: Region) -> float:
-    """Returns the area of `region` as a share of the picture, 0..1, by the shoelace formula."""
+    """Returns the area of `region` as a share of the picture's area, 0..1."""
     corners = region.corners
     following = (*corners[1:], corners[0])
     return abs(sum(one.x * other.y - other.x * one.y for one, other in zip(corners, following, strict=True))) / 2
 
 
 def _parse_number(text: str, label: str, least: float | None = None, above: float | None = None, most: float = 1) -> float | None:
-    """Returns the number in `text`, or None if `text` is empty. A decimal comma is accepted."""
+    """Returns the number in `text`, or None if `text` is empty. Accepts "0,5" as well as "0.5"."""
     if not text:
         return None
     range_text = f"from {least:g}" if least is not None else f"above {above:g}"
@@ -158,7 +159,7 @@ def _format_regions(regions: tuple[Region, ...]) -> str:
 
 
 def describe_settings(record: LiveLineSettings | None) -> dict[str, Any]:
-    """Returns those settings in `record` that are set, for the audit log."""
+    """Returns the settings in `record` that have a value, for the audit log."""
     if record is None:
         return {}
     return record.model_dump(mode="json", exclude_defaults=True, exclude={"schema_", "line", "set_by", "set_at"})

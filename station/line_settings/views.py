@@ -27,7 +27,7 @@ from streams.record_producer import make_json_record
 from streams.records import LiveLineSettings
 from streams.topics import TopicNames
 
-# If the line has no picture yet, the drawing has this width and height.
+# Width and height of the drawing if the line has no picture yet.
 _DEFAULT_SIDE_PX = 300
 
 
@@ -36,9 +36,9 @@ _DEFAULT_SIDE_PX = 300
 def change_settings(request: HttpRequest, line: str) -> HttpResponse:
     """Shows the settings of a line that can change while the line runs. A POST request stores new settings.
 
-    Nothing is stored if somebody else changed the settings in the meantime.
+    Stores nothing if another person has changed the settings since the page was opened.
     """
-    # The line of uploads has no page, because an engineer may not see the pictures that other people have uploaded.
+    # This page does not exist for the line of uploads, because it would show engineers the pictures of other people.
     if line not in get_live_consumer().wall_lines:
         raise Http404
     assert isinstance(request.user, User)
@@ -75,7 +75,10 @@ def change_settings(request: HttpRequest, line: str) -> HttpResponse:
 
 
 def _read_record(line: str) -> LiveLineSettings | None:
-    """Returns the settings of `line` that Kafka holds now, or None. Raises KafkaUnavailableError if they cannot be read."""
+    """Reads the settings of `line` from Kafka. Returns None if nothing is set.
+
+    Raises KafkaUnavailableError if the settings cannot be read.
+    """
     settings = current_settings()
     if not is_reachable(settings.bootstrap):
         raise KafkaUnavailableError(
@@ -88,9 +91,9 @@ def _read_record(line: str) -> LiveLineSettings | None:
 
 
 def check_record(record: LiveLineSettings) -> None:
-    """Raises LineSettingsRefusedError if the model version of the line cannot judge with the settings in `record`.
+    """Raises LineSettingsRefusedError if the model version of the line cannot use the settings in `record`.
 
-    Nothing is checked if the version's manifest cannot be read.
+    Checks nothing if the manifest of the version cannot be read.
     """
     version = get_live_consumer().choices.find(record.line).version
     try:
@@ -98,7 +101,7 @@ def check_record(record: LiveLineSettings) -> None:
     except ModelError:
         return
     if not manifest.voters:
-        # A version without networks gives no probability that a threshold could be compared with.
+        # A version without networks computes no defect probability, so it ignores the threshold.
         return
     try:
         make_decision_rule(manifest, record.threshold, record.defect_share, record.miss_risk)
@@ -112,14 +115,14 @@ def _describe_conflict(current: LiveLineSettings | None) -> str:
 
 
 def _publish(record: LiveLineSettings, before: LiveLineSettings | None, user: User) -> None:
-    """Raises KafkaUnavailableError, and writes no audit entry, if Kafka does not confirm the record."""
+    """Sends the record and writes an entry to the audit log. If Kafka does not confirm, only raises KafkaUnavailableError."""
     message = make_json_record(TopicNames(current_settings().topics.prefix).lines, record.line.encode(), record, "station")
     send_record(message.topic, record.line, record.encode(), message.headers)
     AuditEntry.record(user, "line settings", record.line, before=describe_settings(before), after=describe_settings(record))
 
 
 def _find_newest_part(line: str) -> LivePart | Part | None:
-    """Returns the newest part of `line` that has a picture: a recent one, or one whose picture is in the archive, or None."""
+    """Returns the newest part of `line` that has a picture, from the live consumer or the archive. Returns None if there is none."""
     consumer = get_live_consumer()
     with consumer.lock:
         recent = [part for part in consumer.lines[line].last_parts(1) if part.width_px]

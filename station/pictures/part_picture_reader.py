@@ -29,21 +29,21 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# Kafka connections that read pictures. If all are in use, a request waits up to _MAX_WAIT_S.
+# Number of Kafka connections that read pictures. If all are in use, a request waits.
 _READERS = 4
 _MAX_WAIT_S = 10.0
 _CACHE_BYTES = 48 * 2**20
-# Each picture always gets the same lock, so it is converted once. With many locks, two pictures seldom share one.
+# A lock ensures that two requests do not convert the same picture twice. With 64 locks, different pictures seldom wait for each other.
 _LOCKS = 64
-# Each segment of an address begins with a letter, a digit or an underscore. An address with ".." would lead out of the store.
+# A segment of an address cannot begin with a dot, because an address with ".." would point to a file outside the store.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 
 
 class PictureLocation(Protocol):
-    """The attributes by which the picture of a part is found.
+    """The attributes that say where the picture of a part is stored.
 
-    `picture` is an address in the object store, or "" if the picture is not kept there. `sha256` is "" if it is not known.
+    `picture` is an address in the object store, or "" if the store does not have the picture. `sha256` is "" if it is unknown.
     """
 
     @property
@@ -80,7 +80,7 @@ class PartPictureReader:
         self._cache_lock = threading.Lock()
 
     def read_original(self, part: PictureLocation) -> bytes | None:
-        """Returns the picture as the camera sent it, or None if neither the store nor the topic has it any more.
+        """Returns the picture as the camera sent it, or None if the picture was deleted from the store and the topic.
 
         Raises PictureError if the SHA-256 is wrong, and KafkaUnavailableError if Kafka or the store does not answer.
         """
@@ -96,10 +96,9 @@ class PartPictureReader:
         return value
 
     def read_for_browser(self, part: PictureLocation, side_px: int | None = None) -> EncodedPicture | None:
-        """Returns the picture in a format that browsers display, at most `side_px` pixels wide and high, or None if it is not kept any
-        more.
+        """Returns the picture in a format that browsers display, or None if the picture was deleted.
 
-        Raises the same exceptions as `read_original`.
+        The picture is at most `side_px` pixels wide and high. Raises the same exceptions as `read_original`.
         """
         limits = PictureLimits.from_settings(self._settings.pictures)
         depth_bits = next((line.depth_bits for line in self._settings.lines if line.name == part.line), None)
@@ -127,7 +126,7 @@ class PartPictureReader:
             self._idle.put(reader)
 
     def _cached(self, part: PictureLocation, side_px: int | None, convert: Callable[[bytes], EncodedPicture]) -> EncodedPicture | None:
-        """Returns the converted picture from the cache, or reads and converts it, once for all waiting requests."""
+        """Returns the converted picture from the cache. If it is missing there, reads, converts and caches the picture."""
         key = (part.sha256, side_px)
         with self._conversion_locks[hash(key) % _LOCKS]:
             with self._cache_lock:
@@ -151,14 +150,14 @@ class PartPictureReader:
         try:
             return read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
         except PictureError as error:
-            # The store may have deleted the picture already. The image topic may still have it, so the caller looks there next.
+            # If the store has deleted the picture, return None, so that the caller looks for it on the image topic.
             if error.reason == CLAIM_MISSING:
                 return None
             raise
 
     def _read_from_topic(self, part: PictureLocation) -> bytes | None:
         image_topics = {self._names.images(line.name) for line in self._settings.lines}
-        # The name of the topic comes from a verdict. A forged verdict must not make the station read any other topic.
+        # The topic's name comes from a verdict, and a verdict may be forged. Read only topics of this plant's lines.
         if part.image_topic not in image_topics or part.image_partition is None or part.image_offset is None:
             return None
         try:
@@ -180,8 +179,8 @@ class PartPictureReader:
 def read_object(store_url: str, address: str, max_bytes: int) -> bytes:
     """Returns the object at `address` in the object store at `store_url`.
 
-    Raises PictureError if the address is wrong, or if the object is missing or larger than `max_bytes`. Raises OSError if the store cannot
-    be reached.
+    Raises PictureError if the address is wrong, or if the object is missing or larger than `max_bytes`. Raises OSError if the store
+    does not answer.
     """
     if not _ADDRESS.fullmatch(address):
         raise PictureError("claim-damaged", f"expected an address within the store, found {address[:120]!r}")

@@ -1,6 +1,6 @@
-"""Makes signed addresses for the small pictures on live cards, and answers requests for them without Django.
+"""Makes signed addresses for the small pictures on live cards, and answers requests for these pictures without Django.
 
-A check of the account for each picture would cost ten times as much.
+With Django, each request would check the account and take ten times as long.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HEADERS = [
 
 
 class SignedUrl(NamedTuple):
-    """What a signed address contains: the hour in which it was made (`slot`), and the size and the storage place of the picture."""
+    """The content of a signed address: the hour in which it was made (`slot`), and where the picture is stored."""
 
     slot: int
     side_px: int
@@ -43,21 +43,24 @@ class SignedUrl(NamedTuple):
 
 
 def make_signed_url(part: PictureLocation, side_px: int, now_s: float | None = None) -> str:
-    """Returns an address for the picture of `part`, at most `side_px` wide and high. `now_s` is Unix time, by default the current time."""
+    """Returns an address for the picture of `part`, at most `side_px` pixels wide and high.
+
+    `now_s` is a Unix time. The default is the current time.
+    """
     slot = int(time.time() if now_s is None else now_s) // _SLOT_S
     content = SignedUrl(slot, side_px, part.line, part.image_topic, part.image_partition, part.image_offset, part.sha256, part.picture)
     return PREFIX + _signer().sign_object(content)
 
 
 def read_signed_url(token: str, now_s: float) -> SignedUrl | None:
-    """Returns what a signed picture address contains, or None if its signature is wrong or the address has expired.
+    """Returns the content of a signed picture address, or None if the signature is wrong or the address has expired.
 
-    `token` is the part of the address after PREFIX, and `now_s` is the current Unix time.
+    `token` is the text after PREFIX in the address. `now_s` is the current Unix time.
     """
     try:
         content = SignedUrl(*_signer().unsign_object(token))
     except (BadSignature, ValueError, TypeError):
-        # A TypeError means that the address has other fields, because another release of the station signed it.
+        # A TypeError is raised if the address was signed by a release of the station that used other fields.
         return None
     return content if 0 <= int(now_s) // _SLOT_S - content.slot <= 1 else None
 
@@ -69,7 +72,7 @@ def _signer() -> Signer:
 class SignedUrlMiddleware:
     """Answers requests for signed picture addresses and passes all other requests to `inner`.
 
-    `read_picture` returns the picture of an address, or None if the picture is no longer kept.
+    `read_picture` is called with an address. It returns the picture, or None if the picture was deleted.
     """
 
     def __init__(self, inner: AsgiApplication, read_picture: Callable[[SignedUrl], EncodedPicture | None] | None = None) -> None:

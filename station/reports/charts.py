@@ -1,4 +1,4 @@
-"""Computes the SVG coordinates of the two charts in a report: a Pareto chart of the defect types, and a stacked bar for each hour."""
+"""Computes the SVG coordinates of the two charts in a report: the defects by type, and the parts by hour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH_PX, HEIGHT_PX = 640, 220
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 40, 40, 14, 34
 _PLOT_WIDTH_PX = WIDTH_PX - LEFT_PX - RIGHT_PX
 _PLOT_HEIGHT_PX = HEIGHT_PX - TOP_PX - BOTTOM_PX
-# Without this limit, the bar of a chart with one defect type would be as wide as the chart.
+# Largest width of a bar. Without a limit, the only bar of a chart would be as wide as the chart.
 _MAX_BAR_PX = 64
 
 
@@ -20,7 +20,7 @@ _MAX_BAR_PX = 64
 class ChartBar:
     """A rectangle with a caption below and a number above.
 
-    `kind` is the label of the parts, `none`, or "" in a Pareto chart. A bar of the kind `hour` is only a caption.
+    `kind` decides the colour: `ok`, `review`, `defect`, `none` or "". A bar of the kind `hour` has only a caption.
     """
 
     x: float
@@ -37,13 +37,13 @@ class ChartBar:
 
     @property
     def above(self) -> float:
-        """The y coordinate of the number above the bar: its baseline is 3 px above the top of the bar."""
+        """The y coordinate of the number, 3 px above the bar."""
         return self.y - 3
 
 
 @dataclass(frozen=True)
 class BarChart:
-    """A chart of bars. `points` are the points of a line that is drawn over the bars, in the format of an SVG polyline."""
+    """A bar chart. `points` is a line over the bars, as the attribute `points` of an SVG polyline."""
 
     bars: list[ChartBar]
     points: str = ""
@@ -73,7 +73,7 @@ def make_pareto_chart(rows: Sequence[tuple[str, int, float]]) -> BarChart:
 
 
 def make_hourly_chart(hours: Sequence[tuple[datetime, PartCounters]], zone: tzinfo) -> BarChart:
-    """Returns a chart with a stack of bars for each hour. From the bottom up they show the ok, review, defect and unjudged parts."""
+    """Returns a chart with a stack of bars for each hour: ok at the bottom, then review, defect and parts without a verdict."""
     most = max((counters.parts for _, counters in hours), default=0)
     if not most:
         return BarChart([])

@@ -1,4 +1,4 @@
-"""Computes the figures of a report about a shift or a day. The database counts the parts in groups, and this module adds the groups up."""
+"""Computes the figures of a report about a shift or a day. The database counts groups of equal parts, and this module adds them up."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from station.reviews.agreement import LabelAgreement, count_agreement
 from station.shifts import ShiftPeriod
 
 NO_TYPE = "no type named"
-# With fewer judged parts in an hour, the share of defects would be mostly chance.
+# An hour with fewer judged parts is not listed among the worst hours, because its share of defects says little.
 _MIN_PARTS_PER_HOUR = 20
 _GROUPED_BY = ("line", "label", "action", "sorted_reason", "late", "kind", "review_label")
 
 
 @dataclass(frozen=True)
 class PartGroup:
-    """A group of parts that have the same line, label, gate action and so on. `count` is the number of parts in the group."""
+    """A number of parts (`count`) that are equal in all other fields, such as line, label and gate action."""
 
     line: str
     label: str
@@ -37,7 +37,7 @@ class PartGroup:
 class PartCounters:
     """Numbers of parts by label, gate action, defect type and review.
 
-    The keys of `reviews` are pairs: the model's label and the reviewer's label.
+    A key of `reviews` is a pair of labels: the model's label, then the reviewer's label.
     """
 
     parts: int = 0
@@ -74,19 +74,19 @@ class PartCounters:
 
     @property
     def good(self) -> int:
-        """Number of good parts. The reviewer's label of a part counts, or the model's label if nobody reviewed the part."""
+        """Number of good parts. If a part was reviewed, the reviewer's label counts, otherwise the model's label."""
         turned_good = sum(count for (label, review), count in self.reviews.items() if label in ("defect", "review") and review == "ok")
         turned_bad = sum(count for (label, review), count in self.reviews.items() if label == "ok" and review == "defect")
         return self.labels["ok"] + turned_good - turned_bad
 
     @property
     def good_percent(self) -> float | None:
-        """Share of good parts among the judged parts, in per cent; None if no part was judged."""
+        """Share of good parts among the judged parts in per cent, or None if no part was judged."""
         return 100 * self.good / self.judged if self.judged else None
 
     @property
     def defect_share(self) -> float | None:
-        """Share (0..1) of the judged parts that the model labelled as defects; None if no part was judged."""
+        """Share (0..1) of the judged parts that the model labelled as defects, or None if no part was judged."""
         return self.labels["defect"] / self.judged if self.judged else None
 
     @property
@@ -99,7 +99,7 @@ class PartCounters:
 
     @property
     def review_rows(self) -> list[tuple[str, str, int]]:
-        """Rows of a table: the model's label, the reviewer's label, and the number of parts with this pair of labels."""
+        """Rows of a table: the model's label, the reviewer's label, and the number of parts with these two labels."""
         return [(label, review, count) for (label, review), count in sorted(self.reviews.items())]
 
     @property
@@ -109,7 +109,10 @@ class PartCounters:
 
     @property
     def pareto(self) -> list[tuple[str, int, float]]:
-        """Rows of the Pareto chart, the most frequent defect type first: type, number of parts, cumulative share (0..1) of all defects."""
+        """Defect types with their number of parts, the most frequent type first.
+
+        The third value of a row is the share (0..1) of all defects that have this type or a more frequent type.
+        """
         rows, total, cumulative = [], self.defect_types.total(), 0
         for defect_type, count in sorted(self.defect_types.items(), key=lambda pair: (-pair[1], pair[0])):
             cumulative += count
@@ -119,7 +122,7 @@ class PartCounters:
 
 @dataclass(frozen=True)
 class PartReport:
-    """The numbers of parts in a period: for all parts together, for each line, and for each hour. Each hour is identified by its start."""
+    """The numbers of parts in a period: in total, for each line, and for each hour with the time at which the hour begins."""
 
     period: ShiftPeriod
     all: PartCounters
@@ -128,9 +131,9 @@ class PartReport:
 
 
 def count_period(period: ShiftPeriod, line: str, excluded_line: str) -> PartReport:
-    """Counts the parts of `line` in `period`, or of all lines except `excluded_line` if `line` is empty.
+    """Counts the parts of `line` in `period`. If `line` is empty, counts the parts of all lines except `excluded_line`.
 
-    Each hour is a query of its own, so that the database uses its index of times.
+    Uses a query for each hour, because the database then uses its index of times.
     """
     condition = Q(line=line) if line else ~Q(line=excluded_line)
     hours: list[tuple[datetime, PartCounters]] = []

@@ -57,7 +57,7 @@ def report(request: HttpRequest) -> HttpResponse:
 
 
 def _read_period(request: HttpRequest, shifts: tuple[time, ...]) -> ShiftPeriod:
-    """Returns the shift or day that the query asks for. Raises ValueError with a sentence for the person if it does not exist."""
+    """Returns the shift or day in the query. If it does not exist, raises ValueError with a message for the page."""
     zone = current_settings().station.zone
     day_text, shift_text = request.GET.get("date", ""), request.GET.get("shift", "")
     current = period_at(timezone.now(), shifts, zone)

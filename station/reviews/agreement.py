@@ -13,7 +13,7 @@ from django.db.models import Count, Max, Q
 from station.reviews.models import Decision
 
 LABELS = ("ok", "defect")
-# The comparison between people uses at most the newest 50,000 decisions, because it holds them in memory.
+# The newest decisions that are compared between people. All of them are held in memory, so their number is limited.
 MAX_DECISIONS = 50_000
 
 
@@ -21,14 +21,14 @@ MAX_DECISIONS = 50_000
 class LabelAgreement:
     """The confusion matrix of two sides that labelled the same parts, such as the model and a person.
 
-    `counts[first, second]` counts the parts with these two labels.
+    `counts["ok", "defect"]` is the number of parts that the first side labelled `ok` and the second side `defect`.
     """
 
     counts: Counter[tuple[str, str]]
 
     @property
     def parts(self) -> int:
-        """The number of parts that have two labels to compare, for example one from the model and one from a person."""
+        """The number of compared parts. Each of these parts has two labels, for example from the model and from a person."""
         return sum(self.counts.values())
 
     @property
@@ -43,9 +43,9 @@ class LabelAgreement:
 
     @property
     def kappa(self) -> float | None:
-        """Cohen's kappa: 1 is full agreement, 0 is the agreement that chance would give.
+        """Cohen's kappa: 1 is full agreement, and 0 is the agreement that chance would give.
 
-        None if there are no parts, or if both sides gave every part the same label.
+        None if there are no parts, or if all labels of both sides are the same.
 
         Source: Cohen, Educational and Psychological Measurement 20(1), 1960.
         """
@@ -61,7 +61,8 @@ class LabelAgreement:
     def rows(self) -> list[tuple[str, list[int]]]:
         """Returns the confusion matrix as rows, such as [("ok", [90, 2]), ("defect", [3, 5])].
 
-        Rows are labels of the first side, for example the model. Columns are the second side's labels `ok` and `defect`.
+        A row is a label of the first side, such as the model. Its two numbers count the parts that the second side labelled `ok`
+        and `defect`.
         """
         return [(first, [self.counts[first, second] for second in LABELS]) for first in LABELS]
 
@@ -69,7 +70,7 @@ class LabelAgreement:
 def count_agreement(pairs: Iterable[tuple[str, str, int]]) -> LabelAgreement:
     """Counts how many parts got the same label from two sides, and how many got different labels.
 
-    `pairs` are (first label, second label, number of parts). Other labels than `ok` and `defect` are ignored.
+    Each of `pairs` is (label of the first side, label of the second side, number of parts). Ignores labels except `ok` and `defect`.
     """
     counts: Counter[tuple[str, str]] = Counter()
     for first, second, count in pairs:
@@ -85,24 +86,24 @@ class AgreementReport:
     The model is compared with the last decision about each part.
     """
 
-    # How often the model agrees with people, on all reviewed parts.
+    # The agreement between the model and people on all reviewed parts.
     model: LabelAgreement
-    # How often the model agrees with people, on the randomly picked parts only.
+    # The agreement between the model and people on the parts that the random check picked.
     audit: LabelAgreement
     lines: list[tuple[str, LabelAgreement]]
     reviewers: list[tuple[str, LabelAgreement]]
-    # By type of defect: number of parts, and how many of them the model labelled `ok`.
+    # For each type of defect: the number of parts, and the number of these parts that the model labelled `ok`.
     kinds: list[tuple[str, int, int]]
-    # How often two people agree, for each pair of people.
+    # The agreement between two people, for each pair of people.
     people: list[tuple[str, str, LabelAgreement]]
-    # How people labelled the parts with the verdict `review`: number of parts by label.
+    # For each label of people: the number of parts with the verdict `review`.
     left_to_people: list[tuple[str, int]]
 
 
 def compute_agreement(since: datetime, to: datetime, line: str = "", excluded_line: str = "") -> AgreementReport:
-    """Compares the decisions that were made from `since` until before `to`.
+    """Computes the agreement in the decisions that were made from `since` (included) to `to` (excluded).
 
-    If `line` is given, only the parts of that line count. Otherwise the parts of all lines except `excluded_line` count.
+    Uses the parts of `line`. If `line` is empty, uses the parts of all lines except `excluded_line`.
     """
     in_period = Q(undone_at=None, at__gte=since, at__lt=to, label__in=LABELS)
     in_period &= Q(part__line=line) if line else ~Q(part__line=excluded_line)

@@ -1,6 +1,6 @@
-"""Selects the parts that a person should look at. A part's score is the sum of the scores of its reasons.
+"""Selects the parts that a person should review. Each reason for a review has a score, and the score of a part is their sum.
 
-For example, a part in doubt (up to 1) whose verdict is `review` (0.3) has a score up to 1.3.
+For example, doubt of the model gives up to 1 and the verdict `review` gives 0.3, so a part with both has at most 1.3.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _SCORE_OF_RANDOM_CHECK = 0.05
 
 @dataclass(frozen=True)
 class ReviewPriority:
-    """How useful it is that a person reviews a part.
+    """How useful it is that a person reviews a part. `score` is 0 if there is no reason for a review.
 
-    `score` is 0 if nobody should. `why` gives the reasons in words. `audit` is true if the random check picked the part.
+    `why` gives the reasons in words. `audit` is true if the random check picked the part.
     """
 
     score: float
@@ -33,7 +33,7 @@ class ReviewPriority:
 
 
 def rate_part(part: Part, review: ReviewSettings) -> ReviewPriority:
-    """Returns how useful it is that a person reviews `part`."""
+    """Returns the priority of `part` for a review: its score and the reasons."""
     reasons: list[tuple[float, str]] = []
     doubt = compute_doubt(part.defect_probability, part.threshold)
     if doubt is not None and (doubt >= review.least_doubt or part.label == "review"):
@@ -56,7 +56,7 @@ def rate_part(part: Part, review: ReviewSettings) -> ReviewPriority:
 def compute_doubt(defect_probability: float | None, threshold: float | None) -> float | None:
     """Returns the doubt about a part, 0..0.5, or None if the part was not judged.
 
-    The doubt is 0.5 at the threshold, and falls linearly to 0 at the probabilities 0 and 1.
+    The doubt is 0.5 if the defect probability equals the threshold. It falls linearly to 0 at the probabilities 0 and 1.
     """
     if defect_probability is None or threshold is None:
         return None
@@ -65,9 +65,9 @@ def compute_doubt(defect_probability: float | None, threshold: float | None) -> 
 
 
 def compute_disagreement(votes: Mapping[str, float], threshold: float | None) -> float | None:
-    """Returns the highest defect probability of the networks minus the lowest one.
+    """Returns the difference between the highest and the lowest defect probability of the networks.
 
-    Returns None if all probabilities lie on the same side of the threshold, because the networks then agree.
+    Returns None if the networks agree, which means that all probabilities are on the same side of the threshold.
     """
     if threshold is None or len(votes) < 2:
         return None
@@ -76,22 +76,22 @@ def compute_disagreement(votes: Mapping[str, float], threshold: float | None) ->
 
 
 def is_picked_at_random(part: Part, share: float, seed: int) -> bool:
-    """Returns whether the random check picks `part`: with `share` 0.01, one part in a hundred on average.
+    """Returns whether the random check picks `part`. For example, `share` 0.01 picks one part in a hundred on average.
 
-    Every machine makes the same choice.
+    The answer depends only on the part and `seed`, so it is the same on every machine.
     """
     digest = hashlib.sha256(f"{seed}|{part}".encode()).digest()
     return int.from_bytes(digest[:8]) < share * 2**64
 
 
 class CandidateQueue:
-    """Adds parts to the review queue when the archivist writes them. Implements the protocol `station.archive.part_writer.ReviewQueue`."""
+    """The review queue as the archivist uses it: selects parts for review and adds them to the table."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def select(self, parts: Iterable[Part]) -> list[tuple[Part, ReviewPriority]]:
-        """Returns the parts that a person should look at, with their priorities. Leaves out uploaded pictures and reviewed parts."""
+        """Returns the parts that a person should review, with their priorities. Leaves out uploaded pictures and reviewed parts."""
         selected = []
         for part in parts:
             if part.line == self._settings.station.upload_line or part.review_label:
@@ -102,17 +102,17 @@ class CandidateQueue:
         return selected
 
     def add(self, selected: Iterable[tuple[Part, ReviewPriority]]) -> None:
-        """Adds parts to the review queue. A part that is in the queue already gets the new score and keeps its state."""
+        """Adds parts to the review queue. If a part is already in the queue, updates its score and keeps its state."""
         rows = [
             Candidate(part=part, score=priority.score, why=priority.why[:400], audit=priority.audit, since=part.seen_at)
             for part, priority in selected
         ]
-        # The score is updated, because the reasons may change. For example, a verdict may arrive after the part was sorted.
+        # Update the score of known parts, because their reasons may have changed, for example by a late verdict.
         Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
 
 
 def get_or_add_candidate(part: Part, at: datetime) -> Candidate:
-    """Returns the entry of the review queue for a part that a person opens for review. Makes an entry if there is none."""
+    """Returns the review queue's entry for `part`. Adds an entry if a person opens a part that is not in the queue."""
     defaults = {"score": 0.0, "why": "a person opened the part", "since": at, "state": "settled"}
     candidate, _ = Candidate.objects.get_or_create(part=part, defaults=defaults)
     return candidate

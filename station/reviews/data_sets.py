@@ -65,7 +65,7 @@ class DataSetSelection:
     to: datetime | None = None
 
     def as_json(self) -> dict[str, str]:
-        """Returns the fields that are not empty, in the form in which data-set.json and the table of data sets store them."""
+        """Returns the fields that are not empty, as data-set.json and the table of data sets store them."""
         fields = {"line": self.line, "since": format_time(self.since) if self.since else "", "to": format_time(self.to) if self.to else ""}
         return {name: text for name, text in fields.items() if text}
 
@@ -86,7 +86,7 @@ class DataSetSelection:
 
 
 def parse_selection(form: Mapping[str, Any]) -> DataSetSelection:
-    """Reads the fields of the form on the page of data sets. Raises ValueError with a text for the page if a field is wrong."""
+    """Reads the form on the page of data sets. If a field is wrong, raises ValueError with a message for the page."""
     filters = read_filters({name: str(form.get(name, "")) for name in _FIELD_LABELS})
     if filters.errors:
         raise ValueError(" ".join(filters.describe_errors(_FIELD_LABELS)))
@@ -94,10 +94,10 @@ def parse_selection(form: Mapping[str, Any]) -> DataSetSelection:
 
 
 def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str, now: datetime, fetch: FetchPicture) -> DataSet:
-    """Writes the next data set into the folder `review.data_sets` and returns its row.
+    """Writes a data set with the next free number into the folder `review.data_sets` and returns its row.
 
-    Raises EmptyDataSetError if no picture is selected or another person is making a data set. Raises OSError if the folder cannot be
-    written.
+    Raises EmptyDataSetError if there is no picture for it, or if another person is making a data set. Raises OSError if the folder
+    cannot be written.
     """
     root = settings.review.data_sets
     root.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str,
 
 
 def stream_zip(folder: Path) -> Iterator[bytes]:
-    """Yields the folder as a zip file, piece by piece. The zip file is not compressed, because the pictures are compressed already."""
+    """Yields the folder as a zip file in pieces. The files in it are not compressed, because pictures are compressed already."""
     sink = StreamBuffer()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -159,7 +159,7 @@ class _WrittenPictures:
 
 def _next_number(root: Path) -> int:
     number = (DataSet.objects.aggregate(last=Max("number"))["last"] or 0) + 1
-    # After a restore of an older database, the folder may hold data sets that the table does not list.
+    # If an older copy of the database was restored, the folder may have data sets that are missing in the table.
     while any(root.glob(f"reviews-{number:04d}-*")):
         number += 1
     return number
@@ -187,7 +187,7 @@ def _write_pictures(folder: Path, selection: DataSetSelection, settings: Setting
 
 
 def _fetch_picture(part: Part, fetch: FetchPicture) -> tuple[bytes, str]:
-    """Returns the picture of `part` and "", or b"" and the reason why the part is left out."""
+    """Returns the picture of `part` and an empty text. Without a picture, returns b"" and the reason."""
     try:
         picture = fetch(part)
         if picture is None:
@@ -202,7 +202,7 @@ def _fetch_picture(part: Part, fetch: FetchPicture) -> tuple[bytes, str]:
 def _make_manifest_row(part: Part, review: ReviewSettings, suffix: str, checksum: str) -> list[str]:
     class_name = review.ok_class if part.review_label == "ok" else review.defect_class
     return [
-        # A line's name has only characters that are safe in a file name. Run and part are numbers.
+        # All parts of this path are safe in a file name: run and part are numbers, and the settings check the names of lines.
         f"{class_name}/{part.line}_{part.run}_{part.part}{suffix}",
         class_name,
         str(part),

@@ -1,6 +1,6 @@
-"""Decisions of people about parts.
+"""Checks, sends and stores the decisions of people about parts.
 
-A decision is stored only after Kafka has confirmed it. Otherwise the station could know a decision that no other reader sees.
+A decision is stored only after Kafka has confirmed it. Otherwise other programs might never see the decision.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from streams.records import Box, Review
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# The opinion that a part needs next: `open` is the first. A `settled` part needs no further opinion.
+# `open`, `second` and `third` mean that the part needs a first, second or third opinion. A `settled` part needs no more.
 CandidateState = Literal["open", "second", "third", "settled"]
 SKIP = "skip"
 MAX_BOXES = 50
 _MAX_BOXES_CHARACTERS = 20_000
 
-# A function that sends topic, key and value, and returns partition and offset. May raise KafkaUnavailableError.
+# A function that sends a record to Kafka. Takes topic, key and value; returns partition and offset.
 SendRecord = Callable[[str, str, bytes | None], tuple[int, int]]
 
 
@@ -51,7 +51,7 @@ class Annotation:
 def make_annotation(label: str, kinds: Sequence[str], boxes: tuple[Box, ...], known_kinds: Sequence[str]) -> Annotation:
     """Checks what a person entered and returns it as an annotation.
 
-    Types and boxes are kept only with the label `defect`. Raises DecisionRefusedError if the label or a type of defect does not exist.
+    Drops types and boxes if the label is not `defect`. Raises DecisionRefusedError if the label or a type of defect does not exist.
     """
     if label not in ("ok", "defect", SKIP):
         raise DecisionRefusedError(f"There is no label {label[:20]!r}. Choose ok, defect or skip.")
@@ -67,7 +67,7 @@ def make_annotation(label: str, kinds: Sequence[str], boxes: tuple[Box, ...], kn
 def parse_boxes(text: str, width_px: int | None, height_px: int | None, known_kinds: Sequence[str]) -> tuple[Box, ...]:
     """Parses the JSON list of boxes that the review page sends.
 
-    Raises InvalidBoxesError for a wrong text, a box beyond the picture, or an unknown type of defect.
+    Raises InvalidBoxesError if the JSON is wrong, a box reaches beyond the picture, or a type of defect is unknown.
     """
     boxes = []
     for number, values in enumerate(_parse_list(text), 1):
@@ -103,7 +103,7 @@ def _parse_list(text: str) -> list[dict[str, Any]]:
 def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool = True) -> CandidateState:
     """Returns which opinion a part needs next. `labels` are the labels of the decisions so far, oldest first.
 
-    A second person is asked if the first contradicts the model, and a third person if these two differ.
+    If the first person contradicts the model, a second person is asked. If these two people differ, a third person is asked.
     """
     given = [label for label in labels if label != SKIP]
     if not given:
@@ -116,20 +116,21 @@ def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool 
 
 
 def find_effective(labels: Sequence[str]) -> int | None:
-    """Returns the index of the decision that counts for a part: the last decision that is not a skip. Returns None if all are skips."""
+    """Returns the index of the last label that is not `skip`, or None if all are `skip`. This decision counts for the part."""
     indexes = [index for index, label in enumerate(labels) if label != SKIP]
     return indexes[-1] if indexes else None
 
 
 def list_decisions(part: Part) -> list[Decision]:
-    """Returns the decisions about `part`, oldest first, without undone ones."""
+    """Returns the decisions about `part`, oldest first. Leaves out decisions that were undone."""
     return list(Decision.objects.filter(part=part, undone_at=None).select_related("reviewer").order_by("at", "pk"))
 
 
 def decide(part: Part, user: User, annotation: Annotation, settings: Settings, now: datetime, send: SendRecord) -> Decision:
-    """Sends and stores the user's decision about `part`, in place of the user's earlier decision.
+    """Sends and stores the user's decision about `part`. Replaces an earlier decision of the same user.
 
-    Raises KafkaUnavailableError if Kafka does not confirm, and DecisionRefusedError if somebody else is reviewing. Then nothing is stored.
+    Raises KafkaUnavailableError if Kafka does not confirm the decision, or DecisionRefusedError if another person is reviewing the
+    part. In both cases, nothing is stored.
     """
     candidate = Candidate.objects.filter(part=part).first()
     if candidate and candidate.leased_by not in ("", user.username) and candidate.leased_until and candidate.leased_until > now:
@@ -162,7 +163,8 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
 def undo_last_decision(user: User, settings: Settings, now: datetime, send: SendRecord) -> Decision | None:
     """Undoes the last decision of `user` and returns it, or None if there is nothing to undo.
 
-    Kafka gets the decision that counts now. Raises KafkaUnavailableError, and then undoes nothing.
+    Sends the decision that now counts for the part to Kafka. If Kafka does not confirm it, undoes nothing and raises
+    KafkaUnavailableError.
     """
     last = Decision.objects.filter(reviewer=user, undone_at=None).select_related("part").order_by("-at", "-pk").first()
     if last is None:
@@ -182,7 +184,7 @@ def undo_last_decision(user: User, settings: Settings, now: datetime, send: Send
 def make_review(part: Part, reviewer: str, annotation: Annotation, at: datetime) -> Review:
     """Returns the record of a decision for the topic `castings.reviews`.
 
-    Raises DecisionRefusedError if the person skipped the part, because no record is sent for a skip.
+    Raises DecisionRefusedError if the person skipped the part, because a skip is not sent to Kafka.
     """
     if annotation.label not in ("ok", "defect"):
         raise DecisionRefusedError("A part that was skipped has no review. Choose ok or defect.")
@@ -215,6 +217,6 @@ def _update_candidate(part: Part, settings: Settings, now: datetime) -> None:
     decisions = list_decisions(part)
     model_label = decisions[0].model_label if decisions else part.label
     state = next_state(model_label, [decision.label for decision in decisions], settings.review.second_opinion)
-    # If the part now waits for a second or third person, its waiting time starts again from zero.
+    # The wait for a second or third person starts now.
     since = {"since": now} if state in ("second", "third") else {}
     Candidate.objects.filter(part=part).update(state=state, leased_by="", leased_until=None, **since)

@@ -11,9 +11,9 @@ from station.archive.models import Part
 
 
 class Candidate(models.Model):
-    """An entry of the review queue: a part that a person should look at. `state` says which opinion the part needs next.
+    """An entry of the review queue: a part that a person should review, reserved for `leased_by` until `leased_until`.
 
-    The part is reserved for the person `leased_by` until `leased_until`.
+    `state` is `open`, `second` or `third` if the part needs the opinion of a first, second or third person, otherwise `settled`.
     """
 
     part = models.OneToOneField(Part, on_delete=models.CASCADE, related_name="candidate")
@@ -21,7 +21,7 @@ class Candidate(models.Model):
     why = models.CharField(max_length=400)
     audit = models.BooleanField(default=False)
     state = models.CharField(max_length=8, default="open")
-    # The beginning of the wait: when the part was seen, or when another person's opinion became necessary.
+    # The time since which the part waits for a review, or for the opinion of another person.
     since = models.DateTimeField()
     leased_by = models.CharField(max_length=150, blank=True, default="")
     leased_until = models.DateTimeField(null=True)
@@ -37,14 +37,14 @@ class Candidate(models.Model):
 
 
 class Decision(models.Model):
-    """One person's decision about one part: `ok`, `defect` or `skip`. An undone decision stays in the table and gets `undone_at`."""
+    """A person's decision about a part: `ok`, `defect` or `skip`. If the decision is undone, `undone_at` says when."""
 
     part = models.ForeignKey(Part, on_delete=models.CASCADE, related_name="decisions")
     reviewer = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     label = models.CharField(max_length=8)
     kinds = models.JSONField(default=list)
     boxes = models.JSONField(default=list)
-    # The label of the verdict at the time of the decision.
+    # The label of the model's verdict when the person decided.
     model_label = models.CharField(max_length=8, blank=True, default="")
     audit = models.BooleanField(default=False)
     at = models.DateTimeField()
@@ -54,7 +54,7 @@ class Decision(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            # Two clicks at the same moment must not make two decisions of one person.
+            # A double click must not store a decision twice.
             models.UniqueConstraint(fields=["part", "reviewer"], condition=models.Q(undone_at=None), name="decision_once"),
         ]
         indexes: ClassVar = [
@@ -67,7 +67,7 @@ class Decision(models.Model):
 
 
 class DataSet(models.Model):
-    """A folder of reviewed parts that `castline train --data` reads. Its files never change, and no other data set gets its number."""
+    """A folder of reviewed parts that `castline train --data` reads. Each data set has its own number and never changes."""
 
     number = models.PositiveIntegerField(unique=True)
     name = models.CharField(max_length=80, unique=True)
@@ -75,7 +75,7 @@ class DataSet(models.Model):
     made_by = models.CharField(max_length=150)
     selection = models.JSONField(default=dict)
     counts = models.JSONField(default=dict)
-    # For each reason, the number of parts that were left out because they have no usable picture.
+    # The number of parts without a usable picture, for each reason. The data set does not contain these parts.
     left_out = models.JSONField(default=dict)
     fingerprint = models.CharField(max_length=64)
 

@@ -1,6 +1,6 @@
 """The review queue chooses which part a person gets next.
 
-Only one person reviews a part at a time. Nobody gets a part again after deciding about it.
+Two people never review the same part at the same time, and nobody reviews a part twice.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from streams import metrics
 from streams.settings import Settings
 
 _WAITING_STATES = ("third", "second", "open")
-# More parts than needed are read, because other people may reserve some of them in the meantime.
+# Number of parts that are tried, because other people may reserve some of them at the same moment.
 _LEASE_ATTEMPTS = 20
-# A queue of more than 10,000 parts is not counted exactly, because counting takes long.
+# Counting stops at this number of parts, because counting a long queue takes long.
 MAX_COUNTED = 10_000
 
 
 def claim_candidates(user: User, settings: Settings, now: datetime, count: int = 2) -> list[Candidate]:
-    """Reserves up to `count` parts for `user` for a while (a lease) and returns them, the most useful first.
+    """Reserves up to `count` parts for `user` and returns them, the most useful part first.
 
-    Two by default: the browser loads the picture of the second in advance.
+    The default is two parts, so that the browser can load the picture of the next part in advance.
     """
     until = now + timedelta(minutes=settings.review.lease_minutes)
     claimed = list(
@@ -45,12 +45,12 @@ def claim_candidates(user: User, settings: Settings, now: datetime, count: int =
 
 
 def claim_candidate(candidate: Candidate, user: User, settings: Settings, now: datetime) -> bool:
-    """Reserves the part of `candidate` for `user` for a while. Returns False if another person is reviewing the part."""
+    """Reserves the part of `candidate` for `user` for some minutes. Returns False if another person is reviewing the part."""
     return _lease(candidate, user, now, now + timedelta(minutes=settings.review.lease_minutes))
 
 
 def _lease(candidate: Candidate, user: User, now: datetime, until: datetime) -> bool:
-    # A single UPDATE checks and reserves, so only one of two people who ask at the same moment gets the part.
+    # One UPDATE both checks and reserves the part. If two people ask at the same moment, only one of them gets the part.
     free_or_own = Q(leased_by=user.username) | Q(leased_until=None) | Q(leased_until__lte=now)
     updated = Candidate.objects.filter(free_or_own, pk=candidate.pk).update(leased_by=user.username, leased_until=until)
     return bool(updated)
@@ -62,7 +62,7 @@ def _waiting_for(user: User, settings: Settings, now: datetime) -> QuerySet[Cand
 
 
 def waiting_candidates(settings: Settings, now: datetime) -> QuerySet[Candidate]:
-    """Returns the parts that need an opinion and whose picture still exists, in the object store or on the image topic."""
+    """Returns the parts that need a review and still have a picture in the object store or on the image topic."""
     expired_at = now - timedelta(hours=settings.topics.image_hours)
     has_picture = ~Q(part__picture="") | Q(part__seen_at__gt=expired_at)
     return Candidate.objects.filter(has_picture, state__in=_WAITING_STATES)
@@ -82,7 +82,7 @@ def find_oldest(settings: Settings, now: datetime) -> datetime | None:
 
 
 def update_metrics(settings: Settings, now: datetime) -> None:
-    """Sets the Prometheus metrics of the queue: how many parts wait for a first, second or third opinion, and the longest wait in seconds.
+    """Sets the Prometheus metrics of the queue: the numbers of waiting parts, and the longest wait in seconds.
 
     Raises django.db.DatabaseError if the database does not answer.
     """

@@ -1,4 +1,4 @@
-"""The review pages: where a person decides about one part after the other, sees how often people and model agree, and makes data sets."""
+"""The review pages: a person decides about parts, sees how often people and the model agree, and makes data sets."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _start_of_day() -> datetime:
 
 
 def _get_user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # Always true, because `right_required` lets only logged-in users through.
+    assert isinstance(request.user, User)  # `right_required` ensures this.
     return request.user
 
 
@@ -228,7 +228,7 @@ def data_sets(request: HttpRequest) -> HttpResponse:
 @right_required("review")
 def data_set(request: HttpRequest, name: str) -> HttpResponseBase:
     """Sends a data set as a zip file."""
-    # The name becomes part of a file path, so it must look like a data set's name and be in the table.
+    # Accept only the name of a known data set, because the name becomes part of a file path.
     if not re.fullmatch(_DATA_SET_NAME, name) or not DataSet.objects.filter(name=name).exists():
         raise Http404
     folder = current_settings().review.data_sets / name

@@ -20,7 +20,7 @@ class AnswerRefusedError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """The next thing that a person has to label: a part, and the round. `done` of `total` answers have been given."""
+    """The part that a person has to label next, and its round. The person has given `done` of `total` answers."""
 
     part: StudyPart
     round: int
@@ -29,9 +29,9 @@ class Task:
 
 
 def order_numbers(seed: int, person: int, rounds: int, parts: int) -> list[tuple[int, int]]:
-    """Returns (round from 1, number of the part from 0) for all answers of one person, in random order within each round.
+    """Returns the order in which one person labels all parts, as pairs (round, part). Rounds count from 1 and parts from 0.
 
-    A part never follows itself, because the person would recognise it.
+    The order is random in each round. A part never comes twice in a row, because the person would recognise it.
     """
     order: list[tuple[int, int]] = []
     for number in range(1, rounds + 1):
@@ -43,7 +43,7 @@ def order_numbers(seed: int, person: int, rounds: int, parts: int) -> list[tuple
 
 
 def find_task(study: Study, person: User) -> Task | None:
-    """Returns what `person` has to label next, or None if the person has labelled everything. The person must belong to the study."""
+    """Returns the part that `person` has to label next, or None if the person has labelled all parts in all rounds."""
     parts = {part.number: part for part in study.parts.all()}
     answered = set(StudyAnswer.objects.filter(part__study=study, person=person).values_list("round", "part__number"))
     order = order_numbers(study.seed, person.pk, study.rounds, len(parts))
@@ -54,13 +54,13 @@ def find_task(study: Study, person: User) -> Task | None:
 def store_answer(study: Study, person: User, number: int, in_round: int, label: str, at: datetime) -> None:
     """Stores the label that `person` gave the part `number` in the round `in_round`.
 
-    Raises AnswerRefusedError if the study is closed, if the label does not exist, or if another part is the person's next one.
+    Raises AnswerRefusedError if the study is closed, if the label does not exist, or if the person must label another part next.
     """
     if label not in LABELS:
         raise AnswerRefusedError(f"There is no label {label[:20]!r}. Choose ok or defect.")
     try:
         with transaction.atomic():
-            # The lock on the row of the study makes sure that no answer arrives after the study was closed.
+            # The row of the study is locked, so that nobody can close the study before this answer is stored.
             if Study.objects.select_for_update().get(pk=study.pk).closed_at:
                 raise AnswerRefusedError("This study is closed and takes no more answers.")
             task = find_task(study, person)
@@ -72,9 +72,9 @@ def store_answer(study: Study, person: User, number: int, in_round: int, label: 
 
 
 def take_back_answer(study: Study, person: User) -> None:
-    """Deletes the last answer of `person`, so that the part comes again.
+    """Deletes the last answer of `person`, so that the person labels this part again.
 
-    Raises AnswerRefusedError if there is no answer or the study is closed.
+    Raises AnswerRefusedError if the person has given no answer or the study is closed.
     """
     with transaction.atomic():
         if Study.objects.select_for_update().get(pk=study.pk).closed_at:
@@ -86,7 +86,7 @@ def take_back_answer(study: Study, person: User) -> None:
 
 
 def count_answers(study: Study) -> dict[str, int]:
-    """Returns the number of answers of each person of the study, by the name of the account."""
+    """Returns the number of answers of each person in the study. The keys are the names of the accounts."""
     counts = dict.fromkeys((person.username for person in study.people.order_by("username")), 0)
     for name in StudyAnswer.objects.filter(part__study=study).values_list("person__username", flat=True):
         counts[name] = counts.get(name, 0) + 1

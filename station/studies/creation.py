@@ -35,7 +35,7 @@ class StudyRefusedError(CastlineError):
 class StudyPlan:
     """What a person entered for a new study.
 
-    Without `parts`, `count` parts of `line` are chosen: if possible half with the verdict `ok` and half with other verdicts.
+    If `parts` is empty, `count` parts of `line` are chosen. If possible, half of them have the verdict `ok`.
     """
 
     name: str
@@ -47,9 +47,9 @@ class StudyPlan:
 
 
 def make_study(plan: StudyPlan, made_by: User | None, at: datetime) -> Study:
-    """Makes the study of `plan` with copies of the parts' pictures. `made_by` None means the command line.
+    """Makes the study of `plan` and copies the pictures of its parts. `made_by` is None if the study is made on the command line.
 
-    Raises StudyRefusedError, and makes nothing, if the plan is not possible.
+    If the plan is not possible, raises StudyRefusedError and makes no study.
     """
     people = _find_people(plan)
     rows = _find_parts(plan)
@@ -118,8 +118,8 @@ def _find_parts(plan: StudyPlan) -> list[Part]:
     rows = _find_named_parts(plan) if plan.parts else _choose_parts(plan)
     if not MIN_PARTS <= len(rows) <= MAX_PARTS:
         raise StudyRefusedError(
-            f"A study needs {MIN_PARTS} to {MAX_PARTS} parts, but {len(rows)} parts of {plan.line} with a kept picture were found. "
-            "Review some parts first, because the archive keeps their pictures, or choose another line."
+            f"A study needs {MIN_PARTS} to {MAX_PARTS} parts with a kept picture. {plan.line} has {len(rows)} such parts. "
+            "Choose another line, or review some parts first: the archive keeps the pictures of reviewed parts."
         )
     return rows
 
@@ -139,9 +139,9 @@ def _find_named_parts(plan: StudyPlan) -> list[Part]:
 
 
 def _choose_parts(plan: StudyPlan) -> list[Part]:
-    """Chooses `plan.count` parts at random: as many with the verdict `ok` as with other verdicts, as far as there are enough."""
+    """Chooses `plan.count` parts at random. If possible, half of them have the verdict `ok`."""
     kept = Part.objects.filter(line=plan.line).exclude(picture="").exclude(label="").exclude(defect_probability=None)
-    # Only the newest parts are considered, so that the choice is quick in a large archive.
+    # Choose only among the newest parts, because reading a large archive would take long.
     newest = list(kept.order_by("-seen_at").values_list("pk", "label")[: 40 * MAX_PARTS])
     generator = secrets.SystemRandom()
     good = [pk for pk, label in newest if label == "ok"]

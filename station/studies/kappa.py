@@ -14,7 +14,7 @@ import numpy.typing as npt
 MISSING = -1
 _RESAMPLES = 2000
 _SEED = 1
-# An interval is given only if kappa is defined in at least this share of the resamples.
+# The interval is None if kappa is not defined in at least this share of the random samples.
 _MIN_DEFINED = 0.5
 
 Labels = npt.NDArray[np.int8]
@@ -23,7 +23,10 @@ Counts = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Kappa:
-    """A kappa value with its 95 % interval, and the share of equal labels over `parts` parts. None means not defined."""
+    """A kappa `value` with its 95 % interval `low` to `high`. A figure that is not defined is None.
+
+    `agreement` is the share (0..1) of equal labels, and `parts` is the number of parts.
+    """
 
     parts: int
     agreement: float | None
@@ -33,7 +36,7 @@ class Kappa:
 
 
 def compute_cohen(first: Labels, second: Labels) -> Kappa:
-    """Returns Cohen's kappa of two sides, with a bootstrap interval over parts.
+    """Returns Cohen's kappa of two sides, with an interval by bootstrap (random samples of the parts).
 
     Both arrays have shape (parts, comparisons) and contain 0, 1 or MISSING.
 
@@ -41,13 +44,13 @@ def compute_cohen(first: Labels, second: Labels) -> Kappa:
     1993.
     """
     is_counted = (first != MISSING) & (second != MISSING)
-    # Shape (parts, 4): how often the labels of a part were (ok, ok), (ok, defect), (defect, ok) and (defect, defect).
+    # For each part, the numbers of the four pairs of labels: (ok, ok), (ok, defect), (defect, ok) and (defect, defect).
     counts = np.stack([((2 * first + second == cell) & is_counted).sum(axis=1) for cell in range(4)], axis=1).astype(np.float64)
     return _bootstrap(counts[counts.sum(axis=1) > 0], _cohen_of_totals)
 
 
 def compute_fleiss(labels: Labels) -> Kappa:
-    """Returns Fleiss' kappa of several labels of each part, with a bootstrap interval over parts.
+    """Returns Fleiss' kappa of several labels of each part, with an interval by bootstrap (random samples of the parts).
 
     `labels` has shape (parts, labels of a part) and contains 0, 1 or MISSING.
 
@@ -58,13 +61,13 @@ def compute_fleiss(labels: Labels) -> Kappa:
     defects = complete.sum(axis=1, dtype=np.float64)
     pairs = max(1, raters * (raters - 1))
     agreement = (defects * (defects - 1) + (raters - defects) * (raters - defects - 1)) / pairs
-    # Shape (parts, 3): 1, the share of equal pairs of labels, and the share of labels `defect`.
+    # The columns are: the number 1, the share of label pairs that are equal, and the share of the labels that are `defect`.
     counts = np.stack([np.ones_like(defects), agreement, defects / max(1, raters)], axis=1)
     return _bootstrap(counts if raters > 1 else counts[:0], _fleiss_of_totals)
 
 
 def _cohen_of_totals(totals: Counts) -> tuple[Counts, Counts]:
-    """Returns agreement and kappa for each row of `totals`, shape (n, 4)."""
+    """Returns the agreement and Cohen's kappa for each row of `totals`, which has shape (n, 4)."""
     number = totals.sum(axis=1)
     agreement = (totals[:, 0] + totals[:, 3]) / number
     first, second = (totals[:, 2] + totals[:, 3]) / number, (totals[:, 1] + totals[:, 3]) / number
@@ -72,19 +75,19 @@ def _cohen_of_totals(totals: Counts) -> tuple[Counts, Counts]:
 
 
 def _fleiss_of_totals(totals: Counts) -> tuple[Counts, Counts]:
-    """Returns agreement and kappa for each row of `totals`, shape (n, 3)."""
+    """Returns the agreement and Fleiss' kappa for each row of `totals`, which has shape (n, 3)."""
     agreement, share = totals[:, 1] / totals[:, 0], totals[:, 2] / totals[:, 0]
     return agreement, _correct_for_chance(agreement, share**2 + (1 - share) ** 2)
 
 
 def _correct_for_chance(agreement: Counts, chance: Counts) -> Counts:
-    """Returns (agreement - chance) / (1 - chance), and NaN where chance is 1, because kappa is not defined there."""
+    """Returns kappa, which is (agreement - chance) / (1 - chance). Returns NaN where chance is 1."""
     room = 1 - chance
     return np.where(room > 1e-12, (agreement - chance) / np.where(room > 1e-12, room, 1), np.nan)
 
 
 def _bootstrap(counts: Counts, compute: Callable[[Counts], tuple[Counts, Counts]]) -> Kappa:
-    """Returns the kappa of all parts, and its interval from resamples of the parts. `counts` has one row for each part."""
+    """Returns the kappa of all parts, and its interval from random samples of the parts. `counts` has a row for each part."""
     parts = len(counts)
     if not parts:
         return Kappa(0, None, None, None, None)

@@ -17,7 +17,7 @@ class Study(models.Model):
     name = models.CharField(max_length=64, unique=True)
     line = models.CharField(max_length=40)
     rounds = models.PositiveSmallIntegerField()
-    # The orders of the parts are computed from this number, so a person who comes back continues in the same order.
+    # The random order of the parts is computed from this number, so the order is the same after a pause.
     seed = models.BigIntegerField()
     people = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="+")
     made_by = models.CharField(max_length=150)
@@ -32,9 +32,9 @@ class Study(models.Model):
 
 
 class StudyPart(models.Model):
-    """A part of a study, with its verdict when the study was made.
+    """A part of a study, with the verdict that it had when the study was made.
 
-    The folder `studies` of the object store has a copy of its picture, because the archive deletes old pictures.
+    The study has its own copy of the picture in the object store, because the archive deletes old pictures.
     """
 
     study = models.ForeignKey(Study, on_delete=models.CASCADE, related_name="parts")
@@ -46,7 +46,7 @@ class StudyPart(models.Model):
     model = models.CharField(max_length=64, blank=True, default="")
     model_label = models.CharField(max_length=8, blank=True, default="")
 
-    # A study keeps its pictures in the object store, so the picture is never looked up on the image topic.
+    # The picture is always in the object store, so it has no place on the image topic.
     image_topic = ""
     image_partition = None
     image_offset = None
@@ -69,7 +69,7 @@ class StudyAnswer(models.Model):
     at = models.DateTimeField()
 
     class Meta:
-        # The constraint ensures that a double click gives one answer.
+        # A double click must not store an answer twice.
         constraints: ClassVar = [models.UniqueConstraint(fields=["part", "person", "round"], name="study_answer_once")]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""The result of a study: how well each person agrees with himself or herself, with the others and with the model."""
+"""The result of a study: how well people agree with their own earlier answers, with each other and with the model."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ MODEL = "model"
 class StudyReport:
     """The agreement in a study.
 
-    - `within`: the rounds of one person
-    - `between`: two people, round by round
-    - `with_model`: a person and the model
-    - `all_people`, `all_with_model`: Fleiss' kappa
-    - `left_to_people`: number of parts that the model labelled `review`
+    - `within`: each person with his or her own answers in other rounds
+    - `between`: each pair of people, in the same round
+    - `with_model`: each person with the model
+    - `all_people`: all people together (Fleiss' kappa)
+    - `all_with_model`: all people and the model together (Fleiss' kappa)
+    - `left_to_people`: the number of parts that the model labelled `review`
     """
 
     within: list[tuple[str, Kappa]]
@@ -45,7 +46,7 @@ def is_complete(study: Study) -> bool:
 
 
 def is_open_for_results(study: Study) -> bool:
-    """Returns whether results may be shown. Before, a person could see the answers of others or the verdict before giving an answer."""
+    """Returns whether the results may be shown. They stay hidden while people answer, because they would influence the answers."""
     return study.closed_at is not None or is_complete(study)
 
 
@@ -71,14 +72,14 @@ def compute_report(study: Study) -> StudyReport:
 
 
 def _compare_rounds(labels: Labels) -> Kappa:
-    """Compares each round of one person with each other round. `labels` has shape (parts, rounds)."""
+    """Compares all rounds of one person with each other. `labels` has shape (parts, rounds)."""
     pairs = list(combinations(range(labels.shape[1]), 2))
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))
     return compute_cohen(labels[:, first], labels[:, second])
 
 
 def _read_labels(study: Study, parts: int) -> Mapping[str, Labels]:
-    """Returns the labels of each person, shape (parts, rounds), in the order of the parts' numbers."""
+    """Returns an array of labels for each person, with shape (parts, rounds). The keys are the names of the accounts."""
     labels = {person.username: np.full((parts, study.rounds), MISSING, np.int8) for person in study.people.all()}
     rows = StudyAnswer.objects.filter(part__study=study).values_list("person__username", "part__number", "round", "label")
     for name, number, in_round, label in rows:
@@ -87,7 +88,7 @@ def _read_labels(study: Study, parts: int) -> Mapping[str, Labels]:
 
 
 def describe_report(report: StudyReport) -> dict[str, Any]:
-    """Returns the report as values for JSON."""
+    """Returns the report as a dict that can be written as JSON."""
 
     def describe(kappa: Kappa) -> dict[str, Any]:
         interval = None if kappa.low is None else [kappa.low, kappa.high]

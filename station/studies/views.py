@@ -33,7 +33,7 @@ from streams.errors import CastlineError, PictureError
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("review")
 def show_studies(request: HttpRequest) -> HttpResponse:
-    """Lists the studies. A POST request makes a new study, for which the person needs the right to make studies."""
+    """Lists the studies. A POST request makes a new study and needs the right "make studies"."""
     if request.method == "POST":
         return _make_study(request)
     return _render_list(request)
@@ -82,7 +82,7 @@ def _render_list(request: HttpRequest, problem: str = "") -> HttpResponse:
 @require_safe
 @right_required("review")
 def show_study(request: HttpRequest, name: str) -> HttpResponse:
-    """Shows the progress of a study. Once it is complete or closed, shows its results as well."""
+    """Shows the progress of a study. Also shows the results if the study is complete or closed."""
     study = _find_study(name)
     counts, total = count_answers(study), study.rounds * study.parts.count()
     context = {
@@ -99,7 +99,7 @@ def show_study(request: HttpRequest, name: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("review")
 def answer(request: HttpRequest, name: str) -> HttpResponse:
-    """Shows the person's next part in a study. A POST request stores an answer and shows the part after it."""
+    """Shows the part that the person labels next. A POST request stores the answer and shows the following part."""
     study, user = _find_study(name), _get_user(request)
     _check_member(study, user)
     if request.method == "POST":
@@ -113,7 +113,7 @@ def answer(request: HttpRequest, name: str) -> HttpResponse:
     if task is None or study.closed_at:
         return redirect("study", study.name)
     response = render(request, "station/studies/answer.html", {"study": study, "task": task})
-    # Without this header, the browser's Back button would show an earlier part, and the person could answer differently.
+    # Without this header, the browser's Back button would show an earlier part again.
     response["Cache-Control"] = "no-store"
     return response
 
@@ -121,7 +121,7 @@ def answer(request: HttpRequest, name: str) -> HttpResponse:
 @require_safe
 @right_required("review")
 def send_picture(request: HttpRequest, name: str) -> HttpResponse:
-    """Sends the picture of the person's next part. The address does not name the part, so it cannot be recognised in a later round."""
+    """Sends the picture of the part that the person labels next. The URL has no part id, so nobody can recognise the part by its URL."""
     study, user = _find_study(name), _get_user(request)
     _check_member(study, user)
     task = find_task(study, user)
@@ -143,7 +143,7 @@ def send_picture(request: HttpRequest, name: str) -> HttpResponse:
 @require_POST
 @right_required("review")
 def take_back(request: HttpRequest, name: str) -> HttpResponse:
-    """Takes back the person's last answer in a study, so that the part comes again."""
+    """Deletes the person's last answer in a study, so that the person labels this part again."""
     study, user = _find_study(name), _get_user(request)
     _check_member(study, user)
     try:

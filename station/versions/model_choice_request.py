@@ -31,9 +31,9 @@ NO_SHADOW = "none"
 
 @dataclass(frozen=True)
 class ModelChoiceRequest:
-    """The change of a line's model that a person asks for.
+    """A person's request to change the model of a line. The line "*" means all lines.
 
-    `line` `*` means all lines. An empty `version` means a roll-back. `force` accepts a version with other classes.
+    `version` is empty for a roll-back. If `force` is true, the version may have other classes than the version in force.
     """
 
     action: ModelAction
@@ -44,9 +44,9 @@ class ModelChoiceRequest:
 
 @dataclass(frozen=True)
 class CheckedModelChoice:
-    """A request that passed all checks, and the record to be sent. `before` and `before_shadow` are the versions before the change.
+    """A request that passed all checks, and the record to be sent. `changed_lines` are the lines that the change affects.
 
-    `changed_lines` are the lines whose version the change affects.
+    `before` is the version before the change, and `before_shadow` is the shadow before the change.
     """
 
     request: ModelChoiceRequest
@@ -57,7 +57,7 @@ class CheckedModelChoice:
 
 
 class DifferentClassesError(ModelError):
-    """The requested version has other classes than the version in force. A person may still choose it by a request with `force`."""
+    """The requested version has other classes than the version in force. A request with `force` can still choose it."""
 
 
 def read_current_choices() -> ModelChoices:
@@ -74,9 +74,9 @@ def read_current_choices() -> ModelChoices:
 def check_request(
     settings: Settings, request: ModelChoiceRequest, current: ModelChoices, requested_by: str, at: datetime
 ) -> CheckedModelChoice:
-    """Checks `request` and the files of its version, and returns the record to be sent.
+    """Checks `request` and the files of its version. Returns the request with the record to be sent.
 
-    Raises DifferentClassesError if the classes differ without `request.force`, and ModelError if another check fails.
+    Raises DifferentClassesError if the classes differ and `request.force` is False. Raises ModelError if another check fails.
     """
     registry, before = open_registry(settings.model.root, reuse_checksums=True), current.find(request.line)
     if request.line != ALL_LINES and request.line not in {line.name for line in settings.lines}:
@@ -99,9 +99,9 @@ def check_request(
 
 
 def compare_on_lines(settings: Settings, choice: CheckedModelChoice) -> list[VersionComparison]:
-    """Returns what is expected on each line that `choice` changes, before and after the change.
+    """Returns the expected results before and after the change, for each line that `choice` changes.
 
-    A version whose manifest cannot be read gives no estimate.
+    Returns an empty list if the manifest of a version cannot be read.
     """
     registry = open_registry(settings.model.root, reuse_checksums=True)
     try:
@@ -119,7 +119,7 @@ def compare_on_lines(settings: Settings, choice: CheckedModelChoice) -> list[Ver
 def publish_choice(choice: CheckedModelChoice, user: User) -> None:
     """Sends the record to the inspectors and writes an entry into the audit log.
 
-    Raises KafkaUnavailableError, without an entry, if Kafka does not confirm the record.
+    If Kafka does not confirm the record, writes no entry and raises KafkaUnavailableError.
     """
     record = choice.record
     message = make_json_record(TopicNames(current_settings().topics.prefix).models, record.line.encode(), record, "station")
@@ -137,12 +137,12 @@ def publish_choice(choice: CheckedModelChoice, user: User) -> None:
 
 
 def _find_changed_lines(settings: Settings, current: ModelChoices, key: str) -> list[str]:
-    """Returns the lines whose version a choice for `key` changes. `*` means all lines without a choice of their own."""
+    """Returns the lines that a choice for `key` changes. `key` is a line, or "*" for all lines without a choice of their own."""
     return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
 
 
 def _check_classes(settings: Settings, registry: Registry, requested: Manifest, current: ModelChoices, key: str) -> None:
-    """Raises DifferentClassesError if `requested` has other classes than the version in force on a line for which `key` holds."""
+    """Raises DifferentClassesError if `requested` has other classes than the version in force on one of the changed lines."""
     for line in _find_changed_lines(settings, current, key):
         try:
             present = registry.read_manifest(current.find(line).version)

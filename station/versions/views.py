@@ -45,7 +45,7 @@ from streams.model_choices import ALL_LINES, EffectiveModel, ModelChoices
 
 @dataclass(frozen=True)
 class LineModel:
-    """The model that is chosen for a line, and the version (`running`) and time (`running_at`) of the line's latest verdict."""
+    """The model that is `chosen` for a line, and the version `running` that gave the latest verdict, at the time `running_at`."""
 
     name: str
     chosen: EffectiveModel
@@ -54,21 +54,21 @@ class LineModel:
 
     @property
     def is_pending(self) -> bool:
-        """Whether the chosen version is not in use yet, because the latest verdict of the line comes from another version."""
+        """Whether the latest verdict of the line comes from another version, so that the chosen version is not in use yet."""
         return bool(self.running) and self.running != self.chosen.version
 
     @property
     def previous_version(self) -> str:
-        """The version that a roll-back puts in force, or an empty text if the line has no earlier choice."""
+        """The version to which the line can be rolled back, or "" if the line has no earlier version."""
         choice = self.chosen.choice
         return choice.previous[0] if choice and choice.line == self.name and choice.previous else ""
 
 
 @dataclass(frozen=True)
 class VersionSummary:
-    """A version of the registry and the lines that it judges. A version with a `problem` cannot be chosen.
+    """A model version in the registry, and the lines that it judges. A version with a `problem` cannot be chosen.
 
-    `is_verified` is False in a remote registry, because checksums are checked there only when the version is chosen.
+    `is_verified` is True if the checksums of all files are right. In a remote registry they are checked only when the version is chosen.
     """
 
     name: str
@@ -79,7 +79,7 @@ class VersionSummary:
 
     @property
     def training_pictures(self) -> int:
-        """The number of pictures that the version was trained on, validation pictures included."""
+        """The number of pictures that the training run used, including the validation pictures."""
         return sum(self.manifest.data.pictures.values()) if self.manifest else 0
 
     @property
@@ -148,7 +148,7 @@ def show_version(request: HttpRequest, version: str) -> HttpResponse:
 @require_safe
 @right_required("look")
 def show_card(request: HttpRequest, version: str) -> HttpResponse:
-    """Shows the model card of a version. With `?format=html` or `?format=md` it is sent as a file."""
+    """Shows the model card of a version. With `?format=html` or `?format=md`, sends the card as a file."""
     registry = _open_registry()
     if version not in _list_names(registry):
         raise Http404
@@ -184,7 +184,7 @@ def send_training_curve(request: HttpRequest, version: str, file: str) -> HttpRe
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("choose")
 def change_model(request: HttpRequest) -> HttpResponse:
-    """Shows what a change of the model would do and asks for confirmation. A POST request confirms the change and carries it out."""
+    """Shows the effects of a change of the model and asks for confirmation. A POST request makes the change."""
     change = _parse_request(request)
     if change is None:
         raise Http404
@@ -248,7 +248,7 @@ def _list_line_models(choices: ModelChoices) -> list[LineModel]:
 
 
 def _parse_request(request: HttpRequest) -> ModelChoiceRequest | None:
-    """Returns the change that the form or the address asks for, or None if its action or line is unknown."""
+    """Returns the change that the form or the URL asks for, or None if the action or the line is unknown."""
     fields = request.POST if request.method == "POST" else request.GET
     action, line = fields.get("action", ""), fields.get("line", "")
     known_lines = {*(line.name for line in current_settings().lines), ALL_LINES}
