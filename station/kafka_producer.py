@@ -17,7 +17,7 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# These times are short, because a person waits for the answer in a browser.
+# Time limits for an answer of Kafka. They are short, because a person waits in a browser.
 _REQUEST_S = 5.0
 _DELIVERY_S = 8.0
 

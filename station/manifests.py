@@ -10,7 +10,7 @@ from models.registry import Manifest, open_registry
 from station.configuration import current_settings
 from streams.errors import ModelError
 
-# If a registry does not answer, the station tries again after this time.
+# Time after which a manifest is read again, for example because the registry did not answer.
 _REMEMBERED_S = 60
 
 

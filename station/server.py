@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 # Most connections are idle, so this limit can be high. RequestQueueMiddleware limits the running requests.
 _MAX_CONNECTIONS = 4000
-# Number of open files for databases, Kafka and pictures. Each connection needs one more.
+# Number of open files for databases, Kafka and pictures, in addition to one for each connection.
 _OTHER_OPEN_FILES = 1000
-# Bytes that a request may have in addition to its files.
+# Number of bytes that a request may have in addition to its uploaded files.
 _FORM_OVERHEAD_BYTES = 2**18
 _DATABASE_CHECK_S = 2.0
 _QUEUE_METRICS_S = 15.0
@@ -59,7 +59,7 @@ def open_socket() -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((station.host, station.port))
-        # uvicorn calls listen() again later. This call reports an error while the station starts.
+        # Call listen() here, so that an error stops the start. uvicorn calls listen() again later.
         listening.listen()
     except OSError as error:
         listening.close()

@@ -1,4 +1,4 @@
-"""Django's settings as a module for mypy's Django plugin. The program does not import this module."""
+"""Gives Django's settings to mypy's Django plugin. The program itself does not import this module."""
 
 from __future__ import annotations
 

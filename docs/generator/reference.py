@@ -123,7 +123,7 @@ def make_metrics_page() -> dict[str, str]:
 
 def _describe_metric(metric: Counter | Gauge | Histogram, section: str) -> MetricDescription:
     (family,) = metric.describe()
-    # The client library stores the name of a counter without the ending `_total`, which it serves to Prometheus.
+    # The client library stores the name of a counter without the ending `_total`, but Prometheus gets the name with it.
     name = f"{family.name}_total" if family.type == "counter" else family.name
     return MetricDescription(name, family.type, tuple(metric._labelnames), family.documentation, section)
 

@@ -16,7 +16,7 @@ from streams.records import RECORDS, Record
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = Mapping[str, Any]
 
-# A later release may change these keywords of a schema, because they do not decide which records are valid.
+# Keywords of JSON Schema that a later release may change, because they do not decide which records are valid.
 _FREE_KEYWORDS = frozenset({"title", "description", "examples", "$comment", "$schema", "$id", "$defs"})
 
 

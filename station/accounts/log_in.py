@@ -37,7 +37,7 @@ def show_locked_out(request: HttpRequest, *_: object, **__: object) -> HttpRespo
 def show_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Returns the error page for a form without a valid CSRF token.
 
-    This happens if another site sent the form, or if the person opened the page before the last log-in.
+    The token is wrong if another site sent the form, or if the person opened the page before the last log-in.
     """
     sentence = "This form is too old, or it did not come from this station. Go back, reload the page and send the form again."
     return render_error_page(request, 403, "Form expired", sentence)

@@ -36,7 +36,7 @@ def find_database_fault() -> str:
 
 
 def wait_for_database(report: Callable[[str], None], sleep: Callable[[float], bool]) -> bool:
-    """Waits until the database answers, then returns True. Returns False if the process must stop before.
+    """Waits until the database answers, then returns True. Returns False if the process must stop.
 
     Before each pause, `report` is called with the reason. `sleep` pauses for the given seconds and returns True if the process must stop.
     """

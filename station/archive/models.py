@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from django.db import models
 
-# If a sorting record has one of these reasons, the gate had no verdict in time and followed the line's settings.
+# Reasons in a sorting record that mean: the gate had no verdict in time and did what the line's settings say.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
-# Each index of the history ends with these columns. A query that filters by one of them then reads only the index.
+# Each index of the history ends with these columns. A query that filters by one of these columns reads only the index.
 _FILTERED = ("model", "defect_probability", "action")
 
 
@@ -22,7 +22,7 @@ class Part(models.Model):
     line = models.CharField(max_length=40)
     run = models.BigIntegerField()
     part = models.BigIntegerField()
-    # The time of the picture. Without a picture it is the time at photo-eye 1, and without that the earliest known time.
+    # The time of the picture. If there is no picture, the time at photo-eye 1, or the earliest known time of the part.
     seen_at = models.DateTimeField()
 
     verdict_id = models.UUIDField(null=True)
@@ -60,7 +60,7 @@ class Part(models.Model):
     finding_boxes = models.JSONField(default=list, blank=True)
     heat_map = models.CharField(max_length=255, blank=True, default="")
     found_at = models.DateTimeField(null=True)
-    # The result of the line's acceptance table: `table`, `result` and `rules`; empty if the line has no table.
+    # The result of the line's acceptance table, with the keys `table`, `result` and `rules`. Empty if the line has no table.
     acceptance = models.JSONField(default=dict, blank=True)
 
     review_label = models.CharField(max_length=8, blank=True, default="")
@@ -69,7 +69,7 @@ class Part(models.Model):
     reviewer = models.CharField(max_length=150, blank=True, default="")
     reviewed_at = models.DateTimeField(null=True)
 
-    # Address of the picture in the object store; empty if the picture is not kept.
+    # Address of the picture in the object store. Empty if the picture is not kept.
     picture = models.CharField(max_length=255, blank=True, default="")
     picture_bytes = models.IntegerField(null=True)
     # True if the picture must still be copied to the object store, False when this is done. NULL if the picture is not kept.

@@ -51,7 +51,7 @@ class PartWriter:
     def __init__(
         self, policy: RetentionPolicy, review_queue: ReviewQueue, check_rows: Callable[[Sequence[Part]], None] = lambda rows: None
     ) -> None:
-        """Calls `check_rows` with the rows that a batch adds or changes, in the transaction of the batch."""
+        """`check_rows` is called for each batch, in its transaction, with the rows that the batch adds or changes."""
         self._policy = policy
         self._review_queue = review_queue
         self._check_rows = check_rows
@@ -108,7 +108,7 @@ def _load_rows(parts: Iterable[PartId]) -> dict[PartId, Part]:
 
 
 def _values(row: Part) -> list[object]:
-    # No copies are needed, because a merge replaces lists and dicts and never changes them in place.
+    # A merge replaces lists and dicts and never changes them in place, so no copies are needed.
     return [getattr(row, name) for name in _FIELDS]
 
 

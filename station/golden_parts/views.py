@@ -79,7 +79,7 @@ def _show(request: HttpRequest, line: str) -> HttpResponse:
 def _find_golden_part(request: HttpRequest, line: str) -> GoldenPart:
     number = request.POST.get("golden", "")
     if not number.isdecimal() or len(number) > 18:
-        raise GoldenPartRefusedError("Golden part: choose one of the list.")
+        raise GoldenPartRefusedError("Golden part: choose a part from the list.")
     return get_object_or_404(GoldenPart, pk=int(number), line=line, retired_at=None)
 
 

@@ -112,7 +112,7 @@ def order(parts: QuerySet[Part], newest_first: bool) -> QuerySet[Part]:
 
 
 def parts_beyond(parts: QuerySet[Part], key: HistoryKey | None, older: bool) -> QuerySet[Part]:
-    """Returns the parts that are older than `key` (if `older` is True) or newer than `key`. Returns all parts if `key` is None."""
+    """Returns the parts that are older than `key`, or newer if `older` is False. Returns all parts if `key` is None."""
     if key is None:
         return parts
     # The first condition on `seen_at` follows from the others, but the database needs it to use an index.

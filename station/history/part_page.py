@@ -17,7 +17,7 @@ from station.archive.models import REASONS_WITHOUT_VERDICT, Part
 from streams.identity import format_time
 from streams.records import ANOMALY, Box
 
-# If the size of a picture is not known, its boxes are drawn as if the picture had this width and height.
+# Width and height that are assumed for a picture whose size is not known, so that its boxes can be drawn.
 _DEFAULT_SIDE_PX = 300
 
 
@@ -230,7 +230,7 @@ def make_overlay(part: Part) -> list[OverlayBox]:
 def _make_boxes(plain_boxes: Iterable[Any], source: str) -> list[OverlayBox]:
     boxes = []
     for plain_box in plain_boxes:
-        # Another program made this box, so the box may be invalid. Invalid boxes are left out.
+        # The boxes come from other programs and may be invalid. Invalid boxes are left out.
         try:
             box = Box.model_validate(plain_box)
         except ValidationError:

@@ -40,7 +40,8 @@ _THUMBNAIL_SIDES_PX = (160, 240, 480)
 def history(request: HttpRequest) -> HttpResponse:
     """Shows one page of parts. The query of the URL contains the filters.
 
-    The parameter `before` or `after` is the key of the part next to the page. Without a key, the newest parts are shown.
+    The parameter `before` asks for the parts that are older than a key, and `after` for the newer parts. Without a key, the newest parts
+    are shown.
     """
     filters = _read_filters(request)
     before, after, key_errors = _read_keys(request)

@@ -16,7 +16,7 @@ from streams.records import LiveLineSettings, Region, RegionPoint
 # Largest length of the JSON text with the regions. The text of 32 regions with 64 corners each has about 60,000 characters.
 _MAX_REGION_CHARACTERS = 200_000
 _MAX_REGIONS = 32
-# A region with a smaller share of the picture's area was probably drawn by mistake, so it is refused.
+# Smallest allowed area of a region, as a share of the picture's area. A smaller region was probably drawn by mistake.
 _MIN_AREA = 0.0001
 
 Value = TypeVar("Value")

@@ -25,11 +25,11 @@ _STATUS_TICKS = 4
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
 # Shortest time between two renderings of a card. Each rendering makes all browsers request new pictures.
 _RENDER_INTERVAL_S = 2.0
-# The same time on a busy machine, where rendering every two seconds would take 5 % of the processors.
+# Shortest time between two renderings of a card on a busy machine, to save processor time.
 _BUSY_RENDER_INTERVAL_S = 10.0
-# The machine counts as busy if its load average per processor is higher. A fully used inspector gives 0.96 on two processors.
+# Load average per processor above which the machine counts as busy. A fully used inspector gives 0.96 on two processors.
 _BUSY_LOAD = 0.75
-# A card is rendered again after this time, even without new records, because alarms depend on the time.
+# Longest time between two renderings of a card, even without new records, because alarms depend on the time.
 _MAX_AGE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
 

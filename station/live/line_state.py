@@ -87,7 +87,7 @@ class LivePart:
 
     @property
     def seen_at(self) -> datetime | None:
-        """The time of the picture. Before the verdict, the time at which photo-eye 1 counted the part."""
+        """The time of the picture. Until the verdict arrives, this is the time at which photo-eye 1 counted the part."""
         return self.verdict.captured_at if self.verdict else self.sorting.counted_at if self.sorting else None
 
     @property
@@ -239,7 +239,7 @@ class LineState:
         self.version += 1
 
     def add_dead_letter(self, at: datetime, reason: str) -> None:
-        """Adds a dead letter of this line: a record that an agent could not process and set aside at the time `at`."""
+        """Adds a dead letter of this line, which is a record that an agent could not process. `at` is the time of the dead letter."""
         self._dead_letters.append((at, reason))
         self.version += 1
 

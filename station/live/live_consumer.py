@@ -36,9 +36,9 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 _POLL_MS = 250
-# The thread waits this long between two polls. On a fast line, polling for each record would take 10 % of a processor.
+# Pause between two polls. Without a pause, polling takes 10 % of a processor on a fast line.
 _POLL_PAUSE_S = 0.4
-# If a poll returns at least this many records, there are probably more, so the thread polls again without a pause.
+# If a poll returns 500 records or more, even more are probably waiting, so the thread polls again without a pause.
 _BACKLOG_RECORDS = 500
 _CONNECTION_CHECK_S = 2.0
 _RESPONSE_MS = 4000
@@ -90,7 +90,7 @@ def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> Arc
         connection.close()
 
 
-# Like `count_archived_parts`: the arguments are the line, the beginning of the shift and the current time.
+# A function with the same arguments and result as `count_archived_parts`.
 CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 
 

@@ -53,9 +53,9 @@ class BarChart:
 
 
 def make_pareto_chart(rows: Sequence[tuple[str, int, float]]) -> BarChart:
-    """Returns a chart with a bar for each row, and a line of the cumulative shares.
+    """Returns a chart with a bar for each row, and a line that shows the cumulative shares.
 
-    A row is a defect type, its number of parts, and the cumulative share, 0..1.
+    A row is a defect type, its number of parts, and the share (0..1) of all defects up to this row.
     """
     if not rows:
         return BarChart([])

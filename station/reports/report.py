@@ -14,7 +14,7 @@ from station.reviews.agreement import LabelAgreement, count_agreement
 from station.shifts import ShiftPeriod
 
 NO_TYPE = "no type named"
-# An hour with fewer judged parts is not listed among the worst hours, because its share of defects says little.
+# Smallest number of judged parts in one of the worst hours. With fewer parts, the share of defects says little.
 _MIN_PARTS_PER_HOUR = 20
 _GROUPED_BY = ("line", "label", "action", "sorted_reason", "late", "kind", "review_label")
 

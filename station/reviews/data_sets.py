@@ -55,9 +55,9 @@ class EmptyDataSetError(ValueError):
 
 @dataclass(frozen=True)
 class DataSetSelection:
-    """Selects the reviewed parts for a data set: the parts of `line` that were seen from `since` until before `to`.
+    """Selects the reviewed parts for a data set: parts of `line` that were seen from `since` (included) to `to` (excluded).
 
-    An empty field does not restrict the selection.
+    A field that is empty does not restrict the selection.
     """
 
     line: str = ""

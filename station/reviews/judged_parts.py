@@ -1,4 +1,4 @@
-"""Reads the defect probabilities of a line's parts and what people said about them, for the estimate of the line's share of defects."""
+"""Reads the defect probabilities and the reviews of a line's parts, from which the line's share of defects is estimated."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from station.archive.models import Part
 class JudgedParts:
     """The newest parts of a line that one model version has judged.
 
-    - `unreviewed`, shape (n,): defect probabilities
-    - `reviewed`, shape (m,): defect probabilities
-    - `is_defect`, shape (m,): True if the reviewer found a defect
+    - `unreviewed`, shape (n,): defect probabilities of the parts without a review
+    - `reviewed`, shape (m,): defect probabilities of the reviewed parts
+    - `is_defect`, shape (m,): for each reviewed part, True if the reviewer found a defect
     """
 
     unreviewed: npt.NDArray[np.float64]
@@ -27,7 +27,7 @@ class JudgedParts:
 
 
 def read_judged_parts(line: str, version: str, most: int) -> JudgedParts:
-    """Returns at most `most` parts of `line` to which `version` gave a defect probability, the newest ones."""
+    """Returns the newest parts of `line` to which `version` gave a defect probability, at most `most` parts."""
     rows = list(
         Part.objects.filter(line=line, model=version, defect_probability__isnull=False)
         .order_by("-seen_at", "-id")

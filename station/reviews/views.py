@@ -151,7 +151,7 @@ def _render_review(request: HttpRequest, candidate: Candidate | None = None, ann
 
 def _describe_candidate(candidate: Candidate, following: Candidate | None) -> dict[str, Any]:
     part = candidate.part
-    # The verdict is hidden in the random check and for a second or third opinion, because people tend to agree with it.
+    # The verdict is hidden in the random check and for second and third opinions, as people tend to agree with a verdict that they see.
     is_blind = candidate.audit or candidate.state in ("second", "third")
     width_px, height_px = picture_size_px(part)
     return {
@@ -171,7 +171,7 @@ def _start_of_day() -> datetime:
 
 
 def _get_user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # `right_required` ensures this.
+    assert isinstance(request.user, User)
     return request.user
 
 

@@ -1,4 +1,4 @@
-"""Kappa statistics with bootstrap intervals: how well people agree beyond chance.
+"""Computes kappa, which says how well people agree beyond chance, and its interval by bootstrap (random samples of the parts).
 
 Labels are numbers: 0 is ok, 1 is defect, and MISSING means that there is no label.
 """
@@ -14,7 +14,7 @@ import numpy.typing as npt
 MISSING = -1
 _RESAMPLES = 2000
 _SEED = 1
-# The interval is None if kappa is not defined in at least this share of the random samples.
+# Smallest share of the random samples in which kappa must be defined. Below this share, the interval is None.
 _MIN_DEFINED = 0.5
 
 Labels = npt.NDArray[np.int8]

@@ -31,7 +31,7 @@ from streams.records import Box
 _POLL_EVERY_S = 0.05
 # Longest wait for the finding (boxes and heat map) after the verdict. The finding usually follows within two seconds.
 _FINDING_TIMEOUT_S = 2.0
-# A multipart form may have this many bytes in addition to the picture.
+# Number of bytes that a multipart form may have in addition to the picture.
 _FORM_OVERHEAD_BYTES = 2**16
 
 
@@ -71,7 +71,7 @@ class Inspection(Schema):
     reason: str = Field("", description="Reason for the label `review`, such as `doubt`. Empty if there is no reason.")
     decided_at: datetime | None = Field(None, description="Time of the verdict.")
     finding: SuspiciousRegions | None = Field(
-        None, description="The regions that look defective. They come moments after the verdict if the label is `defect` or `review`."
+        None, description="The regions that look defective. They follow shortly after a verdict `defect` or `review`."
     )
 
 

@@ -71,7 +71,7 @@ class Upload(models.Model):
 
 
 def uploads_visible_to(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Upload]:
-    """Returns the uploads that `user` may see. An administrator may see all uploads, and any other user their own."""
+    """Returns the uploads that `user` may see. An administrator may see all uploads, and any other user only their own."""
     if "administer" in get_rights(user):
         return Upload.objects.all()
     return Upload.objects.filter(owner_id=user.pk) if user.pk is not None else Upload.objects.none()

@@ -55,7 +55,7 @@ class RateLimiter:
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
         self._clock = clock
-        # For each account: how many pictures it could send, and the time for which this number holds.
+        # For each account: the number of pictures that it may still send, and the time at which this number was computed.
         self._buckets: dict[int, tuple[float, float]] = {}
         self._lock = threading.Lock()
 

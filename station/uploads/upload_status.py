@@ -21,10 +21,10 @@ from streams.records import Box
 
 UploadState = Literal["waiting", "judged", "explained"]
 
-# A picture without a verdict counts as slow after this time. An inspector usually needs less than one second.
+# A picture that waits longer for its verdict counts as slow. An inspector usually needs less than one second.
 SLOW_AFTER = timedelta(seconds=10)
 _STOP_ASKING_AFTER = timedelta(minutes=30)
-# The page asks for the finding (boxes and heat map) until this time after the verdict.
+# Time after the verdict during which the page asks for the finding (boxes and heat map).
 _FINDING_TIMEOUT = timedelta(seconds=20)
 
 
