@@ -53,7 +53,7 @@ def test_a_version_without_a_report_shows_its_validation_figures_and_the_command
     for text in ("5 of 800", "1 of 800", "0 of 800", "accuracy of lenet alone, at the threshold 0.5", "793 of 800", "770 of 800"):
         assert text in page
     assert "castline evaluate --model demo --data FOLDER --report demo.report" in page
-    assert "castline train --out demo</code> writes them" in page
+    assert "castline train --out demo</code> writes the curves" in page
 
 
 def test_the_model_card_is_a_page_and_two_files(operator: Client) -> None:
@@ -129,7 +129,7 @@ def test_the_page_answers_whether_there_are_enough_pictures_and_whether_an_expor
     (folder / "runtimes.json").write_text(json.dumps(runtimes | {"refused": {"tflite": "labels 2 of 60 pictures differently"}}))
     page = operator.get("/models/version/demo/").content.decode()
     for text in (
-        "was made of other pictures",
+        "was computed with other pictures",
         "2.00 % (95 %: 1.00 to 3.00 %)",
         "will probably help",
         "bad&lt;1&gt;.jpeg",
@@ -253,6 +253,6 @@ def test_the_page_of_a_version_without_networks_shows_its_scorer(operator: Clien
     files = {"golden.npz": files["golden.npz"], "golden-template.npz": files["golden.npz"]}
     copy_demo(local_root, "good-only", voters=[], scorers=[scorer], files=files, cascade=None, figures={}, segmentation=None)
     page = operator.get("/models/version/good-only/").content.decode()
-    assert "golden-template: cut-off 2.5000, from 20 good pictures" in page
+    assert "golden-template: cut-off 2.5000, computed from 20 good pictures" in page
     assert "<dt>Networks</dt><dd>none</dd>" in page
     assert "good-only" in operator.get("/models/").content.decode()
