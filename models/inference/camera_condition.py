@@ -15,13 +15,13 @@ STATES = (FROZEN, DARK, BRIGHT, BLURRED, GAP)
 _FROZEN_PICTURES = 5
 # The median of this many pictures is compared with the limits, so that one unusual part is not taken for a fault.
 _MEDIAN_PICTURES = 8
-# Pictures are too dark if their brightness is below this share of the 1st percentile of brightness in the version's drift reference.
+# Pictures are too dark below this share of the brightness of the darkest reference pictures (the 1st percentile).
 _DARK_SHARE = 0.6
-# Pictures are too bright above a limit between the reference's 99th percentile and white (255): for 155, the limit is 195.
+# Pictures are too bright above a limit that lies this share of the way from the brightest reference pictures (99th percentile) to white.
 _BRIGHT_SHARE = 0.4
-# Pictures are blurred if their sharpness is below this share of the 1st percentile of sharpness in the version's drift reference.
+# Pictures are blurred below this share of the sharpness of the least sharp reference pictures (the 1st percentile).
 _BLURRED_SHARE = 0.5
-# The lowest and the highest normal brightness (mean grey level, 0..255). They are used if the version has no drift reference.
+# The lowest and the highest normal brightness (mean grey level, 0..255) if the version has no drift reference.
 _DARK_LEVEL, _BRIGHT_LEVEL = 30.0, 225.0
 # A gap is reported after this many times the usual interval between pictures, but not before _MIN_GAP_S.
 _GAP_INTERVALS = 20

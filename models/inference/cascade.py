@@ -1,4 +1,4 @@
-"""The cascade: the small network judges every picture first. All networks judge only the pictures about which it is not certain.
+"""The cascade: the small network judges every picture first. The other networks judge only pictures of which it is not certain.
 
 A cascade saves most of the computing time, but changes some verdicts. `castline evaluate --cascade` measures the difference.
 """
@@ -17,7 +17,7 @@ from models.registry import Version
 from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
-# The cascade band is widened: the odds of its low end are divided by this factor, and the odds of its high end are multiplied.
+# Both ends of the cascade band are moved outwards by this factor in odds. A low end of 0.2 (odds 1:4), for example, becomes 0.11 (1:8).
 ODDS_MARGIN = 2.0
 
 
@@ -25,7 +25,7 @@ ODDS_MARGIN = 2.0
 class Cascade:
     """A runtime of two stages. The first voter judges every picture, and the other voters only the pictures inside the cascade band.
 
-    `vote` is the voting rule of all. `first_index` is the position of the first voter in `vote.names`.
+    `vote` is the voting rule of the version. The first voter is `vote.names[first_index]`.
     """
 
     name: str
@@ -128,7 +128,7 @@ def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilit
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)
     labels = np.array([vote.choose_label(float(probability)) for probability in combined])
     not_ok, not_defect = own[labels != "ok"], own[labels != "defect"]
-    # The band contains the threshold, the review band, and the validation pictures about which voter and ensemble disagree.
+    # The band contains the threshold, the review band, and all validation pictures to which voter and ensemble give different labels.
     low = _scale_odds(min(float(not_ok.min(initial=1.0)), vote.low, vote.threshold), 1 / ODDS_MARGIN)
     high = _scale_odds(max(float(not_defect.max(initial=0.0)), vote.high, vote.threshold), ODDS_MARGIN)
     return CascadeBand(voter=voter, low=low, high=high)

@@ -13,11 +13,11 @@ from models.inference.soft_vote import MIN_PROBABILITY
 
 # With fewer reviewed parts than this, an estimate cannot be corrected by reviews.
 MIN_REVIEWED = 20
-# At the ends of a 95 % interval, the log-likelihood is lower by this value than at its maximum.
+# The 95 % interval holds all shares whose log-likelihood is at most this much below the highest log-likelihood.
 _LIKELIHOOD_DROP = 1.92
-# Shares lie between minus and plus these log odds (0.00003 % and 99.99997 %).
+# Estimated shares have log odds from -15 to 15, which is 0.00003 % to 99.99997 %.
 _MAX_LOG_ODDS = 15.0
-# How far the reviews may move the estimate from the version's own probabilities: standard deviations of the log odds and of the slope.
+# Reviews correct the log odds of the version by an offset and a slope. These are the standard deviations of both before any review.
 _OFFSET_DEVIATION, _SLOPE_DEVIATION = 2.0, 0.5
 _DRAWS = 2000
 
@@ -36,7 +36,7 @@ class DefectShareEstimate:
 def estimate_from_probabilities(probability: FloatArray, training_share: float) -> DefectShareEstimate:
     """Returns the share of defects at which these defect probabilities, shape (n,), are most likely.
 
-    The probabilities are calibrated for `training_share`. The parts must look as in the training.
+    The probabilities are calibrated for `training_share`. The estimate is right only if the parts look like those in the training.
     Source: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, equation 2.9.
     """
     clipped = np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
@@ -65,16 +65,16 @@ def correct_by_reviews(
 
     - `probability`, shape (n,): defect probabilities of parts without a review, calibrated for `training_share`.
     - `reviewed`, shape (m,): defect probabilities of reviewed parts.
-    - `is_defect`, shape (m,): what people decided.
+    - `is_defect`, shape (m,): True for reviewed parts that people called defective.
 
-    Raises ValueError if m is less than MIN_REVIEWED.
+    Raises ValueError if there are fewer than MIN_REVIEWED reviewed parts.
     """
     if len(reviewed) < MIN_REVIEWED:
         raise ValueError(f"expected at least {MIN_REVIEWED} reviewed parts, found {len(reviewed)}")
     everything = np.concatenate([probability, reviewed])
     prior = np.array([logit(estimate_from_probabilities(everything, training_share).value), 1.0])
     deviations = np.array([_OFFSET_DEVIATION, _SLOPE_DEVIATION])
-    # The log of the likelihood ratio "defective to good" of a part.
+    # The log of a likelihood ratio: how much more likely a picture is for a defective part than for a good part.
     ratio, reviewed_ratio = (
         logit(np.clip(some, MIN_PROBABILITY, 1 - MIN_PROBABILITY)) - logit(training_share) for some in (probability, reviewed)
     )
@@ -90,11 +90,11 @@ def correct_by_reviews(
     inputs = np.stack([np.ones_like(reviewed_ratio), reviewed_ratio])
     precision = (inputs * (chance * (1 - chance))) @ inputs.T + np.diag(1 / deviations**2)
     curves = np.array([best, *random.multivariate_normal(best, np.linalg.inv(precision), _DRAWS)])
-    # Parts with nearly equal ratios are counted together, because millions of parts would take long.
+    # Similar parts are counted in bins, because millions of single parts would take too long.
     counts, edges = np.histogram(ratio, bins=400)
     middles = (edges[:-1] + edges[1:]) / 2
     shares = (expit(curves[:, :1] + curves[:, 1:] * middles) @ counts + is_defect.sum()) / len(everything)
-    # The observed parts are a sample of the line.
+    # The parts are only a sample of all parts of the line. The random numbers make the interval wider if there are few parts.
     drawn = random.beta(shares[1:] * len(everything) + 0.5, (1 - shares[1:]) * len(everything) + 0.5)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return DefectShareEstimate(float(shares[0]), float(low), float(high))

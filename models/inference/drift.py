@@ -16,9 +16,9 @@ from models.registry.manifest import DriftReference, Histogram, PercentileHistog
 
 # Number of bins of brightness and sharpness. Each bin holds the same number of reference pictures.
 PICTURE_BINS = 10
-# Wide bins of defect probabilities, so that the rounding of another runtime seldom moves a picture to another bin.
+# Limits of wide bins of defect probabilities. The rounding of another runtime seldom moves a picture from one wide bin to another.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
-# Narrow bins of defect probabilities, in log odds from -8 (0.0003) to 8 (0.9997). Lines with few defects have a threshold above 0.98.
+# Limits of narrow bins of defect probabilities, evenly spaced in log odds. Lines with few defects need them: their thresholds exceed 0.98.
 DETAIL_EDGES = tuple(float(edge) for edge in 1 / (1 + np.exp(-np.arange(-8, 8.25, 0.25))))
 # With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200
@@ -26,7 +26,7 @@ MIN_PICTURES = 200
 MIN_SHARE = 1e-3
 # To save time, only every 16th row and every 16th column of a picture are measured.
 _LINE_STEP = 16
-# Number of steps of expectation maximisation. The estimated share of defects converges earlier.
+# The share of defects is estimated in this many steps (expectation maximisation). Later steps would hardly change it.
 _MIXTURE_STEPS = 30
 
 FloatArray = npt.NDArray[np.float64]
@@ -110,12 +110,13 @@ def compute_stability_index(expected: Sequence[float] | FloatArray, found: Seque
 
 
 def compute_prediction_drift(reference: DriftReference, probabilities: Sequence[float] | FloatArray) -> float:
-    """Returns the population stability index of the defect probabilities. The index does not depend on the share of defects.
+    """Returns how much the defect `probabilities` of a line differ from `reference`, as a population stability index.
 
-    `probabilities` are compared with the best mixture of the histograms of good and defective parts.
+    The reference has a histogram of good parts and one of defective parts. Both are mixed with the share of defects that fits best, so the
+    index does not depend on the share of defects on the line.
     """
     if reference.good is None or reference.bad is None:
-        raise ValueError("expected a reference of a version with networks, found one without histograms of probabilities")
+        raise ValueError("The drift reference has no histograms of defect probabilities, because its version has no networks.")
     found = bin_shares(probabilities, reference.good.edges)
     good, bad = np.maximum(reference.good.shares, MIN_SHARE), np.maximum(reference.bad.shares, MIN_SHARE)
     defect_share = 0.5

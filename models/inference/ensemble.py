@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Ensemble:
     """Predicts defects in batches of pictures. `segmentation` is None if the version has no such head.
 
-    Several threads may call `predict` at the same time. The event loop's thread must not, because a call takes long.
+    Several threads may call `predict` at the same time. The event loop's thread must not call it, because a call takes long.
     """
 
     version: Version

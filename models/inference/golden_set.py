@@ -82,7 +82,7 @@ def load_golden_set(version: Version) -> GoldenSet:
 def load_golden_pixels(version: Version) -> npt.NDArray[np.uint8]:
     """Returns the pictures of the golden set without their probabilities.
 
-    Unlike `load_golden_set`, it also works if `version` was reduced to some of its voters, as for one stage of a cascade.
+    Unlike `load_golden_set`, this also works for a version with only some of its voters, as in one stage of a cascade.
     """
     with version.file(version.manifest.golden.file).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         pixels: npt.NDArray[np.uint8] = arrays["pixels"]
@@ -117,7 +117,7 @@ def check_golden_set(version: Version, runtime: Runtime) -> GoldenSetComparison:
 def compare_golden_scores(version: Version, scorers: Sequence[VersionScorer]) -> GoldenSetComparison:
     """Scores the golden set of `version` with its `scorers`, and compares the result with the recorded scores.
 
-    The label of a picture is the same if it is above the cut-offs of the same scorers.
+    `same_labels` of the result is True if each score is on the same side of its cut-off as the recorded score.
     """
     golden_set = load_golden_set(version)
     count = len(golden_set.pixels)
@@ -129,7 +129,7 @@ def compare_golden_scores(version: Version, scorers: Sequence[VersionScorer]) ->
 
 
 def check_golden_scores(version: Version, scorers: Sequence[VersionScorer]) -> None:
-    """Raises ModelError if a scorer gives a picture of the golden set another score than the recorded one."""
+    """Raises ModelError if a score of the golden set differs too much from the recorded score."""
     comparison = compare_golden_scores(version, scorers)
     tolerance = version.manifest.golden.tolerance
     if not comparison.same_labels or not comparison.distance <= tolerance:

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
 
-# Without a level of its own, a heat map is hot above this share of its hottest value. 0.5 fits rendered defects best.
+# If its method gives no level, a heat map is hot above this share of its hottest value. 0.5 fits rendered defects best.
 HOT_SHARE = 0.5
 # At most this many hot areas of a picture are marked with boxes, because people do not look at more.
 MAX_BOXES = 5
 # If the kinds of the defects are known, up to this many areas are marked, because an acceptance table counts the defects.
 MAX_DEFECTS = 25
-# The kind of a defect whose kind is not sure. The word stands in verdicts and findings, so it is never renamed.
+# The kind of a defect if the method is not sure. Never rename this word, because verdicts and findings contain it.
 UNKNOWN_KIND = "unknown"
 # The length of an area is measured in this many directions. It is then at most 0.1 % too small.
 _DIRECTIONS = 36
@@ -29,8 +29,8 @@ class HeatBox:
 
     - `score`: the highest heat inside, 0..1.
     - `area_px`: the area of the hot pixels.
-    - `length_px`: the largest distance across them.
-    - `kind`: the kind of defect, `unknown`, or empty without kinds.
+    - `length_px`: the largest distance between two hot pixels.
+    - `kind`: the kind of defect, `unknown`, or empty if the method knows no kinds.
     """
 
     left_px: int
@@ -134,9 +134,9 @@ def find_boxes(
 
 
 def name_kind(shares: npt.NDArray[np.float32], kinds: tuple[str, ...], least_certainty: float) -> str:
-    """Returns the kind of a defect. `shares`, shape (kinds,), is the probability of each kind, added up over the pixels of the defect.
+    """Returns the most probable kind of a defect, or UNKNOWN_KIND if it has less than the part `least_certainty` of the sum of `shares`.
 
-    Returns UNKNOWN_KIND if the most probable kind has less than `least_certainty` of the sum of all shares.
+    `shares`, shape (kinds,), holds the probability of each kind, added up over the pixels of the defect.
     """
     best = int(shares.argmax())
     return kinds[best] if shares[best] >= least_certainty * shares.sum() > 0 else UNKNOWN_KIND
@@ -145,7 +145,7 @@ def name_kind(shares: npt.NDArray[np.float32], kinds: tuple[str, ...], least_cer
 def name_largest_kind(defect_map: DefectMap) -> str:
     """Returns the kind of the largest hot area of `defect_map`, or UNKNOWN_KIND if the kind is not sure.
 
-    UNKNOWN_KIND also stands for a map without kinds, without a level or without a hot area.
+    Also returns UNKNOWN_KIND if the map has no hot area, no kinds or no `box_level`.
     """
     if defect_map.box_level is None or defect_map.kind_probabilities is None:
         return UNKNOWN_KIND
@@ -158,16 +158,16 @@ def name_largest_kind(defect_map: DefectMap) -> str:
 
 
 def _measure_length(is_inside: npt.NDArray[np.bool_], scale_x: float, scale_y: float) -> float:
-    """Returns the largest distance across the pixels of an area, in pixels of the original picture: its largest Feret diameter."""
+    """Returns the length of an area: the largest distance between two of its pixels (Feret diameter), in pixels of the original picture."""
     row, column = np.nonzero(is_inside ^ ndimage.binary_erosion(is_inside))
     angle = np.arange(_DIRECTIONS) * (np.pi / _DIRECTIONS)
     across, down = np.cos(angle) * scale_x, np.sin(angle) * scale_y
     places = column[:, None] * across + row[:, None] * down
-    # A pixel is an area and not a point. Its own width in each direction is added.
+    # The width of one pixel is added, because the places are the centres of pixels.
     return float((np.ptp(places, axis=0) + np.abs(across) + np.abs(down)).max()) if len(row) > 1 else max(scale_x, scale_y)
 
 
 def _scale_span(span: slice, scale: float, size_px: int) -> tuple[int, int]:
-    """Converts `span`, cells of a heat map, to a start and a stop in the original picture with `size_px` pixels, at least 1 px apart."""
+    """Converts `span` from pixels of a heat map to pixels of the original picture. Returns start and stop, at least 1 px apart."""
     first = min(int(span.start * scale), size_px - 1)
     return first, min(max(first + 1, round(span.stop * scale)), size_px)

@@ -14,7 +14,7 @@ from models.inference.heat_map import DefectMap
 from models.registry import Version
 
 RESIDUAL = "residual"
-# A head makes heat maps only if its hottest point lay near a defect in this share of its validation pictures.
+# A segmentation head is used only if its hottest point lay near a defect in at least this share of its validation pictures.
 LEAST_POINTING = 0.75
 
 
@@ -37,7 +37,7 @@ class SegmentationFirst:
     other: HeatMapper
 
     def compute_defect_map(self, pixels: npt.NDArray[np.uint8]) -> DefectMap:
-        """Returns the defect map of one picture. Its field `method` tells which of the two methods made the map."""
+        """Returns the defect map of one picture. Its field `method` names the method that made the map."""
         found = self.segmentation.compute_defect_map(pixels)
         is_seen = found.box_level is None or float(found.heat.max(initial=0.0)) >= found.box_level
         return found if is_seen else self.other.compute_defect_map(pixels)
@@ -47,13 +47,13 @@ class SegmentationFirst:
 class ResidualMapper:
     """Makes heat maps from the residuals of a good-only scorer.
 
-    The heat of a pixel is its residual on the scale of the verdict's scores: 0.5 at the cut-off, and nearly 1 far above it.
+    The heat of a pixel is its residual, scaled like the scores in verdicts: 0.5 at the cut-off, and nearly 1 far above it.
     """
 
     opened: VersionScorer
 
     def compute_defect_map(self, pixels: npt.NDArray[np.uint8]) -> DefectMap:
-        """Returns the defect map of one picture. Scorers know no kinds of defect."""
+        """Returns the defect map of one picture, without kinds of defect."""
         residuals = self.opened.scorer.score(pixels[np.newaxis]).residuals[0]
         return DefectMap(scale_scores(residuals, self.opened.cut_off), RESIDUAL)
 
@@ -61,7 +61,8 @@ class ResidualMapper:
 def open_heat_mapper(version: Version) -> HeatMapper | None:
     """Returns the warmed-up heat mapper of `version`, or None if the version cannot make heat maps. Takes seconds.
 
-    The order is: a good segmentation head, residuals, Grad-CAM (docs/RESULTS.md). Raises ModelError if weights cannot be read.
+    Prefers a segmentation head with good figures, then the residuals of a scorer, then Grad-CAM. docs/RESULTS.md compares them.
+    Raises ModelError if weights cannot be read.
     """
     # TensorFlow is imported only here, because a worker with another runtime may never open a heat mapper.
     from models.inference.grad_cam import open_grad_cam

@@ -12,15 +12,15 @@ from models.registry.manifest import Manifest
 from streams.errors import ModelError
 from streams.records import LiveLineSettings
 
-# The number of parts an hour for which the numbers are shown if nobody gives another one.
+# The number of parts an hour for which an outlook is computed by default.
 PARTS_PER_HOUR = 1000
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """The threshold and the review band of a line, and the false alarms, misses and reviews an hour that are expected with them.
+    """The threshold and the review band of a line, and the expected numbers of false alarms, misses and reviews an hour.
 
-    The numbers an hour are None if they cannot be estimated. `note` then says why.
+    If the numbers cannot be estimated, they are None, and `note` says why.
     """
 
     threshold: float
@@ -32,7 +32,7 @@ class Outlook:
     note: str
 
     def describe(self) -> str:
-        """Returns the outlook as a sentence."""
+        """Returns the threshold, the review band and the numbers an hour as a sentence."""
         if self.false_alarms_per_hour is None:
             return f"threshold {self.threshold:.4f}. {self.note}"
         band = f", review from {self.review_low:.4f} to {self.review_high:.4f}" if self.review_low < self.review_high else ""
@@ -43,9 +43,9 @@ class Outlook:
 
 
 def make_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float | None, parts_per_hour: float) -> Outlook:
-    """Returns what is expected on a line with the settings `line` and the share `share` of defects.
+    """Returns what is expected on a line. `line` holds its settings, and `share` is its share of defects.
 
-    Raises ModelError if the settings cannot be applied to the version (`make_decision_rule`).
+    Raises ModelError if the settings cannot be applied to the version (see `make_decision_rule`).
     """
     if not manifest.voters:
         highest = max(scorer.highest_alarm_share for scorer in manifest.scorers)
@@ -71,7 +71,7 @@ def make_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float
 def make_present_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float | None, parts_per_hour: float) -> Outlook:
     """Returns the same as `make_outlook`, but never raises ModelError.
 
-    If the settings cannot be applied, the outlook is for the threshold of the version, and the note says why.
+    If the settings cannot be applied, the outlook has the version's own threshold, and the note says why.
     """
     try:
         return make_outlook(manifest, line, share, parts_per_hour)
@@ -82,9 +82,9 @@ def make_present_outlook(manifest: Manifest, line: LiveLineSettings | None, shar
 
 
 def find_share(manifest: Manifest, line: LiveLineSettings | None) -> float | None:
-    """Returns the share of defects on a line: the one that people set, otherwise the share among the training pictures.
+    """Returns the share of defects in the settings of a line. If nobody set it, returns the share among the training pictures.
 
-    Returns None if neither is known.
+    Returns None if neither share is known.
     """
     if line is not None and line.defect_share is not None:
         return line.defect_share
@@ -96,10 +96,10 @@ def find_share(manifest: Manifest, line: LiveLineSettings | None) -> float | Non
 
 @dataclass(frozen=True)
 class VersionComparison:
-    """What is expected on the line `line` before and after another version is chosen.
+    """What is expected on `line` with the present version (`before`) and with another version (`after`).
 
-    Both estimates assume the same share of defects, or None if unknown. `before` is None if the manifest of the present version cannot be
-    read.
+    Both outlooks assume the share `line_share` of defects, which is None if it is not known. `before` is None if the manifest of the
+    present version cannot be read.
     """
 
     line: str
@@ -110,7 +110,7 @@ class VersionComparison:
 
     @property
     def title(self) -> str:
-        """The line, the part rate and the share of defects, as a heading for the two outlooks."""
+        """The heading of the comparison. It names the line, the number of parts an hour and the share of defects."""
         share = f" and {self.line_share:.3%} defects" if self.line_share is not None else ""
         return f"Expected on {self.line} at {self.parts_per_hour:g} parts an hour{share}"
 

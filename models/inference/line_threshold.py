@@ -15,9 +15,9 @@ from models.inference.soft_vote import Label, choose_label
 from models.registry.manifest import Histogram, Manifest
 from streams.errors import ModelError
 
-# Largest log odds of a threshold. The largest possible probability of a defect, 1 - 1e-7, has the log odds 16.1.
+# Largest log odds of a threshold. Defect probabilities have log odds of up to 16.1, so they can always exceed a threshold.
 MAX_LOG_ODDS = 15.0
-# Outer edges of the first and the last bin of a histogram, in log odds: -8 is 0.0003, and 8 is 0.9997.
+# The first bin of a histogram begins at the log odds -8 (a probability of 0.0003), and the last bin ends at 8 (0.9997).
 _OUTER_LOG_ODDS = 8.0
 
 FloatArray = npt.NDArray[np.float64]
@@ -27,7 +27,8 @@ FloatArray = npt.NDArray[np.float64]
 class DecisionRule:
     """The threshold and the review band that turn a calibrated defect probability into a label.
 
-    From `low` to below `high`, the label is `review`. Outside this band, the label is `defect` from `threshold` on, and `ok` below.
+    A part gets `review` if `low` <= probability < `high`. Any other part gets `defect` if the probability is at least `threshold`, and
+    otherwise `ok`.
     """
 
     threshold: float
@@ -68,7 +69,7 @@ def find_training_share(manifest: Manifest) -> float:
 
 
 def correct_for_share(probability: float | FloatArray, training_share: float, line_share: float) -> FloatArray:
-    """Returns the defect probability `probability`, 0..1, corrected for a line on which the share `line_share` is defective.
+    """Returns the defect probability `probability`, 0..1, corrected for a line with the share `line_share` of defects.
 
     `probability` is calibrated for `training_share`. Both shares are above 0 and below 1.
 
@@ -83,9 +84,9 @@ def correct_for_share(probability: float | FloatArray, training_share: float, li
 
 
 def choose_line_threshold(manifest: Manifest, line_share: float) -> float:
-    """Returns the threshold with the lowest cost of misses and false alarms on a line with the share `line_share` of defects.
+    """Returns the threshold with the lowest cost of misses and false alarms. `line_share` is the share of defects on the line.
 
-    Source: Elkan, IJCAI 2001, equation 2. Raises ModelError if the manifest does not give the share of defects in the training.
+    Source: Elkan, IJCAI 2001, equation 2. Raises ModelError if the manifest does not say how many training pictures were defective.
     """
     training_share = find_training_share(manifest)
     ideal = manifest.costs.false_alarm / (manifest.costs.miss + manifest.costs.false_alarm)
@@ -98,9 +99,9 @@ def make_decision_rule(
 ) -> DecisionRule:
     """Returns the decision rule of a line. Raises ModelError if the rule cannot be made.
 
-    - `threshold`: None means the threshold for `line_share`.
-    - `line_share`: share of defects. None means the version's threshold.
-    - `miss_risk`: parts above the pass threshold for this risk do not pass.
+    - `threshold`: if None, the threshold follows from `line_share`.
+    - `line_share`: the share of defects on the line. If this is None, too, the threshold of the version is used.
+    - `miss_risk`: if given, only parts below the pass threshold for this risk get the label `ok`.
     """
     rule = _make_cost_rule(manifest, threshold, line_share)
     if miss_risk is not None:
@@ -124,9 +125,9 @@ def _make_cost_rule(manifest: Manifest, threshold: float | None, line_share: flo
 
 
 def check_rule(manifest: Manifest, rule: DecisionRule) -> None:
-    """Raises ModelError if `rule` would call every part defective, or none, or would let no part pass without a person.
+    """Raises ModelError if `rule` would call every part defective, call no part defective, or let no part pass without a person.
 
-    The histograms of the validation pictures decide. Without histograms, only impossible rules are refused.
+    The function looks at the histograms of the validation pictures. Without histograms, it refuses only impossible rules.
     """
     reference = manifest.reference
     anything = Histogram(edges=(), shares=(1.0,))
@@ -146,24 +147,24 @@ def check_rule(manifest: Manifest, rule: DecisionRule) -> None:
     if not _may_reach(bad, rule.threshold):
         raise ModelError(
             f"The threshold {rule.threshold:.6g} would call no part defective: no defective validation picture of version "
-            f"{manifest.version} has a defect probability as high. {advice}"
+            f"{manifest.version} has such a high defect probability. {advice}"
         )
 
 
 def _may_lie_below(histogram: Histogram, probability: float) -> bool:
-    """Tells whether a value of `histogram` may be below `probability`: whether a bin that begins below `probability` holds values."""
+    """Tells whether a bin of `histogram` that begins below `probability` holds values, so that some values may be below it."""
     starts = (0.0, *histogram.edges)
     return any(share > 0 and start < probability for start, share in zip(starts, histogram.shares, strict=True))
 
 
 def _may_reach(histogram: Histogram, probability: float) -> bool:
-    """Tells whether a value of `histogram` may be `probability` or more: whether a bin that ends above `probability` holds values."""
+    """Tells whether a bin of `histogram` that ends above `probability` holds values, so that some values may reach it."""
     ends = (*histogram.edges, 1.0)
     return any(share > 0 and end > probability for end, share in zip(ends, histogram.shares, strict=True))
 
 
 def estimate_shares(manifest: Manifest, rule: DecisionRule, line_share: float) -> ExpectedShares:
-    """Estimates the shares of false alarms, misses and reviews under `rule` on a line with the share `line_share` of defects.
+    """Estimates the shares of false alarms, misses and reviews with `rule`. `line_share` is the share of defects on the line.
 
     The estimate comes from the histograms of the validation pictures. Raises ModelError if there are none.
     """

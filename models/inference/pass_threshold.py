@@ -1,6 +1,6 @@
 """Computes the pass threshold of a line. A part with a lower defect probability passes without a person.
 
-The threshold is chosen by conformal risk control, so that only a stated share of the defective parts is expected to pass.
+Only a chosen share of the defective parts, such as 1 %, is expected to pass. The method is called conformal risk control.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from streams.errors import ModelError
 
 # A miss curve has at most this many points, so that a manifest stays small.
 MAX_POINTS = 2000
-# The pass threshold lies below a probability by this share of the gap to the next lower one, so that rounding changes no label.
+# The pass threshold lies between two probabilities: below the upper one by this share of the gap. So rounding changes no label.
 GAP_MARGIN = 0.1
 
 FloatArray = npt.NDArray[np.float64]
 
 
 def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> MissCurve:
-    """Returns the miss curve of defective validation pictures, with at most MAX_POINTS points.
+    """Returns the miss curve of defective validation pictures: the number of missed castings for each pass threshold.
 
+    The curve has at most MAX_POINTS points.
     `probability`, shape (n,), is the calibrated defect probability. `groups`, shape (n,), has equal numbers for near-duplicates.
     """
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.argsort(probability, kind="stable")
     misses = np.cumsum(1 / sizes[group_of][order])
     kept = np.unique(np.linspace(0, len(order) - 1, MAX_POINTS).astype(np.int64))
-    # The last picture before the next kept one gives the number of misses.
+    # A point stands for all pictures up to the next point. Its number of misses is that of the last of these pictures.
     upper = np.append(kept[1:] - 1, len(order) - 1)
     return MissCurve(castings=len(sizes), probabilities=tuple(probability[order][kept].tolist()), misses=tuple(misses[upper].tolist()))
 
@@ -56,7 +57,7 @@ def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
             f"{manifest.version} has only {curve.castings}. Add defective pictures and train a new version, or state a risk of at least "
             f"{smallest:g}."
         )
-    # The last number of misses, which is all castings, is always more than allowed.
+    # Such a point always exists, because at the last point all castings are missed.
     first = int(np.flatnonzero(np.array(curve.misses) > allowed + 1e-9)[0])
     end = curve.probabilities[first]
     below = max((value for value in curve.probabilities[:first] if value < end), default=0.0)
@@ -64,5 +65,5 @@ def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
 
 
 def count_castings_needed(miss_risk: float) -> int:
-    """Returns the smallest number of defective castings in validation with which `miss_risk` can be stated."""
+    """Returns the smallest number of defective validation castings that allows a pass threshold for `miss_risk`."""
     return math.ceil(1 / miss_risk - 1e-9) - 1

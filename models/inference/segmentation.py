@@ -22,7 +22,7 @@ METHOD = "segmentation"
 class Segmentation:
     """Computes defect maps and names kinds of defect, for pictures with the side `side_px`.
 
-    Several threads may call it at the same time, but not the thread of the event loop.
+    Several threads may call the methods at the same time. The event loop's thread must not call them, because a call takes long.
     """
 
     method = METHOD
@@ -97,7 +97,7 @@ def open_segmentation(version: Version) -> Segmentation | None:
 
 
 def save_segmentation_weights(path: Any, network: keras.Model, member: SegmentationMember, half: bool = True) -> None:
-    """Writes the weights of `network` to `path`, as float16 if `half` is True. `network` itself gets the rounded weights too."""
+    """Writes the weights of `network` to `path`, as float16 if `half` is True. `network` then has the rounded weights, too."""
     if half:
         small = segmentation_head(len(member.kinds), member.side_px, member.width, "float16")
         small.set_weights([weights.astype("float16") for weights in network.get_weights()])

@@ -21,7 +21,7 @@ Label = Literal["ok", "defect", "review"]
 
 # The reason in a verdict whose defect probability lies in the review band.
 IN_DOUBT = "doubt"
-# The cut-off of every scorer, on the scale of the scores in verdicts.
+# Scores in verdicts are scaled, so that every scorer has this cut-off.
 SCALED_CUT_OFF = 0.5
 
 # Smaller probabilities are raised to this value before their logarithm is taken, because 0 has no logarithm.
@@ -48,13 +48,13 @@ class Prediction:
 
     @property
     def is_anomaly(self) -> bool:
-        """Whether the picture is above the cut-off of a good-only scorer."""
+        """True if a score of the picture is above the cut-off of good-only scorers."""
         return any(score > SCALED_CUT_OFF for score in self.scores.values())
 
     def add_score(self, name: str, score: float) -> Prediction:
         """Returns the prediction with one more score of a good-only scorer, 0..1.
 
-        If the version has no networks, a score above the cut-off turns `ok` into `review`. Otherwise the settings of the line decide later.
+        In a version without networks, a score above the cut-off turns `ok` into `review`. In other versions, the label does not change.
         """
         added = replace(self, scores={**self.scores, name: score})
         if self.defect_probability is None and self.label == "ok" and added.is_anomaly:
@@ -63,7 +63,7 @@ class Prediction:
 
     @property
     def rank(self) -> float:
-        """A number, 0..1, that orders pictures from good to defective: the defect probability, or the largest score without networks."""
+        """A number from 0 (good) to 1 (defective), for sorting: the defect probability, or the largest score if there are no networks."""
         return max(self.scores.values()) if self.defect_probability is None else self.defect_probability
 
 
@@ -149,7 +149,7 @@ class SoftVote:
 
 
 def choose_label(defect_probability: float, threshold: float, low: float, high: float) -> Label:
-    """Returns `review` if `low` <= `defect_probability` < `high`. Otherwise returns `defect` from `threshold` on, and `ok` below it."""
+    """Returns `review` if `low` <= `defect_probability` < `high`. Otherwise returns `defect` if it is at least `threshold`, else `ok`."""
     if low <= defect_probability < high:
         return "review"
     return "defect" if defect_probability >= threshold else "ok"
@@ -158,7 +158,7 @@ def choose_label(defect_probability: float, threshold: float, low: float, high: 
 def temper_probabilities(probabilities: npt.NDArray[np.float64], temperature: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Divides the logits of `probabilities` by `temperature`. The last axis holds the classes.
 
-    The order of the classes never changes.
+    The most probable class stays the most probable one.
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
     """
     scaled = np.log(np.clip(probabilities, MIN_PROBABILITY, 1)) / temperature

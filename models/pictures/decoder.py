@@ -61,7 +61,7 @@ class PictureLimits:
 class DecodedPicture:
     """A picture decoded for the networks: `pixels` has shape (side_px, side_px) and type uint8. 0 is black, 255 is white.
 
-    `width_px` and `height_px` are the original size. `original`, shape (height_px, width_px), is None unless asked for.
+    `width_px` and `height_px` are the original size. `original`, shape (height_px, width_px), is None if it was not wanted.
     """
 
     pixels: GreyPixels
@@ -89,7 +89,7 @@ class PictureReader:
         return sniff_content_type(self.value)
 
     def load(self, mode: Literal["L", "RGB"], min_side_px: int | None = None) -> Image.Image:
-        """Decodes the first frame to 8 bits without transparency, not yet upright. Mode "RGB" keeps colours, mode "L" gives grey.
+        """Returns the first frame with 8 bits, without transparency and not yet rotated. Mode "RGB" keeps colours, mode "L" gives grey.
 
         With `min_side_px`, a large JPEG may be decoded at a smaller size, but each side has at least this many pixels.
         """
@@ -118,7 +118,7 @@ def decode_picture(
     - `depth_bits`: bits that the camera uses, or None.
     - `keep_original`: keeps the grey pixels at full size.
 
-    Raises only PictureError, if the picture is damaged or blank.
+    Raises PictureError if the picture cannot be judged, for example because it is damaged or blank. Raises no other error.
     """
     with open_picture(value, limits or PictureLimits(), depth_bits) as file:
         # libjpeg decodes a large JPEG faster at a reduced size. With `keep_original`, `_reduce` reduces the pixels instead.
@@ -199,7 +199,7 @@ def _check_size(header: FormatHeader, limits: PictureLimits) -> None:
 
 
 def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
-    """Returns `image` in 8 bits without transparency. Mode "L" makes it grey. With mode "RGB" a colour image keeps its colours."""
+    """Returns `image` with 8 bits and without transparency: in grey if `mode` is "L", or with its colours if `mode` is "RGB"."""
     if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.has_transparency_data:
@@ -215,7 +215,7 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def _reduce(image: Image.Image, header: FormatHeader, min_side_px: int) -> Image.Image:
-    """Returns `image`, reduced as libjpeg would have reduced a JPEG. Other pictures are returned unchanged."""
+    """Returns `image`. If it comes from a JPEG, it is reduced as libjpeg would have reduced it."""
     scale = choose_scale(header, min_side_px) if header.format == "JPEG" else 1
     return image.reduce(scale) if scale > 1 else image
 

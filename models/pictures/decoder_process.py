@@ -48,9 +48,9 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The first line of an answer. `size_bytes` bytes follow: pixels, or a picture of the type `content_type`.
+    """The first line of an answer of the separate process. The pixels or the converted picture follow as `size_bytes` bytes.
 
-    If the picture is refused, `refusal` holds a reason and a message.
+    `content_type` is the type of a converted picture. If the picture is refused, `refusal` holds a reason and a message.
     """
 
     size_bytes: int = 0
@@ -103,12 +103,12 @@ class DecoderProcess:
         return EncodedPicture(content, answer.content_type)
 
     def encode_heat_map_layer(self, value: bytes, limits: PictureLimits) -> EncodedPicture:
-        """Returns a heat map as a red PNG, as `display.encode_heat_map_layer` does. Decodes the heat map in the separate process."""
+        """Returns the same as `display.encode_heat_map_layer`, but decodes in the separate process."""
         answer, content = self._ask("heat map", value, 0, limits, None)
         return EncodedPicture(content, answer.content_type)
 
     def close(self) -> None:
-        """Ends the process. A later picture starts it again."""
+        """Ends the separate process. The next picture starts a new one."""
         with self._lock:
             self._stop()
 
@@ -120,7 +120,7 @@ class DecoderProcess:
         limits: PictureLimits,
         depth_bits: int | None,
     ) -> tuple[_Answer, bytes]:
-        """Returns the answer of the separate process and the bytes that follow it. Raises PictureError if it refuses the picture."""
+        """Returns the answer of the separate process and the bytes after it. Raises PictureError if the process refuses the picture."""
         check_file_size(value, limits)  # A picture that is too large is not even copied to the process.
         request = _Request(operation, len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits)
         with self._lock:
@@ -152,7 +152,7 @@ class DecoderProcess:
                 # NumPy may use only one thread, because the stacks of more threads would count against the memory limit.
                 env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
-            # The process writes one byte when it is ready, so that its start does not count as time of the first picture.
+            # The process writes one byte when it is ready. The time limit of the first picture begins only then.
             _read_exactly(self._process.stdout, 1)
         return self._process
 
@@ -189,7 +189,7 @@ def _close(pipe: object) -> None:
 
 
 def _send_request(process: subprocess.Popen[bytes], request: _Request, value: bytes) -> tuple[_Answer, bytes]:
-    """Sends a picture to the separate process and returns its answer with the bytes that follow.
+    """Sends a picture to the separate process, and returns its answer and the bytes after the answer.
 
     Raises OSError or EOFError if the process has ended, and ValueError or TypeError for a malformed answer.
     """
@@ -218,7 +218,7 @@ def _read_exactly(stream: IO[bytes] | None, size: int) -> bytes:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Reads pictures from `requests` and writes decoded or converted pictures, or refusals, to `answers`, until `requests` ends."""
+    """Answers all requests until `requests` ends. An answer holds a decoded picture, a converted picture or a refusal."""
     while line := requests.readline():
         request = _Request(**json.loads(line))
         try:
@@ -271,7 +271,7 @@ def main() -> None:
 
 
 def _warm_up() -> None:
-    """Loads the format plug-ins of Pillow, so that their memory does not count as memory of the first picture."""
+    """Loads the format plug-ins of Pillow before the memory limit is set, so that a picture can use all of the limit."""
     from PIL import Image
 
     Image.preinit()

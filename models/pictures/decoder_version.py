@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # Raise this number if the same file gives other grey levels. In version 2, the bit depth comes from the settings or the file.
 DECODER_VERSION = 2
-# A manifest that names no decoder version was written by release 0.1.0, which had this decoder version.
+# The decoder version of release 0.1.0, whose manifests do not name a decoder version.
 FIRST_DECODER_VERSION = 1
 
 

@@ -1,6 +1,6 @@
 """Scales grey levels of more than 8 bits to 8 bits, and finds blank pictures.
 
-The settings or the file say which level is white. The brightest pixel is never used, because pictures of the same part would then differ.
+The settings or the file say which level is white. The brightest pixel is not used, because it differs between pictures of the same part.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from streams.errors import PictureError
 GreyPixels = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.generic]
 
-# A picture is too dark if its brightest pixel is below this share of the range. Its camera probably uses 14 of 16 bits, for example.
+# A picture is too dark if its brightest pixel is below this share of the range. The camera then probably uses only some of the bits.
 _DARK_SHARE = 0.25
 # A picture is blank if the grey levels of 98 % of its resampled pixels differ by less than this.
 MIN_CONTRAST = 8
 # A picture is partly blank if this share of its rows, at the top or at the bottom, has one single grey level.
 MAX_BLANK_SHARE = 0.25
-# A BMP or TIFF is partly blank if this share of its rows has one grey level. The share is small, because these formats have no checksum.
+# A BMP or TIFF is partly blank if this share of its rows has one grey level. The limit is low, because these formats have no checksum.
 MAX_BLANK_SHARE_RAW = 0.05
-# This limit counts if the first and the last row have the same grey level, because such rows probably show the background.
+# Limit for a picture whose first and last row have the same grey level. It is higher, because such rows probably show the background.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 
@@ -50,9 +50,9 @@ def scale_to_8_bits(levels: Levels, header: FormatHeader, depth_bits: int | None
 
 
 def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> float:
-    """Returns the highest possible grey level. It means white, but in a WhiteIsZero picture it means black.
+    """Returns the highest possible grey level. In most pictures it means white, but in some TIFFs black.
 
-    Raises PictureError if a level is higher, or if the picture is dark and its range is unknown.
+    Raises PictureError if a pixel has a higher level, or if the picture is dark and its range is unknown.
     """
     named = _find_named_range(levels, brightest, header, depth_bits)
     if named is not None:
@@ -75,7 +75,7 @@ def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bi
 
 
 def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> tuple[float, str] | None:
-    """Returns the level that means white, and where it was given: by the settings or the file. Returns None if it is not given."""
+    """Returns the highest possible grey level, and whether the settings or the file gave it. Returns None if neither gave it."""
     if depth_bits is not None:
         return 2.0**depth_bits - 1, f"depth_bits = {depth_bits} of the line"
     if header.largest_level is not None:
@@ -92,7 +92,7 @@ def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, de
 
 
 def _are_low_bits_zero(levels: Levels, spare_bits: int) -> bool:
-    """Returns whether the lowest `spare_bits` bits of all levels are 0, as PNG requires with the chunk sBIT. Many cameras do not obey."""
+    """Returns whether the lowest `spare_bits` bits of all levels are 0. PNG asks for this in files with sBIT, but many cameras do not."""
     return not np.bitwise_and(levels.astype(np.int64), 2**spare_bits - 1).any()
 
 
@@ -141,7 +141,7 @@ def _find_level(histogram: Sequence[int], few: float) -> int:
 
 
 def _measure_blank_share(pixels: GreyPixels) -> float:
-    """Returns the share of rows at the top with only the first pixel's grey level: 0.1 if 10 of 100 rows are white."""
+    """Returns the share of rows at the top that have the same single grey level: 0.1 if the first 10 of 100 rows are white."""
     if not (pixels[0] == pixels[0, 0]).all():
         return 0.0
     is_other = (pixels != pixels[0, 0]).any(axis=1)

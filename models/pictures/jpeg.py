@@ -26,7 +26,7 @@ _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 # Cameras store a few dozen scans at most. A small file with thousands of scans would take minutes.
 _MAX_SCANS = 100
 _MAX_ZEROS = 32
-# The scales of libjpeg. Pillow uses the same, so that pictures get the same grey levels as in training.
+# The factors by which libjpeg may reduce a JPEG. Pillow uses the same factors, so pictures get the same grey levels as in training.
 _SCALES = (8, 4, 2, 1)
 
 
@@ -56,7 +56,8 @@ def read_jpeg_header(value: bytes) -> FormatHeader:
 def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, min_side_px: int | None) -> npt.NDArray[np.uint8]:
     """Returns the pixels of a JPEG as stored: shape (height, width), or (height, width, 3) for colour with mode "RGB".
 
-    With `min_side_px`, the result may be smaller, with at least this side. Raises PictureError if the file is damaged.
+    With `min_side_px`, a large JPEG is decoded at a smaller size, but each side has at least this many pixels.
+    Raises PictureError if the file is damaged.
     """
     _check_structure(value)
     scale = choose_scale(header, min_side_px)
@@ -66,7 +67,7 @@ def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, m
             return _flatten_cmyk(simplejpeg.decode_jpeg(value, "CMYK", strict=True, **size), mode)
         colours = "RGB" if mode == "RGB" and header.samples == 3 else "GRAY"
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(value, colours, strict=True, **size)
-    except ValueError as error:  # The JPEG is damaged. It is not cut off, because `_check_structure` has checked that.
+    except ValueError as error:  # The JPEG is damaged, but not cut off, because `_check_structure` has found its end.
         raise damaged(str(error)) from error
     return pixels[..., 0] if colours == "GRAY" else pixels
 
@@ -82,7 +83,7 @@ def choose_scale(header: FormatHeader, min_side_px: int | None) -> int:
 def _check_structure(value: bytes) -> None:
     """Checks all segments of a JPEG. Raises PictureError if a segment is damaged, or if other data follow the end marker.
 
-    Padding and the other pictures of a multi-picture file (MPO) are accepted there.
+    Padding after the end marker is accepted. In a multi-picture file (MPO), further pictures are accepted, too.
     """
     segments = [(segment, value[segment.start : segment.end]) for segment in _walk_segments(value)]
     _check_scans([(segment.marker, content) for segment, content in segments if segment.marker in _FRAMES or segment.marker == _SCAN])
@@ -131,7 +132,7 @@ def _walk_segments(value: bytes) -> Iterator[_Segment]:
 def _find_markers(value: bytes) -> npt.NDArray[np.intp]:
     """Returns the positions of all markers at which compressed pixels may end, in ascending order.
 
-    A marker begins with 0xFF. After 0xFF, a byte 0, 0xFF or a restart marker does not end the pixels.
+    A marker is 0xFF and a second byte. The pixels continue if the second byte is 0, 0xFF or a restart marker (0xD0 to 0xD7).
     """
     content = np.frombuffer(value, np.uint8)
     at = np.flatnonzero(content[:-1] == 0xFF)
@@ -176,8 +177,9 @@ def _check_zeros(value: bytes, segments: list[tuple[_Segment, bytes]]) -> None:
 
 
 def _may_hold_zeros(tables: bytes) -> bool:
-    """Returns whether a Huffman table for AC coefficients has an end-of-block code of only zero bits.
+    """Returns whether undamaged pixels may contain long runs of zero bits.
 
+    They may if the Huffman code for the end of a block (in a table for AC coefficients) has only zero bits.
     Source: ITU-T T.81, B.2.4.2.
     """
     at = 0

@@ -37,78 +37,79 @@ Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 
-# A picture with more pixels on its longer side is reduced to this side. The error of the rim is then below half a pixel.
+# A larger picture is reduced, so that its longer side has this many pixels. The rim is then found with an error below half a pixel.
 SEARCH_SIDE_PX = 160
-# A picture with fewer pixels on its longer side is enlarged, because the narrow rings of a part would vanish.
+# A picture with fewer pixels on its longer side is enlarged, because narrow rings of the part would be lost.
 ENLARGED_BELOW_PX = 120
 # A picture with fewer rows or columns than this is too small for a search.
 MIN_SIDE_PX = 48
 
-# A grey level is dark if it lies within this share of the way from the darkest levels (2nd percentile) to the median. If 0.3 finds no clear
-# rim, 0.45 is tried.
+# Grey levels are dark up to this share of the way from the darkest levels of the picture to its median. If no clear rim is found with the
+# first share, the second is tried.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
-# A picture has no cavity if its darkest levels (2nd percentile) are nearer to its median than this.
+# A picture has no cavity if the median of its grey levels is less than this above its darkest grey levels.
 MIN_DARK_CONTRAST = 25
-# Smallest share of the picture that a cavity covers. A usual cavity covers 8 %.
+# A dark region that covers less than this share of the picture is no cavity. A usual cavity covers 8 %.
 MIN_CAVITY_SHARE = 0.003
-# Smallest and largest share of its bounding box that a cavity covers. A disc covers 0.79, and a shadow at the rim 0.2.
+# A cavity fills between these shares of its bounding box. A disc fills 79 % of the box, but a shadow at the rim only 20 %.
 CAVITY_FILL = (0.25, 0.95)
 MIN_CAVITY_ASPECT = 0.6
 # At most this many of the largest dark regions are tried as the cavity, one after the other.
 MAX_CAVITIES = 4
 
-# The rim is searched for between these multiples of the cavity's radius.
+# The radius of the rim lies between these multiples of the radius of the cavity.
 RIM_RANGE = (1.2, 4.5)
 # Largest radius of the rim, as a share of the picture's longer side.
 MAX_RIM_SHARE = 0.62
 RAYS = 48
 # Smallest difference between the grey levels on the two sides of an edge.
 MIN_EDGE = 6.0
-# An edge has at least this share of the strength of the strongest edge on the same ray.
+# An edge is at least this strong, as a share of the strongest edge on the same ray.
 MIN_RELATIVE_EDGE = 0.2
-# Largest distance between the centres of rim and cavity, in radii of the rim. In real pictures it was up to 0.1.
+# Largest distance between the centres of rim and cavity, as a share of the rim's radius. In real pictures, it was at most 0.1.
 MAX_OFFSET = 0.15
-# Largest difference between the tilts of rim and cavity. Tilt is the second harmonic of an outline, divided by its radius.
+# Largest difference between the tilts of rim and cavity. The tilt of an outline says how oval the outline is. A circle has the tilt 0.
 MAX_TILT_DIFFERENCE = 0.06
-# Support is the share of rays with an edge near the outline. The rim is the outermost outline with this share of the best support.
+# Support is the share of rays with an edge near an outline. The rim is the outermost outline with at least this share of the best support.
 RIM_SUPPORT_SHARE = 0.9
-# Smallest share of the rays that have an edge at the rim. With fewer, no part is found.
+# No part is found if less than this share of the rays has an edge at the rim.
 MIN_SUPPORT = 0.35
 # An edge supports an outline if the distance between them is at most this many pixels.
 SUPPORT_DISTANCE_PX = 2.0
-# Weights of the cavity's shape in the fit of an outline, one for each harmonic. An edge has the weight 1.
+# An outline is fitted to the edges and to the shape of the cavity. These are the weights of the shape. Each edge has the weight 1.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
-# The signature of a part describes its rings up to this share of the radius, because flash and the belt should not count.
+# A signature describes a part only up to this share of its radius, so that the belt and thin excess metal at the rim are left out.
 SIGNATURE_REACH = 0.96
 SIGNATURE_ANGLES = 48
 SECTORS = 8
 
-# Least number and least share of the given pictures that must show the same part.
+# At least this number and this share of the given pictures must show the same part.
 MIN_PICTURES = 8
 MIN_KEPT_SHARE = 0.8
 # A picture is odd if its signature is farther than this from every other signature.
 ODD_DISTANCE = 0.3
 ODD_NEIGHBOURS = 1
-# The limits of a reference are wider than the range of good parts: by this share of the range, and at least by LEAST_ROOM.
+# The limits of a reference lie outside the range that was measured on good parts, by this share of the range.
 ROOM_SHARE = 0.1
+# The limits of a reference lie outside the range that was measured on good parts, at least by this much.
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
-# Support is the share of the rim with an edge. No reference requires more than this, because some good rims look like the belt.
+# No reference requires an edge on more than this share of the rim, because some good rims have the same grey level as the belt.
 ENOUGH_SUPPORT = 0.7
-# A picture is blurred if it has less than this share of the least detail of good pictures.
+# A picture is blurred if its detail is below this share of the smallest detail in the good pictures.
 DETAIL_SHARE = 0.9
-# The largest distance from the nearest signature is DISTANCE_FACTOR times the usual distance, within DISTANCE_RANGE. A smaller limit would
-# refuse defective parts, and a larger limit would accept washers.
+# A signature may differ from the nearest good signature by DISTANCE_FACTOR times the usual difference, but always within DISTANCE_RANGE.
+# A smaller limit would refuse defective parts, and a larger limit would accept washers.
 DISTANCE_FACTOR = 4.0
 DISTANCE_RANGE = (0.35, 0.42)
-# A part that reaches out of the picture by at most this share of its radius counts as wholly in view.
+# A part counts as wholly in view if at most this share of its radius lies outside the picture.
 IN_VIEW_OVERHANG = 0.02
 
 _ANGLES = np.arange(RAYS) * (2 * np.pi / RAYS)
 # The direction of each ray, shape (2, RAYS).
 _DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)]).astype(np.float32)
-# The radius of an outline is a sum of harmonics: size, offset and tilt. The matrix holds their values on each ray, shape (RAYS, 5).
+# The radius of an outline is a sum of five terms (harmonics) for size, offset and tilt. Each row holds the terms of one ray.
 _HARMONICS = np.stack([np.ones(RAYS), np.cos(_ANGLES), np.sin(_ANGLES), np.cos(2 * _ANGLES), np.sin(2 * _ANGLES)], axis=1).astype(
     np.float32
 )
@@ -117,9 +118,9 @@ _PRIOR = np.diag(PRIOR_RAYS).astype(np.float32)
 
 
 def _invert_harmonics(rays: int, terms: int) -> Floats:
-    """Returns matrices that compute the first `terms` harmonics from the radii on `rays` evenly spaced rays.
+    """Returns matrices. Each matrix computes the first `terms` harmonics of an outline from its radii on `rays` evenly spaced rays.
 
-    Shape: (RAYS / rays, terms, rays). Matrix k is for the rays that start at ray k.
+    Shape: (RAYS / rays, terms, rays). The first ray of matrix k is ray k.
     """
     step = RAYS // rays
     return np.stack([np.linalg.pinv(_HARMONICS[first::step, :terms]) for first in range(step)]).astype(np.float32)
@@ -175,7 +176,7 @@ class PartCheck:
 
 @dataclass(frozen=True, slots=True)
 class _Cavity:
-    """A cavity, in pixels. The matrix `shape`, (2, 2), determinant 1, maps a circle to its outline."""
+    """The dark cavity of a part, in pixels. The 2 x 2 matrix `shape` turns a circle into the outline of the cavity, with the same area."""
 
     x_px: float
     y_px: float
@@ -187,7 +188,7 @@ class _Cavity:
 class _Rays:
     """The edges on rays from the cavity's centre. Shapes are (RAYS, radii), (RAYS,) or (radii,).
 
-    `step_x` and `step_y` are the unit of radius on each ray, in pixels. `least_edge` is the smallest strength of an edge.
+    One step along a ray moves by (`step_x`, `step_y`) pixels. `least_edge` is the smallest strength of an edge on each ray.
     """
 
     cavity: _Cavity
@@ -200,7 +201,7 @@ class _Rays:
     least_edge: Floats
 
     def index(self, radii: Floats) -> npt.NDArray[np.intp]:
-        """Returns the indices of the nearest values in `self.radii`. An index may be negative or too large for the array."""
+        """Returns the index in `self.radii` of each of `radii`. Radii outside of `self.radii` get a negative or too large index."""
         result: npt.NDArray[np.intp] = np.rint(radii - self.radii[0]).astype(np.intp)
         return result
 
@@ -255,9 +256,9 @@ def check_part(pixels: npt.NDArray[np.uint8], reference: PartReference) -> PartC
 
 
 def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartReference:
-    """Learns a part reference from `pictures`, each of shape (rows, columns). Each should show a whole good part.
+    """Learns a part reference from `pictures`, each of shape (rows, columns). Each picture should show a whole good part.
 
-    Raises ModelError if too few pictures, or too small a share of them, show the same part.
+    Raises ModelError if fewer than MIN_PICTURES pictures, or less than the share MIN_KEPT_SHARE, show the same part.
     """
     measured = [_measure_picture(pixels) for pixels in pictures]
     count, kept = len(measured), _drop_odd_pictures([one for one in measured if one is not None])
@@ -271,9 +272,9 @@ def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartRefer
 
 
 def find_odd_pictures(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[bool]:
-    """Returns for each picture, shape (rows, columns), whether it shows no part, or another part than most pictures do.
+    """Tells which pictures, shape (rows, columns), show no part or a different part than most of the pictures.
 
-    Pictures with similar signatures show the same part.
+    Two pictures show the same part if their signatures are similar.
     """
     measured = [_measure_picture(pixels) for pixels in pictures]
     found = [index for index, one in enumerate(measured) if one is not None]
@@ -354,9 +355,9 @@ def _erode(mask: Flags) -> Flags:
 
 
 def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, ...]) -> _Cavity | None:
-    """Returns the cavity of the pixels `mask`, or None if these pixels do not look like a cavity.
+    """Returns the cavity with the pixels `mask`, or None if `mask` does not have the shape of a cavity.
 
-    `box` is the place of `mask` in the half-size picture, and `picture` the shape of this picture.
+    `mask` lies at `box` in a picture of half size with the shape `picture`.
     """
     fill = mask.mean()
     if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:
@@ -369,14 +370,14 @@ def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, 
     shape = ((1.0, 0.0), (0.0, 1.0)) if is_cut_x or is_cut_y else _measure_tilt(mask)
     if shape is None:
         return None
-    # The radius is one pixel larger than measured, because the half-size picture was eroded by one pixel.
+    # One pixel is added to the measured radius, because `_erode` has removed one pixel at the border of the cavity.
     return _Cavity(2 * x - 0.5, 2 * y - 0.5, 2 * (math.sqrt(rx * ry) + 1), shape)
 
 
 def _measure_tilt(mask: Flags) -> Matrix | None:
-    """Returns the symmetric matrix that maps a circle to the shape of the pixels `mask`, or None if this shape is too long.
+    """Returns the symmetric matrix that turns a circle into the shape of `mask`, or None if `mask` is too long for a cavity.
 
-    Source of the matrix root: Levinger, Mathematics Magazine 53(4), 1980.
+    Source of the square root of a matrix: Levinger, Mathematics Magazine 53(4), 1980.
     """
     pixels = mask.astype(np.float32)
     rows, columns = np.arange(len(mask), dtype=np.float32), np.arange(mask.shape[1], dtype=np.float32)
@@ -396,9 +397,9 @@ def _measure_tilt(mask: Flags) -> Matrix | None:
 
 
 def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
-    """Returns the middle of a cavity from `start` to `stop`, half its length, and whether the border of the picture cuts it.
+    """Returns the middle of a cavity along one axis, half its length, and whether the border of the picture cuts the cavity.
 
-    A cut cavity gets the length `across` of the other direction.
+    The cavity is seen from `start` to `stop`. If it is cut, its length is assumed to be `across`, its length along the other axis.
     """
     is_cut = (start <= 1) != (stop >= side - 1) and stop - start < across
     if not is_cut:
@@ -414,8 +415,8 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
     if len(radii) < 8:
         return None
     step_x, step_y = np.array(cavity.shape, np.float32) @ _DIRECTIONS
-    # Adding half a pixel and truncating rounds to the nearest pixel. A negative number becomes very large, so one comparison finds both
-    # sides.
+    # Positions are rounded to the nearest pixel. A negative position becomes a very large unsigned number, so `x < width` is False for
+    # positions on both sides of the picture.
     x = (step_x[:, None] * radii + np.float32(cavity.x_px + 0.5 + width)).astype(np.uint32) - np.uint32(width)
     y = (step_y[:, None] * radii + np.float32(cavity.y_px + 0.5 + height)).astype(np.uint32) - np.uint32(height)
     is_visible = (x < width) & (y < height)
@@ -423,7 +424,7 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
     y += x
     y *= is_visible
     levels = pixels.ravel()[y].astype(np.float32)
-    # The sum of each ray and its two neighbours suppresses the grain of the belt, but not the rim.
+    # Each ray is added to its two neighbours. This suppresses the texture of the belt, but not the rim.
     around = np.concatenate([levels[-1:], levels, levels[:1]])
     levels += around[:-2]
     levels += around[2:]
@@ -465,7 +466,7 @@ def _choose_outline(rays: _Rays) -> Floats | None:
 
 
 def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
-    """Returns the harmonics of outlines through a few edges each, shape (3, samples, terms).
+    """Returns the harmonics of many outlines, shape (3, samples, terms). Each outline goes through a few edges.
 
     `candidates`, shape (3, RAYS), holds the radii of three edges on each ray.
     """
@@ -476,7 +477,7 @@ def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
 
 
 def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
-    """Returns the outermost of the `outlines`, shape (n, 5), with high support, or None if none is possible."""
+    """Returns the outermost of the well supported `outlines`, shape (n, 5). Returns None if no outline fits the cavity."""
     size = outlines[:, 0]
     is_possible = (np.hypot(outlines[:, 1], outlines[:, 2]) < MAX_OFFSET * size) & (
         np.hypot(outlines[:, 3], outlines[:, 4]) < MAX_TILT_DIFFERENCE * size
@@ -492,7 +493,7 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
     is_near_edge[:, :-1] |= rays.is_edge[:, 1:]
     edges = np.count_nonzero(is_near_edge[_RAY, index] & is_inside, axis=1)
     visible = np.count_nonzero(rays.is_visible[_RAY, index] & is_inside, axis=1)
-    # A ray on which the outline is out of view has no edge, and counts as half a ray.
+    # A ray counts only half if the outline lies outside the picture on this ray.
     support = edges / (0.5 * (visible + RAYS))
     size = outlines[:, 0]
     outermost = np.where(support >= RIM_SUPPORT_SHARE * support.max(), size, -1).max()
@@ -521,14 +522,17 @@ def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
 
 
 def _fit_harmonics(radii: Floats, weights: npt.NDArray[np.floating]) -> Floats:
-    """Returns the harmonics of the outline that fits `radii` by weighted least squares. Outlines like the cavity are preferred."""
+    """Returns the harmonics of the outline that fits `radii` best (weighted least squares). An outline like the cavity is preferred."""
     weighted = _HARMONICS * weights[:, None].astype(np.float32)
     result: Floats = np.linalg.solve(weighted.T @ _HARMONICS + _PRIOR + 1e-3 * np.eye(5, dtype=np.float32), weighted.T @ radii)
     return result
 
 
 def _refine_edges(rays: _Rays, nearest: npt.NDArray[np.intp]) -> Floats:
-    """Returns the radii of the edges at the indices `nearest` with sub-pixel precision, from parabolas through three strengths."""
+    """Returns the radii of the edges near the indices `nearest`, more precisely than one pixel.
+
+    An edge is at the top of the parabola through the strengths of three neighbouring pixels.
+    """
     middle = nearest.clip(1, len(rays.radii) - 2)
     before, at, after = (rays.strength[_RAY, middle + step] for step in (-1, 0, 1))
     curvature = before - 2 * at + after
@@ -539,9 +543,9 @@ def _refine_edges(rays: _Rays, nearest: npt.NDArray[np.intp]) -> Floats:
 
 
 def fit_ellipse(x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], rim_support: float = 1.0) -> FoundPart | None:
-    """Returns the ellipse through the points `x`, `y`, or None if no ellipse fits. The points must surround their mean.
+    """Returns the ellipse that fits the points (`x`, `y`) best, or None if no ellipse fits. The points must lie all around their mean.
 
-    Solves a u^2 + b u v + c v^2 + d u + e v = 1 by least squares.
+    Solves a u^2 + b u v + c v^2 + d u + e v = 1 by least squares. u and v are measured from the mean of the points.
     """
     middle_x, middle_y = float(x.mean()), float(y.mean())
     u, v = x.astype(np.float64) - middle_x, y.astype(np.float64) - middle_y
@@ -558,7 +562,7 @@ def fit_ellipse(x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], rim_su
         return None
     centre_u, centre_v = (2 * c * d - b * e) / determinant, (2 * a * e - b * d) / determinant
     level = 1 + a * centre_u**2 + b * centre_u * centre_v + c * centre_v**2
-    # The eigenvalues of ((a, b / 2), (b / 2, c)) are the reciprocal squares of the half axes.
+    # The half axes follow from the two eigenvalues of the matrix ((a, b / 2), (b / 2, c)).
     middle, spread = (a + c) / 2, math.hypot((a - c) / 2, b / 2)
     if middle - spread <= 0 or level <= 0:
         return None
@@ -672,7 +676,7 @@ def _make_reference(measured: list[_Measures]) -> PartReference:
 def _choose_signatures(signatures: Floats) -> list[int]:
     """Returns the indices of at most MAX_SIGNATURES signatures.
 
-    The first signature is near the mean. Each next signature differs most from the chosen ones.
+    The first one is the signature nearest to the mean. Each further one is the signature that differs most from those chosen before.
     """
     chosen = [int(_distances(signatures, signatures.mean(axis=0, keepdims=True))[:, 0].argmin())]
     nearest = _distances(signatures, signatures[chosen])[:, 0]

@@ -1,4 +1,4 @@
-"""The description of a line's part: the limits within which a picture shows the whole part. `models.pictures.part_finder` uses it.
+"""Defines the part reference: limits by which `models.pictures.part_finder` decides whether a picture shows the whole part of a line.
 
 This module imports nothing that is slow to load, because every manifest may contain a part reference.
 """
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# The reasons for which a picture does not show the whole part of a line. They stand in verdicts, so they are never renamed.
+# Why a picture does not show the whole part of a line. Never rename these words, because verdicts contain them.
 PartRefusal = Literal["no-part", "partly-in-view", "unknown-part"]
 PART_REFUSALS: tuple[PartRefusal, ...] = ("no-part", "partly-in-view", "unknown-part")
 # A signature holds the mean grey level and the spread of the grey levels on each of this many rings.
 SIGNATURE_RINGS = 20
 SIGNATURE_LENGTH = 2 * SIGNATURE_RINGS
-# The largest number of signatures in a reference. With so many signatures, a manifest is about 20 KiB larger.
+# The largest number of signatures in a reference. They make a manifest about 20 KiB larger.
 MAX_SIGNATURES = 48
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -30,15 +30,19 @@ Signature = Annotated[tuple[float, ...], Field(min_length=SIGNATURE_LENGTH, max_
 class PartReference(BaseModel):
     """The limits within which a picture shows the whole part of a line. They are learned from good parts.
 
-    `algorithm` is the version of the part finder. The measures of another version must not be compared with these limits.
+    `algorithm` is the version of the part finder. The limits are valid only for measures from this version.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     algorithm: Literal[1] = 1
     pictures: int = Field(ge=1, description="Number of pictures from which the reference was learned.")
-    least_size: float = Field(gt=0, description="Smallest size of the part: mean radius of its outline, as a share of the longer side.")
-    most_size: float = Field(gt=0, description="Largest size of the part: mean radius of its outline, as a share of the longer side.")
+    least_size: float = Field(
+        gt=0, description="Smallest size of the part: the mean radius of its outline, as a share of the picture's longer side."
+    )
+    most_size: float = Field(
+        gt=0, description="Largest size of the part: the mean radius of its outline, as a share of the picture's longer side."
+    )
     least_aspect: Share = Field(description="Smallest ratio of the shorter axis to the longer axis of the part's outline.")
     most_overhang: float = Field(ge=0, description="How far the part may reach out of the picture, as a share of its radius.")
     most_offset: float = Field(
@@ -46,11 +50,11 @@ class PartReference(BaseModel):
         description="Largest distance of the part's centre from the picture's centre, as a share of the picture's longer side. It is "
         "checked only for a part that reaches out of the picture.",
     )
-    least_support: Share = Field(description="Smallest share of the part's outline at which an edge must be seen.")
+    least_support: Share = Field(description="An edge must be seen along at least this share of the part's outline.")
     most_asymmetry: float = Field(
         ge=0,
-        description="Largest difference in brightness between a sector of the part and the whole part, in standard deviations of the grey "
-        "levels. The sector that differs most is not counted.",
+        description="How much the brightness of a sector may differ from the whole part, in standard deviations of the grey levels. "
+        "The sector that differs most is not counted.",
     )
     least_detail: float = Field(
         ge=0,
@@ -59,14 +63,14 @@ class PartReference(BaseModel):
     )
     most_distance: float = Field(
         gt=0,
-        description="Largest difference between the signature of a picture and the most similar of `signatures`, in standard deviations of "
-        "grey levels.",
+        description="How much the signature of a picture may differ from the most similar one in `signatures`, in standard deviations of "
+        "the grey levels.",
     )
     signatures: tuple[Signature, ...] = Field(
         min_length=1,
         max_length=MAX_SIGNATURES,
-        description="Signatures of good parts that differ as much as possible. A signature holds the mean grey level of each ring, then "
-        "the spread of each ring, from the centre to the rim. The scaled grey levels of the part have the mean 0 and the standard "
+        description="Signatures of good parts, chosen so that they differ much from each other. A signature holds the mean grey level of "
+        "each ring, then the spread in each ring, from the centre to the rim. Grey levels are scaled to the mean 0 and the standard "
         "deviation 1.",
     )
 

@@ -1,6 +1,6 @@
 """Reads the pixels of PNG, BMP and TIFF files with Pillow, and keeps all bits of each sample.
 
-Pillow drops the lower 8 bits of 16-bit colours. So such a file is read again with the opposite byte order.
+Pillow reads only the upper 8 bits of 16-bit colours. The lower 8 bits come from a second reading with the opposite byte order.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from PIL import Image, ImageFile
 from models.pictures.format_header import FormatHeader
 from models.pictures.refusal import unsupported
 
-# Opposite byte orders in raw modes of Pillow, such as RGB;16B. L means little, B big, and N native.
+# The last letter of a raw mode of Pillow, such as RGB;16B, is the byte order (L: little, B: big, N: native). The value is the opposite one.
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 class _QuietDecodes:
-    """Silences Python's warnings while at least one picture is decoded in any thread. All threads share the filters of `warnings`."""
+    """Silences Python's warnings while any thread decodes a picture, because all threads share the filters of `warnings`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -61,7 +61,7 @@ def read_image(value: bytes, header: FormatHeader) -> Image.Image:
 def read_levels(value: bytes, header: FormatHeader) -> npt.NDArray[np.generic]:
     """Returns the levels in the first frame of a picture of more than 8 bits per sample.
 
-    The shape is (height, width) for grey, otherwise (height, width, samples). A second or fourth sample is transparency.
+    The shape is (height, width) for grey, otherwise (height, width, samples). With two or four samples, the last one is the transparency.
     """
     with quiet_decodes(), _open(value, header) as image:
         if image.mode.startswith(("I", "F")):
@@ -88,7 +88,7 @@ def _read_again(value: bytes, header: FormatHeader, raw_mode: str) -> npt.NDArra
 
 
 def _read_bytes(image: ImageFile.ImageFile, raw_mode: str) -> npt.NDArray[np.uint8]:
-    """Returns the pixels of `image`. Pillow unpacks them with `raw_mode` in place of the raw mode that it has chosen itself."""
+    """Returns the pixels of `image`, read with `raw_mode` instead of the raw mode that Pillow has chosen."""
     image.tile = [tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode) for tile in image.tile]
     image.load()
     return np.asarray(image)

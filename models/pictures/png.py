@@ -18,7 +18,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {0: (1, (1, 2, 4, 8, 16)), 2: (3, (8, 16)), 3: (1, (1, 2, 4, 8)), 4: (2, (8, 16)), 6: (4, (8, 16))}
 # The passes of an interlaced PNG (Adam7): first column, first row, step between columns, step between rows.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-# If a PNG has one of these chunks, a browser shows several frames, or other grey levels than the decoder reads.
+# A browser shows a PNG with one of these chunks as several frames, or with other grey levels than the decoder reads.
 _CHANGES_DISPLAY = frozenset((b"tRNS", b"iCCP", b"gAMA", b"acTL"))
 # The chunks that Pillow needs to read a PNG, besides those that hold the pixels.
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS")
@@ -57,8 +57,9 @@ def read_png_header(value: bytes) -> FormatHeader:
 
 
 def prepare_png(value: bytes, _: FormatHeader) -> bytes:
-    """Checks the pixel data of a PNG, and returns the same PNG without compression and without text chunks, which may expand to gigabytes.
+    """Checks the pixel data of a PNG, and returns the PNG without compression and without text chunks.
 
+    Text chunks are left out, because a small chunk may expand to gigabytes.
     Raises PictureError if the pixel data are damaged or have a wrong length.
     """
     expected = _count_bytes(value[16:29])

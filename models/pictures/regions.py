@@ -15,7 +15,7 @@ Polygon = Sequence[tuple[float, float]]
 def make_region_mask(inspect: Sequence[Polygon], ignore: Sequence[Polygon], rows: int, columns: int) -> npt.NDArray[np.bool_]:
     """Returns a mask of shape (rows, columns) that is True where a picture is inspected: inside `inspect`, but outside `ignore`.
 
-    The centre of a pixel counts. If `inspect` is empty, all of the picture counts as inside.
+    A pixel is inside if its centre is inside. If `inspect` is empty, the whole picture is inspected, except for `ignore`.
     """
     inside = _draw(inspect, rows, columns) if inspect else np.ones((rows, columns), np.bool_)
     return inside & ~_draw(ignore, rows, columns)

@@ -1,10 +1,10 @@
-"""The mark in the files of rendered castings. It shows a training run that a picture is no photograph."""
+"""The mark in the files of rendered castings. By this mark, a training run tells rendered pictures from photographs."""
 
 from __future__ import annotations
 
 # The renderer writes this text as the comment of each JPEG file. A program that saves the picture again may drop the comment.
 RENDERED_COMMENT = b"Rendered by Castline"
-# The comment stands in front of the compressed picture, in the first bytes of the file.
+# Only the first bytes of a file are searched, because the comment stands before the compressed picture.
 _SEARCHED_BYTES = 4096
 
 

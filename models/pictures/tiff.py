@@ -67,9 +67,10 @@ def read_tiff_header(value: bytes) -> FormatHeader:
 
 
 def prepare_tiff(value: bytes, header: FormatHeader) -> bytes:
-    """Checks the pixels of a TIFF, and returns the file with changed tags: upright, and 0 means black.
+    """Checks the pixels of a TIFF, and returns the file with tags that say "upright" and "0 means black".
 
-    The decoder rotates and inverts the pixels itself. Raises PictureError if a strip or tile of the first picture is damaged.
+    Pillow then leaves the pixels as they are, because the decoder rotates and inverts them itself.
+    Raises PictureError if a strip or tile of the first picture is damaged.
     """
     _check_pieces(value)
     changed = {ORIENTATION_TAG: 1, **({_PHOTOMETRIC: _BLACK_IS_ZERO} if header.is_white_zero else {})}
@@ -108,9 +109,9 @@ def _number(tags: TiffTags, tag: int, default: int) -> int:
 
 
 def _find_largest_level(tags: TiffTags, is_float: bool) -> float | None:
-    """Returns the largest level of the camera according to the tags, or None.
+    """Returns the largest grey level that the camera can give, according to the tags, or None.
 
-    Only numbers such as 4095 (12 bits) are used, because others are probably the brightest level of this picture.
+    Only numbers such as 4095 (12 bits) are used. Another number is probably the brightest level of this picture.
     """
     for tag in (_LARGEST_SAMPLE, _MAX_SAMPLE):
         level = max(tags.get(tag, (0,)), default=0)
@@ -154,7 +155,7 @@ def _list_pieces(tags: TiffTags) -> Iterator[_Piece]:
         row_bytes = -(-width_px * row_bits // 8)
     if not len(offsets) == len(counts) == len(rows):
         raise damaged(
-            f"the TIFF lists {len(offsets)} strips or tiles with {len(counts)} byte counts, but a picture of its size has {len(rows)}"
+            f"the TIFF has {len(offsets)} positions and {len(counts)} sizes of strips or tiles, but its picture needs {len(rows)} of each"
         )
     for offset, count, high in zip(offsets, counts, rows, strict=True):
         yield _Piece(int(offset), int(offset) + int(count), high * row_bytes)

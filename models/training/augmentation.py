@@ -22,7 +22,7 @@ MAX_BRIGHTNESS = 0.12
 MAX_CONTRAST = 0.25
 # Largest standard deviation of the added noise, as a share of the difference between black and white.
 MAX_NOISE = 0.02
-# The share of batches whose pictures are blurred. All pictures of such a batch are blurred.
+# The share of batches that are blurred. In a blurred batch, all pictures are blurred.
 BLUR_SHARE = 0.25
 
 
@@ -32,13 +32,13 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: bool
     - `seed` is two integers. The same seed gives the same changes.
     - If `turned` is "quarter", pictures are only rotated by right angles, and not moved, scaled or tilted. This suits textures, because
       resampling would blur their grain.
-    - If `handed` is True, no picture is mirrored, because the mirror image of a handed part is another part.
+    - If `handed` is True, no picture is mirrored, because a mirrored part would be a different part.
     """
     chance = _draw_chance(grey, seed)
     moved = _move(grey, chance, turned, handed, "BILINEAR")
     contrast = 1 + MAX_CONTRAST * chance[5][:, None, None, None]
     lit = (moved - 0.5) * contrast + 0.5 + MAX_BRIGHTNESS * chance[6][:, None, None, None]
-    # Uniform noise instead of normal noise, because it takes only a third of the time to compute.
+    # The noise is uniform, because normal noise takes three times as long to compute.
     uniform = math.sqrt(3) * tf.random.stateless_uniform(tf.shape(lit), seed + 1, -1.0, 1.0)
     noise = uniform * (MAX_NOISE * tf.abs(chance[7]))[:, None, None, None]
     is_blurred = tf.random.stateless_uniform((), seed + 2) < BLUR_SHARE
@@ -55,7 +55,7 @@ def move_marks(marks: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: 
 
 
 def _draw_chance(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Returns the random numbers that decide how each picture is changed, -1..1, shape (10, n)."""
+    """Returns ten random numbers, -1..1, for each picture. They decide how the picture is changed. Shape: (10, n)."""
     return tf.random.stateless_uniform((10, tf.shape(images)[0]), seed, -1.0, 1.0)
 
 
@@ -72,7 +72,7 @@ def _move(images: tf.Tensor, chance: tf.Tensor, turned: str, handed: bool, inter
 
 
 def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str, handed: bool) -> tf.Tensor:
-    """Returns for each picture eight random numbers: a projective transform from positions in the changed picture to the original."""
+    """Returns a random projective transform for each picture: eight numbers that map positions in the changed picture to the original."""
     turn, scale, mirror = math.pi * chance[0], 1 + MAX_SCALE * chance[1], tf.sign(chance[2] + 1e-9)
     shift_x, shift_y = MAX_SHIFT * side * chance[3], MAX_SHIFT * side * chance[4]
     axis, tilt = math.pi * chance[8], MAX_TILT * tf.abs(chance[9])
@@ -81,7 +81,7 @@ def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str, handed: bool) -
     if turned == "quarter":
         turn, scale, tilt = tf.floor(2 * chance[0]) / 2 * math.pi, tf.ones_like(scale), tf.zeros_like(tilt)
         shift_x, shift_y = tf.zeros_like(shift_x), tf.zeros_like(shift_y)
-    # The transform goes from the changed picture back to the original. So it undoes the tilt first, then the other changes.
+    # The transform goes from the changed picture back to the original, so the tilt is undone before the other changes.
     wider = 1 / (1 - tilt) - 1
     xx, xy, yy = 1 + wider * tf.cos(axis) ** 2, wider * tf.cos(axis) * tf.sin(axis), 1 + wider * tf.sin(axis) ** 2
     cos, sin = tf.cos(turn) / scale, tf.sin(turn) / scale

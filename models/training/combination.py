@@ -18,18 +18,18 @@ from models.registry.manifest import Costs, ReviewBand
 from models.training.split import list_folds
 from streams.errors import ModelError
 
-# The lowest and the highest temperature.
+# The lowest and the highest temperature. A higher temperature makes the probabilities of a network less certain.
 TEMPERATURE_LIMITS = (0.5, 20.0)
 # The weights of two networks are tried in steps of 1/20.
 WEIGHT_STEPS = 20
 # The validation pictures are divided into at most this many folds to compare weights on held-out pictures.
 FOLDS = 5
-# Smallest distance of a threshold from the two probabilities beside it, as a share of the gap. With 0.1, a threshold between 0.4 and 0.6 is
+# A threshold between two probabilities keeps a distance from both: this share of the gap between them. Between 0.4 and 0.6, a threshold is
 # at least 0.42 and at most 0.58.
 GAP_MARGIN = 0.1
-# The ends of the review band are at most this far (in log odds) beyond the outermost pictures in the band.
+# On each side, the review band ends at most this far (in log odds) beyond the last picture in the band.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
-# Largest distance (in log odds) of the ends of the review band from the threshold. 3 is a factor of 20 in the odds.
+# On each side, the review band ends at most this far (in log odds) from the threshold. For the threshold 0.5, these are 0.05 and 0.95.
 MAX_BAND_LOGITS = 3.0
 
 Numbers = npt.NDArray[np.float64]
@@ -41,7 +41,7 @@ class Combination:
     """A voting rule, and how well it works on the pictures on which it was chosen.
 
     - `cost`: mean cost per picture.
-    - `cross_entropy`: in nats, for "defective" and "good", on held-out pictures if there are folds.
+    - `cross_entropy`: for "defective" and "good", in nats. It is measured on held-out pictures if the pictures suffice for two folds.
     - `member_costs`, `member_cross_entropies`: the same figures for each network alone, with its best threshold.
     - `notes`: sentences about the choice that a person should read.
     """
@@ -77,8 +77,8 @@ def choose_combination(
     - `groups`, shape (n,), are the groups of near-duplicates; None means that each picture is a group.
     - A `review_share` of 0.05 means that about 5 % of the pictures lie in the review band.
 
-    The weights have the lowest cross-entropy on held-out pictures (`compare_weights`). If a network alone is at least as good as every
-    ensemble, it gets the weight 1, and `notes` says so.
+    The chosen weights have the lowest cross-entropy on held-out pictures (`compare_weights`). If a network alone is at least as good as
+    every ensemble, this network gets the weight 1, and `notes` says so.
     """
     is_defect: Flags = labels != ok_class
     counts = np.ones(len(labels)) if picture_weights is None else picture_weights
@@ -88,7 +88,7 @@ def choose_combination(
     plain = SoftVote(tuple(names), np.ones(len(names)) / len(names), temperatures, 1.0, ok_class, 0.5, 0.5, 0.5)
     candidates = _candidate_weights(len(names))
     held_out = compare_weights(candidates, probabilities, labels, ok_class, counts, groups)
-    # Equal weights follow the weights of each network alone.
+    # If no weights could be compared, all networks get equal weights. In `candidates`, these follow the weights of each network alone.
     best = min(len(names), len(candidates) - 1) if held_out is None else int(np.argmin(held_out))
 
     def rate(weights: Numbers) -> tuple[SoftVote, float, float]:
@@ -113,10 +113,10 @@ def compare_weights(
     counts: Numbers,
     groups: npt.NDArray[np.int32] | None = None,
 ) -> Numbers | None:
-    """Returns the cross-entropy in nats that each of the weights `candidates` has on held-out pictures, shape (candidates,).
+    """Returns the cross-entropy of the ensemble with each of the weights `candidates`, in nats, shape (candidates,).
 
-    For each fold, the temperatures are chosen on the other folds (cross-fitting). Groups of near-duplicates are never divided. Returns None
-    if two folds are not possible.
+    The pictures are divided into folds. Each fold is judged with temperatures that were chosen on the other folds. Groups of
+    near-duplicates are never divided. Returns None if two folds are not possible.
 
     The other arguments are those of `choose_combination`.
     """
@@ -145,7 +145,7 @@ def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], co
 
     `counts`, shape (n,), gives the weight of each picture; None means 1 for all.
 
-    The temperature is at least 0.5. Otherwise networks without errors on these pictures would be certain even of later errors.
+    The temperature is at least 0.5. A lower one would make a network that has no errors on these pictures far too certain.
     """
     rows = np.arange(len(labels))
 
@@ -159,14 +159,14 @@ def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], co
 
 
 def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, counts: Numbers | None = None) -> tuple[float, float]:
-    """Returns the threshold at which misses and false alarms together cost least, and what they cost per picture at this threshold.
+    """Returns the threshold with the lowest cost of misses and false alarms, and the cost per picture at this threshold.
 
     `probability`, shape (n,), is the defect probability of each picture. `counts`, shape (n,), gives the weight of each picture; None means
     1 for all.
 
-    - Of equal costs, the threshold nearest to false_alarm / (miss + false_alarm) in log odds is chosen.
-    - The threshold never equals a probability, because another runtime rounds differently.
-    - If possible, a good picture lies below the threshold and a defective picture above it.
+    - If several thresholds cost the same, the one nearest to false_alarm / (miss + false_alarm) in log odds is chosen.
+    - The threshold is never equal to the probability of a picture, because another runtime rounds differently.
+    - If possible, at least one good picture lies below the threshold, and at least one defective picture above it.
     """
     edges = np.unique([0.0, *probability, 1.0])
     counts = np.ones(len(probability)) if counts is None else counts
@@ -178,7 +178,7 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
         spent[is_degenerate] = np.inf
     ideal = costs.false_alarm / (costs.miss + costs.false_alarm)
     cheapest = np.flatnonzero(spent <= spent.min() + 1e-12)
-    # `edges` are the sorted probabilities. All thresholds above edges[k - 1] and up to edges[k] give the same labels.
+    # All thresholds between two neighbouring probabilities (`edges`) give the same labels.
     lowest = np.where(cheapest > 0, edges[cheapest - 1], 0.0)
     margin = (edges[cheapest] - lowest) * GAP_MARGIN
     nearest = np.clip(ideal, lowest + margin, edges[cheapest] - margin)
@@ -189,8 +189,8 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
 def choose_review_band(probability: Numbers, threshold: float, share: float) -> ReviewBand:
     """Returns the review band around `threshold`. A `share` of 0.05 means that about 5 % of the pictures lie in the band.
 
-    In log odds, the threshold is the middle of the band. MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit the width. No end equals the
-    probability of a picture, because rounding could change its label.
+    In log odds, the threshold is the middle of the band. MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit the width of the band.
+    The ends of the band are never equal to the probability of a picture, because rounding could then change its label.
     """
     inside = int(share * len(probability))
     if inside == 0:
@@ -216,7 +216,7 @@ def _choose_threshold_of(
 
 
 def _candidate_weights(networks: int) -> list[Numbers]:
-    """Returns the weights to try: each network alone, then equal weights, then other weights of two networks. Weights sum to 1."""
+    """Returns the weights to try: each network alone, equal weights and, for two networks, unequal weights. Weights sum to 1."""
     alone, equal = list(np.eye(networks)), np.ones(networks) / networks
     if networks == 1:
         return alone
@@ -225,7 +225,7 @@ def _candidate_weights(networks: int) -> list[Numbers]:
 
 
 def _describe_weights(names: Sequence[str], candidates: Sequence[Numbers], held_out: Numbers | None) -> list[str]:
-    """Returns a sentence if the weights could not be compared, or if one network alone is the best. Otherwise returns no sentence."""
+    """Returns a note if the weights could not be compared or if one network alone is the best. Otherwise returns an empty list."""
     if len(names) == 1:
         return []
     if held_out is None:
@@ -246,7 +246,7 @@ def _describe_weights(names: Sequence[str], candidates: Sequence[Numbers], held_
 def _describe_threshold(
     vote: SoftVote, probabilities: npt.NDArray[np.float32], is_defect: Flags, costs: Costs, counts: Numbers, cost: float
 ) -> list[str]:
-    """Returns a sentence if it would cost less to call all validation pictures defective, or none. Otherwise returns no sentence."""
+    """Returns a note if it would cost less to give all validation pictures the same label. Otherwise returns an empty list."""
     share = float(counts[is_defect].sum() / counts.sum())
     degenerate, name = min((costs.false_alarm * (1 - share), "every part"), (costs.miss * share, "no part"))
     if degenerate >= cost:
@@ -261,15 +261,15 @@ def _describe_threshold(
 
 
 def expect_separation(probability: Numbers, is_defect: Flags) -> None:
-    """Raises ModelError if every threshold would call all good pictures defective, or no defective one.
+    """Raises ModelError if no defective picture has a higher defect probability than a good picture, so that no threshold is useful.
 
-    `probability`, shape (n,), are the defect probabilities of the pictures, and `is_defect`, shape (n,), tells which of them are defective.
+    `probability`, shape (n,), holds the defect probabilities of the pictures. `is_defect`, shape (n,), is True for defective pictures.
     """
     good, bad = probability[~is_defect].min(initial=1), probability[is_defect].max(initial=0)
     if bad <= good:
         raise ModelError(
-            f"No defective validation picture has a higher defect probability ({bad:.4f} at most) than a good one ({good:.4f} at least). "
-            "Every threshold would call all good parts defective, or no defective part. Train for more epochs, or add clear defects."
+            f"Defective validation pictures have a defect probability of at most {bad:.4f}, but good ones of at least {good:.4f}. So no "
+            "threshold tells them apart. Train for more epochs, or add pictures of clear defects."
         )
 
 
@@ -280,7 +280,7 @@ def compute_log_losses(probability: Numbers, is_defect: Flags) -> Numbers:
 
 
 def _sum_below(edges: Numbers, probability: Numbers, counts: Numbers) -> Numbers:
-    """Returns for each threshold in `edges` the sum of the `counts` of the pictures whose probability is below the threshold."""
+    """Returns the sum of the `counts` of all pictures below each threshold in `edges`."""
     order = np.argsort(probability)
     sums = np.concatenate([[0.0], np.cumsum(counts[order])])
     result: Numbers = sums[np.searchsorted(probability[order], edges, side="left")]

@@ -28,11 +28,11 @@ from streams.errors import ModelError
 
 # A template is learned from at most this many pictures, because each of them takes a quarter of a second.
 MAX_PICTURES = 200
-# The radius of the part is measured in this many pictures, before all pictures are compared.
+# The radius of the part is measured only in the first pictures. This is the number of these pictures.
 RADIUS_PICTURES = 5
-# The original pictures must have at least this many times the side of the reduced pictures. Otherwise the reduced ones show nearly as much.
+# The original pictures must be this many times as large as the reduced ones. Otherwise they show hardly more than the reduced ones.
 LEAST_REDUCTION = 1.5
-# Side of the reduced pictures, which are decoded together with the original ones. Nothing uses them here.
+# The decoder also makes a reduced picture with this side. It is not used here.
 _REDUCED_SIDE_PX = 192
 
 
@@ -66,8 +66,11 @@ def learn_details(
     - `groups`, shape (n,): the group of near-duplicates of each picture.
     - `side_px`: the side of the version's reduced pictures.
 
-    At most MAX_PICTURES pictures are used, evenly spread. Raises ModelError if the pictures are hardly larger than the reduced ones, if no
-    part is found in more than MAX_MISSING_SHARE of them, if the part is too small, or if no cut-off is possible.
+    At most MAX_PICTURES pictures are used, evenly spread over `paths`. Raises ModelError in these cases:
+
+    - The original pictures are hardly larger than the reduced ones.
+    - No part is found in more than MAX_MISSING_SHARE of the pictures.
+    - The part is too small, or no cut-off can be chosen.
     """
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(MAX_PICTURES, len(paths))).astype(np.int64)) if len(paths) else np.array([], int)
     radii = [measure_radius(found[1]) for index in chosen[:RADIUS_PICTURES] if (found := _find(paths[index], side_px, depth_bits))]
@@ -101,8 +104,8 @@ def _find(path: Path, side_px: int, depth_bits: int | None) -> tuple[npt.NDArray
     assert original is not None
     if max(original.shape) < LEAST_REDUCTION * side_px:
         raise ModelError(
-            f"{path} has {original.shape[1]} x {original.shape[0]} px, and the version judges pictures of {side_px} px. So a search for "
-            "small defects would see nothing more. Leave out --details, or give the pictures of the camera in their original size."
+            f"The picture {path} has {original.shape[1]} x {original.shape[0]} px. This is too small to search for small defects, because "
+            f"the version itself sees {side_px} px. Leave out --details, or give the pictures of the camera in their original size."
         )
     part = find_part(original)
     return None if part is None else (original, part)

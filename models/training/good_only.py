@@ -1,6 +1,6 @@
 """Makes a model version from pictures of good parts alone: a part reference, a golden template and a cut-off, without any network.
 
-    good pictures -> the same part in all? -> part reference
+    good pictures -> check that all show the same part -> part reference
                   -> golden template -> scores of pictures that the template has not seen -> cut-off
 
 `add_scorer` gives the same scorer to a version that is trained on labelled pictures.
@@ -60,16 +60,16 @@ _MAX_NAMED = 8
 
 
 class GoodOnlyCallback(Protocol):
-    """Receives the progress of the training. A method may raise KeyboardInterrupt to stop it. Nothing is written then."""
+    """Receives the progress of the training. A method may raise KeyboardInterrupt to stop the training, which then writes nothing."""
 
     def on_picture_read(self, done: int, total: int) -> None:
-        """Called after each picture file, with the number of files read so far (`done`) and of all files (`total`)."""
+        """Called after each picture file. `done` of `total` files have been read."""
 
     def on_pictures_left_out(self, reason: str, names: Sequence[str]) -> None:
-        """Called for each reason why some pictures are left out, with the names of their files."""
+        """Called for each reason for which pictures are left out. `names` are the files of these pictures."""
 
     def on_scorer_learned(self, done: int, total: int) -> None:
-        """Called after each of the `total` scorers that are learned for the cut-off, and after the final one."""
+        """Called after each learned scorer. The last of the `total` scorers is the final one. The others help to choose the cut-off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +83,17 @@ class GoodOnlyResult:
 
 @dataclass(frozen=True, slots=True)
 class LearnedScorer:
-    """A scorer with its cut-off. `scores`, shape (n,), are scores of the good pictures, from scorers that have not seen the picture."""
+    """A scorer with its cut-off. `scores`, shape (n,), holds a score of each good picture.
+
+    The score of a picture comes from another scorer, which has not learned from this picture.
+    """
 
     scorer: GoodOnlyScorer
     cut_off: CutOff
     scores: npt.NDArray[np.float32]
 
     def score(self, pixels: PixelArray) -> npt.NDArray[np.float32]:
-        """Returns the scores of `pixels`, shape (n, side_px, side_px), on the scale from 0 to 1 that verdicts use. Shape: (n,)."""
+        """Returns the scores of `pixels`, shape (n, side_px, side_px), scaled to 0..1 as in verdicts. Shape: (n,)."""
         return scale_scores(self.scorer.score(pixels).scores, self.cut_off.score)
 
     def save(self, folder: Path) -> ScorerEntry:
@@ -128,8 +131,8 @@ class GoodOnlyRun:
     def run(self, callback: GoodOnlyCallback) -> GoodOnlyResult:
         """Reads the pictures, learns the scorer and writes the version. Takes seconds for a few dozen pictures.
 
-        Raises ModelError, and writes nothing, if the version exists, or if too few pictures are left. Pictures are left out if they cannot
-        be read, have another size or show another part.
+        Pictures that cannot be read, have another size or show another part are left out. Raises ModelError, and writes nothing, if too few
+        pictures are left, or if the version exists.
         """
         if (self.root / self.version).exists():
             raise ModelError(f"The version {self.root / self.version} exists, and versions are never changed. Choose another --out.")
@@ -185,8 +188,8 @@ def learn_scorer(
 ) -> LearnedScorer:
     """Learns a golden template from good pictures, shape (n, side_px, side_px), and chooses its cut-off for `objective`.
 
-    `groups`, shape (n,), gives the group of near-duplicates of each picture. The cut-off comes from pictures from which the scorer has not
-    learned. Raises ModelError if the pictures allow no template or no cut-off.
+    `groups`, shape (n,), gives the group of near-duplicates of each picture. To choose the cut-off, each picture is scored by a template
+    that has not learned from it. Raises ModelError if no template can be learned or no cut-off can be chosen.
     """
     find, done, total = RememberingPartFinder(), 0, min(folds, len(np.unique(groups))) + 1
 
@@ -207,7 +210,7 @@ def add_scorer(
 ) -> tuple[ScorerEntry, LearnedScorer] | None:
     """Learns a scorer from the good parts in `pictures` and writes it into `folder`, the folder of a new version with networks.
 
-    Returns the entry for the manifest and the scorer. Logs the reason and returns None if the pictures allow no scorer.
+    Returns the entry for the manifest and the scorer. If no scorer can be learned, logs the reason and returns None.
     """
     is_good = pictures.labels == pictures.ok_class
     try:
@@ -262,7 +265,7 @@ def _expect_enough(count: int, folder: Path) -> None:
 
 
 def _find_unsuitable(pictures: LabelledPictures) -> dict[str, npt.NDArray[np.int64]]:
-    """Returns the indices of the pictures from which nothing should be learned. The keys are the reasons."""
+    """Returns, for each reason, the indices of the pictures that must be left out for this reason."""
     sizes = Counter(pictures.sizes)
     usual, _ = sizes.most_common(1)[0]
     other_size = np.array([size != usual for size in pictures.sizes])

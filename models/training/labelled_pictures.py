@@ -76,7 +76,7 @@ class LabelledPictures:
 
     @property
     def ok_class(self) -> int:
-        """Index of the class of good parts. Its name begins with "ok". Raises ModelError unless exactly one class has such a name."""
+        """Index of the class of good parts. Its name begins with "ok". Raises ModelError if no class or several classes begin so."""
         found = [index for index, name in enumerate(self.classes) if name.lower().startswith("ok")]
         if len(found) != 1:
             raise ModelError(
@@ -94,7 +94,7 @@ class LabelledPictures:
     def select(self, is_included: npt.NDArray[np.bool_]) -> LabelledPictures:
         """Returns only the pictures for which `is_included`, shape (n,), is true. The list of unreadable files stays the same.
 
-        `rendered` is not counted again. It is only lowered if it would be larger than the number of pictures.
+        `rendered` stays the same, but is at most the number of selected pictures, because nobody knows which pictures are rendered.
         """
         indices = np.flatnonzero(is_included)
         files, checksums = tuple(self.files[index] for index in indices), tuple(self.checksums[index] for index in indices)
@@ -124,7 +124,7 @@ class LabelledPictures:
             raise ModelError(f"Found {found}, but at least {folds} pictures of each class are needed.{unread} Add pictures.")
 
     def describe_shortage(self) -> list[str]:
-        """Returns a warning if there are fewer than FEW_GOOD good or FEW_DEFECTIVE defective pictures. Otherwise returns no warning."""
+        """Returns warnings if there are fewer than FEW_GOOD good or FEW_DEFECTIVE defective pictures, otherwise an empty list."""
         good = int((self.labels == self.ok_class).sum())
         kinds = (("good", good, FEW_GOOD), ("defective", len(self) - good, FEW_DEFECTIVE))
         return [
@@ -135,13 +135,12 @@ class LabelledPictures:
         ]
 
     def repeats(self, balance: float) -> npt.NDArray[np.int32]:
-        """Returns how often each picture is used in one epoch, shape (n,). Pictures of small sources (folders or lists) are used more
-        often.
+        """Returns how often each picture is used in one epoch, shape (n,). Pictures of small folders and lists are used more often.
 
-        If the largest source has ten times as many pictures as another source, the other's pictures are used 10 ** `balance` times, but at
-        most MAX_REPEATS times.
+        For example, the largest folder has 1000 pictures, and another folder has 100. With `balance` 1, each of the 100 pictures is used
+        10 times, and with `balance` 0.5, 3 times.
 
-        Without the maximum, twenty corrected pictures could make up half of an epoch.
+        No picture is used more than MAX_REPEATS times. Otherwise twenty corrected pictures could make up half of an epoch.
         """
         sizes = Counter(file.source for file in self.files)
         largest = max(sizes.values())

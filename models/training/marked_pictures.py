@@ -31,9 +31,9 @@ from streams.errors import ModelError, PictureError
 
 Pixels = npt.NDArray[np.uint8]
 
-# Marks of this number and above are places in a box. A mask has fewer kinds of defect than this.
+# From this number on, a mark means a pixel in a box. So there must be fewer kinds of defect than this.
 BOX_MARK = 128
-# Defects must cover more than this share of a pixel of a reduced mask, as in the masks of rendered castings.
+# A pixel of a reduced mask is marked if defects cover more than this share of it. The renderer's masks have the same limit.
 MIN_COVER = 0.3
 # A message names at most this many files. It also gives the number of all files.
 _NAMED_FILES = 3
@@ -66,8 +66,8 @@ class MarkedFile:
 class MarkedPictures:
     """Pictures with a mark for each pixel. `pixels` and `marks` have the shape (n, side_px, side_px), uint8.
 
-    The mark k means `kinds[k - 1]`. `paths` and `checksums` have the order of `pixels`. `left_out` has sentences about pictures that were
-    left out.
+    The mark k means `kinds[k - 1]`. `paths` and `checksums` have the order of `pixels`. `left_out` says in sentences which
+    pictures were left out.
     """
 
     pixels: Pixels
@@ -82,13 +82,13 @@ class MarkedPictures:
 
     @property
     def has_mask(self) -> npt.NDArray[np.bool_]:
-        """Tells which pictures have pixels of a known kind from a mask, shape (n,)."""
+        """Tells for each picture whether a mask gives the kind of at least one pixel, shape (n,)."""
         has_mask: npt.NDArray[np.bool_] = np.any((self.marks > 0) & (self.marks < BOX_MARK), axis=(1, 2))
         return has_mask
 
     @property
     def is_good(self) -> npt.NDArray[np.bool_]:
-        """Tells which pictures have no marked pixel, shape (n,)."""
+        """Tells for each picture whether no pixel is marked, shape (n,)."""
         is_good: npt.NDArray[np.bool_] = np.all(self.marks == 0, axis=(1, 2))
         return is_good
 
@@ -157,10 +157,11 @@ def list_masked_files(files: Sequence[LabelledFile], masks_folder: Path, ok_clas
 def list_boxed_files(path: Path, ok_class: str) -> list[MarkedFile]:
     """Returns the pictures in the CSV list `path`, with the boxes around their defects. Paths are relative to the folder of the list.
 
-    Each row is a box: image, x, y, w, h (left and upper edge, width and height in pixels) and perhaps kind. The manifest.csv of a data set
-    of the station is accepted, too; its class `ok_class` is good.
+    Each row is a box with the columns image, x, y, w and h: left edge, upper edge, width and height in pixels. The column kind is optional.
 
-    Raises ModelError, naming the line, if the list cannot be read.
+    The manifest.csv of a data set of the station is accepted, too. Its pictures of the class `ok_class` are good.
+
+    Raises ModelError with the number of the line if the list cannot be read.
     """
     boxes: dict[Path, list[DefectBox]] = {}
     good: set[Path] = set()
@@ -207,7 +208,7 @@ def read_marked_pictures(
     - `part_values`: mask values that mark the casting and not a defect.
     - `on_read`: called after each file with the number of files read so far and the number of all files.
 
-    Defective pictures with neither mask nor box and files that cannot be used are left out.
+    Files that cannot be used are left out. Defective pictures that have neither a mask nor a box are left out, too.
 
     Raises ModelError if a mask has a value that nobody named, or if no defect is left.
     """
@@ -268,8 +269,8 @@ class _MarkReader:
         )
         if not any(marks.any() for _, _, _, marks in self._read):
             raise ModelError(
-                f"No picture has a marked defect. {' '.join(left_out)} A mask needs the path of its picture below the data folder, for "
-                "example def_front/a.png for def_front/a.jpeg, and the size of its picture."
+                f"No picture has a marked defect. {' '.join(left_out)} Each mask must have the size of its picture and the same path "
+                "below its folder, for example def_front/a.png for def_front/a.jpeg."
             )
         if not self._kinds:
             raise ModelError("No kind of defect has a name. Name each value of the masks, for example with --kind '1=blow hole'.")
@@ -281,7 +282,7 @@ class _MarkReader:
         unnamed = np.unique(levels[numbers == BOX_MARK]).tolist()
         if unnamed:
             raise ModelError(
-                f"The mask {path} has the value {unnamed[0]}, and no kind of defect has this value. Name its kind, for example with "
+                f"The mask {path} contains the value {unnamed[0]}, which has no name. Name the kind of defect, for example with "
                 f"--kind '{unnamed[0]}=blow hole'. If the value shows the casting and no defect, give --part-value {unnamed[0]}."
             )
         return numbers
@@ -299,7 +300,7 @@ def _parse_box(row: Mapping[str, str]) -> DefectBox:
 
 def _parse_data_set_row(row: Mapping[str, str]) -> list[DefectBox]:
     kinds = (row.get("kinds") or "").split(" + ")
-    # If the reviewer named a single kind of defect for the whole part, boxes without a kind have this kind.
+    # If the reviewer named only one kind of defect for the whole part, boxes without a kind get this kind.
     usual = kinds[0] if len(kinds) == 1 else ""
     return [
         DefectBox(box["left_px"], box["top_px"], box["width_px"], box["height_px"], box.get("kind") or usual)
@@ -317,7 +318,7 @@ def _place_in_square(side_px: int, width_px: int, height_px: int) -> tuple[int, 
 def _reduce_marks(numbers: Pixels, side_px: int) -> Pixels:
     """Returns the marks of a mask that is reduced to a square of the side `side_px`.
 
-    Each pixel gets the kind that covers most of it. Small defects keep the pixels that they cover most.
+    Each pixel gets the kind that covers most of it. If defects cover no pixel enough, the pixel that they cover most is marked.
     """
     rows, columns = numbers.shape
     left, top, width, height, _ = _place_in_square(side_px, columns, rows)

@@ -11,15 +11,15 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates  # type: ignore[import-untyped]  # no stubs
 
-# A perceptual hash has two bits for each of 16 x 16 places: is the picture brighter to the right of the place, and is it brighter below?
+# A perceptual hash compares the brightness of 16 x 16 places with the places to their right and below them. Each comparison gives a bit.
 HASH_SIDE = 16
-# Largest number of different bits in the hashes of near-duplicates. From 60 bits on, thousands of real impellers fell into one group.
+# The hashes of near-duplicates differ in at most this many bits. With 60 bits or more, thousands of real impellers formed one group.
 NEAR_BITS = 40
 # The number of pictures that are compared with all others in one step. A larger number would need more memory.
 BLOCK = 256
 
-# Largest distance of the ring spectra of near-duplicates. On real impellers, turned copies had distances of 0.023 to 0.040, other castings
-# 0.045 to 0.39.
+# Largest distance between the ring spectra of near-duplicates. For real impellers, it was at most 0.040 between turned copies, and at least
+# 0.045 between different castings.
 NEAR_RINGS = 0.045
 RING_SIDE, RINGS, ANGLES, WAVES = 128, 16, 64, 20
 
@@ -51,10 +51,9 @@ def group_near_duplicates(
 
 
 def find_hash_pairs(pixels: npt.NDArray[np.uint8], near_bits: int) -> Pairs:
-    """Returns the pairs of pictures that are near-duplicates by their hashes.
+    """Returns the pairs of pictures whose hashes differ in at most `near_bits` bits.
 
-    One picture of each pair is tried in eight positions, turned by right angles and mirrored. In one of them, the hashes differ in at most
-    `near_bits` bits.
+    One picture of a pair is compared in eight orientations (turned by right angles, and mirrored). The most similar orientation counts.
     """
     hashes = np.stack([_orientation_hashes(picture) for picture in pixels])
     upright = hashes[:, 0]
@@ -96,7 +95,7 @@ def find_contradicting_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray
 
 
 def _ring_spectrum(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Returns the Fourier amplitudes along each ring. The turn, brightness and contrast of the casting do not change them."""
+    """Returns the Fourier amplitudes of the grey levels along rings. Turning the casting or changing the light does not change them."""
     grey = np.asarray(Image.fromarray(picture).resize((RING_SIDE, RING_SIDE)), np.float32)
     radius = (np.arange(RINGS)[:, None] + 0.5) / RINGS * (RING_SIDE / 2 - 4)
     angle = np.arange(ANGLES)[None] / ANGLES * 2 * np.pi
@@ -109,7 +108,7 @@ def _ring_spectrum(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def _orientation_hashes(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """Returns the hashes of the picture turned by 0, 90, 180 and 270 degrees, and of its mirror image turned likewise, shape (8, words)."""
+    """Returns the hashes of the picture and of its mirror image, each turned by 0, 90, 180 and 270 degrees. Shape: (8, words)."""
     small = np.asarray(Image.fromarray(picture).resize((HASH_SIDE + 1, HASH_SIDE + 1), Image.Resampling.BOX), np.int16)
     orientations = [np.rot90(side, quarter) for side in (small, small[:, ::-1]) for quarter in range(4)]
     return np.stack([_difference_hash(orientation) for orientation in orientations])

@@ -64,14 +64,14 @@ class TrainingOptions(BaseModel):
         description="Stop the training of a network after this many epochs without a lower validation loss. 0: never stop early.",
     )
     batch: int = Field(32, ge=1, le=1024, description="Number of pictures in one training step.")
-    rate: float = Field(1e-3, gt=0, le=1, description="AlexNet's learning rate after the warm-up. It then falls along a cosine.")
+    rate: float = Field(1e-3, gt=0, le=1, description="AlexNet's highest learning rate. It is reached after the warm-up.")
     dropout: float = Field(
         0.3,
         ge=0,
         lt=1,
         description="Dropout of AlexNet's fully connected layers. The paper has 0.5, but narrow layers learned nothing with 0.5.",
     )
-    lenet_rate: float = Field(2e-3, gt=0, le=1, description="LeNet's learning rate after the warm-up. It then falls along a cosine.")
+    lenet_rate: float = Field(2e-3, gt=0, le=1, description="LeNet's highest learning rate. It is reached after the warm-up.")
     weight_decay: float = Field(1e-3, ge=0, le=1, description="Weight decay of AdamW.")
     balance: float = Field(
         1.0,
@@ -85,29 +85,28 @@ class TrainingOptions(BaseModel):
     )
     handed: bool = Field(
         False,
-        description="The parts are handed: a mirrored good part is another part, like a left and a right glove. Training pictures are then "
-        "never mirrored.",
+        description="Never mirror training pictures. Needed if a mirrored good part is a different part, like a left and a right glove.",
     )
     min_steps: int = Field(
         1000,
         ge=0,
         le=1_000_000,
-        description="Least number of training steps of each network. With few pictures, each epoch uses each picture several times, so "
-        "that all epochs together have at least this many steps. 0: there is no least number.",
+        description="Minimum number of training steps of each network. With few pictures, an epoch uses each picture several times to "
+        "reach this number. 0: no minimum.",
     )
     seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of all random choices: the split, the initial weights and the augmentation.")
     validation_share: float = Field(
         0.2, gt=0, le=0.5, description="Share of the pictures that are used for validation and not for training."
     )
     near_bits: int = Field(
-        40, ge=0, le=512, description="Pictures whose perceptual hashes differ in at most this many of 512 bits are near-duplicates."
+        40, ge=0, le=512, description="Two pictures are near-duplicates if their perceptual hashes differ in at most this many of 512 bits."
     )
     near_rings: float = Field(
         0.045,
         ge=0,
         le=1,
-        description="Pictures whose ring spectra have at most this distance are near-duplicates. Ring spectra find copies that are turned "
-        "by any angle. 0: do not compare them.",
+        description="Two pictures are near-duplicates if the distance of their ring spectra is at most this. Ring spectra find copies that "
+        "are turned by any angle. 0: do not compare ring spectra.",
     )
     cost_miss: float = Field(10, gt=0, description="Cost of a defect that is judged good.")
     cost_false_alarm: float = Field(1, gt=0, description="Cost of a good part that is judged a defect.")
@@ -115,7 +114,7 @@ class TrainingOptions(BaseModel):
         0.01,
         ge=0,
         le=0.5,
-        description="Share of the validation pictures that fall into the review band, so that a person would decide about them.",
+        description="Share of the validation pictures that are in the review band. A person decides about such pictures.",
     )
     precision: Literal["auto", "float32", "mixed_bfloat16"] = Field(
         "auto", description="Number type of the training. auto: bfloat16 if the machine computes faster with it, else float32."
@@ -133,7 +132,7 @@ class TrainingOptions(BaseModel):
         0.05, gt=0, le=0.5, description="Share of the good parts that may be above the cut-off of the scorer, if no other option sets it."
     )
     alarms_per_hour: float | None = Field(
-        None, gt=0, description="Number of good parts an hour that may be above the cut-off of the scorer, on a line of `parts_per_hour`."
+        None, gt=0, description="Number of good parts an hour that may be above the cut-off of the scorer. Needs `parts_per_hour`."
     )
     parts_per_hour: float | None = Field(None, gt=0, description="Number of parts an hour on the line, for `alarms_per_hour`.")
     defect_share: float | None = Field(
@@ -158,7 +157,7 @@ class TrainingOptions(BaseModel):
         return (make_voter("lenet", self.lenet_side_px, small), make_voter("alexnet", self.side_px, large))
 
     def choose_objective(self) -> CutOffObjective:
-        """Returns what the cut-off of the scorer should achieve.
+        """Returns the objective for the cut-off of the scorer: a share of alarms, alarms an hour, or the lowest costs.
 
         Raises ModelError if two objectives are given, or if only one of `alarms_per_hour` and `parts_per_hour` is given.
         """

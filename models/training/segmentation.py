@@ -1,4 +1,4 @@
-"""Trains the segmentation head: it learns from masks where each kind of defect is, and from boxes roughly where a defect is."""
+"""Trains the segmentation head from masks, which show the exact pixels of each defect, and from boxes around defects."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from models.registry.manifest import SegmentationMember
 from models.training.augmentation import augment, move_marks
 from models.training.marked_pictures import BOX_MARK, MarkedPictures
 
-# The share of each batch that shows marked defects. Without this limit, thousands of good pictures would crowd out a few dozen masks.
+# The share of each batch that shows marked defects. Without it, most batches would show only good castings.
 DEFECT_SHARE = 0.6
 # Weight of a pixel of a defect in the loss. Defects cover only about 1 % of the pixels.
 DEFECT_WEIGHT = 4.0
 # Weight of the kinds of defect in the loss.
 KIND_WEIGHT = 0.5
-# During this share of all batches, at the start of the training, the learning rate rises.
+# The learning rate rises during this share of all batches, at the start of the training.
 WARM_UP_SHARE = 0.1
 MAX_GRADIENT_NORM = 1.0
 WEIGHTS_FILE = "segmentation.weights.h5"
@@ -52,9 +52,9 @@ def train_segmentation(
     start: keras.Model | None = None,
     on_step: Callable[[int, int, float], object] = lambda done, total, loss: None,
 ) -> keras.Model:
-    """Returns a segmentation head that was trained on `pictures`, which must have the side of the recipe.
+    """Returns a segmentation head that was trained on `pictures`. The pictures must have the side `recipe.side_px`.
 
-    The training begins with the weights of `start`, if given, except for the last layer if the number of kinds differs.
+    If `start` is given, the training begins with its weights. The last layer begins anew if `start` has another number of kinds.
 
     `on_step` gets the number of finished batches, the number of all batches and the loss.
     """
@@ -87,7 +87,7 @@ def describe_member(pictures: MarkedPictures, recipe: SegmentationRecipe, comman
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Copies the weights of each layer of `source` to the layer of `target` with the same name. Layers of other shapes stay unchanged."""
+    """Copies the weights of each layer of `source` to the layer of `target` with the same name. Layers with another shape do not change."""
     for layer in target.layers:
         weights = source.get_layer(layer.name).get_weights()
         if [array.shape for array in weights] == [array.shape for array in layer.get_weights()]:
@@ -95,14 +95,14 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
 
 
 def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns the loss of probabilities, shape (n, side, side, 1 + kinds), for marks, shape (n, side, side, 1). See `MarkedPictures`.
+    """Returns a function that computes the loss of predicted probabilities for the marks of pictures (see `MarkedPictures`).
 
-    The loss is a sum of four terms:
+    Shapes: probabilities (n, side, side, 1 + kinds), marks (n, side, side, 1). The loss is a sum of four terms:
 
-    - Pixels outside of boxes: mean cross-entropy of defect and no defect, in nats. Defects have the weight DEFECT_WEIGHT.
-    - The same pixels: one minus the Dice coefficient (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
-    - Pixels of defects: mean cross-entropy of the kinds, times KIND_WEIGHT. As part of the first term, kinds were hardly learned.
-    - Boxes: cross-entropy of the highest probabilities in the box (multiple instance learning, Ilse, Tomczak, Welling, ICML 2018).
+    - Defect or no defect, outside of boxes: mean cross-entropy in nats. Defects have the weight DEFECT_WEIGHT.
+    - Defect or no defect, outside of boxes: one minus the Dice coefficient (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
+    - Kind of defect, in pixels of defects: mean cross-entropy, times KIND_WEIGHT. Without a term of their own, kinds were hardly learned.
+    - Boxes: cross-entropy of the highest probabilities in a box (multiple instance learning, Ilse, Tomczak, Welling, ICML 2018).
     """
 
     def compute(marks: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
@@ -130,7 +130,7 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         for number in range(1 + kinds):
             inside = tf.cast(marks == BOX_MARK + number, tf.float32)
             level = inside * (1 - probabilities[..., 0] if number == 0 else probabilities[..., number])
-            # A weighted mean near the maximum. With the maximum itself, only one pixel of each box would learn.
+            # A weighted mean is used instead of the maximum, because the maximum would train only one pixel of each box.
             strength = tf.reduce_sum(level * level, axis=(1, 2)) / tf.maximum(tf.reduce_sum(level, axis=(1, 2)), 1e-6)
             has_box = tf.cast(tf.reduce_any(inside > 0, axis=(1, 2)), tf.float32)
             total -= tf.reduce_sum(has_box * tf.math.log(tf.clip_by_value(strength, 1e-6, 1.0)))
@@ -159,7 +159,7 @@ def _choose_batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> Any
     good, defective = np.flatnonzero(is_good), np.flatnonzero(~is_good)
     from_defective = round(DEFECT_SHARE * recipe.batch) if len(good) else recipe.batch
     for step in range(recipe.steps):
-        # `augment` uses three seeds for each batch, from `seed` to `seed + 2`. With steps of 4, no two batches share a seed.
+        # `augment` uses three seeds for each batch, so the seed rises by 4. No two batches then share a seed.
         yield (
             np.concatenate([_draw(rng, defective, from_defective), _draw(rng, good, recipe.batch - from_defective)]),
             [recipe.seed, 4 * step],

@@ -21,10 +21,10 @@ from models.training.near_duplicates import group_near_duplicates
 from models.training.segmentation import SegmentationRecipe, describe_member, train_segmentation
 from streams.errors import ModelError
 
-# Fewer pictures with a mask or a box than this teach a head almost nothing.
+# A head learns almost nothing from fewer pictures with marked defects than this.
 MIN_DEFECTIVE = 10
 OnStep = Callable[[int, int, float], object]
-# A function that returns the figures of a head on validation pictures, by their names in the manifest.
+# A function that measures a head on validation pictures. The keys of the result are names of figures in the manifest.
 MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 
 
@@ -32,8 +32,8 @@ MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 class SegmentationRun:
     """Trains a segmentation head for `version`, and writes `version` with this head as the new version `root`/`name`.
 
-    If `version` has a head, its weights are the start. `validation_share` of the groups of near-duplicates are held out for the figures in
-    the manifest.
+    If `version` already has a head, the training begins with the weights of this head. The share `validation_share` of the groups of
+    near-duplicates is used to measure the figures in the manifest, and not for training.
     """
 
     version: Version
@@ -45,11 +45,13 @@ class SegmentationRun:
     command: str
 
     def run(self, pictures: MarkedPictures, on_step: OnStep = lambda done, total, loss: None, replace: bool = False) -> Version:
-        """Trains the head on `pictures`, which have the side of the recipe, and writes the new version. See `train_segmentation` for
-        `on_step`.
+        """Trains the head on `pictures`, and writes the new version. The pictures must have the side `recipe.side_px`.
 
-        With `replace`, an existing version `name` is replaced. An interrupted training writes nothing. Raises ModelError if too few defects
-        are marked, if only good pictures would be left, or if the version exists.
+        - `on_step`: see `train_segmentation`.
+        - `replace`: replaces an existing version `name`.
+
+        An interrupted training writes nothing. Raises ModelError if too few defects are marked, if no defect is left for the training, or
+        if the version exists and `replace` is False.
         """
         final = self.root / self.name
         if final.exists() and not replace:
@@ -68,7 +70,7 @@ class SegmentationRun:
         return add_segmentation(self.version, self.root, self.name, network, member, replace)
 
     def _split(self, pictures: MarkedPictures) -> tuple[MarkedPictures, MarkedPictures | None]:
-        """Returns the training pictures and the validation pictures, which are None if there are no masks to validate with."""
+        """Returns the training pictures and the validation pictures. Returns None in place of validation pictures without any mask."""
         if self.validation_share == 0:
             return pictures, None
         groups = group_near_duplicates(pictures.pixels, pictures.checksums)

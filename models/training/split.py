@@ -18,7 +18,7 @@ from streams.errors import ModelError
 
 # A group of near-duplicates that is too large for validation is called dominant. Groups of at most this many pictures are never dominant.
 MIN_DOMINANT_GROUP = 20
-# A group with more pictures is dominant if it would make up more than this share of the validation pictures of its class.
+# A group of near-duplicates is dominant if it would make up more than this share of the validation pictures of its class.
 MAX_GROUP_SHARE = 0.2
 
 
@@ -28,7 +28,7 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
     A group of near-duplicates is dominant if it would make up more than a fifth of the validation pictures of its class. `share` is the
     share of validation pictures. If too few other groups would be left, no group is dominant.
 
-    A threshold that was validated on two such groups rejected every fifth good casting of the next fold.
+    Dominant groups show few castings. A threshold that was chosen on two of them rejected every fifth good casting of other groups.
     """
     is_dominant = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
@@ -39,7 +39,7 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
 
 
 def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Returns a weight for each validation picture, so that the weighted shares of the classes are the same as among all pictures."""
+    """Returns a weight for each validation picture. With the weights, each class has the same share as among all pictures."""
     all_shares = np.bincount(labels, minlength=labels.max() + 1) / len(labels)
     validation_shares = np.bincount(labels[validates], minlength=labels.max() + 1) / validates.sum()
     weights: npt.NDArray[np.float64] = (all_shares / np.maximum(validation_shares, 1e-12))[labels[validates]]
@@ -47,7 +47,7 @@ def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np
 
 
 def count_folds(share: float) -> int:
-    """Returns into how many equal parts the pictures are divided if one part is for validation: a `share` of 0.2 gives 5 parts."""
+    """Returns the number of equal folds, of which one is used for validation: 5 for a `share` of 0.2."""
     return max(2, round(1 / share))
 
 
@@ -64,12 +64,12 @@ def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32],
     for _, fold in _divide(labels[candidates], groups[candidates], folds, seed):
         validates[:] = False
         validates[candidates[fold]] = True
-        # With few pictures, a fold may lack a class. Then the next fold is tried.
+        # With few pictures, a fold may lack a class. The next fold is then tried.
         if all(len(np.unique(labels[side])) == len(np.unique(labels)) for side in (validates, ~validates)):
             return validates
     raise ModelError(
-        "Whichever groups of near-duplicates are used for validation, a class would have no validation pictures or no training pictures. "
-        "Add pictures of each class that are not near-duplicates."
+        "The pictures cannot be split so that each class has both training and validation pictures, because all near-duplicates must go to "
+        "the same side. Add pictures of each class that are not near-duplicates."
     )
 
 
@@ -94,9 +94,9 @@ def list_folds(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], fol
 def _divide(
     labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], folds: int, seed: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Yields the indices of the other pictures and of the pictures of each fold. Groups stay together, and classes are spread evenly."""
+    """Yields for each fold the indices outside and inside the fold. Groups stay together, and classes are spread evenly."""
     with warnings.catch_warnings():
-        # scikit-learn warns if a class has fewer pictures than there are folds. The callers check what the folds contain.
+        # scikit-learn warns if a class has fewer pictures than there are folds. The callers of `_divide` check this themselves.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
 
@@ -111,11 +111,11 @@ def expect_groups(groups: npt.NDArray[np.int32], folds: int) -> None:
 
 
 def expect_groups_of_each_class(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], folds: int) -> None:
-    """Raises ModelError if the pictures of a class form fewer groups of near-duplicates than `folds`. Then a fold would lack the class."""
+    """Raises ModelError if a class has fewer groups of near-duplicates than `folds`, because a fold would then lack the class."""
     fewest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
     if fewest < folds:
         raise ModelError(
-            f"The pictures of one class form only {fewest} groups of near-duplicates, and {folds} folds need at least {folds}. Add "
+            f"The pictures of one class form only {fewest} groups of near-duplicates, but at least {folds} are needed. Add "
             "pictures of other castings of each class."
         )
 
@@ -141,7 +141,7 @@ def save_split(path: Path, pictures: LabelledPictures, groups: npt.NDArray[np.in
 
 
 def load_split(path: Path, pictures: LabelledPictures) -> npt.NDArray[np.bool_]:
-    """Returns the mask of the validation pictures that `save_split` wrote. So a resumed training run keeps its split.
+    """Returns the mask of the validation pictures from a file of `save_split`, so that a resumed training run keeps its split.
 
     Raises ModelError if `pictures` are not the pictures that the file lists.
     """

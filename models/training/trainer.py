@@ -26,8 +26,7 @@ from models.training.options import NetworkRecipe
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# The warm-up is the share of training steps in which the learning rate rises. The rate starts low, because an untrained network has large
-# gradients.
+# The learning rate rises during this share of the training steps (warm-up). It starts low, because the first gradients are large.
 WARM_UP_SHARE = 0.05
 # The first learning rate, as a share of the highest one.
 FIRST_RATE_SHARE = 0.02
@@ -113,7 +112,8 @@ class SplitPictures:
         return indices if self.repeats is None else np.repeat(indices, self.repeats[indices])
 
 
-# Called after each batch with finished batches, all batches, the results of the epochs so far, and whether an epoch has just ended.
+# Called after each batch. The arguments are the number of finished batches, the number of all batches, the results of the epochs so far,
+# and whether an epoch has just ended.
 OnProgress = Callable[[int, int, Sequence[EpochResult], bool], None]
 
 
@@ -205,8 +205,8 @@ class Trainer:
         checkpoint = Checkpoint.load(path)
         values = checkpoint.optimiser
         if len(values) == len(optimiser.variables) + 1:
-            # Checkpoints of release 0.1.0 hold the learning rate as second variable. It is left out, because the step number gives the
-            # learning rate now.
+            # Checkpoints of release 0.1.0 hold the learning rate as second variable. It is left out, because the learning rate now follows
+            # from the step number.
             values = [values[0], *values[2:]]
         _assign(self.network.variables, checkpoint.variables)
         _assign(optimiser.variables, values)
@@ -233,7 +233,7 @@ class Trainer:
             rounds = math.ceil(self.steps_per_epoch * batch / len(indices))
             order = np.concatenate([random.permutation(indices) for _ in range(rounds)])
             for step in range(self.steps_per_epoch):
-                # Steps of 4, because `augment` uses the seeds from `seed` to `seed + 2`, and two batches must not share a seed.
+                # The seed rises by 4, because `augment` uses three seeds for each batch, and two batches must not share a seed.
                 yield order[step * batch : (step + 1) * batch], [seed, number * 2**16 + step * 4]
 
 
@@ -258,8 +258,8 @@ class _CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ke
         logs = logs or {}
         result = EpochResult(epoch + 1, *(float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
         before, network = self.checkpoint, self._trainer.network
-        # The last weights count as the best. They are better than those with the lowest validation loss, because the learning rate is
-        # nearly 0.
+        # After all epochs, the last weights are the best ones, even if an earlier epoch had a lower validation loss. The learning rate was
+        # nearly 0 then.
         is_last = result.number == self._trainer.recipe.epochs
         is_best = is_last or all(result.validation_loss < earlier.validation_loss for earlier in before.history)
         variables = _arrays(network.variables)

@@ -42,7 +42,7 @@ from streams.errors import ModelError
 log = logging.getLogger(__name__)
 
 GOLDEN_PICTURES = 24
-# Largest allowed difference of a golden picture's defect probability between two runtimes. In bfloat16, it differed by up to 0.02.
+# Largest allowed difference of a golden picture's defect probability between two runtimes. With bfloat16, the difference was up to 0.02.
 GOLDEN_TOLERANCE = 0.05
 
 
@@ -50,13 +50,14 @@ class TrainingCallback(Protocol):
     """Receives the progress of a training run. A method may raise KeyboardInterrupt to stop the run after the current batch."""
 
     def on_picture_read(self, done: int, total: int) -> None:
-        """Called after each picture file, with the number of files read so far (`done`) and of all files (`total`)."""
+        """Called after each picture file. `done` of `total` files have been read."""
 
     def on_pictures_split(self, pictures: LabelledPictures, groups: int, contradicting: int, validation: int) -> None:
         """Called when the pictures have been split into training and validation pictures.
 
-        `groups` is the number of groups of near-duplicates, `contradicting` the number of those that hold pictures of several classes, and
-        `validation` the number of validation pictures.
+        - `groups`: number of groups of near-duplicates.
+        - `contradicting`: number of groups with pictures of several classes.
+        - `validation`: number of validation pictures.
         """
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
@@ -96,8 +97,8 @@ class TrainingRun:
     def run(self, callback: TrainingCallback, resume: bool = False) -> TrainingResult:
         """Trains the networks one after the other and writes the version.
 
-        If the run is interrupted, a version is still written with the best weights so far, unless a network has completed no epoch. In this
-        case, KeyboardInterrupt is raised.
+        If the run is interrupted, the version is written with the best weights so far. If a network has not completed any epoch, no version
+        is written, and KeyboardInterrupt is raised.
 
         Raises ModelError if the pictures are not suitable for a training, or if the version or the folder of the training run exists
         already.
@@ -124,7 +125,7 @@ class TrainingRun:
                 raise ModelError(
                     f"{self.training_dir} holds an earlier training run. Add --resume to continue it, or choose another --out."
                 )
-            # An options file of an older release may lack some options. That release trained as if they were 0.
+            # The options file of an older release may lack these three options. The older release trained as if they were 0.
             defaults = TrainingOptions().model_dump() | {"near_rings": 0.0, "balance": 0.0, "min_steps": 0}
             previous = defaults | json.loads(path.read_text(encoding="utf-8"))
             changed = sorted(name for name in options.keys() | previous.keys() if options.get(name) != previous.get(name))
@@ -214,8 +215,8 @@ class TrainingRun:
                     trainer.fit(path, on_progress)
             except KeyboardInterrupt:
                 was_interrupted = True
-            # After an interruption, every network gets the best weights of its checkpoint, which may be from an earlier run. All are needed
-            # for an ensemble.
+            # After an interruption, every network gets the best weights of its checkpoint. If a network has no checkpoint, the run ends,
+            # because an ensemble needs all networks.
             if was_interrupted and not trainer.restore_best(path):
                 raise KeyboardInterrupt
         return networks, was_interrupted
@@ -227,7 +228,7 @@ class TrainingRun:
         write_atomically(self.training_dir / f"{network}.png", draw_curves(network, history))
 
     def _has_start_seen_only_rendered(self) -> bool:
-        """Returns whether the version that the training continues has seen rendered pictures only. True if the training began anew."""
+        """Returns whether the start version was trained only on rendered pictures. Without a start version, returns True."""
         return not self.options.start or locate_version(self.options.start).manifest.has_seen_only_rendered
 
     def _write_version(
@@ -311,7 +312,7 @@ class TrainingRun:
     def _learn_details(self, pictures: LabelledPictures, groups: npt.NDArray[np.int32]) -> LearnedDetails | None:
         """Learns a detail template from the original good pictures if the option `details` says so.
 
-        If the pictures allow none, logs the reason and returns None, because the trained networks should not be lost.
+        If no template can be learned, logs the reason and returns None, so that the trained networks are not lost.
         """
         if not self.options.details:
             return None
@@ -331,14 +332,14 @@ def _find_band(vote: SoftVote, probabilities: VoterProbabilities) -> CascadeBand
 
 
 def learn_part(pictures: LabelledPictures) -> PartReference | None:
-    """Returns the part reference of the good parts in `pictures`, or logs the reason and returns None if there is none.
+    """Learns the part reference from the good parts in `pictures`. If this is not possible, logs the reason and returns None.
 
-    The part finder finds no part in some pictures, such as those of a texture. An inspector then judges every picture.
+    Pictures of a texture, for example, show no part. Without a part reference, an inspector judges every picture.
     """
     try:
         return learn_part_reference(pictures.pixels[pictures.labels == pictures.ok_class])
     except ModelError as error:
-        log.warning("The version gets no part reference, so an inspector judges every picture, whatever the picture shows. %s", error)
+        log.warning("No part reference could be learned, so an inspector judges every picture, even if it shows no part. %s", error)
         return None
 
 
@@ -364,7 +365,7 @@ def draw_curves(title: str, history: Sequence[EpochResult]) -> bytes:
 def measure_validation(combination: Combination, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> dict[str, float]:
     """Returns the figures of the ensemble and of each network on the validation pictures, by their names in the manifest.
 
-    The threshold alone decides between misses and false alarms. Pictures in the review band are also counted as reviews.
+    Misses and false alarms are counted as if there were no review band. Pictures in the review band are also counted as reviews.
     """
     vote = combination.vote
     is_defect = labels != vote.ok_class

@@ -22,8 +22,10 @@ from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 from streams.user_cache import has_valid_checksum, user_cache_folder, write_checksum
 
-# Number formats of a network. "float32": 32 bits. "weights8": 8 bits, with ranges measured for each batch. "static8": 8 bits, with ranges
-# measured on half of the golden set.
+# Number formats of a network:
+#   float32: 32 bits
+#   weights8: 8 bits, and the range of values is measured for each batch
+#   static8: 8 bits, and the range of values was measured on half of the golden set
 Precision = Literal["float32", "weights8", "static8"]
 
 # The stride of AlexNet's first convolution, in pixels.
@@ -75,7 +77,7 @@ def fold_first_convolution(network: Any) -> Callable[[Any], Any]:
     after = keras.Model(first.output, network.output, name="after")
     kernel_size, side_px = first.kernel_size[0], first.input.shape[1]
     output_size, kernel_blocks = -(-side_px // STRIDE), -(-kernel_size // STRIDE)
-    # Keras' padding "same" adds zeros around the picture: `leading` rows above it, and the same number of columns to the left of it.
+    # The padding "same" of Keras adds zeros around the picture. `leading` is their number above and to the left of the picture.
     leading = max((output_size - 1) * STRIDE + kernel_size - side_px, 0) // 2
     trailing = (output_size + kernel_blocks - 1) * STRIDE - side_px - leading
     with tf.init_scope():
@@ -141,7 +143,7 @@ def _resample(grey: Any, side_px: int) -> Any:
     with tf.init_scope():
         unit = np.eye(from_px, dtype=np.float32)[..., np.newaxis]
         weights = tf.image.resize(unit, (side_px, from_px), "bilinear", antialias=True).numpy()[..., 0]
-    # If columns are treated as channels, the resampling is a 1 x 1 convolution, which can be quantised.
+    # The columns are treated as channels. The resampling is then a 1 x 1 convolution, which can be computed with 8 bits.
     kernel = tf.constant(weights.T[np.newaxis, np.newaxis])
 
     def resample_and_transpose(some: Any) -> Any:

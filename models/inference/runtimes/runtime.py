@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 class Runtime(Protocol):
     """Computes the voters' class probabilities.
 
-    Several threads may call `predict` at the same time, and some may wait. The event loop's thread must not call it, because a call takes
-    long.
+    Several threads may call `predict` at the same time, but a call may wait for another call to end. The event loop's thread must not call
+    it, because a call takes long.
     """
 
     @property
@@ -103,7 +103,7 @@ def open_runtime(
 
 
 def find_obstacle(name: str, find_library: Callable[[str], object] = find_spec) -> str:
-    """Returns why the runtime `name` cannot be used, or is slow, on this machine. Returns "" if there is no such reason."""
+    """Returns the reason why the runtime `name` is slow or cannot be used on this machine, or "" if it works well."""
     _, _, library, extra = _CLASSES[name.partition("-")[0]]
     if find_library(library) is None:
         return f"{library} is not installed; install Castline with the extra {extra}: pip install 'castline[{extra}]'"
@@ -113,7 +113,7 @@ def find_obstacle(name: str, find_library: Callable[[str], object] = find_spec) 
 
 
 def resolve_runtime(version: Version, name: str) -> str:
-    """Returns the name of the runtime for `version`. Only the `name` `auto` is replaced.
+    """Returns `name`. If `name` is `auto`, returns the name of the best runtime for `version`.
 
     `auto` means the runtime that `castline models optimise` recorded for this version and type of processor. Without a usable record,
     `auto` means TensorFlow in float32.

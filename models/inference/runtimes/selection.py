@@ -32,7 +32,7 @@ class RuntimeMeasurement:
 
     - `per_s`: pictures a second in the fastest round.
     - `same_labels`: all labels are as recorded.
-    - `distance`: largest difference of a defect probability.
+    - `distance`: largest difference from a recorded defect probability.
     """
 
     runtime: str
@@ -59,7 +59,7 @@ def select_runtime(
     measured_s: float = MEASURED_S,
     pixels: npt.NDArray[np.uint8] | None = None,
 ) -> RuntimeSelection:
-    """Measures the runtimes `names` and records the fastest one at the largest batch size.
+    """Measures the runtimes `names`, and records which of them is the fastest at the largest batch size.
 
     A runtime is refused if it changes a label of the golden set or of `pixels`, shape (n, side_px, side_px). Raises ModelError if all are
     refused.

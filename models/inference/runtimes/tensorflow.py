@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class TensorFlowRuntime:
-    """Computes a version's networks. For each batch size, TensorFlow has traced a graph.
+    """Computes a version's networks with TensorFlow. There is one traced graph for each batch size.
 
-    A graph scales and resamples the pictures and computes all voters.
+    Each graph scales and resamples the pictures, and computes all voters.
     """
 
     def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:

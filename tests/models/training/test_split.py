@@ -67,5 +67,5 @@ def test_there_are_as_many_folds_as_the_rarest_class_allows_and_none_divides_a_g
 def test_folds_that_would_lack_a_class_are_refused_with_the_number_of_castings() -> None:
     labels, groups = np.array([0] * 10 + [1] * 8, np.int32), np.array([*range(10), *[20] * 4, *[21] * 4], np.int32)
     expect_groups_of_each_class(labels, groups, 2)
-    with pytest.raises(ModelError, match="form only 2 groups of near-duplicates, and 5 folds need at least 5"):
+    with pytest.raises(ModelError, match="form only 2 groups of near-duplicates, but at least 5 are needed"):
         expect_groups_of_each_class(labels, groups, 5)
