@@ -29,7 +29,7 @@ from streams.identity import PartId
 from streams.settings import CameraSettings, LineSettings, Settings
 
 THUMBNAIL_PX = 320
-# Pictures are scaled down to this side in pixels before the brightness is measured, so that a defective pixel of the camera does not count.
+# Before the brightness is measured, pictures are scaled down to this side in pixels, so that a defective camera pixel does not count.
 _MEASURED_PX = 256
 # The trial reads larger files than the gateway, so that it can show a file as too large.
 _LARGEST_BYTES = 2**28

@@ -34,7 +34,7 @@ dt { opacity: .75; } dd { font-variant-numeric: tabular-nums; margin: 0; overflo
 
 
 def make_page(line: str, source: str, pictures: Sequence[TriedPicture], notes: Sequence[str], tried_at: datetime) -> str:
-    """Returns the HTML page. `source` names the camera, and `notes` are sentences about all pictures together."""
+    """Returns the HTML page. `source` describes where the pictures come from. `notes` are sentences about problems of the pictures."""
     refused = sum(bool(picture.refusal) for picture in pictures)
     verdict = f'<span class="bad">{refused} would be refused</span>' if refused else '<span class="good">all would be judged</span>'
     listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
@@ -75,7 +75,7 @@ def _make_facts(picture: TriedPicture) -> str:
 
 
 def _make_brightness(picture: TriedPicture) -> str:
-    """Returns a bar from black to white as HTML, which shows the range of the picture's grey levels and marks their mean."""
+    """Returns an HTML bar from black to white with marks for the darkest, the mean and the brightest grey level of the picture."""
     assert picture.mean is not None
     assert picture.darkest is not None
     assert picture.brightest is not None

@@ -25,10 +25,11 @@ ROLE = "archivist"
 )
 @click.pass_obj
 def command(file: Path | None, port: int) -> int:
-    """Archive the verdicts, sortings (what the gates did), findings (suspicious places) and reviews of all lines in the station's database,
-    until SIGTERM.
+    """Write the verdicts, sortings, findings and reviews of all lines to the station's database, until SIGTERM.
 
-    Pictures of defective, doubtful and reviewed parts go to the object store, as [archivist] of the settings says.
+    A sorting says what a gate did. A finding shows where a part looks suspicious.
+
+    Pictures of defective, doubtful and reviewed parts go to the object store, for the time that the settings say.
 
     While Kafka or the database does not answer, /readyz returns 503 with the reason.
     """

@@ -176,8 +176,8 @@ def compare(
     Both inspectors use the model versions of the old checkout, so that only the code differs. To compare versions, set `model.root` and
     `model.version` in the settings files.
 
-    The exit status is 1 if the new inspector is slower. It counts as slower if it needs more than 1.03 times the processor time (median),
-    or if the 95 % interval of the throughput ratio is below 1.
+    The exit status is 1 if the new inspector is slower: its median processor time is more than 3 % higher, or the 95 % interval of its
+    throughput ratio is below 1.
     """
     from bench.compare import InspectorCheckout, compare_checkouts, describe_comparison
 

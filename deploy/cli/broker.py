@@ -16,9 +16,7 @@ from streams.settings import load_settings
 
 
 @click.command("broker")
-@click.option(
-    "--fetch-only", is_flag=True, help="Download and verify Kafka's jars, make an archive with which Kafka starts faster, then end."
-)
+@click.option("--fetch-only", is_flag=True, help="Download and verify Kafka's jars, prepare a faster start of Kafka, and end.")
 @click.pass_obj
 def command(file: Path | None, fetch_only: bool) -> int:
     """Run Apache Kafka 4 on this machine, with its data in broker.data_dir. Only programs on this machine can connect.

@@ -35,7 +35,7 @@ def _connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--ca-file",
             default="",
-            help="File with the certificates to trust, if the operating system does not trust Grafana's certificate.",
+            help="File of certificates to trust. Needed if the operating system does not trust Grafana's certificate.",
         ),
         click.option("--url", required=True, help="Address of Grafana, with its path if it has one, for instance https://host/grafana."),
     ):
@@ -45,9 +45,10 @@ def _connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("dashboards")
 def command() -> None:
-    """Write Castline's dashboards and alerts to a Grafana server, or compare them. Castline changes only what it has made itself.
+    """Write Castline's dashboards and alerts to a Grafana server, or compare them. Dashboards and alerts of other people stay unchanged.
 
-    GRAFANA_TOKEN must hold the token of a Grafana service account. GRAFANA_ALERT_WEBHOOK is the address to which Grafana sends alerts.
+    The environment variable GRAFANA_TOKEN must hold the token of a Grafana service account. Grafana sends alerts to the address in
+    GRAFANA_ALERT_WEBHOOK.
     """
 
 
@@ -83,7 +84,7 @@ def pull(url: str, ca_file: str, prometheus: str, datasource_uid: str, no_alerts
     """Save Castline's dashboards and alerts from Grafana as files. The files include the changes that people made by hand in Grafana."""
     _, changes = _plan(url, ca_file, prometheus, datasource_uid, no_alerts)
     for change in changes:
-        # Contact points are not written to files, because their address is as secret as a password.
+        # Contact points are not saved, because their addresses are secrets.
         if change.before is not None and change.kind.name != "contact point":
             file = into / change.kind.name.replace(" ", "-") / f"{change.uid}.json"
             file.parent.mkdir(parents=True, exist_ok=True)

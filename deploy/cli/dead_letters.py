@@ -20,7 +20,7 @@ from streams.topics import TopicNames
 def command() -> None:
     """List and save dead letters, the records that could not be processed.
 
-    Each dead letter is named by its place on the topic of dead letters, written as PARTITION@OFFSET.
+    The place of a dead letter is PARTITION@OFFSET on the topic of dead letters, such as 0@17.
     """
 
 
@@ -31,7 +31,7 @@ def command() -> None:
 def list_dead_letters(file: Path | None, reason: str | None, as_json: bool) -> None:
     """Print one line for each dead letter.
 
-    The line shows the place of the dead letter, the time when it was written, the topic and the key of the original record, and the reason.
+    The line shows the place and the time of the dead letter, the topic and the key of the original record, and the reason.
     """
     for place, record, headers in _read_dead_letters(file):
         if reason is not None and headers.get("dead-reason") != reason:

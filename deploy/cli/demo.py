@@ -61,13 +61,13 @@ CASTINGS_SEED = 20261
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "avr", "python"]),
-    help="avr: the Mega's own firmware in an AVR simulator. python: a board simulated in Python. auto: avr if its packages are installed.",
+    help="Kind of simulated board. avr: the real firmware in an AVR simulator. python: a Python simulation. auto: avr if it is installed.",
 )
 @click.option("--no-station", is_flag=True, help="Start neither archivist nor station, only broker, gateway, inspectors and sorters.")
 @click.option(
     "--keep",
     is_flag=True,
-    help="Keep the run folder with settings, topics and logs at the end. Otherwise it is deleted, unless the run failed.",
+    help="Keep the folder with settings, topics and logs at the end. Without this option, only the folder of a failed run is kept.",
 )
 @click.option(
     "--plain",
@@ -94,11 +94,11 @@ def command(
     The demo uses its own settings, so a real plant is neither used nor changed. It prints the address of the station, and a name and a
     password to log in.
 
-    After Ctrl-C the belts run empty. Then the demo checks every part: it must have a picture, a verdict and a sorting (the record of what
-    the gate did), and must have fallen to the right side.
+    After Ctrl-C the belts run empty. Then the demo checks that every part has a picture, a verdict and a record of what the gate did, and
+    that it fell to the right side.
 
-    Exit codes: 0 done, 1 the check found a fault, 3 a process cannot run, 130 stopped before the check. A fault is a part that was lost,
-    fell to the wrong side, or moved its gate twice.
+    Exit codes: 0 done, 1 the check failed, 3 a process cannot run, 130 stopped before the check. The check fails if a part was lost, fell
+    to the wrong side, or moved its gate twice.
     """
     from rich.console import Console
 

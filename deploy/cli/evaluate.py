@@ -1,4 +1,4 @@
-"""`castline evaluate`: judges labelled pictures with a model version, and counts how often it disagrees with their labels."""
+"""The command `castline evaluate`: judges labelled pictures with a model version, and counts the wrong labels."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The command `castline experiment`: trains networks in many variants and prints a table of the results.
 
-Finished trainings are kept. After an interruption, the same command continues with the trainings that are missing.
+Finished trainings are kept, so after an interruption the same command trains only the rest.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def recipe_options(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[.
 
 @click.group("experiment")
 def command() -> None:
-    """Train many variants of the networks on the same pictures and print a table. After Ctrl-C, the same command continues.
+    """Train variants of the networks on the same pictures, and print a table of the results. After Ctrl-C, the same command continues.
 
     Exit codes: 0 done, 2 wrong option, 3 the pictures or the folder cannot be used, 130 interrupted.
     """

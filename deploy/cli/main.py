@@ -1,4 +1,4 @@
-"""The command `castline`. It imports the module of a subcommand, `deploy/cli/<name>.py`, when the subcommand is called."""
+"""The command `castline`. The module of a subcommand, `deploy/cli/<name>.py`, is imported only when the subcommand is called."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ command has changed nothing. 130 means interrupted."""
 
 
 class LazyGroup(click.Group):
-    """A command group that imports a subcommand only when it is called, so that `castline --help` need not import TensorFlow."""
+    """A command group that imports only the subcommand that is called. So `castline --help` does not import TensorFlow."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
     "--settings",
     "file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Settings file. The default is the file that the environment variable CASTLINE_SETTINGS_FILE names or, if it is not set, "
+    help="Settings file. The default is the file in the environment variable CASTLINE_SETTINGS_FILE. If the variable is not set, it is "
     "castline.toml.",
 )
 @click.pass_context

@@ -97,5 +97,5 @@ def _check_remote(url: str, token: str, agent: bool) -> None:
         raise SettingsError(f"{REMOTE_URL} is {url}. Give an https address, because every request carries the token.")
     if agent and not url:
         raise SettingsError(
-            f"An agent stores no samples but only sends them, so --agent needs {REMOTE_URL}. Set {REMOTE_URL}, or leave out --agent."
+            f"--agent needs {REMOTE_URL}, because an agent only sends its samples to this address. Set {REMOTE_URL}, or leave out --agent."
         )

@@ -21,9 +21,10 @@ import click
 )
 @click.option("--defect-share", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Share of castings with a defect.")
 def command(out: Path, count: int, seed: int, defect_share: float) -> None:
-    """Render pictures of good and defective impellers, 300 x 300 px, with a folder for each class and the list castings.csv.
+    """Render pictures of good and defective impellers, 300 x 300 px. Each class gets a folder, and castings.csv lists all castings.
 
-    Masks show the defects: 1 blow hole, 2 shrinkage, 3 cold shut, 4 chipping, 5 flash, 6 scratch.
+    Masks show where the defects are. The value of a pixel names the kind of defect: 1 blow hole, 2 shrinkage, 3 cold shut, 4 chipping,
+    5 flash, 6 scratch.
     """
     from rich.console import Console
     from rich.progress import track

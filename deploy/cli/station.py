@@ -100,7 +100,7 @@ def migrate(file: Path | None) -> None:
 def account(file: Path | None, name: str, role: str, password_file: Path | None) -> None:
     """Create the account NAME. If the account exists, set its role and password, and allow it to log in again.
 
-    The password comes from --password-file, or else from the environment variable STATION_PASSWORD. Otherwise the command asks for it.
+    The password comes from --password-file or from the environment variable STATION_PASSWORD. Otherwise the command asks for a password.
     """
     configure_station(file)
     from station.accounts.access import create_or_update_account

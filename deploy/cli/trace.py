@@ -47,7 +47,7 @@ def command(file: Path | None, part: str, as_json: bool) -> int:
 
 @dataclass(frozen=True, order=True)
 class TraceStep:
-    """One event in the history of a part: its time, its name, and the fields of the record that reports the event."""
+    """One event in the history of a part, such as "judged". `detail` holds fields of the record that reports the event."""
 
     at: datetime
     what: str
@@ -55,7 +55,7 @@ class TraceStep:
 
 
 def read_trace(settings: Settings, part: PartId) -> list[TraceStep]:
-    """Returns all steps of `part` that the topics of its line still hold, oldest first.
+    """Reads the steps of `part` from the topics of its line, oldest first.
 
     If a record was sent twice, its steps appear twice. Raises SettingsError if the settings do not name the part's line.
     """
@@ -70,7 +70,7 @@ def read_trace(settings: Settings, part: PartId) -> list[TraceStep]:
 
 
 def _belongs_to(record: Any, part: PartId) -> bool:
-    """Returns whether the key of a record names `part`. If the record has no key, its headers must name the part."""
+    """Returns whether a record belongs to `part`, by its key or, without a key, by its headers."""
     if record.key == part.key:
         return True
     if record.key:
@@ -99,7 +99,7 @@ def _steps(record: Any, names: TopicNames) -> list[TraceStep]:
 
 
 def verdict_steps(verdict: Verdict, place: str) -> list[TraceStep]:
-    """Returns the three steps that a verdict reports: photographed, received and judged. `place` is written as topic/partition@offset."""
+    """Returns the three steps that a verdict reports: photographed, received, judged. `place` is topic/partition@offset of the record."""
     detail: dict[str, object] = {
         "label": verdict.label,
         "defect_probability": verdict.defect_probability,
@@ -121,7 +121,7 @@ def verdict_steps(verdict: Verdict, place: str) -> list[TraceStep]:
 
 
 def sorting_steps(sorting: Sorting, place: str) -> list[TraceStep]:
-    """Returns the steps that a sorting record reports, at most four. `place` is the place of the record, as topic/partition@offset."""
+    """Returns up to four steps that a sorting record reports. `place` is topic/partition@offset of the record."""
     steps = []
     if sorting.counted_at:
         steps.append(TraceStep(sorting.counted_at, "counted at photo-eye 1", {"board": sorting.board}))
@@ -142,7 +142,7 @@ def sorting_steps(sorting: Sorting, place: str) -> list[TraceStep]:
 
 
 def format_steps(steps: list[TraceStep]) -> list[str]:
-    """Returns one line of text for each step: time, milliseconds since the first step, name, and the fields that are set."""
+    """Returns a line for each step: its time, the milliseconds since the first step, its name and its details."""
     first_at = steps[0].at
     return [
         f"{format_time(step.at)} {(step.at - first_at).total_seconds() * 1000:+10.1f} ms  {step.what:<26}"

@@ -142,7 +142,7 @@ class TopicMonitor:
             for partition, position in self._positions.items():
                 consumer.seek(partition, position)
             received_at = time.monotonic()
-            # Return and make a new consumer, because after a restart of the broker an old consumer may get no records for half a minute.
+            # After a restart of the broker, an old consumer may get no records for half a minute. So _run then makes a new consumer.
             while not self._closing.is_set() and time.monotonic() - received_at < _RECONNECT_AFTER_S:
                 polled = consumer.poll(timeout_ms=300)
                 now = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 
-# Ports from 32768 on are not used, because Linux takes them for outgoing connections.
+# Ports from 32768 on are not used, because Linux uses them for outgoing connections.
 _FIRST, _LAST = 20_000, 32_000
 # Ports are chosen at random, so that two processes that search at the same time find different ports.
 _random = random.SystemRandom()

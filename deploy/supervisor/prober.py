@@ -62,9 +62,9 @@ class _Page:
 
 
 class Prober:
-    """Reads /readyz and /healthz of all added processes every `every_s` seconds, and /metrics every `metrics_every_s`. Thread-safe.
+    """Reads the pages of processes in a separate thread, so that a page that hangs cannot delay a restart. Thread-safe.
 
-    A separate thread reads the pages, so that a page that hangs cannot delay a restart.
+    /readyz and /healthz are read every `every_s` seconds, and /metrics every `metrics_every_s`.
     """
 
     def __init__(self, every_s: float = 0.5, metrics_every_s: float = 2.0, timeout_s: float = 2.0) -> None:

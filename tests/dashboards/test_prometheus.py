@@ -111,7 +111,7 @@ def test_a_stack_with_a_user_gets_the_token_as_its_password(castline: Castline, 
     [
         ({"REMOTE_WRITE_URL": HOSTED["REMOTE_WRITE_URL"]}, (), "Set both, or neither"),
         ({**HOSTED, "REMOTE_WRITE_URL": "http://prometheus.example/push"}, (), "Give an https address"),
-        ({}, ("--agent",), "An agent stores no samples"),
+        ({}, ("--agent",), "--agent needs"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(
