@@ -408,7 +408,7 @@ def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
 def localiser(context: click.Context, pairs: int, seconds: float, findings_seconds: float, as_json: bool) -> None:
     """Measure how many heat maps the localiser makes, and how much it slows down a busy inspector.
 
-    The command compares the inspector's speed with and without a running localiser. Both use the sections model, batch, inspector and
+    The command compares the inspector's speed with and without a running localiser. It uses the sections model, batch, inspector and
     pictures of the settings.
     """
     from bench.localiser import measure_localiser

@@ -212,7 +212,7 @@ def flash(port: str, image: Path | None) -> int:
 
         image = toolchain.build_hex_image()
     arguments = ["-p", "atmega2560", "-c", "wiring", "-P", port, "-b", "115200", "-D", "-U", f"flash:w:{image}:i"]
-    # Every failure of avrdude becomes status 1. Its return code is negative if a signal ended it.
+    # Every failure of avrdude becomes status 1, even if a signal ended avrdude and its return code is negative.
     return min(1, abs(subprocess.run(["avrdude", *arguments], check=False).returncode))
 
 

@@ -78,8 +78,8 @@ def command(
 ) -> int:
     """Judge labelled pictures with a model version, and print accuracy, misses and false alarms with 95 % intervals.
 
-    Each subfolder of a --data folder must have the name of a class of the version. If the version has no networks, the names are free, but
-    the name of the class of good parts must begin with "ok".
+    Each subfolder of a --data folder must have the name of a class of the version. If the version has no networks, any name is
+    allowed, but the name of the class of good parts must begin with "ok".
 
     With --masks, also print how well each source of heat maps shows where the defects are. At most 500 defective and 500 good pictures are
     used.

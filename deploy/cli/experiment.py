@@ -425,7 +425,7 @@ def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: A
 def small_defects(out: Path, good: int, tested: int, side_px: int, part_mm: float, lengths_mm: tuple[float, ...], seed: int) -> int:
     """Measure whether small defects are found in large pictures. The command renders the pictures, which takes about 4 s for each casting.
 
-    The table shows how many pictures are above the cut-off: without a defect, and for each kind and length of defect.
+    The table shows how many pictures would count as defective: good ones, and those with each kind and length of defect.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.small_defects import SmallDefectExperiment

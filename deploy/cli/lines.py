@@ -174,7 +174,7 @@ def set_line(
     if changes.get("review_anomalies") and not (manifest.scorers or manifest.details):
         raise ModelError(
             f"Version {manifest.version}, which judges {name}, has no scorer that has learned from good parts alone. Choose a version with "
-            "a scorer first. castline train --scorer makes one."
+            "a scorer first. castline train --scorer makes such a version."
         )
     comparison = _compare(manifest, before, record, parts_per_hour)
     if not as_json:

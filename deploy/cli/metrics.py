@@ -44,7 +44,7 @@ def list_metrics(as_json: bool) -> None:
 @click.option(
     "--targets",
     multiple=True,
-    help="Path pattern of further target files, such as those of another machine. A target file tells Prometheus the address of a process. "
+    help="Path pattern of further target files, such as those of another machine. Target files tell Prometheus which processes to read. "
     "The option may be repeated.",
 )
 @click.option("--alertmanager", default="", help="Send alerts to the Alertmanager at this host:port.")

@@ -207,7 +207,9 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
 
     located = locate_version(version)
     if not located.manifest.voters:
-        raise ModelError(f"Version {located.name} has no networks, so its drift reference was recorded when it was made.")
+        raise ModelError(
+            f"Version {located.name} has no networks. Its drift reference was recorded when it was made, so nothing needs to be done."
+        )
     pictures = read_pictures(find_pictures(data), located.manifest.preprocessing.side_px, located.manifest.picture_classes)
     report = evaluate_version(open_ensemble(located), pictures)
     groups = group_near_duplicates(pictures.pixels, pictures.checksums)

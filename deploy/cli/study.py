@@ -23,7 +23,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 @click.group("study")
 @click.pass_obj
 def command(file: Path | None) -> None:
-    """Measure how well people agree with themselves, with each other and with the model. The method is called attribute agreement study.
+    """Measure how well people agree with themselves, with each other and with the model (attribute agreement study).
 
     People label all parts several times on the page "Studies".
 

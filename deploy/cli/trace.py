@@ -99,7 +99,7 @@ def _steps(record: Any, names: TopicNames) -> list[TraceStep]:
 
 
 def verdict_steps(verdict: Verdict, place: str) -> list[TraceStep]:
-    """Returns the three steps that a verdict reports: photographed, received, judged. `place` is topic/partition@offset of the record."""
+    """Returns three steps: photographed, received, judged. `place` is the place of the record, such as castings.verdicts.line-1/0@17."""
     detail: dict[str, object] = {
         "label": verdict.label,
         "defect_probability": verdict.defect_probability,
@@ -121,7 +121,7 @@ def verdict_steps(verdict: Verdict, place: str) -> list[TraceStep]:
 
 
 def sorting_steps(sorting: Sorting, place: str) -> list[TraceStep]:
-    """Returns up to four steps that a sorting record reports. `place` is topic/partition@offset of the record."""
+    """Returns up to four steps that a sorting record reports. `place` is the place of the record, such as castings.sorted.line-1/0@17."""
     steps = []
     if sorting.counted_at:
         steps.append(TraceStep(sorting.counted_at, "counted at photo-eye 1", {"board": sorting.board}))

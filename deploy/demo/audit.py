@@ -43,7 +43,7 @@ class VerdictRecord:
 
 @dataclass(frozen=True)
 class TopicRecords:
-    """All records of a run. `unreadable` is the number of records that do not have the format of their topic."""
+    """All records of a run. `unreadable` is the number of records that cannot be read."""
 
     pictures: tuple[PictureRecord, ...] = ()
     verdicts: tuple[VerdictRecord, ...] = ()

@@ -26,7 +26,7 @@ _RENDERER_VERSION = 1
 # Share of defective castings. It is higher than in a real foundry, so that a short demo shows moving gates.
 _DEFECT_SHARE = 0.3
 
-# The speed of the simulated belts. At most six parts a second come, so two parts are at least 83 mm apart. A gate needs 65 mm.
+# The speed of the simulated belts. At the highest --rate, six parts a second, parts are 83 mm apart. A gate needs 65 mm.
 _BELT_MM_PER_S = 500
 # Largest mean number of parts on a belt. A board can follow 64 parts, and parts come at irregular times.
 _MAX_PARTS_ON_BELT = 56

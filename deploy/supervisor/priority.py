@@ -17,7 +17,7 @@ LOWEST_NICENESS = 19
 def raise_priority() -> bool:
     """Raises the priority of this thread, and of threads that it starts later. Returns False if the user may not.
 
-    On a busy machine, 99 % of the verdicts reached the serial port within 1,225 ms at normal priority. At raised priority it was 7.5 ms.
+    On a busy machine, 99 % of the verdicts reached the serial port within 1,225 ms at normal and within 7.5 ms at raised priority.
     """
     try:
         os.setpriority(os.PRIO_PROCESS, 0, GATE_NICENESS)

@@ -55,7 +55,7 @@ class ChildProcess:
         return self._last_lines[-1] if self._last_lines else "nothing"
 
     def exit_status(self) -> int | None:
-        """Returns the exit status of the process, or None while the process runs. When it has ended, kills the rest of its group.
+        """Returns the exit status of the process, or None while the process runs. After its end, kills its process group.
 
         If signal 9 ended the process, the result is -9.
         """

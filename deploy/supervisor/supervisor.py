@@ -185,7 +185,7 @@ class Supervisor:
         self._kill_if_overdue(managed, now)
 
     def _replace(self, managed: ManagedProcess, now: float, reason: str) -> None:
-        """Stops a process that is not ready in time or unhealthy. After its end it is restarted like any process that died."""
+        """Stops a process that did not become ready in time or is unhealthy. Then it is restarted like any process that died."""
         if managed.kill_at < math.inf:
             return
         assert managed.process is not None
