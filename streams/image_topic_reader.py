@@ -13,6 +13,7 @@ from streams.record_producer import ConsumedRecord
 from streams.settings import Settings
 
 _READ_MS = 4000
+_BACKOFF_MS = 5
 
 
 class ImageTopicReader:
@@ -58,13 +59,21 @@ class ImageTopicReader:
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=1,
+            # A poll sleeps for this time when it meets records that were fetched in advance and are not wanted. The default is 100 ms.
+            retry_backoff_ms=_BACKOFF_MS,
             metrics_enabled=False,
         )
 
 
 def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any | None:
     """Returns the record at `offset`, or None if the topic does not have it. Raises ConnectionError if Kafka sends nothing in time."""
-    consumer.assign([partition])
+    # All partitions stay assigned, and only the wanted one is fetched. If its topic had to be assigned again, the consumer would first ask
+    # for the metadata of the topic and wait for 100 ms.
+    others = consumer.assignment() - {partition}
+    if partition not in consumer.assignment():
+        consumer.assign([*others, partition])
+    consumer.pause(*others)
+    consumer.resume(partition)
     consumer.seek(partition, offset)
     try:
         for record in consumer.poll(timeout_ms=_READ_MS, max_records=1).get(partition, ()):
