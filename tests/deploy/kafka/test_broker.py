@@ -81,7 +81,7 @@ def test_the_data_of_another_cluster_is_refused(used_folder: Path) -> None:
     ours = meta.read_text()
     meta.write_text(ours.replace("cluster.id=", "cluster.id=other"))
     try:
-        with pytest.raises(BrokerError, match="it has the cluster id other"):
+        with pytest.raises(BrokerError, match="found the cluster id other"):
             EmbeddedBroker(settings_for(used_folder)).start()
     finally:
         meta.write_text(ours)
