@@ -15,7 +15,7 @@ from models.inference.soft_vote import MIN_PROBABILITY
 MIN_REVIEWED = 20
 # The 95 % interval holds all shares whose log-likelihood is at most this much below the highest log-likelihood.
 _LIKELIHOOD_DROP = 1.92
-# Estimated shares have log odds from -15 to 15, which is 0.00003 % to 99.99997 %.
+# Largest log odds of an estimated share, in both directions. The share lies between 0.00003 % and 99.99997 %.
 _MAX_LOG_ODDS = 15.0
 # Reviews correct the log odds of the version by an offset and a slope. These are the standard deviations of both before any review.
 _OFFSET_DEVIATION, _SLOPE_DEVIATION = 2.0, 0.5
@@ -94,7 +94,7 @@ def correct_by_reviews(
     counts, edges = np.histogram(ratio, bins=400)
     middles = (edges[:-1] + edges[1:]) / 2
     shares = (expit(curves[:, :1] + curves[:, 1:] * middles) @ counts + is_defect.sum()) / len(everything)
-    # The parts are only a sample of all parts of the line. The random numbers make the interval wider if there are few parts.
+    # The parts are only a sample of all parts of the line, so the interval must be wide if there are few parts.
     drawn = random.beta(shares[1:] * len(everything) + 0.5, (1 - shares[1:]) * len(everything) + 0.5)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return DefectShareEstimate(float(shares[0]), float(low), float(high))

@@ -49,8 +49,9 @@ class PictureStatistics:
 def measure_picture(pixels: npt.NDArray[np.uint8]) -> PictureStatistics:
     """Returns the statistics of a decoded picture, shape (side, side).
 
-    Sharpness is the energy of the Laplacian (Pertuz, Puig, Garcia, 2013, LAP1) along rows or along columns. The smaller value counts,
-    because motion blurs only one direction.
+    Sharpness is the mean square of the second differences between neighbouring pixels. It is measured along rows and along columns.
+    The smaller value counts, because motion blurs only one direction.
+    Source: Pertuz, Puig, Garcia, 2013, LAP1 (energy of the Laplacian).
     """
     rows = pixels[::_LINE_STEP].astype(np.float32)
     columns = pixels[:, ::_LINE_STEP].T.astype(np.float32, order="C")
@@ -93,7 +94,7 @@ def make_drift_reference(
 
 
 def bin_shares(values: Sequence[float] | FloatArray, edges: Sequence[float] | FloatArray) -> FloatArray:
-    """Returns the share of `values` in each bin. `edges` are the limits between the bins, in rising order, one fewer than the bins."""
+    """Returns the share of `values` in each bin. `edges` are the limits between the bins, in rising order: 9 edges for 10 bins."""
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
     result: FloatArray = counts / max(1, len(values))
     return result

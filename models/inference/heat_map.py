@@ -134,7 +134,7 @@ def find_boxes(
 
 
 def name_kind(shares: npt.NDArray[np.float32], kinds: tuple[str, ...], least_certainty: float) -> str:
-    """Returns the most probable kind of a defect, or UNKNOWN_KIND if it has less than the part `least_certainty` of the sum of `shares`.
+    """Returns the most probable kind of a defect, or UNKNOWN_KIND if its part of the sum of `shares` is below `least_certainty`.
 
     `shares`, shape (kinds,), holds the probability of each kind, added up over the pixels of the defect.
     """

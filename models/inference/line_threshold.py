@@ -62,7 +62,7 @@ def find_training_share(manifest: Manifest) -> float:
     total, good = sum(pictures.values()), pictures.get(manifest.classes[manifest.ok_class], 0)
     if not 0 < good < total:
         raise ModelError(
-            f"The manifest of version {manifest.version} does not say how many of its pictures were good and how many defective, so no "
+            f"The manifest of version {manifest.version} does not give its numbers of good and defective pictures, so no "
             "threshold can be computed from a share of defects. Set a threshold instead."
         )
     return (total - good) / total
@@ -152,13 +152,13 @@ def check_rule(manifest: Manifest, rule: DecisionRule) -> None:
 
 
 def _may_lie_below(histogram: Histogram, probability: float) -> bool:
-    """Tells whether a bin of `histogram` that begins below `probability` holds values, so that some values may be below it."""
+    """Tells whether `histogram` may contain a value below `probability`."""
     starts = (0.0, *histogram.edges)
     return any(share > 0 and start < probability for start, share in zip(starts, histogram.shares, strict=True))
 
 
 def _may_reach(histogram: Histogram, probability: float) -> bool:
-    """Tells whether a bin of `histogram` that ends above `probability` holds values, so that some values may reach it."""
+    """Tells whether `histogram` may contain a value of at least `probability`."""
     ends = (*histogram.edges, 1.0)
     return any(share > 0 and end > probability for end, share in zip(ends, histogram.shares, strict=True))
 
@@ -171,8 +171,8 @@ def estimate_shares(manifest: Manifest, rule: DecisionRule, line_share: float) -
     reference = manifest.reference
     if reference is None or reference.good is None or reference.bad is None:
         raise ModelError(
-            f"Version {manifest.version} has no histograms of its validation pictures, so rejects and misses cannot be estimated. Add them "
-            'with "castline models reference".'
+            f"Version {manifest.version} has no histograms of its validation pictures, so rejects and misses cannot be estimated. Run "
+            '"castline models reference" to add them.'
         )
     good = reference.good_detail or reference.good
     bad = reference.bad_detail or reference.bad

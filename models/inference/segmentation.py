@@ -54,7 +54,7 @@ class Segmentation:
         return DefectMap(1 - probabilities[..., 0], self.method, member.box_level, member.kinds, kinds, member.least_certainty)
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Returns the probability of no defect (channel 0) and of each kind for each pixel, shape (n, side_px, side_px, 1 + kinds).
+        """Returns for each pixel the probability of no defect (channel 0) and of each kind, shape (n, side_px, side_px, 1 + kinds).
 
         Input shape: (n, side_px, side_px), grey levels 0..255. Raises ValueError for pictures of another side.
         """

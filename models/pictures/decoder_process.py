@@ -48,7 +48,7 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The first line of an answer of the separate process. The pixels or the converted picture follow as `size_bytes` bytes.
+    """The first line of an answer from the separate process. The pixels or the converted picture follow as `size_bytes` bytes.
 
     `content_type` is the type of a converted picture. If the picture is refused, `refusal` holds a reason and a message.
     """

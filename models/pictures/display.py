@@ -1,6 +1,6 @@
 """Makes pictures for browsers: the judged picture, its thumbnail, and a heat map to lay over the picture.
 
-The networks' decoder also decodes these pictures, so people see what the networks saw, and also the colours.
+The pictures are decoded as for the networks, so people see what the networks saw. Only the colours are kept.
 """
 
 from __future__ import annotations

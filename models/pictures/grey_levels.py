@@ -92,7 +92,7 @@ def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, de
 
 
 def _are_low_bits_zero(levels: Levels, spare_bits: int) -> bool:
-    """Returns whether the lowest `spare_bits` bits of all levels are 0. PNG asks for this in files with sBIT, but many cameras do not."""
+    """Returns whether the lowest `spare_bits` bits of all levels are 0. The PNG standard asks for this, but many cameras do not obey."""
     return not np.bitwise_and(levels.astype(np.int64), 2**spare_bits - 1).any()
 
 

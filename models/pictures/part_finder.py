@@ -71,7 +71,8 @@ MIN_RELATIVE_EDGE = 0.2
 MAX_OFFSET = 0.15
 # Largest difference between the tilts of rim and cavity. The tilt of an outline says how oval the outline is. A circle has the tilt 0.
 MAX_TILT_DIFFERENCE = 0.06
-# Support is the share of rays with an edge near an outline. The rim is the outermost outline with at least this share of the best support.
+# The support of an outline is the share of rays with an edge near it. The rim is the outermost outline with at least this share of the
+# highest support.
 RIM_SUPPORT_SHARE = 0.9
 # No part is found if less than this share of the rays has an edge at the rim.
 MIN_SUPPORT = 0.35
@@ -80,7 +81,7 @@ SUPPORT_DISTANCE_PX = 2.0
 # An outline is fitted to the edges and to the shape of the cavity. These are the weights of the shape. Each edge has the weight 1.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
-# A signature describes a part only up to this share of its radius, so that the belt and thin excess metal at the rim are left out.
+# A signature describes a part only up to this share of its radius. The belt and thin excess metal at the rim are left out.
 SIGNATURE_REACH = 0.96
 SIGNATURE_ANGLES = 48
 SECTORS = 8
@@ -118,10 +119,7 @@ _PRIOR = np.diag(PRIOR_RAYS).astype(np.float32)
 
 
 def _invert_harmonics(rays: int, terms: int) -> Floats:
-    """Returns matrices. Each matrix computes the first `terms` harmonics of an outline from its radii on `rays` evenly spaced rays.
-
-    Shape: (RAYS / rays, terms, rays). The first ray of matrix k is ray k.
-    """
+    """Returns matrices that compute the first `terms` harmonics of an outline from its radii on a few rays. Matrix k begins with ray k."""
     step = RAYS // rays
     return np.stack([np.linalg.pinv(_HARMONICS[first::step, :terms]) for first in range(step)]).astype(np.float32)
 
@@ -201,7 +199,6 @@ class _Rays:
     least_edge: Floats
 
     def index(self, radii: Floats) -> npt.NDArray[np.intp]:
-        """Returns the index in `self.radii` of each of `radii`. Radii outside of `self.radii` get a negative or too large index."""
         result: npt.NDArray[np.intp] = np.rint(radii - self.radii[0]).astype(np.intp)
         return result
 

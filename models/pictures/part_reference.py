@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Why a picture does not show the whole part of a line. Never rename these words, because verdicts contain them.
 PartRefusal = Literal["no-part", "partly-in-view", "unknown-part"]
 PART_REFUSALS: tuple[PartRefusal, ...] = ("no-part", "partly-in-view", "unknown-part")
-# A signature holds the mean grey level and the spread of the grey levels on each of this many rings.
+# Number of rings of a part in a signature. For each ring, a signature holds the mean and the spread of the grey levels.
 SIGNATURE_RINGS = 20
 SIGNATURE_LENGTH = 2 * SIGNATURE_RINGS
 # The largest number of signatures in a reference. They make a manifest about 20 KiB larger.

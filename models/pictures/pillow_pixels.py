@@ -19,7 +19,7 @@ from PIL import Image, ImageFile
 from models.pictures.format_header import FormatHeader
 from models.pictures.refusal import unsupported
 
-# The last letter of a raw mode of Pillow, such as RGB;16B, is the byte order (L: little, B: big, N: native). The value is the opposite one.
+# The last letter of a raw mode of Pillow, such as RGB;16B, is a byte order: L little, B big, N native. This maps it to the opposite order.
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 

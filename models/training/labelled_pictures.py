@@ -138,7 +138,7 @@ class LabelledPictures:
         """Returns how often each picture is used in one epoch, shape (n,). Pictures of small folders and lists are used more often.
 
         For example, the largest folder has 1000 pictures, and another folder has 100. With `balance` 1, each of the 100 pictures is used
-        10 times, and with `balance` 0.5, 3 times.
+        10 times. With `balance` 0.5, each is used 3 times.
 
         No picture is used more than MAX_REPEATS times. Otherwise twenty corrected pictures could make up half of an epoch.
         """

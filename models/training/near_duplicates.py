@@ -1,4 +1,4 @@
-"""Groups pictures that show the same casting (near-duplicates), so that networks are not validated on castings that they have seen.
+"""Groups near-duplicates: pictures of the same casting. Networks must not be validated on castings from which they have learned.
 
 - A perceptual hash finds copies that are mirrored or turned by right angles.
 - Ring spectra find copies that are turned by any angle.

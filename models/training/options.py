@@ -139,7 +139,7 @@ class TrainingOptions(BaseModel):
         None, gt=0, le=0.5, description="Share of defective parts on the line. The cut-off of the scorer then follows from the costs."
     )
     start: str | None = Field(
-        None, description="Version to start the training from (fine-tuning). Its weights, classes and sizes of pictures are used."
+        None, description="Version from which the training starts (fine-tuning). Its weights, classes and picture sizes are used."
     )
 
     def voters(self) -> tuple[Voter, ...]:

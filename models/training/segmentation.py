@@ -101,7 +101,7 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
 
     - Defect or no defect, outside of boxes: mean cross-entropy in nats. Defects have the weight DEFECT_WEIGHT.
     - Defect or no defect, outside of boxes: one minus the Dice coefficient (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
-    - Kind of defect, in pixels of defects: mean cross-entropy, times KIND_WEIGHT. Without a term of their own, kinds were hardly learned.
+    - Kind of defect, in pixels of defects: mean cross-entropy, times KIND_WEIGHT. Kinds were hardly learned as part of the first term.
     - Boxes: cross-entropy of the highest probabilities in a box (multiple instance learning, Ilse, Tomczak, Welling, ICML 2018).
     """
 

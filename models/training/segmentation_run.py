@@ -70,7 +70,7 @@ class SegmentationRun:
         return add_segmentation(self.version, self.root, self.name, network, member, replace)
 
     def _split(self, pictures: MarkedPictures) -> tuple[MarkedPictures, MarkedPictures | None]:
-        """Returns the training pictures and the validation pictures. Returns None in place of validation pictures without any mask."""
+        """Returns the training pictures and the validation pictures. If the latter have no mask, returns None in their place."""
         if self.validation_share == 0:
             return pictures, None
         groups = group_near_duplicates(pictures.pixels, pictures.checksums)

@@ -112,8 +112,8 @@ class SplitPictures:
         return indices if self.repeats is None else np.repeat(indices, self.repeats[indices])
 
 
-# Called after each batch. The arguments are the number of finished batches, the number of all batches, the results of the epochs so far,
-# and whether an epoch has just ended.
+# Called after each batch. Arguments: number of finished batches, number of all batches, results of the epochs so far, and True if an epoch
+# has just ended.
 OnProgress = Callable[[int, int, Sequence[EpochResult], bool], None]
 
 
