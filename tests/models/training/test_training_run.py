@@ -134,7 +134,7 @@ def band(version: Version) -> tuple[float, float]:
 def test_pictures_without_a_known_part_are_trained_without_a_part_reference(castings: Path, caplog: pytest.LogCaptureFixture) -> None:
     pictures = read_pictures(find_pictures([castings]), 64)
     assert learn_part(replace(pictures, pixels=np.full_like(pictures.pixels, 99))) is None
-    assert "no part reference" in caplog.text
+    assert "No part reference" in caplog.text
 
 
 def test_padding_a_batch_changes_no_probability(trained: Version) -> None:
