@@ -129,7 +129,7 @@ def compare_golden_scores(version: Version, scorers: Sequence[VersionScorer]) ->
 
 
 def check_golden_scores(version: Version, scorers: Sequence[VersionScorer]) -> None:
-    """Raises ModelError if a score of the golden set differs too much from the recorded score."""
+    """Raises ModelError if a score of the golden set differs from the recorded score by more than the tolerance in the manifest."""
     comparison = compare_golden_scores(version, scorers)
     tolerance = version.manifest.golden.tolerance
     if not comparison.same_labels or not comparison.distance <= tolerance:

@@ -163,7 +163,7 @@ def _measure_length(is_inside: npt.NDArray[np.bool_], scale_x: float, scale_y: f
     angle = np.arange(_DIRECTIONS) * (np.pi / _DIRECTIONS)
     across, down = np.cos(angle) * scale_x, np.sin(angle) * scale_y
     places = column[:, None] * across + row[:, None] * down
-    # The width of one pixel is added, because the places are the centres of pixels.
+    # The width of one pixel is added, because `places` are the centres of pixels and not their outer edges.
     return float((np.ptp(places, axis=0) + np.abs(across) + np.abs(down)).max()) if len(row) > 1 else max(scale_x, scale_y)
 
 

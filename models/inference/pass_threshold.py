@@ -57,7 +57,7 @@ def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
             f"{manifest.version} has only {curve.castings}. Add defective pictures and train a new version, or state a risk of at least "
             f"{smallest:g}."
         )
-    # At least the last point has too many misses, because all castings are missed there.
+    # A point with more misses than allowed always exists, because all castings are missed at the last point.
     first = int(np.flatnonzero(np.array(curve.misses) > allowed + 1e-9)[0])
     end = curve.probabilities[first]
     below = max((value for value in curve.probabilities[:first] if value < end), default=0.0)

@@ -1,6 +1,6 @@
 """Makes pictures for browsers: the judged picture, its thumbnail, and a heat map to lay over the picture.
 
-The pictures are decoded as for the networks, so people see what the networks saw. Only the colours are kept.
+The pictures are decoded as for the networks, so people see what the networks saw. Colours are kept, although the networks see only grey.
 """
 
 from __future__ import annotations

@@ -44,11 +44,11 @@ ENLARGED_BELOW_PX = 120
 # A picture with fewer rows or columns than this is too small for a search.
 MIN_SIDE_PX = 48
 
-# Grey levels are dark up to this share of the way from the darkest levels of the picture to its median. If no clear rim is found with the
-# first share, the second is tried.
+# Limits of dark grey levels: 0.3 means 30 % of the way from the darkest grey levels of the picture to their median. If no clear rim is
+# found with the first limit, the second limit is tried.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
-# A picture has no cavity if the median of its grey levels is less than this above its darkest grey levels.
+# Smallest difference between the median and the darkest grey levels of a picture with a cavity.
 MIN_DARK_CONTRAST = 25
 # A dark region that covers less than this share of the picture is no cavity. A usual cavity covers 8 %.
 MIN_CAVITY_SHARE = 0.003
@@ -92,9 +92,9 @@ MIN_KEPT_SHARE = 0.8
 # A picture is odd if its signature is farther than this from every other signature.
 ODD_DISTANCE = 0.3
 ODD_NEIGHBOURS = 1
-# The limits of a reference lie outside the range that was measured on good parts, by this share of the range.
+# Distance of a limit from the range that was measured on good parts, as a share of this range.
 ROOM_SHARE = 0.1
-# The limits of a reference lie outside the range that was measured on good parts, at least by this much.
+# Smallest distance of a limit from the range that was measured on good parts, for each measure.
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
 # No reference requires an edge on more than this share of the rim, because some good rims have the same grey level as the belt.
 ENOUGH_SUPPORT = 0.7

@@ -29,7 +29,7 @@ FOLDS = 5
 GAP_MARGIN = 0.1
 # On each side, the review band ends at most this far (in log odds) beyond the last picture in the band.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
-# On each side, the review band ends at most this far (in log odds) from the threshold. For the threshold 0.5, these are 0.05 and 0.95.
+# Largest distance, in log odds, between the threshold and an end of the review band. With the threshold 0.5, this allows 0.05 to 0.95.
 MAX_BAND_LOGITS = 3.0
 
 Numbers = npt.NDArray[np.float64]

@@ -30,7 +30,7 @@ WEIGHTS_FILE = "segmentation.weights.h5"
 
 @dataclass(frozen=True, slots=True)
 class SegmentationRecipe:
-    """The hyperparameters of the training of a segmentation head.
+    """Hyperparameters for training a segmentation head.
 
     A training has `steps` batches of `batch` pictures, however many pictures there are. `rate` is the highest learning rate of AdamW.
     """

@@ -125,7 +125,7 @@ class TrainingRun:
                 raise ModelError(
                     f"{self.training_dir} holds an earlier training run. Add --resume to continue it, or choose another --out."
                 )
-            # The options file of an older release may lack these three options. The older release trained as if they were 0.
+            # The options file of an older release may lack near_rings, balance or min_steps. The release trained as if they were 0.
             defaults = TrainingOptions().model_dump() | {"near_rings": 0.0, "balance": 0.0, "min_steps": 0}
             previous = defaults | json.loads(path.read_text(encoding="utf-8"))
             changed = sorted(name for name in options.keys() | previous.keys() if options.get(name) != previous.get(name))

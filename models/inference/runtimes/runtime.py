@@ -166,7 +166,7 @@ def count_threads(threads: int) -> int:
 def choose_concurrent_calls(threads: int) -> int:
     """Returns how many concurrent calls of `predict` are fastest: two, or one if there is only one thread.
 
-    Two calls keep every processor busy. `threads` is 0 for every processor.
+    Two calls keep every processor busy. If `threads` is 0, every processor is used.
     """
     return min(2, count_threads(threads))
 
