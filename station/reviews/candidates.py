@@ -1,6 +1,6 @@
 """Selects the parts that a person should review. Each reason for a review has a score, and the score of a part is their sum.
 
-For example, doubt of the model gives up to 1 and the verdict `review` gives 0.3, so a part with both has at most 1.3.
+For example, doubt of the model counts up to 1, and the verdict `review` counts 0.3. A part with both has a score of at most 1.3.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ const buttons = {
   draw: [...form.querySelectorAll("[data-draw]")],
 };
 
-// `regions` are the finished regions: { kind, corners }. `draft` is the region that is being drawn, or null. `cursor` is the place of the
-// cross that the arrow keys move during drawing; it is null until an arrow key is pressed.
+// `regions` are the finished regions: { kind, corners }. `draft` is the region that is being drawn, or null. The arrow keys move a cross
+// during drawing, and `cursor` is its place. `cursor` is null until an arrow key is pressed.
 let regions = Object.keys(KINDS).flatMap((kind) => readField(fields[kind]).map((corners) => ({ kind, corners })));
 let draft = null;
 let cursor = null;
@@ -138,7 +138,7 @@ svg.addEventListener("pointerdown", (event) => {
   drag(event);
 });
 
-// Follows the pointer until it is released. The whole movement is one change, so that one undo takes it back.
+// Follows the pointer until it is released. The whole movement is one change, so Undo reverts it in one step.
 function drag(event) {
   const before = JSON.stringify(regions[selected].corners);
   const from = toShare(event);
@@ -215,7 +215,7 @@ function makeElement(name, attributes, text = "") {
 
 const toPoints = (corners) => corners.map(([x, y]) => `${x * width},${y * height}`).join(" ");
 
-// Names a region by its kind and its number among the regions of this kind, as the messages of the station do.
+// Returns a name for a region, such as "Region to ignore 2". The messages of the station use the same names.
 function nameRegion(index) {
   const { kind } = regions[index];
   return `Region to ${kind} ${regions.slice(0, index + 1).filter((one) => one.kind === kind).length}`;
