@@ -54,7 +54,7 @@ _NO_TIMED_CAMERA = "The gateway needs the latency of a camera only if it matches
 _NO_HEAD = "Only a version with a segmentation head names types of defect."
 _NO_DETAILS = "Only a version with a detail template searches for small defects."
 _NO_STATION = "A plant may run without the station."
-# Queries of panels that may return nothing although all is well, with the reason. Alerts need no entry.
+# Queries of panels that may return no series although all is well, each with the reason. Queries of alerts are not listed here.
 EMPTY_IN_HEALTH: dict[str, str] = {
     f"castline-quality: {quality.VERSIONS}: {{{{line}}}}: {{{{model}}}} on {{{{runtime}}}}, shadow": _NO_SHADOW,
     f"castline-quality: {quality.SHADOW}: {{{{line}}}} {{{{model}}}}": _NO_SHADOW,

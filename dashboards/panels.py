@@ -24,7 +24,7 @@ TAG = "castline"
 COLUMNS = 24
 
 GOOD, WARNING, BAD, NEUTRAL = "green", "orange", "red", "blue"
-# Each pair is a lower bound (None for the first pair) and the colour of the values from this bound upwards.
+# Each pair is a lower bound and the colour of the values from this bound upwards. The lower bound of the first pair is None.
 Thresholds = tuple[tuple[float | None, str], ...]
 NO_THRESHOLDS: Thresholds = ((None, NEUTRAL),)
 
@@ -41,7 +41,7 @@ def falling(bad: float, warning: float) -> Thresholds:
 
 @dataclass(frozen=True)
 class Query:
-    """A PromQL expression and the text for its series in the panel's legend, where Grafana replaces `{{line}}` with the label `line`."""
+    """A PromQL expression, and the text for its series in the panel's legend. Grafana replaces `{{line}}` in it by the line's name."""
 
     expression: str
     legend: str = "{{line}}"
@@ -174,7 +174,7 @@ def _variable(name: str, query: str) -> dashboard.QueryVariable:
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
-        # `.*` also matches series without the label, because the Prometheus of a single plant need not set the label `plant`.
+        # `.*` also matches series without the label `plant`, which the Prometheus of a single plant need not set.
         .all_value(".*")
         .current(model.VariableOption(selected=True, text="All", value="$__all"))
     )

@@ -18,7 +18,7 @@ JOB = "castline"
 
 @dataclass(frozen=True)
 class RemoteWrite:
-    """A hosted Prometheus stack to which samples are sent by remote write.
+    """A hosted Prometheus to which the local Prometheus sends its samples (remote write).
 
     `token_file` is the path of the file with the token. Some stacks take the token as a password and need `username`.
     """
@@ -51,9 +51,9 @@ def make_prometheus_config(config: ScrapeConfig) -> str:
         "job_name": JOB,
         "file_sd_configs": [{"files": list(config.targets), "refresh_interval": "30s"}],
         "relabel_configs": [
-            # The label `plant` is set for each target, because queries of this Prometheus cannot use an external label.
+            # The label `plant` is set for each target, because a Prometheus cannot use its external labels in its own queries.
             {"target_label": "plant", "replacement": config.plant},
-            # The label `pid` is dropped. It changes at a restart, and all series would begin anew.
+            # The label `pid` is dropped, because it changes at every restart, and then all series would begin anew.
             {"action": "labeldrop", "regex": "pid"},
         ],
     }

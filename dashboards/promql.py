@@ -33,7 +33,7 @@ def select(metric: str, where: str = "", scope: str = LINE) -> str:
 
 
 def rate(metric: str, by: str = "line", where: str = "", scope: str = LINE) -> str:
-    """Returns an expression for the growth of a counter per second, summed by the labels `by`."""
+    """Returns an expression for the growth of a counter per second. Series with the same labels `by` are summed."""
     return f"sum by ({by}) (rate({select(metric, where, scope)}[$__rate_interval]))"
 
 
@@ -85,6 +85,6 @@ def list_declared_metrics() -> list[DeclaredMetric]:
 
 def _describe(metric: MetricWrapperBase) -> DeclaredMetric:
     (family,) = metric.describe()
-    # The method `describe` returns a counter's name without the suffix `_total`, but Prometheus receives the name with this suffix.
+    # Prometheus gets the name of a counter with the suffix `_total`, which `describe` leaves out.
     name = f"{family.name}_total" if family.type == "counter" else family.name
     return DeclaredMetric(name, family.type, tuple(metric._labelnames), family.documentation)

@@ -30,8 +30,8 @@ Content = dict[str, Any]
 class ActualResource:
     """A resource as it is stored in Grafana.
 
-    `content` is compared with the resource that the code describes. `raw` is Grafana's whole answer. An update needs the version number
-    in it.
+    `content` is compared with the resource that the code describes. `raw` is Grafana's whole answer, with the version number that an
+    update must send.
     """
 
     uid: str
@@ -141,7 +141,7 @@ class DashboardKind(ResourceKind):
     def is_same(self, actual: Content, desired: Content) -> bool:
         """Returns whether the dashboards are equal.
 
-        Grafana itself adds no keys to a dashboard. So an additional key was added by a person, and counts as a difference.
+        An additional key counts as a difference, because only a person can have added it. Grafana adds no keys to a dashboard.
         """
         return _without_none(actual) == _without_none(desired)
 
@@ -243,9 +243,9 @@ class ResourceDiff:
 
 
 def list_desired(options: ProvisioningOptions) -> list[DesiredResource]:
-    """Returns all resources that Grafana should have, in writing order.
+    """Returns all resources that Grafana should have, in the order in which they are written.
 
-    The resources that need the most rights come first, so that a token without these rights changes nothing.
+    The resources that need the most rights come first. If the token lacks these rights, nothing has been changed yet.
     """
     desired: list[DesiredResource] = []
     if not options.datasource_uid:
@@ -278,7 +278,7 @@ def make_alert_rule(alert: Alert, group: str, datasource_uid: str) -> Content:
         "ruleGroup": group,
         "condition": "C",
         "for": "0s" if alert.for_duration == "0m" else alert.for_duration,
-        # No data means that all is well, because an alert returns a series only if there is a problem.
+        # If an expression returns no series, all is well, because an alert's expression returns a series only if there is a problem.
         "noDataState": "OK",
         "execErrState": "Error",
         "labels": alert.labels,

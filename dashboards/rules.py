@@ -51,7 +51,7 @@ class Alert:
 
     @property
     def slug(self) -> str:
-        """The alert's name in lower case with hyphens, for instance `gate-not-answering`. The fixed identifier in Grafana contains it."""
+        """The alert's name in lower case with hyphens, for instance `gate-not-answering`. It is a part of `uid`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "-", self.name).lower()
 
     @property
@@ -86,7 +86,7 @@ class RecordingRule:
     expression: str
 
 
-# The service level objective: the least share of parts with a verdict when they reach the gate, over 30 days.
+# The service level objective: over 30 days, at least this share of the parts must have a verdict when they reach the gate.
 OBJECTIVE = 0.9995
 BUDGET = round(1 - OBJECTIVE, 6)
 WINDOWS = ("5m", "30m", "1h", "6h", "30d")
@@ -98,7 +98,7 @@ _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 
 
 def _share(window: str, part: str, whole: str) -> str:
-    """Returns the expression: rate of the counter `part` / rate of `whole`, for each line whose `whole` grows."""
+    """Returns an expression for the share of the counter `part` in the counter `whole`, for each line on which `whole` grows."""
     return f"sum by (plant, line) (rate({part}[{window}])) / (sum by (plant, line) (rate({whole}[{window}])) > 0)"
 
 

@@ -69,8 +69,7 @@ class FollowedTopic(Generic[Newest]):
     """A compacted topic that a `CompactedTopicFollower` reads.
 
     - `empty`: an object without any record.
-    - `on_change`: gets such an object with the newest record of each key, when the topic has been read to its end and after each later
-      change.
+    - `on_change`: is called with the newest record of each key, when the topic has been read to its end and after each later change.
     """
 
     topic: str

@@ -107,7 +107,7 @@ def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIden
     text = {name: _decode_header(name, value) for name, value in headers.items() if name in _IDENTITY_HEADERS}
     part = _read_part(key, text)
     if part.line != line:
-        raise IdentityError(f"expected a part of {line}, to which the topic belongs, found {part}")
+        raise IdentityError(f"expected a part of {line}, as the topic says, found {part}")
     sha256 = text.get("sha256")
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise IdentityError(f"expected sha256 as 64 hexadecimal digits for part {part}, found {sha256[:80]!r}")
@@ -126,7 +126,7 @@ def _read_part(key: bytes | None, headers: Mapping[str, str]) -> PartId:
     if len(present) == 3:
         part = PartId.from_fields(headers["line"], headers["run"], headers["part"])
         if key and key != part.key:
-            raise IdentityError(f"expected the key {part}, which the headers give, found {key[:80]!r}")
+            raise IdentityError(f"expected the key {part}, as in the headers, found {key[:80]!r}")
         return part
     if present:
         raise IdentityError(f"expected all three headers `line`, `run` and `part`, found only {', '.join(present)}")

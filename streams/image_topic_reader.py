@@ -52,7 +52,7 @@ class ImageTopicReader:
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         arguments = make_client_arguments(self._settings, self._client) | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
-        # With `max_partition_fetch_bytes` 1, Kafka sends only the batch that holds the picture, although the batch is larger.
+        # `max_partition_fetch_bytes` is 1, so that Kafka sends only the batch with the picture. Kafka sends one batch even if it is larger.
         return KafkaConsumer(
             **arguments,
             group_id=None,
@@ -80,7 +80,7 @@ def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any |
             return record if record.offset == offset else None
     except OffsetOutOfRangeError:
         return None
-    # The poll returned no record. If the partition ends before `offset`, no record has been written there yet. Otherwise Kafka is too slow.
+    # Kafka sent no record. If the partition ends before `offset`, the record has not been written yet. Otherwise Kafka is too slow.
     if consumer.end_offsets([partition])[partition] <= offset:
         return None
     raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")

@@ -18,7 +18,7 @@ from streams.health import ProcessHealth
 from streams.kafka import make_client_arguments
 from streams.settings import Settings
 
-# A partition: the name of its topic, and its number.
+# A partition is given by the name of its topic and its number.
 Partition = tuple[str, int]
 
 
@@ -33,7 +33,7 @@ def lag_by_topic(end_offsets: Mapping[Partition, int], committed_offsets: Mappin
 class LagMonitor:
     """Measures a worker's lag, the number of records that wait for it, every `interval_s` seconds in a thread.
 
-    A worker without partitions watches all partitions of `lines_by_topic` for its health, but its lag metric stays 0.
+    The lag of a worker without partitions is 0. Its health check then watches all partitions of the topics in `lines_by_topic`.
     """
 
     def __init__(

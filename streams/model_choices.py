@@ -1,6 +1,6 @@
 """Reads and writes the topic `castings.models`, which says which model version judges which line.
 
-The choice for a line has priority, then the choice for all lines (`*`), then the setting `model.version`.
+The choice for a line counts first. Without it, the choice for all lines (`*`) counts, and without that, the setting `model.version`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EffectiveModel:
 
     @property
     def decided_for(self) -> str:
-        """Returns for what the version was chosen: the name of the line, or `*` for all lines. Returns "settings" if there is no choice."""
+        """Returns the line for which the version was chosen, `*` for all lines, or "settings" if the version comes from the settings."""
         return self.choice.line if self.choice else "settings"
 
 
@@ -47,12 +47,12 @@ class ModelChoices:
     by_key: Mapping[str, ModelChoice] = field(default_factory=dict)
 
     def find(self, line: str) -> EffectiveModel:
-        """Returns the model version that judges `line`. For `*`, returns the version of all lines that have no choice of their own."""
+        """Returns the model version that judges `line`. For `*`, returns the version of the lines without a choice of their own."""
         choice = self.by_key.get(line) or self.by_key.get(ALL_LINES)
         return EffectiveModel(choice.version, choice.shadow, choice) if choice else EffectiveModel(self.default, None, None)
 
     def list_candidates(self, line: str) -> list[str]:
-        """Returns the versions that a starting worker tries to load for `line`, in this order. The first is the chosen version."""
+        """Returns the versions that a starting worker tries to load for `line` one after the other, the chosen version first."""
         effective = self.find(line)
         previous = effective.choice.previous if effective.choice else ()
         return list(dict.fromkeys([effective.version, *previous, self.find(ALL_LINES).version, self.default]))

@@ -22,7 +22,7 @@ from streams.records import Record
 
 log = logging.getLogger(__name__)
 
-# A dead letter keeps at most 32 headers of 1 KiB, so that a hostile producer cannot make it larger than Kafka accepts.
+# A dead letter keeps at most 32 headers of 1 KiB each. With more headers, a record could become larger than Kafka accepts.
 _MAX_HEADERS = 32
 _MAX_HEADER_BYTES = 1024
 _MAX_HEADER_NAME_CHARACTERS = 128
@@ -86,7 +86,7 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
         "dead-offset": str(record.offset),
         "dead-at": format_time(datetime.now(UTC)),
     }
-    # A long key of a dead letter is shortened. It only helps a person to find the record.
+    # A long key of a dead letter is shortened, because it only helps a person to find the record.
     key = record.key[:_MAX_HEADER_BYTES] if record.key is not None else None
     return ProducerRecord(topic, key, record.value, original[:_MAX_HEADERS] + _encode_headers(added))
 

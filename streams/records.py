@@ -55,7 +55,7 @@ class PartRecord(Record):
         return PartId(self.line, self.run, self.part)
 
 
-# The reason of a verdict on a part whose anomaly score is above the cut-off, although no network calls the part defective.
+# The reason of a `review` verdict on a part that no network calls defective, but whose anomaly score is above the cut-off.
 ANOMALY = "anomaly"
 
 
@@ -78,7 +78,8 @@ class Verdict(PartRecord):
     name: ClassVar[str] = "castline.verdict.v1"
     schema_: Literal["castline.verdict.v1"] = Field("castline.verdict.v1", alias="schema", description="Name of this schema.")
     verdict_id: uuid.UUID = Field(
-        description="Id of the verdict, computed from part id, image sha256, model version and `decision`. A repeat has the same id."
+        description="Id of the verdict, computed from part id, image sha256, model version and `decision`. A repeated verdict has the "
+        "same id."
     )
     label: Label = Field(description="`ok`, `defect` or `review`. A person should check a part with the label `review`.")
     defect_probability: Share | None = Field(
@@ -86,30 +87,32 @@ class Verdict(PartRecord):
         "version has no networks."
     )
     votes: dict[str, Share] = Field(
-        description="Defect probability by network (`alexnet`, `lenet`), 0..1; empty if the picture could not be judged. A scorer that "
-        "has learned from good parts alone (`golden-template`) gives a score instead, 0..1, whose cut-off is 0.5."
+        description="Defect probability by network (`alexnet`, `lenet`), 0..1; empty if the picture could not be judged. The scorer "
+        "`golden-template`, which has learned from good parts alone, gives a score from 0 to 1. Above 0.5, the part differs from good "
+        "parts."
     )
     threshold: Share = Field(
-        description="Threshold that decided: the lowest defect probability that counts as a defect. It comes from the line's settings on "
-        "the topic `castings.lines`, or from the model version if the line has none."
+        description="The lowest defect probability that counted as a defect for this verdict. It comes from the line's settings on the "
+        "topic `castings.lines`, or from the model version if the line has none."
     )
     model: str = Field(description="Model version that judged the picture.")
     decision: str = Field(
         "",
-        description="Digest of the line's settings on the topic `castings.lines` that can change a label; empty if the line has none. "
-        "Verdicts with equal `model` and equal `decision` were decided by the same rule.",
+        description="Digest of those settings on the topic `castings.lines` that can change a label; empty if the line has none. Two "
+        "verdicts with the same `model` and `decision` were decided by the same rule.",
     )
     reason: str = Field(
         "",
-        description="Reason for `review` in one word; empty for the other labels. Networks not sure: `doubt`. Above the cut-off of a "
-        "scorer: `anomaly`. Not judged: `empty`, `too-large`, `too-many-pixels`, `not-an-image`, `truncated`, `damaged`, "
-        "`depth`, `blank`, `partly-blank`, `decoder-limits`, `checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. "
-        "Not the whole part: `no-part`, `partly-in-view`, `unknown-part`. Later releases may add words.",
+        description="One word for the reason of `review`; empty for the other labels. `doubt` means that the networks were not sure. "
+        "`anomaly` means that the part differs from good parts. These reasons mean that the picture was not judged: `empty`, "
+        "`too-large`, `too-many-pixels`, `not-an-image`, `truncated`, `damaged`, `depth`, `blank`, `partly-blank`, `decoder-limits`, "
+        "`checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. These mean that it does not show a whole part: `no-part`, "
+        "`partly-in-view`, `unknown-part`. Later releases may add words.",
     )
     kind: str = Field(
         "",
-        description="Type of the largest defect, for the label `defect` only. `unknown` if the model version is not sure. Empty for other "
-        "labels, and if the version names no types of defect.",
+        description="Type of the largest defect of a part with the label `defect`; `unknown` if the model version is not sure. Empty for "
+        "other labels, or if the version names no types of defect.",
     )
     overdue: bool = Field(False, description="True if the part's deadline had passed when the verdict was decided.")
     captured_at: Time = Field(
@@ -130,7 +133,7 @@ def make_verdict_id(part: PartId, sha256: str, model: str, decision: str = "") -
 
 @dataclass(frozen=True)
 class ReviewWithdrawal:
-    """States that a person withdrew the review of a part. In the topic `castings.reviews`, a record with a key but no value means this."""
+    """States that a person withdrew the review of a part. On the topic `castings.reviews`, this is a record with a key and no value."""
 
     part_id: PartId
 
@@ -207,7 +210,7 @@ class Box(BaseModel):
     score: Share = Field(description="How suspicious this area is, 0..1.")
     kind: str = Field(
         "",
-        description="Type of defect; empty if nobody named one. `unknown` if a program that can name types was not sure of this one.",
+        description="Type of defect; empty if no person and no program named one. `unknown` if the program was not sure.",
     )
     area_mm2: float | None = Field(
         None, ge=0, description="Area of the defect in square millimetres; null if the scale of the line's pictures is not set."
@@ -224,10 +227,11 @@ class Acceptance(BaseModel):
 
     table: str = Field(description="Name of the acceptance table.")
     result: Literal["accepted", "rejected", "not-graded"] = Field(
-        description="`not-graded` if a limit in millimetres could not be applied, because the scale of the line's pictures is not set."
+        description="What the table says about the part. `not-graded` means that a limit in millimetres could not be applied, because "
+        "the scale of the line's pictures is not set."
     )
     rules: tuple[str, ...] = Field(
-        (), description="Sentences that say which rules of the table rejected the part, or why it was not graded."
+        (), description="Sentences that name the rules by which the table rejected the part, or that say why the part was not graded."
     )
 
 
@@ -320,11 +324,12 @@ class LiveLineSettings(Record):
         (), max_length=32, description="Regions of the picture to ignore. They are ignored even where they overlap a region to inspect."
     )
     mm_per_px: float | None = Field(
-        None, gt=0, le=1000, description="Scale: millimetres on the part for each pixel of the line's pictures; null if it is not known."
+        None, gt=0, le=1000, description="Scale of the line's pictures, in millimetres on the part for each pixel; null if it is not known."
     )
     threshold: Share | None = Field(
         None,
-        description="Lowest defect probability that counts as a defect on this line; null if nobody has set it. Overrides `defect_share`.",
+        description="Lowest defect probability that counts as a defect on this line; null if nobody has set it. If it is set, "
+        "`defect_share` has no effect.",
     )
     defect_share: float | None = Field(
         None,
@@ -338,13 +343,12 @@ class LiveLineSettings(Record):
         gt=0,
         lt=1,
         description="Largest expected share of the defective parts that pass without a person, 0..1. The inspector computes a pass "
-        "threshold from it, and parts between the pass threshold and the threshold are for review. If it is null, there is no pass "
-        "threshold.",
+        "threshold from this share. Parts between the pass threshold and the threshold get `review`. If null, there is no pass threshold.",
     )
     review_anomalies: bool | None = Field(
         None,
-        description="If true, a part with the label `ok` gets `review` if its score is above the cut-off of a scorer that has learned from "
-        "good parts alone; null or false if no scorer changes a label.",
+        description="If true, a part that differs from good parts gets the label `review` instead of `ok`. A scorer that has learned "
+        "from good parts alone decides this. If null or false, no scorer changes a label.",
     )
     planned_stop_until: Time | None = Field(
         None, description="End of a planned stop of the line; null if none is planned. A time in the past has no effect."

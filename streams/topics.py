@@ -85,7 +85,7 @@ def _make_spec(name: str, topics: TopicSettings, partitions: int, retention_ms: 
 
 @dataclass(frozen=True)
 class TopicChange:
-    """What `create_topics` did to one topic: `created`, `partitions 2 -> 4`, `retention.ms 1 -> 2` or `as declared`."""
+    """What `create_topics` did to one topic, such as `created` or `partitions 2 -> 4`. `as declared` means that nothing changed."""
 
     name: str
     description: str

@@ -21,7 +21,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def write_checksum(path: Path, sha256: str) -> None:
-    """Writes `sha256`, the checksum of the file `path`, to a file beside it: `name.sha256` for `name.ext`. `path` need not exist yet."""
+    """Writes the checksum `sha256` of `path` to a file beside it, such as `model.sha256` for `model.onnx`. `path` need not exist yet."""
     write_atomically(_checksum_file(path), sha256)
 
 

@@ -32,8 +32,7 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Time for Faust to close its connections, after the worker has finished its work. If Kafka does not answer, Faust gets the same time once
-# more.
+# Time for Faust to close its connections after the worker has finished its work. If Kafka does not answer, Faust gets this time twice.
 _LEAVE_S = 3.0
 
 
@@ -97,7 +96,7 @@ class ReceivedRecord:
     async def acknowledge(self) -> None:
         """Marks the record as finished, so that the next commit includes it.
 
-        Acknowledge the records of a partition in order. Otherwise Faust could commit a later record first.
+        Acknowledge the records of a partition in their order, because Faust may otherwise commit a later record first.
         """
         await self._stream.ack(self._event)
 
@@ -107,14 +106,14 @@ class RecordHandler(Protocol):
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """Maps the name of each consumed topic to the name of its line, which is a label of the metric of the consumer lag."""
+        """Maps the name of each consumed topic to the name of its line. The metric of the lag has the line as a label."""
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """Coroutine functions that the worker runs in the background until it stops."""
 
     async def accept(self, received: ReceivedRecord) -> None:
-        """Accepts a record. Waits while the handler has no room for it. During this time Faust stops fetching records."""
+        """Accepts a record. Waits while the handler's queue is full. During this time Faust fetches no records."""
 
     async def drain(self) -> None:
         """Stops accepting records. Returns when every accepted record is finished and acknowledged."""
@@ -147,7 +146,7 @@ class ConsumerGroup:
                 async for event in unacknowledged.events():
                     await self._handler.accept(_received(event, unacknowledged))
             except asyncio.CancelledError:
-                # In an orderly stop, Faust cancels the agent. A raised CancelledError would look like a crash.
+                # Faust also cancels the agent when the worker stops as planned. A raised CancelledError would then look like a crash.
                 if not self._is_draining:
                     raise
 
@@ -239,18 +238,18 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
     async def wait_until_left(self) -> None:
         """Waits for a limited time until Faust has stopped completely.
 
-        If the event loop ended first, Faust would wait for ever for a producer that can no longer send.
+        The event loop must not end before Faust, because Faust would then wait for ever for a producer that can no longer send.
         """
         stopping = self._stopping or asyncio.create_task(self.stop())
         await asyncio.wait([stopping], timeout=self._grace_s + _LEAVE_S)
         if stopping.done():
             return
         log.warning("Kafka does not answer, so this worker cannot leave its group. It keeps its partitions until its session times out.")
-        # Faust's consumer has a thread that waits for Kafka. Without a forced exit, the process would not end before this thread does.
+        # Faust's consumer has a thread that may wait for Kafka for a long time. The forced exit ends the process without this thread.
         forced_exit = threading.Timer(_LEAVE_S, os._exit, (0,))
         forced_exit.daemon = True
         forced_exit.start()
-        # The tasks are cancelled again and again, because Faust ignores the first cancellation and sends another request to Kafka.
+        # Faust ignores the first cancellation and sends another request to Kafka. So the tasks are cancelled until they have ended.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others:
                 task.cancel()

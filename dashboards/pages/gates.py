@@ -43,8 +43,7 @@ PAGE = DashboardPage(
             Query(p99(_ROUND_TRIP), "{{line}} 99 %"),
             Query(p50(_ROUND_TRIP), "{{line}} median"),
             unit="s",
-            description="Time from a command to the board's answer over the serial line. If the time rises, the cable may be failing, "
-            "even if no command had to be sent again so far.",
+            description="Time from a command to the board's answer over the serial line. If the time rises, the cable may be failing.",
             thresholds=rising(0.05, 0.2),
             alerts=("GateLinkNoisy",),
         ),
@@ -93,8 +92,8 @@ PAGE = DashboardPage(
             Query(f"max by (line) ({select('castline_camera_offset_share')})", "{{line}} median of the last pictures, with its sign"),
             Query(p99("castline_picture_distance_seconds"), "{{line}} 99 %, in seconds"),
             unit="short",
-            description="Distance in time between a picture and the nearest part, without the latency of the camera. Below 0.25 of the "
-            "spacing (the time between two parts), the part gets the picture. If the median moves away from 0, the latency is changing.",
+            description="Time between a picture and the nearest part, without the latency of the camera. A part gets the picture if this "
+            "time is below a quarter of the time between two parts. If the median moves away from 0, the latency is changing.",
             thresholds=rising(0.125, 0.25),
             alerts=("CameraLatencyDrifts",),
         ),
@@ -180,10 +179,10 @@ ALERTS: tuple[Alert, ...] = (
         FAULTS,
         Runbook(
             "The board has reported a fault in the last ten minutes. The fault may already be over.",
-            "A single short fault affects few parts. A fault that comes back again and again affects many: during a fault, the board "
-            "may apply the line's safe action (divert, pass or stop) to every part.",
-            "Look up the fault's code in `firmware/error_codes.csv`. Code 40: no frames from the sorter. 41 and 42: a photo-eye. 43: "
-            "the encoder has stopped. 44: the servo has no power. 45: emergency stop.",
+            "A single short fault affects few parts. A long or repeated fault affects many, because during a fault the board may apply "
+            "the line's safe action (divert, pass or stop) to every part.",
+            "Look up the fault's code in `firmware/error_codes.csv`. Code 40 means that no messages came from the sorter. The codes 41 "
+            "and 42 mean a problem with a photo-eye, 43 a stopped encoder, 44 a servo without power, and 45 an emergency stop.",
             "For the codes 41 and 42, clean and align the photo-eyes. For code 44, measure the servo's supply under load. For code 40, "
             "check whether the sorter's computer is overloaded.",
         ),
@@ -200,8 +199,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "More than two in a hundred commands to the board had to be sent again, because their answer did not come in time or was "
             "damaged.",
-            "So far no part is affected, because the sorter sends every command again that got no answer. But the verdict on a part that "
-            "is close to the gate may come too late.",
+            "So far no part is affected, because the sorter repeats each command that got no answer. But the verdict on a part that is "
+            "close to the gate may come too late.",
             "On the Gates dashboard, check whether the board also answers more slowly. At the line, check whether the trouble begins when "
             "a motor starts.",
             "Use a shorter or shielded USB cable, and lay it away from the motor's cable. If that does not help, try a powered USB hub or "
@@ -240,9 +239,9 @@ ALERTS: tuple[Alert, ...] = (
             "Some parts that photo-eye 1 counted have no picture, or the gateway could not assign some pictures to a counted part.",
             "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). The verdict "
             "on a picture without a part does not reach the board.",
-            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"
-            "Small distances: pictures or part reports are lost. Many above 0.25 of the spacing: the latency is wrong, or the "
-            "delay varies too much.",
+            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\nIf the distances are small, "
+            "pictures or part reports are lost. If many distances are larger than a quarter of the time between two parts, the latency "
+            "is wrong or the delay varies too much.",
             "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert "
             "`PartReportsFail`.\n\n"
             "If the latency is wrong, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
@@ -267,9 +266,8 @@ ALERTS: tuple[Alert, ...] = (
             "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
             "The page names each line whose latency is unknown.",
             "Run `castline gateway measure <line>` while parts pass. If you know the latency, you can set `lines.camera.latency_s` "
-            "instead.\n\n"
-            "If the parts follow each other at equal intervals, hold one of them back for half an interval, because otherwise several "
-            "latencies fit equally well.",
+            "instead.\n\nIf the parts follow each other at equal intervals, hold one of them back for half an interval. Otherwise "
+            "several latencies fit equally well.",
         ),
     ),
     Alert(
@@ -287,11 +285,10 @@ ALERTS: tuple[Alert, ...] = (
             "applies the line's safe action (divert, pass or stop) to every part.",
             "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
             "The page says what the pictures showed. Compare the clock of the camera with the clock of the gateway's machine.",
-            "First remove the cause: repair the time synchronisation (NTP) of the camera or file server, or the network.\n\n"
-            "Then run `castline gateway measure <line>` while parts pass. If the parts follow each other at equal intervals, hold one "
-            "of them back for half an interval.\n\n"
-            "If `lines.camera.latency_s` is set, correct it, because the gateway prefers this setting to a measured latency. Do not "
-            "raise `lines.camera.match_window_s`, because it does not change the latency.",
+            "First remove the cause: repair the time synchronisation (NTP) of the camera or file server, or the network.\n\nThen run "
+            "`castline gateway measure <line>` while parts pass. If the parts follow each other at equal intervals, hold one of them "
+            "back for half an interval.\n\nIf `lines.camera.latency_s` is set, correct this setting, because it overrides the measured "
+            "latency. Do not raise `lines.camera.match_window_s`, because it does not change the latency.",
         ),
     ),
     Alert(
@@ -306,8 +303,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The latency of the camera is changing, so pictures are no longer close to their parts in time. The median distance is more "
             "than an eighth of the time between two parts.",
-            "No part is affected yet. If the distance grows beyond a quarter of the time between two parts, the gateway assigns no more "
-            "pictures to parts.",
+            "No part is affected yet. If the distance between pictures and parts grows beyond a quarter of the time between two parts, "
+            "the gateway assigns no more pictures to parts.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"
             "If the median moves steadily, the clock of the camera drifts. If it has jumped, the camera, the trigger or the "
             "network has changed.",
@@ -330,9 +327,9 @@ ALERTS: tuple[Alert, ...] = (
             "applies the line's safe action (divert, pass or stop) to these parts.",
             "Run `curl <address>/healthz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. The page "
             "shows the last wrong time.\n\nA year such as 1970 means that the camera has lost its clock, often after a power cut.",
-            "Set the clock of the camera or file server, preferably by NTP. Then run `castline gateway measure <line>`.\n\n"
-            "If the clock cannot be set, set `lines.camera.time_source` to `arrival`, so that the gateway dates every picture by its "
-            "arrival. Then run the same command.",
+            "Set the clock of the camera or file server, preferably by NTP. Then run `castline gateway measure <line>`.\n\nIf the clock "
+            "cannot be set, set `lines.camera.time_source` to `arrival`, so that the gateway dates every picture by its arrival. Then "
+            "run `castline gateway measure <line>`.",
         ),
     ),
 )

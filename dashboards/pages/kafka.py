@@ -5,7 +5,7 @@ from __future__ import annotations
 from dashboards.panels import DashboardPage, Query, rising, stat_panel, timeseries_panel
 from dashboards.promql import LINE, PLANT, p50, p99, rate
 
-# Every process exports a metric without labels, even if its role never sets the metric. So queries must select the role.
+# A metric without labels is exported by every process, even by roles that never set it. So queries must select the role.
 _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 

@@ -125,8 +125,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Parts passed the gate although no verdict called them good. Either the line's safe action is `pass`, or two parts were so "
             "close together that the gate could not move between them.",
-            "Bad castings may lie among the good ones. The topic `castings.sorted.<line>` names each part that passed although no "
-            "verdict called it good, and the reason.",
+            "Bad castings may lie among the good ones. The topic `castings.sorted.<line>` names each part that passed without the "
+            "verdict `ok`, and gives the reason.",
             "On the Line dashboard, find the reason in the panel “What did the gate do, and why?”. For `no-verdict` or `late-verdict`, "
             "open the Pipeline dashboard. For `fault`, open the Gates dashboard.",
             "Hold back the castings that passed without a verdict. Remove the cause, which another alert usually names.\n\n"

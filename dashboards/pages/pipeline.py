@@ -8,7 +8,7 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
-# Every process exports a metric without labels, even if its role never sets the metric. So queries must select the role.
+# A metric without labels is exported by every process, even by roles that never set it. So queries must select the role.
 _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 
@@ -112,7 +112,7 @@ PAGE = DashboardPage(
             Query(rate("castline_files_ignored_total", "line, reason"), "{{line}} entries ignored: {{reason}}"),
             Query(rate("castline_camera_failures_total"), "{{line}} interruptions of the camera"),
             unit="short",
-            description="The curve “complaints” shows the number of complaints about each camera. All other curves show events a second. "
+            description="The curve “complaints” shows the number of complaints about each camera. The other curves show events a second. "
             "The page /healthz of the gateway says what to change at the camera.",
             thresholds=rising(0.0001, 1),
             alerts=("CameraComplains", "PicturesLost"),
@@ -167,8 +167,8 @@ PAGE = DashboardPage(
             STALLED,
             Query(f"castline_process_stalled{{{PLANT}}}", "{{instance_name}}"),
             unit="short",
-            description="1 means that work waits but the process does not finish any of it, or that one of the tasks of the process has "
-            "ended. The page /healthz of the process gives the reason.",
+            description="1 means that work waits but the process finishes none, or that one of the process's tasks has ended. The page "
+            "/healthz of the process gives the reason.",
             thresholds=rising(0.5, 1),
             alerts=("WorkerStalled",),
         ),
@@ -176,7 +176,7 @@ PAGE = DashboardPage(
             EVENT_LOOP,
             Query(_p99("castline_event_loop_delay_seconds", "instance_name"), "{{instance_name}}"),
             unit="s",
-            description="99th percentile of the delay with which the event loop of a process wakes up. If it is above one second, "
+            description="Delay with which the event loop of a process wakes up: 99 of 100 delays are shorter. Above one second, "
             "heartbeats and commits to Kafka come late.",
             thresholds=rising(0.1, 1),
             alerts=("EventLoopBlocked",),
@@ -281,8 +281,9 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The cameras deliver more pictures than the inspectors can judge, so more and more pictures wait.",
             "Verdicts come later and later. In the end, they come after their parts have passed the gate.",
-            "On the Pipeline dashboard, open the panel “How full are the batches?”. Full batches: the machine has too little computing "
-            "power.\n\nOtherwise find the slow stage in the panel “In which stage does a picture spend its time?”.",
+            "On the Pipeline dashboard, open the panel “How full are the batches?”. If they are full, the machine has too little "
+            "computing power.\n\nIf the batches are not full, find the slow stage in the panel “In which stage does a picture spend its "
+            "time?”.",
             "Start more inspectors, at most one for each partition of the image topics. Look for other programs that use the machine's "
             "processors.",
         ),
@@ -336,8 +337,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The gateway found a problem with the camera, its folder or its stream that only a person can solve. Other lines are not "
             "affected.",
-            "Pictures may be missing, and a part without a picture gets no verdict. If the gateway has put files aside, it tries them "
-            "again from time to time.",
+            "Pictures may be missing, and a part without a picture gets no verdict. If a file cannot be read, the gateway tries it again "
+            "from time to time.",
             "Run `curl <address>/healthz` with the address of the gateway. The page shows each complaint as a sentence. The address "
             "is in the file `<run_dir>/targets/<instance>.json`.",
             "Do what the complaint says. `docs/cameras.md` explains every complaint. `castline gateway try <line>` shows what would "
@@ -354,8 +355,9 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         COMPLAINTS,
         Runbook(
-            "The camera delivered pictures that were gone before the gateway could read them.\n\n`overwritten`: the next picture got the "
-            "same name too soon. `not-readable`: a file of a `folder` camera is missing, or may not be read.",
+            "The camera delivered pictures that were gone before the gateway could read them.\n\nThe reason `overwritten` means that the "
+            "next picture got the same name too soon. The reason `not-readable` means that a file of a `folder` camera is missing or "
+            "cannot be read.",
             "The parts on the lost pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
             "Run `curl <address>/healthz` with the address of the gateway. The page names the file whose picture was lost. The address "
             "is in the file `<run_dir>/targets/<instance>.json`.",

@@ -98,8 +98,8 @@ PAGE = DashboardPage(
             "Which share of the verdicts is defect?",
             Query(f"line:castline_defect_verdicts:ratio_rate1h{{{LINE}}}", "{{plant}} {{line}}"),
             unit="percentunit",
-            description="Share of the verdicts that were `defect`, over the last hour. A jump means bad castings, or bad pictures, "
-            "for instance because of a dirty lens.",
+            description="Share of the verdicts that were `defect`, over the last hour. A sudden rise means bad castings, or bad "
+            "pictures, for instance because of a dirty lens.",
             thresholds=NO_THRESHOLDS,
             alerts=("VerdictsDrift",),
         ),

@@ -52,8 +52,8 @@ PAGE = DashboardPage(
             Query(f"line:castline_defect_verdicts:ratio_rate1h{{{LINE}}}", "{{line}} last hour"),
             Query(f"line:castline_defect_verdicts:ratio_rate1d{{{LINE}}}", "{{line}} last day"),
             unit="percentunit",
-            description="Share of the verdict `defect` over the last hour and over the last day. If the two differ by ten percentage "
-            "points, castings or pictures have changed.",
+            description="Share of the verdict `defect` over the last hour and over the last day. If the two shares differ by ten "
+            "percentage points, castings or pictures have changed.",
             alerts=("VerdictsDrift",),
         ),
         timeseries_panel(
@@ -79,8 +79,8 @@ PAGE = DashboardPage(
             Query(quantile(0.5, _PROBABILITY), "{{line}} median"),
             Query(quantile(0.9, _PROBABILITY), "{{line}} 90 %"),
             unit="percentunit",
-            description="Calibrated probability of a defect: the median, and the values below which 10 % and 90 % of the pictures lie. "
-            "If the curves move towards the middle, the verdicts become less certain.",
+            description="Defect probability of the pictures: the median, and the values below which 10 % and 90 % of the pictures lie. "
+            "If the curves move towards 0.5, the verdicts become less certain.",
         ),
         timeseries_panel(
             "How many verdicts are uncertain?",
@@ -100,8 +100,8 @@ PAGE = DashboardPage(
             REVIEW_REASONS,
             Query(rate("castline_reviews_total", "line, reason"), "{{line}} {{reason}}"),
             unit="cps",
-            description="The reason `doubt` means that the defect probability lies near the threshold. All other reasons mean that the "
-            "picture could not be judged.",
+            description="The reason `doubt` means that the defect probability lies near the threshold. The reason `anomaly` means that "
+            "the part differs from good parts. The other reasons mean that the picture could not be judged.",
             alerts=("ReviewShareHigh",),
         ),
         timeseries_panel(
@@ -146,8 +146,8 @@ PAGE = DashboardPage(
             DRIFT,
             Query(f"max by (line, of) (castline_drift_psi{{{LINE}}})", "{{line}} {{of}}"),
             unit="short",
-            description="Population stability index: how much the last 500 pictures differ from the reference of the version. Below 0.1 "
-            "they are alike. Above 0.25 they differ clearly.",
+            description="The population stability index says how much the last 500 pictures differ from the reference pictures of the "
+            "version. Below 0.1 they are alike. Above 0.25 they differ clearly.",
             thresholds=rising(0.1, 0.25),
             alerts=("PicturesDrift",),
         ),
@@ -157,8 +157,8 @@ PAGE = DashboardPage(
             Query(rate("castline_findings_dropped_total"), "{{line}} dropped for lack of time"),
             Query(rate("castline_findings_failed_total"), "{{line}} failed"),
             unit="cps",
-            description="If many heat maps are dropped, the processors are busy: start another localiser on another machine. If there are "
-            "none, no localiser runs, or the version supports no heat maps.",
+            description="If many heat maps are dropped, the processors are busy, and you can start another localiser on another machine. "
+            "If no heat maps are made, no localiser runs, or the version supports no heat maps.",
         ),
         timeseries_panel(
             "How long after its verdict comes a heat map?",
@@ -256,8 +256,9 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "In the last hour, the share of parts with the verdict `review` was above the limit of the line, `lines.review_share_high`.",
             'People cannot review so many parts. On lines with `on_review = "divert"`, the reject chute fills with good castings.',
-            "On the Quality dashboard, look at the panel “Why are parts left to a person?”. The reason `doubt` means a defect probability "
-            "near the threshold. The other reasons mean pictures that could not be judged.",
+            "On the Quality dashboard, look at the panel “Why are parts left to a person?”. The reason `doubt` means a defect "
+            "probability near the threshold, and `anomaly` a part that differs from good parts. The other reasons mean pictures that "
+            "could not be judged.",
             "If pictures cannot be judged, see the alert `DeadLettersRising`.\n\n"
             "If the model is in doubt, do what the runbook says under `VerdictsDrift`, or train a version with a narrower review band "
             "(`castline train --review-share`).\n\n"
@@ -275,8 +276,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "In the last hour, the share of parts with the verdict `review` was below the limit of the line, `lines.review_share_low`.",
             "Parts that a person should see may pass without a review, because a threshold, a cut-off or the model version has changed.",
-            "Compare the time at which the share fell with the page “Models” of the station and with `castline lines show`: they name who "
-            "changed what, and when.",
+            "Compare the time at which the share fell with the page “Models” of the station and with `castline lines show`. Both show "
+            "who changed what, and when.",
             "Take the change back if it was a mistake. If the parts have become better, lower `lines.review_share_low`.",
         ),
     ),
@@ -289,8 +290,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         VERSIONS,
         Runbook(
-            "For ten minutes some inspectors have judged the line with another model version than the other inspectors, because a switch "
-            "of versions did not finish.",
+            "For ten minutes, the inspectors have judged the line with different model versions, because a switch of versions did not "
+            "finish.",
             "The verdict on a casting may depend on which inspector judges it.",
             "On the Quality dashboard, open the panel “Which version judges each line?”. It shows how many inspectors use each version.",
             "Choose the version again with `castline models choose`. Restart the inspectors that still use the other version. Set "
@@ -352,8 +353,8 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
             "On the station, look at the last pictures of the line. On the Quality dashboard, check whether the brightness changed "
             "suddenly or slowly.",
             "If the pictures are dark, check the lamp, the cable, the lens cap and the exposure. If they are bright, look for sunlight "
-            "on the belt, a long exposure, or a lamp that is too near.\n\n"
-            "Then inspect the castings again that passed while the pictures were too dark or too bright.",
+            "on the belt, a long exposure, or a lamp that is too near.\n\nThen inspect all castings again that passed while the pictures "
+            "were too dark or too bright.",
         ),
     ),
     Alert(
@@ -401,8 +402,8 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The last 500 pictures differ clearly from the version's reference pictures (population stability index above 0.25). The "
             "light, the camera, the product or the castings have changed.",
-            "More parts may get a wrong verdict than in the evaluation of the version. A mere increase or decrease of the share of "
-            "defects does not make this alert fire.",
+            "More parts may get a wrong verdict than in the evaluation of the version. The alert does not fire if only the share of "
+            "defects has changed.",
             "Read the alert's summary, which names the value that has changed: brightness (light, exposure), sharpness (focus, surface) "
             "or defect-probability (the castings). On the Quality dashboard, check whether this value changed suddenly or slowly.",
             "Restore the light and the focus. If the pictures will stay as they are now, let people review a few hundred of them, and "
@@ -461,8 +462,8 @@ REVIEW_ALERTS: tuple[Alert, ...] = (
             "A shift of the line has ended, and a golden part got no verdict in it.",
             "Nobody knows whether the line judged correctly in this shift.",
             "Open the page of golden parts of the line in the station. It names the parts that are missing.",
-            "Put the golden parts on the belt at the beginning of each shift, and note on the page which part each of them was.\n\n"
-            "If a golden part is lost, retire it on the page.",
+            "Put the golden parts on the belt at the beginning of each shift. On the page, enter the part id that each golden part "
+            "got.\n\nIf a golden part is lost, retire it on the page.",
         ),
     ),
 )

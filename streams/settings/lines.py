@@ -43,8 +43,8 @@ class CameraSettings(Section):
         0.0,
         ge=0,
         le=0.9,
-        description="Random variation of the times of the pictures of a `folder` camera, as a share of the time between two pictures. With "
-        "0.2, a picture comes early or late by up to a tenth of this time.",
+        description="Random shift of the times at which a camera of the kind `folder` gives its pictures, as a share of the time between "
+        "two pictures. With 0.2, a picture comes up to a tenth of this time too early or too late.",
     )
     loop: bool = Field(True, description="If true, a camera of the kind `folder` begins again with its first picture after the last one.")
     shuffle: bool = Field(
@@ -61,9 +61,8 @@ class CameraSettings(Section):
     )
     time_source: Literal["arrival", "file"] = Field(
         "file",
-        description="Where the time of a picture comes from: `arrival` is the time of its arrival at the gateway; `file` is the "
-        "modification time of a file, or the header X-Captured-At of an upload if present. Choose `arrival` if the camera's "
-        "clock is not reliable.",
+        description="Where the time of a picture comes from. `arrival` is the time of its arrival at the gateway. `file` is the "
+        "modification time of the file, or the header X-Captured-At of an upload. Choose `arrival` if the camera's clock is not reliable.",
     )
     latency_s: float | None = Field(
         None,
@@ -190,8 +189,8 @@ class GateSettings(Section):
     grades: tuple[GradeSettings, ...] = Field(
         (),
         max_length=LANES - 1,
-        description="Further gates on the line's belt, such as one for rework. If a part must leave the belt, the first of these gates "
-        "that is meant for such a part diverts it. If there is none, the line's own gate diverts it.",
+        description="Further gates on the line's belt, such as one for rework. A part that must leave the belt is diverted by the first "
+        "gate that takes such parts. If no further gate takes it, the line's own gate diverts it.",
     )
 
     @model_validator(mode="after")
@@ -230,34 +229,34 @@ class LineSettings(Section):
         None,
         gt=0,
         le=3600,
-        description="Longest time from a picture to its verdict, in seconds. A later verdict is too late. If absent, the limit is the time "
-        "that a part takes to the gate, minus 0.2 s.",
+        description="Longest time from a picture to its verdict, in seconds. If absent, it is the time that a part takes to the gate, "
+        "minus 0.2 s.",
     )
     depth_bits: int | None = Field(
         None,
         ge=8,
         le=16,
-        description="For files with more than 8 bits a pixel: number of bits that the camera really uses, such as 12 in files of 16 bits. "
-        "If absent, the file's own number is used, otherwise all bits.",
+        description="Number of bits a pixel that the camera really uses, for files with more than 8 bits. For example, some cameras use "
+        "12 bits in files of 16. If absent, the number in the file counts. If the file has no number, all bits count.",
     )
     acceptance_table: Path | None = Field(
         None,
-        description="TOML file with the acceptance table of the line's parts: for each type of defect the largest length, area and number. "
-        "Findings then say whether the part is accepted. The table changes no verdict.",
+        description="TOML file with the acceptance table of the line's parts. The table limits the length, area and number of each type "
+        "of defect. Findings then say whether the part is accepted. The table changes no verdict.",
     )
     review_share_low: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Smallest usual share of the parts with the verdict `review`, 0..1. An alarm rings if the share of the last hour is "
-        "smaller. With 0 it never rings.",
+        description="Smallest usual share of the parts with the verdict `review`, 0..1. An alert fires if the share of the last hour is "
+        "smaller. With 0 it never fires.",
     )
     review_share_high: float = Field(
         0.05,
         ge=0,
         le=1,
-        description="Largest usual share of the parts with the verdict `review`, 0..1. An alarm rings if the share of the last hour is "
-        "larger. With 1 it never rings.",
+        description="Largest usual share of the parts with the verdict `review`, 0..1. An alert fires if the share of the last hour is "
+        "larger. With 1 it never fires.",
     )
     token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line. Without a token all uploads are refused.")
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 
 from streams.identity import LineName
 
-# In a data set, each class of parts is a folder, so its name must be valid as the name of a folder.
+# The name of a class of parts. It must be valid as the name of a folder, because each class is a folder of a data set.
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 DefectKind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z -]{0,39}$")]
 
@@ -29,7 +29,7 @@ class Section(BaseModel):
 
 
 def _read_secret(file: Path | None, name: str, value: SecretStr) -> str:
-    """Returns the secret in `file`, or `value` if `file` is None. Raises ValueError with the setting's name `name` if reading fails."""
+    """Returns the secret in `file`, or `value` if `file` is None. Raises ValueError, with the setting's `name`, if reading fails."""
     if file is None:
         return value.get_secret_value()
     try:
@@ -71,7 +71,7 @@ class KafkaSettings(Section):
         description="File with the CA certificates that verify the brokers. If absent, the certificates of the operating system are used.",
     )
     cert_file: Path | None = Field(
-        None, description="File with this client's certificate. Needed if the brokers ask their clients for a certificate."
+        None, description="File with this client's certificate. Some brokers ask their clients for a certificate."
     )
     key_file: Path | None = Field(None, description="File with the private key that belongs to `cert_file`.")
     mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("SCRAM-SHA-512", description="SASL mechanism for the log-in.")
@@ -81,7 +81,7 @@ class KafkaSettings(Section):
         description="SASL password. Setting CASTLINE_KAFKA__PASSWORD or `password_file` is safer than writing it into castline.toml.",
     )
     password_file: Path | None = Field(None, description="File that holds the SASL password.")
-    request_timeout_s: float = Field(20, ge=5, le=300, description="Longest wait for a broker's answer to one request, in seconds.")
+    request_timeout_s: float = Field(20, ge=5, le=300, description="Longest time that a broker may take to answer one request, in seconds.")
     session_timeout_s: float = Field(
         10, ge=6, le=300, description="If Kafka gets no heartbeat from a worker for this many seconds, the worker loses its partitions."
     )
@@ -171,8 +171,8 @@ class PictureSettings(Section):
         ge=2**25,
         le=2**36,
         description=(
-            "Memory that one picture may take in the process that decodes uploads, or in the one that converts pictures for the station's "
-            "pages. An upload that needs more gets `review`; a picture that needs more is not shown."
+            "Memory for decoding one upload, or for converting one picture for the station's pages, in bytes. If an upload needs more, "
+            "its part gets `review`. If a picture needs more, it is not shown."
         ),
     )
     upload_time_s: float = Field(
@@ -180,8 +180,8 @@ class PictureSettings(Section):
         ge=0.1,
         le=300,
         description=(
-            "Longest time for decoding an upload, or for converting a picture for the station's pages, in seconds. An upload that takes "
-            "longer gets `review`; a picture that takes longer is not shown."
+            "Longest time for decoding one upload, or for converting one picture for the station's pages, in seconds. If an upload takes "
+            "longer, its part gets `review`. If a picture takes longer, it is not shown."
         ),
     )
 
@@ -265,8 +265,8 @@ class ModelSettings(Section):
         0,
         ge=0,
         le=256,
-        description="Processor threads of the runtime. Two batches run in parallel and share these threads. 0 means one thread for "
-        "each processor.",
+        description="Number of threads in which the networks run. Two batches run in parallel and share these threads. 0 means one "
+        "thread for each processor.",
     )
     cascade: bool = Field(
         False,
@@ -311,8 +311,8 @@ class InspectorSettings(Section):
         5.0,
         ge=0,
         le=60,
-        description="Longest time that the search for small defects in one large picture may take, in seconds. A part whose picture takes "
-        "longer counts as different from good parts. 0: no picture is searched. Only versions with a detail template search pictures.",
+        description="Longest search for small defects in one large picture, in seconds. If a search takes longer, the part counts as "
+        "different from good parts. With 0, no picture is searched. Only versions with a detail template search pictures.",
     )
     localise: bool = Field(
         True, description="If true, the localiser makes heat maps and boxes for suspicious pictures, and `castline up` runs a localiser."
@@ -369,8 +369,8 @@ class ArchivistSettings(Section):
         300,
         gt=0,
         le=86400,
-        description="Time between two clean-ups of the archive, in seconds. A clean-up deletes pictures and parts that are older, or "
-        "take more space, than the settings allow.",
+        description="Time between two clean-ups of the archive, in seconds. A clean-up deletes the pictures and parts that are too old, "
+        "and the oldest pictures if all of them take too much space.",
     )
 
 
