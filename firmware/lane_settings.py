@@ -110,7 +110,7 @@ class LaneSettings:
         return mm * 1_000_000 // self.number("step_um")
 
     def is_gate_within_reach(self, step_um: int) -> bool:
-        """Returns whether `gate_mm` + `dwell_mm` are at most MAX_STEPS steps of a belt whose steps are `step_um` long."""
+        """Returns whether `gate_mm` + `dwell_mm` is at most MAX_STEPS steps on a belt with steps of `step_um`."""
         return (self.number("gate_mm") + self.number("dwell_mm")) * 1000 // step_um <= MAX_STEPS
 
     def text(self) -> str:

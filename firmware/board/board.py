@@ -57,7 +57,7 @@ class Board:
         self.board_faults: list[int] = []
         # Values of CONFIGURE that wait for COMMIT, by lane number and key.
         self._uncommitted: dict[int, dict[str, SettingValue]] = {}
-        # The token of each lane's last TEST, by which the board recognises a repeated TEST and does not carry it out twice.
+        # The token of each lane's last TEST. If a TEST with the same token comes again, the board does not carry it out.
         self._test_tokens: dict[int, int] = {}
         self._out = bytearray()
         self._event_seq = 0
@@ -264,7 +264,7 @@ class Board:
     def _find_undecided_part(self, fields: Fields) -> TrackedPart:
         """Returns the part that a command names.
 
-        Raises CommandError if the part is not between the photo-eyes, or if the board has decided about it.
+        Raises CommandError if the part is unknown, or if the board has already decided what to do with it.
         """
         if fields.number("run") != self.run:
             raise CommandError("unknown-run")

@@ -55,7 +55,7 @@ class Gate:
     def hold(self, action: str | None, now_us: int) -> None:
         """Holds the gate while a fault lasts. `divert` holds it out, `pass` holds it at rest, and `stop` holds it where it is.
 
-        With None the hold ends, and the gate returns to rest.
+        If `action` is None, the gate is released and returns to rest.
         """
         self._held_action = action
         self._out_until_place = None
@@ -71,7 +71,7 @@ class Gate:
         self._move(True, now_us)
 
     def tick(self, place: int, now_us: int) -> None:
-        """Moves the gate to rest when the belt has reached `until_place` or the test is over. Must be called every few milliseconds."""
+        """Moves the gate back to rest after a diverted part or a test. Must be called every few milliseconds."""
         if self._held_action is not None:
             return
         if self._test_until_us is not None:

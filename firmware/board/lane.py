@@ -73,18 +73,19 @@ class BoardLane:
         self._reporter = reporter
         # Decided parts on their way from photo-eye 2 to this lane's gate.
         self._armed: list[DecidedPart] = []
-        # Leading edges of the parts at photo-eyes 1 and 2. _edge2 is None after the decision. _part_at_eye1 is the counted part.
+        # Leading edges of the parts that block photo-eyes 1 and 2 now. _edge2 is None again when the part has been decided.
         self._edge1: Edge | None = None
         self._edge2: Edge | None = None
+        # The part that blocks photo-eye 1, if it has been counted.
         self._part_at_eye1: TrackedPart | None = None
         self._steps = 0
         self._running_us = 0
         self._ticked_us = 0
         self._stepped_us: int | None = None
-        # The time of the first edge at a photo-eye after the encoder stopped. If the encoder stays still, fault 43 follows.
+        # Time of the first change at a photo-eye while the encoder gives no steps. If no step follows, fault 43 (encoder stopped) begins.
         self._no_step_since_us: int | None = None
         self._missing_in_a_row = self._unmatched_in_a_row = 0
-        # Until the belt has reached this place, missing and unmatched parts do not count as signs of a defective eye.
+        # Place of the belt up to which missing and unmatched parts raise no fault. Such parts are normal after a fault or a reset.
         self._ignore_missing_until: int | None = 0
         if self._has_stored_settings:
             self.gate.hold(self.settings.word("safe"), 0)
@@ -93,7 +94,7 @@ class BoardLane:
 
     @property
     def belt(self) -> BoardLane:
-        """The lane of the belt at which the gate stands: another lane if the gate is a further gate, otherwise this lane itself."""
+        """The lane of the belt at which the gate stands. This is another lane if the gate is a further gate."""
         return self._reporter.lanes[self.settings.number("lane_of") - 1] if self.is_further_gate else self
 
     @property
@@ -183,7 +184,7 @@ class BoardLane:
             self.gate.configure(settings)
         self.is_committed = True
         if self.is_further_gate:
-            # This lane now has only a gate at another lane's belt. It cannot have faults, so its old faults end.
+            # This lane now moves a further gate. Such a lane has no faults of its own, so its old faults end.
             for code in list(self.faults.codes):
                 self.end_fault(code, now_us)
             self.gate.hold(self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None, now_us)
@@ -215,7 +216,7 @@ class BoardLane:
         return True
 
     def has_fault_cause(self, code: int) -> bool:
-        """Returns whether the cause of a fault is still there. If so, CLEAR must be refused."""
+        """Returns whether the cause of a fault is still there. The board then refuses CLEAR."""
         return (
             (code == faults.EYE1_STUCK and self.eyes[0].blocked)
             or (code == faults.EYE2_STUCK and self.eyes[1].blocked)
@@ -228,7 +229,7 @@ class BoardLane:
         return not self.has_servo_power and self.settings.number("use_servo_power") > 0
 
     def _hold_gates(self, action: str | None, now_us: int) -> None:
-        """Holds all gates of the belt, because a part that passes one gate reaches the next. If `action` is None, they are released."""
+        """Holds all gates of the belt, because a part that passes one gate reaches the next. None releases the gates."""
         for lane in self.gate_lanes:
             lane.gate.hold(action, now_us)
 
@@ -293,7 +294,7 @@ class BoardLane:
         self._edge2 = None
 
     def _check_lengths(self, place: int, now_us: int) -> None:
-        """Counts the part at photo-eye 1, or decides about the part at photo-eye 2, when it has blocked the eye for `part_min_mm`."""
+        """Counts a part, or decides about a part, when it has blocked its photo-eye for `part_min_mm`."""
         min_length = self.settings.travel("part_min_mm")
         if self._edge1 is not None:
             if self._part_at_eye1 is None and place - self._edge1.place >= min_length:
@@ -322,8 +323,8 @@ class BoardLane:
     def _decide_parts(self, edge: Edge, now_us: int) -> None:
         for decided in self.tracker.decide_at_eye2(edge):
             if self.faults.has(GATE_HELD):
-                # The missing parts before this part have raised a fault that holds the gate. So this part is reported at once, with the
-                # action of `safe`.
+                # A missing part has raised a fault that holds the gate. So this part is reported at once, with the action of the setting
+                # `safe`.
                 safe = PartDecision(self.settings.word("safe"), "safe")
                 self._report(DecidedPart(decided.part, safe, Edge(False, self.place(), now_us)), False)
             else:
@@ -378,7 +379,7 @@ class BoardLane:
     def _report(self, decided: DecidedPart, moved: bool) -> None:
         """Reports what this lane's gate did with a part.
 
-        The report and the counters belong to the lane that has the belt. The number of movements is that of this lane's gate.
+        The report names the lane of the belt. Its field `moves` counts the movements of this lane's gate.
         """
         action, belt = decided.decision.action, self.belt
         belt.counters.diverted += action == "divert"

@@ -56,7 +56,7 @@ class SimulatedLine:
 
     @property
     def is_supervised(self) -> bool:
-        """Whether a host has greeted the board and configured all belts, so that castings may come."""
+        """Whether a host has sent HELLO and configured all belts. Castings are put on the belts only then."""
         return self.board.is_greeted and all(self.board.lanes[number - 1].is_committed for number in self.plants)
 
     @property
@@ -118,7 +118,7 @@ class SimulatedLine:
 # The rest of this module runs a line in real time, at a pseudo-terminal that programs open as a serial port.
 
 TICK_S = 0.002
-# After a stop, when its belts are empty, the simulated line waits at most this many seconds for the host's acknowledgements.
+# Before the simulated line ends, it waits at most this many seconds until the host has acknowledged all events.
 MAX_DRAIN_S = 5.0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-# Castings are put on the belt at this place, in mm from photo-eye 1. It lies before the eye.
+# Castings are put on the belt at this place, in mm from photo-eye 1. The place lies before the photo-eye.
 FEED_MM = -60.0
 EYE1, EYE2, STEPS = "eye1", "eye2", "steps"
 
@@ -48,13 +48,13 @@ class Belt:
 
     @cached_property
     def blades(self) -> tuple[Blade, ...]:
-        """All blades of the belt. The first one belongs to the belt's own gate and has the lane 0."""
+        """The blade of the belt's own gate (as lane 0), followed by the blades of the further gates."""
         return (Blade(0, self.blade_mm, self.servo_s, self.rest_us, self.out_us), *self.further)
 
 
 @dataclass(frozen=True)
 class CastingFeed:
-    """How castings are put on the belt. If `parts` is None, their number has no limit.
+    """How castings are put on the belt. If `parts` is None, there is no limit to their number.
 
     `jitter` is the largest random change of the distance between castings, as a share of the mean distance.
     """
@@ -79,10 +79,10 @@ class InputChange:
 class BeltCasting:
     """A casting on the belt.
 
-    - `number`: its place in the order on the belt.
-    - `counted`: its place in the order at photo-eye 1; 0 before.
-    - `lead_mm`: the place of the leading edge.
-    - `past_mm`: how far the rear end is past photo-eye 2.
+    - `number`: 1 for the first casting that was put on the belt, 2 for the second one.
+    - `counted`: 1 for the first casting that reached photo-eye 1, 2 for the second one; 0 if the casting has not reached it.
+    - `lead_mm`: position of the leading edge.
+    - `past_mm`: distance of the rear end from photo-eye 2; negative before the photo-eye.
     """
 
     number: int
@@ -182,7 +182,7 @@ class Plant:
             return self._level_changes(removed)
         travel_mm = self.belt.speed_mm_s * (to_us - from_us) / 1e6
         self._feed(travel_mm)
-        # At the same moment, the leading edge (value 1) of the next casting comes first, so that the eye stays blocked.
+        # If one casting leaves an eye while the next one arrives, the arrival (value 1) must come first. Then the eye stays blocked.
         edges = sorted([*removed, *self._edges(from_us, travel_mm)], key=lambda change: (change.at_us, -change.value))
         changes = self._level_changes(edges)
         if self.belt.encoder_um:
@@ -214,7 +214,7 @@ class Plant:
         return (EYE1, 0.0), (EYE2, self.belt.eye_gap_mm)
 
     def _level_changes(self, edges: list[InputChange]) -> list[InputChange]:
-        """Returns the edges that change the level of a photo-eye. A leading edge has the value 1, an end the value 0.
+        """Returns the edges that change the level of a photo-eye. A leading edge has the value 1, and a rear end has the value 0.
 
         An edge changes nothing while another casting blocks the eye.
         """
@@ -260,7 +260,7 @@ class Plant:
     def _let_castings_leave(self, now_us: int) -> None:
         """Removes the castings that have left the belt.
 
-        A gate diverts a casting if the gate is out when the end of the casting passes its blade.
+        A gate diverts a casting if the gate is out when the rear end of the casting passes the blade.
         """
         gates = list(zip(self.belt.blades, self.angles, strict=True))
         last_mm = max(blade.blade_mm for blade, _ in gates)

@@ -136,7 +136,7 @@ class Tracker:
     def decide_at_eye2(self, edge: Edge) -> list[DecidedPart]:
         """Decides what to do with the part whose leading edge at photo-eye 2 is `edge`.
 
-        Returns the decided parts: first the parts that should have come before this part and are missing, then this part.
+        Returns the decided parts: first the missing parts that should have come earlier, then the part itself.
         """
         gap, window = self.settings.travel("eye_gap_mm"), self.settings.travel("window_mm")
         distances = [(abs(edge.place - part.edge.place - gap), index) for index, part in enumerate(self.parts)]
@@ -182,7 +182,7 @@ class Tracker:
     def _decide_cluster(self) -> None:
         """Decides about the oldest part and all parts of its cluster.
 
-        All get the same action, because the gate cannot move between them.
+        All these parts get the same action, because the gate cannot move between them.
         """
         spacing = self.settings.travel("spacing_mm")
         cluster: list[TrackedPart] = []

@@ -41,7 +41,7 @@ class AvrBelt:
 
     @property
     def is_relay_closed(self) -> bool:
-        """Whether the belt may run."""
+        """Whether the belt relay is closed, so that the belt runs."""
         return self._board.levels.get(self.pins.relay.port, False)
 
     @property
@@ -105,7 +105,7 @@ class AvrLine:
         self._deframer = Deframer("<!")
         self._out = bytearray()
         self._pulses_read = self._changes_read = 0
-        # For each gate's timer output, the lane of its belt and its own lane.
+        # The keys are the timer outputs of the gates. Each value has two numbers: the lane of the belt and the lane of the gate.
         self._gates = {LANES[lane - 1].compare: (lane, lane) for lane in self.plants}
         for lane, plant in self.plants.items():
             self._gates |= {LANES[blade.lane - 1].compare: (lane, blade.lane) for blade in plant.belt.further}
@@ -149,7 +149,7 @@ class AvrLine:
 
     @property
     def is_relay_closed(self) -> bool:
-        """Whether the first belt may run."""
+        """Whether the relay of the first belt is closed, so that the belt runs."""
         return self.belt.is_relay_closed
 
     @property

@@ -26,7 +26,7 @@ void Board::start(uint32_t now_us, uint16_t run, Cause cause, const Settings* se
 }
 
 void Board::advance(uint32_t now_us) {
-  // At the moment of the timer's overflow, the result can be in the past. Such a time is ignored.
+  // While the hardware timer overflows, `now_us` can be in the past. Such a time is ignored.
   if (!reached(now_us, shared_.clock.us())) return;
   const uint32_t passed_us = now_us - shared_.clock.us();
   shared_.clock.advance(now_us);
@@ -42,7 +42,7 @@ uint8_t Board::take_committed() {
 void Board::tick() {
   const uint32_t silence_ms = shared_.clock.now().ms - received_ms_;
   for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].move_gate();
-  // Each call updates only one of the committed lanes. The shorter rounds halve the timing error of the gates.
+  // Each call updates only one committed lane. If it updated all lanes, the timing error of the gates would double.
   for (uint8_t index = 0; index < kLanes; ++index) {
     last_updated_ = static_cast<uint8_t>((last_updated_ + 1) & (kLanes - 1));
     Lane& lane = lanes_[last_updated_];

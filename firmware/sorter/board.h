@@ -99,7 +99,7 @@ class Board {
   void raise_board_fault(Fault code, uint32_t detail);
   bool end_board_fault(Fault code);
 
-  // The settings of one lane with the values that CONFIGURE has changed, until COMMIT. `lane` is 0 if no value waits.
+  // The settings of one lane between CONFIGURE and COMMIT. `lane` is 0 if there are none.
   struct UncommittedSettings {
     Settings settings;
     uint8_t lane;
@@ -111,19 +111,19 @@ class Board {
   Faults faults_;
   Deframer deframer_;
   UncommittedSettings uncommitted_;
-  // The lane that the present command names, or nullptr if the command concerns the whole board.
+  // The lane that the current command names, or nullptr if the command is for the whole board.
   Lane* lane_ = nullptr;
   uint32_t received_ms_ = 0;
-  // The time of the last BEAT. Until the first HELLO, the time of the last BOOT instead.
+  // Time of the last BEAT, or of the last BOOT if no HELLO has come yet.
   uint32_t beat_sent_ms_ = 0;
   uint16_t announced_ms_ = 0;
   uint32_t overrun_ = 0;
   uint16_t run_ = 0;
   uint16_t tokens_[kLanes];
-  // Bit mask of the lanes that have had a command TEST since the reset. Only their entries in tokens_ are valid.
+  // Bit mask of the lanes that had a command TEST since the reset. tokens_ is valid for these lanes only.
   uint8_t has_token_ = 0;
   uint8_t seq_ = 0;
-  // Index of the lane that tick() has updated last.
+  // Index of the lane that the last tick() updated.
   uint8_t last_updated_ = 0;
   uint8_t committed_lanes_ = 0;
   Cause cause_ = kPower;

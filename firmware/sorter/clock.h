@@ -1,4 +1,4 @@
-// Time on the board. Microseconds wrap after 71.6 minutes, and only differences below 35 minutes are used.
+// Time on the board. Microseconds wrap after 71.6 minutes, so only times less than 35 minutes apart are compared.
 #pragma once
 #include <stdint.h>
 
@@ -13,7 +13,7 @@ struct Stamp {
   uint16_t us;
 };
 
-// Counts the milliseconds since the reset. Microseconds that do not fill a whole millisecond yet are kept for the next call of advance().
+// Counts the milliseconds since the reset. The remaining microseconds are kept for the next call of advance().
 class Clock {
  public:
   void start(uint32_t now_us) {
@@ -25,7 +25,7 @@ class Clock {
   void advance(uint32_t now_us) {
     uint32_t passed = now_us - us_ + stamp_.us;
     us_ = now_us;
-    // This loop is faster than a division, because usually less than 2 ms have passed and the loop runs at most once.
+    // Usually less than 2 ms have passed, so a loop is faster than a division.
     for (; passed >= 1000; passed -= 1000) ++stamp_.ms;
     stamp_.us = static_cast<uint16_t>(passed);
   }

@@ -9,15 +9,16 @@ namespace {
 const char kCommandNames[] PROGMEM = "HELLO CONFIGURE COMMIT SHOW PING SYNC VERDICT CANCEL SEEN ACK STATUS TEST CLEAR";
 enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kVerdictName, kCancelName, kSeen, kAck, kStatus, kTest, kClear };
 
-// One letter for each field of a command, in the order of kCommandNames. The last character says what must come before: `-` nothing, `+`
-// HELLO, `*` HELLO and COMMIT.
+// The fields of each command, in the order of kCommandNames. Each field is a letter. The last sign says what the command needs before it:
+//   -  nothing
+//   +  HELLO
+//   *  HELLO and COMMIT
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+";
-// The letters for numbers: version, lane, run, part, gate, event or token, milliseconds, code. kNumberBounds has their bounds in the same
-// order.
+// The letters of fields that are numbers, such as v for the version. kNumberBounds has the bounds in the same order.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c";
 const uint32_t kNumberBounds[][2] PROGMEM = {{1, 255}, {0, 4}, {1, 65535}, {0, 99999999UL}, {0, 4}, {0, 65535}, {0, 0xFFFFFFFFUL}, {0, 99}};
 const uint8_t kMaxValues = 5;
-// The positions at which the fields stand in a command. The first field has position 0.
+// Positions of the fields in a command. The first field has position 0.
 enum FieldIndex : uint8_t { kLaneAt = 0, kRunAt = 1, kKeyAt = 1, kPageAt = 1, kTokenAt = 1, kCodeAt = 1, kPartAt = 2, kTextAt = 2, kWhatAt = 2, kVerdictAt = 3, kGateAt = 4 };
 
 const char kAnswerNames[] PROGMEM = "OK ERR";
@@ -32,7 +33,7 @@ const char kErrorWords[] PROGMEM =
 const char kPartErrorWords[] PROGMEM = "late unknown-run unknown-part conflict";
 const uint8_t kFirstPartError = 20;
 
-// Reads the field `text` of kind `letter` (see kShapes) into `value`; for a word, its index. Returns false if it is malformed.
+// Reads a field of the kind `letter` (see kShapes) into `value`. The value of a word is its index. Returns false if the field is malformed.
 bool read_field(char letter, const char* text, uint32_t& value) {
   value = 0;
   // The key and the value of a setting are checked later, by configure() and show().
@@ -126,7 +127,7 @@ Board::Error Board::hello(FrameWriter& answer) {
   return kNoError;
 }
 
-// Stores a new value until COMMIT, for one lane at a time (this saves 150 bytes of RAM). A value for another lane deletes these values.
+// Stores a new value until COMMIT. To save RAM, only one lane can have new values. A value for another lane deletes them.
 Board::Error Board::configure(const uint32_t* values, FrameWriter& answer) {
   const int8_t key = find_word(kKeyWords, deframer_.field(kKeyAt));
   if (key < 0) return kUnknownSetting;
@@ -184,7 +185,7 @@ Board::Error Board::show(FrameWriter& answer) {
   return kNoError;
 }
 
-// Sets `part` to the part that the command names. Returns an error if the part is not between the photo-eyes, or if the board has decided about it.
+// Finds the part that a command names. Returns an error if the part is unknown, or if it is too late to change its verdict.
 Board::Error Board::find_part(const uint32_t* values, Part*& part) {
   if (values[kRunAt] != run_) return kUnknownRun;
   if (values[kPartAt] < 1 || values[kPartAt] > lane_->tracker().counted()) return kUnknownPart;

@@ -3,14 +3,14 @@
 namespace castline {
 
 namespace {
-// Time is counted in phases of 256 ms, numbered 1 to 7 and then 1 again (three bits). An event is sent again four phases later.
+// Time is divided into phases of 256 ms, with the numbers 1 to 7 in turn (three bits). An event is sent again after four phases.
 const uint8_t kPhaseMsLog2 = 8;
 const uint8_t kPhases = 7;
 const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;
 
 }  // namespace
 
-// Returns the number, 1 to 7, of the phase of 256 ms in which `now_ms` lies.
+// Returns the number (1..7) of the phase at `now_ms`.
 uint8_t Events::phase(uint32_t now_ms) {
   for (const uint8_t now = static_cast<uint8_t>(now_ms >> kPhaseMsLog2); phase_until_ != now; ++phase_until_) {
     if (++phase_ > kPhases) phase_ = 1;
@@ -18,8 +18,7 @@ uint8_t Events::phase(uint32_t now_ms) {
   return phase_;
 }
 
-// Returns memory for a new event, or nullptr if the memory is full. The event's number is used up in both cases, so the host notices a
-// loss.
+// Returns memory for a new event, or nullptr if the memory is full. A lost event uses up a number too, so the host notices the loss.
 Event* Events::add() {
   const uint16_t number = next_++;
   if (is_full()) {
@@ -63,7 +62,7 @@ void Events::acknowledge(uint16_t number) {
   uint8_t index = 0;
   while (index < size_ && at(index).number != number) ++index;
   if (index == size_) return;
-  // Moves all older events by one entry, so that they fill the entry of the deleted event. Usually there is no older event.
+  // Moves the older events to close the gap. Usually there is no older event.
   for (; index > 0; --index) at(index) = at(static_cast<uint8_t>(index - 1));
   first_ = static_cast<uint8_t>((first_ + 1) % kEvents);
   --size_;
@@ -89,7 +88,7 @@ const Event* Events::take_due(uint32_t now_ms) {
   for (uint8_t index = 0; index < size_; ++index) {
     Event& event = at(index);
     if (event.sent == 0) {
-      // An event that was not sent yet goes before events that are sent again.
+      // New events are sent before repeated events.
       next = &event;
       break;
     }

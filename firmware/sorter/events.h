@@ -6,7 +6,7 @@
 
 namespace castline {
 
-// A GATE or FAULT event in 15 bytes. In a GATE event, `outcome` is an Action, or kFurther + n if the further gate of lane n took the part.
+// A GATE or FAULT event in 15 bytes. In a GATE event, `outcome` is an Action, or kFurther + n for the further gate of lane n.
 // In a FAULT event, the members mean:
 //   part                the code of the fault
 //   moved               the field `raised`
@@ -16,7 +16,7 @@ struct __attribute__((packed)) Event {
   uint32_t part : 27;
   uint32_t moved : 1;
   uint32_t fault : 1;
-  // 0 if the event was not sent since the last HELLO, otherwise the phase in which it was sent. events.cpp explains the phases.
+  // The phase (see events.cpp) in which the event was last sent, or 0 if it was not sent since the last HELLO.
   uint32_t sent : 3;
   uint16_t number;
   uint32_t at_ms;
@@ -36,7 +36,7 @@ class Events {
   void gate(uint8_t lane, uint32_t part, Decision decision, bool moved, uint16_t moves, uint32_t at_ms, uint16_t travel_ms);
   void fault(uint8_t lane, Fault code, bool raised, uint32_t detail, uint32_t at_ms);
 
-  // Deletes one event. Does nothing if the number is unknown, because that event was deleted before.
+  // Deletes one event. Does nothing if the event was deleted before.
   void acknowledge(uint16_t number);
   // Marks all events as due to be sent again. Called when a host has sent HELLO.
   void send_all_again();
@@ -47,7 +47,7 @@ class Events {
   uint8_t pending() const { return size_; }
   bool is_full() const { return size_ == kEvents; }
   uint32_t lost() const { return lost_; }
-  // Returns the number of lost events since the last call. While the memory is full, it returns 0, because the report would be lost too.
+  // Returns how many events were lost since the last call. Returns 0 while the memory is full, because a report could not be stored.
   uint32_t take_unreported();
 
  private:

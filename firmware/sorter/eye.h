@@ -38,7 +38,7 @@ class Eye {
     return true;
   }
 
-  // Whether the level has changed but the change has not lasted for the debounce time yet.
+  // True while a change has not lasted for the debounce time yet.
   bool pending() const { return pending_; }
   Place place() const { return place_; }
   uint32_t at_us() const { return at_us_; }

@@ -19,7 +19,7 @@ enum Fault : uint8_t {
   kSettingsLost
 };
 const uint8_t kFirstFault = kHostSilent;
-// The largest number of faults in one list: nine kinds of fault concern a lane, and three the whole board.
+// Capacity of a list of faults. A lane can have nine kinds of faults, and the whole board can have three.
 const uint8_t kMaxFaults = 9;
 
 enum Effect : uint8_t { kReportOnly, kWarning, kSilentHost, kStopsLine, kHoldsGate };

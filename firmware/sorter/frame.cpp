@@ -18,8 +18,7 @@ int8_t hex_digit(char c, char first) {
   return -1;
 }
 
-// Digits are computed by subtracting powers of ten, which is ten times faster than division. With division, a GATE frame would take a
-// millisecond.
+// number() computes digits by subtracting powers of ten, because a division takes ten times as long on this processor.
 const uint32_t kPowersOfTen[9] PROGMEM = {1000000000UL, 100000000UL, 10000000UL, 1000000UL, 100000UL, 10000UL, 1000UL, 100UL, 10UL};
 
 char hex_letter(uint8_t value, char first) { return static_cast<char>(value < 10 ? '0' + value : first + value - 10); }
@@ -59,7 +58,7 @@ void Deframer::drop() {
   length_ = 0;
 }
 
-// Checks the text in line_ and splits it into strings, with a zero byte for each space. Returns false if it is no valid frame.
+// Checks the text in line_ and splits it into strings, with a zero byte for each space. Returns false if the text is not a valid frame.
 bool Deframer::parse() {
   if (length_ > 0 && line_[length_ - 1] == '\r') --length_;
   // No valid frame is shorter than 10 bytes. An example of this length is ">00 A*FFFF".

@@ -7,7 +7,7 @@ namespace castline {
 // Largest lengths of a frame and of a command, newline included. See PROTOCOL.md, "Frames".
 const uint8_t kMaxFrameBytes = 80;
 const uint8_t kMaxCommandBytes = 60;
-// Largest number of fields that are stored. More fields, as a newer host may send, are ignored.
+// Largest number of fields that are stored. A newer host may send more fields, which are ignored.
 const uint8_t kMaxFields = 6;
 
 // Finds the frames in a stream of bytes:
@@ -16,7 +16,7 @@ const uint8_t kMaxFields = 6;
 //   collecting --newline, damaged | unprintable | too long--> dropped
 class Deframer {
  public:
-  // Takes the next byte. Returns true if it completes a valid frame, which seq(), name() and field() return until the next call.
+  // Takes the next byte. Returns true if it completes a valid frame. Until the next call, seq(), name() and field() describe this frame.
   bool feed(uint8_t byte);
 
   uint8_t seq() const { return seq_; }

@@ -33,14 +33,14 @@ class Gate {
   // Moves the gate out for a part, until the belt has reached `until`. Returns false if the gate was out already.
   bool divert(Place until, const Settings& settings, uint32_t now_us);
 
-  // Holds the gate during a fault: kDivert out, kPass at rest, kStop where it is now. kNone releases the gate.
+  // Holds the gate during a fault: out (kDivert), at rest (kPass), or where it is now (kStop). kNone releases the gate.
   void hold(Action action, const Settings& settings, uint32_t now_us);
 
-  // Moves the gate out. It stays out until end_test() is called.
+  // Moves the gate out for the command TEST. The gate stays out until end_test() is called.
   void test(const Settings& settings, uint32_t now_us);
   void end_test() { is_testing_ = false; }
 
-  // Moves the gate back to rest at the place given to divert(). With `near`, the gate stays out for the next part.
+  // Moves the gate back to rest after a diverted part. If `near` is true, the gate stays out, because the next part needs it soon.
   void tick(Place place, const Settings& settings, uint32_t now_us, bool near);
 
  private:

@@ -15,7 +15,7 @@ namespace hardware {
 
 namespace {
 
-// True for a few milliseconds before a gate moves. A frame could then delay the gate, so none is read or written.
+// True for a few milliseconds before a gate moves. Until then no frame is read or written, because this could delay the gate.
 bool quiet = false;
 
 // Time at which the lamps were set last, in units of 16 ms.
@@ -46,7 +46,7 @@ uint8_t lamp_bits(Lamp lamp) { return lamp == kDark ? 0 : static_cast<uint8_t>(1
 // Returns the three bits of a lamp in reverse order, as port L needs them (green at PL7 and PL4).
 uint8_t mirrored(uint8_t bits) { return static_cast<uint8_t>((bits & 1) << 2 | (bits & 2) | bits >> 2); }
 
-// Sets the lamps, at most once in 16 ms, which keeps most rounds of the main loop short.
+// Sets the lamps. Does so at most once in 16 ms, so that most rounds of the main loop are short.
 void set_lamps(Board& board) {
   const uint8_t sixtieth = static_cast<uint8_t>(board.clock().now().ms >> 4);
   if (sixtieth == lamps_set_at) return;

@@ -68,8 +68,7 @@ Place Lane::place() const {
 
 // ---- inputs and time
 
-// Adds encoder steps, and measures the belt's speed over 16 steps or 30 ms. Over the two or three steps of one round, the error would be
-// up to 50 %.
+// Adds encoder steps, and measures the belt's speed over 16 steps or 30 ms. Over two or three steps, the error could be 50 %.
 void Lane::add_steps(int16_t count) {
   if (count == 0 || !settings_[kEncoder]) return;
   travelled_ += static_cast<uint32_t>(static_cast<int32_t>(count));
@@ -142,7 +141,7 @@ void Lane::move_gate() {
     return;
   }
   const Place here = belt().place();
-  // No check for a fault that holds the gate is needed here: such a fault removes all parts that wait for the gate.
+  // A fault that holds the gate needs no check here, because it has removed all parts that wait for the gate.
   act_on_moments(here);
   is_divert_near_ = is_divert_near(here);
   gate_.tick(here, settings_, shared_->clock.us(), is_divert_near_);
@@ -179,7 +178,7 @@ void Lane::commit(const Settings& settings) {
   gate_.configure(settings_);
   switch_relay();
   if (is_further_gate_) {
-    // This lane now only moves a gate at another lane's belt. Such a lane has no faults of its own.
+    // This lane now moves a further gate. Such a lane has no faults of its own, so its old faults end.
     while (faults_.oldest() != 0) end_fault(static_cast<Fault>(faults_.oldest()));
     gate_.hold(belt().faults_.has(kHoldsGate) ? belt().settings_.action(kSafeAction) : kNone, settings_, shared_->clock.us());
   } else if (first || was_further) {
@@ -199,7 +198,7 @@ void Lane::raise(Fault code, uint32_t detail) {
   }
 }
 
-// Holds all gates of the belt, because a part that passes one gate reaches the next. kNone releases them.
+// Holds all gates of the belt, because a part that passes one gate reaches the next. kNone releases the gates.
 void Lane::hold_gates(Action action) {
   gate_.hold(action, settings_, shared_->clock.us());
   for (uint8_t index = 0; index < kLanes; ++index) {

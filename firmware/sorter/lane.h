@@ -52,7 +52,7 @@ class Lane {
   void set_inputs(bool estop_open, bool servo_power);
   // Checks the inputs and the photo-eyes, counts parts, and decides what to do with them. Must be called at least every few milliseconds.
   void update();
-  // Moves the gate if a part has reached it. Frequent calls make the time of the movement exact.
+  // Moves the gate if a part has reached it. Must be called often, so that the gate moves at the right time.
   void move_gate();
 
   // ---- methods for commands of the host, and for faults
@@ -67,9 +67,9 @@ class Lane {
   uint16_t pulse_us() const { return gate_.pulse_us(); }
   bool is_triggering() const { return is_triggering_; }
   bool is_relay_closed() const { return is_relay_closed_; }
-  // The colour that the lamp shows now. It differs from lamp() while the lamp is tested. A further gate has no lamp (kDark).
+  // The colour that the lamp shows now, also while the lamp is tested. A lane with a further gate has no lamp (kDark).
   Lamp shown_lamp() const;
-  // True if the gate will have to move within kServoQuietUs. Until then, no new pulse of its servo may begin.
+  // True if the gate must move out within kServoQuietUs. Then no new pulse of its servo may begin before the movement.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
 
   // ---- state
@@ -116,10 +116,10 @@ class Lane {
 
   static const uint8_t kFurtherGateArmed = sizeof(Part) * kParts / sizeof(Armed);
 
-  // The lane at whose belt this lane's gate stands. For a further gate this is another lane, otherwise it is this lane itself.
+  // Returns the lane of the belt at which this gate stands. This is another lane if the gate is a further gate.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // Returns the memory for the decided parts that wait for this gate. A further gate uses its unused tracker.
+  // Returns the decided parts on their way to this gate. For a further gate, they are stored in the memory of its unused tracker.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to the parts that wait for this gate. Returns false if there is no room.
@@ -150,14 +150,14 @@ class Lane {
   // The members that every round uses come first, because the processor reads the first 64 bytes of an object faster.
   bool has_stored_settings_ : 1, is_committed_ : 1;
   bool is_estop_open_ : 1, has_servo_power_ : 1;
-  // Whether a part blocks photo-eye 1, and whether this part has been counted.
+  // Whether a part blocks photo-eye 1, and whether the board has counted this part.
   bool blocks_eye1_ : 1, is_counted1_ : 1;
   bool blocks_eye2_ : 1;
   // True if the encoder has given no step for longer than the setting encoder_timeout_ms.
   bool is_encoder_silent_ : 1;
-  // True if a photo-eye has changed, and the encoder has given no step since then. The time of this change is in unstepped_edge_us_.
+  // True if a photo-eye has changed at unstepped_edge_us_ and the encoder has given no step since then.
   bool has_unstepped_edge_ : 1;
-  // True while missing parts are no sign of a defective photo-eye, until the place ignore_missing_until_.
+  // True until the belt reaches ignore_missing_until_, or until a counted part reaches photo-eye 2.
   bool ignores_missing_ : 1;
   bool is_triggering_ : 1, is_relay_closed_ : 1;
   bool is_divert_near_ : 1;
@@ -167,18 +167,18 @@ class Lane {
   uint8_t armed_count_ = 0;
   uint8_t test_ = kNoTest;
   BoardShared* shared_ = nullptr;
-  // How far the belt has travelled: with an encoder in steps, otherwise in microseconds during which the belt relay was closed.
+  // How far the belt has travelled, in encoder steps. Without an encoder: the microseconds during which the belt relay was closed.
   uint32_t travelled_ = 0;
   Gate gate_;
   Eye eyes_[2];
   Armed armed_[kArmed];
-  // A part that has travelled farther than this without reaching photo-eye 2 is missing. The distance is eye_gap_mm + window_mm.
+  // A part is missing if it has travelled this distance (eye_gap_mm + window_mm) without reaching photo-eye 2.
   Place missing_after_ = 0;
-  // Until the belt has reached this place, missing and unmatched parts do not count as signs of a defective eye.
+  // Place of the belt up to which missing and unmatched parts raise no fault. Such parts are normal after a fault or a reset.
   Place ignore_missing_until_ = 0;
   // Time of the last encoder step.
   uint32_t stepped_us_ = 0;
-  // Time of the first edge at a photo-eye after the encoder stopped. Without a step within encoder_timeout_ms, fault 43 follows.
+  // Time of the first change at a photo-eye while the encoder gives no steps. If no step follows in encoder_timeout_ms, fault 43 begins.
   uint32_t unstepped_edge_us_ = 0;
   uint32_t test_until_us_ = 0;
   // End of the camera pulse, in units of 64 us.
@@ -186,7 +186,7 @@ class Lane {
   // Duration and steps of the last measurement of the belt's speed. If the steps are 0, the speed is not known.
   uint16_t measured_duration_us_ = 0;
   uint8_t measured_steps_ = 0;
-  // The present measurement of the belt's speed: its number of steps so far, and its start time.
+  // The current measurement of the belt's speed: its number of steps so far, and its start time.
   uint8_t new_steps_ = 0;
   uint16_t measuring_since_us_ = 0;
   // Times of the camera triggers that are planned and not sent yet, in units of 64 us.

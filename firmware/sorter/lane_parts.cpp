@@ -48,7 +48,7 @@ void Lane::handle_edge2() {
   blocks_eye2_ = false;
 }
 
-// Counts a part that has blocked photo-eye 1 for part_min_mm. Decides what to do with a part that has blocked photo-eye 2 as long.
+// Counts a part when it has blocked photo-eye 1 for part_min_mm. Decides about a part when it has blocked photo-eye 2 for part_min_mm.
 void Lane::check_lengths(Place here) {
   if (blocks_eye1_) {
     const int32_t length = past(here, edge1_.place);
@@ -63,7 +63,7 @@ void Lane::check_lengths(Place here) {
     blocks_eye2_ = false;
     decide_part();
   }
-  // No part is reported as missing while an unidentified part is at photo-eye 2, because both may be the same.
+  // While the board does not know yet which part is at photo-eye 2, it reports no part as missing.
   if (blocks_eye2_) return;
   while (!faults_.has(kHoldsGate) && tracker_.is_front_overdue(here, missing_after_)) report_missing_front(shared_->clock.now());
 }
@@ -79,13 +79,13 @@ void Lane::count_part() {
     return;
   }
   is_counted1_ = true;
-  // The camera is triggered trigger_ms after the leading edge, or at once if the part is counted later.
+  // Trigger the camera trigger_ms after the leading edge, or at once if this time is over.
   const Stamp& now = shared_->clock.now();
   const uint32_t ago_ms = now.ms - edge1_.at.ms;
   const uint32_t ago_us = ago_ms > 2000 ? 2000000UL : ago_ms * 1000 + now.us - edge1_.at.us;
   const uint32_t delay_us = settings_[kTriggerMs] * 1000UL;
   const uint32_t wait_us = delay_us > ago_us ? delay_us - ago_us : 0;
-  // If kTriggers triggers are planned already, this part gets none, because no camera accepts so many triggers within trigger_ms.
+  // If kTriggers triggers are planned already, this part gets none. No camera accepts so many triggers in so short a time.
   if (triggers_waiting_ == kTriggers) return;
   triggers_[triggers_waiting_++] = static_cast<uint16_t>((shared_->clock.us() + wait_us) >> kTriggerLog2);
 }
@@ -103,8 +103,7 @@ void Lane::fire_triggers() {
   pulse_until_ = static_cast<uint16_t>(now + (uint32_t{settings_[kTriggerPulseMs]} * 1000 >> kTriggerLog2) + 1);
 }
 
-// Decides what to do with the part whose leading edge has just reached photo-eye 2. Earlier parts that did not arrive are reported as
-// missing.
+// Decides what to do with the part at photo-eye 2. Reports earlier parts that have not arrived as missing.
 void Lane::decide_part() {
   int16_t index = tracker_.nearest(edge2_.place, settings_);
   Armed armed;
@@ -118,7 +117,7 @@ void Lane::decide_part() {
     if (unmatched_in_a_row_ < 255) ++unmatched_in_a_row_;
   } else {
     for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
-    // The report of a missing part can raise a fault that holds the gate. Then remove_parts() has reported all parts.
+    // A missing part can raise a fault that holds the gate. Such a fault has already reported and removed all parts.
     if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];
@@ -198,13 +197,13 @@ bool Lane::is_divert_near(Place here) const {
   if (left <= 0) return true;
   if (left >= 65536) return false;
   if (!belt.settings_[kEncoder]) return left < kServoQuietUs >> kMicrosPerPlaceLog2;
-  // Compares (left / 16) * (measured_duration_us_ / measured_steps_), the microseconds to the gate, with kServoQuietUs. Both sides are
-  // multiplied to avoid divisions.
+  // The part needs (left / 16) * (measured_duration_us_ / measured_steps_) microseconds to the gate. Compare this time with kServoQuietUs,
+  // but multiply both sides, because divisions are slow.
   const uint32_t quiet = (uint32_t{kServoQuietUs} << kPlacesPerStepLog2) * belt.measured_steps_;
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }
 
-// Stores the event GATE. It belongs to the lane that has the belt, but its number of movements is that of this lane's gate.
+// Stores the event GATE. Its lane is the lane of the belt, and its field `moves` counts the movements of this lane's gate.
 void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;
@@ -220,7 +219,7 @@ void Lane::remove_armed(Decision safe) {
   armed_count_ = 0;
 }
 
-// Reports all parts of the belt with the action of the setting `safe` and removes them, when a fault begins to hold the gate.
+// Called when a fault begins to hold the gate. Reports all parts of the belt with the action of the setting `safe`, and removes them.
 void Lane::remove_parts() {
   const Decision safe = {settings_.action(kSafeAction), kSafe};
   remove_armed(safe);

@@ -1,6 +1,7 @@
 // The EEPROM. It holds the number of resets and the committed settings.
 //
-//   bytes 0..7   two copies of the number of resets, each with its complement. They are written in turn, so that a power cut leaves one.
+//   bytes 0..7   two copies of the number of resets, each with its inverted bits. A reset writes only the older copy, so that a power cut
+//                cannot damage both.
 //   bytes 16..   64 bytes for each lane: layout number, settings, CRC-16
 #pragma once
 #include "board.h"

@@ -1,4 +1,4 @@
-// A position on the belt, modulo 2^24. 3 bytes instead of 4 save RAM for up to 256 parts. Only differences have a meaning.
+// A position on the belt in 24 bits, which saves RAM for up to 256 parts. It wraps, so only the difference of two positions has a meaning.
 #pragma once
 #include <stdint.h>
 
@@ -12,10 +12,10 @@ const uint8_t kPlacesPerStep = 1 << kPlacesPerStepLog2;
 const uint16_t kPlacesPerSecond = 15625;
 const uint8_t kMicrosPerPlaceLog2 = 6;
 
-// Converts microseconds to places (us / 64). This way is four times faster on an 8-bit processor than a shift right by 6.
+// Converts microseconds to places (us / 64). On an 8-bit processor, `us << 2 >> 8` is four times faster than `us >> 6`.
 inline Place places_of_us(uint32_t us) { return us << 2 >> 8; }
 
-// The longest distance in a lane's settings, in encoder steps: 8 million units of Place. past() works up to 2^23 units (8.4 million).
+// The longest distance that settings may have, in encoder steps. It is 8 million units of Place. past() works up to 8.4 million.
 const uint32_t kMaxSteps = 500000;
 
 // Returns how far `place` is past `mark`. The result is negative if `place` is before `mark`.

@@ -12,14 +12,14 @@ namespace {
 // Timer 5 counts at 16 MHz / 8, which is two counts per microsecond.
 const uint8_t kCountsPerUs = 2;
 const uint16_t kSampleCounts = kEyeSampleUs * kCountsPerUs;
-// Pins of port A with photo-eyes. PA1 is not used, because photo-eye 2 of lane 1 is connected to the capture unit.
+// Pins of port A with photo-eyes. PA1 is free, because photo-eye 2 of lane 1 is connected to timer 5.
 const uint8_t kSampled = 0b11111101;
 // The bit of photo-eye 2 of lane 1 in `levels` and `changed`. Port A leaves bit 1 free.
 const uint8_t kCaptured = 0b00000010;
 
 volatile uint32_t overflows = CASTLINE_CLOCK_START_US >> 15;
 
-// Levels of the photo-eyes, and the changes since the last read(). Photo-eye 1 of lane index n has bit 2 * n, photo-eye 2 the next bit.
+// Levels of the photo-eyes, and the changes since the last read(). Bits 0 and 1 are the photo-eyes 1 and 2 of lane 1, and so on.
 volatile uint8_t levels = 0xFF, changed = 0;
 struct Stamp5 {
   // Count of timer 5 when the photo-eye changed.
@@ -73,7 +73,7 @@ void begin() {
   EIMSK = _BV(INT0) | _BV(INT1) | _BV(INT2) | _BV(INT3) | _BV(INT4) | _BV(INT5);
   PCMSK0 = _BV(PCINT4) | _BV(PCINT6);
   PCICR = _BV(PCIE0);
-  // Timer 5 is never stopped or reset. It is the clock, and captures the edges of photo-eye 2 of lane 1 with the noise canceller.
+  // Timer 5 is the clock, so it is never stopped or reset. It also records the time of each edge at photo-eye 2 of lane 1.
   TCCR5B = 0;
   TCCR5A = 0;
   TCNT5 = 0;
@@ -145,8 +145,8 @@ ISR(TIMER5_COMPA_vect) {
 
 ISR(TIMER5_CAPT_vect) {
   const uint16_t count = ICR5;
-  // The level is read from the pin, because one lost or false capture would invert a derived level for ever. The capture flag is not
-  // cleared here: in simavr, this would clear a pending overflow too.
+  // Read the level from the pin. If it were inverted at each capture, one lost capture would make it wrong for ever.
+  // Do not clear the capture flag here, because simavr would clear a pending overflow too.
   const bool high = PINL & _BV(PL1);
   TCCR5B = high ? TCCR5B & static_cast<uint8_t>(~_BV(ICES5)) : TCCR5B | _BV(ICES5);
   if (high == static_cast<bool>(levels & kCaptured)) return;

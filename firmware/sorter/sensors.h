@@ -7,7 +7,7 @@ namespace sensors {
 
 void begin();
 
-// Returns the microseconds since the start, which are counted by timer 5 and extended to 32 bits. They wrap after 71.6 minutes.
+// Returns the microseconds since the start, as timer 5 counts them. They wrap after 71.6 minutes.
 uint32_t now_us();
 
 // Returns whether the photo-eyes on port A have been read since the last call.

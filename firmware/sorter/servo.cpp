@@ -15,10 +15,10 @@ namespace {
 const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-// To delay a pulse until after a movement, the timer is set back to this many counts before the pulse.
+// To delay a pulse, the timer is set to this many counts before the pulse.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 
-// The registers of a gate's servo output. Gates 1 and 4 share timer 4, so one may move up to 2.4 ms late.
+// The registers of a gate's servo output. Gates 1 and 4 share timer 4, so a gate may have to wait 2.4 ms for the other one.
 struct Channel {
   volatile uint16_t* count;
   volatile uint16_t* compare;
@@ -41,7 +41,7 @@ uint8_t changed = 0;
 // Bit mask of the gates whose next pulse was delayed. Each pulse is delayed only once, so that the servo is never without pulses for long.
 uint8_t held_off = 0;
 
-// Reads a 16-bit register of a timer. Interrupts are off, because they use the same temporary byte.
+// Reads a 16-bit register of a timer. Interrupts are off, because an interrupt between the two bytes could change the value.
 uint16_t get(volatile uint16_t* from) {
   uint16_t value;
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { value = *from; }
@@ -63,7 +63,7 @@ void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volat
   *control_b |= _BV(CS41);
 }
 
-// Returns whether a pulse of the gate, of the new or of the last width, may be in progress.
+// Returns whether a pulse of the gate may be in progress. This pulse can still have the previous width.
 bool pulse_may_be_high(uint8_t index, uint16_t count) {
   return count < width[index] * kCountsPerUs || count < width_before[index] * kCountsPerUs;
 }
@@ -106,13 +106,13 @@ void send(uint8_t index, uint16_t pulse_us, bool quiet) {
   if (pulse_us != width[index]) {
     width_before[index] = width[index];
     width[index] = pulse_us;
-    // In fast PWM mode, the timer uses a new compare value only when its next period of 20 ms begins.
+    // In fast PWM mode, a new compare value is used only when the next period of 20 ms begins.
     put(to.compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));
     changed |= gate;
   }
   if (!quiet && !(changed & gate) && !(held_off & gate)) return;
   const uint16_t count = get(to.count);
-  // Gates 1 and 4 share a timer, so `other` is the partner. For gates 2 and 3, `other` is the gate itself.
+  // Gates 1 and 4 share a timer, so each must also wait for a pulse of the other. Gates 2 and 3 have their own timers.
   const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;
   if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {
     held_off &= static_cast<uint8_t>(~gate);

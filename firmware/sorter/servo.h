@@ -1,6 +1,6 @@
-// Makes the servo pulses with hardware timers (fast PWM mode 14), exact to half a microsecond.
+// Makes the servo pulses with hardware timers (fast PWM mode 14). The pulses are exact to half a microsecond.
 //
-// Shortly before a gate moves, no pulse begins, because the pulse would delay the movement.
+// Shortly before a gate moves, no pulse may begin, because it would delay the movement.
 #pragma once
 #include <stdint.h>
 
@@ -10,8 +10,7 @@ namespace servo {
 // Starts the pulses of a gate. Gate 1 has index 0.
 void begin(uint8_t index, uint16_t pulse_us);
 
-// Sends pulses of width `pulse_us`. Must be called in every round of the main loop. `quiet` delays the next pulse, if the gate will move
-// soon.
+// Sends pulses of width `pulse_us`. Must be called in every round of the main loop. If `quiet` is true, the next pulse is delayed.
 void send(uint8_t index, uint16_t pulse_us, bool quiet);
 
 }  // namespace servo

@@ -13,7 +13,7 @@ const char kKeyWords[] PROGMEM =
 
 namespace {
 
-// In the table below, this number marks a setting whose value is a word. It stands in the place of the least value.
+// Marks a setting whose value is a word. In kTable, this number stands in the first column, in place of a least value.
 const uint16_t kWordMark = 0xFFFF;
 
 // The least value, the greatest value and the default of each setting.
@@ -90,13 +90,13 @@ void Settings::set_defaults() {
 }
 
 Place Settings::places(uint32_t mm) const {
-  // The product fits into 32 bits, because mm is at most 22,000.
+  // `mm` is at most 22,000, so mm * per_mm fits into 32 bits.
   const uint16_t per_mm = value[kEncoder] ? 1000 * kPlacesPerStep : kPlacesPerSecond;
   return mm * per_mm / value[kStepUm];
 }
 
 bool Settings::is_consistent() const {
-  // Distances in steps, rounded down as in firmware/PROTOCOL.md. The largest is 22 million steps (22,000 mm of 1 um).
+  // Distances in steps, rounded down as in firmware/PROTOCOL.md.
   const uint32_t eyes = (value[kEyeGapMm] + uint32_t{value[kWindowMm]}) * 1000 / value[kStepUm];
   const uint32_t stuck = uint32_t{value[kStuckMm]} * 1000 / value[kStepUm];
   return value[kPartMinMm] < value[kPartMaxMm] && value[kGateMm] >= value[kPartMinMm] &&

@@ -58,7 +58,7 @@ struct Settings {
   Place travel(Key key) const { return places(value[key]); }
   Place places(uint32_t mm) const;
 
-  // Returns whether gate_mm + dwell_mm are at most kMaxSteps steps of a belt whose steps are `step_um` long.
+  // Returns whether gate_mm + dwell_mm is at most kMaxSteps steps on a belt with steps of `step_um`.
   bool is_gate_within_reach(uint16_t step_um) const;
 
   // Returns whether the settings obey the rules of COMMIT that concern this lane only.

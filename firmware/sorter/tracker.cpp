@@ -45,7 +45,7 @@ Decision Tracker::own_decision(const Part& part, const Settings& settings, bool 
   return {otherwise, part.verdict == kVerdictCancelled ? kCancelled : kNoVerdict};
 }
 
-// Decides about the oldest part and all parts of its cluster. The gate cannot move between them, so all get the same action.
+// Decides about the oldest part and all parts of its cluster. The gate cannot move between these parts, so all of them get the same action.
 void Tracker::decide_front(const Settings& settings, bool host_silent) {
   if ((*this)[0].basis != kUndecided) return;
   const int32_t spacing = static_cast<int32_t>(settings.travel(kSpacingMm));

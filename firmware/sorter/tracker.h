@@ -13,7 +13,7 @@ namespace castline {
 enum Reason : uint8_t { kVerdict, kNoVerdict, kCancelled, kSpacing, kTouching, kSafe, kMissing, kUnmatched };
 extern const char kReasonWords[] PROGMEM;
 
-// The verdict of a part. kReject diverts it at the lane's own gate, kReject + n at the further gate of lane n.
+// The verdict of a part. kReject means the belt's own gate, and kReject + n means the further gate of lane n.
 enum PartVerdict : uint8_t { kUnjudged, kVerdictCancelled, kKeep, kReject = 4 };
 
 struct Decision {
@@ -23,7 +23,7 @@ struct Decision {
 
   Action action;
   Reason reason;
-  // If `action` is kDivert: the lane of the further gate that diverts the part, or 0 for the lane's own gate.
+  // The lane of the further gate that diverts the part, or 0 for the belt's own gate. Has a meaning only if `action` is kDivert.
   uint8_t gate;
 };
 
@@ -33,18 +33,18 @@ struct __attribute__((packed)) Part {
   uint32_t place : 24;
   // A PartVerdict.
   uint8_t verdict : 4;
-  // 1 if the part is longer than part_max_mm, so it must be several castings that touch each other.
+  // 1 if the part is longer than part_max_mm, so it is several castings that touch each other.
   uint8_t touching : 1;
   // 1 if the host has acknowledged the part by SEEN.
   uint8_t seen : 1;
   // The Basis of the decision.
   uint8_t basis : 2;
-  // The low 16 bits of the time, in ms, at photo-eye 1. Tracker::age() raises it, so that it is never more than 65 s ago.
+  // The low 16 bits of the time at photo-eye 1, in ms. If the part takes longer than 65 s, Tracker::age() moves this time forward.
   uint16_t at_ms;
 };
 static_assert(sizeof(Part) == 6, "no padding");
 
-// How the lane decided about a part. To save RAM, the action is computed from it and the verdict when needed.
+// How the lane decided about a part. To save RAM, a part stores no action, because the action follows from `basis` and `verdict`.
 enum Basis : uint8_t { kUndecided, kOwnDecision, kOwnDecisionHostSilent, kClusterDecision };
 
 class Tracker {
@@ -66,7 +66,7 @@ class Tracker {
   // Returns the index of the part that is expected nearest to `place`, or -1 if none is within window_mm.
   int16_t nearest(Place place, const Settings& settings);
 
-  // Decides about the oldest part and all parts of its cluster. All get the same action.
+  // Decides about the oldest part and all parts of its cluster. All these parts get the same action.
   void decide_front(const Settings& settings, bool host_silent);
 
   // Removes the oldest part, which has reached photo-eye 2 at `place`, and returns its decision.
@@ -87,7 +87,7 @@ class Tracker {
   const Part* next_to_announce(uint32_t& number);
   void announce_all_again() { round_ = 0; }
 
-  // Must be called in every update. Replaces old places and times, which would look like new ones after a wrap.
+  // Must be called in every update. Moves old times forward, because a time of 16 bits would look new again after its wrap.
   void age(Place place, uint32_t now_ms);
 
   // Returns the time at which `part` was at photo-eye 1, but at most 65 s ago.
@@ -111,14 +111,14 @@ class Tracker {
   uint8_t last_aged_ = 0;
   // How many of the newest parts have not been announced to the host yet.
   uint8_t unannounced_ = 0;
-  // Index of the part whose PART is repeated next, or kRoundOver while no PART has to be repeated.
+  // Index of the part whose PART is sent again next, or kRoundOver if no PART is due.
   uint8_t round_ = kRoundOver;
   uint32_t counted_ = 0;
-  // A part that reaches photo-eye 2 before the belt is at this place gets the action and the gate of the previous part.
+  // Until the belt reaches this place, a part at photo-eye 2 gets the action of the previous part, which is less than spacing_mm away.
   Place last_until_ = 0;
   uint8_t last_action_ : 2;
   uint8_t last_gate_ : 3;
-  // True while last_action_, last_gate_ and last_until_ describe a previous part at photo-eye 2.
+  // True if last_action_, last_gate_ and last_until_ describe a previous part at photo-eye 2.
   bool has_last_ : 1;
 };
 
