@@ -17,7 +17,7 @@ EVENT_INTERVAL_US = 10_000
 class StoredEvent:
     """A stored event with its number `event` and the other `fields` of its frame.
 
-    `sent_us` is the time at which it was last sent, or None if it was not sent since the last HELLO.
+    `sent_us` is the time at which the event was last sent, or None if it was not sent since the last HELLO.
     """
 
     event: int

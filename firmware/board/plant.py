@@ -30,7 +30,7 @@ class Blade:
 class Belt:
     """Dimensions and speed of a belt, and the blades of its gates.
 
-    - `blade_mm`: from photo-eye 2 to the blade of the belt's own gate.
+    - `blade_mm`: distance from photo-eye 2 to the blade of the belt's own gate.
     - `servo_s`: the time of a full swing.
     - `further`: the blades of the further gates.
     - `encoder_um`: travel per encoder edge; 0 without an encoder.

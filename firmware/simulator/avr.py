@@ -117,7 +117,7 @@ class SimulatedBoard:
         self._queue(f"at {round(at_us * CYCLES_PER_US)} {pin} {level:d}")
 
     def turn_encoder(self, lane: int, us_per_edge: float, forward: bool = True) -> None:
-        """Turns the encoder of a lane (1..4) from now on. An edge comes every `us_per_edge` microseconds. 0 stops the encoder."""
+        """Turns the encoder of a lane (1..4) from now on. An edge comes every `us_per_edge` microseconds, or never if this is 0."""
         pins = LANES[lane - 1]
         self._queue(f"encoder {pins.encoder_a.port} {pins.encoder_b.port} {round(us_per_edge * CYCLES_PER_US)} {forward:d}")
 

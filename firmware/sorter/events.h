@@ -47,7 +47,8 @@ class Events {
   uint8_t pending() const { return size_; }
   bool is_full() const { return size_ == kEvents; }
   uint32_t lost() const { return lost_; }
-  // Returns how many events were lost since the last call. Returns 0 while the memory is full, because a report could not be stored.
+  // Returns how many events were lost since the last call. Returns 0 while the memory is full, because a report of the loss could not be
+  // stored.
   uint32_t take_unreported();
 
  private:

@@ -61,7 +61,7 @@ struct Settings {
   // Returns whether gate_mm + dwell_mm is at most kMaxSteps steps on a belt with steps of `step_um`.
   bool is_gate_within_reach(uint16_t step_um) const;
 
-  // Returns whether the settings obey the rules of COMMIT that concern this lane only.
+  // Returns whether the settings obey the rules of COMMIT. Rules about other lanes are not checked here.
   bool is_consistent() const;
 
   // Returns the CRC-16 of the text `key=value key=value ...` of all settings.

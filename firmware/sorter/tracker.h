@@ -90,7 +90,7 @@ class Tracker {
   // Must be called in every update. Moves old times forward, because a time of 16 bits would look new again after its wrap.
   void age(Place place, uint32_t now_ms);
 
-  // Returns the time at which `part` was at photo-eye 1, but at most 65 s ago.
+  // Returns the time at which `part` was at photo-eye 1. If this was more than 65 s ago, returns the time 65 s ago.
   static uint32_t at_ms(const Part& part, uint32_t now_ms) { return now_ms - age_ms(part, now_ms); }
   // Returns the time since the part was at photo-eye 1, as the protocol sends it. 65535 means 65 s or longer.
   static uint16_t travel_ms(const Part& part, uint32_t now_ms) {
