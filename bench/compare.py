@@ -1,6 +1,6 @@
 """Compares the speed of the inspector in two checkouts, or in one checkout with two settings files.
 
-The inspectors run alternately. Each run, called a turn, is a fresh process, because speed also depends on chance such as the memory layout.
+The two inspectors run alternately. Each run (turn) is a new process, because the speed also depends on chance, such as the memory layout.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
 
-# The new inspector is "no slower" if the median ratio of the processor times per picture, new to old, is at most this number.
+# The new inspector is "no slower" if it needs at most 3 % more processor time per picture.
 MAX_PROCESSOR_RATIO = 1.03
-# With five pairs, even the range from the smallest to the largest ratio misses the true median too often (2 ** -4, more than 5 %).
+# Five pairs are too few for a 95 % interval. All five ratios may lie on the same side of the true median (probability 2 ** -4).
 MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
 # Number of different castings that are rendered. The measurement sends these pictures again and again.
@@ -58,7 +58,7 @@ class InspectorCheckout:
         return self.folder / ".venv" / "bin" / "castline"
 
     def check(self) -> None:
-        """Raises SettingsError if the checkout has no `castline` program in its own virtual environment, the folder .venv."""
+        """Raises SettingsError if the checkout has no `castline` program in its folder .venv."""
         if not self.castline.is_file():
             raise SettingsError(f"{self.folder} has no .venv/bin/castline. Run `make setup` in that checkout first.")
 
@@ -70,8 +70,8 @@ class InspectorCheckout:
     def read_sections(self, versions: Path) -> dict[str, Any]:
         """Returns the sections of the settings file that affect the inspector's speed.
 
-        Unless the file sets `model.root`, the inspector reads its model versions from the folder `versions`. Raises SettingsError if the
-        file cannot be read or is not valid TOML.
+        If the file does not set `model.root`, the inspector reads its model versions from the folder `versions`.
+        Raises SettingsError if the file cannot be read or is not valid TOML.
         """
         sections = self._read_file()
         return sections | {"model": {"root": str(versions)} | sections.get("model", {})}
@@ -107,7 +107,7 @@ class PairMeasurement:
 
     @property
     def processor_ratio(self) -> float:
-        """Processor time per picture of the new inspector, divided by the same time of the old one. Below 1, it needs less time."""
+        """Processor time per picture of the new inspector, divided by that of the old one. Below 1, the new inspector needs less time."""
         return self.new.processor_ms_per_picture / self.old.processor_ms_per_picture
 
     @property
@@ -134,9 +134,9 @@ class LatencyQuantiles:
 
 @dataclass(frozen=True)
 class SpeedComparison:
-    """The result of the comparison of two inspectors: medians over all pairs of runs, and latency quantiles over all pictures.
+    """The result of comparing two inspectors: medians over all pairs of runs, and latency quantiles over all pictures.
 
-    `load_per_s` is the rate of pictures during the latency measurement, or None without this measurement.
+    `load_per_s` is the number of pictures a second during the latency measurement, or None if latencies were not measured.
     """
 
     processor_ratio: RatioEstimate
@@ -152,14 +152,14 @@ class SpeedComparison:
 
     @property
     def is_no_slower(self) -> bool:
-        """Whether the new inspector needs at most 3 % more processor time per picture than the old one. The median of all pairs decides."""
+        """Whether the new inspector needs at most 3 % more processor time per picture, by the median of all pairs."""
         return self.processor_ratio.median <= MAX_PROCESSOR_RATIO
 
     @property
     def does_throughput_reach_old(self) -> bool | None:
         """Whether the 95 % interval of `throughput_ratio` reaches 1. If not, the new inspector is slower than the old one.
 
-        None if there are too few pairs for an interval.
+        The value is None if there are too few pairs for an interval.
         """
         interval = self.throughput_ratio.interval
         return None if interval is None else interval[1] >= 1
@@ -176,14 +176,13 @@ class SpeedComparison:
 def estimate_median(values: Sequence[float]) -> RatioEstimate:
     """Returns the median of `values` and its 95 % interval by the sign test.
 
-    The ends of the interval are values of the sorted list: of ten values, the second smallest and the second largest.
+    The interval goes from one of the sorted values to another: of ten values, from the second smallest to the second largest.
     """
     ordered = sorted(values)
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # The `left_out` smallest and largest values lie outside of the interval. `tail` is the probability that the true median is below the
-    # interval: at most 2.5 %.
+    # On each side, `left_out` values lie outside of the interval. `tail` is the probability that the true median lies below the interval.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:
@@ -228,7 +227,7 @@ def compare_checkouts(
 ) -> SpeedComparison:
     """Runs both inspectors alternately on a temporary broker and compares their speeds.
 
-    For latencies, pictures are sent at `load` times the throughput of the first turn. If `load` is None, latencies are not measured.
+    To measure latencies, pictures are sent at `load` times the throughput of the first run. None means that latencies are not measured.
 
     Raises SettingsError or BrokerError if a checkout or an inspector fails.
     """
@@ -239,7 +238,7 @@ def compare_checkouts(
         with run_broker(bench.settings):
             pairs = []
             for number in range(1, pair_count + 1):
-                # Each inspector runs first in every other pair. So neither has an advantage if the machine becomes slower or faster.
+                # The inspectors take turns in running first, because the machine may become slower or faster.
                 order = (old, new) if number % 2 else (new, old)
                 by_name = {checkout.name: bench.measure_turn(checkout, f"{checkout.name}-{number}") for checkout in order}
                 pairs.append(PairMeasurement(by_name["old"], by_name["new"]))
@@ -270,8 +269,7 @@ class _ComparisonBench:
         # Both inspectors judge with the versions of the old checkout, so that only the code differs.
         old, _ = checkouts
         self._sections = {checkout.name: checkout.read_sections(old.versions) for checkout in checkouts}
-        # An inspector fetches at most this many pictures ahead. As many are sent after the measured ones, because an inspector without
-        # further pictures is slower.
+        # An inspector becomes slower when no more pictures wait. So extra pictures are sent, as many as it can fetch ahead.
         self._tail_count = max(self._count_ahead(sections) for sections in self._sections.values())
         # An empty settings file, so that no inspector reads the castline.toml of its checkout.
         self._empty_file = folder / "empty.toml"
@@ -377,18 +375,18 @@ class _ProcessorTimes:
     def _read_seconds(self) -> float:
         times = [self._process.cpu_times()]
         for child in self._process.children(recursive=True):
-            # If a child process has ended, its time is part of the `children_…` times of its parent.
+            # The time of an ended child process is part of the `children_…` times of its parent.
             with contextlib.suppress(psutil.NoSuchProcess):
                 times.append(child.cpu_times())
         return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))
 
     def wait_until(self, time_s: float) -> None:
-        """Returns as soon as a sample was taken at `time_s` (in seconds since 1970) or later, or when no more samples will come."""
+        """Waits until there is a sample from `time_s` (in seconds since 1970) or later, or until the process has ended."""
         while self._thread.is_alive() and (not self._samples or self._samples[-1][0] < time_s):
             time.sleep(0.1)
 
     def seconds_at(self, time_s: float) -> float:
-        """Returns the processor time that had been used at `time_s`, in seconds, interpolated between two samples."""
+        """Returns the processor time that had been used at `time_s`, in seconds."""
         times, seconds = zip(*self._samples, strict=True)
         return float(np.interp(time_s, times, seconds))
 

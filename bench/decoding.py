@@ -1,4 +1,4 @@
-"""Measures how long decoding a picture takes: in the calling process, as an inspector does it, and in a decoder process, as for uploads."""
+"""Measures how long decoding a picture takes, in the calling process (as in an inspector) and in a separate process (as for uploads)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DecodingTime:
 
 
 def measure_decoding(data: Path | None, pictures: int) -> list[DecodingTime]:
-    """Measures the decoding of pictures, each in its stored format and converted to PNG.
+    """Measures the decoding of pictures in their stored format, and again after conversion to PNG.
 
     The pictures are the first `pictures` files of the folder `data`, or rendered castings if `data` is None.
     """
@@ -74,7 +74,7 @@ def _measure(form: str, values: Sequence[bytes], process: DecoderProcess) -> Dec
 
 
 def _find_best(values: Sequence[bytes], clock: Callable[[], float], decode: Callable[[bytes], object]) -> float:
-    """Returns the mean time for decoding one file of `values` in the fastest of several rounds, in seconds of `clock`."""
+    """Returns the mean time for decoding one of `values` in the fastest of several rounds, in seconds."""
     best_s = float("inf")
     for _ in range(_ROUNDS):
         start_s = clock()

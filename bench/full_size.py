@@ -20,16 +20,16 @@ _NAME = "full-size"
 _SIDE_PX = 224
 _CLASSES = ("def_front", "ok_front")
 _GOLDEN_PICTURES = 16
-# Largest allowed difference from the probabilities in the golden set. Large, because untrained networks give probabilities near 0.5, where
-# small errors count most.
+# Largest allowed difference from the probabilities in the golden set. Untrained networks give probabilities near 0.5, where rounding errors
+# are largest.
 _TOLERANCE = 0.25
 _SEED = 1998
 
 
 def write_full_size_version(root: Path) -> str:
-    """Writes an untrained version into a folder below `root` and returns its name. Needs some seconds and about 240 MB of disk.
+    """Writes an untrained version into a folder below `root` and returns its name. This takes some seconds and about 240 MB of disk.
 
-    AlexNet has 224 px, LeNet 112 px. The verdicts mean nothing, but take as long as real ones.
+    AlexNet gets pictures of 224 px, and LeNet of 112 px. The verdicts mean nothing, but take as long as real ones.
     """
     from models.inference.runtimes.tensorflow import TensorFlowRuntime  # imported here because the import takes seconds
 
@@ -52,7 +52,7 @@ def write_full_size_version(root: Path) -> str:
 def _set_normalisations(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
     """Computes the averages of the network's normalisation layers from `pixels`, and returns the network.
 
-    Otherwise its values would be too large for runtimes that compute with 8 bits.
+    Without these averages, values in the network would be too large for runtimes that compute with 8 bits.
     """
     from models.networks.preprocessing import resample, scale_pixels
 

@@ -1,6 +1,6 @@
 """Measures how long the station takes for a history page when its database holds the parts of several years.
 
-The pages are requested through Django's test client: the real view with its queries and templates, but no network.
+Django's test client requests the pages. It runs the real view with its queries and templates, but without a network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from streams.settings import LineSettings, Settings, StationSettings
 ReportProgress = Callable[[str], None]
 
 _LINES = 6
-# The measurement assumes a plant that makes this many parts in a second: two on each of its six lines.
+# The measurement assumes a plant with six lines. Each line makes two parts a second.
 _PARTS_PER_S = 12
 _LAST_PART_AT = datetime(2026, 11, 1, tzinfo=UTC)
 _INSERT_SIZE = 250_000
@@ -44,14 +44,14 @@ class HistoryQuery:
 
 @dataclass(frozen=True)
 class PageTime:
-    """The time that one page took, and the processor time that this process used for the page. SQLite runs in this process, too."""
+    """The time for one page, and the processor time of this process during that time. SQLite runs in this process, too."""
 
     ms: float
     cpu_ms: float
 
 
 def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> None:
-    """Configures this process as a station with the SQLite database `file`, and adds parts to the table until it holds `rows` parts."""
+    """Configures this process as a station with the SQLite database `file`. Then adds parts until the database holds `rows` parts."""
     key = SecretStr("a measurement signs no session " * 3)
     station = StationSettings(database=str(file), secret_key=key, hosts=("testserver",))
     configure(Settings(station=station, lines=tuple(LineSettings(name=f"line-{number}") for number in range(1, _LINES + 1))))
@@ -80,12 +80,12 @@ def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> 
 def _make_insert_statement(rows: int) -> str:
     """Returns the SQLite statement that inserts parts. Its two parameters are the numbers of the first and the last part.
 
-    Part number `rows` has a fixed time, and earlier parts have earlier times.
+    The time of a part follows from its number. A larger number means a later time.
     """
     from station.archive.models import Part
 
     time = f"({int(_LAST_PART_AT.timestamp())} - ({rows} - i) / {_PARTS_PER_S})"
-    # Multiplying by Knuth's constant (2654435761) gives neighbouring parts different values, and the same values in every run.
+    # Multiplying by 2654435761 gives neighbouring parts very different values, and the same values in every run.
     permille = "((i * 2654435761) % 1000)"
     scatter = "((i * 40503) % 997)"
     label = f"CASE WHEN {permille} < 900 THEN 'ok' WHEN {permille} < 980 THEN 'defect' ELSE 'review' END"
@@ -121,14 +121,14 @@ def _make_insert_statement(rows: int) -> str:
     }
     columns = [field for field in Part._meta.concrete_fields if not field.primary_key]
     names = ", ".join(f'"{field.column}"' for field in columns)
-    # Django takes `%s` for a parameter, so per cent signs of the SQL are doubled.
+    # In Django, `%s` is a parameter, so all other per cent signs are doubled.
     values = ", ".join((expressions.get(field.column or "") or _make_default(field)).replace("%", "%%") for field in columns)
     numbers = "WITH RECURSIVE numbers(i) AS (SELECT %s UNION ALL SELECT i + 1 FROM numbers WHERE i < %s)"
     return f"INSERT INTO archive_part ({names}) {numbers} SELECT {values} FROM numbers"
 
 
 def _choose_word(words: tuple[str, ...]) -> str:
-    """Returns an SQL expression that chooses one of `words` from the number of the part. All words are chosen equally often."""
+    """Returns an SQL expression that chooses one of `words` from the number of the part. All words occur equally often."""
     cases = " ".join(f"WHEN {place} THEN '{word}'" for place, word in enumerate(words))
     return f"CASE (i / 7) % {len(words)} {cases} END"
 
@@ -146,7 +146,7 @@ def _make_default(field: Any) -> str:
 def make_queries(rows: int) -> list[HistoryQuery]:
     """Returns the searches that are measured: each filter alone, some filters together, and one part by its id.
 
-    Each search is made with and without a random latest time.
+    Each search by filter is made for all times, and also for the time before a random moment.
     """
     first_part_at = _LAST_PART_AT - timedelta(seconds=rows / _PARTS_PER_S)
 
@@ -190,9 +190,7 @@ def make_queries(rows: int) -> list[HistoryQuery]:
 
 
 def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> dict[str, Any]:
-    """Measures each search, and the page behind its link to older parts, with `requests` requests. Returns the times in milliseconds for
-    JSON.
-    """
+    """Measures `requests` requests of each search, and of the next page with older parts. Returns times in milliseconds for JSON."""
     from django.contrib.auth.models import User
     from django.test import Client
 
@@ -221,7 +219,7 @@ def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> 
 
 
 def _request_pages(client: Any, query: str) -> Iterator[PageTime]:
-    """Requests the page for `query` and then the next page with older parts, and yields the time of each page."""
+    """Requests the page for `query`, and then the next page with older parts. Yields the time of each page."""
     address = f"/history/?{query}"
     for _ in range(2):
         start_s, start_cpu_s = time.perf_counter(), time.process_time()

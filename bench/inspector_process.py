@@ -36,7 +36,7 @@ _STOP_TIMEOUT_S = 60.0
 def make_bench_settings(base: Settings, folder: Path, line_count: int = 3) -> Settings:
     """Returns settings for a measurement.
 
-    The sections that affect speed come from `base`. All other sections are made new, with free ports and with files below `folder`.
+    The sections that affect the speed come from `base`. All other sections are new, with free ports and with files below `folder`.
     """
     return Settings.model_validate(
         {
@@ -71,9 +71,9 @@ def create_bench_topics(settings: Settings) -> None:
 
 
 def make_environment(sections: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the environment variables of this process, with the CASTLINE_ variables replaced by those of `sections`.
+    """Returns the environment variables of this process, but with CASTLINE_ variables from `sections`.
 
-    Each section of settings becomes one variable, such as CASTLINE_BATCH, which holds the settings as JSON.
+    Each section becomes one variable, such as CASTLINE_BATCH, with its settings as JSON.
     """
     plain = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
     return plain | {f"CASTLINE_{name.upper()}": json.dumps(value) for name, value in sections.items()}
@@ -126,7 +126,7 @@ class RoleProcess:
         return cls(castline, make_settings_environment(settings), settings.service.run_dir, folder / f"{role}.log", role=role)
 
     def __enter__(self) -> Self:
-        # A killed process leaves the file with its address behind. A new process must not be found at this old address.
+        # A killed process leaves a file with its old address behind. Delete it, because the new process has another address.
         for target in self._targets.glob(f"{self._role}-*.json"):
             target.unlink()
         with self._log_file.open("ab") as log:
@@ -162,7 +162,7 @@ class RoleProcess:
             time.sleep(0.2)
 
     def check_alive(self) -> None:
-        """Raises BrokerError if the process has ended. The message holds the end of its log."""
+        """Raises BrokerError, with the end of the log, if the process has ended."""
         status = self._process.poll()
         if status is not None:
             raise BrokerError(f"The {self._role} ended with exit status {status}. {self._describe_log()}")
@@ -177,9 +177,9 @@ class RoleProcess:
             return False
 
     def read_metrics(self) -> bytes:
-        """Returns the metrics page of the process, as Prometheus reads it.
+        """Returns the metrics page of the process.
 
-        Raises OSError or ValueError if the process does not serve the page yet, or no longer serves it.
+        Raises OSError or ValueError if the process does not serve the page, for example before it is ready.
         """
         return self._get_page("/metrics")
 

@@ -1,6 +1,6 @@
 """Measures by how much the metrics reduce the throughput of the inspector.
 
-One inspector updates its metrics, which are read as by Prometheus. The other never updates them.
+One inspector updates its metrics, and they are read every five seconds. The other inspector never updates its metrics.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streams.settings import Settings
 ReportProgress = Callable[[str], None]
 
 _SCRAPE_INTERVAL_S = 5.0
-# The command of an inspector without metrics. Only the new process imports `deploy.cli`, because `deploy.cli` imports this module.
+# Starts an inspector without metrics. `deploy.cli` is imported only in the new process, because `deploy.cli` imports this module.
 _CASTLINE_WITHOUT_METRICS = (
     sys.executable,
     "-c",
@@ -37,7 +37,7 @@ _CASTLINE_WITHOUT_METRICS = (
 class InstrumentationCost:
     """The cost of the metrics: medians over all rounds. The throughputs are in pictures a second.
 
-    `overhead` is a share: 0.03 means 3 % slower. Below 0, the cost is too small to be measured.
+    `overhead` is a share: 0.03 means 3 % slower with metrics. If it is negative, the cost is too small to be measured.
     """
 
     with_per_s: float
@@ -68,7 +68,7 @@ def measure_instrumentation(
             feed = PictureFeed(settings, pictures)
             for number in range(1, round_count + 1):
                 per_s: dict[bool, float] = {}
-                # Each inspector runs first in every other round. So neither has an advantage if the machine becomes slower or faster.
+                # The inspectors take turns in running first, because the machine may become slower or faster.
                 for has_metrics in (True, False) if number % 2 else (False, True):
                     inspector = with_metrics if has_metrics else without_metrics
                     with _scrape(inspector) if has_metrics else nullcontext():
@@ -93,7 +93,7 @@ def _scrape(inspector: RoleProcess) -> Iterator[None]:
             try:
                 inspector.read_metrics()
             except (OSError, ValueError):
-                # The inspector does not serve its pages yet, or no longer serves them.
+                # The inspector is starting or stopping, so it does not serve its pages.
                 continue
 
     thread = threading.Thread(target=run, name="scraper", daemon=True)

@@ -1,6 +1,7 @@
 """Measures how many heat maps the localiser makes, and whether it slows down an inspector on the same machine.
 
-In every other window the localiser is stopped by SIGSTOP, more briefly than Kafka's session time-out.
+The inspector is measured in short windows, with and without the localiser. SIGSTOP stops the localiser for a window. A window must be
+shorter than Kafka's session time-out.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ ReportProgress = Callable[[str], None]
 
 _LINES = 3
 _WARM_UP_PICTURES = 512
-# After a signal, the processes need this time until they run at their new speeds.
+# After the localiser was stopped or continued, the processes reach their new speeds within this time.
 _SETTLE_S = 1.0
 _FIRST_FINDING_S = 180.0
 
 
 @dataclass(frozen=True)
 class LocaliserCost:
-    """The speeds of inspector and localiser: medians over all windows.
+    """The speeds of the inspector and of the localiser, as medians over all windows.
 
     - `ratio`: the inspector's speed with the localiser, divided by its speed without.
-    - `with_per_s`, `without_per_s`: these speeds, in pictures a second.
-    - `findings_…_per_s`: heat maps a second.
-    - `processor_ms_per_finding`: the localiser's processor time.
+    - `with_per_s`, `without_per_s`: the inspector's speed with and without the localiser, in pictures a second.
+    - `findings_beside_per_s`, `findings_alone_per_s`: heat maps a second, beside an inspector and alone.
+    - `processor_ms_per_finding`: processor time of the localiser for one heat map.
     """
 
     ratio: RatioEstimate
@@ -58,7 +59,7 @@ class LocaliserCost:
 def measure_localiser(
     base: Settings, pictures: list[bytes], pairs: int, window_s: float, findings_s: float, report_progress: ReportProgress
 ) -> LocaliserCost:
-    """Measures `pairs` pairs of windows of `window_s` seconds, and then the localiser alone for `findings_s` seconds.
+    """Measures pairs of windows of `window_s` seconds with and without the localiser. Then measures the localiser alone.
 
     `base` gives the sections model, batch, inspector and pictures. Raises BrokerError if a process fails or makes no heat map.
     """
@@ -96,7 +97,7 @@ class _LocaliserBench:
                 windows, beside_per_s = [], []
                 for number in range(1, pairs + 1):
                     rates: dict[bool, float] = {}
-                    # Each kind of window comes first in every other pair, in case the machine becomes slower.
+                    # The two kinds of windows take turns in coming first, because the machine may become slower or faster.
                     for is_running in (True, False) if number % 2 else (False, True):
                         rates[is_running], findings_per_s = self._measure_window(is_running)
                         if is_running:
@@ -134,7 +135,7 @@ class _LocaliserBench:
             time.sleep(0.2)
 
     def _measure_window(self, is_running: bool) -> tuple[float, float]:
-        """Returns how many pictures a second the inspector judges in one window, and how many heat maps the localiser makes if it runs."""
+        """Returns how many pictures the inspector judges, and how many heat maps the localiser makes, in a second."""
         self._fill_queue()
         if is_running:
             self._continue_localiser()
@@ -150,7 +151,7 @@ class _LocaliserBench:
         return (self._verdicts.count() - verdicts) / seconds, (self._findings.count() - findings) / seconds
 
     def _fill_queue(self) -> None:
-        """Sends as many pictures as an inspector of twice the present speed would judge in one window."""
+        """Sends enough pictures for one window, even if the inspector becomes twice as fast."""
         before, start_s = self._verdicts.count(), time.monotonic()
         time.sleep(_SETTLE_S)
         rate_per_s = max(200.0, (self._verdicts.count() - before) / (time.monotonic() - start_s))
@@ -161,7 +162,7 @@ class _LocaliserBench:
         psutil.Process(self._localiser.pid).send_signal(signal.SIGCONT)
 
     def _measure_findings(self, seconds: float) -> tuple[float, float]:
-        """Returns how many heat maps a second the localiser makes while no inspector runs, and the processor time for one, in milliseconds.
+        """Returns how many heat maps the localiser makes in a second, and its processor time for one in ms. No inspector runs.
 
         Raises BrokerError if the localiser makes no heat map in this time.
         """

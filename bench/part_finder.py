@@ -21,10 +21,11 @@ _ROUNDS = 5
 class PartFinderTime:
     """Processor time for one picture of 160 px in the fastest of several rounds, in microseconds.
 
-    - `find_us`: for finding a part.
-    - `check_us`: the same, with the comparison.
-    - `empty_us`: for a picture of noise.
-    - `found`, `accepted`: number of pictures.
+    - `find_us`: to find the part.
+    - `check_us`: to find the part and compare it with the reference.
+    - `empty_us`: the same for a picture of noise.
+    - `found`: number of pictures in which a part was found.
+    - `accepted`: number of pictures in which the part also fits the reference.
     """
 
     pictures: int
@@ -39,7 +40,7 @@ class PartFinderTime:
 def measure_part_finder(data: Path | None, pictures: int) -> PartFinderTime:
     """Measures the part finder on the first `pictures` files of the folder `data`, or on rendered castings if `data` is None.
 
-    Raises ModelError if the part finder finds no part in them.
+    Raises ModelError if no part is found in these pictures.
     """
     values, limits = read_values(data, pictures), PictureLimits()
     decoded = [decode_picture(value, SIDE_PX, limits).pixels for value in values]

@@ -26,9 +26,7 @@ _SKIPPED_S = 1.0
 
 
 def load_pictures(folder: Path | None, count: int) -> list[bytes]:
-    """Returns at most `count` encoded pictures.
-
-    They are the files below `folder` in the order of their paths, or rendered castings if `folder` is None.
+    """Returns at most `count` encoded pictures: files below `folder`, in the order of their paths, or rendered castings without a folder.
 
     Raises SettingsError if the folder holds no picture.
     """
@@ -43,7 +41,7 @@ def load_pictures(folder: Path | None, count: int) -> list[bytes]:
 
 
 class PictureFeed:
-    """Sends pictures to the image topics of all lines in turn. Part numbers count up across the lines: line-1 gets 1, line-2 gets 2."""
+    """Sends pictures to the image topics of all lines in turn. Parts are numbered across the lines: line-1 gets 1, line-2 gets 2."""
 
     def __init__(self, settings: Settings, pictures: list[bytes]) -> None:
         self.settings = settings
@@ -69,7 +67,7 @@ class PictureFeed:
 
 
 def open_verdict_consumer(settings: Settings, topic_of: Callable[[TopicNames, str], str] = TopicNames.verdicts) -> KafkaConsumer:
-    """Returns a Kafka consumer that reads the verdicts of all lines from now on, or the records of the topics that `topic_of` returns."""
+    """Returns a Kafka consumer that reads the new verdicts of all lines. `topic_of` can choose other topics, such as the findings."""
     names = TopicNames(settings.topics.prefix)
     consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, enable_auto_commit=False)
     partitions = [TopicPartition(topic_of(names, line.name), 0) for line in settings.lines]
@@ -81,10 +79,9 @@ def open_verdict_consumer(settings: Settings, topic_of: Callable[[TopicNames, st
 
 
 class VerdictTimes:
-    """Counts the verdicts that came to Kafka since this object was made, and reads their times. With `topic_of=TopicNames.findings`, counts
-    findings.
+    """Counts the verdicts since this object was made, and reads their times. `topic_of` can choose other topics, such as the findings.
 
-    Records are read only when the times are asked for, because earlier reading would slow down the inspector.
+    Times are read only on request, because earlier reading would slow down the inspector.
     """
 
     def __init__(self, settings: Settings, topic_of: Callable[[TopicNames, str], str] = TopicNames.verdicts) -> None:
@@ -99,7 +96,7 @@ class VerdictTimes:
         return sum(end_offsets.values()) - self._start_offset
 
     def wait_for(self, count: int, inspector: RoleProcess) -> None:
-        """Returns once there are `count` verdicts. Raises BrokerError if `inspector` ends or gives no verdict for two minutes."""
+        """Waits for `count` verdicts. Raises BrokerError if `inspector` ends or gives no verdict for two minutes."""
         last_count, changed_s = self.count(), time.monotonic()
         while last_count < count:
             inspector.check_alive()
@@ -125,21 +122,21 @@ class VerdictTimes:
 
 
 def measure_throughput(feed: PictureFeed, count: int, inspector: RoleProcess) -> float:
-    """Sends `count` pictures, starts `inspector`, waits for all verdicts, and returns how many pictures a second it judged."""
+    """Sends `count` pictures, starts `inspector` and waits for all verdicts. Returns its speed in pictures a second."""
     feed.send(count)
     verdicts = VerdictTimes(feed.settings)
     with inspector:
         verdicts.wait_for(count, inspector)
     times_s = verdicts.read_times_s()
     verdicts.close()
-    # The measured time begins with the verdicts of the first batch, so its pictures do not count.
+    # The time begins when the first batch was judged, so the pictures of this batch do not count.
     return sum(time_s > times_s[0] + 0.005 for time_s in times_s) / (times_s[-1] - times_s[0])
 
 
 def measure_latencies_ms(feed: PictureFeed, rate_per_s: float, count: int) -> list[float]:
-    """Sends `count` pictures at `rate_per_s`. Returns the times from capture until a consumer has received the verdict.
+    """Sends `count` pictures at `rate_per_s`. Returns the time from capture to the arrival of the verdict for each picture.
 
-    The first second is left out. Needs a running inspector. Raises BrokerError if there is no verdict for two minutes.
+    Pictures of the first second are left out. An inspector must be running. Raises BrokerError if there is no verdict for two minutes.
     """
     consumer = open_verdict_consumer(feed.settings)
     sending = threading.Thread(target=feed.send, args=(count, rate_per_s), daemon=True)

@@ -1,6 +1,6 @@
 """Measures the throughput, the latency and the memory of an inspector, and compares it with the throughput of its networks alone.
 
-Latency is measured at half of the throughput.
+Latency is measured while pictures come at half of the inspector's throughput.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
 
-# For this many seconds the inspector works on a backlog while its memory is read.
+# The memory of the inspector is watched for this long, while many pictures wait.
 _MEMORY_WATCH_S = 40.0
 
 
@@ -32,9 +32,9 @@ _MEMORY_WATCH_S = 40.0
 class PipelineBenchPlan:
     """The size of a measurement.
 
-    - `pictures`: pictures in a round. Short rounds are too slow: the first two seconds are about 8 % slower.
+    - `pictures`: pictures in a round. An inspector is about 8 % slower in its first two seconds, so a round must be long.
     - `latency_s`: length of the latency measurement.
-    - `backlog`: waiting pictures during the memory measurement.
+    - `backlog`: number of waiting pictures at the start of the memory measurement.
     """
 
     pictures: int = 6144
@@ -46,9 +46,9 @@ class PipelineBenchPlan:
 
 @dataclass(frozen=True)
 class PipelineBenchResult:
-    """The result of a measurement: medians over the rounds, latencies from capture to verdict in ms, memory in MB, and the settings.
+    """The result of a measurement: medians over the rounds, and the settings. Latencies are times from capture to verdict.
 
-    `pipeline_per_s` and `bare_per_s`: pictures a second of the inspector and of its networks alone.
+    `pipeline_per_s` and `bare_per_s` are the speeds of the inspector and of its networks alone, in pictures a second.
     """
 
     pipeline_per_s: float
@@ -70,7 +70,7 @@ class PipelineBenchResult:
 def measure_pipeline(
     base: Settings, pictures: list[bytes], plan: PipelineBenchPlan, report_progress: ReportProgress
 ) -> PipelineBenchResult:
-    """Measures an inspector on a temporary broker, with the sections model, batch, inspector and pictures of the settings `base`."""
+    """Measures an inspector on a temporary broker. The sections model, batch, inspector and pictures come from `base`."""
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
         settings = make_bench_settings(base, folder, plan.lines)
@@ -129,7 +129,7 @@ def _measure_bare_throughput(ensemble: Ensemble, pictures: list[bytes], batch_si
 
 
 def _measure_memory(feed: PictureFeed, backlog: int, inspector: RoleProcess) -> tuple[float, float]:
-    """Starts `inspector` while `backlog` pictures wait. Returns its resident memory at the start and its largest resident memory, in MB."""
+    """Starts `inspector` while `backlog` pictures wait. Returns its memory at the start and its largest memory, in MB."""
     feed.send(backlog)
     with inspector:
         start_mb = max_mb = inspector.read_resident_mb()

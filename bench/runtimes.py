@@ -1,4 +1,4 @@
-"""Compares the runtimes of this machine with plain `model.predict` of Keras: pictures a second, and whether the labels are the same."""
+"""Compares the runtimes of this machine with `model.predict` of Keras: their speeds, and whether they give the same labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FULL_SIZE = "full"
 class RuntimeSpeed:
     """The speed of one runtime at one batch size, in pictures a second.
 
-    `other_labels` is the number of pictures to which the runtime gives another label than TensorFlow in float32 gives.
+    `other_labels` is the number of pictures whose label differs from that of TensorFlow in float32.
     """
 
     runtime: str
@@ -45,11 +45,11 @@ class RuntimeSpeed:
 class RuntimeComparison:
     """The result of a comparison of runtimes.
 
-    - `refused`: reason by runtime.
-    - `left_out`: reason by runtime that this machine cannot run.
-    - `labelled`: number of compared pictures.
+    - `refused`: why a runtime was refused.
+    - `left_out`: why a runtime cannot run on this machine.
+    - `labelled`: number of pictures whose labels were compared.
     - `chosen`: the fastest runtime that changes no label.
-    - `ratio_to_predict`: its speed divided by the speed of `model.predict`.
+    - `ratio_to_predict`: speed of the chosen runtime, divided by the speed of `model.predict`.
     """
 
     model: str
@@ -138,9 +138,9 @@ def compare_runtimes(
 def _open_runtimes(
     version: Version, names: Sequence[str], batch_sizes: Sequence[int], report_progress: Callable[[str], object]
 ) -> tuple[dict[str, Runtime], dict[str, str]]:
-    """Returns the runtimes of `names` that could be opened, and the reasons for the refused ones.
+    """Opens the runtimes `names`. Returns the opened runtimes, and a reason for each refused runtime.
 
-    A runtime whose probabilities for the golden set are wrong is refused.
+    A runtime is refused if its probabilities for the golden set are wrong.
     """
     runtimes: dict[str, Runtime] = {}
     refused = {}

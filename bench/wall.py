@@ -1,6 +1,6 @@
 """Measures how much processor time the wall takes while an inspector is busy. The wall is the station's page that shows all lines live.
 
-The result is the time of the station plus the additional time of the broker. The browsers, a process of their own, are not counted.
+The result is the time of the station plus the additional time of the broker. The time of the browsers does not count.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ReportProgress = Callable[[str], None]
 
 _ACCOUNT = "bench"
 _STATION_START_S = 120.0
-# The measurement begins this long after the browsers have opened the wall, because at first they fetch all cards.
+# The browsers first fetch all cards, so the measurement begins 10 s after they have opened the wall.
 _SETTLE_S = 10.0
 _TRIMMED_SHARE = 0.2
 _MIN_ROUNDS_FOR_INTERVAL = 5
@@ -64,9 +64,9 @@ class ShareEstimate:
 
 @dataclass(frozen=True)
 class WallCost:
-    """The processor time that the wall takes.
+    """The processor time that the wall takes, as means over all rounds.
 
-    `taken` is a share of all processors: 0.02 is 2 %. The other times are means over all rounds, in processors: 1.0 is one busy processor.
+    `taken` is a share of all processors: 0.02 is 2 %. The other times are numbers of processors: 1.0 is one busy processor.
     """
 
     taken: ShareEstimate
@@ -86,7 +86,7 @@ class WallCost:
 def measure_wall(
     base: Settings, pictures: list[bytes], round_s: float, round_count: int, browser_count: int, report_progress: ReportProgress
 ) -> WallCost:
-    """Measures `round_count` rounds of `round_s` seconds without the wall and as many rounds with the wall, on a temporary broker."""
+    """Measures `round_count` rounds without the wall, and as many with the wall, on a temporary broker. A round takes `round_s` seconds."""
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
         settings = make_bench_settings(base, folder)
@@ -146,9 +146,9 @@ def _processor_seconds(process: psutil.Process) -> float:
 
 
 def _estimate_share(shares: list[float]) -> ShareEstimate:
-    """Returns the mean of `shares` without the lowest and the highest fifth, with its 95 % interval (Tukey and McLaughlin, 1963).
+    """Returns the mean of `shares` and its 95 % interval. The lowest and the highest fifth do not count (Tukey and McLaughlin, 1963).
 
-    In a plain mean, other programs on the machine would cause most of the error.
+    In a mean of all shares, other programs on the machine would cause most of the error.
     """
     if len(shares) < _MIN_ROUNDS_FOR_INTERVAL:
         return ShareEstimate(statistics.fmean(shares), math.inf)
@@ -209,9 +209,9 @@ def _wait_for_station(address: str, station: subprocess.Popen[bytes], log_file: 
 
 
 class _BrowserProcess:
-    """Runs the browsers in a process of their own during a `with` block. They are logged in when the block begins.
+    """Runs the browsers in a separate process during a `with` block. They are logged in when the block begins.
 
-    Afterwards `counts` holds the number of cards and pictures that they received.
+    After the block, `counts` holds the number of cards and pictures that they received.
     """
 
     def __init__(self, address: str, browser_count: int, environment: dict[str, str]) -> None:
@@ -237,12 +237,12 @@ class _BrowserProcess:
 
 
 class _Browser:
-    """Behaves like a browser that shows the wall: follows its events and fetches the pictures of the cards, four at a time.
+    """Behaves like a browser that shows the wall: reads its events, and fetches the pictures of the cards, four at a time.
 
     `counts` holds the number of cards and pictures received. Pictures of cards that have left the wall are skipped.
     """
 
-    # Of the six connections that a browser opens, one is for the events and one stays free for pages.
+    # A browser opens six connections. One is for the events, and one stays free for pages.
     _FETCHERS = 4
     _TIMEOUT_S = 120
     _PICTURE = re.compile(r'src="(/live/pictures/[^"]+)"')
@@ -319,7 +319,7 @@ def _run_browsers(address: str, browser_count: int) -> None:
     print("ready", flush=True)
     sys.stdin.read()
     print(json.dumps(sum((browser.counts for browser in browsers), Counter())), flush=True)
-    # Some threads still read the streams of events, which never end. os._exit ends the process without waiting for these threads.
+    # Some threads still wait for events. os._exit ends the process without waiting for these threads.
     os._exit(0)
 
 

@@ -1,1 +1,1 @@
-"""Scorers that learn from good parts alone. Through one interface, all of them give each picture a score and a residual map."""
+"""Scorers that learn from good parts alone. Each scorer gives a picture a score and a map of the differences from good parts."""

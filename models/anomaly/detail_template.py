@@ -1,6 +1,6 @@
-"""Finds small defects in large pictures. The networks cannot see them, because they judge a reduced picture of about 200 px.
+"""Finds defects that are too small for the networks, which judge a reduced picture of about 200 px.
 
-The detail template works like the golden template (`template.py`), but on all pixels, in strips of rings.
+The detail template works like the golden template (`template.py`), but at full size. It compares a few rings at a time to save memory.
 """
 
 from __future__ import annotations
@@ -35,32 +35,31 @@ from streams.errors import ModelError
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# The rings reach from near the centre to just outside the rim, where small fins stick out. Radii are shares of the part's radius.
+# The rings reach from near the centre to just outside the rim, because thin fins of metal can stick out. 1 is the part's radius.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.03
-# A place is compared with places at these distances, as shares of the part's radius. For a part of 300 mm: 3.8 and 7.5 mm along the ring,
-# 1.8 and 3.6 mm across the rings.
+# Each point is compared with points at these distances, as shares of the part's radius. 0.025 is 3.8 mm on a part of 300 mm.
 ALONG_RING = (0.025, 0.05)
 ACROSS_RINGS = (0.012, 0.024)
 # Number of rings that are compared at a time.
 STRIP_RINGS = 96
 # The largest number of rings, because more rings take more time and memory. A larger part has wider rings.
 MAX_RINGS = 2000
-# A picture is too coarse if the part's radius in pixels is less than this share of the radius in the good pictures.
+# If the part's radius is below 80 % of its radius in the good pictures, the picture is skipped as too coarse.
 MIN_RADIUS_SHARE = 0.8
-# The part's radius must have at least this many pixels in the good pictures. A smaller part is inspected by the golden template.
+# Smallest radius of the part in the good pictures, in pixels. A smaller part is inspected by the golden template.
 MIN_RADIUS_PX = 200
 
-# Why a picture was skipped. "too-coarse": the part has too few pixels. "too-slow": the time was over.
+# Why a picture was skipped. "too-coarse": the part has too few pixels. "too-slow": the time limit was reached.
 SkipReason = Literal["no-part", "too-coarse", "too-slow"]
 
 
 @dataclass(frozen=True, slots=True)
 class RingMeasures:
-    """The measures of each ring of one picture.
+    """Measurements of one picture for each level of smoothing (step) and each ring.
 
-    - `texture`, shape (steps, rings): the spread of the differences.
-    - `extremes`, shape (2, steps, rings): the largest difference, bright and dark.
-    - `angles`, shape (2, steps, rings): the angle indices of these differences.
+    - `texture`, shape (steps, rings): how strongly grey levels vary on the ring.
+    - `extremes`, shape (2, steps, rings): the largest bright and the largest dark difference to the surroundings.
+    - `angles`, shape (2, steps, rings): where on the ring these differences are, as indices.
     """
 
     texture: FloatArray
@@ -70,9 +69,9 @@ class RingMeasures:
 
 @dataclass(frozen=True, slots=True)
 class DetailScore:
-    """The largest residual of one picture. A residual of 1 is exactly at its limit.
+    """The score of one picture: its largest residual. A residual above 1 exceeds the limit that was learned from good parts.
 
-    `x_px` and `y_px` are the place of this residual in the picture. If the picture was skipped, the score is NO_PART_SCORE.
+    `x_px` and `y_px` say where in the picture this residual is. A skipped picture has the score NO_PART_SCORE.
     """
 
     score: float
@@ -83,9 +82,9 @@ class DetailScore:
 
 @dataclass(frozen=True)
 class DetailTemplate:
-    """The detail template of a part.
+    """Describes the surface of good parts at full size, to find small defects.
 
-    - `texture`, `limits`: as in the golden template.
+    - `texture`, `limits`: see `GoldenTemplate`.
     - `radius_px`: the radius of the part in the good pictures.
     - `name`: the name of the score in manifests and verdicts.
     """
@@ -98,9 +97,9 @@ class DetailTemplate:
     name: ClassVar[str] = "detail-template"
 
     def score(self, pixels: PixelArray, time_s: float, find: Callable[[PixelArray], FoundPart | None] = find_part) -> DetailScore:
-        """Scores a picture of shape (rows, columns), grey levels 0..255, with its original number of pixels. Thread-safe.
+        """Scores a picture at full size, shape (rows, columns), grey levels 0..255. Thread-safe.
 
-        The comparison stops when it has taken `time_s` seconds. The time is checked after each strip.
+        If the comparison takes more than `time_s` seconds, it stops and the picture is skipped.
         """
         end_s = time.monotonic() + time_s
         part = find(pixels)
@@ -120,7 +119,7 @@ class DetailTemplate:
         return DetailScore(min(float(residuals.max()), NO_PART_SCORE), float(x_px), float(y_px))
 
     def compare(self, measures: RingMeasures) -> FloatArray:
-        """Returns the largest residual of each ring, shape (2, steps, rings): that of a bright place and that of a dark place."""
+        """Returns the largest residuals of each ring, shape (2, steps, rings): those of bright points, then those of dark points."""
         residuals: FloatArray = measures.extremes / (self.limits * (measures.texture + USUAL_TEXTURE_SHARE * self.texture))
         return residuals
 
@@ -152,7 +151,7 @@ def measure_radius(part: FoundPart) -> float:
 
 
 def choose_detail_grid(radius_px: float) -> PolarGrid:
-    """Returns the grid for a part with this radius. A ring is 1 px wide, or wider if there would be more than MAX_RINGS rings.
+    """Returns the grid for a part with this radius. Rings are 1 px wide. If there are more than MAX_RINGS, they are wider.
 
     Raises ModelError if the radius is below MIN_RADIUS_PX.
     """
@@ -167,17 +166,17 @@ def choose_detail_grid(radius_px: float) -> PolarGrid:
 
 
 def count_overlap_rings(grid: PolarGrid) -> int:
-    """Returns by how many rings a strip is enlarged on each side: its outermost rings are compared with these rings."""
+    """Returns the number of extra rings on each side of a strip. The outermost rings of the strip are compared with them."""
     return grid.count_rings(ACROSS_RINGS)[1] + sum(SMOOTHING_STEPS)
 
 
 def measure_rings(
     pixels: PixelArray, part: FoundPart, grid: PolarGrid, end_s: float = float("inf"), strip_rings: int = STRIP_RINGS
 ) -> RingMeasures | None:
-    """Compares each place of `part`, a refined outline, with the places beside it.
+    """Compares each point of the part with the points beside it. `part` is an outline from `refine_outline`.
 
-    `pixels` has shape (rows, columns). `strip_rings` changes only the memory that is needed. Returns None if the monotonic clock reaches
-    `end_s` before the end.
+    `pixels` has shape (rows, columns). A smaller `strip_rings` needs less memory and gives the same result.
+    Returns None if `time.monotonic()` reaches `end_s` first.
     """
     coarse, _ = PolarGrid(max(2, grid.rings // 16), max(8, grid.angles // 16), grid.inner, grid.outer).unwrap(pixels, part)
     scale = 1 / measure_contrast(coarse)
@@ -205,9 +204,9 @@ def measure_rings(
 
 
 def learn_detail_template(measures: Sequence[RingMeasures], grid: PolarGrid, radius_px: float) -> DetailTemplate:
-    """Learns a detail template from the measures of pictures of good parts, all with the same `grid`.
+    """Learns a detail template from `measures`, one for each picture of a good part, all with the same `grid`.
 
-    Measures are much smaller than pictures, so a template can be learned from any number of large pictures.
+    The pictures themselves are not needed, because many large pictures would not fit into memory.
     """
     usual = np.median([measure.texture for measure in measures], axis=0)
     extremes = np.stack([measure.extremes / (measure.texture + USUAL_TEXTURE_SHARE * usual) for measure in measures])
@@ -220,7 +219,7 @@ def cross_fit_detail_scores(
 ) -> FloatArray:
     """Returns a score for each picture, shape (n,), from a template that has not learned from this picture.
 
-    `groups`, shape (n,), has equal numbers for near-duplicates. Raises ModelError if there is only one group.
+    Near-duplicates have the same number in `groups`, shape (n,). Raises ModelError if there is only one group.
     """
     fold_of = assign_groups_to_folds(groups, folds)
     scores = np.zeros(len(measures), np.float32)
@@ -233,6 +232,5 @@ def cross_fit_detail_scores(
 
 
 def _cut_strip(grid: PolarGrid, first: int, last: int) -> PolarGrid:
-    """Returns a grid of the rings `first` to `last` - 1 of `grid`. The numbers may lie outside of the grid."""
     width = (grid.outer - grid.inner) / (grid.rings - 1)
     return PolarGrid(last - first, grid.angles, grid.inner + first * width, grid.inner + (last - 1) * width)

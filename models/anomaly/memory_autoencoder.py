@@ -1,7 +1,7 @@
-"""The memory-augmented adversarial autoencoder (MAA) as a scorer. The autoencoder learns to rebuild good parts only.
+"""Scores parts with a memory-augmented adversarial autoencoder (MAA), which learns to rebuild pictures of good parts only.
 
 - The score "error" is the mean difference between a picture and the rebuilt picture.
-- The score "frechet" compares these differences with the differences on good parts, ring by ring.
+- The score "frechet" measures how unusual these differences are on the most unusual ring around the centre.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# Radius of the rim in a registered picture, as a share of the picture's side. Burrs outside the rim are still in the picture.
+# In a registered picture, the radius of the rim is this share of the side, so the surroundings of the rim stay visible.
 RIM_SHARE = 0.42
-# Pixels farther from the middle than this, in radii of the rim, are not scored, because they show only the belt.
+# Pixels farther from the middle than 1.12 radii of the part are not scored, because they show only the belt.
 SCORED_RADII = 1.12
-# Number of rings of equal width around the middle. Residuals are judged ring by ring, because they are always larger at an edge.
+# Number of rings around the middle. Each ring has statistics of its own, because residuals are always larger at an edge.
 RINGS = 24
-# Mean and standard deviation of the scaled grey levels (0..1) inside the rim, so that an ageing lamp changes no score.
+# Every registered picture gets this mean and standard deviation of grey levels (0..1), so that an ageing lamp changes no score.
 NORMAL_MEAN, NORMAL_SPREAD = 0.5, 0.2
-# Standard deviation of the Gaussian that smooths residuals, as a share of the picture's side: 1 px in a picture of 96 px.
+# Residuals are smoothed with a Gaussian. Its standard deviation is this share of the picture's side: 1 px for 96 px.
 SMOOTHING_SHARE = 1 / 96
 # A training uses at least this many pictures. Fewer good pictures are used several times, at different angles.
 LEAST_TURNED_PICTURES = 2048
@@ -54,10 +54,10 @@ OnEpoch = Callable[[int, int, dict[str, float]], None]
 class AutoencoderRecipe:
     """How an autoencoder is built and trained.
 
-    - `prototypes`: 0 means no memory.
-    - `adversary_weight`: 0 means no discriminator.
+    - `prototypes`: size of the memory; 0 means no memory.
+    - `adversary_weight`: weight of the discriminator in the loss; 0 means no discriminator.
     - `entropy_weight`: weight of the prototypes' entropy in the loss.
-    - `steps`: batches of a training.
+    - `steps`: number of batches in the training.
     - `rate`: the highest learning rate.
     """
 
@@ -75,11 +75,11 @@ class AutoencoderRecipe:
 
 @dataclass(frozen=True)
 class ResidualStatistics:
-    """The residuals of good pictures, described for each ring.
+    """Statistics of the residuals of good pictures, for each ring.
 
     - `spreads`, shape (rings,): the mean absolute residual.
-    - `means`, shape (rings, 5), `covariances`, shape (rings, 5, 5): see `compute_ring_moments`.
-    - `distances`, shape (rings,): the usual squared Fréchet distance.
+    - `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): see `compute_ring_moments`.
+    - `distances`, shape (rings,): the mean squared Fréchet distance of a good picture.
     """
 
     spreads: FloatArray
@@ -90,7 +90,7 @@ class ResidualStatistics:
 
 @dataclass(frozen=True)
 class MemoryAutoencoder:
-    """A trained autoencoder as a scorer. It implements `GoodOnlyScorer`.
+    """Scores parts with a trained autoencoder. Implements `GoodOnlyScorer`.
 
     - `network`: rebuilds registered pictures with `recipe.side_px` pixels a side.
     - `side_px`: the side of the original pictures.
@@ -124,7 +124,7 @@ class MemoryAutoencoder:
         return AnomalyScores(scores, residuals)
 
     def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
-        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines that were found in the pictures."""
+        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures."""
         if not len(pixels):
             return np.zeros(0, np.float32)
         registered = [register_part(picture, part, self.recipe.side_px) for picture, part in zip(pixels, parts, strict=True)]
@@ -134,7 +134,7 @@ class MemoryAutoencoder:
     def score_registered(self, pixels: PixelArray) -> tuple[dict[Rule, FloatArray], FloatArray]:
         """Scores registered pictures, shape (n, recipe.side_px, recipe.side_px).
 
-        Returns the scores "error" and "frechet" by name, each of shape (n,), and the residual maps, which have the shape of the pictures.
+        Returns the scores "error" and "frechet" by name, each of shape (n,), and the residual maps, same shape as `pixels`.
         """
         residuals = compute_residuals(self.network, pixels)
         rings = compute_rings(self.recipe.side_px)
@@ -148,9 +148,9 @@ class MemoryAutoencoder:
         return scores, maps
 
     def rebuild(self, picture: PixelArray, part: FoundPart) -> FloatArray:
-        """Returns `picture` as the network rebuilds it: grey levels 0..1, shape (side_px, side_px), drawn at the place of `part`.
+        """Returns `picture` as the network rebuilds it: grey levels 0..1, shape (side_px, side_px).
 
-        The brightness may differ, because the light is normalised. Outside of the part, the result is 0.
+        Pixels outside the part are 0. The brightness may differ from the picture, because the light is normalised.
         """
         registered = register_part(picture, part, self.recipe.side_px)[np.newaxis]
         rebuilt = normalise_light(registered) - compute_residuals(self.network, registered)
@@ -213,7 +213,7 @@ def learn_memory_autoencoder(
 def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: OnEpoch | None = None) -> keras.Model:
     """Trains an autoencoder on registered good pictures, shape (n, side_px, side_px). Returns the network that rebuilds pictures.
 
-    Pictures are turned, but not mirrored, because the mirror image may be another part.
+    Pictures are turned, but not mirrored, because a mirrored picture may show a different kind of part.
     """
     from models.networks.autoencoder import build_autoencoder
     from models.networks.framework import keras
@@ -223,7 +223,7 @@ def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: O
     training = autoencoder.training
     grey = normalise_light(_turn_pictures(pixels, recipe.seed))[..., None]
     losses, weights, targets = _make_losses(training, recipe, grey)
-    # The small weight does not slow down the discriminator, because Adam divides each gradient by its usual size.
+    # Adam divides each gradient by its usual size, so the discriminator learns fast although its loss has a small weight.
     rate = keras.optimizers.schedules.CosineDecay(recipe.rate, recipe.steps, alpha=1e-2)
     training.compile(keras.optimizers.Adam(rate, beta_1=0.5), loss=losses, loss_weights=weights)
     epochs = max(1, round(recipe.steps * recipe.batch / len(grey)))
@@ -238,15 +238,15 @@ def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: O
 
 
 def compute_residuals(network: keras.Model, pixels: PixelArray) -> FloatArray:
-    """Returns the residuals: each picture minus its rebuilt picture, shape (n, side_px, side_px). Values may be negative.
+    """Returns each picture minus its rebuilt picture, shape (n, side_px, side_px). Values may be negative.
 
-    `pixels` are registered pictures of this shape. Their light is normalised first.
+    `pixels` are registered pictures, same shape. Their light is normalised first.
     """
     grey = normalise_light(pixels)
     rebuilt = []
     for start in range(0, len(grey), REBUILDING_BATCH):
         batch = grey[start : start + REBUILDING_BATCH]
-        # The last batch is filled up, because Keras compiles the network anew for each size of a batch.
+        # The last batch is filled up to full size, because Keras would compile the network again for another size.
         filled = np.concatenate([batch, np.repeat(batch[-1:], REBUILDING_BATCH - len(batch), axis=0)])
         rebuilt.append(np.asarray(network.predict_on_batch(filled[..., None]))[: len(batch), ..., 0])
     residuals: FloatArray = grey - np.concatenate(rebuilt)
@@ -254,16 +254,16 @@ def compute_residuals(network: keras.Model, pixels: PixelArray) -> FloatArray:
 
 
 def register_part(picture: PixelArray, part: FoundPart, side_px: int) -> PixelArray:
-    """Returns the registered picture of `part`, shape (side_px, side_px), in which the rim is a circle around the middle.
+    """Returns a picture of shape (side_px, side_px) in which the rim of `part` is a circle around the middle.
 
-    The part is not turned. Places outside of `picture`, shape (rows, columns), get the level of the nearest pixel.
+    The part is not turned. Points outside of `picture`, shape (rows, columns), get the grey level of the nearest pixel.
     """
     places = ((np.arange(side_px) + 0.5) / side_px - 0.5) / RIM_SHARE
     across, down = np.meshgrid(places, places)
     matrix = _circle_to_ellipse(part)
     column = part.centre_x_px + matrix[0, 0] * across + matrix[0, 1] * down
     row = part.centre_y_px + matrix[1, 0] * across + matrix[1, 1] * down
-    # A picture with more pixels than the result is smoothed first. Otherwise only some of its pixels would count.
+    # A large picture is smoothed before it is reduced, so that every pixel counts.
     step_px = np.sqrt(part.semi_major_px * part.semi_minor_px) / (RIM_SHARE * side_px)
     grey = picture.astype(np.float32)
     if step_px > 1.2:
@@ -274,9 +274,9 @@ def register_part(picture: PixelArray, part: FoundPart, side_px: int) -> PixelAr
 
 
 def place_residuals(residuals: FloatArray, part: FoundPart, side_px: int) -> FloatArray:
-    """Draws the residual map of a registered picture at the place of `part` in the original picture, and returns the result.
+    """Moves the residual map of a registered picture back to the place of `part` in the original picture.
 
-    The shape is (side_px, side_px). Pixels that the map does not cover are 0.
+    Returns a map of shape (side_px, side_px). Pixels outside the part are 0.
     """
     rows, columns = np.mgrid[:side_px, :side_px]
     inverse = np.linalg.inv(_circle_to_ellipse(part))
@@ -312,9 +312,9 @@ def compute_rings(side_px: int) -> npt.NDArray[np.int32]:
 
 
 def compute_ring_moments(residuals: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Returns the mean and covariance of the Markov neighbourhoods of each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
+    """Returns the mean and the covariance of the neighbourhoods on each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
 
-    `residuals` has shape (n, side_px, side_px). A Markov neighbourhood holds the residuals of a pixel and of its four neighbours.
+    A neighbourhood holds the residuals of a pixel and of its four neighbours. `residuals` has shape (n, side_px, side_px).
     """
     rings = compute_rings(residuals.shape[1])
     shifts = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
@@ -332,9 +332,10 @@ def compute_ring_moments(residuals: FloatArray) -> tuple[FloatArray, FloatArray]
 def compute_frechet_distances(
     means: FloatArray, covariances: FloatArray, good_means: FloatArray, good_covariances: FloatArray
 ) -> FloatArray:
-    """Returns the squared Fréchet distance between the Gaussians of a picture and of good pictures, shape (n, rings).
+    """Returns how far each ring of a picture is from good pictures: the squared Fréchet distance, shape (n, rings).
 
-    The formula is |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). Source: Dowson, Landau, Journal of Multivariate Analysis 12, 1982.
+    For means m and covariances C, the distance is |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
+    Source: Dowson, Landau, Journal of Multivariate Analysis 12, 1982.
     """
     values, vectors = np.linalg.eigh(good_covariances.astype(np.float64))
     roots = np.einsum("rij,rj,rkj->rik", vectors, np.sqrt(np.maximum(values, 0)), vectors)
@@ -349,14 +350,14 @@ def compute_frechet_distances(
 def describe_good_residuals(residuals: FloatArray) -> ResidualStatistics:
     """Returns the statistics of the residuals of good pictures.
 
-    `residuals` has shape (n, side_px, side_px). A residual is a difference of grey levels, positive or negative.
+    `residuals`, shape (n, side_px, side_px), are differences of grey levels, positive or negative.
     """
     rings = compute_rings(residuals.shape[1])
     smooth = smooth_residuals(residuals)
     spreads = np.array([smooth[:, rings == ring].mean() for ring in range(RINGS)], np.float32)
     means, covariances = compute_ring_moments(residuals)
     good_means = means.mean(axis=0)
-    # Covariance of all good pictures: the mean covariance within a picture, plus the covariance of the pictures' means.
+    # The total covariance is the mean covariance within the pictures plus the covariance of their means.
     offsets = means - good_means[None]
     good_covariances = covariances.mean(axis=0) + np.einsum("nri,nrj->rij", offsets, offsets) / len(means)
     distances = compute_frechet_distances(means, covariances, good_means, good_covariances).mean(axis=0)
@@ -374,7 +375,6 @@ def smooth_residuals(residuals: FloatArray) -> FloatArray:
 def _make_losses(
     training: keras.Model, recipe: AutoencoderRecipe, grey: FloatArray
 ) -> tuple[dict[str, Any], dict[str, float], dict[str, npt.NDArray[np.float32]]]:
-    """Returns the losses, their weights and the targets of the network `training`, each by the name of an output."""
     from models.networks.autoencoder import ADDRESSING, FORGED, GENUINE, REBUILT
     from models.networks.framework import keras
 
@@ -396,12 +396,12 @@ def _make_losses(
 
 
 def _mean_of_output(target: Any, output: Any) -> Any:
-    """Returns the output itself as the loss, whatever the target is. Keras then minimises the mean of the output."""
+    """Returns the output as its own loss, so that the training makes the output small."""
     return output
 
 
 def _turn_pictures(pixels: PixelArray, seed: int) -> PixelArray:
-    """Returns at least LEAST_TURNED_PICTURES copies of the pictures, each turned by a random angle, shape (copies, side, side)."""
+    """Returns copies of the pictures, turned by random angles: at least LEAST_TURNED_PICTURES copies."""
     turns = max(1, -(-LEAST_TURNED_PICTURES // len(pixels)))
     random = np.random.default_rng([seed, 1])
     angles = random.uniform(0, 360, (turns, len(pixels)))
@@ -412,7 +412,6 @@ def _turn_pictures(pixels: PixelArray, seed: int) -> PixelArray:
 
 
 def _circle_to_ellipse(part: FoundPart) -> npt.NDArray[np.float64]:
-    """Returns the symmetric matrix that maps the unit circle to the outline of `part`. It stretches the circle without turning it."""
     cosine, sine = np.cos(part.angle_rad), np.sin(part.angle_rad)
     turn = np.array([[cosine, -sine], [sine, cosine]])
     matrix: npt.NDArray[np.float64] = turn @ np.diag((part.semi_major_px, part.semi_minor_px)) @ turn.T

@@ -1,6 +1,6 @@
-"""The patch memory: compares patches of a part with patches of good parts, in the features of a trained AlexNet.
+"""The patch memory compares small patches of a part with patches of good parts, by the features of a trained AlexNet.
 
-Source: PatchCore (Roth et al., CVPR 2022). Here the features are those of AlexNet's first convolution, which needs no TensorFlow.
+Source: PatchCore (Roth et al., CVPR 2022). Difference: the features come from AlexNet's first convolution and need no TensorFlow.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from streams.errors import ModelError
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# Side of a registered picture, in pixels. The features are on a grid of 48 x 48 patches.
+# Side of a registered picture, in pixels. With a patch every 4 px, the picture has 48 x 48 patches.
 REGISTERED_SIDE_PX = 192
 STRIDE_PX = 4
 # Number of patches in the memory.
 MEMORY_PATCHES = 500
 # A patch memory learns from at most this many random pictures, because the features of 300 pictures take 200 MB.
 MAX_PICTURES = 300
-# The coreset is selected from at most this many random patches, so that learning takes seconds, however many pictures there are.
+# The memory is chosen from at most this many random patches, so that learning takes seconds.
 MAX_CANDIDATES = 10_000
-# The coreset is selected by distances in a random projection to this many dimensions, as in PatchCore, because this is faster.
+# To choose patches faster, features are first projected at random to this many dimensions, as in PatchCore.
 PROJECTED_FEATURES = 16
-# The usual distance of a ring is chosen so that this share of the good parts has a larger one somewhere on the ring.
+# 5 % of the good parts have a patch on the ring whose distance exceeds the ring's limit.
 LIMIT_SHARE = 0.05
-# The usual distances are measured with two memories, each of which has seen only half of the pictures. So two pictures are needed.
+# Limits are measured with two memories, each learned from half of the pictures. So at least two pictures are needed.
 MIN_PICTURES = 2
-# Before the whitening, each feature gets at least this share of the mean variance, so that rounding errors are not amplified.
+# This share of the mean variance is added to each feature. Otherwise the whitening would amplify rounding errors.
 LEAST_VARIANCE = 0.01
-# The usual distance of a ring is at least this value. A whitened feature has a standard deviation of 1 among good patches.
+# Smallest limit of a ring, so that no distance is divided by nearly 0.
 MIN_DISTANCE = 1e-3
 
 
@@ -51,7 +51,7 @@ class FirstConvolution:
     bias: FloatArray
 
     def compute_features(self, picture: PixelArray) -> FloatArray:
-        """Returns the features of a picture of shape (side, side), grey levels 0..255. Output shape: (patches, patches, features).
+        """Returns the features of `picture`, shape (side, side), grey levels 0..255. The result has shape (patches, patches, features).
 
         There is a patch every STRIDE_PX pixels. The side must be a multiple of STRIDE_PX. Features are at least 0.
         """
@@ -65,12 +65,12 @@ class FirstConvolution:
 
 @dataclass(frozen=True)
 class PatchMemory(ResidualScorer):
-    """A memory of patches of good parts as a scorer. It implements `GoodOnlyScorer`.
+    """Remembers patches of good parts, and scores a part by the distances of its patches to them. Implements `GoodOnlyScorer`.
 
     - `means`, shape (features,): the mean features of good parts.
-    - `whitening`, shape (features, features): a matrix.
-    - `patches`, shape (patches, features): the memory.
-    - `limits`, shape (rings,): the usual distances.
+    - `whitening`, shape (features, features): the matrix that makes features uncorrelated, with variance 1.
+    - `patches`, shape (patches, features): the remembered patches.
+    - `limits`, shape (rings,): the usual distance on each ring of a good part.
     """
 
     convolution: FirstConvolution
@@ -84,7 +84,7 @@ class PatchMemory(ResidualScorer):
     name: ClassVar[str] = "patch-memory"
 
     def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
-        """Returns the residual of each patch of the registered picture, shape (48, 48). Patches outside the part have 0.
+        """Returns how much each patch of the part differs from good parts, shape (48, 48). Patches outside the part are 0.
 
         `part` is the outline that was found in `picture`.
         """
@@ -142,7 +142,8 @@ def read_first_convolution(version: Version) -> FirstConvolution:
 def learn_patch_memory(pixels: PixelArray, convolution: FirstConvolution, find: PartFinder = find_part, seed: int = 0) -> PatchMemory:
     """Learns a patch memory from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255.
 
-    At most MAX_PICTURES pictures are used, chosen by `seed`. Raises ModelError if many show no part, or fewer than MIN_PICTURES remain.
+    If there are more than MAX_PICTURES, some are chosen at random with `seed`.
+    Raises ModelError if many pictures show no part, or if fewer than MIN_PICTURES show one.
     """
     found = find_good_parts(pixels, find)
     if len(found) < MIN_PICTURES:
@@ -163,7 +164,6 @@ def learn_patch_memory(pixels: PixelArray, convolution: FirstConvolution, find: 
 
 
 def _compute_whitening(features: FloatArray) -> FloatArray:
-    """Returns the matrix that whitens `features`, shape (patches, features), after their mean is subtracted."""
     covariance = np.cov(features.T.astype(np.float64))
     mean_variance = max(np.trace(covariance) / len(covariance), 1e-12)
     values, vectors = np.linalg.eigh(covariance + LEAST_VARIANCE * mean_variance * np.eye(len(covariance)))
@@ -172,9 +172,10 @@ def _compute_whitening(features: FloatArray) -> FloatArray:
 
 
 def measure_limits(features: FloatArray, rings: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
-    """Returns the usual distance of each ring, shape (rings,), between a good part and a memory that has not seen this part.
+    """Returns how far good parts usually are from the memory, for each ring, shape (rings,).
 
-    `features` has shape (pictures, patches, features), `rings` has shape (patches,).
+    Each half of the pictures is compared with a memory of the other half.
+    `features` has shape (pictures, patches, features), and `rings` has shape (patches,).
     """
     order = random.permutation(len(features))
     halves = order[::2], order[1::2]
@@ -191,7 +192,7 @@ def measure_limits(features: FloatArray, rings: npt.NDArray[np.int32], random: n
 def _select_coreset(features: FloatArray, random: np.random.Generator) -> FloatArray:
     """Returns at most MEMORY_PATCHES of the patches in `features`, shape (pictures, patches, features).
 
-    Each step adds the patch farthest from the selected patches (Roth et al. 2022, algorithm 1).
+    Each step adds the patch that is farthest from all selected patches (Roth et al. 2022, algorithm 1).
     """
     candidates = features.reshape(-1, features.shape[-1])
     if len(candidates) > MAX_CANDIDATES:
@@ -209,7 +210,6 @@ def _select_coreset(features: FloatArray, random: np.random.Generator) -> FloatA
 
 
 def _measure_distances(features: FloatArray, memory: FloatArray) -> FloatArray:
-    """Returns the Euclidean distance of each patch to the nearest patch in `memory`. `features` has shape (patches, features)."""
     products = features @ memory.T
     squares = np.square(features).sum(axis=1) + (np.square(memory).sum(axis=1) - 2 * products).min(axis=1)
     distances: FloatArray = np.sqrt(np.maximum(squares, 0))

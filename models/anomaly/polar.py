@@ -1,6 +1,6 @@
-"""Unwraps a round part to polar coordinates, and maps a polar map back to the picture.
+"""Unwraps a round part to polar coordinates, and maps the result back to the picture.
 
-Each ring of the part becomes a row, from the inside out. Column 0 is the direction to the right. The columns go clockwise.
+Each row is a ring of the part, the innermost first. Column 0 points to the right, and the columns go clockwise.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class PolarGrid:
-    """The grid of a picture in polar coordinates: `rings` radii from `inner` to `outer`, and `angles` directions.
+    """Points on `rings` circles around the centre of a part, in `angles` directions.
 
-    Radii are shares of the part's radius: 0 is the centre, 1 the rim.
+    `inner` and `outer` are the smallest and the largest radius: 0 is the centre, 1 the rim.
     """
 
     rings: int
@@ -33,19 +33,19 @@ class PolarGrid:
         return np.linspace(self.inner, self.outer, self.rings, dtype=np.float32)
 
     def count_angles(self, radii: tuple[float, float]) -> tuple[int, int]:
-        """Returns how many angles an arc at the rim covers, for two lengths of the arc as shares of the part's radius."""
+        """Converts two lengths along the rim, as shares of the part's radius, to numbers of angles."""
         first, second = (max(1, round(radius * self.angles / (2 * np.pi))) for radius in radii)
         return first, second
 
     def count_rings(self, radii: tuple[float, float]) -> tuple[int, int]:
-        """Returns how many rings lie within a distance along the radius, for two distances as shares of the part's radius."""
+        """Converts two distances along the radius, as shares of the part's radius, to numbers of rings."""
         first, second = (max(1, round(radius * (self.rings - 1) / (self.outer - self.inner))) for radius in radii)
         return first, second
 
     def unwrap(self, pixels: npt.NDArray[np.uint8], part: FoundPart) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """Returns the grey levels of `part`, and a mask of the places in the picture. Both have shape (rings, angles).
+        """Returns the grey levels of `part`, and a mask of the points that lie in the picture. Both have shape (rings, angles).
 
-        `pixels` has shape (rows, columns), grey levels 0..255. Places outside get the level of the nearest pixel.
+        `pixels` has shape (rows, columns), grey levels 0..255. Points outside get the level of the nearest pixel.
         """
         angle = np.arange(self.angles, dtype=np.float32) * np.float32(2 * np.pi / self.angles)
         direction = circle_to_ellipse(part) @ np.stack((np.cos(angle), np.sin(angle)))
@@ -62,7 +62,7 @@ class PolarGrid:
         place *= columns
         place += left
         flat = pixels.ravel()
-        # Each grey level is interpolated from the four pixels around its place: first along both rows of pixels, then between the rows.
+        # Each grey level is interpolated from the four nearest pixels.
         upper, upper_right, lower, lower_right = (flat[place + shift].astype(np.float32) for shift in (0, 1, columns, columns + 1))
         for start, end, share in ((upper, upper_right, column), (lower, lower_right, column), (upper, lower, row)):
             end -= start
@@ -71,12 +71,12 @@ class PolarGrid:
         return upper, is_inside
 
     def wrap(self, polar: FloatArray, part: FoundPart, side_px: int) -> FloatArray:
-        """Reverses `unwrap`: draws `polar`, shape (rings, angles), over `part`. Returns the picture, shape (side_px, side_px).
+        """Reverses `unwrap`: turns `polar`, shape (rings, angles), into a picture of shape (side_px, side_px).
 
-        Each pixel gets the value of the nearest place. Pixels outside the rings get 0.
+        Each pixel gets the value of the nearest point. Pixels outside the rings get 0.
         """
         matrix = circle_to_ellipse(part)
-        # Only the pixels of the rectangle around the outermost ring are computed. `reach` is half its width and half its height.
+        # Only the rectangle around the outermost ring is computed. `reach` holds half of its width and half of its height.
         reach = self.outer * np.hypot(matrix[:, 0], matrix[:, 1])
         left, top = (max(0, int(centre - far)) for centre, far in zip((part.centre_x_px, part.centre_y_px), reach, strict=True))
         right, bottom = (
@@ -96,7 +96,7 @@ class PolarGrid:
 
 
 def circle_to_ellipse(part: FoundPart) -> FloatArray:
-    """Returns the symmetric matrix that maps the unit circle to the outline of `part`. It stretches the circle without turning it."""
+    """Returns the symmetric matrix, shape (2, 2), that stretches a circle of radius 1 to the outline of `part`."""
     cosine, sine = np.cos(part.angle_rad), np.sin(part.angle_rad)
     turn = np.array([[cosine, -sine], [sine, cosine]])
     matrix: FloatArray = (turn @ np.diag((part.semi_major_px, part.semi_minor_px)) @ turn.T).astype(np.float32)

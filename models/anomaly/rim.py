@@ -1,6 +1,6 @@
 """Moves the outline of a round part exactly to the rim, in a picture of any size.
 
-The part finder works at 160 px, so in a large picture its outline is several pixels beside the rim.
+The part finder works on a picture of 160 px. In a large picture, its outline can be several pixels away from the rim.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from scipy.ndimage import uniform_filter1d  # type: ignore[import-untyped]  # no
 from models.anomaly.polar import FloatArray, PolarGrid, circle_to_ellipse
 from models.pictures.part_finder import FoundPart
 
-# The rim is searched for at these distances from the outline, one after the other, as shares of the part's radius.
+# The rim is searched for three times, each time nearer to the outline. The distances are shares of the part's radius.
 BANDS = (0.06, 0.03, 0.015)
 ANGLES = 720
-# An edge is the difference between two places that are this many rings apart. A ring is one pixel wide.
+# An edge is the difference of the grey levels of two rings that are this many pixels apart.
 EDGE_RINGS = 5
-# The grey levels are averaged over this many angles, so that texture is not taken for the rim.
+# The grey levels are averaged over this many angles, so that texture is not mistaken for the rim.
 SMOOTHED_ANGLES = 21
-# The curve is fitted in this many rounds. After each round, the distance at which edges still count is multiplied by SHARPENING.
+# The curve is fitted this many times. Each time, edges must be nearer to the curve to count.
 FIT_ROUNDS = 12
 SHARPENING = 0.7
 LEAST_DISTANCE_PX = 0.7
@@ -41,7 +41,7 @@ def refine_outline(pixels: npt.NDArray[np.uint8], part: FoundPart) -> FoundPart:
 
 
 def _find_edges(pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float, band: float) -> tuple[FloatArray, FloatArray]:
-    """Returns how far the strongest edge in each direction is from the outline, as a share of the radius, and its strength."""
+    """Finds the strongest edge in each direction. Returns its distances from the outline, as shares of the radius, and its strengths."""
     grid = PolarGrid(max(2 * EDGE_RINGS, round(2 * band * radius_px) + 1), ANGLES, 1 - band, 1 + band)
     grey, _ = grid.unwrap(pixels, part)
     grey = uniform_filter1d(grey, SMOOTHED_ANGLES, axis=1, mode="wrap")
@@ -52,7 +52,7 @@ def _find_edges(pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float
 
 
 def _fit_harmonics(offsets: FloatArray, strength: FloatArray, first_distance: float, least_distance: float) -> npt.NDArray[np.float64]:
-    """Returns the five harmonics of the curve through `offsets`: size, shift (cosine, sine) and tilt (cosine, sine).
+    """Fits a curve to `offsets`. Returns five numbers: the change of size, the shift (2) and the change of shape (2).
 
     Edges far from the curve have little weight.
     Source: graduated non-convexity (Blake, Zisserman, Visual Reconstruction, 1987).
@@ -69,7 +69,6 @@ def _fit_harmonics(offsets: FloatArray, strength: FloatArray, first_distance: fl
 
 
 def _move_outline(part: FoundPart, harmonics: npt.NDArray[np.float64]) -> FoundPart:
-    """Returns `part` with its radius changed by `harmonics`, which are shares of the radius."""
     size, shift, tilt = harmonics[0], harmonics[1:3], harmonics[3:5]
     matrix = circle_to_ellipse(part).astype(np.float64)
     centre = np.array((part.centre_x_px, part.centre_y_px)) + matrix @ shift

@@ -25,19 +25,18 @@ from streams.errors import ModelError
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# With fewer good pictures than this, the spread of their scores is not known well enough for a cut-off.
+# With fewer good pictures, their scores do not show how much good parts vary, so no cut-off is chosen.
 MIN_GOOD_PICTURES = 8
-# The upper tail consists of the largest scores of the good pictures: one fifth of all scores (TAIL_SHARE), but at least MIN_TAIL_PICTURES
-# scores.
+# A cut-off above all scores is extrapolated from the largest scores: one fifth of all scores, but at least 5.
 TAIL_SHARE = 0.2
 MIN_TAIL_PICTURES = 5
-# With n good pictures, a share of false alarms below 1 / (n * MAX_TAIL_EXTENSION) is refused: the cut-off would be a guess.
+# Limits the extrapolation. With 100 good pictures, a share of false alarms below 1 / 2000 is refused, because it would be a guess.
 MAX_TAIL_EXTENSION = 20.0
 # A cut-off that sends more than this share of the good parts to review is refused, because nobody would review so many parts.
 MAX_ALARM_SHARE = 0.5
 # Learning is refused if no part is found in more than this share of the good pictures.
 MAX_MISSING_SHARE = 0.2
-# The score of a picture in which no part is found. It is also the largest score. Good parts have scores of a few units at most.
+# The largest possible score, for pictures in which no part is found. Good parts have scores of a few units at most.
 NO_PART_SCORE = 1000.0
 
 PartFinder = Callable[[PixelArray], FoundPart | None]
@@ -47,7 +46,7 @@ PartFinder = Callable[[PixelArray], FoundPart | None]
 class AnomalyScores:
     """The scores and residual maps of n pictures. All values are at least 0.
 
-    - `scores`, shape (n,): a larger score is less like a good part.
+    - `scores`, shape (n,): the larger, the less the picture looks like a good part.
     - `residuals`, shape (n, side_px, side_px): how much each pixel differs from a good part.
     """
 
@@ -87,19 +86,19 @@ class PartScorer(GoodOnlyScorer, Protocol):
     """A scorer that can judge parts whose outlines are known already. An inspector uses such scorers."""
 
     def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
-        """Returns the scores of `pixels` as `score` does, shape (n,), without residual maps. `parts` are the outlines in the pictures."""
+        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures."""
         ...
 
 
 class ResidualScorer(ABC):
-    """A `PartScorer` whose score is the largest residual of the part."""
+    """Base class of the scorers whose score is the largest residual of the part. They implement `PartScorer`."""
 
     side_px: int
     find: PartFinder
 
     @abstractmethod
     def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
-        """Returns the residuals of the part with the outline `part` in `picture`. The shape depends on the scorer."""
+        """Returns how much the part in `picture` differs from good parts. `part` is its outline. The shape depends on the scorer."""
 
     @abstractmethod
     def place(self, residuals: FloatArray, part: FoundPart) -> FloatArray:
@@ -122,7 +121,7 @@ class ResidualScorer(ABC):
         return AnomalyScores(scores, maps)
 
     def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
-        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines that were found in the pictures."""
+        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures."""
         return np.array([self.compare(picture, part).max() for picture, part in zip(pixels, parts, strict=True)], np.float32)
 
 
@@ -145,7 +144,7 @@ class CutOffObjective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AlarmShare:
-    """The objective that at most this share of the good parts is sent to review. For example, `share` 0.01 is one good part in 100."""
+    """The objective that at most this share of the good parts is sent to review. 0.01 means one good part in 100."""
 
     share: float
 
@@ -156,13 +155,13 @@ class AlarmShare:
 
 @dataclass(frozen=True, slots=True)
 class AlarmsPerHour:
-    """The objective of at most `alarms_per_hour` false alarms an hour on a line that makes `parts_per_hour` parts an hour."""
+    """The objective of at most `alarms_per_hour` false alarms. The line makes `parts_per_hour` parts an hour."""
 
     alarms_per_hour: float
     parts_per_hour: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the share of the parts that may be false alarms. Raises ModelError if the share is not above 0 and at most 0.5."""
+        """Returns the share of parts that may be false alarms. Raises ModelError unless it is above 0 and at most 0.5."""
         if not self.parts_per_hour > 0:
             raise ModelError(f"The line makes {self.parts_per_hour:g} parts an hour. Give the number of parts that it makes in an hour.")
         text = f"{self.alarms_per_hour:g} false alarms an hour among {self.parts_per_hour:g} parts"
@@ -171,13 +170,13 @@ class AlarmsPerHour:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedCosts:
-    """The objective of the lowest costs. `miss` is the cost of a missed defect, and `false_alarm` the cost of a review of a good part.
+    """The objective of the lowest costs: `miss` for a missed defect, and `false_alarm` for the review of a good part.
 
-    A review is worth its cost if the odds of a good part are at most miss / false_alarm. A lower bound of these odds is:
+    A review is worth its cost if the odds that the part is good are at most miss / false_alarm. These odds are at least:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
-    Here p is the share of good parts with at least the same score (Sellke, Bayarri, Berger, 2001).
+    Here p is the share of good parts with at least the same score. Source: Sellke, Bayarri, Berger, 2001.
     """
 
     miss: float
@@ -185,9 +184,9 @@ class ExpectedCosts:
     defect_share: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the largest share of good parts whose review is worth its cost.
+        """Returns the largest share of good parts that may be sent to review if the total cost is lowest.
 
-        Raises ModelError if a cost or the share of defects is out of range, or if it is cheapest to review every part.
+        Raises ModelError if a cost or the share of defects is out of range, or if reviewing every part is cheapest.
         """
         if not (self.miss > 0 and self.false_alarm > 0):
             raise ModelError(f"The costs are {self.miss:g} for a miss and {self.false_alarm:g} for a false alarm. Give costs above 0.")
@@ -195,10 +194,10 @@ class ExpectedCosts:
         ratio = defect_share * self.miss / ((1 - defect_share) * self.false_alarm)
         if ratio >= 1:
             raise ModelError(
-                f"With costs of {self.miss:g} for a miss and {self.false_alarm:g} for a false alarm, and {defect_share:.2%} defects, it is "
-                "cheapest to send every part to review. Give a smaller cost of a miss or a smaller share of defects, or review every part."
+                f"With a cost of {self.miss:g} for a miss, {self.false_alarm:g} for a false alarm and {defect_share:.2%} defects, "
+                "reviewing every part is cheapest. Give a lower cost of a miss or a smaller share of defects."
             )
-        # Solve -e p ln p = ratio. The left side rises from 0 to 1 between 0 and 1/e, so there is one solution.
+        # For p from 0 to 1/e, the value of -e p ln p rises from 0 to 1, so it equals `ratio` exactly once.
         return float(brentq(lambda p: -np.e * p * np.log(p) - ratio, 1e-15, 1 / np.e, xtol=1e-15))
 
 
@@ -207,9 +206,9 @@ class CutOff:
     """The score above which a part is sent to review.
 
     - `alarm_share`: the wanted share of false alarms.
-    - `alarms`: how many `good_pictures` exceed the cut-off.
-    - `highest_alarm_share`: 95 % confidence limit of the true share.
-    - `is_beyond_pictures`: no good picture exceeds the cut-off.
+    - `alarms`: number of the `good_pictures` whose score exceeds the cut-off.
+    - `highest_alarm_share`: upper 95 % confidence limit of the true share of false alarms.
+    - `is_beyond_pictures`: whether the cut-off is above the scores of all good pictures.
     """
 
     score: float
@@ -231,17 +230,17 @@ def scale_scores(scores: npt.NDArray[Any], cut_off: float) -> FloatArray:
 
 
 def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) -> CutOff:
-    """Returns the cut-off for `objective`. `good_scores`, shape (n,), are scores of pictures from which the scorer has not learned.
+    """Returns the cut-off for `objective`. `good_scores`, shape (n,), are scores of good pictures that the scorer has not learned from.
 
-    - Enough pictures: the conformal quantile (Vovk, Gammerman, Shafer, 2005).
-    - Few pictures: a value above all scores (Pickands, 1975).
+    - With enough pictures, the cut-off lies between two scores (conformal quantile: Vovk, Gammerman, Shafer, 2005).
+    - With few pictures, the cut-off is extrapolated above all scores (Pickands, 1975).
 
     Raises ModelError if no useful cut-off exists.
     """
     scores = np.sort(np.asarray(good_scores, np.float64).ravel())
     _expect_usable_scores(scores)
     share = objective.compute_alarm_share()
-    # If k of the n scores lie above the cut-off, a new good part lies above it with a probability of at most (k + 1) / (n + 1).
+    # If k of n scores exceed the cut-off, a new good part exceeds it with a probability of at most (k + 1) / (n + 1).
     between = _place_between_scores(scores, int(np.floor(share * (len(scores) + 1))) - 1)
     score = _extend_tail(scores, share) if between is None else between
     alarms = int((scores > score).sum())
@@ -253,7 +252,7 @@ def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: L
     """Returns a score for each picture, shape (n,), from a scorer that has not learned from this picture.
 
     - `pixels`: shape (n, side_px, side_px).
-    - `groups`, shape (n,): equal numbers for near-duplicates.
+    - `groups`, shape (n,): near-duplicates have the same number.
     - `learn`: makes a scorer from pictures.
 
     Raises ModelError if there is only one group.
@@ -266,9 +265,9 @@ def cross_fit_scores(pixels: PixelArray, groups: npt.NDArray[np.int32], learn: L
 
 
 def assign_groups_to_folds(groups: npt.NDArray[np.int32], folds: int) -> npt.NDArray[np.int64]:
-    """Returns the fold of each picture, shape (n,), from 0. The folds have nearly the same size, and no group is divided.
+    """Returns the number of the fold of each picture, shape (n,). The folds have nearly the same size.
 
-    `groups`, shape (n,), has equal numbers for near-duplicates. Raises ModelError if there is only one group.
+    Near-duplicates have the same number in `groups`, shape (n,), and stay together. Raises ModelError if there is only one group.
     """
     sizes = np.bincount(groups)
     present = np.flatnonzero(sizes)
@@ -276,7 +275,7 @@ def assign_groups_to_folds(groups: npt.NDArray[np.int32], folds: int) -> npt.NDA
         raise ModelError(
             f"The {len(groups)} good pictures all show the same casting in nearly the same way. Add pictures of other good castings."
         )
-    # The largest groups are distributed first, each to the fold that has the fewest pictures so far.
+    # Large groups come first. Each group goes to the fold with the fewest pictures so far.
     filled = np.zeros(min(folds, len(present)), np.int64)
     part_of_group = np.zeros(len(sizes), np.int64)
     for group in present[np.argsort(-sizes[present], kind="stable")]:
@@ -305,9 +304,9 @@ def load_arrays(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any
 
 
 def find_good_parts(pixels: PixelArray, find: PartFinder) -> list[tuple[PixelArray, FoundPart]]:
-    """Returns the pictures in which a part is found, each with the outline of the part. `pixels` has shape (n, side_px, side_px).
+    """Returns the pictures in which a part is found, each with the outline of its part. `pixels` has shape (n, side_px, side_px).
 
-    Raises ModelError if there are no pictures, or if more than MAX_MISSING_SHARE of them show no part.
+    Raises ModelError if `pixels` is empty, or if no part is found in more than MAX_MISSING_SHARE of the pictures.
     """
     if len(pixels) == 0:
         raise ModelError("There are no good pictures to learn from. Give a folder that holds pictures of good parts.")
@@ -331,14 +330,14 @@ def _expect_share(share: float, text: str) -> float:
     if not 0 < share <= MAX_ALARM_SHARE:
         calls = "most or all parts" if share > MAX_ALARM_SHARE else "no part"
         raise ModelError(
-            f"A cut-off for {text} would send {calls} to review. Give a value for which more than 0 % and at most "
-            f"{MAX_ALARM_SHARE:.0%} of the good parts go to review."
+            f"A cut-off for {text} would send {calls} to review. Give a value that sends some of the good parts to review, but at most "
+            f"{MAX_ALARM_SHARE:.0%}."
         )
     return share
 
 
 def _expect_usable_scores(scores: npt.NDArray[np.float64]) -> None:
-    """Raises ModelError unless a cut-off can be chosen from the sorted `scores`: enough scores, all at least 0, not too many equal."""
+    """Raises ModelError if no cut-off can be chosen from the sorted `scores`."""
     if len(scores) < MIN_GOOD_PICTURES:
         raise ModelError(
             f"A cut-off needs the scores of at least {MIN_GOOD_PICTURES} good pictures, but there are {len(scores)}. Add good pictures."
@@ -347,21 +346,21 @@ def _expect_usable_scores(scores: npt.NDArray[np.float64]) -> None:
         raise ModelError("A score of a good picture is negative or not a number, so no cut-off can be chosen. Train the scorer again.")
     if scores[-1] - scores[0] <= 1e-9 * scores[-1] or scores[-1] == 0:
         raise ModelError(
-            f"All {len(scores)} good pictures have the same score, {scores[0]:g}. Any cut-off would call every part or no part a defect. "
-            "Give pictures of different good parts."
+            f"All {len(scores)} good pictures have the same score, {scores[0]:g}, so no useful cut-off exists. Give pictures of different "
+            "good parts."
         )
     ties = int((scores == scores[-1]).sum())
     if ties > max(1.0, TAIL_SHARE * len(scores)):
         raise ModelError(
-            f"{ties} of {len(scores)} good pictures share the largest score, {scores[-1]:g}. A cut-off above this score would call no part "
-            "a defect. Remove pictures that show no good part, or train the scorer again."
+            f"{ties} of {len(scores)} good pictures have the same largest score, {scores[-1]:g}, so no useful cut-off exists. Remove "
+            "pictures that show no good part, or train the scorer again."
         )
 
 
 def _place_between_scores(scores: npt.NDArray[np.float64], alarms: int) -> float | None:
-    """Returns the lowest cut-off that at most `alarms` of the sorted `scores` exceed, or None.
+    """Returns the lowest cut-off with at most `alarms` of the sorted `scores` above it, or None if there is none.
 
-    A cut-off lies halfway between two scores.
+    The cut-off lies halfway between two scores.
     """
     upper = len(scores) - max(0, alarms)
     while upper < len(scores) and scores[upper] == scores[upper - 1]:
@@ -370,15 +369,15 @@ def _place_between_scores(scores: npt.NDArray[np.float64], alarms: int) -> float
 
 
 def _extend_tail(scores: npt.NDArray[np.float64], share: float) -> float:
-    """Estimates a cut-off above all sorted `scores`, for the share `share` of false alarms, such as 0.001. Assumes an exponential tail.
+    """Estimates a cut-off above all `scores` for a small share of false alarms, such as 0.001.
 
-    Raises ModelError if there are too few scores for this share.
+    Assumes that the largest scores follow an exponential distribution. Raises ModelError if there are too few scores for `share`.
     """
     if share * len(scores) * MAX_TAIL_EXTENSION < 1:
         needed = round(1 / (share * MAX_TAIL_EXTENSION))
         raise ModelError(
-            f"{len(scores)} good pictures are too few for a cut-off with a share of {share:.2g} false alarms. Such a cut-off might call no "
-            f"part a defect. Give at least {needed} good pictures, or allow more false alarms."
+            f"{len(scores)} good pictures are too few to keep the share of false alarms at {share:.2g}. Give at least {needed} good "
+            "pictures, or allow more false alarms."
         )
     tail = min(max(MIN_TAIL_PICTURES, int(TAIL_SHARE * len(scores))), len(scores) - 1)
     start = scores[-tail - 1]

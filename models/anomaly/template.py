@@ -1,6 +1,7 @@
-"""The golden template: compares each place of a round part with the places beside it. The limits come from good parts.
+"""The golden template finds places on a round part that differ from their surroundings more than on good parts.
 
-Sources: Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000; Starck, Murtagh, Astronomical Image and Data Analysis, 2006.
+Sources: Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000 (golden template);
+Starck, Murtagh, Astronomical Image and Data Analysis, 2006 (wavelet).
 """
 
 from __future__ import annotations
@@ -21,34 +22,33 @@ from streams.errors import ModelError
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# The rings reach from near the centre to beyond the rim, where flash sticks out. Radii are shares of the part's radius.
+# The rings reach from near the centre to beyond the rim, because thin fins of metal can stick out. 1 is the part's radius.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
-# Number of places on a ring, divided by the part's radius in pixels. A place near the rim is about 1.6 pixels wide.
+# Number of points on each ring, divided by the part's radius in pixels. Near the rim, points are about 1.6 px apart.
 ANGLES_PER_PX = 3.84
-# A place is compared with other places at these distances. The distances are shares of the part's radius.
+# Each point is compared with points at these distances. The distances are shares of the part's radius.
 ALONG_RING = (0.13, 0.26)
 ACROSS_RINGS = (0.03, 0.06)
-# The grey levels are smoothed over 3 places that are 1 apart, then over 3 places that are 2 apart (a trous wavelet).
+# The grey levels are smoothed twice (a trous wavelet): over neighbouring points, then over points that are 2 apart.
 SMOOTHING_STEPS = (1, 2)
-# This share of the good parts exceeds the limit of a ring, so that one defective picture among them does not raise the limit.
+# 5 % of the good parts may exceed the limit of a ring. Otherwise one defective picture among them could raise the limit.
 LIMIT_SHARE = 0.05
-# The limits of neighbouring rings are smoothed with this standard deviation, in rings, because few pictures give uneven limits.
+# Few pictures give uneven limits, so limits are smoothed over neighbouring rings, with this standard deviation in rings.
 LIMIT_SMOOTHING_RINGS = 2.0
-# A limit is at least this many times the ring's texture. Even without a defect, the largest of hundreds of differences is about 3 times the
-# texture.
+# A limit is at least 3 times the ring's texture, because even a good ring has differences of about this size.
 MIN_LIMIT = 3.0
-# This share of the usual texture is added to the measured texture. Otherwise dust on a very smooth ring would count as a defect.
+# Half of the usual texture is added to the texture of a picture. Otherwise dust on a very smooth ring would count as a defect.
 USUAL_TEXTURE_SHARE = 0.5
-# The contrast of a part counts as at least this many grey levels, so that the noise of a nearly black picture is not amplified.
+# Smallest contrast of a part, in grey levels. Without it, the noise of a nearly black picture would be amplified.
 MIN_CONTRAST = 40.0
 
 
 @dataclass(frozen=True)
 class GoldenTemplate(ResidualScorer):
-    """The golden template of a part. It implements `GoodOnlyScorer`.
+    """Describes the surface of good parts, ring by ring. Implements `GoodOnlyScorer`.
 
-    - `texture`, shape (steps, rings): the usual spread of the differences.
-    - `limits`, shape (2, steps, rings): the largest bright and dark difference of good parts, in units of the texture.
+    - `texture`, shape (steps, rings): how strongly grey levels vary on a good part.
+    - `limits`, shape (2, steps, rings): the largest bright and dark difference on good parts, as a multiple of the texture.
     """
 
     grid: PolarGrid
@@ -60,14 +60,14 @@ class GoldenTemplate(ResidualScorer):
     name: ClassVar[str] = "golden-template"
 
     def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
-        """Returns the residual of each place of `part`, in polar coordinates, shape (rings, angles).
+        """Returns how much each point of the part differs from its surroundings, shape (rings, angles). Above 1 exceeds the limit.
 
         `part` is the outline that was found in `picture`.
         """
         differences = _compare_with_neighbours(picture, part, self.grid)
         texture = measure_texture(differences) + USUAL_TEXTURE_SHARE * self.texture
         bright, dark = 1 / (self.limits * texture)
-        # A bright place has a positive difference, a dark one a negative difference.
+        # Differences are positive at bright points and negative at dark points.
         residuals = np.maximum(differences * bright[..., None], differences * -dark[..., None])
         largest: FloatArray = residuals.max(axis=0)
         return largest
@@ -123,7 +123,6 @@ def learn_golden_template(pixels: PixelArray, find: PartFinder = find_part) -> G
 
 
 def _compare_with_neighbours(picture: PixelArray, part: FoundPart, grid: PolarGrid) -> FloatArray:
-    """Returns how much each place differs from the places beside it, shape (steps, rings, angles), in units of the part's contrast."""
     polar, is_inside = grid.unwrap(picture, part)
     polar *= 1 / measure_contrast(polar[::3, ::7])
     result = compare_places(polar, grid.count_angles(ALONG_RING), grid.count_rings(ACROSS_RINGS))
@@ -132,18 +131,19 @@ def _compare_with_neighbours(picture: PixelArray, part: FoundPart, grid: PolarGr
 
 
 def measure_contrast(polar: FloatArray) -> np.float32:
-    """Returns the contrast of a part, in grey levels: the distance between dark and bright places, but at least MIN_CONTRAST.
+    """Returns the contrast of a part in grey levels: the difference between bright and dark points, at least MIN_CONTRAST.
 
-    `polar` holds grey levels of the part in polar coordinates. A sample of the places is enough.
+    `polar` holds the grey levels of the part, or a sample of them.
     """
     low, high = np.percentile(polar, (5, 95))
     return np.float32(max(high - low, MIN_CONTRAST))
 
 
 def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int, int]) -> FloatArray:
-    """Returns how much each place of `polar`, shape (rings, angles), differs from the places beside it, shape (steps, rings, angles).
+    """Returns how much each point of `polar`, shape (rings, angles), differs from the points beside it.
 
-    `along` holds two distances in angles, and `across` two distances in rings. The larger distance comes last.
+    The result has shape (steps, rings, angles). `along` holds two distances in angles, and `across` two distances in rings.
+    The smaller distance comes first.
     """
     result = np.empty((len(SMOOTHING_STEPS), *polar.shape), np.float32)
     for index, step in enumerate(SMOOTHING_STEPS):
@@ -157,7 +157,6 @@ def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int,
 
 
 def _smooth(polar: FloatArray, step: int) -> FloatArray:
-    """Returns `polar`, smoothed over 3 places that are `step` apart, along and across the rings, with the weights 1/4, 1/2 and 1/4."""
     columns = _pad_angles(polar, step)
     smooth = polar * 2
     smooth += _view_angles(columns, step, -step)
@@ -171,27 +170,25 @@ def _smooth(polar: FloatArray, step: int) -> FloatArray:
 
 
 def _pad_angles(polar: FloatArray, margin: int) -> FloatArray:
-    """Returns `polar` with `margin` columns added on each side. They are copied from the opposite side, because a ring is closed."""
+    """Adds `margin` columns on each side, copied from the opposite side, because a ring has no end."""
     return np.concatenate((polar[:, -margin:], polar, polar[:, :margin]), axis=1)
 
 
 def _view_angles(padded: FloatArray, margin: int, shift: int) -> FloatArray:
-    """Returns a view of `padded` without its padding, turned by `shift` angles. `margin` is the width of the padding."""
     return padded[:, margin + shift : padded.shape[1] - margin + shift]
 
 
 def _pad_rings(polar: FloatArray, margin: int) -> FloatArray:
-    """Returns `polar` with `margin` rings added on each side. They are mirrored from the rings next to the border."""
+    """Adds `margin` rings on each side, mirrored at the border."""
     return np.concatenate((polar[margin:0:-1], polar, polar[-2 : -margin - 2 : -1]), axis=0)
 
 
 def _view_rings(padded: FloatArray, margin: int, shift: int) -> FloatArray:
-    """Returns a view of `padded` without its padding, moved outward by `shift` rings. `margin` is the width of the padding."""
     return padded[margin + shift : len(padded) - margin + shift]
 
 
 def _middle_of_four(first: FloatArray, second: FloatArray, third: FloatArray, fourth: FloatArray) -> FloatArray:
-    """Returns the median of four arrays, place by place: the mean of the two middle values. One extreme value hardly changes it."""
+    """Returns the median of four arrays, element by element. One extreme value hardly changes it."""
     low, other = np.minimum(first, second), np.minimum(third, fourth)
     np.maximum(low, other, out=low)
     high = np.maximum(first, second)
@@ -203,9 +200,9 @@ def _middle_of_four(first: FloatArray, second: FloatArray, third: FloatArray, fo
 
 
 def measure_texture(differences: FloatArray) -> FloatArray:
-    """Returns the texture of each ring, shape (steps, rings): how widely the differences on the ring are spread.
+    """Returns the texture of each ring, shape (steps, rings): how strongly the differences on the ring vary.
 
-    The texture is 1.48 times the median of the absolute differences, which a small defect hardly changes.
+    The texture is 1.48 times the median of the absolute differences. A small defect hardly changes a median.
     """
     texture: FloatArray = np.float32(1.4826) * np.median(np.abs(differences[..., ::4]), axis=-1)
     return texture

@@ -35,7 +35,7 @@ class VersionScorer:
         return self.scorer.name
 
     def score(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None]) -> FloatArray:
-        """Returns the scores of `pixels`, shape (n, side_px, side_px): shape (n,), 0 to 1, with the cut-off at 0.5.
+        """Returns a score for each of `pixels`, shape (n, side_px, side_px). Scores have shape (n,), 0..1, with the cut-off at 0.5.
 
         `parts` holds the outline of each part, or None. A picture without a part has a score of nearly 1.
         """
@@ -48,16 +48,16 @@ class VersionScorer:
 
 @dataclass(frozen=True, slots=True)
 class VersionDetails:
-    """The detail template of a version, its cut-off, and the longest time that the inspection of one picture may take, in seconds."""
+    """The detail template of a version and its cut-off. `time_s` is the longest time for one picture, in seconds."""
 
     template: DetailTemplate
     cut_off: float
     time_s: float
 
     def inspect(self, original: npt.NDArray[np.uint8]) -> DetailInspection:
-        """Searches a picture for small defects. `original` has shape (rows, columns) and the picture's original number of pixels.
+        """Searches a picture at full size for small defects. `original` has shape (rows, columns).
 
-        A picture that could not be inspected has a score of nearly 1, as if it showed a defect.
+        A picture that cannot be inspected gets a score of nearly 1, as if it showed a defect.
         """
         found = self.template.score(original, self.time_s)
         score = float(scale_scores(np.array([found.score]), self.cut_off)[0])
@@ -68,8 +68,7 @@ class VersionDetails:
 class DetailInspection:
     """The result of the search for small defects in one picture.
 
-    `score` is 0..1, with the cut-off at 0.5. `name` is the name of the score in verdicts. `skipped` is the reason if the picture was
-    skipped.
+    `score` is 0..1, with the cut-off at 0.5. `name` is the name of the score in verdicts. `skipped` says why the picture was skipped.
     """
 
     name: str

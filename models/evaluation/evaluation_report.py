@@ -22,11 +22,11 @@ from streams.errors import ModelError
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """The result of an evaluation. `predictions`, `probability` (of a defect) and `is_defect` have the order of `pictures`.
+    """The result of an evaluation. `predictions`, `probability` (of a defect) and `is_defect` are in the order of `pictures`.
 
     - `sources`: the figures for each folder or list of pictures.
     - `voters`: the figures of each network alone at the threshold 0.5.
-    - `robustness`: the figures under each disturbance.
+    - `robustness`: the figures for each disturbance, such as a blur.
     - `pictures_per_s`: the speed without the time for decoding.
     """
 
@@ -44,19 +44,19 @@ class EvaluationReport:
 
     @property
     def errors(self) -> list[int]:
-        """Indices of the misses and false alarms. The picture whose defect probability is farthest from the threshold comes first."""
+        """Indices of the misses and false alarms. The picture farthest from the threshold comes first."""
         errors = np.flatnonzero((self.probability >= self.threshold) != self.is_defect)
         return sorted(errors.tolist(), key=lambda index: -abs(self.probability[index] - self.threshold))
 
     @property
     def doubtful(self) -> list[int]:
-        """Indices of the pictures with the label `review` that are no errors. The picture nearest to the threshold comes first."""
+        """Indices of the correctly judged pictures with the label `review`. The picture nearest to the threshold comes first."""
         errors = set(self.errors)
         doubtful = [index for index, one in enumerate(self.predictions) if one.label == "review" and index not in errors]
         return sorted(doubtful, key=lambda index: abs(self.probability[index] - self.threshold))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the report as JSON values. Its field names must not change, because programs have read them since release 0.1.0."""
+        """Returns the report as JSON values. The names of its fields must not change, because other programs read them."""
         localisation = {"localisation": self.localisation.model_dump(mode="json")} if self.localisation else {}
         return {
             "pictures": self.pictures.class_counts,
@@ -84,10 +84,10 @@ class CascadeEvaluation:
     """The cascade compared with the whole ensemble on the same pictures.
 
     - `alone`: share of the pictures that the first network decided alone.
-    - `agreement`: share of the pictures that got the same label from both.
-    - `misses_added`: defects that only the cascade calls ok.
-    - `alarms_added`: good parts that only the cascade calls defective.
-    - `per_s`, `whole_per_s`: pictures a second of the cascade and of the ensemble.
+    - `agreement`: share of the pictures to which both gave the same label.
+    - `misses_added`: number of defective parts that only the cascade calls ok.
+    - `alarms_added`: number of good parts that only the cascade calls defective.
+    - `per_s`, `whole_per_s`: speed of the cascade and of the ensemble, in pictures a second.
     """
 
     alone: Proportion
@@ -107,10 +107,10 @@ class CascadeEvaluation:
 def evaluate_version(
     ensemble: Ensemble, pictures: LabelledPictures, with_robustness: bool = False, advance: Callable[[int], object] = lambda _: None
 ) -> EvaluationReport:
-    """Judges all `pictures`, with `with_robustness` also disturbed copies, and returns a report with accuracy, misses and false alarms.
+    """Judges all `pictures` and returns a report. If `with_robustness` is True, also judges disturbed copies of the pictures.
 
-    After each batch, `advance` is called with its number of pictures. A version without networks is measured by the largest score of its
-    good-only scorers.
+    `advance` is called after each batch with the number of its pictures. If the version has no networks, the largest score of its scorers
+    is used instead of the defect probability.
 
     Raises ModelError if the classes of the pictures differ from those of the version.
     """
@@ -167,9 +167,9 @@ def evaluate_cascade(whole: EvaluationReport, cascade: Ensemble, pictures: Label
 
 
 def list_differences(first: EvaluationReport, second: EvaluationReport) -> list[dict[str, str]]:
-    """Returns a dictionary for each picture that two versions label differently.
+    """Returns the pictures to which two versions give different labels, each as a dictionary.
 
-    Its keys are `path`, `class` (the true class), and `first` and `second` (the labels that the two versions gave).
+    The keys are `path`, `class` (the true class), `first` and `second` (the labels).
     """
     return [
         {"path": str(entry.path), "class": entry.class_name, "first": one.label, "second": other.label}

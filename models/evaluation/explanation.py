@@ -1,4 +1,4 @@
-"""Explains one picture: what a model version found in it, drawn side by side in one image, with the verdict in words below."""
+"""Explains one picture: draws what a model version found in it, side by side, with the verdict below."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Explanation:
     - `residuals`: the residual map of each good-only scorer, 0..1, with the cut-off at 0.5.
     - `rebuilt`: the picture as the autoencoder rebuilds it, or None without an autoencoder.
     - `defects`: the heat map, or None.
-    - `boxes`: in pixels of the original picture.
+    - `boxes`: boxes around defects, in pixels of the original picture.
     """
 
     version: str
@@ -121,7 +121,7 @@ class Explanation:
 def explain_picture(ensemble: Ensemble, mapper: HeatMapper | None, picture: DecodedPicture) -> Explanation:
     """Judges a picture as the inspector does, without the settings of a line, and collects what the version found.
 
-    `mapper` makes the heat map; None means no heat map. `picture` must hold its original pixels if the version searches for small defects.
+    `mapper` makes the heat map, or is None. If the version searches for small defects, `picture` must hold its original pixels.
     """
     pixels = picture.pixels
     check = check_part(pixels, ensemble.part_reference) if ensemble.part_reference else None
@@ -149,7 +149,7 @@ def _compute_residual(opened: VersionScorer, pixels: npt.NDArray[np.uint8]) -> n
 
 
 def _mark_above_cut_off(pixels: npt.NDArray[np.uint8], residual: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Returns the picture with red places: fully red at twice the cut-off or more, and grey below the cut-off."""
+    """Returns the picture with all places above the cut-off in red. From twice the cut-off on, they are fully red."""
     return np.asarray(overlay_heat_map(pixels, np.clip((residual - 0.5) * 6, 0, 1).astype(np.float32)))
 
 

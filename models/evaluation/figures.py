@@ -19,8 +19,8 @@ def measure_figures(
 ) -> ClassificationFigures:
     """Computes accuracy, misses and other figures from the defect `probability` and the truth `is_defect`, both of shape (n,).
 
-    Pictures from `threshold` on count as called defective, even in the review band. The band begins at `review_low` and ends below
-    `review_high`.
+    A picture is called defective if its probability is at least `threshold`, even in the review band.
+    The review band goes from `review_low` to below `review_high`.
     """
     is_called = probability >= threshold
     is_review = (probability >= review_low) & (probability < review_high)
@@ -59,8 +59,8 @@ def bin_reliability(probability: FloatArray, is_defect: BoolArray) -> list[tuple
 
 
 def compute_calibration_error(probability: FloatArray, is_defect: BoolArray) -> float:
-    """Returns the expected calibration error: the mean difference between defect probability and share of defects.
+    """Returns the expected calibration error: the mean difference between the defect probability and the true share of defects.
 
-    The mean is taken over the bins of `bin_reliability`, each weighted by its number of pictures.
+    The mean is taken over the bins of `bin_reliability`. A bin with more pictures has more weight.
     """
     return sum(count * abs(mean - share) for mean, share, count in bin_reliability(probability, is_defect)) / len(is_defect)

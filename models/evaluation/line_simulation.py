@@ -14,9 +14,9 @@ from models.training.labelled_pictures import LabelledFile
 from streams.errors import ModelError
 
 _LABELS = ("ok", "defect", "review")
-# Number of random weightings of the groups from which an interval is computed.
+# Number of random samples from which an interval is computed.
 _DRAWS = 4000
-# The weight of an imaginary casting of each label, in castings.
+# For each label, the estimate adds half a casting with this label (Jeffreys' prior).
 _PRIOR_WEIGHT = 0.5
 
 FloatArray = npt.NDArray[np.float64]
@@ -55,13 +55,13 @@ class LineSimulation:
 def simulate_line(
     probability: FloatArray, is_defect: Flags, rule: DecisionRule | None, line_share: float, costs: PartCosts, parts: int, seed: int
 ) -> LineSimulation:
-    """Draws `parts` parts from labelled pictures at random, lets `rule` choose their labels, and counts the errors.
+    """Draws `parts` random parts from labelled pictures, lets `rule` choose their labels, and counts the errors.
 
     - `probability`, shape (n,): the calibrated defect probability of each picture.
-    - `is_defect`, shape (n,): its true class.
-    - `line_share`: the probability that a drawn part is defective.
+    - `is_defect`, shape (n,): whether the picture shows a defect.
+    - `line_share`: the share of defective parts on the line.
     - `rule`: None means that every part passes.
-    - `seed`: equal seeds draw equal parts, so rules can be compared.
+    - `seed`: the same seed draws the same parts, so that rules can be compared.
 
     Raises ModelError if there are no good or no defective pictures.
     """
@@ -89,19 +89,19 @@ def estimate_cost_interval(
 ) -> CostInterval:
     """Returns the 95 % interval of the mean cost of a part on a line with the share `line_share` of defects.
 
-    `groups`, shape (n,), are the groups of near-duplicates. The other arguments are those of `simulate_line`.
+    `groups`, shape (n,), has the same number for near-duplicates. For the other arguments, see `simulate_line`.
 
-    The groups get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981). Each class also gets three imaginary
-    castings, one for each label, with half the weight of a real casting (Jeffreys' prior).
+    The groups get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981). Rare errors may be missing, so half a
+    casting with each label is added to each class (Jeffreys' prior).
 
-    So if none of 100 good castings was rejected, the interval still allows that 2.4 % are.
+    Example: if none of 100 good castings was rejected, up to 2.4 % of all good castings may still be rejected.
     """
     random = np.random.default_rng(seed)
     labels = np.array([rule.choose_label(float(value)) if rule else "ok" for value in probability])
     good = _draw_label_shares(labels[~is_defect], groups[~is_defect], random)
     bad = _draw_label_shares(labels[is_defect], groups[is_defect], random)
     if rule is None:
-        # Every part passes, whatever the pictures show, so nothing is uncertain.
+        # Without a rule every part passes, so the cost is certain.
         return CostInterval(line_share * costs.miss, line_share * costs.miss)
     drawn = (
         (1 - line_share) * good @ np.array([0, costs.false_alarm, costs.review])
@@ -112,12 +112,12 @@ def estimate_cost_interval(
 
 
 def _draw_label_shares(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
-    """Returns random shares of the labels `ok`, `defect` and `review` among the parts of one class, shape (_DRAWS, 3)."""
+    """Returns random estimates of the shares of `ok`, `defect` and `review` in one class, shape (_DRAWS, 3)."""
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     counts = np.zeros((len(sizes), len(_LABELS)))
     for column, label in enumerate(_LABELS):
         np.add.at(counts[:, column], group_of[labels == label], 1)
-    # An imaginary casting has as many pictures as a group has on average.
+    # An added casting has as many pictures as an average group.
     counts = np.concatenate([counts, np.eye(len(_LABELS)) * sizes.mean()])
     shapes = np.concatenate([np.ones(len(sizes)), np.full(len(_LABELS), _PRIOR_WEIGHT)])
     totals = random.gamma(shapes, size=(_DRAWS, len(shapes))) @ counts
@@ -126,9 +126,9 @@ def _draw_label_shares(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.int3
 
 
 def find_validation_pictures(split: Path) -> list[LabelledFile]:
-    """Returns the validation pictures in `split`, the file split.csv of a training run.
+    """Returns the validation pictures that `split` lists, the file split.csv of a training run.
 
-    No near-duplicate of them was used for the training. Raises ModelError if the file cannot be read or lists no validation picture.
+    The training used no near-duplicate of these pictures. Raises ModelError if the file cannot be read or lists no validation picture.
     """
     try:
         with split.open(newline="", encoding="utf-8") as file:

@@ -1,8 +1,8 @@
-"""Measures how well heat maps show where the defects are, by comparing them with masks that people drew or the renderer wrote.
+"""Measures how well heat maps show where the defects are, by comparing them with masks.
 
     pictures + masks -> a heat map of each picture from each source -> pixel AUROC, AUPRO, AUPIMO, pointing, box IoU, by source
 
-A source is any function from a picture to a heat map, for example Grad-CAM. All maps of a source must have one scale.
+A source is any function from a picture to a heat map, for example Grad-CAM. A source must use the same scale for all its maps.
 
 Masks and heat maps are compared on a grid whose longer side has 300 cells.
 """
@@ -31,33 +31,32 @@ from models.training.marked_pictures import MIN_COVER, find_mask_key, list_masks
 from streams.errors import ModelError, PictureError
 
 Pixels = npt.NDArray[np.uint8]
-# A mask is True at the pixels of a defect.
 Mask = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 
-# Number of cells along the longer side of the grid, as in the published pictures of castings, whose side is 300 px.
+# Number of cells along the longer side of the grid. The published pictures of castings also have 300 px.
 GRID_SIDE_PX = 300
-# A heat map points at a defect if its hottest cell is at most this many cells away from the defect.
+# If the hottest cell of a heat map is at most this many cells away from a defect, the map points at the defect.
 NEAR_PX = 8.0
-# AUPRO is the area under the curve up to this false positive rate, as in the paper that defines AUPRO.
+# AUPRO counts false positive rates up to this limit, as in the paper that defines AUPRO.
 AUPRO_LIMIT = 0.3
-# AUPIMO is the area under the curve between these false positive rates, on a logarithmic axis, as in the paper that defines AUPIMO.
+# AUPIMO counts false positive rates between these limits, as in the paper that defines AUPIMO.
 AUPIMO_LOW, AUPIMO_HIGH = 1e-5, 1e-4
-# At most this many defective and as many good pictures are compared. The heat maps of a thousand pictures take 360 MB.
+# At most 500 defective and 500 good pictures are compared, because the heat maps of 1000 pictures take 360 MB.
 MAX_PICTURES = 500
-# If more than this share of the good masks show a defect, all masks are refused. Probably a value marks the casting itself.
+# If more than half of the masks of good pictures show a defect, all masks are refused. Probably they mark the casting itself.
 MAX_MARKED_GOOD = 0.5
 # Name of Grad-CAM in reports, the same as in findings.
 GRAD_CAM = "grad-cam"
 # Name of the segmentation head in reports, the same as in findings.
 SEGMENTATION = "segmentation"
-# A message names at most this many files. It also gives the number of all files.
+# A message names at most this many files, besides their total number.
 _NAMED_FILES = 3
 
 
 @dataclass(frozen=True)
 class HeatSource:
-    """A way to make heat maps, for example Grad-CAM. `compute` turns pixels, shape (side_px, side_px), into a heat map of the same shape.
+    """A way to make heat maps, for example Grad-CAM. `compute` turns pixels into a heat map, both of shape (side_px, side_px).
 
     Suspicious pixels have large values. The scale is free, but must be the same for all pictures.
 
@@ -74,7 +73,7 @@ class HeatSource:
 class MaskedPicture:
     """A picture file and the mask of its defects on the grid, shape (rows, columns). The mask of a good part is False everywhere.
 
-    `width_px` and `height_px` are the size of the upright picture. `mask_path` is None for a good picture without a mask.
+    `width_px` and `height_px` are the size of the upright picture. `mask_path` is None for a good picture without a mask file.
     """
 
     file: LabelledFile
@@ -86,7 +85,7 @@ class MaskedPicture:
 
 @dataclass(frozen=True)
 class MaskedPictures:
-    """The pictures whose heat maps can be measured. `left_out` says in sentences which pictures and masks were left out, and why."""
+    """Pictures whose heat maps can be measured. `left_out` names the pictures and masks that cannot be used, and says why."""
 
     pictures: tuple[MaskedPicture, ...]
     left_out: tuple[str, ...]
@@ -119,20 +118,20 @@ def open_heat_sources(version: Version) -> list[HeatSource]:
 
 
 def make_mapper_source(name: str, mapper: HeatMapper, side_px: int) -> HeatSource:
-    """Returns the source of the heat maps of `mapper`, which takes pictures of the side `side_px`."""
+    """Returns `mapper` as a source of heat maps. It takes pictures with the side `side_px`."""
     level = mapper.compute_defect_map(np.zeros((side_px, side_px), np.uint8)).box_level
     return HeatSource(name, side_px, lambda pixels: mapper.compute_defect_map(pixels).heat, level)
 
 
 def make_residual_source(scorer: GoodOnlyScorer) -> HeatSource:
-    """Returns the source of the residual maps of a scorer that has learned from good parts alone."""
+    """Returns `scorer` as a source of heat maps. Its heat maps are its residual maps."""
     return HeatSource(f"residual of {scorer.name}", scorer.side_px, lambda pixels: scorer.score(pixels[np.newaxis]).residuals[0])
 
 
 def read_masked_pictures(
     files: Sequence[LabelledFile], masks_folder: Path, ok_class: str, part_values: Sequence[int] = (), limits: PictureLimits | None = None
 ) -> MaskedPictures:
-    """Finds and reads the mask of each of `files`, which come from one source of `find_pictures`.
+    """Finds and reads the masks of `files`, which come from one folder or list of pictures.
 
     - The mask of `source/def_front/a.jpeg` is `masks_folder/def_front/a.png`, an 8-bit PNG of the picture's size.
     - 0 means no defect. `part_values` mark the casting without a defect. All other values mean a defect.
@@ -163,11 +162,11 @@ def evaluate_localisation(
     depth_bits: int | None = None,
     advance: Callable[[int], object] = lambda _: None,
 ) -> LocalisationReport:
-    """Computes the heat maps of all `pictures` with each source and returns their figures.
+    """Makes heat maps of all `pictures` with each source, and returns their figures.
 
-    `depth_bits` is the setting of the line that the pictures come from. After each heat map, `advance` is called with 1.
+    `depth_bits` is the setting of the line that made the pictures. `advance(1)` is called after each heat map, to show the progress.
 
-    Raises ModelError if a source returns a value that is not a finite number, or if a picture file cannot be read any more.
+    Raises ModelError if a heat map has a value that is not a finite number, or if a picture can no longer be read.
     """
     figures = {}
     for source in sources:
@@ -180,7 +179,7 @@ def evaluate_localisation(
 
 
 def measure_localisation(heats: Sequence[HeatMap], masks: Sequence[Mask], box_level: float | None = None) -> LocalisationFigures:
-    """Compares heat maps with masks of the same shapes and returns the figures. `box_level` is explained at `HeatSource`."""
+    """Compares heat maps with masks of the same shapes, and returns the figures. See `HeatSource` for `box_level`."""
     defective = [(heat, mask) for heat, mask in zip(heats, masks, strict=True) if mask.any()]
     pimo = compute_aupimo(heats, masks)
     return LocalisationFigures(
@@ -196,9 +195,9 @@ def measure_localisation(heats: Sequence[HeatMap], masks: Sequence[Mask], box_le
 
 
 def compute_pixel_auroc(heats: Sequence[HeatMap], masks: Sequence[Mask]) -> float | None:
-    """Returns the area under the ROC curve of all pixels of all pictures together, 0..1. Large defects dominate it.
+    """Returns the area under the ROC curve of all pixels of all pictures, 0..1. Defect pixels are the positive class.
 
-    A pixel of a defect is the positive class. If all pixels are equally hot, the result is 0.5. Returns None if there is only one class.
+    Large defects influence the result most. If all pixels are equally hot, it is 0.5. Returns None if there is only one class.
     """
     background, levels = _pool(heats, masks, False), _pool(heats, masks, True)
     if not len(background) or not len(levels):
@@ -209,8 +208,8 @@ def compute_pixel_auroc(heats: Sequence[HeatMap], masks: Sequence[Mask]) -> floa
 def compute_aupro(heats: Sequence[HeatMap], masks: Sequence[Mask], limit: float = AUPRO_LIMIT) -> float | None:
     """Returns the AUPRO, 0..1: how much of each defect the heat maps find. Small and large defects count the same.
 
-    The curve has a point for each threshold: the share of each defect's pixels at or above the threshold, averaged over all defects,
-    against the share of all other pixels. Only shares of other pixels up to `limit` count. The area is divided by `limit`.
+    It is the area under a curve, divided by `limit`. For each threshold, the curve shows which share of each defect is found (the mean
+    over all defects), and which share of all other pixels is wrongly called a defect (at most `limit`).
 
     A defect is a region of pixels that touch, also at corners. Returns None if no pixel or every pixel belongs to a defect.
 
@@ -226,23 +225,20 @@ def compute_aupro(heats: Sequence[HeatMap], masks: Sequence[Mask], limit: float 
 def compute_aupimo(
     heats: Sequence[HeatMap], masks: Sequence[Mask], low: float = AUPIMO_LOW, high: float = AUPIMO_HIGH
 ) -> FloatArray | None:
-    """Returns the AUPIMO of each picture with a defect, 0..1, in the order of `masks`, or None without good or defective pictures.
+    """Returns the AUPIMO of each defective picture, 0..1, in the order of `masks`. Returns None without good or defective pictures.
 
-    The AUPIMO is the share of the defect pixels that are found, averaged over false positive rates from `low` to `high` on a logarithmic
-    axis.
+    The AUPIMO is the mean share of the defect pixels that are found, for false positive rates from `low` to `high` (logarithmic axis).
+    The false positive rate is the share of pixels in good pictures that are wrongly called a defect.
 
-    A false positive rate is the share of a good picture's pixels at or above the threshold, averaged over the good pictures. A defect pixel
-    is found if it is hotter than the lowest threshold with at most this rate.
-
-    Source: Bertoldo, Ameln, Vaidya, Akcay, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low Tolerance", BMVC
-    2024, equations 1 to 5. Difference: the curve is integrated exactly, and not at sampled thresholds.
+    Source: Bertoldo, Ameln, Vaidya, Akcay, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and Low Tolerance",
+    BMVC 2024, equations 1 to 5. Difference: the curve is integrated exactly, and not at sampled thresholds.
     """
     good = [heat for heat, mask in zip(heats, masks, strict=True) if not mask.any()]
     defective = [heat[mask] for heat, mask in zip(heats, masks, strict=True) if mask.any()]
     if not good or not defective:
         return None
     thresholds, rates = _list_false_positives(good, high)
-    # Between rates[k - 1] and rates[k], the threshold is thresholds[k]. Defect pixels that are hotter count as found.
+    # For false positive rates from rates[k - 1] to rates[k], defect pixels hotter than thresholds[k] count as found.
     edges = np.log(np.clip(np.concatenate([[low], rates]), low, high))
     widths = np.diff(edges) / (np.log(high) - np.log(low))
     pimo = []
@@ -254,9 +250,9 @@ def compute_aupimo(
 
 
 def points_at_defect(heat: HeatMap, mask: Mask, max_distance: float = NEAR_PX) -> bool:
-    """Returns whether the hottest pixel is at most `max_distance` pixels away from the nearest pixel of a defect.
+    """Returns whether the hottest pixel is at most `max_distance` pixels away from a defect.
 
-    If several pixels are the hottest, the first one in reading order counts. For a map that is the same everywhere, the result is False.
+    If several pixels are the hottest, the first in reading order counts. If all pixels are equally hot, the result is False.
     """
     if heat.min() == heat.max():
         return False
@@ -265,10 +261,9 @@ def points_at_defect(heat: HeatMap, mask: Mask, max_distance: float = NEAR_PX) -
 
 
 def compute_box_iou(heat: HeatMap, mask: Mask, box_level: float | None = None) -> float:
-    """Returns the intersection over union (IoU) of the boxes of the heat map and the boxes of the mask, 0..1.
+    """Returns the overlap (intersection over union) of the boxes in the heat map and the boxes around the defects, 0..1.
 
-    `find_boxes` draws the boxes of the heat map, with `box_level` as in `HeatSource`. The mask has the smallest upright box around each
-    defect. Returns 0 if the heat map has no box.
+    `find_boxes` finds the boxes in the heat map. See `HeatSource` for `box_level`. Returns 0 if the heat map has no box.
     """
     found, drawn = np.zeros_like(mask), np.zeros_like(mask)
     rows, columns = heat.shape
@@ -281,9 +276,9 @@ def compute_box_iou(heat: HeatMap, mask: Mask, box_level: float | None = None) -
 
 
 class _MaskReader:
-    """Reads the masks of pictures, and remembers which masks and pictures cannot be used.
+    """Reads the masks of pictures, and collects the masks and pictures that cannot be used.
 
-    `part_values` are the grey levels that mark the casting itself and not a defect.
+    `part_values` are the grey levels that mean the casting itself and not a defect.
     """
 
     def __init__(self, ok_class: str, part_values: Sequence[int], limits: PictureLimits) -> None:
@@ -330,8 +325,8 @@ class _MaskReader:
             advice = f"for example --part-value {values[0]}" if values else "or correct the masks"
             raise ModelError(
                 f"The masks of {len(self._marked_good)} of {self._good_masks} good pictures show defects, for example "
-                f"{self._marked_good[0][0]}. If a grey value of the masks marks the casting and not a defect, name this value with "
-                f"--part-value, {advice}."
+                f"{self._marked_good[0][0]}. If a grey value in the masks means the casting itself, name this value with --part-value, "
+                f"{advice}."
             )
         for path, _ in self._marked_good:
             self._add_remark("masks of good pictures show a defect", str(path))
@@ -340,8 +335,8 @@ class _MaskReader:
         left_out = tuple(_describe_problem(problem, names) for problem, names in self._problems.items())
         if not self._defective:
             raise ModelError(
-                f"No defective picture can be compared with a mask from {masks_folder}. {' '.join(left_out)} A mask needs the path of its "
-                "picture below the data folder, for example def_front/a.png for def_front/a.jpeg, and the size of its picture."
+                f"No defective picture can be compared with a mask from {masks_folder}. {' '.join(left_out)} A mask needs the "
+                "size and the path of its picture: the mask of def_front/a.jpeg is def_front/a.png."
             )
         return MaskedPictures((*_thin(self._defective), *_thin(self._good)), left_out)
 
@@ -368,10 +363,7 @@ def _thin(pictures: Sequence[MaskedPicture]) -> list[MaskedPicture]:
 
 
 def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
-    """Returns the cells of the grid that `marks`, the marked pixels of the picture, cover by more than MIN_COVER.
-
-    If there is no such cell, the most covered cells are returned.
-    """
+    """Returns the cells of the grid of which more than the share MIN_COVER is marked, or else the most covered cells."""
     scale = GRID_SIDE_PX / max(width_px, height_px)
     size = max(1, round(width_px * scale)), max(1, round(height_px * scale))
     cover = np.asarray(Image.fromarray(marks.astype(np.float32)).resize(size, Image.Resampling.BOX))
@@ -380,7 +372,7 @@ def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
 
 
 def _compute_on_grid(source: HeatSource, picture: MaskedPicture, depth_bits: int | None) -> HeatMap:
-    """Returns the heat map of `picture` on the grid of the comparison, without padding.
+    """Returns the heat map of `picture`, resampled to the shape of its mask.
 
     Raises ModelError if the picture or its heat map cannot be used.
     """
@@ -399,18 +391,17 @@ def _compute_on_grid(source: HeatSource, picture: MaskedPicture, depth_bits: int
 
 
 def _pool(heats: Sequence[HeatMap], masks: Sequence[Mask], is_defect: bool) -> npt.NDArray[np.float32]:
-    """Returns the heat of pixels from all pictures as one array: the defect pixels if `is_defect` is True, otherwise all other pixels."""
     return np.concatenate([heat[mask == is_defect] for heat, mask in zip(heats, masks, strict=True)])
 
 
 def _label_defects(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
-    """Numbers the defects of a mask from 1. Returns the defect number of each pixel, 0 outside of defects, and the number of defects."""
+    """Numbers the defects of a mask from 1. Returns the number of the defect at each pixel (0: none), and the number of defects."""
     labels, count = ndimage.label(mask, np.ones((3, 3), np.int8))
     return labels, int(count)
 
 
 def _weigh_defects(mask: Mask) -> FloatArray:
-    """Returns the weight of each defect pixel, in reading order: 1 / (number of pixels of its defect). So all defects count the same."""
+    """Returns a weight for each defect pixel. The weights of each defect sum to 1, so all defects count the same."""
     labels = _label_defects(mask)[0][mask]
     weights: FloatArray = (1 / np.maximum(1, np.bincount(labels)))[labels]
     return weights
@@ -419,13 +410,12 @@ def _weigh_defects(mask: Mask) -> FloatArray:
 def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[np.float32], weights: FloatArray, limit: float) -> float:
     """Returns the area under a ROC curve for false positive rates from 0 to `limit`, divided by `limit`.
 
-    `background` is sorted. The heats `levels` of defect pixels count with `weights`.
+    `background` holds the sorted heat values of good pixels, and `levels` those of defect pixels, with their `weights`.
     """
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
     heights = sums / sums[-1]
-    # Each heat value of the defect pixels gives two points of the curve: one without and one with the background pixels of exactly this
-    # value.
+    # If a defect pixel and background pixels are equally hot, the curve gets two points: without and with the background pixels.
     above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
     x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])
     y = np.concatenate([[0.0, 0.0], np.repeat(heights, 2)])
@@ -436,13 +426,13 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
 
 
 def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDArray[np.float32], FloatArray]:
-    """Returns thresholds, the hottest first, and the mean false positive rate of the good pictures at each threshold.
+    """Returns thresholds in descending order, and the mean false positive rate of the good pictures at each threshold.
 
-    The list ends with the first rate that reaches `high`.
+    The last rate is the first one that reaches `high`.
     """
     levels, weights = [], []
     for heat in good:
-        # The `count` hottest pixels of one picture are enough to reach the false positive rate `high`.
+        # Only the hottest pixels of each picture can matter, because `high` is small.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

@@ -1,6 +1,6 @@
-"""Disturbs pictures in ways that occur in a plant: different light, blur, noise, rotation and JPEG compression, each in several strengths.
+"""Disturbs pictures in ways that occur in a plant: different light, blur, noise, rotation and JPEG compression, in several strengths.
 
-An evaluation measures how many errors a version makes on the disturbed pictures, which shows how robust the version is.
+An evaluation counts the errors on the disturbed pictures, which shows how robust a version is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Disturbance = Callable[[GreyPixels], GreyPixels]
 
 
 def make_disturbances(seed: int = 1) -> dict[str, Disturbance]:
-    """Returns the disturbances by name. Each is a function that disturbs one picture, shape (side, side). `seed` determines the noise."""
+    """Returns the disturbances by name. Each is a function that disturbs one picture, shape (side, side). `seed` is for the noise."""
     rng = np.random.default_rng(seed)
     return {
         "light x 0.6": lambda pixels: _clip(pixels * 0.6),

@@ -1,4 +1,4 @@
-"""Measures how well defect maps show where the defects are and of which kind, by comparing them with marked pictures."""
+"""Compares defect maps with marked pictures: do the maps show where the defects are, and of which kind?"""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from models.training.marked_pictures import BOX_MARK, MarkedPictures
 
 @dataclass(frozen=True, slots=True)
 class KindFigures:
-    """How often the kind of the largest defect is named correctly.
+    """How often the kind of the largest defect is named correctly. Only pictures with a mask count.
 
-    - `right`: share of the pictures with a mask whose kind is right.
-    - `named`: share of these pictures that got a kind other than `unknown`.
+    - `right`: share of the pictures with the right kind.
+    - `named`: share of the pictures with a kind other than `unknown`.
     - `right_if_named`: share of right kinds among the named kinds.
-    - `pairs`: number of pictures for each true kind and each answer.
+    - `pairs`: number of pictures for each pair of true kind and answer.
     """
 
     right: Proportion
@@ -34,9 +34,9 @@ class KindFigures:
 
 
 def find_largest_kind(marks: npt.NDArray[np.uint8]) -> int:
-    """Returns the mark of the largest defect of a picture from its marks, shape (side, side), or 0 if no pixel has a kind from a mask.
+    """Returns the number of the kind of the largest defect in `marks`, shape (side, side), or 0 if there is none.
 
-    A defect is a region of pixels that touch, also at corners. Its most frequent mark counts.
+    A defect is a region of pixels that touch, also at corners. Its most frequent mark counts. Boxes do not count.
     """
     marks = np.where(marks < BOX_MARK, marks, 0)
     labels, count = ndimage.label(marks > 0, np.ones((3, 3), np.int8))
@@ -47,7 +47,7 @@ def find_largest_kind(marks: npt.NDArray[np.uint8]) -> int:
 
 
 def measure_kinds(answers: Sequence[str], pictures: MarkedPictures) -> KindFigures:
-    """Compares the kinds `answers` with the kind of the largest defect in the mask of each picture.
+    """Compares `answers` with the true kinds. The true kind is that of the largest defect in the mask.
 
     Pictures without a mask do not count.
     """
@@ -69,7 +69,7 @@ def measure_kinds(answers: Sequence[str], pictures: MarkedPictures) -> KindFigur
 
 
 def measure_maps(maps: Sequence[DefectMap], masks: npt.NDArray[np.bool_]) -> LocalisationFigures:
-    """Returns the figures of defect maps that are compared with `masks`, shape (n, side, side). The maps are resized to this side."""
+    """Compares defect maps with `masks`, shape (n, side, side), and returns the figures. Maps are resized to the side of the masks."""
     heats = [resize_heat(found.heat, masks.shape[1]) for found in maps]
     return measure_localisation(heats, list(masks), maps[0].box_level)
 
@@ -80,7 +80,7 @@ def name_kinds(maps: Sequence[DefectMap]) -> list[str]:
 
 
 def measure_head(head: Segmentation, pictures: MarkedPictures) -> dict[str, float]:
-    """Returns the figures of `head` on those of `pictures` that have a mask or are good, by their names in the manifest."""
+    """Returns the figures of `head` under their names in the manifest. Only pictures with a mask and good pictures count."""
     chosen = pictures.select(pictures.has_mask | pictures.is_good)
     maps = [head.compute_defect_map(picture) for picture in chosen.pixels]
     found = measure_maps(maps, chosen.marks > 0)

@@ -29,10 +29,9 @@ def alexnet(
 
     Source: Krizhevsky, Sutskever, Hinton, NIPS 25, 2012. Differences:
 
-    - `normalisation`: the paper has "local-response".
-    - `groups`: the paper has 2, which is slow in TensorFlow.
-    - `maps`: factor for the number of feature maps.
-    - `dense_layers`, `dense_width`: the paper has 2 layers of 4096 units.
+    - Batch normalisation is the default. The paper has local response normalisation.
+    - One group of filters is the default. The paper has two groups, which are slow in TensorFlow.
+    - `maps` multiplies the number of feature maps of the paper.
 
     Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), rows sum to 1.
     Raises ValueError if `side_px` < 64, or if the head does not fit `classes`.

@@ -14,12 +14,12 @@ layers, ops = keras.layers, keras.ops
 
 # The encoder halves the side four times, so each code in its output describes 16 x 16 px of the picture.
 CODE_STRIDE_PX = 16
-# The smallest side of the input pictures. With a smaller side, the encoder's output would have fewer than 2 x 2 places.
+# The smallest side of the input pictures. A smaller picture would have fewer than 2 x 2 codes.
 MIN_SIDE_PX = 32
-# The cosine similarities are multiplied by this number before the softmax. With 1, all prototypes would be mixed, and almost any code could
-# be rebuilt.
+# Similarities are multiplied by 10 before the softmax, so that a code is replaced by few prototypes. A mixture of all prototypes could
+# also rebuild defects.
 SHARPNESS = 10.0
-# Names of the outputs of the network that is trained. They are also the keys of its losses.
+# Names of the outputs of the training network, and keys of its losses.
 REBUILT, ADDRESSING, GENUINE, FORGED = "rebuilt", "addressing_entropy", "genuine", "forged"
 
 
@@ -28,7 +28,7 @@ class Autoencoder:
     """The two networks of one autoencoder, which share their weights. Pictures have shape (batch, side_px, side_px, 1), grey level 0..1.
 
     - `rebuilding`: rebuilds pictures.
-    - `training`: the same, with the outputs "addressing_entropy" (memory), "genuine" and "forged" (adversary).
+    - `training`: the same, with further outputs for the losses: "addressing_entropy" (memory), "genuine" and "forged" (adversary).
     """
 
     rebuilding: keras.Model
@@ -42,9 +42,10 @@ def build_autoencoder(
     prototypes: int = 64,
     has_adversary: bool = True,
 ) -> Autoencoder:
-    """Builds the memory-augmented adversarial autoencoder for registered grey castings. 0 `prototypes` means no memory.
+    """Builds the memory-augmented adversarial autoencoder for registered grey castings. If `prototypes` is 0, there is no memory.
 
-    Sources: Gong et al., ICCV 2019 (memory); Ganin et al., JMLR 17, 2016 (discriminator). Here each block of 16 x 16 px has its own code.
+    Sources: Gong et al., ICCV 2019 (memory); Ganin et al., JMLR 17, 2016 (discriminator). Difference: each block of 16 x 16 px has its own
+    code.
 
     Raises ValueError if `side_px` is not a multiple of 16 or less than 32, or if there is only one prototype.
     """
@@ -70,10 +71,10 @@ def build_autoencoder(
 
 
 class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes without types
-    """Replaces each code by a mixture of few prototypes (Gong et al. 2019, section 3.3).
+    """Replaces each code by a mixture of few learned prototypes (Gong et al. 2019, section 3.3).
 
-    Input shape: (batch, rows, columns, channels). Output: the mixtures, same shape, and the mean entropy of the weights in nats, shape
-    (batch, 1).
+    Input shape: (batch, rows, columns, channels). The outputs are the mixtures, same shape, and the mean entropy of their weights in nats,
+    shape (batch, 1).
     """
 
     def __init__(self, prototypes: int, **keywords: Any) -> None:
@@ -85,18 +86,17 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         self.memory = self.add_weight(shape=(self.prototypes, input_shape[-1]), initializer="random_normal", name="memory")
 
     def call(self, codes: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Returns two tensors: the mixtures of prototypes that replace the codes, and for each picture the mean entropy of the mixture
-        weights."""
+        """Returns the mixtures that replace the codes, and the mean entropy of the weights for each picture."""
         weights = self.address(codes)
         entropy = -ops.sum(weights * ops.log(weights + 1e-12), axis=-1)
         return ops.matmul(weights, self.memory), ops.mean(entropy, axis=(1, 2))[:, None]
 
     def address(self, codes: keras.KerasTensor) -> keras.KerasTensor:
-        """Returns the weights of the prototypes for each code, 0..1 with the sum 1, shape (batch, rows, columns, prototypes)."""
+        """Returns the weight of each prototype for each code, shape (batch, rows, columns, prototypes). The weights of a code sum to 1."""
         similarity = ops.matmul(ops.normalize(codes, axis=-1), ops.transpose(ops.normalize(self.memory, axis=-1)))
         weights = ops.softmax(SHARPNESS * similarity, axis=-1)
         least = 1.0 / self.prototypes
-        # Gong et al. 2019, equation 7, with a gradient: relu(w - least) * w / (|w - least| + epsilon).
+        # Weights below `least` become 0. This formula has a gradient (Gong et al. 2019, equation 7).
         kept = ops.relu(weights - least) * weights / (ops.absolute(weights - least) + 1e-12)
         return kept / (ops.sum(kept, axis=-1, keepdims=True) + 1e-12)
 
@@ -109,7 +109,7 @@ class ReversedGradient(keras.layers.Layer):  # type: ignore[misc]  # Keras comes
     """Returns its input unchanged, but changes the sign of the gradient (Ganin et al. 2016, equations 16 and 17)."""
 
     def call(self, values: keras.KerasTensor) -> keras.KerasTensor:
-        """Returns `values` unchanged. Gradients that flow back through this layer change their sign."""
+        """Returns `values` unchanged. In training, the gradient changes its sign in this layer."""
         return ops.stop_gradient(2.0 * values) - values
 
 
@@ -134,7 +134,7 @@ def _decode(code: keras.KerasTensor, width: int) -> keras.KerasTensor:
 
 
 def _build_discriminator(side_px: int, width: int) -> keras.Model:
-    """Returns the discriminator, which tells real from rebuilt pictures, with a logit for each of many overlapping places (PatchGAN)."""
+    """Returns the network that tells real from rebuilt pictures. It gives a logit for each of many overlapping patches (PatchGAN)."""
     pixels = keras.Input((side_px, side_px, 1), name="judged_pixels")
     features = layers.Rescaling(2.0, -1.0, name="judged_centre")(pixels)
     for number, filters in enumerate((width, 2 * width, 4 * width), start=1):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def make_voter(network: Literal["alexnet", "lenet"], side_px: int, options: dict[str, NetworkOption]) -> Voter:
-    """Returns the manifest's entry for a network that is not trained yet. The voter is named like the network, "alexnet" or "lenet"."""
+    """Returns the manifest entry of an untrained network. The voter gets the name of the network: "alexnet" or "lenet"."""
     return Voter(name=network, network=network, weights_file=f"{network}.weights.h5", side_px=side_px, options=options)
 
 
@@ -61,8 +61,7 @@ def load_network(version: Version, voter: Voter, dtype: str = "float32") -> kera
 def save_weights(path: Path, voter: Voter, network: keras.Model, half: bool = False) -> None:
     """Writes the weights of `network` to `path`.
 
-    If `half` is True, the weights are rounded to float16. `network` itself gets the rounded weights too, so that it predicts the same as a
-    network loaded from the file.
+    If `half` is True, the weights are rounded to float16, also in `network` itself. So `network` predicts the same as the saved weights.
     """
     if half:
         small = build_network(voter, network.output_shape[-1], "float16")

@@ -9,7 +9,7 @@ import gc
 import sys
 
 _UNUSED_LIBRARIES = [name for name in ("sklearn", "matplotlib", "cv2") if name not in sys.modules]
-# If sys.modules holds None for a library, its import fails as if the library were not installed.
+# With None in sys.modules, the import of a library fails as if the library were not installed.
 sys.modules.update(dict.fromkeys(_UNUSED_LIBRARIES))  # type: ignore[arg-type]
 # The garbage collector is off during the import, because it would take a seventh of the time and free almost nothing.
 _IS_COLLECTING = gc.isenabled()

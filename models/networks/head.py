@@ -12,13 +12,14 @@ Head = Literal["softmax", "logistic"]
 
 
 def add_head(features: keras.KerasTensor, classes: int, head: Head) -> keras.KerasTensor:
-    """Adds the layer `output` behind `features`, shape (batch, units). Returns class probabilities, shape (batch, classes), float32.
+    """Adds the output layer to `features`, shape (batch, units). Returns class probabilities, shape (batch, classes), float32.
 
-    The head "logistic" is one sigmoid unit for the second of two classes. Raises ValueError if the head does not fit `classes`.
+    With the head "logistic", one sigmoid unit gives the probability of the second of two classes.
+    Raises ValueError if the head does not fit `classes`.
     """
     if classes < 2:
         raise ValueError(f"expected at least two classes, found {classes}")
-    # Small initial weights make all classes equally probable at first. Otherwise large gradients could switch off units for ever.
+    # With small initial weights, all classes are nearly equally probable at first. Large gradients could switch off units for good.
     initializer = keras.initializers.RandomNormal(stddev=0.01)
     if head == "softmax":
         return layers.Dense(classes, "softmax", kernel_initializer=initializer, name="output", dtype="float32")(features)

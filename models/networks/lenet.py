@@ -24,10 +24,9 @@ def lenet(
 
     Source: LeCun, Bottou, Bengio, Haffner, Proc. IEEE 86(11), 1998. Differences:
 
-    - ReLU, maximum pooling, dropout and a softmax output.
-    - c3 uses all feature maps of s2.
-    - `width`: factor for the feature maps.
-    - `dense_layers`: the paper has 2.
+    - The network has ReLU, maximum pooling, dropout and a softmax output.
+    - The layer c3 uses all feature maps of the layer s2.
+    - `width` multiplies the number of feature maps of the paper.
 
     Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), rows sum to 1.
     Raises ValueError if `side_px` < 16, or if the head does not fit `classes`.

@@ -18,7 +18,7 @@ def scale_pixels(pixels: tf.Tensor) -> tf.Tensor:
 def resample(grey: tf.Tensor, network: Any) -> tf.Tensor:
     """Resamples `grey`, shape (n, side, side, 1), to the side of the input of `network`.
 
-    The resampling is bilinear and antialiased. So every pixel of the picture influences the result, and no small hole is lost.
+    The resampling is bilinear with antialiasing, so every pixel counts and small holes are not lost.
     """
     side_px = network.input_shape[1]
     if side_px == grey.shape[1]:

@@ -1,4 +1,4 @@
-"""The segmentation head: a small network that gives for each pixel of a picture the probability of each kind of defect."""
+"""The segmentation head: a small network that tells which kind of defect each pixel of a picture shows, with probabilities."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ layers = keras.layers
 
 # The network halves the side of its input four times, so the side must be a multiple of 16.
 SIDE_STEP_PX = 16
-# The initial bias of the background: an untrained network calls about 2 % of all pixels a defect.
+# With this initial bias, an untrained network calls only about 2 % of all pixels a defect.
 BACKGROUND_BIAS = 4.0
 
 
@@ -17,9 +17,9 @@ def segmentation_head(kinds: int, side_px: int, width: int = 16, dtype: str = "f
 
     Source: Ronneberger, Fischer, Brox, U-Net, MICCAI 2015. Differences:
 
-    - `width` feature maps instead of 64.
-    - Convolutions with a step of 2 halve the side.
-    - Feature maps are added, not joined.
+    - The first layer has `width` feature maps instead of 64.
+    - The side is halved by convolutions with a step of 2 instead of pooling.
+    - Feature maps of the same size are added instead of concatenated.
 
     Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, side_px, side_px, 1 + kinds), float32.
     Channel 0 is "no defect".

@@ -1,6 +1,6 @@
 """Model versions in a folder of this machine: `<root>/<version>/` holds `manifest.json`, the weights and the golden set.
 
-A new version is renamed into place when it is complete. Pickled objects are not loaded, because they could run somebody else's code.
+A new version is written to a temporary folder, which is renamed at the end. Pickled objects are not loaded, because they could run code.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Version:
         return self.folder / name
 
     def select_voters(self, names: Sequence[str]) -> Version:
-        """Returns a copy of this version whose manifest names only the voters `names`, so that a runtime computes only these networks."""
+        """Returns a copy of this version with only the voters `names`. A runtime then computes only these networks."""
         selected = tuple(voter for voter in self.manifest.voters if voter.name in names)
         return replace(self, manifest=self.manifest.model_copy(update={"voters": selected}))
 
@@ -106,7 +106,7 @@ class LocalRegistry:
 
     @contextmanager
     def write_version(self, name: str, replace: bool = False) -> Iterator[Path]:
-        """Yields an empty folder for the files of a version. The folder becomes the version `name` if the `with` block raises no error.
+        """Yields an empty folder for the files of a version. If the `with` block raises no error, the folder becomes the version `name`.
 
         Raises ModelError if the version exists and `replace` is false.
         """
@@ -116,7 +116,7 @@ class LocalRegistry:
         self.root.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=self.root))
         try:
-            # mkdtemp creates the folder with the mode 0o700. Workers that run as another user could not read the folder then.
+            # Only the owner can read a folder from mkdtemp, but workers may run as another user.
             staged.chmod(0o755)
             yield staged
             for path in staged.iterdir():
@@ -147,7 +147,7 @@ class LocalRegistry:
             return None
 
     def _find_folder(self, name: str) -> Path:
-        # A name from the settings, from Kafka or from a web address could be a path out of the registry, such as "../other".
+        # The name may come from Kafka or a web address. A path such as "../other" must not leave the registry.
         if name in ("", ".", "..") or "\0" in name or Path(name).name != name or not (self.root / name).is_dir():
             known = ", ".join(self.list_names()) or "none"
             raise ModelError(f"There is no version {name[:64]!r} in {self.root}. Versions there: {known}.")
@@ -181,7 +181,6 @@ def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
 
 
 def _describe_maker() -> dict[str, Any]:
-    """Returns the fields of a manifest that say who makes the version, and with which program."""
     user = f"{getpass.getuser()}@{socket.gethostname()}"
     return {"decoder_version": DECODER_VERSION, "made_by": user, "made_with": metadata.version("castline")}
 

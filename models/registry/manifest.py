@@ -1,6 +1,6 @@
 """The manifest of a model version, the file `manifest.json`. It is checked whenever it is read.
 
-Only `add_drift_reference` changes a manifest. Fields keep the names of release 0.1.0, so that its manifests can still be read.
+Fields keep the names of release 0.1.0, so that old manifests can still be read. Only `add_drift_reference` changes a manifest.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from models.pictures.decoder_version import describe_decoder_version
 from models.pictures.part_reference import PartReference
 
-# The name of a version must be a valid folder name on every file system, and short enough for the label of a metric.
+# The name of a version is also a folder name and the label of a metric, so only short and simple names are valid.
 VERSION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 # The files of a version lie directly in its folder, so their names contain no slash.
 FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
-# If a manifest is older than the field `only_rendered`, versions that were trained on rendered pictures only have this command.
+# In manifests without the field `only_rendered`, this command shows that a version was trained on rendered pictures.
 _DEMO_COMMAND = "castline models make-demo"
 
 NetworkOption = bool | int | float | str
 Probability = Annotated[float, Field(ge=0, le=1)]
-# The name of a kind of defect stands in verdicts and in the label of a metric, so it must be short.
+# The name of a kind of defect is part of verdicts and metrics, so it must be short.
 KindName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
@@ -57,7 +57,7 @@ class Voter(_ManifestModel):
         default_factory=dict, description="Keyword arguments of the function that builds the network."
     )
     weight: float = Field(default=1, ge=0, description="Weight of the vote. The weights of all voters are scaled so that they sum to 1.")
-    temperature: float = Field(default=1, gt=0, le=100, description="Calibration temperature, by which the network's logits are divided.")
+    temperature: float = Field(default=1, gt=0, le=100, description="Calibration temperature. The network's logits are divided by it.")
 
 
 class SegmentationMember(_ManifestModel):
@@ -65,14 +65,14 @@ class SegmentationMember(_ManifestModel):
 
     weights_file: str = Field(pattern=FILE_PATTERN)
     side_px: int = Field(ge=16, le=1024, description="Side of the head's input. The version's pictures are resampled to this side.")
-    width: int = Field(ge=1, le=64, description="Width of the network, the argument of the function that builds it.")
+    width: int = Field(ge=1, le=64, description="Number of feature maps in the network's first layer.")
     kinds: tuple[KindName, ...] = Field(min_length=1, max_length=32, description="Kinds of defect in the order of the head's channels.")
     box_level: Probability = Field(default=0.5, description="A pixel belongs to a defect if its defect probability is at least this value.")
     least_certainty: Probability = Field(
-        default=0.6, description="The kind of a defect is unknown if its most probable kind has less than this share of the probability."
+        default=0.6, description="Smallest probability of the most probable kind. Below it, the kind of a defect is unknown."
     )
     pictures: dict[str, int] = Field(description="Number of pictures that the head was trained on: with masks, with boxes, and good ones.")
-    figures: dict[str, float] = Field(default_factory=dict, description="Figures measured when the head was trained.")
+    figures: dict[str, float] = Field(default_factory=dict, description="Figures of the head, measured after its training.")
     command: str = Field(description="Command that trained the head.")
 
 
@@ -81,31 +81,29 @@ class ScorerEntry(_ManifestModel):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Name of the scorer. A verdict contains its score under this name.")
     files: tuple[Annotated[str, Field(pattern=FILE_PATTERN)], ...] = Field(min_length=1)
-    side_px: int = Field(ge=16, le=1024, description="Side of the pictures that the scorer takes, which are the pictures of the version.")
-    cut_off: float = Field(gt=0, description="A part whose score is above this value differs from good parts.")
-    alarm_share: float = Field(gt=0, le=0.5, description="The cut-off was chosen so that about this share of good parts is above it.")
-    highest_alarm_share: Probability = Field(
-        description="With 95 % confidence, at most this share of all good parts has a score above the cut-off."
+    side_px: int = Field(
+        ge=16, le=1024, description="Side of the pictures that the scorer takes. It equals the side of the version's pictures."
     )
+    cut_off: float = Field(gt=0, description="A part whose score is above this value differs from good parts.")
+    alarm_share: float = Field(gt=0, le=0.5, description="The wanted share of good parts above the cut-off.")
+    highest_alarm_share: Probability = Field(description="Upper 95 % confidence limit of the share of good parts that exceed the cut-off.")
     good_pictures: int = Field(ge=1, description="Number of good pictures from which the cut-off was chosen.")
 
 
 class DetailEntry(_ManifestModel):
     """The detail template of the version and its cut-off, for small defects in large pictures.
 
-    The picture is searched in tiles. For a round part, a tile is a strip of rings.
+    A large picture is searched in strips. A strip is a set of neighbouring rings around the centre of the part.
     """
 
     file: str = Field(pattern=FILE_PATTERN)
     radius_px: float = Field(gt=0, description="Radius of the part in the original good pictures, in pixels.")
     rings: int = Field(ge=2, le=2000, description="Number of rings into which the part is divided.")
-    strip_rings: int = Field(ge=1, description="Number of rings in a strip, which is searched at a time.")
-    overlap_rings: int = Field(ge=0, description="Number of rings by which a strip is enlarged on each side, so that strips overlap.")
+    strip_rings: int = Field(ge=1, description="Number of rings that are searched at a time. They form a strip.")
+    overlap_rings: int = Field(ge=0, description="Number of extra rings on each side of a strip, so that strips overlap.")
     cut_off: float = Field(gt=0, description="A part whose score is above this value has a place that differs from good parts.")
-    alarm_share: float = Field(gt=0, le=0.5, description="The cut-off was chosen so that about this share of good parts is above it.")
-    highest_alarm_share: Probability = Field(
-        description="With 95 % confidence, at most this share of all good parts has a score above the cut-off."
-    )
+    alarm_share: float = Field(gt=0, le=0.5, description="The wanted share of good parts above the cut-off.")
+    highest_alarm_share: Probability = Field(description="Upper 95 % confidence limit of the share of good parts that exceed the cut-off.")
     good_pictures: int = Field(ge=1, description="Number of good pictures from which the cut-off was chosen.")
 
 
@@ -116,21 +114,21 @@ class _ProbabilityBand(_ManifestModel):
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         if self.low > self.high:
-            raise ValueError(f"expected a band whose low end is at most its high end, found {self.low} > {self.high}")
+            raise ValueError(f"expected low to be at most high, found {self.low} > {self.high}")
         return self
 
 
 class ReviewBand(_ProbabilityBand):
-    """The band of doubt: a defect probability from `low` up to, but not including, `high` yields the label `review`.
+    """The range of doubt. A part gets the label `review` if its defect probability is at least `low` and below `high`.
 
-    If `low` and `high` are equal, no picture gets the label `review`.
+    If `low` and `high` are equal, no part gets the label `review`.
     """
 
 
 class CascadeBand(_ProbabilityBand):
     """The range of defect probabilities in which a cascade (`model.cascade`) asks all voters.
 
-    Outside the range, `voter` decides alone: below `low` the part is good, from `high` on it is defective.
+    Outside the range, `voter` decides alone. Below `low` the part is good, and from `high` on it is defective.
     """
 
     voter: str
@@ -144,22 +142,23 @@ class GoldenSetEntry(_ManifestModel):
 
     file: str = Field(pattern=FILE_PATTERN)
     tolerance: float = Field(
-        default=0.05, gt=0, le=0.5, description="Largest allowed difference between a runtime's defect probability and the recorded one."
+        default=0.05,
+        gt=0,
+        le=0.5,
+        description="Largest allowed difference between the defect probability of a runtime and the recorded probability.",
     )
 
 
 class DataFingerprint(_ManifestModel):
     """Identifies the pictures that the version was trained on."""
 
-    sha256: str = Field(
-        pattern=r"^[0-9a-f]{64}$", description="SHA-256 of a sorted list that contains the class and the checksum of each picture."
-    )
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the sorted list of the classes and checksums of all pictures.")
     pictures: dict[str, int] = Field(description="Number of pictures of each class.")
     split: str = Field(description="How the validation pictures were chosen.")
 
 
 class Costs(_ManifestModel):
-    """The costs of a miss and of a false alarm, both in the same unit. Only their ratio matters."""
+    """The costs of a miss and of a false alarm. Only their ratio matters, so the unit is free."""
 
     miss: float = Field(gt=0)
     false_alarm: float = Field(gt=0)
@@ -168,7 +167,7 @@ class Costs(_ManifestModel):
 class Histogram(_ManifestModel):
     """The shares of measured values in bins. The shares sum to 1.
 
-    Bin k contains the values from `edges[k - 1]` to below `edges[k]`. The first and the last bin have no outer edge.
+    Bin k holds the values from `edges[k - 1]` to below `edges[k]`. The first and the last bin are open: edges (1, 2) make three bins.
     """
 
     edges: tuple[float, ...]
@@ -191,15 +190,18 @@ class PercentileHistogram(Histogram):
 
 
 class MissCurve(_ManifestModel):
-    """How many defective validation castings each pass threshold would let through.
+    """How many defective validation castings pass at each pass threshold. A group of near-duplicates counts as one casting.
 
-    A pass threshold above `probabilities[k]`, and at most `probabilities[k + 1]`, passes `misses[k]` castings. A group of near-duplicates
-    counts as one casting.
+    `misses[k]` castings pass if the pass threshold is above `probabilities[k]`, and at most `probabilities[k + 1]`.
     """
 
-    castings: int = Field(ge=1, description="Number of groups of near-duplicates among the defective validation pictures.")
-    probabilities: tuple[Probability, ...] = Field(min_length=1, description="Defect probabilities of these pictures, rising.")
-    misses: tuple[float, ...] = Field(description="Number of castings that pass, for each of the probabilities, rising.")
+    castings: int = Field(
+        ge=1, description="Number of defective castings among the validation pictures. Near-duplicates count as one casting."
+    )
+    probabilities: tuple[Probability, ...] = Field(
+        min_length=1, description="Defect probabilities of the defective validation pictures, in ascending order."
+    )
+    misses: tuple[float, ...] = Field(description="Number of castings that pass at each probability, in ascending order.")
 
     @model_validator(mode="after")
     def _check_curve(self) -> Self:
@@ -211,12 +213,12 @@ class MissCurve(_ManifestModel):
 
 
 class DriftReference(_ManifestModel):
-    """Statistics of pictures on which the version was not trained. Drift is measured by comparing a line's pictures with them."""
+    """Statistics of pictures that were not used for the training. Pictures of a line are compared with them to detect drift."""
 
     pictures: int = Field(ge=1, description="Number of pictures measured.")
     brightness: PercentileHistogram = Field(description="Histogram of the mean grey level of a picture, 0..255.")
     sharpness: PercentileHistogram = Field(
-        description="Histogram of a picture's sharpness: the mean square of the second differences of its grey levels."
+        description="Histogram of the sharpness of a picture: the mean of the squared second differences of its grey levels."
     )
     good: Histogram | None = Field(
         default=None, description="Histogram of the defect probability of good parts. It is absent in versions without networks."
@@ -227,8 +229,8 @@ class DriftReference(_ManifestModel):
     )
     good_detail: Histogram | None = Field(
         default=None,
-        description="Histogram of the defect probability of good parts, in narrow bins that are equally wide in log odds. The effect of a "
-        "line's threshold is estimated from it. It is absent in older versions.",
+        description="Histogram of the defect probability of good parts, in narrow bins. It shows how the threshold of a line changes the "
+        "number of false alarms. It is absent in older versions.",
     )
     bad_detail: Histogram | None = Field(
         default=None,
@@ -236,7 +238,7 @@ class DriftReference(_ManifestModel):
     )
     miss_curve: MissCurve | None = Field(
         default=None,
-        description="The miss curve, from which the pass threshold for a stated risk is computed. It is absent in older versions.",
+        description="How many defective castings each pass threshold lets through. It is absent in older versions.",
     )
 
 
@@ -252,22 +254,22 @@ class Manifest(_ManifestModel):
     voters: tuple[Voter, ...] = Field(description="The networks. The list may be empty if the version has a scorer.")
     scorers: tuple[ScorerEntry, ...] = Field(
         default=(),
-        description="Scorers that have learned from good parts alone. Older versions have none. A version without networks gives `review` "
-        "to a part that is above the cut-off of a scorer, and `ok` to all others.",
+        description="Scorers that have learned from good parts alone. Older versions have none. In a version without networks, a part "
+        "above the cut-off of a scorer gets the label `review`, and other parts get `ok`.",
     )
     details: DetailEntry | None = Field(
         default=None,
-        description="How the version searches large pictures for small defects. If it is absent, as in older versions, only the reduced "
-        "picture is judged.",
+        description="How the version searches large pictures for small defects. Older versions lack it and judge only the reduced picture.",
     )
     temperature: float = Field(
-        default=1, gt=0, le=100, description="Calibration temperature, by which the logits of the ensemble's combined vote are divided."
+        default=1, gt=0, le=100, description="Calibration temperature of the ensemble. The logits of its combined vote are divided by it."
     )
     threshold: Probability = Field(description="A part is called defective if its defect probability is at least this value.")
     band: ReviewBand
     costs: Costs
     cascade: CascadeBand | None = Field(
-        default=None, description="The cascade band. It is absent in versions with only one voter and in older versions."
+        default=None,
+        description="Range of defect probabilities in which a cascade asks all voters. It is absent in older versions.",
     )
     golden: GoldenSetEntry
     data: DataFingerprint
@@ -281,14 +283,13 @@ class Manifest(_ManifestModel):
     )
     only_rendered: bool | None = Field(
         default=None,
-        description="True if the version has learned from rendered pictures only, and never from a photograph. It is absent in older "
-        "versions.",
+        description="True if the version has learned from rendered pictures only. It is absent in older versions.",
     )
     reference: DriftReference | None = Field(default=None, description="The drift reference. It is absent in older versions.")
     part: PartReference | None = Field(
         default=None,
-        description="The part reference: what pictures of good parts have in common. A picture that shows no whole part gets the label "
-        "review. If the part reference is absent, as in older versions, no picture is checked for the part.",
+        description="What pictures of good parts have in common. A picture without a whole part gets the label `review`. Older versions "
+        "lack this reference and do not check for the part.",
     )
     segmentation: SegmentationMember | None = Field(
         default=None, description="The segmentation head. It is absent in versions that know no kinds of defect, and in older versions."
@@ -296,15 +297,14 @@ class Manifest(_ManifestModel):
     decoder_version: int | None = Field(
         default=None,
         ge=1,
-        description="DECODER_VERSION of the program that made the version. A missing field (release 0.1.0) means 1.",
+        description="Number of the picture decoder (DECODER_VERSION) with which the version was made. If missing, the number is 1.",
     )
     handed: bool = Field(
-        default=False, description="Whether the parts are handed. The training pictures of handed parts were not mirrored."
+        default=False, description="Whether a mirrored part is a different part. If so, training pictures were not mirrored."
     )
     warnings: tuple[str, ...] = Field(
         default=(),
-        description="Sentences of the training run that a person should read before the version is chosen, for example that there were few "
-        "pictures.",
+        description="Warnings of the training run, for example that there were few pictures. Read them before choosing the version.",
     )
     files: dict[str, FileEntry]
 
@@ -335,13 +335,13 @@ class Manifest(_ManifestModel):
 
     @property
     def picture_classes(self) -> tuple[str, ...] | None:
-        """The classes that labelled pictures for this version must have, or None if the version has no networks and takes any classes."""
+        """The classes that labelled pictures for this version must have. None means any classes, because the version has no networks."""
         return self.classes if self.voters else None
 
     def has_same_classes(self, other: Manifest) -> bool:
         """Tells whether both versions have the same classes, in any order, and the same class of good parts.
 
-        A version without networks has no classes of defects, and agrees with every version.
+        The result is True if one of the versions has no networks.
         """
         if not self.voters or not other.voters:
             return True
@@ -350,7 +350,7 @@ class Manifest(_ManifestModel):
 
     @property
     def has_seen_only_rendered(self) -> bool:
-        """Whether the version has learned from rendered pictures only. For an older version, the command that made it tells this."""
+        """Whether the version has learned from rendered pictures only."""
         return self.command.startswith(_DEMO_COMMAND) if self.only_rendered is None else self.only_rendered
 
     def describe_training_pictures(self) -> str:

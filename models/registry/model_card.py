@@ -27,7 +27,7 @@ from models.registry.version_report import (
 )
 
 CLEANING_FILE = "cleaning.json"
-# With fewer pictures than these, the figures of a version say little.
+# With fewer pictures, the figures of a version say little, and the card warns.
 FEW_GOOD, FEW_DEFECTIVE = 50, 20
 # The card lists at most this many wrongly judged pictures. The report lists all.
 _MAX_ERRORS = 20
@@ -81,7 +81,7 @@ class ModelCard:
 
 
 def make_model_card(registry: Registry, name: str) -> ModelCard:
-    """Makes the card of the version `name`. Files that are missing beside the version shorten the card, and the card says so.
+    """Makes the card of the version `name`. If files beside the version are missing, the card is shorter and says so.
 
     Raises ModelError if the registry has no such version or its manifest is not valid.
     """
@@ -187,7 +187,7 @@ def _list_figures(figures: ClassificationFigures) -> list[Row]:
 
 
 def _describe_conditions(report: VersionReport | None) -> list[CardSection]:
-    """Returns the figures of each network alone, on disturbed pictures, and of the heat maps, as far as the report has them."""
+    """Returns sections about each network alone, disturbed pictures and heat maps, as far as the report has them."""
     if report is None:
         return []
     sections = []

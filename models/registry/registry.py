@@ -26,13 +26,13 @@ class Registry(Protocol):
         """
 
     def check_version(self, name: str) -> bool:
-        """Compares the files of the version `name` with its manifest, and downloads nothing. Returns whether checksums were compared.
+        """Compares the files of the version `name` with its manifest, without downloading them. Returns whether checksums were compared.
 
         A remote registry compares only names and sizes. Raises ModelError, naming the file, if a file is missing, changed or unknown.
         """
 
     def open_version(self, name: str) -> Version:
-        """Returns the version `name`. Before that, copies its files to this machine if they are remote, and verifies their checksums.
+        """Returns the version `name` after its checksums were verified. Remote files are first copied to this machine.
 
         Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
         """
@@ -50,16 +50,16 @@ class Registry(Protocol):
 def open_registry(root: Path | str, reuse_checksums: bool = False) -> Registry:
     """Returns the registry at `root`: a folder of this machine or an fsspec address such as s3://bucket/castline/versions.
 
-    With `reuse_checksums`, a file of the same size and time is not read again. This is for web pages, never for workers.
+    With `reuse_checksums`, a file is read again only if its size or time has changed. Use this for web pages, never for workers.
     """
     url = parse_remote_url(root)
     return RemoteRegistry(url, reuse_checksums) if url else LocalRegistry(Path(root), reuse_checksums)
 
 
 def locate_version(model: str | Path) -> Version:
-    """Returns the version `model` after its checksums were verified. `model` is a folder, or the name of a version in BUNDLED_VERSIONS.
+    """Returns the version `model` after its checksums were verified.
 
-    Raises ModelError if there is no such version or it is damaged.
+    `model` is a folder, or the name of a version in BUNDLED_VERSIONS. Raises ModelError if the version is missing or damaged.
     """
     folder = Path(model)
     if not folder.is_dir() and len(folder.parts) == 1 and (BUNDLED_VERSIONS / model).is_dir():

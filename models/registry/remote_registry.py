@@ -1,6 +1,6 @@
 """Model versions on S3 or any other file system that fsspec opens, such as `s3://bucket/castline/versions`.
 
-A version is downloaded, and its checksums are verified, before it is used. If the registry does not answer, an earlier copy is used.
+Before a version is used, it is downloaded and its checksums are verified. If the registry does not answer, an earlier copy is used.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class RemoteRegistry:
         return self._parse(content, name)
 
     def check_version(self, name: str) -> bool:
-        """Compares the names and sizes of the remote files of the version `name` with its manifest. Returns False.
+        """Compares the names and sizes of the remote files of the version `name` with its manifest. Always returns False.
 
         Raises ModelError, naming the file, if a file is missing, has another size or is unknown.
         """
@@ -117,7 +117,7 @@ class RemoteRegistry:
     def push(self, version: Version) -> str:
         """Copies `version` into the registry and returns its address. The manifest is copied last, because it makes the version visible.
 
-        Raises ModelError if the registry has a version of that name, because versions are never changed once written.
+        Raises ModelError if a version with this name exists, because versions are never changed once written.
         """
         with _connect(self.url) as (files, root):
             folder = f"{root}/{version.name}"
@@ -185,7 +185,7 @@ class _UnreachableError(ModelError):
 
 @contextmanager
 def _connect(url: str) -> Iterator[tuple[Any, str]]:
-    """Yields the fsspec file system for `url`, and the path in this file system. Raises ModelError instead of the errors of fsspec."""
+    """Yields the fsspec file system for `url` and the path in it. Converts errors of fsspec to ModelError."""
     try:
         files, root = fsspec.core.url_to_fs(url)
         files.invalidate_cache()
@@ -198,7 +198,7 @@ def _connect(url: str) -> Iterator[tuple[Any, str]]:
     except ModelError:
         raise
     except Exception as error:
-        # fsspec's libraries raise errors of their own, and may not be installed. So the name of the module decides.
+        # The libraries of fsspec may be missing here, so their errors are recognised by the names of their modules.
         if not isinstance(error, (OSError, ValueError)) and type(error).__module__.partition(".")[0] not in CLIENT_LIBRARIES:
             raise
         message = f"The model registry {url} does not answer: {error}. Check the address, the network and the credentials."

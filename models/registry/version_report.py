@@ -5,7 +5,7 @@
     <version>.report/*.png              curves, errors and doubtful pictures
     <version>.report/report.html        the report as one web page
     <version>.report/learning-curve.*   LearningCurve and its picture
-    <version>.report/contradicted.png   pictures that held-out networks contradict
+    <version>.report/contradicted.png   pictures that may have a wrong label
     <version>.report/runtimes.json      RuntimeReport
     <version>.training/<network>.png    training curves of a network
     <version>.training/<network>.json   TrainingCurves
@@ -41,9 +41,9 @@ class _ReportModel(BaseModel):
 
 
 class Proportion(_ReportModel):
-    """The share `value` = `count` / `of`, with its 95 % confidence interval from `low` to `high`.
+    """The share `value` = `count` / `of`, 0..1, with its 95 % confidence interval from `low` to `high`.
 
-    Shares are 0..1, and `value` is NaN if `of` is 0. Source of the interval: Clopper, Pearson, Biometrika 26, 1934.
+    If `of` is 0, `value` is NaN. Source of the interval: Clopper, Pearson, Biometrika 26, 1934.
     """
 
     count: int
@@ -90,14 +90,14 @@ class Proportion(_ReportModel):
 class ClassificationFigures(_ReportModel):
     """The figures of a version on one set of labelled pictures. A defect is the positive class.
 
-    All pictures count, also in the review band. `roc_auc` and `average_precision` are None if only one class is present.
+    Pictures in the review band count too. `roc_auc` and `average_precision` are None if only one class is present.
     """
 
     pictures: int
     defects: int = 0
     accuracy: Proportion
-    precision: Proportion = Field(description="Precision: of the parts called defective, the share that really are defective.")
-    recall: Proportion = Field(description="Recall: of the defective parts, the share that are called defective.")
+    precision: Proportion = Field(description="Precision: the share of truly defective parts among the parts that are called defective.")
+    recall: Proportion = Field(description="Recall: the share of the defective parts that are called defective.")
     f1: float
     misses: Proportion = Field(description="The share of the defective parts that are called good.")
     false_alarms: Proportion = Field(description="The share of the good parts that are called defective.")
@@ -113,40 +113,40 @@ class ClassificationFigures(_ReportModel):
 
 
 class LocalisationFigures(_ReportModel):
-    """Figures that tell how well the heat maps of one source, such as Grad-CAM, show where the defects are.
+    """Figures that tell how well one source of heat maps, such as Grad-CAM, shows where the defects are.
 
-    All values but the counts are 0..1, and 1 is the best. None means unknown.
+    All values except the counts are 0..1, and 1 is the best. None means unknown.
     """
 
     defective: int = Field(description="Number of defective pictures that have a mask.")
-    good: int = Field(description="Number of good pictures, whose heat maps should be cold everywhere.")
+    good: int = Field(description="Number of good pictures. Their heat maps should show nothing.")
     defects: int = Field(description="Number of separate defects in the masks.")
-    pixel_auroc: float | None = Field(description="Area under the ROC curve of defect pixels against all other pixels, over all pictures.")
+    pixel_auroc: float | None = Field(
+        description="Area under the ROC curve of all pixels of all pictures. Defect pixels are the positive class."
+    )
     aupro: float | None = Field(
-        description="Mean share of a defect's pixels that are found, averaged over the false positive rates up to 0.3 (AUPRO)."
+        description="AUPRO: the mean share of a defect's pixels that are found, for false positive rates up to 0.3."
     )
     aupimo: float | None = Field(
-        description="Mean share of a picture's defect pixels that are found while only 1e-5 to 1e-4 of the pixels of good pictures are "
-        "called defects (AUPIMO)."
+        description="AUPIMO: the mean share of a picture's defect pixels that are found, for false positive rates from 1e-5 to 1e-4."
     )
     pointing: Proportion = Field(
-        description="Share of defective pictures whose hottest point is at most 8 px from a defect, if the longer side of the picture "
-        "has 300 px."
+        description="Share of defective pictures whose hottest point is on or near a defect: at most 8 px away in a picture of 300 px."
     )
-    box_iou: float | None = Field(description="Mean overlap (IoU) of the boxes around hot areas with the boxes around the defects.")
+    box_iou: float | None = Field(description="Mean overlap (IoU) of the boxes around hot areas and the boxes around the defects.")
 
 
 class LocalisationReport(_ReportModel):
-    """The figures of all sources of heat maps on the same pictures. The keys of `sources` are names, such as grad-cam.
+    """Figures of several sources of heat maps on the same pictures. The keys of `sources` are names, such as grad-cam.
 
-    `left_out` says in sentences which pictures and masks could not be compared, and why.
+    `left_out` names pictures and masks that could not be compared, and says why.
     """
 
     sources: dict[str, LocalisationFigures]
     left_out: tuple[str, ...] = ()
 
 
-# The gallery: missed defects, rejected good parts, and correct verdicts with the label `review`.
+# Groups of pictures in the gallery. A doubtful picture has the label `review`.
 GalleryGroup = Literal["misses", "false alarms", "doubtful"]
 
 
@@ -161,7 +161,7 @@ GROUP_TITLES = {
 class ReportPicture(_ReportModel):
     """A PNG file beside report.json, with the text to show under it.
 
-    `group` is the group of a picture in the gallery. It is None for curves, and in reports that earlier releases wrote.
+    `group` is the group of a picture in the gallery. It is None for curves, and in reports of earlier releases.
     """
 
     file: str
@@ -170,7 +170,7 @@ class ReportPicture(_ReportModel):
 
 
 class ReportedError(_ReportModel):
-    """One picture that the version labelled wrongly. `path` is the path that the picture's file had during the evaluation."""
+    """One picture that the version labelled wrongly. `path` was the path of its file during the evaluation."""
 
     path: str
     defect_probability: float
@@ -195,13 +195,12 @@ class VersionReport(_ReportModel):
     curves: tuple[ReportPicture, ...] = ()
     gallery: tuple[ReportPicture, ...] = Field(
         (),
-        description="Wrongly labelled pictures, the one farthest from the threshold first, and doubtful pictures, the one nearest to the "
-        "threshold first.",
+        description="Wrongly labelled pictures, the worst first, and doubtful pictures, the most doubtful first.",
     )
 
     @property
     def gallery_by_title(self) -> dict[str, list[ReportPicture]]:
-        """The pictures of the gallery by the titles of their groups. Pictures that earlier releases wrote have the title "Errors"."""
+        """The pictures of the gallery, by the titles of their groups. Pictures in reports of earlier releases have the title "Errors"."""
         groups: dict[str, list[ReportPicture]] = {}
         for picture in self.gallery:
             groups.setdefault(GROUP_TITLES[picture.group or "errors"], []).append(picture)
@@ -209,7 +208,7 @@ class VersionReport(_ReportModel):
 
 
 class ErrorShare(_ReportModel):
-    """A share of wrongly judged pictures, or a difference of two such shares, with its 95 % interval from `low` to `high`."""
+    """A share of wrongly judged pictures, or the difference of two shares. Its 95 % interval goes from `low` to `high`."""
 
     value: float
     low: float
@@ -225,7 +224,7 @@ class ErrorShare(_ReportModel):
 
 
 class LearningCurvePoint(_ReportModel):
-    """The errors on held-out pictures if the share `share` of the other pictures is used for training."""
+    """The errors on pictures that were not used for training. `share` of the other pictures were used for training."""
 
     share: float
     training_pictures: int = Field(description="Mean number of training pictures.")
@@ -233,7 +232,7 @@ class LearningCurvePoint(_ReportModel):
 
 
 class ContradictedPicture(_ReportModel):
-    """A picture whose label networks contradict that have not seen it. Either the label is wrong, or the picture is unlike all others."""
+    """A picture with a doubtful label, because networks that have not seen the picture give another label."""
 
     path: str
     class_name: str
@@ -243,8 +242,8 @@ class ContradictedPicture(_ReportModel):
 class LearningCurve(_ReportModel):
     """The content of learning-curve.json.
 
-    - `gain`: the share of errors with half of the training pictures, minus the share with all.
-    - `contradicted`: at most 100 contradicted pictures, the worst first.
+    - `gain`: how much lower the share of errors is with all training pictures than with half of them.
+    - `contradicted`: at most 100 pictures that may have a wrong label, the worst first.
     """
 
     fingerprint: str
@@ -269,7 +268,7 @@ class LearningCurve(_ReportModel):
 
 
 class ExportCheck(_ReportModel):
-    """The speed of one runtime at one batch size, and the largest difference from a recorded defect probability of the golden set."""
+    """The speed of one runtime at one batch size. `distance` is its largest error on the probabilities of the golden set."""
 
     runtime: str
     batch: int
@@ -280,8 +279,7 @@ class ExportCheck(_ReportModel):
 class RuntimeReport(_ReportModel):
     """The content of runtimes.json: whether a runtime changes any verdict.
 
-    `pictures` is the number of pictures, besides the golden set, whose labels were compared with TensorFlow in float32. `refused` gives the
-    reasons.
+    `pictures` is the number of pictures on which labels were compared, besides the golden set. `refused` maps runtimes to reasons.
     """
 
     version: str
@@ -293,7 +291,7 @@ class RuntimeReport(_ReportModel):
 
 
 def list_validation_figures(manifest: Manifest) -> list[tuple[str, Proportion | None]]:
-    """Returns the names and values of the figures on the validation pictures. The list is empty if the training run recorded no figures.
+    """Returns the names and values of the figures on the validation pictures, or [] if the training run recorded none.
 
     A value is None if the figures in the manifest contradict each other.
     """
@@ -313,7 +311,7 @@ def list_validation_figures(manifest: Manifest) -> list[tuple[str, Proportion | 
 
 
 class TrainingEpoch(_ReportModel):
-    """The result of one epoch of training: loss in nats and accuracy 0..1, for training and validation pictures."""
+    """The result of one epoch: loss in nats and accuracy 0..1, on the training pictures and on the validation pictures."""
 
     number: int
     loss: float
@@ -330,7 +328,7 @@ class TrainingCurves(_ReportModel):
 
 
 def read_report(registry: Registry, name: str) -> VersionReport | None:
-    """Returns the report on the version `name`. Returns None if the report is missing or damaged, or if it is about another version."""
+    """Returns the report on the version `name`, or None if it is missing, damaged or about another version."""
     content = registry.read_companion(f"{name}.report", REPORT_FILE, MAX_FILE_BYTES)
     if content is None:
         return None
@@ -351,7 +349,7 @@ def read_learning_curve(registry: Registry, name: str) -> LearningCurve | None:
 
 
 def read_runtime_report(registry: Registry, name: str) -> RuntimeReport | None:
-    """Returns the report on the runtimes of the version `name`. Returns None if it is missing or damaged, or is about another version."""
+    """Returns the report on the runtimes of the version `name`, or None if it is missing, damaged or about another version."""
     content = registry.read_companion(f"{name}.report", RUNTIMES_FILE, MAX_FILE_BYTES)
     try:
         report = RuntimeReport.model_validate_json(content) if content else None
@@ -361,7 +359,7 @@ def read_runtime_report(registry: Registry, name: str) -> RuntimeReport | None:
 
 
 def read_report_picture(registry: Registry, name: str, file: str) -> bytes | None:
-    """Returns the PNG `file` of the report on the version `name`. Returns None if the report does not name it or it is not a PNG."""
+    """Returns the PNG `file` of the report on the version `name`, or None if the report has no such PNG."""
     report = read_report(registry, name)
     named = {picture.file for picture in (*report.curves, *report.gallery)} if report else set()
     if file not in {*named, LEARNING_CURVE_PICTURE, CONTRADICTED_FILE}:

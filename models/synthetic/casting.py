@@ -36,8 +36,7 @@ OK_CLASS, DEFECT_CLASS, MASK_FOLDER = "ok_front", "def_front", "masks"
 class RenderedCasting:
     """A rendered picture of a casting with its defects.
 
-    `pixels` and `mask` have shape (SIDE_PX, SIDE_PX), uint8. A pixel of `mask` is the number of the DefectKind there, or 0 where there
-    is no defect.
+    `pixels` and `mask` have shape (SIDE_PX, SIDE_PX), uint8. A pixel of `mask` is the number of a DefectKind, or 0 without a defect.
     """
 
     number: int
@@ -72,9 +71,9 @@ def render_series(count: int, seed: int, defect_share: float = 0.5) -> Iterator[
 def render_casting(rng: Generator, kinds: tuple[DefectKind, ...], number: int = 0) -> RenderedCasting:
     """Returns a casting with one defect of each of `kinds`.
 
-    If two calls differ only in `kinds`, and `rng` is in the same state, the two castings have the same view, surface and light.
+    With the same state of `rng`, castings with different `kinds` have the same view, surface and light.
     """
-    # The camera has its own generator. Otherwise the defects would also change exposure and noise.
+    # The camera has a random generator of its own, so that defects do not change exposure and noise.
     camera_rng = rng.spawn(1)[0]
     view = CameraView.draw(rng, SIDE_PX)
     image = render_impeller(view, rng)
@@ -94,7 +93,7 @@ def write_castings(
     - `masks/def_front/`: PNG masks.
     - `castings.csv`: the list of pictures.
 
-    The same seed gives the same files. `on_casting` gets the number written so far and `count`.
+    The same seed gives the same files. `on_casting` is called with the number of written castings and `count`.
     """
     counts = {OK_CLASS: 0, DEFECT_CLASS: 0}
     for name in (OK_CLASS, DEFECT_CLASS, f"{MASK_FOLDER}/{DEFECT_CLASS}"):
@@ -121,7 +120,7 @@ def encode_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _choose_kinds(rng: Generator, defect_share: float) -> tuple[DefectKind, ...]:
-    """Returns the kinds of defect of a random casting: none if good, one to three if defective, as often as on real castings."""
+    """Returns random kinds of defect: none for a good casting, one to three for a defective one."""
     if rng.random() >= defect_share:
         return ()
     count = int(rng.choice(len(KIND_COUNT_CHANCES), p=KIND_COUNT_CHANCES)) + 1

@@ -17,7 +17,7 @@ MIN_COVER = 0.3
 
 
 class DefectKind(IntEnum):
-    """Kinds of casting defects. In the mask of a picture, the pixels of a defect have the number of its kind, and all others are 0."""
+    """Kinds of casting defects. In the mask of a picture, the pixels of a defect have the number of its kind. All others are 0."""
 
     # A gas bubble that broke through the surface.
     BLOW_HOLE = 1
@@ -121,7 +121,7 @@ def _scratch(image: Field, view: CameraView, rng: Generator) -> Field:
 
 
 def _coordinates_around(view: CameraView, distance: float, direction: float) -> tuple[Field, Field]:
-    """Returns x and y of every pixel, in radii of the plate. The origin is `distance` from the plate's centre, in `direction`."""
+    """Returns x and y of every pixel relative to a point on the plate, in radii of the plate."""
     far, angle = view.plate
     x = far * np.cos(angle) - np.float32(distance * np.cos(direction))
     y = far * np.sin(angle) - np.float32(distance * np.sin(direction))

@@ -23,10 +23,10 @@ VANES = 7
 class CameraView:
     """How the camera sees one casting. Angles are in radians, counter-clockwise from the right.
 
-    - `radius_px`: half of the ellipse's longer axis.
+    - `radius_px`: half of the longer axis of the plate, which looks like an ellipse.
     - `squash`: shorter axis divided by longer axis.
     - `tilt`: direction of the shorter axis.
-    - `depth_px`: shift of the hub.
+    - `depth_px`: shift of the hub relative to the plate.
     - `light`: direction of the light.
     """
 
@@ -62,18 +62,18 @@ class CameraView:
 
     @cached_property
     def plate(self) -> tuple[Field, Field]:
-        """Polar coordinates of every pixel around the plate's centre: the distance, as a multiple of the plate's radius, and the angle."""
+        """Polar coordinates of every pixel around the plate's centre: the distance in radii of the plate, and the angle."""
         return self.polar((0.0, 0.0))
 
     @cached_property
     def hub(self) -> tuple[Field, Field]:
-        """Polar coordinates of every pixel around the hub's centre, which lies `depth_px` from the plate's centre."""
+        """Polar coordinates of every pixel around the hub's centre: the distance in radii of the plate, and the angle."""
         return self.polar(self.depth_px)
 
     def polar(self, shift_px: tuple[float, float]) -> tuple[Field, Field]:
-        """Returns the distance and the angle of every pixel, seen from a point that lies `shift_px` from the plate's centre.
+        """Returns the distance and the angle of every pixel, as seen from a point `shift_px` away from the plate's centre.
 
-        Distances are multiples of the plate's radius.
+        Distances are in radii of the plate.
         """
         steps = np.arange(self.side_px, dtype=np.float32)
         x = (steps - self.centre_px[0] - shift_px[0])[None, :] / self.radius_px
@@ -84,14 +84,14 @@ class CameraView:
         return as_float32(np.hypot(x, y)), as_float32(np.arctan2(y, x))
 
     def inside(self, distance: Field, radius: float | Field) -> Field:
-        """Returns for each pixel the share of its area, 0..1, that lies inside a circle of `radius`.
+        """Returns the share of the area of each pixel, 0..1, that lies inside a circle of `radius`.
 
-        `distance` is each pixel's distance from the centre of the circle.
+        `distance` is the distance of each pixel from the centre of the circle.
         """
         return as_float32(np.clip((radius - distance) / self.pixel + 0.5, 0, 1))
 
     def band(self, distance: Field, middle: float, width: float) -> Field:
-        """Returns a soft ring: exp(-((distance - middle) / width)^2), which is 1 where `distance` equals `middle`."""
+        """Returns a soft ring: 1 where `distance` is `middle`, and nearly 0 at more than twice the `width` from there."""
         result: Field = np.exp(-np.square((distance - middle) / width, dtype=np.float32))
         return result
 
@@ -115,7 +115,7 @@ def render_impeller(view: CameraView, rng: Generator) -> Field:
 
 
 def _belt(view: CameraView, rng: Generator) -> Field:
-    """Returns grey levels of the belt, which is light grey, unevenly lit, and partly in the casting's shadow."""
+    """Returns grey levels of the light grey belt, with uneven light and the shadow of the casting."""
     slope = np.linspace(-1, 1, view.side_px, dtype=np.float32)
     image = rng.uniform(125, 205) + rng.normal(0, 11) * slope[None, :] + rng.normal(0, 11) * slope[:, None]
     image = image + 7 * clouds(rng, view.side_px, 3)
@@ -126,7 +126,7 @@ def _belt(view: CameraView, rng: Generator) -> Field:
 
 
 def _plate(view: CameraView, rng: Generator) -> Field:
-    """Returns grey levels of the plate. Like a turned plate, it has rings, streaks, bright sectors towards the light and a bevelled rim."""
+    """Returns grey levels of the plate. It has rings and streaks from the lathe, and bright sectors towards the light."""
     distance, angle = view.plate
     image = np.full_like(distance, rng.uniform(140, 190))
     first = view.light + rng.normal(0, 0.5)
@@ -143,7 +143,7 @@ def _plate(view: CameraView, rng: Generator) -> Field:
 
 
 def _cavity(view: CameraView, rng: Generator) -> Field:
-    """Returns grey levels of the dark cavity with its vanes, which bend backwards."""
+    """Returns grey levels of the dark cavity with its curved vanes."""
     distance, angle = view.hub
     phase = VANES * (angle + 1.9 * distance) + rng.uniform(0, 2 * np.pi)
     vane = np.exp(-np.square((1 - np.cos(phase)) / 0.22)) * np.clip((distance - HUB) * 12, 0, 1)
@@ -154,7 +154,7 @@ def _cavity(view: CameraView, rng: Generator) -> Field:
 
 
 def _bore(view: CameraView, rng: Generator) -> Field:
-    """Returns grey levels of the belt as it is seen through the bore. The wall of the bore shades one side."""
+    """Returns grey levels of the bore, the hole through which the belt is visible."""
     distance, angle = view.hub
     across = distance / BORE * np.cos(angle - view.light)
     wall = np.clip((distance / BORE - 0.82) * 5, 0, 1)
@@ -162,12 +162,12 @@ def _bore(view: CameraView, rng: Generator) -> Field:
 
 
 def as_float32(values: npt.NDArray[Any]) -> Field:
-    """Returns `values` as float32. They may be float64, because NumPy converts an array to float64 when a float64 scalar is added."""
+    """Returns `values` as float32, because NumPy gives float64 if a float64 number is added to an array."""
     return values.astype(np.float32, copy=False)
 
 
 def clouds(rng: Generator, side_px: int, cells: int) -> Field:
-    """Returns smooth random noise, mostly within -1..1. It is interpolated from `cells` + 1 random values along each side."""
+    """Returns smooth random noise, mostly within -1..1. More `cells` give finer noise."""
     coarse = rng.normal(0, 0.5, (cells + 1, cells + 1)).astype(np.float32)
     return np.asarray(Image.fromarray(coarse).resize((side_px, side_px), Image.Resampling.BICUBIC))
 
@@ -175,7 +175,7 @@ def clouds(rng: Generator, side_px: int, cells: int) -> Field:
 def noise_along(rng: Generator, values: Field, cells: int, smooth: int = 1) -> Field:
     """Returns noise of standard deviation 1. Pixels with equal `values` (0..1) get equal noise.
 
-    So if `values` are distances from a centre, the noise forms rings. If they are angles, it forms streaks.
+    If `values` are distances from a centre, the noise forms rings. If they are angles, the noise forms streaks.
     """
     table = rng.normal(0, 1, cells + smooth).astype(np.float32)
     table = np.convolve(table, np.ones(smooth, np.float32) / np.sqrt(smooth), "valid")[:cells].astype(np.float32)

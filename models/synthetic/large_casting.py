@@ -1,6 +1,6 @@
 """Renders large pictures of castings, and small defects of a given size in millimetres.
 
-The same casting can be shown with several defects, one after the other. A picture of 5 megapixels takes about 450 MB and 2 s.
+The same casting can be shown with different defects. To render 5 megapixels takes about 2 s and 450 MB of memory.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from models.synthetic.impeller import CameraView, Field, Generator, angle_betwee
 
 # Side of a square picture of 5 megapixels.
 FIVE_MEGAPIXELS_SIDE_PX = 2236
-# The kinds of defect that `LargeCasting.draw_defect` can draw.
+# The kinds of defect that can be drawn into a large picture.
 SMALL_KINDS = (DefectKind.BLOW_HOLE, DefectKind.SCRATCH, DefectKind.CHIPPING, DefectKind.FLASH)
-# Standard deviation of the surface's grain, in grey levels. The smaller pictures have no grain, because one pixel covers many grains.
+# Smallest and largest standard deviation of the grain on the surface, in grey levels.
 GRAIN_LEVELS = (2.0, 6.0)
-# The size of a grain is about 2 px.
+# Smoothing with this standard deviation makes grains of about 2 px.
 GRAIN_SMOOTHING_PX = 1.0
-# Specks of dust on the belt have this size, in pixels.
+# Smallest and largest size of dust on the belt, in pixels.
 DUST_PX = (7, 15)
 # A defect is drawn in a window whose side is this many times the length of the defect.
 WINDOW_LENGTHS = 6
@@ -45,7 +45,7 @@ class SmallDefect:
 class LargeCasting:
     """A good casting in a large picture.
 
-    `surface`, shape (side, side), holds its grey levels without blur and noise. `camera_rng` holds the random numbers of the camera.
+    `surface`, shape (side, side), holds its grey levels before the camera adds blur and noise. `camera_rng` is the source of this noise.
     """
 
     view: CameraView
@@ -78,7 +78,7 @@ class LargeCasting:
         return SmallDefect(kind, length_mm, x_px, y_px)
 
     def _find_pixel(self, distance: float, direction: float) -> tuple[float, float]:
-        """Returns the column and the row of the place at `distance` from the plate's centre, a share of its radius, and `direction`."""
+        """Converts a distance and a direction from the plate's centre to the column and the row in the picture."""
         view = self.view
         x, y = distance * np.cos(direction), distance * np.sin(direction)
         cos, sin = np.cos(view.tilt), np.sin(view.tilt)
@@ -110,7 +110,7 @@ def render_large_casting(rng: Generator, side_px: int = FIVE_MEGAPIXELS_SIDE_PX,
         if distance[row, column] > 1.12:
             rows, columns = rng.integers(*DUST_PX, 2)
             surface[row : row + rows, column : column + columns] -= rng.uniform(15, 50)
-    # The coordinates of every pixel take 80 MB. A new view has not computed them yet.
+    # A copy of `view` leaves out the computed coordinates of all pixels, which take 80 MB.
     return LargeCasting(replace(view), as_float32(surface), part_mm, camera_rng)
 
 
@@ -135,7 +135,7 @@ def _draw_scratch(window: Field, view: CameraView, rng: Generator, place: _Place
 
 
 def _draw_chip(window: Field, view: CameraView, rng: Generator, place: _Place) -> None:
-    """Draws a notch in the rim, as long as the defect and at least half as deep."""
+    """Draws a notch in the rim. It is as long as the defect, and at least half as deep."""
     distance, angle = view.plate
     off = angle_between(angle, place.direction)
     edge = 1 - rng.uniform(0.5, 1.0) * place.length * np.clip(1 - np.square(off / (place.length / 2)), 0, 1)
@@ -144,7 +144,7 @@ def _draw_chip(window: Field, view: CameraView, rng: Generator, place: _Place) -
 
 
 def _draw_fin(window: Field, view: CameraView, rng: Generator, place: _Place) -> None:
-    """Draws a fin that sticks out of the rim, as long as the defect and at least half as high."""
+    """Draws a fin that sticks out of the rim. It is as long as the defect, and at least half as high."""
     distance, angle = view.plate
     off = angle_between(angle, place.direction)
     edge = 1 + rng.uniform(0.5, 1.0) * place.length * np.clip(1 - np.square(off / (place.length / 2)), 0, 1)
@@ -153,7 +153,7 @@ def _draw_fin(window: Field, view: CameraView, rng: Generator, place: _Place) ->
 
 
 def _find_coordinates(view: CameraView, place: _Place) -> tuple[Field, Field]:
-    """Returns x and y of every pixel. The origin is `place`, and all lengths are shares of the plate's radius."""
+    """Returns x and y of every pixel relative to `place`, as shares of the plate's radius."""
     distance, angle = view.plate
     x = distance * np.cos(angle) - np.float32(place.distance * np.cos(place.direction))
     y = distance * np.sin(angle) - np.float32(place.distance * np.sin(place.direction))

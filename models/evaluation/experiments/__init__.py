@@ -1,4 +1,4 @@
 """Runs experiments that train networks many times and write a table of the results.
 
-They compare numbers of layers, compare the ensemble with its members, or cross-validate the ensemble.
+For example, one of them compares the ensemble with its single networks.
 """

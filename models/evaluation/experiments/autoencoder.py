@@ -30,9 +30,9 @@ from models.training.split import expect_groups_of_each_class, find_dominant_gro
 from streams.errors import ModelError
 
 FOLDS = 5
-# Seed of the random folds. It does not depend on the seed of a training, so that all trainings have the same folds.
+# Seed of the random folds. All trainings have the same folds, whatever their own seeds are.
 FOLD_SEED = 17
-# The variants of the autoencoder: the name of each, and the fields of the recipe that differ from the complete autoencoder's.
+# Each variant has a name, and the fields of its recipe that differ from those of the complete autoencoder.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "MAA": {},
     "without adversary": {"adversary_weight": 0.0},
@@ -46,7 +46,7 @@ PLAIN = "plain"
 class RegisteredPictures:
     """Pictures in which the rim of the part is a circle around the middle (`register_part`), shape (n, side_px, side_px).
 
-    `is_defect` says which pictures show a defect. `folds` gives the fold in which each picture is tested; -1 means never.
+    `is_defect` says which pictures show a defect. Each picture is tested in its fold from `folds`. -1 means that it is never tested.
     """
 
     pixels: PixelArray
@@ -58,7 +58,8 @@ class RegisteredPictures:
 class AutoencoderExperiment:
     """Trains each variant of the autoencoder once for each of `seeds`, and tests it.
 
-    The seeds 1 to 5 each test another fold, and seed 6 the first fold again. The variants learn from the other good pictures.
+    Seeds 1 to 5 each test another of the five folds. Seed 6 tests the same fold as seed 1. The variants learn from the good pictures of the
+    other folds.
     """
 
     recipe: AutoencoderRecipe
@@ -98,7 +99,7 @@ class AutoencoderExperiment:
         is_test = pictures.folds == fold
 
         def report(done: int, epochs: int, losses: dict[str, float]) -> None:
-            # The last epoch is not reported, because the progress would then be complete before the trained autoencoder is tested.
+            # After the last epoch the autoencoder must still be tested, so the progress must not yet be complete.
             if done < epochs:
                 progress.on_progress(done, epochs, (), False)
 
@@ -108,7 +109,7 @@ class AutoencoderExperiment:
         return {"frechet": scores["frechet"], "error": scores["error"], "is_defect": pictures.is_defect[is_test]}
 
     def _register(self, pictures: LabelledPictures) -> tuple[RegisteredPictures, int]:
-        """Returns the registered pictures, and the number of pictures that were left out because no part was found in them."""
+        """Returns the registered pictures and the number of pictures without a part. The latter are left out."""
         parts = [self.find(picture) for picture in pictures.pixels]
         is_found = np.array([part is not None for part in parts])
         if not is_found.any():
@@ -123,9 +124,10 @@ class AutoencoderExperiment:
 
 
 def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Returns the fold of each picture, 0 to FOLDS - 1, shape (n,), or -1 if its group of near-duplicates is too large.
+    """Returns the fold of each picture, shape (n,), 0 to FOLDS - 1. Near-duplicates are in the same fold.
 
-    `groups`, shape (n,), are the groups. A group stays in one fold. Raises ModelError if there are too few pictures or groups.
+    `groups`, shape (n,), are the groups of near-duplicates. If a group is too large for one fold, its pictures get -1.
+    Raises ModelError if there are too few pictures or groups.
     """
     labels = is_defect.astype(np.int32)
     candidates = np.flatnonzero(~find_dominant_groups(labels, groups, 1 / FOLDS))
@@ -140,7 +142,7 @@ def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]
 def make_autoencoder_table(results: Mapping[str, Sequence[Mapping[str, float]]], missing: int) -> ResultTable:
     """Returns the table of the experiment. `missing` is the number of pictures in which no part was found.
 
-    `results` maps the name of each variant to its seeds. Each seed has the AUROC of the scores "frechet" and "error".
+    `results` has the AUROC of the scores "frechet" and "error" for each variant and seed.
     """
     rows = []
     for name, values in results.items():

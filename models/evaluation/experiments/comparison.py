@@ -1,6 +1,7 @@
 """Compares the ensemble with its single networks, and with a support vector machine, on several splits of the pictures.
 
-A split divides the groups of near-duplicates into training, validation and test pictures. The validation pictures choose the voting rule.
+A split divides the pictures into training, validation and test pictures. Near-duplicates stay together.
+The voting rule is chosen on the validation pictures.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from models.training.options import TrainingOptions
 from models.training.split import class_share_weights, expect_groups_of_each_class, find_dominant_groups, split_by_group
 from models.training.trainer import SplitPictures, predict
 
-# The classifier that is not a neural network is a support vector machine. It gets pictures of 32 x 32 pixels.
+# The support vector machine is the only classifier that is not a neural network. It gets pictures of 32 x 32 pixels.
 SVM, SVM_SIDE_PX = "svm", 32
 ENSEMBLE = "ensemble"
-# The costs are equal, so the threshold with the lowest cost has the highest accuracy, which the experiment compares.
+# With equal costs, the threshold with the lowest cost also has the highest accuracy.
 EQUAL_COSTS = Costs(miss=1, false_alarm=1)
 
 Flags = npt.NDArray[np.bool_]
@@ -42,8 +43,8 @@ Flags = npt.NDArray[np.bool_]
 class ComparisonSplit:
     """One split of the pictures, on which all classifiers are trained and tested.
 
-    `is_validation` and `is_test` are masks of shape (n,). All other pictures are training pictures. `groups`, shape (n,), are the groups of
-    near-duplicates.
+    `is_validation` and `is_test` are masks of shape (n,). All other pictures are training pictures.
+    `groups`, shape (n,), are the groups of near-duplicates.
     """
 
     name: str
@@ -54,7 +55,7 @@ class ComparisonSplit:
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-        """Returns two pairs: a name in the result file, and the mask of the validation pictures or of the test pictures."""
+        """The masks of the validation pictures and of the test pictures, each with its name in the result file."""
         return ("chooses", self.is_validation), ("judges", self.is_test)
 
 
@@ -90,8 +91,8 @@ class SplitResult:
 class Comparison:
     """Trains and tests all classifiers on one split after the other. `folder` keeps the results.
 
-    `kind` names the experiment, for example "5 folds". A folder is used for one kind only. With `with_svm`, a support vector machine is
-    compared too.
+    `kind` names the experiment, for example "5 folds". Each experiment needs a folder of its own. If `with_svm` is True, a support vector
+    machine is compared too.
     """
 
     options: TrainingOptions
@@ -100,7 +101,7 @@ class Comparison:
     with_svm: bool
 
     def run(self, pictures: LabelledPictures, splits: Sequence[ComparisonSplit], callback: ExperimentCallback) -> list[SplitResult]:
-        """Trains all classifiers whose training is not finished, and returns the results, one for each split."""
+        """Trains the classifiers that are not trained yet, and returns one result for each split."""
         folder = ExperimentFolder(self.folder)
         folder.claim({"experiment": self.kind, "options": self.options.model_dump(), "pictures": pictures.fingerprint()})
         names = [*([SVM] if self.with_svm else []), *(voter.name for voter in self.options.voters())]
@@ -154,8 +155,8 @@ class Comparison:
 def split_by_seeds(pictures: LabelledPictures, options: TrainingOptions, seeds: Sequence[int]) -> list[ComparisonSplit]:
     """Returns a split for each seed.
 
-    About `options.validation_share` of the pictures are test pictures, and the same share of the remaining pictures are validation
-    pictures."""
+    `options.validation_share` is the share of test pictures. It is also the share of validation pictures among the other pictures.
+    """
     groups = _group(pictures, options)
     splits = []
     for seed in seeds:
@@ -167,7 +168,7 @@ def split_by_seeds(pictures: LabelledPictures, options: TrainingOptions, seeds: 
 def split_into_folds(pictures: LabelledPictures, options: TrainingOptions, folds: int) -> list[ComparisonSplit]:
     """Returns `folds` splits. Each picture is a test picture in exactly one of them.
 
-    Only the pictures of dominant groups of near-duplicates, which are too large for one fold, are never test pictures.
+    Exception: a group of near-duplicates that is too large for one fold is never tested.
     """
     groups = _group(pictures, options)
     candidates = np.flatnonzero(~find_dominant_groups(pictures.labels, groups, 1 / folds))
@@ -196,9 +197,9 @@ def make_classifier_table(results: Sequence[SplitResult]) -> ResultTable:
 
 
 def make_fold_table(results: Sequence[SplitResult]) -> ResultTable:
-    """Returns a table with exact 95 % confidence intervals: a row for each fold, one for all folds together, and one for each source.
+    """Returns a table with 95 % confidence intervals. There is a row for each fold, for all folds together, and for each source.
 
-    Sentences below the table compare the cross-entropy of the ensemble with that of its best network, for each fold.
+    Sentences below the table compare the ensemble with its best network in each fold, by cross-entropy.
     """
     rows = [(result.split.name, *_fold_row([result])) for result in results]
     rows.append(("pooled", *_fold_row(results)))
@@ -263,10 +264,10 @@ def _compare_with_best_member(results: Sequence[SplitResult], members: Sequence[
 def measure_difference(
     first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], groups: npt.NDArray[np.int32]
 ) -> tuple[float, float]:
-    """Returns the mean of `first` minus the mean of `second`, both of shape (n,), and the standard error of this difference.
+    """Returns the mean of `first` - `second`, both of shape (n,), and the standard error of this mean.
 
-    The standard error comes from the sums of the groups of near-duplicates (Liang and Zeger, Biometrika 73, 1986). With a single group it
-    is infinite.
+    Errors of near-duplicates are not independent, so the standard error is computed from sums over the groups (Liang and Zeger, Biometrika
+    73, 1986). With a single group, it is infinite.
     """
     difference = first - second
     mean = float(difference.mean())
@@ -278,7 +279,7 @@ def measure_difference(
 
 
 def _compare_cross_entropy(results: Sequence[SplitResult]) -> list[str]:
-    """Returns a sentence for each split, and a last one about the splits in which the ensemble is not worse than its best network."""
+    """Returns a sentence for each split, and one about all splits: how the ensemble compares with its best network."""
     sentences, kept = [], 0
     for result in results:
         means = {name: float(values.mean()) for name, values in result.cross_entropy.items()}
@@ -298,7 +299,7 @@ def _compare_cross_entropy(results: Sequence[SplitResult]) -> list[str]:
 
 
 def _group(pictures: LabelledPictures, options: TrainingOptions) -> npt.NDArray[np.int32]:
-    # `ok_class` raises ModelError if the good class is unclear. It is read now, before hours of training.
+    # Reading `ok_class` raises ModelError if the good class is unclear. Do this before hours of training.
     _ = pictures.ok_class
     return group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
 
@@ -313,7 +314,7 @@ def _choose_validation(
 
 
 def _train_svm(pictures: LabelledPictures, split: ComparisonSplit) -> dict[str, npt.NDArray[np.generic]]:
-    """Trains a support vector machine. Returns its predictions for validation and test pictures as class probabilities of 0 or 1."""
+    """Trains a support vector machine. Returns class probabilities of 0 or 1 for the validation and the test pictures."""
     side = (SVM_SIDE_PX, SVM_SIDE_PX)
     small = np.stack([np.asarray(Image.fromarray(picture).resize(side, Image.Resampling.BOX)) for picture in pictures.pixels])
     flat = small.reshape(len(small), -1).astype(np.float32)

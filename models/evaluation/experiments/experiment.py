@@ -1,4 +1,4 @@
-"""Provides the common parts of all experiments: the folder on disk, the training of one cell, progress, and the table of results.
+"""Common parts of all experiments: the folder of results, the training of a network, the progress and the table of results.
 
 A cell is the training and the test of one network. Interrupted cells continue from a checkpoint.
 """
@@ -37,17 +37,17 @@ class ExperimentCallback(Protocol):
         """
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
-        """Reports that the training `network`, one cell of the experiment, has finished `done` of its `total` batches.
+        """Reports that `done` of the `total` batches of a training are finished. `network` is the name of the training.
 
-        `epoch` is the result of the epoch that this batch has ended, or None in the middle of an epoch.
+        `epoch` is the result of an epoch that has just ended. It is None in the middle of an epoch.
         """
 
 
 @dataclass(frozen=True)
 class CellProgress:
-    """Reports the progress of one cell to `callback`. A cell is the training and the test of one network of an experiment.
+    """Reports the progress of one cell to `callback`. A cell is the training and the test of one network.
 
-    The experiment has `total` cells, and `number` of them come before `cell`.
+    `cell` is the name of the cell, `number` its number from 0, and `total` the number of all cells.
     """
 
     callback: ExperimentCallback
@@ -56,7 +56,7 @@ class CellProgress:
     total: int
 
     def on_progress(self, done: int, total: int, history: Sequence[EpochResult], is_epoch_end: bool) -> None:
-        """Reports that the training has finished `done` of its `total` batches. At the end of an epoch, also reports the epoch's result."""
+        """Reports that `done` of the `total` batches are finished. At the end of an epoch, also reports the epoch's result."""
         self.callback.on_training_step(self.cell, done, total, history[-1] if is_epoch_end else None)
         self.callback.on_cell_progress(self.cell, self.number + done / total, self.total)
 
@@ -71,9 +71,9 @@ class ExperimentFolder:
     path: Path
 
     def claim(self, description: Mapping[str, Any]) -> None:
-        """Reserves the folder for one experiment by writing `description` into it. A folder that has this description already is accepted.
+        """Writes `description` into the folder, so that it belongs to one experiment. Accepts a folder with the same description.
 
-        Raises ModelError if the folder contains an experiment with another description.
+        Raises ModelError if the folder has another description.
         """
         path = self.path / "experiment.json"
         new = json.loads(json.dumps(dict(description)))
@@ -84,10 +84,12 @@ class ExperimentFolder:
         changed = sorted(name for name in previous.keys() | new.keys() if previous.get(name) != new.get(name))
         if changed:
             values = ", ".join(f"{name} {previous.get(name)}" for name in changed)
-            raise ModelError(f"{self.path} contains an experiment with other options ({values}). Use these, or choose another --out.")
+            raise ModelError(
+                f"{self.path} contains an experiment with other options ({values}). Use these options, or choose another --out."
+            )
 
     def is_finished(self, cell: str) -> bool:
-        """Returns whether the result of `cell` is saved, which means that its network was trained and tested."""
+        """Returns whether the result of `cell` is saved."""
         return self._result_path(cell).exists()
 
     def load_result(self, cell: str) -> dict[str, npt.NDArray[np.generic]]:
@@ -111,8 +113,7 @@ class ExperimentFolder:
     ) -> keras.Model:
         """Trains one network of the experiment and returns it.
 
-        The training never stops early, because the validation pictures would then choose the epoch. Some experiments also test the network
-        on these pictures.
+        The training never stops early. Stopping would use the validation pictures, on which some experiments also test the network.
         """
         keras.utils.set_random_seed(seed)
         network = build_network(voter, classes)
@@ -122,7 +123,7 @@ class ExperimentFolder:
     def train_network(
         self, network: keras.Model, recipe: NetworkRecipe, seed: int, pictures: SplitPictures, progress: CellProgress
     ) -> None:
-        """Trains `network`, which may be one that no model version contains. Like `train`, it never stops early."""
+        """Trains `network`, which need not belong to a model version. The training never stops early."""
         recipe = replace(recipe, patience=0, seed=seed)
         Trainer(network, pictures, recipe).fit(self._checkpoint_path(progress.cell), progress.on_progress)
 

@@ -1,6 +1,6 @@
 """Compares how well scorers recognise defective parts after they have learned from few or many pictures of good parts alone.
 
-A combination of several scorers takes their largest score, each divided by a score that few unseen good parts exceed.
+A combination of scorers takes their largest score. To make the scores comparable, each is divided by a high score of good parts.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from models.training.near_duplicates import group_near_duplicates
 from models.training.split import expect_groups_of_each_class
 from streams.errors import ModelError
 
-# The share of false alarms for which the cut-offs in the table are chosen.
+# The cut-offs in the table are chosen for this share of false alarms.
 ALARM_SHARE = 0.05
 # Pictures are scored in batches of this size, so that their residual maps do not fill the memory.
 BATCH = 64
 # Name of the combination in the table.
 COMBINATION = "larger of both"
-# The scale of a member is the score that this share of the good pictures exceeds.
+# In a combination, scores are divided by the score that 5 % of the good pictures exceed.
 SCALE_SHARE = 0.05
 
 
@@ -35,9 +35,9 @@ class LearningCondition:
     """Says from which pictures a scorer learns.
 
     - `good`: the number of good pictures; None means all.
-    - `hidden_share`: the share of these pictures that is replaced by pictures of defective parts.
+    - `hidden_share`: the share of these pictures that are replaced by pictures of defective parts.
     - `with_cut_off`: whether a cut-off is chosen from the same pictures.
-    - `draws`: how often the pictures are drawn in each fold. The figures are means over the draws.
+    - `draws`: number of random selections of pictures in each fold. The figures are means over them.
     """
 
     good: int | None = None
@@ -47,7 +47,7 @@ class LearningCondition:
 
     @property
     def text(self) -> str:
-        """The text in the table: the number of pictures and the share of defective pictures among them."""
+        """The condition as text for the table: the number of pictures and the share of defective pictures among them."""
         pictures = "all" if self.good is None else f"{self.good}"
         return f"{pictures}, {self.hidden_share:.0%} of them defective" if self.hidden_share else pictures
 
@@ -68,10 +68,10 @@ CONDITIONS = (
 class GoodOnlyFigures:
     """The figures of one scorer under one condition, with a value for each fold.
 
-    - `auroc`: area under the receiver operating characteristic of good against defective.
+    - `auroc`: area under the ROC curve, with defective pictures as the positive class.
     - `false_alarms`: share of the good test pictures above the cut-off.
     - `recall`: share of the defective test pictures above the cut-off.
-    - `refusal`: message of a scorer that refused to learn. The figures are then empty.
+    - `refusal`: message of a scorer that refused to learn. All figures are then empty.
 
     `false_alarms` and `recall` are empty if the condition has no cut-off.
     """
@@ -87,9 +87,9 @@ class GoodOnlyFigures:
 
 @dataclass(frozen=True, slots=True)
 class FoldScores:
-    """Scores of the test pictures, and scores of the pictures from which the scorer learned, made by scorers that had not seen them.
+    """Scores of the test pictures (`test`) and of the pictures from which the scorer learned (`seen`).
 
-    `seen` is empty if it was not needed.
+    The scorer of a picture has never learned from this picture. `seen` is empty if it is not needed.
     """
 
     test: FloatArray
@@ -105,7 +105,7 @@ def compare_good_only_scorers(
     conditions: Sequence[LearningCondition] = CONDITIONS,
     on_progress: Callable[[str, float, int], object] = lambda cell, done, total: None,
 ) -> list[GoodOnlyFigures]:
-    """Cross-validates `scorers`, and the combination of several scorers, under each condition. Returns figures in the order of `scorers`.
+    """Cross-validates each of `scorers`, and their combination, under each condition. Returns figures in the order of `scorers`.
 
     Near-duplicates stay in the same fold. At most `per_group` pictures of a group are used, so that no casting dominates.
     """
@@ -122,7 +122,7 @@ def compare_good_only_scorers(
         for number, (others, test) in enumerate(splits):
             values: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
             for draw in range(condition.draws):
-                # The seed depends only on the fold and the draw, so a condition with more good pictures includes those of one with fewer.
+                # All conditions use the same seed, so a condition with more good pictures includes the pictures of the others.
                 seen = _choose_seen(others, is_defect, condition, np.random.default_rng([seed + number, draw]))
                 found: dict[str, FoldScores] = {}
                 for name in names:
@@ -130,7 +130,7 @@ def compare_good_only_scorers(
                         if name == COMBINATION:
                             found[name] = combine_scores([_expect_scores(found, member) for member in scorers])
                         else:
-                            # The scale of a member of the combination needs fewer folds than a cut-off does.
+                            # A cut-off needs scores from 5 folds. For the combination, 2 folds are enough.
                             cross_folds = 5 if condition.with_cut_off else 2 if len(scorers) > 1 else 0
                             found[name] = _score_fold(pixels, groups, seen, test, scorers[name], cross_folds)
                         values[name].append(_measure(found[name], is_defect[test], condition.with_cut_off))
@@ -144,9 +144,9 @@ def compare_good_only_scorers(
 
 
 def combine_scores(members: Sequence[FoldScores]) -> FoldScores:
-    """Returns the largest score of each picture among `members`, after the scores of each member are divided by its scale.
+    """Divides the scores of each member by a scale, and returns the largest of these scores for each picture.
 
-    The scale is the score that SCALE_SHARE of the seen pictures exceed.
+    The scale of a member is the score that the share SCALE_SHARE of the seen pictures exceed.
     """
     scales = [max(float(np.quantile(member.seen, 1 - SCALE_SHARE)), 1e-9) for member in members]
     test = np.max([member.test / scale for member, scale in zip(members, scales, strict=True)], axis=0)
@@ -190,7 +190,7 @@ def make_good_only_table(results: Sequence[GoodOnlyFigures], pictures: LabelledP
 def _choose_seen(
     others: npt.NDArray[np.int64], is_defect: npt.NDArray[np.bool_], condition: LearningCondition, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Returns the indices of the pictures from which a scorer learns, chosen from `others`, the pictures outside of the test fold."""
+    """Returns the indices of the pictures from which a scorer learns. `others` are the pictures outside of the test fold."""
     good = rng.permutation(others[~is_defect[others]])[: condition.good]
     hidden = rng.permutation(others[is_defect[others]])[: round(condition.hidden_share * len(good))]
     return np.concatenate((hidden, good[len(hidden) :]))
@@ -206,7 +206,7 @@ def _score_fold(
 ) -> FoldScores:
     """Lets a scorer learn from `seen` and score `test`. Raises ModelError if the scorer refuses to learn.
 
-    If `cross_folds` is not 0, `seen` is scored too, by scorers that have not seen the pictures.
+    If `cross_folds` is not 0, other scorers, which have not seen these pictures, score `seen`.
     """
     scores = _score_all(learn(pixels[seen]), pixels[test])
     if not cross_folds or len(np.unique(groups[seen])) < 2:
@@ -215,17 +215,13 @@ def _score_fold(
 
 
 def _expect_scores(found: Mapping[str, FoldScores], member: str) -> FoldScores:
-    """Returns the scores of `member`, a scorer of the combination. Raises ModelError if there are none for the combination."""
     if member not in found or not len(found[member].seen):
-        raise ModelError(f"The combination needs scores of good pictures that {member} has not seen. Add good pictures.")
+        raise ModelError(f"The combination has no scores of {member} for good pictures. Add good pictures.")
     return found[member]
 
 
 def _measure(scores: FoldScores, is_defect: npt.NDArray[np.bool_], with_cut_off: bool) -> tuple[float, float, float]:
-    """Returns the AUROC, the share of false alarms and the share of the defects that were found.
-
-    The shares are NaN if `with_cut_off` is False. `is_defect` has shape (test pictures,).
-    """
+    """Returns the AUROC, the share of false alarms and the share of found defects. Without a cut-off, both shares are NaN."""
     auroc = float(roc_auc_score(is_defect, scores.test))
     if not with_cut_off:
         return auroc, float("nan"), float("nan")
@@ -234,7 +230,6 @@ def _measure(scores: FoldScores, is_defect: npt.NDArray[np.bool_], with_cut_off:
 
 
 def _add_fold(result: GoodOnlyFigures, learned: int, values: Sequence[tuple[float, float, float]]) -> None:
-    """Adds a fold to `result`. `values` has the figures of each draw: AUROC, share of false alarms, share of found defects."""
     result.learned = learned
     if values:
         auroc, false_alarms, recall = np.mean(values, axis=0).tolist()

@@ -1,4 +1,4 @@
-"""Compares sources of heat maps on pictures with masks. No source is tested on a picture from which it learned, nor on a near-duplicate."""
+"""Compares sources of heat maps on pictures with masks. Test pictures and their near-duplicates are never used for training."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ ComputeHeat = Callable[[npt.NDArray[np.uint8]], HeatMap]
 class HeatMapExperiment:
     """Cross-validates a segmentation head and other sources of heat maps.
 
-    - For each fold, a head is trained on the pictures outside of the fold, from the weights of `start` if it is given.
-    - Each of `scorers` learns from the good pictures outside of the fold.
+    - For each fold, a head is trained on the pictures of the other folds. If `start` is given, the training starts from its weights.
+    - Each of `scorers` learns from the good pictures of the other folds.
     - The sources in `fixed`, such as Grad-CAM, are not trained. They must not have seen the pictures that have masks.
     """
 
@@ -60,8 +60,7 @@ class HeatMapExperiment:
     ) -> ResultTable:
         """Runs the folds that have no result in `folder` yet, and returns the table of all results.
 
-        `masks` are the masks of all pictures, shape (n, grid, grid). Pictures outside of `is_tested`, shape (n,), are used only for
-        training.
+        `masks` has shape (n, grid, grid). The mask `is_tested`, shape (n,), selects the pictures to test. All others are used for training.
 
         Raises ModelError if there are fewer groups of near-duplicates than folds.
         """
@@ -94,7 +93,7 @@ class HeatMapExperiment:
     def _run_fold(
         self, seen: MarkedPictures, pixels: npt.NDArray[np.uint8], grid_px: int, report: Callable[[int, int, float], object]
     ) -> dict[str, npt.NDArray[Any]]:
-        """Trains all sources on the pictures `seen`. Returns the heat maps of `pixels` by source, and the kinds that the head names."""
+        """Trains all sources on `seen`. Returns the heat maps of `pixels` for each source, and the kinds of defect from the head."""
         member = describe_member(seen, self.recipe, "castline experiment heat-maps")
         head = Segmentation(train_segmentation(seen, self.recipe, self.start, report), member, self.recipe.side_px)
         maps = [head.compute_defect_map(picture) for picture in pixels]
@@ -138,7 +137,7 @@ def read_heat_map_pictures(
 
 
 def make_heat_map_table(figures: Mapping[str, LocalisationFigures], kinds: KindFigures) -> ResultTable:
-    """Returns a table with one row for each source, and sentences about the kinds of defect that the segmentation head named."""
+    """Returns a table with one row for each source. Sentences below it say how often the head named the right kind of defect."""
     rows = []
     for name, found in figures.items():
         shares = (found.pixel_auroc, found.aupro, found.aupimo, found.box_iou)

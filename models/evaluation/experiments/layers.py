@@ -24,7 +24,7 @@ from models.training.trainer import SplitPictures, predict
 class LayersExperiment:
     """Trains AlexNet with each number of fully connected layers and each seed. `folder` keeps the results.
 
-    The numbers in `layers` include the output layer, so AlexNet as published has 3. Each seed has its own split.
+    `layers` counts the output layer too, so AlexNet in the paper has 3. Each seed has its own split of the pictures.
     """
 
     options: TrainingOptions
@@ -43,7 +43,7 @@ class LayersExperiment:
             | ({"apart": test_pictures.fingerprint()} if test_pictures else {})
         )
         groups = group_near_duplicates(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
-        # For each seed, networks with every number of layers are trained, so a stopped experiment has some complete columns.
+        # All numbers of layers are trained for one seed before the next, so a stopped experiment has complete columns.
         cells = [(count, seed) for seed in self.seeds for count in self.layers]
         for number, (count, seed) in enumerate(cells):
             progress = CellProgress(callback, _cell_name(count, seed), number, len(cells))

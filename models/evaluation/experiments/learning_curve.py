@@ -1,6 +1,6 @@
-"""Answers two questions about training pictures: are there enough of them, and which labels do the others contradict?
+"""Answers two questions about training pictures: are there enough of them, and which of them may have a wrong label?
 
-LeNet is trained on growing shares of the pictures. For each share, every picture is held out once, with its near-duplicates.
+LeNet is trained on growing shares of the pictures. Each picture is then judged by networks that have not seen it or a near-duplicate.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from streams.errors import ModelError
 SHARES = (0.125, 0.25, 0.5, 1.0)
 FOLDS = 3
 NETWORK = "lenet"
-# A picture is contradicted if networks that have not seen it give its own label at most this probability.
+# If networks that have not seen a picture give its label at most this probability, the label counts as contradicted.
 CONTRADICTED = 0.1
-# At most this many contradicted pictures are named, and at most so many are drawn.
+# At most 100 contradicted pictures are listed, and at most 24 of them are drawn.
 _MAX_NAMED, _MAX_DRAWN = 100, 24
 _RESAMPLES = 2000
 
@@ -47,9 +47,9 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class HeldOutResult:
-    """The defect probabilities of all pictures for one share of the training pictures, each from a network that has not seen the picture.
+    """Defect probabilities of all pictures, shape (n,), after training on one share of the other pictures.
 
-    `probability` has shape (n,). `training_pictures` is the mean number of pictures of a training.
+    No network has seen the pictures that it judges. `training_pictures` is the mean number of pictures in a training.
     """
 
     share: float
@@ -62,16 +62,16 @@ def compute_learning_curve(
 ) -> LearningCurve:
     """Trains the networks that are not trained yet, and writes the learning curve and its pictures into `folder`.
 
-    An interrupted command continues. Raises ModelError if the pictures cannot be divided into folds, or if the folder holds trainings with
-    other options or pictures.
+    After an interruption, the next call continues. Raises ModelError if the pictures cannot be divided into folds, or if the folder belongs
+    to other options or pictures.
     """
     pictures.expect_two_classes()
     groups = group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
     folds = list_folds(pictures.labels, groups, FOLDS, options.seed)
     if not folds:
         raise ModelError(
-            "The pictures cannot be divided into folds, because a class has only one group of near-duplicates. Add pictures of each class "
-            "that are not near-duplicates."
+            "The pictures cannot be divided into folds, because all pictures of a class are near-duplicates of each other. Add different "
+            "pictures of each class."
         )
     trainings = ExperimentFolder(folder / "learning-curve")
     trainings.claim({"experiment": "learning curve", "options": options.model_dump(), "pictures": pictures.fingerprint()})
@@ -113,9 +113,9 @@ def _hold_out(
 
 
 def select_share(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], available: Flags, share: float, seed: int) -> Flags:
-    """Returns a mask of about the share `share` of the pictures of each class among `available`, and at least one group of each class.
+    """Returns a mask that selects about the share `share` of the `available` pictures of each class, but at least one group.
 
-    Groups are never divided. A larger share with the same seed contains all pictures of a smaller share.
+    Groups are never divided. With the same seed, a larger share contains all pictures of a smaller share.
     """
     selected = np.zeros(len(labels), np.bool_)
     order = np.random.default_rng(seed).permutation(np.unique(groups[available]))
@@ -132,9 +132,9 @@ def select_share(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], a
 
 
 def make_learning_curve(pictures: LabelledPictures, groups: npt.NDArray[np.int32], results: Sequence[HeldOutResult]) -> LearningCurve:
-    """Returns the error rate for each share with its interval, the gain of the last doubling, and the contradicted pictures.
+    """Returns the error rate for each share of training pictures, and the pictures whose labels may be wrong.
 
-    The intervals come from resampling groups of near-duplicates (percentile bootstrap), because errors within a group are not independent.
+    The intervals come from a bootstrap over groups of near-duplicates, because errors within a group are not independent.
     """
     is_defect = pictures.labels != pictures.ok_class
     _, index = np.unique(groups, return_inverse=True)
@@ -209,5 +209,5 @@ def _save_png(figure: Figure) -> bytes:
 
 
 def describe_as_json(curve: LearningCurve) -> str:
-    """Returns the learning curve as JSON, with the sentence that says whether there are enough pictures."""
+    """Returns the learning curve as JSON, and a sentence that says whether there are enough pictures."""
     return json.dumps({**curve.model_dump(), "sentence": curve.describe_gain()}, indent=2)

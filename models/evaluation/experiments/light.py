@@ -23,7 +23,7 @@ from models.training.trainer import SplitPictures, predict
 # Names of the networks in the order of the table.
 NETWORKS = ("lenet", "alexnet", *LIGHT_NETWORKS)
 TEXTS = {"lenet": "LeNet", "alexnet": "AlexNet", "mobilenet-v2": "MobileNetV2", "nasnet-mobile": "NASNetMobile"}
-# Rounds in which the networks are timed in turns, because the load of a machine changes.
+# The load of a machine changes, so the networks take turns in this many rounds of timing.
 ROUNDS = 15
 CALLS_PER_ROUND = 8
 
@@ -77,7 +77,7 @@ class LightExperiment:
         validates = split_by_group(pictures.labels, groups, self.options.validation_share, seed)
         keras.utils.set_random_seed(seed)
         network = self.build(name, len(pictures.classes))
-        # LeNet has its own learning rate. The light networks get AlexNet's.
+        # The light networks use the learning rate of AlexNet.
         recipe = self.options.recipe_of("lenet" if name == "lenet" else "alexnet")
         folder.train_network(network, recipe, seed, SplitPictures(pictures.pixels, pictures.labels, validates), progress)
         is_right = predict(network, pictures.pixels[validates]).argmax(axis=1) == pictures.labels[validates]
@@ -85,7 +85,7 @@ class LightExperiment:
 
 
 def measure_speed(networks: dict[str, keras.Model]) -> dict[str, npt.NDArray[np.float64]]:
-    """Returns for each network the time, in ms, that it takes to judge one picture, shape (ROUNDS,). The networks are timed in turns."""
+    """Returns the time for one picture in ms for each network, shape (ROUNDS,). The networks take turns."""
     computing = {name: _compile(network) for name, network in networks.items()}
     times = {name: np.empty(ROUNDS) for name in networks}
     for number in range(ROUNDS):
@@ -98,7 +98,7 @@ def measure_speed(networks: dict[str, keras.Model]) -> dict[str, npt.NDArray[np.
 
 
 def _compile(network: keras.Model) -> Callable[[], object]:
-    """Returns a function that lets `network` judge one picture. The function has been called once, so that it is compiled."""
+    """Returns a function that lets `network` judge one picture. It has been called once already, because the first call is slow."""
     picture = tf.zeros((1, *network.input_shape[1:]))
     function = tf.function(lambda pixels: network(pixels, training=False), autograph=False)
 
@@ -117,8 +117,7 @@ def make_light_table(
 ) -> ResultTable:
     """Returns the table of the experiment, with a row for each network.
 
-    For each name of a network, `accuracies` has a value for each seed, `times_ms` a value for each round, and `parameters` the number of
-    weights.
+    Each argument has a value for each network: accuracies by seed, times by round, and the number of weights.
     """
     rows = []
     for name in NETWORKS:

@@ -1,4 +1,4 @@
-"""Measures whether the detail template finds small defects in large rendered pictures, and what this costs."""
+"""Measures whether the detail template finds small defects in large rendered pictures, and how much time and memory it needs."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from models.synthetic.defects import DefectKind
 from models.synthetic.large_casting import SMALL_KINDS, render_large_casting
 from streams.errors import ModelError
 
-# The share of false alarms for which the cut-off is chosen.
+# The cut-off is chosen for this share of false alarms.
 ALARM_SHARE = 0.01
-# Side of the reduced pictures that the networks of a version see, in pixels. The detail template does not use them.
+# Side of the reduced picture, which the decoder also makes. The detail template does not use it.
 NETWORK_SIDE_PX = 192
-# A defect counts as pointed at if the largest residual is at most this far from its middle, in lengths of the defect.
+# The template points at a defect if its largest residual is at most 2 lengths of the defect away from it.
 POINTING_LENGTHS = 2.0
 # Names of the arrays that hold the results of one casting.
 COLUMNS = ("kind", "length_mm", "score", "distance", "time_s")
-# The comparison of one picture never stops early in the experiment.
+# In this experiment, the inspection of a picture has no time limit.
 NO_LIMIT_S = float("inf")
 
 
@@ -50,7 +50,7 @@ class SmallDefectResult:
 
     - `is_alarm`: the score is above the cut-off.
     - `is_pointed_at`: the largest residual lies on the defect.
-    - `kind`, `length_mm`: describe the defect; None for a good casting.
+    - `kind`, `length_mm`: the defect. Both are None for a good casting.
     - `time_s`: processor time of the inspection.
     """
 
@@ -65,8 +65,8 @@ class SmallDefectResult:
 class SmallDefectExperiment:
     """Lets a detail template learn from `good` rendered castings, and tests it on `tested` other castings.
 
-    Each tested casting is shown good, and with each kind and length of defect. Pictures have the side `side_px`, parts the diameter
-    `part_mm`.
+    Each tested casting is inspected without a defect, and with each kind and length of defect. Pictures have the side `side_px`, and parts
+    the diameter `part_mm`.
     """
 
     good: int
@@ -109,7 +109,7 @@ class SmallDefectExperiment:
         return np.random.default_rng([self.seed, number])
 
     def _make_grid(self) -> PolarGrid:
-        """Returns the grid for a part of usual size. The renderer draws parts whose radius is 0.377 to 0.433 of the picture's side."""
+        """Returns the grid for a part of average size in a rendered picture."""
         return choose_detail_grid(0.405 * self.side_px)
 
     def _measure(self, number: int) -> RingMeasures:
@@ -142,7 +142,7 @@ class SmallDefectExperiment:
         return dict(zip(COLUMNS, (np.array(column) for column in zip(*rows, strict=True)), strict=True))
 
     def _read(self, columns: dict[str, npt.NDArray[Any]], cut_off: float) -> list[SmallDefectResult]:
-        """Returns the results of one casting, from the arrays that `_test` has made."""
+        """Returns the results of one casting. `columns` comes from `_test`."""
         return [
             SmallDefectResult(
                 DefectKind(kind) if kind else None, length_mm if kind else None, score > cut_off, distance <= POINTING_LENGTHS, time_s
@@ -152,14 +152,14 @@ class SmallDefectExperiment:
 
 
 def _photograph(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Returns `pixels` after they were encoded as JPEG and decoded again, as a picture comes from a camera."""
+    """Returns `pixels` after JPEG encoding and decoding, like a picture from a camera."""
     original = decode_picture(encode_jpeg(pixels), NETWORK_SIDE_PX, keep_original=True).original
     assert original is not None
     return original
 
 
 def measure_memory(template: DetailTemplate, side_px: int) -> int:
-    """Returns the memory, in bytes, that the inspection of one picture with `side_px` rows and columns takes beside the picture itself."""
+    """Returns the memory for the inspection of one picture with `side_px` rows and columns, in bytes, without the picture itself."""
     pixels = _photograph(render_large_casting(np.random.default_rng(0), side_px).expose(None, 0, np.random.default_rng(0))[0])
     tracemalloc.start()
     try:
@@ -172,7 +172,7 @@ def measure_memory(template: DetailTemplate, side_px: int) -> int:
 def make_small_defect_table(
     experiment: SmallDefectExperiment, results: Sequence[SmallDefectResult], memory_bytes: int, cut_off: float
 ) -> ResultTable:
-    """Returns the table of the experiment: a row for the good castings, and for each length a row for each kind and one for all kinds."""
+    """Returns the table of the experiment. The good castings have one row. Each length has a row for each kind and one for all kinds."""
     rows = [_make_row("none", "", [result for result in results if result.kind is None])]
     for length_mm in experiment.lengths_mm:
         of_length = [result for result in results if result.length_mm == length_mm]
