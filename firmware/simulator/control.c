@@ -139,7 +139,7 @@ int control_wait(uint64_t until_ns) {
         const uint64_t now = now_ns();
         const uint64_t left = until_ns > now ? until_ns - now : 0;
         const struct timespec time = {left / 1000000000u, left % 1000000000u};
-        /* ppoll() returns at once for a pseudo-terminal that no program has open, so only an open one is waited for. */
+        /* Wait for the pseudo-terminal only if a program has opened it. Otherwise ppoll() would return at once. */
         ppoll(wait, wire_is_open() ? 2 : 1, &time, NULL);
         if ((wait[0].revents & (POLLIN | POLLHUP)) && !read_commands()) return 0;
         if (wire_is_open() && wait[1].revents) wire_poll();

@@ -27,8 +27,8 @@ uint64_t mcu_cycle(void) { return cycle_offset + avr->cycle; }
 double mcu_us(uint64_t cycles) { return cycles * 1e6 / avr->frequency; }
 
 /* ---- correction: compare registers in fast PWM ----
- * The hardware uses a new compare value when the counter passes its bottom, and so does this correction. simavr uses the value at once, and
- * a pulse in progress can then stay high for a whole period. simavr also ignores a write whose low byte is unchanged. */
+ * With this correction, a new compare value is used when the counter starts again from 0, as in the hardware. simavr uses it at once, so a
+ * pulse in progress can stay high for a whole period. simavr also ignores a write whose low byte is unchanged. */
 static struct compare {
     avr_timer_t *timer;
     avr_timer_comp_t *channel;

@@ -87,7 +87,7 @@ static avr_cycle_count_t turn(avr_t *mcu, avr_cycle_count_t when, void *param) {
     if (!encoder->cycles) return 0;
     encoder->phase = (encoder->phase + encoder->step) & 3;
     const int a = encoder->phase == 1 || encoder->phase == 2, b = encoder->phase >= 2;
-    /* Forward, A changes at the start of phases 1 and 3, and B at the start of phases 2 and 0. */
+    /* If the encoder turns forward, A changes at the start of phases 1 and 3, and B at the start of phases 2 and 0. */
     const int changed = (encoder->phase & 1) == (encoder->step > 0 ? 1 : 0) ? 0 : 1;
     pin_set(encoder->port[changed], encoder->bit[changed], changed ? b : a);
     return when + encoder->cycles;
