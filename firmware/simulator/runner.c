@@ -2,7 +2,7 @@
  * and pin changes are reported as JSON lines with their cycles, and commands set pins at exact cycles (control.c).
  *
  * Time passes in one of two ways:
- *   --link PATH      in real time, for the demo and host programs; the command `pace` makes it faster; PATH is the pseudo-terminal
+ *   --link PATH      in real time, for the demo and host programs; the command `pace` changes the speed; PATH is the pseudo-terminal
  *   without --link   only in the command `run`, as fast as possible, for tests; every run gives the same result
  *
  * Build: gcc -O2 -o runner runner.c mcu.c pins.c servo.c wire.c eeprom.c control.c -lsimavr -lutil
