@@ -50,7 +50,8 @@ def choose_batch_size(count: int, limits: BatchSettings) -> int:
 class Batcher(Generic[Item]):
     """A bounded queue of at most `capacity` items, given out in batches, the oldest first.
 
-    While `is_busy` returns True, only full batches are given out. Call `reconsider` afterwards. `clock` returns monotonic seconds.
+    While `is_busy` returns True, only full batches are given out. Call `reconsider` when it returns False again. `clock` returns
+    monotonic seconds.
     """
 
     def __init__(
@@ -102,10 +103,7 @@ class Batcher(Generic[Item]):
         self._changed.set()
 
     def _compute_wait_s(self) -> float | None:
-        """Returns how many seconds the next batch may still wait. 0 means that the batch is due.
-
-        Returns None if the consumer is busy and the batch is not full.
-        """
+        """Returns how many seconds the next batch may still wait, 0 if it is due, or None while it must wait for the busy consumer."""
         if self._is_busy() and len(self._queue) < self._limits.size:
             return None
         # Only the deadlines of the first `size` items count, because later items are not part of the next batch.

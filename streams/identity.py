@@ -12,7 +12,7 @@ from pydantic import StringConstraints
 
 from streams.errors import IdentityError
 
-# Characters that a Kafka topic name and a Prometheus label allow. A dot separates the words of a topic name.
+# A line's name is a part of topic names, so it must not contain a dot, which separates the words of a topic name.
 LINE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
 LineName = Annotated[str, StringConstraints(pattern=LINE_PATTERN)]
 

@@ -68,7 +68,7 @@ def handle_stop_signals() -> threading.Event:
 def worker_process(settings: Settings, role: str, port: int, slot_name: str = "") -> Iterator[WorkerProcess]:
     """Sets up this process for `role`, and serves its health pages at `port` (0: a free port) until the block ends.
 
-    Processes of one role that do not share their work use different values of `slot_name`.
+    If each process of a role has its own work, `slot_name` names role and work, such as `sorter-line-1`. Otherwise `slot_name` is "".
     """
     stop_requested = handle_stop_signals()
     slot = InstanceSlot(settings.service.run_dir, slot_name or role)

@@ -77,7 +77,7 @@ class CameraSettings(Section):
         ge=0.05,
         le=600,
         description="How long a camera of the kind `drop` waits for the rest of an incomplete picture file, in seconds since the last "
-        "change of the file. Then it sends the file as it is.",
+        "change of the file. After this time, the file is sent as it is.",
     )
     sent_keep_days: float = Field(
         2.0, ge=0, le=3650, description="How long a camera of the kind `drop` keeps sent files in the folder `sent`, in days."
