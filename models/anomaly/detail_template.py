@@ -157,8 +157,8 @@ def choose_detail_grid(radius_px: float) -> PolarGrid:
     """
     if radius_px < MIN_RADIUS_PX:
         raise ModelError(
-            f"The part's radius is {radius_px:.0f} px in the good pictures, but small defects are searched for only if it is at least "
-            f"{MIN_RADIUS_PX} px. Give pictures of a camera with more pixels, or make the version without small defects."
+            f"To find small defects, the part's radius must be at least {MIN_RADIUS_PX} px. In the good pictures, the radius is "
+            f"{radius_px:.0f} px. Give pictures of a camera with more pixels, or make the version without small defects."
         )
     rings = min(MAX_RINGS, round(radius_px * (OUTER_RADIUS - INNER_RADIUS)))
     angles = 8 * round(ANGLES_PER_PX * rings / (OUTER_RADIUS - INNER_RADIUS) / 8)

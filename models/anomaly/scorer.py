@@ -46,7 +46,7 @@ PartFinder = Callable[[PixelArray], FoundPart | None]
 class AnomalyScores:
     """The scores and residual maps of n pictures. All values are at least 0.
 
-    - `scores`, shape (n,): the larger, the less the picture looks like a good part.
+    - `scores`, shape (n,): a picture with a larger score looks less like a good part.
     - `residuals`, shape (n, side_px, side_px): how much each pixel differs from a good part.
     """
 
@@ -155,7 +155,7 @@ class AlarmShare:
 
 @dataclass(frozen=True, slots=True)
 class AlarmsPerHour:
-    """The objective of at most `alarms_per_hour` false alarms. The line makes `parts_per_hour` parts an hour."""
+    """The objective of at most `alarms_per_hour` false alarms an hour, if the line makes `parts_per_hour` parts an hour."""
 
     alarms_per_hour: float
     parts_per_hour: float
@@ -184,7 +184,7 @@ class ExpectedCosts:
     defect_share: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the largest share of good parts that may be sent to review if the total cost is lowest.
+        """Returns the share of good parts that may be sent to review, so that the costs are lowest.
 
         Raises ModelError if a cost or the share of defects is out of range, or if reviewing every part is cheapest.
         """
@@ -207,7 +207,7 @@ class CutOff:
 
     - `alarm_share`: the wanted share of false alarms.
     - `alarms`: number of the `good_pictures` whose score exceeds the cut-off.
-    - `highest_alarm_share`: upper 95 % confidence limit of the true share of false alarms.
+    - `highest_alarm_share`: with 95 % confidence, the true share of false alarms is at most this.
     - `is_beyond_pictures`: whether the cut-off is above the scores of all good pictures.
     """
 

@@ -1,6 +1,6 @@
 """Measures how well heat maps show where the defects are, by comparing them with masks.
 
-    pictures + masks -> a heat map of each picture from each source -> pixel AUROC, AUPRO, AUPIMO, pointing, box IoU, by source
+    pictures + masks -> a heat map of each picture from each source -> figures of each source, for example the AUPRO
 
 A source is any function from a picture to a heat map, for example Grad-CAM. A source must use the same scale for all its maps.
 
@@ -363,7 +363,10 @@ def _thin(pictures: Sequence[MaskedPicture]) -> list[MaskedPicture]:
 
 
 def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
-    """Returns the cells of the grid of which more than the share MIN_COVER is marked, or else the most covered cells."""
+    """Returns a mask of the grid. A cell is True if `marks` cover more than the share MIN_COVER of the cell.
+
+    If there is no such cell, the most covered cells are True.
+    """
     scale = GRID_SIDE_PX / max(width_px, height_px)
     size = max(1, round(width_px * scale)), max(1, round(height_px * scale))
     cover = np.asarray(Image.fromarray(marks.astype(np.float32)).resize(size, Image.Resampling.BOX))

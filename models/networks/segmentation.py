@@ -1,4 +1,4 @@
-"""The segmentation head: a small network that tells which kind of defect each pixel of a picture shows, with probabilities."""
+"""The segmentation head: a small network that gives the probability of each kind of defect for each pixel of a picture."""
 
 from __future__ import annotations
 

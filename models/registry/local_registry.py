@@ -1,6 +1,6 @@
 """Model versions in a folder of this machine: `<root>/<version>/` holds `manifest.json`, the weights and the golden set.
 
-A new version is written to a temporary folder, which is renamed at the end. Pickled objects are not loaded, because they could run code.
+A new version is written to a temporary folder, which is renamed at the end. Pickled objects are refused, because they could run any code.
 """
 
 from __future__ import annotations

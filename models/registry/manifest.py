@@ -86,7 +86,7 @@ class ScorerEntry(_ManifestModel):
     )
     cut_off: float = Field(gt=0, description="A part whose score is above this value differs from good parts.")
     alarm_share: float = Field(gt=0, le=0.5, description="The wanted share of good parts above the cut-off.")
-    highest_alarm_share: Probability = Field(description="Upper 95 % confidence limit of the share of good parts that exceed the cut-off.")
+    highest_alarm_share: Probability = Field(description="With 95 % confidence, at most this share of good parts exceeds the cut-off.")
     good_pictures: int = Field(ge=1, description="Number of good pictures from which the cut-off was chosen.")
 
 
@@ -103,7 +103,7 @@ class DetailEntry(_ManifestModel):
     overlap_rings: int = Field(ge=0, description="Number of extra rings on each side of a strip, so that strips overlap.")
     cut_off: float = Field(gt=0, description="A part whose score is above this value has a place that differs from good parts.")
     alarm_share: float = Field(gt=0, le=0.5, description="The wanted share of good parts above the cut-off.")
-    highest_alarm_share: Probability = Field(description="Upper 95 % confidence limit of the share of good parts that exceed the cut-off.")
+    highest_alarm_share: Probability = Field(description="With 95 % confidence, at most this share of good parts exceeds the cut-off.")
     good_pictures: int = Field(ge=1, description="Number of good pictures from which the cut-off was chosen.")
 
 
@@ -192,7 +192,8 @@ class PercentileHistogram(Histogram):
 class MissCurve(_ManifestModel):
     """How many defective validation castings pass at each pass threshold. A group of near-duplicates counts as one casting.
 
-    `misses[k]` castings pass if the pass threshold is above `probabilities[k]`, and at most `probabilities[k + 1]`.
+    `misses[k]` castings pass at thresholds above `probabilities[k]`, up to `probabilities[k + 1]`.
+    Example: with `probabilities` (0.1, 0.3) and `misses` (1, 2), one casting passes at the threshold 0.2.
     """
 
     castings: int = Field(
@@ -201,7 +202,7 @@ class MissCurve(_ManifestModel):
     probabilities: tuple[Probability, ...] = Field(
         min_length=1, description="Defect probabilities of the defective validation pictures, in ascending order."
     )
-    misses: tuple[float, ...] = Field(description="Number of castings that pass at each probability, in ascending order.")
+    misses: tuple[float, ...] = Field(description="For each probability, the number of castings that pass, in ascending order.")
 
     @model_validator(mode="after")
     def _check_curve(self) -> Self:

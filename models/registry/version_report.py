@@ -224,7 +224,10 @@ class ErrorShare(_ReportModel):
 
 
 class LearningCurvePoint(_ReportModel):
-    """The errors on pictures that were not used for training. `share` of the other pictures were used for training."""
+    """The errors on pictures that were not used for training.
+
+    `share` is the share of all other pictures that were used for training.
+    """
 
     share: float
     training_pictures: int = Field(description="Mean number of training pictures.")

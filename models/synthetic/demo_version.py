@@ -21,7 +21,7 @@ CASTINGS, SEED = 4000, 2026
 # Number of batches in the training of the segmentation head.
 HEAD_STEPS = 2000
 COMMAND = "castline models make-demo"
-# At 160 px, the smallest hole is still two pixels wide. AlexNet learns better from many small batches. The weights take about 9 MB.
+# At 160 px, the smallest hole is still two pixels wide. AlexNet learns better from many small batches.
 OPTIONS = TrainingOptions(
     side_px=160,
     lenet_side_px=160,

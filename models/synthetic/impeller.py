@@ -91,7 +91,7 @@ class CameraView:
         return as_float32(np.clip((radius - distance) / self.pixel + 0.5, 0, 1))
 
     def band(self, distance: Field, middle: float, width: float) -> Field:
-        """Returns a soft ring: 1 where `distance` is `middle`, and nearly 0 at more than twice the `width` from there."""
+        """Returns a soft ring: 1 where `distance` is `middle`, and nearly 0 where they differ by more than 2 * `width`."""
         result: Field = np.exp(-np.square((distance - middle) / width, dtype=np.float32))
         return result
 

@@ -1,6 +1,6 @@
 """Renders large pictures of castings, and small defects of a given size in millimetres.
 
-The same casting can be shown with different defects. To render 5 megapixels takes about 2 s and 450 MB of memory.
+The same casting can be shown with different defects. A picture of 5 megapixels takes about 2 s and 450 MB of memory.
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ class RegisteredPictures:
 class AutoencoderExperiment:
     """Trains each variant of the autoencoder once for each of `seeds`, and tests it.
 
-    Seeds 1 to 5 each test another of the five folds. Seed 6 tests the same fold as seed 1. The variants learn from the good pictures of the
-    other folds.
+    The seed chooses the test fold: seeds 1 to 5 test the folds 1 to 5, and seed 6 tests fold 1 again. The variants learn from the good
+    pictures of the other folds.
     """
 
     recipe: AutoencoderRecipe
@@ -109,7 +109,7 @@ class AutoencoderExperiment:
         return {"frechet": scores["frechet"], "error": scores["error"], "is_defect": pictures.is_defect[is_test]}
 
     def _register(self, pictures: LabelledPictures) -> tuple[RegisteredPictures, int]:
-        """Returns the registered pictures and the number of pictures without a part. The latter are left out."""
+        """Returns the registered pictures, and the number of pictures that were left out because they show no part."""
         parts = [self.find(picture) for picture in pictures.pixels]
         is_found = np.array([part is not None for part in parts])
         if not is_found.any():
