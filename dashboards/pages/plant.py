@@ -70,8 +70,8 @@ PAGE = DashboardPage(
             Query(f"line:castline_unseen_parts:ratio_rate5m{{{LINE}}} / {BUDGET}", "{{line}} 5 min"),
             Query(f"line:castline_unseen_parts:ratio_rate30m{{{LINE}}} / {BUDGET}", "{{line}} 30 min"),
             unit="short",
-            description="How fast the line spends its error budget (0.05 % of the parts). At 1, the budget lasts 30 days. Above 6 over "
-            "six hours, there is a warning. Above 14.4 over one hour, a person is called.",
+            description="How fast the line spends its error budget (0.05 % of the parts). With the value 1, the budget lasts 30 days. A "
+            "value above 6 over six hours gives a warning. A value above 14.4 over one hour calls a person.",
             thresholds=rising(6, 14.4),
             alerts=("ErrorBudgetBurnsFast", "ErrorBudgetBurnsSlowly"),
         ),

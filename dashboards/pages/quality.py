@@ -319,7 +319,7 @@ MODEL_ALERTS: tuple[Alert, ...] = (
 
 # An inspector gets only some pictures of a line. The camera has stopped only if all inspectors report a gap.
 _GAP = 'min by (plant, line) (castline_camera_state{state="gap"}) > 0'
-# True if the board has counted no part for five minutes. The belt then probably stands.
+# True if the board has counted no part for five minutes. Probably the belt has stopped.
 _BELT_STANDS = "on (plant, line) (sum by (plant, line) (rate(castline_parts_counted_total[5m])) == 0)"
 
 CAMERA_ALERTS: tuple[Alert, ...] = (

@@ -158,7 +158,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 
 def _describe_faults(error: ValidationError, source: str) -> list[str]:
-    """Returns one line for each fault that pydantic found. It begins with the setting's name, or with `source` without one."""
+    """Returns a line of text for each fault that pydantic found. The line names the setting, or `source` if no setting is named."""
     faults = []
     for problem in error.errors(include_url=False):
         name = ".".join(str(step) for step in problem["loc"]) or source
