@@ -190,7 +190,7 @@ def make_queries(rows: int) -> list[HistoryQuery]:
 
 
 def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> dict[str, Any]:
-    """Measures `requests` requests of each search, and of the next page with older parts. Returns times in milliseconds for JSON."""
+    """Requests each search `requests` times, and also the next page with older parts. Returns the times in milliseconds for JSON."""
     from django.contrib.auth.models import User
     from django.test import Client
 

@@ -97,7 +97,7 @@ class _LocaliserBench:
                 windows, beside_per_s = [], []
                 for number in range(1, pairs + 1):
                     rates: dict[bool, float] = {}
-                    # The two kinds of windows take turns in coming first, because the machine may become slower or faster.
+                    # The two kinds of windows take turns in going first, so that a change of the machine's speed favours neither.
                     for is_running in (True, False) if number % 2 else (False, True):
                         rates[is_running], findings_per_s = self._measure_window(is_running)
                         if is_running:
@@ -162,7 +162,7 @@ class _LocaliserBench:
         psutil.Process(self._localiser.pid).send_signal(signal.SIGCONT)
 
     def _measure_findings(self, seconds: float) -> tuple[float, float]:
-        """Returns how many heat maps the localiser makes in a second, and its processor time for one in ms. No inspector runs.
+        """Measures the localiser without an inspector. Returns its heat maps a second, and its processor time for one in milliseconds.
 
         Raises BrokerError if the localiser makes no heat map in this time.
         """

@@ -33,7 +33,7 @@ MAX_PICTURES = 300
 MAX_CANDIDATES = 10_000
 # To choose patches faster, features are first projected at random to this many dimensions, as in PatchCore.
 PROJECTED_FEATURES = 16
-# 5 % of the good parts have a patch on the ring whose distance exceeds the ring's limit.
+# The limit of a ring is chosen so that 5 % of the good parts exceed it.
 LIMIT_SHARE = 0.05
 # Limits are measured with two memories, each learned from half of the pictures. So at least two pictures are needed.
 MIN_PICTURES = 2

@@ -21,7 +21,7 @@ ANGLES = 720
 EDGE_RINGS = 5
 # The grey levels are averaged over this many angles, so that texture is not mistaken for the rim.
 SMOOTHED_ANGLES = 21
-# The curve is fitted this many times. Each time, edges must be nearer to the curve to count.
+# The curve along the rim is fitted this many times. Each time, edges must be nearer to the curve to count.
 FIT_ROUNDS = 12
 SHARPENING = 0.7
 LEAST_DISTANCE_PX = 0.7
@@ -52,7 +52,7 @@ def _find_edges(pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float
 
 
 def _fit_harmonics(offsets: FloatArray, strength: FloatArray, first_distance: float, least_distance: float) -> npt.NDArray[np.float64]:
-    """Fits a curve to `offsets`. Returns five numbers: the change of size, the shift (2) and the change of shape (2).
+    """Fits a curve to `offsets`. Returns five numbers: one for the size, two for the shift and two for the shape.
 
     Edges far from the curve have little weight.
     Source: graduated non-convexity (Blake, Zisserman, Visual Reconstruction, 1987).

@@ -25,7 +25,7 @@ from streams.errors import ModelError
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# With fewer good pictures, their scores do not show how much good parts vary, so no cut-off is chosen.
+# With fewer good pictures than this, the scores do not show how much good parts vary, so no cut-off is chosen.
 MIN_GOOD_PICTURES = 8
 # A cut-off above all scores is extrapolated from the largest scores: one fifth of all scores, but at least 5.
 TAIL_SHARE = 0.2
@@ -163,7 +163,9 @@ class AlarmsPerHour:
     def compute_alarm_share(self) -> float:
         """Returns the share of parts that may be false alarms. Raises ModelError unless it is above 0 and at most 0.5."""
         if not self.parts_per_hour > 0:
-            raise ModelError(f"The line makes {self.parts_per_hour:g} parts an hour. Give the number of parts that it makes in an hour.")
+            raise ModelError(
+                f"The number of parts an hour is {self.parts_per_hour:g}. Give the number of parts that the line makes in an hour."
+            )
         text = f"{self.alarms_per_hour:g} false alarms an hour among {self.parts_per_hour:g} parts"
         return _expect_share(self.alarms_per_hour / self.parts_per_hour, text)
 

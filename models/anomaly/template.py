@@ -60,9 +60,9 @@ class GoldenTemplate(ResidualScorer):
     name: ClassVar[str] = "golden-template"
 
     def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
-        """Returns how much each point of the part differs from its surroundings, shape (rings, angles). Above 1 exceeds the limit.
+        """Returns how much each point of the part differs from its surroundings, shape (rings, angles).
 
-        `part` is the outline that was found in `picture`.
+        A value above 1 exceeds the limit. `part` is the outline that was found in `picture`.
         """
         differences = _compare_with_neighbours(picture, part, self.grid)
         texture = measure_texture(differences) + USUAL_TEXTURE_SHARE * self.texture

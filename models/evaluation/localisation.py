@@ -208,8 +208,8 @@ def compute_pixel_auroc(heats: Sequence[HeatMap], masks: Sequence[Mask]) -> floa
 def compute_aupro(heats: Sequence[HeatMap], masks: Sequence[Mask], limit: float = AUPRO_LIMIT) -> float | None:
     """Returns the AUPRO, 0..1: how much of each defect the heat maps find. Small and large defects count the same.
 
-    It is the area under a curve, divided by `limit`. For each threshold, the curve shows which share of each defect is found (the mean
-    over all defects), and which share of all other pixels is wrongly called a defect (at most `limit`).
+    The AUPRO is the mean share of a defect's pixels that are found, for false positive rates from 0 to `limit`.
+    The false positive rate is the share of all other pixels that are wrongly called a defect.
 
     A defect is a region of pixels that touch, also at corners. Returns None if no pixel or every pixel belongs to a defect.
 
@@ -431,7 +431,7 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
 def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDArray[np.float32], FloatArray]:
     """Returns thresholds in descending order, and the mean false positive rate of the good pictures at each threshold.
 
-    The last rate is the first one that reaches `high`.
+    The list ends where the rate reaches `high`.
     """
     levels, weights = [], []
     for heat in good:

@@ -96,7 +96,7 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         similarity = ops.matmul(ops.normalize(codes, axis=-1), ops.transpose(ops.normalize(self.memory, axis=-1)))
         weights = ops.softmax(SHARPNESS * similarity, axis=-1)
         least = 1.0 / self.prototypes
-        # Weights below `least` become 0. This formula has a gradient (Gong et al. 2019, equation 7).
+        # Sets weights below `least` to 0 with a formula that has a gradient (Gong et al. 2019, equation 7).
         kept = ops.relu(weights - least) * weights / (ops.absolute(weights - least) + 1e-12)
         return kept / (ops.sum(kept, axis=-1, keepdims=True) + 1e-12)
 

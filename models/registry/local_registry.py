@@ -165,7 +165,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         field, reason = ".".join(str(part) for part in first["loc"]) or "the whole file", first["msg"]
-        raise ModelError(f"The manifest {path} is not valid: {field}: {reason}. Copy the version again.") from error
+        raise ModelError(f"The manifest {path} is not valid ({field}: {reason}). Copy the version again.") from error
 
 
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:

@@ -158,7 +158,7 @@ class DataFingerprint(_ManifestModel):
 
 
 class Costs(_ManifestModel):
-    """The costs of a miss and of a false alarm. Only their ratio matters, so the unit is free."""
+    """The costs of a miss and of a false alarm, in any unit, because only their ratio matters."""
 
     miss: float = Field(gt=0)
     false_alarm: float = Field(gt=0)
@@ -219,14 +219,14 @@ class DriftReference(_ManifestModel):
     pictures: int = Field(ge=1, description="Number of pictures measured.")
     brightness: PercentileHistogram = Field(description="Histogram of the mean grey level of a picture, 0..255.")
     sharpness: PercentileHistogram = Field(
-        description="Histogram of the sharpness of a picture: the mean of the squared second differences of its grey levels."
+        description="Histogram of the sharpness of a picture: how strongly its grey levels change (mean squared second difference)."
     )
     good: Histogram | None = Field(
         default=None, description="Histogram of the defect probability of good parts. It is absent in versions without networks."
     )
     bad: Histogram | None = Field(
         default=None,
-        description="Histogram of the defect probability of defective parts, in the same bins. It is absent in versions without networks.",
+        description="Histogram of the defect probability of defective parts, in the bins of `good`. It is absent without networks.",
     )
     good_detail: Histogram | None = Field(
         default=None,

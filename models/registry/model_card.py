@@ -27,7 +27,7 @@ from models.registry.version_report import (
 )
 
 CLEANING_FILE = "cleaning.json"
-# With fewer pictures, the figures of a version say little, and the card warns.
+# With fewer pictures than these, the figures of a version say little, and the card warns.
 FEW_GOOD, FEW_DEFECTIVE = 50, 20
 # The card lists at most this many wrongly judged pictures. The report lists all.
 _MAX_ERRORS = 20

@@ -117,7 +117,7 @@ def make_light_table(
 ) -> ResultTable:
     """Returns the table of the experiment, with a row for each network.
 
-    Each argument has a value for each network: accuracies by seed, times by round, and the number of weights.
+    The dictionaries have an entry for each network: accuracies by seed, times by round, and the number of weights.
     """
     rows = []
     for name in NETWORKS:
