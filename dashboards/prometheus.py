@@ -20,7 +20,7 @@ JOB = "castline"
 class RemoteWrite:
     """A hosted Prometheus to which the local Prometheus sends its samples (remote write).
 
-    `token_file` is the path of the file with the token. Some stacks take the token as a password and need `username`.
+    `token_file` is the path of the file with the token. Some servers take the token as a password, and then `username` is needed.
     """
 
     url: str

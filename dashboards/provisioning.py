@@ -50,7 +50,7 @@ class ResourceKind(ABC):
 
     @abstractmethod
     def write(self, grafana: Grafana, content: Content, before: ActualResource | None) -> None:
-        """Creates the resource if `before` is None, else updates it. Grafana refuses the update if `before` is no longer current."""
+        """Creates the resource if `before` is None, else updates it. Grafana refuses the update if the resource has changed since."""
 
     @abstractmethod
     def remove(self, grafana: Grafana, uid: str) -> None:
@@ -235,7 +235,7 @@ class ResourceDiff:
             return []
         actual: object = self.before.content if self.before else {}
         if self.content is not None and not isinstance(self.kind, DashboardKind):
-            # Grafana adds keys that Castline does not set. These keys are not compared.
+            # Grafana adds keys of its own to some resources. These keys are not compared.
             actual = _restrict(actual, self.content)
         diff = difflib.unified_diff(_to_lines(actual), _to_lines(self.content or {}), n=0, lineterm="")
         lines = [line for line in diff if not line.startswith(("---", "+++", "@@"))]

@@ -46,7 +46,7 @@ class ProgressWatchdog:
             self._last_progress_s = self._clock()
 
     def set_pending(self, count: int) -> None:
-        """Sets how many pieces of work wait. If none waited before, the time without progress starts again from 0."""
+        """Sets how many pieces of work wait. If no work waited before, the time without progress starts again from 0."""
         with self._lock:
             if self._pending == 0 and count > 0:
                 self._last_progress_s = self._clock()

@@ -102,7 +102,7 @@ class PictureIdentity:
 def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIdentity:
     """Returns the identity of a record on the image topic of `line`, from its headers or its key.
 
-    Raises IdentityError if they name no part, a part of another line, or two different parts.
+    Raises IdentityError if headers and key name no part, a part of another line, or two different parts.
     """
     text = {name: _decode_header(name, value) for name, value in headers.items() if name in _IDENTITY_HEADERS}
     part = _read_part(key, text)

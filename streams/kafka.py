@@ -80,7 +80,7 @@ def is_reachable(bootstrap: str) -> bool:
 def wait_for_kafka(
     settings: Settings, role: str, report_problem: Callable[[str], None], should_stop: Callable[[], bool]
 ) -> KafkaAdminClient | None:
-    """Waits until a broker answers, and returns an admin client, or None if `should_stop` returned True.
+    """Waits until a broker answers, and returns an admin client. Returns None if `should_stop` returns True first.
 
     After each failure, `report_problem` is called with a sentence. The waits grow from 0.5 s to 10 s.
     """

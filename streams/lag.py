@@ -1,6 +1,6 @@
 """Measures how many records wait for a worker: the end offsets of its partitions minus the committed offsets.
 
-The worker's own counters look normal even if the worker hangs.
+The lag also shows a worker that hangs, although the worker's own counters still look normal.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class LiveSettingsByLine:
             return self
         if one.line != name:
             log.warning(
-                "New settings of line %s are ignored, because the key of their record is not the name of the line but %r.",
+                "New settings of line %s are ignored, because their record has the key %r instead of the name of the line.",
                 one.line,
                 name[:80],
             )

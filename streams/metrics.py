@@ -262,7 +262,7 @@ process_stalled = Gauge(
 process_ready = Gauge("castline_process_ready", "1 while the process accepts work.", ["role"])
 
 
-# Counters that start with the value 0. An alert on an increase would otherwise miss the first event.
+# These counters start with the value 0, because an alert on an increase would otherwise miss the first event.
 _COUNTERS_BY_ROLE = {
     "gateway": (
         pictures_received,

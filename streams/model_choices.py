@@ -1,6 +1,6 @@
 """Reads and writes the topic `castings.models`, which says which model version judges which line.
 
-The choice for a line counts first. Without it, the choice for all lines (`*`) counts, and without that, the setting `model.version`.
+If a line has no choice of its own, the choice for all lines (`*`) applies. If there is none, the setting `model.version` applies.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class ObjectStore:
         self._max_bytes = max_bytes
 
     def put(self, value: bytes, folder: StoreFolder = "pictures") -> str:
-        """Stores `value` and returns its address. By then the store has confirmed the bytes.
+        """Stores `value`, and returns its address when the store has confirmed the bytes.
 
         A value that is stored already is not written again. Raises OSError if the store cannot be written.
         """

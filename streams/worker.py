@@ -4,7 +4,7 @@
     group = ConsumerGroup(app, handler, settings, "inspector", health)
     exit_status = await run_worker([group], "inspector", settings.service.grace_s)
 
-Tests that killed workers and brokers under load gave the constants of this module.
+The constants of this module come from tests in which workers and brokers were killed under load.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def make_app(settings: Settings, group: str, instance: str, buffer_records: int)
         consumer_max_fetch_size=request_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=buffer_records,
-        # With `stream_wait_empty`, Faust would wait at each rebalance until all pictures of the current batches are judged.
+        # If this were True, Faust would wait at each rebalance until all pictures of the current batches are judged.
         stream_wait_empty=False,
         producer_acks=-1,
         producer_linger=0.0,
