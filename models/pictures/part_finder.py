@@ -115,7 +115,7 @@ _HARMONICS = np.stack([np.ones(RAYS), np.cos(_ANGLES), np.sin(_ANGLES), np.cos(2
     np.float32
 )
 _RAY = np.arange(RAYS)
-_PRIOR = np.diag(PRIOR_RAYS).astype(np.float32)
+_PRIOR = (np.diag(PRIOR_RAYS) + 1e-3 * np.eye(5)).astype(np.float32)
 
 
 def _invert_harmonics(rays: int, terms: int) -> Floats:
@@ -356,7 +356,7 @@ def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, 
 
     `mask` lies at `box` in a picture of half size with the shape `picture`.
     """
-    fill = mask.mean()
+    fill = np.count_nonzero(mask) / mask.size
     if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:
         return None
     (y, ry, is_cut_y), (x, rx, is_cut_x) = (
@@ -431,11 +431,19 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
     strength *= np.float32(1 / 6)
     strength[:, :-2] *= is_visible[:, 2:]
     strongest = strength.max(axis=1)
-    least = np.maximum(MIN_RELATIVE_EDGE * np.maximum(strongest, np.median(strongest)), MIN_EDGE)
+    least = np.maximum(MIN_RELATIVE_EDGE * np.maximum(strongest, _median(strongest)), MIN_EDGE)
     is_edge = np.zeros_like(is_visible)
     inner = strength[:, 1:-1]
     is_edge[:, 1:-1] = (inner >= strength[:, :-2]) & (inner > strength[:, 2:]) & (inner > least[:, None])
     return _Rays(cavity, step_x, step_y, radii, strength, is_edge, is_visible, least)
+
+
+def _median(values: Floats) -> Floats:
+    """Returns the medians along the last axis. `np.median` takes 30 us for a few values, this function 3 us."""
+    ordered = np.sort(values, axis=-1)
+    count = values.shape[-1]
+    result: Floats = (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2
+    return result
 
 
 def _choose_outline(rays: _Rays) -> Floats | None:
@@ -453,7 +461,7 @@ def _choose_outline(rays: _Rays) -> Floats | None:
     second = np.where(others.any(axis=1), last - others[:, ::-1].argmax(axis=1), outermost)
     strongest = np.where(rays.is_edge, rays.strength, 0).argmax(axis=1)
     candidates = rays.radii[np.stack([outermost, second, strongest])]
-    middle = np.median(candidates[:, has_edge], axis=1)
+    middle = _median(candidates[:, has_edge])
     candidates = np.where(has_edge, candidates, middle[:, None])
     outlines = np.zeros((3, len(_FROM_SIX_RAYS) + len(_FROM_FOUR_RAYS) + 1, 5), np.float32)
     outlines[:, : len(_FROM_SIX_RAYS)] = _solve_samples(_FROM_SIX_RAYS, candidates)
@@ -484,7 +492,7 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
         return None
     index = rays.index(outlines @ _HARMONICS.T)
     is_inside = (index >= 0) & (index < len(rays.radii))
-    index = index.clip(0, len(rays.radii) - 1)
+    index = np.minimum(np.maximum(index, 0), len(rays.radii) - 1)
     is_near_edge = rays.is_edge.copy()
     is_near_edge[:, 1:] |= rays.is_edge[:, :-1]
     is_near_edge[:, :-1] |= rays.is_edge[:, 1:]
@@ -504,7 +512,7 @@ def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
     for distance in (5, 3):
         outline = _HARMONICS @ harmonics
         offsets = np.arange(-distance, distance + 1)
-        index = (rays.index(outline)[:, None] + offsets).clip(0, last)
+        index = np.minimum(np.maximum(rays.index(outline)[:, None] + offsets, 0), last)
         nearest = index[_RAY, (rays.strength[_RAY[:, None], index] * (1 - 0.5 * (offsets / (distance + 1)) ** 2)).argmax(axis=1)]
         residuals = radii[nearest] - outline
         is_used = (rays.strength[_RAY, nearest] > 0.7 * rays.least_edge) & (np.abs(residuals) <= distance + 0.5)
@@ -512,7 +520,7 @@ def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
     edges = _refine_edges(rays, nearest)
     harmonics = _fit_harmonics(edges, is_used / (1 + (edges - _HARMONICS @ harmonics) ** 2))
     outline = _HARMONICS @ harmonics
-    support = float(np.mean(is_used & (np.abs(edges - outline) < SUPPORT_DISTANCE_PX)))
+    support = np.count_nonzero(is_used & (np.abs(edges - outline) < SUPPORT_DISTANCE_PX)) / RAYS
     if support < MIN_SUPPORT or outline.min() <= 0:
         return None
     return fit_ellipse(rays.cavity.x_px + rays.step_x * outline, rays.cavity.y_px + rays.step_y * outline, support)
@@ -521,7 +529,7 @@ def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
 def _fit_harmonics(radii: Floats, weights: npt.NDArray[np.floating]) -> Floats:
     """Returns the harmonics of the outline that fits `radii` best (weighted least squares). An outline like the cavity is preferred."""
     weighted = _HARMONICS * weights[:, None].astype(np.float32)
-    result: Floats = np.linalg.solve(weighted.T @ _HARMONICS + _PRIOR + 1e-3 * np.eye(5, dtype=np.float32), weighted.T @ radii)
+    result: Floats = np.linalg.solve(weighted.T @ _HARMONICS + _PRIOR, weighted.T @ radii)
     return result
 
 
@@ -530,7 +538,7 @@ def _refine_edges(rays: _Rays, nearest: npt.NDArray[np.intp]) -> Floats:
 
     An edge is at the top of the parabola through the strengths of three neighbouring pixels.
     """
-    middle = nearest.clip(1, len(rays.radii) - 2)
+    middle = np.minimum(np.maximum(nearest, 1), len(rays.radii) - 2)
     before, at, after = (rays.strength[_RAY, middle + step] for step in (-1, 0, 1))
     curvature = before - 2 * at + after
     is_peak = curvature < -1e-3
@@ -575,7 +583,7 @@ def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart) -> _Measures:
     major, minor = part.semi_major_px, part.semi_minor_px
     x = np.rint(part.centre_x_px + _RHO[:, None] * (major * cos * _TURN_COS - minor * sin * _TURN_SIN)).astype(np.int32)
     y = np.rint(part.centre_y_px + _RHO[:, None] * (major * sin * _TURN_COS + minor * cos * _TURN_SIN)).astype(np.int32)
-    levels = pixels[y.clip(0, height - 1), x.clip(0, width - 1)].astype(np.float32)
+    levels = pixels[np.minimum(np.maximum(y, 0), height - 1), np.minimum(np.maximum(x, 0), width - 1)].astype(np.float32)
     # Outer rings have a larger weight, because they cover more area.
     weights = _RHO / _RHO.sum()
     rings = levels.mean(axis=1)
