@@ -1,4 +1,4 @@
-"""Reads the manifests of the model versions that judged the parts on the pages."""
+"""Reads the manifests, and the indexes of training pictures, of the model versions that judged the parts on the pages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+from models.inference.training_index import TrainingIndex, load_training_index
 from models.registry import Manifest, open_registry
 from station.configuration import current_settings
 from streams.errors import ModelError
@@ -36,3 +37,17 @@ def describe_training_pictures(version: str) -> str:
     """
     manifest = find_manifest(version)
     return manifest.describe_training_pictures() if manifest else ""
+
+
+def find_training_index(manifest: Manifest) -> TrainingIndex:
+    """Returns the index of the training pictures of a version. Raises ModelError if the version has none, or if it cannot be read."""
+    entry = manifest.training_index
+    if entry is None:
+        raise ModelError(f"The version {manifest.version} has no index of its training pictures.")
+    return _read_training_index(current_settings().model.root, manifest.version, entry.file, manifest.files[entry.file].sha256)
+
+
+# The checksum is an argument, so that an index is read again if a person has replaced the version.
+@lru_cache(maxsize=8)
+def _read_training_index(root: Path | str, version: str, file: str, sha256: str) -> TrainingIndex:
+    return load_training_index(open_registry(root).read_file(version, file))

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
@@ -19,8 +19,8 @@ import numpy as np
 from deploy.cli.models_choice import describe_user
 from deploy.cli.replay import TimeParameter
 from models.inference.line_outlook import PARTS_PER_HOUR as DEFAULT_PARTS_PER_HOUR
-from models.inference.line_outlook import Outlook, find_share, make_outlook, make_present_outlook
-from models.inference.line_threshold import DecisionRule, find_training_share, make_decision_rule
+from models.inference.line_outlook import LineComparison, Outlook, compare_settings, find_share, make_present_outlook
+from models.inference.line_threshold import DecisionRule, make_decision_rule
 from models.registry import Manifest, open_registry
 from streams.errors import ModelError, SettingsError
 from streams.identity import format_time
@@ -29,15 +29,9 @@ from streams.model_choices import ModelChoices, read_model_choices
 from streams.records import LiveLineSettings, Region, RegionPoint
 from streams.settings import Settings, load_settings
 
-if TYPE_CHECKING:
-    from models.inference.defect_share import DefectShareEstimate
-    from station.reviews.judged_parts import JudgedParts
-
 ROLE = "lines"
 # A share of defects can be set from _MIN_SHARE to 1 - _MIN_SHARE.
 _MIN_SHARE = 0.00001
-# The names of the two estimates that `castline lines estimate` prints.
-_UNCORRECTED, _CORRECTED = "from probabilities", "corrected by reviews"
 # The options that --clear can remove. Each has the name of its field in the record, and the value of the field when nothing is set.
 _FIELDS: Mapping[str, tuple[str, Any]] = {
     "defect-share": ("defect_share", None),
@@ -176,7 +170,7 @@ def set_line(
             f"Version {manifest.version}, which judges {name}, has no scorer that has learned from good parts alone. Choose a version with "
             "a scorer first. castline train --scorer makes such a version."
         )
-    comparison = _compare(manifest, before, record, parts_per_hour)
+    comparison = compare_settings(manifest, before, record, parts_per_hour)
     if not as_json:
         for sentence in _format_comparison(comparison):
             click.echo(sentence)
@@ -190,17 +184,6 @@ def set_line(
         click.echo(json.dumps(result | {"before": asdict(comparison.before), "after": asdict(comparison.after)}, indent=2))
     else:
         click.echo(f"The settings of {name} are changed. Inspectors apply them from their next batch on.")
-
-
-@dataclass(frozen=True)
-class LineComparison:
-    """The expected rejects and misses of a line before and after a change of its settings. `line_share` is the share of defective parts."""
-
-    version: str
-    line_share: float | None
-    parts_per_hour: float
-    before: Outlook
-    after: Outlook
 
 
 def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[str, Any]:
@@ -217,26 +200,12 @@ def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[s
     return changes
 
 
-def _compare(manifest: Manifest, before: LiveLineSettings, after: LiveLineSettings, parts_per_hour: float) -> LineComparison:
-    """Estimates the false alarms, misses and reviews of a line with its old and with its new settings.
-
-    Raises ModelError if the new settings cannot be applied to this version.
-    """
-    share = find_share(manifest, after if after.defect_share is not None else before)
-    present = make_present_outlook(manifest, before, share, parts_per_hour)
-    estimate = make_outlook if after.decision != before.decision else make_present_outlook
-    return LineComparison(manifest.version, share, parts_per_hour, present, estimate(manifest, after, share, parts_per_hour))
-
-
 def _format_comparison(comparison: LineComparison) -> list[str]:
     if comparison.before == comparison.after:
         return []
     lines = []
     if comparison.line_share is not None:
-        lines.append(
-            f"Expected of version {comparison.version} at {comparison.parts_per_hour:g} parts an hour and "
-            f"{comparison.line_share:.3%} defects:"
-        )
+        lines.append(f"{comparison.title}:")
     for title, outlook in (("before", comparison.before), ("after", comparison.after)):
         lines.append(f"  {title:7}{outlook.describe()}")
     return lines
@@ -298,64 +267,38 @@ def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, a
 
     This command changes nothing. To use the estimate, call castline lines set.
     """
-    from models.inference.defect_share import MIN_REVIEWED
     from station.configuration import configure
 
     settings = load_settings(file)
     name = settings.find_line(line).name
     configure(settings)
     from station.archive.database import find_database_fault
-    from station.reviews.judged_parts import read_judged_parts
+    from station.line_settings.share_estimate import estimate_share
 
     if fault := find_database_fault():
         raise SettingsError(f"The parts of {name} cannot be read, because {fault}. Start the database, or correct station.database.")
     live, choices = read_live_line_settings(settings, ROLE), read_model_choices(settings, ROLE)
     manifest = open_registry(settings.model.root).read_manifest(choices.find(name).version)
-    parts = read_judged_parts(name, manifest.version, newest)
-    estimates = _estimate_shares(manifest, parts)
+    found = estimate_share(name, manifest, newest)
     before = live.find(name) or LiveLineSettings(line=name, set_by="", set_at=datetime.now(UTC))
-    best = estimates.get(_CORRECTED) or estimates[_UNCORRECTED]
-    share = min(max(round(best.value, 6), _MIN_SHARE), 1 - _MIN_SHARE)
-    comparison = _compare(manifest, before, before.model_copy(update={"defect_share": share}), parts_per_hour)
-    count, reviewed = len(parts.unreviewed) + len(parts.reviewed), len(parts.reviewed)
-    since = format_time(parts.since) if parts.since else ""
+    comparison = compare_settings(manifest, before, before.model_copy(update={"defect_share": found.share}), parts_per_hour)
+    titled = {"from probabilities": found.uncorrected, "corrected by reviews": found.corrected}
+    estimates = {title: one for title, one in titled.items() if one}
+    since = format_time(found.since)
     if as_json:
-        values = {"line": name, "version": manifest.version, "parts": count, "reviewed": reviewed, "since": since}
+        values = {"line": name, "version": manifest.version, "parts": found.parts, "reviewed": found.reviewed, "since": since}
         values |= {"defect_share": before.defect_share, "estimates": {key: asdict(one) for key, one in estimates.items()}}
         click.echo(json.dumps(values | {"before": asdict(comparison.before), "after": asdict(comparison.after)}, indent=2))
         return
-    click.echo(f"{name}, version {manifest.version}: {count} parts since {since}, {reviewed} of them reviewed")
+    click.echo(f"{name}, version {manifest.version}: {found.parts} parts since {since}, {found.reviewed} of them reviewed")
     for title, one in estimates.items():
         click.echo(f"  share of defects {title}: {one.value:.3%} (95 %: {one.low:.3%} to {one.high:.3%})")
-    if _CORRECTED not in estimates:
-        click.echo(
-            f"  Fewer than {MIN_REVIEWED} of these parts are reviewed, so nobody knows whether the probabilities are right. Review more "
-            "parts before you use this share."
-        )
+    if found.warning:
+        click.echo(f"  {found.warning}")
     click.echo(f"  share of defects that is set: {'none' if before.defect_share is None else f'{before.defect_share:.3%}'}")
     for sentence in _format_comparison(comparison):
         click.echo(f"  {sentence}")
-    click.echo(f"To use this share: castline lines set --line {name} --defect-share {share:g}")
-
-
-def _estimate_shares(manifest: Manifest, parts: JudgedParts) -> dict[str, DefectShareEstimate]:
-    """Returns the estimates of the share of defects. With fewer than 20 reviews, there is no estimate corrected by reviews.
-
-    Raises ModelError if the version has judged no part of the line.
-    """
-    from models.inference.defect_share import MIN_REVIEWED, correct_by_reviews, estimate_from_probabilities
-
-    everything = np.concatenate([parts.unreviewed, parts.reviewed])
-    if len(everything) == 0:
-        raise ModelError(
-            f"Version {manifest.version} has judged no part of this line in the station's database. Let the line run with this version, "
-            "and check that the archivist runs."
-        )
-    training_share = find_training_share(manifest)
-    estimates = {_UNCORRECTED: estimate_from_probabilities(everything, training_share)}
-    if len(parts.reviewed) >= MIN_REVIEWED:
-        estimates[_CORRECTED] = correct_by_reviews(parts.unreviewed, training_share, parts.reviewed, parts.is_defect)
-    return estimates
+    click.echo(f"To use this share: castline lines set --line {name} --defect-share {found.share:g}")
 
 
 @command.command("simulate")

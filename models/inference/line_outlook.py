@@ -125,3 +125,33 @@ def compare_versions(
     share = find_share(before or after, settings)
     present = make_present_outlook(before, settings, share, parts_per_hour) if before else None
     return VersionComparison(line, share, parts_per_hour, present, make_present_outlook(after, settings, share, parts_per_hour))
+
+
+@dataclass(frozen=True)
+class LineComparison:
+    """The expected rejects and misses of a line before and after a change of its settings. `line_share` is the share of defective parts."""
+
+    version: str
+    line_share: float | None
+    parts_per_hour: float
+    before: Outlook
+    after: Outlook
+
+    @property
+    def title(self) -> str:
+        """The heading of the comparison. It names the version, the number of parts an hour and the share of defects."""
+        share = f" and {self.line_share:.3%} defects" if self.line_share is not None else ""
+        return f"Expected of version {self.version} at {self.parts_per_hour:g} parts an hour{share}"
+
+
+def compare_settings(
+    manifest: Manifest, before: LiveLineSettings, after: LiveLineSettings, parts_per_hour: float = PARTS_PER_HOUR
+) -> LineComparison:
+    """Estimates the false alarms, misses and reviews of a line with its old and with its new settings.
+
+    Raises ModelError if the new settings change the decisions and cannot be applied to this version.
+    """
+    share = find_share(manifest, after if after.defect_share is not None else before)
+    present = make_present_outlook(manifest, before, share, parts_per_hour)
+    estimate = make_outlook if after.decision != before.decision else make_present_outlook
+    return LineComparison(manifest.version, share, parts_per_hour, present, estimate(manifest, after, share, parts_per_hour))

@@ -6,6 +6,7 @@ A new version is written to a temporary folder, which is renamed at the end. Pic
 from __future__ import annotations
 
 import getpass
+import hashlib
 import shutil
 import socket
 import tempfile
@@ -103,6 +104,19 @@ class LocalRegistry:
         except OSError as error:
             raise ModelError(f"{folder} cannot be read: {error.strerror}. Check the permissions and the disk.") from error
         return Version(folder, manifest)
+
+    def read_file(self, name: str, file: str) -> bytes:
+        """Returns the content of `file`, one file of the version `name`. Raises ModelError if the file is missing or changed."""
+        entry = find_file_entry(self.read_manifest(name), file)
+        path = self.root / name / file
+        try:
+            if path.is_symlink() or path.stat().st_size != entry.bytes:
+                raise ModelError(f"{path} is not the file that the manifest names. Copy the version again.")
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error.strerror}. Copy the version again.") from error
+        expect_checksum(hashlib.sha256(content).hexdigest(), entry, str(path))
+        return content
 
     @contextmanager
     def write_version(self, name: str, replace: bool = False) -> Iterator[Path]:
@@ -217,10 +231,22 @@ def verify_files(folder: Path, entries: Mapping[str, FileEntry], reuse_checksums
         if stat.st_size != entry.bytes:
             raise ModelError(f"{path} has {stat.st_size} bytes instead of {entry.bytes}. Copy the version again.")
         checksum = _recall_sha256(path, stat.st_mtime_ns, stat.st_size) if reuse_checksums else sha256_of_file(path)
-        if checksum != entry.sha256:
-            raise ModelError(
-                f"{path} is damaged or was tampered with: its SHA-256 is {checksum} instead of {entry.sha256}. Copy the version again."
-            )
+        expect_checksum(checksum, entry, str(path))
+
+
+def find_file_entry(manifest: Manifest, file: str) -> FileEntry:
+    """Returns the entry of `file` in `manifest`. Raises ModelError if the manifest does not name the file."""
+    if file not in manifest.files:
+        raise ModelError(f"The manifest of version {manifest.version} does not name the file {file[:64]!r}. Copy the version again.")
+    return manifest.files[file]
+
+
+def expect_checksum(checksum: str, entry: FileEntry, path: str) -> None:
+    """Raises ModelError if `checksum`, the SHA-256 of the file at `path`, differs from that in `entry`."""
+    if checksum != entry.sha256:
+        raise ModelError(
+            f"{path} is damaged or was tampered with: its SHA-256 is {checksum} instead of {entry.sha256}. Copy the version again."
+        )
 
 
 @lru_cache(maxsize=256)

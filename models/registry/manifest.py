@@ -149,6 +149,13 @@ class GoldenSetEntry(_ManifestModel):
     )
 
 
+class TrainingIndexEntry(_ManifestModel):
+    """The index of the training pictures: what they look like, and where their files were. The station finds similar pictures with it."""
+
+    file: str = Field(pattern=FILE_PATTERN)
+    pictures: int = Field(ge=1, description="Number of training pictures in the index.")
+
+
 class DataFingerprint(_ManifestModel):
     """Identifies the pictures that the version was trained on."""
 
@@ -274,6 +281,9 @@ class Manifest(_ManifestModel):
     )
     golden: GoldenSetEntry
     data: DataFingerprint
+    training_index: TrainingIndexEntry | None = Field(
+        default=None, description="The index of the training pictures, with small copies of them. It is absent in older versions."
+    )
     figures: dict[str, float] = Field(description="Figures measured on the validation pictures when the version was made.")
     command: str = Field(description="Command that made the version.")
     made_by: str | None = Field(
@@ -328,8 +338,7 @@ class Manifest(_ManifestModel):
         if self.segmentation is not None:
             named.add(self.segmentation.weights_file)
         named |= {file for scorer in self.scorers for file in scorer.files}
-        if self.details:
-            named.add(self.details.file)
+        named |= {entry.file for entry in (self.details, self.training_index) if entry}
         if named != set(self.files):
             raise ValueError(f"expected checksums of exactly {sorted(named)}, found {sorted(self.files)}")
         return self

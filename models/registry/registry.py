@@ -37,6 +37,12 @@ class Registry(Protocol):
         Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
         """
 
+    def read_file(self, name: str, file: str) -> bytes:
+        """Returns the content of `file`, one file of the version `name`, after its checksum was verified. No other file is read.
+
+        Raises ModelError if the manifest does not name the file, or if the file is missing or changed.
+        """
+
     def list_companions(self, folder: str) -> list[str]:
         """Returns the sorted names of the files in `folder`, a folder beside the versions, such as `demo.report`."""
 

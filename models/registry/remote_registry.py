@@ -21,6 +21,8 @@ from models.registry.local_registry import (
     MANIFEST_MAX_BYTES,
     LocalRegistry,
     Version,
+    expect_checksum,
+    find_file_entry,
     parse_manifest,
     verify_files,
 )
@@ -113,6 +115,18 @@ class RemoteRegistry:
                 error,
             )
         return self._copies.open_version(name)
+
+    def read_file(self, name: str, file: str) -> bytes:
+        """Returns the content of `file`, one file of the version `name`, without copying the version to this machine.
+
+        Raises ModelError if the file is missing or changed, or if the remote registry does not answer.
+        """
+        with _connect(self.url) as (files, root):
+            folder = f"{root}/{_check_name(name)}"
+            entry = find_file_entry(self._parse(_download_manifest(files, folder, name), name), file)
+            content: bytes = files.cat_file(f"{folder}/{file}", end=entry.bytes + 1)
+        expect_checksum(hashlib.sha256(content).hexdigest(), entry, f"{self.url}/{name}/{file}")
+        return content
 
     def push(self, version: Version) -> str:
         """Copies `version` into the registry and returns its address. The manifest is copied last, because it makes the version visible.

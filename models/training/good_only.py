@@ -34,6 +34,7 @@ from models.anomaly.template import learn_golden_template
 from models.inference.drift import make_picture_reference
 from models.inference.golden_set import GoldenSet, save_golden_set
 from models.inference.soft_vote import SCALED_CUT_OFF
+from models.inference.training_index import make_training_index
 from models.pictures.part_finder import RememberingPartFinder, find_odd_pictures, learn_part_reference
 from models.registry import LocalRegistry, Version, write_manifest
 from models.registry.manifest import ScorerEntry
@@ -148,6 +149,7 @@ class GoodOnlyRun:
         if self.with_details:
             paths = [file.path for file in pictures.files]
             details = learn_details(paths, groups, self.side_px, self.objective, self.depth_bits)
+        index = make_training_index(pictures.pixels, groups, *pictures.names)
         with LocalRegistry(self.root).write_version(self.version) as folder:
             entry = learned.save(folder)
             golden = choose_golden_scores(learned.scores, learned.cut_off.score)
@@ -173,6 +175,7 @@ class GoodOnlyRun:
                         "pictures": {"ok": len(pictures)},
                         "split": "every picture was scored by a template that had not seen its group of near-duplicates",
                     },
+                    "training_index": index.save(folder),
                     "figures": {"good_pictures": float(len(pictures)), "alarms": float(learned.cut_off.alarms)},
                     "command": self.command,
                     "only_rendered": pictures.rendered == len(pictures),

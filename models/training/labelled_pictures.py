@@ -91,6 +91,11 @@ class LabelledPictures:
         found = Counter(self.classes[label] for label in self.labels)
         return {name: found[name] for name in self.classes}
 
+    @property
+    def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The class name and the path of each picture."""
+        return tuple(file.class_name for file in self.files), tuple(str(file.path) for file in self.files)
+
     def select(self, is_included: npt.NDArray[np.bool_]) -> LabelledPictures:
         """Returns only the pictures for which `is_included`, shape (n,), is true. The list of unreadable files stays the same.
 

@@ -22,6 +22,7 @@ from models.inference.cascade import find_cascade_band
 from models.inference.drift import make_drift_reference
 from models.inference.golden_set import GoldenSet, save_golden_set
 from models.inference.soft_vote import SoftVote, VoterProbabilities
+from models.inference.training_index import make_training_index
 from models.networks.factory import build_network, load_networks, save_weights
 from models.networks.framework import keras
 from models.pictures.part_finder import learn_part_reference
@@ -263,6 +264,7 @@ class TrainingRun:
             details = self._learn_details(pictures, groups)
             golden = choose_golden_pictures(defect_probability, (vote.threshold, vote.low, vote.high), options.seed)
             scores = scored[1].score(pixels[golden])[:, None] if scored else None
+            index = make_training_index(pictures.pixels, groups, *pictures.names)
             save_golden_set(folder / "golden.npz", GoldenSet(pixels[golden], probabilities[golden], scores))
             manifest = write_manifest(
                 folder,
@@ -290,6 +292,7 @@ class TrainingRun:
                         "split": f"{options.validation_share:.0%} by groups of near-duplicates "
                         f"({options.near_bits} bits, rings {options.near_rings}), seed {options.seed}",
                     },
+                    "training_index": index.save(folder),
                     "figures": measure_validation(combination, probabilities, labels),
                     "command": self.command,
                     "only_rendered": pictures.rendered == len(pictures) and self._has_start_seen_only_rendered(),

@@ -8,6 +8,8 @@ from streams.records import ANOMALY
 
 # A scorer is a model that was trained on good parts only. Verdicts hold its score scaled so that its cut-off is 0.5.
 _SCALED_CUT_OFF = 0.5
+# A verdict holds a rounded threshold, so a smaller difference than this is no difference.
+_SAME_THRESHOLD = 0.0005
 
 
 def explain_verdict(part: Part, manifest: Manifest | None) -> list[str]:
@@ -17,12 +19,8 @@ def explain_verdict(part: Part, manifest: Manifest | None) -> list[str]:
     """
     if not part.label:
         return []
-    sentences = [sentence for sentence in (_explain_rule(part), *_explain_votes(part, manifest), _explain_map(part)) if sentence]
-    if part.votes:
-        sentences.append(
-            "The version stores no features of its training pictures, so the page cannot show which of them are most like this picture."
-        )
-    return sentences
+    sentences = (_explain_rule(part), _explain_threshold(part, manifest), *_explain_votes(part, manifest), _explain_map(part))
+    return [sentence for sentence in sentences if sentence]
 
 
 def _explain_rule(part: Part) -> str:
@@ -37,6 +35,15 @@ def _explain_rule(part: Part) -> str:
     if part.label == "ok":
         return f"{probability}. It is below {threshold}, so the part is called good."
     return f"{probability}. It is too close to {threshold}, or the part is not certain enough to pass, so a person decides about it."
+
+
+def _explain_threshold(part: Part, manifest: Manifest | None) -> str:
+    """Returns a sentence that says why the threshold is not that of the version, or "" if it is, or if no threshold decided."""
+    if manifest is None or part.threshold is None or part.defect_probability is None:
+        return ""
+    if abs(part.threshold - manifest.threshold) < _SAME_THRESHOLD:
+        return ""
+    return f"The settings of the line gave this threshold. The version's own threshold is {manifest.threshold:.3f}."
 
 
 def _explain_votes(part: Part, manifest: Manifest | None) -> list[str]:

@@ -17,16 +17,17 @@ from station.archive.models import Part
 from station.configuration import current_settings
 from station.history.export import export_csv, export_parquet, stream_file
 from station.history.filters import ACTIONS, FIELD_LABELS, LABELS, PartFilters, read_filters
+from station.history.nearest_pictures import find_nearest_pictures
 from station.history.pagination import COUNT_LIMIT, SEARCH_LIMIT, HistoryKey, count_parts, load_page
 from station.history.part_page import make_overlay, make_records, make_remarks, make_timeline, picture_size_px
 from station.history.verdict_explanation import explain_verdict
 from station.kafka_producer import KafkaUnavailableError
 from station.live.line_state import LivePart
 from station.live.live_consumer import get_live_consumer
-from station.manifests import describe_training_pictures, find_manifest
+from station.manifests import describe_training_pictures, find_manifest, find_training_index
 from station.pictures.part_picture_reader import get_picture_reader
 from station.uploads.models import Upload, may_see_part
-from streams.errors import PictureError
+from streams.errors import ModelError, PictureError
 from streams.identity import PartId
 
 _MAX_INTEGER = 2**63 - 1
@@ -145,6 +146,28 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
         "zone": current_settings().station.time_zone,
     }
     return render(request, "station/history/part.html", context)
+
+
+@require_safe
+@right_required("look")
+def show_nearest_pictures(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
+    """Shows the training pictures that look most like the part, as a piece of a page. The pages of parts and of reviews load it."""
+    row = get_visible_part(request, line, run, part)
+    return render(request, "station/history/_nearest.html", {"part": row, "nearest": find_nearest_pictures(row, find_manifest(row.model))})
+
+
+@require_safe
+@right_required("look")
+def training_picture(request: HttpRequest, version: str, number: int) -> HttpResponse:
+    """Sends the small copy of a training picture. `number` is its place in the index of the version."""
+    manifest = find_manifest(version)
+    try:
+        pictures = find_training_index(manifest).pictures if manifest else ()
+    except ModelError as error:
+        raise Http404(str(error)) from error
+    if number >= len(pictures):
+        raise Http404
+    return _send_picture(EncodedPicture(pictures[number].thumbnail, "image/jpeg"))
 
 
 def get_visible_part(request: HttpRequest, line: str, run: int, part: int) -> Part:

@@ -40,10 +40,15 @@ class LineSettingsForm:
 
     @classmethod
     def from_post(cls, fields: Mapping[str, str]) -> LineSettingsForm:
-        """Returns the form that a browser sent. Missing fields are empty."""
+        """Returns the form that a browser sent. Missing fields are empty.
+
+        If the person has pressed the button that takes the estimated share of defects, this share replaces the text of its field.
+        """
         regions = {name: fields.get(name, "")[:_MAX_REGION_CHARACTERS] or "[]" for name in ("inspect_regions", "ignore_regions")}
         names = ("mm_per_px", "threshold", "defect_percent", "miss_risk_percent", "shown_at")
         numbers = {name: fields.get(name, "").strip()[:40] for name in names}
+        if taken := fields.get("estimated_percent", ""):
+            numbers["defect_percent"] = taken[:40]
         return cls(**regions, **numbers)
 
     @classmethod

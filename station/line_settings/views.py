@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_safe
 
+from models.inference.line_outlook import compare_settings
 from models.inference.line_threshold import make_decision_rule
 from models.registry import open_registry
 from station.accounts.access import right_required
@@ -18,8 +20,10 @@ from station.archive.models import Part
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError, send_record
 from station.line_settings.line_settings_form import LineSettingsForm, LineSettingsRefusedError, describe_settings
+from station.line_settings.share_estimate import estimate_share
 from station.live.line_state import LivePart
 from station.live.live_consumer import get_live_consumer
+from station.manifests import find_manifest
 from streams.errors import CastlineError, ModelError
 from streams.kafka import is_reachable
 from streams.live_line_settings import read_live_line_settings
@@ -72,6 +76,29 @@ def change_settings(request: HttpRequest, line: str) -> HttpResponse:
         "height_px": part.height_px if part else _DEFAULT_SIDE_PX,
     }
     return render(request, "station/line_settings/settings.html", context, status=status)
+
+
+@require_safe
+@right_required("set lines")
+def show_share_estimate(request: HttpRequest, line: str) -> HttpResponse:
+    """Shows the estimated share of defects of a line, and its effect on rejects and misses, as a piece of the page of line settings."""
+    if line not in get_live_consumer().wall_lines:
+        raise Http404
+    version = get_live_consumer().choices.find(line).version
+    context: dict[str, Any] = {"version": version}
+    try:
+        manifest = find_manifest(version)
+        if manifest is None:
+            raise ModelError(f"The version {version} cannot be read. Look at the page of models to see why.")
+        context["current"] = current = _read_record(line)
+        context["estimate"] = estimate = estimate_share(line, manifest)
+        percents = {"percent": estimate.share, "low": estimate.best.low, "high": estimate.best.high}
+        context |= {name: f"{100 * share:.3g}" for name, share in percents.items()} | {"taken": f"{100 * estimate.share:.10g}"}
+        before = current or LiveLineSettings(line=line, set_by="", set_at=datetime.now(UTC))
+        context["comparison"] = compare_settings(manifest, before, before.model_copy(update={"defect_share": estimate.share}))
+    except (ModelError, KafkaUnavailableError) as error:
+        context["problem"] = str(error)
+    return render(request, "station/line_settings/_share_estimate.html", context)
 
 
 def _read_record(line: str) -> LiveLineSettings | None:

@@ -19,6 +19,7 @@ from kafka.errors import KafkaError
 from models.pictures.decoder import PictureLimits
 from models.pictures.decoder_process import DecoderProcess
 from models.pictures.display import EncodedPicture
+from models.pictures.grey_levels import GreyPixels
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError
 from streams.errors import PictureError
@@ -100,11 +101,21 @@ class PartPictureReader:
 
         The picture is at most `side_px` pixels wide and high. Raises the same exceptions as `read_original`.
         """
-        limits = PictureLimits.from_settings(self._settings.pictures)
-        depth_bits = next((line.depth_bits for line in self._settings.lines if line.name == part.line), None)
+        limits, depth_bits = PictureLimits.from_settings(self._settings.pictures), self._find_depth_bits(part)
         if side_px is None:
             return self._cached(part, side_px, lambda value: self._decoder.encode_for_browser(value, limits, depth_bits))
         return self._cached(part, side_px, lambda value: self._decoder.encode_thumbnail(value, limits, side_px, depth_bits))
+
+    def read_pixels(self, part: PictureLocation, side_px: int) -> GreyPixels | None:
+        """Returns the picture as the networks see it, shape (side_px, side_px), or None if the picture was deleted.
+
+        Raises the same exceptions as `read_original`.
+        """
+        value = self.read_original(part)
+        if value is None:
+            return None
+        limits = PictureLimits.from_settings(self._settings.pictures)
+        return self._decoder.decode_picture(value, side_px, limits, self._find_depth_bits(part)).pixels
 
     def read_heat_map(self, address: str) -> EncodedPicture:
         """Returns the heat map at `address` of the object store as a transparent overlay for its picture.
@@ -145,6 +156,9 @@ class PartPictureReader:
             self._cache_bytes += len(picture.value)
             while self._cache_bytes > _CACHE_BYTES:
                 self._cache_bytes -= len(self._cache.popitem(last=False)[1].value)
+
+    def _find_depth_bits(self, part: PictureLocation) -> int | None:
+        return next((line.depth_bits for line in self._settings.lines if line.name == part.line), None)
 
     def _read_from_store(self, address: str) -> bytes | None:
         try:

@@ -17,8 +17,9 @@ from tests.structure.tree import PACKAGES, ROOT, Import, imports, modules
 PROTOCOL = ("firmware.protocol", "firmware.lane_settings")
 # The table of fault and error codes, which every package may read.
 FAULT_TABLE = "firmware.fault_table"
-# How the settings of a line decide, and what to expect of them. They need no networks, so the station can show the same as the commands.
-LINE_RULES = ("models.inference.line_threshold", "models.inference.line_outlook")
+# How the settings of a line decide, what to expect of them, the line's share of defects, and the training pictures that look like a part.
+# They need no networks, so the station can show the same as the commands.
+WITHOUT_NETWORKS = tuple(f"models.inference.{name}" for name in ("line_threshold", "line_outlook", "defect_share", "training_index"))
 
 # What each package may import of ours.
 ALLOWED = {
@@ -26,7 +27,7 @@ ALLOWED = {
     "models": ("models", "streams"),
     "firmware": ("firmware", "streams.errors", "streams.atomic_file"),
     "agents": ("agents", "models", "streams", FAULT_TABLE, *PROTOCOL),
-    "station": ("station", "models.registry", "models.pictures", *LINE_RULES, "streams", FAULT_TABLE),
+    "station": ("station", "models.registry", "models.pictures", *WITHOUT_NETWORKS, "streams", FAULT_TABLE),
     "dashboards": ("dashboards", "streams", FAULT_TABLE),
     # Above all: they put the parts together, measure them, describe them.
     "deploy": ("deploy", "agents", "models", "streams", "firmware", "dashboards", "station", "bench"),

@@ -73,6 +73,7 @@ async function post(address, fields, form) {
     const text = await response.text();
     if (!response.ok) throw new Error(response.headers.get("content-type").startsWith("text/plain") ? text : `The station answered ${response.status}.`);
     container.innerHTML = text;
+    window.htmx.process(container);
     prepare();
   } catch (error) {
     trouble.textContent = error instanceof TypeError ? "The station does not answer. Your decision was not sent, but your boxes are still here. Try again." : error.message;

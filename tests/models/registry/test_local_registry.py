@@ -147,3 +147,19 @@ def test_a_version_is_not_overwritten_unless_asked(version: Version) -> None:
         LocalRegistry(version.folder.parent).write_version("tiny"),
     ):
         pass
+
+
+def test_one_file_of_a_version_is_read_and_refused_if_it_has_changed(copied_folder: Path) -> None:
+    registry = open_registry(copied_folder.parent)
+    name, path = copied_folder.name, copied_folder / "golden.npz"
+    content = path.read_bytes()
+    assert registry.read_file(name, "golden.npz") == content
+    with pytest.raises(ModelError, match="does not name the file"):
+        registry.read_file(name, "../golden.npz")
+    for changed in (content[:-1], content[:-1] + bytes([content[-1] ^ 1])):
+        path.write_bytes(changed)
+        with pytest.raises(ModelError, match=r"golden\.npz .* Copy the version again"):
+            registry.read_file(name, "golden.npz")
+    path.unlink()
+    with pytest.raises(ModelError, match="cannot be read"):
+        registry.read_file(name, "golden.npz")

@@ -99,6 +99,19 @@ def test_a_remote_file_with_one_changed_bit_is_not_used(remote_folder: Path) -> 
     assert not any(path.name == "tiny" for path in user_cache_folder().rglob("*"))
 
 
+def test_one_remote_file_is_read_without_a_copy_of_its_version(remote_folder: Path) -> None:
+    registry = open_registry(f"file://{remote_folder}")
+    weights = remote_folder / "tiny" / LENET
+    assert registry.read_file("tiny", LENET) == weights.read_bytes()
+    assert not user_cache_folder().exists()
+    flip_one_bit(weights)
+    with pytest.raises(ModelError, match="damaged or was tampered with"):
+        registry.read_file("tiny", LENET)
+    weights.unlink()
+    with pytest.raises(ModelError, match="Push the version again"):
+        registry.read_file("tiny", LENET)
+
+
 def test_a_remote_file_that_is_missing_shortened_or_unknown_is_found_without_a_copy(remote_folder: Path) -> None:
     registry = open_registry(f"file://{remote_folder}")
     (remote_folder / "tiny" / "run.py").write_text("")

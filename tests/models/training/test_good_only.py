@@ -18,6 +18,7 @@ from deploy.cli.main import castline
 from models.anomaly.scorer import AlarmShare, ExpectedCosts
 from models.evaluation.evaluation_report import evaluate_version
 from models.inference.ensemble import open_ensemble
+from models.inference.training_index import load_training_index
 from models.registry import BUNDLED_VERSIONS, RemoteRegistry, Version, locate_version, open_registry
 from models.synthetic import render_series
 from models.training.good_only import GoodOnlyRun
@@ -102,6 +103,14 @@ def test_its_verdicts_are_ok_or_review_and_name_the_scorer(version: Version) -> 
         assert (verdict.votes["golden-template"] > 0.5) == (verdict.label == "review")
         assert verdict.reason == ("anomaly" if verdict.label == "review" else "")
     assert [verdict.reason for verdict in verdicts[-2:]] == ["unknown-part"] * 2
+
+
+def test_the_version_holds_an_index_of_its_good_pictures(version: Version) -> None:
+    entry = version.manifest.training_index
+    assert entry is not None
+    index = load_training_index(version.file(entry.file).read_bytes())
+    assert 15 <= entry.pictures == len(index.pictures) <= 20
+    assert {picture.class_name for picture in index.pictures} == {"ok"}
 
 
 def test_no_frame_without_a_whole_part_is_ok(version: Version) -> None:

@@ -20,6 +20,8 @@ from deploy.cli.main import castline
 from models.inference.ensemble import open_ensemble
 from models.inference.runtimes.runtime import open_runtime
 from models.inference.soft_vote import choose_label
+from models.inference.training_index import load_training_index
+from models.pictures.decoder import decode_picture
 from models.pictures.part_finder import check_part
 from models.registry import Version, open_registry
 from models.synthetic import write_castings
@@ -125,6 +127,17 @@ def test_a_trained_version_has_the_scorer_that_was_asked_for(trained: Version) -
     predictions = open_ensemble(trained, batch_sizes=(8,)).predict(pixels)
     assert [set(one.scores) for one in predictions] == [{"golden-template"}] * 8
     assert [one.label for one in predictions] == [choose_label(one.rank, trained.manifest.threshold, *band(trained)) for one in predictions]
+
+
+def test_a_trained_version_finds_its_training_pictures_again(castings: Path, trained: Version) -> None:
+    entry = trained.manifest.training_index
+    assert entry is not None
+    index = load_training_index(trained.file(entry.file).read_bytes())
+    assert {picture.class_name for picture in index.pictures} == set(trained.manifest.classes)
+    for picture in index.pictures[::9]:
+        assert Path(picture.path).is_relative_to(castings)
+        pixels = decode_picture(Path(picture.path).read_bytes(), 64).pixels
+        assert index.find_nearest(pixels, 1) == ([picture], False)
 
 
 def band(version: Version) -> tuple[float, float]:

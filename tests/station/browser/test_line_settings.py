@@ -104,3 +104,29 @@ def test_a_page_that_another_person_made_old_saves_nothing(page_of: OpenPage, st
     expect(old.get_by_role("alert")).to_contain_text("administrator has changed the settings of this line since you opened this page.")
     expect(old.get_by_label("Threshold")).to_have_value("0.4")
     assert read_settings(station).threshold == 0.6
+
+
+def test_the_estimated_share_of_defects_is_shown_with_its_effect_and_taken_by_a_button(page_of: OpenPage, station: RunningStation) -> None:
+    for good in (True, True, True, False):
+        station.camera.take_picture("line-2", good)
+    page = page_of("engineer", PATH)
+    estimate = page.locator("[data-estimate]")
+    expect(estimate).to_be_visible()
+    while not estimate.locator(".estimate").count():  # the archive receives the verdicts a moment later
+        page.reload()
+        expect(estimate).to_be_visible()
+    expect(estimate).to_contain_text("With 95 % certainty, the share lies between")
+    expect(estimate).to_contain_text("Fewer than 20 of these parts are reviewed")
+    rejects = estimate.get_by_role("row", name="Good parts rejected an hour").get_by_role("cell")
+    assert [float(text.replace(",", "")) >= 0 for text in rejects.all_inner_texts()] == [True, True]
+    assert find_serious_violations(Axe().run(page).response) == []
+    page.get_by_label("Threshold").fill("")
+    page.get_by_label("Scale, mm a pixel").fill("0.3")
+    button = page.get_by_role("button", name="Take this share")
+    taken = float(button.get_attribute("value") or "")
+    button.click()
+    expect(page.get_by_role("status").first).to_contain_text("The settings of line-2 are saved.")
+    saved = read_settings(station)
+    assert saved.defect_share == pytest.approx(taken / 100)
+    assert (saved.mm_per_px, saved.threshold) == (0.3, None)
+    expect(page.get_by_label("Share of defects, %")).to_have_value(f"{taken:g}")

@@ -121,6 +121,24 @@ def test_a_contradiction_of_the_model_asks_a_second_and_a_third_reviewer(page_of
     assert find_serious_violations(Axe().run(third).response) == []
 
 
+def test_the_pages_of_a_part_show_the_training_pictures_that_look_like_it(page_of: OpenPage, station: RunningStation) -> None:
+    part = add_archived_part(station)
+    page = page_of("reviewer", part_url(part))
+    pictures = page.locator(".nearest img")
+    expect(pictures).to_have_count(6)
+    assert pictures.first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
+    assert find_serious_violations(Axe().run(page).response) == []
+    page.goto(review_url(part))
+    for key in ("d", "u"):  # the answer to a decision replaces the piece of the page
+        before = page.locator("[data-announcement]").text_content() or ""
+        page.keyboard.press(key)
+        expect(page.locator("[data-announcement]")).not_to_have_text(before)
+    expect_part(page, part)
+    expect(pictures).to_have_count(0)
+    page.get_by_text("Why this verdict").click()
+    expect(pictures).to_have_count(6)
+
+
 def test_a_refused_decision_leaves_the_boxes_on_the_page(page_of: OpenPage, station: RunningStation) -> None:
     part = add_archived_part(station)
     page = page_of("reviewer", review_url(part), expected=(503,))

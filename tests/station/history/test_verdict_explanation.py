@@ -31,7 +31,7 @@ def manifest() -> Manifest:
         ({"votes": {"golden-template": 0.61}}, "The scorer golden-template gives 0.610, which is above its cut-off 0.5."),
         ({"heat_map": "maps/a", "finding_method": "grad-cam", "finding_boxes": [{}]}, "It marks 1 suspicious place."),
         ({"label": "defect", "defect_probability": 0.9}, "There is no heat map of this part yet."),
-        ({}, "The version stores no features of its training pictures"),
+        ({}, "The settings of the line gave this threshold. The version's own threshold is 0.136."),
     ],
 )
 def test_a_verdict_is_explained(part: MakePart, manifest: Manifest, columns: dict[str, object], sentence: str) -> None:

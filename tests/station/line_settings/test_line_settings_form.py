@@ -50,6 +50,11 @@ def test_a_decimal_comma_is_a_decimal_point() -> None:
     assert (record.mm_per_px, record.threshold, record.defect_share) == (0.12, 0.5, 0.015)
 
 
+def test_the_button_of_the_estimate_replaces_only_the_share_of_defects() -> None:
+    form = LineSettingsForm.from_post({"defect_percent": "5", "mm_per_px": "0.2", "estimated_percent": "1.25"})
+    assert (form.defect_percent, form.mm_per_px) == ("1.25", "0.2")
+
+
 @pytest.mark.parametrize(
     ("texts", "sentence"),
     [
@@ -98,6 +103,9 @@ def test_the_page_is_for_engineers_and_changes_nothing_without_kafka(engineer: C
     page = answer.content.decode()
     assert (answer.status_code, 'value="0.4"' in page, "[[[0,0],[1,0],[1,1]]]" in page) == (503, True, True)
     assert "Kafka does not answer" in page
+    assert f'hx-get="{path}share-estimate"' in page
+    assert "Kafka does not answer" in engineer.get(f"{path}share-estimate").content.decode()
+    assert reviewer.get(f"{path}share-estimate").status_code == 403
     assert not AuditEntry.objects.exists()
     assert "/lines/line-1/settings/" in engineer.get("/lines/line-1/").content.decode()
     assert "/lines/line-1/settings/" not in reviewer.get("/lines/line-1/").content.decode()

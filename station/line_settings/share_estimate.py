@@ -1,0 +1,110 @@
+"""Estimates the share of defective parts on a line from the defect probabilities and the reviews of its parts in the archive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from models.inference.line_threshold import find_training_share
+from models.registry import Manifest
+from station.archive.models import Part
+from streams.errors import ModelError
+
+if TYPE_CHECKING:
+    from models.inference.defect_share import DefectShareEstimate
+
+# An estimate uses at most this many parts by default. The newest parts of the line are used.
+NEWEST_PARTS = 100_000
+# A share of defects can be set from MIN_SHARE to 1 - MIN_SHARE.
+MIN_SHARE = 0.00001
+
+
+@dataclass(frozen=True)
+class JudgedParts:
+    """The newest parts of a line that one model version has judged.
+
+    - `unreviewed`, shape (n,): defect probabilities of the parts without a review
+    - `reviewed`, shape (m,): defect probabilities of the reviewed parts
+    - `is_defect`, shape (m,): for each reviewed part, True if the reviewer found a defect
+    """
+
+    unreviewed: npt.NDArray[np.float64]
+    reviewed: npt.NDArray[np.float64]
+    is_defect: npt.NDArray[np.bool_]
+    since: datetime | None
+
+
+def read_judged_parts(line: str, version: str, most: int) -> JudgedParts:
+    """Returns the newest parts of `line` to which `version` gave a defect probability, at most `most` parts."""
+    rows = list(
+        Part.objects.filter(line=line, model=version, defect_probability__isnull=False)
+        .order_by("-seen_at", "-id")
+        .values_list("defect_probability", "review_label", "seen_at")[:most]
+    )
+    probability = np.array([row[0] for row in rows], np.float64)
+    labels = np.array([row[1] for row in rows], np.str_)
+    is_reviewed = np.isin(labels, ("ok", "defect"))
+    return JudgedParts(probability[~is_reviewed], probability[is_reviewed], labels[is_reviewed] == "defect", rows[-1][2] if rows else None)
+
+
+@dataclass(frozen=True)
+class LineShareEstimate:
+    """The estimated share of defective parts on a line, from `parts` parts since the time `since`. `reviewed` of them have a review.
+
+    `corrected` is None if too few parts are reviewed. Then nobody knows whether the defect probabilities are right.
+    """
+
+    parts: int
+    reviewed: int
+    since: datetime
+    uncorrected: DefectShareEstimate
+    corrected: DefectShareEstimate | None
+
+    @property
+    def best(self) -> DefectShareEstimate:
+        """The estimate that reviews have corrected, or the uncorrected one if there is no other."""
+        return self.corrected or self.uncorrected
+
+    @property
+    def share(self) -> float:
+        """The best estimate, rounded, and moved into the range of shares that can be set."""
+        return min(max(round(self.best.value, 6), MIN_SHARE), 1 - MIN_SHARE)
+
+    @property
+    def warning(self) -> str:
+        """A sentence that says that too few parts are reviewed, or "" if enough are."""
+        from models.inference.defect_share import MIN_REVIEWED
+
+        if self.corrected is not None:
+            return ""
+        return (
+            f"Fewer than {MIN_REVIEWED} of these parts are reviewed, so nobody knows whether the probabilities are right. Review more "
+            "parts before you use this share."
+        )
+
+
+def estimate_share(line: str, manifest: Manifest, most: int = NEWEST_PARTS) -> LineShareEstimate:
+    """Estimates the share of defects on `line` from the newest parts that the version has judged, at most `most` parts.
+
+    Raises ModelError if the version has judged no part of the line, or if it has no networks.
+    """
+    # The import of SciPy takes long, and most requests to the station do not need it.
+    from models.inference.defect_share import MIN_REVIEWED, correct_by_reviews, estimate_from_probabilities
+
+    parts = read_judged_parts(line, manifest.version, most)
+    everything = np.concatenate([parts.unreviewed, parts.reviewed])
+    if parts.since is None:
+        raise ModelError(
+            f"Version {manifest.version} has judged no part of this line in the station's database. Let the line run with this version, "
+            "and check that the archivist runs."
+        )
+    training_share = find_training_share(manifest)
+    corrected = None
+    if len(parts.reviewed) >= MIN_REVIEWED:
+        corrected = correct_by_reviews(parts.unreviewed, training_share, parts.reviewed, parts.is_defect)
+    uncorrected = estimate_from_probabilities(everything, training_share)
+    return LineShareEstimate(len(everything), len(parts.reviewed), parts.since, uncorrected, corrected)
