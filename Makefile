@@ -12,7 +12,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast campaign-pictures check format bench firmware dashboards docs lock clean
+.PHONY: help setup demo test test-fast test-boot-loader campaign-pictures check format bench firmware dashboards docs lock clean
 
 # Prints the name of each target and the text behind its "##".
 help: ## List these targets
@@ -38,6 +38,9 @@ test: $(READY) ## Run all tests, with real brokers, processes and simulators; AR
 
 test-fast: $(READY) ## Run the tests that start no broker, board, browser, training run or whole process, in about two minutes
 	@$(PYTEST) -m "not real" $(ARGS)
+
+test-boot-loader: $(READY) ## Run the whole conformance suite of the gate protocol against a simulated Mega with its stock boot loader
+	@STOCK_MEGA=all $(PYTEST) tests/firmware -k stock-mega $(ARGS)
 
 campaign-pictures: $(READY) ## Send 10,000 damaged pictures through decoder and running roles, and count the answers; ARGS="--seed N --count M"
 	@$(BIN)/python -m tests.picture_mutations $(ARGS)

@@ -64,6 +64,7 @@ TABLE: tuple[LaneSetting, ...] = (
     LaneSetting("use_estop", "flag", 0, 1, 1),
     LaneSetting("use_servo_power", "flag", 0, 1, 0),
     LaneSetting("lane_of", "lane", 0, 4, 0),
+    LaneSetting("autostart", "flag", 0, 1, 1),
 )
 BY_KEY = {setting.key: setting for setting in TABLE}
 

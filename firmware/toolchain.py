@@ -23,6 +23,8 @@ BUILDS = Path("var/firmware")
 # Sizes of the flash memory and the RAM of an ATmega2560.
 FLASH_BYTES, RAM_BYTES = 262_144, 8192
 ARDUINO = Path("/usr/share/arduino/hardware/arduino/avr")
+# The boot loader that a Mega 2560 has when it is sold.
+BOOT_LOADER = ARDUINO / "bootloaders/stk500v2/stk500boot_v2_mega2560.hex"
 
 DEBIAN_PACKAGES = ("gcc", "g++", "libc6-dev", "gcc-avr", "binutils-avr", "avr-libc", "libsimavr-dev", "arduino-core-avr")
 # The programs and files of each package. If all of them exist, the package is installed.
@@ -34,11 +36,11 @@ _CONTENTS: dict[str, tuple[str, ...]] = {
     "binutils-avr": ("avr-size",),
     "avr-libc": ("/usr/lib/avr/include/avr/io.h",),
     "libsimavr-dev": ("/usr/include/simavr/sim_avr.h",),
-    "arduino-core-avr": (str(ARDUINO / "cores/arduino/Arduino.h"),),
+    "arduino-core-avr": (str(ARDUINO / "cores/arduino/Arduino.h"), str(BOOT_LOADER)),
 }
 
 # The source files that access the Mega's registers. All others are the portable core.
-HARDWARE = ("hardware", "link", "memory", "sensors", "servo")
+HARDWARE = ("hardware", "link", "memory", "reset_marks", "sensors", "servo")
 AVR_FLAGS = (
     *("-mmcu=atmega2560", "-DF_CPU=16000000UL", "-std=gnu++11", "-Os", "-g", "-Wall", "-Wextra", "-Werror"),
     *("-fno-exceptions", "-fno-threadsafe-statics", "-ffunction-sections", "-fdata-sections", "-flto", "-Wl,--gc-sections"),

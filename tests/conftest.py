@@ -81,7 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function):
             parameters = item.callspec.params if hasattr(item, "callspec") else {}
-            if parameters.get("rig") in ("core", "avr") or not REAL_FIXTURES.isdisjoint(item.fixturenames):
+            if parameters.get("rig", "python") != "python" or not REAL_FIXTURES.isdisjoint(item.fixturenames):
                 item.add_marker(pytest.mark.real)
 
 

@@ -1,6 +1,6 @@
 """The serial link to one board, in a thread of its own.
 
-    away --port opens--> greeting --HELLO, SYNC, CONFIGURE, COMMIT--> running <--BEAT--> safe, stopped
+    away --port opens, a frame comes or 2.5 s pass--> greeting --HELLO, SYNC, CONFIGURE, COMMIT--> running <--BEAT--> safe, stopped
       ^-- port fails, board silent for 3 s, five tries without an answer --+    board reset --> greeting
 
 See firmware/PROTOCOL.md.
@@ -30,11 +30,15 @@ log = logging.getLogger(__name__)
 
 # Shortest and longest wait before the port is opened again after a failure.
 FIRST_REOPEN_S, LONGEST_REOPEN_S = 0.2, 5.0
-# Opening the port resets an Arduino Mega, which then does not answer for up to 3 s.
+# A Mega that the opening of its port has reset is in its boot loader for 0.84 s. A byte from the host would keep it there for 5 s more, so
+# the host sends nothing until the board has sent a frame, for at most this time.
+MAX_LISTENING_S = 2.5
 MAX_GREETING_S = 8.0
 HELLO_INTERVAL_S = 1.0
 # If the board sends nothing for this long, the link treats it as gone and opens the port again.
 MAX_SILENCE_S = 3.0
+# If the board sends nothing for this long, a reset may have taken it into its boot loader, and the host's heartbeat may keep it there.
+CAUGHT_SILENCE_S = 1.5
 PING_INTERVAL_S = 0.4
 SYNC_INTERVAL_S = 10.0
 FIRST_SYNCS = 8
@@ -174,7 +178,7 @@ class BoardReset(Exception):
 class BoardSession:
     """One conversation with a board over its open port, until the port fails.
 
-        greeting --HELLO, SYNC--> each lane: CONFIGURE, COMMIT --> cycles: requests, heartbeat, events
+        listening --frame--> greeting --HELLO, SYNC--> each lane: CONFIGURE, COMMIT --> cycles: requests, heartbeat, events
 
     A lane that cannot be configured now is configured later, and the other lanes work in the meantime.
     """
@@ -199,6 +203,8 @@ class BoardSession:
         self._clock = clock
         self._stopping = stopping
         self._supports_grades = False
+        self._is_board_heard = False
+        self._left_boot_loader_s = 0.0
         self._received_s = self._sent_s = self._next_sync_s = 0.0
 
     def begin(self, max_unanswered: int) -> None:
@@ -233,6 +239,9 @@ class BoardSession:
         now_s = time.monotonic()
         if now_s - self._received_s > MAX_SILENCE_S:
             raise gate_error("link-away", f"silent for {MAX_SILENCE_S:.0f} s")
+        if now_s - max(self._received_s, self._left_boot_loader_s) > CAUGHT_SILENCE_S:
+            self._left_boot_loader_s = now_s
+            self._port.leave_boot_loader()
         if now_s - self._sent_s > PING_INTERVAL_S and not len(self._window):
             self._window.add([BoardRequest("PING", (str(int(now_s * 1000) % _U32),))])
         if now_s >= self._next_sync_s and not len(self._window):
@@ -246,13 +255,22 @@ class BoardSession:
     # Greeting and configuration
 
     def _greet(self) -> Fields:
+        self._listen()
         self._received_s = time.monotonic()
         end_s = self._received_s + MAX_GREETING_S
         while time.monotonic() < end_s and not self._stopping.is_set():
             if (answer := self._try_once("HELLO", VERSION)) is not None:
                 return answer
-        reason = "stopping" if self._stopping.is_set() else "no-answer"
-        raise gate_error(reason, "HELLO")
+            self._port.leave_boot_loader()
+        if self._stopping.is_set():
+            raise gate_error("stopping", "HELLO")
+        raise _no_board_error(self._port.received)
+
+    def _listen(self) -> None:
+        """Waits until the board has sent a frame, for at most MAX_LISTENING_S. Sends nothing, so that a boot loader starts the firmware."""
+        end_s = time.monotonic() + MAX_LISTENING_S
+        while not self._is_board_heard and time.monotonic() < end_s and not self._stopping.is_set():
+            self._send_and_receive(0.05)
 
     def _begin_run(self, greeting: Fields) -> None:
         highest = max(number for lane in self._lanes for number in lane.lane_numbers)
@@ -369,6 +387,7 @@ class BoardSession:
 
     def _handle_frame(self, frame: Frame) -> None:
         self._received_s = time.monotonic()
+        self._is_board_heard = True
         if frame.start == EVENT:
             self._handle_event(frame)
         elif self._window is self._requests and frame.name == "ERR" and frame.fields[:1] in _CODES_AFTER_RESET:
@@ -431,3 +450,11 @@ class BoardSession:
     def _line_of(self, lane_number: int | None) -> str:
         """Returns the line of a lane, for a metric label. If `lane_number` is None, returns the first line of the board."""
         return next((lane.line for lane in self._lanes if lane.number == lane_number), self._lanes[0].line)
+
+
+def _no_board_error(received_bytes: int) -> GateError:
+    """Returns the error for a device that answers no HELLO. The message depends on whether the device has sent any bytes."""
+    code = code_of("no-answer")
+    found = "sends bytes that are no frames of the gate protocol" if received_bytes else "sends nothing"
+    advice = 'Check the port, and write the firmware to the board with "castline board flash"'
+    return GateError(f"HELLO: no board answered ({code} no-answer), and the device at this port {found}. {advice}", code, retriable=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import termios
 from typing import Any
 
 import serial
@@ -11,7 +12,10 @@ import serial
 from firmware.protocol import Deframer, Frame
 
 # Any method of SerialPort may raise these errors, because a cable can be pulled at any time.
-PORT_ERRORS = (serial.SerialException, OSError)
+PORT_ERRORS = (serial.SerialException, OSError, termios.error)
+# The message of STK500v2 by which a Mega's boot loader starts the board's program (Atmel application note AVR068): start, sequence number,
+# length in two bytes, token, the command "leave programming mode", and the exclusive or of these bytes.
+LEAVE_PROGRAMMING_MODE = bytes((0x1B, 0x01, 0x00, 0x01, 0x0E, 0x11, 0x04))
 
 
 class Waker:
@@ -53,8 +57,21 @@ class SerialPort:
     def __init__(self, path: str, baud: int) -> None:
         # The port is opened exclusively, because two sorters on one board would read each other's answers.
         self._port = serial.Serial(path, baud, timeout=0, write_timeout=1, exclusive=True)
+        self._keep_dtr()
         self._port.reset_input_buffer()
+        # How many bytes have arrived, with those that are no frames.
+        self.received = 0
         self._deframer = Deframer("<!")
+
+    def _keep_dtr(self) -> None:
+        """Switches HUPCL off, so that DTR stays high when the port is closed. A Mega is reset when DTR rises at the next opening."""
+        settings = termios.tcgetattr(self._port.fileno())
+        settings[2] &= ~termios.HUPCL
+        termios.tcsetattr(self._port.fileno(), termios.TCSANOW, settings)
+
+    def leave_boot_loader(self) -> None:
+        """Makes the boot loader of a Mega start the firmware. A running firmware ignores the message, because it is no frame."""
+        self._port.write(LEAVE_PROGRAMMING_MODE)
 
     def write(self, frames: list[Frame]) -> None:
         """Sends all frames in one write. With a write for each frame, the operating system could delay the later frames."""
@@ -75,6 +92,7 @@ class SerialPort:
         data = self._port.read(4096)
         if not data:
             raise serial.SerialException("The serial port was disconnected. Check the cable of the board.")
+        self.received += len(data)
         return self._deframer.feed(data)
 
     def close(self) -> None:

@@ -24,6 +24,8 @@ BEAT_INTERVAL_US = 1_000_000
 # The board sends PART again at this interval until the host has acknowledged it with SEEN.
 PART_INTERVAL_US = 300_000
 TEST_US = 1_000_000
+# The causes of a reset that fault 46 reports, each with the detail of the fault.
+ABNORMAL_CAUSES = {"brown-out": 1, "watchdog": 2, "unknown": 3}
 _U32 = 2**32
 
 
@@ -51,7 +53,9 @@ class Board:
         self.is_greeted = False
         self.clock_ms = clock_ms
         self.events = EventRing(MAX_EVENTS)
-        self.lanes = [BoardLane(number, memory.settings.get(number), MAX_PARTS, self) for number in range(1, LANES + 1)]
+        self.lanes = [
+            BoardLane(number, memory.settings.get(number), memory.faults.get(number, []), MAX_PARTS, self) for number in range(1, LANES + 1)
+        ]
         self.deframer = Deframer(">")
         # Faults that concern the whole board instead of one lane.
         self.board_faults: list[int] = []
@@ -64,8 +68,8 @@ class Board:
         self._received_us = 0
         self._boot_sent_us: int | None = None
         self._beat_sent_us = 0
-        if cause in ("brown-out", "watchdog"):
-            self._raise_board_fault(faults.ABNORMAL_RESET, 1 if cause == "brown-out" else 2, 0)
+        if cause in ABNORMAL_CAUSES:
+            self._raise_board_fault(faults.ABNORMAL_RESET, ABNORMAL_CAUSES[cause], 0)
         if memory.is_damaged:
             self._raise_board_fault(faults.SETTINGS_LOST, 0, 0)
 
@@ -145,6 +149,10 @@ class Board:
     def report_fault(self, lane: int, code: int, raised: bool, detail: int, at_us: int) -> None:
         """Stores the event FAULT. Lane 0 means the whole board."""
         self.events.add("FAULT", lane, code, int(raised), detail % _U32, self.wire_ms(at_us))
+
+    def keep_faults(self, lane: int, codes: list[int]) -> None:
+        """Stores the faults of a lane that survive a reset."""
+        self.memory.store_faults(lane, codes)
 
     def _raise_board_fault(self, code: int, detail: int, now_us: int) -> None:
         if code not in self.board_faults:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 HOST_SILENT, EYE1_STUCK, EYE2_STUCK, ENCODER_STOPPED, SERVO_POWER, EMERGENCY_STOP = 40, 41, 42, 43, 44, 45
-ABNORMAL_RESET, TRACKER_FULL, EVENTS_LOST, STOPPED, PARTS_EXHAUSTED, SETTINGS_LOST = 46, 47, 48, 49, 50, 51
+ABNORMAL_RESET, TRACKER_FULL, EVENTS_LOST, STOPPED, PARTS_EXHAUSTED, SETTINGS_LOST, AWAITING_START = 46, 47, 48, 49, 50, 51, 52
 
 GATE_HELD = "gate held"
 EFFECTS = {
@@ -21,6 +21,7 @@ EFFECTS = {
     STOPPED: "stopped",
     PARTS_EXHAUSTED: GATE_HELD,
     SETTINGS_LOST: "report only",
+    AWAITING_START: GATE_HELD,
 }
 ENDS_BY = dict.fromkeys(EFFECTS, "CLEAR") | {
     HOST_SILENT: "HELLO",
@@ -28,6 +29,8 @@ ENDS_BY = dict.fromkeys(EFFECTS, "CLEAR") | {
     PARTS_EXHAUSTED: "reset",
     SETTINGS_LOST: "COMMIT",
 }
+# The faults that survive a reset until a person ends them with CLEAR.
+KEPT = tuple(code for code, effect in EFFECTS.items() if effect in (GATE_HELD, "stopped") and ENDS_BY[code] == "CLEAR")
 
 
 @dataclass

@@ -32,6 +32,8 @@ class LaneReporter(Protocol):
 
     def report_fault(self, lane: int, code: int, raised: bool, detail: int, at_us: int) -> None: ...
 
+    def keep_faults(self, lane: int, codes: list[int]) -> None: ...
+
 
 @dataclass
 class LaneCounters:
@@ -50,10 +52,11 @@ class LaneCounters:
 class BoardLane:
     """A lane of a simulated board. Times are microseconds of the board's clock.
 
-    `stored` has the settings that the EEPROM holds for the lane, or is None if it holds no valid settings.
+    `stored` has the settings that the EEPROM holds for the lane, or is None if it holds no valid settings. `kept_faults` has the codes of
+    the faults that a person has not ended before the reset.
     """
 
-    def __init__(self, number: int, stored: LaneSettings | None, capacity: int, reporter: LaneReporter) -> None:
+    def __init__(self, number: int, stored: LaneSettings | None, kept_faults: list[int], capacity: int, reporter: LaneReporter) -> None:
         self.number = number
         self.settings = stored or LaneSettings()
         self.is_committed = False
@@ -87,6 +90,9 @@ class BoardLane:
         self._missing_in_a_row = self._unmatched_in_a_row = 0
         # Place of the belt up to which missing and unmatched parts raise no fault. Such parts are normal after a fault or a reset.
         self._ignore_missing_until: int | None = 0
+        for code in (code for code in kept_faults if code in faults.KEPT):
+            self.faults.codes.append(code)
+            reporter.report_fault(number, code, True, 0, 0)
         if self._has_stored_settings:
             self.gate.hold(self.settings.word("safe"), 0)
 
@@ -188,6 +194,11 @@ class BoardLane:
             for code in list(self.faults.codes):
                 self.end_fault(code, now_us)
             self.gate.hold(self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None, now_us)
+            return
+        if is_first and not settings.number("autostart"):
+            self.raise_fault(faults.AWAITING_START, 0, now_us)
+        if self.faults.has(GATE_HELD):
+            self._hold_gates(settings.word("safe"), now_us)
         elif is_first or was_further_gate:
             self._begin_counting(now_us)
 
@@ -197,7 +208,7 @@ class BoardLane:
             return
         was_held = self.faults.has(GATE_HELD)
         self.faults.codes.append(code)
-        self.tracker.is_host_silent = self.faults.has("host silent")
+        self._fault_list_changed()
         self._reporter.report_fault(self.number, code, True, detail, now_us)
         if EFFECTS[code] == GATE_HELD and not was_held:
             self._remove_parts(now_us)
@@ -209,11 +220,15 @@ class BoardLane:
             return False
         was_held = self.faults.has(GATE_HELD)
         self.faults.codes.remove(code)
-        self.tracker.is_host_silent = self.faults.has("host silent")
+        self._fault_list_changed()
         self._reporter.report_fault(self.number, code, False, 0, now_us)
         if was_held and not self.faults.has(GATE_HELD) and self.is_committed and not self.is_further_gate:
             self._begin_counting(now_us)
         return True
+
+    def _fault_list_changed(self) -> None:
+        self.tracker.is_host_silent = self.faults.has("host silent")
+        self._reporter.keep_faults(self.number, sorted(code for code in self.faults.codes if code in faults.KEPT))
 
     def has_fault_cause(self, code: int) -> bool:
         """Returns whether the cause of a fault is still there. The board then refuses CLEAR."""

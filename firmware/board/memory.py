@@ -1,4 +1,7 @@
-"""The run number and the committed settings of a simulated board, which must not be lost at a reset. A Mega has them in its EEPROM."""
+"""The run number, the committed settings and the kept faults of a simulated board, which a reset must not delete.
+
+A Mega has them in its EEPROM.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ class BoardMemory:
     def __init__(self) -> None:
         self.run = 0
         self.settings: dict[int, LaneSettings] = {}
+        # For each lane, the codes of the faults that a person has not ended yet.
+        self.faults: dict[int, list[int]] = {}
         self.is_damaged = False
 
     def begin_run(self) -> int:
@@ -29,6 +34,12 @@ class BoardMemory:
         """Stores the settings of a lane if they differ from the stored ones."""
         if self.settings.get(lane) != settings:
             self.settings[lane] = settings
+            self._save()
+
+    def store_faults(self, lane: int, codes: list[int]) -> None:
+        """Stores the faults of a lane that a person must end."""
+        if self.faults.get(lane, []) != codes:
+            self.faults[lane] = codes
             self._save()
 
     def _save(self) -> None:
@@ -48,11 +59,17 @@ class FileBoardMemory(BoardMemory):
             content = json.loads(path.read_text())
             self.run = int(content["run"])
             self.settings = {int(lane): LaneSettings(values) for lane, values in content["settings"].items()}
+            # A file of release 0.1.0 has no faults.
+            self.faults = {int(lane): [int(code) for code in codes] for lane, codes in content.get("faults", {}).items()}
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError, AttributeError):
             self.is_damaged = True
 
     def _save(self) -> None:
-        content = {"run": self.run, "settings": {str(lane): settings.values for lane, settings in self.settings.items()}}
+        content = {
+            "run": self.run,
+            "settings": {str(lane): settings.values for lane, settings in self.settings.items()},
+            "faults": {str(lane): codes for lane, codes in self.faults.items()},
+        }
         write_atomically(self._path, json.dumps(content))

@@ -130,6 +130,10 @@ class SimulatedBoard:
         """Resets the board. `cause` is `power`, `button`, `brown-out` or `watchdog`."""
         self._queue(f"reset {cause}")
 
+    def set_dtr(self, level: bool) -> None:
+        """Lowers or raises the line DTR. If the board has its boot loader, raising DTR resets the board."""
+        self._queue(f"dtr {level:d}")
+
     def hang(self) -> None:
         """Makes the processor execute an endless loop, until the watchdog resets it."""
         self._queue("hang")
@@ -218,16 +222,23 @@ class SimulatedBoard:
                 raise RuntimeError(f"the simulated board reports an error: {event}")
 
 
-def _runner_command(elf: Path, eeprom: Path | None) -> list[str]:
+def _runner_command(elf: Path, eeprom: Path | None, has_boot_loader: bool) -> list[str]:
     servos = ",".join(pins.compare for pins in LANES)
     outputs = ",".join(pin.port for lane in LANES for pin in (lane.trigger, lane.relay, lane.green, lane.yellow, lane.red))
     command = [str(toolchain.build_runner()), "--servos", servos, "--pins", outputs]
-    return [*command, *(["--eeprom", str(eeprom)] if eeprom else []), str(elf)]
+    if eeprom:
+        command += ["--eeprom", str(eeprom)]
+    if has_boot_loader:
+        command += ["--boot-loader", str(toolchain.BOOT_LOADER)]
+    return [*command, str(elf)]
 
 
-def start_mega(elf: Path, eeprom: Path | None = None) -> SimulatedBoard:
-    """Starts a simulated Mega for tests. Its time passes only in `run_until`, as fast as possible, and every run gives the same result."""
-    return SimulatedBoard(_runner_command(elf, eeprom))
+def start_mega(elf: Path, eeprom: Path | None = None, has_boot_loader: bool = False) -> SimulatedBoard:
+    """Starts a simulated Mega for tests. Its time passes only in `run_until`, as fast as possible, and every run gives the same result.
+
+    If `has_boot_loader` is True, the Mega has its stock boot loader, and DTR resets the board.
+    """
+    return SimulatedBoard(_runner_command(elf, eeprom, has_boot_loader))
 
 
 def start_core(clock_start_us: int = 0) -> SimulatedBoard:
@@ -236,11 +247,15 @@ def start_core(clock_start_us: int = 0) -> SimulatedBoard:
 
 
 class RealTimeBoard(SimulatedBoard):
-    """A simulated Mega that runs in real time. Its serial port is a pseudo-terminal, which programs open at `link`."""
+    """A simulated Mega that runs in real time. Its serial port is a pseudo-terminal, which programs open at `link`.
 
-    def __init__(self, elf: Path, link: Path, eeprom: Path | None = None) -> None:
+    If `has_boot_loader` is True, the Mega has its stock boot loader, and opening the port resets the board, unless a program has switched
+    HUPCL off.
+    """
+
+    def __init__(self, elf: Path, link: Path, eeprom: Path | None = None, has_boot_loader: bool = False) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
-        command = _runner_command(elf, eeprom)
+        command = _runner_command(elf, eeprom, has_boot_loader)
         super().__init__([command[0], "--link", str(link), *command[1:]])
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)

@@ -6,6 +6,7 @@
  * rx HEX                  sends bytes to UART 0 at the speed of the line
  * run CYCLE               without --link only: runs up to this cycle and sends the event `paused`
  * reset power|button|brown-out|watchdog
+ * dtr 0|1                 lowers or raises DTR; with --boot-loader, raising DTR resets the board
  * hang                    makes the processor execute an endless loop, until the watchdog resets it
  * servo all|changes       reports all servo pulses, or only those whose width has changed
  * pace X                  runs at X times real time; 0 means as fast as possible
@@ -93,6 +94,8 @@ static void command(const char *text) {
                 fine = 1;
             }
         }
+    } else if (sscanf(text, "dtr %d", &level) == 1) {
+        wire_set_dtr(level);
     } else if (!strcmp(text, "hang")) {
         mcu_hang();
     } else if (sscanf(text, "servo %15s", word) == 1) {

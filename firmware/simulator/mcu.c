@@ -21,9 +21,10 @@ static int after_reset = 1;
 static enum reset_cause cause;
 static int cause_known;
 static void (*core_reset)(avr_t *);
-static int stop;
+static int stop, has_boot_loader;
 
 uint64_t mcu_cycle(void) { return cycle_offset + avr->cycle; }
+int mcu_has_boot_loader(void) { return has_boot_loader; }
 double mcu_us(uint64_t cycles) { return cycles * 1e6 / avr->frequency; }
 
 /* ---- correction: compare registers in fast PWM ----
@@ -84,6 +85,17 @@ static void repair_compares(void) {
 
 static const char *const cause_names[] = {"power", "button", "brown-out", "watchdog"};
 
+/* After a power cut, the RAM of a real microcontroller holds bytes that nobody can predict. */
+static void scramble_ram(void) {
+    static uint32_t random = 2463534242u;
+    for (uint32_t address = avr->ioend + 1; address <= avr->ramend; address++) {
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        avr->data[address] = random;
+    }
+}
+
 static void set_reset_flag(void) {
     avr_regbit_t *const flags[] = {&avr->reset_flags.porf, &avr->reset_flags.extrf, &avr->reset_flags.borf, &avr->reset_flags.wdrf};
     for (int i = 0; i < 4; i++) avr_regbit_setto(avr, *flags[i], i == (int)cause);
@@ -106,6 +118,7 @@ static void on_reset(avr_t *mcu) {
 void mcu_reset(enum reset_cause new_cause) {
     cause = new_cause;
     cause_known = 1;
+    if (cause == RESET_POWER) scramble_ram();
     avr_reset(avr);
     set_reset_flag();
     cause_known = 0;
@@ -136,7 +149,34 @@ static void log_warning(avr_t *mcu, const int level, const char *format, va_list
     control_send("{\"event\": \"log\", \"text\": \"%s\"}", text);
 }
 
-void mcu_start(const char *path) {
+/* Puts the boot loader into the flash. Each reset then starts the boot loader, as the fuse BOOTRST of a Mega says. simavr's own reader of
+ * Intel HEX files is not used, because it complains about the record with the start address. */
+static void load_boot_loader(const char *path) {
+    FILE *file = fopen(path, "r");
+    char line[600];
+    unsigned size, offset, type, value;
+    uint32_t segment = 0;
+    avr->reset_pc = avr->flashend;
+    while (file && fgets(line, sizeof line, file) && sscanf(line, ":%2x%4x%2x", &size, &offset, &type) == 3) {
+        if (type == 2 && sscanf(line + 9, "%4x", &value) == 1) segment = value << 4;
+        if (type == 4 && sscanf(line + 9, "%4x", &value) == 1) segment = value << 16;
+        for (unsigned i = 0; type == 0 && i < size; i++) {
+            const uint32_t address = segment + offset + i;
+            if (address > avr->flashend || sscanf(line + 9 + 2 * i, "%2x", &value) != 1) break;
+            avr->flash[address] = value;
+            if (address < avr->reset_pc) avr->reset_pc = address;
+        }
+    }
+    if (file) fclose(file);
+    if (avr->reset_pc == avr->flashend) {
+        fprintf(stderr, "%s is not a boot loader in Intel HEX format\n", path);
+        exit(2);
+    }
+    avr->pc = avr->reset_pc;
+    has_boot_loader = 1;
+}
+
+void mcu_start(const char *path, const char *boot_loader) {
     elf_firmware_t firmware;
     memset(&firmware, 0, sizeof firmware);
     avr_global_logger_set(log_warning);
@@ -153,6 +193,8 @@ void mcu_start(const char *path) {
     }
     avr_init(avr);
     avr_load_firmware(avr, &firmware);
+    if (boot_loader) load_boot_loader(boot_loader);
+    scramble_ram();
     avr->log = LOG_ERROR;
     avr->gdb_port = 0;
     avr->sleep = never_sleep;

@@ -5,6 +5,9 @@
  *   --link PATH      in real time, for the demo and host programs; the command `pace` changes the speed; PATH is the pseudo-terminal
  *   without --link   only in the command `run`, as fast as possible, for tests; every run gives the same result
  *
+ * With --boot-loader, the board behaves like a Mega as it is sold. The boot loader runs after each reset, and DTR resets the board. The
+ * first opening of the terminal raises DTR. When the host closes the terminal, DTR falls, unless the host has switched HUPCL off.
+ *
  * Build: gcc -O2 -o runner runner.c mcu.c pins.c servo.c wire.c eeprom.c control.c -lsimavr -lutil
  */
 #define _GNU_SOURCE
@@ -85,7 +88,7 @@ static void watch_all(char *names, int (*watch)(const char *)) {
 }
 
 int main(int count, char **words) {
-    const char *firmware = NULL, *link = NULL, *eeprom = NULL;
+    const char *firmware = NULL, *boot_loader = NULL, *link = NULL, *eeprom = NULL;
     char *servos = NULL, *pins = NULL;
     for (int i = 1; i < count; i++) {
         const int more = i + 1 < count;
@@ -93,6 +96,8 @@ int main(int count, char **words) {
             link = words[++i];
         } else if (!strcmp(words[i], "--eeprom") && more) {
             eeprom = words[++i];
+        } else if (!strcmp(words[i], "--boot-loader") && more) {
+            boot_loader = words[++i];
         } else if (!strcmp(words[i], "--servos") && more) {
             servos = words[++i];
         } else if (!strcmp(words[i], "--pins") && more) {
@@ -105,7 +110,7 @@ int main(int count, char **words) {
         }
     }
     if (!firmware) {
-        fprintf(stderr, "usage: runner [--link PATH] [--eeprom FILE] [--servos 4A,1A] [--pins F0,F4] firmware.elf\n");
+        fprintf(stderr, "usage: runner [--link PATH] [--eeprom FILE] [--boot-loader HEX] [--servos 4A,1A] [--pins F0,F4] firmware.elf\n");
         return 2;
     }
     signal(SIGINT, on_signal);
@@ -113,7 +118,8 @@ int main(int count, char **words) {
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_TIMERSLACK, 1000); /* The operating system ends each sleep within 1 us of its time instead of 50 us. */
     control_start();
-    mcu_start(firmware);
+    mcu_start(firmware, boot_loader);
+    eeprom_start();
     if (servos) watch_all(servos, servo_watch);
     if (pins) watch_all(pins, pin_watch);
     if (eeprom) eeprom_load(eeprom);

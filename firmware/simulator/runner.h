@@ -22,10 +22,11 @@ extern int quitting;
 
 enum reset_cause { RESET_POWER, RESET_BUTTON, RESET_BROWN_OUT, RESET_WATCHDOG };
 
-void mcu_start(const char *firmware);
+void mcu_start(const char *firmware, const char *boot_loader); /* `boot_loader` is a file in Intel HEX format, or NULL. */
 uint64_t mcu_cycle(void); /* Cycles since the runner's start, over all resets. */
 double mcu_us(uint64_t cycles);
 void mcu_reset(enum reset_cause cause);
+int mcu_has_boot_loader(void);
 void mcu_hang(void); /* Makes the processor execute an endless loop, until the watchdog resets it. */
 void mcu_run_until(uint64_t cycle);
 void mcu_check(void); /* Must be called often. Repeats corrections of simavr that a reset has undone. */
@@ -50,10 +51,12 @@ void wire_receive(const uint8_t *bytes, unsigned count);
 void wire_poll(void); /* Must be called often. Moves bytes between the UART and the host. */
 int wire_handle(void);
 int wire_is_open(void);
+void wire_set_dtr(int level); /* With a boot loader, a rising level resets the board, as the capacitor on a Mega does. */
 void wire_stop(void);
 extern uint64_t wire_in, wire_out, wire_overruns, wire_unread;
 
-/* ---- eeprom.c: a file that keeps the EEPROM ---- */
+/* ---- eeprom.c: the time of a write, and a file that keeps the EEPROM ---- */
+void eeprom_start(void);
 void eeprom_load(const char *path);
 void eeprom_save(void); /* Does nothing if the content is unchanged. */
 

@@ -25,7 +25,7 @@ uint64_t wire_in, wire_out, wire_overruns, wire_unread;
 
 static uint8_t to_board[QUEUE], to_host[QUEUE];
 static unsigned in_read, in_written, out_read, out_written;
-static int master = -1, opened;
+static int master = -1, opened, dtr;
 static const char *link_path;
 
 /* Returns how many cycles a byte of 10 bits (8N1) takes. simavr 1.6 computes a longer time, because it always adds a parity bit. */
@@ -78,6 +78,7 @@ void wire_start(const char *link) {
     struct termios raw;
     tcgetattr(slave, &raw);
     cfmakeraw(&raw);
+    raw.c_cflag |= HUPCL; /* A serial port of Linux has this flag from the beginning. A pseudo-terminal lacks it. */
     tcsetattr(slave, TCSANOW, &raw);
     close(slave); /* The slave must be closed here. Otherwise the master would not notice when the host closes the port. */
     fcntl(master, F_SETFL, O_NONBLOCK | fcntl(master, F_GETFL));
@@ -93,6 +94,18 @@ void wire_receive(const uint8_t *bytes, unsigned count) {
     while (count-- && in_written - in_read < QUEUE) to_board[in_written++ % QUEUE] = *bytes++;
 }
 
+void wire_set_dtr(int level) {
+    const int rises = level && !dtr;
+    dtr = level;
+    if (rises && mcu_has_boot_loader()) mcu_reset(RESET_BUTTON);
+}
+
+/* Returns whether DTR falls when the host closes the terminal. */
+static int hangs_up(void) {
+    struct termios settings;
+    return tcgetattr(master, &settings) || (settings.c_cflag & HUPCL);
+}
+
 static void poll_terminal(void) {
     struct pollfd state = {master, POLLIN, 0};
     poll(&state, 1, 0);
@@ -101,6 +114,7 @@ static void poll_terminal(void) {
         opened = now_open;
         if (!opened) in_read = in_written; /* Bytes that have not reached the board are lost when the host closes the port. */
         control_send("{\"event\": \"%s\", \"cycle\": %llu}", opened ? "opened" : "closed", (unsigned long long)mcu_cycle());
+        if (opened || hangs_up()) wire_set_dtr(opened);
     }
     if (state.revents & POLLIN) {
         uint8_t bytes[4096];

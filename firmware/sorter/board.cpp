@@ -9,7 +9,7 @@ const char kEventNames[] PROGMEM = "BOOT BEAT PART GATE FAULT";
 enum EventName : uint8_t { kBoot, kBeat, kPart, kGate, kFault };
 }  // namespace
 
-void Board::start(uint32_t now_us, uint16_t run, Cause cause, const Settings* settings, const Stored* stored) {
+void Board::start(uint32_t now_us, uint16_t run, Cause cause, const StoredLane* stored) {
   shared_.clock.start(now_us);
   shared_.lanes = lanes_;
   run_ = run;
@@ -17,11 +17,12 @@ void Board::start(uint32_t now_us, uint16_t run, Cause cause, const Settings* se
   uncommitted_.lane = 0;
   bool damaged = false;
   for (uint8_t index = 0; index < kLanes; ++index) {
-    damaged = damaged || stored[index] == kDamaged;
-    lanes_[index].start(static_cast<uint8_t>(index + 1), settings[index], stored[index] == kStored, shared_);
+    damaged = damaged || stored[index].state == kDamaged;
+    lanes_[index].start(static_cast<uint8_t>(index + 1), stored[index], shared_);
   }
   if (cause == kBrownOut) raise_board_fault(kAbnormalReset, 1);
   if (cause == kWatchdog) raise_board_fault(kAbnormalReset, 2);
+  if (cause == kUnknownCause) raise_board_fault(kAbnormalReset, 3);
   if (damaged) raise_board_fault(kSettingsLost, 0);
 }
 

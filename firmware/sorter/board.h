@@ -18,13 +18,10 @@ const uint8_t kVersion = 1;
 enum Cause : uint8_t { kPower, kButton, kBrownOut, kWatchdog, kUnknownCause };
 extern const char kCauseWords[] PROGMEM;
 
-// Whether the EEPROM holds settings of a lane, and whether they are valid.
-enum Stored : uint8_t { kNothingStored, kDamaged, kStored };
-
 class Board {
  public:
-  // Must be called once after a reset. `run` is the number of resets. `settings` and `stored` have an entry for each lane.
-  void start(uint32_t now_us, uint16_t run, Cause cause, const Settings* settings, const Stored* stored);
+  // Must be called once after a reset. `run` is the number of resets. `stored` has an entry for each lane.
+  void start(uint32_t now_us, uint16_t run, Cause cause, const StoredLane* stored);
 
   // Each round of the main loop calls advance(), passes sensor changes to the lanes, and then calls tick().
   void advance(uint32_t now_us);
@@ -44,6 +41,8 @@ class Board {
   uint8_t take_committed();
   const Clock& clock() const { return shared_.clock; }
   bool is_greeted() const { return is_greeted_; }
+  // Returns whether a host has sent a frame within the last kHostTalksMs.
+  bool is_host_talking() const { return is_greeted_ && shared_.clock.now().ms - received_ms_ < kHostTalksMs; }
   State state() const;
   Lamp lamp() const;
 

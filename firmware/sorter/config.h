@@ -37,6 +37,8 @@ const uint16_t kRepeatEveryMs = 1000;
 const uint16_t kEventIntervalMs = 10;
 // Largest number of events that are sent again within kRepeatEveryMs. The oldest events are chosen.
 const uint8_t kMaxRepeatedEvents = 4;
+// If the host has sent a frame within this time, a reset was not caused by a host that opens the port.
+const uint16_t kHostTalksMs = 1000;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;
 // Width of the servo pulse if no settings are stored: the middle of the servo's travel.

@@ -16,6 +16,8 @@ End end(Fault code) {
   return code == kPartsExhausted ? kByReset : kByClear;
 }
 
+bool is_kept(Fault code) { return effect(code) >= kStopsLine && end(code) == kByClear; }
+
 bool Faults::is_in_force(Fault code) const {
   for (uint8_t index = 0; index < count_; ++index) {
     if (code_[index] == code) return true;
@@ -27,6 +29,14 @@ void Faults::add(Fault code) {
   if (is_in_force(code) || count_ == kMaxFaults) return;
   code_[count_++] = code;
   update_effects();
+}
+
+FaultSet Faults::kept() const {
+  FaultSet faults = 0;
+  for (uint8_t index = 0; index < count_; ++index) {
+    if (is_kept(static_cast<Fault>(code_[index]))) faults |= bit_of(static_cast<Fault>(code_[index]));
+  }
+  return faults;
 }
 
 bool Faults::remove(Fault code) {

@@ -16,17 +16,26 @@ enum Fault : uint8_t {
   kEventsLost,
   kStopped,
   kPartsExhausted,
-  kSettingsLost
+  kSettingsLost,
+  kAwaitingStart
 };
+const uint8_t kFaultCodes = kAwaitingStart + 1 - kHostSilent;
 const uint8_t kFirstFault = kHostSilent;
-// Capacity of a list of faults. A lane can have nine kinds of faults, and the whole board can have three.
-const uint8_t kMaxFaults = 9;
+// Capacity of a list of faults. A lane can have ten kinds of faults, and the whole board can have three.
+const uint8_t kMaxFaults = 10;
 
 enum Effect : uint8_t { kReportOnly, kWarning, kSilentHost, kStopsLine, kHoldsGate };
 enum End : uint8_t { kByClear, kByHello, kByCommit, kByReset };
 
 Effect effect(Fault code);
 End end(Fault code);
+// Returns whether a fault survives a reset until a person ends it by CLEAR.
+bool is_kept(Fault code);
+
+// A set of faults as the EEPROM holds it. Bit n stands for the code kFirstFault + n.
+typedef uint32_t FaultSet;
+static_assert(kFaultCodes <= 32, "each code has a bit in a FaultSet");
+inline FaultSet bit_of(Fault code) { return 1UL << (code - kFirstFault); }
 
 // The faults of a lane (or of the whole board) that have begun and not ended, oldest first.
 class Faults {
@@ -35,6 +44,8 @@ class Faults {
   bool has(Effect requested) const { return effects_ & (1 << requested); }
   uint8_t oldest() const { return count_ > 0 ? code_[0] : 0; }
   void add(Fault code);
+  // Returns the faults of this list that survive a reset.
+  FaultSet kept() const;
   // Ends a fault. Returns false if there was no such fault.
   bool remove(Fault code);
 

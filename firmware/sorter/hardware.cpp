@@ -7,6 +7,7 @@
 
 #include "link.h"
 #include "memory.h"
+#include "reset_marks.h"
 #include "sensors.h"
 #include "servo.h"
 
@@ -20,25 +21,6 @@ bool quiet = false;
 
 // Time at which the lamps were set last, in units of 16 ms.
 uint8_t lamps_set_at = 0;
-
-// Causes of the last reset (MCUSR). The variable is in .noinit, because the start-up code sets all other variables to zero.
-uint8_t reset_flags __attribute__((section(".noinit")));
-
-// Runs before the start-up code. Switches the watchdog off, which would otherwise reset the board again within 16 ms.
-void save_reset_flags() __attribute__((naked, used, section(".init3")));
-void save_reset_flags() {
-  reset_flags = MCUSR;
-  MCUSR = 0;
-  wdt_disable();
-}
-
-// The power-on flag is checked first, because the rising voltage at power-on sets the brown-out flag too.
-Cause cause() {
-  if (reset_flags & _BV(PORF)) return kPower;
-  if (reset_flags & _BV(BORF)) return kBrownOut;
-  if (reset_flags & _BV(WDRF)) return kWatchdog;
-  return reset_flags & _BV(EXTRF) ? kButton : kUnknownCause;
-}
 
 // Returns the bits for a lane's lamp: 1 is green, 2 is yellow, 4 is red, and 0 is dark.
 uint8_t lamp_bits(Lamp lamp) { return lamp == kDark ? 0 : static_cast<uint8_t>(1 << lamp); }
@@ -66,11 +48,11 @@ void set_lamps(Board& board) {
 
 void begin(Board& board) {
   cli();
-  Settings settings[kLanes];
-  Stored stored[kLanes];
+  const Cause cause = reset_marks::begin();
+  StoredLane stored[kLanes];
   for (uint8_t lane = 0; lane < kLanes; ++lane) {
-    stored[lane] = memory::read(lane, settings[lane]);
-    servo::begin(lane, stored[lane] == kStored ? settings[lane][kRestUs] : kNeutralUs);
+    memory::read(lane, stored[lane]);
+    servo::begin(lane, stored[lane].state == kStored ? stored[lane].settings[kRestUs] : kNeutralUs);
   }
   PORTF = 0;
   DDRF = 0xFF;
@@ -81,13 +63,14 @@ void begin(Board& board) {
   link::begin();
   sei();
   const uint16_t run = memory::count_boot();
-  board.start(sensors::now_us(), run, cause(), settings, stored);
+  board.start(sensors::now_us(), run, cause, stored);
   set_sleep_mode(SLEEP_MODE_IDLE);
   wdt_enable(WDTO_250MS);
 }
 
 void read(Board& board) {
   wdt_reset();
+  reset_marks::beat(board.is_host_talking());
   board.advance(sensors::now_us());
   sensors::read(board);
   board.overrun(link::take_overrun());

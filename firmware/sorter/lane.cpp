@@ -22,12 +22,18 @@ Lane::Lane()
       is_divert_near_(false),
       is_further_gate_(false) {}
 
-void Lane::start(uint8_t number, const Settings& settings, bool stored, BoardShared& common) {
+void Lane::start(uint8_t number, const StoredLane& stored, BoardShared& common) {
   number_ = number;
-  settings_ = settings;
-  has_stored_settings_ = stored;
-  is_further_gate_ = stored && settings_[kLaneOf] != 0;
+  settings_ = stored.settings;
+  has_stored_settings_ = stored.state == kStored;
+  is_further_gate_ = has_stored_settings_ && settings_[kLaneOf] != 0;
   shared_ = &common;
+  for (uint8_t index = 0; index < kFaultCodes; ++index) {
+    const Fault code = static_cast<Fault>(kFirstFault + index);
+    if (!is_kept(code) || !(stored.faults & bit_of(code))) continue;
+    faults_.add(code);
+    common.events.fault(number_, code, true, 0, common.clock.now().ms);
+  }
   gate_.start(settings_, has_stored_settings_);
   if (has_stored_settings_) gate_.hold(settings_.action(kSafeAction), settings_, common.clock.us());
   switch_relay();
@@ -181,6 +187,11 @@ void Lane::commit(const Settings& settings) {
     // This lane now moves a further gate. Such a lane has no faults of its own, so its old faults end.
     while (faults_.oldest() != 0) end_fault(static_cast<Fault>(faults_.oldest()));
     gate_.hold(belt().faults_.has(kHoldsGate) ? belt().settings_.action(kSafeAction) : kNone, settings_, shared_->clock.us());
+    return;
+  }
+  if (first && !settings_[kAutostart]) raise(kAwaitingStart, 0);
+  if (faults_.has(kHoldsGate)) {
+    hold_gates(settings_.action(kSafeAction));
   } else if (first || was_further) {
     begin_counting();
   }

@@ -28,6 +28,17 @@ struct LaneCounters {
 
 class Lane;
 
+// Whether the EEPROM holds settings of a lane, and whether they are valid.
+enum Stored : uint8_t { kNothingStored, kDamaged, kStored };
+
+// What the EEPROM holds of one lane. If its settings are absent or damaged, `settings` has the defaults.
+struct StoredLane {
+  Settings settings;
+  Stored state;
+  // The faults that a person has not ended yet.
+  FaultSet faults;
+};
+
 // The objects of the board that all lanes use.
 struct BoardShared {
   Clock clock;
@@ -39,8 +50,8 @@ class Lane {
  public:
   Lane();
 
-  // Must be called once after a reset. `number` is 1..4. `stored` is true if the settings come from the EEPROM.
-  void start(uint8_t number, const Settings& settings, bool stored, BoardShared& common);
+  // Must be called once after a reset. `number` is 1..4.
+  void start(uint8_t number, const StoredLane& stored, BoardShared& common);
 
   // ---- methods for inputs and time
   // Moves the lane's time forward. Without an encoder, this moves the belt too.

@@ -9,31 +9,64 @@ namespace memory {
 
 namespace {
 
-// Must be increased when the order or the number of settings changes. Otherwise the firmware would misread stored settings.
-const uint8_t kLayout = 1;
+// The layout number is the number of stored settings. New settings come at the end, so this firmware can read the settings of an older and
+// of a newer one. The first layout has the number 1 instead.
+const uint8_t kLayout = kKeys, kFirstLayout = 1;
+const uint8_t kFirstLayoutKeys = kLaneOf + 1, kMostKeys = 30;
 // Content of an EEPROM cell that was never written.
 const uint8_t kBlank = 0xFF;
 const uint8_t kImage = 1 + sizeof(Settings) + 2;
+static_assert(kKeys <= kMostKeys, "the settings of a lane must fit into its 64 bytes");
 
 // Bit mask of the lanes whose settings are not completely stored yet.
 uint8_t dirty = 0;
-// Lane and offset of the byte that tick() writes next.
+// Lane and offset of the byte of the settings that tick() writes next.
 uint8_t lane = 0, offset = 0;
+// The lane whose stored faults tick() compares next.
+uint8_t compared_lane = 0;
 
 uint8_t* address(uint8_t has_lane, uint8_t at) { return reinterpret_cast<uint8_t*>(16 + 64U * has_lane + at); }
 
-uint16_t checksum(const Settings& settings) {
-  uint16_t crc = crc16(kCrcFirst, kLayout);
-  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(&settings);
-  for (uint8_t index = 0; index < sizeof settings; ++index) crc = crc16(crc, bytes[index]);
-  return crc;
+uint8_t* fault_address(uint8_t has_lane, uint8_t copy) {
+  return reinterpret_cast<uint8_t*>(272U + 2 * sizeof(FaultSet) * has_lane + sizeof(FaultSet) * copy);
 }
 
 uint8_t image(const Settings& settings, uint8_t at) {
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(&settings);
   if (at == 0) return kLayout;
-  if (at <= sizeof settings) return reinterpret_cast<const uint8_t*>(&settings)[at - 1];
-  const uint16_t crc = checksum(settings);
+  if (at <= sizeof settings) return bytes[at - 1];
+  uint16_t crc = crc16(kCrcFirst, kLayout);
+  for (uint8_t index = 0; index < sizeof settings; ++index) crc = crc16(crc, bytes[index]);
   return static_cast<uint8_t>(at == kImage - 1 ? crc >> 8 : crc);
+}
+
+Stored read_settings(uint8_t has_lane, Settings& settings) {
+  settings.set_defaults();
+  const uint8_t layout = eeprom_read_byte(address(has_lane, 0));
+  const uint8_t keys = layout == kFirstLayout ? kFirstLayoutKeys : layout;
+  if (layout == kBlank) return kNothingStored;
+  if (keys < kFirstLayoutKeys || keys > kMostKeys) return kDamaged;
+  const uint8_t bytes = static_cast<uint8_t>(keys * sizeof settings.value[0]);
+  uint16_t crc = crc16(kCrcFirst, layout);
+  for (uint8_t index = 1; index <= bytes; ++index) crc = crc16(crc, eeprom_read_byte(address(has_lane, index)));
+  if (crc != eeprom_read_word(reinterpret_cast<const uint16_t*>(address(has_lane, static_cast<uint8_t>(1 + bytes))))) return kDamaged;
+  eeprom_read_block(&settings, address(has_lane, 1), bytes < sizeof settings ? bytes : sizeof settings);
+  if (settings.is_consistent()) return kStored;
+  settings.set_defaults();
+  return kDamaged;
+}
+
+// Writes at most one byte of a lane's faults. Returns whether a byte was written.
+bool write_faults(uint8_t has_lane, FaultSet faults) {
+  faults = ~faults;
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(&faults);
+  for (uint8_t index = 0; index < 2 * sizeof faults; ++index) {
+    uint8_t* cell = fault_address(has_lane, 0) + index;
+    if (eeprom_read_byte(cell) == bytes[index % sizeof faults]) continue;
+    eeprom_write_byte(cell, bytes[index % sizeof faults]);
+    return true;
+  }
+  return false;
 }
 
 // Returns the number of resets in copy 0 or copy 1, or 0 if this copy is damaged or was never written.
@@ -57,13 +90,11 @@ uint16_t count_boot() {
   return run;
 }
 
-Stored read(uint8_t has_lane, Settings& settings) {
-  const uint8_t layout = eeprom_read_byte(address(has_lane, 0));
-  eeprom_read_block(&settings, address(has_lane, 1), sizeof settings);
-  const uint16_t crc = eeprom_read_word(reinterpret_cast<const uint16_t*>(address(has_lane, 1 + sizeof settings)));
-  const bool whole = layout == kLayout && crc == checksum(settings) && settings.is_consistent();
-  if (!whole) settings.set_defaults();
-  return whole ? kStored : layout == kBlank ? kNothingStored : kDamaged;
+void read(uint8_t has_lane, StoredLane& stored) {
+  stored.state = read_settings(has_lane, stored.settings);
+  const FaultSet first = eeprom_read_dword(reinterpret_cast<const uint32_t*>(fault_address(has_lane, 0)));
+  const FaultSet second = eeprom_read_dword(reinterpret_cast<const uint32_t*>(fault_address(has_lane, 1)));
+  stored.faults = ~(first & second);
 }
 
 void tick(Board& board) {
@@ -72,7 +103,9 @@ void tick(Board& board) {
     dirty |= committed;
     offset = 0;
   }
-  if (dirty == 0 || !eeprom_is_ready()) return;
+  if (!eeprom_is_ready()) return;
+  compared_lane = static_cast<uint8_t>((compared_lane + 1) % kLanes);
+  if (write_faults(compared_lane, board.lane(compared_lane).faults().kept()) || dirty == 0) return;
   if (!(dirty & (1 << lane))) {
     lane = static_cast<uint8_t>((lane + 1) % kLanes);
     offset = 0;

@@ -1,8 +1,9 @@
-// The EEPROM. It holds the number of resets and the committed settings.
+// The EEPROM. It holds the number of resets, the committed settings, and the faults that wait for a person.
 //
-//   bytes 0..7   two copies of the number of resets, each with its inverted bits. A reset writes only the older copy, so that a power cut
-//                cannot damage both.
-//   bytes 16..   64 bytes for each lane: layout number, settings, CRC-16
+//   bytes 0..7      two copies of the number of resets, each with its inverted bits. A reset writes only the older copy, so that a power cut
+//                   cannot damage both.
+//   bytes 16..271   64 bytes for each lane: layout number, settings, CRC-16
+//   bytes 272..303  8 bytes for each lane: two copies of the inverted bits of its faults. A fault counts if one of the copies has it.
 #pragma once
 #include "board.h"
 
@@ -12,9 +13,10 @@ namespace memory {
 // Increases the number of resets by one, and returns it: 1..65535. After 65535 comes 1.
 uint16_t count_boot();
 
-Stored read(uint8_t lane, Settings& settings);
+// Reads the settings and the faults of a lane.
+void read(uint8_t lane, StoredLane& stored);
 
-// Stores committed settings in the EEPROM. Each call writes at most one byte (3.3 ms). Unchanged bytes are not written.
+// Stores new faults and committed settings in the EEPROM. Each call writes at most one byte (3.3 ms). Unchanged bytes are not written.
 void tick(Board& board);
 
 }  // namespace memory

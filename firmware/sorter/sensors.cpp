@@ -4,6 +4,8 @@
 #include <avr/io.h>
 #include <util/atomic.h>
 
+#include "reset_marks.h"
+
 namespace castline {
 namespace sensors {
 
@@ -132,6 +134,7 @@ ISR(TIMER5_OVF_vect) { overflows = overflows + 1; }
 ISR(TIMER5_COMPA_vect) {
   OCR5A += kSampleCounts;
   sampled = true;
+  reset_marks::count_sample();
   const uint8_t now = PINA;
   uint8_t different = static_cast<uint8_t>((now ^ levels) & kSampled);
   if (different == 0) return;

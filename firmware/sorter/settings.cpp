@@ -9,7 +9,7 @@ const char kActionWords[] PROGMEM = "none divert pass stop";
 const char kKeyWords[] PROGMEM =
     "encoder step_um eye_gap_mm window_mm part_min_mm part_max_mm spacing_mm gate_mm dwell_mm debounce_us trigger_ms "
     "trigger_pulse_ms rest_us out_us servo_ms no_verdict safe host_timeout_ms encoder_timeout_ms stuck_mm lost_limit "
-    "use_estop use_servo_power lane_of";
+    "use_estop use_servo_power lane_of autostart";
 
 namespace {
 
@@ -42,6 +42,7 @@ const uint16_t kTable[kKeys][3] PROGMEM = {
     {0, 1, 1},                      // use_estop
     {0, 1, 0},                      // use_servo_power
     {0, 4, 0},                      // lane_of
+    {0, 1, 1},                      // autostart
 };
 
 uint16_t add_to_crc(uint16_t crc, WordList list, uint8_t index) {

@@ -31,6 +31,7 @@ enum Key : uint8_t {
   kUseEstop,
   kUseServoPower,
   kLaneOf,
+  kAutostart,
   kKeys
 };
 

@@ -1,6 +1,7 @@
 // The firmware of Castline's board for the Arduino Mega 2560. See firmware/PROTOCOL.md and docs/wiring.md. The files:
 //
-//   hardware, link, sensors, servo, memory   all access to registers
+//   hardware, link, sensors, servo           all access to registers
+//   memory, reset_marks                      what a reset leaves unchanged: EEPROM, marks in RAM
 //   board, commands, events, frame           the protocol
 //   lane, lane_parts, faults, settings       one lane
 //   tracker, gate, eye                       parts between the photo-eyes, the gate, a photo-eye

@@ -22,7 +22,11 @@ REST_US = 1000
 # Storing 51 bytes in the EEPROM takes 3.3 ms each.
 STORING_MS = 250
 # A Mega has started and sent BOOT by this time.
-START_MS = 60.0
+START_MS = 60
+# A Mega has sent BOOT this long after the start of its clock.
+BOOT_MS = 2
+# A boot loader starts the firmware within this time.
+MAX_BOOT_LOADER_MS = 1000
 
 
 class Rig(Protocol):
@@ -67,7 +71,13 @@ class Rig(Protocol):
         """Returns the number of camera pulses since the reset."""
 
     def reset(self, cause: str) -> None:
-        """Resets the board by `power`, `button`, `brown-out` or `watchdog`. The EEPROM is kept."""
+        """Lets the board store its settings, and resets it by `power`, `button`, `brown-out` or `watchdog`. The EEPROM is kept."""
+
+    def reset_at_once(self, cause: str) -> None:
+        """Resets the board without waiting for the EEPROM."""
+
+    def known_cause(self, cause: str) -> str:
+        """Returns what the board can know about the cause of a reset if a host was talking to it before."""
 
     def close(self) -> None:
         """Ends the board."""
@@ -79,9 +89,16 @@ class PythonRig:
     def __init__(self, memory: BoardMemory | None = None, clock_ms: int = 0) -> None:
         self.memory = memory or BoardMemory()
         self._clock_ms = clock_ms
-        self.reset("power")
+        self._start("power")
 
     def reset(self, cause: str) -> None:
+        before = self.board.lanes
+        self._start(cause)
+        # A reset does not change the levels at the inputs.
+        for lane, old in zip(self.board.lanes, before, strict=True):
+            lane.is_estop_open, lane.has_servo_power = old.is_estop_open, old.has_servo_power
+
+    def _start(self, cause: str) -> None:
         self.board = Board(self.memory, cause, self._clock_ms)
         self.run = self.board.run
         self._us = 0
@@ -89,6 +106,12 @@ class PythonRig:
         self._swings = self._triggers = 0
         self._pulse_us = self.lane.settings.number("rest_us")
         self._frames: list[Frame] = []
+
+    def reset_at_once(self, cause: str) -> None:
+        self.reset(cause)
+
+    def known_cause(self, cause: str) -> str:
+        return cause
 
     @property
     def lane(self) -> BoardLane:
@@ -163,11 +186,16 @@ class SimulatedRig:
         self._wait_for_boot()
 
     def _wait_for_boot(self) -> None:
-        """Waits for BOOT, which the next `take_frames` returns, and sets the zero of time to the reset."""
-        self._reset_us = self.simulated.resets[-1].at_us if self.simulated.resets else 0.0
+        """Waits for BOOT, which the next `take_frames` returns, and sets the zero of time to the start of the board's clock."""
+        reset_us = self.simulated.resets[-1].at_us if self.simulated.resets else 0.0
         self._deframer = Deframer("<!")
         self._frames: list[Frame] = []
-        self.wait(round(START_MS))
+        while not (sent := self.simulated.take_sent()):
+            assert self.simulated.now_us < reset_us + (MAX_BOOT_LOADER_MS + START_MS) * 1000, "the board has not started"
+            self.simulated.run_until(self.simulated.now_us + 5000)
+        self._reset_us = max(reset_us, sent[0].at_us - BOOT_MS * 1000)
+        self._frames += [frame for each in sent for frame in self._deframer.feed(each.data)]
+        self.simulated.run_until(self._reset_us + START_MS * 1000)
         self._read_frames()
         self.run = int(next(frame.fields[1] for frame in self._frames if frame.name == "BOOT"))
 
@@ -229,11 +257,20 @@ class SimulatedRig:
 
     def reset(self, cause: str) -> None:
         self.simulated.run_until(self.simulated.now_us + STORING_MS * 1000)
+        self.reset_at_once(cause)
+
+    def reset_at_once(self, cause: str) -> None:
         self.simulated.take_sent()
         self._first_pulse, self._first_change = len(self.simulated.pulses), len(self.simulated.changes)
+        self._reset_now(cause)
+        self._wait_for_boot()
+
+    def _reset_now(self, cause: str) -> None:
         self.simulated.reset(cause)
         self.simulated.run_until(self.simulated.now_us + 100)
-        self._wait_for_boot()
+
+    def known_cause(self, cause: str) -> str:
+        return cause
 
     def close(self) -> None:
         self.simulated.close()
@@ -242,13 +279,34 @@ class SimulatedRig:
 class AvrRig(SimulatedRig):
     """The whole firmware in the AVR simulator, with an EEPROM of its own."""
 
+    has_boot_loader = False
+
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="castline-avr-"))
-        super().__init__(start_mega(toolchain.build_firmware(), self._folder / "eeprom"))
+        super().__init__(start_mega(toolchain.build_firmware(), self._folder / "eeprom", self.has_boot_loader))
 
     def close(self) -> None:
         super().close()
         shutil.rmtree(self._folder)
+
+
+class StockMegaRig(AvrRig):
+    """A Mega as it is sold: its boot loader runs first after each reset and clears the causes of the reset."""
+
+    has_boot_loader = True
+
+    def _reset_now(self, cause: str) -> None:
+        if cause != "watchdog":
+            super()._reset_now(cause)
+            return
+        # The watchdog resets a board whose main loop has stood still for a while.
+        before = len(self.simulated.resets)
+        self.simulated.hang()
+        while len(self.simulated.resets) == before:
+            self.simulated.run_until(self.simulated.now_us + 10_000)
+
+    def known_cause(self, cause: str) -> str:
+        return cause if cause in ("power", "watchdog") else "unknown"
 
 
 class CoreRig(SimulatedRig):

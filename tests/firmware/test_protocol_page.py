@@ -15,7 +15,7 @@ RELEASED = {
     13: "not-clearable", 20: "late", 21: "unknown-run", 22: "unknown-part", 23: "conflict", 40: "host-silent",
     41: "eye1-stuck", 42: "eye2-stuck", 43: "encoder-stopped", 44: "servo-power", 45: "emergency-stop",
     46: "abnormal-reset", 47: "tracker-full", 48: "events-lost", 49: "stopped", 50: "parts-exhausted",
-    51: "settings-lost", 80: "no-answer", 81: "link-away", 82: "deadline", 83: "port-in-use", 84: "stopping",
+    51: "settings-lost", 52: "awaiting-start", 80: "no-answer", 81: "link-away", 82: "deadline", 83: "port-in-use", 84: "stopping",
 }  # fmt: skip
 
 

@@ -42,8 +42,9 @@ class Pc {
  public:
   explicit Pc(uint32_t clock_start_us) : clock_start_us_(clock_start_us) {
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
-      settings_[lane].set_defaults();
-      has_stored_settings_[lane] = kNothingStored;
+      stored_[lane].settings.set_defaults();
+      stored_[lane].state = kNothingStored;
+      stored_[lane].faults = 0;
     }
     reset(kPower);
   }
@@ -80,7 +81,7 @@ class Pc {
   void reset(Cause cause) {
     board_.reset(new Board());
     run_ = run_ == 65535 ? 1 : static_cast<uint16_t>(run_ + 1);
-    board_->start(now_us(), run_, cause, settings_, has_stored_settings_);
+    board_->start(now_us(), run_, cause, stored_);
     wire_.clear();
     ring_.clear();
     leaving_.clear();
@@ -91,7 +92,7 @@ class Pc {
       // A reset does not change the levels at the input pins, so the board is told the present levels of its photo-eyes.
       for (uint8_t which = 1; which <= 2; ++which) board_->lane(lane).change_eye(which, level(kPins[lane].eye[which - 1]) == kEyeBlockedLevel, now_us());
       std::printf("{\"event\": \"pulse\", \"cycle\": %" PRIu64 ", \"servo\": \"%s\", \"us\": %u}\n", now_, kPins[lane].servo.c_str(),
-                  has_stored_settings_[lane] == kStored ? settings_[lane][kRestUs] : kNeutralUs);
+                  stored_[lane].state == kStored ? stored_[lane].settings[kRestUs] : kNeutralUs);
       pulse_[lane] = 0;
     }
     turned_.fill(0);
@@ -169,9 +170,10 @@ class Pc {
     report();
     const uint8_t committed = board_->take_committed();
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
+      stored_[lane].faults = board_->lane(lane).faults().kept();
       if (!(committed & 1 << lane)) continue;
-      settings_[lane] = board_->lane(lane).settings();
-      has_stored_settings_[lane] = kStored;
+      stored_[lane].settings = board_->lane(lane).settings();
+      stored_[lane].state = kStored;
     }
   }
 
@@ -227,8 +229,7 @@ class Pc {
   }
 
   std::unique_ptr<Board> board_;
-  Settings settings_[kLanes];
-  Stored has_stored_settings_[kLanes];
+  StoredLane stored_[kLanes];
   uint16_t run_ = 0;
   uint32_t clock_start_us_;
   uint64_t now_ = 0, byte_due_ = 0, line_free_ = 0, hung_until_ = 0;

@@ -1,0 +1,67 @@
+#include "reset_marks.h"
+
+#include <avr/io.h>
+#include <avr/wdt.h>
+#include <util/atomic.h>
+
+namespace castline {
+namespace reset_marks {
+
+namespace {
+
+// The value of `check` while the firmware runs. After a power cut, the RAM holds any other value.
+const uint32_t kCheck = 0xCA571113UL;
+// A main loop that has stood still for this many samples (100 ms) was ended by the watchdog, which resets the board after 250 ms.
+const uint16_t kStillSamples = 100000UL / kEyeSampleUs;
+
+// The start-up code sets all variables to zero, except those in the section .noinit.
+struct Marks {
+  uint32_t check;
+  // The heartbeat: samples of the photo-eyes since the last round of the main loop.
+  volatile uint16_t samples;
+  bool is_host_talking;
+};
+Marks marks __attribute__((section(".noinit")));
+// Causes of the last reset (MCUSR).
+uint8_t reset_flags __attribute__((section(".noinit")));
+
+// Runs before the start-up code. Switches the watchdog off, which would otherwise reset the board again within 16 ms.
+void save_reset_flags() __attribute__((naked, used, section(".init3")));
+void save_reset_flags() {
+  reset_flags = MCUSR;
+  MCUSR = 0;
+  wdt_disable();
+}
+
+// The power-on flag is checked first, because the rising voltage at power-on sets the brown-out flag too.
+Cause cause() {
+  if (reset_flags & _BV(PORF)) return kPower;
+  if (reset_flags & _BV(BORF)) return kBrownOut;
+  if (reset_flags & _BV(WDRF)) return kWatchdog;
+  if (reset_flags & _BV(EXTRF)) return kButton;
+  if (marks.check != kCheck) return kPower;
+  if (marks.samples >= kStillSamples) return kWatchdog;
+  return marks.is_host_talking ? kUnknownCause : kButton;
+}
+
+}  // namespace
+
+Cause begin() {
+  const Cause found = cause();
+  marks.samples = 0;
+  marks.is_host_talking = false;
+  marks.check = kCheck;
+  return found;
+}
+
+void beat(bool is_host_talking) {
+  ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { marks.samples = 0; }
+  marks.is_host_talking = is_host_talking;
+}
+
+void count_sample() {
+  if (marks.samples < kStillSamples) marks.samples = marks.samples + 1;
+}
+
+}  // namespace reset_marks
+}  // namespace castline

@@ -1,0 +1,23 @@
+// Marks in RAM that a reset leaves unchanged. They tell the cause of a reset when the boot loader has cleared the causes in MCUSR.
+//
+//   no marks                                        the RAM was without power                       kPower
+//   marks, main loop stood still before the reset   the watchdog                                    kWatchdog
+//   marks, a host was talking to the board          the button, low voltage, or a disturbance       kUnknownCause
+//   marks, no host was talking                      the button, or a host that has opened the port  kButton
+#pragma once
+#include "board.h"
+
+namespace castline {
+namespace reset_marks {
+
+// Returns the cause of the last reset, and writes new marks. Must be called once after a reset.
+Cause begin();
+
+// Must be called in every round of the main loop.
+void beat(bool is_host_talking);
+
+// Must be called by the interrupt that samples the photo-eyes. Counts the time since the last call of beat().
+void count_sample();
+
+}  // namespace reset_marks
+}  // namespace castline
