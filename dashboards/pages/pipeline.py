@@ -167,7 +167,7 @@ PAGE = DashboardPage(
             STALLED,
             Query(f"castline_process_stalled{{{PLANT}}}", "{{instance_name}}"),
             unit="short",
-            description="1 means that work waits but the process finishes none, or that one of the process's tasks has ended. The page "
+            description="1 means that records wait but the process finishes no record, or that a task inside the process has ended. The page "
             "/healthz of the process gives the reason.",
             thresholds=rising(0.5, 1),
             alerts=("WorkerStalled",),
@@ -398,7 +398,7 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The networks failed on a batch of pictures, because of one picture or because of too little memory. The inspector halved "
             "the batch until the networks succeeded or a single picture was left.",
-            "If the networks failed even on a single picture, the part on this picture has the verdict `review`. All parts of the batch "
+            "After a failure, the pictures of the batch are judged one by one. If a picture fails again, its part gets the verdict `review`. All parts of the batch "
             "got their verdicts later than usual.",
             "Read the inspector's log, which names the part and the error. On the Pipeline dashboard, look at the memory of the process.",
             "If memory ran out, lower `batch.size` or run fewer inspectors on the machine. Otherwise keep the picture, and report the "

@@ -143,7 +143,7 @@ class ServiceSettings(Section):
         10, gt=0, le=300, description="Longest time that a process may take to finish its work after SIGTERM, in seconds."
     )
     stall_s: float = Field(
-        30, gt=1, le=3600, description="A process counts as unhealthy if work waits but none was finished for this many seconds."
+        30, gt=1, le=3600, description="A process counts as unhealthy if records wait and it finishes no record for this many seconds."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Messages of this level and of higher levels are logged."
