@@ -146,7 +146,7 @@ def run_camera(line: str, camera: GatewayCamera, intake: Intake, complaints: Com
 
 
 def _accept(intake: Intake, frame: CameraFrame) -> None:
-    """Passes a frame to the intake. The frame's receipt gets any error, so that the camera does not wait for ever."""
+    """Passes a frame to the intake. If this fails, the camera that waits for the receipt of the frame gets the error."""
     try:
         intake.accept(frame)
     except BaseException as error:

@@ -149,7 +149,6 @@ class Inspector:
             image = read_image_record(source, line, captured_at, utc_now())
             captured_at = image.captured_at
             deadline_s = _to_monotonic_clock(image.deadline)
-            # The thread of the networks waits for `decoding`. If the event loop waited, it would wake up for each decoded picture.
             decoders = self._upload_decoders if self._is_upload(line.name) else self._decoders
             decoding = decoders.submit(self._decode, image, self._assigned_ensemble(line.name))
         except IdentityError as error:

@@ -352,8 +352,8 @@ def simulate(
     It compares three rules: every part passes, the version's threshold, and the threshold for --defect-share. With --miss-risk it compares
     a fourth rule.
 
-    The cost of a part is its share of the costs of misses, false alarms and reviews. For the 95 % interval, near-duplicate pictures count
-    as one casting.
+    The mean cost of a part is the sum of the costs of all misses, false alarms and reviews, divided by the number of parts. In its 95 %
+    interval, near-duplicate pictures count as one casting.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.evaluation.evaluation_report import evaluate_version

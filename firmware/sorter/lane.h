@@ -185,7 +185,7 @@ class Lane {
   Armed armed_[kArmed];
   // A part is missing if it has travelled this distance (eye_gap_mm + window_mm) without reaching photo-eye 2.
   Place missing_after_ = 0;
-  // Place of the belt up to which missing and unmatched parts raise no fault. Such parts are normal after a fault or a reset.
+  // Until the belt reaches this place, missing and unmatched parts raise no fault. They are normal after a fault or a reset.
   Place ignore_missing_until_ = 0;
   // Time of the last encoder step.
   uint32_t stepped_us_ = 0;

@@ -140,7 +140,7 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
 
 
 def _batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> tf.data.Dataset:
-    """Returns the batches (pixels 0..1, marks) of a training, each picture changed at random."""
+    """Returns the batches for a training: pixels in the range 0..1, and marks. Each picture is turned, shifted and lit at random."""
     pixels, marks = tf.constant(pictures.pixels), tf.constant(pictures.marks)
 
     def prepare(chosen: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
