@@ -167,8 +167,8 @@ PAGE = DashboardPage(
             STALLED,
             Query(f"castline_process_stalled{{{PLANT}}}", "{{instance_name}}"),
             unit="short",
-            description="1 means that records wait but the process finishes no record, or that a task inside the process has ended. The page "
-            "/healthz of the process gives the reason.",
+            description="1 means that records wait but the process finishes no record, or that a task inside the process has ended. "
+            "The page /healthz of the process gives the reason.",
             thresholds=rising(0.5, 1),
             alerts=("WorkerStalled",),
         ),
@@ -398,8 +398,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The networks failed on a batch of pictures, because of one picture or because of too little memory. The inspector halved "
             "the batch until the networks succeeded or a single picture was left.",
-            "After a failure, the pictures of the batch are judged one by one. If a picture fails again, its part gets the verdict `review`. All parts of the batch "
-            "got their verdicts later than usual.",
+            "All parts of the batch got their verdicts later than usual. A part whose picture failed even when it was judged alone "
+            "has the verdict `review`.",
             "Read the inspector's log, which names the part and the error. On the Pipeline dashboard, look at the memory of the process.",
             "If memory ran out, lower `batch.size` or run fewer inspectors on the machine. Otherwise keep the picture, and report the "
             "error from the log to the developers of Castline.",
