@@ -164,7 +164,8 @@ ALERTS: tuple[Alert, ...] = (
             "In the state `safe`, the gate follows no verdict until the fault is cleared. In the state `stopped`, the line produces "
             "nothing.",
             "On the Gates dashboard, open the panel “Which faults did the boards report?”. `firmware/error_codes.csv` explains each code.",
-            "Remove the cause, for instance a blocked photo-eye, a servo without power, or a pressed emergency stop.\n\n"
+            "Remove the cause, for instance a blocked photo-eye, a servo without power, or a pressed emergency stop. A restart of the "
+            "sorter or of the board does not end the fault.\n\n"
             "Then stop the sorter, because only one program can use the serial port. Run `castline board clear --line <line> <code>`, "
             "and start the sorter again.",
         ),
@@ -182,7 +183,8 @@ ALERTS: tuple[Alert, ...] = (
             "A single short fault affects few parts. A long or repeated fault affects many, because during a fault the board may apply "
             "the line's safe action (divert, pass or stop) to every part.",
             "Look up the fault's code in `firmware/error_codes.csv`. Code 40 means that no messages came from the sorter. The codes 41 "
-            "and 42 mean a problem with a photo-eye, 43 a stopped encoder, 44 a servo without power, and 45 an emergency stop.",
+            "and 42 mean a problem with a photo-eye, 43 a stopped encoder, 44 a servo without power, and 45 an emergency stop. Code 46 "
+            "means that the board was reset while it was working. Code 52 means that a person must start the line after a reset.",
             "For the codes 41 and 42, clean and align the photo-eyes. For code 44, measure the servo's supply under load. For code 40, "
             "check whether the sorter's computer is overloaded.",
         ),

@@ -100,7 +100,7 @@ class BoardConnection:
 def _connect(
     address: BoardAddress, lane: int, settings: LaneSettings | None = None, grades: Mapping[int, LaneSettings] | None = None
 ) -> Iterator[BoardConnection]:
-    """Connects to a board until the `with` block ends. An Arduino Mega resets when it is connected.
+    """Connects to a board until the `with` block ends. The first connection after the board was plugged in resets an Arduino Mega.
 
     `settings` are sent to `lane`, and `grades` to the lanes of the belt's further gates. Raises GateError if the port does not exist.
     """
@@ -122,7 +122,7 @@ def _connect(
 def status(file: Path | None, name: str | None, port: str | None, lane: int | None, as_json: bool) -> int:
     """Show the state, counters, gate, link and photo-eyes of a lane. The exit status is 1 if the lane has a fault.
 
-    Stop the line's sorter first. This command resets an Arduino Mega.
+    Stop the line's sorter first. An Arduino Mega is reset if no program has opened its port since it was plugged in.
     """
     address = _find_address(file, name, port, lane)
     with _connect(address, address.lane) as board:
@@ -179,7 +179,7 @@ def test(file: Path | None, name: str | None, port: str | None, lane: int | None
     with _connect(address, own_lane, settings, grades) as board:
         result = board.ask("TEST", address.lane, secrets.randbelow(65536), what)["told"]
         if what == "gate":
-            # Keep the port open until the gate has swung back. If another command opened the port earlier, the board would be reset.
+            # Keep the port open until the gate has swung back, so that no other command comes in the middle of the test.
             threading.Event().wait(SWING_S)
     click.echo(f"{what}: {result}")
 
