@@ -206,7 +206,7 @@ def measure_rings(
 def learn_detail_template(measures: Sequence[RingMeasures], grid: PolarGrid, radius_px: float) -> DetailTemplate:
     """Learns a detail template from `measures`, one for each picture of a good part, all with the same `grid`.
 
-    The pictures themselves are not needed, because many large pictures would not fit into memory.
+    The function takes measures instead of pictures, because many large pictures would not fit into memory.
     """
     usual = np.median([measure.texture for measure in measures], axis=0)
     extremes = np.stack([measure.extremes / (measure.texture + USUAL_TEXTURE_SHARE * usual) for measure in measures])

@@ -142,7 +142,10 @@ def _describe_conflict(current: LiveLineSettings | None) -> str:
 
 
 def _publish(record: LiveLineSettings, before: LiveLineSettings | None, user: User) -> None:
-    """Sends the record and writes an entry to the audit log. If Kafka does not confirm, only raises KafkaUnavailableError."""
+    """Sends the record and then writes an entry to the audit log.
+
+    If Kafka does not confirm the record, raises KafkaUnavailableError and writes no entry.
+    """
     message = make_json_record(TopicNames(current_settings().topics.prefix).lines, record.line.encode(), record, "station")
     send_record(message.topic, record.line, record.encode(), message.headers)
     AuditEntry.record(user, "line settings", record.line, before=describe_settings(before), after=describe_settings(record))
