@@ -129,12 +129,14 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
     row = get_visible_part(request, line, run, part)
     has_gate = any(settings.name == line and settings.gate is not None for settings in current_settings().lines)
     width_px, height_px = picture_size_px(row)
+    boxes = make_overlay(row)
     context = {
         "part": row,
         "timeline": make_timeline(row),
         "remarks": make_remarks(row, has_gate),
         "records": make_records(row),
-        "boxes": make_overlay(row),
+        "boxes": boxes,
+        "has_sizes": any(box.size for box in boxes),
         # The votes are a list of pairs, because a template cannot loop over a dict that has a key "items".
         "votes": list(row.votes.items()),
         "width_px": width_px,

@@ -95,6 +95,11 @@ def estimate_share(line: str, manifest: Manifest, most: int = NEWEST_PARTS) -> L
     # The import of SciPy takes long, and most requests to the station do not need it.
     from models.inference.defect_share import MIN_REVIEWED, correct_by_reviews, estimate_from_probabilities
 
+    if not manifest.voters:
+        raise ModelError(
+            f"Version {manifest.version} has no networks and gives no defect probabilities, so the share of defects cannot be estimated. "
+            "Choose a version with networks for this line."
+        )
     parts = read_judged_parts(line, manifest.version, most)
     everything = np.concatenate([parts.unreviewed, parts.reviewed])
     if parts.since is None:

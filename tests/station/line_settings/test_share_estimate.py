@@ -47,6 +47,10 @@ def test_the_estimate_is_corrected_once_enough_parts_are_reviewed(part: MakePart
     assert enough.share < few.share
 
 
-def test_without_judged_parts_a_sentence_says_what_to_do(part: MakePart) -> None:
+def test_without_defect_probabilities_a_sentence_says_what_to_do(part: MakePart) -> None:
+    manifest = open_registry(BUNDLED_VERSIONS).read_manifest("demo")
     with pytest.raises(ModelError, match="has judged no part of this line"):
-        estimate_share("line-2", open_registry(BUNDLED_VERSIONS).read_manifest("demo"))
+        estimate_share("line-2", manifest)
+    part()
+    with pytest.raises(ModelError, match="has no networks and gives no defect probabilities"):
+        estimate_share("line-1", manifest.model_copy(update={"voters": ()}))
