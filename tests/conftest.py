@@ -161,6 +161,7 @@ def make_settings(kafka_port: int, tmp_path: Path) -> MakeSettings:
             "topics": {"prefix": prefix},
             "service": {"run_dir": tmp_path / "run", "log_format": "text"},
             "gateway": {"spool_dir": tmp_path / "spool", "port": 0},
+            "sorter": {"journal_dir": tmp_path / "journal"},
             "store": {"url": str(tmp_path / "store")},
         }
         for name, values in sections.items():

@@ -6,7 +6,6 @@ Times of the board's clock are converted to times of the host's clock.
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -44,12 +43,16 @@ _STATE_OF_WORD = {"running": GateState.RUNNING, "safe": GateState.SAFE, "stopped
 
 @dataclass(frozen=True)
 class PartCounted:
-    """Event: photo-eye 1 counted a part. `age_s` is the time from the count to the arrival of the event at the host."""
+    """Event: photo-eye 1 counted a part. `age_s` is the time from the count to the arrival of the event at the host.
+
+    `counted_s` is the time of the count on the host's monotonic clock, which no correction of the wall clock changes.
+    """
 
     run: int
     part: int
     counted_at: datetime
     age_s: float
+    counted_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class PartSorted:
     - `part`: 0 if photo-eye 1 had not counted the part.
     - `action`, `reason`: words of the protocol.
     - `gate`: the lane of an additional gate, otherwise 0.
+    - `counted_s`: the time of the count on the host's monotonic clock, or None if it is unknown.
     """
 
     event: int
@@ -71,6 +75,7 @@ class PartSorted:
     counted_at: datetime | None
     at_gate_at: datetime
     gate: int = 0
+    counted_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -228,16 +233,18 @@ class GateLane:
         self._announced_parts: deque[tuple[int, int]] = deque(maxlen=_MAX_ANNOUNCED_PARTS)
 
     def send_verdict(
-        self, run: int, part: int, verdict: str, deadline: datetime | None = None, gate: int | None = None
+        self, run: int, part: int, verdict: str, deadline_s: float | None = None, gate: int | None = None
     ) -> Future[BoardResponse]:
         """Sends the verdict `keep` or `divert` for a part to the board.
 
-        `gate` is the lane of another gate at the belt that must divert the part. The future fails with GateError, for example if the
-        verdict is late.
+        - `deadline_s`: after this time of the monotonic clock, the verdict is not sent.
+        - `gate`: the lane of another gate at the belt that must divert the part.
+
+        The future fails with GateError, for example if the verdict is late.
         """
         gate_lane = (gate or self.number) if verdict == "divert" else 0
         fields = tuple(str(field) for field in (self.number, run, part, verdict, gate_lane))
-        request = BoardRequest("VERDICT", fields, _to_monotonic(deadline), run, self.number)
+        request = BoardRequest("VERDICT", fields, deadline_s, run, self.number)
         self._requests.submit(request)
         return request.response
 
@@ -314,20 +321,21 @@ class GateLane:
         at_s = self._clock.host_s(fields.number("at_ms"), now_s)
         at = now + timedelta(seconds=at_s - now_s)
         if frame.name == "PART":
-            return self._read_part(fields, at, now_s - at_s)
+            return self._read_part(fields, at, at_s, now_s)
         if frame.name == "GATE":
-            return self._read_gate(fields, at)
+            return self._read_gate(fields, at, at_s)
         return self._read_fault(fields, at)
 
-    def _read_part(self, fields: Fields, at: datetime, age_s: float) -> list[BoardRequest]:
+    def _read_part(self, fields: Fields, at: datetime, at_s: float, now_s: float) -> list[BoardRequest]:
         run, part = fields.number("run"), fields.number("part")
         if run == self.run and (run, part) not in self._announced_parts:
             self._announced_parts.append((run, part))
-            self._on_event(PartCounted(run, part, at, age_s))
+            self._on_event(PartCounted(run, part, at, now_s - at_s, at_s))
         return [BoardRequest("SEEN", (str(self.number), str(run), str(part)), run=run, lane=self.number)]
 
-    def _read_gate(self, fields: Fields, at: datetime) -> list[BoardRequest]:
+    def _read_gate(self, fields: Fields, at: datetime, at_s: float) -> list[BoardRequest]:
         run, travel_ms = fields.number("run"), fields.number("travel_ms")
+        is_count_known = 0 < travel_ms < _MAX_TRAVEL_MS
         if run == self.run and self._is_new(fields.number("event")):
             sorted_part = PartSorted(
                 event=fields.number("event"),
@@ -337,7 +345,8 @@ class GateLane:
                 reason=fields.word("reason"),
                 moved=bool(fields.number("moved")),
                 moves=fields.number("moves"),
-                counted_at=at - timedelta(milliseconds=travel_ms) if 0 < travel_ms < _MAX_TRAVEL_MS else None,
+                counted_at=at - timedelta(milliseconds=travel_ms) if is_count_known else None,
+                counted_s=at_s - travel_ms / 1000 if is_count_known else None,
                 at_gate_at=at,
                 gate=fields.number("gate") if "gate" in fields else 0,
             )
@@ -358,7 +367,3 @@ class GateLane:
             return False
         self._unacknowledged.add((self.run, event))
         return True
-
-
-def _to_monotonic(deadline: datetime | None) -> float | None:
-    return None if deadline is None else time.monotonic() + deadline.timestamp() - time.time()

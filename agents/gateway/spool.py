@@ -5,7 +5,6 @@ While Kafka is unavailable, each commit waits for the disk, because the file is 
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 import threading
 import time
@@ -14,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO
 
 from streams.errors import SettingsError, SpoolFullError
 from streams.identity import PartId, format_time, parse_time
+from streams.queue_file import connect_queue, lock_queue
 
 # Disk space that a picture needs besides its bytes: other columns, unused ends of pages, and its receipt.
 _ROW_BYTES = 1024
@@ -126,7 +125,7 @@ class Spool:
         self._lock = threading.RLock()
         self._path = folder / f"{line}.sqlite"
         self._write_ahead_path = folder / f"{line}.sqlite-wal"
-        self._lock_file = _lock_spool(folder, line)
+        self._lock_file = lock_queue(folder, line, "gateway.spool_dir", "gateway")
         try:
             self._writer = self._connect()
             self._reader = self._connect()
@@ -146,20 +145,10 @@ class Spool:
         budget.add_existing(int(size))
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
         # Pages are larger than SQLite's default, because a row holds a whole picture.
-        connection.execute("PRAGMA page_size = 8192")
-        connection.execute("PRAGMA journal_mode = WAL")
+        connection = connect_queue(self._path, _SCHEMA, _LAYOUT_VERSION, page_bytes=8192)
         # An automatic checkpoint would make a picture wait for the disk. `run_maintenance` makes the checkpoints.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute("PRAGMA synchronous = FULL")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _LAYOUT_VERSION):
-            raise sqlite3.DatabaseError(
-                f"the file has layout version {version}, but this release of Castline reads only layout version {_LAYOUT_VERSION}"
-            )
-        connection.executescript(_SCHEMA)
-        connection.execute(f"PRAGMA user_version = {_LAYOUT_VERSION}")
         return connection
 
     def _begin_run(self, now_s: int) -> int:
@@ -312,20 +301,3 @@ class Spool:
             self._reader.close()
             self._writer.close()
             self._lock_file.close()
-
-
-def _lock_spool(folder: Path, line: str) -> IO[str]:
-    """Locks the spool of `line` for this process. Raises SettingsError if another process holds the lock or the folder is not writable."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock_file = (folder / f"{line}.lock").open("w")
-    except OSError as error:
-        raise SettingsError(f"gateway.spool_dir: expected a folder to write to, found {folder}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock_file.close()
-        raise SettingsError(
-            f"gateway.spool_dir: expected the spool of {line} in {folder} to be free, found another gateway using it"
-        ) from None
-    return lock_file

@@ -83,9 +83,15 @@ def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
     return BoardVerdict("divert", next(lanes, None))
 
 
-def verdict_deadline(counted_at: datetime, gate: GateSettings) -> datetime:
-    """Returns the latest time to send a verdict to the board. `counted_at` is the time of the count, or of the picture if unknown."""
-    return counted_at + timedelta(seconds=gate.travel_s) - MIN_SENDING_TIME
+def verdict_deadline(state: PartState, captured_at: datetime, gate: GateSettings, now: datetime, now_s: float) -> float:
+    """Returns the latest time of the monotonic clock at which a verdict may be sent to the board. `now` and `now_s` are the same moment.
+
+    The deadline follows from the count of the part, or from the time `captured_at` of its picture if this process did not see the count.
+    """
+    counted_s = state.counted_s
+    if counted_s is None:
+        counted_s = now_s - (now - (state.counted_at or captured_at)).total_seconds()
+    return counted_s + gate.travel_s - MIN_SENDING_TIME.total_seconds()
 
 
 def make_sorting(

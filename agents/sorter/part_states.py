@@ -14,6 +14,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from pydantic import ValidationError
 
+from agents.sorter.journal import SortingJournal
 from streams.errors import BrokerError
 from streams.kafka import make_client_arguments
 from streams.records import Label, Record, Sorting, Verdict
@@ -24,18 +25,24 @@ log = logging.getLogger(__name__)
 
 # The key of a part: its run number and its part number.
 PartKey = tuple[int, int]
-# The number of remembered parts. At 10 parts a second they are enough for three minutes, and a part reaches the gate sooner.
-MAX_PARTS = 2048
+# The number of remembered parts. At 10 parts a second they are enough for six minutes, and a part reaches the gate sooner.
+MAX_PARTS = 4096
 # The count and the picture of a part are at most this far apart. A larger difference means that a new part has the same number.
 _MAX_TIME_DIFFERENCE = timedelta(seconds=60)
 _MAX_RESTORE_S = 30.0
+# The numbers of verdicts and of sorting records that a starting sorter reads at most. A part may have two records or no verdict.
+_MAX_VERDICTS_READ, _MAX_SORTINGS_READ = MAX_PARTS // 2, 4 * MAX_PARTS
 
 
 @dataclass
 class PartState:
-    """What the sorter knows about a part that has not passed the gate. `captured_at` is the time of the picture that was judged."""
+    """What the sorter knows about a part. `captured_at` is the time of the picture that was judged.
+
+    `counted_s` is the monotonic time of the count. It is None if this process has not seen the count.
+    """
 
     counted_at: datetime | None = None
+    counted_s: float | None = None
     label: Label | None = None
     verdict_id: uuid.UUID | None = None
     captured_at: datetime | None = None
@@ -43,20 +50,31 @@ class PartState:
     answered_at: datetime | None = None
     # True if the verdict came too late for the gate.
     is_late: bool = False
+    # The newest sorting record of the part.
+    sorting: Sorting | None = None
 
     def set_verdict(self, verdict: Verdict) -> None:
         """Stores the part's first verdict. Later verdicts are ignored, because the board keeps its first verdict too."""
         if self.verdict_id is None:
             self.label, self.verdict_id, self.captured_at = verdict.label, verdict.verdict_id, verdict.captured_at
 
+    def is_of_other_count(self, counted_at: datetime, counted_s: float | None) -> bool:
+        """Returns whether this state belongs to another part, which an earlier board counted under the same number.
+
+        If both monotonic times are known, only they are compared, because the wall clock may have been set in between.
+        """
+        if self.counted_s is not None and counted_s is not None:
+            return abs(counted_s - self.counted_s) > _MAX_TIME_DIFFERENCE.total_seconds()
+        times = (self.counted_at, self.captured_at, self.sorting.counted_at if self.sorting else None)
+        return any(other is not None and abs(counted_at - other) > _MAX_TIME_DIFFERENCE for other in times)
+
 
 class PartStates:
-    """Keeps the states of the newest parts and their newest sorting records, at most `max_parts` of each."""
+    """Keeps the states of the newest parts, at most `max_parts`."""
 
     def __init__(self, max_parts: int = MAX_PARTS) -> None:
         self._max_parts = max_parts
         self._states: OrderedDict[PartKey, PartState] = OrderedDict()
-        self._sortings: OrderedDict[PartKey, Sorting] = OrderedDict()
 
     def get(self, run: int, part: int) -> PartState:
         """Returns the state of a part. If the part has no state yet, an empty one is added."""
@@ -67,64 +85,112 @@ class PartStates:
                 self._states.popitem(last=False)
         return state
 
-    def set_counted(self, run: int, part: int, counted_at: datetime) -> PartState:
-        """Stores the time at which a part was counted, and returns the part's state.
+    def set_counted(self, run: int, part: int, counted_at: datetime, counted_s: float | None = None) -> PartState:
+        """Stores the time at which a part was counted, and returns the part's state. `counted_s` is the same time on the monotonic clock.
 
-        A new board reuses numbers, so a stored state with a very different time is deleted.
+        If the stored state belongs to a part of another board, it is deleted.
         """
-        state, sorting = self.get(run, part), self._sortings.get((run, part))
-        times = [state.counted_at, state.captured_at, sorting.counted_at if sorting else None]
-        if any(other is not None and abs(counted_at - other) > _MAX_TIME_DIFFERENCE for other in times):
-            self._sortings.pop((run, part), None)
+        state = self.get(run, part)
+        if state.is_of_other_count(counted_at, counted_s):
             state = self._states[run, part] = PartState()
-        state.counted_at = counted_at
+        if state.counted_s is None:
+            state.counted_at, state.counted_s = counted_at, counted_s
         return state
 
     def last_sorting(self, run: int, part: int) -> Sorting | None:
-        """Returns the newest sorting record of a part, or None if the part has no record or its record is no longer kept."""
-        return self._sortings.get((run, part))
+        """Returns the newest sorting record of a part, or None if the part has no record or is no longer remembered."""
+        state = self._states.get((run, part))
+        return state.sorting if state else None
 
     def add_sorting(self, sorting: Sorting) -> None:
         """Stores a sorting record as the newest one of its part."""
-        self._sortings[sorting.run, sorting.part] = sorting
-        self._sortings.move_to_end((sorting.run, sorting.part))
-        while len(self._sortings) > self._max_parts:
-            self._sortings.popitem(last=False)
+        self.get(sorting.run, sorting.part).sorting = sorting
 
     def unrecorded_parts(self, run: int) -> list[PartKey]:
-        """Returns the counted parts of earlier runs without a sorting record. The board is now in `run` and will not report them."""
-        return [key for key, state in self._states.items() if key[0] != run and state.counted_at is not None and key not in self._sortings]
+        """Returns the parts of other runs than `run` that were counted or judged and have no sorting record.
+
+        If the board is now in `run`, it will not report these parts.
+        """
+        return [
+            key
+            for key, state in self._states.items()
+            if key[0] != run and state.sorting is None and (state.counted_at is not None or state.verdict_id is not None)
+        ]
+
+    def highest_part(self, run: int) -> int:
+        """Returns the highest known part number of `run`, or 0 if no part of this run is known."""
+        return max((part for known_run, part in self._states if known_run == run), default=0)
+
+    def runs(self) -> set[int]:
+        """Returns the run numbers of all known parts."""
+        return {run for run, _ in self._states}
 
 
-def restore_states(settings: Settings, line: str) -> PartStates:
+def restore_states(settings: Settings, line: str, journal: SortingJournal) -> PartStates:
     """Reads the newest verdicts and sorting records of `line`, so that a restarted sorter knows the parts on the belt.
+
+    The records come from Kafka and from the journal, which holds what Kafka has not confirmed yet.
 
     Raises BrokerError if a topic cannot be read within 30 s.
     """
-    names, states = TopicNames(settings.topics.prefix), PartStates()
+    names = TopicNames(settings.topics.prefix)
     try:
-        for verdict in _read_newest(settings, names.verdicts(line), Verdict):
-            states.get(verdict.run, verdict.part).set_verdict(verdict)
-        for sorting in _read_newest(settings, names.sorted(line), Sorting):
-            states.add_sorting(sorting)
+        verdicts = _read_newest(settings, names.verdicts(line), Verdict, _MAX_VERDICTS_READ)
+        since = min((verdict.captured_at for verdict in verdicts), default=None)
+        since = since - _MAX_TIME_DIFFERENCE if since else None
+        sortings = _read_newest(settings, names.sorted(line), Sorting, _MAX_SORTINGS_READ, _MAX_VERDICTS_READ, since)
     except KafkaError as error:
         raise BrokerError(
             f"Cannot read the newest records of {line} from Kafka at {settings.bootstrap}: {error!r}. Check the broker."
         ) from error
+    states = join_states(verdicts, sortings, _MAX_SORTINGS_READ)
+    for entry in journal.read_after(0, MAX_PARTS):
+        states.add_sorting(entry.sorting)
+    for counted in journal.counted_parts():
+        if states.last_sorting(counted.run, counted.part) is None:
+            states.set_counted(counted.run, counted.part, counted.counted_at)
+    return states
+
+
+def join_states(verdicts: list[Verdict], sortings: list[Sorting], most_sortings: int) -> PartStates:
+    """Returns the states of the parts of `verdicts`, and of the newest parts of `sortings` that have no verdict.
+
+    If `sortings` is cut off at `most_sortings`, a verdict older than all of them may have a record that was not read. Such a verdict is
+    ignored.
+    """
+    known_since = sortings[0].sorted_at if len(sortings) >= most_sortings else None
+    judged = {(verdict.run, verdict.part) for verdict in verdicts}
+    unjudged = [sorting for sorting in sortings if (sorting.run, sorting.part) not in judged]
+    states = PartStates()
+    for sorting in unjudged[-(MAX_PARTS // 2) :]:
+        states.add_sorting(sorting)
+    recorded = {(sorting.run, sorting.part): sorting for sorting in sortings}
+    for verdict in verdicts:
+        sorting_of_part = recorded.get((verdict.run, verdict.part))
+        if sorting_of_part is None and known_since is not None and verdict.captured_at < known_since:
+            continue
+        state = states.get(verdict.run, verdict.part)
+        state.set_verdict(verdict)
+        state.sorting = sorting_of_part
     return states
 
 
 R = TypeVar("R", bound=Record)
 
 
-def _read_newest(settings: Settings, topic: str, kind: type[R]) -> list[R]:
+def _read_newest(settings: Settings, topic: str, kind: type[R], most: int, least: int = 0, since: datetime | None = None) -> list[R]:
+    """Reads the newest records of a topic: those that were sent after `since`, but at least `least` and at most `most` records."""
     arguments = make_client_arguments(settings, "recall")
     consumer = KafkaConsumer(**arguments, enable_auto_commit=False, group_id=None, auto_offset_reset="earliest")
     try:
         partition = TopicPartition(topic, 0)
         consumer.assign([partition])
         end, beginning = consumer.end_offsets([partition])[partition], consumer.beginning_offsets([partition])[partition]
-        consumer.seek(partition, max(beginning, end - MAX_PARTS))
+        first = end - most
+        if since is not None:
+            found = consumer.offsets_for_times({partition: int(since.timestamp() * 1000)})[partition]
+            first = max(first, min(found.offset if found else end, end - least))
+        consumer.seek(partition, max(beginning, first))
         newest: list[R] = []
         give_up_s = time.monotonic() + _MAX_RESTORE_S
         while (position := consumer.position(partition)) < end:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 
 from agents.gate.lane import GateEvent, GateLane, GateState
 from agents.gate.link import GateLink, LinkSettings
 from agents.sorter.decisions import grade_settings, lane_settings
+from agents.sorter.journal import SortingJournal
+from agents.sorter.journal_sender import JournalSender
 from agents.sorter.part_reports import PartReports
 from agents.sorter.part_states import restore_states
 from agents.sorter.sorter import MAX_OPEN_VERDICTS, ROLE, Sorter
 from streams.errors import SettingsError
 from streams.health import ProcessHealth, ProgressWatchdog
+from streams.recent_start import start_at_recent_records
 from streams.record_producer import RecordProducer
 from streams.settings import GateSettings, Settings
+from streams.topics import TopicNames
 from streams.worker import ConsumerGroup, make_app, run_worker
 
 # A lane in one of these states is connected: the board answers the sorter.
@@ -67,6 +72,8 @@ async def _make_group(
     loop = asyncio.get_running_loop()
     # Each line has a consumer group of its own, because the processes of a shared group would take partitions from each other.
     app = make_app(settings, f"{ROLE}-{line}", instance, max(64, MAX_OPEN_VERDICTS))
+    # A verdict that is older than the travel time belongs to a part that has passed the gate.
+    start_at_recent_records(app, gate.travel_s)
     health.set_not_ready("waiting for its partitions")
 
     def handle_event(event: GateEvent) -> None:
@@ -76,7 +83,9 @@ async def _make_group(
         lane = link.add_lane(line, handle_event, lane_settings(gate), gate.lane, grade_settings(gate))
     except ValueError as error:
         raise SettingsError(f"lines.{line}.gate: {error}") from None
-    part_states = await loop.run_in_executor(None, restore_states, settings, line)
+    journal = SortingJournal(settings.sorter.journal_dir, line)
+    stack.callback(journal.close)
+    part_states = await loop.run_in_executor(None, restore_states, settings, line, journal)
     camera = settings.find_line(line).camera
     gateway_url = settings.sorter.gateway_url or f"http://{settings.gateway.host}:{settings.gateway.port}"
     match_window_s = camera.match_window_s if camera else 1.0
@@ -84,7 +93,9 @@ async def _make_group(
     token = settings.gateway.token.get_secret_value()
     reports = await stack.enter_async_context(PartReports(gateway_url, line, token, match_window_s))
     producer = RecordProducer(app, health.set_problem)
-    sorter = Sorter(settings, line, gate, lane, producer, reports if is_triggered_by_board else None, part_states)
+    topic = TopicNames(settings.topics.prefix).sorted(line)
+    sender = JournalSender(journal, producer, topic, ROLE, partial(health.set_problem, topic="journal"))
+    sorter = Sorter(settings, line, gate, lane, producer, sender, reports if is_triggered_by_board else None, part_states)
     watching = asyncio.create_task(_watch_lane(lane, link.settings.port, health))
     stack.callback(watching.cancel)
     return ConsumerGroup(app, sorter, settings, ROLE, health)

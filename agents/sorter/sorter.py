@@ -1,7 +1,8 @@
 """The sorter of one line: verdicts go from Kafka to the board, and the board's events go to Kafka.
 
     verdict from Kafka -> sent to the board -> acknowledged to Kafka in the order of arrival
-    event of the board -> record written to Kafka -> acknowledged to the board
+    event of the board -> record written to the journal on disk -> acknowledged to the board
+    record in the journal -> sent to Kafka -> deleted from the journal
 
 A crash between two steps repeats work and loses nothing.
 """
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from agents.gate.lane import FaultChanged, GateEvent, GateLane, PartCounted, PartSorted, RunBegan
@@ -24,12 +26,14 @@ from agents.sorter.decisions import (
     make_untracked_sorting,
     verdict_deadline,
 )
+from agents.sorter.journal import CountedPart
+from agents.sorter.journal_sender import JournalSender
 from agents.sorter.part_reports import PartReports
 from agents.sorter.part_states import PartStates
 from firmware.fault_table import code_of, error_codes
 from streams import metrics
 from streams.errors import GateError
-from streams.record_producer import ConsumedRecord, RecordProducer, make_dead_letter, make_json_record
+from streams.record_producer import ConsumedRecord, RecordProducer, make_dead_letter
 from streams.records import Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, Settings
 from streams.topics import TopicNames
@@ -41,7 +45,9 @@ ROLE = "sorter"
 # The largest number of verdicts that are handled at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
 # The board reports a part at most this long after the deadline of its verdict. A late verdict is recorded after this report.
-_MAX_REPORT_DELAY = timedelta(seconds=2)
+_MAX_REPORT_DELAY_S = 2.0
+# A stopping sorter waits so long for Kafka to confirm the records of its journal.
+_MAX_SENDING_S = 2.0
 # The largest run number and the largest part number of the gate protocol.
 _MAX_RUN, _MAX_PART = 65535, 99_999_999
 
@@ -63,6 +69,7 @@ class Sorter:
         gate: GateSettings,
         lane: GateLane,
         producer: RecordProducer,
+        sender: JournalSender,
         reports: PartReports | None,
         states: PartStates,
     ) -> None:
@@ -70,13 +77,14 @@ class Sorter:
         self._gate = gate
         self._lane = lane
         self._producer = producer
+        self._sender = sender
         self._reports = reports
         self._states = states
         self._names = TopicNames(settings.topics.prefix)
         self._grade_names = {grade.lane: grade.name for grade in gate.grades}
         self._board = gate.port.rsplit("/", 1)[-1]
         self._open_verdicts: asyncio.Queue[tuple[ReceivedRecord, asyncio.Task[bool]] | None] = asyncio.Queue(MAX_OPEN_VERDICTS)
-        self._events: asyncio.Queue[PartSorted | FaultChanged | RunBegan] = asyncio.Queue()
+        self._events: asyncio.Queue[GateEvent] = asyncio.Queue()
         self._sorting_added = asyncio.Condition()
         self._faults: list[int] = []
         self._verdicts_done = asyncio.Event()
@@ -89,7 +97,7 @@ class Sorter:
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """The coroutine functions that run as long as the worker runs."""
-        return self.acknowledge_verdicts, self.record_events
+        return self.acknowledge_verdicts, self.record_events, self._sender.send_records
 
     # From Kafka to the board
 
@@ -122,15 +130,15 @@ class Sorter:
             return True
         state = self._states.get(verdict.run, verdict.part)
         state.set_verdict(verdict)
-        deadline = verdict_deadline(state.counted_at or verdict.captured_at, self._gate)
+        deadline_s = verdict_deadline(state, verdict.captured_at, self._gate, _now(), time.monotonic())
         try:
             self._check_run(verdict)
             sent = board_verdict(verdict, self._gate)
-            response = await asyncio.wrap_future(self._lane.send_verdict(verdict.run, verdict.part, sent.word, deadline, sent.gate))
+            response = await asyncio.wrap_future(self._lane.send_verdict(verdict.run, verdict.part, sent.word, deadline_s, sent.gate))
         except GateError as error:
             if error.code == _STOPPING:
                 return False
-            await self._handle_refusal(verdict, error, deadline)
+            await self._handle_refusal(verdict, error, deadline_s)
             return True
         # The state of the part is read again, because `set_counted` may have replaced it during the wait.
         state = self._states.get(verdict.run, verdict.part)
@@ -151,11 +159,11 @@ class Sorter:
             row = error_codes()[_UNKNOWN_RUN]
             raise GateError(f"part {verdict.part_id}: {row.meaning}", row.code, row.retriable)
 
-    async def _handle_refusal(self, verdict: Verdict, error: GateError, deadline: datetime) -> None:
+    async def _handle_refusal(self, verdict: Verdict, error: GateError, deadline_s: float) -> None:
         part = str(verdict.part_id)
         is_other_run = bool(self._lane.run) and verdict.run != self._lane.run
         if error.code in (_LATE, _DEADLINE) and not is_other_run:
-            await self._record_late_verdict(verdict, error, deadline)
+            await self._record_late_verdict(verdict, error, deadline_s)
             return
         if error.code == _CONFLICT:
             log.warning(
@@ -168,9 +176,9 @@ class Sorter:
         if self._states.last_sorting(verdict.run, verdict.part) is None:
             await self._record([self._untracked_sorting(verdict.run, verdict.part, reason, error.code)])
 
-    async def _record_late_verdict(self, verdict: Verdict, error: GateError, deadline: datetime) -> None:
+    async def _record_late_verdict(self, verdict: Verdict, error: GateError, deadline_s: float) -> None:
         """Writes a sorting record that names the late verdict. Does nothing if the part already has a record with a verdict."""
-        previous = await self._wait_for_sorting(verdict, deadline)
+        previous = await self._wait_for_sorting(verdict, deadline_s)
         if previous is not None and (previous.verdict_id is not None or previous.late):
             return
         self._states.get(verdict.run, verdict.part).is_late = True
@@ -182,9 +190,9 @@ class Sorter:
         else:
             await self._record([make_late_sorting(previous, verdict, _now())])
 
-    async def _wait_for_sorting(self, verdict: Verdict, deadline: datetime) -> Sorting | None:
+    async def _wait_for_sorting(self, verdict: Verdict, deadline_s: float) -> Sorting | None:
         """Returns the sorting record of the part, or None. Waits for the record while the board may still report the part."""
-        left_s = (deadline + _MAX_REPORT_DELAY - _now()).total_seconds()
+        left_s = deadline_s + _MAX_REPORT_DELAY_S - time.monotonic()
 
         def has_sorting() -> bool:
             return self._states.last_sorting(verdict.run, verdict.part) is not None
@@ -203,27 +211,31 @@ class Sorter:
         """Accepts an event of the gate link. Must be called in the event loop."""
         if isinstance(event, PartCounted):
             metrics.parts_counted.labels(self._line).inc()
-            self._states.set_counted(event.run, event.part, event.counted_at)
+            self._states.set_counted(event.run, event.part, event.counted_at, event.counted_s)
             if self._reports is not None:
                 self._reports.report(event)
-        else:
-            self._events.put_nowait(event)
+        self._events.put_nowait(event)
 
     async def record_events(self) -> None:
-        """Writes records of the board's events to Kafka and then acknowledges the events to the board. Never returns.
+        """Writes the board's events to the journal and then acknowledges them to the board. Never returns.
 
-        If several events are waiting, their records go to Kafka in one delivery.
+        All waiting events are written together, because each write waits for the disk.
         """
         while True:
             events = [await self._events.get()]
             while not self._events.empty():
                 events.append(self._events.get_nowait())
-            await self._record([sorting for event in events for sorting in self._sortings_of(event)])
+            sortings = [sorting for event in events for sorting in self._sortings_of(event)]
+            counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
+            runs = [event.run for event in events if isinstance(event, RunBegan)]
+            await self._record(sortings, counted, runs[-1] if runs else None)
             for event in events:
-                if not isinstance(event, RunBegan):
+                if isinstance(event, PartSorted | FaultChanged):
                     self._lane.acknowledge_event(event.event, event.run)
 
-    def _sortings_of(self, event: PartSorted | FaultChanged | RunBegan) -> list[Sorting]:
+    def _sortings_of(self, event: GateEvent) -> list[Sorting]:
+        if isinstance(event, PartCounted):
+            return []
         if isinstance(event, RunBegan):
             self._faults.clear()
             return [self._untracked_sorting(*key, "board-restarted", _UNKNOWN_RUN) for key in self._states.unrecorded_parts(event.run)]
@@ -234,7 +246,7 @@ class Sorter:
 
     def _sortings_of_part(self, event: PartSorted) -> list[Sorting]:
         if event.part and event.counted_at is not None:
-            self._states.set_counted(event.run, event.part, event.counted_at)
+            self._states.set_counted(event.run, event.part, event.counted_at, event.counted_s)
         previous = self._states.last_sorting(event.run, event.part)
         if previous is not None and previous.action != "untracked" and previous.event == event.event:
             # The event was recorded before, but not acknowledged, for example because of a crash. It needs no second record.
@@ -275,22 +287,24 @@ class Sorter:
         metrics.parts_sorted.labels(self._line, "untracked", reason).inc()
         return make_untracked_sorting(self._states.get(run, part), self._line, run, part, self._board, reason, code, _now())
 
-    async def _record(self, sortings: list[Sorting]) -> None:
-        if not sortings:
+    async def _record(self, sortings: list[Sorting], counted: Sequence[CountedPart] = (), run: int | None = None) -> None:
+        if not (sortings or counted or run):
             return
-        topic = self._names.sorted(self._line)
-        records = [make_json_record(topic, sorting.part_id.key, sorting, ROLE) for sorting in sortings]
-        # The records are stored before their delivery. If the board repeats an event during the delivery, no second record is made.
+        # The records are remembered before they are written. If the board repeats an event meanwhile, no second record is made.
         for sorting in sortings:
             self._states.add_sorting(sorting)
-        await self._producer.deliver(records)
+        await self._sender.store(sortings, counted, run)
         async with self._sorting_added:
             self._sorting_added.notify_all()
 
     async def drain(self) -> None:
-        """Accepts no more verdicts. Returns when all accepted verdicts were sent or recorded, and acknowledged to Kafka."""
+        """Accepts no more verdicts. Returns when all accepted verdicts were sent or recorded, and acknowledged to Kafka.
+
+        Sorting records that Kafka does not confirm soon stay in the journal.
+        """
         await self._open_verdicts.put(None)
         await self._verdicts_done.wait()
+        await self._sender.wait_until_sent(_MAX_SENDING_S)
 
 
 def _decode_verdict(value: bytes | None, line: str) -> Verdict:

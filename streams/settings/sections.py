@@ -336,6 +336,10 @@ class SorterSettings(Section):
     gateway_url: str = Field(
         "", description="URL of the gateway to which the sorter reports parts. Empty means the gateway of this machine."
     )
+    journal_dir: Path = Field(
+        Path("var/journal"),
+        description="Folder of the journal, the sorter's queue on disk. The records of sorted parts wait there while Kafka is unavailable.",
+    )
     window: int = Field(8, ge=1, le=64, description="Largest number of commands to one board that may be unanswered at the same time.")
 
 

@@ -46,8 +46,9 @@ class SmallSorter(EventRecorder):
         if self.lane is None:
             return
         if isinstance(event, PartCounted):
-            deadline = event.counted_at + timedelta(seconds=0.57)
-            self.responses[event.run, event.part] = self.lane.send_verdict(event.run, event.part, verdict_of(event.part), deadline)
+            assert event.counted_s is not None
+            deadline_s = event.counted_s + 0.57
+            self.responses[event.run, event.part] = self.lane.send_verdict(event.run, event.part, verdict_of(event.part), deadline_s)
         elif isinstance(event, PartSorted):
             self.lane.acknowledge_event(event.event, event.run)
 
@@ -56,8 +57,8 @@ def verdict_of(part: int) -> str:
     return "divert" if part % 3 == 0 else "keep"
 
 
-def in_seconds(seconds: float) -> datetime:
-    return datetime.now(UTC) + timedelta(seconds=seconds)
+def in_seconds(seconds: float) -> float:
+    return time.monotonic() + seconds
 
 
 @pytest.fixture

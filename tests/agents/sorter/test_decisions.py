@@ -17,7 +17,7 @@ from agents.sorter.decisions import (
     make_untracked_sorting,
     verdict_deadline,
 )
-from agents.sorter.part_states import PartState, PartStates
+from agents.sorter.part_states import PartState, PartStates, join_states
 from firmware.protocol import WORDS
 from streams.records import Label, Sorting
 from streams.settings import GateSettings
@@ -45,7 +45,25 @@ def test_a_verdict_is_sent_as_the_lines_settings_say(label: Label, on_review: st
 
 
 def test_a_verdict_is_sent_until_just_before_the_part_is_at_the_gate() -> None:
-    assert verdict_deadline(NOW, GATE) == NOW + timedelta(seconds=1.97)
+    assert verdict_deadline(PartState(counted_at=NOW, counted_s=5.0), NOW, GATE, NOW, 5.0) == pytest.approx(6.97)
+
+
+def test_a_step_of_the_wall_clock_shifts_no_deadline_of_a_counted_part() -> None:
+    """The part is counted, then the wall clock is set an hour forward, then the verdict comes."""
+    state, later = PartState(counted_at=NOW, counted_s=5.0), NOW + timedelta(hours=1)
+    assert verdict_deadline(state, later, GATE, later, 5.5) == pytest.approx(6.97)
+
+
+def test_the_deadline_follows_from_the_picture_if_the_count_was_not_seen() -> None:
+    assert verdict_deadline(PartState(), NOW, GATE, NOW + timedelta(seconds=0.5), 100.0) == pytest.approx(101.47)
+
+
+@pytest.mark.parametrize("step", [timedelta(hours=1), -timedelta(hours=1)])
+def test_a_step_of_the_wall_clock_makes_no_other_part_of_a_counted_one(step: timedelta) -> None:
+    states, verdict = PartStates(), make_verdict("line-1", 1, 1, "defect", NOW)
+    states.set_counted(1, 1, NOW, 5.0).set_verdict(verdict)
+    state = states.set_counted(1, 1, NOW + step, 5.01)
+    assert (state.verdict_id, state.counted_at) == (verdict.verdict_id, NOW)
 
 
 def test_a_part_that_was_sorted_by_its_verdict_is_recorded_with_the_verdict() -> None:
@@ -115,14 +133,34 @@ def test_the_states_are_bounded_and_the_oldest_is_dropped() -> None:
     assert states.unrecorded_parts(2) == []
 
 
-def test_counted_parts_of_an_earlier_run_without_a_record_are_found() -> None:
+def untracked(part: int, at: datetime = NOW) -> Sorting:
+    return make_untracked_sorting(PartState(), "line-1", 1, part, "board", "taken-off", 0, at)
+
+
+def test_counted_or_judged_parts_of_an_earlier_run_without_a_record_are_found() -> None:
     states = PartStates()
     for part in (1, 2, 3):
         states.get(1, part).counted_at = NOW
-    states.get(1, 4)  # this part has a verdict, but was not counted
-    states.add_sorting(make_untracked_sorting(PartState(), "line-1", 1, 2, "board", "taken-off", 0, NOW))
+    states.get(1, 4)  # nothing is known of this part
+    states.get(1, 5).set_verdict(make_verdict("line-1", 1, 5, "ok", NOW))
+    states.add_sorting(untracked(2))
     states.get(2, 1).counted_at = NOW
-    assert states.unrecorded_parts(2) == [(1, 1), (1, 3)]
+    assert states.unrecorded_parts(2) == [(1, 1), (1, 3), (1, 5)]
+
+
+def test_after_a_restart_the_judged_parts_without_a_record_are_known_and_no_others() -> None:
+    """Part 3 was judged and not sorted. Part 4 was sorted without a verdict, and part 2 has two records."""
+    verdicts = [make_verdict("line-1", 1, part, "ok", NOW) for part in (1, 2, 3)]
+    sortings = [untracked(part, NOW + timedelta(seconds=2)) for part in (1, 2, 4, 2)]
+    states = join_states(verdicts, sortings, 100)
+    assert states.unrecorded_parts(2) == [(1, 3)]
+    assert states.last_sorting(1, 4) is not None
+
+
+def test_a_verdict_whose_record_may_not_have_been_read_is_no_unrecorded_part() -> None:
+    verdicts = [make_verdict("line-1", 1, part, "ok", NOW + timedelta(seconds=part)) for part in (1, 9)]
+    sortings = [untracked(part, NOW + timedelta(seconds=part)) for part in (5, 6)]
+    assert join_states(verdicts, sortings, 2).unrecorded_parts(2) == [(1, 9)]
 
 
 def test_an_exchanged_board_gives_the_same_numbers_to_other_parts() -> None:

@@ -12,12 +12,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
 
+from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
+from firmware.fault_table import code_of
 from streams.records import Label, Sorting
 from streams.settings import Settings
-from streams.topics import TopicNames
+from streams.topics import TopicNames, create_topics
 from tests.conftest import MakeSettings
 from tests.fake_inspector import TOKEN, FakeInspector, SortedReader, every_third_is_defect, make_verdict
 from tests.processes import CastlineProcess
@@ -111,6 +113,78 @@ def last_records(records: list[Sorting]) -> dict[int, Sorting]:
     return {record.part: record for record in records}
 
 
+def test_four_lanes_lose_no_record_while_kafka_is_away(tmp_path: Path) -> None:
+    """The board stores 64 events, which are full after 6 s at 12 parts a second in all. Kafka is away for longer."""
+    parts, port = 60, str(tmp_path / "board")
+    names = [f"line-{lane}" for lane in range(1, 5)]
+    settings = Settings.model_validate(
+        {
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
+            "service": {"run_dir": tmp_path / "run", "log_format": "text"},
+            "gateway": {"port": free_ports()},
+            "sorter": {"journal_dir": tmp_path / "journal"},
+            "lines": [{"name": name, "gate": {"port": port, "lane": lane}} for lane, name in enumerate(names, 1)],
+        }
+    )
+    broker = EmbeddedBroker(settings)
+    broker.start()
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
+        create_topics(admin, settings)
+        admin.close()
+        board = ("board", "simulate", *(word for name in names for word in ("--line", name)), "--rate", "3", "--parts", str(parts))
+        with (
+            CastlineProcess(settings, tmp_path / "board.log", *board),
+            CastlineProcess(settings, tmp_path / "sorter.log", "sorter") as sorter,
+        ):
+            sorter.wait_ready()
+            wait_for_parts(sorter, names, 3)
+            broker.stop(20)
+            wait_for_parts(sorter, names, parts)
+            time.sleep(3 * SECOND)
+            broker = EmbeddedBroker(settings)
+            broker.start()
+            for name in names:
+                reader = SortedReader(settings, name)
+                records = reader.wait_for(lambda found: len(last_records(found)) >= parts, within_s=60)
+                reader.close()
+                assert Counter(record.part for record in records if record.action != "untracked") == dict.fromkeys(range(1, parts + 1), 1)
+            assert sorter.metric("castline_gate_faults_total", code=str(code_of("events-lost"))) == 0
+            assert sorter.stop() == 0
+    finally:
+        broker.stop(20)
+
+
+def wait_for_parts(sorter: CastlineProcess, names: list[str], parts: int) -> None:
+    """Waits until the board has counted `parts` parts on each line."""
+    deadline = time.monotonic() + 60
+    while min(sorter.metric("castline_parts_counted_total", line=name) for name in names) < parts:
+        assert time.monotonic() < deadline, sorter.log()
+        time.sleep(0.1)
+
+
+def test_sorter_and_board_that_die_together_leave_no_part_without_a_record(plant: Plant) -> None:
+    with FakeInspector(plant.settings, lambda part: None if part % 4 == 0 else "ok") as inspector:
+        board = plant.board(1000)
+        sorter = plant.sorter().wait_ready()
+        reader = SortedReader(plant.settings, LINE)
+        reader.wait_for(lambda found: len(found) >= 10)
+        sorter.kill()
+        board.kill()
+        counted = {part for _, run, part in inspector.reported if run == 1}
+        board.start()
+        sorter.start()
+        reader.wait_for(lambda found: any(record.run == 2 for record in found), within_s=60)
+        records = reader.wait_for(lambda found: counted <= {record.part for record in found if record.run == 1})
+        time.sleep(SECOND)
+        records = [record for record in reader.read() if record.run == 1]
+        reader.close()
+    of_reset = [record for record in records if record.reason == "board-restarted"]
+    assert of_reset, "no part was on its way when both died"
+    assert Counter(record.part for record in records) == dict.fromkeys(range(1, max(counted) + 1), 1)
+    assert {(record.action, record.gate_moved) for record in of_reset} == {("untracked", False)}
+
+
 def test_a_late_verdict_is_recorded_and_moves_nothing(plant: Plant) -> None:
     parts, late = 16, {3, 8}
     with FakeInspector(plant.settings, lambda part: "ok", lambda part: 4.0 if part in late else 0.0):
@@ -182,8 +256,17 @@ def test_a_killed_board_counts_its_boots_and_its_parts_are_closed(plant: Plant) 
     assert set(once.values()) == {1}, "no part was on its way when the board stopped, or one has two records"
 
 
+def wait_for_partitions(sorter: CastlineProcess) -> None:
+    """Waits until the sorter reads verdicts from Kafka. Without a board it does not become ready."""
+    deadline = time.monotonic() + 60
+    while "are read from offset" not in sorter.log():
+        assert time.monotonic() < deadline, sorter.log()
+        time.sleep(0.1)
+
+
 def test_verdicts_for_a_missing_board_are_recorded_as_late_and_bad_records_become_dead_letters(plant: Plant) -> None:
     sorter = plant.sorter()
+    wait_for_partitions(sorter)
     with FakeInspector(plant.settings) as inspector:
         hour_ago = datetime.now(UTC) - timedelta(hours=1)
         for part in range(1, 201):
@@ -207,6 +290,25 @@ def test_verdicts_for_a_missing_board_are_recorded_as_late_and_bad_records_becom
     assert "board" in why
     assert sorter.page("/healthz")[0] == 200
     assert sorter.stop() == 0
+
+
+def test_old_verdicts_are_not_read_by_a_sorter_without_committed_offsets(plant: Plant) -> None:
+    """Kafka holds verdicts of parts that have long passed the gate. The next part to be counted is sorted by its verdict."""
+    old = 300
+    with FakeInspector(plant.settings, lambda part: "ok") as inspector:
+        for part in range(1, old + 1):
+            inspector.send(make_verdict(LINE, 1700000000, part, "ok", datetime.now(UTC)))
+        time.sleep(plant.settings.find_line(LINE).verdict_deadline_s or 0)
+        plant.board(3)
+        sorter = plant.sorter().wait_ready()
+        reader = SortedReader(plant.settings, LINE)
+        records = reader.wait_for(lambda found: {record.part for record in found if record.run == 1} == {1, 2, 3})
+        reader.close()
+    live = [record for record in records if record.run == 1]
+    assert {(record.action, record.reason) for record in live} == {("passed", "verdict")}
+    assert f"are read from offset {old} on" in sorter.log()
+    # The old parts have no record, so they get one each at the board's first run. No verdict of theirs is handled.
+    assert {record.reason for record in records if record.run != 1} <= {"board-restarted"}
 
 
 def ok_defect_or_review(part: int) -> Label:

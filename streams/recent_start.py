@@ -1,0 +1,67 @@
+"""Makes a Faust consumer start at a recent time instead of its committed offsets.
+
+Old records are worthless to the sorter. Lost offsets would make it read all records that Kafka keeps, while live parts pass the gate.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from aiokafka import TopicPartition
+from faust.transport.drivers.aiokafka import Consumer, Transport
+from faust.types import AppT
+
+log = logging.getLogger(__name__)
+
+
+def start_at_recent_records(app: AppT[object], max_age_s: float) -> None:
+    """Makes `app` begin each partition with the records of the last `max_age_s` seconds, whatever offsets are committed.
+
+    If the partition is assigned again later, the consumer goes on at the committed offset, but never before its first record.
+    """
+    transport = _RecentTransport(app.conf.broker_consumer, app)
+    transport.max_age_s = max_age_s
+    app.transport = transport
+
+
+class _RecentConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
+    """A consumer whose first position in a partition depends on the time."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._first_offsets: dict[TopicPartition, int] = {}
+
+    async def perform_seek(self) -> None:
+        """Called by Faust after each assignment of partitions, to go to the committed offsets."""
+        await super().perform_seek()
+        for partition in self.assignment():
+            committed = self._committed_offset[partition]
+            first = self._first_offsets.get(partition)
+            if first is None:
+                first = self._first_offsets[partition] = await self._recent_offset(partition)
+            elif committed is not None and committed >= first:
+                continue
+            await self.seek(partition, first)
+            # Faust commits only what follows the committed offset without a gap.
+            self._committed_offset[partition] = first
+
+    async def _recent_offset(self, partition: TopicPartition) -> int:
+        since_s = time.time() - self.transport.max_age_s
+        consumer, key = self._thread._ensure_consumer(), TopicPartition(partition.topic, partition.partition)
+        found = (await self._thread.call_thread(consumer.offsets_for_times, {key: int(since_s * 1000)}))[key]
+        offset = found.offset if found else (await self._thread.call_thread(consumer.end_offsets, [key]))[key]
+        log.info(
+            "Records of %s are read from offset %d on, because older ones were sent more than %.1f s ago. The committed offset was %s.",
+            partition.topic,
+            offset,
+            self.transport.max_age_s,
+            self._committed_offset[partition],
+        )
+        return int(offset)
+
+
+class _RecentTransport(Transport):  # type: ignore[misc]  # Faust ships no types
+    Consumer = _RecentConsumer
+    max_age_s = 0.0

@@ -1,0 +1,206 @@
+"""The sorter's journal on a real disk: killed writers, damaged files, a full disk, and the order of records."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from agents.sorter.decisions import make_untracked_sorting
+from agents.sorter.journal import CountedPart, JournalError, SortingJournal
+from agents.sorter.journal_sender import JournalSender
+from agents.sorter.part_states import PartState
+from streams.errors import SettingsError
+from streams.record_producer import ProducerRecord, RecordProducer
+from streams.records import Sorting
+
+NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+
+
+def sorting(part: int) -> Sorting:
+    return make_untracked_sorting(PartState(counted_at=NOW), "line-1", 1, part, "board", "board-restarted", 21, NOW)
+
+
+def parts_of(journal: SortingJournal) -> list[int]:
+    return [entry.sorting.part for entry in journal.read_after(0, 100_000)]
+
+
+WRITER = """
+import sys, itertools
+from pathlib import Path
+from agents.sorter.journal import SortingJournal
+from tests.agents.sorter.test_journal import sorting
+journal = SortingJournal(Path(sys.argv[1]), "line-1")
+for part in itertools.count(1):
+    journal.append([sorting(part)])
+    print(part, flush=True)
+"""
+
+
+def killed_writer(folder: Path, records: int) -> int:
+    """Lets a process write records until it has confirmed `records` of them, kills it, and returns the last confirmed part."""
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    for line in writer.stdout:
+        if int(line) == records:
+            writer.send_signal(signal.SIGKILL)
+            break
+    confirmed = [records, *(int(line) for line in writer.stdout.read().split("\n")[:-1])]
+    writer.stdout.close()
+    writer.wait()
+    return confirmed[-1]
+
+
+def test_a_killed_writer_loses_no_confirmed_record(tmp_path: Path) -> None:
+    confirmed = killed_writer(tmp_path, 50)
+    journal = SortingJournal(tmp_path, "line-1")
+    found = parts_of(journal)
+    journal.close()
+    assert found[:confirmed] == list(range(1, confirmed + 1))
+    assert len(found) <= confirmed + 1, "at most the record that was being written comes in addition"
+
+
+@pytest.mark.parametrize("damage", ["cut", "overwritten", "garbage behind"])
+def test_a_damaged_tail_costs_only_the_records_in_the_tail(tmp_path: Path, damage: str) -> None:
+    confirmed = killed_writer(tmp_path, 50)
+    tail = tmp_path / "line-1.sqlite-wal"
+    content = tail.read_bytes()
+    damaged = {"cut": content[:-700], "overwritten": content[:-700] + b"\x5a" * 700, "garbage behind": content + b"\x5a" * 5000}
+    tail.write_bytes(damaged[damage])
+    journal = SortingJournal(tmp_path, "line-1")
+    found = parts_of(journal)
+    journal.append([sorting(1000)])
+    assert parts_of(journal) == [*found, 1000]
+    journal.close()
+    assert found == list(range(1, len(found) + 1))
+    # A record takes more than 700 bytes of the tail, so the damage reaches at most the last record and the one that was being written.
+    assert len(found) >= (confirmed if damage == "garbage behind" else confirmed - 1)
+
+
+def test_a_damaged_file_is_set_aside_and_the_sorter_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "line-1.sqlite").write_bytes(b"no database" * 1000)
+    journal = SortingJournal(tmp_path, "line-1")
+    journal.append([sorting(1)])
+    assert parts_of(journal) == [1]
+    journal.close()
+    (aside,) = tmp_path.glob("*.damaged-*")
+    assert aside.read_bytes().startswith(b"no database")
+    assert "is damaged" in caplog.text
+    assert aside.name in caplog.text
+
+
+def test_a_second_sorter_on_the_same_journal_is_refused(tmp_path: Path) -> None:
+    journal = SortingJournal(tmp_path, "line-1")
+    with pytest.raises(SettingsError, match="another sorter using it"):
+        SortingJournal(tmp_path, "line-1")
+    journal.close()
+
+
+def test_a_counted_part_is_kept_until_its_record_is_written(tmp_path: Path) -> None:
+    journal = SortingJournal(tmp_path, "line-1")
+    journal.append([], [CountedPart(1, 1, NOW), CountedPart(1, 2, NOW)], run=7)
+    journal.append([sorting(1)])
+    journal.close()
+    journal = SortingJournal(tmp_path, "line-1")
+    assert journal.counted_parts() == [CountedPart(1, 2, NOW)]
+    assert journal.last_run() == 7
+    journal.close()
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from agents.sorter.journal import JournalError, SortingJournal
+from tests.agents.sorter.test_journal import parts_of, sorting
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+journal = SortingJournal(Path(sys.argv[1]), "line-1")
+journal.append([sorting(1)])
+resource.setrlimit(resource.RLIMIT_FSIZE, (Path(sys.argv[1], "line-1.sqlite-wal").stat().st_size + 100, resource.RLIM_INFINITY))
+try:
+    journal.append([sorting(2)])
+except JournalError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+journal.append([sorting(3)])
+print(parts_of(journal))
+"""
+
+
+def test_a_full_disk_refuses_with_a_sentence_and_accepts_again_when_there_is_room(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True)
+    refused, parts = done.stdout.splitlines()
+    assert "cannot be written" in refused
+    assert "Free space on its disk" in refused
+    assert parts == "[1, 3]"
+
+
+class HeldProducer(RecordProducer):
+    """Stands for Kafka, which confirms no record before `is_back` is set."""
+
+    def __init__(self) -> None:
+        self.delivered: list[int] = []
+        self.is_back = asyncio.Event()
+
+    async def deliver(self, records: Sequence[ProducerRecord]) -> None:
+        await self.is_back.wait()
+        self.delivered += [Sorting.decode(record.value or b"").part for record in records]
+
+
+class RefusingJournal(SortingJournal):
+    """A journal whose disk is full while `is_full` is true."""
+
+    is_full = False
+
+    def append(self, *arguments: object, **options: object) -> None:
+        if self.is_full:
+            raise JournalError("The disk is full.")
+        super().append(*arguments, **options)  # type: ignore[arg-type]
+
+
+def test_records_are_safe_without_kafka_and_go_to_kafka_in_order_even_if_the_disk_fills(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal, producer, problems = RefusingJournal(tmp_path, "line-1"), HeldProducer(), list[str]()
+        sender = JournalSender(journal, producer, "topic", "sorter", problems.append)
+        sending = asyncio.create_task(sender.send_records())
+        for part in range(1, 301):
+            await sender.store([sorting(part)])
+        assert producer.delivered == []
+        journal.is_full = True
+        refused = asyncio.create_task(sender.store([sorting(301)]))
+        await asyncio.sleep(0.05)
+        assert not refused.done(), "the board must keep its report, because neither disk nor Kafka has it"
+        assert problems[-1] == "The disk is full."
+        producer.is_back.set()
+        await refused
+        journal.is_full = False
+        await sender.store([sorting(302)])
+        assert problems[-1] == ""
+        await sender.wait_until_sent(10)
+        assert producer.delivered == list(range(1, 303))
+        assert journal.read_after(0, 10) == []
+        sending.cancel()
+        journal.close()
+
+    asyncio.run(run())
+
+
+def test_what_kafka_did_not_confirm_is_sent_by_the_next_process(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = SortingJournal(tmp_path, "line-1")
+        producer = HeldProducer()
+        producer.is_back.set()
+        sender = JournalSender(journal, producer, "topic", "sorter", lambda problem: None)
+        sending = asyncio.create_task(sender.send_records())
+        await sender.wait_until_sent(10)
+        assert producer.delivered[:50] == list(range(1, 51))
+        sending.cancel()
+        journal.close()
+
+    killed_writer(tmp_path, 50)
+    asyncio.run(run())
