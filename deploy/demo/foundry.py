@@ -216,6 +216,7 @@ def _make_sections(options: DemoOptions, images: Path, folder: Path) -> dict[str
         "service": {"run_dir": str(folder / "run")},
         "store": {"url": str(folder / "store")},
         "gateway": {"port": free_ports(1), "token": secrets.token_hex(16), "spool_dir": str(folder / "spool")},
+        "sorter": {"journal_dir": str(folder / "journal")},
         "model": {"root": str(version.folder.parent), "version": version.name},
         "station": station,
         # Only pages of the station show heat maps, so a demo without a station makes none.

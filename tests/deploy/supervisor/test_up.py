@@ -38,6 +38,7 @@ def adapted(folder: Path) -> dict[str, Any]:
     values["broker"] |= {"port": free_ports(2), "data_dir": str(folder / "kafka")}
     values["service"]["run_dir"] = str(folder / "run")
     values["store"]["url"] = str(folder / "store")
+    values.setdefault("sorter", {})["journal_dir"] = str(folder / "journal")
     values["gateway"] |= {"port": free_ports(), "spool_dir": str(folder / "spool"), "token": "a-token-of-the-test"}
     values["inspector"]["localiser_niceness"] = 0
     values["model"] = {"root": str(BUNDLED_VERSIONS), "version": "demo"}
