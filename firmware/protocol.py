@@ -124,6 +124,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "STATUS": (("lane", "page"), ("page",), ""),
     "TEST": (("lane", "token", "what"), ("told",), "hello"),
     "CLEAR": (("lane", "code"), ("told",), "hello"),
+    "RAISE": (("run",), ("run",), "hello"),
 }
 
 EVENTS: dict[str, tuple[str, ...]] = {

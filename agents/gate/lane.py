@@ -220,6 +220,8 @@ class GateLane:
         self.settings_by_lane = {} if settings is None else {number: settings, **grades}
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
+        # Given the board's run and the number of parts that it has counted on this lane, returns the run that the board must have.
+        self.choose_run: Callable[[int, int], int] = lambda run, counted: run
         self.is_configured = False
         self.next_configuring_s = 0.0
         # The run of the board in which the settings of each lane were last committed. The board keeps them until its next run.

@@ -276,7 +276,7 @@ class BoardSession:
         highest = max(number for lane in self._lanes for number in lane.lane_numbers)
         if greeting.number("lanes") < highest:
             raise gate_error("unknown-lane", f"lane {highest} of a board with {greeting.number('lanes')}")
-        self.run, cause = greeting.number("run"), greeting.word("cause")
+        self.run, cause = self._choose_run(greeting.number("run")), greeting.word("cause")
         self._requests.run = self.run
         self._supports_grades = bool(greeting.number("grades"))
         lines = ", ".join(lane.line for lane in self._lanes)
@@ -285,6 +285,28 @@ class BoardSession:
             self._clock.reset()
         for lane in self._lanes:
             lane.begin_run(self.run, cause)
+
+    def _choose_run(self, run: int) -> int:
+        """Gives an exchanged board a run that was never seen on its lines. Returns the run that the board now has."""
+        counted = {lane.number: self._ask("STATUS", lane.number, "count").number("parts") for lane in self._lanes}
+        unused = max(lane.choose_run(run, counted[lane.number]) for lane in self._lanes)
+        if unused == run:
+            return run
+        lines = ", ".join(lane.line for lane in self._lanes)
+        try:
+            raised = self._ask("RAISE", unused).number("run")
+        except GateError as error:
+            log.error(
+                "%s: the board has run %d, but later runs were seen before, and the board refuses run %d (%s). New parts may get the "
+                "numbers of old parts. Load newer firmware with castline board flash.",
+                lines,
+                run,
+                unused,
+                error,
+            )
+            return run
+        log.warning("%s: the board was exchanged or has lost its memory. Its run was %d and is now %d.", lines, run, raised)
+        return raised
 
     def _sync_clock(self) -> None:
         sent_s = time.monotonic()

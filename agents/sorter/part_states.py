@@ -30,6 +30,8 @@ MAX_PARTS = 4096
 # The count and the picture of a part are at most this far apart. A larger difference means that a new part has the same number.
 _MAX_TIME_DIFFERENCE = timedelta(seconds=60)
 _MAX_RESTORE_S = 30.0
+# The largest run number of a board. A gateway without a board uses larger numbers.
+MAX_RUN = 65535
 # The numbers of verdicts and of sorting records that a starting sorter reads at most. A part may have two records or no verdict.
 _MAX_VERDICTS_READ, _MAX_SORTINGS_READ = MAX_PARTS // 2, 4 * MAX_PARTS
 
@@ -58,6 +60,11 @@ class PartState:
         if self.verdict_id is None:
             self.label, self.verdict_id, self.captured_at = verdict.label, verdict.verdict_id, verdict.captured_at
 
+    @property
+    def is_of_board(self) -> bool:
+        """True if a board has counted the part. A verdict alone may name a part that no board knows."""
+        return self.counted_at is not None or (self.sorting is not None and self.sorting.counted_at is not None)
+
     def is_of_other_count(self, counted_at: datetime, counted_s: float | None) -> bool:
         """Returns whether this state belongs to another part, which an earlier board counted under the same number.
 
@@ -75,6 +82,8 @@ class PartStates:
     def __init__(self, max_parts: int = MAX_PARTS) -> None:
         self._max_parts = max_parts
         self._states: OrderedDict[PartKey, PartState] = OrderedDict()
+        # The last run of the line's board, or 0 if it is unknown.
+        self.last_run = 0
 
     def get(self, run: int, part: int) -> PartState:
         """Returns the state of a part. If the part has no state yet, an empty one is added."""
@@ -117,13 +126,16 @@ class PartStates:
             if key[0] != run and state.sorting is None and (state.counted_at is not None or state.verdict_id is not None)
         ]
 
-    def highest_part(self, run: int) -> int:
-        """Returns the highest known part number of `run`, or 0 if no part of this run is known."""
-        return max((part for known_run, part in self._states if known_run == run), default=0)
+    def unused_run(self, run: int, counted: int) -> int:
+        """Returns `run` if a board in this run, which has counted `counted` parts of the line, repeats no number. Otherwise a free run.
 
-    def runs(self) -> set[int]:
-        """Returns the run numbers of all known parts."""
-        return {run for run, _ in self._states}
+        An exchanged board repeats numbers if its run is not the newest of the line, or if it has counted fewer parts in it than are known.
+        May be called in any thread.
+        """
+        parts = [key for key, state in list(self._states.items()) if state.is_of_board and key[0] <= MAX_RUN]
+        highest = max((self.last_run, *(known_run for known_run, _ in parts)))
+        known = max((part for known_run, part in parts if known_run == run), default=0)
+        return run if run > highest or (run == highest and counted >= known) else highest + 1
 
 
 def restore_states(settings: Settings, line: str, journal: SortingJournal) -> PartStates:
@@ -146,6 +158,7 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal) -> Pa
     states = join_states(verdicts, sortings, _MAX_SORTINGS_READ)
     for entry in journal.read_after(0, MAX_PARTS):
         states.add_sorting(entry.sorting)
+    states.last_run = journal.last_run() or 0
     for counted in journal.counted_parts():
         if states.last_sorting(counted.run, counted.part) is None:
             states.set_counted(counted.run, counted.part, counted.counted_at)

@@ -29,7 +29,7 @@ from agents.sorter.decisions import (
 from agents.sorter.journal import CountedPart
 from agents.sorter.journal_sender import JournalSender
 from agents.sorter.part_reports import PartReports
-from agents.sorter.part_states import PartStates
+from agents.sorter.part_states import MAX_RUN, PartStates
 from firmware.fault_table import code_of, error_codes
 from streams import metrics
 from streams.errors import GateError
@@ -48,8 +48,8 @@ MAX_OPEN_VERDICTS = 64
 _MAX_REPORT_DELAY_S = 2.0
 # A stopping sorter waits so long for Kafka to confirm the records of its journal.
 _MAX_SENDING_S = 2.0
-# The largest run number and the largest part number of the gate protocol.
-_MAX_RUN, _MAX_PART = 65535, 99_999_999
+# The largest part number of the gate protocol.
+_MAX_PART = 99_999_999
 
 _LATE, _DEADLINE, _UNKNOWN_RUN = code_of("late"), code_of("deadline"), code_of("unknown-run")
 _UNKNOWN_PART, _CONFLICT, _STOPPING = code_of("unknown-part"), code_of("conflict"), code_of("stopping")
@@ -87,6 +87,7 @@ class Sorter:
         self._events: asyncio.Queue[GateEvent] = asyncio.Queue()
         self._sorting_added = asyncio.Condition()
         self._faults: list[int] = []
+        lane.choose_run = states.unused_run
         self._verdicts_done = asyncio.Event()
 
     @property
@@ -155,7 +156,7 @@ class Sorter:
         """Raises GateError with code 21 (`unknown-run`) if the board has begun a later run, or if the run or part number is too large."""
         is_earlier_run = self._lane.run and verdict.run < self._lane.run
         # A gateway without a board uses the seconds since 1970 as run number, for example 1700000000. No board has such a large run.
-        if verdict.run > _MAX_RUN or verdict.part > _MAX_PART or is_earlier_run:
+        if verdict.run > MAX_RUN or verdict.part > _MAX_PART or is_earlier_run:
             row = error_codes()[_UNKNOWN_RUN]
             raise GateError(f"part {verdict.part_id}: {row.meaning}", row.code, row.retriable)
 
@@ -238,6 +239,7 @@ class Sorter:
             return []
         if isinstance(event, RunBegan):
             self._faults.clear()
+            self._states.last_run = event.run
             return [self._untracked_sorting(*key, "board-restarted", _UNKNOWN_RUN) for key in self._states.unrecorded_parts(event.run)]
         if isinstance(event, FaultChanged):
             self._change_fault(event)

@@ -215,6 +215,14 @@ class Board:
             lane.end_fault(faults.HOST_SILENT, now_us)
         return VERSION, self.run, self.cause, LANES, MAX_PARTS, MAX_EVENTS, COMMAND_WINDOW, GRADES
 
+    def _do_raise(self, fields: Fields, _: int) -> tuple[object, ...]:
+        run = fields.number("run")
+        if run > self.run:
+            self.run = run
+            self.memory.raise_run(run)
+            self.events.set_run(run)
+        return (self.run,)
+
     def _do_configure(self, fields: Fields, _: int) -> tuple[object, ...]:
         key = fields.word("key")
         if key not in BY_KEY:

@@ -73,6 +73,12 @@ class EventRing:
         while self._events and self._events[0].is_acknowledged:
             self._events.popleft()
 
+    def set_run(self, run: int) -> None:
+        """Gives the stored GATE events another run number. Their fields begin with the lane and the run."""
+        for event in self._events:
+            if event.name == "GATE":
+                event.fields = (event.fields[0], str(run), *event.fields[2:])
+
     def send_all_again(self) -> None:
         """Marks all events as due to be sent again. Called when a host has sent HELLO."""
         for event in self._events:

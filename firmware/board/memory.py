@@ -30,6 +30,11 @@ class BoardMemory:
         self._save()
         return self.run
 
+    def raise_run(self, run: int) -> None:
+        """Stores a higher run number. The next reset counts on from this number."""
+        self.run = run
+        self._save()
+
     def store(self, lane: int, settings: LaneSettings) -> None:
         """Stores the settings of a lane if they differ from the stored ones."""
         if self.settings.get(lane) != settings:

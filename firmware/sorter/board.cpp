@@ -40,6 +40,12 @@ uint8_t Board::take_committed() {
   return lanes;
 }
 
+uint16_t Board::take_raised_run() {
+  const uint16_t run = raised_run_;
+  raised_run_ = 0;
+  return run;
+}
+
 void Board::tick() {
   const uint32_t silence_ms = shared_.clock.now().ms - received_ms_;
   for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].move_gate();

@@ -39,6 +39,8 @@ class Board {
   Lane& lane(uint8_t index) { return lanes_[index]; }
   // Returns a bit mask of the lanes with a COMMIT since the last call. The caller stores their settings in the EEPROM.
   uint8_t take_committed();
+  // Returns the run number that RAISE has set since the last call, or 0. The caller stores the number in the EEPROM.
+  uint16_t take_raised_run();
   const Clock& clock() const { return shared_.clock; }
   bool is_greeted() const { return is_greeted_; }
   // Returns whether a host has sent a frame within the last kHostTalksMs.
@@ -75,6 +77,7 @@ class Board {
   Error command(FrameWriter& answer);
   Error check_command(int8_t name, uint32_t* values);
   Error hello(FrameWriter& answer);
+  Error raise_run(uint32_t run, FrameWriter& answer);
   Error configure(const uint32_t* values, FrameWriter& answer);
   Error commit(const uint32_t* values, FrameWriter& answer);
   bool is_consistent(uint8_t lane, const Settings& requested) const;
@@ -117,7 +120,7 @@ class Board {
   uint32_t beat_sent_ms_ = 0;
   uint16_t announced_ms_ = 0;
   uint32_t overrun_ = 0;
-  uint16_t run_ = 0;
+  uint16_t run_ = 0, raised_run_ = 0;
   uint16_t tokens_[kLanes];
   // Bit mask of the lanes that had a command TEST since the reset. tokens_ is valid for these lanes only.
   uint8_t has_token_ = 0;

@@ -6,14 +6,14 @@ namespace castline {
 
 namespace {
 
-const char kCommandNames[] PROGMEM = "HELLO CONFIGURE COMMIT SHOW PING SYNC VERDICT CANCEL SEEN ACK STATUS TEST CLEAR";
-enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kVerdictName, kCancelName, kSeen, kAck, kStatus, kTest, kClear };
+const char kCommandNames[] PROGMEM = "HELLO CONFIGURE COMMIT SHOW PING SYNC VERDICT CANCEL SEEN ACK STATUS TEST CLEAR RAISE";
+enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kVerdictName, kCancelName, kSeen, kAck, kStatus, kTest, kClear, kRaise };
 
 // The fields of each command, in the order of kCommandNames. Each field is a letter. The last sign says what the command needs before it:
 //   -  nothing
 //   +  HELLO
 //   *  HELLO and COMMIT
-const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+";
+const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+ r+";
 // The letters of fields that are numbers, such as v for the version. kNumberBounds has the bounds in the same order.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c";
 const uint32_t kNumberBounds[][2] PROGMEM = {{1, 255}, {0, 4}, {1, 65535}, {0, 99999999UL}, {0, 4}, {0, 65535}, {0, 0xFFFFFFFFUL}, {0, 99}};
@@ -108,7 +108,8 @@ Board::Error Board::command(FrameWriter& answer) {
     case kAck: return acknowledge(values);
     case kStatus: return status(values, answer);
     case kTest: return test(values, answer);
-    default: return clear(values, answer);
+    case kClear: return clear(values, answer);
+    default: return raise_run(values[0], answer);
   }
 }
 
@@ -124,6 +125,13 @@ Board::Error Board::hello(FrameWriter& answer) {
   shared_.events.send_all_again();
   for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].end_fault(kHostSilent);
   answer.number(kVersion).number(run_).word(kCauseWords, cause_).number(kLanes).number(kParts).number(kEvents).number(kWindow).number(kGrades);
+  return kNoError;
+}
+
+// All parts and stored events of the board belong to the new run, because frames are written with run_.
+Board::Error Board::raise_run(uint32_t run, FrameWriter& answer) {
+  if (run > run_) run_ = raised_run_ = static_cast<uint16_t>(run);
+  answer.number(run_);
   return kNoError;
 }
 

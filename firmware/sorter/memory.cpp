@@ -24,6 +24,9 @@ uint8_t dirty = 0;
 uint8_t lane = 0, offset = 0;
 // The lane whose stored faults tick() compares next.
 uint8_t compared_lane = 0;
+// A run number that tick() writes to both copies of the number of resets, and the number of bytes that are still to be written.
+uint16_t raised_run = 0;
+uint8_t raised_left = 0;
 
 uint8_t* address(uint8_t has_lane, uint8_t at) { return reinterpret_cast<uint8_t*>(16 + 64U * has_lane + at); }
 
@@ -76,6 +79,15 @@ uint16_t boot_copy(uint8_t copy) {
   return run == static_cast<uint16_t>(~check) ? run : 0;
 }
 
+// Writes the next byte of a raised run number. First copy 1 is written and then copy 0, so that a power cut leaves one copy whole.
+void write_raised_run() {
+  --raised_left;
+  const uint16_t word = raised_left % 4 < 2 ? raised_run : static_cast<uint16_t>(~raised_run);
+  const uint8_t byte = static_cast<uint8_t>(raised_left % 2 == 0 ? word : word >> 8);
+  uint8_t* cell = reinterpret_cast<uint8_t*>(static_cast<uint16_t>(raised_left));
+  if (eeprom_read_byte(cell) != byte) eeprom_write_byte(cell, byte);
+}
+
 }  // namespace
 
 uint16_t count_boot() {
@@ -103,7 +115,16 @@ void tick(Board& board) {
     dirty |= committed;
     offset = 0;
   }
+  const uint16_t run = board.take_raised_run();
+  if (run != 0) {
+    raised_run = run;
+    raised_left = 8;
+  }
   if (!eeprom_is_ready()) return;
+  if (raised_left > 0) {
+    write_raised_run();
+    return;
+  }
   compared_lane = static_cast<uint8_t>((compared_lane + 1) % kLanes);
   if (write_faults(compared_lane, board.lane(compared_lane).faults().kept()) || dirty == 0) return;
   if (!(dirty & (1 << lane))) {

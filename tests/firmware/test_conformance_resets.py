@@ -182,3 +182,24 @@ def test_a_lane_that_becomes_a_further_gate_keeps_no_fault(host: ProtocolHost) -
     host.configure(2, lane_of=1)
     assert line_state(host) == ("running", 0, "green")
     assert [fault for fault in host.faults() if fault[0] != 46] == []
+
+
+def test_a_raised_run_holds_for_parts_and_events_and_over_resets(host: ProtocolHost) -> None:
+    host.greet()
+    host.acknowledges = False
+    first, at_ms = host.count_part()
+    host.carry_to_eye2(at_ms)
+    second, _ = host.count_part()
+    assert host.ok("RAISE", 40000).number("run") == 40000
+    assert host.ok("RAISE", 40000).number("run") == 40000
+    assert host.ok("RAISE", 7).number("run") == 40000, "a lower run changes nothing"
+    old_run, host.rig.run = host.rig.run, 40000
+    assert host.send_verdict(second, "keep").fields == ("accepted",)
+    assert host.error_code("VERDICT", 1, old_run, second, "keep", 0) == 21
+    host.received.clear()
+    host.greet()
+    host.wait(100)
+    assert [(gate.number("run"), gate.number("part")) for gate in host.events("GATE")] == [(40000, first)]
+    for run in (40001, 40002):
+        reset(host)
+        assert host.ok("HELLO", 1).number("run") == run

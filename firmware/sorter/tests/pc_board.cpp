@@ -168,6 +168,8 @@ class Pc {
     receive();
     board_->tick();
     report();
+    const uint16_t raised = board_->take_raised_run();
+    if (raised != 0) run_ = raised;
     const uint8_t committed = board_->take_committed();
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
       stored_[lane].faults = board_->lane(lane).faults().kept();

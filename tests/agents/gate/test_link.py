@@ -14,6 +14,7 @@ import pytest
 from agents.gate.lane import GateEvent, GateLane, GateState, PartCounted, PartSorted
 from agents.gate.link import GateLink, LinkSettings
 from agents.gate.requests import BoardResponse
+from agents.sorter.part_states import PartStates
 from firmware.lane_settings import LaneSettings
 from streams.errors import GateError
 from tests.wired_line import SETTINGS, EventRecorder, WiredLine, wait_until
@@ -165,6 +166,20 @@ def test_a_reset_board_begins_a_run_and_verdicts_of_the_old_run_are_refused(port
         wait_until(lambda: any(event.run == 2 for event in sorter.sorted))
     assert [(begun.run, begun.cause) for begun in sorter.runs] == [(1, "power"), (2, "watchdog")]
     assert {(fault.code, fault.raised) for fault in sorter.faults} >= {(46, True), (46, False)}
+
+
+def test_an_exchanged_board_gets_a_run_above_every_run_of_its_line(port: Path) -> None:
+    sorter, parts = SmallSorter(), 3
+    states = PartStates()
+    states.set_counted(12, 4, datetime.now(UTC))
+    with WiredLine(port, parts=parts) as line, connect(port, sorter) as lane:
+        lane.choose_run = states.unused_run
+        sorter.lane = lane
+        wait_until(lambda: len(sorter.sorted) == parts)
+        assert line.line.board.memory.run == 13
+    assert [begun.run for begun in sorter.runs] == [13]
+    assert {event.run for event in sorter.counted} == {event.run for event in sorter.sorted} == {13}
+    assert {event.reason for event in sorter.sorted} == {"verdict"}
 
 
 def test_a_new_host_receives_the_events_that_the_killed_host_had_not_acknowledged(port: Path) -> None:

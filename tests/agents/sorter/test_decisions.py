@@ -163,6 +163,23 @@ def test_a_verdict_whose_record_may_not_have_been_read_is_no_unrecorded_part() -
     assert join_states(verdicts, sortings, 2).unrecorded_parts(2) == [(1, 9)]
 
 
+@pytest.mark.parametrize(("run", "counted", "unused"), [(13, 0, 13), (12, 4, 12), (12, 3, 13), (1, 0, 13), (1, 9, 13)])
+def test_an_exchanged_board_is_recognised_by_its_run_and_its_count(run: int, counted: int, unused: int) -> None:
+    """The line's board has counted four parts in run 12. The verdict names a part that no board has counted."""
+    states = PartStates()
+    for known_run, part in ((11, 50), (12, 4)):
+        states.set_counted(known_run, part, NOW)
+    states.get(12, 99).set_verdict(make_verdict("line-1", 12, 99, "ok", NOW))
+    states.get(1_700_000_000, 1).counted_at = NOW
+    assert states.unused_run(run, counted) == unused
+
+
+def test_the_run_of_the_journal_counts_even_if_no_part_is_known() -> None:
+    states = PartStates()
+    states.last_run = 12
+    assert [states.unused_run(run, 0) for run in (1, 12, 13)] == [13, 12, 13]
+
+
 def test_an_exchanged_board_gives_the_same_numbers_to_other_parts() -> None:
     """An exchanged board begins with run 1 again. The states of the old board's run 1 do not belong to its parts."""
     states, verdict = PartStates(), make_verdict("line-1", 1, 1, "defect", NOW)
