@@ -135,7 +135,9 @@ class PartStates:
         parts = [key for key, state in list(self._states.items()) if state.is_of_board and key[0] <= MAX_RUN]
         highest = max((self.last_run, *(known_run for known_run, _ in parts)))
         known = max((part for known_run, part in parts if known_run == run), default=0)
-        return run if run > highest or (run == highest and counted >= known) else highest + 1
+        is_unused = run > highest or (run == highest and counted >= known)
+        # After run 65535 a board begins with run 1 again.
+        return run if is_unused or highest >= MAX_RUN else highest + 1
 
 
 def restore_states(settings: Settings, line: str, journal: SortingJournal) -> PartStates:

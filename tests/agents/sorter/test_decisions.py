@@ -178,6 +178,8 @@ def test_the_run_of_the_journal_counts_even_if_no_part_is_known() -> None:
     states = PartStates()
     states.last_run = 12
     assert [states.unused_run(run, 0) for run in (1, 12, 13)] == [13, 12, 13]
+    states.last_run = 65535
+    assert states.unused_run(1, 0) == 1, "the board's run has begun again"
 
 
 def test_an_exchanged_board_gives_the_same_numbers_to_other_parts() -> None:
