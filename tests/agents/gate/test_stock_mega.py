@@ -6,9 +6,10 @@ import logging
 import os
 import pty
 import termios
+import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -145,7 +146,9 @@ def test_a_board_that_is_caught_in_its_boot_loader_is_freed(mega: StockMega) -> 
     assert [begun.run for begun in recorder.runs] == [1]
 
 
-def test_a_board_that_resets_itself_is_freed_from_the_boot_loader_and_reports_why(mega: StockMega) -> None:
+def test_a_board_that_resets_itself_is_freed_from_the_boot_loader_and_reports_why(
+    mega: StockMega, caplog: pytest.LogCaptureFixture
+) -> None:
     recorder = EventRecorder()
     with sorter(mega.port, recorder) as lane:
         mega.wait_until(lambda: lane.state is GateState.RUNNING)
@@ -155,6 +158,24 @@ def test_a_board_that_resets_itself_is_freed_from_the_boot_loader_and_reports_wh
     assert mega.resets == ["button", "watchdog"]
     assert recorder.runs[1].cause == "watchdog"
     assert [(fault.code, fault.detail) for fault in recorder.faults if fault.raised] == [(46, 2)]
+    assert "silent" not in caplog.text, "the host has closed the port instead of starting the firmware"
+
+
+def test_the_host_sends_nothing_until_the_board_has_spoken(tmp_path: Path) -> None:
+    masters: list[int] = []
+    with sorter_at_terminal(tmp_path / "board", masters):
+        sent = bytearray()
+
+        def read_sent() -> bytes:
+            with suppress(BlockingIOError):
+                sent.extend(os.read(masters[0], 4096))
+            return bytes(sent)
+
+        os.set_blocking(masters[0], False)
+        time.sleep(1.2)  # The boot loader of a Mega listens for 0.84 s.
+        assert read_sent() == b""
+        os.write(masters[0], Frame("!", 0, "BOOT", ("1", "1", "power")).encode())
+        wait_until(lambda: b"HELLO" in read_sent())
 
 
 def test_a_port_without_a_board_is_explained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
