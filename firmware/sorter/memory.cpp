@@ -47,7 +47,8 @@ Stored read_settings(uint8_t has_lane, Settings& settings) {
   settings.set_defaults();
   const uint8_t layout = eeprom_read_byte(address(has_lane, 0));
   const uint8_t keys = layout == kFirstLayout ? kFirstLayoutKeys : layout;
-  if (layout == kBlank) return kNothingStored;
+  // If the layout number alone is blank, it is damaged: the upper byte of the first setting is never blank.
+  if (layout == kBlank) return eeprom_read_byte(address(has_lane, 2)) == kBlank ? kNothingStored : kDamaged;
   if (keys < kFirstLayoutKeys || keys > kMostKeys) return kDamaged;
   const uint8_t bytes = static_cast<uint8_t>(keys * sizeof settings.value[0]);
   uint16_t crc = crc16(kCrcFirst, layout);

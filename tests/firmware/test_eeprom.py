@@ -33,7 +33,7 @@ def image(layout: int, keys: int, **values: SettingValue) -> bytes:
     return content + crc16(content).to_bytes(2, "little")
 
 
-def eeprom_with(content: bytes, at: int = 16) -> bytearray:
+def eeprom_with(content: bytes | bytearray, at: int = 16) -> bytearray:
     eeprom = bytearray(b"\xff" * EEPROM_BYTES)
     eeprom[at : at + len(content)] = content
     return eeprom
@@ -94,6 +94,19 @@ def test_a_layout_that_no_firmware_has_is_damage(tmp_path: Path, layout: int) ->
     with started(tmp_path, eeprom_with(bytes([layout]) + bytes(60))) as mega:
         assert mega.state() == ("waiting", "51")
         assert mega.value("dwell_mm") == "60"
+
+
+def test_damage_at_each_byte_of_the_settings_is_reported_and_no_damaged_value_is_used(tmp_path: Path) -> None:
+    stored = image(len(TABLE), len(TABLE), dwell_mm=77)
+    damages = [(at, stored[at] ^ 1 << at % 8) for at in range(len(stored))]
+    for at, wrong in [*damages, (0, 0xFF)]:
+        content = bytearray(stored)
+        content[at] = wrong
+        with started(tmp_path, eeprom_with(content)) as mega:
+            assert mega.state() == ("waiting", "51"), (at, wrong)
+            assert not mega.board.levels[LANES[0].relay.port], "the belt runs without valid settings"
+            values = [mega.value(setting.key) for setting in TABLE]
+            assert values == [str(setting.default) for setting in TABLE], (at, wrong)
 
 
 def test_an_old_eeprom_holds_no_fault(tmp_path: Path) -> None:
