@@ -8,6 +8,8 @@ from streams.records import ANOMALY
 
 # A scorer is a model that was trained on good parts only. Verdicts hold its score scaled so that its cut-off is 0.5.
 _SCALED_CUT_OFF = 0.5
+# The name under which a verdict holds the score of the search for small defects.
+_DETAIL_SCORER = "detail-template"
 # A verdict holds a rounded threshold, so a smaller difference than this is no difference.
 _SAME_THRESHOLD = 0.0005
 
@@ -49,6 +51,8 @@ def _explain_threshold(part: Part, manifest: Manifest | None) -> str:
 def _explain_votes(part: Part, manifest: Manifest | None) -> list[str]:
     weights = {voter.name: voter.weight for voter in manifest.voters} if manifest else {}
     scorers = {scorer.name for scorer in manifest.scorers} if manifest else set()
+    if manifest is not None and manifest.details is not None:
+        scorers.add(_DETAIL_SCORER)
     total = sum(weights.values())
     sentences = []
     for name, value in part.votes.items():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
+from models.anomaly.detail_template import DetailTemplate
 from models.registry import BUNDLED_VERSIONS, Manifest, open_registry
-from models.registry.manifest import ScorerEntry
+from models.registry.manifest import DetailEntry, ScorerEntry
 from station.history.verdict_explanation import explain_verdict
 from tests.station.conftest import MakePart
 
@@ -37,6 +38,22 @@ def manifest() -> Manifest:
 def test_a_verdict_is_explained(part: MakePart, manifest: Manifest, columns: dict[str, object], sentence: str) -> None:
     sentences = explain_verdict(part(**columns), manifest.model_copy(update={"scorers": (SCORER,)}))
     assert any(sentence in one for one in sentences)
+
+
+def test_the_search_for_small_defects_is_explained_as_a_scorer(part: MakePart, manifest: Manifest) -> None:
+    details = DetailEntry(
+        file="details.npz",
+        radius_px=900,
+        rings=400,
+        strip_rings=40,
+        overlap_rings=4,
+        cut_off=3.0,
+        alarm_share=0.01,
+        highest_alarm_share=0.03,
+        good_pictures=400,
+    )
+    sentences = explain_verdict(part(votes={DetailTemplate.name: 0.7}), manifest.model_copy(update={"details": details}))
+    assert "The scorer detail-template gives 0.700, which is above its cut-off 0.5." in sentences
 
 
 def test_a_part_without_a_verdict_is_not_explained_and_an_unknown_version_has_no_weights(part: MakePart) -> None:

@@ -251,7 +251,8 @@ def test_the_page_of_a_version_without_networks_shows_its_scorer(operator: Clien
         "good_pictures": 20,
     }
     files = {"golden.npz": files["golden.npz"], "golden-template.npz": files["golden.npz"]}
-    copy_demo(local_root, "good-only", voters=[], scorers=[scorer], files=files, cascade=None, figures={}, segmentation=None)
+    absent = {"cascade": None, "segmentation": None, "training_index": None}
+    copy_demo(local_root, "good-only", voters=[], scorers=[scorer], files=files, figures={}, **absent)
     page = operator.get("/models/version/good-only/").content.decode()
     assert "golden-template: cut-off 2.5000, computed from 20 good pictures" in page
     assert "<dt>Networks</dt><dd>none</dd>" in page
