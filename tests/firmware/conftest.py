@@ -17,7 +17,7 @@ RIGS: dict[str, Callable[[], Rig]] = {"python": PythonRig, "core": CoreRig, "avr
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs a conformance test against all boards. The Mega with its boot loader is left out, unless the test is marked `stock_mega`.
 
-    With the environment variable STOCK_MEGA=all, every conformance test runs against this Mega too.
+    With the environment variable STOCK_MEGA=all, every conformance test also runs against a Mega with its boot loader.
     """
     if "rig" in metafunc.fixturenames:
         takes_stock_mega = os.environ.get("STOCK_MEGA") == "all" or metafunc.definition.get_closest_marker("stock_mega") is not None
