@@ -241,7 +241,10 @@ class Finding(PartRecord):
     name: ClassVar[str] = "castline.finding.v1"
     schema_: Literal["castline.finding.v1"] = Field("castline.finding.v1", alias="schema", description="Name of this schema.")
     verdict_id: uuid.UUID = Field(description="Id of the verdict that the finding explains.")
-    method: str = Field(description="Method that made the heat map: `grad-cam`, `residual` or `segmentation`.")
+    method: str = Field(
+        description="Method that made the heat map: `grad-cam`, `residual`, `segmentation` or `detail-template`. The last one shows "
+        "small defects. If two methods made the heat map, their names are joined with `+`."
+    )
     model: str = Field(description="Version of the model that made the finding.")
     boxes: tuple[Box, ...] = Field(description="Suspicious areas, the most suspicious one first.")
     heat_map: str = Field(

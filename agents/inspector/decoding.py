@@ -79,9 +79,9 @@ class DecodedImage:
 
         The copy no longer holds the original pixels, to save memory.
         """
-        if details is None or isinstance(self.picture, PictureError) or self.picture.original is None:
+        if details is None or isinstance(self.picture, PictureError):
             return self
-        inspection = details.inspect(self.picture.original)
+        inspection = details.inspect_decoded(self.picture)
         return replace(self, picture=replace(self.picture, original=None), details=details, inspection=inspection)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.inspector.decoding import DecodedImage
+from models.inference.inspected_picture import InspectedPicture, judge_pictures
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture
 from models.pictures.part_finder import FoundPart, PartCheck
@@ -58,42 +59,23 @@ def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) ->
 
     An image that could not be decoded, or that does not show the whole part, has the reason instead of a prediction.
     """
-    refusals = [_find_refusal(image) for image in images]
-    predictions = iter(_predict_isolated([image for image, refusal in zip(images, refusals, strict=True) if refusal is None], predictor))
-    return [
-        JudgedImage(image, _add_inspection(image, next(predictions)) if refusal is None else refusal)
-        for image, refusal in zip(images, refusals, strict=True)
-    ]
+    results = iter(_judge_isolated([image for image in images if isinstance(image.picture, DecodedPicture)], predictor))
+    return [JudgedImage(image, image.picture if isinstance(image.picture, PictureError) else next(results)) for image in images]
 
 
-def _add_inspection(image: DecodedImage, prediction: Prediction | PictureError) -> Prediction | PictureError:
-    """Returns `prediction` with the score of the search for small defects, if the picture was searched."""
-    if image.inspection is None or isinstance(prediction, PictureError):
-        return prediction
-    return prediction.add_score(image.inspection.name, image.inspection.score)
-
-
-def _find_refusal(image: DecodedImage) -> PictureError | PartCheck | None:
-    """Returns what prevents the networks from judging `image`, or None if they can judge it."""
-    if isinstance(image.picture, PictureError):
-        return image.picture
-    return image.part if image.part is not None and image.part.reason else None
-
-
-def _predict_isolated(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[Prediction | PictureError]:
-    """Predicts `images` in one call. If the call fails, tries each half alone, until the picture that causes the failure is found."""
+def _judge_isolated(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[Prediction | PictureError | PartCheck]:
+    """Judges `images` in one call. If the call fails, tries each half alone, until the picture that causes the failure is found."""
     if not images:
         return []
     try:
-        parts = [image.part.part if image.part else None for image in images]
-        return list(predictor.predict(np.stack([_pixels(image) for image in images]), parts))
+        return list(judge_pictures([InspectedPicture(_pixels(image), image.part, image.inspection) for image in images], predictor))
     except Exception as error:  # noqa: BLE001  a picture may cause any error, and only this picture must fail
         if len(images) == 1:
             return [PictureError(INFERENCE_FAILED, f"The networks failed on the picture of part {images[0].record.part}: {error!r}")]
         metrics.batches_split.inc()
         log.warning("The networks failed on a batch of %d pictures (%r). The batch is split to find the bad picture.", len(images), error)
         half = len(images) // 2
-        return _predict_isolated(images[:half], predictor) + _predict_isolated(images[half:], predictor)
+        return _judge_isolated(images[:half], predictor) + _judge_isolated(images[half:], predictor)
 
 
 def _pixels(image: DecodedImage) -> npt.NDArray[np.uint8]:

@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -37,9 +38,9 @@ from pydantic import ValidationError
 from agents.inspector.decoding import decode_image, read_image_record
 from agents.localiser.acceptance_table import AcceptanceTable
 from agents.localiser.plant_choices import PlantChoices
-from models.inference.heat_map import DefectMap
-from models.inference.heat_mapper import HeatMapper
-from models.pictures.decoder import decode_picture
+from models.inference.defect_locator import DefectLocator
+from models.inference.heat_map import DefectMap, HeatBox
+from models.pictures.decoder import DecodedPicture, decode_picture
 from models.pictures.decoder_process import DecoderProcess
 from streams import metrics
 from streams.backoff import Backoff
@@ -60,26 +61,18 @@ _MAX_ORDINARY = 64
 _MAX_PENDING = 4096
 # Ids of the latest delivered findings. A verdict with one of these ids is a repeat and gets no second heat map.
 _MAX_DELIVERED = 4096
-# The localiser looks for new model choices at this interval. It opens the heat mappers of the chosen versions before they are needed.
+# The localiser looks for new model choices at this interval. It opens the defect locators of the chosen versions before they are needed.
 _VERSION_CHECK_S = 1.0
-# A version whose heat mapper could not be opened is tried again after this time.
+# A version whose defect locator could not be opened is tried again after this time.
 _OPEN_AGAIN_S = 60.0
-# On a busy machine, opening a heat mapper may take minutes. The watchdog waits this long before it reports a stall.
+# On a busy machine, opening a defect locator may take minutes. The watchdog waits this long before it reports a stall.
 _MAX_OPEN_S = 300.0
 _PROGRESS_S = 1.0
 
 
-@dataclass(frozen=True)
-class OpenedVersion:
-    """The heat mapper of a model version, and the side in pixels of the square pictures that it takes."""
-
-    mapper: HeatMapper
-    side_px: int
-
-
-# A function that finds the version with the given name, opens its heat mapper and warms it up. Returns None if the version supports no heat
-# maps. Raises an error if the version is missing or damaged.
-OpenVersion = Callable[[str], OpenedVersion | None]
+# A function that finds the version with the given name, opens its defect locator and warms it up. Returns None if the version supports no
+# heat maps. Raises an error if the version is missing or damaged.
+OpenVersion = Callable[[str], DefectLocator | None]
 
 
 class ImageRecordSource(Protocol):
@@ -180,10 +173,10 @@ class Localiser:
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._delivered: dict[uuid.UUID, None] = {}
-        self._opened: dict[str, OpenedVersion | None] = {}
+        self._opened: dict[str, DefectLocator | None] = {}
         # Versions that could not be opened, with the times, in monotonic seconds, at which they are tried again.
         self._failed_until_s: dict[str, float] = {}
-        # One thread reads, decodes and explains pictures, and opens heat mappers.
+        # One thread reads, decodes and explains pictures, and opens defect locators.
         self._thread = ThreadPoolExecutor(1, "localiser")
         # Uploaded pictures come from strangers, so they are decoded in a separate process, as in the inspector.
         self._upload_process = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
@@ -281,7 +274,7 @@ class Localiser:
         return time.monotonic() < self._failed_until_s.get(name, 0.0)
 
     async def _open(self, name: str) -> None:
-        """Opens the heat mapper of a version. Closes heat mappers of versions that no line has chosen and no waiting verdict needs."""
+        """Opens the defect locator of a version. Closes the locators of versions that no line has chosen and no waiting verdict needs."""
         needed = self._chosen_versions() | self._queue.versions()
         self._opened = {other: opened for other, opened in self._opened.items() if other in needed}
         self._failed_until_s = {other: until_s for other, until_s in self._failed_until_s.items() if self._has_failed(other)}
@@ -292,15 +285,17 @@ class Localiser:
                 self._record_progress()
                 await asyncio.wait([opening], timeout=_PROGRESS_S)
             opened = await opening
-        except Exception as error:  # noqa: BLE001  a version without a heat mapper must not stop the heat maps of other versions
+        except Exception as error:  # noqa: BLE001  a version without a defect locator must not stop the heat maps of other versions
             self._failed_until_s[name] = time.monotonic() + _OPEN_AGAIN_S
-            log.error("Version %s makes no heat maps, because its heat mapper could not be opened: %r", name, error)
+            log.error("Version %s makes no heat maps, because its defect locator could not be opened: %r", name, error)
             return
         self._opened[name] = opened
         log.info(
             "Version %s %s.",
             name,
-            "makes heat maps" if opened else "makes no heat maps, because it has no AlexNet, no segmentation head and no scorer",
+            "makes heat maps"
+            if opened
+            else "makes no heat maps, because it has no AlexNet, no segmentation head, no scorer and no detail template",
         )
 
     async def _explain(self, request: HeatMapRequest) -> bool:
@@ -318,6 +313,7 @@ class Localiser:
         opened = self._opened[verdict.model]
         if opened is None:
             return True
+        finding: Finding | None
         while True:
             try:
                 finding = await asyncio.get_running_loop().run_in_executor(self._thread, self._make_finding, verdict, opened)
@@ -335,6 +331,14 @@ class Localiser:
                 return True
         if backoff.failures:
             self._report_problem("", "pictures")
+        if finding is None:
+            metrics.findings_failed.labels(verdict.line).inc()
+            log.warning(
+                "Part %s gets no heat map, because its picture could not be searched for small defects.",
+                verdict.part_id,
+                extra={"part": str(verdict.part_id)},
+            )
+            return True
         await self._deliver(verdict, finding)
         return True
 
@@ -347,23 +351,23 @@ class Localiser:
         metrics.findings.labels(part.line).inc()
         metrics.finding_seconds.observe((datetime.now(UTC) - verdict.decided_at).total_seconds())
 
-    def _make_finding(self, verdict: Verdict, opened: OpenedVersion) -> Finding:
+    def _make_finding(self, verdict: Verdict, opened: DefectLocator) -> Finding | None:
         """Reads the picture of `verdict`, makes its heat map, stores the map and returns the finding. Runs in the localiser's thread.
 
+        Returns None if nothing can make a map of this picture.
         Raises PictureError if the picture is gone or is not the picture that was judged. Raises KafkaError or OSError if Kafka or the store
         does not answer.
         """
-        pixels = self._read_pixels(verdict, opened.side_px)
-        found = opened.mapper.compute_defect_map(pixels).crop(verdict.image.width_px, verdict.image.height_px)
-        mask = self._choices.find_mask(verdict.line, *found.heat.shape)
-        if mask is not None:
-            found = found.limit_to(mask)
+        picture = self._read_picture(verdict, opened.side_px, opened.needs_original(verdict.votes))
+        found = opened.locate(picture, verdict.label, verdict.votes, partial(self._choices.find_mask, verdict.line))
+        if found is None:
+            return None
         address = self._store.put(encode_png(found.heat), "maps")
         finding = make_finding(verdict, found, address, datetime.now(UTC), self._choices.find_scale(verdict.line))
         table = self._tables.get(verdict.line)
         return finding if table is None else finding.model_copy(update={"acceptance": table.grade(finding.boxes)})
 
-    def _read_pixels(self, verdict: Verdict, side_px: int) -> npt.NDArray[np.uint8]:
+    def _read_picture(self, verdict: Verdict, side_px: int, keep_original: bool) -> DecodedPicture:
         image, line = verdict.image, self._settings.find_line(verdict.line)
         record = self._pictures.read(image.topic, image.partition, image.offset)
         if record is None:
@@ -371,12 +375,12 @@ class Localiser:
         is_upload = verdict.line == self._settings.station.upload_line
         decoder = self._upload_process.decode_picture if is_upload else decode_picture
         source = read_image_record(record, line, verdict.captured_at, verdict.received_at)
-        decoded = decode_image(source, side_px, self._settings.pictures, self._store, decoder)
+        decoded = decode_image(source, side_px, self._settings.pictures, self._store, decoder, keep_original)
         if isinstance(decoded.picture, PictureError):
             raise decoded.picture
         if decoded.sha256 != image.sha256:
             raise PictureError("claim-damaged", f"The picture at offset {image.offset} of {image.topic} is not the one that was judged.")
-        return decoded.picture.pixels
+        return decoded.picture
 
     async def drain(self) -> None:
         """Accepts no more verdicts. Returns when no accepted verdict waits for its finding."""
@@ -392,11 +396,17 @@ def _partition_of(received: ReceivedRecord) -> tuple[str, int]:
 def make_finding(verdict: Verdict, found: DefectMap, address: str, found_at: datetime, mm_per_px: float | None = None) -> Finding:
     """Returns the finding for `verdict`. `found` covers the whole picture, and its heat map is stored at `address`.
 
-    Even a good part has hot areas. Therefore the score of a box is its highest heat times the defect probability of the verdict.
+    Even a good part has hot areas. Therefore the score of a box is its highest heat times the defect probability of the verdict. If the
+    networks did not decide about a box, its score is its highest heat: in versions without networks, and for small defects.
 
     If `mm_per_px` is given, each box has the area and the length of its defect in millimetres.
     """
-    probability = verdict.defect_probability or 0.0
+    probability = 1.0 if verdict.defect_probability is None else verdict.defect_probability
+
+    def weigh(box: HeatBox) -> float:
+        return round(box.score if box.is_small else box.score * probability, 4)
+
+    boxes = found.find_boxes(verdict.image.width_px, verdict.image.height_px)
     return Finding(
         line=verdict.line,
         run=verdict.run,
@@ -410,12 +420,12 @@ def make_finding(verdict: Verdict, found: DefectMap, address: str, found_at: dat
                 top_px=box.top_px,
                 width_px=box.width_px,
                 height_px=box.height_px,
-                score=round(box.score * probability, 4),
+                score=weigh(box),
                 kind=box.kind,
                 area_mm2=None if mm_per_px is None else round(box.area_px * mm_per_px**2, 3),
                 length_mm=None if mm_per_px is None else round(box.length_px * mm_per_px, 3),
             )
-            for box in found.find_boxes(verdict.image.width_px, verdict.image.height_px)
+            for box in sorted(boxes, key=weigh, reverse=True)
         ),
         heat_map=address,
         found_at=found_at,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from streams.settings import load_settings
+
 if TYPE_CHECKING:
     from models.evaluation.evaluation_report import CascadeEvaluation, EvaluationReport
     from models.registry.version_report import LocalisationReport
@@ -64,7 +66,9 @@ if TYPE_CHECKING:
     help="Mask value of pixels that show the casting without a defect. May be repeated. Needs --masks.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON for programs.")
+@click.pass_obj
 def command(
+    file: Path | None,
     model: str,
     data: tuple[Path, ...],
     report_folder: Path | None,
@@ -80,6 +84,8 @@ def command(
 
     Each subfolder of a --data folder must have the name of a class of the version. If the version has no networks, any name is
     allowed, but the name of the class of good parts must begin with "ok".
+
+    Pictures get the same labels as from an inspector with the same settings, but the settings of a line are not applied.
 
     With --masks, also print how well each source of heat maps shows where the defects are. At most 500 defective and 500 good pictures are
     used.
@@ -104,17 +110,25 @@ def command(
     from models.registry import locate_version
     from models.training.labelled_pictures import find_pictures, read_pictures
 
+    detail_time_s = load_settings(file).inspector.detail_time_s
     version = locate_version(model)
     files = find_pictures(data)
     side_px, classes = version.manifest.preprocessing.side_px, version.manifest.picture_classes
     with Progress(console=Console(stderr=True), transient=True) as bars:
+        ensemble = open_ensemble(version, runtime, detail_time_s=detail_time_s)
         reading = bars.add_task("reading", total=len(files))
-        pictures = read_pictures(files, side_px, classes, depth_bits=depth_bits, on_read=lambda done, total: bars.advance(reading))
+        pictures = read_pictures(
+            files,
+            side_px,
+            classes,
+            depth_bits=depth_bits,
+            on_read=lambda done, total: bars.advance(reading),
+            details=ensemble.details,
+        )
         masked, sources = None, []
         if masks_folder:
             masked = read_masked_pictures(pictures.files, masks_folder, pictures.classes[pictures.ok_class], part_values)
             sources = open_heat_sources(version)
-        ensemble = open_ensemble(version, runtime)
         judging = bars.add_task("judging", total=len(pictures) * (1 + len(make_disturbances()) if report_folder else 1))
         report = evaluate_version(
             ensemble, pictures, with_robustness=report_folder is not None, advance=lambda count: bars.advance(judging, count)
@@ -123,7 +137,10 @@ def command(
             locating = bars.add_task("locating", total=len(masked.pictures) * len(sources))
             localisation = evaluate_localisation(masked, sources, depth_bits, lambda count: bars.advance(locating, count))
             report = dataclasses.replace(report, localisation=localisation)
-        comparison = evaluate_cascade(report, open_ensemble(version, runtime, cascade=True, band=band), pictures) if cascade else None
+        comparison = None
+        if cascade:
+            cascaded = open_ensemble(version, runtime, cascade=True, band=band, detail_time_s=detail_time_s)
+            comparison = evaluate_cascade(report, cascaded, pictures)
     if as_json:
         values = {"model": version.name, "threshold": version.manifest.threshold, **report.to_json()}
         click.echo(json.dumps(values | ({"cascade": comparison.to_json()} if comparison else {}), indent=2))

@@ -38,8 +38,8 @@ def command(file: Path | None, picture: Path, out: Path, model: str | None, dept
         raise click.BadParameter(f"{out} has the suffix {out.suffix!r}. Choose a name that ends with .png.", param_hint="--out")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.evaluation.explanation import explain_picture
+    from models.inference.defect_locator import open_defect_locator
     from models.inference.ensemble import open_ensemble
-    from models.inference.heat_mapper import open_heat_mapper
     from models.pictures.decoder import PictureLimits, decode_picture
     from models.registry import locate_version, open_registry
     from streams.atomic_file import write_atomically
@@ -59,8 +59,9 @@ def command(file: Path | None, picture: Path, out: Path, model: str | None, dept
         decoded = decode_picture(content, side_px, limits, depth_bits, keep_original=version.manifest.details is not None)
     except PictureError as error:
         raise PictureError(error.reason, f"{picture} cannot be judged: {error}") from error
-    ensemble = open_ensemble(version, runtime, (1,), detail_time_s=settings.inspector.detail_time_s)
-    explanation = explain_picture(ensemble, open_heat_mapper(version), decoded)
+    detail_time_s = settings.inspector.detail_time_s
+    ensemble = open_ensemble(version, runtime, (1,), detail_time_s=detail_time_s)
+    explanation = explain_picture(ensemble, open_defect_locator(version, detail_time_s > 0), decoded)
     try:
         write_atomically(out, explanation.draw())
     except OSError as error:

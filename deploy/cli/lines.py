@@ -334,7 +334,9 @@ def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, a
 @click.option("--parts", type=click.IntRange(1000, 10_000_000), default=100_000, show_default=True, help="Number of parts to simulate.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random numbers.")
 @AS_JSON
+@click.pass_obj
 def simulate(
+    file: Path | None,
     model: str,
     split: Path | None,
     data: tuple[Path, ...],
@@ -372,8 +374,9 @@ def simulate(
         version.manifest, version.manifest.model_copy(update={"costs": Costs(miss=costs[0], false_alarm=costs[1])}), defect_share, miss_risk
     )
     files = find_validation_pictures(split) if split else find_pictures(data)
-    pictures = read_pictures(files, version.manifest.preprocessing.side_px, version.manifest.picture_classes)
-    report = evaluate_version(open_ensemble(version), pictures)
+    ensemble = open_ensemble(version, detail_time_s=load_settings(file).inspector.detail_time_s)
+    pictures = read_pictures(files, ensemble.side_px, version.manifest.picture_classes, details=ensemble.details)
+    report = evaluate_version(ensemble, pictures)
     groups = group_near_duplicates(pictures.pixels, pictures.checksums)
     rows = {
         name: simulate_line(report.probability, report.is_defect, rule, defect_share, part_costs, parts, seed)

@@ -93,8 +93,8 @@ def _serve(process: WorkerProcess) -> int:
 
 async def _run(process: WorkerProcess, choices: PlantChoices) -> int:
     from agents.localiser.acceptance_table import read_acceptance_table
-    from agents.localiser.localiser import Localiser, OpenedVersion
-    from models.inference.heat_mapper import open_heat_mapper
+    from agents.localiser.localiser import Localiser
+    from models.inference.defect_locator import DefectLocator, open_defect_locator
     from models.registry import open_registry
     from streams.image_topic_reader import ImageTopicReader
     from streams.object_store import ObjectStore
@@ -105,10 +105,8 @@ async def _run(process: WorkerProcess, choices: PlantChoices) -> int:
     if process.stop_requested.is_set():
         return 0
 
-    def open_version(name: str) -> OpenedVersion | None:
-        version = open_registry(settings.model.root).open_version(name)
-        mapper = open_heat_mapper(version)
-        return OpenedVersion(mapper, version.manifest.preprocessing.side_px) if mapper else None
+    def open_version(name: str) -> DefectLocator | None:
+        return open_defect_locator(open_registry(settings.model.root).open_version(name), settings.inspector.detail_time_s > 0)
 
     for line in settings.lines:
         metrics.initialise_counters(ROLE, line.name)

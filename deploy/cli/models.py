@@ -20,6 +20,7 @@ from models.registry import (
 from models.registry.model_card import make_model_card
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
+from streams.settings import load_settings
 
 ROOT = click.option(
     "--root",
@@ -273,7 +274,8 @@ def optimise(version: str, data: tuple[Path, ...], report_folder: Path | None, a
 @click.argument("second")
 @click.option("--data", type=click.Path(path_type=Path), multiple=True, required=True, help=DATA_HELP)
 @AS_JSON
-def compare(first: str, second: str, data: tuple[Path, ...], as_json: bool) -> None:
+@click.pass_obj
+def compare(file: Path | None, first: str, second: str, data: tuple[Path, ...], as_json: bool) -> None:
     """Judge labelled pictures with two versions, and list where the labels differ."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json
@@ -282,12 +284,14 @@ def compare(first: str, second: str, data: tuple[Path, ...], as_json: bool) -> N
     from models.inference.ensemble import open_ensemble
     from models.training.labelled_pictures import find_pictures, read_pictures
 
+    detail_time_s = load_settings(file).inspector.detail_time_s
     names, files = (first, second), find_pictures(data)
     reports = []
     for name in names:
         version = locate_version(name)
-        pictures = read_pictures(files, version.manifest.preprocessing.side_px, version.manifest.picture_classes)
-        reports.append(evaluate_version(open_ensemble(version), pictures))
+        ensemble = open_ensemble(version, detail_time_s=detail_time_s)
+        pictures = read_pictures(files, ensemble.side_px, version.manifest.picture_classes, details=ensemble.details)
+        reports.append(evaluate_version(ensemble, pictures))
     differences = list_differences(*reports)
     if as_json:
         versions = [{"version": name, **report.figures.model_dump()} for name, report in zip(names, reports, strict=True)]

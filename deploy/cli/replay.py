@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from agents.inspector.decoding import DecodedImage, decode_image, read_image_record
+from agents.inspector.decoding import ImageRecord, decode_image, read_image_record
 from agents.inspector.judging import JudgedImage, judge_images
 from agents.inspector.line_rules import LineRules
 from models.inference.ensemble import Ensemble
@@ -72,7 +72,13 @@ def command(file: Path | None, since: datetime, until: datetime | None, version:
     if not lines:
         raise CastlineError("The settings name no line. Add at least one [[lines]] section.")
     model = settings.model
-    ensemble = open_ensemble(open_registry(model.root).open_version(version), model.runtime, settings.batch.shapes, model.threads)
+    ensemble = open_ensemble(
+        open_registry(model.root).open_version(version),
+        model.runtime,
+        settings.batch.shapes,
+        model.threads,
+        detail_time_s=settings.inspector.detail_time_s,
+    )
     rules = LineRules()
     rules.follow(read_live_line_settings(settings, "replay"))
     columns = (TextColumn("pictures judged again"), MofNCompleteColumn(), TimeElapsedColumn())
@@ -184,23 +190,28 @@ def replay(
     for name in lines:
         line = settings.find_line(name)
         labels = _read_labels(settings, name, since)
-        batch: list[DecodedImage] = []
+        batch: list[ImageRecord] = []
         for record, appended_at in _read_images(settings, line, since, until):
             try:
-                image = read_image_record(record, line, appended_at, appended_at)
+                batch.append(read_image_record(record, line, appended_at, appended_at))
             except IdentityError:
                 yield ReplayedPicture(None, None, None)
                 continue
-            decoded = decode_image(image, ensemble.side_px, settings.pictures, store)
-            batch.append(decoded.check(ensemble.part_reference))
             if len(batch) == size:
-                yield from _compare(_judge(batch, ensemble, rules), labels, ensemble.version_name)
+                yield from _compare(judge_again(batch, ensemble, settings, store, rules), labels, ensemble.version_name)
                 batch = []
-        yield from _compare(_judge(batch, ensemble, rules), labels, ensemble.version_name)
+        yield from _compare(judge_again(batch, ensemble, settings, store, rules), labels, ensemble.version_name)
 
 
-def _judge(batch: list[DecodedImage], ensemble: Ensemble, rules: LineRules | None) -> list[JudgedImage]:
-    judged = judge_images(batch, ensemble)
+def judge_again(
+    batch: Sequence[ImageRecord], ensemble: Ensemble, settings: Settings, store: ObjectStore, rules: LineRules | None = None
+) -> list[JudgedImage]:
+    """Decodes and judges the pictures of `batch` as an inspector with these settings would, in one call of the networks."""
+    images = []
+    for image in batch:
+        decoded = decode_image(image, ensemble.side_px, settings.pictures, store, keep_original=ensemble.details is not None)
+        images.append(decoded.search_details(ensemble.details).check(ensemble.part_reference))
+    judged = judge_images(images, ensemble)
     return [rules.apply(image, ensemble.version) for image in judged] if rules else judged
 
 

@@ -6,7 +6,7 @@ The detail template works like the golden template (`template.py`), but at full 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -48,6 +48,9 @@ MAX_RINGS = 2000
 MIN_RADIUS_SHARE = 0.8
 # Smallest radius of the part in the good pictures, in pixels. A smaller part is inspected by the golden template.
 MIN_RADIUS_PX = 200
+
+# Larger residuals are reduced to this value, because the map of residuals has numbers of 16 bits, which end at 65504.
+MAX_RESIDUAL = 60_000.0
 
 # Why a picture was skipped. "too-coarse": the part has too few pixels. "too-slow": the time limit was reached.
 SkipReason = Literal["no-part", "too-coarse", "too-slow"]
@@ -102,21 +105,60 @@ class DetailTemplate:
         If the comparison takes more than `time_s` seconds, it stops and the picture is skipped.
         """
         end_s = time.monotonic() + time_s
-        part = find(pixels)
-        if part is None:
-            return DetailScore(NO_PART_SCORE, skipped="no-part")
-        if measure_radius(part) < MIN_RADIUS_SHARE * self.radius_px:
-            return DetailScore(NO_PART_SCORE, skipped="too-coarse")
-        part = refine_outline(pixels, part)
+        part = self._find_outline(pixels, find)
+        if not isinstance(part, FoundPart):
+            return DetailScore(NO_PART_SCORE, skipped=part)
         measures = measure_rings(pixels, part, self.grid, end_s)
         if measures is None:
             return DetailScore(NO_PART_SCORE, skipped="too-slow")
         residuals = self.compare(measures)
         side, step, ring = np.unravel_index(residuals.argmax(), residuals.shape)
-        turn = measures.angles[side, step, ring] * (2 * np.pi / self.grid.angles)
+        x_px, y_px = self._find_point(part, int(ring), int(measures.angles[side, step, ring]))
+        return DetailScore(min(float(residuals.max()), NO_PART_SCORE), x_px, y_px)
+
+    def map_residuals(
+        self, pixels: PixelArray, time_s: float, find: Callable[[PixelArray], FoundPart | None] = find_part
+    ) -> npt.NDArray[np.float16] | None:
+        """Returns the residual of each pixel of a picture at full size, shape (rows, columns), or None if `score` skips the picture.
+
+        The largest residual is the one that `score` returns, except for rounding. Needs more time and memory than `score`.
+        """
+        end_s = time.monotonic() + time_s
+        part = self._find_outline(pixels, find)
+        if not isinstance(part, FoundPart):
+            return None
+        polar = np.zeros((self.grid.rings, self.grid.angles), np.float16)
+        is_complete = False
+        for rings, differences in _compare_strips(pixels, part, self.grid, end_s, STRIP_RINGS):
+            texture = measure_texture(differences) + USUAL_TEXTURE_SHARE * self.texture[:, rings]
+            bright, dark = 1 / (self.limits[:, :, rings] * texture)
+            residuals = np.maximum(differences * bright[..., None], differences * -dark[..., None]).max(axis=0)
+            polar[rings] = np.minimum(residuals, MAX_RESIDUAL)
+            is_complete = rings.stop == self.grid.rings
+        if not is_complete:
+            return None
+        rows, columns = pixels.shape
+        result: npt.NDArray[np.float16] = self.grid.wrap(polar, part, rows, columns)
+        # Points are denser than pixels near the centre, so the largest residual may fall between two pixels. It must not be lost.
+        ring, angle = divmod(int(polar.argmax()), self.grid.angles)
+        x_px, y_px = self._find_point(part, ring, angle)
+        result[min(max(round(y_px), 0), rows - 1), min(max(round(x_px), 0), columns - 1)] = polar[ring, angle]
+        return result
+
+    def _find_point(self, part: FoundPart, ring: int, angle: int) -> tuple[float, float]:
+        """Returns the column and the row of a point of the grid in the picture of `part`."""
+        turn = angle * (2 * np.pi / self.grid.angles)
         direction = self.grid.radii[ring] * np.array((np.cos(turn), np.sin(turn)))
         x_px, y_px = np.array((part.centre_x_px, part.centre_y_px)) + circle_to_ellipse(part) @ direction
-        return DetailScore(min(float(residuals.max()), NO_PART_SCORE), float(x_px), float(y_px))
+        return float(x_px), float(y_px)
+
+    def _find_outline(self, pixels: PixelArray, find: Callable[[PixelArray], FoundPart | None]) -> FoundPart | SkipReason:
+        part = find(pixels)
+        if part is None:
+            return "no-part"
+        if measure_radius(part) < MIN_RADIUS_SHARE * self.radius_px:
+            return "too-coarse"
+        return refine_outline(pixels, part)
 
     def compare(self, measures: RingMeasures) -> FloatArray:
         """Returns the largest residuals of each ring, shape (2, steps, rings): those of bright points, then those of dark points."""
@@ -178,29 +220,41 @@ def measure_rings(
     `pixels` has shape (rows, columns). A smaller `strip_rings` needs less memory and gives the same result.
     Returns None if `time.monotonic()` reaches `end_s` first.
     """
-    coarse, _ = PolarGrid(max(2, grid.rings // 16), max(8, grid.angles // 16), grid.inner, grid.outer).unwrap(pixels, part)
-    scale = 1 / measure_contrast(coarse)
-    along, across = grid.count_angles(ALONG_RING), grid.count_rings(ACROSS_RINGS)
-    margin = count_overlap_rings(grid)
     steps = len(SMOOTHING_STEPS)
     texture = np.empty((steps, grid.rings), np.float32)
     extremes = np.empty((2, steps, grid.rings), np.float32)
     angles = np.empty((2, steps, grid.rings), np.int32)
+    is_complete = False
+    for rings, differences in _compare_strips(pixels, part, grid, end_s, strip_rings):
+        texture[:, rings] = measure_texture(differences)
+        for side, places in enumerate((differences.argmax(axis=-1), differences.argmin(axis=-1))):
+            angles[side, :, rings] = places
+            extremes[side, :, rings] = np.abs(np.take_along_axis(differences, places[..., None], axis=-1)[..., 0])
+        is_complete = rings.stop == grid.rings
+    return RingMeasures(texture, extremes, angles) if is_complete else None
+
+
+def _compare_strips(
+    pixels: PixelArray, part: FoundPart, grid: PolarGrid, end_s: float, strip_rings: int
+) -> Iterator[tuple[slice, FloatArray]]:
+    """Yields the rings of each strip and the differences of their points, shape (steps, rings, angles).
+
+    Ends early if `time.monotonic()` reaches `end_s`.
+    """
+    coarse, _ = PolarGrid(max(2, grid.rings // 16), max(8, grid.angles // 16), grid.inner, grid.outer).unwrap(pixels, part)
+    scale = 1 / measure_contrast(coarse)
+    along, across = grid.count_angles(ALONG_RING), grid.count_rings(ACROSS_RINGS)
+    margin = count_overlap_rings(grid)
     for first in range(0, grid.rings, strip_rings):
         if time.monotonic() >= end_s:
-            return None
+            return
         last = min(first + strip_rings, grid.rings)
         strip = _cut_strip(grid, first - margin, last + margin)
         polar, is_inside = strip.unwrap(pixels, part)
         polar *= scale
         differences = compare_places(polar, along, across)
         differences *= is_inside
-        differences = differences[:, margin : margin + last - first]
-        texture[:, first:last] = measure_texture(differences)
-        for side, places in enumerate((differences.argmax(axis=-1), differences.argmin(axis=-1))):
-            angles[side, :, first:last] = places
-            extremes[side, :, first:last] = np.abs(np.take_along_axis(differences, places[..., None], axis=-1)[..., 0])
-    return RingMeasures(texture, extremes, angles)
+        yield slice(first, last), differences[:, margin : margin + last - first]
 
 
 def learn_detail_template(measures: Sequence[RingMeasures], grid: PolarGrid, radius_px: float) -> DetailTemplate:

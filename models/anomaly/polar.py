@@ -6,6 +6,7 @@ Each row is a ring of the part, the innermost first. Column 0 points to the righ
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ import numpy.typing as npt
 from models.pictures.part_finder import FoundPart
 
 FloatArray = npt.NDArray[np.float32]
+# `PolarGrid.wrap` computes this many rows of the picture at a time, to save memory with large pictures.
+BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,8 @@ class PolarGrid:
             start += end
         return upper, is_inside
 
-    def wrap(self, polar: FloatArray, part: FoundPart, side_px: int) -> FloatArray:
-        """Reverses `unwrap`: turns `polar`, shape (rings, angles), into a picture of shape (side_px, side_px).
+    def wrap(self, polar: npt.NDArray[Any], part: FoundPart, rows: int, columns: int) -> npt.NDArray[Any]:
+        """Reverses `unwrap`: turns `polar`, shape (rings, angles), into a picture of shape (rows, columns) and the same type.
 
         Each pixel gets the value of the nearest point. Pixels outside the rings get 0.
         """
@@ -80,18 +83,21 @@ class PolarGrid:
         reach = self.outer * np.hypot(matrix[:, 0], matrix[:, 1])
         left, top = (max(0, int(centre - far)) for centre, far in zip((part.centre_x_px, part.centre_y_px), reach, strict=True))
         right, bottom = (
-            min(side_px, int(centre + far) + 2) for centre, far in zip((part.centre_x_px, part.centre_y_px), reach, strict=True)
+            min(size, int(centre + far) + 2)
+            for size, centre, far in zip((columns, rows), (part.centre_x_px, part.centre_y_px), reach, strict=True)
         )
         inverse = np.linalg.inv(matrix).astype(np.float32)
         across = np.arange(left, right, dtype=np.float32) - np.float32(part.centre_x_px)
-        down = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(part.centre_y_px)
-        x, y = inverse[0, 0] * across + inverse[0, 1] * down, inverse[1, 0] * across + inverse[1, 1] * down
-        ring = np.rint((np.sqrt(x * x + y * y) - self.inner) * ((self.rings - 1) / (self.outer - self.inner))).astype(np.int32)
-        angle = np.rint(np.arctan2(y, x) * (self.angles / (2 * np.pi))).astype(np.int32) % self.angles
-        result = np.zeros((side_px, side_px), np.float32)
-        values = polar[np.clip(ring, 0, self.rings - 1), angle]
-        values[(ring < 0) | (ring >= self.rings)] = 0
-        result[top:bottom, left:right] = values
+        result = np.zeros((rows, columns), polar.dtype)
+        for first in range(top, bottom, BLOCK_ROWS):
+            last = min(first + BLOCK_ROWS, bottom)
+            down = np.arange(first, last, dtype=np.float32)[:, None] - np.float32(part.centre_y_px)
+            x, y = inverse[0, 0] * across + inverse[0, 1] * down, inverse[1, 0] * across + inverse[1, 1] * down
+            ring = np.rint((np.sqrt(x * x + y * y) - self.inner) * ((self.rings - 1) / (self.outer - self.inner))).astype(np.int32)
+            angle = np.rint(np.arctan2(y, x) * (self.angles / (2 * np.pi))).astype(np.int32) % self.angles
+            values = polar[np.clip(ring, 0, self.rings - 1), angle]
+            values[(ring < 0) | (ring >= self.rings)] = 0
+            result[first:last, left:right] = values
         return result
 
 

@@ -74,7 +74,7 @@ class GoldenTemplate(ResidualScorer):
 
     def place(self, residuals: FloatArray, part: FoundPart) -> FloatArray:
         """Returns the residuals of `compare` as a map of the picture, shape (side_px, side_px)."""
-        return self.grid.wrap(residuals, part, self.side_px)
+        return self.grid.wrap(residuals, part, self.side_px, self.side_px)
 
     def save(self, folder: Path) -> tuple[str, ...]:
         """Writes the template into `folder`, and returns the names of the files."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from models.anomaly.detail_template import DetailTemplate, SkipReason
 from models.anomaly.scorer import NO_PART_SCORE, FloatArray, PartScorer, scale_scores
+from models.pictures.decoder import DecodedPicture
 from models.pictures.part_finder import FoundPart, find_part
 from models.registry import Version
 from streams.errors import ModelError
@@ -62,6 +63,23 @@ class VersionDetails:
         found = self.template.score(original, self.time_s)
         score = float(scale_scores(np.array([found.score]), self.cut_off)[0])
         return DetailInspection(self.template.name, score, found.skipped)
+
+    def map_heat(self, original: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16] | None:
+        """Returns how suspicious each pixel of a picture at full size is, 0..1, with the cut-off at 0.5. The shape is that of `original`.
+
+        Returns None if the picture cannot be searched, or takes longer than `time_s`.
+        """
+        residuals = self.template.map_residuals(original, self.time_s)
+        if residuals is None:
+            return None
+        residuals /= residuals + np.float16(self.cut_off)
+        return residuals
+
+    def inspect_decoded(self, picture: DecodedPicture) -> DetailInspection:
+        """Searches the original pixels of `picture` for small defects. Raises ValueError if the decoder did not keep these pixels."""
+        if picture.original is None:
+            raise ValueError("The picture was decoded without its original pixels, so it cannot be searched for small defects.")
+        return self.inspect(picture.original)
 
 
 @dataclass(frozen=True, slots=True)

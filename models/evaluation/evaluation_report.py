@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from models.evaluation.figures import measure_figures
 from models.evaluation.robustness import make_disturbances
 from models.inference.ensemble import Ensemble
-from models.inference.runtimes.runtime import split_batches
+from models.inference.inspected_picture import InspectedPicture, judge_pictures
 from models.inference.soft_vote import Prediction
+from models.pictures.part_finder import PartCheck, check_part
 from models.registry.version_report import ClassificationFigures, LocalisationReport, Proportion
 from models.training.labelled_pictures import LabelledPictures
 from streams.errors import ModelError
@@ -72,6 +73,7 @@ class EvaluationReport:
                     "class": self.pictures.files[index].class_name,
                     "defect_probability": round(float(self.probability[index]), 6),
                     "label": self.predictions[index].label,
+                    "reason": self.predictions[index].reason,
                 }
                 for index in self.errors
             ],
@@ -112,6 +114,9 @@ def evaluate_version(
     `advance` is called after each batch with the number of its pictures. If the version has no networks, the largest score of its scorers
     is used instead of the defect probability.
 
+    - If `ensemble` searches for small defects, `pictures` must have been read with its field `details`. Disturbed copies are not searched.
+    - A picture that does not show the whole part has the label `review`. Its probability still counts in the figures.
+
     Raises ModelError if the classes of the pictures differ from those of the version.
     """
     manifest = ensemble.version.manifest
@@ -119,14 +124,16 @@ def evaluate_version(
         expected, found = ", ".join(manifest.classes), ", ".join(pictures.classes)
         raise ModelError(f"The pictures have the classes {found}, but version {manifest.version} has {expected}. Rename the class folders.")
     is_defect = pictures.labels != (manifest.ok_class if manifest.voters else pictures.ok_class)
+    inspected = _inspect_all(ensemble, pictures)
     start_s = time.perf_counter()
-    predictions = _predict_all(ensemble, pictures.pixels, advance)
+    predictions = _judge_all(ensemble, inspected, advance)
     duration_s = time.perf_counter() - start_s
     probability = np.array([prediction.rank for prediction in predictions])
     band = manifest.band
+    is_refused = np.array([picture.check is not None and bool(picture.check.reason) for picture in inspected])
 
     def measure(values: npt.NDArray[np.float64], chosen: npt.NDArray[np.bool_] | slice = slice(None)) -> ClassificationFigures:
-        return measure_figures(values[chosen], is_defect[chosen], manifest.threshold, band.low, band.high)
+        return measure_figures(values[chosen], is_defect[chosen], manifest.threshold, band.low, band.high, is_refused[chosen])
 
     source_of = np.array([entry.source for entry in pictures.files])
     votes = {
@@ -134,7 +141,7 @@ def evaluate_version(
     }
     robustness = {}
     for name, disturb in (make_disturbances() if with_robustness else {}).items():
-        disturbed = _predict_all(ensemble, np.stack([disturb(picture) for picture in pictures.pixels]), advance)
+        disturbed = _judge_all(ensemble, [InspectedPicture(disturb(picture)) for picture in pictures.pixels], advance)
         robustness[name] = measure(np.array([prediction.rank for prediction in disturbed]))
     return EvaluationReport(
         pictures=pictures,
@@ -178,9 +185,32 @@ def list_differences(first: EvaluationReport, second: EvaluationReport) -> list[
     ]
 
 
-def _predict_all(ensemble: Ensemble, pixels: npt.NDArray[np.uint8], advance: Callable[[int], object]) -> list[Prediction]:
+def _inspect_all(ensemble: Ensemble, pictures: LabelledPictures) -> list[InspectedPicture]:
+    if ensemble.details is not None and not pictures.inspections:
+        raise ValueError("The version searches for small defects, but the pictures were read without its detail template.")
+    inspections = pictures.inspections if ensemble.details is not None else [None] * len(pictures)
+    checks = [check_part(pixels, ensemble.part_reference) if ensemble.part_reference else None for pixels in pictures.pixels]
+    return [InspectedPicture(*found) for found in zip(pictures.pixels, checks, inspections, strict=True)]
+
+
+def _judge_all(ensemble: Ensemble, pictures: Sequence[InspectedPicture], advance: Callable[[int], object]) -> list[Prediction]:
     predictions: list[Prediction] = []
-    for batch in split_batches(pixels, ensemble.max_batch):
-        predictions += ensemble.predict(batch)
+    for start in range(0, len(pictures), ensemble.max_batch):
+        batch = pictures[start : start + ensemble.max_batch]
+        judged = judge_pictures(batch, ensemble)
+        refused = [(picture, one) for picture, one in zip(batch, judged, strict=True) if isinstance(one, PartCheck)]
+        ranked = iter(_rank_refused(ensemble, refused))
+        predictions += [next(ranked) if isinstance(one, PartCheck) else one for one in judged]
         advance(len(batch))
     return predictions
+
+
+def _rank_refused(ensemble: Ensemble, refused: Sequence[tuple[InspectedPicture, PartCheck]]) -> list[Prediction]:
+    """Returns what the networks and scorers see in pictures that do not show the whole part. All of them have the label `review`.
+
+    The inspector does not show such pictures to the networks. An evaluation needs a number for each picture.
+    """
+    if not refused:
+        return []
+    predictions = ensemble.predict(np.stack([picture.pixels for picture, _ in refused]), [check.part for _, check in refused])
+    return [replace(prediction, label="review", reason=check.reason) for prediction, (_, check) in zip(predictions, refused, strict=True)]

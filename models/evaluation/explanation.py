@@ -15,13 +15,14 @@ from matplotlib.patches import Ellipse, Rectangle
 from models.anomaly.memory_autoencoder import MemoryAutoencoder
 from models.anomaly.scorer import scale_scores
 from models.anomaly.version_scorers import VersionScorer
+from models.inference.defect_locator import DefectLocator
 from models.inference.ensemble import Ensemble
-from models.inference.heat_map import DefectMap, HeatBox
-from models.inference.heat_mapper import HeatMapper
+from models.inference.heat_map import DefectMap, HeatBox, crop_to_picture
+from models.inference.inspected_picture import inspect_picture, judge_pictures
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture
 from models.pictures.display import overlay_heat_map
-from models.pictures.part_finder import FoundPart, PartCheck, check_part, find_part
+from models.pictures.part_finder import FoundPart, PartCheck, find_part
 
 _MAX_COLUMNS = 4
 _PANEL_IN = 3.6
@@ -31,13 +32,13 @@ _BOX_TEXT: dict[str, Any] = {"color": _BOX_COLOUR, "fontsize": 8, "clip_on": Tru
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a version found in one picture. The picture and all maps are squares of `side_px` pixels, as the networks see them.
+    """What a version found in one picture. The picture and the residuals are squares of `side_px` pixels, as the networks see them.
 
     - `prediction`: None if the picture does not show the whole part.
     - `part`: the outline of the part, or None if no part was found.
     - `residuals`: the residual map of each good-only scorer, 0..1, with the cut-off at 0.5.
     - `rebuilt`: the picture as the autoencoder rebuilds it, or None without an autoencoder.
-    - `defects`: the heat map, or None.
+    - `defects`: the heat map without the margins of the square, or None.
     - `boxes`: boxes around defects, in pixels of the original picture.
     """
 
@@ -94,7 +95,8 @@ class Explanation:
         if self.defects is None:
             _show(next(places), "no heat map was made", pixels)
         else:
-            _show(next(places), f"heat map by {self.defects.method}", np.asarray(overlay_heat_map(pixels, self.defects.heat)))
+            shown = crop_to_picture(pixels, self.picture.width_px, self.picture.height_px)
+            _show(next(places), f"heat map by {self.defects.method}", np.asarray(overlay_heat_map(shown, self.defects.heat)))
         self._draw_boxes(_show(next(places), f"boxes: {len(self.boxes)}", pixels))
         for unused in places:
             unused.axis("off")
@@ -118,24 +120,22 @@ class Explanation:
             axes.text(corner[0], corner[1] - 2, f"{box.kind} {box.score:.2f}".strip(), **_BOX_TEXT)
 
 
-def explain_picture(ensemble: Ensemble, mapper: HeatMapper | None, picture: DecodedPicture) -> Explanation:
+def explain_picture(ensemble: Ensemble, locator: DefectLocator | None, picture: DecodedPicture) -> Explanation:
     """Judges a picture as the inspector does, without the settings of a line, and collects what the version found.
 
-    `mapper` makes the heat map, or is None. If the version searches for small defects, `picture` must hold its original pixels.
+    `locator` makes the heat map, or is None. If the version searches for small defects, `picture` must hold its original pixels.
     """
     pixels = picture.pixels
-    check = check_part(pixels, ensemble.part_reference) if ensemble.part_reference else None
+    inspected = inspect_picture(picture, ensemble)
+    check = inspected.check
     part = check.part if check else find_part(pixels)
-    prediction = None
-    defects, boxes = None, []
-    if not (check and check.reason):
-        (prediction,) = ensemble.predict(pixels[np.newaxis], [part])
-        if ensemble.details is not None and picture.original is not None:
-            inspection = ensemble.details.inspect(picture.original)
-            prediction = prediction.add_score(inspection.name, inspection.score)
-        if mapper is not None:
-            defects = mapper.compute_defect_map(pixels)
-            boxes = defects.crop(picture.width_px, picture.height_px).find_boxes(picture.width_px, picture.height_px)
+    (judged,) = judge_pictures([inspected], ensemble)
+    prediction = judged if isinstance(judged, Prediction) else None
+    defects: DefectMap | None = None
+    boxes: list[HeatBox] = []
+    if prediction is not None and locator is not None:
+        defects = locator.locate(picture, prediction.label, prediction.scores)
+        boxes = defects.find_boxes(picture.width_px, picture.height_px) if defects else []
     residuals = {opened.name: _compute_residual(opened, pixels) for opened in ensemble.scorers}
     autoencoders = [opened.scorer for opened in ensemble.scorers if isinstance(opened.scorer, MemoryAutoencoder)]
     rebuilt = autoencoders[0].rebuild(pixels, part) if autoencoders and part is not None else None

@@ -15,15 +15,23 @@ RELIABILITY_BINS = 10
 
 
 def measure_figures(
-    probability: FloatArray, is_defect: BoolArray, threshold: float, review_low: float, review_high: float
+    probability: FloatArray,
+    is_defect: BoolArray,
+    threshold: float,
+    review_low: float,
+    review_high: float,
+    is_refused: BoolArray | None = None,
 ) -> ClassificationFigures:
     """Computes accuracy, misses and other figures from the defect `probability` and the truth `is_defect`, both of shape (n,).
 
     A picture is called defective if its probability is at least `threshold`, even in the review band.
-    The review band goes from `review_low` to below `review_high`.
+    The review band goes from `review_low` to below `review_high`. Pictures in `is_refused`, shape (n,), are for review, too. They do not
+    show the whole part.
     """
     is_called = probability >= threshold
     is_review = (probability >= review_low) & (probability < review_high)
+    if is_refused is not None:
+        is_review |= is_refused
     hits, misses = int((is_defect & is_called).sum()), int((is_defect & ~is_called).sum())
     alarms, passed = int((~is_defect & is_called).sum()), int((~is_defect & ~is_called).sum())
     has_both_kinds = bool(is_defect.any() and (~is_defect).any())

@@ -31,6 +31,7 @@ class HeatBox:
     - `area_px`: the area of the hot pixels.
     - `length_px`: the largest distance between two hot pixels.
     - `kind`: the kind of defect, `unknown`, or empty if the method knows no kinds.
+    - `is_small`: whether the box was found in the original pixels. Its score then does not depend on the networks.
     """
 
     left_px: int
@@ -41,6 +42,7 @@ class HeatBox:
     area_px: float = 0.0
     length_px: float = 0.0
     kind: str = ""
+    is_small: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,7 @@ class DefectMap:
     - `box_level`: least heat of a hot pixel. None means half of the hottest value.
     - `kind_probabilities`: shape (kinds, rows, columns), or None.
     - `least_certainty`: see `name_kind`.
+    - `boxes`: boxes that were found before the heat was reduced, or None. `find_boxes` then returns these boxes.
     """
 
     heat: HeatMap
@@ -59,6 +62,7 @@ class DefectMap:
     kinds: tuple[str, ...] = ()
     kind_probabilities: npt.NDArray[np.float32] | None = None
     least_certainty: float = 0.0
+    boxes: tuple[HeatBox, ...] | None = None
 
     def crop(self, width_px: int, height_px: int) -> DefectMap:
         """Returns the map without the margins that the decoder had added to make the picture square."""
@@ -73,6 +77,8 @@ class DefectMap:
 
     def find_boxes(self, width_px: int, height_px: int) -> list[HeatBox]:
         """Returns boxes around the hot areas of a cropped map, the hottest first, with the kind of each. See the function `find_boxes`."""
+        if self.boxes is not None:
+            return list(self.boxes)
         most = MAX_BOXES if self.kind_probabilities is None else MAX_DEFECTS
         return find_boxes(self.heat, width_px, height_px, self.box_level, most, self)
 
@@ -90,7 +96,7 @@ def crop_to_picture(heat: HeatMap, width_px: int, height_px: int) -> HeatMap:
 
 
 def find_boxes(
-    heat: HeatMap,
+    heat: HeatMap | npt.NDArray[np.float16],
     width_px: int,
     height_px: int,
     level: float | None = None,
@@ -106,12 +112,17 @@ def find_boxes(
     hottest = float(heat.max(initial=0.0))
     if hottest <= 0:
         return []
-    labels, _ = ndimage.label(heat >= (HOT_SHARE * hottest if level is None else level))
+    labels, count = ndimage.label(heat >= (HOT_SHARE * hottest if level is None else level))
+    # Only the hottest areas are measured, because a large map can have thousands of areas.
+    is_hot = labels > 0
+    peaks = ndimage.maximum(heat[is_hot], labels[is_hot], np.arange(1, count + 1))
+    spans = ndimage.find_objects(labels)
     rows, columns = heat.shape
     scale_x, scale_y = width_px / columns, height_px / rows
     boxes = []
-    for number, (row_span, column_span) in enumerate(ndimage.find_objects(labels), 1):
-        is_inside = labels[row_span, column_span] == number
+    for index in np.argsort(-np.asarray(peaks), kind="stable")[:max_boxes].tolist():
+        row_span, column_span = spans[index]
+        is_inside = labels[row_span, column_span] == index + 1
         left, right = _scale_span(column_span, scale_x, width_px)
         top, bottom = _scale_span(row_span, scale_y, height_px)
         kind = ""
@@ -124,13 +135,13 @@ def find_boxes(
                 top,
                 right - left,
                 bottom - top,
-                min(1.0, float(heat[row_span, column_span][is_inside].max())),
+                min(1.0, float(peaks[index])),
                 float(is_inside.sum()) * scale_x * scale_y,
                 _measure_length(is_inside, scale_x, scale_y),
                 kind,
             )
         )
-    return sorted(boxes, key=lambda box: -box.score)[:max_boxes]
+    return boxes
 
 
 def name_kind(shares: npt.NDArray[np.float32], kinds: tuple[str, ...], least_certainty: float) -> str:

@@ -9,12 +9,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from models.anomaly.version_scorers import DetailInspection, VersionDetails
 from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
 from models.pictures.rendered_mark import is_rendered
 from models.registry.model_card import FEW_DEFECTIVE, FEW_GOOD
@@ -60,6 +61,7 @@ class LabelledPictures:
     - `sizes`: width and height of each picture before it was resampled.
     - `unreadable`: files that could not be read.
     - `rendered`: number of pictures that Castline has rendered.
+    - `inspections`: results of the search for small defects. Empty if the pictures were not searched.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -70,6 +72,7 @@ class LabelledPictures:
     unreadable: tuple[UnreadableFile, ...]
     rendered: int = 0
     sizes: tuple[tuple[int, int], ...] = ()
+    inspections: tuple[DetailInspection, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -105,8 +108,9 @@ class LabelledPictures:
         files, checksums = tuple(self.files[index] for index in indices), tuple(self.checksums[index] for index in indices)
         sizes = tuple(self.sizes[index] for index in indices) if self.sizes else ()
         rendered = min(self.rendered, len(files))
+        inspections = tuple(self.inspections[index] for index in indices) if self.inspections else ()
         return LabelledPictures(
-            self.pixels[indices], self.labels[indices], self.classes, files, checksums, self.unreadable, rendered, sizes
+            self.pixels[indices], self.labels[indices], self.classes, files, checksums, self.unreadable, rendered, sizes, inspections
         )
 
     def expect_two_classes(self) -> None:
@@ -190,12 +194,14 @@ def read_pictures(
     limits: PictureLimits | None = None,
     depth_bits: int | None = None,
     on_read: Callable[[int, int], object] = lambda done, total: None,
+    details: VersionDetails | None = None,
 ) -> LabelledPictures:
     """Reads `files` and resamples the pictures to `side_px`. Files that cannot be decoded are listed in the result.
 
     - `depth_bits`: the bits that the camera really uses if the files have more than 8 bits a pixel, or None.
     - `classes`: the order of the classes. None means sorted by name.
     - `on_read`: called after each file with the number of files read so far and the number of all files.
+    - `details`: the detail template that searches the original pixels for small defects, or None. Pass the field of the `Ensemble`.
 
     Raises ModelError if a class is not among `classes`, or if no file could be read.
     """
@@ -206,9 +212,9 @@ def read_pictures(
             f"The pictures have the classes {', '.join(unknown)}, which the model version does not know. Use its classes: "
             f"{', '.join(names)}."
         )
-    pixels, labels, readable, checksums, unreadable, sizes, rendered = [], [], [], [], [], [], 0
+    pixels, labels, readable, checksums, unreadable, sizes, inspections, rendered = [], [], [], [], [], [], [], 0
     with ThreadPoolExecutor(DECODER_THREADS) as pool:
-        decoded = pool.map(lambda file: _decode_file(file, side_px, limits, depth_bits), files)
+        decoded = pool.map(lambda file: _decode_file(file, side_px, limits, depth_bits, details), files)
         for done, (file, result) in enumerate(zip(files, decoded, strict=True), 1):
             on_read(done, len(files))
             if isinstance(result, UnreadableFile):
@@ -219,11 +225,21 @@ def read_pictures(
             labels.append(names.index(file.class_name))
             readable.append(file)
             checksums.append(result.checksum)
+            if result.inspection is not None:
+                inspections.append(result.inspection)
             rendered += result.is_rendered
     if not readable:
         raise ModelError(f"None of the {len(files)} files could be read as a picture. The first error: {unreadable[0].message}")
     return LabelledPictures(
-        np.stack(pixels), np.array(labels, np.int32), names, tuple(readable), tuple(checksums), tuple(unreadable), rendered, tuple(sizes)
+        np.stack(pixels),
+        np.array(labels, np.int32),
+        names,
+        tuple(readable),
+        tuple(checksums),
+        tuple(unreadable),
+        rendered,
+        tuple(sizes),
+        tuple(inspections),
     )
 
 
@@ -232,13 +248,18 @@ class _DecodedFile:
     picture: DecodedPicture
     checksum: str
     is_rendered: bool
+    inspection: DetailInspection | None
 
 
-def _decode_file(file: LabelledFile, side_px: int, limits: PictureLimits | None, depth_bits: int | None) -> _DecodedFile | UnreadableFile:
+def _decode_file(
+    file: LabelledFile, side_px: int, limits: PictureLimits | None, depth_bits: int | None, details: VersionDetails | None
+) -> _DecodedFile | UnreadableFile:
     try:
         content = file.path.read_bytes()
-        picture = decode_picture(content, side_px, limits, depth_bits)
-        return _DecodedFile(picture, hashlib.sha256(content).hexdigest(), is_rendered(content))
+        picture = decode_picture(content, side_px, limits, depth_bits, keep_original=details is not None)
+        inspection = None if details is None else details.inspect_decoded(picture)
+        # The original pixels are dropped here, because those of all pictures would not fit into memory.
+        return _DecodedFile(replace(picture, original=None), hashlib.sha256(content).hexdigest(), is_rendered(content), inspection)
     except PictureError as error:
         return UnreadableFile(file.path, error.reason, str(error))
     except OSError as error:

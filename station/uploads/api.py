@@ -44,7 +44,10 @@ class Problem(Schema):
 class SuspiciousRegions(Schema):
     """The regions of a picture that look defective."""
 
-    method: str = Field(description="How the regions were found: `grad-cam` or `residual`.")
+    method: str = Field(
+        description="How the regions were found: `grad-cam`, `residual`, `segmentation` or `detail-template`. "
+        "Two names are joined with `+`."
+    )
     boxes: list[Box] = Field(description="The suspicious regions in pixels of the upright picture, most suspicious first.")
     heat_map: str | None = Field(description="Address of the heat map, a PNG, which a logged-in browser can open.")
 

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
-from agents.inspector.decoding import DecodedImage, decode_image, read_image_record
+from agents.inspector.decoding import DecodedImage, ImageRecord, decode_image, read_image_record
 from agents.inspector.judging import judge_images, make_verdict
+from deploy.cli.main import castline
+from deploy.cli.replay import judge_again
 from models.anomaly.scorer import AlarmShare
 from models.anomaly.version_scorers import VersionDetails, open_details
+from models.evaluation.evaluation_report import evaluate_version
 from models.inference.ensemble import Ensemble, open_ensemble
 from models.inference.soft_vote import Prediction
-from models.pictures.decoder import DecodedPicture
+from models.pictures.decoder import DecodedPicture, decode_picture
 from models.registry import Version
 from models.synthetic.casting import encode_jpeg
 from models.synthetic.defects import DefectKind
 from models.synthetic.large_casting import LargeCasting, render_large_casting
 from models.training.details import learn_details
 from models.training.good_only import GoodOnlyRun
+from models.training.labelled_pictures import find_pictures, read_pictures
 from streams.errors import ModelError
 from streams.object_store import ObjectStore
 from streams.record_producer import ConsumedRecord
-from streams.settings import LineSettings, PictureSettings
+from streams.settings import LineSettings, PictureSettings, Settings
 from tests.agents.inspector.images import CAPTURED_AT
 from tests.agents.inspector.test_line_rules import VERSION, make_rules
 from tests.models.training.test_good_only import Log
@@ -60,11 +67,14 @@ def ensemble(version: Version) -> Ensemble:
     return open_ensemble(version, detail_time_s=TIME_S)
 
 
+def read_record(value: bytes) -> ImageRecord:
+    source = ConsumedRecord("castings.images.line-1", 0, 1, b"line-1:1:1", value, {})
+    return read_image_record(source, LineSettings(name="line-1"), CAPTURED_AT, CAPTURED_AT)
+
+
 def decode(value: bytes, ensemble: Ensemble, folder: Path) -> DecodedImage:
     """Decodes and searches a picture as the inspector does."""
-    record = read_image_record(
-        ConsumedRecord("castings.images.line-1", 0, 1, b"line-1:1:1", value, {}), LineSettings(name="line-1"), CAPTURED_AT, CAPTURED_AT
-    )
+    record = read_record(value)
     settings = PictureSettings()
     store = ObjectStore(str(folder), settings.max_bytes)
     decoded = decode_image(record, ensemble.side_px, settings, store, keep_original=ensemble.details is not None)
@@ -145,3 +155,80 @@ def test_pictures_that_are_hardly_larger_than_the_reduced_ones_are_refused(tmp_p
     path.write_bytes(encode(0))
     with pytest.raises(ModelError, match="Leave out --details"):
         learn_details([path], np.zeros(1, np.int32), 600, AlarmShare(0.02))
+
+
+def noise(side_px: int) -> bytes:
+    pixels = np.random.default_rng(1).integers(0, 255, (side_px, side_px), np.uint8)
+    return encode_jpeg(pixels)
+
+
+def half_size(value: bytes) -> bytes:
+    """The same picture from a camera with half as many pixels in each direction."""
+    pixels = decode_picture(value, LARGE_PX).pixels
+    return encode_jpeg(np.asarray(Image.fromarray(pixels).resize((LARGE_PX // 2, LARGE_PX // 2))))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labelled pictures: good castings, castings with a small defect, a picture without a part and a picture that is too coarse."""
+    folder = tmp_path_factory.mktemp("labelled")
+    pictures = {"ok/0": encode(GOOD), "ok/1": encode(GOOD + 1), "bad/noise": noise(LARGE_PX), "bad/coarse": half_size(encode(GOOD))}
+    pictures |= {f"bad/{number}": encode(number, DefectKind.BLOW_HOLE) for number in (GOOD, GOOD + 1)}
+    for name, value in pictures.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / f"{name}.jpeg").write_bytes(value)
+    return folder
+
+
+Labels = dict[str, tuple[str, str]]
+
+
+def label_as_inspector(ensemble: Ensemble, folder: Path, store: Path) -> Labels:
+    paths = sorted(folder.rglob("*.jpeg"))
+    judged = judge_images([decode(path.read_bytes(), ensemble, store) for path in paths], ensemble)
+    verdicts = [make_verdict(one, ensemble.version_name, ensemble.threshold, CAPTURED_AT) for one in judged]
+    return {str(path): (verdict.label, verdict.reason) for path, verdict in zip(paths, verdicts, strict=True)}
+
+
+def test_an_evaluation_gives_each_picture_the_label_and_reason_of_the_inspector(ensemble: Ensemble, folder: Path, tmp_path: Path) -> None:
+    expected = label_as_inspector(ensemble, folder, tmp_path)
+    assert sorted(expected.values()) == [("ok", ""), ("ok", ""), *[("review", "anomaly")] * 3, ("review", "no-part")]
+    pictures = read_pictures(
+        find_pictures([folder]), SIDE_PX, ensemble.version.manifest.picture_classes or ("bad", "ok"), details=ensemble.details
+    )
+    report = evaluate_version(ensemble, pictures)
+    found = {str(file.path): (one.label, one.reason) for file, one in zip(pictures.files, report.predictions, strict=True)}
+    assert found == expected
+    assert (report.figures.misses.count, report.figures.false_alarms.count) == (0, 0)
+
+
+def test_a_replay_gives_each_picture_the_label_and_reason_of_the_inspector(ensemble: Ensemble, folder: Path, tmp_path: Path) -> None:
+    expected = label_as_inspector(ensemble, folder, tmp_path)
+    settings = Settings(lines=(LineSettings(name="line-1"),))
+    records = [read_record(path.read_bytes()) for path in sorted(folder.rglob("*.jpeg"))]
+    judged = judge_again(records, ensemble, settings, ObjectStore(str(tmp_path), settings.pictures.max_bytes))
+    assert [(one.label, one.prediction.reason) for one in judged] == list(expected.values())
+
+
+def test_the_commands_search_as_the_settings_say(
+    version: Version, ensemble: Ensemble, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seconds, misses in (("60", 0), ("0", 2)):
+        monkeypatch.setenv("CASTLINE_INSPECTOR__DETAIL_TIME_S", seconds)
+        result = CliRunner().invoke(castline, ["evaluate", "--model", str(version.folder), "--data", str(folder), "--json"])
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout)
+        names = {Path(error["path"]).stem for error in report["errors"]}
+        assert len(names & {str(GOOD), str(GOOD + 1)}) == misses, "without a search, nobody sees the small defects"
+    monkeypatch.setenv("CASTLINE_INSPECTOR__DETAIL_TIME_S", "60")
+    for path, (label, reason) in label_as_inspector(ensemble, folder, tmp_path).items():
+        arguments = ["explain", path, "--out", str(tmp_path / "out.png"), "--model", str(version.folder)]
+        result = CliRunner().invoke(castline, arguments)
+        assert f"label {label}" in result.output, result.output
+        assert (f"reason {reason}" in result.output) == bool(reason)
+
+
+def test_pictures_that_were_not_searched_are_refused_by_an_evaluation(ensemble: Ensemble, folder: Path) -> None:
+    pictures = read_pictures(find_pictures([folder]), SIDE_PX, ("bad", "ok"))
+    with pytest.raises(ValueError, match="read without its detail template"):
+        evaluate_version(ensemble, pictures)

@@ -23,9 +23,10 @@ from prometheus_client import REGISTRY
 
 from agents.localiser import localiser as localiser_module
 from agents.localiser.acceptance_table import AcceptanceRule, AcceptanceTable
-from agents.localiser.localiser import HeatMapQueue, HeatMapRequest, Localiser, OpenedVersion, PendingVerdict
+from agents.localiser.localiser import HeatMapQueue, HeatMapRequest, Localiser, PendingVerdict, make_finding
 from agents.localiser.plant_choices import PlantChoices
-from models.inference.heat_map import DefectMap
+from models.inference.defect_locator import DefectLocator
+from models.inference.heat_map import DefectMap, HeatBox
 from streams.errors import ModelError
 from streams.live_line_settings import LiveSettingsByLine
 from streams.object_store import ObjectStore
@@ -95,13 +96,13 @@ class LocaliserRig:
     names_kinds: bool = False
     progress_count: int = 0
 
-    def open_version(self, name: str) -> OpenedVersion | None:
+    def open_version(self, name: str) -> DefectLocator | None:
         if name == "missing":
             raise ModelError("There is no version missing.")
         if name == "lenet-only":
             return None
         self.mappers[name] = FakeHeatMapper(self.may_go_on, names_kinds=self.names_kinds)
-        return OpenedVersion(self.mappers[name], SIDE_PX)
+        return DefectLocator(self.mappers[name], SIDE_PX)
 
     def record_progress(self) -> None:
         self.progress_count += 1
@@ -383,6 +384,17 @@ async def test_a_finding_names_kinds_and_measures_defects_in_the_scale_of_the_li
     assert unmeasured.boxes[0].length_mm is None
     assert unmeasured.acceptance is not None
     assert unmeasured.acceptance.result == "not-graded"
+
+
+def test_the_finding_of_a_small_defect_has_its_own_score() -> None:
+    """The networks see no small defect, so their defect probability says nothing about its box."""
+    boxes = (HeatBox(400, 300, 40, 40, 0.9), HeatBox(10, 20, 6, 6, 0.7, is_small=True))
+    found = DefectMap(np.zeros((8, 8), np.float32), "residual+detail-template", boxes=boxes)
+    verdict = make_verdict("line-1", 1, "review", CAPTURED_AT)
+    for probability, scores in ((0.1, [0.7, 0.09]), (None, [0.9, 0.7])):
+        finding = make_finding(verdict.model_copy(update={"defect_probability": probability}), found, "maps/1", CAPTURED_AT)
+        assert [box.score for box in finding.boxes] == scores, "the most suspicious box comes first"
+        assert finding.method == "residual+detail-template"
 
 
 def test_regions_limit_the_mask_of_their_line_only() -> None:

@@ -141,7 +141,7 @@ def test_an_ellipse_becomes_rows_and_comes_back_to_its_place() -> None:
     polar, is_inside = grid.unwrap((np.clip(radius, 0, 1.25) * 200).astype(np.uint8), part)
     assert is_inside.all()
     assert polar / 200 == pytest.approx(np.repeat(grid.radii[:, None], 240, axis=1), abs=0.02)
-    back = grid.wrap((polar / 200).astype(np.float32), part, SIDE_PX)
+    back = grid.wrap((polar / 200).astype(np.float32), part, SIDE_PX, SIDE_PX)
     is_ring = (radius > 0.12) & (radius < 1.08)
     assert back[is_ring] == pytest.approx(radius[is_ring], abs=0.03)
     assert not back[(radius < 0.08) | (radius > 1.12)].any()

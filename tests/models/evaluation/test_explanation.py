@@ -15,6 +15,7 @@ from PIL import Image
 from deploy.cli.main import castline
 from models.anomaly.version_scorers import VersionScorer
 from models.evaluation.explanation import explain_picture
+from models.inference.defect_locator import DefectLocator
 from models.inference.ensemble import Ensemble
 from models.inference.heat_map import DefectMap
 from models.inference.soft_vote import SoftVote
@@ -51,7 +52,7 @@ def make_picture() -> DecodedPicture:
 
 
 def test_an_explanation_holds_verdict_map_boxes_and_residuals_and_its_image_is_one_png() -> None:
-    found = explain_picture(make_ensemble(0.9), OneKindMapper(), make_picture())
+    found = explain_picture(make_ensemble(0.9), DefectLocator(OneKindMapper(), SIDE_PX), make_picture())
     assert found.describe().startswith(
         "version a; label defect; defect probability 0.9000 (threshold 0.5000); votes lenet 0.900; scores one-spot "
     )
@@ -69,7 +70,7 @@ def test_a_picture_that_shows_no_part_is_for_review_and_gets_no_heat_map() -> No
     castings = [decode_picture(casting.to_jpeg(), 160).pixels for casting in render_series(16, seed=7, defect_share=0)]
     manifest = ensemble.version.manifest.model_copy(update={"part": learn_part_reference(castings)})
     checking = replace(ensemble, version=replace(ensemble.version, manifest=manifest))
-    found = explain_picture(checking, OneKindMapper(), make_picture())
+    found = explain_picture(checking, DefectLocator(OneKindMapper(), SIDE_PX), make_picture())
     assert found.describe() == "version a; label review; reason no-part"
     assert (found.prediction, found.defects, found.boxes) == (None, None, ())
     assert found.draw().startswith(b"\x89PNG")

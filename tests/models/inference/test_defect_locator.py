@@ -1,0 +1,142 @@
+"""The defect map covers everything that decided about a part: small defects in the original pixels, and defects in the reduced picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from models.anomaly.detail_template import choose_detail_grid, learn_detail_template, measure_radius, measure_rings
+from models.anomaly.rim import refine_outline
+from models.anomaly.version_scorers import VersionDetails
+from models.inference.defect_locator import DefectLocator
+from models.inference.heat_map import DefectMap
+from models.pictures.decoder import DecodedPicture, decode_picture
+from models.pictures.part_finder import find_part
+from models.synthetic.casting import encode_jpeg
+from models.synthetic.defects import DefectKind
+from models.synthetic.large_casting import LargeCasting, SmallDefect, render_large_casting
+
+LARGE_PX, SIDE_PX, GOOD = 800, 128, 12
+SUSPICIOUS = {"detail-template": 0.8}
+
+
+@cache
+def casting(number: int) -> LargeCasting:
+    return render_large_casting(np.random.default_rng([6, number]), LARGE_PX)
+
+
+@cache
+def picture(number: int, kind: DefectKind | None = None) -> tuple[DecodedPicture, SmallDefect | None]:
+    """A casting in a wide picture, which the decoder pads. A defect is 6 px long in the original and 1 px in the reduced picture."""
+    pixels, defect = casting(number).expose(kind, 2.8, np.random.default_rng([7, number]))
+    wide = np.pad(pixels, ((0, 0), (0, 160)), mode="edge")
+    return decode_picture(encode_jpeg(wide), SIDE_PX, keep_original=True), defect
+
+
+@cache
+def learn() -> VersionDetails:
+    found = []
+    for number in range(GOOD):
+        original = picture(number)[0].original
+        assert original is not None
+        part = find_part(original)
+        assert part is not None
+        found.append((original, refine_outline(original, part)))
+    radius_px = float(np.median([measure_radius(part) for _, part in found]))
+    grid = choose_detail_grid(radius_px)
+    measures = [one for pixels, part in found if (one := measure_rings(pixels, part, grid)) is not None]
+    return VersionDetails(learn_detail_template(measures, grid, radius_px), 2.0, 600.0)
+
+
+@dataclass(frozen=True)
+class CornerMapper:
+    """Sees the heat `heat` in a corner of the part, far from the small defects, by the method `method`."""
+
+    method: str = "grad-cam"
+    heat: float = 1.0
+    box_level: float | None = None
+
+    def compute_defect_map(self, pixels: npt.NDArray[np.uint8]) -> DefectMap:
+        heat = np.zeros(pixels.shape, np.float32)
+        heat[60:64, 60:64] = self.heat
+        return DefectMap(heat, self.method, self.box_level)
+
+
+def locate(mapper: CornerMapper | None, label: str = "review", number: int = GOOD) -> tuple[DefectMap, SmallDefect]:
+    decoded, defect = picture(number, DefectKind.BLOW_HOLE)
+    assert defect is not None
+    found = DefectLocator(mapper, SIDE_PX, learn()).locate(decoded, label, SUSPICIOUS)  # type: ignore[arg-type]  # labels are literals
+    assert found is not None
+    return found, defect
+
+
+def test_the_hottest_box_lies_on_the_small_defect_in_original_pixels() -> None:
+    for number in range(GOOD, GOOD + 5):
+        found, defect = locate(None, number=number)
+        box = found.find_boxes(LARGE_PX + 160, LARGE_PX)[0]
+        assert box.left_px - 2 <= defect.x_px <= box.left_px + box.width_px + 2
+        assert box.top_px - 2 <= defect.y_px <= box.top_px + box.height_px + 2
+        assert 2 <= max(box.width_px, box.height_px) <= 24, "the defect is 6 px long"
+        assert box.is_small
+
+
+def test_the_map_shows_the_small_defect_at_its_place() -> None:
+    found, defect = locate(None)
+    assert found.method == "detail-template"
+    assert found.heat.shape == (107, 128), "a picture of 960 x 800 px without margins"
+    row, column = np.unravel_index(found.heat.argmax(), found.heat.shape)
+    scale = 128 / (LARGE_PX + 160)
+    assert abs(row - defect.y_px * scale) < 2
+    assert abs(column - defect.x_px * scale) < 2
+    assert found.heat.max() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("mapper", "label", "method"),
+    [
+        (CornerMapper(), "review", "detail-template"),
+        (CornerMapper(), "defect", "grad-cam+detail-template"),
+        (CornerMapper("residual", 0.4), "review", "detail-template"),
+        (CornerMapper("residual", 0.7), "review", "residual+detail-template"),
+        (CornerMapper("segmentation", 0.2, 0.3), "defect", "detail-template"),
+        (CornerMapper("segmentation", 0.4, 0.3), "review", "segmentation+detail-template"),
+    ],
+)
+def test_the_map_holds_what_decided_and_nothing_else(mapper: CornerMapper, label: str, method: str) -> None:
+    found, _ = locate(mapper, label)
+    alone, _ = locate(None)
+    small = len(alone.find_boxes(1, 1))
+    boxes = found.find_boxes(LARGE_PX + 160, LARGE_PX)
+    assert found.method == method
+    assert [box.is_small for box in boxes] == [True] * small + [False] * ("+" in method)
+    assert np.array_equal(found.heat, alone.heat) == ("+" not in method)
+
+
+def test_a_part_that_the_detail_template_did_not_find_suspicious_is_not_searched() -> None:
+    decoded, _ = picture(GOOD)
+    locator = DefectLocator(CornerMapper(), SIDE_PX, learn())
+    assert not locator.needs_original({"detail-template": 0.5})
+    found = locator.locate(replace(decoded, original=None), "review", {"detail-template": 0.2})
+    assert found is not None
+    assert found.method == "grad-cam"
+
+
+def test_ignored_regions_hold_no_box() -> None:
+    decoded, _ = picture(GOOD, DefectKind.BLOW_HOLE)
+    locator = DefectLocator(CornerMapper("residual", 0.9), SIDE_PX, learn())
+    found = locator.locate(decoded, "review", SUSPICIOUS, lambda rows, columns: np.zeros((rows, columns), np.bool_))
+    assert found is not None
+    assert found.find_boxes(LARGE_PX + 160, LARGE_PX) == []
+
+
+def test_a_picture_that_cannot_be_searched_has_the_map_of_the_networks() -> None:
+    decoded, _ = picture(GOOD)
+    hurried = replace(learn(), time_s=0.0)
+    found = DefectLocator(CornerMapper(), SIDE_PX, hurried).locate(decoded, "review", SUSPICIOUS)
+    assert found is not None
+    assert found.method == "grad-cam"
+    assert DefectLocator(None, SIDE_PX, hurried).locate(decoded, "review", SUSPICIOUS) is None
