@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ _DIRECTIONS = 36
 
 # A heat map has the shape (rows, columns) and values from 0 (cold) to 1 (hot).
 HeatMap = npt.NDArray[np.float32]
+# The type of a heat or of a grey level.
+Level = TypeVar("Level", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,8 @@ class DefectMap:
         return find_boxes(self.heat, width_px, height_px, self.box_level, most, self)
 
 
-def crop_to_picture(heat: HeatMap, width_px: int, height_px: int) -> HeatMap:
-    """Returns a square heat map without the margins that the decoder had added to make the picture square.
+def crop_to_picture(heat: npt.NDArray[Level], width_px: int, height_px: int) -> npt.NDArray[Level]:
+    """Returns a square heat map or picture without the margins that the decoder had added to make the picture square.
 
     `width_px` and `height_px` are the size of the upright original picture.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,7 +53,7 @@ def judge_pictures(pictures: Sequence[InspectedPicture], predictor: PixelPredict
     A picture that does not show the whole part is not judged. The result then holds its part check, which has the reason.
     """
     judged = [picture for picture in pictures if picture.check is None or not picture.check.reason]
-    predictions = iter(())
+    predictions: Iterator[Prediction] = iter(())
     if judged:
         parts = [picture.check.part if picture.check else None for picture in judged]
         predictions = iter(predictor.predict(np.stack([picture.pixels for picture in judged]), parts))

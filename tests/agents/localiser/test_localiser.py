@@ -390,7 +390,7 @@ def test_the_finding_of_a_small_defect_has_its_own_score() -> None:
     """The networks see no small defect, so their defect probability says nothing about its box."""
     boxes = (HeatBox(400, 300, 40, 40, 0.9), HeatBox(10, 20, 6, 6, 0.7, is_small=True))
     found = DefectMap(np.zeros((8, 8), np.float32), "residual+detail-template", boxes=boxes)
-    verdict = make_verdict("line-1", 1, "review", CAPTURED_AT)
+    verdict = make_verdict("line-1", 1, 1, "review", CAPTURED_AT)
     for probability, scores in ((0.1, [0.7, 0.09]), (None, [0.9, 0.7])):
         finding = make_finding(verdict.model_copy(update={"defect_probability": probability}), found, "maps/1", CAPTURED_AT)
         assert [box.score for box in finding.boxes] == scores, "the most suspicious box comes first"
