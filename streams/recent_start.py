@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 from aiokafka import TopicPartition
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import AppT
 
+from streams.identity import format_time
+
 log = logging.getLogger(__name__)
 
 
 def start_at_recent_records(app: AppT[object], max_age_s: float) -> None:
-    """Makes `app` begin each partition with the records of the last `max_age_s` seconds, whatever offsets are committed.
+    """Makes `app` begin each partition with the records since `max_age_s` seconds before this call, whatever offsets are committed.
 
     If the partition is assigned again later, the consumer goes on at the committed offset, but never before its first record.
     """
     transport = _RecentTransport(app.conf.broker_consumer, app)
-    transport.max_age_s = max_age_s
+    transport.since_s = time.time() - max_age_s
     app.transport = transport
 
 
@@ -48,15 +51,16 @@ class _RecentConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             self._committed_offset[partition] = first
 
     async def _recent_offset(self, partition: TopicPartition) -> int:
-        since_s = time.time() - self.transport.max_age_s
         consumer, key = self._thread._ensure_consumer(), TopicPartition(partition.topic, partition.partition)
-        found = (await self._thread.call_thread(consumer.offsets_for_times, {key: int(since_s * 1000)}))[key]
-        offset = found.offset if found else (await self._thread.call_thread(consumer.end_offsets, [key]))[key]
+        # The end is asked for first. A record that arrives between the two questions is then read and not skipped.
+        end = (await self._thread.call_thread(consumer.end_offsets, [key]))[key]
+        found = (await self._thread.call_thread(consumer.offsets_for_times, {key: int(self.transport.since_s * 1000)}))[key]
+        offset = found.offset if found else end
         log.info(
-            "Records of %s are read from offset %d on, because older ones were sent more than %.1f s ago. The committed offset was %s.",
+            "Records of %s are read from offset %d on, because older ones were sent before %s. The committed offset was %s.",
             partition.topic,
             offset,
-            self.transport.max_age_s,
+            format_time(datetime.fromtimestamp(self.transport.since_s, UTC)),
             self._committed_offset[partition],
         )
         return int(offset)
@@ -64,4 +68,4 @@ class _RecentConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
 
 class _RecentTransport(Transport):  # type: ignore[misc]  # Faust ships no types
     Consumer = _RecentConsumer
-    max_age_s = 0.0
+    since_s = 0.0
