@@ -288,7 +288,7 @@ GATEWAY_REASONS = (
 )
 _DEAD_LETTER_REASONS_BY_ROLE = {
     "inspector": ("identity", "not-an-image", "truncated", "damaged", "empty", "depth", "blank", "partly-blank", "inference-failed"),
-    "sorter": ("verdict",),
+    "sorter": ("verdict", "command"),
     "archivist": ("not-a-record", "other-line", "empty", "identity", "refused-by-archive"),
 }
 _SORTING_ACTIONS_AND_REASONS = (

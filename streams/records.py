@@ -9,10 +9,10 @@ import hashlib
 import json
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 from streams.identity import LineName, PartId, format_time
 
@@ -372,4 +372,77 @@ class LiveLineSettings(Record):
         return hashlib.sha256(json.dumps(deciding, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:_DECISION_DIGITS]
 
 
-RECORDS: tuple[type[Record], ...] = (Verdict, Sorting, Finding, Review, ModelChoice, LiveLineSettings)
+CommandAction = Literal["acknowledge", "clear", "test", "pause", "resume", "status", "settings", "monitor"]
+CommandOutcome = Literal["done", "refused", "failed", "expired"]
+# A command may be valid for at most this time, so that an old command never moves a gate.
+MAX_COMMAND_VALIDITY = timedelta(seconds=60)
+
+
+class CommandAnswer(BaseModel):
+    """The sorter's answer to a command: what happened, and the values that the command asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    outcome: CommandOutcome = Field(
+        description="`done`; `refused` if the board or the sorter did not accept the command; `failed` if the board did not answer in "
+        "time, so the command may have been executed; `expired` if the sorter did not execute the command, because the command was too old."
+    )
+    message: str = Field(description="A sentence for the person who asked.")
+    code: int = Field(0, ge=0, description="Error code from firmware/error_codes.csv; 0 if there was no error.")
+    values: dict[str, dict[str, int | str]] = Field(
+        {}, description="Values of the board, grouped by status page, or by lane for the command `settings`."
+    )
+    recent_parts: tuple[str, ...] = Field((), description="For `monitor`: the last parts at the gate, one text for each, the newest first.")
+    recent_faults: tuple[str, ...] = Field(
+        (), description="For `monitor`: the last changes of faults, one text for each, the newest first."
+    )
+    answered_at: Time = Field(description="Time of the answer.")
+
+
+class Command(Record):
+    """A command of a person to the sorter of a line, or the sorter's answer. Topic `castings.commands`, keyed by the line.
+
+    The answer is the same record with the field `answer`.
+    """
+
+    name: ClassVar[str] = "castline.command.v1"
+    schema_: Literal["castline.command.v1"] = Field("castline.command.v1", alias="schema", description="Name of this schema.")
+    command_id: uuid.UUID = Field(description="Id of the command. A sorter executes each id at most once.")
+    line: LineName = Field(description="Name of the line.")
+    action: CommandAction = Field(
+        description="`acknowledge` ends all faults of the lane whose causes are gone, `clear` ends the fault `code`, and `test` makes the "
+        "test `what`. From `pause` to `resume`, the sorter sends no verdicts, so the board treats every part as a part without verdict. "
+        "`status`, `settings` and `monitor` only read."
+    )
+    lane: int | None = Field(None, ge=1, le=4, description="Lane of a further gate at the line's belt; null for the line's own lane.")
+    code: int | None = Field(None, ge=40, le=69, description="For `clear`: code of the fault, from firmware/error_codes.csv.")
+    what: Literal["gate", "trigger", "lamp", "relay"] | None = Field(None, description="For `test`: what to test.")
+    asked_by: str = Field(
+        max_length=200, description="Station account that sent the command. If a command line did: the user and the computer, as user@host."
+    )
+    asked_at: Time = Field(description="Time at which the command was sent.")
+    valid_until: Time = Field(description="After this time, the command is not executed. At most 60 s after `asked_at`.")
+    answer: CommandAnswer | None = Field(None, description="The sorter's answer; null in the command itself.")
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> Self:
+        if self.action == "clear" and self.code is None:
+            raise ValueError("The command clear needs the code of a fault in the field `code`.")
+        if self.action == "test" and self.what is None:
+            raise ValueError("The command test needs the field `what`.")
+        if self.valid_until > self.asked_at + MAX_COMMAND_VALIDITY:
+            raise ValueError("The time `valid_until` is more than 60 s after `asked_at`.")
+        return self
+
+
+def make_command(line: str, action: CommandAction, asked_by: str, valid_s: float, **fields: object) -> Command:
+    """Returns a new command that is valid from now for `valid_s` seconds. `fields` are further fields, such as `code`.
+
+    Raises pydantic.ValidationError if a field is missing or out of bounds.
+    """
+    now = datetime.now(UTC)
+    values = {"asked_by": asked_by, "asked_at": now, "valid_until": now + timedelta(seconds=valid_s)}
+    return Command.model_validate({"command_id": uuid.uuid4(), "line": line, "action": action} | values | fields)
+
+
+RECORDS: tuple[type[Record], ...] = (Verdict, Sorting, Finding, Review, ModelChoice, LiveLineSettings, Command)

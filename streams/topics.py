@@ -48,6 +48,10 @@ class TopicNames:
     def lines(self) -> str:
         return f"{self.prefix}.lines"
 
+    @property
+    def commands(self) -> str:
+        return f"{self.prefix}.commands"
+
 
 @dataclass(frozen=True)
 class TopicSpec:
@@ -71,6 +75,7 @@ def declare_topics(settings: Settings) -> list[TopicSpec]:
     specs.append(_make_spec(names.reviews, topics, 1, None))
     specs.append(_make_spec(names.models, topics, 1, None))
     specs.append(_make_spec(names.lines, topics, 1, None))
+    specs.append(_make_spec(names.commands, topics, 1, _HOUR_MS))
     return specs
 
 

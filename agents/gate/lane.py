@@ -223,6 +223,10 @@ class GateLane:
         # Given the board's run and the number of parts that it has counted on this lane, returns the run that the board must have.
         self.choose_run: Callable[[int, int], int] = lambda run, counted: run
         self.is_configured = False
+        # While True, the sorter sends no verdicts. A person has asked for this.
+        self.is_paused = False
+        # Why the board is not connected, as a sentence for a person. Empty while the board answers.
+        self.problem = ""
         self.next_configuring_s = 0.0
         # The run of the board in which the settings of each lane were last committed. The board keeps them until its next run.
         self.committed_run: dict[int, int] = {}
@@ -254,9 +258,16 @@ class GateLane:
         """Tells the board that an event is recorded, so that the board deletes the event. Does nothing for an event of an earlier run."""
         self._requests.submit(BoardRequest("ACK", (str(event),), run=run, lane=self.number))
 
-    def send_command(self, name: str, *fields: object) -> Future[BoardResponse]:
-        """Sends a command of the protocol to the board. The returned future gets the board's answer or fails with GateError."""
-        request = BoardRequest(name, tuple(str(field) for field in fields), lane=self.number)
+    def send_command(self, name: str, *fields: object, deadline_s: float | None = None) -> Future[BoardResponse]:
+        """Sends a command of the protocol to the board. The returned future gets the board's answer or fails with GateError.
+
+        With `deadline_s` (monotonic clock), a person asked for the command. It is not sent later, nor to a board that has been reset.
+        """
+        is_asked = deadline_s is not None
+        texts = tuple(str(field) for field in fields)
+        # A lane that is not configured holds back its own requests, but a person may want to see its state just then.
+        run, lane = (self.run or None, None) if is_asked else (None, self.number)
+        request = BoardRequest(name, texts, deadline_s, run, lane)
         self._requests.submit(request)
         return request.response
 
@@ -289,6 +300,7 @@ class GateLane:
 
         If the number is new, the remembered events are forgotten, and RunBegan is passed to `on_event`.
         """
+        self.problem = ""
         if run == self.run:
             return
         self.run = run

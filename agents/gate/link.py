@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agents.gate.lane import BoardClock, GateEvent, GateLane, GateState
-from agents.gate.port import PORT_ERRORS, SerialPort, Waker
+from agents.gate.port import PORT_ERRORS, SerialPort, Waker, describe_port_error
 from agents.gate.requests import BoardRequest, BoardResponse, RequestWindow, gate_error
 from firmware.fault_table import code_of
 from firmware.lane_settings import TABLE, LaneSettings
@@ -127,15 +127,19 @@ class GateLink:
                 continue
             except PORT_ERRORS as error:
                 wait_s = backoff.failed()
-                log.warning("The port of the board at %s failed: %s. It is opened again in %.1f s.", self.settings.port, error, wait_s)
+                problem = describe_port_error(self.settings.port, error)
+                log.warning("%s The port is opened again in %.1f s.", problem, wait_s)
             except GateError as error:
                 if self._session is not None and self._session.is_greeted:
                     backoff.succeeded()
                 wait_s = backoff.failed()
-                log.log(logging.WARNING if error.retriable else logging.ERROR, "board at %s: %s", self.settings.port, error)
+                problem = f"board at {self.settings.port}: {error}"
+                log.log(logging.WARNING if error.retriable else logging.ERROR, problem)
                 if not error.retriable:
                     wait_s, state = REFUSED_RETRY_S, GateState.REFUSED
             self._session = None
+            for lane in self.lanes:
+                lane.problem = problem
             self._set_states(state)
             self._requests.requeue()
             self._pause(wait_s)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import termios
+from pathlib import Path
 from typing import Any
 
 import serial
@@ -98,3 +100,12 @@ class SerialPort:
     def close(self) -> None:
         """Closes the port."""
         self._port.close()
+
+
+def describe_port_error(path: str, error: Exception) -> str:
+    """Returns a sentence that says why a serial port cannot be used, and what a person should do."""
+    if not Path(path).exists():
+        return f"There is no serial port {path}. Connect the board, or correct the port in the settings."
+    if getattr(error, "errno", None) in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EBUSY) or "exclusively lock" in str(error):
+        return f"Another program uses the serial port {path}, for example a second sorter. Stop that program."
+    return f"The serial port {path} failed: {error}. Check the cable of the board."

@@ -5,4 +5,7 @@
 - `decisions`: what to send and record.
 - `part_states`: what is known of each part.
 - `part_reports`: reports to the gateway.
+- `line_commands`: executes the commands of people.
+- `command_socket`: takes commands from the command line.
+- `command_topic`: takes commands from the station.
 """

@@ -8,9 +8,12 @@ from functools import partial
 
 from agents.gate.lane import GateEvent, GateLane, GateState
 from agents.gate.link import GateLink, LinkSettings
+from agents.sorter.command_socket import CommandSocket
+from agents.sorter.command_topic import CommandTopic
 from agents.sorter.decisions import grade_settings, lane_settings
 from agents.sorter.journal import SortingJournal
 from agents.sorter.journal_sender import JournalSender
+from agents.sorter.line_commands import LineCommands
 from agents.sorter.part_reports import PartReports
 from agents.sorter.part_states import restore_states
 from agents.sorter.sorter import MAX_OPEN_VERDICTS, ROLE, Sorter
@@ -33,10 +36,16 @@ async def run_sorters(settings: Settings, lines: list[str], instance: str, healt
     link = GateLink(LinkSettings(board.port, board.baud, settings.sorter.window))
     health.add_check(lambda: "" if link.is_alive else "the thread of the gate link has ended")
     async with AsyncExitStack() as stack:
-        groups = [
-            await _make_group(stack, settings, line, gate, instance, link, _LineHealth(health, line, settings.service.stall_s))
-            for line, gate in gates.items()
-        ]
+        commands: dict[str, LineCommands] = {}
+        producers: dict[str, RecordProducer] = {}
+        groups = []
+        for line, gate in gates.items():
+            line_health = _LineHealth(health, line, settings.service.stall_s)
+            group, commands[line], producers[line] = await _make_group(stack, settings, line, gate, instance, link, line_health)
+            groups.append(group)
+        command_topic = CommandTopic(settings, commands, producers)
+        command_topic.start()
+        stack.callback(command_topic.stop)
         health.set_ready()
         starting = asyncio.create_task(_start_link(link, groups))
         try:
@@ -67,7 +76,7 @@ class _LineHealth(ProcessHealth):
 
 async def _make_group(
     stack: AsyncExitStack, settings: Settings, line: str, gate: GateSettings, instance: str, link: GateLink, health: ProcessHealth
-) -> ConsumerGroup:
+) -> tuple[ConsumerGroup, LineCommands, RecordProducer]:
     """Connects the sorter of `line` to Kafka and to its lane of the board. Closing `stack` closes both connections."""
     loop = asyncio.get_running_loop()
     # Each line has a consumer group of its own, because the processes of a shared group would take partitions from each other.
@@ -78,11 +87,15 @@ async def _make_group(
 
     def handle_event(event: GateEvent) -> None:
         loop.call_soon_threadsafe(sorter.handle_event, event)
+        loop.call_soon_threadsafe(commands.add_event, event)
 
     try:
         lane = link.add_lane(line, handle_event, lane_settings(gate), gate.lane, grade_settings(gate))
     except ValueError as error:
         raise SettingsError(f"lines.{line}.gate: {error}") from None
+    commands = LineCommands(line, lane, gate.port, settings.service.run_dir / "paused" / line)
+    # A second sorter of the line ends here, before it opens the journal.
+    await stack.enter_async_context(CommandSocket(settings.service.run_dir, commands))
     journal = SortingJournal(settings.sorter.journal_dir, line)
     stack.callback(journal.close)
     part_states = await loop.run_in_executor(None, restore_states, settings, line, journal)
@@ -98,7 +111,7 @@ async def _make_group(
     sorter = Sorter(settings, line, gate, lane, producer, sender, reports if is_triggered_by_board else None, part_states)
     watching = asyncio.create_task(_watch_lane(lane, link.settings.port, health))
     stack.callback(watching.cancel)
-    return ConsumerGroup(app, sorter, settings, ROLE, health)
+    return ConsumerGroup(app, sorter, settings, ROLE, health), commands, producer
 
 
 async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
@@ -114,5 +127,6 @@ async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
 async def _watch_lane(lane: GateLane, port: str, health: ProcessHealth) -> None:
     """Shows a problem on /readyz while the board of the line is not connected."""
     while True:
-        health.set_problem("" if lane.state in _CONNECTED_STATES else f"lane {lane.number} of the board at {port} is {lane.state}", "gate")
+        problem = f"lane {lane.number} of the board at {port} is {lane.state}. {lane.problem}".strip()
+        health.set_problem("" if lane.state in _CONNECTED_STATES else problem, "gate")
         await asyncio.sleep(0.2)

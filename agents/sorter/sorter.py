@@ -131,6 +131,8 @@ class Sorter:
             return True
         state = self._states.get(verdict.run, verdict.part)
         state.set_verdict(verdict)
+        if self._lane.is_paused:
+            return True
         deadline_s = verdict_deadline(state, verdict.captured_at, self._gate, _now(), time.monotonic())
         try:
             self._check_run(verdict)

@@ -1,4 +1,7 @@
-"""The command `castline board`: sends commands to the board of a line, or simulates a board."""
+"""The command `castline board`: sends commands to the board of a line, or simulates a board.
+
+If a sorter of the line runs on this machine, the commands go through the sorter. Otherwise the command opens the serial port itself.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +22,10 @@ from typing import Any, TypeVar
 import click
 
 from agents.gate.link import GateLink, LinkSettings
+from agents.sorter.command_socket import ask_sorter
 from agents.sorter.decisions import grade_settings, lane_settings
+from deploy.cli.board_monitor import render_monitor
+from deploy.cli.models_choice import describe_user
 from deploy.supervisor.priority import raise_priority
 from firmware.board.board import Board
 from firmware.board.line import BoardLine, PseudoTerminal, SimulatedLine, TruthLog, run_in_real_time
@@ -28,10 +35,13 @@ from firmware.fault_table import code_of
 from firmware.lane_settings import LaneSettings
 from firmware.protocol import PAGES, WORDS, Fields
 from streams.errors import GateError, SettingsError
+from streams.records import CommandAction, CommandAnswer, make_command
 from streams.settings import GateSettings, Settings, load_settings
 
 # Longest wait for an answer, in seconds. The wait includes the start of the Mega, up to 3 s, and the transfer of the settings.
 MAX_ANSWER_S = 15.0
+# Interval between two readings of `castline board monitor`, and the longest wait for one of them, in seconds.
+MONITOR_INTERVAL_S, MONITOR_ANSWER_S = 0.5, 5.0
 # Seconds that a test of the gate takes. The gate stays out for one second and then swings back.
 SWING_S = 1.5
 
@@ -49,6 +59,9 @@ class BoardAddress:
     baud: int
     lane: int
     gate: GateSettings | None
+    # The line whose sorter may hold the port, or None if no line of the settings has this port.
+    line: str | None
+    run_dir: Path
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,14 +78,61 @@ def _with_address_options(function: F) -> F:
 
 
 def _find_address(file: Path | None, name: str | None, port: str | None, lane: int | None) -> BoardAddress:
-    gate = load_settings(file).find_line(name).gate if name else None
-    if name and gate is None:
-        raise SettingsError(f"The line {name} has no gate in the settings. Add [lines.gate] to the line, or pass --port.")
-    if port is None and gate is None:
+    if name is None and port is None:
         raise click.UsageError("The command does not know which board you mean. Pass --line or --port.")
+    settings = load_settings(file)
+    run_dir = settings.service.run_dir
+    if name is None:
+        line = next((each.name for each in settings.lines if each.gate is not None and _is_same_port(each.gate.port, port or "")), None)
+        return BoardAddress(port or "", 115200, lane or 1, None, line, run_dir)
+    gate = settings.find_line(name).gate
     if gate is None:
-        return BoardAddress(port or "", 115200, lane or 1, None)
-    return BoardAddress(port or gate.port, gate.baud, lane or gate.lane, gate)
+        if port is None:
+            raise SettingsError(f"The line {name} has no gate in the settings. Add [lines.gate] to the line, or pass --port.")
+        return BoardAddress(port, 115200, lane or 1, None, None, run_dir)
+    line = name if port is None or _is_same_port(gate.port, port) else None
+    return BoardAddress(port or gate.port, gate.baud, lane or gate.lane, gate, line, run_dir)
+
+
+def _is_same_port(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
+
+
+def _send_to_sorter(address: BoardAddress, action: CommandAction, valid_s: float = MAX_ANSWER_S, **fields: object) -> CommandAnswer | None:
+    """Sends a command through the running sorter of the line. Returns None if no sorter listens on this machine.
+
+    Raises GateError if the sorter or the board did not execute the command.
+    """
+    if address.line is None:
+        return None
+    lane = None if address.gate is None or address.lane == address.gate.lane else address.lane
+    answered = ask_sorter(address.run_dir, make_command(address.line, action, describe_user(), valid_s, lane=lane, **fields))
+    if answered is None or answered.answer is None:
+        return None
+    if answered.answer.outcome != "done":
+        raise GateError(answered.answer.message, answered.answer.code, retriable=False)
+    return answered.answer
+
+
+def _warn_of_reset(address: BoardAddress) -> None:
+    click.echo(
+        f"No sorter on this machine takes commands for the board at {address.port}, so this command opens the port itself. This may reset "
+        "the board. A board that is reset forgets the castings on its belt.",
+        err=True,
+    )
+
+
+def _send_to_running_sorter(address: BoardAddress, action: CommandAction, valid_s: float = MAX_ANSWER_S) -> CommandAnswer:
+    """Sends a command that only a running sorter can execute. Raises GateError if no sorter listens, or if it refuses the command."""
+    answer = _send_to_sorter(address, action, valid_s)
+    if answer is None:
+        line = address.line or "the line"
+        raise GateError(
+            f"No sorter of {line} takes commands in the folder {address.run_dir} (service.run_dir). Start a sorter with "
+            '"castline sorter", or run this command on the machine of the sorter.',
+            code_of("link-away"),
+        )
+    return answer
 
 
 class BoardConnection:
@@ -89,10 +149,10 @@ class BoardConnection:
         try:
             return self._link.send_command(name, *fields).result(MAX_ANSWER_S).fields
         except FutureTimeoutError:
-            port, state = self._link.settings.port, self._link.lanes[0].state
+            port, lane = self._link.settings.port, self._link.lanes[0]
+            advice = lane.problem or "Check that the port is right, and stop the sorter that uses it."
             raise GateError(
-                f"The board at {port} did not answer {name} within {MAX_ANSWER_S:.0f} s. The state of the link is: {state}. "
-                "Check that the port is right, and stop the sorter that uses it."
+                f"The board at {port} did not answer {name} within {MAX_ANSWER_S:.0f} s. The state of the link is: {lane.state}. {advice}"
             ) from None
 
 
@@ -122,13 +182,18 @@ def _connect(
 def status(file: Path | None, name: str | None, port: str | None, lane: int | None, as_json: bool) -> int:
     """Show the state, counters, gate, link and photo-eyes of a lane. The exit status is 1 if the lane has a fault.
 
-    Stop the line's sorter first. An Arduino Mega is reset if no program has opened its port since it was plugged in.
+    If the line's sorter runs, the command goes through it. Otherwise the command opens the port itself, which may reset the board.
     """
     address = _find_address(file, name, port, lane)
-    with _connect(address, address.lane) as board:
-        pages = {page: dict(board.ask("STATUS", address.lane, page)) for page in PAGES}
-    for page in pages.values():
-        page.pop("page")
+    if (answer := _send_to_sorter(address, "status")) is not None:
+        pages = answer.values
+        click.echo(answer.message, err=True)
+    else:
+        _warn_of_reset(address)
+        with _connect(address, address.lane) as board:
+            pages = {page: dict(board.ask("STATUS", address.lane, page)) for page in PAGES}
+        for page in pages.values():
+            page.pop("page")
     if as_json:
         click.echo(json.dumps(pages, indent=2))
     else:
@@ -143,18 +208,39 @@ def status(file: Path | None, name: str | None, port: str | None, lane: int | No
 def configure(file: Path | None, name: str | None, port: str | None, lane: int | None) -> None:
     """Send the settings of a line's gate to its board, and print the values that the board uses now.
 
-    The board stores the settings, so it still has them after a reset.
+    A running sorter has sent its settings already. The command then only compares them with the file. The board stores the settings.
     """
     address = _find_address(file, name, port, lane)
     if address.gate is None:
         raise click.UsageError("--line is missing. Pass --line, because this command sends the settings of a line to the board.")
     settings, grades = _board_settings(name, address.gate)
+    if (answer := _send_to_sorter(address, "settings")) is not None:
+        _show_settings_of_sorter(name, answer, {address.gate.lane: settings, **grades})
+        return
+    _warn_of_reset(address)
     with _connect(address, address.gate.lane, settings, grades) as board:
         for number, values in ((address.gate.lane, settings), *grades.items()):
             if grades:
                 click.echo(f"# lane {number}")
             for key in values.values:
                 click.echo(f"{key} = {board.ask('SHOW', number, key)['value']}")
+
+
+def _show_settings_of_sorter(name: str | None, answer: CommandAnswer, expected: Mapping[int, LaneSettings]) -> None:
+    """Prints the settings that the board uses. Raises GateError if the file of settings has other values than the board."""
+    differing = []
+    for number, settings in expected.items():
+        used = answer.values[f"lane {number}"]
+        if len(expected) > 1:
+            click.echo(f"# lane {number}")
+        for key, value in used.items():
+            click.echo(f"{key} = {value}")
+        differing += [key for key, value in used.items() if str(settings.values.get(key, value)) != str(value)]
+    if differing:
+        raise GateError(
+            f"The board uses other settings than the file: {', '.join(differing)}. Restart the sorter of {name}, so that the sorter sends "
+            "the settings of the file."
+        )
 
 
 def _board_settings(name: str | None, gate: GateSettings) -> tuple[LaneSettings, dict[int, LaneSettings]]:
@@ -176,6 +262,10 @@ def test(file: Path | None, name: str | None, port: str | None, lane: int | None
     address = _find_address(file, name, port, lane)
     own_lane = address.gate.lane if address.gate else address.lane
     settings, grades = _board_settings(name, address.gate) if address.gate else (None, {})
+    if (answer := _send_to_sorter(address, "test", what=what)) is not None:
+        click.echo(answer.message)
+        return
+    _warn_of_reset(address)
     with _connect(address, own_lane, settings, grades) as board:
         result = board.ask("TEST", address.lane, secrets.randbelow(65536), what)["told"]
         if what == "gate":
@@ -191,8 +281,67 @@ def test(file: Path | None, name: str | None, port: str | None, lane: int | None
 def clear(file: Path | None, name: str | None, port: str | None, lane: int | None, code: int) -> None:
     """Clear the fault CODE on the board. Remove the cause of the fault first. firmware/error_codes.csv lists the codes."""
     address = _find_address(file, name, port, lane)
+    if (answer := _send_to_sorter(address, "clear", code=code)) is not None:
+        click.echo(answer.message)
+        return
+    _warn_of_reset(address)
     with _connect(address, address.lane) as board:
         click.echo(f"fault {code}: {board.ask('CLEAR', address.lane, code)['told']}")
+
+
+@command.command("acknowledge")
+@_with_address_options
+@click.pass_obj
+def acknowledge(file: Path | None, name: str | None, port: str | None, lane: int | None) -> None:
+    """End all faults of a lane whose causes are gone, through the running sorter. Look at the line first, because its gate may move."""
+    click.echo(_send_to_running_sorter(_find_address(file, name, port, lane), "acknowledge").message)
+
+
+@command.command("pause")
+@_with_address_options
+@click.pass_obj
+def pause(file: Path | None, name: str | None, port: str | None, lane: int | None) -> None:
+    """Stop the sending of verdicts to the board, until `castline board resume`.
+
+    The board treats each new part as a part without verdict. The pause also lasts over a restart of the sorter.
+    """
+    click.echo(_send_to_running_sorter(_find_address(file, name, port, lane), "pause").message)
+
+
+@command.command("resume")
+@_with_address_options
+@click.pass_obj
+def resume(file: Path | None, name: str | None, port: str | None, lane: int | None) -> None:
+    """End a pause: the sorter sends the verdicts of new parts to the board again."""
+    click.echo(_send_to_running_sorter(_find_address(file, name, port, lane), "resume").message)
+
+
+@command.command("monitor")
+@_with_address_options
+@click.option("--once", is_flag=True, help="Print the values once and end.")
+@click.pass_obj
+def monitor(file: Path | None, name: str | None, port: str | None, lane: int | None, once: bool) -> None:
+    """Show a lane's photo-eyes, belt position, gate, last castings and last faults, twice a second, until Ctrl-C.
+
+    The values come from the running sorter of the line.
+    """
+    address = _find_address(file, name, port, lane)
+    is_first = True
+    with suppress(KeyboardInterrupt):
+        while True:
+            answer = _send_to_running_sorter(address, "monitor", MONITOR_ANSWER_S)
+            size = shutil.get_terminal_size()
+            if not once:
+                # Clear the screen once, and later only move the cursor to its top, because a cleared screen flickers.
+                click.echo("\x1b[2J\x1b[H" if is_first else "\x1b[H", nl=False)
+            ends = "" if once else "\x1b[K"
+            for row in render_monitor(answer, size.columns, size.lines - 1):
+                click.echo(row + ends)
+            if once:
+                return
+            click.echo("\x1b[J", nl=False)
+            is_first = False
+            time.sleep(MONITOR_INTERVAL_S)
 
 
 @command.command("flash")

@@ -16,7 +16,7 @@ import yaml
 from docs.generator.markdown import make_page, make_table
 from docs.generator.schemas import DIALECT, make_schema, schema_path
 from streams.identity import LINE_PATTERN
-from streams.records import RECORDS, Finding, LiveLineSettings, ModelChoice, Record, Review, Sorting, Verdict
+from streams.records import RECORDS, Command, Finding, LiveLineSettings, ModelChoice, Record, Review, Sorting, Verdict
 from streams.settings import LineSettings, Settings
 from streams.topics import TopicNames, TopicSpec, declare_topics
 
@@ -47,7 +47,7 @@ CLOUD_EVENT_HEADERS: HeaderMeanings = {
     "ce_time": "Time at which the record was made, RFC 3339, UTC.",
 }
 DEAD_LETTER_HEADERS: HeaderMeanings = {
-    "dead-reason": "The reason in one word: `identity`, `verdict`, or why a picture cannot be judged.",
+    "dead-reason": "The reason in one word: `identity`, `verdict`, `command`, or why a picture cannot be judged.",
     "dead-detail": "What was expected and what was found, at most 1,024 bytes.",
     "dead-role": "The role that wrote the dead letter.",
     "dead-topic": "Topic of the original record.",
@@ -147,6 +147,7 @@ def describe_topics() -> list[TopicDescription]:
             "models", names.models, ModelChoice, "`castline models`, station", "inspector, localiser, station", key="the line, or `*`"
         ),
         describe_json("lines", names.lines, LiveLineSettings, "`castline lines`", "inspector, localiser, `castline lines`", key="the line"),
+        describe_json("commands", names.commands, Command, "station, sorter", "sorter, station", key="the line"),
     ]
 
 

@@ -22,13 +22,15 @@ from django.shortcuts import render
 from station.accounts.models import AuditEntry
 from streams.errors import SettingsError
 
-Right = Literal["look", "upload", "review", "choose", "set lines", "make studies", "show golden parts", "administer"]
+Right = Literal[
+    "look", "upload", "review", "choose", "set lines", "make studies", "show golden parts", "acknowledge faults", "move gates", "administer"
+]
 Role = Literal["operator", "reviewer", "engineer", "administrator"]
 
 RIGHTS: dict[Role, frozenset[Right]] = {
-    "operator": frozenset({"look", "show golden parts"}),
-    "reviewer": frozenset({"look", "show golden parts", "review", "upload"}),
-    "engineer": frozenset({"look", "show golden parts", "review", "upload", "choose", "set lines", "make studies"}),
+    "operator": frozenset({"look", "show golden parts", "acknowledge faults"}),
+    "reviewer": frozenset({"look", "show golden parts", "acknowledge faults", "review", "upload"}),
+    "engineer": frozenset(get_args(Right)) - {"administer"},
     "administrator": frozenset(get_args(Right)),
 }
 # The roles are ordered from the fewest rights to the most.
@@ -42,6 +44,8 @@ RIGHT_DESCRIPTIONS: dict[Right, str] = {
     "set lines": "change the settings of lines",
     "make studies": "make agreement studies",
     "show golden parts": "note that a golden part was shown",
+    "acknowledge faults": "acknowledge faults of gates",
+    "move gates": "test gates and pause lines",
     "administer": "administer accounts",
 }
 

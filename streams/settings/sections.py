@@ -341,6 +341,11 @@ class SorterSettings(Section):
         description="Folder of the journal, the sorter's queue on disk. The records of sorted parts wait there while Kafka is unavailable.",
     )
     window: int = Field(8, ge=1, le=64, description="Largest number of commands to one board that may be unanswered at the same time.")
+    command_key: SecretStr = Field(
+        SecretStr(""),
+        description="Secret key with which the station and the sorters sign commands. If it is set, sorters refuse commands without a "
+        "valid signature. Set it with CASTLINE_SORTER__COMMAND_KEY.",
+    )
 
 
 class ArchivistSettings(Section):

@@ -59,6 +59,7 @@ STATION_LAYERS = (
     ("station.pictures",),
     ("station.live",),
     ("station.line_settings",),
+    ("station.line_commands",),
     ("station.uploads",),
     ("station.history",),
     ("station.reviews",),

@@ -1,0 +1,134 @@
+"""The local Unix socket of a sorter, by which the command line sends commands through a running sorter.
+
+A command and its answer are each one line of JSON (`castline.command.v1`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import ValidationError
+
+from agents.sorter.line_commands import LineCommands, make_answer
+from streams.errors import GateError, SettingsError
+from streams.records import Command
+
+log = logging.getLogger(__name__)
+
+_MAX_LINE_BYTES = 2**18
+_READ_S = 5.0
+# After a command has expired, its answer may need this much longer.
+_ANSWER_MARGIN_S = 3.0
+
+
+def socket_name(line: str) -> str:
+    """Returns the name of the socket of the sorter of `line` in the folder `service.run_dir`."""
+    return f"sorter-{line}.sock"
+
+
+@contextmanager
+def _short_address(folder: Path, name: str) -> Iterator[str]:
+    """Yields a short address of the socket `name` in `folder`, because an address of a Unix socket has at most 107 bytes."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)
+
+
+def ask_sorter(folder: Path, command: Command) -> Command | None:
+    """Sends a command to the sorter of its line on this machine, and returns the record with the answer.
+
+    Returns None if no sorter listens in `folder` (`service.run_dir`). Raises GateError if the sorter does not answer.
+    """
+    path = folder / socket_name(command.line)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout((command.valid_until - command.asked_at).total_seconds() + _ANSWER_MARGIN_S)
+        try:
+            with _short_address(folder, path.name) as address:
+                client.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except OSError as error:
+            raise GateError(f"Cannot open the sorter's socket {path}: {error}. Run the command as the user of the sorter.") from error
+        try:
+            client.sendall(command.encode() + b"\n")
+            with client.makefile("rb") as file:
+                return Command.decode(file.readline(_MAX_LINE_BYTES))
+        except (OSError, ValueError) as error:
+            raise GateError(
+                f"The sorter of {command.line} did not answer the command {command.action}. Read the log of the sorter. The command may "
+                "have been executed."
+            ) from error
+
+
+class CommandSocket:
+    """Listens on the socket of one line while the `async with` block runs. Only the user of the sorter can open the socket."""
+
+    def __init__(self, folder: Path, commands: LineCommands) -> None:
+        self._folder = folder
+        self._commands = commands
+        self._path = folder / socket_name(commands.line)
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            with _short_address(self._folder, self._path.name) as address:
+                _remove_stale(self._path, address, self._commands.line)
+                listener.bind(address)
+            # Nobody can connect before `start_unix_server` listens, so the mode is set in time.
+            self._path.chmod(0o600)
+            self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_MAX_LINE_BYTES)
+        except OSError as error:
+            listener.close()
+            raise SettingsError(f"Cannot make the sorter's socket {self._path}: {error}. Check the setting service.run_dir.") from error
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._server is not None
+        self._server.close()
+        self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_READ_S):
+                line = await reader.readline()
+            writer.write((await self._answer(line)).encode() + b"\n")
+            await writer.drain()
+        except (OSError, ValueError, TimeoutError) as error:
+            log.warning("A command on the socket %s is ignored: %s", self._path, error)
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> Command:
+        try:
+            command = Command.decode(line)
+        except ValidationError as error:
+            raise ValueError(f"The line is no command: {error}") from error
+        if command.line != self._commands.line:
+            answer = make_answer("refused", f"This socket belongs to {self._commands.line}. Send the command to the line's own socket.")
+        else:
+            answer = await self._commands.execute(command)
+        return command.model_copy(update={"answer": answer})
+
+
+def _remove_stale(path: Path, address: str, line: str) -> None:
+    """Removes the socket of a sorter that was killed. Raises SettingsError if another sorter still listens."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            path.unlink(missing_ok=True)
+            return
+    raise SettingsError(f"Another sorter of {line} runs on this machine and listens on {path}. Stop that sorter first.")

@@ -1,0 +1,158 @@
+"""Reads the commands of the station from `castings.commands`, and writes the sorter's answers there.
+
+Commands that were on the topic before the sorter started are never executed, because an earlier sorter may have executed them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from agents.sorter.line_commands import LineCommands, make_answer
+from streams import metrics
+from streams.commands import decode_command, make_command_record
+from streams.identity import make_header_map
+from streams.kafka import make_client_arguments
+from streams.record_producer import ConsumedRecord, RecordProducer, make_dead_letter
+from streams.records import Command, CommandAnswer
+from streams.settings import Settings
+from streams.topics import TopicNames
+
+log = logging.getLogger(__name__)
+
+ROLE = "sorter"
+_POLL_MS = 200
+_RETRY_S = 2.0
+
+
+class CommandTopic:
+    """Executes the commands on the topic that are for the lines of this sorter. `start` must be called in the event loop."""
+
+    def __init__(self, settings: Settings, commands: Mapping[str, LineCommands], producers: Mapping[str, RecordProducer]) -> None:
+        self._settings = settings
+        self._commands = commands
+        self._producers = producers
+        self._names = TopicNames(settings.topics.prefix)
+        # Records whose key names no line with a gate become dead letters of one sorter only: the sorter of the first such line.
+        gated = [line.name for line in settings.lines if line.gate is not None]
+        self._lines_with_gate, self._reports_unknown = set(gated), bool(gated) and gated[0] in commands
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        # The ids of the commands that had an answer when the sorter started.
+        self._answered: frozenset[uuid.UUID] = frozenset()
+        self._next_offset: int | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread that reads the topic."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._stopping.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        was_logged = False
+        while not self._stopping.is_set():
+            try:
+                self._follow()
+            except (KafkaError, OSError) as error:
+                if not was_logged:
+                    log.warning(
+                        "Commands from the station cannot be read from %s (%r). Reading is tried again.", self._names.commands, error
+                    )
+                was_logged = True
+                self._stopping.wait(_RETRY_S)
+
+    def _follow(self) -> None:
+        """Follows the topic until `stop` is called. Raises KafkaError or OSError if Kafka fails."""
+        arguments = make_client_arguments(self._settings, "commands")
+        consumer = KafkaConsumer(**arguments, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest")
+        try:
+            partition = TopicPartition(self._names.commands, 0)
+            if not consumer.partitions_for_topic(partition.topic):
+                raise KafkaError('The topic does not exist. Create it with "castline topics create"')
+            consumer.assign([partition])
+            if self._next_offset is None:
+                end = self._read_history(consumer, partition)
+                self._next_offset = end
+            consumer.seek(partition, self._next_offset)
+            while not self._stopping.is_set():
+                for record in consumer.poll(timeout_ms=_POLL_MS).get(partition, ()):
+                    self._next_offset = record.offset + 1
+                    self._loop.call_soon_threadsafe(self._begin, _consumed(record), False)
+        finally:
+            consumer.close()
+
+    def _read_history(self, consumer: Any, partition: TopicPartition) -> int:
+        """Handles the records that the topic held at the start, and returns the offset behind them."""
+        end: int = consumer.end_offsets([partition])[partition]
+        consumer.seek_to_beginning(partition)
+        records: list[ConsumedRecord] = []
+        while consumer.position(partition) < end and not self._stopping.is_set():
+            records += [_consumed(record) for record in consumer.poll(timeout_ms=_POLL_MS).get(partition, ()) if record.offset < end]
+        valid = [(record, command) for record in records if (command := self._decode(record)) is not None]
+        self._answered = frozenset(command.command_id for _, command in valid if command.answer is not None)
+        for record, _ in valid:
+            self._loop.call_soon_threadsafe(self._begin, record, True)
+        return end
+
+    def _decode(self, record: ConsumedRecord) -> Command | None:
+        try:
+            return decode_command(self._settings, record.key, record.value, record.headers)
+        except ValueError:
+            return None
+
+    # The methods below run in the event loop.
+
+    def _begin(self, record: ConsumedRecord, is_old: bool) -> None:
+        task = self._loop.create_task(self._handle(record, is_old))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _handle(self, record: ConsumedRecord, is_old: bool) -> None:
+        line = (record.key or b"").decode(errors="replace")
+        commands = self._commands.get(line)
+        try:
+            command = decode_command(self._settings, record.key, record.value, record.headers)
+            if line not in self._lines_with_gate:
+                raise ValueError(f"No line with a gate has the name {line[:80]!r}.")
+        except ValueError as error:
+            if commands is not None or (self._reports_unknown and line not in self._lines_with_gate):
+                await self._write_dead_letter(record, error)
+            return
+        if commands is None or command.answer is not None:
+            return
+        if is_old:
+            commands.add_known(command)
+            if command.command_id in self._answered:
+                return
+            sentence = "The command was not executed now, because it was sent before this sorter started. Send the command again."
+            await self._answer(command, make_answer("expired", sentence))
+        elif not commands.is_known(command):
+            await self._answer(command, await commands.execute(command))
+        else:
+            log.warning("%s: a repeated command %s is ignored", line, command.command_id)
+
+    async def _answer(self, command: Command, answer: CommandAnswer) -> None:
+        record = make_command_record(self._settings, command.model_copy(update={"answer": answer}), ROLE)
+        await self._producers[command.line].deliver([record])
+
+    async def _write_dead_letter(self, record: ConsumedRecord, error: ValueError) -> None:
+        line = next(iter(self._commands))
+        log.warning("A record on %s is not a valid command and becomes a dead letter: %s", record.topic, error)
+        metrics.dead_letters.labels(line, "command").inc()
+        await self._producers[line].deliver([make_dead_letter(self._names.dead_letters, record, ROLE, "command", str(error))])
+
+
+def _consumed(record: Any) -> ConsumedRecord:
+    return ConsumedRecord(record.topic, record.partition, record.offset, record.key, record.value, make_header_map(record.headers))

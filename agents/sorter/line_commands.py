@@ -1,0 +1,199 @@
+"""Executes the commands of people for one line, such as `acknowledge`, `test` and `pause`.
+
+The commands come from `command_socket` (the command line) and from `command_topic` (the station).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+import uuid
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from agents.gate.lane import FaultChanged, GateEvent, GateLane, GateState, PartSorted
+from firmware.fault_table import code_of, error_codes
+from firmware.lane_settings import TABLE
+from firmware.protocol import PAGES, Fields
+from streams.atomic_file import write_atomically
+from streams.errors import GateError
+from streams.identity import format_time
+from streams.records import Command, CommandAnswer
+
+log = logging.getLogger(__name__)
+
+# The clocks of the station and of the sorter may differ by this much. A command from further in the future is refused.
+_MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
+_MAX_RECENT = 20
+_DEADLINE, _FAULT_PRESENT, _NOT_CLEARABLE = code_of("deadline"), code_of("fault-present"), code_of("not-clearable")
+_LINK_AWAY, _UNKNOWN_SETTING, _UNKNOWN_LANE = code_of("link-away"), code_of("unknown-setting"), code_of("unknown-lane")
+Values = dict[str, dict[str, int | str]]
+
+
+class LineCommands:
+    """Executes each command at most once, and never after its `valid_until`. All methods are called in the event loop.
+
+    The file `pause_file` exists while the line is paused, so that a restart of the sorter does not end the pause.
+    """
+
+    def __init__(self, line: str, lane: GateLane, port: str, pause_file: Path) -> None:
+        self.line = line
+        self._lane = lane
+        self._port = port
+        self._pause_file = pause_file
+        self._known_ids: dict[uuid.UUID, datetime] = {}
+        self._recent_parts: deque[str] = deque(maxlen=_MAX_RECENT)
+        self._recent_faults: deque[str] = deque(maxlen=_MAX_RECENT)
+        lane.is_paused = pause_file.exists()
+
+    def add_event(self, event: GateEvent) -> None:
+        """Remembers an event of the board for the command `monitor`."""
+        if isinstance(event, PartSorted):
+            at = event.at_gate_at.astimezone().strftime("%H:%M:%S")
+            part = f"part {event.part}" if event.part else "an uncounted part"
+            self._recent_parts.appendleft(f"{at} {part}: {event.action} ({event.reason}){', gate moved' if event.moved else ''}")
+        elif isinstance(event, FaultChanged):
+            row = error_codes().get(event.code)
+            at = event.at.astimezone().strftime("%H:%M:%S")
+            change = "began" if event.raised else "ended"
+            self._recent_faults.appendleft(f"{at} fault {event.code} ({row.name if row else 'unknown'}) {change}, detail {event.detail}")
+
+    def add_known(self, command: Command) -> None:
+        """Notes a command that must not be executed, because an earlier sorter may have executed it."""
+        self._known_ids[command.command_id] = command.valid_until
+
+    def is_known(self, command: Command) -> bool:
+        """Returns whether a command with the same id has come before."""
+        return command.command_id in self._known_ids
+
+    async def execute(self, command: Command) -> CommandAnswer:
+        """Executes a command and returns the answer. Raises no GateError: the answer says what the board refused."""
+        now = datetime.now(UTC)
+        if self.is_known(command):
+            return make_answer("refused", "The command was not executed again, because a command with the same id came before.")
+        self._known_ids = {known: until for known, until in self._known_ids.items() if until + 2 * _MAX_CLOCK_DIFFERENCE > now}
+        self.add_known(command)
+        if command.valid_until <= now:
+            return make_answer("expired", "The command was not executed, because it came too late. Send the command again.")
+        if command.asked_at > now + _MAX_CLOCK_DIFFERENCE:
+            return make_answer("refused", "The command comes from the future. Check the clocks of the station and of the sorter's machine.")
+        deadline_s = time.monotonic() + (command.valid_until - now).total_seconds()
+        try:
+            answer = await self._dispatch(command, deadline_s)
+        except GateError as error:
+            answer = make_answer("failed" if error.code == _LINK_AWAY else "refused", str(error), error.code)
+        log.info("%s: the command %s of %s: %s. %s", self.line, command.action, command.asked_by, answer.outcome, answer.message)
+        return answer
+
+    async def _dispatch(self, command: Command, deadline_s: float) -> CommandAnswer:
+        number = command.lane or self._lane.number
+        if number not in self._lane.lane_numbers:
+            raise GateError(f"Lane {number} does not belong to {self.line}. Name a lane of this line.", _UNKNOWN_LANE, retriable=False)
+        match command.action:
+            case "pause" | "resume":
+                return self._set_pause(command)
+            case "acknowledge":
+                return await self._acknowledge(number, deadline_s)
+            case "clear":
+                told = (await self._ask(deadline_s, "CLEAR", number, command.code))["told"]
+                return make_answer("done", f"fault {command.code}: {told}")
+            case "test":
+                told = (await self._ask(deadline_s, "TEST", number, secrets.randbelow(65536), command.what))["told"]
+                return make_answer("done", f"{command.what}: {told}")
+            case "settings":
+                return make_answer("done", "These are the settings that the board uses.", values=await self._read_settings(deadline_s))
+            case "status" | "monitor":
+                return await self._report(command, number, deadline_s)
+
+    async def _ask(self, deadline_s: float, name: str, *fields: object) -> Fields:
+        """Sends a command to the board and returns the fields of its answer. Raises GateError with a sentence for a person."""
+        if self._lane.state is GateState.AWAY:
+            raise GateError(
+                f"The sorter of {self.line} has no connection to the board at {self._port}. {self._lane.problem}",
+                _LINK_AWAY,
+                retriable=True,
+            )
+        try:
+            return (await asyncio.wrap_future(self._lane.send_command(name, *fields, deadline_s=deadline_s))).fields
+        except GateError as error:
+            if error.code != _DEADLINE:
+                raise
+            raise GateError(
+                f"The board at {self._port} did not answer {name} in time. The state of the link is: {self._lane.state}. "
+                f"{self._lane.problem}",
+                _LINK_AWAY,
+                retriable=True,
+            ) from error
+
+    async def _acknowledge(self, number: int, deadline_s: float) -> CommandAnswer:
+        cleared, present = [], []
+        for row in (row for row in error_codes().values() if row.kind == "fault"):
+            try:
+                if (await self._ask(deadline_s, "CLEAR", number, row.code))["told"] == "cleared":
+                    cleared.append(f"{row.code} {row.name}")
+            except GateError as error:
+                if error.code == _FAULT_PRESENT:
+                    present.append(f"{row.code} {row.name}")
+                elif error.code != _NOT_CLEARABLE:
+                    raise
+        message = f"Faults that have ended: {', '.join(cleared) or 'none'}."
+        if present:
+            message += f" Faults whose cause is still there: {', '.join(present)}. Remove the cause, then acknowledge again."
+        return make_answer("refused" if present else "done", message, _FAULT_PRESENT if present else 0)
+
+    async def _read_settings(self, deadline_s: float) -> Values:
+        values: Values = {}
+        for number in sorted(self._lane.lane_numbers):
+            values[f"lane {number}"] = {}
+            for setting in TABLE:
+                try:
+                    values[f"lane {number}"][setting.key] = (await self._ask(deadline_s, "SHOW", number, setting.key))["value"]
+                except GateError as error:
+                    if error.code != _UNKNOWN_SETTING:
+                        raise
+        return values
+
+    async def _report(self, command: Command, number: int, deadline_s: float) -> CommandAnswer:
+        pages = {page: dict(await self._ask(deadline_s, "STATUS", number, page)) for page in PAGES}
+        for page in pages.values():
+            page.pop("page")
+        message = f"The gate of {self.line} is {self._lane.state}."
+        if self._lane.is_paused:
+            message += f" The line is paused: {_describe_pause(self._pause_file)}"
+        is_monitor = command.action == "monitor"
+        return make_answer(
+            "done",
+            message,
+            values=pages,
+            recent_parts=tuple(self._recent_parts) if is_monitor else (),
+            recent_faults=tuple(self._recent_faults) if is_monitor else (),
+        )
+
+    def _set_pause(self, command: Command) -> CommandAnswer:
+        if command.action == "resume":
+            self._pause_file.unlink(missing_ok=True)
+            self._lane.is_paused = False
+            return make_answer("done", f"{self.line} is not paused. The sorter sends the verdicts of new parts to the board.")
+        if not self._lane.is_paused:
+            write_atomically(self._pause_file, json.dumps({"by": command.asked_by, "at": format_time(datetime.now(UTC))}), mode=0o600)
+            self._lane.is_paused = True
+        sentence = "The sorter sends no verdicts, so the board treats every new part as a part without verdict."
+        return make_answer("done", f"{self.line} is paused. {sentence} The command resume ends the pause.")
+
+
+def make_answer(outcome: Any, message: str, code: int = 0, **fields: Any) -> CommandAnswer:
+    """Returns the answer to a command, with the present time."""
+    return CommandAnswer(outcome=outcome, message=message, code=code, answered_at=datetime.now(UTC), **fields)
+
+
+def _describe_pause(file: Path) -> str:
+    try:
+        pause = json.loads(file.read_text())
+        return f"by {pause['by']} since {pause['at']}."
+    except (OSError, ValueError, KeyError):
+        return "its file cannot be read. The command resume ends the pause."

@@ -1,0 +1,1 @@
+"""The addresses by which pages send commands to the sorter of a line, and read the sorter's answers."""

@@ -1,0 +1,43 @@
+"""Encodes, signs and checks the commands of people on the topic `castings.commands`."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+
+from streams.record_producer import ProducerRecord, make_json_record
+from streams.records import Command
+from streams.settings import Settings
+from streams.topics import TopicNames
+
+SIGNATURE_HEADER = "castline-signature"
+
+
+def make_command_record(settings: Settings, command: Command, source: str) -> ProducerRecord:
+    """Returns the Kafka record of a command or of an answer. If the setting `sorter.command_key` is set, the record is signed."""
+    topic = TopicNames(settings.topics.prefix).commands
+    record = make_json_record(topic, command.line.encode(), command, source, command.command_id)
+    if settings.sorter.command_key.get_secret_value():
+        record.headers.append((SIGNATURE_HEADER, _sign(settings, record.key or b"", record.value or b"").encode()))
+    return record
+
+
+def decode_command(settings: Settings, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> Command:
+    """Returns the command or the answer that a Kafka record holds.
+
+    Raises ValueError if the record is malformed, has the key of another line, or needs a signature and has no valid one.
+    """
+    if settings.sorter.command_key.get_secret_value():
+        expected = _sign(settings, key or b"", value or b"").encode()
+        if not hmac.compare_digest(headers.get(SIGNATURE_HEADER, b""), expected):
+            raise ValueError(f"The header {SIGNATURE_HEADER} is missing or wrong. Set the same sorter.command_key for station and sorter.")
+    command = Command.decode(value or b"")
+    if command.line.encode() != key:
+        raise ValueError(f"The command is for {command.line}, but its key is {(key or b'')[:80]!r}.")
+    return command
+
+
+def _sign(settings: Settings, key: bytes, value: bytes) -> str:
+    secret = settings.sorter.command_key.get_secret_value().encode()
+    return hmac.new(secret, key + b"\0" + value, hashlib.sha256).hexdigest()
