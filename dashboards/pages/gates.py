@@ -166,8 +166,10 @@ ALERTS: tuple[Alert, ...] = (
             "On the Gates dashboard, open the panel “Which faults did the boards report?”. `firmware/error_codes.csv` explains each code.",
             "Remove the cause, for instance a blocked photo-eye, a servo without power, or a pressed emergency stop. A restart of the "
             "sorter or of the board does not end the fault.\n\n"
-            "Then stop the sorter, because only one program can use the serial port. Run `castline board clear --line <line> <code>`, "
-            "and start the sorter again.",
+            "Then end the faults on the machine of the sorter, while the sorter runs. `castline board acknowledge --line <line>` ends all "
+            "faults whose causes are gone, and `castline board clear --line <line> <code>` ends one of the faults 41 to 45, 47, 49 and "
+            "52.\n\nFault 40 ends when the sorter runs again. Fault 50 ends when the board is reset. The faults 46, 48 and 51 end by "
+            "themselves.\n\nUse `castline board monitor --line <line>` to see photo-eyes, encoder and faults while you work.",
         ),
     ),
     Alert(

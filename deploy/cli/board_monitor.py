@@ -13,7 +13,8 @@ def render_monitor(answer: CommandAnswer, columns: int, rows: int) -> list[str]:
     """Returns at most `rows` lines of text, each at most `columns` wide: first the state, then the newest faults and castings."""
     lines = [answer.message]
     for page, title in _TITLES.items():
-        lines += _wrap(title, [_describe(key, value) for key, value in answer.values.get(page, {}).items()], columns)
+        if page in answer.values:
+            lines += _wrap(title, [_describe(key, value) for key, value in answer.values[page].items()], columns)
     left = max(0, rows - len(lines) - 2)
     faults = answer.recent_faults[: max(1, left // 3)]
     lines += ["Last faults:", *(f"  {fault}" for fault in faults or ("none",))]

@@ -13,6 +13,7 @@ import pytest
 
 from agents.gate.lane import GateEvent, GateLane, GateState, PartCounted, PartSorted
 from agents.gate.link import GateLink, LinkSettings
+from agents.gate.port import PORT_ERRORS, SerialPort, describe_port_error
 from agents.gate.requests import BoardResponse
 from agents.sorter.part_states import PartStates
 from firmware.lane_settings import LaneSettings
@@ -290,3 +291,15 @@ def test_a_board_that_missed_its_host_for_a_while_is_greeted_again(port: Path) -
         line.line.board.lanes[0].raise_fault(40, 500, line.line.now_us)
         wait_until(lambda: any(fault.code == 40 and not fault.raised for fault in sorter.faults))
         wait_until(lambda: lane.state is GateState.RUNNING)
+
+
+def test_a_port_that_another_program_uses_or_that_is_absent_is_named_in_a_sentence(tmp_path: Path) -> None:
+    with WiredLine(tmp_path / "port", parts=0) as line:
+        first = SerialPort(str(line.port), 115200)
+        with pytest.raises(PORT_ERRORS) as used:
+            SerialPort(str(line.port), 115200)
+        assert "Another program uses the serial port" in describe_port_error(str(line.port), used.value)
+        first.close()
+    with pytest.raises(PORT_ERRORS) as absent:
+        SerialPort(str(line.port), 115200)
+    assert "Connect the board" in describe_port_error(str(line.port), absent.value)

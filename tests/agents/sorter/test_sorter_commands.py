@@ -104,9 +104,7 @@ def test_a_fault_is_cleared_while_the_sorter_runs_and_the_board_is_not_reset(run
     assert "fault 45 (emergency-stop) ended" in shown
     assert "eye 1 free" in shown
     assert board.run == first_run
-
-
-def test_a_changed_file_of_settings_asks_for_a_restart_of_the_sorter(running: RunningSorter, make_settings: MakeSettings) -> None:
+    # The file of settings has changed since the start of the sorter.
     (line,) = running.settings.lines
     changed = line.model_copy(update={"gate": line.gate and line.gate.model_copy(update={"travel_mm": 650})})
     running.settings = running.settings.model_copy(update={"lines": (changed,)})
@@ -136,7 +134,12 @@ def test_a_socket_command_is_executed_once_and_never_late(running: RunningSorter
     assert running.moves() == 1
 
 
-def test_a_command_for_a_board_that_is_away_fails_and_moves_nothing_later(running: RunningSorter) -> None:
+def test_a_board_that_is_away_and_a_second_sorter_give_sentences_and_a_pause_outlives_the_sorter(
+    running: RunningSorter, tmp_path: Path
+) -> None:
+    second = CastlineProcess(running.settings, tmp_path / "second.log", "sorter", "--line", LINE)
+    assert second.process.wait(60) == 3
+    assert "Another sorter of line-1 runs on this machine" in second.log()
     running.line.pull()
     wait_until(lambda: running.sorter.page("/readyz")[0] == 503)
     result = running.call("test", "gate", "--line", LINE)
@@ -146,9 +149,7 @@ def test_a_command_for_a_board_that_is_away_fails_and_moves_nothing_later(runnin
     running.sorter.wait_ready()
     assert "The gate of line-1 is running" in running.call("status", "--line", LINE).output
     assert running.moves() == 0
-
-
-def test_a_pause_lasts_over_a_restart_until_somebody_resumes(running: RunningSorter) -> None:
+    # A pause lasts over a restart, until somebody resumes.
     assert "line-1 is paused" in running.call("pause", "--line", LINE).output
     running.sorter.kill()
     running.sorter.start()
@@ -156,13 +157,6 @@ def test_a_pause_lasts_over_a_restart_until_somebody_resumes(running: RunningSor
     assert "is paused: by " in running.call("status", "--line", LINE).output
     assert "not paused" in running.call("resume", "--line", LINE).output
     assert "is paused" not in running.call("status", "--line", LINE).output
-
-
-def test_a_second_sorter_of_the_line_says_that_another_one_runs(running: RunningSorter, tmp_path: Path) -> None:
-    second = CastlineProcess(running.settings, tmp_path / "second.log", "sorter", "--line", LINE)
-    assert second.process.wait(60) == 3
-    assert "Another sorter of line-1 runs on this machine" in second.log()
-    assert "The gate of line-1 is running" in running.call("status", "--line", LINE).output
 
 
 @dataclass
