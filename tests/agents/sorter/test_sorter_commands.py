@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -190,12 +191,12 @@ class CommandClient:
         headers = [make_header_map(record.headers) for record in self._read([TopicPartition(topic, number) for number in range(4)])]
         return [header["dead-detail"].decode() for header in headers if header["dead-reason"] == b"command"]
 
-    def _read(self, partitions: list[TopicPartition]) -> list[object]:
+    def _read(self, partitions: list[TopicPartition]) -> list[Any]:
         consumer = KafkaConsumer(bootstrap_servers=self.settings.bootstrap, enable_auto_commit=False)
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
         ends = consumer.end_offsets(partitions)
-        records: list[object] = []
+        records: list[Any] = []
         while any(consumer.position(partition) < ends[partition] for partition in partitions):
             records += [record for found in consumer.poll(timeout_ms=200).values() for record in found]
         consumer.close()
