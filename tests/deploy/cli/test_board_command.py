@@ -53,7 +53,8 @@ def call(file: Path, *arguments: str) -> Result:
 def test_status_shows_every_page(line: WiredLine, file: Path) -> None:
     result = call(file, "status", "--line", LINE, "--json")
     assert result.return_value == 0, result.output
-    pages = json.loads(result.output)
+    assert "No sorter on this machine takes commands" in result.stderr
+    pages = json.loads(result.stdout)
     assert set(pages) == {"line", "count", "gate", "link", "eyes"}
     assert pages["line"]["state"] == "waiting"
     assert pages["count"]["parts"] == 0
