@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from agents.sorter.command_socket import ask_sorter
 from deploy.supervisor.ports import free_ports
 from firmware import toolchain
-from streams.records import Label, Sorting
+from streams.records import CommandAction, Label, Sorting, make_command
 from tests.conftest import MakeSettings
 from tests.fake_inspector import TOKEN, FakeInspector, SortedReader, every_third_is_defect
 from tests.processes import CastlineProcess
@@ -26,6 +27,7 @@ RATE = 3
 # A machine that is busy with other tests may stand still for a second or two. Late verdicts are the subject of another test.
 TRAVEL_S = 6
 SILENT = {7}
+READING: tuple[CommandAction, ...] = ("monitor", "acknowledge")
 
 
 class LabelLog:
@@ -75,9 +77,17 @@ def test_three_lines_sort_over_kafka_with_the_real_firmware(
             time.sleep(1)
             records[line] = reader.read()
             reader.close()
+        monitored, acknowledged = (ask_sorter(settings.service.run_dir, make_command("line-1", action, "anna", 10)) for action in READING)
         for line in LINES:
             seen = Counter(record.part for record in records[line])
             assert seen == dict.fromkeys(range(1, PARTS + 1), 1), [record for record in records[line] if seen[record.part] > 1]
+
+    assert monitored is not None
+    assert monitored.answer is not None
+    assert (monitored.answer.values["count"]["parts"], len(monitored.answer.recent_parts)) == (PARTS, 20)
+    assert acknowledged is not None
+    assert acknowledged.answer is not None
+    assert acknowledged.answer.message == "Faults that have ended: none."
 
     delays_ms = []
     for line in LINES:
