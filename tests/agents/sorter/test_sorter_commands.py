@@ -97,6 +97,8 @@ def test_a_fault_is_cleared_while_the_sorter_runs_and_the_board_is_not_reset(run
     running.raise_emergency_stop()
     assert "have ended: 45 emergency-stop" in running.call("acknowledge", "--line", LINE).output
     assert running.oldest_fault() == 0
+    # A gate that is still out does not leave its rest position again.
+    wait_until(lambda: board.lanes[0].gate.pulse_us == 1000)
     moves = running.moves()
     assert "gate: done" in running.call("test", "gate", "--line", LINE).output
     wait_until(lambda: running.moves() == moves + 1)
