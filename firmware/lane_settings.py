@@ -10,6 +10,8 @@ from firmware.protocol import crc16, is_protocol_number
 CHOICES = ("divert", "pass", "stop")
 # No distance on the belt may be longer than this many steps, because a board may store positions in 24 bits.
 MAX_STEPS = 500_000
+# Every board can store this many parts between photo-eye 2 and the belt's own gate, and this many on their way to a further gate.
+GATE_PARTS, FURTHER_GATE_PARTS = 3, 16
 SettingValue = int | str
 
 
@@ -65,6 +67,12 @@ TABLE: tuple[LaneSetting, ...] = (
     LaneSetting("use_servo_power", "flag", 0, 1, 0),
     LaneSetting("lane_of", "lane", 0, 4, 0),
     LaneSetting("autostart", "flag", 0, 1, 1),
+    LaneSetting("contact_ms", "ms", 5, 20, 10),
+    LaneSetting("trigger_mm", "mm", 0, 20000, 0),
+    LaneSetting("step_nm", "nm", 0, 999, 0),
+    LaneSetting("use_belt", "flag", 0, 1, 0),
+    LaneSetting("run_up_mm", "mm", 0, 2000, 0),
+    LaneSetting("run_down_mm", "mm", 0, 2000, 0),
 )
 BY_KEY = {setting.key: setting for setting in TABLE}
 
@@ -108,11 +116,24 @@ class LaneSettings:
 
     def places(self, mm: int) -> int:
         """Converts a distance on this lane's belt from mm to thousandths of a step."""
-        return mm * 1_000_000 // self.number("step_um")
+        return mm * 1_000_000_000 // self.step_nm
 
-    def is_gate_within_reach(self, step_um: int) -> bool:
-        """Returns whether `gate_mm` + `dwell_mm` is at most MAX_STEPS steps on a belt with steps of `step_um`."""
-        return (self.number("gate_mm") + self.number("dwell_mm")) * 1000 // step_um <= MAX_STEPS
+    @property
+    def step_nm(self) -> int:
+        """The length of a step in nm. Without an encoder, a step is a millisecond, so this is also the speed in thousandths of a mm/s."""
+        return self.number("step_um") * 1000 + self.number("step_nm")
+
+    def is_gate_far(self, spacing_mm: int) -> bool:
+        """Returns whether more castings than every board can store may be between photo-eye 2 and the gate.
+
+        This is so if each casting follows the casting before it after `spacing_mm`, which is the setting of the belt's lane.
+        """
+        room = FURTHER_GATE_PARTS if self.number("lane_of") else GATE_PARTS
+        return spacing_mm > 0 and self.number("gate_mm") > room * spacing_mm
+
+    def is_gate_within_reach(self, step_nm: int) -> bool:
+        """Returns whether `gate_mm` + `dwell_mm` are at most MAX_STEPS steps of a belt whose steps are `step_nm` long."""
+        return (self.number("gate_mm") + self.number("dwell_mm")) * 1_000_000 // step_nm <= MAX_STEPS
 
     def text(self) -> str:
         """Returns all settings as text `key=value key=value ...` in the order of TABLE. The digest is the checksum of this text."""
@@ -133,8 +154,12 @@ class LaneSettings:
         if 2 * number("window_mm") > number("eye_gap_mm"):
             return "twice window_mm must not be larger than eye_gap_mm"
         travels = (number("eye_gap_mm") + number("window_mm"), number("stuck_mm"))
-        if max(travels) * 1000 // number("step_um") > MAX_STEPS or not self.is_gate_within_reach(number("step_um")):
+        if max(travels) * 1_000_000 // self.step_nm > MAX_STEPS or not self.is_gate_within_reach(self.step_nm):
             return f"eye_gap_mm + window_mm, stuck_mm and gate_mm + dwell_mm must each be at most {MAX_STEPS} steps of step_um"
+        if number("trigger_mm") and not number("encoder"):
+            return "trigger_mm needs an encoder; on a belt without one, set trigger_ms instead"
+        if number("trigger_mm") > number("eye_gap_mm"):
+            return "trigger_mm must not be larger than eye_gap_mm, because the camera stands before photo-eye 2"
         if number("rest_us") == number("out_us"):
             return "rest_us must differ from out_us"
         return ""

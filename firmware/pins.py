@@ -33,6 +33,7 @@ class LanePins:
     green: Pin
     yellow: Pin
     red: Pin
+    belt: Pin
 
 
 LANES: tuple[LanePins, ...] = (
@@ -50,6 +51,7 @@ LANES: tuple[LanePins, ...] = (
         green=Pin("K0", "A8"),
         yellow=Pin("K1", "A9"),
         red=Pin("K2", "A10"),
+        belt=Pin("D7", "D38"),
     ),
     LanePins(
         servo=Pin("B5", "D11"),
@@ -65,6 +67,7 @@ LANES: tuple[LanePins, ...] = (
         green=Pin("K4", "A12"),
         yellow=Pin("K5", "A13"),
         red=Pin("K6", "A14"),
+        belt=Pin("G2", "D39"),
     ),
     LanePins(
         servo=Pin("E3", "D5"),
@@ -80,6 +83,7 @@ LANES: tuple[LanePins, ...] = (
         green=Pin("L7", "D42"),
         yellow=Pin("L6", "D43"),
         red=Pin("L5", "D44"),
+        belt=Pin("G1", "D40"),
     ),
     LanePins(
         servo=Pin("H4", "D7"),
@@ -95,5 +99,6 @@ LANES: tuple[LanePins, ...] = (
         green=Pin("L4", "D45"),
         yellow=Pin("L3", "D46"),
         red=Pin("L2", "D47"),
+        belt=Pin("G0", "D41"),
     ),
 )

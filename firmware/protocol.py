@@ -135,8 +135,8 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "FAULT": ("event", "lane", "code", "raised", "detail", "at_ms"),
 }
 
-# The optional fields that an event can have at its end, by the event's name.
-OPTIONAL: dict[str, tuple[str, ...]] = {"GATE": ("gate",)}
+# The optional fields that a frame can have at its end, by the name of the event, the command or the status page.
+OPTIONAL: dict[str, tuple[str, ...]] = {"GATE": ("gate",), "COMMIT": ("warning",), "eyes": ("belt",)}
 
 PAGES: dict[str, tuple[str, ...]] = {
     "line": ("state", "code", "lamp", "tracked"),
@@ -187,6 +187,7 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "eye1": (0, 1),
     "eye2": (0, 1),
     "position_steps": (0, _U32),
+    "belt": (0, 1),
 }
 
 WORDS: dict[str, tuple[str, ...]] = {
@@ -200,6 +201,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "page": ("line", "count", "gate", "link", "eyes"),
     "position": ("rest", "out", "moving"),
     "what": ("gate", "trigger", "lamp", "relay"),
+    "warning": ("gate-far",),
 }
 
 TEXTS = ("key", "value", "digest")
@@ -234,7 +236,21 @@ def read_event(name: str, values: Sequence[str]) -> Fields:
 
     Raises ValueError if a field is absent, malformed or out of its bounds.
     """
-    names = EVENTS[name]
+    return _read_with_optional(name, EVENTS[name], values)
+
+
+def read_answer(name: str, command_fields: Sequence[str], values: Sequence[str]) -> Fields:
+    """Checks the fields of OK, the answer to the command `name`, and returns them by their names. Optional fields may be left out.
+
+    Raises ValueError if a field is absent, malformed or out of its bounds.
+    """
+    if name == "STATUS":
+        page = command_fields[1]
+        return _read_with_optional(page, ("page", *PAGES[page]), values)
+    return _read_with_optional(name, COMMANDS[name][1], values)
+
+
+def _read_with_optional(name: str, names: Sequence[str], values: Sequence[str]) -> Fields:
     optional = OPTIONAL.get(name, ())[: max(0, len(values) - len(names))]
     return read_fields((*names, *optional), values)
 

@@ -251,19 +251,24 @@ class Board:
             if code in self.board_faults:
                 self.board_faults.remove(code)
                 self.report_fault(0, code, False, 0, now_us)
-        return (settings.digest,)
+        return (settings.digest, "gate-far") if self._is_gate_far(lane, settings) else (settings.digest,)
+
+    def _is_gate_far(self, lane: BoardLane, settings: LaneSettings) -> bool:
+        """Returns whether more castings than the board can store may be between photo-eye 2 and the gate."""
+        belt = self.lanes[settings.number("lane_of") - 1].settings if settings.number("lane_of") else settings
+        return settings.is_gate_far(belt.number("spacing_mm"))
 
     def _are_gates_consistent(self, lane: BoardLane, settings: LaneSettings) -> bool:
         """Returns whether new settings of a lane agree with the settings of the other lanes.
 
         A further gate needs a committed lane with a belt, and may be at most 500,000 steps behind photo-eye 2.
         """
-        belt_number, step_um = settings.number("lane_of"), settings.number("step_um")
+        belt_number, step_nm = settings.number("lane_of"), settings.step_nm
         if belt_number:
             belt = self.lanes[belt_number - 1]
             is_possible = belt is not lane and belt.is_committed and not belt.is_further_gate and not lane.gate_lanes[1:]
-            return is_possible and settings.is_gate_within_reach(belt.settings.number("step_um"))
-        return all(gate_lane.settings.is_gate_within_reach(step_um) for gate_lane in lane.gate_lanes[1:])
+            return is_possible and settings.is_gate_within_reach(belt.settings.step_nm)
+        return all(gate_lane.settings.is_gate_within_reach(step_nm) for gate_lane in lane.gate_lanes[1:])
 
     def _do_show(self, fields: Fields, _: int) -> tuple[object, ...]:
         key = fields.word("key")
@@ -344,7 +349,7 @@ class Board:
         if page == "gate":
             gate = lane.gate
             return page, gate.pulse_us, gate.position(now_us), gate.moves, int(lane.has_servo_power), int(lane.is_estop_open)
-        return page, int(lane.eyes[0].blocked), int(lane.eyes[1].blocked), lane.place() // 1000 % _U32
+        return page, int(lane.eyes[0].blocked), int(lane.eyes[1].blocked), lane.position_steps % _U32, int(lane.is_belt_on)
 
     def _do_test(self, fields: Fields, now_us: int) -> tuple[object, ...]:
         lane, token, what = self._lane(fields), fields.number("token"), fields.word("what")
@@ -358,7 +363,7 @@ class Board:
         if what == "gate":
             lane.gate.test(now_us)
         elif what == "trigger":
-            lane.trigger_pulses.append(now_us)
+            lane.trigger_camera()
         elif what == "relay":
             lane.relay_test_until_us = now_us + TEST_US
         return ("done",)

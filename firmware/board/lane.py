@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from firmware.board import faults
+from firmware.board.camera import CameraTrigger
 from firmware.board.faults import EFFECTS, GATE_HELD, Faults
 from firmware.board.gate import Gate
+from firmware.board.inputs import Contact, Drive
 from firmware.board.tracker import DecidedPart, Edge, Eye, PartDecision, TrackedPart, Tracker
 from firmware.lane_settings import LaneSettings
 
 MAX_PART = 99_999_999
+# An encoder that only moves to and fro by one step does not turn, for example because the wire of one phase is broken.
+LEAST_STEPS = 2
 
 
 class LaneReporter(Protocol):
@@ -65,10 +69,11 @@ class BoardLane:
         self.gate = Gate(self.settings)
         self.tracker = Tracker(self.settings, capacity)
         self.eyes = (Eye(), Eye())
-        self.is_estop_open = False
-        self.has_servo_power = True
-        # Times at which the camera must be triggered, earliest first.
-        self.trigger_pulses: list[int] = []
+        self._estop_open = Contact()
+        self._servo_power_missing = Contact()
+        self._belt_off = Contact()
+        self._drive = Drive()
+        self.camera = CameraTrigger()
         self.relay_test_until_us = 0
         # True if this lane has no belt of its own, because its gate stands at another lane's belt (a further gate).
         self.is_further_gate = self.settings.number("lane_of") > 0
@@ -81,8 +86,14 @@ class BoardLane:
         self._edge2: Edge | None = None
         # The part that blocks photo-eye 1, if it has been counted.
         self._part_at_eye1: TrackedPart | None = None
-        self._steps = 0
-        self._running_us = 0
+        # The last edges at which a part left photo-eyes 1 and 2. An object that comes less than part_min_mm later is the same part.
+        self._end1: tuple[Edge, Edge, TrackedPart] | None = None
+        self._end2: Edge | None = None
+        self._steps = self._turned_steps = 0
+        # How far a belt without an encoder has travelled, in microseconds of its full speed.
+        self._running_us = 0.0
+        # How often a photo-eye has become blocked since the belt stands.
+        self._edges_at_rest = 0
         self._ticked_us = 0
         self._stepped_us: int | None = None
         # Time of the first change at a photo-eye while the encoder gives no steps. If no step follows, fault 43 (encoder stopped) begins.
@@ -152,15 +163,76 @@ class BoardLane:
 
     def place(self) -> int:
         """Returns the position of the belt in thousandths of a step."""
-        return self._steps * 1000 if self.settings.number("encoder") else self._running_us
+        return self._steps * 1000 if self.settings.number("encoder") else int(self._running_us)
+
+    @property
+    def position_steps(self) -> int:
+        """The belt's position in steps. On an uncommitted lane, it is the number of encoder edges, whatever the settings say."""
+        return self.place() // 1000 if self.is_committed else self._steps
+
+    @property
+    def is_estop_open(self) -> bool:
+        """Whether the input of the emergency stop says that the stop is open."""
+        return self._estop_open.is_on
+
+    @property
+    def has_servo_power(self) -> bool:
+        """Whether the input of the servo's supply says that the supply is on."""
+        return not self._servo_power_missing.is_on
+
+    @property
+    def is_belt_on(self) -> bool:
+        """Whether the input "belt runs" says that the belt runs, even if the settings do not use this input."""
+        return not self._belt_off.is_on
 
     # Inputs of the board
 
+    def change_estop(self, is_open: bool, at_us: int) -> None:
+        """Tells the lane about a change at the input of the emergency stop."""
+        self.advance(max(at_us, self._ticked_us))
+        self._estop_open.change(is_open, at_us, self._hold_us)
+
+    def change_servo_power(self, present: bool, at_us: int) -> None:
+        """Tells the lane about a change at the input of the servo's supply."""
+        self.advance(max(at_us, self._ticked_us))
+        self._servo_power_missing.change(not present, at_us, self._hold_us)
+
+    def change_belt(self, runs: bool, at_us: int) -> None:
+        """Tells the lane about a change at the input "belt runs"."""
+        self.advance(max(at_us, self._ticked_us))
+        self._belt_off.change(not runs, at_us, self._hold_us)
+
+    @property
+    def _hold_us(self) -> int:
+        return self.settings.number("contact_ms") * 1000
+
+    @property
+    def _runs(self) -> bool:
+        return self.is_relay_closed(self._ticked_us) and not (self.settings.number("use_belt") and self._belt_off.is_on)
+
     def advance(self, now_us: int) -> None:
-        """Moves the lane's time forward to `now_us`. Without an encoder, this also moves the belt, unless the relay is open."""
-        if self.is_relay_closed(self._ticked_us):
-            self._running_us += now_us - self._ticked_us
+        """Moves the lane's time forward to `now_us`. Without an encoder, this also moves the belt, unless it stands."""
+        self._drive_belt(now_us - self._ticked_us)
         self._ticked_us = now_us
+        for contact in (self._estop_open, self._servo_power_missing):
+            contact.advance(now_us, self._hold_us)
+        ran = self._runs
+        if self._belt_off.advance(now_us, self._hold_us) and self._runs != ran:
+            # The belt has changed its speed `_hold_us` ago, so the travel since then is computed again.
+            self._running_us -= self._drive.speed * self._hold_us
+            self._drive_belt(self._hold_us)
+
+    @property
+    def _is_at_rest(self) -> bool:
+        """Whether the belt stands according to the input "belt runs"."""
+        return self.settings.number("use_belt") > 0 and not self.settings.number("encoder") and self._drive.speed == 0
+
+    def _drive_belt(self, passed_us: int) -> None:
+        # A belt that speeds up evenly has half the full speed on average, so it needs twice the time.
+        ramp_us = 2 * self.settings.travel("run_up_mm" if self._runs else "run_down_mm")
+        self._running_us += self._drive.advance(self._runs, passed_us, ramp_us)
+        if self._drive.speed > 0:
+            self._edges_at_rest = 0
 
     def change_eye(self, which: int, blocked: bool, at_us: int) -> None:
         """Tells the lane about a change at photo-eye 1 or 2. The change is not debounced yet."""
@@ -174,6 +246,9 @@ class BoardLane:
     def add_steps(self, count: int, at_us: int) -> None:
         """Adds encoder edges to the belt's position. A negative count means that the belt ran backwards."""
         self._steps += count
+        if abs(self._steps - self._turned_steps) < LEAST_STEPS:
+            return
+        self._turned_steps = self._steps
         self._stepped_us = at_us
         self._no_step_since_us = None
 
@@ -183,6 +258,9 @@ class BoardLane:
         """Uses new settings from now on. The first commit after a reset begins the counting of parts."""
         is_changed = settings != self.settings
         was_further_gate, is_first = self.is_further_gate, not self.is_committed
+        # The moments of waiting camera pulses are times or places, as these settings say.
+        if bool(settings.number("trigger_mm")) != bool(self.settings.number("trigger_mm")):
+            self.camera.clear()
         self.settings = self.tracker.settings = settings
         self.is_further_gate = settings.number("lane_of") > 0
         self._has_stored_settings = True
@@ -253,7 +331,10 @@ class BoardLane:
     def tick(self, now_us: int) -> None:
         """Reads the inputs, decides about parts and moves the gate. Must be called at least every few milliseconds."""
         self.advance(now_us)
+        self._tick_camera(now_us)
         if not self.is_committed:
+            for eye in self.eyes:
+                eye.take_edges(now_us, self.settings.number("debounce_us"))
             return
         if self.is_further_gate:
             if self._lacks_servo_power:
@@ -267,12 +348,24 @@ class BoardLane:
         edges += [(edge, 2) for edge in self.eyes[1].take_edges(now_us, debounce_us)]
         for edge, which in sorted(edges, key=lambda pair: pair[0].at_us):
             if not self.faults.has(GATE_HELD):
+                self._edges_at_rest += edge.blocked and self._is_at_rest
                 (self._handle_edge1 if which == 1 else self._handle_edge2)(edge, now_us)
         if not self.faults.has(GATE_HELD):
             self._check_lengths(place, now_us)
         if not self.faults.has(GATE_HELD):
             self._act_on_moments(place, now_us)
         self.gate.tick(place, now_us)
+
+    def trigger_camera(self, delay_us: int = 0) -> None:
+        """Plans a camera pulse in `delay_us` microseconds, or at once if the settings measure the pulses' moments in mm."""
+        self.camera.add(self.place() if self.settings.number("trigger_mm") else self._ticked_us + delay_us)
+
+    def _tick_camera(self, now_us: int) -> None:
+        position = self.place() if self.settings.number("trigger_mm") else now_us
+        self.camera.tick(position, now_us, self.settings.number("trigger_pulse_ms") * 1000)
+        if self.camera.lost and faults.TRIGGER_LOST not in self.faults.codes:
+            lost, self.camera.lost = self.camera.lost, 0
+            self.raise_fault(faults.TRIGGER_LOST, lost, now_us)
 
     def _check_inputs(self, now_us: int) -> None:
         settings = self.settings
@@ -284,13 +377,19 @@ class BoardLane:
         if self._no_step_since_us is not None and now_us - self._no_step_since_us >= timeout_us:
             self.raise_fault(faults.ENCODER_STOPPED, (now_us - self._no_step_since_us) // 1000, now_us)
             self._no_step_since_us = None
+        if self._edges_at_rest >= settings.number("lost_limit"):
+            self._edges_at_rest = 0
+            self.raise_fault(faults.ENCODER_STOPPED, 0, now_us)
         for eye, code in zip(self.eyes, (faults.EYE1_STUCK, faults.EYE2_STUCK), strict=True):
             if eye.blocking_edge is not None and self.place() - eye.blocking_edge.place > settings.travel("stuck_mm"):
                 self.raise_fault(code, 1, now_us)
 
     def _handle_edge1(self, edge: Edge, now_us: int) -> None:
         if edge.blocked:
-            self._edge1, self._part_at_eye1 = edge, None
+            if self._end1 is not None and edge.place - self._end1[0].place < self.settings.travel("part_min_mm"):
+                _, self._edge1, self._part_at_eye1 = self._end1
+            else:
+                self._edge1, self._part_at_eye1 = edge, None
             return
         if self._edge1 is not None:
             length = edge.place - self._edge1.place
@@ -298,15 +397,19 @@ class BoardLane:
                 self._count_part(self._edge1, now_us)
             if self._part_at_eye1 is not None and length > self.settings.travel("part_max_mm"):
                 self._part_at_eye1.is_touching = True
+            self._end1 = None if self._part_at_eye1 is None else (edge, self._edge1, self._part_at_eye1)
         self._edge1 = self._part_at_eye1 = None
 
     def _handle_edge2(self, edge: Edge, now_us: int) -> None:
+        min_length = self.settings.travel("part_min_mm")
         if edge.blocked:
-            self._edge2 = edge
+            if self._end2 is None or edge.place - self._end2.place >= min_length:
+                self._edge2 = edge
             return
-        if self._edge2 is not None and edge.place - self._edge2.place >= self.settings.travel("part_min_mm"):
+        is_part = self._edge2 is None or edge.place - self._edge2.place >= min_length
+        if self._edge2 is not None and is_part:
             self._decide_parts(self._edge2, now_us)
-        self._edge2 = None
+        self._edge2, self._end2 = None, edge if is_part else None
 
     def _check_lengths(self, place: int, now_us: int) -> None:
         """Counts a part, or decides about a part, when it has blocked its photo-eye for `part_min_mm`."""
@@ -332,7 +435,10 @@ class BoardLane:
             self.raise_fault(faults.TRACKER_FULL, self.tracked, now_us)
             return
         self._part_at_eye1 = part
-        self.trigger_pulses.append(max(now_us, edge.at_us + self.settings.number("trigger_ms") * 1000))
+        if trigger := self.settings.travel("trigger_mm"):
+            self.camera.add(edge.place + trigger)
+        else:
+            self.camera.add(edge.at_us + self.settings.number("trigger_ms") * 1000)
         self._reporter.report_counted(self.number, part)
 
     def _decide_parts(self, edge: Edge, now_us: int) -> None:
@@ -416,9 +522,11 @@ class BoardLane:
 
     def _begin_counting(self, now_us: int) -> None:
         # A part that blocks an eye now is not counted, because the place of its leading edge is not known.
-        self._edge1 = self._edge2 = self._part_at_eye1 = None
+        self._edge1 = self._edge2 = self._part_at_eye1 = self._end1 = self._end2 = None
+        self._edges_at_rest = 0
         for eye in self.eyes:
             eye.take_edges(now_us, 0)
+            eye.restart(self.place(), now_us)
         self._missing_in_a_row = self._unmatched_in_a_row = 0
         self._ignore_missing_until = self.place() + self.settings.travel("eye_gap_mm") + self.settings.travel("window_mm")
         self._no_step_since_us = None

@@ -105,8 +105,8 @@ class SimulatedLine:
 
     def _report_belt(self, number: int, plant: Plant) -> None:
         lane = self.board.lanes[number - 1]
-        while lane.trigger_pulses and lane.trigger_pulses[0] <= self.now_us:
-            self._report("camera", number, {"at_us": lane.trigger_pulses.pop(0)})
+        while lane.camera.began_us:
+            self._report("camera", number, {"at_us": lane.camera.began_us.pop(0)})
         for casting in plant.exits[self._reported_exits[number] :]:
             self._report("fell", number, exit_facts(casting))
         self._reported_exits[number] = len(plant.exits)

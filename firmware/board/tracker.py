@@ -44,6 +44,11 @@ class Eye:
         self._raw_level = blocked
         self._changing = Edge(blocked, place, at_us) if blocked != self.blocked else None
 
+    def restart(self, place: int, now_us: int) -> None:
+        """Makes `place` the place from which the length of an object at the eye is measured."""
+        if self.blocking_edge is not None:
+            self.blocking_edge = Edge(True, place, now_us)
+
     def take_edges(self, now_us: int, debounce_us: int) -> list[Edge]:
         """Returns the edges that have lasted for the debounce time at `now_us`, oldest first. Each edge is returned once."""
         self._accept_change(now_us, debounce_us)

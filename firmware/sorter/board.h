@@ -81,6 +81,7 @@ class Board {
   Error configure(const uint32_t* values, FrameWriter& answer);
   Error commit(const uint32_t* values, FrameWriter& answer);
   bool is_consistent(uint8_t lane, const Settings& requested) const;
+  bool is_gate_far(const Settings& settings) const;
   Error show(FrameWriter& answer);
   Error verdict(const uint32_t* values, FrameWriter& answer);
   Error cancel(const uint32_t* values, FrameWriter& answer);

@@ -21,6 +21,7 @@ const uint8_t kMaxValues = 5;
 // Positions of the fields in a command. The first field has position 0.
 enum FieldIndex : uint8_t { kLaneAt = 0, kRunAt = 1, kKeyAt = 1, kPageAt = 1, kTokenAt = 1, kCodeAt = 1, kPartAt = 2, kTextAt = 2, kWhatAt = 2, kVerdictAt = 3, kGateAt = 4 };
 
+const char kWarningWords[] PROGMEM = "gate-far";
 const char kAnswerNames[] PROGMEM = "OK ERR";
 const char kToldWords[] PROGMEM = "accepted same cancelled none cleared done";
 const char kVerdictWords[] PROGMEM = "keep divert";
@@ -162,6 +163,7 @@ Board::Error Board::commit(const uint32_t* values, FrameWriter& answer) {
   end_board_fault(kAbnormalReset);
   end_board_fault(kSettingsLost);
   answer.digest(requested.digest());
+  if (is_gate_far(requested)) answer.word(kWarningWords, 0);
   return kNoError;
 }
 
@@ -171,13 +173,21 @@ bool Board::is_consistent(uint8_t lane, const Settings& requested) const {
   const uint16_t belt = requested[kLaneOf];
   if (belt != 0) {
     if (belt == lane || !lanes_[belt - 1].is_committed() || lanes_[belt - 1].is_further_gate()) return false;
-    if (!requested.is_gate_within_reach(lanes_[belt - 1].settings()[kStepUm])) return false;
+    if (!requested.is_gate_within_reach(lanes_[belt - 1].settings().step_nm())) return false;
   }
   for (uint8_t index = 0; index < kLanes; ++index) {
     const Lane& other = lanes_[index];
-    if (other.is_gate_of(lane) && (belt != 0 || !other.settings().is_gate_within_reach(requested[kStepUm]))) return false;
+    if (other.is_gate_of(lane) && (belt != 0 || !other.settings().is_gate_within_reach(requested.step_nm()))) return false;
   }
   return true;
+}
+
+// Returns whether more castings than the board can store may be between photo-eye 2 and the gate, because each may follow the casting before
+// it after `spacing_mm`.
+bool Board::is_gate_far(const Settings& settings) const {
+  const uint16_t belt = settings[kLaneOf];
+  const uint16_t spacing_mm = (belt == 0 ? settings : lanes_[belt - 1].settings())[kSpacingMm];
+  return spacing_mm > 0 && settings[kGateMm] > uint32_t{spacing_mm} * (belt == 0 ? kArmed : kFurtherGateParts);
 }
 
 Board::Error Board::show(FrameWriter& answer) {
@@ -267,7 +277,7 @@ Board::Error Board::status(const uint32_t* values, FrameWriter& answer) {
       answer.number(lane.has_servo_power()).number(lane.is_estop_open());
       break;
     default:
-      answer.number(lane.is_blocked(1)).number(lane.is_blocked(2)).number(lane.position_steps());
+      answer.number(lane.is_blocked(1)).number(lane.is_blocked(2)).number(lane.position_steps()).number(lane.is_belt_on());
   }
   return kNoError;
 }

@@ -11,6 +11,11 @@ const uint8_t kLanes = 4;
 const uint8_t kParts = 64;
 // Largest number of parts on their way from photo-eye 2 to the belt's own gate.
 const uint8_t kArmed = 3;
+// Number of parts that a board can store on their way to a further gate, according to PROTOCOL.md. This board has room for more.
+const uint8_t kFurtherGateParts = 16;
+// Largest number of camera pulses of one lane that wait for their moment. With `trigger_ms` 1000, they are enough for 64 parts a second. With
+// `trigger_mm`, all parts between the photo-eyes can wait.
+const uint8_t kCameraPulses = kParts;
 // 1 means that the gate of a lane can stand at another lane's belt (setting `lane_of`).
 const uint8_t kGrades = 1;
 // Largest number of events that wait for the host's acknowledgement.
@@ -62,10 +67,12 @@ const uint16_t kMaxAgeMs = 65000;
 //   photo-eye       Low while a part blocks the eye. A broken wire causes fault 41 or 42 after `lost_limit` parts.
 //   emergency stop  Low while its contact is closed. A broken wire causes fault 45 at once.
 //   servo supply    High while the supply is on. A wire that breaks before the voltage divider reads low and causes fault 44 at once.
-//   encoder         Changes as the belt moves. If both wires are broken, fault 43 follows. If one wire is broken, there is no fault.
+//   belt signal     Low while the belt runs. If the wire is broken, castings cause fault 43, because the belt seems to stand.
+//   encoder         Changes as the belt moves. A broken wire causes fault 43.
 const bool kEyeBlockedLevel = false;
 const bool kEstopOpenLevel = true;
 const bool kServoPowerLevel = true;
+const bool kBeltRunsLevel = false;
 
 // The 16-bit timers make the servo pulses, exact to half a microsecond. The outputs of timers and their pins:
 //   gate 1  OC4A = D6
@@ -89,6 +96,7 @@ const bool kServoPowerLevel = true;
 // The other inputs and outputs of lanes 1 to 4:
 //   emergency stops   PC7 to PC4 = D30 to D33
 //   servo supplies    PC3 to PC0 = D34 to D37
+//   belt signals      PD7, PG2, PG1, PG0 = D38 to D41
 //   camera triggers   PF0 to PF3 = A0 to A3
 //   belt relays       PF4 to PF7 = A4 to A7
 // The lamps of each lane (green, yellow, red):

@@ -20,6 +20,9 @@ class Eye {
   // Place of the leading edge of the part that blocks the eye now.
   Place since() const { return since_; }
 
+  // Makes `place` the place from which the length of an object at the eye is measured.
+  void restart(Place place) { since_ = place & kPlaceMask; }
+
   // Stores a new level of the input (true means blocked). Call settle() first, or an earlier change could be lost.
   void change(bool level, Place place, uint32_t at_us) {
     if (level == raw_) return;

@@ -6,7 +6,7 @@ namespace castline {
 Effect effect(Fault code) {
   if (code == kHostSilent) return kSilentHost;
   if (code == kAbnormalReset || code == kSettingsLost) return kReportOnly;
-  if (code == kEventsLost) return kWarning;
+  if (code == kEventsLost || code == kTriggerLost) return kWarning;
   return code == kStopped ? kStopsLine : kHoldsGate;
 }
 

@@ -17,12 +17,13 @@ enum Fault : uint8_t {
   kStopped,
   kPartsExhausted,
   kSettingsLost,
-  kAwaitingStart
+  kAwaitingStart,
+  kTriggerLost
 };
-const uint8_t kFaultCodes = kAwaitingStart + 1 - kHostSilent;
+const uint8_t kFaultCodes = kTriggerLost + 1 - kHostSilent;
 const uint8_t kFirstFault = kHostSilent;
-// Capacity of a list of faults. A lane can have ten kinds of faults, and the whole board can have three.
-const uint8_t kMaxFaults = 10;
+// Capacity of a list of faults. A lane can have eleven kinds of faults, and the whole board can have three.
+const uint8_t kMaxFaults = 11;
 
 enum Effect : uint8_t { kReportOnly, kWarning, kSilentHost, kStopsLine, kHoldsGate };
 enum End : uint8_t { kByClear, kByHello, kByCommit, kByReset };

@@ -9,15 +9,14 @@ const char kTestWords[] PROGMEM = "gate trigger lamp relay";
 Lane::Lane()
     : has_stored_settings_(false),
       is_committed_(false),
-      is_estop_open_(false),
-      has_servo_power_(true),
       blocks_eye1_(false),
       is_counted1_(false),
       blocks_eye2_(false),
+      has_end1_(false),
+      has_end2_(false),
       is_encoder_silent_(true),
       has_unstepped_edge_(false),
       ignores_missing_(false),
-      is_triggering_(false),
       is_relay_closed_(false),
       is_divert_near_(false),
       is_further_gate_(false) {}
@@ -69,15 +68,18 @@ void Lane::switch_relay() {
 }
 
 Place Lane::place() const {
-  return settings_[kEncoder] ? travelled_ * kPlacesPerStep : places_of_us(travelled_);
+  return settings_[kEncoder] ? steps_ * kPlacesPerStep : places_of_us(travelled_us_);
 }
 
 // ---- inputs and time
 
 // Adds encoder steps, and measures the belt's speed over 16 steps or 30 ms. Over two or three steps, the error could be 50 %.
 void Lane::add_steps(int16_t count) {
-  if (count == 0 || !settings_[kEncoder]) return;
-  travelled_ += static_cast<uint32_t>(static_cast<int32_t>(count));
+  if (count == 0) return;
+  steps_ += static_cast<uint32_t>(static_cast<int32_t>(count));
+  if (!settings_[kEncoder]) return;
+  if (steps_ - turned_steps_ + (kLeastSteps - 1) <= 2 * (kLeastSteps - 1)) return;
+  turned_steps_ = steps_;
   stepped_us_ = shared_->clock.us();
   const uint16_t duration_us = static_cast<uint16_t>(stepped_us_ - measuring_since_us_);
   if (is_encoder_silent_ || count < 0 || count > 200) {
@@ -96,8 +98,10 @@ void Lane::add_steps(int16_t count) {
 }
 
 Place Lane::place_at(uint32_t at_us) const {
-  if (settings_[kEncoder] || !is_relay_closed_ || reached(at_us, shared_->clock.us())) return place();
-  return places_of_us(travelled_ - (shared_->clock.us() - at_us));
+  const uint32_t now_us = shared_->clock.us();
+  if (settings_[kEncoder] || reached(at_us, now_us)) return place();
+  const uint32_t ago_us = now_us - at_us;
+  return places_of_us(travelled_us_ - drive_.travel(ago_us < 65535 ? static_cast<uint16_t>(ago_us) : 65535));
 }
 
 void Lane::change_eye(uint8_t which, bool blocked, uint32_t at_us) {
@@ -110,13 +114,30 @@ void Lane::change_eye(uint8_t which, bool blocked, uint32_t at_us) {
   }
 }
 
-void Lane::set_inputs(bool estop_open, bool servo_power) {
-  is_estop_open_ = estop_open;
-  has_servo_power_ = servo_power;
+void Lane::set_inputs(bool estop_open, bool servo_power, bool belt_runs) {
+  const uint16_t passed_us = unsampled_us_, hold_us = static_cast<uint16_t>(settings_[kContactMs] * 1000);
+  unsampled_us_ = 0;
+  estop_open_.sample(estop_open, passed_us, hold_us);
+  servo_power_missing_.sample(!servo_power, passed_us, hold_us);
+  const bool ran = runs();
+  if (!belt_off_.sample(!belt_runs, passed_us, hold_us) || runs() == ran) return;
+  // The belt has changed its speed `hold_us` ago, so the travel since then is computed again.
+  travelled_us_ -= drive_.travel(hold_us);
+  drive_belt(hold_us);
 }
 
 void Lane::advance(uint32_t passed_us) {
-  if (is_relay_closed_ && !settings_[kEncoder]) travelled_ += passed_us;
+  unsampled_us_ = passed_us < 10000 ? static_cast<uint16_t>(unsampled_us_ + passed_us) : 10000;
+  if (!settings_[kEncoder]) drive_belt(passed_us);
+}
+
+void Lane::drive_belt(uint32_t passed_us) {
+  const bool runs = this->runs();
+  // A belt that speeds up evenly has half the full speed on average, so it needs twice the time.
+  const Key ramp = runs ? kRunUpMm : kRunDownMm;
+  const bool is_ramp = settings_[ramp] > 0 && !drive_.is_steady(runs);
+  travelled_us_ += drive_.advance(runs, passed_us, is_ramp ? 2 * settings_.steps(settings_[ramp]) : 0);
+  if (!drive_.is_standing()) edges_at_rest_ = 0;
 }
 
 void Lane::update() {
@@ -126,7 +147,10 @@ void Lane::update() {
     gate_.end_test();
     switch_relay();
   }
-  if (triggers_waiting_ > 0 || is_triggering_) fire_triggers();
+  if (camera_.is_busy() || camera_.has_lost()) tick_camera();
+  settle_eye(0, now_us);
+  settle_eye(1, now_us);
+  if (now_us - stepped_us_ > settings_[kEncoderTimeoutMs] * 1000UL) is_encoder_silent_ = true;
   if (!is_committed_) return;
   if (is_further_gate_) {
     if (lacks_servo_power()) belt().raise(kServoPower, 0);
@@ -134,8 +158,6 @@ void Lane::update() {
   }
   const Place here = place();
   check_inputs(here);
-  settle_eye(0, now_us);
-  settle_eye(1, now_us);
   if (!faults_.has(kHoldsGate)) check_lengths(here);
   tracker_.age(here, shared_->clock.now().ms);
   if (ignores_missing_ && past(here, ignore_missing_until_) >= 0) ignores_missing_ = false;
@@ -155,11 +177,14 @@ void Lane::move_gate() {
 
 void Lane::check_inputs(Place here) {
   const uint32_t now_us = shared_->clock.us();
-  if (is_estop_open_ && settings_[kUseEstop]) raise(kEmergencyStop, 0);
-  if (!has_servo_power_ && settings_[kUseServoPower]) raise(kServoPower, 0);
+  if (is_estop_open() && settings_[kUseEstop]) raise(kEmergencyStop, 0);
+  if (lacks_servo_power()) raise(kServoPower, 0);
+  if (edges_at_rest_ >= settings_[kLostLimit]) {
+    edges_at_rest_ = 0;
+    raise(kEncoderStopped, 0);
+  }
   if (settings_[kEncoder]) {
     const uint32_t timeout_us = settings_[kEncoderTimeoutMs] * 1000UL;
-    if (now_us - stepped_us_ > timeout_us) is_encoder_silent_ = true;
     if (has_unstepped_edge_ && now_us - unstepped_edge_us_ >= timeout_us) {
       has_unstepped_edge_ = false;
       raise(kEncoderStopped, (now_us - unstepped_edge_us_) / 1000);
@@ -177,6 +202,8 @@ void Lane::check_inputs(Place here) {
 
 void Lane::commit(const Settings& settings) {
   const bool first = !is_committed_, was_further = is_further_gate_;
+  // The moments of waiting camera pulses are times or places, as these settings say.
+  if ((settings.value[kTriggerMm] == 0) != (settings_[kTriggerMm] == 0)) camera_.clear();
   settings_ = settings;
   missing_after_ = settings_.travel(kEyeGapMm) + settings_.travel(kWindowMm);
   has_stored_settings_ = is_committed_ = true;
@@ -245,17 +272,21 @@ bool Lane::has_fault_cause(Fault code) const {
   switch (code) {
     case kEye1Stuck: return eyes_[0].is_blocked();
     case kEye2Stuck: return eyes_[1].is_blocked();
-    case kServoPower: return !has_servo_power_;
-    case kEmergencyStop: return is_estop_open_;
+    case kServoPower: return !has_servo_power();
+    case kEmergencyStop: return is_estop_open();
     default: return false;
   }
 }
 
 void Lane::begin_counting() {
   // A part that blocks an eye now is not counted, because the place of its leading edge is not known.
-  blocks_eye1_ = blocks_eye2_ = is_counted1_ = false;
+  blocks_eye1_ = blocks_eye2_ = is_counted1_ = has_end1_ = has_end2_ = false;
+  edges_at_rest_ = 0;
   eyes_[0].settle(shared_->clock.us(), 0);
   eyes_[1].settle(shared_->clock.us(), 0);
+  // Places before the COMMIT may be so old that their distance to the present place has wrapped.
+  eyes_[0].restart(place());
+  eyes_[1].restart(place());
   missing_in_a_row_ = unmatched_in_a_row_ = 0;
   ignore_missing_until_ = place() + missing_after_;
   ignores_missing_ = true;
@@ -265,8 +296,7 @@ void Lane::begin_counting() {
 
 void Lane::test(Test what) {
   if (what == kTestTrigger) {
-    triggers_[0] = static_cast<uint16_t>(shared_->clock.us() >> kTriggerLog2);
-    triggers_waiting_ = 1;
+    camera_.add(camera_position());
     return;
   }
   test_ = what;

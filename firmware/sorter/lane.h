@@ -4,7 +4,10 @@
 //
 // With the setting `lane_of`, the gate stands at the belt of another lane (a further gate).
 #pragma once
+#include "camera.h"
 #include "config.h"
+#include "contact.h"
+#include "drive.h"
 #include "events.h"
 #include "eye.h"
 #include "faults.h"
@@ -60,7 +63,8 @@ class Lane {
   void add_steps(int16_t count);
   // Tells the lane about a change at photo-eye 1 or 2. The change is not debounced yet.
   void change_eye(uint8_t which, bool blocked, uint32_t at_us);
-  void set_inputs(bool estop_open, bool servo_power);
+  // Takes the present levels of the other inputs. Must be called in every round after advance().
+  void set_inputs(bool estop_open, bool servo_power, bool belt_runs);
   // Checks the inputs and the photo-eyes, counts parts, and decides what to do with them. Must be called at least every few milliseconds.
   void update();
   // Moves the gate if a part has reached it. Must be called often, so that the gate moves at the right time.
@@ -76,7 +80,7 @@ class Lane {
 
   // ---- outputs
   uint16_t pulse_us() const { return gate_.pulse_us(); }
-  bool is_triggering() const { return is_triggering_; }
+  bool is_triggering() const { return camera_.is_triggering(); }
   bool is_relay_closed() const { return is_relay_closed_; }
   // The colour that the lamp shows now, also while the lamp is tested. A lane with a further gate has no lamp (kDark).
   Lamp shown_lamp() const;
@@ -100,20 +104,21 @@ class Lane {
   // True if no counted part is between photo-eye 1 and the last gate of the belt.
   bool is_empty() const;
   bool is_testing() const { return test_ != kNoTest; }
-  bool has_servo_power() const { return has_servo_power_; }
-  bool is_estop_open() const { return is_estop_open_; }
+  bool has_servo_power() const { return !servo_power_missing_.is_on(); }
+  bool is_estop_open() const { return estop_open_.is_on(); }
+  // Returns what the input "belt runs" says, whether or not the settings use this input.
+  bool is_belt_on() const { return !belt_off_.is_on(); }
   bool is_blocked(uint8_t which) const { return eyes_[which - 1].is_blocked(); }
-  uint32_t position_steps() const { return settings_[kEncoder] ? travelled_ : travelled_ / 1000; }
+  // Returns the belt's position. On an uncommitted lane, it is the number of encoder edges, whatever the settings say.
+  uint32_t position_steps() const { return settings_[kEncoder] || !is_committed_ ? steps_ : travelled_us_ / 1000; }
 
  private:
   static const uint8_t kNoTest = 0xFF;
   // A measurement of the belt's speed ends after 16 encoder steps, or after 30 ms if fewer steps have come by then.
   static const uint8_t kSpeedSteps = 16;
   static const uint16_t kSpeedUs = 30000;
-  // Largest number of camera triggers that are planned and not sent yet.
-  static const uint8_t kTriggers = 3;
-  // Times of camera triggers are stored in units of 64 us (2^6 us), so that 16 bits are enough.
-  static const uint8_t kTriggerLog2 = 6;
+  // An encoder that only moves to and fro by one step does not turn, for example because the wire of one phase is broken.
+  static const uint8_t kLeastSteps = 2;
 
   // A decided part between photo-eye 2 and its gate. The gate must move when the belt has reached the place `moment`.
   struct __attribute__((packed, may_alias)) Armed {
@@ -136,15 +141,21 @@ class Lane {
   // Adds a part to the parts that wait for this gate. Returns false if there is no room.
   bool arm(const Armed& armed);
   void hold_gates(Action action);
-  bool lacks_servo_power() const { return !has_servo_power_ && settings_[kUseServoPower]; }
+  bool lacks_servo_power() const { return servo_power_missing_.is_on() && settings_[kUseServoPower]; }
 
   Place place() const;
   Place place_at(uint32_t at_us) const;
+  // Whether the belt stands, according to its relay and, if the setting `use_belt` is 1, to the input "belt runs".
+  bool stands() const { return !settings_[kEncoder] && drive_.is_standing(); }
+  bool runs() const { return is_relay_closed_ && !(settings_[kUseBelt] && belt_off_.is_on()); }
+  void drive_belt(uint32_t passed_us);
   void check_inputs(Place here);
   void settle_eye(uint8_t index, uint32_t now_us);
   void handle_edge1();
   void handle_edge2();
   void check_lengths(Place here);
+  // Returns whether a length at a photo-eye is less than part_min_mm. So short an object is no part, and so short a gap does not end a part.
+  bool is_short(int32_t length) const { return length < static_cast<int32_t>(settings_.travel(kPartMinMm)); }
   void count_part();
   void decide_part();
   void report_missing_front(const Stamp& at);
@@ -156,52 +167,60 @@ class Lane {
   void remove_armed(Decision safe);
   void begin_counting();
   void switch_relay();
-  void fire_triggers();
+  void tick_camera();
+  Place camera_position() const;
 
   // The members that every round uses come first, because the processor reads the first 64 bytes of an object faster.
   bool has_stored_settings_ : 1, is_committed_ : 1;
-  bool is_estop_open_ : 1, has_servo_power_ : 1;
   // Whether a part blocks photo-eye 1, and whether the board has counted this part.
   bool blocks_eye1_ : 1, is_counted1_ : 1;
   bool blocks_eye2_ : 1;
+  // Whether the last part at a photo-eye ended less than part_min_mm ago, at the place ends_[n]. An object that comes now is the same part.
+  bool has_end1_ : 1, has_end2_ : 1;
   // True if the encoder has given no step for longer than the setting encoder_timeout_ms.
   bool is_encoder_silent_ : 1;
   // True if a photo-eye has changed at unstepped_edge_us_ and the encoder has given no step since then.
   bool has_unstepped_edge_ : 1;
   // True until the belt reaches ignore_missing_until_, or until a counted part reaches photo-eye 2.
   bool ignores_missing_ : 1;
-  bool is_triggering_ : 1, is_relay_closed_ : 1;
+  bool is_relay_closed_ : 1;
   bool is_divert_near_ : 1;
   // True if this lane has no belt of its own, because its gate stands at another lane's belt (a further gate).
   bool is_further_gate_ : 1;
-  uint8_t triggers_waiting_ = 0;
   uint8_t armed_count_ = 0;
   uint8_t test_ = kNoTest;
   BoardShared* shared_ = nullptr;
-  // How far the belt has travelled, in encoder steps. Without an encoder: the microseconds during which the belt relay was closed.
-  uint32_t travelled_ = 0;
+  // Number of encoder steps since the reset.
+  uint32_t steps_ = 0;
+  // How far a belt without an encoder has travelled, in microseconds of its full speed.
+  uint32_t travelled_us_ = 0;
+  // Time since the last call of set_inputs().
+  uint16_t unsampled_us_ = 0;
+  Contact estop_open_, servo_power_missing_, belt_off_;
+  Drive drive_;
   Gate gate_;
   Eye eyes_[2];
   Armed armed_[kArmed];
+  Place ends_[2] = {0, 0};
   // A part is missing if it has travelled this distance (eye_gap_mm + window_mm) without reaching photo-eye 2.
   Place missing_after_ = 0;
   // Until the belt reaches this place, missing and unmatched parts raise no fault. They are normal after a fault or a reset.
   Place ignore_missing_until_ = 0;
-  // Time of the last encoder step.
+  // Time at which the encoder turned last, and the number of steps at this time.
   uint32_t stepped_us_ = 0;
+  uint32_t turned_steps_ = 0;
   // Time of the first change at a photo-eye while the encoder gives no steps. If no step follows in encoder_timeout_ms, fault 43 begins.
   uint32_t unstepped_edge_us_ = 0;
   uint32_t test_until_us_ = 0;
-  // End of the camera pulse, in units of 64 us.
-  uint16_t pulse_until_ = 0;
   // Duration and steps of the last measurement of the belt's speed. If the steps are 0, the speed is not known.
   uint16_t measured_duration_us_ = 0;
   uint8_t measured_steps_ = 0;
   // The current measurement of the belt's speed: its number of steps so far, and its start time.
   uint8_t new_steps_ = 0;
   uint16_t measuring_since_us_ = 0;
-  // Times of the camera triggers that are planned and not sent yet, in units of 64 us.
-  uint16_t triggers_[kTriggers];
+  // How often a photo-eye has become blocked since the belt stands.
+  uint8_t edges_at_rest_ = 0;
+  Camera camera_;
   uint8_t missing_in_a_row_ = 0, unmatched_in_a_row_ = 0;
   uint8_t number_ = 0;
   Faults faults_;

@@ -13,7 +13,8 @@ const uint32_t kMaxPart = 99999999UL;
 
 void Lane::settle_eye(uint8_t index, uint32_t now_us) {
   if (!eyes_[index].pending() || !eyes_[index].settle(now_us, settings_[kDebounceUs])) return;
-  if (!is_committed_ || faults_.has(kHoldsGate)) return;
+  if (!is_committed_ || is_further_gate_ || faults_.has(kHoldsGate)) return;
+  if (eyes_[index].is_blocked() && settings_[kUseBelt] && stands() && edges_at_rest_ < 255) ++edges_at_rest_;
   if (index == 0) {
     handle_edge1();
   } else {
@@ -24,6 +25,10 @@ void Lane::settle_eye(uint8_t index, uint32_t now_us) {
 void Lane::handle_edge1() {
   const Place place = eyes_[0].place();
   if (eyes_[0].is_blocked()) {
+    if (has_end1_ && is_short(past(place, ends_[0]))) {
+      blocks_eye1_ = is_counted1_ = true;
+      return;
+    }
     edge1_ = {place, shared_->clock.at(eyes_[0].at_us())};
     blocks_eye1_ = true;
     is_counted1_ = false;
@@ -31,7 +36,9 @@ void Lane::handle_edge1() {
   }
   if (blocks_eye1_) {
     const int32_t length = past(place, edge1_.place);
-    if (!is_counted1_ && length >= static_cast<int32_t>(settings_.travel(kPartMinMm))) count_part();
+    if (!is_counted1_ && !is_short(length)) count_part();
+    has_end1_ = is_counted1_;
+    ends_[0] = place;
     Part* part = is_counted1_ ? tracker_.find(tracker_.counted()) : nullptr;
     if (part != nullptr && part->basis == kUndecided && length > static_cast<int32_t>(settings_.travel(kPartMaxMm))) part->touching = 1;
   }
@@ -39,27 +46,34 @@ void Lane::handle_edge1() {
 }
 
 void Lane::handle_edge2() {
+  const Place place = eyes_[1].place();
   if (eyes_[1].is_blocked()) {
-    edge2_ = {eyes_[1].place(), shared_->clock.at(eyes_[1].at_us())};
+    if (has_end2_ && is_short(past(place, ends_[1]))) return;
+    edge2_ = {place, shared_->clock.at(eyes_[1].at_us())};
     blocks_eye2_ = true;
     return;
   }
-  if (blocks_eye2_ && past(eyes_[1].place(), edge2_.place) >= static_cast<int32_t>(settings_.travel(kPartMinMm))) decide_part();
+  const bool is_undecided = blocks_eye2_, is_part = !is_undecided || !is_short(past(place, edge2_.place));
+  if (is_undecided && is_part) decide_part();
   blocks_eye2_ = false;
+  has_end2_ = is_part;
+  ends_[1] = place;
 }
 
 // Counts a part when it has blocked photo-eye 1 for part_min_mm. Decides about a part when it has blocked photo-eye 2 for part_min_mm.
 void Lane::check_lengths(Place here) {
+  if (has_end1_ && !is_short(past(here, ends_[0]))) has_end1_ = false;
+  if (has_end2_ && !is_short(past(here, ends_[1]))) has_end2_ = false;
   if (blocks_eye1_) {
     const int32_t length = past(here, edge1_.place);
     if (!is_counted1_) {
-      if (length >= static_cast<int32_t>(settings_.travel(kPartMinMm))) count_part();
+      if (!is_short(length)) count_part();
     } else if (length > static_cast<int32_t>(settings_.travel(kPartMaxMm))) {
       Part* part = tracker_.find(tracker_.counted());
       if (part != nullptr && part->basis == kUndecided) part->touching = 1;
     }
   }
-  if (blocks_eye2_ && past(here, edge2_.place) >= static_cast<int32_t>(settings_.travel(kPartMinMm))) {
+  if (blocks_eye2_ && !is_short(past(here, edge2_.place))) {
     blocks_eye2_ = false;
     decide_part();
   }
@@ -79,28 +93,23 @@ void Lane::count_part() {
     return;
   }
   is_counted1_ = true;
+  if (settings_[kTriggerMm] > 0) {
+    camera_.add(edge1_.place + settings_.travel(kTriggerMm));
+    return;
+  }
   // Trigger the camera trigger_ms after the leading edge, or at once if this time is over.
   const Stamp& now = shared_->clock.now();
   const uint32_t ago_ms = now.ms - edge1_.at.ms;
   const uint32_t ago_us = ago_ms > 2000 ? 2000000UL : ago_ms * 1000 + now.us - edge1_.at.us;
   const uint32_t delay_us = settings_[kTriggerMs] * 1000UL;
-  const uint32_t wait_us = delay_us > ago_us ? delay_us - ago_us : 0;
-  // If kTriggers triggers are planned already, this part gets none. No camera accepts so many triggers in so short a time.
-  if (triggers_waiting_ == kTriggers) return;
-  triggers_[triggers_waiting_++] = static_cast<uint16_t>((shared_->clock.us() + wait_us) >> kTriggerLog2);
+  camera_.add(places_of_us(shared_->clock.us() + (delay_us > ago_us ? delay_us - ago_us : 0)));
 }
 
-void Lane::fire_triggers() {
-  const uint16_t now = static_cast<uint16_t>(shared_->clock.us() >> kTriggerLog2);
-  if (is_triggering_) {
-    if (static_cast<int16_t>(now - pulse_until_) < 0) return;
-    is_triggering_ = false;
-  }
-  if (triggers_waiting_ == 0 || static_cast<int16_t>(now - triggers_[0]) < 0) return;
-  --triggers_waiting_;
-  for (uint8_t index = 0; index < triggers_waiting_; ++index) triggers_[index] = triggers_[index + 1];
-  is_triggering_ = true;
-  pulse_until_ = static_cast<uint16_t>(now + (uint32_t{settings_[kTriggerPulseMs]} * 1000 >> kTriggerLog2) + 1);
+Place Lane::camera_position() const { return settings_[kTriggerMm] > 0 ? place() : places_of_us(shared_->clock.us()); }
+
+void Lane::tick_camera() {
+  camera_.tick(camera_position(), places_of_us(shared_->clock.us()), places_of_us(settings_[kTriggerPulseMs] * 1000UL) + 1);
+  if (camera_.has_lost() && !faults_.is_in_force(kTriggerLost)) raise(kTriggerLost, camera_.take_lost());
 }
 
 // Decides what to do with the part at photo-eye 2. Reports earlier parts that have not arrived as missing.
@@ -192,7 +201,9 @@ bool Lane::is_divert_near(Place here) const {
   if (armed_count_ == 0 || next_armed().action != kDivert) return false;
   const Lane& belt = this->belt();
   // While the belt stands still, no part needs its gate soon, even if the part is close to the gate.
-  if (belt.settings_[kEncoder] ? shared_->clock.us() - belt.stepped_us_ > 2 * kServoQuietUs : !belt.is_relay_closed_) return false;
+  if (belt.settings_[kEncoder] ? belt.is_encoder_silent_ || shared_->clock.us() - belt.stepped_us_ > 2 * kServoQuietUs : belt.stands()) {
+    return false;
+  }
   const int32_t left = -past(here, next_armed().moment);
   if (left <= 0) return true;
   if (left >= 65536) return false;

@@ -12,11 +12,11 @@ namespace {
 // The layout number is the number of stored settings. New settings come at the end, so this firmware can read the settings of an older and
 // of a newer one. The first layout has the number 1 instead.
 const uint8_t kLayout = kKeys, kFirstLayout = 1;
-const uint8_t kFirstLayoutKeys = kLaneOf + 1, kMostKeys = 30;
+const uint8_t kFirstLayoutKeys = kLaneOf + 1, kMostKeys = 62;
 // Content of an EEPROM cell that was never written.
 const uint8_t kBlank = 0xFF;
 const uint8_t kImage = 1 + sizeof(Settings) + 2;
-static_assert(kKeys <= kMostKeys, "the settings of a lane must fit into its 64 bytes");
+static_assert(kKeys <= kMostKeys, "the settings of a lane must fit into its two areas of 64 bytes");
 
 // Bit mask of the lanes whose settings are not completely stored yet.
 uint8_t dirty = 0;
@@ -28,7 +28,10 @@ uint8_t compared_lane = 0;
 uint16_t raised_run = 0;
 uint8_t raised_left = 0;
 
-uint8_t* address(uint8_t has_lane, uint8_t at) { return reinterpret_cast<uint8_t*>(16 + 64U * has_lane + at); }
+uint8_t* address(uint8_t has_lane, uint8_t at) {
+  const uint16_t area = at < 64 ? 16 : 512 - 64;
+  return reinterpret_cast<uint8_t*>(area + 64U * has_lane + at);
+}
 
 uint8_t* fault_address(uint8_t has_lane, uint8_t copy) {
   return reinterpret_cast<uint8_t*>(272U + 2 * sizeof(FaultSet) * has_lane + sizeof(FaultSet) * copy);
@@ -53,8 +56,12 @@ Stored read_settings(uint8_t has_lane, Settings& settings) {
   const uint8_t bytes = static_cast<uint8_t>(keys * sizeof settings.value[0]);
   uint16_t crc = crc16(kCrcFirst, layout);
   for (uint8_t index = 1; index <= bytes; ++index) crc = crc16(crc, eeprom_read_byte(address(has_lane, index)));
-  if (crc != eeprom_read_word(reinterpret_cast<const uint16_t*>(address(has_lane, static_cast<uint8_t>(1 + bytes))))) return kDamaged;
-  eeprom_read_block(&settings, address(has_lane, 1), bytes < sizeof settings ? bytes : sizeof settings);
+  const uint8_t low = eeprom_read_byte(address(has_lane, static_cast<uint8_t>(1 + bytes)));
+  const uint8_t high = eeprom_read_byte(address(has_lane, static_cast<uint8_t>(2 + bytes)));
+  if (crc != (static_cast<uint16_t>(high) << 8 | low)) return kDamaged;
+  for (uint8_t index = 0; index < bytes && index < sizeof settings; ++index) {
+    reinterpret_cast<uint8_t*>(&settings)[index] = eeprom_read_byte(address(has_lane, static_cast<uint8_t>(1 + index)));
+  }
   if (settings.is_consistent()) return kStored;
   settings.set_defaults();
   return kDamaged;

@@ -61,10 +61,12 @@ void report_steps(Board& board, uint8_t lane, uint16_t counted) {
 }  // namespace
 
 void begin() {
-  // Eyes, emergency stops and servo supplies are inputs with pull-ups.
+  // Eyes, emergency stops, servo supplies and belt signals are inputs with pull-ups.
   PORTA = 0xFF;
   PORTC = 0xFF;
   PORTL |= _BV(PL1);
+  PORTD |= _BV(PD7);
+  PORTG |= _BV(PG0) | _BV(PG1) | _BV(PG2);
   // Encoders are inputs with pull-ups and an interrupt at every edge.
   PORTE |= _BV(PE4) | _BV(PE5);
   PORTD |= _BV(PD0) | _BV(PD1) | _BV(PD2) | _BV(PD3);
@@ -113,13 +115,16 @@ void read(Board& board) {
     board.lane(lane).change_eye(static_cast<uint8_t>(1 + eye % 2), level == kEyeBlockedLevel, now_us() - ago / kCountsPerUs);
   }
   uint8_t inputs = PINC;
+  // The belt signals of lanes 1..4 are bits 3..0.
+  uint8_t belts = static_cast<uint8_t>((PIND & _BV(PD7)) >> 4 | (PING & 0x07));
   for (uint8_t lane = 0; lane < kLanes; ++lane) {
     uint16_t step;
     ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { step = steps[lane]; }
     report_steps(board, lane, step);
-    const bool estop = inputs & 0x80, power = inputs & 0x08;
+    const bool estop = inputs & 0x80, power = inputs & 0x08, belt = belts & 0x08;
     inputs = static_cast<uint8_t>(inputs << 1);
-    board.lane(lane).set_inputs(estop == kEstopOpenLevel, power == kServoPowerLevel);
+    belts = static_cast<uint8_t>(belts << 1);
+    board.lane(lane).set_inputs(estop == kEstopOpenLevel, power == kServoPowerLevel, belt == kBeltRunsLevel);
   }
 }
 

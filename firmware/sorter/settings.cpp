@@ -9,7 +9,8 @@ const char kActionWords[] PROGMEM = "none divert pass stop";
 const char kKeyWords[] PROGMEM =
     "encoder step_um eye_gap_mm window_mm part_min_mm part_max_mm spacing_mm gate_mm dwell_mm debounce_us trigger_ms "
     "trigger_pulse_ms rest_us out_us servo_ms no_verdict safe host_timeout_ms encoder_timeout_ms stuck_mm lost_limit "
-    "use_estop use_servo_power lane_of autostart";
+    "use_estop use_servo_power lane_of autostart "
+    "contact_ms trigger_mm step_nm use_belt run_up_mm run_down_mm";
 
 namespace {
 
@@ -43,7 +44,19 @@ const uint16_t kTable[kKeys][3] PROGMEM = {
     {0, 1, 0},                      // use_servo_power
     {0, 4, 0},                      // lane_of
     {0, 1, 1},                      // autostart
+    {5, 20, 10},                    // contact_ms
+    {0, 20000, 0},                  // trigger_mm
+    {0, 999, 0},                    // step_nm
+    {0, 1, 0},                      // use_belt
+    {0, 2000, 0},                   // run_up_mm
+    {0, 2000, 0},                   // run_down_mm
 };
+
+// Returns 1000 * count / step_nm, exactly and rounded down. `count` is at most 352 million. A product with 1000 would need 64 bits, so the
+// division is made in two steps: 1000 = 8 * 125.
+uint32_t divide_by_step(uint32_t count, uint32_t step_nm) {
+  return 8 * count / step_nm * 125 + 8 * count % step_nm * 125 / step_nm;
+}
 
 uint16_t add_to_crc(uint16_t crc, WordList list, uint8_t index) {
   for (; index > 0; ++list) {
@@ -93,20 +106,23 @@ void Settings::set_defaults() {
 Place Settings::places(uint32_t mm) const {
   // `mm` is at most 22,000, so mm * per_mm fits into 32 bits.
   const uint16_t per_mm = value[kEncoder] ? 1000 * kPlacesPerStep : kPlacesPerSecond;
-  return mm * per_mm / value[kStepUm];
+  if (value[kStepNm] == 0) return mm * per_mm / value[kStepUm];
+  return divide_by_step(mm * per_mm, step_nm());
 }
+
+uint32_t Settings::steps(uint32_t mm) const { return divide_by_step(mm * 1000, step_nm()); }
 
 bool Settings::is_consistent() const {
-  // Distances in steps, rounded down as in firmware/PROTOCOL.md.
-  const uint32_t eyes = (value[kEyeGapMm] + uint32_t{value[kWindowMm]}) * 1000 / value[kStepUm];
-  const uint32_t stuck = uint32_t{value[kStuckMm]} * 1000 / value[kStepUm];
+  // Distances in steps, rounded down as in firmware/PROTOCOL.md. The largest is 22 million steps (22,000 mm of 1 um).
+  const uint32_t eyes = steps(value[kEyeGapMm] + uint32_t{value[kWindowMm]}), stuck = steps(value[kStuckMm]);
   return value[kPartMinMm] < value[kPartMaxMm] && value[kGateMm] >= value[kPartMinMm] &&
          2 * value[kWindowMm] <= value[kEyeGapMm] && value[kRestUs] != value[kOutUs] &&
-         eyes <= kMaxSteps && stuck <= kMaxSteps && is_gate_within_reach(value[kStepUm]);
+         eyes <= kMaxSteps && stuck <= kMaxSteps && is_gate_within_reach(step_nm()) &&
+         value[kTriggerMm] <= (value[kEncoder] ? value[kEyeGapMm] : 0);
 }
 
-bool Settings::is_gate_within_reach(uint16_t step_um) const {
-  return (value[kGateMm] + uint32_t{value[kDwellMm]}) * 1000 / step_um <= kMaxSteps;
+bool Settings::is_gate_within_reach(uint32_t step_nm) const {
+  return divide_by_step((value[kGateMm] + uint32_t{value[kDwellMm]}) * 1000, step_nm) <= kMaxSteps;
 }
 
 uint16_t Settings::digest() const {

@@ -32,6 +32,12 @@ enum Key : uint8_t {
   kUseServoPower,
   kLaneOf,
   kAutostart,
+  kContactMs,
+  kTriggerMm,
+  kStepNm,
+  kUseBelt,
+  kRunUpMm,
+  kRunDownMm,
   kKeys
 };
 
@@ -58,9 +64,14 @@ struct Settings {
   // Converts the setting `key` from mm to places (see place.h). The error is less than one place.
   Place travel(Key key) const { return places(value[key]); }
   Place places(uint32_t mm) const;
+  // Converts mm to steps, rounded down.
+  uint32_t steps(uint32_t mm) const;
 
-  // Returns whether gate_mm + dwell_mm is at most kMaxSteps steps on a belt with steps of `step_um`.
-  bool is_gate_within_reach(uint16_t step_um) const;
+  // Length of a step in nm.
+  uint32_t step_nm() const { return uint32_t{value[kStepUm]} * 1000 + value[kStepNm]; }
+
+  // Returns whether gate_mm + dwell_mm are at most kMaxSteps steps of a belt whose steps are `step_nm` long.
+  bool is_gate_within_reach(uint32_t step_nm) const;
 
   // Returns whether the settings obey the rules of COMMIT. Rules about other lanes are not checked here.
   bool is_consistent() const;

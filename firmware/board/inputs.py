@@ -1,0 +1,48 @@
+"""On-off inputs of a simulated board that ignore short pulses, and the speed of a belt without an encoder."""
+
+from __future__ import annotations
+
+
+class Contact:
+    """An on-off input, such as the emergency stop. `is_on` changes when the new level has outweighed the old one for the hold time."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self._level = False
+        self._ticked_us = 0
+        # How long the input was on, minus how long it was off, between 0 and the hold time.
+        self._sum_us = 0
+
+    def change(self, level: bool, at_us: int, hold_us: int) -> None:
+        """Stores a new level of the input."""
+        self.advance(at_us, hold_us)
+        self._level = level
+
+    def advance(self, now_us: int, hold_us: int) -> bool:
+        """Moves the time forward to `now_us`. Returns whether `is_on` has changed."""
+        passed_us, self._ticked_us = max(0, now_us - self._ticked_us), max(now_us, self._ticked_us)
+        self._sum_us = min(hold_us, self._sum_us + passed_us) if self._level else max(0, self._sum_us - passed_us)
+        if self._sum_us != (0 if self.is_on else hold_us):
+            return False
+        self.is_on = not self.is_on
+        return True
+
+
+class Drive:
+    """The speed of a belt without an encoder, which follows from the times at which the belt was switched on and off.
+
+    `speed` is 0 while the belt stands, and 1 at full speed.
+    """
+
+    def __init__(self) -> None:
+        self.speed = 0.0
+
+    def advance(self, runs: bool, passed_us: int, ramp_us: int) -> float:
+        """Returns how far the belt travels in `passed_us`, in microseconds of full speed.
+
+        `ramp_us` is the time from standing to full speed, or back.
+        """
+        target, before = float(runs), self.speed
+        changing_us = min(passed_us, abs(target - before) * ramp_us)
+        self.speed = target if changing_us < passed_us or not ramp_us else before + (changing_us if runs else -changing_us) / ramp_us
+        return changing_us * (before + self.speed) / 2 + (passed_us - changing_us) * target

@@ -1,0 +1,77 @@
+// The camera pulses of a lane: a queue of pulses that wait for their moment, and the pulse that is being sent.
+#pragma once
+#include "config.h"
+#include "place.h"
+
+namespace castline {
+
+//   idle --first moment of the queue--> pulse --length over, or next moment--> pause --kPause--> idle
+//
+// Moments are places of the belt or, with the setting trigger_ms, times in units of 64 us. A unit of time is as long as a unit of Place of a
+// belt without encoder, so both use the same arithmetic modulo 2^24.
+class Camera {
+ public:
+  bool is_triggering() const { return phase_ == kPulse; }
+  bool is_busy() const { return count_ > 0 || phase_ != kIdle; }
+
+  // Adds a pulse to the queue. Without room for it, the pulse is counted as lost.
+  void add(Place moment) {
+    if (count_ == kCameraPulses) {
+      ++lost_;
+      return;
+    }
+    moments_[(first_ + count_++) % kCameraPulses].place = moment & kPlaceMask;
+  }
+
+  // Deletes the queue. Its pulses count as lost.
+  void clear() {
+    lost_ = static_cast<uint16_t>(lost_ + count_);
+    count_ = 0;
+  }
+
+  // Begins and ends pulses. `time` is the present time in units of 64 us, and `length` the length of a pulse in the same unit.
+  void tick(Place position, Place time, Place length) {
+    const bool is_due = count_ > 0 && past(position, moments_[first_].place) >= 0;
+    const int32_t passed = past(time, since_);
+    if (phase_ == kPulse && (passed >= static_cast<int32_t>(length) || (is_due && passed >= kLeastPulse))) {
+      // A pulse ends early if the next one is due. Otherwise the camera would see one long pulse, and the next casting had no picture.
+      begin(kPause, time);
+    } else if (phase_ == kPause && passed >= kPause64) {
+      phase_ = kIdle;
+    }
+    if (phase_ != kIdle || !is_due) return;
+    first_ = static_cast<uint8_t>((first_ + 1) % kCameraPulses);
+    --count_;
+    begin(kPulse, time);
+  }
+
+  // Returns the number of lost pulses since the last call.
+  uint16_t take_lost() {
+    const uint16_t lost = lost_;
+    lost_ = 0;
+    return lost;
+  }
+  bool has_lost() const { return lost_ > 0; }
+
+ private:
+  enum Phase : uint8_t { kIdle, kPulse, kPause };
+  // Shortest pulse, and shortest time between two pulses, in units of 64 us: 1 ms.
+  static const int32_t kLeastPulse = 16, kPause64 = 16;
+  struct __attribute__((packed)) Moment {
+    Place place : 24;
+  };
+
+  void begin(Phase phase, Place time) {
+    phase_ = phase;
+    since_ = time & kPlaceMask;
+  }
+
+  Moment moments_[kCameraPulses];
+  uint8_t first_ = 0, count_ = 0;
+  Phase phase_ = kIdle;
+  uint16_t lost_ = 0;
+  // Beginning of the present pulse or pause.
+  Place since_ = 0;
+};
+
+}  // namespace castline

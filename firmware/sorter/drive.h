@@ -1,0 +1,50 @@
+// The speed of a belt without an encoder, which follows from the times at which the belt was switched on and off.
+#pragma once
+#include <stdint.h>
+
+namespace castline {
+
+//   standing --switched on--> speeds up evenly over run_up_mm--> full speed --switched off--> slows down evenly over run_down_mm--> standing
+class Drive {
+ public:
+  bool is_standing() const { return speed_ == 0; }
+  // Whether advance() would not change the speed.
+  bool is_steady(bool runs) const { return speed_ == (runs ? kFull : 0); }
+
+  // Returns how far the belt travels in `passed_us`, in us of full speed. `ramp_ms` is the time from standing to full speed, or back.
+  uint32_t advance(bool runs, uint32_t passed_us, uint32_t ramp_ms) {
+    const uint32_t target = runs ? kFull : 0;
+    if (speed_ == target || ramp_ms == 0) {
+      speed_ = target;
+      rest_us_ = 0;
+      return runs ? passed_us : 0;
+    }
+    uint32_t travelled = 0;
+    passed_us += rest_us_;
+    const uint32_t change = ramp_ms > kFull ? 1 : kFull / ramp_ms;
+    for (; passed_us >= 1000 && speed_ != target; passed_us -= 1000) {
+      const uint32_t before = speed_;
+      if (runs) {
+        speed_ = kFull - speed_ > change ? speed_ + change : kFull;
+      } else {
+        speed_ = speed_ > change ? speed_ - change : 0;
+      }
+      travelled += (before + speed_) / 512 * 1000 >> 16;
+    }
+    if (speed_ == target) return travelled + advance(runs, passed_us, 0);
+    rest_us_ = static_cast<uint16_t>(passed_us);
+    return travelled;
+  }
+
+  // Returns how far the belt travels in `us` at its present speed, in us of full speed. `us` is at most 65 ms.
+  uint32_t travel(uint16_t us) const { return speed_ == kFull ? us : (speed_ >> 8) * us >> 16; }
+
+ private:
+  static const uint32_t kFull = 1UL << 24;
+  // The present speed. kFull is the full speed.
+  uint32_t speed_ = 0;
+  // The part of a millisecond by which the speed has not changed yet.
+  uint16_t rest_us_ = 0;
+};
+
+}  // namespace castline
