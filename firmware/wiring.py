@@ -27,6 +27,7 @@ USES: tuple[tuple[str, str, str, str], ...] = (
     ("encoder B", "encoder_b", "in", ""),
     ("emergency stop", "estop", "in", "low: closed, all is well"),
     ("servo supply", "servo_power", "in", "high: present"),
+    ("belt runs (optional, without encoder)", "belt", "in", "low: the belt runs"),
     ("servo pulse", "servo", "out", "544 to 2400 us, 50 a second"),
     ("camera trigger", "trigger", "out", "high: fires"),
     ("belt relay", "relay", "out", "high: the belt may run"),

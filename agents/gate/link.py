@@ -366,7 +366,15 @@ class BoardSession:
             except GateError as error:
                 if error.code != code_of("unknown-setting") or value != setting.default:
                     raise
-        return self._ask("COMMIT", lane_number).word("digest")
+        answer = self._ask("COMMIT", lane_number)
+        if answer.get("warning") == "gate-far":
+            log.warning(
+                "lane %d: gate_mm is %d, which is too far for castings that follow each other after spacing_mm. If too many castings are "
+                "between photo-eye 2 and the gate, the board stops sorting (fault 47). Move the gate, or raise spacing_mm.",
+                lane_number,
+                settings.number("gate_mm"),
+            )
+        return answer.word("digest")
 
     # One request and its answer
 

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 
 from agents.gate.port import Waker
 from firmware.fault_table import code_of, error_codes
-from firmware.protocol import COMMAND, COMMANDS, PAGES, Fields, Frame, read_fields
+from firmware.protocol import COMMAND, Fields, Frame, read_answer, read_fields
 from streams.backoff import Backoff
 from streams.errors import GateError
 
@@ -234,7 +234,4 @@ def _read_answer(request: BoardRequest, answer: Frame) -> Fields:
             unknown = " ".join(answer.fields)
             raise GateError(f"{request}: the board sent an unknown error code ({code} {unknown})", code, retriable=False)
         raise GateError(f"{request}: {row.meaning} ({code} {row.name})", code, row.retriable)
-    names = COMMANDS[request.name][1]
-    if request.name == "STATUS":
-        names = ("page", *PAGES[request.fields[1]])
-    return read_fields(names, answer.fields)
+    return read_answer(request.name, request.fields, answer.fields)

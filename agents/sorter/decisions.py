@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from fractions import Fraction
 from typing import Literal
 
 from agents.gate.lane import PartSorted
@@ -34,18 +35,30 @@ _REASONS: dict[str, SortingReason] = {
 def lane_settings(gate: GateSettings) -> LaneSettings:
     """Returns the board's settings for the lane of a line. A value that the line's settings leave out gets the protocol's default.
 
-    Raises ValueError if a value is outside the board's bounds.
+    Raises ValueError if a value is outside the board's bounds or cannot be sent exactly, or if an encoder has no `step_um`.
     """
+    if gate.board.get("encoder") in (1, "1") and "step_um" not in gate.board:
+        raise ValueError("board.encoder is 1, but board.step_um is missing. Set it to the belt travel of one encoder edge in micrometres.")
+    # Without an encoder, a step is a millisecond. At 200 mm/s, the belt then moves 200 um in a step.
+    step_um, step_nm = divmod(_whole("belt_mm_per_s", gate.belt_mm_per_s, 1000, "0.001 mm/s"), 1000)
+    own_step = {} if "step_um" in gate.board else {"step_um": step_um, "step_nm": step_nm}
     return LaneSettings(
         {
-            "eye_gap_mm": round(gate.travel_mm),
-            # Without an encoder, a step is a millisecond. At 200 mm/s, the belt then moves 200 um in a step.
-            "step_um": round(gate.belt_mm_per_s),
+            "eye_gap_mm": _whole("travel_mm", gate.travel_mm, 1, "1 mm"),
+            **own_step,
             "no_verdict": gate.safe,
             "safe": gate.safe,
             **gate.board,
         }
     )
+
+
+def _whole(name: str, value: float, units: int, unit: str) -> int:
+    """Returns `value` in the board's unit, of which a millimetre has `units`. Raises ValueError if this is no whole number."""
+    in_units = Fraction(repr(value)) * units
+    if in_units.denominator != 1:
+        raise ValueError(f"{name} is {value:g}, but the board counts in units of {unit}. Choose a whole multiple of this unit.")
+    return int(in_units)
 
 
 def grade_settings(gate: GateSettings) -> dict[int, LaneSettings]:
@@ -57,7 +70,14 @@ def grade_settings(gate: GateSettings) -> dict[int, LaneSettings]:
 
 
 def _one_grade(gate: GateSettings, grade: GradeSettings) -> LaneSettings:
-    return LaneSettings({"gate_mm": round(grade.gate_mm), "safe": gate.safe, **grade.board, "lane_of": gate.lane})
+    return LaneSettings(
+        {
+            "gate_mm": _whole(f"grades.{grade.name}.gate_mm", grade.gate_mm, 1, "1 mm"),
+            "safe": gate.safe,
+            **grade.board,
+            "lane_of": gate.lane,
+        }
+    )
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ _MAX_PART = 99_999_999
 
 _LATE, _DEADLINE, _UNKNOWN_RUN = code_of("late"), code_of("deadline"), code_of("unknown-run")
 _UNKNOWN_PART, _CONFLICT, _STOPPING = code_of("unknown-part"), code_of("conflict"), code_of("stopping")
-_EVENTS_LOST = code_of("events-lost")
+_EVENTS_LOST, _TRIGGER_LOST = code_of("events-lost"), code_of("trigger-lost")
 
 
 class Sorter:
@@ -286,6 +286,8 @@ class Sorter:
             self._faults.remove(event.code)
         if event.raised and event.code == _EVENTS_LOST:
             self._lane.send_command("CLEAR", 0, _EVENTS_LOST)
+        if event.raised and event.code == _TRIGGER_LOST:
+            self._lane.send_command("CLEAR", self._lane.number, _TRIGGER_LOST)
 
     def _untracked_sorting(self, run: int, part: int, reason: SortingReason, code: int) -> Sorting:
         metrics.parts_sorted.labels(self._line, "untracked", reason).inc()

@@ -134,6 +134,7 @@ class AvrLine:
         for pins in LANES:
             self.board.set_pin(pins.estop.port, False)
             self.board.set_pin(pins.servo_power.port, True)
+            self.board.set_pin(pins.belt.port, False)
             for eye in (pins.eye1, pins.eye2):
                 self.board.set_pin(eye.port, True)
         for belt in self.belts.values():

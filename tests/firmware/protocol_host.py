@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from firmware.lane_settings import LaneSettings, SettingValue
-from firmware.protocol import COMMANDS, PAGES, Fields, Frame, read_event, read_fields
+from firmware.protocol import Fields, Frame, read_answer, read_event
 from tests.firmware.rigs import Rig
 
 # A belt with a metre a second, so that a millisecond of time is a millimetre of travel.
@@ -55,8 +55,7 @@ class ProtocolHost:
         """Sends a command that the board must accept, and returns the fields of OK."""
         answer = self.ask(name, *fields)
         assert answer.name == "OK", f"{name} {fields} was answered {answer.body}"
-        names = COMMANDS[name][1] if name != "STATUS" else ("page", *PAGES[str(fields[1])])
-        return read_fields(names, answer.fields)
+        return read_answer(name, [str(field) for field in fields], answer.fields)
 
     def error_code(self, name: str, *fields: object) -> int:
         """Sends a command that the board must refuse, and returns the code of ERR."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -55,6 +56,12 @@ class Rig(Protocol):
     def set_estop(self, is_open: bool) -> None:
         """Opens or closes the emergency stop."""
 
+    def set_belt(self, runs: bool) -> None:
+        """Sets the input "belt runs"."""
+
+    def disturb(self, what: str, us: int) -> None:
+        """Inverts an input for some microseconds, and waits until the pulse is over. `what` is the name of the input in LanePins."""
+
     def set_servo_power(self, present: bool, lane: int = 1) -> None:
         """Switches the servo's supply."""
 
@@ -96,7 +103,9 @@ class PythonRig:
         self._start(cause)
         # A reset does not change the levels at the inputs.
         for lane, old in zip(self.board.lanes, before, strict=True):
-            lane.is_estop_open, lane.has_servo_power = old.is_estop_open, old.has_servo_power
+            lane.change_estop(old.is_estop_open, 0)
+            lane.change_servo_power(old.has_servo_power, 0)
+            lane.change_belt(old.is_belt_on, 0)
 
     def _start(self, cause: str) -> None:
         self.board = Board(self.memory, cause, self._clock_ms)
@@ -132,9 +141,8 @@ class PythonRig:
             before, self._pulse_us = self._pulse_us, self.pulse_us()
             rest = self.lane.settings.number("rest_us")
             self._swings += before == rest and self._pulse_us != rest
-            while self.lane.trigger_pulses and self.lane.trigger_pulses[0] <= self._us:
-                self.lane.trigger_pulses.pop(0)
-                self._triggers += 1
+            self._triggers += len(self.lane.camera.began_us)
+            self.lane.camera.began_us.clear()
 
     def now_ms(self) -> int:
         return self._us // 1000
@@ -146,10 +154,35 @@ class PythonRig:
         self.lane.add_steps(count, self._us)
 
     def set_estop(self, is_open: bool) -> None:
-        self.lane.is_estop_open = is_open
+        self.lane.change_estop(is_open, self._us)
+
+    def set_belt(self, runs: bool) -> None:
+        self.lane.change_belt(runs, self._us)
+
+    def disturb(self, what: str, us: int) -> None:
+        lane = self.lane
+        if what.startswith("encoder"):
+            lane.add_steps(1, self._us)
+            self.wait(us // 1000 + 1)
+            lane.add_steps(-1, self._us)
+            return
+        eye = 1 if what == "eye1" else 2
+        begin_us, end_us = self._us + 1, self._us + 1 + us
+        before = lane.has_servo_power, lane.is_estop_open, lane.is_belt_on, lane.eyes[eye - 1].blocked
+        change: dict[str, Callable[[bool, int], None]] = {
+            "servo_power": lambda pulse, at_us: lane.change_servo_power(before[0] != pulse, at_us),
+            "estop": lambda pulse, at_us: lane.change_estop(before[1] != pulse, at_us),
+            "belt": lambda pulse, at_us: lane.change_belt(before[2] != pulse, at_us),
+            "eye1": lambda pulse, at_us: lane.change_eye(1, before[3] != pulse, at_us),
+            "eye2": lambda pulse, at_us: lane.change_eye(2, before[3] != pulse, at_us),
+        }
+        change[what](True, begin_us)
+        self.wait(us // 1000)
+        change[what](False, end_us)
+        self.wait(1)
 
     def set_servo_power(self, present: bool, lane: int = 1) -> None:
-        self.board.lanes[lane - 1].has_servo_power = present
+        self.board.lanes[lane - 1].change_servo_power(present, self._us)
 
     def pulse_us(self, lane: int = 1) -> int:
         return self.board.lanes[lane - 1].gate.pulse_us
@@ -176,9 +209,20 @@ class SimulatedRig:
         self._steps = 0
         self._phase = 0
         self._first_pulse = self._first_change = 0
+        # The levels of the inputs of lane 1.
+        self._levels = {
+            "estop": False,
+            "servo_power": True,
+            "belt": False,
+            "eye1": True,
+            "eye2": True,
+            "encoder_a": False,
+            "encoder_b": False,
+        }
         for lane in LANES:
             simulated.set_pin(lane.estop.port, False)
             simulated.set_pin(lane.servo_power.port, True)
+            simulated.set_pin(lane.belt.port, False)
             for eye in (lane.eye1, lane.eye2):
                 simulated.set_pin(eye.port, True)
         simulated.set_pin(LANE.encoder_a.port, False)
@@ -228,16 +272,34 @@ class SimulatedRig:
         return round((self.simulated.now_us - self._reset_us) / 1000)
 
     def set_eye(self, which: int, blocked: bool) -> None:
-        self.simulated.set_pin((LANE.eye1 if which == 1 else LANE.eye2).port, not blocked)
+        self._set_pin("eye1" if which == 1 else "eye2", not blocked)
 
     def add_steps(self, count: int) -> None:
         self._steps += count
 
     def set_estop(self, is_open: bool) -> None:
-        self.simulated.set_pin(LANE.estop.port, is_open)
+        self._set_pin("estop", is_open)
+
+    def set_belt(self, runs: bool) -> None:
+        self._set_pin("belt", not runs)
+
+    def _set_pin(self, what: str, level: bool) -> None:
+        self._levels[what] = level
+        self.simulated.set_pin(getattr(LANE, what).port, level)
+
+    def disturb(self, what: str, us: int) -> None:
+        port = getattr(LANE, what).port
+        level = self._levels[what]
+        now_us = self.simulated.now_us
+        self.simulated.set_pin_at(now_us + 50, port, not level)
+        self.simulated.set_pin_at(now_us + 50 + us, port, level)
+        self.wait(us // 1000 + 1)
 
     def set_servo_power(self, present: bool, lane: int = 1) -> None:
-        self.simulated.set_pin(LANES[lane - 1].servo_power.port, present)
+        if lane == 1:
+            self._set_pin("servo_power", present)
+        else:
+            self.simulated.set_pin(LANES[lane - 1].servo_power.port, present)
 
     def pulse_us(self, lane: int = 1) -> int:
         return round(self._widths(lane)[-1])

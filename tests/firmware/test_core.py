@@ -67,6 +67,7 @@ def test_the_words_of_the_core_are_those_of_the_protocol() -> None:
         ("lamp", "kLampWords"),
         ("position", "kPositionWords"),
         ("what", "kTestWords"),
+        ("warning", "kWarningWords"),
     ):
         assert words_of(list_name) == protocol.WORDS[name], name
     assert set(words_of("kActionWords")) == set(protocol.WORDS["action"])
@@ -108,7 +109,7 @@ def test_the_codes_of_the_core_are_those_of_the_table() -> None:
     listed = re.search(r"enum Fault : uint8_t \{([^}]*)\}", SOURCES["faults.h"])
     assert listed is not None
     faults = [name.split("=")[0].strip() for name in listed[1].split(",")]
-    assert ["".join(word.capitalize() for word in names[code].split("-")) for code in range(40, 53)] == [name[1:] for name in faults]
+    assert ["".join(word.capitalize() for word in names[code].split("-")) for code in range(40, 54)] == [name[1:] for name in faults]
 
 
 def test_the_sketch_is_short_and_the_core_knows_no_arduino() -> None:
@@ -262,7 +263,7 @@ def send_every_command(line: AvrLine, host: LineHost) -> None:
     asked += [("STATUS", lane, page) for lane in (0, 1, 7) for page in protocol.PAGES]
     asked += [("TEST", 1, token, what) for token, what in enumerate(protocol.WORDS["what"])]
     asked += [("SHOW", 1, key) for key in ("safe", "step_um", "nothing")] + [
-        ("CLEAR", lane, code) for lane in (0, 1) for code in range(40, 53)
+        ("CLEAR", lane, code) for lane in (0, 1) for code in range(40, 54)
     ]
     asked += [
         ("VERDICT", lane, 1, part, word, gate)
@@ -288,7 +289,7 @@ def send_every_command(line: AvrLine, host: LineHost) -> None:
             line.board.set_pin(pin, level)
             host.run_for(1_500_000)
             line.board.set_pin(pin, not level)
-            for code in range(40, 53):
+            for code in range(40, 54):
                 host.ask("CLEAR", 1, code)
             host.run_for(300_000)
 

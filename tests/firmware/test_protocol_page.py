@@ -46,14 +46,21 @@ def test_commands_events_and_pages_are_the_same_in_page_and_code() -> None:
     def join(fields: tuple[str, ...]) -> str:
         return " ".join(fields) or "-"
 
-    code = {name: (join(fields), join(answer), needs or "-") for name, (fields, answer, needs) in protocol.COMMANDS.items()}
+    code = {
+        name: (join(fields), join(_with_optional(name, answer)), needs or "-")
+        for name, (fields, answer, needs) in protocol.COMMANDS.items()
+    }
     code["STATUS"] = ("lane page", "page and the page's fields", "-")
     assert page == code
-    event_fields = {
-        name: (*fields, *(f"[{field}]" for field in protocol.OPTIONAL.get(name, ()))) for name, fields in protocol.EVENTS.items()
-    }
+    event_fields = {name: _with_optional(name, fields) for name, fields in protocol.EVENTS.items()}
     assert {row["event"]: tuple(row["fields"].split()) for row in tables("Events")[0]} == event_fields
-    assert {row["page"]: tuple(row["fields"].split()) for row in tables("STATUS")[0]} == protocol.PAGES
+    assert {row["page"]: tuple(row["fields"].split()) for row in tables("STATUS")[0]} == {
+        page: _with_optional(page, fields) for page, fields in protocol.PAGES.items()
+    }
+
+
+def _with_optional(name: str, fields: tuple[str, ...]) -> tuple[str, ...]:
+    return (*fields, *(f"[{field}]" for field in protocol.OPTIONAL.get(name, ())))
 
 
 def test_every_field_has_the_same_bounds_or_words_in_page_and_code() -> None:

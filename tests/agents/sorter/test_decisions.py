@@ -191,3 +191,21 @@ def test_an_exchanged_board_gives_the_same_numbers_to_other_parts() -> None:
     assert states.last_sorting(1, 1) is not None
     assert states.set_counted(1, 1, NOW + timedelta(days=3)).verdict_id is None
     assert states.last_sorting(1, 1) is None
+
+
+def test_the_speed_of_the_belt_is_sent_exactly() -> None:
+    settings = lane_settings(GateSettings(port="p", travel_mm=1500, belt_mm_per_s=12.4))
+    assert (settings.number("step_um"), settings.number("step_nm")) == (12, 400)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"belt_mm_per_s": 12.34567}, "belt_mm_per_s is 12.3457, but the board counts in units of 0.001 mm/s"),
+        ({"travel_mm": 1500.5}, "travel_mm is 1500.5, but the board counts in units of 1 mm"),
+        ({"board": {"encoder": 1}}, "board.step_um is missing"),
+    ],
+)
+def test_a_setting_that_the_board_cannot_use_exactly_is_refused(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        lane_settings(GateSettings(port="p", **values))

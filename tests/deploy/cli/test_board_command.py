@@ -62,12 +62,12 @@ def test_status_shows_every_page(line: WiredLine, file: Path) -> None:
 
 def test_status_names_a_fault_by_its_exit_code(line: WiredLine, file: Path) -> None:
     call(file, "configure", "--line", LINE)
-    line.line.board.lanes[0].is_estop_open = True
+    line.line.board.lanes[0].change_estop(True, line.line.now_us)
     wait_until(lambda: line.line.board.lanes[0].faults.oldest == 45)
     assert call(file, "status", "--line", LINE).return_value == 1
     refused = call(file, "clear", "--line", LINE, "45")
     assert "12 fault-present" in str(refused.exception)
-    line.line.board.lanes[0].is_estop_open = False
+    line.line.board.lanes[0].change_estop(False, line.line.now_us)
     assert "cleared" in call(file, "clear", "--line", LINE, "45").output
 
 

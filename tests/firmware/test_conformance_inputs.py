@@ -1,0 +1,216 @@
+"""Short pulses at the inputs change nothing, camera pulses are not lost, settings are exact, and a line without encoder survives stops."""
+
+from __future__ import annotations
+
+import pytest
+
+from firmware.protocol import Frame
+from tests.firmware.protocol_host import ProtocolHost
+
+PULSES_US = (20, 50, 300, 1000, 3000, 5000)
+# A belt on which a pulse of 5 ms is 1 mm of travel.
+SLOW = {"step_um": 200, "eye_gap_mm": 300, "spacing_mm": 20, "dwell_mm": 20, "use_belt": 1}
+
+
+@pytest.mark.parametrize("what", ["estop", "servo_power", "belt", "eye1", "eye2", "encoder_a", "encoder_b"])
+def test_pulses_up_to_5_ms_trip_nothing(host: ProtocolHost, what: str) -> None:
+    host.greet(**SLOW, encoder=int(what.startswith("encoder")))
+    host.received.clear()
+    for us in PULSES_US:
+        for _ in range(5):
+            host.rig.disturb(what, us)
+            host.rig.wait(7)
+        host.ok("PING", 0)
+    host.wait(50)
+    assert [frame.body for frame in host.received if frame.name in ("FAULT", "PART", "GATE")] == []
+    assert host.status("line")["state"] == "running"
+    assert host.status("eyes").number("eye1") == host.status("eyes").number("eye2") == 0
+
+
+@pytest.mark.parametrize("contact_ms", [5, 20])
+def test_an_open_emergency_stop_trips_after_the_set_time(host: ProtocolHost, contact_ms: int) -> None:
+    host.greet(contact_ms=contact_ms)
+    host.rig.set_estop(True)
+    host.rig.wait(contact_ms - 2)
+    assert host.faults() == []
+    host.rig.wait(6)
+    host.wait(30)
+    assert (45, 1, 0) in host.faults()
+
+
+def test_a_part_with_a_short_gap_is_one_part(host: ProtocolHost) -> None:
+    host.greet()
+    at_ms = host.rig.now_ms()
+    for eye in (1, 2):
+        host.wait_until(at_ms + 300 * (eye - 1))
+        host.rig.set_eye(eye, True)
+        host.rig.wait(10)
+        host.rig.disturb("eye1" if eye == 1 else "eye2", 3000)
+        host.rig.wait(10)
+        host.rig.set_eye(eye, False)
+    host.wait(200)
+    assert {part.number("part") for part in host.events("PART")} == {1}
+    assert host.gate_actions() == [(1, "divert", "no-verdict", 1)]
+
+
+def test_each_casting_gets_its_camera_pulse(host: ProtocolHost) -> None:
+    """Castings follow each other every 100 ms, and the camera is triggered 400 ms later."""
+    host.greet(trigger_ms=400, eye_gap_mm=5000)
+    for _ in range(10):
+        host.block(1, 20)
+        host.rig.wait(78)
+    host.wait(500)
+    assert host.rig.trigger_count() == 10
+    assert [fault for fault in host.faults() if fault[0] == 53] == []
+
+
+def test_pulses_that_would_run_together_stay_apart(host: ProtocolHost) -> None:
+    host.greet(trigger_ms=0, trigger_pulse_ms=100, eye_gap_mm=5000)
+    for _ in range(5):
+        host.block(1, 20)
+        host.rig.wait(38)
+    host.wait(200)
+    assert host.rig.trigger_count() == 5
+
+
+def test_a_camera_pulse_without_room_is_reported(host: ProtocolHost) -> None:
+    """With an encoder, the pulses wait while the belt stands."""
+    host.greet(encoder=1, step_um=1000, eye_gap_mm=20000, trigger_mm=20000, lost_limit=50, part_min_mm=1, gate_mm=1)
+    for _ in range(host.ok("HELLO", 1).number("parts")):
+        host.rig.set_eye(1, True)
+        host.rig.add_steps(4)
+        host.rig.wait(4)
+        host.rig.set_eye(1, False)
+        host.rig.add_steps(4)
+        host.rig.wait(4)
+        host.ok("PING", 0)
+    assert host.rig.trigger_count() == 0
+    assert [fault for fault in host.faults() if fault[0] == 53] == []
+    host.rig.set_estop(True)
+    host.wait(100)
+    host.rig.set_estop(False)
+    host.wait(100)
+    host.wait(1500)
+    # The reports about the removed parts make room for further events.
+    host.gate_events()
+    assert host.ok("CLEAR", 1, 45)["told"] == "cleared"
+    for _ in range(2):
+        host.rig.set_eye(1, True)
+        host.rig.add_steps(4)
+        host.rig.wait(4)
+        host.rig.set_eye(1, False)
+        host.rig.add_steps(4)
+        host.rig.wait(4)
+    host.wait(500)
+    assert (53, 1, 1) in host.faults()
+    assert host.ok("CLEAR", 1, 53)["told"] == "cleared"
+
+
+def test_the_camera_is_triggered_after_a_length_of_travel(host: ProtocolHost) -> None:
+    host.greet(encoder=1, step_um=1000, trigger_mm=100)
+    host.rig.set_eye(1, True)
+    host.rig.add_steps(20)
+    host.rig.wait(20)
+    host.rig.set_eye(1, False)
+    host.rig.add_steps(75)
+    host.rig.wait(75)
+    host.wait(1000)
+    assert host.rig.trigger_count() == 0, "the belt stands before the camera"
+    host.rig.add_steps(10)
+    host.rig.wait(20)
+    assert host.rig.trigger_count() == 1
+
+
+def test_a_speed_with_a_fraction_is_exact(host: ProtocolHost) -> None:
+    """The belt runs at 12.4 mm/s. After 1.5 m, a speed of 12 mm/s would be wrong by 48 mm."""
+    host.greet(step_um=12, step_nm=400, eye_gap_mm=62, window_mm=5, gate_mm=5, spacing_mm=0, host_timeout_ms=60000)
+    at_ms = host.rig.now_ms()
+    host.block(1, 900)
+    host.wait_until(at_ms + 5000 + 380)
+    host.block(2, 900)
+    host.wait(100)
+    assert host.gate_actions() == [(1, "divert", "no-verdict", 1)]
+
+
+def test_commit_warns_of_a_gate_that_is_too_far(host: ProtocolHost) -> None:
+    host.greet(gate_mm=180, spacing_mm=60)
+    assert "warning" not in host.ok("COMMIT", 1)
+    host.greet(gate_mm=181, spacing_mm=60)
+    assert host.ok("COMMIT", 1)["warning"] == "gate-far"
+
+
+@pytest.mark.parametrize(("run_up_mm", "run_down_mm"), [(0, 0), (30, 50)])
+def test_a_belt_stop_loses_no_casting(host: ProtocolHost, run_up_mm: int, run_down_mm: int) -> None:
+    """Twenty castings are on a belt of 1 m/s without encoder. The belt stops for 100 ms again and again."""
+    host.greet(use_belt=1, run_up_mm=run_up_mm, run_down_mm=run_down_mm, eye_gap_mm=2000, window_mm=20)
+    # The belt runs up after the COMMIT has closed its relay.
+    host.wait(400)
+    belt = StoppingBelt(host, run_up_mm, run_down_mm)
+    for casting in range(20):
+        belt.castings.append(-80.0 * casting)
+    belt.run(until_mm=2000 + 80 * 20 + 60, stop_at_mm=(500, 1200, 1900, 2500))
+    counts = host.status("count")
+    assert (counts["parts"], counts["missing"], counts["unmatched"]) == (20, 0, 0)
+    assert host.faults() == []
+
+
+class StoppingBelt:
+    """A belt of 1 m/s that stops for 100 ms. `castings` has the places of the leading edges, in mm after photo-eye 1."""
+
+    def __init__(self, host: ProtocolHost, run_up_mm: int, run_down_mm: int) -> None:
+        self.host = host
+        self.castings: list[float] = []
+        self._ramps_mm = {True: run_up_mm, False: run_down_mm}
+        self._speed = 1.0
+
+    def run(self, until_mm: float, stop_at_mm: tuple[int, ...]) -> None:
+        travelled, stops, restart_ms, ms = 0.0, list(stop_at_mm), 0, 0
+        blocked = {1: False, 2: False}
+        is_on = True
+        while travelled < until_mm:
+            ms += 1
+            if is_on and stops and travelled >= stops[0]:
+                stops.pop(0)
+                is_on, restart_ms = False, ms + 200
+                self.host.rig.set_belt(False)
+            if not is_on and ms >= restart_ms:
+                is_on = True
+                self.host.rig.set_belt(True)
+            before, ramp_ms = self._speed, 2 * self._ramps_mm[is_on]
+            target = float(is_on)
+            change = 1 / ramp_ms if ramp_ms else 1.0
+            self._speed = min(target, before + change) if is_on else max(target, before - change)
+            travelled += (before + self._speed) / 2 if ramp_ms else target
+            for eye, at_mm in ((1, 0.0), (2, 2000.0)):
+                now = any(lead + travelled - 20 < at_mm <= lead + travelled for lead in self.castings)
+                if now != blocked[eye]:
+                    blocked[eye] = now
+                    self.host.rig.set_eye(eye, now)
+            self.host.rig.wait(1)
+            if ms % 100 == 0:
+                self.host.rig.send(Frame(">", 0xFF, "PING", ("0",)).encode())
+
+
+def test_castings_at_a_belt_that_seems_to_stand_are_a_fault(host: ProtocolHost) -> None:
+    host.greet(use_belt=1, lost_limit=3)
+    host.rig.set_belt(False)
+    host.rig.wait(40)
+    for _ in range(3):
+        host.block(1)
+        host.rig.wait(40)
+    host.wait(50)
+    assert (43, 1, 0) in host.faults()
+
+
+def test_an_uncommitted_lane_shows_its_eyes_and_counts_its_encoder(host: ProtocolHost) -> None:
+    before = host.status("eyes").number("position_steps")
+    host.rig.set_eye(1, True)
+    host.rig.add_steps(30)
+    host.rig.wait(30)
+    eyes = host.status("eyes")
+    assert (eyes["eye1"], eyes["eye2"], eyes["position_steps"], eyes["belt"]) == (1, 0, before + 30, 1)
+    host.rig.set_eye(1, False)
+    host.rig.set_belt(False)
+    host.rig.wait(30)
+    eyes = host.status("eyes")
+    assert (eyes["eye1"], eyes["belt"]) == (0, 0)
