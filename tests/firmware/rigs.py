@@ -20,8 +20,8 @@ from firmware.simulator.avr import SimulatedBoard, start_core, start_mega
 LANE = LANES[0]
 # The default of the setting rest_us, which the tests do not change.
 REST_US = 1000
-# Storing 51 bytes in the EEPROM takes 3.3 ms each.
-STORING_MS = 250
+# Storing the 65 bytes of each of two lanes in the EEPROM takes 3.3 ms a byte.
+STORING_MS = 450
 # A Mega has started and sent BOOT by this time.
 START_MS = 60
 # A Mega has sent BOOT this long after the start of its clock.
