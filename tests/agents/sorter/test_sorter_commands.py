@@ -46,7 +46,7 @@ class RunningSorter:
         return CliRunner(env=make_environment(self.settings)).invoke(castline, ["board", *arguments], standalone_mode=False)
 
     def stop_belt(self, is_open: bool) -> None:
-        self.line.line.board.lanes[0].is_estop_open = is_open
+        self.line.line.board.lanes[0].change_estop(is_open, self.line.line.now_us)
 
     def oldest_fault(self) -> int:
         return self.line.line.board.lanes[0].faults.oldest
