@@ -116,6 +116,8 @@ def find_boxes(
     if hottest <= 0:
         return []
     labels, count = ndimage.label(heat >= (HOT_SHARE * hottest if level is None else level))
+    if not count:
+        return []
     # Only the hottest areas are measured, because a large map can have thousands of areas.
     is_hot = labels > 0
     peaks = ndimage.maximum(heat[is_hot], labels[is_hot], np.arange(1, count + 1))

@@ -28,3 +28,9 @@ def test_the_hottest_box_comes_first_and_an_empty_map_has_no_box() -> None:
     first, second = find_boxes(heat, 128, 128)
     assert (first.left_px, first.top_px, first.width_px, first.height_px, first.score) == (80, 100, 8, 20, 1.0)
     assert (second.left_px, second.top_px) == (4, 4)
+
+
+@pytest.mark.parametrize("level", [0.5, None])
+def test_a_map_without_a_hot_pixel_has_no_box(level: float | None) -> None:
+    hottest = 0.0 if level is None else 0.49
+    assert find_boxes(np.full((8, 8), hottest, np.float32), 128, 128, level) == []
