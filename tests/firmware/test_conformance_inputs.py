@@ -141,7 +141,7 @@ def test_commit_warns_of_a_gate_that_is_too_far(host: ProtocolHost) -> None:
 
 @pytest.mark.parametrize(("run_up_mm", "run_down_mm"), [(0, 0), (30, 50)])
 def test_a_belt_stop_loses_no_casting(host: ProtocolHost, run_up_mm: int, run_down_mm: int) -> None:
-    """Twenty castings are on a belt of 1 m/s without encoder. The belt stops for 100 ms again and again."""
+    """Twenty castings are on a belt of 1 m/s without encoder. The belt stops for 200 ms again and again."""
     host.greet(use_belt=1, run_up_mm=run_up_mm, run_down_mm=run_down_mm, eye_gap_mm=2000, window_mm=20)
     # The belt runs up after the COMMIT has closed its relay.
     host.wait(400)
