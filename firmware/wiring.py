@@ -109,6 +109,7 @@ def _draw_inputs(drawing: SvgDrawing, pins: LanePins) -> None:
         drawing.text(336, y - 5, "2.2 k to 5 V", colour=SIGNAL, size=10)
     drawing.text(180, 414, "A", colour=SIGNAL, size=10)
     drawing.text(180, 444, "B", colour=SIGNAL, size=10)
+    _draw_isolated_input(drawing, 680, pins.belt.label, ("belt runs (optional)", "contact of the drive"))
     y = 550
     edge = _draw_pin(drawing, pins.servo_power.label, y, left=True)
     drawing.box(20, 524, 150, 52, "servo supply +", "5 to 6 V")

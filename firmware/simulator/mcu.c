@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <simavr/avr_extint.h>
+#include <simavr/sim_core.h>
 #include <simavr/sim_elf.h>
 #include <simavr/sim_io.h>
 #include <simavr/sim_regbit.h>
@@ -124,12 +125,14 @@ void mcu_reset(enum reset_cause new_cause) {
     cause_known = 0;
 }
 
-/* Makes the processor execute an endless loop. The loop is a jump to itself at the end of the flash, which the firmware does not use. */
+/* Makes the processor execute an endless loop. The loop is a jump to itself at the end of the flash, which the firmware does not use.
+ * Interrupts are on, as in a main loop that stands still, also if an interrupt routine is at work just now. */
 void mcu_hang(void) {
     const uint32_t address = avr->flashend - 1;
     avr->flash[address] = 0xFF;
     avr->flash[address + 1] = 0xCF;
     avr->pc = address;
+    avr_sreg_set(avr, S_I, 1);
     if (avr->state == cpu_Sleeping) avr->state = cpu_Running;
 }
 

@@ -133,8 +133,10 @@ void tick(Board& board) {
     write_raised_run();
     return;
   }
+  // Goes on to the next lane only when both copies are whole, so no byte of the settings comes between them.
+  if (write_faults(compared_lane, board.lane(compared_lane).faults().kept())) return;
   compared_lane = static_cast<uint8_t>((compared_lane + 1) % kLanes);
-  if (write_faults(compared_lane, board.lane(compared_lane).faults().kept()) || dirty == 0) return;
+  if (dirty == 0) return;
   if (!(dirty & (1 << lane))) {
     lane = static_cast<uint8_t>((lane + 1) % kLanes);
     offset = 0;

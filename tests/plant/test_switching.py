@@ -180,7 +180,7 @@ def test_rejected_versions_do_not_judge_and_are_logged_and_the_commands_choose_s
     assert "lenet.weights.h5 is damaged or was tampered with: its SHA-256" in castline_process(
         settings, "models", "choose", "tampered", status=3
     )
-    assert "but a, which judges line-3 now, has defect, ok" in castline(settings, "models", "choose", "kinds", "--line", "line-3")
+    assert "The present version of line-3, a, has defect, ok" in castline(settings, "models", "choose", "kinds", "--line", "line-3")
     assert "no line 'line-9'. Known lines: line-1, line-2, line-3, line-4, line-5, line-6." in castline(
         plant, "models", "choose", "b", "--line", "line-9"
     )

@@ -13,7 +13,7 @@ def test_every_topic_exists_as_declared_and_a_second_call_changes_nothing(make_s
     admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
     assert {change.description for change in create_topics(admin, settings)} == {"as declared"}
     specs = declare_topics(settings)
-    assert len(specs) == 2 * 4 + 4
+    assert len(specs) == 2 * 4 + 5
     present = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics([spec.name for spec in specs])}
     assert present == {spec.name: spec.partitions for spec in specs}
     configs = read_topic_configs(admin, [spec.name for spec in specs])
