@@ -100,7 +100,7 @@ _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 def _share(window: str, part: str, whole: str) -> str:
     """Returns an expression for the increase of the counter `part` divided by the increase of the counter `whole`, for each line.
 
-    Lines on which `whole` does not grow are left out.
+    A line whose counter `whole` does not grow is left out.
     """
     return f"sum by (plant, line) (rate({part}[{window}])) / (sum by (plant, line) (rate({whole}[{window}])) > 0)"
 

@@ -10,7 +10,7 @@ from firmware.protocol import crc16, is_protocol_number
 CHOICES = ("divert", "pass", "stop")
 # No distance on the belt may be longer than this many steps, because a board may store positions in 24 bits.
 MAX_STEPS = 500_000
-# Every board can store this many parts between photo-eye 2 and the belt's own gate, and this many on their way to a further gate.
+# Every board can store at least 3 parts between photo-eye 2 and the belt's own gate, and 16 parts on their way to a further gate.
 GATE_PARTS, FURTHER_GATE_PARTS = 3, 16
 SettingValue = int | str
 
@@ -120,13 +120,13 @@ class LaneSettings:
 
     @property
     def step_nm(self) -> int:
-        """The length of a step in nm. Without an encoder, a step is a millisecond, so this is also the speed in thousandths of a mm/s."""
+        """The length of a step in nm. Without an encoder, this is the distance in a millisecond, so it is also the speed in um/s."""
         return self.number("step_um") * 1000 + self.number("step_nm")
 
     def is_gate_far(self, spacing_mm: int) -> bool:
-        """Returns whether more castings than every board can store may be between photo-eye 2 and the gate.
+        """Returns whether the gate is so far away that more castings may be on their way to it than a board can store.
 
-        This is so if each casting follows the casting before it after `spacing_mm`, which is the setting of the belt's lane.
+        `spacing_mm` is the distance between castings, from the settings of the belt's lane. If it is 0, the result is False.
         """
         room = FURTHER_GATE_PARTS if self.number("lane_of") else GATE_PARTS
         return spacing_mm > 0 and self.number("gate_mm") > room * spacing_mm

@@ -135,7 +135,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "FAULT": ("event", "lane", "code", "raised", "detail", "at_ms"),
 }
 
-# The optional fields that a frame can have at its end, by the name of the event, the command or the status page.
+# The optional fields at the end of a frame. The keys are names of events, commands and status pages.
 OPTIONAL: dict[str, tuple[str, ...]] = {"GATE": ("gate",), "COMMIT": ("warning",), "eyes": ("belt",)}
 
 PAGES: dict[str, tuple[str, ...]] = {

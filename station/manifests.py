@@ -1,4 +1,4 @@
-"""Reads the manifests, and the indexes of training pictures, of the model versions that judged the parts on the pages."""
+"""Reads the manifests of the model versions that judged the parts on the pages, and their indexes of training pictures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def find_training_index(manifest: Manifest) -> TrainingIndex:
     return _read_training_index(current_settings().model.root, manifest.version, entry.file, manifest.files[entry.file].sha256)
 
 
-# The checksum is an argument, so that an index is read again if a person has replaced the version.
+# The checksum belongs to the key of the cache. So the index is read again if a person has replaced the version.
 @lru_cache(maxsize=8)
 def _read_training_index(root: Path | str, version: str, file: str, sha256: str) -> TrainingIndex:
     return load_training_index(open_registry(root).read_file(version, file))

@@ -13,7 +13,8 @@ from streams.errors import SettingsError
 def lock_queue(folder: Path, line: str, setting: str, owner: str) -> IO[str]:
     """Creates `folder` and locks the queue of `line` for this process. Closing the returned file removes the lock.
 
-    Raises SettingsError, which names `setting`, if another `owner` (a role) holds the lock or the folder is not writable.
+    Raises SettingsError if another process holds the lock, or if the folder is not writable. The message names `setting` and the role
+    `owner`, such as `sorter`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +38,7 @@ def connect_queue(path: Path, schema: str, layout_version: int, page_bytes: int 
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
         connection.execute(f"PRAGMA page_size = {page_bytes}")
-        # With a write-ahead file, a commit costs one flush to the disk. After a crash, SQLite drops an incomplete end of that file.
+        # In WAL mode, a commit needs one flush to the disk. After a crash, SQLite drops a commit that was not written completely.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -1,6 +1,7 @@
 """Makes a Faust consumer start at a recent time instead of its committed offsets.
 
-Old records are worthless to the sorter. Lost offsets would make it read all records that Kafka keeps, while live parts pass the gate.
+Old records are worthless to the sorter. If its committed offsets were lost, it would first read all old records that Kafka keeps. Live
+parts would pass the gate in the meantime.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ log = logging.getLogger(__name__)
 
 
 def start_at_recent_records(app: AppT[object], max_age_s: float) -> None:
-    """Makes `app` begin each partition with the records since `max_age_s` seconds before this call, whatever offsets are committed.
+    """Makes `app` start each partition at the records of the last `max_age_s` seconds, whatever offsets are committed.
 
-    If the partition is assigned again later, the consumer goes on at the committed offset, but never before its first record.
+    If a partition is assigned again later, the consumer continues at the committed offset, but never before the offset of its first start.
     """
     transport = _RecentTransport(app.conf.broker_consumer, app)
     transport.since_s = time.time() - max_age_s
@@ -30,14 +31,14 @@ def start_at_recent_records(app: AppT[object], max_age_s: float) -> None:
 
 
 class _RecentConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
-    """A consumer whose first position in a partition depends on the time."""
+    """A consumer that starts each partition at the first record after a given time."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._first_offsets: dict[TopicPartition, int] = {}
 
     async def perform_seek(self) -> None:
-        """Called by Faust after each assignment of partitions, to go to the committed offsets."""
+        """Moves to the next records to read. Faust calls this method after each assignment of partitions."""
         await super().perform_seek()
         for partition in self.assignment():
             committed = self._committed_offset[partition]
@@ -47,12 +48,12 @@ class _RecentConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             elif committed is not None and committed >= first:
                 continue
             await self.seek(partition, first)
-            # Faust commits only what follows the committed offset without a gap.
+            # Faust commits an offset only if no records are missing between it and the last committed offset.
             self._committed_offset[partition] = first
 
     async def _recent_offset(self, partition: TopicPartition) -> int:
         consumer, key = self._thread._ensure_consumer(), TopicPartition(partition.topic, partition.partition)
-        # The end is asked for first. A record that arrives between the two questions is then read and not skipped.
+        # The end offset is requested first, so that a record that arrives between the two requests is not skipped.
         end = (await self._thread.call_thread(consumer.end_offsets, [key]))[key]
         found = (await self._thread.call_thread(consumer.offsets_for_times, {key: int(self.transport.since_s * 1000)}))[key]
         offset = found.offset if found else end

@@ -374,7 +374,7 @@ class LiveLineSettings(Record):
 
 CommandAction = Literal["acknowledge", "clear", "test", "pause", "resume", "status", "settings", "monitor"]
 CommandOutcome = Literal["done", "refused", "failed", "expired"]
-# A command may be valid for at most this time, so that an old command never moves a gate.
+# A command may be valid for at most this time. An older command must not move a gate.
 MAX_COMMAND_VALIDITY = timedelta(seconds=60)
 
 

@@ -220,10 +220,10 @@ class GateLane:
         self.settings_by_lane = {} if settings is None else {number: settings, **grades}
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
-        # Given the board's run and the number of parts that it has counted on this lane, returns the run that the board must have.
+        # A function that returns the run that the board must have. Its arguments are the present run and the number of counted parts.
         self.choose_run: Callable[[int, int], int] = lambda run, counted: run
         self.is_configured = False
-        # While True, the sorter sends no verdicts. A person has asked for this.
+        # True while the sorter sends no verdicts, because a person has paused it.
         self.is_paused = False
         # Why the board is not connected, as a sentence for a person. Empty while the board answers.
         self.problem = ""
@@ -261,11 +261,12 @@ class GateLane:
     def send_command(self, name: str, *fields: object, deadline_s: float | None = None) -> Future[BoardResponse]:
         """Sends a command of the protocol to the board. The returned future gets the board's answer or fails with GateError.
 
-        With `deadline_s` (monotonic clock), a person asked for the command. It is not sent later, nor to a board that has been reset.
+        Pass `deadline_s` (monotonic clock) for a command of a person. The command is not sent after this time, and not after a reset of the
+        board.
         """
         is_asked = deadline_s is not None
         texts = tuple(str(field) for field in fields)
-        # A lane that is not configured holds back its own requests, but a person may want to see its state just then.
+        # A request with a lane waits until the lane is configured. A person's command has no lane here, so it does not wait.
         run, lane = (self.run or None, None) if is_asked else (None, self.number)
         request = BoardRequest(name, texts, deadline_s, run, lane)
         self._requests.submit(request)

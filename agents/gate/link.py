@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 
 # Shortest and longest wait before the port is opened again after a failure.
 FIRST_REOPEN_S, LONGEST_REOPEN_S = 0.2, 5.0
-# A Mega that the opening of its port has reset is in its boot loader for 0.84 s. A byte from the host would keep it there for 5 s more, so
-# the host sends nothing until the board has sent a frame, for at most this time.
+# After the port is opened, the host sends nothing until the board has sent a frame, but waits at most this long. Opening the port may
+# reset a Mega, which then stays in its boot loader for 0.84 s. A byte from the host would keep it there for 5 s more.
 MAX_LISTENING_S = 2.5
 MAX_GREETING_S = 8.0
 HELLO_INTERVAL_S = 1.0
 # If the board sends nothing for this long, the link treats it as gone and opens the port again.
 MAX_SILENCE_S = 3.0
-# If the board sends nothing for this long, a reset may have taken it into its boot loader, and the host's heartbeat may keep it there.
+# If the board sends nothing for this long, it may be in its boot loader. The host then makes the boot loader start the firmware.
 CAUGHT_SILENCE_S = 1.5
 PING_INTERVAL_S = 0.4
 SYNC_INTERVAL_S = 10.0
@@ -291,7 +291,7 @@ class BoardSession:
             lane.begin_run(self.run, cause)
 
     def _choose_run(self, run: int) -> int:
-        """Gives an exchanged board a run that was never seen on its lines. Returns the run that the board now has."""
+        """Gives an exchanged board a new run, which no part on its lines has had. Returns the run that the board now has."""
         counted = {lane.number: self._ask("STATUS", lane.number, "count").number("parts") for lane in self._lanes}
         unused = max(lane.choose_run(run, counted[lane.number]) for lane in self._lanes)
         if unused == run:
@@ -301,8 +301,8 @@ class BoardSession:
             raised = self._ask("RAISE", unused).number("run")
         except GateError as error:
             log.error(
-                "%s: the board has run %d, but later runs were seen before, and the board refuses run %d (%s). New parts may get the "
-                "numbers of old parts. Load newer firmware with castline board flash.",
+                "%s: the board is in run %d, which earlier parts may have had. The board refuses the new run %d (%s), so new parts may get "
+                "the numbers of old parts. Load newer firmware with castline board flash.",
                 lines,
                 run,
                 unused,
@@ -369,8 +369,8 @@ class BoardSession:
         answer = self._ask("COMMIT", lane_number)
         if answer.get("warning") == "gate-far":
             log.warning(
-                "lane %d: gate_mm is %d, which is too far for castings that follow each other after spacing_mm. If too many castings are "
-                "between photo-eye 2 and the gate, the board stops sorting (fault 47). Move the gate, or raise spacing_mm.",
+                "lane %d: gate_mm is %d, which is many times spacing_mm. If too many castings are between photo-eye 2 and the gate, the "
+                "board stops sorting (fault 47). Move the gate nearer to photo-eye 2, or raise spacing_mm.",
                 lane_number,
                 settings.number("gate_mm"),
             )

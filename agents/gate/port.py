@@ -61,7 +61,7 @@ class SerialPort:
         self._port = serial.Serial(path, baud, timeout=0, write_timeout=1, exclusive=True)
         self._keep_dtr()
         self._port.reset_input_buffer()
-        # How many bytes have arrived, with those that are no frames.
+        # The number of bytes that have arrived, whether they form frames or not.
         self.received = 0
         self._deframer = Deframer("<!")
 

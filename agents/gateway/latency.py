@@ -36,9 +36,9 @@ _FIT_SHARE = 0.2
 # A latency is accepted if at least 80 % of all pictures get a part, and also 80 % of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# A latency is possible only if, with this latency, at least 70 % of the pictures lie between the first and the last known part.
+# With a possible latency, at least 70 % of the pictures lie between the first and the last known part.
 _KNOWN_SHARE = 0.7
-# Two latencies can be compared only if, with each of them, at least this many pictures lie between two known parts.
+# Two latencies are compared by the pictures that lie between two known parts with both latencies. At least this many are needed.
 _MIN_COMMON_PICTURES = 5
 # A latency is better if it brings pictures nearer to parts by at least this share of the spacing, on average.
 _NEARER_SHARE = 0.02

@@ -227,7 +227,7 @@ class Inspector:
         self._batcher.reconsider()
 
     def _judge_batch(self, records: list[PendingImage]) -> JudgedBatch:
-        """Judges the records that name a part. Runs in a thread of the networks."""
+        """Judges the pictures whose records name a part. Runs in one of the threads that call the networks."""
         decoded = [record.decoding.result() for record in records if not isinstance(record.decoding, IdentityError)]
         # The assignments are read once for each batch, so that a switch of versions affects only later batches.
         table = self._switcher.assignments

@@ -87,7 +87,7 @@ class ShadowJudge:
         return batch
 
     def _compare(self, batch: Sequence[ShadowSample]) -> None:
-        """Lets the shadow version judge `batch`. Counts and logs each label that differs. Runs in a thread of the networks."""
+        """Lets the shadow version judge `batch`. Counts and logs each label that differs from the verdict. Runs in a network thread."""
         shadow = batch[0].shadow
         images = [self._fit(sample.judged.decoded, shadow) for sample in batch]
         for sample, judged in zip(batch, judge_images(images, shadow), strict=True):

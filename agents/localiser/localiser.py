@@ -394,10 +394,10 @@ def _partition_of(received: ReceivedRecord) -> tuple[str, int]:
 
 
 def make_finding(verdict: Verdict, found: DefectMap, address: str, found_at: datetime, mm_per_px: float | None = None) -> Finding:
-    """Returns the finding for `verdict`. `found` covers the whole picture, and its heat map is stored at `address`.
+    """Returns the finding for `verdict`. `found` is the defect map of the whole picture, whose heat map is stored at `address`.
 
-    Even a good part has hot areas. Therefore the score of a box is its highest heat times the defect probability of the verdict. If the
-    networks did not decide about a box, its score is its highest heat: in versions without networks, and for small defects.
+    Even a good part has hot areas. Therefore the score of a box is its highest heat times the defect probability of the verdict. The score
+    of a small defect is only its highest heat, because the networks do not see small defects. The same is true without networks.
 
     If `mm_per_px` is given, each box has the area and the length of its defect in millimetres.
     """

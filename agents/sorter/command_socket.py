@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _MAX_LINE_BYTES = 2**18
 _READ_S = 5.0
-# After a command has expired, its answer may need this much longer.
+# The caller waits for an answer until the command expires, and this much longer.
 _ANSWER_MARGIN_S = 3.0
 
 
@@ -36,7 +36,7 @@ def socket_name(line: str) -> str:
 
 @contextmanager
 def _short_address(folder: Path, name: str) -> Iterator[str]:
-    """Yields a short address of the socket `name` in `folder`, because an address of a Unix socket has at most 107 bytes."""
+    """Yields an address of the socket `name` in `folder`. Linux allows only 107 bytes, so the folder is replaced by a short path."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{descriptor}/{name}"
@@ -86,7 +86,7 @@ class CommandSocket:
             with _short_address(self._folder, self._path.name) as address:
                 _remove_stale(self._path, address, self._commands.line)
                 listener.bind(address)
-            # Nobody can connect before `start_unix_server` listens, so the mode is set in time.
+            # Change the mode before `start_unix_server` listens, so that no other user can connect.
             self._path.chmod(0o600)
             self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_MAX_LINE_BYTES)
         except OSError as error:

@@ -40,12 +40,12 @@ class CommandTopic:
         self._commands = commands
         self._producers = producers
         self._names = TopicNames(settings.topics.prefix)
-        # Records whose key names no line with a gate become dead letters of one sorter only: the sorter of the first such line.
+        # A command for an unknown line becomes a dead letter. Only the sorter of the first line with a gate writes it.
         gated = [line.name for line in settings.lines if line.gate is not None]
         self._lines_with_gate, self._reports_unknown = set(gated), bool(gated) and gated[0] in commands
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        # The ids of the commands that had an answer when the sorter started.
+        # Ids of the commands that were already answered when the sorter started.
         self._answered: frozenset[uuid.UUID] = frozenset()
         self._next_offset: int | None = None
         self._stopping = threading.Event()
@@ -94,7 +94,7 @@ class CommandTopic:
             consumer.close()
 
     def _read_history(self, consumer: Any, partition: TopicPartition) -> int:
-        """Handles the records that the topic held at the start, and returns the offset behind them."""
+        """Handles the records that were on the topic at the start. Returns the offset of the next record."""
         end: int = consumer.end_offsets([partition])[partition]
         consumer.seek_to_beginning(partition)
         records: list[ConsumedRecord] = []

@@ -54,7 +54,7 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
 
 
 def _whole(name: str, value: float, units: int, unit: str) -> int:
-    """Returns `value` in the board's unit, of which a millimetre has `units`. Raises ValueError if this is no whole number."""
+    """Converts millimetres to a unit of the board. `units` is the number of units in one millimetre. Raises ValueError for a fraction."""
     in_units = Fraction(repr(value)) * units
     if in_units.denominator != 1:
         raise ValueError(f"{name} is {value:g}, but the board counts in units of {unit}. Choose a whole multiple of this unit.")
@@ -104,9 +104,10 @@ def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
 
 
 def verdict_deadline(state: PartState, captured_at: datetime, gate: GateSettings, now: datetime, now_s: float) -> float:
-    """Returns the latest time of the monotonic clock at which a verdict may be sent to the board. `now` and `now_s` are the same moment.
+    """Returns the latest time of the monotonic clock at which a verdict may be sent to the board.
 
-    The deadline follows from the count of the part, or from the time `captured_at` of its picture if this process did not see the count.
+    The deadline is computed from the time at which the part was counted. If this time is unknown, the time `captured_at` of its picture is
+    used. `now` is the present wall-clock time, and `now_s` is the same moment on the monotonic clock.
     """
     counted_s = state.counted_s
     if counted_s is None:

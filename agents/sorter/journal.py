@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _SETTING = "sorter.journal_dir"
 _LAYOUT_VERSION = 1
-# Counted parts are kept for a restart of the sorter. So many parts are enough for three minutes at 10 parts a second.
+# The largest number of counted parts that are kept for a restart of the sorter. At 10 parts a second, they cover three minutes.
 _MAX_COUNTED = 2048
 
 _SCHEMA = """
@@ -70,7 +70,7 @@ class SortingJournal:
         self._lock_file = lock_queue(folder, line, _SETTING, "sorter")
         try:
             self._connection = self._open()
-            # Deleting needs no wait for the disk: a deletion that is lost in a power cut only sends a record again.
+            # This connection deletes records without waiting for the disk. If a power cut undoes a deletion, the record is only sent again.
             self._remover = connect_queue(self._path, _SCHEMA, _LAYOUT_VERSION)
             self._remover.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.Error as error:

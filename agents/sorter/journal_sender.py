@@ -42,7 +42,7 @@ class JournalSender:
             try:
                 await asyncio.to_thread(self._journal.append, sortings, counted, run)
             except JournalError as error:
-                log.error("%s Until then, the board waits until Kafka has its reports.", error)
+                log.error("%s While the journal cannot be written, the board keeps each report until Kafka has it.", error)
                 self._report_problem(str(error))
                 # Records that are already in the journal go first, so that the records of a part keep their order.
                 await self._is_empty.wait()
@@ -69,11 +69,11 @@ class JournalSender:
                 self._is_empty.set()
 
     async def wait_until_sent(self, max_wait_s: float) -> None:
-        """Waits until Kafka has all records, at most `max_wait_s` seconds. Further records stay on disk for the next start."""
+        """Waits until Kafka has all records, at most `max_wait_s` seconds. Records that are not sent by then stay on disk."""
         try:
             await asyncio.wait_for(self._is_empty.wait(), max_wait_s)
         except TimeoutError:
-            log.warning("Kafka has not confirmed all sorting records. The others stay in the journal and are sent after the next start.")
+            log.warning("Kafka has not confirmed all sorting records. The rest stay in the journal and are sent after the next start.")
 
     def _make_record(self, sorting: Sorting) -> ProducerRecord:
         return make_json_record(self._topic, sorting.part_id.key, sorting, self._role)

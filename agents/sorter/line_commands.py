@@ -27,7 +27,7 @@ from streams.records import Command, CommandAnswer
 
 log = logging.getLogger(__name__)
 
-# The clocks of the station and of the sorter may differ by this much. A command from further in the future is refused.
+# The clock of the station may be ahead of the sorter's clock by at most this much. Otherwise the sorter refuses the command.
 _MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
 _MAX_RECENT = 20
 _DEADLINE, _FAULT_PRESENT, _NOT_CLEARABLE = code_of("deadline"), code_of("fault-present"), code_of("not-clearable")
@@ -64,7 +64,7 @@ class LineCommands:
             self._recent_faults.appendleft(f"{at} fault {event.code} ({row.name if row else 'unknown'}) {change}, detail {event.detail}")
 
     def add_known(self, command: Command) -> None:
-        """Notes a command that must not be executed, because an earlier sorter may have executed it."""
+        """Remembers the id of a command, so that a later command with the same id is not executed."""
         self._known_ids[command.command_id] = command.valid_until
 
     def is_known(self, command: Command) -> bool:

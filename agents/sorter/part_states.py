@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 # The key of a part: its run number and its part number.
 PartKey = tuple[int, int]
-# The number of remembered parts. At 10 parts a second they are enough for six minutes, and a part reaches the gate sooner.
+# The number of remembered parts. At 10 parts a second, they cover six minutes. A part reaches the gate in less time.
 MAX_PARTS = 4096
 # The count and the picture of a part are at most this far apart. A larger difference means that a new part has the same number.
 _MAX_TIME_DIFFERENCE = timedelta(seconds=60)
 _MAX_RESTORE_S = 30.0
 # The largest run number of a board. A gateway without a board uses larger numbers.
 MAX_RUN = 65535
-# The numbers of verdicts and of sorting records that a starting sorter reads at most. A part may have two records or no verdict.
+# A starting sorter reads at most this many verdicts and sorting records. It reads more records, because a part may have two of them.
 _MAX_VERDICTS_READ, _MAX_SORTINGS_READ = MAX_PARTS // 2, 4 * MAX_PARTS
 
 
@@ -68,7 +68,7 @@ class PartState:
     def is_of_other_count(self, counted_at: datetime, counted_s: float | None) -> bool:
         """Returns whether this state belongs to another part, which an earlier board counted under the same number.
 
-        If both monotonic times are known, only they are compared, because the wall clock may have been set in between.
+        The monotonic times are compared if both are known, because a correction of the wall clock does not change them.
         """
         if self.counted_s is not None and counted_s is not None:
             return abs(counted_s - self.counted_s) > _MAX_TIME_DIFFERENCE.total_seconds()
@@ -127,9 +127,10 @@ class PartStates:
         ]
 
     def unused_run(self, run: int, counted: int) -> int:
-        """Returns `run` if a board in this run, which has counted `counted` parts of the line, repeats no number. Otherwise a free run.
+        """Returns the run in which the line's board must go on, so that no part number is used twice.
 
-        An exchanged board repeats numbers if its run is not the newest of the line, or if it has counted fewer parts in it than are known.
+        `run` is the present run of the board, and `counted` is the number of parts of the line that it has counted in this run. Returns a
+        free run if `run` is older than the newest known run, or if more than `counted` parts of `run` are known. Otherwise returns `run`.
         May be called in any thread.
         """
         parts = [key for key, state in list(self._states.items()) if state.is_of_board and key[0] <= MAX_RUN]
@@ -170,8 +171,8 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal) -> Pa
 def join_states(verdicts: list[Verdict], sortings: list[Sorting], most_sortings: int) -> PartStates:
     """Returns the states of the parts of `verdicts`, and of the newest parts of `sortings` that have no verdict.
 
-    If `sortings` is cut off at `most_sortings`, a verdict older than all of them may have a record that was not read. Such a verdict is
-    ignored.
+    If there are `most_sortings` sorting records, older ones may not have been read. Verdicts that are older than all of `sortings` are then
+    ignored if they have no record.
     """
     known_since = sortings[0].sorted_at if len(sortings) >= most_sortings else None
     judged = {(verdict.run, verdict.part) for verdict in verdicts}
@@ -194,7 +195,7 @@ R = TypeVar("R", bound=Record)
 
 
 def _read_newest(settings: Settings, topic: str, kind: type[R], most: int, least: int = 0, since: datetime | None = None) -> list[R]:
-    """Reads the newest records of a topic: those that were sent after `since`, but at least `least` and at most `most` records."""
+    """Reads the records of a topic that were sent after `since`: at least the newest `least` and at most the newest `most` records."""
     arguments = make_client_arguments(settings, "recall")
     consumer = KafkaConsumer(**arguments, enable_auto_commit=False, group_id=None, auto_offset_reset="earliest")
     try:

@@ -81,7 +81,7 @@ async def _make_group(
     loop = asyncio.get_running_loop()
     # Each line has a consumer group of its own, because the processes of a shared group would take partitions from each other.
     app = make_app(settings, f"{ROLE}-{line}", instance, max(64, MAX_OPEN_VERDICTS))
-    # A verdict that is older than the travel time belongs to a part that has passed the gate.
+    # Do not read verdicts that are older than the travel time, because their parts have already passed the gate.
     start_at_recent_records(app, gate.travel_s)
     health.set_not_ready("waiting for its partitions")
 
@@ -94,7 +94,7 @@ async def _make_group(
     except ValueError as error:
         raise SettingsError(f"lines.{line}.gate: {error}") from None
     commands = LineCommands(line, lane, gate.port, settings.service.run_dir / "paused" / line)
-    # A second sorter of the line ends here, before it opens the journal.
+    # If another sorter of the line runs, this call raises an error before the journal is opened.
     await stack.enter_async_context(CommandSocket(settings.service.run_dir, commands))
     journal = SortingJournal(settings.sorter.journal_dir, line)
     stack.callback(journal.close)

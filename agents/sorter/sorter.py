@@ -46,7 +46,7 @@ ROLE = "sorter"
 MAX_OPEN_VERDICTS = 64
 # The board reports a part at most this long after the deadline of its verdict. A late verdict is recorded after this report.
 _MAX_REPORT_DELAY_S = 2.0
-# A stopping sorter waits so long for Kafka to confirm the records of its journal.
+# A stopping sorter waits at most this long until Kafka has confirmed the records of its journal.
 _MAX_SENDING_S = 2.0
 # The largest part number of the gate protocol.
 _MAX_PART = 99_999_999
@@ -296,7 +296,7 @@ class Sorter:
     async def _record(self, sortings: list[Sorting], counted: Sequence[CountedPart] = (), run: int | None = None) -> None:
         if not (sortings or counted or run):
             return
-        # The records are remembered before they are written. If the board repeats an event meanwhile, no second record is made.
+        # Remember the records before the slow write. The board may repeat an event during the write, and it must not get a second record.
         for sorting in sortings:
             self._states.add_sorting(sorting)
         await self._sender.store(sortings, counted, run)

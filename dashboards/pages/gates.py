@@ -185,8 +185,9 @@ ALERTS: tuple[Alert, ...] = (
             "A single short fault affects few parts. A long or repeated fault affects many, because during a fault the board may apply "
             "the line's safe action (divert, pass or stop) to every part.",
             "Look up the fault's code in `firmware/error_codes.csv`. Code 40 means that no messages came from the sorter. The codes 41 "
-            "and 42 mean a problem with a photo-eye, 43 a stopped encoder, 44 a servo without power, and 45 an emergency stop. Code 46 "
-            "means that the board was reset while it was working. Code 52 means that a person must start the line after a reset.",
+            "and 42 mean a problem with a photo-eye. Code 43 means a stopped encoder, code 44 means a servo without power, and code 45 "
+            "means an emergency stop. Code 46 means that the board was reset while it was working. Code 52 means that a person must "
+            "start the line after a reset.",
             "For the codes 41 and 42, clean and align the photo-eyes. For code 44, measure the servo's supply under load. For code 40, "
             "check whether the sorter's computer is overloaded.",
         ),

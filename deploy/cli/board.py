@@ -40,7 +40,7 @@ from streams.settings import GateSettings, Settings, load_settings
 
 # Longest wait for an answer, in seconds. The wait includes the start of the Mega, up to 3 s, and the transfer of the settings.
 MAX_ANSWER_S = 15.0
-# Interval between two readings of `castline board monitor`, and the longest wait for one of them, in seconds.
+# `castline board monitor` asks for new values at this interval, and waits at most this long for an answer, in seconds.
 MONITOR_INTERVAL_S, MONITOR_ANSWER_S = 0.5, 5.0
 # Seconds that a test of the gate takes. The gate stays out for one second and then swings back.
 SWING_S = 1.5
@@ -59,7 +59,7 @@ class BoardAddress:
     baud: int
     lane: int
     gate: GateSettings | None
-    # The line whose sorter may hold the port, or None if no line of the settings has this port.
+    # The line whose sorter may have opened the port, or None if no line of the settings has this port.
     line: str | None
     run_dir: Path
 
@@ -162,7 +162,9 @@ def _connect(
 ) -> Iterator[BoardConnection]:
     """Connects to a board until the `with` block ends. The first connection after the board was plugged in resets an Arduino Mega.
 
-    `settings` are sent to `lane`, and `grades` to the lanes of the belt's further gates. Raises GateError if the port does not exist.
+    `settings` are sent to the lane `lane`. `grades` holds the settings of further gates at the same belt, and its keys are their lanes.
+
+    Raises GateError if the port does not exist.
     """
     if not Path(address.port).exists():
         raise GateError(f"There is no serial port {address.port}. Connect the board, or pass another --port.", code_of("port-in-use"))
@@ -208,7 +210,8 @@ def status(file: Path | None, name: str | None, port: str | None, lane: int | No
 def configure(file: Path | None, name: str | None, port: str | None, lane: int | None) -> None:
     """Send the settings of a line's gate to its board, and print the values that the board uses now.
 
-    A running sorter has sent its settings already. The command then only compares them with the file. The board stores the settings.
+    The board stores the settings. If the sorter of the line runs, it has already sent the settings. The command then only compares the
+    values of the board with the file.
     """
     address = _find_address(file, name, port, lane)
     if address.gate is None:

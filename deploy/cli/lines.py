@@ -351,11 +351,11 @@ def simulate(
 
     The command judges labelled pictures, and draws the parts of the line from them at random.
 
-    It compares three rules: every part passes, the version's threshold, and the threshold for --defect-share. With --miss-risk it compares
-    a fourth rule.
+    It compares three rules: every part passes, the version's threshold, and the threshold for --defect-share. --miss-risk adds a fourth
+    rule, which uses --defect-share and this miss risk.
 
-    The mean cost of a part is the sum of the costs of all misses, false alarms and reviews, divided by the number of parts. In its 95 %
-    interval, near-duplicate pictures count as one casting.
+    The mean cost of a part is the sum of the costs of all misses, false alarms and reviews, divided by the number of parts. For the 95 %
+    interval of the mean cost, near-duplicate pictures count as one casting.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from models.evaluation.evaluation_report import evaluate_version

@@ -151,7 +151,7 @@ class Board:
         self.events.add("FAULT", lane, code, int(raised), detail % _U32, self.wire_ms(at_us))
 
     def keep_faults(self, lane: int, codes: list[int]) -> None:
-        """Stores the faults of a lane that survive a reset."""
+        """Stores the codes of the lane's faults that must stay after a reset."""
         self.memory.store_faults(lane, codes)
 
     def _raise_board_fault(self, code: int, detail: int, now_us: int) -> None:

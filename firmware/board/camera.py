@@ -11,9 +11,9 @@ LEAST_PULSE_US = PAUSE_US = 1000
 
 
 class CameraTrigger:
-    """Sends camera pulses. `began_us` has the times at which pulses began, and `lost` the number of pulses without room in the queue.
+    """Sends the camera pulses of a lane. `began_us` has the start times of all pulses. `lost` counts the pulses that were never sent.
 
-    Moments are places of the belt or times in microseconds, as the settings of the lane say.
+    The moment of a pulse is a time in microseconds or, with the setting `trigger_mm`, a position of the belt.
     """
 
     def __init__(self) -> None:
@@ -23,19 +23,19 @@ class CameraTrigger:
         self._end_us = self._least_end_us = 0
 
     def add(self, moment: int) -> None:
-        """Adds a pulse to the queue. Without room for it, the pulse is counted as lost."""
+        """Adds a pulse to the queue. If the queue is full, the pulse is counted as lost."""
         if len(self._moments) == MAX_PULSES:
             self.lost += 1
         else:
             self._moments.append(moment)
 
     def clear(self) -> None:
-        """Deletes the queue. Its pulses count as lost."""
+        """Deletes all waiting pulses, and counts them as lost."""
         self.lost += len(self._moments)
         self._moments.clear()
 
     def tick(self, position: int, now_us: int, pulse_us: int) -> None:
-        """Begins the pulses whose moment has come. A pulse ends early if the next one is due."""
+        """Begins the next pulse if its moment has come. The pulse before it ends early if it still lasts."""
         if self._moments and position >= self._moments[0] and now_us >= min(self._end_us, self._least_end_us) + PAUSE_US:
             self._moments.popleft()
             self.began_us.append(now_us)

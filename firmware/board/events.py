@@ -74,7 +74,7 @@ class EventRing:
             self._events.popleft()
 
     def set_run(self, run: int) -> None:
-        """Gives the stored GATE events another run number. Their fields begin with the lane and the run."""
+        """Changes the run number in all stored GATE events. The run is the second field of a GATE event."""
         for event in self._events:
             if event.name == "GATE":
                 event.fields = (event.fields[0], str(run), *event.fields[2:])

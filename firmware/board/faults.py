@@ -31,7 +31,7 @@ ENDS_BY = dict.fromkeys(EFFECTS, "CLEAR") | {
     PARTS_EXHAUSTED: "reset",
     SETTINGS_LOST: "COMMIT",
 }
-# The faults that survive a reset until a person ends them with CLEAR.
+# The faults that stay after a reset, until a person ends them with CLEAR.
 KEPT = tuple(code for code, effect in EFFECTS.items() if effect in (GATE_HELD, "stopped") and ENDS_BY[code] == "CLEAR")
 
 

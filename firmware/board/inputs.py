@@ -4,13 +4,13 @@ from __future__ import annotations
 
 
 class Contact:
-    """An on-off input, such as the emergency stop. `is_on` changes when the new level has outweighed the old one for the hold time."""
+    """An on-off input, such as the emergency stop. `is_on` changes when the new level has lasted `hold_us` longer than the old one."""
 
     def __init__(self) -> None:
         self.is_on = False
         self._level = False
         self._ticked_us = 0
-        # How long the input was on, minus how long it was off, between 0 and the hold time.
+        # Grows while the input is on, up to `hold_us`. Falls while the input is off, down to 0.
         self._sum_us = 0
 
     def change(self, level: bool, at_us: int, hold_us: int) -> None:
@@ -29,7 +29,7 @@ class Contact:
 
 
 class Drive:
-    """The speed of a belt without an encoder, which follows from the times at which the belt was switched on and off.
+    """The speed of a belt without an encoder. It is computed from the times at which the belt was switched on and off.
 
     `speed` is 0 while the belt stands, and 1 at full speed.
     """
@@ -38,7 +38,7 @@ class Drive:
         self.speed = 0.0
 
     def advance(self, runs: bool, passed_us: int, ramp_us: int) -> float:
-        """Returns how far the belt travels in `passed_us`, in microseconds of full speed.
+        """Returns how far the belt travels in `passed_us`. The unit is the distance that the belt travels in a microsecond at full speed.
 
         `ramp_us` is the time from standing to full speed, or back.
         """

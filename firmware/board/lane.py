@@ -19,7 +19,7 @@ from firmware.board.tracker import DecidedPart, Edge, Eye, PartDecision, Tracked
 from firmware.lane_settings import LaneSettings
 
 MAX_PART = 99_999_999
-# An encoder that only moves to and fro by one step does not turn, for example because the wire of one phase is broken.
+# If one wire of an encoder is broken, the position only changes by one step forwards and backwards. This does not count as turning.
 LEAST_STEPS = 2
 
 
@@ -56,8 +56,8 @@ class LaneCounters:
 class BoardLane:
     """A lane of a simulated board. Times are microseconds of the board's clock.
 
-    `stored` has the settings that the EEPROM holds for the lane, or is None if it holds no valid settings. `kept_faults` has the codes of
-    the faults that a person has not ended before the reset.
+    `stored` has the settings of the lane in the EEPROM, or is None if there are no valid ones. `kept_faults` has the codes of the faults
+    from before the reset that no person has ended.
     """
 
     def __init__(self, number: int, stored: LaneSettings | None, kept_faults: list[int], capacity: int, reporter: LaneReporter) -> None:
@@ -86,13 +86,13 @@ class BoardLane:
         self._edge2: Edge | None = None
         # The part that blocks photo-eye 1, if it has been counted.
         self._part_at_eye1: TrackedPart | None = None
-        # The last edges at which a part left photo-eyes 1 and 2. An object that comes less than part_min_mm later is the same part.
+        # The edges of the last parts that left photo-eyes 1 and 2. If an eye is blocked again within part_min_mm, the part has not ended.
         self._end1: tuple[Edge, Edge, TrackedPart] | None = None
         self._end2: Edge | None = None
         self._steps = self._turned_steps = 0
-        # How far a belt without an encoder has travelled, in microseconds of its full speed.
+        # How far a belt without an encoder has travelled. The unit is the distance of a microsecond at full speed.
         self._running_us = 0.0
-        # How often a photo-eye has become blocked since the belt stands.
+        # How often a photo-eye was blocked since the belt stopped.
         self._edges_at_rest = 0
         self._ticked_us = 0
         self._stepped_us: int | None = None
@@ -167,22 +167,22 @@ class BoardLane:
 
     @property
     def position_steps(self) -> int:
-        """The belt's position in steps. On an uncommitted lane, it is the number of encoder edges, whatever the settings say."""
+        """The belt's position in steps. Before the first COMMIT, this is always the number of encoder edges."""
         return self.place() // 1000 if self.is_committed else self._steps
 
     @property
     def is_estop_open(self) -> bool:
-        """Whether the input of the emergency stop says that the stop is open."""
+        """Whether the contact of the emergency stop is open: the stop was pressed, or a wire is broken."""
         return self._estop_open.is_on
 
     @property
     def has_servo_power(self) -> bool:
-        """Whether the input of the servo's supply says that the supply is on."""
+        """Whether the servo has power, according to the input for its supply."""
         return not self._servo_power_missing.is_on
 
     @property
     def is_belt_on(self) -> bool:
-        """Whether the input "belt runs" says that the belt runs, even if the settings do not use this input."""
+        """Whether the belt runs according to the input "belt runs". The setting `use_belt` makes no difference."""
         return not self._belt_off.is_on
 
     # Inputs of the board
@@ -211,20 +211,20 @@ class BoardLane:
         return self.is_relay_closed(self._ticked_us) and not (self.settings.number("use_belt") and self._belt_off.is_on)
 
     def advance(self, now_us: int) -> None:
-        """Moves the lane's time forward to `now_us`. Without an encoder, this also moves the belt, unless it stands."""
+        """Moves the lane's time forward to `now_us`. Without an encoder, a running belt moves on, too."""
         self._drive_belt(now_us - self._ticked_us)
         self._ticked_us = now_us
         for contact in (self._estop_open, self._servo_power_missing):
             contact.advance(now_us, self._hold_us)
         ran = self._runs
         if self._belt_off.advance(now_us, self._hold_us) and self._runs != ran:
-            # The belt has changed its speed `_hold_us` ago, so the travel since then is computed again.
+            # The input changed `_hold_us` ago, but the change counts only now. So the travel since the change is computed again.
             self._running_us -= self._drive.speed * self._hold_us
             self._drive_belt(self._hold_us)
 
     @property
     def _is_at_rest(self) -> bool:
-        """Whether the belt stands according to the input "belt runs"."""
+        """Whether a belt without an encoder stands. Always False if the input "belt runs" is not used."""
         return self.settings.number("use_belt") > 0 and not self.settings.number("encoder") and self._drive.speed == 0
 
     def _drive_belt(self, passed_us: int) -> None:
@@ -258,7 +258,7 @@ class BoardLane:
         """Uses new settings from now on. The first commit after a reset begins the counting of parts."""
         is_changed = settings != self.settings
         was_further_gate, is_first = self.is_further_gate, not self.is_committed
-        # The moments of waiting camera pulses are times or places, as these settings say.
+        # Waiting camera pulses have a time or, with `trigger_mm`, a position of the belt. If this changes, they are deleted.
         if bool(settings.number("trigger_mm")) != bool(self.settings.number("trigger_mm")):
             self.camera.clear()
         self.settings = self.tracker.settings = settings
@@ -357,7 +357,7 @@ class BoardLane:
         self.gate.tick(place, now_us)
 
     def trigger_camera(self, delay_us: int = 0) -> None:
-        """Plans a camera pulse in `delay_us` microseconds, or at once if the settings measure the pulses' moments in mm."""
+        """Adds a camera pulse that is due in `delay_us` microseconds. With the setting `trigger_mm`, it is due at once."""
         self.camera.add(self.place() if self.settings.number("trigger_mm") else self._ticked_us + delay_us)
 
     def _tick_camera(self, now_us: int) -> None:

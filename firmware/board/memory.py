@@ -1,6 +1,6 @@
-"""The run number, the committed settings and the kept faults of a simulated board, which a reset must not delete.
+"""What a simulated board keeps over a reset: the run number, the committed settings and the faults that no person has ended.
 
-A Mega has them in its EEPROM.
+A Mega keeps them in its EEPROM.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class BoardMemory:
     def __init__(self) -> None:
         self.run = 0
         self.settings: dict[int, LaneSettings] = {}
-        # For each lane, the codes of the faults that a person has not ended yet.
+        # For each lane, the codes of the faults that no person has ended yet.
         self.faults: dict[int, list[int]] = {}
         self.is_damaged = False
 
@@ -64,7 +64,7 @@ class FileBoardMemory(BoardMemory):
             content = json.loads(path.read_text())
             self.run = int(content["run"])
             self.settings = {int(lane): LaneSettings(values) for lane, values in content["settings"].items()}
-            # A file of release 0.1.0 has no faults.
+            # A file that release 0.1.0 wrote has no key `faults`.
             self.faults = {int(lane): [int(code) for code in codes] for lane, codes in content.get("faults", {}).items()}
         except FileNotFoundError:
             pass

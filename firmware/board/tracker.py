@@ -45,7 +45,7 @@ class Eye:
         self._changing = Edge(blocked, place, at_us) if blocked != self.blocked else None
 
     def restart(self, place: int, now_us: int) -> None:
-        """Makes `place` the place from which the length of an object at the eye is measured."""
+        """If an object blocks the eye now, measures its length from `place` on."""
         if self.blocking_edge is not None:
             self.blocking_edge = Edge(True, place, now_us)
 

@@ -234,7 +234,7 @@ def _runner_command(elf: Path, eeprom: Path | None, has_boot_loader: bool) -> li
 
 
 def start_mega(elf: Path, eeprom: Path | None = None, has_boot_loader: bool = False) -> SimulatedBoard:
-    """Starts a simulated Mega for tests. Its time passes only in `run_until`, as fast as possible, and every run gives the same result.
+    """Starts a simulated Mega for tests. Its time passes only in `run_until`, as fast as possible. A test gets the same result each time.
 
     If `has_boot_loader` is True, the Mega has its stock boot loader, and DTR resets the board.
     """
@@ -249,8 +249,8 @@ def start_core(clock_start_us: int = 0) -> SimulatedBoard:
 class RealTimeBoard(SimulatedBoard):
     """A simulated Mega that runs in real time. Its serial port is a pseudo-terminal, which programs open at `link`.
 
-    If `has_boot_loader` is True, the Mega has its stock boot loader, and opening the port resets the board, unless a program has switched
-    HUPCL off.
+    If `has_boot_loader` is True, the Mega has its stock boot loader, and opening the port resets the board. A program can prevent the reset
+    at later openings by switching the port's flag HUPCL off.
     """
 
     def __init__(self, elf: Path, link: Path, eeprom: Path | None = None, has_boot_loader: bool = False) -> None:

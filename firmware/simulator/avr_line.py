@@ -58,7 +58,7 @@ class AvrBelt:
                 self._set_pins(change, from_us)
 
     def stop_encoder(self) -> None:
-        """Sets both pins of the encoder to low. An encoder that does not turn may look like this."""
+        """Sets both pins of the encoder to low, as if the encoder had stopped there."""
         self._board.set_pin(self.pins.encoder_a.port, False)
         self._board.set_pin(self.pins.encoder_b.port, False)
 

@@ -7,14 +7,14 @@ namespace castline {
 
 //   idle --first moment of the queue--> pulse --length over, or next moment--> pause --kPause--> idle
 //
-// Moments are places of the belt or, with the setting trigger_ms, times in units of 64 us. A unit of time is as long as a unit of Place of a
-// belt without encoder, so both use the same arithmetic modulo 2^24.
+// The moment of a pulse is a time in units of 64 us or, with the setting trigger_mm, a position of the belt. Both have 24 bits, so one
+// type and one arithmetic are enough.
 class Camera {
  public:
   bool is_triggering() const { return phase_ == kPulse; }
   bool is_busy() const { return count_ > 0 || phase_ != kIdle; }
 
-  // Adds a pulse to the queue. Without room for it, the pulse is counted as lost.
+  // Adds a pulse to the queue. If the queue is full, the pulse is counted as lost.
   void add(Place moment) {
     if (count_ == kCameraPulses) {
       ++lost_;
@@ -23,18 +23,19 @@ class Camera {
     moments_[(first_ + count_++) % kCameraPulses].place = moment & kPlaceMask;
   }
 
-  // Deletes the queue. Its pulses count as lost.
+  // Deletes all waiting pulses, and counts them as lost.
   void clear() {
     lost_ = static_cast<uint16_t>(lost_ + count_);
     count_ = 0;
   }
 
-  // Begins and ends pulses. `time` is the present time in units of 64 us, and `length` the length of a pulse in the same unit.
+  // Begins and ends pulses. `time` is the present time, and `length` the length of a pulse, both in units of 64 us.
   void tick(Place position, Place time, Place length) {
     const bool is_due = count_ > 0 && past(position, moments_[first_].place) >= 0;
     const int32_t passed = past(time, since_);
     if (phase_ == kPulse && (passed >= static_cast<int32_t>(length) || (is_due && passed >= kLeastPulse))) {
-      // A pulse ends early if the next one is due. Otherwise the camera would see one long pulse, and the next casting had no picture.
+      // A pulse ends early if the next one is due. Otherwise the camera would see one long pulse, and would not take a
+      // picture of the next casting.
       begin(kPause, time);
     } else if (phase_ == kPause && passed >= kPause64) {
       phase_ = kIdle;
@@ -70,7 +71,7 @@ class Camera {
   uint8_t first_ = 0, count_ = 0;
   Phase phase_ = kIdle;
   uint16_t lost_ = 0;
-  // Beginning of the present pulse or pause.
+  // Time at which the present pulse or pause began.
   Place since_ = 0;
 };
 

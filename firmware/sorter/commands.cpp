@@ -129,7 +129,7 @@ Board::Error Board::hello(FrameWriter& answer) {
   return kNoError;
 }
 
-// All parts and stored events of the board belong to the new run, because frames are written with run_.
+// From now on, frames have the new run number, also for parts and events that were stored before.
 Board::Error Board::raise_run(uint32_t run, FrameWriter& answer) {
   if (run > run_) run_ = raised_run_ = static_cast<uint16_t>(run);
   answer.number(run_);
@@ -182,8 +182,8 @@ bool Board::is_consistent(uint8_t lane, const Settings& requested) const {
   return true;
 }
 
-// Returns whether more castings than the board can store may be between photo-eye 2 and the gate, because each may follow the casting before
-// it after `spacing_mm`.
+// Returns whether the gate is so far away that more castings may be on their way to it than a board can store. `spacing_mm` is the distance
+// between castings.
 bool Board::is_gate_far(const Settings& settings) const {
   const uint16_t belt = settings[kLaneOf];
   const uint16_t spacing_mm = (belt == 0 ? settings : lanes_[belt - 1].settings())[kSpacingMm];

@@ -11,10 +11,9 @@ const uint8_t kLanes = 4;
 const uint8_t kParts = 64;
 // Largest number of parts on their way from photo-eye 2 to the belt's own gate.
 const uint8_t kArmed = 3;
-// Number of parts that a board can store on their way to a further gate, according to PROTOCOL.md. This board has room for more.
+// Number of parts on their way to a further gate that every board must have room for. See PROTOCOL.md. This board has room for more.
 const uint8_t kFurtherGateParts = 16;
-// Largest number of camera pulses of one lane that wait for their moment. With `trigger_ms` 1000, they are enough for 64 parts a second. With
-// `trigger_mm`, all parts between the photo-eyes can wait.
+// Largest number of camera pulses of one lane that can wait: one for each part between the photo-eyes.
 const uint8_t kCameraPulses = kParts;
 // 1 means that the gate of a lane can stand at another lane's belt (setting `lane_of`).
 const uint8_t kGrades = 1;
@@ -42,7 +41,7 @@ const uint16_t kRepeatEveryMs = 1000;
 const uint16_t kEventIntervalMs = 10;
 // Largest number of events that are sent again within kRepeatEveryMs. The oldest events are chosen.
 const uint8_t kMaxRepeatedEvents = 4;
-// If the host has sent a frame within this time, a reset was not caused by a host that opens the port.
+// A host counts as talking if its last frame is not older than this time. A reset while a host talks does not come from opening the port.
 const uint16_t kHostTalksMs = 1000;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;

@@ -1,4 +1,4 @@
-// The speed of a belt without an encoder, which follows from the times at which the belt was switched on and off.
+// The speed of a belt without an encoder. It is computed from the times at which the belt was switched on and off.
 #pragma once
 #include <stdint.h>
 
@@ -8,10 +8,11 @@ namespace castline {
 class Drive {
  public:
   bool is_standing() const { return speed_ == 0; }
-  // Whether advance() would not change the speed.
+  // Whether the belt has its final speed already: full speed if it `runs`, otherwise 0.
   bool is_steady(bool runs) const { return speed_ == (runs ? kFull : 0); }
 
-  // Returns how far the belt travels in `passed_us`, in us of full speed. `ramp_ms` is the time from standing to full speed, or back.
+  // Returns how far the belt travels in `passed_us`. The unit is the distance of a microsecond at full speed. `ramp_ms` is the time from
+  // standing to full speed, or back.
   uint32_t advance(bool runs, uint32_t passed_us, uint32_t ramp_ms) {
     const uint32_t target = runs ? kFull : 0;
     if (speed_ == target || ramp_ms == 0) {
@@ -36,14 +37,14 @@ class Drive {
     return travelled;
   }
 
-  // Returns how far the belt travels in `us` at its present speed, in us of full speed. `us` is at most 65 ms.
+  // Returns how far the belt travels in `us` at its present speed, in the same unit as advance(). `us` is at most 65 ms.
   uint32_t travel(uint16_t us) const { return speed_ == kFull ? us : (speed_ >> 8) * us >> 16; }
 
  private:
   static const uint32_t kFull = 1UL << 24;
   // The present speed. kFull is the full speed.
   uint32_t speed_ = 0;
-  // The part of a millisecond by which the speed has not changed yet.
+  // The time since the last change of the speed, which changes once in a millisecond.
   uint16_t rest_us_ = 0;
 };
 

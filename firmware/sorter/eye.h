@@ -20,7 +20,7 @@ class Eye {
   // Place of the leading edge of the part that blocks the eye now.
   Place since() const { return since_; }
 
-  // Makes `place` the place from which the length of an object at the eye is measured.
+  // From now on, the length of the object at the eye is measured from `place`.
   void restart(Place place) { since_ = place & kPlaceMask; }
 
   // Stores a new level of the input (true means blocked). Call settle() first, or an earlier change could be lost.

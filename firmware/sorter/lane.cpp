@@ -121,7 +121,7 @@ void Lane::set_inputs(bool estop_open, bool servo_power, bool belt_runs) {
   servo_power_missing_.sample(!servo_power, passed_us, hold_us);
   const bool ran = runs();
   if (!belt_off_.sample(!belt_runs, passed_us, hold_us) || runs() == ran) return;
-  // The belt has changed its speed `hold_us` ago, so the travel since then is computed again.
+  // The belt was switched on or off `hold_us` ago, but the input shows it only now. So the travel since then is computed again.
   travelled_us_ -= drive_.travel(hold_us);
   drive_belt(hold_us);
 }
@@ -133,7 +133,7 @@ void Lane::advance(uint32_t passed_us) {
 
 void Lane::drive_belt(uint32_t passed_us) {
   const bool runs = this->runs();
-  // A belt that speeds up evenly has half the full speed on average, so it needs twice the time.
+  // While a belt speeds up evenly, it has half of its full speed on average. So it needs twice as long for the distance as at full speed.
   const Key ramp = runs ? kRunUpMm : kRunDownMm;
   const bool is_ramp = settings_[ramp] > 0 && !drive_.is_steady(runs);
   travelled_us_ += drive_.advance(runs, passed_us, is_ramp ? 2 * settings_.steps(settings_[ramp]) : 0);
@@ -202,7 +202,7 @@ void Lane::check_inputs(Place here) {
 
 void Lane::commit(const Settings& settings) {
   const bool first = !is_committed_, was_further = is_further_gate_;
-  // The moments of waiting camera pulses are times or places, as these settings say.
+  // A camera pulse waits for a time or, if trigger_mm is set, for a place. If that changes, the waiting pulses are dropped.
   if ((settings.value[kTriggerMm] == 0) != (settings_[kTriggerMm] == 0)) camera_.clear();
   settings_ = settings;
   missing_after_ = settings_.travel(kEyeGapMm) + settings_.travel(kWindowMm);
@@ -284,7 +284,7 @@ void Lane::begin_counting() {
   edges_at_rest_ = 0;
   eyes_[0].settle(shared_->clock.us(), 0);
   eyes_[1].settle(shared_->clock.us(), 0);
-  // Places before the COMMIT may be so old that their distance to the present place has wrapped.
+  // A place is a 24-bit number that wraps. The distance to a place from before the COMMIT may be wrong.
   eyes_[0].restart(place());
   eyes_[1].restart(place());
   missing_in_a_row_ = unmatched_in_a_row_ = 0;

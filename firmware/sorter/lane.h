@@ -117,7 +117,7 @@ class Lane {
   // A measurement of the belt's speed ends after 16 encoder steps, or after 30 ms if fewer steps have come by then.
   static const uint8_t kSpeedSteps = 16;
   static const uint16_t kSpeedUs = 30000;
-  // An encoder that only moves to and fro by one step does not turn, for example because the wire of one phase is broken.
+  // An encoder turns if it moves by at least this many steps. If one of its wires is broken, it only goes one step forward and one back.
   static const uint8_t kLeastSteps = 2;
 
   // A decided part between photo-eye 2 and its gate. The gate must move when the belt has reached the place `moment`.
@@ -154,7 +154,7 @@ class Lane {
   void handle_edge1();
   void handle_edge2();
   void check_lengths(Place here);
-  // Returns whether a length at a photo-eye is less than part_min_mm. So short an object is no part, and so short a gap does not end a part.
+  // Returns whether a length at a photo-eye is less than part_min_mm. A shorter object is no part, and a shorter gap does not end a part.
   bool is_short(int32_t length) const { return length < static_cast<int32_t>(settings_.travel(kPartMinMm)); }
   void count_part();
   void decide_part();
@@ -175,7 +175,7 @@ class Lane {
   // Whether a part blocks photo-eye 1, and whether the board has counted this part.
   bool blocks_eye1_ : 1, is_counted1_ : 1;
   bool blocks_eye2_ : 1;
-  // Whether the last part at a photo-eye ended less than part_min_mm ago, at the place ends_[n]. An object that comes now is the same part.
+  // Whether the belt has travelled less than part_min_mm since a part left photo-eye 1 or 2. An object that comes now is the same part.
   bool has_end1_ : 1, has_end2_ : 1;
   // True if the encoder has given no step for longer than the setting encoder_timeout_ms.
   bool is_encoder_silent_ : 1;
@@ -204,7 +204,7 @@ class Lane {
   Place ends_[2] = {0, 0};
   // A part is missing if it has travelled this distance (eye_gap_mm + window_mm) without reaching photo-eye 2.
   Place missing_after_ = 0;
-  // Until the belt reaches this place, missing and unmatched parts raise no fault. They are normal after a fault or a reset.
+  // Missing and unmatched parts are normal after a fault or a reset. They raise no fault until the belt reaches this place.
   Place ignore_missing_until_ = 0;
   // Time at which the encoder turned last, and the number of steps at this time.
   uint32_t stepped_us_ = 0;
@@ -218,7 +218,7 @@ class Lane {
   // The current measurement of the belt's speed: its number of steps so far, and its start time.
   uint8_t new_steps_ = 0;
   uint16_t measuring_since_us_ = 0;
-  // How often a photo-eye has become blocked since the belt stands.
+  // How often a photo-eye has become blocked since the belt stopped.
   uint8_t edges_at_rest_ = 0;
   Camera camera_;
   uint8_t missing_in_a_row_ = 0, unmatched_in_a_row_ = 0;

@@ -9,8 +9,8 @@ namespace memory {
 
 namespace {
 
-// The layout number is the number of stored settings. New settings come at the end, so this firmware can read the settings of an older and
-// of a newer one. The first layout has the number 1 instead.
+// The layout number is the number of stored settings, except in the first layout, whose number is 1. New settings are added at the end. So
+// this firmware can read settings that an older or a newer firmware stored.
 const uint8_t kLayout = kKeys, kFirstLayout = 1;
 const uint8_t kFirstLayoutKeys = kLaneOf + 1, kMostKeys = 62;
 // Content of an EEPROM cell that was never written.
@@ -24,7 +24,7 @@ uint8_t dirty = 0;
 uint8_t lane = 0, offset = 0;
 // The lane whose stored faults tick() compares next.
 uint8_t compared_lane = 0;
-// A run number that tick() writes to both copies of the number of resets, and the number of bytes that are still to be written.
+// A run number from RAISE, which tick() writes to both copies of the number of resets. `raised_left` bytes are still to be written.
 uint16_t raised_run = 0;
 uint8_t raised_left = 0;
 
@@ -50,7 +50,7 @@ Stored read_settings(uint8_t has_lane, Settings& settings) {
   settings.set_defaults();
   const uint8_t layout = eeprom_read_byte(address(has_lane, 0));
   const uint8_t keys = layout == kFirstLayout ? kFirstLayoutKeys : layout;
-  // If the layout number alone is blank, it is damaged: the upper byte of the first setting is never blank.
+  // The upper byte of a stored first setting is never blank. If it is blank too, the lane has no stored settings.
   if (layout == kBlank) return eeprom_read_byte(address(has_lane, 2)) == kBlank ? kNothingStored : kDamaged;
   if (keys < kFirstLayoutKeys || keys > kMostKeys) return kDamaged;
   const uint8_t bytes = static_cast<uint8_t>(keys * sizeof settings.value[0]);
@@ -87,7 +87,7 @@ uint16_t boot_copy(uint8_t copy) {
   return run == static_cast<uint16_t>(~check) ? run : 0;
 }
 
-// Writes the next byte of a raised run number. First copy 1 is written and then copy 0, so that a power cut leaves one copy whole.
+// Writes the next byte of `raised_run`. Copy 1 is written before copy 0, so that a power cut can damage only one of them.
 void write_raised_run() {
   --raised_left;
   const uint16_t word = raised_left % 4 < 2 ? raised_run : static_cast<uint16_t>(~raised_run);

@@ -11,7 +11,7 @@ namespace {
 
 // The value of `check` while the firmware runs. After a power cut, the RAM holds any other value.
 const uint32_t kCheck = 0xCA571113UL;
-// A main loop that has stood still for this many samples (100 ms) was ended by the watchdog, which resets the board after 250 ms.
+// If the main loop stood still for this many samples (100 ms), the watchdog caused the reset. The watchdog resets the board after 250 ms.
 const uint16_t kStillSamples = 100000UL / kEyeSampleUs;
 
 // The start-up code sets all variables to zero, except those in the section .noinit.

@@ -52,8 +52,8 @@ const uint16_t kTable[kKeys][3] PROGMEM = {
     {0, 2000, 0},                   // run_down_mm
 };
 
-// Returns 1000 * count / step_nm, exactly and rounded down. `count` is at most 352 million. A product with 1000 would need 64 bits, so the
-// division is made in two steps: 1000 = 8 * 125.
+// Returns 1000 * count / step_nm, rounded down. `count` is at most 352 million, and 1000 * count would need 64 bits. So the function first
+// multiplies by 8 and divides, and then multiplies by 125.
 uint32_t divide_by_step(uint32_t count, uint32_t step_nm) {
   return 8 * count / step_nm * 125 + 8 * count % step_nm * 125 / step_nm;
 }
@@ -113,7 +113,7 @@ Place Settings::places(uint32_t mm) const {
 uint32_t Settings::steps(uint32_t mm) const { return divide_by_step(mm * 1000, step_nm()); }
 
 bool Settings::is_consistent() const {
-  // Distances in steps, rounded down as in firmware/PROTOCOL.md. The largest is 22 million steps (22,000 mm of 1 um).
+  // Here, distances are in steps, rounded down as in firmware/PROTOCOL.md. The largest is 22 million steps: 22,000 mm with steps of 1 um.
   const uint32_t eyes = steps(value[kEyeGapMm] + uint32_t{value[kWindowMm]}), stuck = steps(value[kStuckMm]);
   return value[kPartMinMm] < value[kPartMaxMm] && value[kGateMm] >= value[kPartMinMm] &&
          2 * value[kWindowMm] <= value[kEyeGapMm] && value[kRestUs] != value[kOutUs] &&

@@ -49,7 +49,7 @@ MIN_RADIUS_SHARE = 0.8
 # Smallest radius of the part in the good pictures, in pixels. A smaller part is inspected by the golden template.
 MIN_RADIUS_PX = 200
 
-# Larger residuals are reduced to this value, because the map of residuals has numbers of 16 bits, which end at 65504.
+# Larger residuals are set to this value. The map of residuals holds 16-bit floats, whose largest value is 65504.
 MAX_RESIDUAL = 60_000.0
 
 # Why a picture was skipped. "too-coarse": the part has too few pixels. "too-slow": the time limit was reached.
@@ -139,7 +139,7 @@ class DetailTemplate:
             return None
         rows, columns = pixels.shape
         result: npt.NDArray[np.float16] = self.grid.wrap(polar, part, rows, columns)
-        # Points are denser than pixels near the centre, so the largest residual may fall between two pixels. It must not be lost.
+        # Near the centre, a pixel shows only one of several points. So the pixel of the largest residual is set here.
         ring, angle = divmod(int(polar.argmax()), self.grid.angles)
         x_px, y_px = self._find_point(part, ring, angle)
         result[min(max(round(y_px), 0), rows - 1), min(max(round(x_px), 0), columns - 1)] = polar[ring, angle]
@@ -237,7 +237,7 @@ def measure_rings(
 def _compare_strips(
     pixels: PixelArray, part: FoundPart, grid: PolarGrid, end_s: float, strip_rings: int
 ) -> Iterator[tuple[slice, FloatArray]]:
-    """Yields the rings of each strip and the differences of their points, shape (steps, rings, angles).
+    """Yields two values for each strip: the slice of its rings, and the differences of their points, shape (steps, rings, angles).
 
     Ends early if `time.monotonic()` reaches `end_s`.
     """

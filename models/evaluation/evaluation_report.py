@@ -114,7 +114,7 @@ def evaluate_version(
     `advance` is called after each batch with the number of its pictures. If the version has no networks, the largest score of its scorers
     is used instead of the defect probability.
 
-    - If `ensemble` searches for small defects, `pictures` must have been read with its field `details`. Disturbed copies are not searched.
+    - If `ensemble` searches for small defects, read `pictures` with `details=ensemble.details`. Disturbed copies are not searched.
     - A picture that does not show the whole part has the label `review`. Its probability still counts in the figures.
 
     Raises ModelError if the classes of the pictures differ from those of the version.
@@ -208,7 +208,7 @@ def _judge_all(ensemble: Ensemble, pictures: Sequence[InspectedPicture], advance
 def _rank_refused(ensemble: Ensemble, refused: Sequence[tuple[InspectedPicture, PartCheck]]) -> list[Prediction]:
     """Returns what the networks and scorers see in pictures that do not show the whole part. All of them have the label `review`.
 
-    The inspector does not show such pictures to the networks. An evaluation needs a number for each picture.
+    The inspector does not show such pictures to the networks, but an evaluation needs a probability for each picture.
     """
     if not refused:
         return []

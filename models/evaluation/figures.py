@@ -25,8 +25,8 @@ def measure_figures(
     """Computes accuracy, misses and other figures from the defect `probability` and the truth `is_defect`, both of shape (n,).
 
     A picture is called defective if its probability is at least `threshold`, even in the review band.
-    The review band goes from `review_low` to below `review_high`. Pictures in `is_refused`, shape (n,), are for review, too. They do not
-    show the whole part.
+    The review band goes from `review_low` to below `review_high`. Pictures in `is_refused`, shape (n,), do not show the whole part. They
+    are for review, too.
     """
     is_called = probability >= threshold
     is_review = (probability >= review_low) & (probability < review_high)

@@ -1,4 +1,4 @@
-"""Shows where the defects of a part are, in one map of everything that can decide about the part.
+"""Shows where the defects of a part are, in one map.
 
 The heat mapper of a version sees the reduced picture. The detail template sees small defects in the original pixels.
 """
@@ -22,7 +22,7 @@ from streams.records import Label
 # The longest search for small defects in one picture, in seconds. No verdict waits for this search.
 LONGEST_SEARCH_S = 60.0
 
-# A function that returns the mask of the inspected pixels, shape (rows, columns), or None if the whole picture is inspected.
+# Takes the rows and columns of a map and returns the mask of the inspected pixels. None means that all pixels are inspected.
 FindMask = Callable[[int, int], npt.NDArray[np.bool_] | None]
 
 
@@ -35,7 +35,7 @@ class DefectLocator:
     details: VersionDetails | None = None
 
     def needs_original(self, scores: Mapping[str, float]) -> bool:
-        """Returns whether `locate` needs the original pixels: whether the detail template found the picture suspicious.
+        """Returns whether the detail template found the picture suspicious. `locate` then needs the original pixels.
 
         `scores` holds the scores of the picture by name, such as the votes of its verdict.
         """
@@ -44,11 +44,11 @@ class DefectLocator:
     def locate(
         self, picture: DecodedPicture, label: Label, scores: Mapping[str, float], find_mask: FindMask = lambda rows, columns: None
     ) -> DefectMap | None:
-        """Returns the defect map of a picture that has the label `label` and the scores `scores`, or None if nothing can make a map.
+        """Returns the defect map of a picture with this `label` and these `scores`, or None if no map can be made.
 
         - The map has the shape of the reduced picture without its margins.
         - If `needs_original(scores)`, the picture must hold its original pixels.
-        - The map shows the small defects and those in the reduced picture. Grad-CAM is left out if only small defects decided.
+        - The map shows defects in the reduced picture and small defects. If only small defects decided, the map of Grad-CAM is left out.
         """
         small = self._find_small_defects(picture, find_mask) if self.needs_original(scores) else None
         if self.mapper is None:
@@ -98,7 +98,7 @@ def _sees_defect(found: DefectMap, label: Label) -> bool:
 
 
 def _combine(found: DefectMap, small: DefectMap, picture: DecodedPicture) -> DefectMap:
-    """Returns one map with the heat of both maps. A box of `found` is left out if it overlaps a box of `small`, which is more exact."""
+    """Returns one map with the heat of both maps. Boxes of `small` are more exact, so boxes of `found` that overlap them are left out."""
     others = [
         box for box in found.find_boxes(picture.width_px, picture.height_px) if not any(_overlap(box, exact) for exact in small.boxes or ())
     ]

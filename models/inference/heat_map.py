@@ -22,7 +22,7 @@ _DIRECTIONS = 36
 
 # A heat map has the shape (rows, columns) and values from 0 (cold) to 1 (hot).
 HeatMap = npt.NDArray[np.float32]
-# The type of a heat or of a grey level.
+# The NumPy type of the pixels of a heat map or of a grey picture.
 Level = TypeVar("Level", bound=np.generic)
 
 

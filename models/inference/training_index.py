@@ -29,9 +29,9 @@ THUMBNAIL_SIDE_PX, THUMBNAIL_QUALITY = 64, 50
 
 GRID = PolarGrid(rings=16, angles=128, inner=0.1, outer=0.98)
 WAVES = 24
-# Weaker waves are noise of the camera. This share of the picture's contrast is added before the logarithm.
+# This share of the picture's contrast is added to each wave before its logarithm. So waves of camera noise hardly change a descriptor.
 NOISE = 0.01
-# The values of a descriptor are stored as integers from -127 to 127. A value of 4 standard deviations becomes 127.
+# The values of a descriptor are stored as integers from -127 to 127. The integer 127 stands for 4 standard deviations above the mean.
 STEPS_PER_DEVIATION = 127 / 4
 
 Descriptors = npt.NDArray[np.float32]
@@ -58,7 +58,7 @@ class TrainingIndex:
 
     - `mean` and `deviation`, shape (values,): mean and standard deviation of the descriptors before they were standardised.
     - `descriptors`, shape (n, values), int8: the standardised descriptors of the pictures.
-    - `usual_distance`: for 99 % of the pictures, the distance to the nearest other picture is at most this large.
+    - `usual_distance`: 99 % of the pictures are at most this far from the nearest other picture.
     """
 
     mean: Descriptors
@@ -68,9 +68,10 @@ class TrainingIndex:
     pictures: tuple[TrainingPicture, ...]
 
     def find_nearest(self, pixels: npt.NDArray[np.uint8], count: int) -> tuple[list[TrainingPicture], bool]:
-        """Returns the `count` pictures that look most like `pixels`, the most similar first, and whether even the first looks different.
+        """Returns the `count` pictures that look most like `pixels`, the most similar first.
 
-        `pixels` has the shape (side_px, side_px), with the side of the version's pictures.
+        The second value is True if even the first picture looks different. `pixels` has the shape (side_px, side_px), with the side of the
+        version's pictures.
         """
         steps = _quantise((_describe(pixels) - self.mean) / self.deviation)
         distances = np.linalg.norm(self.descriptors.astype(np.float32) - steps, axis=1)
@@ -123,14 +124,15 @@ def make_training_index(
     paths: tuple[str, ...],
     most: int = MAX_PICTURES,
 ) -> TrainingIndex:
-    """Makes the index of `pixels`, shape (n, side_px, side_px). `groups`, shape (n,), holds the group of near-duplicates of each picture.
+    """Makes an index of the training pictures `pixels`, shape (n, side_px, side_px).
 
-    Takes one picture of each group and class, and of these at most `most`. Classes with few pictures lose the fewest.
+    `groups`, shape (n,), holds the number of each picture's group of near-duplicates. The index gets one picture of each group and class.
+    If these are more than `most`, pictures of the largest classes are left out first.
     """
     chosen = _choose_pictures(groups, np.array(class_names), most)
     described = np.stack([_describe(pixels[number]) for number in chosen])
     mean = described.mean(axis=0)
-    # A value that is equal in all pictures tells nothing. The addition keeps such a value from being divided by 0.
+    # The added 0.01 avoids a division by 0 if a value is equal in all pictures.
     deviation = described.std(axis=0) + np.float32(0.01)
     descriptors = _quantise((described - mean) / deviation).astype(np.int8)
     pictures = tuple(
@@ -148,7 +150,7 @@ def _choose_pictures(groups: npt.NDArray[np.int32], class_names: npt.NDArray[np.
     for (_, name), number in first.items():
         of_class.setdefault(name, []).append(number)
     chosen: list[int] = []
-    # The smallest class is served first. What it leaves is divided among the others.
+    # The smallest class comes first. Places in the index that it does not need are divided among the larger classes.
     for left, numbers in zip(range(len(of_class), 0, -1), sorted(of_class.values(), key=len), strict=True):
         share = (most - len(chosen)) // left
         chosen += np.random.default_rng(1).permutation(numbers)[:share].tolist()

@@ -225,7 +225,7 @@ def _candidate_weights(networks: int) -> list[Numbers]:
 
 
 def _describe_weights(names: Sequence[str], candidates: Sequence[Numbers], held_out: Numbers | None) -> list[str]:
-    """Returns a list with one note if the weights could not be compared, or if one network alone is the best. Else it is empty."""
+    """Returns a note if the weights could not be compared, or if one network alone is the best. Otherwise returns an empty list."""
     if len(names) == 1:
         return []
     if held_out is None:

@@ -53,7 +53,7 @@ class UnreadableFile:
 
 @dataclass(frozen=True)
 class LabelledPictures:
-    """Holds decoded pictures with their labels. All fields for each picture have the order of `pixels`.
+    """Holds decoded pictures with their labels. Fields with a value for each picture have the order of `pixels`.
 
     - `pixels`: shape (n, side_px, side_px).
     - `labels`: shape (n,), indices into `classes`.
@@ -201,7 +201,7 @@ def read_pictures(
     - `depth_bits`: the bits that the camera really uses if the files have more than 8 bits a pixel, or None.
     - `classes`: the order of the classes. None means sorted by name.
     - `on_read`: called after each file with the number of files read so far and the number of all files.
-    - `details`: the detail template that searches the original pixels for small defects, or None. Pass the field of the `Ensemble`.
+    - `details`: the detail template that searches the original pixels for small defects, or None. Pass `Ensemble.details`.
 
     Raises ModelError if a class is not among `classes`, or if no file could be read.
     """

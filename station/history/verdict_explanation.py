@@ -8,9 +8,9 @@ from streams.records import ANOMALY
 
 # A scorer is a model that was trained on good parts only. Verdicts hold its score scaled so that its cut-off is 0.5.
 _SCALED_CUT_OFF = 0.5
-# The name under which a verdict holds the score of the search for small defects.
+# The search for small defects has this name among the votes of a verdict.
 _DETAIL_SCORER = "detail-template"
-# A verdict holds a rounded threshold, so a smaller difference than this is no difference.
+# Verdicts hold rounded thresholds. Thresholds that differ by less than this value count as equal.
 _SAME_THRESHOLD = 0.0005
 
 
@@ -40,7 +40,7 @@ def _explain_rule(part: Part) -> str:
 
 
 def _explain_threshold(part: Part, manifest: Manifest | None) -> str:
-    """Returns a sentence that says why the threshold is not that of the version, or "" if it is, or if no threshold decided."""
+    """Returns a sentence if the threshold of the verdict is not the version's own threshold. Otherwise returns ""."""
     if manifest is None or part.threshold is None or part.defect_probability is None:
         return ""
     if abs(part.threshold - manifest.threshold) < _SAME_THRESHOLD:

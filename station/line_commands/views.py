@@ -22,7 +22,7 @@ from streams.kafka import is_reachable, read_to_end
 from streams.records import MAX_COMMAND_VALIDITY, Command, CommandAction, make_command
 from streams.topics import TopicNames
 
-# A person waits for the effect of a command. If it comes later than this, the person may already stand at the gate.
+# After this time, a command is not executed. The person who sent it may already stand at the gate.
 _VALID_S = 10.0
 _RIGHTS: dict[CommandAction, Right] = {
     "acknowledge": "acknowledge faults",
@@ -35,7 +35,7 @@ _RIGHTS: dict[CommandAction, Right] = {
     "resume": "move gates",
 }
 _FIELDS = ("code", "what", "lane")
-# Number of characters of the problems with a form that are returned.
+# If a form has errors, the answer holds at most this many characters of their description.
 _MAX_PROBLEM = 400
 
 
@@ -90,7 +90,7 @@ def show_answer(request: HttpRequest, line: str, command_id: uuid.UUID) -> HttpR
             try:
                 command = decode_command(settings, record.key, record.value, make_header_map(record.headers))
             except ValueError:
-                # The sorter writes a dead letter of a record that is no valid command.
+                # The sorter reports an invalid record as a dead letter, so it is only skipped here.
                 continue
             if command.command_id == command_id and command.line == line:
                 found = command

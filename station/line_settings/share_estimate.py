@@ -53,9 +53,11 @@ def read_judged_parts(line: str, version: str, most: int) -> JudgedParts:
 
 @dataclass(frozen=True)
 class LineShareEstimate:
-    """The estimated share of defective parts on a line, from `parts` parts since the time `since`. `reviewed` of them have a review.
+    """The estimated share of defective parts on a line.
 
-    `corrected` is None if too few parts are reviewed. Then nobody knows whether the defect probabilities are right.
+    - `parts`: number of parts that were used. `reviewed` of them have a review.
+    - `since`: time of the oldest of these parts.
+    - `corrected`: None if too few parts are reviewed. Then nobody knows whether the defect probabilities are right.
     """
 
     parts: int
@@ -71,7 +73,7 @@ class LineShareEstimate:
 
     @property
     def share(self) -> float:
-        """The best estimate, rounded, and moved into the range of shares that can be set."""
+        """The best estimate, rounded and limited to the range of shares that can be set."""
         return min(max(round(self.best.value, 6), MIN_SHARE), 1 - MIN_SHARE)
 
     @property
