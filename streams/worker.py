@@ -122,12 +122,14 @@ class RecordHandler(Protocol):
 class ConsumerGroup:
     """One consumer group of a worker: a Faust application that passes records to a handler, and a monitor of the group's lag.
 
-    `has_partitions` is set when Kafka assigns partitions for the first time.
+    - `has_partitions`: set when Kafka assigns partitions for the first time.
+    - `has_tasks`: set when the background tasks of the handler run. Faust starts them only after the first offsets are known.
     """
 
     def __init__(self, app: AppT[object], handler: RecordHandler, settings: Settings, role: str, health: ProcessHealth) -> None:
         self.app = app
         self.has_partitions = asyncio.Event()
+        self.has_tasks = asyncio.Event()
         self.lag_monitor = LagMonitor(settings, app.conf.id, handler.lines_by_topic, self._assigned_partitions, health)
         self._handler = handler
         self._health = health
@@ -156,7 +158,10 @@ class ConsumerGroup:
             self._health.set_ready()
             self.has_partitions.set()
 
-        for task in self._handler.background_tasks:
+        async def report_tasks() -> None:
+            self.has_tasks.set()
+
+        for task in (*self._handler.background_tasks, report_tasks):
             self.app.task(task)
 
     def _assigned_partitions(self) -> set[Partition]:

@@ -115,12 +115,13 @@ async def _make_group(
 
 
 async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
-    """Opens the serial port after every line has begun to receive verdicts from Kafka.
+    """Opens the serial port after every line receives verdicts from Kafka and can write the board's reports to its journal.
 
-    The board counts parts as soon as it is configured, so the sorters must be ready for the verdicts of these parts.
+    The board counts parts as soon as it is configured, so the sorters must be ready for these parts.
     """
     for group in groups:
         await group.has_partitions.wait()
+        await group.has_tasks.wait()
     link.start()
 
 
