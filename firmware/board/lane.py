@@ -56,11 +56,11 @@ class LaneCounters:
 class BoardLane:
     """A lane of a simulated board. Times are microseconds of the board's clock.
 
-    `stored` has the settings of the lane in the EEPROM, or is None if there are no valid ones. `kept_faults` has the codes of the faults
+    `stored` has the settings of the lane in the EEPROM, or is None if there are no valid ones. `stored_faults` has the codes of the faults
     from before the reset that no person has ended.
     """
 
-    def __init__(self, number: int, stored: LaneSettings | None, kept_faults: list[int], capacity: int, reporter: LaneReporter) -> None:
+    def __init__(self, number: int, stored: LaneSettings | None, stored_faults: list[int], capacity: int, reporter: LaneReporter) -> None:
         self.number = number
         self.settings = stored or LaneSettings()
         self.is_committed = False
@@ -101,7 +101,7 @@ class BoardLane:
         self._missing_in_a_row = self._unmatched_in_a_row = 0
         # Place of the belt up to which missing and unmatched parts raise no fault. Such parts are normal after a fault or a reset.
         self._ignore_missing_until: int | None = 0
-        for code in (code for code in kept_faults if code in faults.KEPT):
+        for code in (code for code in stored_faults if code in faults.KEPT):
             self.faults.codes.append(code)
             reporter.report_fault(number, code, True, 0, 0)
         if self._has_stored_settings:
