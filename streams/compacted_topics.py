@@ -5,8 +5,6 @@ For each topic, a class holds the newest records in memory, for example `streams
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -16,14 +14,12 @@ from kafka.errors import KafkaError
 
 from streams.errors import BrokerError
 from streams.kafka import make_client_arguments, read_to_end
+from streams.kafka_thread import KafkaThread
 from streams.record_producer import make_json_record
 from streams.records import Record
 from streams.settings import Settings
 
-log = logging.getLogger(__name__)
-
 _POLL_MS = 500
-_RETRY_S = 1.0
 
 
 class NewestRecords(Protocol):
@@ -85,28 +81,15 @@ class CompactedTopicFollower:
         self._settings = settings
         self._role = role
         self._topics = {TopicPartition(followed.topic, 0): followed for followed in topics}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="compacted topics", daemon=True)
+        names = ", ".join(followed.topic for followed in topics)
+        failure = f"The topics {names} cannot be read, so their last known records stay in force."
+        self._thread = KafkaThread("compacted topics", self._follow, failure)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join(5)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._follow()
-            except (KafkaError, OSError) as error:
-                names = ", ".join(partition.topic for partition in self._topics)
-                log.warning(
-                    "The topics %s cannot be read, so their last known records stay in force. Reading is tried again. Reason: %r",
-                    names,
-                    error,
-                )
-                self._stopping.wait(_RETRY_S)
+        self._thread.stop()
 
     def _follow(self) -> None:
         """Reads the topics from their beginning and follows them until `stop` is called.
@@ -125,7 +108,7 @@ class CompactedTopicFollower:
             consumer.seek_to_beginning(*partitions)
             ends = consumer.end_offsets(partitions)
             newest = {partition: followed.empty for partition, followed in self._topics.items()}
-            while not self._stopping.is_set():
+            while not self._thread.is_stopping:
                 for partition, followed in self._topics.items():
                     if consumer.position(partition) >= ends[partition] and newest[partition] != followed.reported:
                         followed.reported = newest[partition]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from streams import metrics
 from streams.commands import decode_command, make_command_record
 from streams.identity import make_header_map
 from streams.kafka import make_client_arguments
+from streams.kafka_thread import KafkaThread
 from streams.record_producer import ConsumedRecord, RecordProducer, make_dead_letter
 from streams.records import Command, CommandAnswer
 from streams.settings import Settings
@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 ROLE = "sorter"
 _POLL_MS = 200
-_RETRY_S = 2.0
 
 
 class CommandTopic:
@@ -48,8 +47,8 @@ class CommandTopic:
         # Ids of the commands that were already answered when the sorter started.
         self._answered: frozenset[uuid.UUID] = frozenset()
         self._next_offset: int | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
+        failure = f"Commands from the station cannot be read from {self._names.commands}."
+        self._thread = KafkaThread("commands", self._follow, failure)
 
     def start(self) -> None:
         """Starts the thread that reads the topic."""
@@ -57,21 +56,7 @@ class CommandTopic:
 
     def stop(self) -> None:
         """Ends the thread."""
-        self._stopping.set()
-        self._thread.join(5)
-
-    def _run(self) -> None:
-        was_logged = False
-        while not self._stopping.is_set():
-            try:
-                self._follow()
-            except (KafkaError, OSError) as error:
-                if not was_logged:
-                    log.warning(
-                        "Commands from the station cannot be read from %s (%r). Reading is tried again.", self._names.commands, error
-                    )
-                was_logged = True
-                self._stopping.wait(_RETRY_S)
+        self._thread.stop()
 
     def _follow(self) -> None:
         """Follows the topic until `stop` is called. Raises KafkaError or OSError if Kafka fails."""
@@ -86,7 +71,7 @@ class CommandTopic:
                 end = self._read_history(consumer, partition)
                 self._next_offset = end
             consumer.seek(partition, self._next_offset)
-            while not self._stopping.is_set():
+            while not self._thread.is_stopping:
                 for record in consumer.poll(timeout_ms=_POLL_MS).get(partition, ()):
                     self._next_offset = record.offset + 1
                     self._loop.call_soon_threadsafe(self._begin, _consumed(record), False)
@@ -98,7 +83,7 @@ class CommandTopic:
         end: int = consumer.end_offsets([partition])[partition]
         consumer.seek_to_beginning(partition)
         records: list[ConsumedRecord] = []
-        while consumer.position(partition) < end and not self._stopping.is_set():
+        while consumer.position(partition) < end and not self._thread.is_stopping:
             records += [_consumed(record) for record in consumer.poll(timeout_ms=_POLL_MS).get(partition, ()) if record.offset < end]
         valid = [(record, command) for record in records if (command := self._decode(record)) is not None]
         self._answered = frozenset(command.command_id for _, command in valid if command.answer is not None)

@@ -12,7 +12,8 @@ def test_a_counted_part_is_announced_until_it_is_seen_and_fires_the_camera_once(
     at_ms = host.rig.now_ms()
     host.block(1)
     host.rig.wait(10)
-    assert {part.number("part") for part in host.events("PART")} == {1}
+    numbers = [part.number("part") for part in host.events("PART")]
+    assert numbers in ([1], [1, 1]), "the board sends PART at once, and again when the 300 ms of all lanes are over"
     assert abs(host.events("PART")[0].number("at_ms") - at_ms) <= 3
     assert host.rig.trigger_count() == 1
     host.greet(eye_gap_mm=300)
