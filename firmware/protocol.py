@@ -125,6 +125,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "TEST": (("lane", "token", "what"), ("told",), "hello"),
     "CLEAR": (("lane", "code"), ("told",), "hello"),
     "RAISE": (("run",), ("run",), "hello"),
+    "SERVO": (("lane", "servo_us"), ("told",), "hello"),
 }
 
 EVENTS: dict[str, tuple[str, ...]] = {
@@ -138,13 +139,21 @@ EVENTS: dict[str, tuple[str, ...]] = {
 # The optional fields at the end of a frame. The keys are names of events, commands and status pages.
 OPTIONAL: dict[str, tuple[str, ...]] = {"GATE": ("gate",), "COMMIT": ("warning",), "eyes": ("belt",)}
 
+_EDGES = ("edges", "edge_ms", "edge_steps", "length_ms", "length_steps")
 PAGES: dict[str, tuple[str, ...]] = {
     "line": ("state", "code", "lamp", "tracked"),
     "count": ("parts", "diverted", "passed", "missing", "unmatched", "no_verdict"),
     "gate": ("pulse_us", "position", "moves", "servo_power", "estop"),
     "link": ("good", "damaged", "overrun", "pending", "lost"),
     "eyes": ("eye1", "eye2", "position_steps"),
+    "edge1": _EDGES,
+    "edge2": _EDGES,
 }
+
+# Pages that older boards do not know. They answer STATUS with the code of `wrong-fields`.
+EDGE_PAGES = ("edge1", "edge2")
+# Pages that every board knows.
+KNOWN_PAGES = tuple(page for page in PAGES if page not in EDGE_PAGES)
 
 _U32 = 2**32 - 1
 NUMBERS: dict[str, tuple[int, int]] = {
@@ -188,6 +197,12 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "eye2": (0, 1),
     "position_steps": (0, _U32),
     "belt": (0, 1),
+    "edges": (0, 65535),
+    "edge_ms": (0, _U32),
+    "edge_steps": (0, _U32),
+    "length_ms": (0, _U32),
+    "length_steps": (0, _U32),
+    "servo_us": (0, 2400),
 }
 
 WORDS: dict[str, tuple[str, ...]] = {
@@ -198,7 +213,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "cause": ("power", "button", "brown-out", "watchdog", "unknown"),
     "state": ("waiting", "running", "safe", "stopped"),
     "lamp": ("green", "yellow", "red", "off"),
-    "page": ("line", "count", "gate", "link", "eyes"),
+    "page": ("line", "count", "gate", "link", "eyes", "edge1", "edge2"),
     "position": ("rest", "out", "moving"),
     "what": ("gate", "trigger", "lamp", "relay"),
     "warning": ("gate-far",),

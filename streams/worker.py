@@ -20,9 +20,11 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import faust
+from aiokafka.errors import KafkaConnectionError
 from faust.types import AppT, EventT, StreamT
 
 from streams import metrics
+from streams.errors import BrokerError
 from streams.health import ProcessHealth
 from streams.identity import make_header_map
 from streams.kafka import make_faust_credentials
@@ -184,7 +186,7 @@ def _received(event: EventT[bytes], stream: StreamT[bytes]) -> ReceivedRecord:
 async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float) -> int:
     """Runs the consumer groups until SIGTERM, SIGINT or a crash. Returns the exit status: 1 after a crash, 0 otherwise.
 
-    After a signal, the groups finish their records for at most `grace_s` seconds.
+    After a signal, the groups finish their records for at most `grace_s` seconds. Raises BrokerError if Kafka goes away during the start.
     """
     worker = _DrainingWorker(groups, grace_s)
     measuring = asyncio.create_task(_measure_loop_delay(role))
@@ -193,6 +195,8 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
     try:
         await worker.start()
         await worker.wait_until_stopped()
+    except KafkaConnectionError as error:
+        raise BrokerError(f"Kafka went away during the start: {error}") from error
     finally:
         measuring.cancel()
         for group in groups:

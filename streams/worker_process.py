@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from kafka.errors import KafkaError
+
 from streams.errors import SettingsError
 from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
 from streams.kafka import wait_for_kafka
@@ -44,13 +46,18 @@ class WorkerProcess:
         Raises SettingsError if one of `topics` does not exist.
         """
         self.health.set_not_ready("waiting for Kafka")
-        admin = wait_for_kafka(self.settings, self.role, self.report_not_ready, self.stop_requested.is_set)
-        if admin is None:
-            return False
-        try:
-            existing = {topic["name"] for topic in admin.describe_topics(None)}
-        finally:
-            admin.close()
+        existing = None
+        while existing is None:
+            admin = wait_for_kafka(self.settings, self.role, self.report_not_ready, self.stop_requested.is_set)
+            if admin is None:
+                return False
+            try:
+                existing = {topic["name"] for topic in admin.describe_topics(None)}
+            except (KafkaError, OSError) as error:
+                self.report_not_ready(f"Kafka at {self.settings.bootstrap} does not name its topics ({error!r}). It is asked again.")
+                self.stop_requested.wait(1)
+            finally:
+                admin.close()
         if missing := [topic for topic in topics if topic not in existing]:
             raise SettingsError(f"These topics do not exist: {', '.join(missing)}. Create them with: castline topics create")
         return not self.stop_requested.is_set()

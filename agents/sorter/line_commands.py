@@ -12,6 +12,7 @@ import secrets
 import time
 import uuid
 from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from agents.gate.lane import FaultChanged, GateEvent, GateLane, GateState, PartSorted
 from firmware.fault_table import code_of, error_codes
 from firmware.lane_settings import TABLE
-from firmware.protocol import PAGES, Fields
+from firmware.protocol import EDGE_PAGES, KNOWN_PAGES, Fields
 from streams.atomic_file import write_atomically
 from streams.errors import GateError
 from streams.identity import format_time
@@ -32,7 +33,12 @@ _MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
 _MAX_RECENT = 20
 _DEADLINE, _FAULT_PRESENT, _NOT_CLEARABLE = code_of("deadline"), code_of("fault-present"), code_of("not-clearable")
 _LINK_AWAY, _UNKNOWN_SETTING, _UNKNOWN_LANE = code_of("link-away"), code_of("unknown-setting"), code_of("unknown-lane")
+_WRONG_FIELDS = code_of("wrong-fields")
 Values = dict[str, dict[str, int | str]]
+
+
+class OldFirmwareError(GateError):
+    """Raised if the firmware of a board does not know what a command needs."""
 
 
 class LineCommands:
@@ -159,9 +165,10 @@ class LineCommands:
         return values
 
     async def _report(self, command: Command, number: int, deadline_s: float) -> CommandAnswer:
-        pages = {page: dict(await self._ask(deadline_s, "STATUS", number, page)) for page in PAGES}
-        for page in pages.values():
-            page.pop("page")
+        pages = {page: await self._read_page(deadline_s, number, page) for page in KNOWN_PAGES}
+        if command.action == "monitor":
+            with suppress(OldFirmwareError):
+                pages |= {page: await self._read_page(deadline_s, number, page) for page in EDGE_PAGES}
         message = f"The gate of {self.line} is {self._lane.state}."
         if self._lane.is_paused:
             message += f" The line is paused: {_describe_pause(self._pause_file)}"
@@ -173,6 +180,22 @@ class LineCommands:
             recent_parts=tuple(self._recent_parts) if is_monitor else (),
             recent_faults=tuple(self._recent_faults) if is_monitor else (),
         )
+
+    async def _read_page(self, deadline_s: float, number: int, page: str) -> dict[str, int | str]:
+        """Returns the fields of a status page. Raises OldFirmwareError if the board does not know the page."""
+        try:
+            fields = dict(await self._ask(deadline_s, "STATUS", number, page))
+        except GateError as error:
+            if error.code != _WRONG_FIELDS:
+                raise
+            raise OldFirmwareError(
+                f"The firmware of the board at {self._port} is too old, because it does not know the status page {page}. Write the present "
+                "firmware to the board with castline board flash, then start the sorter and repeat this command.",
+                error.code,
+                retriable=False,
+            ) from error
+        del fields["page"]
+        return fields
 
     def _set_pause(self, command: Command) -> CommandAnswer:
         if command.action == "resume":

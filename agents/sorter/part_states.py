@@ -30,6 +30,7 @@ MAX_PARTS = 4096
 # The count and the picture of a part are at most this far apart. A larger difference means that a new part has the same number.
 _MAX_TIME_DIFFERENCE = timedelta(seconds=60)
 _MAX_RESTORE_S = 30.0
+_MAX_BOOTSTRAP_MS = 5000
 # The largest run number of a board. A gateway without a board uses larger numbers.
 MAX_RUN = 65535
 # A starting sorter reads at most this many verdicts and sorting records. It reads more records, because a part may have two of them.
@@ -196,7 +197,7 @@ R = TypeVar("R", bound=Record)
 
 def _read_newest(settings: Settings, topic: str, kind: type[R], most: int, least: int = 0, since: datetime | None = None) -> list[R]:
     """Reads the records of a topic that were sent after `since`: at least the newest `least` and at most the newest `most` records."""
-    arguments = make_client_arguments(settings, "recall")
+    arguments = make_client_arguments(settings, "recall") | {"bootstrap_timeout_ms": _MAX_BOOTSTRAP_MS}
     consumer = KafkaConsumer(**arguments, enable_auto_commit=False, group_id=None, auto_offset_reset="earliest")
     try:
         partition = TopicPartition(topic, 0)
@@ -213,7 +214,7 @@ def _read_newest(settings: Settings, topic: str, kind: type[R], most: int, least
             if time.monotonic() > give_up_s:
                 raise BrokerError(
                     f"Reading {topic} took longer than {_MAX_RESTORE_S:.0f} s and reached only offset {position} of {end}. "
-                    "Check the broker's load and the network. The sorter tries again at its next start."
+                    "Check the broker's load and the network."
                 )
             for records in consumer.poll(timeout_ms=500).values():
                 newest += [decoded for record in records if (decoded := _decode(kind, record.value)) is not None]

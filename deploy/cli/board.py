@@ -33,7 +33,7 @@ from firmware.board.memory import FileBoardMemory
 from firmware.board.plant import Belt, Blade, CastingFeed, Plant
 from firmware.fault_table import code_of
 from firmware.lane_settings import LaneSettings
-from firmware.protocol import PAGES, WORDS, Fields
+from firmware.protocol import KNOWN_PAGES, WORDS, Fields
 from streams.errors import GateError, SettingsError
 from streams.records import CommandAction, CommandAnswer, make_command
 from streams.settings import GateSettings, Settings, load_settings
@@ -193,7 +193,7 @@ def status(file: Path | None, name: str | None, port: str | None, lane: int | No
     else:
         _warn_of_reset(address)
         with _connect(address, address.lane) as board:
-            pages = {page: dict(board.ask("STATUS", address.lane, page)) for page in PAGES}
+            pages = {page: dict(board.ask("STATUS", address.lane, page)) for page in KNOWN_PAGES}
         for page in pages.values():
             page.pop("page")
     if as_json:

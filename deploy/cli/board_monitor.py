@@ -5,7 +5,7 @@ from __future__ import annotations
 from streams.records import CommandAnswer
 
 # Titles of the board's status pages, in the order in which they are shown.
-_TITLES = {"line": "Line", "eyes": "Eyes", "gate": "Gate", "count": "Parts", "link": "Link"}
+_TITLES = {"line": "Line", "eyes": "Eyes", "gate": "Gate", "count": "Parts", "link": "Link", "edge1": "Eye 1", "edge2": "Eye 2"}
 _EYE_STATES = {0: "free", 1: "BLOCKED"}
 
 

@@ -14,6 +14,7 @@ from deploy.supervisor.launch import bound_command
 from deploy.supervisor.priority import raise_priority
 from firmware.fault_table import error_codes
 from streams import metrics
+from streams.errors import BrokerError
 from streams.logs import configure_logs
 from streams.settings import load_settings
 from streams.topics import TopicNames
@@ -48,7 +49,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     for line in lines:
         metrics.initialise_counters(ROLE, line, [code.code for code in error_codes().values() if code.kind == "fault"])
     with worker_process(settings, ROLE, port, f"{ROLE}-{lines[0]}") as process:
-        return _serve(process, lines)
+        return serve_lines(process, lines)
 
 
 def _run_one_process_per_board(file: Path | None, boards: list[list[str]]) -> int:
@@ -64,12 +65,19 @@ def _run_one_process_per_board(file: Path | None, boards: list[list[str]]) -> in
     return max(abs(child.wait()) for child in children)
 
 
-def _serve(process: WorkerProcess, lines: list[str]) -> int:
+def serve_lines(process: WorkerProcess, lines: list[str]) -> int:
+    """Runs the sorters of `lines` until SIGTERM, and returns the exit status. Starts again if Kafka goes away during the start.
+
+    The board stays in its safe state until Kafka answers, because the serial port is opened last.
+    """
     names = TopicNames(process.settings.topics.prefix)
     topics = [topic for line in lines for topic in (names.verdicts(line), names.sorted(line))]
-    if not process.wait_for_topics([*topics, names.dead_letters]):
-        return 0
-    # Imported here because importing Faust takes a second, and `castline sorter --help` should be fast.
-    from agents.sorter.process import run_sorters
+    while process.wait_for_topics([*topics, names.dead_letters]):
+        # Imported here because importing Faust takes a second, and `castline sorter --help` should be fast.
+        from agents.sorter.process import run_sorters
 
-    return asyncio.run(run_sorters(process.settings, lines, process.instance, process.health))
+        try:
+            return asyncio.run(run_sorters(process.settings, lines, process.instance, process.health))
+        except BrokerError as error:
+            process.report_not_ready(f"The sorter waits for Kafka. {error}")
+    return 0

@@ -346,6 +346,10 @@ class Board:
             counters = lane.counters
             parts = lane.tracker.count
             return page, parts, counters.diverted, counters.passed, counters.missing, counters.unmatched, counters.no_verdict
+        if page in ("edge1", "edge2"):
+            log = lane.eyes[0 if page == "edge1" else 1].log
+            length = log.length_us // 1000, log.length_steps % _U32
+            return page, log.count % 65536, self.wire_ms(log.at_us), log.steps % _U32, *length
         if page == "gate":
             gate = lane.gate
             return page, gate.pulse_us, gate.position(now_us), gate.moves, int(lane.has_servo_power), int(lane.is_estop_open)
@@ -355,7 +359,7 @@ class Board:
         lane, token, what = self._lane(fields), fields.number("token"), fields.word("what")
         if self._test_tokens.get(lane.number) == token:
             return ("same",)
-        if not lane.is_empty or lane.gate.is_testing:
+        if not lane.is_empty or lane.gate.is_testing or lane.gate.is_pulse_held:
             raise CommandError("busy")
         if what == "gate" and (lane.belt.faults.has(faults.GATE_HELD) or not lane.is_committed):
             raise CommandError("fault-present" if lane.is_committed else "not-committed")
@@ -366,6 +370,18 @@ class Board:
             lane.trigger_camera()
         elif what == "relay":
             lane.relay_test_until_us = now_us + TEST_US
+        return ("done",)
+
+    def _do_servo(self, fields: Fields, now_us: int) -> tuple[object, ...]:
+        lane, pulse_us = self._lane(fields), fields.number("servo_us")
+        if pulse_us:
+            if pulse_us < BY_KEY["rest_us"].least:
+                raise CommandError("out-of-bounds")
+            if not lane.is_empty or lane.gate.is_testing or any(eye.blocked for eye in lane.eyes):
+                raise CommandError("busy")
+            if lane.belt.faults.has(faults.GATE_HELD):
+                raise CommandError("fault-present")
+        lane.gate.hold_pulse(pulse_us, now_us)
         return ("done",)
 
     def _do_clear(self, fields: Fields, now_us: int) -> tuple[object, ...]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from firmware.lane_settings import LaneSettings
 
+# The command SERVO holds the servo for this time.
+SERVO_HOLD_US = 5_000_000
+
 
 class Gate:
     """One gate. Places on the belt are in thousandths of a step, times in microseconds of the board's clock."""
@@ -16,7 +19,9 @@ class Gate:
     def __init__(self, settings: LaneSettings) -> None:
         self.settings = settings
         self.moves = 0
-        self.pulse_us = settings.number("rest_us")
+        self._pulse_us = settings.number("rest_us")
+        # The pulse of the command SERVO and the time of its end, or None.
+        self._held_pulse: tuple[int, int] | None = None
         self._arrives_us = 0
         self._held_action: str | None = None
         self._out_until_place: int | None = None
@@ -29,9 +34,19 @@ class Gate:
         return "out" if self.is_out else "rest"
 
     @property
+    def pulse_us(self) -> int:
+        """The servo pulse now, in microseconds."""
+        return self._held_pulse[0] if self._held_pulse else self._pulse_us
+
+    @property
+    def is_pulse_held(self) -> bool:
+        """Whether the servo gets the pulse of the command SERVO now."""
+        return self._held_pulse is not None
+
+    @property
     def is_out(self) -> bool:
         """Whether the servo gets the pulse for the position `out`. The gate may still be on its way there."""
-        return self.pulse_us == self.settings.number("out_us")
+        return self._pulse_us == self.settings.number("out_us")
 
     @property
     def is_testing(self) -> bool:
@@ -42,7 +57,7 @@ class Gate:
         """Uses new settings from now on. A gate at rest gets the new `rest_us` at once, and a gate that is out gets the new `out_us`."""
         was_out = self.is_out
         self.settings = settings
-        self.pulse_us = settings.number("out_us" if was_out else "rest_us")
+        self._pulse_us = settings.number("out_us" if was_out else "rest_us")
 
     def divert(self, until_place: int, now_us: int) -> bool:
         """Moves the gate out for a part. The gate returns when the belt has reached the place `until_place`.
@@ -60,6 +75,7 @@ class Gate:
         self._held_action = action
         self._out_until_place = None
         self._test_until_us = None
+        self._held_pulse = None
         if action == "divert":
             self._move(True, now_us)
         elif action == "pass":
@@ -70,8 +86,14 @@ class Gate:
         self._test_until_us = now_us + 1_000_000
         self._move(True, now_us)
 
+    def hold_pulse(self, pulse_us: int, now_us: int) -> None:
+        """Sends another pulse than that of the gate's position for SERVO_HOLD_US. 0 ends this."""
+        self._held_pulse = (pulse_us, now_us + SERVO_HOLD_US) if pulse_us else None
+
     def tick(self, place: int, now_us: int) -> None:
         """Moves the gate back to rest after a diverted part or a test. Must be called every few milliseconds."""
+        if self._held_pulse is not None and now_us >= self._held_pulse[1]:
+            self._held_pulse = None
         if self._held_action is not None:
             return
         if self._test_until_us is not None:
@@ -86,7 +108,7 @@ class Gate:
     def _move(self, out: bool, now_us: int) -> bool:
         if self.is_out == out:
             return False
-        self.pulse_us = self.settings.number("out_us" if out else "rest_us")
+        self._pulse_us = self.settings.number("out_us" if out else "rest_us")
         self._arrives_us = now_us + self.settings.number("servo_ms") * 1000
         self.moves += out
         return out

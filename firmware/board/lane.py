@@ -237,7 +237,7 @@ class BoardLane:
     def change_eye(self, which: int, blocked: bool, at_us: int) -> None:
         """Tells the lane about a change at photo-eye 1 or 2. The change is not debounced yet."""
         self.advance(max(at_us, self._ticked_us))
-        self.eyes[which - 1].change(blocked, self.place(), at_us, self.settings.number("debounce_us"))
+        self.eyes[which - 1].change(blocked, self.place(), at_us, self.settings.number("debounce_us"), self._steps)
         if self.is_committed and self.settings.number("encoder") and self._no_step_since_us is None:
             timeout_us = self.settings.number("encoder_timeout_ms") * 1000
             if self._stepped_us is None or at_us - self._stepped_us > timeout_us:
@@ -332,9 +332,13 @@ class BoardLane:
         """Reads the inputs, decides about parts and moves the gate. Must be called at least every few milliseconds."""
         self.advance(now_us)
         self._tick_camera(now_us)
+        debounce_us = self.settings.number("debounce_us")
+        edges = [(edge, 1) for edge in self.eyes[0].take_edges(now_us, debounce_us)]
+        edges += [(edge, 2) for edge in self.eyes[1].take_edges(now_us, debounce_us)]
+        if edges:
+            self.gate.hold_pulse(0, now_us)
         if not self.is_committed:
-            for eye in self.eyes:
-                eye.take_edges(now_us, self.settings.number("debounce_us"))
+            self.gate.tick(0, now_us)
             return
         if self.is_further_gate:
             if self._lacks_servo_power:
@@ -343,9 +347,7 @@ class BoardLane:
             self.gate.tick(self.belt.place(), now_us)
             return
         self._check_inputs(now_us)
-        place, debounce_us = self.place(), self.settings.number("debounce_us")
-        edges = [(edge, 1) for edge in self.eyes[0].take_edges(now_us, debounce_us)]
-        edges += [(edge, 2) for edge in self.eyes[1].take_edges(now_us, debounce_us)]
+        place = self.place()
         for edge, which in sorted(edges, key=lambda pair: pair[0].at_us):
             if not self.faults.has(GATE_HELD):
                 self._edges_at_rest += edge.blocked and self._is_at_rest

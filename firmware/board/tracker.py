@@ -16,11 +16,37 @@ from firmware.lane_settings import LaneSettings
 
 @dataclass(frozen=True)
 class Edge:
-    """A change at a photo-eye that lasted for the debounce time. `place` and `at_us` are the place and time at which the change began."""
+    """A change at a photo-eye that lasted for the debounce time.
+
+    `place`, `at_us` and `steps` are the place, the time and the number of encoder edges at which the change began.
+    """
 
     blocked: bool
     place: int
     at_us: int
+    steps: int = 0
+
+
+@dataclass
+class EdgeLog:
+    """The edges at a photo-eye since the reset, for the status pages `edge1` and `edge2`.
+
+    Holds the last leading edge, and the length of the object from this edge on. The length is 0 while the object blocks the eye.
+    """
+
+    count: int = 0
+    at_us: int = 0
+    steps: int = 0
+    length_us: int = 0
+    length_steps: int = 0
+
+    def add(self, edge: Edge) -> None:
+        """Stores an edge."""
+        if edge.blocked:
+            self.count, self.at_us, self.steps = self.count + 1, edge.at_us, edge.steps
+            self.length_us = self.length_steps = 0
+        else:
+            self.length_us, self.length_steps = edge.at_us - self.at_us, edge.steps - self.steps
 
 
 class Eye:
@@ -32,17 +58,18 @@ class Eye:
     def __init__(self) -> None:
         self.blocked = False
         self.blocking_edge: Edge | None = None
+        self.log = EdgeLog()
         self._raw_level = False
         self._changing: Edge | None = None
         self._edges: list[Edge] = []
 
-    def change(self, blocked: bool, place: int, at_us: int, debounce_us: int) -> None:
+    def change(self, blocked: bool, place: int, at_us: int, debounce_us: int, steps: int = 0) -> None:
         """Stores a new level of the input. If the level changes back within the debounce time, both changes are ignored as bouncing."""
         self._accept_change(at_us, debounce_us)
         if blocked == self._raw_level:
             return
         self._raw_level = blocked
-        self._changing = Edge(blocked, place, at_us) if blocked != self.blocked else None
+        self._changing = Edge(blocked, place, at_us, steps) if blocked != self.blocked else None
 
     def restart(self, place: int, now_us: int) -> None:
         """If an object blocks the eye now, measures its length from `place` on."""
@@ -60,6 +87,7 @@ class Eye:
         if edge is not None and at_us - edge.at_us >= debounce_us:
             self.blocked, self._changing = edge.blocked, None
             self.blocking_edge = edge if edge.blocked else None
+            self.log.add(edge)
             self._edges.append(edge)
 
 

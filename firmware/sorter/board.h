@@ -90,6 +90,7 @@ class Board {
   Error status(const uint32_t* values, FrameWriter& answer);
   Error test(const uint32_t* values, FrameWriter& answer);
   Error clear(const uint32_t* values, FrameWriter& answer);
+  Error servo(const uint32_t* values, FrameWriter& answer);
   Error find_part(const uint32_t* values, Part*& part);
   void write_heartbeat(FrameWriter& frame) const;
 

@@ -6,27 +6,29 @@ namespace castline {
 
 namespace {
 
-const char kCommandNames[] PROGMEM = "HELLO CONFIGURE COMMIT SHOW PING SYNC VERDICT CANCEL SEEN ACK STATUS TEST CLEAR RAISE";
-enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kVerdictName, kCancelName, kSeen, kAck, kStatus, kTest, kClear, kRaise };
+const char kCommandNames[] PROGMEM = "HELLO CONFIGURE COMMIT SHOW PING SYNC VERDICT CANCEL SEEN ACK STATUS TEST CLEAR RAISE SERVO";
+enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kVerdictName, kCancelName, kSeen, kAck, kStatus, kTest, kClear, kRaise, kServo };
 
 // The fields of each command, in the order of kCommandNames. Each field is a letter. The last sign says what the command needs before it:
 //   -  nothing
 //   +  HELLO
 //   *  HELLO and COMMIT
-const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+ r+";
+const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+ r+ lu+";
 // The letters of fields that are numbers, such as v for the version. kNumberBounds has the bounds in the same order.
-const char kNumberLetters[] PROGMEM = "v l r p g e m c";
-const uint32_t kNumberBounds[][2] PROGMEM = {{1, 255}, {0, 4}, {1, 65535}, {0, 99999999UL}, {0, 4}, {0, 65535}, {0, 0xFFFFFFFFUL}, {0, 99}};
+const char kNumberLetters[] PROGMEM = "v l r p g e m c u";
+// Shortest servo pulse of the command SERVO, in microseconds. SERVO also accepts 0.
+const uint16_t kLeastServoUs = 544;
+const uint32_t kNumberBounds[][2] PROGMEM = {{1, 255}, {0, 4}, {1, 65535}, {0, 99999999UL}, {0, 4}, {0, 65535}, {0, 0xFFFFFFFFUL}, {0, 99}, {0, 2400}};
 const uint8_t kMaxValues = 5;
 // Positions of the fields in a command. The first field has position 0.
-enum FieldIndex : uint8_t { kLaneAt = 0, kRunAt = 1, kKeyAt = 1, kPageAt = 1, kTokenAt = 1, kCodeAt = 1, kPartAt = 2, kTextAt = 2, kWhatAt = 2, kVerdictAt = 3, kGateAt = 4 };
+enum FieldIndex : uint8_t { kLaneAt = 0, kRunAt = 1, kKeyAt = 1, kPageAt = 1, kTokenAt = 1, kPulseAt = 1, kCodeAt = 1, kPartAt = 2, kTextAt = 2, kWhatAt = 2, kVerdictAt = 3, kGateAt = 4 };
 
 const char kWarningWords[] PROGMEM = "gate-far";
 const char kAnswerNames[] PROGMEM = "OK ERR";
 const char kToldWords[] PROGMEM = "accepted same cancelled none cleared done";
 const char kVerdictWords[] PROGMEM = "keep divert";
-const char kPageWords[] PROGMEM = "line count gate link eyes";
-enum Page : int8_t { kLinePage, kCountPage, kGatePage, kLinkPage, kEyesPage };
+const char kPageWords[] PROGMEM = "line count gate link eyes edge1 edge2";
+enum Page : int8_t { kLinePage, kCountPage, kGatePage, kLinkPage, kEyesPage, kEdge1Page, kEdge2Page };
 
 const char kErrorWords[] PROGMEM =
     "- unknown-command wrong-fields version not-greeted not-committed unknown-setting out-of-bounds inconsistent busy not-supported "
@@ -110,6 +112,7 @@ Board::Error Board::command(FrameWriter& answer) {
     case kStatus: return status(values, answer);
     case kTest: return test(values, answer);
     case kClear: return clear(values, answer);
+    case kServo: return servo(values, answer);
     default: return raise_run(values[0], answer);
   }
 }
@@ -276,6 +279,12 @@ Board::Error Board::status(const uint32_t* values, FrameWriter& answer) {
       answer.number(lane.pulse_us()).word(kPositionWords, lane.gate().position()).number(lane.gate().moves());
       answer.number(lane.has_servo_power()).number(lane.is_estop_open());
       break;
+    case kEdge1Page:
+    case kEdge2Page: {
+      const EdgeLog& edges = lane.edges(page == kEdge1Page ? 1 : 2);
+      answer.number(edges.count).number(edges.ms).number(edges.steps).number(edges.length_ms).number(edges.length_steps);
+      break;
+    }
     default:
       answer.number(lane.is_blocked(1)).number(lane.is_blocked(2)).number(lane.position_steps()).number(lane.is_belt_on());
   }
@@ -289,12 +298,24 @@ Board::Error Board::test(const uint32_t* values, FrameWriter& answer) {
     answer.word(kToldWords, kSame);
     return kNoError;
   }
-  if (!lane_->is_empty() || lane_->is_testing()) return kBusy;
+  if (!lane_->is_empty() || lane_->is_testing() || lane_->is_servo_held()) return kBusy;
   if (what == kTestGate && !lane_->is_committed()) return kNotCommitted;
   if (what == kTestGate && lane_->is_gate_held()) return kFaultPresent;
   has_token_ |= bit;
   tokens_[index] = static_cast<uint16_t>(values[kTokenAt]);
   lane_->test(what);
+  answer.word(kToldWords, kDone);
+  return kNoError;
+}
+
+Board::Error Board::servo(const uint32_t* values, FrameWriter& answer) {
+  const uint16_t pulse_us = static_cast<uint16_t>(values[kPulseAt]);
+  if (pulse_us > 0) {
+    if (pulse_us < kLeastServoUs) return kOutOfBounds;
+    if (!lane_->is_empty() || lane_->is_testing() || lane_->is_blocked(1) || lane_->is_blocked(2)) return kBusy;
+    if (lane_->is_gate_held()) return kFaultPresent;
+  }
+  lane_->hold_servo(pulse_us);
   answer.word(kToldWords, kDone);
   return kNoError;
 }

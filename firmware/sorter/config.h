@@ -45,6 +45,8 @@ const uint8_t kMaxRepeatedEvents = 4;
 const uint16_t kHostTalksMs = 1000;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;
+// The command SERVO holds the servo for this time. The host repeats the command while a person watches the gate.
+const uint16_t kServoHoldMs = 5000;
 // Width of the servo pulse if no settings are stored: the middle of the servo's travel.
 const uint16_t kNeutralUs = 1500;
 // Time from one servo pulse to the next: 50 pulses a second, which every hobby servo accepts.

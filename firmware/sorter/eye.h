@@ -10,6 +10,25 @@ struct Edge {
   Stamp at;
 };
 
+// The edges at a photo-eye since the reset, which STATUS returns on the pages `edge1` and `edge2`. They are stored in every state of the lane.
+struct EdgeLog {
+  uint16_t count = 0;
+  // Time and encoder edges of the last leading edge, and from there to the trailing edge (0 while an object blocks the eye).
+  uint32_t ms = 0, steps = 0, length_ms = 0, length_steps = 0;
+
+  void add(bool blocked, uint32_t at_ms, uint32_t at_steps) {
+    if (blocked) {
+      ++count;
+      ms = at_ms;
+      steps = at_steps;
+      length_ms = length_steps = 0;
+    } else {
+      length_ms = at_ms - ms;
+      length_steps = at_steps - steps;
+    }
+  }
+};
+
 //   level changes --lasts for debounce_us--> edge
 //   level changes --changes back before--> ignored
 class Eye {
@@ -23,13 +42,15 @@ class Eye {
   // From now on, the length of the object at the eye is measured from `place`.
   void restart(Place place) { since_ = place & kPlaceMask; }
 
-  // Stores a new level of the input (true means blocked). Call settle() first, or an earlier change could be lost.
-  void change(bool level, Place place, uint32_t at_us) {
+  // Stores a new level of the input (true means blocked), with the number of encoder edges so far. Call settle() first, or an earlier change
+  // could be lost.
+  void change(bool level, Place place, uint32_t at_us, uint32_t steps) {
     if (level == raw_) return;
     raw_ = level;
     pending_ = level != blocked_;
     place_ = place & kPlaceMask;
     at_us_ = at_us;
+    steps_ = steps;
   }
 
   // Returns true if a change has lasted for `debounce_us`. Then place() and at_us() return where and when it began.
@@ -45,13 +66,14 @@ class Eye {
   bool pending() const { return pending_; }
   Place place() const { return place_; }
   uint32_t at_us() const { return at_us_; }
+  uint32_t steps() const { return steps_; }
 
  private:
   // Bit fields save RAM, because a board has eight photo-eyes.
   Place since_ : 24;
   bool blocked_ : 1, raw_ : 1, pending_ : 1;
   Place place_ : 24;
-  uint32_t at_us_ = 0;
+  uint32_t at_us_ = 0, steps_ = 0;
 };
 
 }  // namespace castline

@@ -20,6 +20,7 @@ bool Gate::divert(Place until, const Settings& settings, uint32_t now_us) {
 void Gate::hold(Action action, const Settings& settings, uint32_t now_us) {
   is_held_ = action != kNone;
   is_dwelling_ = is_testing_ = false;
+  held_us_ = 0;
   if (action == kDivert) move(true, settings, now_us);
   if (action == kPass) move(false, settings, now_us);
 }
@@ -27,6 +28,10 @@ void Gate::hold(Action action, const Settings& settings, uint32_t now_us) {
 void Gate::test(const Settings& settings, uint32_t now_us) {
   is_testing_ = true;
   move(true, settings, now_us);
+}
+
+void Gate::tick_held_pulse(uint32_t now_us) {
+  if (held_us_ != 0 && now_us - held_since_us_ >= kServoHoldMs * 1000UL) held_us_ = 0;
 }
 
 void Gate::tick(Place place, const Settings& settings, uint32_t now_us, bool near) {

@@ -19,7 +19,7 @@ class Gate {
   void start(const Settings& settings, bool stored);
 
   // Width of the servo pulse, 544..2400 us.
-  uint16_t pulse_us() const { return pulse_us_; }
+  uint16_t pulse_us() const { return held_us_ ? held_us_ : pulse_us_; }
   // How often the gate has left its rest position since the reset.
   uint16_t moves() const { return moves_; }
   Position position() const { return is_moving_ ? kMoving : is_out_ ? kOut : kAtRest; }
@@ -40,6 +40,14 @@ class Gate {
   void test(const Settings& settings, uint32_t now_us);
   void end_test() { is_testing_ = false; }
 
+  // Sends another pulse than that of the gate's position for kServoHoldMs, for the command SERVO. 0 ends this.
+  void hold_pulse(uint16_t pulse_us, uint32_t now_us) {
+    held_us_ = pulse_us;
+    held_since_us_ = now_us;
+  }
+  void tick_held_pulse(uint32_t now_us);
+  bool is_pulse_held() const { return held_us_ != 0; }
+
   // Moves the gate back to rest after a diverted part. If `near` is true, the gate stays out, because the next part needs it soon.
   void tick(Place place, const Settings& settings, uint32_t now_us, bool near);
 
@@ -49,6 +57,9 @@ class Gate {
 
   uint16_t pulse_us_ = 0;
   uint16_t moves_ = 0;
+  // The pulse of the command SERVO, or 0.
+  uint16_t held_us_ = 0;
+  uint32_t held_since_us_ = 0;
   uint32_t arrives_us_ = 0;
   Place out_until_place_ = 0;
   bool is_out_ : 1, is_moving_ : 1, is_held_ : 1, is_dwelling_ : 1, is_testing_ : 1;

@@ -106,7 +106,7 @@ Place Lane::place_at(uint32_t at_us) const {
 
 void Lane::change_eye(uint8_t which, bool blocked, uint32_t at_us) {
   settle_eye(static_cast<uint8_t>(which - 1), at_us);
-  eyes_[which - 1].change(blocked, place_at(at_us), at_us);
+  eyes_[which - 1].change(blocked, place_at(at_us), at_us, steps_);
   if (is_committed_ && settings_[kEncoder] && !has_unstepped_edge_ &&
       (is_encoder_silent_ || at_us - stepped_us_ > settings_[kEncoderTimeoutMs] * 1000UL)) {
     has_unstepped_edge_ = true;
@@ -147,6 +147,7 @@ void Lane::update() {
     gate_.end_test();
     switch_relay();
   }
+  gate_.tick_held_pulse(now_us);
   if (camera_.is_busy() || camera_.has_lost()) tick_camera();
   settle_eye(0, now_us);
   settle_eye(1, now_us);
@@ -282,8 +283,8 @@ void Lane::begin_counting() {
   // A part that blocks an eye now is not counted, because the place of its leading edge is not known.
   blocks_eye1_ = blocks_eye2_ = is_counted1_ = has_end1_ = has_end2_ = false;
   edges_at_rest_ = 0;
-  eyes_[0].settle(shared_->clock.us(), 0);
-  eyes_[1].settle(shared_->clock.us(), 0);
+  take_edge(0, shared_->clock.us(), 0);
+  take_edge(1, shared_->clock.us(), 0);
   // A place is a 24-bit number that wraps. The distance to a place from before the COMMIT may be wrong.
   eyes_[0].restart(place());
   eyes_[1].restart(place());

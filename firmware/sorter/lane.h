@@ -77,6 +77,8 @@ class Lane {
   bool end_fault(Fault code);
   bool has_fault_cause(Fault code) const;
   void test(Test what);
+  // Gives the servo another pulse for kServoHoldMs. The gate gets its own pulse again at once if `pulse_us` is 0 or a part is at a photo-eye.
+  void hold_servo(uint16_t pulse_us) { gate_.hold_pulse(pulse_us, shared_->clock.us()); }
 
   // ---- outputs
   uint16_t pulse_us() const { return gate_.pulse_us(); }
@@ -104,11 +106,13 @@ class Lane {
   // True if no counted part is between photo-eye 1 and the last gate of the belt.
   bool is_empty() const;
   bool is_testing() const { return test_ != kNoTest; }
+  bool is_servo_held() const { return gate_.is_pulse_held(); }
   bool has_servo_power() const { return !servo_power_missing_.is_on(); }
   bool is_estop_open() const { return estop_open_.is_on(); }
   // Returns what the input "belt runs" says, whether or not the settings use this input.
   bool is_belt_on() const { return !belt_off_.is_on(); }
   bool is_blocked(uint8_t which) const { return eyes_[which - 1].is_blocked(); }
+  const EdgeLog& edges(uint8_t which) const { return edge_logs_[which - 1]; }
   // Returns the belt's position. On an uncommitted lane, it is the number of encoder edges, whatever the settings say.
   uint32_t position_steps() const { return settings_[kEncoder] || !is_committed_ ? steps_ : travelled_us_ / 1000; }
 
@@ -151,6 +155,7 @@ class Lane {
   void drive_belt(uint32_t passed_us);
   void check_inputs(Place here);
   void settle_eye(uint8_t index, uint32_t now_us);
+  bool take_edge(uint8_t index, uint32_t now_us, uint16_t debounce_us);
   void handle_edge1();
   void handle_edge2();
   void check_lengths(Place here);
@@ -226,6 +231,7 @@ class Lane {
   Faults faults_;
   // Leading edges of the parts that block the eyes now.
   Edge edge1_, edge2_;
+  EdgeLog edge_logs_[2];
   LaneCounters counters_ = {0, 0, 0, 0, 0};
   Settings settings_;
   Tracker tracker_;

@@ -11,8 +11,17 @@ const uint32_t kMaxPart = 99999999UL;
 
 }  // namespace
 
+// Returns true if a change at a photo-eye has lasted for `debounce_us`. The edge is stored, and the servo gets the gate's own pulse again.
+bool Lane::take_edge(uint8_t index, uint32_t now_us, uint16_t debounce_us) {
+  const Eye& eye = eyes_[index];
+  if (!eye.pending() || !eyes_[index].settle(now_us, debounce_us)) return false;
+  edge_logs_[index].add(eye.is_blocked(), shared_->clock.at(eye.at_us()).ms, eye.steps());
+  gate_.hold_pulse(0, now_us);
+  return true;
+}
+
 void Lane::settle_eye(uint8_t index, uint32_t now_us) {
-  if (!eyes_[index].pending() || !eyes_[index].settle(now_us, settings_[kDebounceUs])) return;
+  if (!take_edge(index, now_us, settings_[kDebounceUs])) return;
   if (!is_committed_ || is_further_gate_ || faults_.has(kHoldsGate)) return;
   if (eyes_[index].is_blocked() && settings_[kUseBelt] && stands() && edges_at_rest_ < 255) ++edges_at_rest_;
   if (index == 0) {

@@ -214,3 +214,92 @@ def test_an_uncommitted_lane_shows_its_eyes_and_counts_its_encoder(host: Protoco
     host.rig.wait(30)
     eyes = host.status("eyes")
     assert (eyes["eye1"], eyes["belt"]) == (0, 0)
+
+
+def test_edges_are_stored_with_time_and_encoder_before_the_first_commit_and_during_a_fault(host: ProtocolHost) -> None:
+    before = host.status("edge1"), host.status("edge2")
+    first_ms = host.rig.now_ms()
+    length_ms = pass_eye(host, 1, steps=20)
+    first = host.status("edge1")
+    host.rig.add_steps(40)
+    host.rig.wait(50)
+    second_ms = host.rig.now_ms()
+    pass_eye(host, 2, steps=20)
+    second = host.status("edge2")
+    assert (first["edges"], second["edges"]) == (before[0].number("edges") + 1, before[1].number("edges") + 1)
+    assert (first["length_steps"], second["length_steps"]) == (20, 20)
+    assert second.number("edge_steps") - first.number("edge_steps") == 60
+    assert abs(first.number("length_ms") - length_ms) <= 1
+    assert abs(second.number("edge_ms") - first.number("edge_ms") - (second_ms - first_ms)) <= 1
+    # The emergency stop holds the gate, but edges are still stored. The belt now runs backwards.
+    host.greet()
+    host.rig.set_estop(True)
+    host.wait(50)
+    pass_eye(host, 1, steps=-20)
+    after = host.status("edge1")
+    assert after.number("edges") == first.number("edges") + 1
+    assert after.number("length_steps") == 2**32 - 20
+
+
+def pass_eye(host: ProtocolHost, eye: int, steps: int) -> int:
+    """Lets an object pass a photo-eye while the encoder makes `steps` edges. Returns how long the object has blocked the eye, in ms."""
+    began_ms = host.rig.now_ms()
+    host.rig.set_eye(eye, True)
+    # The Mega reads most photo-eyes only every 0.2 ms.
+    host.rig.wait(1)
+    host.rig.add_steps(steps)
+    host.rig.wait(25)
+    assert host.status(f"edge{eye}")["length_ms"] == 0, "an object that still blocks the eye has a length"
+    host.rig.set_eye(eye, False)
+    length_ms = host.rig.now_ms() - began_ms
+    host.rig.wait(5)
+    return length_ms
+
+
+def test_the_servo_holds_a_pulse_only_while_the_lane_sorts_nothing(host: ProtocolHost) -> None:
+    assert host.error_code("SERVO", 1, 1200) == 4
+    host.ok("HELLO", 1)
+    assert host.ok("SERVO", 1, 1200).word("told") == "done"
+    host.rig.wait(40)
+    assert host.rig.pulse_us() == 1200, "a lane without settings has no pulse"
+    host.ok("SERVO", 1, 0)
+    host.greet()
+    assert [host.error_code("SERVO", 1, pulse_us) for pulse_us in (543, 2401)] == [7, 2]
+    moves = host.status("gate").number("moves")
+    host.ok("SERVO", 1, 1300)
+    host.wait(40)
+    assert (host.rig.pulse_us(), host.status("gate").number("pulse_us")) == (1300, 1300)
+    assert host.error_code("TEST", 1, 7, "gate") == 9
+    host.wait(4000)
+    host.ok("SERVO", 1, 1310)
+    host.wait(4000)
+    assert host.rig.pulse_us() == 1310, "the pulse ended although the host repeated the command"
+    host.wait(1100)
+    assert host.rig.pulse_us() == 1000, "the pulse stays although the host is silent about it"
+    host.ok("SERVO", 1, 1300)
+    host.wait(40)
+    host.ok("SERVO", 1, 0)
+    host.wait(40)
+    assert host.rig.pulse_us() == 1000
+    assert host.status("gate").number("moves") == moves
+
+
+def test_a_casting_or_a_fault_ends_the_pulse_of_the_command_servo(host: ProtocolHost) -> None:
+    host.greet(safe="pass")
+    host.ok("SERVO", 1, 1300)
+    host.wait(40)
+    host.rig.set_eye(1, True)
+    host.wait(40)
+    assert host.rig.pulse_us() == 1000
+    assert host.error_code("SERVO", 1, 1300) == 9
+    host.rig.set_eye(1, False)
+    host.wait(20)
+    assert host.error_code("SERVO", 1, 1300) == 9, "a part is on the belt"
+    host.wait(400)
+    host.ok("SERVO", 1, 1300)
+    host.wait(40)
+    assert host.rig.pulse_us() == 1300
+    host.rig.set_estop(True)
+    host.wait(60)
+    assert host.rig.pulse_us() == 1000
+    assert host.error_code("SERVO", 1, 1300) == 12

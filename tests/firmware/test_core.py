@@ -76,7 +76,7 @@ def test_the_words_of_the_core_are_those_of_the_protocol() -> None:
 def test_the_fields_of_the_core_are_those_of_the_protocol() -> None:
     letters = {
         **{"version": "v", "lane": "l", "run": "r", "part": "p", "gate": "g", "event": "e", "token": "e", "host_ms": "m", "code": "c"},
-        **{"key": "k", "value": "t", "verdict": "d", "page": "P", "what": "T"},
+        **{"servo_us": "u", "key": "k", "value": "t", "verdict": "d", "page": "P", "what": "T"},
     }
     needs = {"": "-", "hello": "+", "commit": "*"}
     shapes = tuple("".join(letters[field] for field in fields) + needs[need] for fields, _, need in protocol.COMMANDS.values())

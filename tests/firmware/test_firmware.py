@@ -142,13 +142,13 @@ def test_each_lane_has_its_own_encoder_inputs_and_lamp(lane: int) -> None:
         assert lit == [pins.green.port, pins.yellow.port, pins.red.port]
 
 
-def test_both_builds_leave_half_of_the_flash_and_three_eighths_of_the_ram_free(capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_builds_leave_half_of_the_flash_and_a_quarter_of_the_ram_free(capsys: pytest.CaptureFixture[str]) -> None:
     for name, elf in (("plain avr-g++", toolchain.build_firmware()), ("with the Arduino core", toolchain.build_arduino_firmware())):
         flash, ram = toolchain.memory_use(elf)
         with capsys.disabled():
             print(f"\n{name}: flash {flash} of 262144 bytes ({flash / 262144:.1%}), RAM {ram} of 8192 bytes ({ram / 8192:.1%})", end="")
         assert flash <= 131_072
-        assert ram <= 5120
+        assert ram <= 6144
 
 
 def test_a_serial_port_opens_on_the_simulated_board_in_real_time(tmp_path: Path) -> None:

@@ -41,11 +41,11 @@ TEST(places_wrap_and_their_distances_do_not) {
 
 TEST(an_eye_takes_only_what_has_held) {
   Eye eye;
-  eye.change(true, 100, 1000);
+  eye.change(true, 100, 1000, 0);
   CHECK(!eye.settle(1400, 500));
-  eye.change(false, 101, 1450);  // a bounce: the level changes back
+  eye.change(false, 101, 1450, 0);  // a bounce: the level changes back
   CHECK(!eye.settle(3000, 500));
-  eye.change(true, 200, 5000);
+  eye.change(true, 200, 5000, 0);
   CHECK(eye.settle(5500, 500));
   CHECK(eye.is_blocked() && eye.place() == 200 && eye.at_us() == 5000 && eye.since() == 200);
   CHECK(!eye.settle(9000, 500));
