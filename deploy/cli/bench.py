@@ -359,6 +359,36 @@ def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_
     )
 
 
+@command.command("verdicts")
+@click.option(
+    "--rate", default=10.0, show_default=True, type=click.FloatRange(0.4, 40), help="Castings a second on all four lanes together."
+)
+@click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(5, 3600), help="Length of the measurement, in seconds.")
+@click.option(
+    "--python-board",
+    is_flag=True,
+    help="Use the simulated board in Python. Without the option, the board's firmware runs in an AVR simulator.",
+)
+@_JSON_OPTION
+def verdicts(rate: float, seconds: float, python_board: bool, as_json: bool) -> None:
+    """Measure how long a verdict takes from Kafka to the board.
+
+    The time begins when the verdict's record is sent to Kafka. It ends when the board's acknowledgement arrives at the sorter.
+
+    The command starts a broker, a sorter and a simulated board with four lanes.
+    """
+    from bench.verdict_path import measure_verdict_path
+
+    times = measure_verdict_path(rate, seconds, not python_board, _report_progress)
+    if as_json:
+        _print_json(times.as_json())
+        return
+    click.echo(
+        f"verdict to board at {times.per_s:g} castings a second, {times.verdicts} verdicts: p50 {times.p50_ms:.1f} ms, "
+        f"p99 {times.p99_ms:.1f} ms, longest {times.longest_ms:.1f} ms, {times.late} too late for the board"
+    )
+
+
 @command.command("decoding")
 @click.option(
     "--data",

@@ -1,0 +1,199 @@
+"""Measures how long a verdict takes from Kafka to the board: from the sending of the record until the board's acknowledgement.
+
+board, four lanes -> sorter -> HTTP: "part 345" -> this process -> castings.verdicts.<line> -> sorter -> board acknowledges
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+from kafka import KafkaProducer
+
+from bench.inspector_process import CASTLINE, RoleProcess, create_bench_topics, make_settings_environment, run_broker
+from bench.picture_feed import open_verdict_consumer
+from deploy.supervisor.launch import bound_command
+from deploy.supervisor.ports import free_ports
+from streams.errors import CastlineError
+from streams.identity import PartId, parse_time
+from streams.records import ImageReference, Sorting, Verdict, make_verdict_id
+from streams.settings import Settings
+from streams.topics import TopicNames
+
+ReportProgress = Callable[[str], None]
+
+LANES = 4
+# Seconds that a casting needs from photo-eye 1 to the gate. All verdicts reach the board in this time, even on a busy machine.
+_TRAVEL_S = 4.0
+# Parts of each lane that do not count, because sorter and broker are not yet at their usual speed.
+_SKIPPED_PARTS = 10
+# The measurement fails if the sorter writes no record for this long.
+_STALL_S = 60.0
+_BOARD_START_S = 120.0
+
+
+@dataclass(frozen=True)
+class VerdictPathTimes:
+    """The times of `verdicts` verdicts, in milliseconds. `p50_ms` is the median, and `p99_ms` the 99th percentile.
+
+    `per_s` is the number of parts a second on all lanes together. `late` counts the parts whose verdict the board never acknowledged.
+    """
+
+    verdicts: int
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+    longest_ms: float
+    late: int
+
+    def as_json(self) -> dict[str, object]:
+        """Returns the result as values that JSON can hold."""
+        return asdict(self)
+
+
+def measure_verdict_path(per_s: float, seconds: float, is_avr: bool, report_progress: ReportProgress) -> VerdictPathTimes:
+    """Measures with a temporary broker, a sorter, and a simulated board whose four lanes get `per_s` parts a second in all.
+
+    If `is_avr` is True, the board runs the real firmware in the AVR simulator. Otherwise it is the simulated board in Python.
+    """
+    parts = round(per_s * seconds / LANES) + _SKIPPED_PARTS
+    with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
+        folder = Path(name)
+        settings = _make_settings(folder)
+        with run_broker(settings):
+            create_bench_topics(settings)
+            records = open_verdict_consumer(settings, TopicNames.sorted)
+            with (
+                _VerdictWriter(settings) as writer,
+                _run_board(settings, folder, per_s / LANES, parts, is_avr),
+                RoleProcess.of_settings(settings, folder, role="sorter"),
+            ):
+                report_progress(f"{parts} castings on each of {LANES} lanes, {per_s:g} a second in all")
+                sortings = list(_read_sortings(records, parts * LANES))
+            records.close()
+    return _evaluate(sortings, writer.sent_at, per_s)
+
+
+def _make_settings(folder: Path) -> Settings:
+    port = str(folder / "board")
+    return Settings.model_validate(
+        {
+            "broker": {"port": free_ports(2), "data_dir": folder / "kafka"},
+            "service": {"run_dir": folder / "run"},
+            "gateway": {"port": free_ports()},
+            "sorter": {"journal_dir": folder / "journal"},
+            "lines": [
+                {"name": f"line-{lane}", "gate": {"port": port, "lane": lane, "travel_mm": round(_TRAVEL_S * 500)}}
+                for lane in range(1, LANES + 1)
+            ],
+        }
+    )
+
+
+class _VerdictWriter:
+    """Takes the place of gateway and inspector: sends a verdict for each part that the sorter reports.
+
+    `sent_at` holds the time at which the verdict of a part was passed to the Kafka client.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.sent_at: dict[PartId, datetime] = {}
+        self._names = TopicNames(settings.topics.prefix)
+        self._producer = KafkaProducer(bootstrap_servers=settings.bootstrap, linger_ms=0)
+        writer = self
+
+        class PartsHandler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(202)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                writer.send(PartId(self.path.split("/")[2], body["run"], body["part"]), parse_time(body["captured_at"]))
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Writes nothing, because the output would disturb the measurement."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", settings.gateway.port), PartsHandler)
+
+    def __enter__(self) -> _VerdictWriter:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._producer.close()
+
+    def send(self, part: PartId, captured_at: datetime) -> None:
+        """Sends the verdict of a part. Every third part is a defect."""
+        sha256, is_defect = f"{part.part:064x}", part.part % 3 == 0
+        verdict = Verdict(
+            line=part.line,
+            run=part.run,
+            part=part.part,
+            verdict_id=make_verdict_id(part, sha256, "bench"),
+            label="defect" if is_defect else "ok",
+            defect_probability=0.9 if is_defect else 0.1,
+            votes={},
+            threshold=0.5,
+            model="bench",
+            captured_at=captured_at,
+            received_at=captured_at,
+            decided_at=datetime.now(UTC),
+            image=ImageReference(topic="bench", partition=0, offset=part.part, sha256=sha256, width_px=300, height_px=300),
+        )
+        value = verdict.encode()
+        self.sent_at[part] = datetime.now(UTC)
+        self._producer.send(self._names.verdicts(part.line), value, part.key)
+
+
+@contextmanager
+def _run_board(settings: Settings, folder: Path, rate_per_s: float, parts: int, is_avr: bool) -> Iterator[None]:
+    names = [word for line in settings.lines for word in ("--line", line.name)]
+    command = [CASTLINE, "board", "simulate", *names, "--rate", str(rate_per_s), "--parts", str(parts), *(["--avr"] if is_avr else [])]
+    log_file = folder / "board.log"
+    with log_file.open("ab") as log:
+        board = subprocess.Popen(bound_command(command), env=make_settings_environment(settings), stdout=log, stderr=log)
+    try:
+        deadline_s = time.monotonic() + _BOARD_START_S
+        while not (folder / "board").is_symlink():
+            if board.poll() is not None or time.monotonic() > deadline_s:
+                raise CastlineError(f"The simulated board did not start. The end of its log: {log_file.read_text()[-2000:]}")
+            time.sleep(0.1)
+        yield
+    finally:
+        board.kill()
+        board.wait()
+
+
+def _read_sortings(records: object, count: int) -> Iterator[Sorting]:
+    """Yields the first `count` sorting records. Raises CastlineError if none comes for a minute."""
+    found, seen_s = 0, time.monotonic()
+    while found < count:
+        for batch in records.poll(timeout_ms=200).values():  # type: ignore[attr-defined]
+            for record in batch:
+                found, seen_s = found + 1, time.monotonic()
+                yield Sorting.decode(record.value)
+        if time.monotonic() - seen_s > _STALL_S:
+            raise CastlineError(f"The sorter wrote only {found} of {count} records. Run the command on a machine that is less busy.")
+
+
+def _evaluate(sortings: list[Sorting], sent_at: dict[PartId, datetime], per_s: float) -> VerdictPathTimes:
+    counted = [sorting for sorting in sortings if sorting.part > _SKIPPED_PARTS]
+    ms = [(sorting.told_at - sent_at[sorting.part_id]).total_seconds() * 1000 for sorting in counted if sorting.told_at is not None]
+    if not ms:
+        raise CastlineError("The board acknowledged no verdict in time. Run the command on a machine that is less busy.")
+    p50, p99 = np.percentile(ms, (50, 99))
+    return VerdictPathTimes(len(ms), per_s, round(float(p50), 1), round(float(p99), 1), round(max(ms), 1), len(counted) - len(ms))
