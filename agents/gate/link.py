@@ -227,7 +227,7 @@ class BoardSession:
             for _ in range(FIRST_SYNCS):
                 self._sync_clock()
             for lane in self._lanes:
-                self._requests.add(lane.read_early_events(time.monotonic(), datetime.now(UTC)))
+                self._requests.add_missing(lane.read_early_events(time.monotonic(), datetime.now(UTC)))
             refusals = [refusal for lane in self._lanes if (refusal := self._configure(lane)) is not None]
             if len(refusals) == len(self._lanes):
                 raise refusals[0]
@@ -459,9 +459,9 @@ class BoardSession:
         elif frame.name in EVENTS:
             now = datetime.now(UTC)
             for lane in self._lanes:
-                self._window.add(lane.read_event(frame, self._received_s, now))
+                self._window.add_missing(lane.read_event(frame, self._received_s, now))
             if self._is_of_unserved_lane(frame):
-                self._window.add([BoardRequest("ACK", (frame.fields[0],))])
+                self._window.add_missing([BoardRequest("ACK", (frame.fields[0],))])
 
     def _is_of_unserved_lane(self, frame: Frame) -> bool:
         """Returns whether an event belongs to a lane that no line uses now.
@@ -479,7 +479,7 @@ class BoardSession:
             if worst_state == "running":
                 lane.set_state_from_board(worst_state)
             else:
-                self._window.add([BoardRequest("STATUS", (str(lane.number), "line"), lane=lane.number)])
+                self._window.add_missing([BoardRequest("STATUS", (str(lane.number), "line"), lane=lane.number)])
 
     def _line_of(self, lane_number: int | None) -> str:
         """Returns the line of a lane, for a metric label. If `lane_number` is None, returns the first line of the board."""

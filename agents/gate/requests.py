@@ -112,8 +112,20 @@ class RequestWindow:
         """Puts requests at the end of the queue."""
         self.queued.extend(requests)
 
+    def add_missing(self, requests: Iterable[BoardRequest]) -> None:
+        """Puts requests at the end of the queue, except those that already wait there or for their answer.
+
+        The board repeats its events. If each repetition added a command, a slow link would become slower still.
+        """
+        for request in requests:
+            waiting = (*self.queued, *self.sent.values())
+            if not any(other.name == request.name and other.fields == request.fields and other.run == request.run for other in waiting):
+                self.queued.append(request)
+
     def take_due(self, now_s: float) -> list[Frame]:
         """Returns the frames to send now: first repetitions, then new commands while fewer than `size` commands wait for answers.
+
+        A new command with a deadline goes before a new command without one, because a verdict must reach the board before its part.
 
         Call `drop_expired` first. Raises GateError if a command without a deadline was sent five times without an answer.
         """
@@ -209,7 +221,8 @@ class RequestWindow:
             request.response.set_exception(gate_error(error_name, str(request)))
 
     def _next_queued(self) -> BoardRequest | None:
-        return next((request for request in self.queued if request.lane not in self.held_lanes), None)
+        ready = [request for request in self.queued if request.lane not in self.held_lanes]
+        return next((request for request in ready if request.deadline_s is not None), ready[0] if ready else None)
 
     def _make_frame(self, request: BoardRequest, now_s: float) -> Frame:
         assert request.seq is not None

@@ -90,8 +90,9 @@ class SimulatedBoard:
         self.levels: dict[str, bool] = {}
         self._sent: list[SentBytes] = []
         self._loops = LoopDurations(0, 0, 0)
-        # The simulator's process gets a session of its own, because Ctrl-C would otherwise end it before this program.
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        # The simulator gets a process group of its own, because Ctrl-C would otherwise end it before this program. It stays in the session
+        # of this program, because Linux divides the processor between sessions, and the simulator needs the priority of this program.
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
         self._commands: list[str] = []
         self._read_until("ready")
 

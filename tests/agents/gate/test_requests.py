@@ -48,6 +48,25 @@ def test_no_more_requests_than_the_size_are_unanswered_and_their_order_is_kept()
     assert requests[0].response.result().answered_at == NOW
 
 
+def test_a_verdict_goes_before_commands_that_can_wait() -> None:
+    seen = [BoardRequest("SEEN", ("1", "1", str(part)), run=1) for part in range(1, 4)]
+    window = window_of(*seen, verdict_request(1, deadline_s=9.0), verdict_request(2, deadline_s=9.0), size=4)
+    sent = [(frame.name, frame.fields[2]) for frame in window.take_due(0.0)]
+    assert sent == [("VERDICT", "1"), ("VERDICT", "2"), ("SEEN", "1"), ("SEEN", "2")]
+
+
+def test_a_repeated_event_adds_no_command_that_still_waits() -> None:
+    window = RequestWindow(size=1)
+    for _ in range(10):
+        window.add_missing([BoardRequest("SEEN", ("1", "1", "1"), run=1), BoardRequest("SEEN", ("1", "1", "2"), run=1)])
+    (first,) = window.take_due(0.0)
+    window.add_missing([BoardRequest("SEEN", ("1", "1", "1"), run=1), BoardRequest("SEEN", ("1", "2", "1"), run=2)])
+    assert len(window) == 3
+    window.take_answered(answer(first), NOW)
+    window.add_missing([BoardRequest("SEEN", ("1", "1", "1"), run=1)])
+    assert [request.fields for request in window.queued] == [("1", "1", "2"), ("1", "2", "1"), ("1", "1", "1")]
+
+
 def test_an_unanswered_request_is_sent_again_under_its_number_with_back_off() -> None:
     window = window_of(verdict_request(1, deadline_s=100.0))
     sent: list[tuple[float, int]] = []
