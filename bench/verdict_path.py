@@ -162,7 +162,7 @@ class _VerdictWriter:
 @contextmanager
 def _run_board(settings: Settings, folder: Path, rate_per_s: float, parts: int, is_avr: bool) -> Iterator[None]:
     names = [word for line in settings.lines for word in ("--line", line.name)]
-    command = [CASTLINE, "board", "simulate", *names, "--rate", str(rate_per_s), "--parts", str(parts), *(["--avr"] if is_avr else [])]
+    command = [str(CASTLINE), "board", "simulate", *names, "--rate", str(rate_per_s), "--parts", str(parts), *(["--avr"] if is_avr else [])]
     log_file = folder / "board.log"
     with log_file.open("ab") as log:
         board = subprocess.Popen(bound_command(command), env=make_settings_environment(settings), stdout=log, stderr=log)
