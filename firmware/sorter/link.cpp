@@ -33,9 +33,11 @@ void begin() {
 }
 
 bool read(uint8_t& byte) {
-  if (waiting == 0) return false;
-  byte = ring[taken++];
-  ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { --waiting; }
+  ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
+    if (waiting == 0) return false;
+    byte = ring[taken++];
+    --waiting;
+  }
   return true;
 }
 

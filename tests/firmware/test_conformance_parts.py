@@ -339,3 +339,24 @@ def test_the_encoder_carries_the_parts_where_there_is_one(host: ProtocolHost) ->
     pass_eye(2)
     travel(10)
     assert host.gate_actions() == [(1, "divert", "verdict", 1)]
+
+
+@pytest.mark.parametrize(("steps", "is_matched"), [(259, False), (260, True), (340, True), (341, False)])
+def test_the_window_of_a_part_is_exact_to_one_step(host: ProtocolHost, steps: int, is_matched: bool) -> None:
+    """Photo-eye 2 is 300 steps behind photo-eye 1, and the window is 40 steps to each side."""
+    host.greet(encoder=1, step_um=1000, eye_gap_mm=300, window_mm=40, part_max_mm=200, encoder_timeout_ms=5000)
+    host.rig.set_eye(1, True)
+    # A Mega reads its photo-eyes every 0.2 ms.
+    host.rig.wait(1)
+    host.rig.add_steps(20)
+    host.rig.wait(20)
+    host.rig.set_eye(1, False)
+    host.rig.add_steps(steps - 20)
+    host.rig.wait(steps - 20)
+    host.rig.set_eye(2, True)
+    host.wait(20)
+    host.rig.add_steps(200)
+    host.rig.wait(200)
+    host.wait(20)
+    first = host.gate_actions()[0]
+    assert (first[0] == 1 and first[2] == "no-verdict") == is_matched

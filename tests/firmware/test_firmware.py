@@ -142,6 +142,38 @@ def test_each_lane_has_its_own_encoder_inputs_and_lamp(lane: int) -> None:
         assert lit == [pins.green.port, pins.yellow.port, pins.red.port]
 
 
+def test_an_edge_of_both_phases_at_once_is_noise_and_counts_nothing() -> None:
+    with start_mega(toolchain.build_firmware()) as mega:
+        host = StepHost(mega)
+        assert host.ask("HELLO", 1).name == "OK"
+        for lane, pins in enumerate(LANES, 1):
+            before = host.ask("STATUS", lane, "eyes").fields[3]
+            for number in range(20):
+                at_us = mega.now_us + 500
+                mega.set_pin_at(at_us, pins.encoder_a.port, number % 2 == 0)
+                mega.set_pin_at(at_us, pins.encoder_b.port, number % 2 == 0)
+                host.wait(1)
+            assert host.ask("STATUS", lane, "eyes").fields[3] == before, f"lane {lane}"
+
+
+def test_a_host_that_sends_too_much_at_once_gets_the_first_answers_and_is_told_of_the_loss() -> None:
+    """The answers take longer than the commands. So the receive buffer of 256 bytes fills up, and the rest is lost."""
+    with start_mega(toolchain.build_firmware()) as mega:
+        host = StepHost(mega)
+        assert host.ask("HELLO", 1).name == "OK"
+        commands = [Frame(">", number, "STATUS", ("1", "count")) for number in range(100)]
+        mega.send(b"".join(command.encode() for command in commands))
+        answered: list[int] = []
+        for _ in range(500):
+            host.wait(1)
+            answered += [frame.seq for frame in host._answers]
+        assert answered[:10] == list(range(10))
+        assert answered == sorted(set(answered))
+        overrun = int(host.ask("STATUS", 1, "link").fields[3])
+        assert overrun > 0
+        assert len(answered) < len(commands)
+
+
 def test_both_builds_leave_half_of_the_flash_and_a_quarter_of_the_ram_free(capsys: pytest.CaptureFixture[str]) -> None:
     for name, elf in (("plain avr-g++", toolchain.build_firmware()), ("with the Arduino core", toolchain.build_arduino_firmware())):
         flash, ram = toolchain.memory_use(elf)
