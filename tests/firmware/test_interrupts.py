@@ -51,7 +51,7 @@ def unguarded(text: str) -> list[str]:
     interrupts = INTERRUPTS | (used & {name for name, _ in bodies})
     shared = {word for name, body in bodies if name in interrupts for word in re.findall(r"\w+", body)}
     declared = {name.split("=")[0].strip() for group in NARROW_VARIABLE.findall(text) for name in group.split(",")}
-    wide = {name for name in WIDE_VARIABLE.findall(text)} & shared
+    wide = set(WIDE_VARIABLE.findall(text)) & shared
     narrow = declared & shared
     patterns = [WIDE_REGISTERS, *(re.compile(rf"\b{name}\b") for name in wide), re.compile(r"\*(?:from|to)\b(?! ?,)")]
     patterns += [re.compile(rf"(?:\+\+|--){name}\b|\b{name}(?:\+\+|--| [-+|&^]=)|\b{name} = [^;]*\b{name}\b") for name in narrow]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,13 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from agents.gate.lane import BoardClock, GateLane, PartSorted
+from agents.gate.requests import RequestWindow
 from agents.sorter.decisions import make_untracked_sorting
 from agents.sorter.journal import CountedPart, JournalError, SortingJournal
 from agents.sorter.journal_sender import JournalSender
-from agents.sorter.part_states import PartState
+from agents.sorter.part_states import PartState, PartStates
+from agents.sorter.sorter import Sorter
 from streams.errors import SettingsError
 from streams.record_producer import ProducerRecord, RecordProducer
 from streams.records import Sorting
+from streams.settings import GateSettings, Settings
 
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 
@@ -204,3 +209,50 @@ def test_what_kafka_did_not_confirm_is_sent_by_the_next_process(tmp_path: Path) 
 
     killed_writer(tmp_path, 50)
     asyncio.run(run())
+
+
+def test_each_record_waits_for_the_disk(tmp_path: Path) -> None:
+    """SQLite flushes the file to the disk at each commit only if `synchronous` is at least 2 (FULL)."""
+    journal = SortingJournal(tmp_path, "line-1")
+    assert journal._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert journal._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    journal.append([sorting(1)])
+    assert not journal._connection.in_transaction
+    journal.close()
+
+
+def report(event: int) -> PartSorted:
+    return PartSorted(event, 1, event, "pass", "no-verdict", False, 0, NOW, NOW)
+
+
+def test_a_report_is_acknowledged_to_the_board_only_when_its_record_is_on_disk(tmp_path: Path) -> None:
+    """Another program holds the file, so the record cannot be written yet."""
+
+    async def run() -> None:
+        requests = RequestWindow(size=8)
+        lane = GateLane("line-1", 1, None, {}, BoardClock(), requests, lambda event: None)
+        journal = SortingJournal(tmp_path, "line-1")
+        gate = GateSettings(port="board")
+        settings = Settings.model_validate({"lines": [{"name": "line-1", "gate": gate}]})
+        producer = HeldProducer()
+        sender = JournalSender(journal, producer, "topic", "sorter", lambda problem: None)
+        sorter = Sorter(settings, "line-1", gate, lane, producer, sender, None, PartStates())
+        recording = asyncio.create_task(sorter.record_events())
+        other = sqlite3.connect(tmp_path / "line-1.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        for event in (1, 2):
+            sorter.handle_event(report(event))
+        await asyncio.sleep(0.3)
+        assert len(requests) == 0, "the board may forget a report only when its record is on disk"
+        other.execute("ROLLBACK")
+        other.close()
+        for _ in range(1000):
+            if len(requests) < 2:
+                await asyncio.sleep(0.01)
+        assert parts_of(journal) == [1, 2]
+        requests.drop_expired(0.0)
+        assert [frame.body.split(" ", 1)[1] for frame in requests.take_due(0.0)] == ["ACK 1", "ACK 2"]
+        recording.cancel()
+        journal.close()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
