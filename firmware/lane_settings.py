@@ -73,6 +73,7 @@ TABLE: tuple[LaneSetting, ...] = (
     LaneSetting("use_belt", "flag", 0, 1, 0),
     LaneSetting("run_up_mm", "mm", 0, 2000, 0),
     LaneSetting("run_down_mm", "mm", 0, 2000, 0),
+    LaneSetting("eye_light_on", "flag", 0, 1, 0),
 )
 BY_KEY = {setting.key: setting for setting in TABLE}
 

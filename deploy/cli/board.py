@@ -493,4 +493,10 @@ def _make_belt(gate: GateSettings, travel_s: float | None) -> Belt:
     # it stands `swing_mm` further along the belt.
     swing_mm = 0.08 * speed_mm_s
     further = tuple(Blade(grade.lane, grade.gate_mm + swing_mm) for grade in gate.grades)
-    return Belt(speed_mm_s=speed_mm_s, eye_gap_mm=gate.travel_mm, blade_mm=20 + swing_mm, further=further)
+    return Belt(
+        speed_mm_s=speed_mm_s,
+        eye_gap_mm=gate.travel_mm,
+        blade_mm=20 + swing_mm,
+        eye_light_on=str(gate.board.get("eye_light_on", 0)) == "1",
+        further=further,
+    )

@@ -104,6 +104,9 @@ class BoardLane:
         for code in (code for code in stored_faults if code in faults.KEPT):
             self.faults.codes.append(code)
             reporter.report_fault(number, code, True, 0, 0)
+        if self._is_light_on:
+            # Until the board reports a low level, both inputs count as high.
+            self._invert_eyes(0)
         if self._has_stored_settings:
             self.gate.hold(self.settings.word("safe"), 0)
 
@@ -234,14 +237,29 @@ class BoardLane:
         if self._drive.speed > 0:
             self._edges_at_rest = 0
 
-    def change_eye(self, which: int, blocked: bool, at_us: int) -> None:
-        """Tells the lane about a change at photo-eye 1 or 2. The change is not debounced yet."""
+    def change_eye(self, which: int, is_low: bool, at_us: int) -> None:
+        """Tells the lane about a change at the input of photo-eye 1 or 2. The change is not debounced yet.
+
+        The setting `eye_light_on` says which level means "blocked".
+        """
         self.advance(max(at_us, self._ticked_us))
-        self.eyes[which - 1].change(blocked, self.place(), at_us, self.settings.number("debounce_us"), self._steps)
+        self.eyes[which - 1].change(is_low != self._is_light_on, self.place(), at_us, self.settings.number("debounce_us"), self._steps)
         if self.is_committed and self.settings.number("encoder") and self._no_step_since_us is None:
             timeout_us = self.settings.number("encoder_timeout_ms") * 1000
             if self._stepped_us is None or at_us - self._stepped_us > timeout_us:
                 self._no_step_since_us = at_us
+
+    @property
+    def _is_light_on(self) -> bool:
+        return self.settings.number("eye_light_on") > 0
+
+    def is_eye_low(self, which: int) -> bool:
+        """Returns whether the input of photo-eye 1 or 2 is low."""
+        return self.eyes[which - 1].blocked != self._is_light_on
+
+    def _invert_eyes(self, now_us: int) -> None:
+        for eye in self.eyes:
+            eye.invert(self.place(), now_us, self.settings.number("debounce_us"), self._steps)
 
     def add_steps(self, count: int, at_us: int) -> None:
         """Adds encoder edges to the belt's position. A negative count means that the belt ran backwards."""
@@ -261,7 +279,10 @@ class BoardLane:
         # Waiting camera pulses have a time or, with `trigger_mm`, a position of the belt. If this changes, they are deleted.
         if bool(settings.number("trigger_mm")) != bool(self.settings.number("trigger_mm")):
             self.camera.clear()
+        inverts = settings.number("eye_light_on") != self.settings.number("eye_light_on")
         self.settings = self.tracker.settings = settings
+        if inverts:
+            self._invert_eyes(now_us)
         self.is_further_gate = settings.number("lane_of") > 0
         self._has_stored_settings = True
         if is_changed or is_first:
@@ -277,7 +298,7 @@ class BoardLane:
             self.raise_fault(faults.AWAITING_START, 0, now_us)
         if self.faults.has(GATE_HELD):
             self._hold_gates(settings.word("safe"), now_us)
-        elif is_first or was_further_gate:
+        elif is_first or was_further_gate or inverts:
             self._begin_counting(now_us)
 
     def raise_fault(self, code: int, detail: int, now_us: int) -> None:

@@ -48,6 +48,9 @@ class SimulatedLine:
         self._on_truth = on_truth
         self._pulses_us = {lane.number: lane.gate.pulse_us for lane in board.lanes}
         self._reported_exits = dict.fromkeys(self.plants, 0)
+        for number, plant in self.plants.items():
+            for which in (1, 2):
+                board.lanes[number - 1].change_eye(which, plant.belt.eye_light_on, 0)
 
     @property
     def plant(self) -> Plant:
@@ -90,7 +93,7 @@ class SimulatedLine:
                 if change.what == STEPS:
                     lane.add_steps(change.value, change.at_us)
                 else:
-                    lane.change_eye(1 if change.what == EYE1 else 2, bool(change.value), change.at_us)
+                    lane.change_eye(1 if change.what == EYE1 else 2, bool(change.value) != plant.belt.eye_light_on, change.at_us)
         self.board.tick(self.now_us)
         for number, plant in self.plants.items():
             for gate in (number, *(blade.lane for blade in plant.belt.further)):

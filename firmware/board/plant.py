@@ -34,6 +34,7 @@ class Belt:
     - `servo_s`: the time of a full swing.
     - `further`: the blades of the further gates.
     - `encoder_um`: travel per encoder edge; 0 without an encoder.
+    - `eye_light_on`: True if the photo-eyes switch when light, so that their inputs are low while no casting blocks them.
     """
 
     speed_mm_s: float = 500.0
@@ -44,6 +45,7 @@ class Belt:
     rest_us: int = 1000
     out_us: int = 2000
     encoder_um: int = 0
+    eye_light_on: bool = False
     further: tuple[Blade, ...] = ()
 
     @cached_property

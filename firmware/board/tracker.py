@@ -71,6 +71,10 @@ class Eye:
         self._raw_level = blocked
         self._changing = Edge(blocked, place, at_us, steps) if blocked != self.blocked else None
 
+    def invert(self, place: int, at_us: int, debounce_us: int, steps: int) -> None:
+        """Gives the present level of the input the other meaning."""
+        self.change(not self._raw_level, place, at_us, debounce_us, steps)
+
     def restart(self, place: int, now_us: int) -> None:
         """If an object blocks the eye now, measures its length from `place` on."""
         if self.blocking_edge is not None:

@@ -67,7 +67,7 @@ class AvrBelt:
             self._turn_encoder(change, from_us)
             return
         eye = self.pins.eye1 if change.what == EYE1 else self.pins.eye2
-        self._board.set_pin_at(change.at_us, eye.port, not change.value)
+        self._board.set_pin_at(change.at_us, eye.port, bool(change.value) == self.plant.belt.eye_light_on)
         if change.what != EYE1 and change.value:
             self.eye2_us.append(change.at_us)
 
@@ -138,6 +138,8 @@ class AvrLine:
             for eye in (pins.eye1, pins.eye2):
                 self.board.set_pin(eye.port, True)
         for belt in self.belts.values():
+            for eye in (belt.pins.eye1, belt.pins.eye2):
+                self.board.set_pin(eye.port, not belt.plant.belt.eye_light_on)
             belt.stop_encoder()
 
     @property

@@ -65,12 +65,12 @@ const uint16_t kMaxAgeMs = 65000;
 
 // ---- pins of the Arduino Mega 2560 -------------------------------------------------------------------------------
 // A pin is named by port and bit (PA0) and by the number on the board (D22). All inputs have pull-ups, so a broken wire reads high:
-//   photo-eye       Low while a part blocks the eye. A broken wire causes fault 41 or 42 after `lost_limit` parts.
+//   photo-eye       With the setting `eye_light_on` 1: high while a part blocks the eye. A broken wire causes fault 41 or 42.
+//                   With 0: low while a part blocks the eye. A broken wire causes fault 41 or 42 only after `lost_limit` parts.
 //   emergency stop  Low while its contact is closed. A broken wire causes fault 45 at once.
 //   servo supply    High while the supply is on. A wire that breaks before the voltage divider reads low and causes fault 44 at once.
 //   belt signal     Low while the belt runs. If the wire is broken, castings cause fault 43, because the belt seems to stand.
 //   encoder         Changes as the belt moves. A broken wire causes fault 43.
-const bool kEyeBlockedLevel = false;
 const bool kEstopOpenLevel = true;
 const bool kServoPowerLevel = true;
 const bool kBeltRunsLevel = false;

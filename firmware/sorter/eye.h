@@ -53,6 +53,9 @@ class Eye {
     steps_ = steps;
   }
 
+  // Gives the present level of the input the other meaning.
+  void invert(Place place, uint32_t at_us, uint32_t steps) { change(!raw_, place, at_us, steps); }
+
   // Returns true if a change has lasted for `debounce_us`. Then place() and at_us() return where and when it began.
   bool settle(uint32_t now_us, uint16_t debounce_us) {
     if (!pending_ || !reached(now_us, at_us_ + debounce_us)) return false;

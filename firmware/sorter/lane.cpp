@@ -33,6 +33,8 @@ void Lane::start(uint8_t number, const StoredLane& stored, BoardShared& common) 
     faults_.add(code);
     common.events.fault(number_, code, true, 0, common.clock.now().ms);
   }
+  // Until sensors.cpp reports a low level, both inputs count as high.
+  if (settings_[kEyeLightOn]) invert_eyes();
   gate_.start(settings_, has_stored_settings_);
   if (has_stored_settings_) gate_.hold(settings_.action(kSafeAction), settings_, common.clock.us());
   switch_relay();
@@ -104,9 +106,9 @@ Place Lane::place_at(uint32_t at_us) const {
   return places_of_us(travelled_us_ - drive_.travel(ago_us < 65535 ? static_cast<uint16_t>(ago_us) : 65535));
 }
 
-void Lane::change_eye(uint8_t which, bool blocked, uint32_t at_us) {
+void Lane::change_eye(uint8_t which, bool is_low, uint32_t at_us) {
   settle_eye(static_cast<uint8_t>(which - 1), at_us);
-  eyes_[which - 1].change(blocked, place_at(at_us), at_us, steps_);
+  eyes_[which - 1].change(is_low != (settings_[kEyeLightOn] != 0), place_at(at_us), at_us, steps_);
   if (is_committed_ && settings_[kEncoder] && !has_unstepped_edge_ &&
       (is_encoder_silent_ || at_us - stepped_us_ > settings_[kEncoderTimeoutMs] * 1000UL)) {
     has_unstepped_edge_ = true;
@@ -205,7 +207,9 @@ void Lane::commit(const Settings& settings) {
   const bool first = !is_committed_, was_further = is_further_gate_;
   // A camera pulse waits for a time or, if trigger_mm is set, for a place. If that changes, the waiting pulses are dropped.
   if ((settings.value[kTriggerMm] == 0) != (settings_[kTriggerMm] == 0)) camera_.clear();
+  const bool inverts = settings.value[kEyeLightOn] != settings_[kEyeLightOn];
   settings_ = settings;
+  if (inverts) invert_eyes();
   missing_after_ = settings_.travel(kEyeGapMm) + settings_.travel(kWindowMm);
   has_stored_settings_ = is_committed_ = true;
   is_further_gate_ = settings_[kLaneOf] != 0;
@@ -220,7 +224,7 @@ void Lane::commit(const Settings& settings) {
   if (first && !settings_[kAutostart]) raise(kAwaitingStart, 0);
   if (faults_.has(kHoldsGate)) {
     hold_gates(settings_.action(kSafeAction));
-  } else if (first || was_further) {
+  } else if (first || was_further || inverts) {
     begin_counting();
   }
 }
@@ -277,6 +281,11 @@ bool Lane::has_fault_cause(Fault code) const {
     case kEmergencyStop: return is_estop_open();
     default: return false;
   }
+}
+
+// The same level at the input now has the other meaning.
+void Lane::invert_eyes() {
+  for (Eye& eye : eyes_) eye.invert(place(), shared_->clock.us(), steps_);
 }
 
 void Lane::begin_counting() {

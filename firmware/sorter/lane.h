@@ -61,8 +61,9 @@ class Lane {
   void advance(uint32_t passed_us);
   // Adds encoder edges to the belt's position. A negative count means that the belt ran backwards.
   void add_steps(int16_t count);
-  // Tells the lane about a change at photo-eye 1 or 2. The change is not debounced yet.
-  void change_eye(uint8_t which, bool blocked, uint32_t at_us);
+  // Tells the lane about a change at the input of photo-eye 1 or 2. The change is not debounced yet. The setting `eye_light_on` says which
+  // level means "blocked".
+  void change_eye(uint8_t which, bool is_low, uint32_t at_us);
   // Takes the present levels of the other inputs. Must be called in every round after advance().
   void set_inputs(bool estop_open, bool servo_power, bool belt_runs);
   // Checks the inputs and the photo-eyes, counts parts, and decides what to do with them. Must be called at least every few milliseconds.
@@ -171,6 +172,7 @@ class Lane {
   void remove_parts();
   void remove_armed(Decision safe);
   void begin_counting();
+  void invert_eyes();
   void switch_relay();
   void tick_camera();
   Place camera_position() const;

@@ -3,6 +3,7 @@
 #include <avr/interrupt.h>
 #include <avr/io.h>
 #include <util/atomic.h>
+#include <util/delay.h>
 
 #include "reset_marks.h"
 
@@ -82,6 +83,13 @@ void begin() {
   TCCR5A = 0;
   TCNT5 = 0;
   TCCR5B = _BV(ICNC5) | _BV(CS51);
+  // If photo-eye 2 of lane 1 is low from the beginning, no edge comes. So its level is read here, when the pull-up has charged the wire.
+  _delay_us(20);
+  if (!(PINL & _BV(PL1))) {
+    TCCR5B |= _BV(ICES5);
+    levels = levels & static_cast<uint8_t>(~kCaptured);
+    changed = kCaptured;
+  }
   OCR5A = kSampleCounts;
   TIMSK5 = _BV(TOIE5) | _BV(OCIE5A) | _BV(ICIE5);
 }
@@ -112,7 +120,7 @@ void read(Board& board) {
     }
     const uint8_t lane = eye / 2;
     report_steps(board, lane, step);
-    board.lane(lane).change_eye(static_cast<uint8_t>(1 + eye % 2), level == kEyeBlockedLevel, now_us() - ago / kCountsPerUs);
+    board.lane(lane).change_eye(static_cast<uint8_t>(1 + eye % 2), !level, now_us() - ago / kCountsPerUs);
   }
   uint8_t inputs = PINC;
   // The belt signals of lanes 1..4 are bits 3..0.

@@ -10,7 +10,7 @@ const char kKeyWords[] PROGMEM =
     "encoder step_um eye_gap_mm window_mm part_min_mm part_max_mm spacing_mm gate_mm dwell_mm debounce_us trigger_ms "
     "trigger_pulse_ms rest_us out_us servo_ms no_verdict safe host_timeout_ms encoder_timeout_ms stuck_mm lost_limit "
     "use_estop use_servo_power lane_of autostart "
-    "contact_ms trigger_mm step_nm use_belt run_up_mm run_down_mm";
+    "contact_ms trigger_mm step_nm use_belt run_up_mm run_down_mm eye_light_on";
 
 namespace {
 
@@ -50,6 +50,7 @@ const uint16_t kTable[kKeys][3] PROGMEM = {
     {0, 1, 0},                      // use_belt
     {0, 2000, 0},                   // run_up_mm
     {0, 2000, 0},                   // run_down_mm
+    {0, 1, 0},                      // eye_light_on
 };
 
 // Returns 1000 * count / step_nm, rounded down. `count` is at most 352 million, and 1000 * count would need 64 bits. So the function first

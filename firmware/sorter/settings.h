@@ -38,6 +38,7 @@ enum Key : uint8_t {
   kUseBelt,
   kRunUpMm,
   kRunDownMm,
+  kEyeLightOn,
   kKeys
 };
 

@@ -163,7 +163,10 @@ class GradeSettings(Section):
 class GateSettings(Section):
     """[lines.gate]: the gate of a line. A line without this section has no gate and no sorter."""
 
-    port: str = Field(description="Serial port of the board. A path below /dev/serial/by-id/ is best. Several lines may share a board.")
+    port: str = Field(
+        description="Serial port of the board. Use a path below /dev/serial/by-id/. If several boards have the same name there, use a path "
+        "below /dev/serial/by-path/. Several lines may share a board."
+    )
     lane: int = Field(
         1, ge=1, le=LANES, description="Number of the lane, 1 to 4, at which this line's photo-eyes and gate are connected to the board."
     )
@@ -174,9 +177,14 @@ class GateSettings(Section):
         description="Speed of the serial port in bits a second. All lines of a board must have the same speed.",
     )
     travel_mm: float = Field(
-        1000, gt=0, le=100_000, description="Belt length from photo-eye 1 at the camera to photo-eye 2 at the gate, in millimetres."
+        1000,
+        gt=0,
+        le=100_000,
+        description="Belt length from photo-eye 1 at the camera to photo-eye 2 at the gate, in whole millimetres. A fraction is refused.",
     )
-    belt_mm_per_s: float = Field(500, gt=0, le=10_000, description="Speed of the belt, in millimetres a second.")
+    belt_mm_per_s: float = Field(
+        500, gt=0, le=10_000, description="Speed of the belt, in millimetres a second. A value with more than three decimals is refused."
+    )
     safe: Literal["divert", "pass", "stop"] = Field(
         "divert", description="Action for a part whose verdict has not arrived in time, and for all parts while a fault is active."
     )

@@ -48,7 +48,7 @@ class Rig(Protocol):
         """Returns the board time as the test counts it."""
 
     def set_eye(self, which: int, blocked: bool) -> None:
-        """Sets the level of photo-eye 1 or 2."""
+        """Sets the input of photo-eye 1 or 2: low if `blocked` is true, otherwise high."""
 
     def add_steps(self, count: int) -> None:
         """Makes encoder edges, either at once or during the next `wait`."""
@@ -106,6 +106,8 @@ class PythonRig:
             lane.change_estop(old.is_estop_open, 0)
             lane.change_servo_power(old.has_servo_power, 0)
             lane.change_belt(old.is_belt_on, 0)
+            for which in (1, 2):
+                lane.change_eye(which, old.is_eye_low(which), 0)
 
     def _start(self, cause: str) -> None:
         self.board = Board(self.memory, cause, self._clock_ms)

@@ -303,3 +303,57 @@ def test_a_casting_or_a_fault_ends_the_pulse_of_the_command_servo(host: Protocol
     host.wait(60)
     assert host.rig.pulse_us() == 1000
     assert host.error_code("SERVO", 1, 1300) == 12
+
+
+def test_an_eye_that_switches_when_light_counts_its_parts(host: ProtocolHost) -> None:
+    for eye in (1, 2):
+        host.rig.set_eye(eye, True)
+    host.greet(eye_light_on=1)
+    host.wait(20)
+    at_ms = host.rig.now_ms()
+    for eye in (1, 2):
+        host.wait_until(at_ms + 300 * (eye - 1))
+        host.rig.set_eye(eye, False)
+        host.rig.wait(20)
+        host.rig.set_eye(eye, True)
+    host.wait(200)
+    assert host.gate_actions() == [(1, "divert", "no-verdict", 1)]
+    assert host.faults() == []
+
+
+@pytest.mark.parametrize(("eye_light_on", "blocked", "faults"), [(1, 1, [(41, 1, 1)]), (0, 0, [])])
+def test_a_broken_wire_reads_blocked_at_an_eye_that_switches_when_light(
+    host: ProtocolHost, eye_light_on: int, blocked: int, faults: list[tuple[int, int, int]]
+) -> None:
+    for eye in (1, 2):
+        host.rig.set_eye(eye, bool(eye_light_on))
+    host.greet(eye_light_on=eye_light_on, stuck_mm=100, use_estop=0)
+    host.wait(50)
+    host.rig.set_eye(1, False)
+    host.wait(200)
+    assert host.status("eyes").number("eye1") == blocked
+    assert host.faults() == faults
+
+
+@pytest.mark.parametrize("is_low", [True, False])
+def test_a_board_knows_after_a_reset_how_its_eyes_switch(host: ProtocolHost, is_low: bool) -> None:
+    for eye in (1, 2):
+        host.rig.set_eye(eye, True)
+    host.greet(eye_light_on=1)
+    host.rig.set_eye(2, is_low)
+    host.rig.wait(50)
+    host.rig.reset("power")
+    host.rig.wait(20)
+    host.ok("HELLO", 1)
+    eyes = host.status("eyes")
+    assert (eyes.number("eye1"), eyes.number("eye2")) == (0, int(not is_low))
+
+
+def test_a_change_of_how_the_eyes_switch_counts_no_part(host: ProtocolHost) -> None:
+    host.greet()
+    for light_on in (1, 0, 1):
+        host.configure(1, eye_light_on=light_on)
+        host.rig.wait(50)
+        assert host.status("eyes").number("eye1") == light_on
+        host.wait(60)
+    assert host.events("PART") == []

@@ -90,7 +90,7 @@ class Pc {
     std::printf("{\"event\": \"reset\", \"cycle\": %" PRIu64 ", \"cause\": \"%s\"}\n", now_, cause == kWatchdog ? "watchdog" : "asked");
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
       // A reset does not change the levels at the input pins, so the board is told the present levels of its photo-eyes.
-      for (uint8_t which = 1; which <= 2; ++which) board_->lane(lane).change_eye(which, level(kPins[lane].eye[which - 1]) == kEyeBlockedLevel, now_us());
+      for (uint8_t which = 1; which <= 2; ++which) board_->lane(lane).change_eye(which, !level(kPins[lane].eye[which - 1]), now_us());
       std::printf("{\"event\": \"pulse\", \"cycle\": %" PRIu64 ", \"servo\": \"%s\", \"us\": %u}\n", now_, kPins[lane].servo.c_str(),
                   stored_[lane].state == kStored ? stored_[lane].settings[kRestUs] : kNeutralUs);
       pulse_[lane] = 0;
@@ -115,7 +115,7 @@ class Pc {
       for (uint8_t which = 1; which <= 2; ++which) {
         if (kPins[lane].eye[which - 1] == pin) {
           report_steps(lane);
-          board_->lane(lane).change_eye(which, value == kEyeBlockedLevel, at_us);
+          board_->lane(lane).change_eye(which, !value, at_us);
         }
       }
       for (int phase = 0; phase < 2; ++phase) {
