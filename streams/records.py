@@ -10,7 +10,7 @@ import json
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
@@ -372,7 +372,8 @@ class LiveLineSettings(Record):
         return hashlib.sha256(json.dumps(deciding, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:_DECISION_DIGITS]
 
 
-CommandAction = Literal["acknowledge", "clear", "test", "pause", "resume", "status", "settings", "monitor"]
+CommandAction = Literal["acknowledge", "clear", "test", "pause", "resume", "status", "settings", "monitor", "teach"]
+TeachAction = Literal["begin", "eyes", "castings", "servo", "apply", "end"]
 CommandOutcome = Literal["done", "refused", "failed", "expired"]
 # A command may be valid for at most this time. An older command must not move a gate.
 MAX_COMMAND_VALIDITY = timedelta(seconds=60)
@@ -412,11 +413,21 @@ class Command(Record):
     action: CommandAction = Field(
         description="`acknowledge` ends all faults of the lane whose causes are gone, `clear` ends the fault `code`, and `test` makes the "
         "test `what`. From `pause` to `resume`, the sorter sends no verdicts, so the board treats every part as a part without verdict. "
-        "`status`, `settings` and `monitor` only read."
+        "`status`, `settings` and `monitor` only read. `teach` takes the action in the field `teach`."
     )
     lane: int | None = Field(None, ge=1, le=4, description="Lane of a further gate at the line's belt; null for the line's own lane.")
     code: int | None = Field(None, ge=40, le=69, description="For `clear`: code of the fault, from firmware/error_codes.csv.")
     what: Literal["gate", "trigger", "lamp", "relay"] | None = Field(None, description="For `test`: what to test.")
+    teach: TeachAction | None = Field(
+        None,
+        description="For `teach`: `begin` begins a session, which ends with `end` or after 15 s without a command. `eyes` and `castings` "
+        "read what the photo-eyes saw, `servo` gives the servo the pulse `servo_us`, and `apply` gives the board the settings `settings`.",
+    )
+    session: uuid.UUID | None = Field(None, description="For `teach`: id of the command that began the session; null for `begin`.")
+    servo_us: int | None = Field(None, ge=0, le=2400, description="For `teach` with `servo`: servo pulse in microseconds; 0 ends it.")
+    settings: dict[str, int | float] | None = Field(
+        None, description="For `teach` with `apply`: settings of the line's gate, such as `travel_mm` or `board.window_mm`."
+    )
     asked_by: str = Field(
         max_length=200, description="Station account that sent the command. If a command line did: the user and the computer, as user@host."
     )
@@ -430,6 +441,8 @@ class Command(Record):
             raise ValueError("The command clear needs the code of a fault in the field `code`.")
         if self.action == "test" and self.what is None:
             raise ValueError("The command test needs the field `what`.")
+        if self.action == "teach" and self.teach is None:
+            raise ValueError("The command teach needs the field `teach`.")
         if self.valid_until > self.asked_at + MAX_COMMAND_VALIDITY:
             raise ValueError("The time `valid_until` is more than 60 s after `asked_at`.")
         return self
@@ -443,6 +456,11 @@ def make_command(line: str, action: CommandAction, asked_by: str, valid_s: float
     now = datetime.now(UTC)
     values = {"asked_by": asked_by, "asked_at": now, "valid_until": now + timedelta(seconds=valid_s)}
     return Command.model_validate({"command_id": uuid.uuid4(), "line": line, "action": action} | values | fields)
+
+
+def make_answer(outcome: CommandOutcome, message: str, code: int = 0, **fields: Any) -> CommandAnswer:
+    """Returns the answer to a command, with the present time. `fields` are further fields, such as `values`."""
+    return CommandAnswer(outcome=outcome, message=message, code=code, answered_at=datetime.now(UTC), **fields)
 
 
 RECORDS: tuple[type[Record], ...] = (Verdict, Sorting, Finding, Review, ModelChoice, LiveLineSettings, Command)

@@ -230,6 +230,8 @@ class GateLane:
         self.next_configuring_s = 0.0
         # The run of the board in which the settings of each lane were last committed. The board keeps them until its next run.
         self.committed_run: dict[int, int] = {}
+        # The run of the board in which the board last accepted all settings of this lane, or 0.
+        self.accepted_run = 0
         self._clock = clock
         self._requests = requests
         self._on_event = on_event
@@ -253,6 +255,17 @@ class GateLane:
         request = BoardRequest("VERDICT", fields, deadline_s, run, self.number)
         self._requests.submit(request)
         return request.response
+
+    def change_settings(self, settings_by_lane: Mapping[int, LaneSettings]) -> None:
+        """Gives the lane new settings, which the link sends to the board as soon as no part is on the belt.
+
+        `is_configured` is False until the board uses the settings. Any thread may call this method.
+        """
+        self.settings_by_lane = dict(settings_by_lane)
+        # Without a known run, every setting is sent. A board may hold values of an earlier attempt that it has refused while it was busy.
+        self.committed_run = {}
+        self.next_configuring_s = 0.0
+        self.is_configured = False
 
     def acknowledge_event(self, event: int, run: int) -> None:
         """Tells the board that an event is recorded, so that the board deletes the event. Does nothing for an event of an earlier run."""

@@ -326,7 +326,9 @@ class BoardSession:
             is_busy = error.code == code_of("busy")
             if error.retriable and not is_busy:
                 raise
-            self._requests.held_lanes.add(lane.number)
+            # A board that is busy still sorts by the settings that it accepted before, so the lane's verdicts are sent.
+            if not (is_busy and lane.accepted_run == self.run):
+                self._requests.held_lanes.add(lane.number)
             lane.next_configuring_s = time.monotonic() + (BUSY_RETRY_S if is_busy else REFUSED_RETRY_S)
             if is_busy:
                 return None
@@ -338,10 +340,10 @@ class BoardSession:
 
     def _commit_lane(self, lane: GateLane) -> None:
         """Makes the board use the settings of a lane and of the other gates at its belt. Raises GateError if the board refuses them."""
-        lane.is_configured = False
+        lane.is_configured, settings_by_lane = False, lane.settings_by_lane
         if lane.has_grades and not self._supports_grades:
             raise gate_error("not-supported", f"{lane.line}: further gates on one belt (grades)")
-        for number, settings in lane.settings_by_lane.items():
+        for number, settings in settings_by_lane.items():
             # COMMIT returns the digest of the board's settings. If the digest matches, the settings are not sent again.
             was_committed = lane.committed_run.get(number) == self.run
             if was_committed and self._ask("COMMIT", number).word("digest") == settings.digest:
@@ -351,7 +353,8 @@ class BoardSession:
             if digest != settings.digest:
                 message = "%s: lane %d has the settings digest %s, not %s, because the firmware knows other settings than this program"
                 log.warning(message, lane.line, number, digest, settings.digest)
-        lane.is_configured = True
+        # If another thread has changed the settings in the meantime, the new settings are sent in the next cycle.
+        lane.is_configured, lane.accepted_run = lane.settings_by_lane is settings_by_lane, self.run
         lane.set_state_from_board(self._ask("STATUS", lane.number, "line").word("state"))
 
     def _commit(self, lane_number: int, settings: LaneSettings) -> str:

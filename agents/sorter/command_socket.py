@@ -17,9 +17,9 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from agents.sorter.line_commands import LineCommands, make_answer
+from agents.sorter.line_commands import LineCommands
 from streams.errors import GateError, SettingsError
-from streams.records import Command
+from streams.records import Command, make_answer
 
 log = logging.getLogger(__name__)
 

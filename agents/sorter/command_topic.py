@@ -14,14 +14,14 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from agents.sorter.line_commands import LineCommands, make_answer
+from agents.sorter.line_commands import LineCommands
 from streams import metrics
 from streams.commands import decode_command, make_command_record
 from streams.identity import make_header_map
 from streams.kafka import make_client_arguments
 from streams.kafka_thread import KafkaThread
 from streams.record_producer import ConsumedRecord, RecordProducer, make_dead_letter
-from streams.records import Command, CommandAnswer
+from streams.records import Command, CommandAnswer, make_answer
 from streams.settings import Settings
 from streams.topics import TopicNames
 

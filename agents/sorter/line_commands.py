@@ -5,7 +5,6 @@ The commands come from `command_socket` (the command line) and from `command_top
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import secrets
@@ -15,30 +14,26 @@ from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-from agents.gate.lane import FaultChanged, GateEvent, GateLane, GateState, PartSorted
+from agents.gate.lane import FaultChanged, GateEvent, GateLane, PartSorted
+from agents.sorter.board_questions import BoardQuestions, OldFirmwareError
+from agents.sorter.teaching import Teaching
 from firmware.fault_table import code_of, error_codes
-from firmware.lane_settings import TABLE
-from firmware.protocol import EDGE_PAGES, KNOWN_PAGES, Fields
+from firmware.protocol import EDGE_PAGES, KNOWN_PAGES
 from streams.atomic_file import write_atomically
 from streams.errors import GateError
 from streams.identity import format_time
-from streams.records import Command, CommandAnswer
+from streams.records import Command, CommandAnswer, make_answer
+from streams.settings import GateSettings
 
 log = logging.getLogger(__name__)
 
 # The clock of the station may be ahead of the sorter's clock by at most this much. Otherwise the sorter refuses the command.
 _MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
 _MAX_RECENT = 20
-_DEADLINE, _FAULT_PRESENT, _NOT_CLEARABLE = code_of("deadline"), code_of("fault-present"), code_of("not-clearable")
-_LINK_AWAY, _UNKNOWN_SETTING, _UNKNOWN_LANE = code_of("link-away"), code_of("unknown-setting"), code_of("unknown-lane")
-_WRONG_FIELDS = code_of("wrong-fields")
+_FAULT_PRESENT, _NOT_CLEARABLE = code_of("fault-present"), code_of("not-clearable")
+_LINK_AWAY, _UNKNOWN_LANE = code_of("link-away"), code_of("unknown-lane")
 Values = dict[str, dict[str, int | str]]
-
-
-class OldFirmwareError(GateError):
-    """Raised if the firmware of a board does not know what a command needs."""
 
 
 class LineCommands:
@@ -47,10 +42,11 @@ class LineCommands:
     The file `pause_file` exists while the line is paused, so that a restart of the sorter does not end the pause.
     """
 
-    def __init__(self, line: str, lane: GateLane, port: str, pause_file: Path) -> None:
+    def __init__(self, line: str, lane: GateLane, gate: GateSettings, pause_file: Path) -> None:
         self.line = line
         self._lane = lane
-        self._port = port
+        self._board = BoardQuestions(line, lane, gate.port)
+        self.teaching = Teaching(self._board, gate)
         self._pause_file = pause_file
         self._known_ids: dict[uuid.UUID, datetime] = {}
         self._recent_parts: deque[str] = deque(maxlen=_MAX_RECENT)
@@ -106,41 +102,23 @@ class LineCommands:
             case "acknowledge":
                 return await self._acknowledge(number, deadline_s)
             case "clear":
-                told = (await self._ask(deadline_s, "CLEAR", number, command.code))["told"]
+                told = (await self._board.ask(deadline_s, "CLEAR", number, command.code))["told"]
                 return make_answer("done", f"fault {command.code}: {told}")
             case "test":
-                told = (await self._ask(deadline_s, "TEST", number, secrets.randbelow(65536), command.what))["told"]
+                told = (await self._board.ask(deadline_s, "TEST", number, secrets.randbelow(65536), command.what))["told"]
                 return make_answer("done", f"{command.what}: {told}")
             case "settings":
                 return make_answer("done", "These are the settings that the board uses.", values=await self._read_settings(deadline_s))
+            case "teach":
+                return await self.teaching.execute(command, deadline_s)
             case "status" | "monitor":
                 return await self._report(command, number, deadline_s)
-
-    async def _ask(self, deadline_s: float, name: str, *fields: object) -> Fields:
-        """Sends a command to the board and returns the fields of its answer. Raises GateError with a sentence for a person."""
-        if self._lane.state is GateState.AWAY:
-            raise GateError(
-                f"The sorter of {self.line} has no connection to the board at {self._port}. {self._lane.problem}",
-                _LINK_AWAY,
-                retriable=True,
-            )
-        try:
-            return (await asyncio.wrap_future(self._lane.send_command(name, *fields, deadline_s=deadline_s))).fields
-        except GateError as error:
-            if error.code != _DEADLINE:
-                raise
-            raise GateError(
-                f"The board at {self._port} did not answer {name} in time. The state of the link is: {self._lane.state}. "
-                f"{self._lane.problem}",
-                _LINK_AWAY,
-                retriable=True,
-            ) from error
 
     async def _acknowledge(self, number: int, deadline_s: float) -> CommandAnswer:
         cleared, present = [], []
         for row in (row for row in error_codes().values() if row.kind == "fault"):
             try:
-                if (await self._ask(deadline_s, "CLEAR", number, row.code))["told"] == "cleared":
+                if (await self._board.ask(deadline_s, "CLEAR", number, row.code))["told"] == "cleared":
                     cleared.append(f"{row.code} {row.name}")
             except GateError as error:
                 if error.code == _FAULT_PRESENT:
@@ -153,22 +131,13 @@ class LineCommands:
         return make_answer("refused" if present else "done", message, _FAULT_PRESENT if present else 0)
 
     async def _read_settings(self, deadline_s: float) -> Values:
-        values: Values = {}
-        for number in sorted(self._lane.lane_numbers):
-            values[f"lane {number}"] = {}
-            for setting in TABLE:
-                try:
-                    values[f"lane {number}"][setting.key] = (await self._ask(deadline_s, "SHOW", number, setting.key))["value"]
-                except GateError as error:
-                    if error.code != _UNKNOWN_SETTING:
-                        raise
-        return values
+        return {f"lane {number}": await self._board.read_settings(deadline_s, number) for number in sorted(self._lane.lane_numbers)}
 
     async def _report(self, command: Command, number: int, deadline_s: float) -> CommandAnswer:
-        pages = {page: await self._read_page(deadline_s, number, page) for page in KNOWN_PAGES}
+        pages = {page: await self._board.read_page(deadline_s, number, page) for page in KNOWN_PAGES}
         if command.action == "monitor":
             with suppress(OldFirmwareError):
-                pages |= {page: await self._read_page(deadline_s, number, page) for page in EDGE_PAGES}
+                pages |= {page: await self._board.read_page(deadline_s, number, page) for page in EDGE_PAGES}
         message = f"The gate of {self.line} is {self._lane.state}."
         if self._lane.is_paused:
             message += f" The line is paused: {_describe_pause(self._pause_file)}"
@@ -181,22 +150,6 @@ class LineCommands:
             recent_faults=tuple(self._recent_faults) if is_monitor else (),
         )
 
-    async def _read_page(self, deadline_s: float, number: int, page: str) -> dict[str, int | str]:
-        """Returns the fields of a status page. Raises OldFirmwareError if the board does not know the page."""
-        try:
-            fields = dict(await self._ask(deadline_s, "STATUS", number, page))
-        except GateError as error:
-            if error.code != _WRONG_FIELDS:
-                raise
-            raise OldFirmwareError(
-                f"The firmware of the board at {self._port} is too old, because it does not know the status page {page}. Write the present "
-                "firmware to the board with castline board flash, then start the sorter and repeat this command.",
-                error.code,
-                retriable=False,
-            ) from error
-        del fields["page"]
-        return fields
-
     def _set_pause(self, command: Command) -> CommandAnswer:
         if command.action == "resume":
             self._pause_file.unlink(missing_ok=True)
@@ -207,11 +160,6 @@ class LineCommands:
             self._lane.is_paused = True
         sentence = "The sorter sends no verdicts, so the board treats every new part as a part without verdict."
         return make_answer("done", f"{self.line} is paused. {sentence} The command resume ends the pause.")
-
-
-def make_answer(outcome: Any, message: str, code: int = 0, **fields: Any) -> CommandAnswer:
-    """Returns the answer to a command, with the present time."""
-    return CommandAnswer(outcome=outcome, message=message, code=code, answered_at=datetime.now(UTC), **fields)
 
 
 def _describe_pause(file: Path) -> str:

@@ -52,6 +52,8 @@ async def run_sorters(settings: Settings, lines: list[str], instance: str, healt
             return await run_worker(groups, ROLE, settings.service.grace_s)
         finally:
             starting.cancel()
+            for line_commands in commands.values():
+                await line_commands.teaching.end()
             await asyncio.get_running_loop().run_in_executor(None, link.stop)
 
 
@@ -93,7 +95,7 @@ async def _make_group(
         lane = link.add_lane(line, handle_event, lane_settings(gate), gate.lane, grade_settings(gate))
     except ValueError as error:
         raise SettingsError(f"lines.{line}.gate: {error}") from None
-    commands = LineCommands(line, lane, gate.port, settings.service.run_dir / "paused" / line)
+    commands = LineCommands(line, lane, gate, settings.service.run_dir / "paused" / line)
     # If another sorter of the line runs, this call raises an error before the journal is opened.
     await stack.enter_async_context(CommandSocket(settings.service.run_dir, commands))
     journal = SortingJournal(settings.sorter.journal_dir, line)
@@ -109,6 +111,7 @@ async def _make_group(
     topic = TopicNames(settings.topics.prefix).sorted(line)
     sender = JournalSender(journal, producer, topic, ROLE, partial(health.set_problem, topic="journal"))
     sorter = Sorter(settings, line, gate, lane, producer, sender, reports if is_triggered_by_board else None, part_states)
+    commands.teaching.on_gate_changed = sorter.use_gate
     watching = asyncio.create_task(_watch_lane(lane, link.settings.port, health))
     stack.callback(watching.cancel)
     return ConsumerGroup(app, sorter, settings, ROLE, health), commands, producer

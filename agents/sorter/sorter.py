@@ -90,6 +90,10 @@ class Sorter:
         lane.choose_run = states.unused_run
         self._verdicts_done = asyncio.Event()
 
+    def use_gate(self, gate: GateSettings) -> None:
+        """Uses new settings of the gate for verdicts from now on."""
+        self._gate = gate
+
     @property
     def lines_by_topic(self) -> dict[str, str]:
         """Maps the topic of the line's verdicts to the name of the line. The sorter reads only this topic."""

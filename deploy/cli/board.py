@@ -6,6 +6,7 @@ If a sorter of the line runs on this machine, the commands go through the sorter
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +27,7 @@ from agents.gate.link import GateLink, LinkSettings
 from agents.sorter.command_socket import ask_sorter
 from agents.sorter.decisions import grade_settings, lane_settings
 from deploy.cli.board_monitor import render_monitor
+from deploy.cli.board_teach import STEPS, run_teach
 from deploy.cli.models_choice import describe_user
 from deploy.supervisor.priority import raise_priority
 from firmware.board.board import Board
@@ -36,7 +39,7 @@ from firmware.lane_settings import LaneSettings
 from firmware.protocol import KNOWN_PAGES, WORDS, Fields
 from streams.errors import GateError, SettingsError
 from streams.records import CommandAction, CommandAnswer, make_command
-from streams.settings import GateSettings, Settings, load_settings
+from streams.settings import GateSettings, Settings, find_settings_file, load_settings
 
 # Longest wait for an answer, in seconds. The wait includes the start of the Mega, up to 3 s, and the transfer of the settings.
 MAX_ANSWER_S = 15.0
@@ -122,9 +125,9 @@ def _warn_of_reset(address: BoardAddress) -> None:
     )
 
 
-def _send_to_running_sorter(address: BoardAddress, action: CommandAction, valid_s: float = MAX_ANSWER_S) -> CommandAnswer:
+def _send_to_running_sorter(address: BoardAddress, action: CommandAction, valid_s: float = MAX_ANSWER_S, **fields: object) -> CommandAnswer:
     """Sends a command that only a running sorter can execute. Raises GateError if no sorter listens, or if it refuses the command."""
-    answer = _send_to_sorter(address, action, valid_s)
+    answer = _send_to_sorter(address, action, valid_s, **fields)
     if answer is None:
         line = address.line or "the line"
         raise GateError(
@@ -345,6 +348,48 @@ def monitor(file: Path | None, name: str | None, port: str | None, lane: int | N
             click.echo("\x1b[J", nl=False)
             is_first = False
             time.sleep(MONITOR_INTERVAL_S)
+
+
+@command.command("teach")
+@click.option("--line", "name", required=True, help="Name of the line whose lane is taught.")
+@click.option(
+    "--step",
+    "steps",
+    multiple=True,
+    type=click.Choice(STEPS),
+    help="Step to carry out. The option may be repeated.  [default: all steps]",
+)
+@click.option("--castings", default=10, show_default=True, type=click.IntRange(3, 50), help="Number of castings to measure.")
+@click.option(
+    "--wait-s", default=60.0, show_default=True, type=click.FloatRange(1, 3600), help="Longest wait for the next casting, in seconds."
+)
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="HTML file for the protocol to be signed.  [default: teach-<line>-<date>.html]",
+)
+@click.option("--yes", "is_confirmed", is_flag=True, help="Use the learnt settings without asking.")
+@click.pass_obj
+def teach(file: Path | None, name: str, steps: tuple[str, ...], castings: int, wait_s: float, page: Path | None, is_confirmed: bool) -> int:
+    """Learn the settings of a lane from castings that run through, and from what a person measures.
+
+    The steps are: `encoder` (length of an encoder step), `travel` (distance of the photo-eyes, window, speed), `servo` (rest and out
+    positions) and `swing` (time of a swing). The command shows the values before and after, and asks before it uses them. Ctrl-C stops the
+    command, and the lane then has its former settings. The values come from the running sorter of the line.
+    """
+    address = _find_address(file, name, None, None)
+    if address.gate is None:
+        raise SettingsError(f"The line {name} has no gate in the settings. Add [lines.gate] to the line.")
+    page = page or Path(f"teach-{name}-{datetime.now().astimezone():%Y-%m-%d-%H%M}.html")
+    if not os.access(page.absolute().parent, os.W_OK):
+        raise SettingsError(f"The folder {page.absolute().parent} cannot be written, so there is no place for the protocol. Pass --page.")
+
+    def ask(teach: str, **fields: object) -> CommandAnswer:
+        return _send_to_running_sorter(address, "teach", MAX_ANSWER_S, teach=teach, **fields)
+
+    settings_file = find_settings_file(file)
+    chosen = tuple(step for step in STEPS if not steps or step in steps)
+    return run_teach(ask, name, describe_user(), address.gate, settings_file, chosen, castings, wait_s, page, is_confirmed)
 
 
 @command.command("flash")

@@ -1,7 +1,7 @@
 """The settings of every process, read from `castline.toml` and from the environment variables `CASTLINE_*`."""
 
 from streams.settings.lines import CameraSettings, GateSettings, GradeSettings, LineSettings
-from streams.settings.load import DEFAULT_FILE, FILE_VARIABLE, VARIABLE_PREFIX, Settings, load_settings
+from streams.settings.load import DEFAULT_FILE, FILE_VARIABLE, VARIABLE_PREFIX, Settings, find_settings_file, load_settings
 from streams.settings.sections import (
     ArchivistSettings,
     BatchSettings,
@@ -42,5 +42,6 @@ __all__ = [
     "StationSettings",
     "StoreSettings",
     "TopicSettings",
+    "find_settings_file",
     "load_settings",
 ]

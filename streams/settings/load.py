@@ -116,21 +116,24 @@ class Settings(BaseSettings):
         return [[line for line, gate in gates.items() if gate.port == port] for port in dict.fromkeys(ports)]
 
 
+def find_settings_file(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Returns the settings file: `file`, else CASTLINE_SETTINGS_FILE, else `castline.toml`. Returns None if there is no `castline.toml`."""
+    given_file = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
+    return given_file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+
+
 def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Returns the settings from a file, overridden by the environment. Relative paths are relative to the working directory.
 
     The file is `file`, else CASTLINE_SETTINGS_FILE, else `castline.toml` if it exists. Raises SettingsError with one line for each fault.
     """
-    given_file = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
-    path = given_file or DEFAULT_FILE
-    content: dict[str, Any] = {}
-    if given_file is not None or path.exists():
-        content = _read_toml(path)
+    path = find_settings_file(file, environment)
+    content: dict[str, Any] = _read_toml(path) if path is not None else {}
     _refuse_unknown_variables(environment)
     try:
         return Settings(**content)
     except ValidationError as error:
-        raise SettingsError("\n".join(_describe_faults(error, path.name))) from None
+        raise SettingsError("\n".join(_describe_faults(error, (path or DEFAULT_FILE).name))) from None
     except ValueError as error:  # pydantic-settings raises ValueError if the value of a variable is not valid JSON.
         raise SettingsError(f"environment: {error}") from None
 

@@ -1,0 +1,121 @@
+"""Finds castings in the edges at the two photo-eyes of a lane, for `castline board teach`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+_U32, _COUNTS = 2**32, 2**16
+
+
+@dataclass(frozen=True)
+class EyeEdges:
+    """What a status page `edge1` or `edge2` says: the leading edges so far, the last one, and the length of its object.
+
+    The length is 0 while the object blocks the photo-eye.
+    """
+
+    count: int
+    at_ms: int
+    steps: int
+    length_ms: int
+    length_steps: int
+
+    @classmethod
+    def from_page(cls, page: Mapping[str, int | str]) -> Self:
+        """Returns the edges that a status page describes."""
+        return cls(*(int(page[name]) for name in ("edges", "edge_ms", "edge_steps", "length_ms", "length_steps")))
+
+    @property
+    def end(self) -> tuple[int, int]:
+        """Time in ms and encoder edges of the trailing edge."""
+        return self.at_ms + self.length_ms, self.steps + self.length_steps
+
+
+@dataclass(frozen=True)
+class PassedCasting:
+    """A casting that passed both photo-eyes: its travel from eye 1 to eye 2, and its length, in ms and in encoder edges."""
+
+    travel_ms: int
+    travel_steps: int
+    length_ms: int
+    length_steps: int
+
+
+def signed(later: int, earlier: int, wrap: int = _U32) -> int:
+    """Returns the difference of two counters that start again from 0 at `wrap`. The result is from -wrap / 2 to wrap / 2."""
+    return (later - earlier + wrap // 2) % wrap - wrap // 2
+
+
+class PassedCastings:
+    """Collects castings that pass both photo-eyes one at a time. Call `add` at least every 0.1 s with both status pages.
+
+    A casting must reach photo-eye 2 before the next one reaches photo-eye 1. So each edge belongs to a known casting, even if the distance
+    of the photo-eyes is not known. If a gap is shorter than `part_min_ms`, the object after the gap is the same casting.
+
+    `problem` is a sentence for a person if the castings cannot be measured, otherwise "".
+    """
+
+    def __init__(self, edge1: EyeEdges, edge2: EyeEdges, part_min_ms: float, has_encoder: bool) -> None:
+        self.castings: list[PassedCasting] = []
+        self.problem = ""
+        # How many leading edges each photo-eye has seen.
+        self.seen = {1: 0, 2: 0}
+        self._part_min_ms = part_min_ms
+        self._has_encoder = has_encoder
+        self._last = {1: edge1, 2: edge2}
+        # The leading edge of the casting between the photo-eyes.
+        self._leading: EyeEdges | None = None
+        # True if edges were lost between two calls of `add`. The casting between the photo-eyes is then not measured.
+        self._is_spoiled = False
+
+    def add(self, edge1: EyeEdges, edge2: EyeEdges) -> None:
+        """Adds the present status pages of both photo-eyes."""
+        pages = {1: edge1, 2: edge2}
+        eyes = [eye for eye in (1, 2) if pages[eye].count != self._last[eye].count]
+        if len(eyes) == 2 and signed(edge1.at_ms, edge2.at_ms) > 0:
+            eyes.reverse()
+        for eye in eyes:
+            edge, before = pages[eye], self._last[eye]
+            new = (edge.count - before.count) % _COUNTS
+            self.seen[eye] += new
+            self._is_spoiled |= new > 1
+            if not self._is_same_object(edge, before) and not self.problem:
+                self._begin(edge, before) if eye == 1 else self._finish(edge, edge1)
+        self._last = pages
+
+    def _is_same_object(self, edge: EyeEdges, before: EyeEdges) -> bool:
+        is_first = before.count == 0 and before.at_ms == 0
+        return not is_first and signed(edge.at_ms, before.end[0]) < self._part_min_ms
+
+    def _begin(self, edge: EyeEdges, before: EyeEdges) -> None:
+        is_noise = 0 < before.length_ms < self._part_min_ms
+        if self._leading is not None and not is_noise and not self._is_spoiled:
+            self.problem = (
+                "The castings are too close together: a second casting was at photo-eye 1 before the first one reached photo-eye 2. Let "
+                "the belt run empty, and put the castings on the belt one at a time."
+            )
+        self._leading = edge
+
+    def _finish(self, edge: EyeEdges, edge1: EyeEdges) -> None:
+        leading, self._leading = self._leading, None
+        is_spoiled, self._is_spoiled = self._is_spoiled, False
+        if is_spoiled:
+            return
+        if leading is None:
+            self.problem = (
+                "A casting was at photo-eye 2 first. Either a casting still lay between the photo-eyes, or the belt runs backwards, or the "
+                "wires of the photo-eyes are exchanged. Empty the belt between the photo-eyes, and check its direction and the wires."
+            )
+            return
+        travel_steps = signed(edge.steps, leading.steps)
+        if self._has_encoder and travel_steps <= 0:
+            self.problem = (
+                f"The encoder counted {travel_steps} edges while a casting went from photo-eye 1 to photo-eye 2. If the number is 0, check "
+                "the wires of the encoder. If it is negative, the belt runs backwards, or the phases A and B are exchanged."
+            )
+            return
+        end_ms, end_steps = edge1.end if edge1.length_ms else (leading.at_ms, leading.steps)
+        length = signed(end_ms, leading.at_ms), signed(end_steps, leading.steps)
+        self.castings.append(PassedCasting(signed(edge.at_ms, leading.at_ms), travel_steps, *length))

@@ -1,0 +1,237 @@
+"""A session of `castline board teach`: measures castings, holds the servo, and gives the board the settings that a person has confirmed.
+
+idle --begin--> teaching --apply, end, or 15 s without a command--> idle
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from agents.gate.lane import GateState
+from agents.sorter.board_questions import BoardQuestions, OldFirmwareError
+from agents.sorter.decisions import grade_settings, lane_settings
+from agents.sorter.passed_castings import EyeEdges, PassedCastings
+from firmware.fault_table import code_of, error_codes
+from firmware.lane_settings import BY_KEY, LaneSettings
+from firmware.protocol import VERSION
+from streams.errors import GateError
+from streams.records import Command, CommandAnswer, make_answer
+from streams.settings import GateSettings
+
+log = logging.getLogger(__name__)
+
+# A session without a command for this long ends, because the person's program has ended.
+MAX_SILENCE_S = 15.0
+_POLL_S = 0.05
+_ANSWER_S = 2.0
+# While a lane is taught, castings are often missing or unmatched. The highest `lost_limit` keeps this from raising a fault.
+_TEACHING_LOST_LIMIT = BY_KEY["lost_limit"].most
+# The board cannot take settings while a casting is on the belt. The session waits at most this long.
+_MAX_BUSY_S = 10.0
+_BUSY, _UNKNOWN_COMMAND = code_of("busy"), code_of("unknown-command")
+
+
+class Teaching:
+    """Serves one person at a time. All methods are called in the event loop.
+
+    `on_gate_changed` is called with the new settings of the gate after the board has accepted them.
+    """
+
+    def __init__(self, board: BoardQuestions, gate: GateSettings) -> None:
+        self.on_gate_changed: Callable[[GateSettings], None] = lambda gate: None
+        self._board = board
+        self._gate = gate
+        self._session: uuid.UUID | None = None
+        self._person = ""
+        self._began_at = datetime.now(UTC)
+        self._last_command_s = 0.0
+        self._castings: PassedCastings | None = None
+        self._run = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def execute(self, command: Command, deadline_s: float) -> CommandAnswer:
+        """Executes a command `teach`. Raises GateError with a sentence if the sorter or the board refuses it."""
+        if command.lane not in (None, self._board.lane.number):
+            raise GateError("teach works only for the line's own lane. Call it without --lane.", retriable=False)
+        if command.teach == "begin":
+            return await self._begin(command, deadline_s)
+        if self._session is None or command.session != self._session:
+            raise GateError("This teaching session has ended, and the lane has its former settings. Start teach again.", retriable=False)
+        self._last_command_s = time.monotonic()
+        match command.teach:
+            case "eyes":
+                return make_answer("done", "", values={"eyes": await self._board.read_page(deadline_s, self._number, "eyes")})
+            case "castings":
+                return await self._measure(deadline_s)
+            case "servo":
+                return await self._hold_servo(command.servo_us or 0, deadline_s)
+            case "apply":
+                return await self._apply(command.settings or {})
+            case _:
+                await self.end()
+                return make_answer("done", "The teaching session has ended.")
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether castings are measured now."""
+        return self._castings is not None
+
+    @property
+    def _number(self) -> int:
+        return self._board.lane.number
+
+    # Begin and end
+
+    async def _begin(self, command: Command, deadline_s: float) -> CommandAnswer:
+        if self._session is not None:
+            raise GateError(
+                f"{self._person} has been teaching {self._board.line} since {self._began_at.astimezone():%H:%M:%S}. Wait until that person "
+                "has finished, then start teach again.",
+                _BUSY,
+                retriable=False,
+            )
+        await self._read_edges(deadline_s)
+        page = await self._board.read_page(deadline_s, self._number, "line")
+        if page["state"] != "running":
+            name = error_codes()[int(page["code"])].name if page["code"] in error_codes() else "no fault"
+            raise GateError(
+                f"Lane {self._number} does not run: its state is {page['state']}, and its oldest fault is {page['code']} ({name}). Remove "
+                f"the cause, end the fault with castline board acknowledge --line {self._board.line}, and start teach again.",
+                _BUSY,
+                retriable=False,
+            )
+        if page["tracked"]:
+            raise self._busy_error()
+        settings = await self._board.read_settings(deadline_s, self._number)
+        self._session, self._person, self._began_at = command.command_id, command.asked_by, datetime.now(UTC)
+        self._last_command_s, self._run = time.monotonic(), self._board.lane.run
+        await self._change_settings(lane_settings(self._gate), {"lost_limit": _TEACHING_LOST_LIMIT})
+        self._task = asyncio.create_task(self._watch())
+        board: dict[str, int | str] = {
+            "port": self._board.port,
+            "lane": self._number,
+            "protocol": VERSION,
+            "run": self._run,
+            "session": str(self._session),
+        }
+        return make_answer("done", "", values={"board": board, "settings": settings})
+
+    def _busy_error(self) -> GateError:
+        return GateError(
+            f"A casting is on the belt of {self._board.line} or at a photo-eye. Let the belt run empty, then start teach again.",
+            _BUSY,
+            retriable=False,
+        )
+
+    async def _change_settings(self, settings: LaneSettings, changes: dict[str, int]) -> None:
+        """Sends settings to the board. If castings on the belt prevent this, ends the session and raises GateError."""
+        lane = self._board.lane
+        taught = LaneSettings(settings.values | changes)
+        lane.change_settings({self._number: taught, **grade_settings(self._gate)})
+        for _ in range(round(_MAX_BUSY_S / _POLL_S)):
+            if lane.is_configured or lane.state is GateState.REFUSED:
+                break
+            await asyncio.sleep(_POLL_S)
+        if not lane.is_configured:
+            await self.end()
+            raise self._busy_error()
+
+    async def end(self) -> None:
+        """Ends the session, if there is one: the servo gets the pulse of the gate's position, and the lane its own settings."""
+        if self._session is None:
+            return
+        self._session, self._castings = None, None
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+        self._task = None
+        with suppress(GateError):
+            await self._board.ask(time.monotonic() + _ANSWER_S, "SERVO", self._number, 0)
+        self._board.lane.change_settings({self._number: lane_settings(self._gate), **grade_settings(self._gate)})
+        log.info("%s: the teaching session of %s has ended", self._board.line, self._person)
+
+    async def _watch(self) -> None:
+        """Reads the photo-eyes while castings are measured. Ends the session if its person is silent."""
+        while time.monotonic() - self._last_command_s < MAX_SILENCE_S:
+            castings = self._castings
+            if castings is not None and not castings.problem:
+                try:
+                    castings.add(*await self._read_edges(time.monotonic() + _ANSWER_S))
+                except GateError as error:
+                    castings.problem = str(error)
+                if self._board.lane.run != self._run:
+                    castings.problem = "The board was reset while castings were measured. Check its supply and its cable, then start again."
+            await asyncio.sleep(_POLL_S)
+        log.warning("%s: %s sends no commands any more, so the teaching session ends", self._board.line, self._person)
+        await self.end()
+
+    # Measuring and applying
+
+    async def _read_edges(self, deadline_s: float) -> tuple[EyeEdges, EyeEdges]:
+        pages = [await self._board.read_page(deadline_s, self._number, page) for page in ("edge1", "edge2")]
+        return EyeEdges.from_page(pages[0]), EyeEdges.from_page(pages[1])
+
+    async def _measure(self, deadline_s: float) -> CommandAnswer:
+        """Returns the castings that have passed since the first call, each with its travel and its length."""
+        if self._castings is None:
+            used = lane_settings(self._gate)
+            part_min_ms = used.number("part_min_mm") / self._gate.belt_mm_per_s * 1000
+            self._castings = PassedCastings(*await self._read_edges(deadline_s), part_min_ms, bool(used.number("encoder")))
+        castings = self._castings
+        if castings.problem:
+            raise GateError(castings.problem, retriable=False)
+        values: dict[str, dict[str, int | str]] = {f"casting {index}": asdict(each) for index, each in enumerate(castings.castings, 1)}
+        values["seen"] = {f"eye{eye}": seen for eye, seen in castings.seen.items()}
+        return make_answer("done", "", values=values)
+
+    async def _hold_servo(self, pulse_us: int, deadline_s: float) -> CommandAnswer:
+        try:
+            await self._board.ask(deadline_s, "SERVO", self._number, pulse_us)
+        except GateError as error:
+            if error.code == _BUSY:
+                raise self._busy_error() from error
+            if error.code == _UNKNOWN_COMMAND:
+                raise OldFirmwareError(
+                    f"The firmware of the board at {self._board.port} is too old, because it does not know the command SERVO. Stop the "
+                    'sorter, write the present firmware with "castline board flash", start the sorter, and start teach again.',
+                    error.code,
+                    retriable=False,
+                ) from error
+            raise
+        return make_answer("done", "")
+
+    async def _apply(self, changes: dict[str, int | float]) -> CommandAnswer:
+        """Gives the board the settings that a person has confirmed, and ends the session."""
+        try:
+            gate = change_gate(self._gate, changes)
+            settings = lane_settings(gate)
+        except (ValueError, ValidationError) as error:
+            raise GateError(f"The new settings are not possible: {error}", retriable=False) from error
+        former, self._gate = self._gate, gate
+        try:
+            await self._change_settings(settings, {})
+        except GateError:
+            self._gate = former
+            self._board.lane.change_settings({self._number: lane_settings(former), **grade_settings(former)})
+            raise
+        await self.end()
+        self.on_gate_changed(gate)
+        return make_answer("done", f"The board of {self._board.line} uses the new settings.")
+
+
+def change_gate(gate: GateSettings, changes: dict[str, int | float]) -> GateSettings:
+    """Returns the settings of a gate with changes such as `travel_mm` or `board.window_mm`. Raises ValueError if a value is not allowed."""
+    values: dict[str, Any] = gate.model_dump()
+    for name, value in changes.items():
+        section, _, key = name.rpartition(".")
+        (values[section] if section else values)[key] = value
+    return GateSettings.model_validate(values)

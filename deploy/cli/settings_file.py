@@ -1,0 +1,81 @@
+"""Changes settings of a line's gate in the text of a settings file, and keeps its comments and its order."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+Number = int | float
+_HEADER = re.compile(r"\s*\[{1,2}\s*([\w.\-]+)\s*\]{1,2}\s*(#.*)?$")
+
+
+def edit_gate(text: str, line: str, changes: Mapping[str, Number]) -> str:
+    """Returns the text with changed settings, such as `travel_mm` or `board.window_mm`, in the section [lines.gate] of `line`.
+
+    Raises ValueError if the text is written in a way that this function does not understand. A person must then change the file.
+    """
+    before = tomllib.loads(text)
+    index = [each.get("name") for each in before.get("lines", [])].index(line)
+    expected = deepcopy(before)
+    gate: dict[str, Any] = expected["lines"][index]["gate"]
+    rows = text.split("\n")
+    for name, value in changes.items():
+        section, _, key = name.rpartition(".")
+        (gate.setdefault(section, {}) if section else gate)[key] = value
+        if section:
+            _set_in_board(rows, index, key, value, gate[section])
+        else:
+            _set_value(rows, _find_section(rows, index, "lines.gate"), key, value)
+    edited = "\n".join(rows)
+    if tomllib.loads(edited) != expected:
+        raise ValueError("the section of the gate is written in an unusual way")
+    return edited
+
+
+def describe_changes(line: str, changes: Mapping[str, Number]) -> str:
+    """Returns the lines of TOML that a person must put into the section of the gate."""
+    own = [f"{name} = {value}" for name, value in changes.items() if "." not in name]
+    board = [f"{name.removeprefix('board.')} = {value}" for name, value in changes.items() if "." in name]
+    return "\n".join([f"# line {line}", "[lines.gate]", *own, *(["[lines.gate.board]", *board] if board else [])])
+
+
+def _find_section(rows: list[str], index: int, name: str) -> range:
+    """Returns the rows behind the header [name] of the line with this index. The range is empty if there is no such header."""
+    lines_seen, begin = -1, None
+    for number, row in enumerate(rows):
+        header = _HEADER.match(row)
+        if header is None:
+            continue
+        if begin is not None:
+            return range(begin, number)
+        lines_seen += header[1] == "lines"
+        if lines_seen == index and header[1] == name:
+            begin = number + 1
+    return range(begin, len(rows)) if begin is not None else range(0)
+
+
+def _set_value(rows: list[str], section: range, key: str, value: object) -> None:
+    """Replaces the value of a key and keeps the comment behind it. A missing key is added at the beginning of the section."""
+    if not section:
+        raise ValueError("the section [lines.gate] was not found")
+    pattern = re.compile(rf"(\s*{re.escape(key)}\s*=\s*)[^#]*?(\s*#.*)?$")
+    for number in section:
+        if match := pattern.match(rows[number]):
+            rows[number] = f"{match[1]}{value}{match[2] or ''}"
+            return
+    rows.insert(section.start, f"{key} = {value}")
+
+
+def _set_in_board(rows: list[str], index: int, key: str, value: Number, board: Mapping[str, object]) -> None:
+    if own_section := _find_section(rows, index, "lines.gate.board"):
+        _set_value(rows, own_section, key, value)
+        return
+    section = _find_section(rows, index, "lines.gate")
+    if any(re.match(r"\s*board\.", rows[number]) for number in section):
+        _set_value(rows, section, f"board.{key}", value)
+        return
+    _set_value(rows, section, "board", "{ " + ", ".join(f"{name} = {json.dumps(each)}" for name, each in board.items()) + " }")

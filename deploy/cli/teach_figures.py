@@ -1,0 +1,107 @@
+"""Computes from ten measured castings what `castline board teach` proposes.
+
+The estimate is the median of the castings. Its spread is 1.4826 times the median absolute deviation, which is the standard deviation of
+normally distributed values, but does not change with a single wrong value. A casting is an outlier if it is more than five spreads, and
+more than 5 mm, from the median. Outliers do not count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from streams.errors import GateError
+from streams.settings import GateSettings
+
+Number = int | float
+_MAD_TO_SPREAD = 1.4826
+_OUTLIER_SPREADS, _LEAST_OUTLIER_MM = 5, 5.0
+# More outliers than this share, or a larger spread, mean that the castings slip or that a photo-eye is loose.
+_MAX_OUTLIER_SHARE, _MAX_SPREAD_SHARE, _LEAST_MAX_SPREAD_MM = 0.2, 0.05, 10.0
+# The window holds six spreads. It has this least width, and without an encoder at least 2 % of the travel, because the speed varies.
+_WINDOW_SPREADS, _LEAST_WINDOW_MM, _TIMED_WINDOW_SHARE = 6, 15, 0.02
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The median and the spread of measured values, without the outliers. `outliers` are indexes of `values`, the first one is 0."""
+
+    values: tuple[float, ...]
+    median: float
+    spread: float
+    outliers: tuple[int, ...]
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Returns the estimate of at least one value. Both the median and the spread are computed without the outliers."""
+    centre, spread = _centre_and_spread(values)
+    limit = max(_OUTLIER_SPREADS * spread, _LEAST_OUTLIER_MM)
+    outliers = tuple(index for index, value in enumerate(values) if abs(value - centre) > limit)
+    return Estimate(tuple(values), *_centre_and_spread([value for index, value in enumerate(values) if index not in outliers]), outliers)
+
+
+def _centre_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    centre = median(values)
+    return centre, _MAD_TO_SPREAD * median(abs(value - centre) for value in values)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The castings of a lane, in millimetres and milliseconds."""
+
+    travel: Estimate
+    longest_mm: float
+    speed_mm_s: float
+
+
+def evaluate(castings: Sequence[Mapping[str, int | str]], step_nm: int, gate: GateSettings) -> Measured:
+    """Converts castings to millimetres. `step_nm` is the length of an encoder step, or 0 without an encoder.
+
+    Raises GateError if the castings differ so much that a median has no meaning.
+    """
+
+    def length_mm(casting: Mapping[str, int | str], what: str) -> float:
+        steps, ms = int(casting[f"{what}_steps"]), int(casting[f"{what}_ms"])
+        return steps * step_nm / 1e6 if step_nm else ms * gate.belt_mm_per_s / 1000
+
+    travel = estimate([length_mm(casting, "travel") for casting in castings])
+    if len(travel.outliers) > _MAX_OUTLIER_SHARE * len(castings) or travel.spread > max(
+        _LEAST_MAX_SPREAD_MM, _MAX_SPREAD_SHARE * travel.median
+    ):
+        shown = ", ".join(f"{value:.0f}" for value in travel.values)
+        raise GateError(
+            f"The castings differ too much to learn from them. Their travels in mm are {shown}. Check that the castings do not slip, that "
+            "the photo-eyes are fixed, and that the belt runs steadily. Then start teach again. Nothing was written.",
+            retriable=False,
+        )
+    speeds = [1000 * length_mm(casting, "travel") / int(casting["travel_ms"]) for casting in castings]
+    return Measured(travel, max(length_mm(casting, "length") for casting in castings), median(speeds))
+
+
+def propose_travel(measured: Measured, gate: GateSettings, has_encoder: bool) -> dict[str, Number]:
+    """Returns the settings for the distance of the photo-eyes, the window and, with an encoder, the speed of the belt."""
+    travel_mm = round(measured.travel.median)
+    window_mm = max(_LEAST_WINDOW_MM, math.ceil(_WINDOW_SPREADS * measured.travel.spread))
+    if not has_encoder:
+        window_mm = max(window_mm, math.ceil(_TIMED_WINDOW_SHARE * travel_mm))
+    settings: dict[str, Number] = {"travel_mm": travel_mm, "board.window_mm": min(window_mm, travel_mm // 2, 500)}
+    if "eye_gap_mm" in gate.board:
+        settings["board.eye_gap_mm"] = travel_mm
+    if has_encoder:
+        settings["belt_mm_per_s"] = round(measured.speed_mm_s, 1)
+    return settings
+
+
+def propose_limits(measured: Measured, used: Mapping[str, int | str], window_mm: Number, servo_ms: Number) -> dict[str, Number]:
+    """Returns the settings `stuck_mm` and `spacing_mm` that suit the longest casting and the gate.
+
+    An eye is stuck if it is blocked for three lengths of the longest casting, and for twice `part_max_mm`. Two castings need separate
+    decisions if the gate can return between them, and if they do not touch.
+    """
+    longest_mm = measured.longest_mm
+    stuck_mm = max(50, 10 * math.ceil(max(3 * longest_mm, 2 * int(used["part_max_mm"])) / 10))
+    return_mm = int(used["dwell_mm"]) + servo_ms / 1000 * measured.speed_mm_s
+    spacing_mm = math.ceil(max(longest_mm + window_mm, return_mm))
+    return {"board.stuck_mm": min(stuck_mm, 20000), "board.spacing_mm": min(spacing_mm, 2000)}
