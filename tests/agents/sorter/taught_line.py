@@ -54,6 +54,8 @@ class TaughtLine:
     commands: LineCommands
     plant: Plant
     gates: list[GateSettings] = field(default_factory=list)
+    # Pulls the board's cable.
+    unplug: Callable[[], None] = lambda: None
 
     def call(self, *arguments: str, keys: str = "") -> Result:
         """Runs `castline board` with the settings file, and types `keys`."""
@@ -73,7 +75,7 @@ class TaughtLine:
                         self.plant.feed = CastingFeed(rate_per_s=rate_per_s, jitter=0.1, parts=10)
                     return
 
-        with _in_thread(begin):
+        with in_thread(begin):
             return self._teach(*arguments, keys=keys)
 
     def _teach(self, *arguments: str, keys: str = "") -> Result:
@@ -106,13 +108,18 @@ def taught_line(
             line.boot()
         else:
             line = SimulatedLine(make_board(), plant)
-        terminal = stack.enter_context(PseudoTerminal(folder / "board"))
-        stack.enter_context(_in_thread(lambda stopping: run_in_real_time(line, terminal, stopping)))
-        yield stack.enter_context(_sorter(file, line, plant))
+        cable = stack.enter_context(ExitStack())
+        terminal = cable.enter_context(PseudoTerminal(folder / "board"))
+        cable.enter_context(in_thread(lambda stopping: run_in_real_time(line, terminal, stopping)))
+        taught = stack.enter_context(run_sorter(file, line, plant))
+        taught.unplug = cable.close
+        wait_until(lambda: taught.lane.is_configured)
+        yield taught
 
 
 @contextmanager
-def _sorter(file: Path, line: BoardLine, plant: Plant) -> Iterator[TaughtLine]:
+def run_sorter(file: Path, line: BoardLine, plant: Plant) -> Iterator[TaughtLine]:
+    """Runs the link and the socket of a sorter with this settings file. The board may be absent."""
     settings = load_settings(file, {})
     gate = settings.find_line(LINE).gate
     assert gate is not None
@@ -129,13 +136,13 @@ def _sorter(file: Path, line: BoardLine, plant: Plant) -> Iterator[TaughtLine]:
             await asyncio.to_thread(stopping.wait)
             await taught.commands.teaching.end()
 
-    with stack, _in_thread(lambda stopping: asyncio.run(serve(stopping))):
-        wait_until(lambda: lane.is_configured)
+    with stack, in_thread(lambda stopping: asyncio.run(serve(stopping))):
         yield taught
 
 
 @contextmanager
-def _in_thread(run: Callable[[threading.Event], None]) -> Iterator[None]:
+def in_thread(run: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Calls `run` in a thread, and sets its event at the end of the `with` block."""
     stopping = threading.Event()
     thread = threading.Thread(target=run, args=(stopping,), daemon=True)
     thread.start()
