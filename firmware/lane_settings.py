@@ -12,6 +12,8 @@ CHOICES = ("divert", "pass", "stop")
 MAX_STEPS = 500_000
 # Every board can store at least 3 parts between photo-eye 2 and the belt's own gate, and 16 parts on their way to a further gate.
 GATE_PARTS, FURTHER_GATE_PARTS = 3, 16
+# Every board can store at least 8 diverted parts on their way from a gate to the eye in its chute.
+CHUTE_PARTS = 8
 SettingValue = int | str
 
 
@@ -74,6 +76,11 @@ TABLE: tuple[LaneSetting, ...] = (
     LaneSetting("run_up_mm", "mm", 0, 2000, 0),
     LaneSetting("run_down_mm", "mm", 0, 2000, 0),
     LaneSetting("eye_light_on", "flag", 0, 1, 0),
+    LaneSetting("use_end_switch", "flag", 0, 1, 0),
+    LaneSetting("chute_mm", "mm", 0, 20000, 0),
+    LaneSetting("chute_window_mm", "mm", 5, 2000, 100),
+    LaneSetting("chute_full_ms", "ms", 0, 10000, 0),
+    LaneSetting("use_button", "flag", 0, 1, 0),
 )
 BY_KEY = {setting.key: setting for setting in TABLE}
 
@@ -132,9 +139,25 @@ class LaneSettings:
         room = FURTHER_GATE_PARTS if self.number("lane_of") else GATE_PARTS
         return spacing_mm > 0 and self.number("gate_mm") > room * spacing_mm
 
+    def is_chute_far(self, spacing_mm: int) -> bool:
+        """Returns whether more castings than a board can store may be on their way from the gate to the eye in its chute.
+
+        `spacing_mm` is the distance between castings, from the settings of the belt's lane. If it is 0, the result is False.
+        """
+        return spacing_mm > 0 and self._chute_end_mm > CHUTE_PARTS * spacing_mm
+
+    @property
+    def _chute_end_mm(self) -> int:
+        """The longest travel of the belt from the gate's moment until the chute's eye must have seen the part; 0 without this eye."""
+        return self.number("chute_mm") + self.number("chute_window_mm") if self.number("chute_mm") else 0
+
     def is_gate_within_reach(self, step_nm: int) -> bool:
-        """Returns whether `gate_mm` + `dwell_mm` are at most MAX_STEPS steps of a belt whose steps are `step_nm` long."""
-        return (self.number("gate_mm") + self.number("dwell_mm")) * 1_000_000 // step_nm <= MAX_STEPS
+        """Returns whether the distances behind the gate are at most MAX_STEPS steps of a belt whose steps are `step_nm` long.
+
+        The distances are `gate_mm` + `dwell_mm` and, with an eye in the chute, `gate_mm` + `chute_mm` + `chute_window_mm`.
+        """
+        behind_mm = max(self.number("dwell_mm"), self._chute_end_mm)
+        return (self.number("gate_mm") + behind_mm) * 1_000_000 // step_nm <= MAX_STEPS
 
     def text(self) -> str:
         """Returns all settings as text `key=value key=value ...` in the order of TABLE. The digest is the checksum of this text."""
@@ -156,7 +179,10 @@ class LaneSettings:
             return "twice window_mm must not be larger than eye_gap_mm"
         travels = (number("eye_gap_mm") + number("window_mm"), number("stuck_mm"))
         if max(travels) * 1_000_000 // self.step_nm > MAX_STEPS or not self.is_gate_within_reach(self.step_nm):
-            return f"eye_gap_mm + window_mm, stuck_mm and gate_mm + dwell_mm must each be at most {MAX_STEPS} steps of step_um"
+            return (
+                "eye_gap_mm + window_mm, stuck_mm, gate_mm + dwell_mm, and gate_mm + chute_mm + chute_window_mm must each be at most "
+                f"{MAX_STEPS} steps of step_um"
+            )
         if number("trigger_mm") and not number("encoder"):
             return "trigger_mm needs an encoder; on a belt without one, set trigger_ms instead"
         if number("trigger_mm") > number("eye_gap_mm"):

@@ -34,6 +34,10 @@ class LanePins:
     yellow: Pin
     red: Pin
     belt: Pin
+    end_switch: Pin
+    chute_eye: Pin
+    chute_full: Pin
+    button: Pin
 
 
 LANES: tuple[LanePins, ...] = (
@@ -52,6 +56,10 @@ LANES: tuple[LanePins, ...] = (
         yellow=Pin("K1", "A9"),
         red=Pin("K2", "A10"),
         belt=Pin("D7", "D38"),
+        end_switch=Pin("H5", "D8"),
+        chute_eye=Pin("B3", "D50"),
+        chute_full=Pin("J1", "D14"),
+        button=Pin("G5", "D4"),
     ),
     LanePins(
         servo=Pin("B5", "D11"),
@@ -68,6 +76,10 @@ LANES: tuple[LanePins, ...] = (
         yellow=Pin("K5", "A13"),
         red=Pin("K6", "A14"),
         belt=Pin("G2", "D39"),
+        end_switch=Pin("H6", "D9"),
+        chute_eye=Pin("B2", "D51"),
+        chute_full=Pin("J0", "D15"),
+        button=Pin("A1", "D23"),
     ),
     LanePins(
         servo=Pin("E3", "D5"),
@@ -84,6 +96,10 @@ LANES: tuple[LanePins, ...] = (
         yellow=Pin("L6", "D43"),
         red=Pin("L5", "D44"),
         belt=Pin("G1", "D40"),
+        end_switch=Pin("H1", "D16"),
+        chute_eye=Pin("B1", "D52"),
+        chute_full=Pin("K3", "A11"),
+        button=Pin("L0", "D49"),
     ),
     LanePins(
         servo=Pin("H4", "D7"),
@@ -100,5 +116,9 @@ LANES: tuple[LanePins, ...] = (
         yellow=Pin("L3", "D46"),
         red=Pin("L2", "D47"),
         belt=Pin("G0", "D41"),
+        end_switch=Pin("H0", "D17"),
+        chute_eye=Pin("B0", "D53"),
+        chute_full=Pin("K7", "A15"),
+        button=Pin("B7", "D13"),
     ),
 )

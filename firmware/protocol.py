@@ -14,7 +14,9 @@ VERSION = 1
 
 # A frame is one line: `start seq name fields*CRC` and a newline.
 
-MAX_FRAME_BYTES = 80
+# A host that has not sent the field `confirms` of HELLO gets no longer frames than MAX_FRAME_BYTES_0_1_0.
+MAX_FRAME_BYTES = 84
+MAX_FRAME_BYTES_0_1_0 = 80
 MAX_COMMAND_BYTES = 60
 COMMAND, ANSWER, EVENT = ">", "<", "!"
 
@@ -137,7 +139,13 @@ EVENTS: dict[str, tuple[str, ...]] = {
 }
 
 # The optional fields at the end of a frame. The keys are names of events, commands and status pages.
-OPTIONAL: dict[str, tuple[str, ...]] = {"GATE": ("gate",), "COMMIT": ("warning",), "eyes": ("belt",)}
+OPTIONAL: dict[str, tuple[str, ...]] = {"GATE": ("gate", "confirmed"), "COMMIT": ("warning",), "eyes": ("belt",)}
+
+# The optional fields at the end of a command.
+COMMAND_OPTIONAL: dict[str, tuple[str, ...]] = {"HELLO": ("confirms",)}
+
+# The fields of this host's HELLO. The last one says that the host reads the field `confirmed` of GATE.
+HELLO_FIELDS = (VERSION, 1)
 
 _EDGES = ("edges", "edge_ms", "edge_steps", "length_ms", "length_steps")
 PAGES: dict[str, tuple[str, ...]] = {
@@ -148,12 +156,14 @@ PAGES: dict[str, tuple[str, ...]] = {
     "eyes": ("eye1", "eye2", "position_steps"),
     "edge1": _EDGES,
     "edge2": _EDGES,
+    "chute": ("at_end", "chute_eye", "chute_full", "button", "seen", "unexpected", "unconfirmed"),
 }
 
 # Pages that older boards do not know. They answer STATUS with the code of `wrong-fields`.
 EDGE_PAGES = ("edge1", "edge2")
+CHUTE_PAGE = "chute"
 # Pages that every board knows.
-KNOWN_PAGES = tuple(page for page in PAGES if page not in EDGE_PAGES)
+KNOWN_PAGES = tuple(page for page in PAGES if page not in (*EDGE_PAGES, CHUTE_PAGE))
 
 _U32 = 2**32 - 1
 NUMBERS: dict[str, tuple[int, int]] = {
@@ -203,6 +213,15 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "length_ms": (0, _U32),
     "length_steps": (0, _U32),
     "servo_us": (0, 2400),
+    "confirms": (0, 1),
+    "confirmed": (0, 1),
+    "at_end": (0, 1),
+    "chute_eye": (0, 1),
+    "chute_full": (0, 1),
+    "button": (0, 1),
+    "seen": (0, _U32),
+    "unexpected": (0, _U32),
+    "unconfirmed": (0, _U32),
 }
 
 WORDS: dict[str, tuple[str, ...]] = {
@@ -213,10 +232,10 @@ WORDS: dict[str, tuple[str, ...]] = {
     "cause": ("power", "button", "brown-out", "watchdog", "unknown"),
     "state": ("waiting", "running", "safe", "stopped"),
     "lamp": ("green", "yellow", "red", "off"),
-    "page": ("line", "count", "gate", "link", "eyes", "edge1", "edge2"),
+    "page": ("line", "count", "gate", "link", "eyes", "edge1", "edge2", "chute"),
     "position": ("rest", "out", "moving"),
     "what": ("gate", "trigger", "lamp", "relay"),
-    "warning": ("gate-far",),
+    "warning": ("gate-far", "chute-far"),
 }
 
 TEXTS = ("key", "value", "digest")

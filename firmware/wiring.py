@@ -14,9 +14,9 @@ from firmware.pins import LANES, LanePins
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- pins: written by python -m firmware.wiring -->", "<!-- end of pins -->"
 
-WIDTH, HEIGHT = 1180, 940
+WIDTH, HEIGHT = 1180, 1180
 # The Mega in the drawing: left, top, width and height in pixels.
-BOARD = (490, 70, 200, 830)
+BOARD = (490, 70, 200, 1070)
 INK, SIGNAL, HIGH, GROUND = "#222222", "#1f5fbf", "#b03030", "#555555"
 
 # The rows of the table of pins: use, field of LanePins, direction, meaning of the level.
@@ -28,6 +28,10 @@ USES: tuple[tuple[str, str, str, str], ...] = (
     ("emergency stop", "estop", "in", "low: closed, all is well"),
     ("servo supply", "servo_power", "in", "high: present"),
     ("belt runs (optional, without encoder)", "belt", "in", "low: the belt runs"),
+    ("end switch of the gate (optional)", "end_switch", "in", "low: at an end"),
+    ("eye in the reject chute (optional)", "chute_eye", "in", "low: blocked"),
+    ("chute full (optional)", "chute_full", "in", "low: the chute has room"),
+    ("push-button (optional)", "button", "in", "low: pressed"),
     ("servo pulse", "servo", "out", "544 to 2400 us, 50 a second"),
     ("camera trigger", "trigger", "out", "high: fires"),
     ("belt relay", "relay", "out", "high: the belt may run"),
@@ -110,6 +114,9 @@ def _draw_inputs(drawing: SvgDrawing, pins: LanePins) -> None:
     drawing.text(180, 414, "A", colour=SIGNAL, size=10)
     drawing.text(180, 444, "B", colour=SIGNAL, size=10)
     _draw_isolated_input(drawing, 680, pins.belt.label, ("belt runs (optional)", "contact of the drive"))
+    _draw_isolated_input(drawing, 920, pins.end_switch.label, ("end switch (optional)", "2 contacts in parallel"))
+    _draw_isolated_input(drawing, 1000, pins.chute_eye.label, ("chute eye (optional)", "24 V, PNP"))
+    _draw_isolated_input(drawing, 1080, pins.chute_full.label, ("chute full (optional)", "on: the chute has room"))
     y = 550
     edge = _draw_pin(drawing, pins.servo_power.label, y, left=True)
     drawing.box(20, 524, 150, 52, "servo supply +", "5 to 6 V")
@@ -160,6 +167,15 @@ def _draw_outputs(drawing: SvgDrawing, pins: LanePins) -> None:
     drawing.line((960, y), (1010, y), colour=HIGH)
     drawing.box(1010, y - 30, 150, 60, "belt drive", "enable; contact", "open: belt stops")
 
+    y = 780
+    edge = _draw_pin(drawing, pins.button.label, y, left=False)
+    drawing.line((edge, y), (740, y), colour=SIGNAL)
+    drawing.box(740, y - 11, 60, 22, "1 k")
+    drawing.line((800, y), (850, y), colour=SIGNAL)
+    drawing.box(850, y - 30, 130, 60, "push-button", "(optional)", "contact, NO")
+    drawing.line((980, y), (1010, y), colour=GROUND)
+    drawing.text(1016, y + 4, "GND of the Mega", colour=GROUND, size=10)
+
     for number, (colour, pin) in enumerate((("green", pins.green), ("yellow", pins.yellow), ("red", pins.red))):
         y = 610 + 40 * number
         edge = _draw_pin(drawing, pin.label, y, left=False)
@@ -190,8 +206,8 @@ def draw_lane(pins: LanePins, number: int) -> str:
     _draw_outputs(drawing, pins)
     _draw_supply(drawing)
     for x, text, colour in ((740, "5 V logic", SIGNAL), (850, "24 V or servo supply", HIGH), (1040, "ground", GROUND)):
-        drawing.line((x, 880), (x + 24, 880), colour=colour, width=2.4)
-        drawing.text(x + 30, 884, text, size=11)
+        drawing.line((x, 1160), (x + 24, 1160), colour=colour, width=2.4)
+        drawing.text(x + 30, 1164, text, size=11)
     return drawing.svg()
 
 

@@ -8,13 +8,13 @@ The firmware of the Mega does the same in C++. The same conformance tests run ag
 from __future__ import annotations
 
 from firmware.board import faults
-from firmware.board.events import EventRing
-from firmware.board.lane import BoardLane
+from firmware.board.events import EventRing, StoredEvent
+from firmware.board.lane import BoardLane, GateMove
 from firmware.board.memory import BoardMemory
 from firmware.board.tracker import PartDecision, TrackedPart
 from firmware.fault_table import code_of, error_codes
 from firmware.lane_settings import BY_KEY, LaneSettings, SettingValue
-from firmware.protocol import COMMANDS, EVENT, VERSION, Deframer, Fields, Frame, read_fields
+from firmware.protocol import COMMAND_OPTIONAL, COMMANDS, EVENT, EVENTS, VERSION, Deframer, Fields, Frame, read_fields
 
 # The limits of this board, which it sends in its answer to HELLO.
 LANES, MAX_PARTS, MAX_EVENTS, COMMAND_WINDOW, GRADES = 4, 64, 128, 4, 1
@@ -51,6 +51,8 @@ class Board:
         self.run = memory.begin_run()
         self.cause = cause
         self.is_greeted = False
+        # Whether the host has said in HELLO that it reads the field `confirmed` of GATE.
+        self._sends_confirmed = False
         self.clock_ms = clock_ms
         self.events = EventRing(MAX_EVENTS)
         self.lanes = [
@@ -103,7 +105,15 @@ class Board:
             self._send_event("BEAT", *self._heartbeat(now_us))
         self._announce_parts(now_us)
         while (due := self.events.take_due(now_us)) is not None:
-            self._send_event(due.name, due.event, *due.fields)
+            self._send_event(due.name, due.event, *due.fields, *self._confirmation_fields(due))
+
+    def _confirmation_fields(self, event: StoredEvent) -> tuple[object, ...]:
+        """Returns the last fields of a GATE event about a part that the chute's eye had to see: `gate` if absent, and `confirmed`."""
+        # A host that does not know the field `confirmed` might drop the frame, because the field makes it longer.
+        if event.confirmed is None or not self._sends_confirmed:
+            return ()
+        has_gate = len(event.fields) == len(EVENTS["GATE"])
+        return (event.confirmed,) if has_gate else (0, event.confirmed)
 
     # State
 
@@ -137,14 +147,28 @@ class Board:
             part.announced_us = part.edge.at_us
             self._send_part(lane, part)
 
-    def report_sorted(
-        self, lane: int, part: int, decision: PartDecision, moved: bool, moves: int, at_us: int, travel_us: int | None
-    ) -> None:
-        """Stores the event GATE about a part. `travel_us` is the time since photo-eye 1, or None for a part that was not counted."""
+    def report_sorted(self, lane: int, part: int, decision: PartDecision, move: GateMove, at_us: int, travel_us: int | None) -> int:
+        """Stores the event GATE about a part and returns its number.
+
+        `travel_us` is the time since photo-eye 1, or None for a part that was not counted.
+        """
         travel_ms = 0 if travel_us is None else min(65535, travel_us // 1000)
         further_gate = (decision.gate,) if decision.gate else ()
-        movement = decision.action, decision.reason, int(moved), moves % 65536
-        self.events.add("GATE", lane, self.run, part, *movement, self.wire_ms(at_us), travel_ms, *further_gate)
+        fields = lane, self.run, part, decision.action, decision.reason, int(move.moved), move.moves % 65536
+        is_unseen = move.is_watched and not move.awaits_chute
+        return self.events.add(
+            "GATE",
+            *fields,
+            self.wire_ms(at_us),
+            travel_ms,
+            *further_gate,
+            confirmed=0 if is_unseen else None,
+            is_awaited=move.awaits_chute,
+        )
+
+    def confirm_sorted(self, event: int, is_seen: bool) -> int:
+        """Says whether the chute's eye has seen the part of a GATE event. Returns the number of the part."""
+        return self.events.confirm(event, is_seen)
 
     def report_fault(self, lane: int, code: int, raised: bool, detail: int, at_us: int) -> None:
         """Stores the event FAULT. Lane 0 means the whole board."""
@@ -190,7 +214,7 @@ class Board:
             raise CommandError("unknown-command")
         names, _, needs = COMMANDS[frame.name]
         try:
-            fields = read_fields(names, frame.fields)
+            fields = read_fields((*names, *COMMAND_OPTIONAL.get(frame.name, ())[: len(frame.fields) - len(names)]), frame.fields)
         except ValueError:
             raise CommandError("wrong-fields") from None
         if needs and not self.is_greeted:
@@ -207,8 +231,9 @@ class Board:
     def _lane(self, fields: Fields) -> BoardLane:
         return self.lanes[fields.number("lane") - 1]
 
-    def _do_hello(self, _: Fields, now_us: int) -> tuple[object, ...]:
+    def _do_hello(self, fields: Fields, now_us: int) -> tuple[object, ...]:
         self.is_greeted = True
+        self._sends_confirmed = fields.get("confirms") == 1
         self._beat_sent_us = now_us
         self.events.send_all_again()
         for lane in self.lanes:
@@ -251,12 +276,15 @@ class Board:
             if code in self.board_faults:
                 self.board_faults.remove(code)
                 self.report_fault(0, code, False, 0, now_us)
-        return (settings.digest, "gate-far") if self._is_gate_far(lane, settings) else (settings.digest,)
+        return (settings.digest, *self._warnings(settings))
 
-    def _is_gate_far(self, lane: BoardLane, settings: LaneSettings) -> bool:
-        """Returns whether more castings than the board can store may be between photo-eye 2 and the gate."""
+    def _warnings(self, settings: LaneSettings) -> tuple[str, ...]:
+        """Returns the warning of COMMIT if more castings than the board can store may be on their way to the gate or to the chute's eye."""
         belt = self.lanes[settings.number("lane_of") - 1].settings if settings.number("lane_of") else settings
-        return settings.is_gate_far(belt.number("spacing_mm"))
+        spacing_mm = belt.number("spacing_mm")
+        if settings.is_gate_far(spacing_mm):
+            return ("gate-far",)
+        return ("chute-far",) if settings.is_chute_far(spacing_mm) else ()
 
     def _are_gates_consistent(self, lane: BoardLane, settings: LaneSettings) -> bool:
         """Returns whether new settings of a lane agree with the settings of the other lanes.
@@ -353,6 +381,10 @@ class Board:
         if page == "gate":
             gate = lane.gate
             return page, gate.pulse_us, gate.position(now_us), gate.moves, int(lane.has_servo_power), int(lane.is_estop_open)
+        if page == "chute":
+            counts = lane.chute_counters
+            levels = lane.is_gate_at_end, lane.chute_eye.blocked, lane.is_chute_full, lane.button.is_pressed
+            return page, *(int(level) for level in levels), counts.seen, counts.unexpected, counts.unconfirmed
         return page, int(lane.eyes[0].blocked), int(lane.eyes[1].blocked), lane.position_steps % _U32, int(lane.is_belt_on)
 
     def _do_test(self, fields: Fields, now_us: int) -> tuple[object, ...]:

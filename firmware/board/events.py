@@ -17,7 +17,9 @@ EVENT_INTERVAL_US = 10_000
 class StoredEvent:
     """A stored event with its number `event` and the other `fields` of its frame.
 
-    `sent_us` is the time at which the event was last sent, or None if it was not sent since the last HELLO.
+    - `confirmed`: the field of a GATE event that says whether the chute's eye has seen the part, or None without such an eye.
+    - `is_awaited`: True until this is known. The event is not sent yet.
+    - `sent_us`: the time at which the event was last sent, or None if it was not sent since the last HELLO.
     """
 
     event: int
@@ -25,6 +27,8 @@ class StoredEvent:
     fields: tuple[str, ...]
     sent_us: int | None = None
     is_acknowledged: bool = False
+    confirmed: int | None = None
+    is_awaited: bool = False
 
 
 class EventRing:
@@ -56,14 +60,24 @@ class EventRing:
         """Whether the ring is full, so that the next event will be dropped."""
         return len(self._events) >= self.size
 
-    def add(self, name: str, *fields: object) -> None:
-        """Stores an event, or counts the event as lost if the ring is full."""
+    def add(self, name: str, *fields: object, confirmed: int | None = None, is_awaited: bool = False) -> int:
+        """Stores an event, or counts the event as lost if the ring is full. Returns its number."""
         number, self._next_number = self._next_number, (self._next_number + 1) % 65536
         if self.is_full:
             self.lost += 1
             self.unreported += 1
-            return
-        self._events.append(StoredEvent(number, name, tuple(str(field) for field in fields)))
+            return number
+        texts = tuple(str(field) for field in fields)
+        self._events.append(StoredEvent(number, name, texts, confirmed=confirmed, is_awaited=is_awaited))
+        return number
+
+    def confirm(self, number: int, is_seen: bool) -> int:
+        """Completes a GATE event that was stored as awaited. Returns the number of its part, or 0 if the event was lost."""
+        for event in self._events:
+            if event.event == number:
+                event.confirmed, event.is_awaited = int(is_seen), False
+                return int(event.fields[2])
+        return 0
 
     def acknowledge(self, number: int) -> None:
         """Marks one event as acknowledged. The event is deleted when all older events are acknowledged too."""
@@ -88,7 +102,7 @@ class EventRing:
         """Returns the next event to send, and marks the event as sent. Returns None if no event is due yet."""
         if now_us < self._next_send_us:
             return None
-        pending = [event for event in self._events if not event.is_acknowledged]
+        pending = [event for event in self._events if not event.is_acknowledged and not event.is_awaited]
         due = next((event for event in pending if event.sent_us is None), None) or next(
             (event for event in pending[:MAX_REPEATED_EVENTS] if event.sent_us is not None and now_us - event.sent_us >= REPEAT_US), None
         )

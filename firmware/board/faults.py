@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 
 HOST_SILENT, EYE1_STUCK, EYE2_STUCK, ENCODER_STOPPED, SERVO_POWER, EMERGENCY_STOP = 40, 41, 42, 43, 44, 45
 ABNORMAL_RESET, TRACKER_FULL, EVENTS_LOST, STOPPED, PARTS_EXHAUSTED, SETTINGS_LOST, AWAITING_START = 46, 47, 48, 49, 50, 51, 52
-TRIGGER_LOST = 53
+TRIGGER_LOST, GATE_STUCK, CHUTE_MISSED, CHUTE_FULL = 53, 54, 55, 56
+
+# The detail of the end of a fault, which says who ended it.
+ENDED_BY_HOST, ENDED_BY_BUTTON = 0, 1
 
 GATE_HELD = "gate held"
 EFFECTS = {
@@ -24,6 +27,9 @@ EFFECTS = {
     SETTINGS_LOST: "report only",
     AWAITING_START: GATE_HELD,
     TRIGGER_LOST: "warning",
+    GATE_STUCK: "stopped",
+    CHUTE_MISSED: "stopped",
+    CHUTE_FULL: "stopped",
 }
 ENDS_BY = dict.fromkeys(EFFECTS, "CLEAR") | {
     HOST_SILENT: "HELLO",

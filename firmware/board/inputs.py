@@ -28,6 +28,40 @@ class Contact:
         return True
 
 
+# A push-button counts if it is pressed for at least MIN_PRESS_US and released within MAX_PRESS_US.
+MIN_PRESS_US, MAX_PRESS_US = 50_000, 3_000_000
+
+
+class Button:
+    """A push-button. Only a short press counts, so a button that is stuck or held by a tool does nothing."""
+
+    def __init__(self) -> None:
+        self._contact = Contact()
+        self._is_level_on = self._was_free = self._counts = False
+        self._since_us = 0
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether the button is pressed now."""
+        return self._contact.is_on
+
+    def change(self, pressed: bool, at_us: int) -> None:
+        """Stores a new level of the input."""
+        self._contact.change(pressed, at_us, MIN_PRESS_US)
+        self._is_level_on = pressed
+
+    def advance(self, now_us: int) -> bool:
+        """Moves the time forward to `now_us`. Returns True when a short press has ended."""
+        # A button that is pressed since the reset does not count, because nobody has seen the beginning of the press.
+        self._was_free = self._was_free or not (self._is_level_on or self.is_pressed)
+        has_changed = self._contact.advance(now_us, MIN_PRESS_US)
+        if has_changed and self.is_pressed:
+            self._counts, self._since_us = self._was_free, now_us
+        if self.is_pressed and now_us - self._since_us >= MAX_PRESS_US:
+            self._counts = False
+        return has_changed and not self.is_pressed and self._counts
+
+
 class Drive:
     """The speed of a belt without an encoder. It is computed from the times at which the belt was switched on and off.
 

@@ -12,9 +12,10 @@ from typing import Protocol
 
 from firmware.board import faults
 from firmware.board.camera import CameraTrigger
+from firmware.board.chute import END_MARGIN_US, MAX_CHUTE_PARTS, Chute, EndSwitch
 from firmware.board.faults import EFFECTS, GATE_HELD, Faults
 from firmware.board.gate import Gate
-from firmware.board.inputs import Contact, Drive
+from firmware.board.inputs import Button, Contact, Drive
 from firmware.board.tracker import DecidedPart, Edge, Eye, PartDecision, TrackedPart, Tracker
 from firmware.lane_settings import LaneSettings
 
@@ -30,9 +31,9 @@ class LaneReporter(Protocol):
 
     def report_counted(self, lane: int, part: TrackedPart) -> None: ...
 
-    def report_sorted(
-        self, lane: int, part: int, decision: PartDecision, moved: bool, moves: int, at_us: int, travel_us: int | None
-    ) -> None: ...
+    def report_sorted(self, lane: int, part: int, decision: PartDecision, move: GateMove, at_us: int, travel_us: int | None) -> int: ...
+
+    def confirm_sorted(self, event: int, is_seen: bool) -> int: ...
 
     def report_fault(self, lane: int, code: int, raised: bool, detail: int, at_us: int) -> None: ...
 
@@ -51,6 +52,35 @@ class LaneCounters:
     missing: int = 0
     unmatched: int = 0
     no_verdict: int = 0
+
+
+@dataclass
+class ChuteCounters:
+    """What the eye in the reject chute has seen since the reset.
+
+    - `seen`: all castings.
+    - `unexpected`: castings that no gate had diverted.
+    - `unconfirmed`: diverted parts that the eye did not see.
+    """
+
+    seen: int = 0
+    unexpected: int = 0
+    unconfirmed: int = 0
+
+
+@dataclass(frozen=True)
+class GateMove:
+    """What a gate did for a part.
+
+    - `moved`: whether the gate left its rest position; `moves` says how often it has done so since the reset.
+    - `is_watched`: whether an eye in the chute must see the part.
+    - `awaits_chute`: whether the part is still on its way to this eye.
+    """
+
+    moved: bool
+    moves: int
+    is_watched: bool
+    awaits_chute: bool
 
 
 class BoardLane:
@@ -72,6 +102,16 @@ class BoardLane:
         self._estop_open = Contact()
         self._servo_power_missing = Contact()
         self._belt_off = Contact()
+        self._gate_at_end = Contact()
+        self._chute_full = Contact()
+        self.button = Button()
+        self.chute_eye = Eye()
+        self.chute_counters = ChuteCounters()
+        self._chute = Chute()
+        self._end_switch = EndSwitch()
+        # The edge at which the last casting left the chute's eye.
+        self._chute_end: Edge | None = None
+        self._chute_had_room_us = 0
         self._drive = Drive()
         self.camera = CameraTrigger()
         self.relay_test_until_us = 0
@@ -124,8 +164,8 @@ class BoardLane:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no counted part is between photo-eye 1 and the last gate of the belt."""
-        return not self.belt.tracker.parts and not any(lane._armed for lane in self.belt.gate_lanes)
+        """Whether no counted part is between photo-eye 1 and the last gate of the belt, or between a gate and the eye in its chute."""
+        return not self.belt.tracker.parts and not any(lane._armed or not lane._chute.is_empty for lane in self.belt.gate_lanes)
 
     @property
     def state(self) -> str:
@@ -188,6 +228,16 @@ class BoardLane:
         """Whether the belt runs according to the input "belt runs". The setting `use_belt` makes no difference."""
         return not self._belt_off.is_on
 
+    @property
+    def is_gate_at_end(self) -> bool:
+        """Whether the end switch says that the gate stands at one of its two ends."""
+        return self._gate_at_end.is_on
+
+    @property
+    def is_chute_full(self) -> bool:
+        """Whether the input "chute full" is on now."""
+        return self._chute_full.is_on
+
     # Inputs of the board
 
     def change_estop(self, is_open: bool, at_us: int) -> None:
@@ -205,6 +255,26 @@ class BoardLane:
         self.advance(max(at_us, self._ticked_us))
         self._belt_off.change(not runs, at_us, self._hold_us)
 
+    def change_gate_at_end(self, at_end: bool, at_us: int) -> None:
+        """Tells the lane about a change at the end switch of its gate."""
+        self.advance(max(at_us, self._ticked_us))
+        self._gate_at_end.change(at_end, at_us, self._hold_us)
+
+    def change_chute_full(self, is_full: bool, at_us: int) -> None:
+        """Tells the lane about a change at the input "chute full"."""
+        self.advance(max(at_us, self._ticked_us))
+        self._chute_full.change(is_full, at_us, self._hold_us)
+
+    def change_chute_eye(self, blocked: bool, at_us: int) -> None:
+        """Tells the lane about a change at the eye in the reject chute. The change is not debounced yet."""
+        self.advance(max(at_us, self._ticked_us))
+        self.chute_eye.change(blocked, self.belt.place(), at_us, self.belt.settings.number("debounce_us"))
+
+    def change_button(self, pressed: bool, at_us: int) -> None:
+        """Tells the lane about a change at its push-button."""
+        self.advance(max(at_us, self._ticked_us))
+        self.button.change(pressed, at_us)
+
     @property
     def _hold_us(self) -> int:
         return self.settings.number("contact_ms") * 1000
@@ -217,8 +287,10 @@ class BoardLane:
         """Moves the lane's time forward to `now_us`. Without an encoder, a running belt moves on, too."""
         self._drive_belt(now_us - self._ticked_us)
         self._ticked_us = now_us
-        for contact in (self._estop_open, self._servo_power_missing):
+        for contact in (self._estop_open, self._servo_power_missing, self._gate_at_end, self._chute_full):
             contact.advance(now_us, self._hold_us)
+        if self.button.advance(now_us) and self.settings.number("use_button"):
+            self._acknowledge(now_us)
         ran = self._runs
         if self._belt_off.advance(now_us, self._hold_us) and self._runs != ran:
             # The input changed `_hold_us` ago, but the change counts only now. So the travel since the change is computed again.
@@ -287,6 +359,8 @@ class BoardLane:
         self._has_stored_settings = True
         if is_changed or is_first:
             self.gate.configure(settings)
+        self._end_switch.restart(self.gate.is_out, now_us)
+        self._chute_had_room_us = now_us
         self.is_committed = True
         if self.is_further_gate:
             # This lane now moves a further gate. Such a lane has no faults of its own, so its old faults end.
@@ -313,14 +387,14 @@ class BoardLane:
             self._remove_parts(now_us)
             self._hold_gates(self.settings.word("safe"), now_us)
 
-    def end_fault(self, code: int, now_us: int) -> bool:
+    def end_fault(self, code: int, now_us: int, ended_by: int = faults.ENDED_BY_HOST) -> bool:
         """Ends a fault and reports its end. Returns False if there was no such fault."""
         if code not in self.faults.codes:
             return False
         was_held = self.faults.has(GATE_HELD)
         self.faults.codes.remove(code)
         self._fault_list_changed()
-        self._reporter.report_fault(self.number, code, False, 0, now_us)
+        self._reporter.report_fault(self.number, code, False, ended_by, now_us)
         if was_held and not self.faults.has(GATE_HELD) and self.is_committed and not self.is_further_gate:
             self._begin_counting(now_us)
         return True
@@ -334,9 +408,24 @@ class BoardLane:
         return (
             (code == faults.EYE1_STUCK and self.eyes[0].blocked)
             or (code == faults.EYE2_STUCK and self.eyes[1].blocked)
-            or (code == faults.SERVO_POWER and any(lane._lacks_servo_power for lane in self.gate_lanes))
             or (code == faults.EMERGENCY_STOP and self.is_estop_open)
+            or any(lane._has_gate_fault_cause(code) for lane in self.gate_lanes)
         )
+
+    def _has_gate_fault_cause(self, code: int) -> bool:
+        """Returns whether this lane's own gate is the cause of a fault of the belt."""
+        if code == faults.SERVO_POWER:
+            return self._lacks_servo_power
+        if code == faults.GATE_STUCK:
+            return self.settings.number("use_end_switch") > 0 and not self.is_gate_at_end
+        return code == faults.CHUTE_FULL and self.settings.number("chute_full_ms") > 0 and self.is_chute_full
+
+    def _acknowledge(self, now_us: int) -> None:
+        """Ends the faults of the belt that CLEAR could end now. Called when a person has pressed the push-button."""
+        belt = self.belt
+        for code in sorted(belt.faults.codes):
+            if faults.ENDS_BY[code] == "CLEAR" and not belt.has_fault_cause(code):
+                belt.end_fault(code, now_us, faults.ENDED_BY_BUTTON)
 
     @property
     def _lacks_servo_power(self) -> bool:
@@ -358,9 +447,11 @@ class BoardLane:
         edges += [(edge, 2) for edge in self.eyes[1].take_edges(now_us, debounce_us)]
         if edges:
             self.gate.hold_pulse(0, now_us)
+        self._watch_chute(now_us)
         if not self.is_committed:
             self.gate.tick(0, now_us)
             return
+        self._check_gate(now_us)
         if self.is_further_gate:
             if self._lacks_servo_power:
                 self.belt.raise_fault(faults.SERVO_POWER, 0, now_us)
@@ -518,19 +609,76 @@ class BoardLane:
         while self._armed and place >= (moment := self._armed[0].edge.place + distance):
             decided = self._armed.pop(0)
             moved = decided.decision.action == "divert" and self.gate.divert(moment + dwell, now_us)
-            self._report(decided, moved)
+            is_awaited = decided.decision.action == "divert" and self._has_chute_eye
+            event = self._report(decided, moved, is_awaited)
+            if is_awaited:
+                self._follow_into_chute(event, moment, now_us)
 
-    def _report(self, decided: DecidedPart, moved: bool) -> None:
-        """Reports what this lane's gate did with a part.
+    @property
+    def _has_chute_eye(self) -> bool:
+        return self.settings.number("chute_mm") > 0
+
+    def _follow_into_chute(self, event: int, moment: int, now_us: int) -> None:
+        """Waits for a diverted part at the chute's eye. `moment` is the place of the belt at which the gate moved."""
+        if self._chute.add(event, moment + self.belt.settings.places(self.settings.number("chute_mm"))):
+            return
+        self._reporter.confirm_sorted(event, False)
+        self.chute_counters.unconfirmed += 1
+        self.belt.raise_fault(faults.TRACKER_FULL, MAX_CHUTE_PARTS + 1, now_us)
+
+    def _watch_chute(self, now_us: int) -> None:
+        belt = self.belt
+        for edge in self.chute_eye.take_edges(now_us, belt.settings.number("debounce_us")):
+            if not edge.blocked:
+                self._chute_end = edge
+            elif self._chute_end is None or edge.place - self._chute_end.place >= belt.settings.travel("part_min_mm"):
+                self._see_in_chute(edge.place)
+
+    def _see_in_chute(self, place: int) -> None:
+        if not self.is_committed or not self._has_chute_eye:
+            return
+        self.chute_counters.seen += 1
+        belt = self.belt
+        event = self._chute.take_nearest(place, belt.settings.places(self.settings.number("chute_window_mm")))
+        if event is not None:
+            self._reporter.confirm_sorted(event, True)
+        elif not belt.faults.has(GATE_HELD) and belt.place() >= (belt._ignore_missing_until or 0):
+            # While a fault holds the gate out, all castings fall into the chute. Some are still on their way when the fault ends.
+            self.chute_counters.unexpected += 1
+
+    def _check_gate(self, now_us: int) -> None:
+        """Raises the faults of this lane's own gate: stuck, a diverted part not seen in the chute, chute full."""
+        belt, settings = self.belt, self.settings
+        if settings.number("use_end_switch"):
+            limit_us = 2 * settings.number("servo_ms") * 1000 + END_MARGIN_US
+            if self.gate.is_pulse_held:
+                # The command SERVO may hold the gate between its ends.
+                self._end_switch.restart(self.gate.is_out, now_us)
+            if trouble := self._end_switch.check(self.is_gate_at_end, self.gate.is_out, now_us, limit_us):
+                belt.raise_fault(faults.GATE_STUCK, trouble, now_us)
+        if not self.is_chute_full:
+            self._chute_had_room_us = now_us
+        full_us = settings.number("chute_full_ms") * 1000
+        if full_us and now_us - self._chute_had_room_us >= full_us:
+            belt.raise_fault(faults.CHUTE_FULL, 0, now_us)
+        for event in self._chute.take_overdue(belt.place(), belt.settings.places(settings.number("chute_window_mm"))):
+            self.chute_counters.unconfirmed += 1
+            belt.raise_fault(faults.CHUTE_MISSED, self._reporter.confirm_sorted(event, False), now_us)
+
+    def _report(self, decided: DecidedPart, moved: bool, awaits_chute: bool = False) -> int:
+        """Reports what this lane's gate did with a part, and returns the number of the event.
 
         The report names the lane of the belt. Its field `moves` counts the movements of this lane's gate.
+
+        With `awaits_chute`, the report is sent when the chute's eye has seen the part, or when the part is overdue there.
         """
         action, belt = decided.decision.action, self.belt
         belt.counters.diverted += action == "divert"
         belt.counters.passed += action == "pass"
         part, at_us = decided.part, decided.edge.at_us
         travel_us = at_us - part.edge.at_us if part.number else None
-        self._reporter.report_sorted(belt.number, part.number, decided.decision, moved, self.gate.moves, at_us, travel_us)
+        move = GateMove(moved, self.gate.moves, action == "divert" and self._has_chute_eye, awaits_chute)
+        return self._reporter.report_sorted(belt.number, part.number, decided.decision, move, at_us, travel_us)
 
     def _remove_parts(self, now_us: int) -> None:
         """Reports all parts of the belt with the action of the setting `safe`, and removes them."""
@@ -540,6 +688,8 @@ class BoardLane:
             armed, lane._armed = lane._armed, []
             for decided in armed:
                 lane._report(DecidedPart(decided.part, safe, decided.edge), False)
+            for event in lane._chute.take_all():
+                self._reporter.confirm_sorted(event, False)
         for part in self.tracker.remove_all():
             self._report(DecidedPart(part, safe, edge), False)
 

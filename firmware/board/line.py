@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
 from firmware.board.board import Board
-from firmware.board.plant import EYE1, STEPS, CastingExit, Plant
+from firmware.board.plant import CHUTE_EYE, EYE1, STEPS, CastingExit, Plant
 
 STEP_US = 1000
 # Called for each physical event, with its name and a dict of facts: `fell` (a casting left the belt), `servo` (a pulse width changed) or
@@ -47,6 +47,8 @@ class SimulatedLine:
         self.now_us = 0
         self._on_truth = on_truth
         self._pulses_us = {lane.number: lane.gate.pulse_us for lane in board.lanes}
+        for lane in board.lanes:
+            lane.change_gate_at_end(True, 0)
         self._reported_exits = dict.fromkeys(self.plants, 0)
         for number, plant in self.plants.items():
             for which in (1, 2):
@@ -94,6 +96,10 @@ class SimulatedLine:
                     lane.add_steps(change.value, change.at_us)
                 else:
                     lane.change_eye(1 if change.what == EYE1 else 2, bool(change.value) != plant.belt.eye_light_on, change.at_us)
+            for gate_change in plant.take_gate_changes():
+                gate_lane = lanes[(gate_change.gate or number) - 1]
+                report = gate_lane.change_chute_eye if gate_change.what == CHUTE_EYE else gate_lane.change_gate_at_end
+                report(bool(gate_change.value), gate_change.at_us)
         self.board.tick(self.now_us)
         for number, plant in self.plants.items():
             for gate in (number, *(blade.lane for blade in plant.belt.further)):

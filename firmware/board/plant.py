@@ -13,6 +13,7 @@ from functools import cached_property
 # Castings are put on the belt at this place, in mm from photo-eye 1. The place lies before the photo-eye.
 FEED_MM = -60.0
 EYE1, EYE2, STEPS = "eye1", "eye2", "steps"
+END_SWITCH, CHUTE_EYE = "end_switch", "chute_eye"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Belt:
     - `further`: the blades of the further gates.
     - `encoder_um`: travel per encoder edge; 0 without an encoder.
     - `eye_light_on`: True if the photo-eyes switch when light, so that their inputs are low while no casting blocks them.
+    - `chute_s`: the time that a diverted casting needs from the belt to the eye in the reject chute.
     """
 
     speed_mm_s: float = 500.0
@@ -47,6 +49,7 @@ class Belt:
     encoder_um: int = 0
     eye_light_on: bool = False
     further: tuple[Blade, ...] = ()
+    chute_s: float = 0.1
 
     @cached_property
     def blades(self) -> tuple[Blade, ...]:
@@ -73,6 +76,19 @@ class InputChange:
     """A change at an input of the board. `value` is the level of a photo-eye (1 means blocked) or a number of encoder edges."""
 
     at_us: int
+    what: str
+    value: int
+
+
+@dataclass(frozen=True)
+class GateInputChange:
+    """A change at an input of a gate: the end switch (1 means at an end) or the eye in its chute (1 means blocked).
+
+    `gate` is the lane of a further gate, or 0 for the belt's own gate.
+    """
+
+    at_us: int
+    gate: int
     what: str
     value: int
 
@@ -118,6 +134,8 @@ class Plant:
 
     - `exits`: the castings that have left the belt, oldest first.
     - `angles`: the angle of each blade, from 0 (at rest) to 1 (out).
+    - `jammed_gates`: the lanes of further gates that cannot move, or 0 for the belt's own gate.
+    - `to_lose`: how many of the next diverted castings fall beside the chute, so that the chute's eye does not see them.
     """
 
     belt: Belt = field(default_factory=Belt)
@@ -128,16 +146,22 @@ class Plant:
     castings: list[BeltCasting] = field(default_factory=list)
     now_us: int = 0
     angles: list[float] = field(default_factory=list)
+    jammed_gates: set[int] = field(default_factory=set)
+    to_lose: int = 0
     _travelled_mm: float = 0.0
     _reported_steps: int = 0
     _counted: int = 0
     _next_feed_mm: float = 0.0
     _removed: list[str] = field(default_factory=list)
+    _gate_changes: list[GateInputChange] = field(default_factory=list)
+    # The changes at the chutes' eyes that lie in the future.
+    _chute_changes: list[GateInputChange] = field(default_factory=list)
     _castings_at_eye: dict[str, int] = field(default_factory=lambda: {EYE1: 0, EYE2: 0})
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.feed.seed)
         self.angles = [0.0] * len(self.belt.blades)
+        self._are_at_end = [True] * len(self.belt.blades)
         least_s = self.feed.least_gap_mm / self.belt.speed_mm_s
         if self.feed.rate_per_s * least_s > 1:
             raise ValueError(
@@ -196,11 +220,24 @@ class Plant:
         self._let_castings_leave(to_us)
         return changes
 
+    def take_gate_changes(self) -> list[GateInputChange]:
+        """Returns the changes at the inputs of the gates since the last call, in the order of time."""
+        due = [change for change in self._chute_changes if change.at_us <= self.now_us]
+        self._chute_changes = [change for change in self._chute_changes if change.at_us > self.now_us]
+        changes, self._gate_changes = self._gate_changes + due, []
+        return sorted(changes, key=lambda change: change.at_us)
+
     def _swing(self, pulses_us: Sequence[int], passed_s: float) -> None:
         for index, (blade, pulse_us) in enumerate(zip(self.belt.blades, pulses_us, strict=True)):
+            if blade.lane in self.jammed_gates:
+                continue
             target = (pulse_us - blade.rest_us) / (blade.out_us - blade.rest_us)
             max_change = passed_s / blade.servo_s
             self.angles[index] += max(-max_change, min(max_change, target - self.angles[index]))
+            at_end = not 0.02 < self.angles[index] < 0.98
+            if at_end != self._are_at_end[index]:
+                self._are_at_end[index] = at_end
+                self._gate_changes.append(GateInputChange(self.now_us, blade.lane, END_SWITCH, int(at_end)))
 
     def _feed(self, travel_mm: float) -> None:
         if not self.is_feeding or self.has_fed_all:
@@ -277,4 +314,14 @@ class Plant:
 
     def _leave(self, casting: BeltCasting, side: str, now_us: int, gate: int = 0) -> None:
         self.castings.remove(casting)
+        if side == "diverted":
+            self._fall_into_chute(casting, now_us, gate)
         self.exits.append(CastingExit(casting.number, casting.counted, side, casting.struck, now_us, gate))
+
+    def _fall_into_chute(self, casting: BeltCasting, now_us: int, gate: int) -> None:
+        if self.to_lose > 0:
+            self.to_lose -= 1
+            return
+        at_us = now_us + round(self.belt.chute_s * 1e6)
+        free_us = at_us + round(casting.length_mm / self.belt.speed_mm_s * 1e6)
+        self._chute_changes += [GateInputChange(at_us, gate, CHUTE_EYE, 1), GateInputChange(free_us, gate, CHUTE_EYE, 0)]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from firmware.board.line import TruthListener, exit_facts
-from firmware.board.plant import EYE1, STEPS, InputChange, Plant
+from firmware.board.plant import CHUTE_EYE, EYE1, STEPS, InputChange, Plant
 from firmware.pins import LANES
 from firmware.protocol import Deframer, Frame
 from firmware.simulator.avr import SimulatedBoard
@@ -23,7 +23,7 @@ class AvrBelt:
 
     - `servos_us`: the pulse width of each servo, by its timer output.
     - `eye2_us`: the times of the leading edges at photo-eye 2.
-    - `broken`: the sensors (EYE1, EYE2, STEPS) whose signals do not reach the board.
+    - `broken`: the sensors (EYE1, EYE2, STEPS, END_SWITCH, CHUTE_EYE) whose signals do not reach the board.
     """
 
     def __init__(self, board: SimulatedBoard, plant: Plant, lane: int, servos_us: dict[str, float]) -> None:
@@ -56,6 +56,11 @@ class AvrBelt:
         for change in self.plant.advance(to_us, round(self.pulse_us) or belt.rest_us, self.is_relay_closed, further_us):
             if change.what not in self.broken:
                 self._set_pins(change, from_us)
+        for gate_change in self.plant.take_gate_changes():
+            if gate_change.what not in self.broken:
+                pins = LANES[(gate_change.gate or self.lane) - 1]
+                pin = pins.chute_eye if gate_change.what == CHUTE_EYE else pins.end_switch
+                self._board.set_pin_at(max(gate_change.at_us, from_us), pin.port, not gate_change.value)
 
     def stop_encoder(self) -> None:
         """Sets both pins of the encoder to low, as if the encoder had stopped there."""
@@ -135,6 +140,10 @@ class AvrLine:
             self.board.set_pin(pins.estop.port, False)
             self.board.set_pin(pins.servo_power.port, True)
             self.board.set_pin(pins.belt.port, False)
+            self.board.set_pin(pins.end_switch.port, False)
+            self.board.set_pin(pins.chute_full.port, False)
+            for unused in (pins.chute_eye, pins.button):
+                self.board.set_pin(unused.port, True)
             for eye in (pins.eye1, pins.eye2):
                 self.board.set_pin(eye.port, True)
         for belt in self.belts.values():

@@ -82,6 +82,8 @@ class Board {
   Error commit(const uint32_t* values, FrameWriter& answer);
   bool is_consistent(uint8_t lane, const Settings& requested) const;
   bool is_gate_far(const Settings& settings) const;
+  bool is_chute_far(const Settings& settings) const;
+  uint16_t spacing_of(const Settings& settings) const;
   Error show(FrameWriter& answer);
   Error verdict(const uint32_t* values, FrameWriter& answer);
   Error cancel(const uint32_t* values, FrameWriter& answer);
@@ -132,6 +134,8 @@ class Board {
   uint8_t committed_lanes_ = 0;
   Cause cause_ = kPower;
   bool is_greeted_ = false, is_boot_sent_ = false, is_answer_due_ = false;
+  // Whether the host has said in HELLO that it reads the field `confirmed` of GATE.
+  bool sends_confirmed_ = false;
 };
 
 }  // namespace castline

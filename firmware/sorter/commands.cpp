@@ -23,12 +23,12 @@ const uint8_t kMaxValues = 5;
 // Positions of the fields in a command. The first field has position 0.
 enum FieldIndex : uint8_t { kLaneAt = 0, kRunAt = 1, kKeyAt = 1, kPageAt = 1, kTokenAt = 1, kPulseAt = 1, kCodeAt = 1, kPartAt = 2, kTextAt = 2, kWhatAt = 2, kVerdictAt = 3, kGateAt = 4 };
 
-const char kWarningWords[] PROGMEM = "gate-far";
+const char kWarningWords[] PROGMEM = "gate-far chute-far";
 const char kAnswerNames[] PROGMEM = "OK ERR";
 const char kToldWords[] PROGMEM = "accepted same cancelled none cleared done";
 const char kVerdictWords[] PROGMEM = "keep divert";
-const char kPageWords[] PROGMEM = "line count gate link eyes edge1 edge2";
-enum Page : int8_t { kLinePage, kCountPage, kGatePage, kLinkPage, kEyesPage, kEdge1Page, kEdge2Page };
+const char kPageWords[] PROGMEM = "line count gate link eyes edge1 edge2 chute";
+enum Page : int8_t { kLinePage, kCountPage, kGatePage, kLinkPage, kEyesPage, kEdge1Page, kEdge2Page, kChutePage };
 
 const char kErrorWords[] PROGMEM =
     "- unknown-command wrong-fields version not-greeted not-committed unknown-setting out-of-bounds inconsistent busy not-supported "
@@ -124,6 +124,9 @@ void Board::write_heartbeat(FrameWriter& frame) const {
 }
 
 Board::Error Board::hello(FrameWriter& answer) {
+  uint32_t confirms = 0;
+  if (deframer_.fields() > 1 && (!read_number(deframer_.field(1), confirms) || confirms > 1)) return kWrongFields;
+  sends_confirmed_ = confirms == 1;
   is_greeted_ = true;
   beat_sent_ms_ = shared_.clock.now().ms;
   shared_.events.send_all_again();
@@ -166,7 +169,11 @@ Board::Error Board::commit(const uint32_t* values, FrameWriter& answer) {
   end_board_fault(kAbnormalReset);
   end_board_fault(kSettingsLost);
   answer.digest(requested.digest());
-  if (is_gate_far(requested)) answer.word(kWarningWords, 0);
+  if (is_gate_far(requested)) {
+    answer.word(kWarningWords, 0);
+  } else if (is_chute_far(requested)) {
+    answer.word(kWarningWords, 1);
+  }
   return kNoError;
 }
 
@@ -185,12 +192,22 @@ bool Board::is_consistent(uint8_t lane, const Settings& requested) const {
   return true;
 }
 
-// Returns whether the gate is so far away that more castings may be on their way to it than a board can store. `spacing_mm` is the distance
-// between castings.
+// Returns whether the gate is so far away that more castings may be on their way to it than a board can store.
 bool Board::is_gate_far(const Settings& settings) const {
+  const uint32_t spacing_mm = spacing_of(settings);
+  return spacing_mm > 0 && settings[kGateMm] > spacing_mm * (settings[kLaneOf] == 0 ? kArmed : kFurtherGateParts);
+}
+
+// Returns whether more castings than the board can store may be on their way from the gate to the eye in its chute.
+bool Board::is_chute_far(const Settings& settings) const {
+  const uint32_t spacing_mm = spacing_of(settings), chute_mm = settings[kChuteMm];
+  return spacing_mm > 0 && chute_mm > 0 && chute_mm + settings[kChuteWindowMm] > spacing_mm * kChuteParts;
+}
+
+// Returns the setting spacing_mm of the belt at which the gate stands.
+uint16_t Board::spacing_of(const Settings& settings) const {
   const uint16_t belt = settings[kLaneOf];
-  const uint16_t spacing_mm = (belt == 0 ? settings : lanes_[belt - 1].settings())[kSpacingMm];
-  return spacing_mm > 0 && settings[kGateMm] > uint32_t{spacing_mm} * (belt == 0 ? kArmed : kFurtherGateParts);
+  return (belt == 0 ? settings : lanes_[belt - 1].settings())[kSpacingMm];
 }
 
 Board::Error Board::show(FrameWriter& answer) {
@@ -285,6 +302,10 @@ Board::Error Board::status(const uint32_t* values, FrameWriter& answer) {
       answer.number(edges.count).number(edges.ms).number(edges.steps).number(edges.length_ms).number(edges.length_steps);
       break;
     }
+    case kChutePage:
+      answer.number(lane.is_gate_at_end()).number(lane.is_chute_blocked()).number(lane.is_chute_full()).number(lane.is_button_pressed());
+      answer.number(lane.chute_counters().seen).number(lane.chute_counters().unexpected).number(lane.chute_counters().unconfirmed);
+      break;
     default:
       answer.number(lane.is_blocked(1)).number(lane.is_blocked(2)).number(lane.position_steps()).number(lane.is_belt_on());
   }

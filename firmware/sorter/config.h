@@ -11,6 +11,8 @@ const uint8_t kLanes = 4;
 const uint8_t kParts = 64;
 // Largest number of parts on their way from photo-eye 2 to the belt's own gate.
 const uint8_t kArmed = 3;
+// Largest number of diverted parts on their way from a gate to the eye in its chute. Every board must have room for this number.
+const uint8_t kChuteParts = 8;
 // Number of parts on their way to a further gate that every board must have room for. See PROTOCOL.md. This board has room for more.
 const uint8_t kFurtherGateParts = 16;
 // Largest number of camera pulses of one lane that can wait: one for each part between the photo-eyes.
@@ -43,6 +45,11 @@ const uint16_t kEventIntervalMs = 10;
 const uint8_t kMaxRepeatedEvents = 4;
 // A host counts as talking if its last frame is not older than this time. A reset while a host talks does not come from opening the port.
 const uint16_t kHostTalksMs = 1000;
+// A push-button must be pressed for at least this long, and released before kMaxPressMs. A longer press does nothing.
+const uint16_t kMinPressMs = 50;
+const uint16_t kMaxPressMs = 3000;
+// A gate with an end switch must reach the other end within 2 x servo_ms and this time. The servo gets a pulse only every 20 ms.
+const uint16_t kEndMarginMs = 100;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;
 // The command SERVO holds the servo for this time. The host repeats the command while a person watches the gate.
@@ -71,9 +78,17 @@ const uint16_t kMaxAgeMs = 65000;
 //   servo supply    High while the supply is on. A wire that breaks before the voltage divider reads low and causes fault 44 at once.
 //   belt signal     Low while the belt runs. If the wire is broken, castings cause fault 43, because the belt seems to stand.
 //   encoder         Changes as the belt moves. A broken wire causes fault 43.
+//   end switch      Low while the gate stands at one of its two ends. A broken wire causes fault 54.
+//   chute eye       Low while a casting blocks it. A broken wire causes fault 55 at the next diverted part.
+//   chute full      Low while the chute has room. A broken wire causes fault 56.
+//   push-button     Low while a person presses it. A broken wire has no effect except that presses are not noticed.
 const bool kEstopOpenLevel = true;
 const bool kServoPowerLevel = true;
 const bool kBeltRunsLevel = false;
+const bool kGateAtEndLevel = false;
+const bool kChuteBlockedLevel = false;
+const bool kChuteFullLevel = true;
+const bool kButtonPressedLevel = false;
 
 // The 16-bit timers make the servo pulses, exact to half a microsecond. The outputs of timers and their pins:
 //   gate 1  OC4A = D6
@@ -81,7 +96,7 @@ const bool kBeltRunsLevel = false;
 //   gate 3  OC3A = D5
 //   gate 4  OC4B = D7 (on the same timer as gate 1)
 //
-// A further gate (a lane whose setting `lane_of` is not 0) uses only the pins for its servo pulse and its servo's supply.
+// A further gate (a lane whose setting `lane_of` is not 0) uses only these pins: servo pulse, servo supply, end switch, chute and push-button.
 
 // Timer 5 is the clock. It also reads photo-eye 2 of lane 1, at its input-capture pin PL1 = D48.
 // Port A has all other photo-eyes, which are read every kEyeSampleUs:
@@ -105,6 +120,11 @@ const bool kBeltRunsLevel = false;
 //   lane 2   PK4 to PK6 = A12 to A14
 //   lane 3   PL7 to PL5 = D42 to D44
 //   lane 4   PL4 to PL2 = D45 to D47
-// D0 and D1 are the serial line to the host. The LED at D13 blinks while the main loop runs.
+// The inputs of the gate and its chute of lanes 1 to 4:
+//   end switches   PH5 = D8, PH6 = D9, PH1 = D16, PH0 = D17
+//   chute eyes     PB3 = D50, PB2 = D51, PB1 = D52, PB0 = D53
+//   chute full     PJ1 = D14, PJ0 = D15, PK3 = A11, PK7 = A15
+//   push-buttons   PG5 = D4, PA1 = D23, PL0 = D49, PB7 = D13
+// D0 and D1 are the serial line to the host. The LED at D13 blinks while the main loop runs, if lane 4 has no push-button.
 
 }  // namespace castline

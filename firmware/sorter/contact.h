@@ -1,4 +1,4 @@
-// An on-off input that ignores short pulses. Used for the emergency stop, the servo's supply and the signal "belt stands".
+// An on-off input that ignores short pulses, such as the emergency stop or an end switch.
 #pragma once
 #include <stdint.h>
 

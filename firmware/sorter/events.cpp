@@ -33,9 +33,11 @@ Event* Events::add() {
   return event;
 }
 
-void Events::gate(uint8_t lane, uint32_t part, Decision decision, bool moved, uint16_t moves, uint32_t at_ms, uint16_t travel_ms) {
+uint16_t Events::gate(uint8_t lane, uint32_t part, Decision decision, bool moved, uint16_t moves, uint32_t at_ms, uint16_t travel_ms,
+                      Confirmation confirmation) {
+  const uint16_t number = next_;
   Event* event = add();
-  if (event == nullptr) return;
+  if (event == nullptr) return number;
   event->part = part & 0x7FFFFFFUL;
   event->lane = (lane - 1) & 3;
   event->moved = moved;
@@ -44,6 +46,18 @@ void Events::gate(uint8_t lane, uint32_t part, Decision decision, bool moved, ui
   event->moves = moves;
   event->outcome = (decision.gate > 0 ? kFurther + decision.gate : decision.action) & 7;
   event->reason = decision.reason & 7;
+  event->confirmation = confirmation;
+  return number;
+}
+
+uint32_t Events::confirm(uint16_t number, bool seen) {
+  for (uint8_t index = 0; index < size_; ++index) {
+    Event& event = at(index);
+    if (event.number != number) continue;
+    event.confirmation = seen ? kSeenInChute : kUnseen;
+    return event.part;
+  }
+  return 0;
 }
 
 void Events::fault(uint8_t lane, Fault code, bool raised, uint32_t detail, uint32_t at_ms) {
@@ -87,6 +101,7 @@ const Event* Events::take_due(uint32_t now_ms) {
   Event* next = nullptr;
   for (uint8_t index = 0; index < size_; ++index) {
     Event& event = at(index);
+    if (event.confirmation == kAwaited) continue;
     if (event.sent == 0) {
       // New events are sent before repeated events.
       next = &event;

@@ -6,7 +6,10 @@
 
 namespace castline {
 
-// A GATE or FAULT event in 15 bytes. In a GATE event, `outcome` is an Action, or kFurther + n for the further gate of lane n.
+// Whether the eye in the reject chute has seen a diverted part. An event with kAwaited is not sent yet.
+enum Confirmation : uint8_t { kNotEquipped, kUnseen, kSeenInChute, kAwaited };
+
+// A GATE or FAULT event in 16 bytes. In a GATE event, `outcome` is an Action, or kFurther + n for the further gate of lane n.
 // In a FAULT event, the members mean:
 //   part                the code of the fault
 //   moved               the field `raised`
@@ -26,14 +29,19 @@ struct __attribute__((packed)) Event {
   uint8_t reason : 3;
   // Index of the lane of a GATE event. Lane 1 has index 0.
   uint8_t lane : 2;
+  uint8_t confirmation;
 };
 // The values kFurther + 1 to kFurther + 4 of `outcome` stand for the further gates of lanes 1 to 4.
 const uint8_t kFurther = kStop;
-static_assert(sizeof(Event) == 15, "no padding");
+static_assert(sizeof(Event) == 16, "no padding");
 
 class Events {
  public:
-  void gate(uint8_t lane, uint32_t part, Decision decision, bool moved, uint16_t moves, uint32_t at_ms, uint16_t travel_ms);
+  // Stores a GATE event and returns its number.
+  uint16_t gate(uint8_t lane, uint32_t part, Decision decision, bool moved, uint16_t moves, uint32_t at_ms, uint16_t travel_ms,
+                Confirmation confirmation = kNotEquipped);
+  // Completes a GATE event that was stored with kAwaited, so that it is sent. Returns the number of its part, or 0 if the event was lost.
+  uint32_t confirm(uint16_t number, bool seen);
   void fault(uint8_t lane, Fault code, bool raised, uint32_t detail, uint32_t at_ms);
 
   // Deletes one event. Does nothing if the event was deleted before.

@@ -7,7 +7,7 @@ Effect effect(Fault code) {
   if (code == kHostSilent) return kSilentHost;
   if (code == kAbnormalReset || code == kSettingsLost) return kReportOnly;
   if (code == kEventsLost || code == kTriggerLost) return kWarning;
-  return code == kStopped ? kStopsLine : kHoldsGate;
+  return code == kStopped || (code >= kGateStuck && code <= kChuteFull) ? kStopsLine : kHoldsGate;
 }
 
 End end(Fault code) {

@@ -18,12 +18,15 @@ enum Fault : uint8_t {
   kPartsExhausted,
   kSettingsLost,
   kAwaitingStart,
-  kTriggerLost
+  kTriggerLost,
+  kGateStuck,
+  kChuteMissed,
+  kChuteFull
 };
-const uint8_t kFaultCodes = kTriggerLost + 1 - kHostSilent;
+const uint8_t kFaultCodes = kChuteFull + 1 - kHostSilent;
 const uint8_t kFirstFault = kHostSilent;
-// Capacity of a list of faults. A lane can have eleven kinds of faults, and the whole board can have three.
-const uint8_t kMaxFaults = 11;
+// Capacity of a list of faults. A lane can have fourteen kinds of faults, and the whole board can have three.
+const uint8_t kMaxFaults = 14;
 
 enum Effect : uint8_t { kReportOnly, kWarning, kSilentHost, kStopsLine, kHoldsGate };
 enum End : uint8_t { kByClear, kByHello, kByCommit, kByReset };

@@ -5,7 +5,7 @@
 namespace castline {
 
 // Largest lengths of a frame and of a command, newline included. See PROTOCOL.md, "Frames".
-const uint8_t kMaxFrameBytes = 80;
+const uint8_t kMaxFrameBytes = 84;
 const uint8_t kMaxCommandBytes = 60;
 // Largest number of fields that are stored. A newer host may send more fields, which are ignored.
 const uint8_t kMaxFields = 6;

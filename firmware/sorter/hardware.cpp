@@ -35,8 +35,16 @@ void set_lamps(Board& board) {
   lamps_set_at = sixtieth;
   uint8_t lamps[kLanes];
   for (uint8_t index = 0; index < kLanes; ++index) lamps[index] = lamp_bits(board.lane(index).shown_lamp());
-  PORTK = static_cast<uint8_t>(lamps[0] | lamps[1] << 4);
+  // Bits 3 and 7 of port K are inputs, whose pull-ups stay on.
+  PORTK = static_cast<uint8_t>(lamps[0] | lamps[1] << 4 | 0x88);
   PORTL = static_cast<uint8_t>((PORTL & 0x03) | mirrored(lamps[2]) << 5 | mirrored(lamps[3]) << 2);
+  if (board.lane(kLanes - 1).settings()[kUseButton]) {
+    // D13 is the input of a push-button, with its pull-up.
+    DDRB &= static_cast<uint8_t>(~_BV(PB7));
+    PORTB |= _BV(PB7);
+    return;
+  }
+  DDRB |= _BV(PB7);
   if (lamps_set_at & 32) {
     PORTB |= _BV(PB7);
   } else {
@@ -58,7 +66,6 @@ void begin(Board& board) {
   DDRF = 0xFF;
   DDRK = 0x77;
   DDRL = 0xFC;
-  DDRB |= _BV(PB7);
   sensors::begin();
   link::begin();
   sei();

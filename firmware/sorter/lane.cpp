@@ -19,7 +19,8 @@ Lane::Lane()
       ignores_missing_(false),
       is_relay_closed_(false),
       is_divert_near_(false),
-      is_further_gate_(false) {}
+      is_further_gate_(false),
+      has_chute_end_(false) {}
 
 void Lane::start(uint8_t number, const StoredLane& stored, BoardShared& common) {
   number_ = number;
@@ -116,13 +117,17 @@ void Lane::change_eye(uint8_t which, bool is_low, uint32_t at_us) {
   }
 }
 
-void Lane::set_inputs(bool estop_open, bool servo_power, bool belt_runs) {
+void Lane::set_inputs(const LaneInputs& inputs) {
   const uint16_t passed_us = unsampled_us_, hold_us = static_cast<uint16_t>(settings_[kContactMs] * 1000);
   unsampled_us_ = 0;
-  estop_open_.sample(estop_open, passed_us, hold_us);
-  servo_power_missing_.sample(!servo_power, passed_us, hold_us);
+  estop_open_.sample(inputs.estop_open, passed_us, hold_us);
+  servo_power_missing_.sample(!inputs.servo_power, passed_us, hold_us);
+  gate_at_end_.sample(inputs.gate_at_end, passed_us, hold_us);
+  chute_full_.sample(inputs.chute_full, passed_us, hold_us);
+  watch_chute(inputs.chute_blocked);
+  if (button_.sample(inputs.button_pressed, passed_us, shared_->clock.now().ms) && settings_[kUseButton]) acknowledge();
   const bool ran = runs();
-  if (!belt_off_.sample(!belt_runs, passed_us, hold_us) || runs() == ran) return;
+  if (!belt_off_.sample(!inputs.belt_runs, passed_us, hold_us) || runs() == ran) return;
   // The belt was switched on or off `hold_us` ago, but the input shows it only now. So the travel since then is computed again.
   travelled_us_ -= drive_.travel(hold_us);
   drive_belt(hold_us);
@@ -155,11 +160,12 @@ void Lane::update() {
   settle_eye(1, now_us);
   if (now_us - stepped_us_ > settings_[kEncoderTimeoutMs] * 1000UL) is_encoder_silent_ = true;
   if (!is_committed_) return;
+  const Place here = belt().place();
+  check_gate(here);
   if (is_further_gate_) {
     if (lacks_servo_power()) belt().raise(kServoPower, 0);
     return;
   }
-  const Place here = place();
   check_inputs(here);
   if (!faults_.has(kHoldsGate)) check_lengths(here);
   tracker_.age(here, shared_->clock.now().ms);
@@ -214,6 +220,8 @@ void Lane::commit(const Settings& settings) {
   has_stored_settings_ = is_committed_ = true;
   is_further_gate_ = settings_[kLaneOf] != 0;
   gate_.configure(settings_);
+  end_switch_.restart(gate_.is_out(), shared_->clock.us());
+  chute_had_room_ms_ = shared_->clock.now().ms;
   switch_relay();
   if (is_further_gate_) {
     // This lane now moves a further gate. Such a lane has no faults of its own, so its old faults end.
@@ -250,37 +258,41 @@ void Lane::hold_gates(Action action) {
   }
 }
 
-bool Lane::end_fault(Fault code) {
+bool Lane::end_fault(Fault code, EndedBy by) {
   const bool held_before = faults_.has(kHoldsGate);
   if (!faults_.remove(code)) return false;
   switch_relay();
-  shared_->events.fault(number_, code, false, 0, shared_->clock.now().ms);
+  shared_->events.fault(number_, code, false, by, shared_->clock.now().ms);
   if (held_before && !faults_.has(kHoldsGate) && is_committed_ && !is_further_gate_) begin_counting();
   return true;
 }
 
 bool Lane::is_empty() const {
   const Lane& belt = this->belt();
-  bool none = belt.tracker_.size() == 0 && belt.armed_count_ == 0;
+  bool none = belt.tracker_.size() == 0 && belt.armed_count_ == 0 && belt.chute_.is_empty();
   for (uint8_t index = 0; index < kLanes; ++index) {
     const Lane& other = shared_->lanes[index];
-    none = none && (other.armed_count_ == 0 || !other.is_gate_of(belt.number_));
+    none = none && ((other.armed_count_ == 0 && other.chute_.is_empty()) || !other.is_gate_of(belt.number_));
   }
   return none;
 }
 
 bool Lane::has_fault_cause(Fault code) const {
-  for (uint8_t index = 0; code == kServoPower && index < kLanes; ++index) {
+  for (uint8_t index = 0; index < kLanes; ++index) {
     const Lane& other = shared_->lanes[index];
-    if (other.is_gate_of(number_) && other.lacks_servo_power()) return true;
+    if (other.is_gate_of(number_) && other.has_gate_fault_cause(code)) return true;
   }
-  switch (code) {
-    case kEye1Stuck: return eyes_[0].is_blocked();
-    case kEye2Stuck: return eyes_[1].is_blocked();
-    case kServoPower: return !has_servo_power();
-    case kEmergencyStop: return is_estop_open();
-    default: return false;
-  }
+  if (code == kEye1Stuck) return eyes_[0].is_blocked();
+  if (code == kEye2Stuck) return eyes_[1].is_blocked();
+  if (code == kEmergencyStop) return is_estop_open();
+  return has_gate_fault_cause(code);
+}
+
+// Returns whether this lane's own gate is the cause of a fault of the belt.
+bool Lane::has_gate_fault_cause(Fault code) const {
+  if (code == kServoPower) return lacks_servo_power();
+  if (code == kGateStuck) return settings_[kUseEndSwitch] && !is_gate_at_end();
+  return code == kChuteFull && settings_[kChuteFullMs] > 0 && is_chute_full();
 }
 
 // The same level at the input now has the other meaning.

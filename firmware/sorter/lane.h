@@ -4,10 +4,13 @@
 //
 // With the setting `lane_of`, the gate stands at the belt of another lane (a further gate).
 #pragma once
+#include "button.h"
 #include "camera.h"
+#include "chute.h"
 #include "config.h"
 #include "contact.h"
 #include "drive.h"
+#include "end_switch.h"
 #include "events.h"
 #include "eye.h"
 #include "faults.h"
@@ -28,6 +31,23 @@ extern const char kTestWords[] PROGMEM;
 struct LaneCounters {
   uint32_t diverted, passed, missing, unmatched, no_verdict;
 };
+
+// What the eye in the reject chute has seen since the reset: all castings, those that no gate had diverted, and how many diverted parts it
+// did not see. STATUS returns the numbers on its page `chute`.
+struct ChuteCounters {
+  uint32_t seen, unexpected, unconfirmed;
+};
+
+// The present levels of the inputs that set_inputs() takes. The levels are not debounced.
+struct LaneInputs {
+  bool estop_open, servo_power, belt_runs;
+  // Whether the end switch says that the gate stands at one of its two ends.
+  bool gate_at_end;
+  bool chute_blocked, chute_full, button_pressed;
+};
+
+// The detail of the end of a fault, which says who ended it.
+enum EndedBy : uint8_t { kEndedByHost, kEndedByButton };
 
 class Lane;
 
@@ -65,7 +85,7 @@ class Lane {
   // level means "blocked".
   void change_eye(uint8_t which, bool is_low, uint32_t at_us);
   // Takes the present levels of the other inputs. Must be called in every round after advance().
-  void set_inputs(bool estop_open, bool servo_power, bool belt_runs);
+  void set_inputs(const LaneInputs& inputs);
   // Checks the inputs and the photo-eyes, counts parts, and decides what to do with them. Must be called at least every few milliseconds.
   void update();
   // Moves the gate if a part has reached it. Must be called often, so that the gate moves at the right time.
@@ -75,7 +95,7 @@ class Lane {
   void commit(const Settings& settings);
   void raise(Fault code, uint32_t detail);
   // Ends a fault and reports its end. Returns false if there was no such fault.
-  bool end_fault(Fault code);
+  bool end_fault(Fault code, EndedBy by = kEndedByHost);
   bool has_fault_cause(Fault code) const;
   void test(Test what);
   // Gives the servo another pulse for kServoHoldMs. The gate gets its own pulse again at once if `pulse_us` is 0 or a part is at a photo-eye.
@@ -96,6 +116,7 @@ class Lane {
   Lamp lamp() const;
   const Settings& settings() const { return settings_; }
   const LaneCounters& counters() const { return counters_; }
+  const ChuteCounters& chute_counters() const { return chute_counters_; }
   const Gate& gate() const { return gate_; }
   const Faults& faults() const { return faults_; }
   uint8_t oldest_fault() const { return belt().faults_.oldest(); }
@@ -104,7 +125,7 @@ class Lane {
   uint8_t tracked() const { return tracker_.size(); }
   bool is_further_gate() const { return is_further_gate_; }
   bool is_gate_of(uint8_t lane) const { return is_further_gate_ && is_committed_ && settings_[kLaneOf] == lane; }
-  // True if no counted part is between photo-eye 1 and the last gate of the belt.
+  // True if no counted part is between photo-eye 1 and the last gate of the belt, or between a gate and the eye in its chute.
   bool is_empty() const;
   bool is_testing() const { return test_ != kNoTest; }
   bool is_servo_held() const { return gate_.is_pulse_held(); }
@@ -114,6 +135,10 @@ class Lane {
   bool is_belt_on() const { return !belt_off_.is_on(); }
   bool is_blocked(uint8_t which) const { return eyes_[which - 1].is_blocked(); }
   const EdgeLog& edges(uint8_t which) const { return edge_logs_[which - 1]; }
+  bool is_gate_at_end() const { return gate_at_end_.is_on(); }
+  bool is_chute_blocked() const { return chute_eye_.is_blocked(); }
+  bool is_chute_full() const { return chute_full_.is_on(); }
+  bool is_button_pressed() const { return button_.is_pressed(); }
   // Returns the belt's position. On an uncommitted lane, it is the number of encoder edges, whatever the settings say.
   uint32_t position_steps() const { return settings_[kEncoder] || !is_committed_ ? steps_ : travelled_us_ / 1000; }
 
@@ -147,6 +172,14 @@ class Lane {
   bool arm(const Armed& armed);
   void hold_gates(Action action);
   bool lacks_servo_power() const { return servo_power_missing_.is_on() && settings_[kUseServoPower]; }
+  bool has_chute_eye() const { return settings_[kChuteMm] > 0; }
+  bool has_gate_fault_cause(Fault code) const;
+  void watch_chute(bool blocked);
+  void see_in_chute(Place place);
+  void follow_into_chute(uint16_t event, Place moment);
+  void give_up_chute();
+  void check_gate(Place here);
+  void acknowledge();
 
   Place place() const;
   Place place_at(uint32_t at_us) const;
@@ -168,7 +201,7 @@ class Lane {
   void check_eyes();
   void act_on_moments(Place here);
   bool is_divert_near(Place here) const;
-  void report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms);
+  uint16_t report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms, bool awaits_chute = false);
   void remove_parts();
   void remove_armed(Decision safe);
   void begin_counting();
@@ -194,6 +227,8 @@ class Lane {
   bool is_divert_near_ : 1;
   // True if this lane has no belt of its own, because its gate stands at another lane's belt (a further gate).
   bool is_further_gate_ : 1;
+  // Whether the belt has travelled less than part_min_mm since a casting left the chute's eye. An object that comes now is the same casting.
+  bool has_chute_end_ : 1;
   uint8_t armed_count_ = 0;
   uint8_t test_ = kNoTest;
   BoardShared* shared_ = nullptr;
@@ -203,7 +238,9 @@ class Lane {
   uint32_t travelled_us_ = 0;
   // Time since the last call of set_inputs().
   uint16_t unsampled_us_ = 0;
-  Contact estop_open_, servo_power_missing_, belt_off_;
+  Contact estop_open_, servo_power_missing_, belt_off_, gate_at_end_, chute_full_;
+  Button button_;
+  Eye chute_eye_;
   Drive drive_;
   Gate gate_;
   Eye eyes_[2];
@@ -235,6 +272,13 @@ class Lane {
   Edge edge1_, edge2_;
   EdgeLog edge_logs_[2];
   LaneCounters counters_ = {0, 0, 0, 0, 0};
+  ChuteCounters chute_counters_ = {0, 0, 0};
+  EndSwitch end_switch_;
+  Chute chute_;
+  // The place of the belt at which a casting left the chute's eye.
+  Place chute_end_ = 0;
+  // Time at which the chute was last seen with room.
+  uint32_t chute_had_room_ms_ = 0;
   Settings settings_;
   Tracker tracker_;
 };

@@ -202,7 +202,8 @@ void Lane::act_on_moments(Place here) {
     const Place until = next.moment + belt().settings_.places(settings_[kDwellMm]);
     const bool moved = next.action == kDivert && gate_.divert(until, settings_, shared_->clock.us());
     const Decision decision = {static_cast<Action>(next.action), static_cast<Reason>(next.reason), is_further_gate_ ? number_ : uint8_t{0}};
-    report(next.part, decision, moved, next.at_ms, next.travel_ms);
+    const uint16_t event = report(next.part, decision, moved, next.at_ms, next.travel_ms, true);
+    if (next.action == kDivert && has_chute_eye()) follow_into_chute(event, next.moment);
   }
 }
 
@@ -224,11 +225,14 @@ bool Lane::is_divert_near(Place here) const {
 }
 
 // Stores the event GATE. Its lane is the lane of the belt, and its field `moves` counts the movements of this lane's gate.
-void Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms) {
+// With `awaits_chute`, the event about a diverted part is sent when the eye in the chute has seen the part, or when it is overdue there.
+uint16_t Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms, bool awaits_chute) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;
   if (decision.action == kPass) ++belt.counters_.passed;
-  shared_->events.gate(belt.number_, number, decision, moved, gate_.moves(), at_ms, travel_ms);
+  const bool is_watched = decision.action == kDivert && has_chute_eye();
+  const Confirmation confirmation = !is_watched ? kNotEquipped : awaits_chute ? kAwaited : kUnseen;
+  return shared_->events.gate(belt.number_, number, decision, moved, gate_.moves(), at_ms, travel_ms, confirmation);
 }
 
 void Lane::remove_armed(Decision safe) {
@@ -243,9 +247,12 @@ void Lane::remove_armed(Decision safe) {
 void Lane::remove_parts() {
   const Decision safe = {settings_.action(kSafeAction), kSafe};
   remove_armed(safe);
+  give_up_chute();
   for (uint8_t index = 0; index < kLanes; ++index) {
     Lane& other = shared_->lanes[index];
-    if (other.is_gate_of(number_)) other.remove_armed(safe);
+    if (!other.is_gate_of(number_)) continue;
+    other.remove_armed(safe);
+    other.give_up_chute();
   }
   const uint32_t now_ms = shared_->clock.now().ms;
   while (tracker_.size() > 0) {

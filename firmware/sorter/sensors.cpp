@@ -62,16 +62,19 @@ void report_steps(Board& board, uint8_t lane, uint16_t counted) {
 }  // namespace
 
 void begin() {
-  // Eyes, emergency stops, servo supplies and belt signals are inputs with pull-ups.
+  // Eyes, emergency stops, servo supplies, belt signals, and the inputs of gates and chutes are inputs with pull-ups.
   PORTA = 0xFF;
   PORTC = 0xFF;
-  PORTL |= _BV(PL1);
+  PORTL |= _BV(PL0) | _BV(PL1);
+  PORTJ |= _BV(PJ0) | _BV(PJ1);
+  PORTK |= _BV(PK3) | _BV(PK7);
+  PORTH |= _BV(PH0) | _BV(PH1) | _BV(PH5) | _BV(PH6);
   PORTD |= _BV(PD7);
-  PORTG |= _BV(PG0) | _BV(PG1) | _BV(PG2);
+  PORTG |= _BV(PG0) | _BV(PG1) | _BV(PG2) | _BV(PG5);
   // Encoders are inputs with pull-ups and an interrupt at every edge.
   PORTE |= _BV(PE4) | _BV(PE5);
   PORTD |= _BV(PD0) | _BV(PD1) | _BV(PD2) | _BV(PD3);
-  PORTB |= _BV(PB4) | _BV(PB6);
+  PORTB |= _BV(PB0) | _BV(PB1) | _BV(PB2) | _BV(PB3) | _BV(PB4) | _BV(PB6);
   EICRA = _BV(ISC00) | _BV(ISC10) | _BV(ISC20) | _BV(ISC30);
   EICRB = _BV(ISC40) | _BV(ISC50);
   EIFR = 0xFF;
@@ -125,14 +128,32 @@ void read(Board& board) {
   uint8_t inputs = PINC;
   // The belt signals of lanes 1..4 are bits 3..0.
   uint8_t belts = static_cast<uint8_t>((PIND & _BV(PD7)) >> 4 | (PING & 0x07));
+  // So are the inputs of the gates and their chutes.
+  const uint8_t h = PINH, j = PINJ, k = PINK;
+  uint8_t ends = static_cast<uint8_t>((h & _BV(PH5) ? 8 : 0) | (h & _BV(PH6) ? 4 : 0) | (h & 0x03));
+  uint8_t chutes = PINB & 0x0F;
+  uint8_t full = static_cast<uint8_t>((j & 0x03) << 2 | (k & _BV(PK3) ? 2 : 0) | (k & _BV(PK7) ? 1 : 0));
+  // The LED of the Mega at D13 may light because of the pull-up, which does not matter.
+  uint8_t buttons = static_cast<uint8_t>((PING & _BV(PG5) ? 8 : 0) | (PINA & _BV(PA1) ? 4 : 0) | (PINL & _BV(PL0) ? 2 : 0) | (PINB & _BV(PB7) ? 1 : 0));
   for (uint8_t lane = 0; lane < kLanes; ++lane) {
     uint16_t step;
     ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { step = steps[lane]; }
     report_steps(board, lane, step);
-    const bool estop = inputs & 0x80, power = inputs & 0x08, belt = belts & 0x08;
+    LaneInputs now;
+    now.estop_open = static_cast<bool>(inputs & 0x80) == kEstopOpenLevel;
+    now.servo_power = static_cast<bool>(inputs & 0x08) == kServoPowerLevel;
+    now.belt_runs = static_cast<bool>(belts & 0x08) == kBeltRunsLevel;
+    now.gate_at_end = static_cast<bool>(ends & 0x08) == kGateAtEndLevel;
+    now.chute_blocked = static_cast<bool>(chutes & 0x08) == kChuteBlockedLevel;
+    now.chute_full = static_cast<bool>(full & 0x08) == kChuteFullLevel;
+    now.button_pressed = static_cast<bool>(buttons & 0x08) == kButtonPressedLevel;
     inputs = static_cast<uint8_t>(inputs << 1);
     belts = static_cast<uint8_t>(belts << 1);
-    board.lane(lane).set_inputs(estop == kEstopOpenLevel, power == kServoPowerLevel, belt == kBeltRunsLevel);
+    ends = static_cast<uint8_t>(ends << 1);
+    chutes = static_cast<uint8_t>(chutes << 1);
+    full = static_cast<uint8_t>(full << 1);
+    buttons = static_cast<uint8_t>(buttons << 1);
+    board.lane(lane).set_inputs(now);
   }
 }
 

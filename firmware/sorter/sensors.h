@@ -1,4 +1,4 @@
-// Reads photo-eyes, encoders, emergency stops and servo supplies at the pins of config.h.
+// Reads all inputs at the pins of config.h.
 #pragma once
 #include "board.h"
 

@@ -10,7 +10,9 @@ const char kKeyWords[] PROGMEM =
     "encoder step_um eye_gap_mm window_mm part_min_mm part_max_mm spacing_mm gate_mm dwell_mm debounce_us trigger_ms "
     "trigger_pulse_ms rest_us out_us servo_ms no_verdict safe host_timeout_ms encoder_timeout_ms stuck_mm lost_limit "
     "use_estop use_servo_power lane_of autostart "
-    "contact_ms trigger_mm step_nm use_belt run_up_mm run_down_mm eye_light_on";
+    "contact_ms trigger_mm step_nm use_belt run_up_mm run_down_mm eye_light_on "
+
+    "use_end_switch chute_mm chute_window_mm chute_full_ms use_button";
 
 namespace {
 
@@ -51,9 +53,14 @@ const uint16_t kTable[kKeys][3] PROGMEM = {
     {0, 2000, 0},                   // run_up_mm
     {0, 2000, 0},                   // run_down_mm
     {0, 1, 0},                      // eye_light_on
+    {0, 1, 0},                      // use_end_switch
+    {0, 20000, 0},                  // chute_mm
+    {5, 2000, 100},                 // chute_window_mm
+    {0, 10000, 0},                  // chute_full_ms
+    {0, 1, 0},                      // use_button
 };
 
-// Returns 1000 * count / step_nm, rounded down. `count` is at most 352 million, and 1000 * count would need 64 bits. So the function first
+// Returns 1000 * count / step_nm, rounded down. `count` is at most 384 million, and 1000 * count would need 64 bits. So the function first
 // multiplies by 8 and divides, and then multiplies by 125.
 uint32_t divide_by_step(uint32_t count, uint32_t step_nm) {
   return 8 * count / step_nm * 125 + 8 * count % step_nm * 125 / step_nm;
@@ -105,7 +112,7 @@ void Settings::set_defaults() {
 }
 
 Place Settings::places(uint32_t mm) const {
-  // `mm` is at most 22,000, so mm * per_mm fits into 32 bits.
+  // `mm` is at most 24,000, so mm * per_mm fits into 32 bits.
   const uint16_t per_mm = value[kEncoder] ? 1000 * kPlacesPerStep : kPlacesPerSecond;
   if (value[kStepNm] == 0) return mm * per_mm / value[kStepUm];
   return divide_by_step(mm * per_mm, step_nm());
@@ -114,7 +121,7 @@ Place Settings::places(uint32_t mm) const {
 uint32_t Settings::steps(uint32_t mm) const { return divide_by_step(mm * 1000, step_nm()); }
 
 bool Settings::is_consistent() const {
-  // Here, distances are in steps, rounded down as in firmware/PROTOCOL.md. The largest is 22 million steps: 22,000 mm with steps of 1 um.
+  // Here, distances are in steps, rounded down as in firmware/PROTOCOL.md. The largest is 24 million steps: 24,000 mm with steps of 1 um.
   const uint32_t eyes = steps(value[kEyeGapMm] + uint32_t{value[kWindowMm]}), stuck = steps(value[kStuckMm]);
   return value[kPartMinMm] < value[kPartMaxMm] && value[kGateMm] >= value[kPartMinMm] &&
          2 * value[kWindowMm] <= value[kEyeGapMm] && value[kRestUs] != value[kOutUs] &&
@@ -123,7 +130,8 @@ bool Settings::is_consistent() const {
 }
 
 bool Settings::is_gate_within_reach(uint32_t step_nm) const {
-  return divide_by_step((value[kGateMm] + uint32_t{value[kDwellMm]}) * 1000, step_nm) <= kMaxSteps;
+  const uint32_t dwell_mm = value[kDwellMm], chute_mm = value[kChuteMm] > 0 ? uint32_t{value[kChuteMm]} + value[kChuteWindowMm] : 0;
+  return divide_by_step((value[kGateMm] + (dwell_mm > chute_mm ? dwell_mm : chute_mm)) * 1000, step_nm) <= kMaxSteps;
 }
 
 uint16_t Settings::digest() const {

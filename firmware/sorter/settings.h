@@ -39,6 +39,11 @@ enum Key : uint8_t {
   kRunUpMm,
   kRunDownMm,
   kEyeLightOn,
+  kUseEndSwitch,
+  kChuteMm,
+  kChuteWindowMm,
+  kChuteFullMs,
+  kUseButton,
   kKeys
 };
 
@@ -71,7 +76,7 @@ struct Settings {
   // Length of a step in nm.
   uint32_t step_nm() const { return uint32_t{value[kStepUm]} * 1000 + value[kStepNm]; }
 
-  // Returns whether gate_mm + dwell_mm are at most kMaxSteps steps of a belt whose steps are `step_nm` long.
+  // Returns whether gate_mm + dwell_mm, and gate_mm + chute_mm + chute_window_mm, are at most kMaxSteps steps of `step_nm` each.
   bool is_gate_within_reach(uint32_t step_nm) const;
 
   // Returns whether the settings obey the rules of COMMIT. Rules about other lanes are not checked here.

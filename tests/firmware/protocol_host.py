@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from firmware.lane_settings import LaneSettings, SettingValue
-from firmware.protocol import Fields, Frame, read_answer, read_event
+from firmware.protocol import HELLO_FIELDS, Fields, Frame, read_answer, read_event
 from tests.firmware.rigs import Rig
 
 # A belt with a metre a second, so that a millisecond of time is a millimetre of travel.
@@ -65,7 +65,7 @@ class ProtocolHost:
 
     def greet(self, **settings: SettingValue) -> LaneSettings:
         """Sends HELLO, CONFIGURE and COMMIT for lane 1. `settings` replace those of QUICK."""
-        self.ok("HELLO", 1)
+        self.ok("HELLO", *HELLO_FIELDS)
         return self.configure(1, **settings)
 
     def configure(self, lane: int, **settings: SettingValue) -> LaneSettings:

@@ -65,6 +65,9 @@ class Rig(Protocol):
     def set_servo_power(self, present: bool, lane: int = 1) -> None:
         """Switches the servo's supply."""
 
+    def set_gate_input(self, what: str, on: bool, lane: int = 1) -> None:
+        """Switches an input of a gate: `end_switch` (at an end), `chute_eye` (blocked), `chute_full`, or `button` (pressed)."""
+
     def pulse_us(self, lane: int = 1) -> int:
         """Returns the present servo pulse."""
 
@@ -97,6 +100,8 @@ class PythonRig:
         self.memory = memory or BoardMemory()
         self._clock_ms = clock_ms
         self._start("power")
+        for lane in self.board.lanes:
+            lane.change_gate_at_end(True, 0)
 
     def reset(self, cause: str) -> None:
         before = self.board.lanes
@@ -108,6 +113,9 @@ class PythonRig:
             lane.change_belt(old.is_belt_on, 0)
             for which in (1, 2):
                 lane.change_eye(which, old.is_eye_low(which), 0)
+            lane.change_gate_at_end(old.is_gate_at_end, 0)
+            lane.change_chute_full(old.is_chute_full, 0)
+            lane.change_button(old.button.is_pressed, 0)
 
     def _start(self, cause: str) -> None:
         self.board = Board(self.memory, cause, self._clock_ms)
@@ -171,6 +179,7 @@ class PythonRig:
         eye = 1 if what == "eye1" else 2
         begin_us, end_us = self._us + 1, self._us + 1 + us
         before = lane.has_servo_power, lane.is_estop_open, lane.is_belt_on, lane.eyes[eye - 1].blocked
+        gate_level = what == "end_switch"
         change: dict[str, Callable[[bool, int], None]] = {
             "servo_power": lambda pulse, at_us: lane.change_servo_power(before[0] != pulse, at_us),
             "estop": lambda pulse, at_us: lane.change_estop(before[1] != pulse, at_us),
@@ -178,6 +187,9 @@ class PythonRig:
             "eye1": lambda pulse, at_us: lane.change_eye(1, before[3] != pulse, at_us),
             "eye2": lambda pulse, at_us: lane.change_eye(2, before[3] != pulse, at_us),
         }
+        for name in GATE_INPUTS:
+            # In the tests, the end switch is on and the other inputs of the gate are off before the pulse.
+            change[name] = lambda pulse, at_us: _gate_input(lane, what)(gate_level != pulse, at_us)
         change[what](True, begin_us)
         self.wait(us // 1000)
         change[what](False, end_us)
@@ -185,6 +197,9 @@ class PythonRig:
 
     def set_servo_power(self, present: bool, lane: int = 1) -> None:
         self.board.lanes[lane - 1].change_servo_power(present, self._us)
+
+    def set_gate_input(self, what: str, on: bool, lane: int = 1) -> None:
+        _gate_input(self.board.lanes[lane - 1], what)(on, self._us)
 
     def pulse_us(self, lane: int = 1) -> int:
         return self.board.lanes[lane - 1].gate.pulse_us
@@ -200,6 +215,19 @@ class PythonRig:
 
     def close(self) -> None:
         """Nothing is left open."""
+
+
+# The inputs of a gate, each with the level of its pin when the input is on.
+GATE_INPUTS = {"end_switch": False, "chute_eye": False, "chute_full": True, "button": False}
+
+
+def _gate_input(lane: BoardLane, what: str) -> Callable[[bool, int], None]:
+    return {
+        "end_switch": lane.change_gate_at_end,
+        "chute_eye": lane.change_chute_eye,
+        "chute_full": lane.change_chute_full,
+        "button": lane.change_button,
+    }[what]
 
 
 class SimulatedRig:
@@ -220,6 +248,10 @@ class SimulatedRig:
             "eye2": True,
             "encoder_a": False,
             "encoder_b": False,
+            "end_switch": False,
+            "chute_eye": True,
+            "chute_full": False,
+            "button": True,
         }
         for lane in LANES:
             simulated.set_pin(lane.estop.port, False)
@@ -227,6 +259,8 @@ class SimulatedRig:
             simulated.set_pin(lane.belt.port, False)
             for eye in (lane.eye1, lane.eye2):
                 simulated.set_pin(eye.port, True)
+            for what in GATE_INPUTS:
+                simulated.set_pin(getattr(lane, what).port, self._levels[what])
         simulated.set_pin(LANE.encoder_a.port, False)
         simulated.set_pin(LANE.encoder_b.port, False)
         self._wait_for_boot()
@@ -302,6 +336,13 @@ class SimulatedRig:
             self._set_pin("servo_power", present)
         else:
             self.simulated.set_pin(LANES[lane - 1].servo_power.port, present)
+
+    def set_gate_input(self, what: str, on: bool, lane: int = 1) -> None:
+        level = on == GATE_INPUTS[what]
+        if lane == 1:
+            self._set_pin(what, level)
+        else:
+            self.simulated.set_pin(getattr(LANES[lane - 1], what).port, level)
 
     def pulse_us(self, lane: int = 1) -> int:
         return round(self._widths(lane)[-1])

@@ -15,13 +15,15 @@ RELEASED = {
     13: "not-clearable", 20: "late", 21: "unknown-run", 22: "unknown-part", 23: "conflict", 40: "host-silent",
     41: "eye1-stuck", 42: "eye2-stuck", 43: "encoder-stopped", 44: "servo-power", 45: "emergency-stop",
     46: "abnormal-reset", 47: "tracker-full", 48: "events-lost", 49: "stopped", 50: "parts-exhausted",
-    51: "settings-lost", 52: "awaiting-start", 80: "no-answer", 81: "link-away", 82: "deadline", 83: "port-in-use", 84: "stopping",
+    51: "settings-lost", 52: "awaiting-start", 53: "trigger-lost", 54: "gate-stuck",
+    55: "chute-missed", 56: "chute-full", 80: "no-answer", 81: "link-away", 82: "deadline", 83: "port-in-use", 84: "stopping",
 }  # fmt: skip
 
 
 def test_the_limits_are_those_of_the_codec() -> None:
     limits = {row["limit"]: row["value"] for table in tables("Frames") for row in table}
     assert limits["longest frame, newline included, bytes"] == str(protocol.MAX_FRAME_BYTES)
+    assert limits["longest frame to a host whose `HELLO` has no `confirms`, bytes"] == str(protocol.MAX_FRAME_BYTES_0_1_0)
     assert limits["longest command, newline included, bytes"] == str(protocol.MAX_COMMAND_BYTES)
     assert limits["protocol version"] == str(protocol.VERSION)
     assert limits["commands unanswered at a time, at most"] == str(board.COMMAND_WINDOW)
@@ -47,7 +49,11 @@ def test_commands_events_and_pages_are_the_same_in_page_and_code() -> None:
         return " ".join(fields) or "-"
 
     code = {
-        name: (join(fields), join(_with_optional(name, answer)), needs or "-")
+        name: (
+            join((*fields, *(f"[{field}]" for field in protocol.COMMAND_OPTIONAL.get(name, ())))),
+            join(_with_optional(name, answer)),
+            needs or "-",
+        )
         for name, (fields, answer, needs) in protocol.COMMANDS.items()
     }
     code["STATUS"] = ("lane page", "page and the page's fields", "-")
@@ -107,10 +113,11 @@ def test_codes_lie_in_the_range_of_their_kind() -> None:
 
 def test_the_longest_gate_event_just_fits() -> None:
     fields = ("65535", "4", "65535", "99999999", "divert", "no-verdict", "1", "65535", "4294967295", "65535")
-    assert len(protocol.Frame("!", 7, "GATE", fields).encode()) == protocol.MAX_FRAME_BYTES
+    assert len(protocol.Frame("!", 7, "GATE", fields).encode()) == protocol.MAX_FRAME_BYTES_0_1_0
+    assert len(protocol.Frame("!", 7, "GATE", (*fields, "0", "1")).encode()) == protocol.MAX_FRAME_BYTES
     # A further gate takes a part for these two reasons only. Both are short enough to leave room for the gate.
     for reason in ("verdict", "spacing"):
-        assert len(protocol.Frame("!", 7, "GATE", (*fields[:5], reason, *fields[6:], "4")).encode()) <= protocol.MAX_FRAME_BYTES
+        assert len(protocol.Frame("!", 7, "GATE", (*fields[:5], reason, *fields[6:], "4")).encode()) <= protocol.MAX_FRAME_BYTES_0_1_0
 
 
 def test_the_ring_repeats_as_the_page_says() -> None:

@@ -22,14 +22,14 @@ const uint64_t kByteCycles = 16000000 / 11520;
 const uint64_t kWatchdogCycles = 250000 * kCyclesPerUs;
 
 struct Pins {
-  std::string eye[2], encoder[2], estop, power, belt, trigger, relay, servo;
+  std::string eye[2], encoder[2], estop, power, belt, trigger, relay, servo, end_switch, chute_eye, chute_full, button;
 };
 
 const Pins kPins[kLanes] = {
-    {{"A0", "L1"}, {"E4", "E5"}, "C7", "C3", "D7", "F0", "F4", "4A"},
-    {{"A2", "A3"}, {"D3", "D2"}, "C6", "C2", "G2", "F1", "F5", "1A"},
-    {{"A4", "A5"}, {"D1", "D0"}, "C5", "C1", "G1", "F2", "F6", "3A"},
-    {{"A6", "A7"}, {"B4", "B6"}, "C4", "C0", "G0", "F3", "F7", "4B"},
+    {{"A0", "L1"}, {"E4", "E5"}, "C7", "C3", "D7", "F0", "F4", "4A", "H5", "B3", "J1", "G5"},
+    {{"A2", "A3"}, {"D3", "D2"}, "C6", "C2", "G2", "F1", "F5", "1A", "H6", "B2", "J0", "A1"},
+    {{"A4", "A5"}, {"D1", "D0"}, "C5", "C1", "G1", "F2", "F6", "3A", "H1", "B1", "K3", "L0"},
+    {{"A6", "A7"}, {"B4", "B6"}, "C4", "C0", "G0", "F3", "F7", "4B", "H0", "B0", "K7", "B7"},
 };
 
 struct Encoder {
@@ -163,8 +163,11 @@ class Pc {
     }
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
       report_steps(lane);
-      board_->lane(lane).set_inputs(level(kPins[lane].estop) == kEstopOpenLevel, level(kPins[lane].power) == kServoPowerLevel,
-                                    level(kPins[lane].belt) == kBeltRunsLevel);
+      const Pins& pins = kPins[lane];
+      board_->lane(lane).set_inputs({level(pins.estop) == kEstopOpenLevel, level(pins.power) == kServoPowerLevel,
+                                     level(pins.belt) == kBeltRunsLevel, level(pins.end_switch) == kGateAtEndLevel,
+                                     level(pins.chute_eye) == kChuteBlockedLevel, level(pins.chute_full) == kChuteFullLevel,
+                                     level(pins.button) == kButtonPressedLevel});
     }
     receive();
     board_->tick();

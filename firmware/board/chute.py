@@ -1,0 +1,88 @@
+"""What confirms the moves of a simulated board's gate: the end switch, and the eye in the reject chute.
+
+Places are in thousandths of a step, times in microseconds.
+"""
+
+from __future__ import annotations
+
+# The largest number of diverted parts on their way from a gate to the eye in its chute.
+MAX_CHUTE_PARTS = 8
+# A gate with an end switch must reach the other end within twice servo_ms and this time.
+END_MARGIN_US = 100_000
+# What is wrong with a gate: the detail of fault 54.
+NOT_LEFT, NOT_ARRIVED = 1, 2
+
+
+class Chute:
+    """The diverted parts between a gate and the eye in its chute, each by the number of its event and its expected place."""
+
+    def __init__(self) -> None:
+        self._expected: dict[int, int] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no part is expected at the eye."""
+        return not self._expected
+
+    def add(self, event: int, place: int) -> bool:
+        """Adds a part that must block the eye when the belt is at `place`. Returns False if there is no room."""
+        if len(self._expected) == MAX_CHUTE_PARTS:
+            return False
+        self._expected[event] = place
+        return True
+
+    def take_nearest(self, place: int, window: int) -> int | None:
+        """Removes the part that is expected nearest to `place`, at most `window` away.
+
+        Returns the event of the part, or None if there is no such part.
+        """
+        near = [(abs(place - expected), event) for event, expected in self._expected.items() if abs(place - expected) <= window]
+        if not near:
+            return None
+        event = min(near)[1]
+        del self._expected[event]
+        return event
+
+    def take_overdue(self, place: int, window: int) -> list[int]:
+        """Removes the parts that can no longer come, because the belt is more than `window` past their place. Returns their events."""
+        overdue = [event for event, expected in self._expected.items() if place > expected + window]
+        for event in overdue:
+            del self._expected[event]
+        return overdue
+
+    def take_all(self) -> list[int]:
+        """Removes all parts and returns their events."""
+        events = list(self._expected)
+        self._expected.clear()
+        return events
+
+
+class EndSwitch:
+    """Checks whether a gate really moves. The switch is on while the gate stands at one of its two ends."""
+
+    def __init__(self) -> None:
+        self._was_out = self._must_leave = False
+        self._since_us = 0
+
+    def restart(self, is_out: bool, now_us: int) -> None:
+        """Forgets the past. The gate may stand anywhere and has the whole limit to reach an end."""
+        self._was_out, self._must_leave, self._since_us = is_out, False, now_us
+
+    def check(self, at_end: bool, is_out: bool, now_us: int, limit_us: int) -> int:
+        """Returns NOT_LEFT or NOT_ARRIVED if the gate has not moved in time, otherwise 0. Each trouble is returned once.
+
+        `is_out` says where the servo was told to move the gate.
+        """
+        if is_out != self._was_out:
+            self._was_out, self._since_us = is_out, now_us
+            # If the gate is told to turn back before it has left its end, it may never leave.
+            self._must_leave = at_end and not self._must_leave
+        if not at_end:
+            self._must_leave = False
+        elif not self._must_leave:
+            self._since_us = now_us
+        if now_us < self._since_us + limit_us:
+            return 0
+        trouble = NOT_LEFT if self._must_leave else NOT_ARRIVED
+        self.restart(is_out, now_us)
+        return trouble

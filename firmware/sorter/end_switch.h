@@ -1,0 +1,48 @@
+// Checks with the end switch whether a gate really moves. The switch is on while the gate stands at one of its two ends.
+#pragma once
+#include "clock.h"
+
+namespace castline {
+
+// What is wrong with a gate. The numbers are the details of fault 54.
+enum GateTrouble : uint8_t { kNoTrouble, kNotLeft, kNotArrived };
+
+//   at an end --gate told to move--> must leave --switch off--> between the ends --switch on--> at an end
+//   must leave --limit over--> kNotLeft        between the ends --limit over--> kNotArrived
+class EndSwitch {
+ public:
+  EndSwitch() : was_out_(false), must_leave_(false) {}
+
+  // Forgets the past. The gate may stand anywhere and has the whole limit to reach an end.
+  void restart(bool is_out, uint32_t now_us) {
+    was_out_ = is_out;
+    must_leave_ = false;
+    since_us_ = now_us;
+  }
+
+  // Must be called often. `is_out` says where the servo was told to move the gate. Reports each trouble once.
+  GateTrouble check(bool at_end, bool is_out, uint32_t now_us, uint32_t limit_us) {
+    if (is_out != was_out_) {
+      was_out_ = is_out;
+      since_us_ = now_us;
+      // If the gate is told to turn back before it has left its end, it may never leave.
+      must_leave_ = at_end && !must_leave_;
+    }
+    if (!at_end) {
+      must_leave_ = false;
+    } else if (!must_leave_) {
+      since_us_ = now_us;
+    }
+    if (!reached(now_us, since_us_ + limit_us)) return kNoTrouble;
+    const GateTrouble trouble = must_leave_ ? kNotLeft : kNotArrived;
+    restart(is_out, now_us);
+    return trouble;
+  }
+
+ private:
+  // Time of the last command to move, or the last time at which the gate stood at an end without a command to leave.
+  uint32_t since_us_ = 0;
+  bool was_out_ : 1, must_leave_ : 1;
+};
+
+}  // namespace castline

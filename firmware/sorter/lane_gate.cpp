@@ -1,0 +1,78 @@
+// Confirms the moves of a lane's gate: end switch, eye in the reject chute, input "chute full". Also handles the push-button.
+#include "lane.h"
+
+namespace castline {
+
+void Lane::watch_chute(bool blocked) {
+  const uint32_t now_us = shared_->clock.us();
+  if (chute_eye_.pending() && chute_eye_.settle(now_us, belt().settings_[kDebounceUs])) {
+    const Place place = chute_eye_.place();
+    if (!chute_eye_.is_blocked()) {
+      chute_end_ = place;
+      has_chute_end_ = true;
+    } else if (!has_chute_end_ || !belt().is_short(past(place, chute_end_))) {
+      see_in_chute(place);
+    }
+  }
+  if (blocked != chute_eye_.level()) chute_eye_.change(blocked, belt().place(), now_us, 0);
+}
+
+void Lane::see_in_chute(Place place) {
+  if (!is_committed_ || !has_chute_eye()) return;
+  ++chute_counters_.seen;
+  const Lane& belt = this->belt();
+  uint16_t event;
+  if (chute_.take_nearest(place, belt.settings_.places(settings_[kChuteWindowMm]), event)) {
+    shared_->events.confirm(event, true);
+  } else if (!belt.faults_.has(kHoldsGate) && !belt.ignores_missing_) {
+    // While a fault holds the gate out, all castings fall into the chute. Some are still on their way when the fault ends.
+    ++chute_counters_.unexpected;
+  }
+}
+
+// Waits for a diverted part at the eye in the chute. `moment` is the place of the belt at which the gate moved.
+void Lane::follow_into_chute(uint16_t event, Place moment) {
+  if (chute_.add(event, moment + belt().settings_.places(settings_[kChuteMm]))) return;
+  shared_->events.confirm(event, false);
+  ++chute_counters_.unconfirmed;
+  belt().raise(kTrackerFull, kChuteParts + 1);
+}
+
+// Reports the parts between the gate and the eye in the chute as not confirmed. Called when a fault begins to hold the gate.
+void Lane::give_up_chute() {
+  uint16_t event;
+  while (chute_.take_oldest(event)) shared_->events.confirm(event, false);
+}
+
+// Raises the faults of this lane's own gate. `here` is the place of the belt.
+void Lane::check_gate(Place here) {
+  const uint32_t now_ms = shared_->clock.now().ms;
+  if (settings_[kUseEndSwitch]) {
+    const uint32_t limit_us = (2 * uint32_t{settings_[kServoMs]} + kEndMarginMs) * 1000;
+    // The command SERVO may hold the gate between its ends.
+    if (is_servo_held()) end_switch_.restart(gate_.is_out(), shared_->clock.us());
+    const GateTrouble trouble = end_switch_.check(is_gate_at_end(), gate_.is_out(), shared_->clock.us(), limit_us);
+    if (trouble != kNoTrouble) belt().raise(kGateStuck, trouble);
+  }
+  if (!is_chute_full()) chute_had_room_ms_ = now_ms;
+  if (settings_[kChuteFullMs] > 0 && now_ms - chute_had_room_ms_ >= settings_[kChuteFullMs]) belt().raise(kChuteFull, 0);
+  if (has_chute_end_ && !belt().is_short(past(here, chute_end_))) has_chute_end_ = false;
+  if (chute_.is_empty()) return;
+  const Place window = belt().settings_.places(settings_[kChuteWindowMm]);
+  uint16_t event;
+  while (chute_.take_overdue(here, window, event)) {
+    ++chute_counters_.unconfirmed;
+    belt().raise(kChuteMissed, shared_->events.confirm(event, false));
+  }
+}
+
+// Ends the faults of the belt that CLEAR could end now. Called when a person has pressed the push-button.
+void Lane::acknowledge() {
+  Lane& belt = this->belt();
+  for (uint8_t index = 0; index < kFaultCodes; ++index) {
+    const Fault code = static_cast<Fault>(kFirstFault + index);
+    if (belt.faults_.is_in_force(code) && end(code) == kByClear && !belt.has_fault_cause(code)) belt.end_fault(code, kEndedByButton);
+  }
+}
+
+}  // namespace castline

@@ -1,0 +1,350 @@
+"""The chute's eye confirms diverted parts, the end switch confirms the gate, and a person at the lane ends faults with a push-button."""
+
+from __future__ import annotations
+
+import pytest
+
+from firmware.lane_settings import SettingValue
+from firmware.protocol import Fields, read_event
+from tests.firmware.protocol_host import ProtocolHost
+
+# The belt travels 150 mm from the moment of the gate until the casting blocks the eye in the chute.
+CHUTE: dict[str, SettingValue] = {"chute_mm": 150, "chute_window_mm": 30}
+TRAVEL_MS = 300 + 20 + 150
+
+
+def put_parts(host: ProtocolHost, *distances_ms: int, verdict: str = "divert") -> list[tuple[int, int]]:
+    """Lets a part pass photo-eye 1 for each distance to the previous part. Returns the numbers, and the times of the leading edges."""
+    parts = []
+    at_ms = host.rig.now_ms()
+    for distance_ms in distances_ms:
+        host.wait_until(at_ms + distance_ms)
+        number, at_ms = host.count_part()
+        assert host.send_verdict(number, verdict).name == "OK"
+        parts.append((number, at_ms))
+    return parts
+
+
+def pass_chute(host: ProtocolHost, at_ms: int) -> None:
+    """Blocks the eye in the chute at a time, as a casting does that falls through it."""
+    host.wait_until(at_ms)
+    host.rig.set_gate_input("chute_eye", True)
+    host.rig.wait(15)
+    host.rig.set_gate_input("chute_eye", False)
+    host.rig.wait(10)
+
+
+def confirmations(host: ProtocolHost) -> dict[int, int | str | None]:
+    """Returns the field `confirmed` of the GATE event of each part, or None if the event does not have the field."""
+    return {gate.number("part"): gate.get("confirmed") for gate in host.gate_events()}
+
+
+def settle(host: ProtocolHost) -> None:
+    """Waits until the chute can no longer see the parts of `put_parts`, and the events have been sent."""
+    host.wait(400)
+
+
+def test_a_part_that_the_chutes_eye_sees_is_confirmed(host: ProtocolHost) -> None:
+    host.greet(**CHUTE)
+    ((part, at_ms),) = put_parts(host, 0)
+    host.carry_to_eye2(at_ms)
+    host.wait_until(at_ms + TRAVEL_MS - 20)
+    assert host.gate_events() == [], "the report waits for the chute's eye"
+    pass_chute(host, at_ms + TRAVEL_MS)
+    settle(host)
+    assert confirmations(host) == {part: 1}
+    assert host.gate_actions() == [(part, "divert", "verdict", 1)]
+    assert host.faults() == []
+    assert (host.status("chute")["seen"], host.status("chute")["unexpected"]) == (1, 0)
+
+
+def test_a_part_that_the_chutes_eye_does_not_see_stops_the_line(host: ProtocolHost) -> None:
+    host.greet(**CHUTE)
+    ((part, at_ms),) = put_parts(host, 0)
+    host.carry_to_eye2(at_ms)
+    host.wait_until(at_ms + TRAVEL_MS)
+    settle(host)
+    assert confirmations(host) == {part: 0}
+    assert host.faults() == [(55, 1, part)]
+    assert host.status("line")["state"] == "stopped"
+    assert not host.rig.is_relay_closed()
+    assert host.status("chute")["unconfirmed"] == 1
+    assert host.ok("CLEAR", 1, 55)["told"] == "cleared"
+    assert host.rig.is_relay_closed()
+
+
+def test_the_casting_that_is_lost_between_two_others_is_the_one_without_confirmation(host: ProtocolHost) -> None:
+    host.greet(chute_mm=300, chute_window_mm=60)
+    parts = put_parts(host, 0, 80, 80)
+    for _, at_ms in parts:
+        host.carry_to_eye2(at_ms)
+    pass_chute(host, parts[0][1] + TRAVEL_MS + 150 + 20)
+    pass_chute(host, parts[2][1] + TRAVEL_MS + 150 - 35)
+    settle(host)
+    assert confirmations(host) == {1: 1, 2: 0, 3: 1}
+    assert host.faults() == [(55, 1, 2)]
+
+
+def test_a_part_that_passes_and_a_line_without_the_eye_have_no_confirmation(host: ProtocolHost) -> None:
+    host.greet(**CHUTE)
+    ((part, at_ms),) = put_parts(host, 0, verdict="keep")
+    host.carry_to_eye2(at_ms)
+    settle(host)
+    host.greet()
+    ((other, at_ms),) = put_parts(host, 0)
+    host.carry_to_eye2(at_ms)
+    settle(host)
+    assert confirmations(host) == {part: None, other: None}
+    assert host.faults() == []
+
+
+def test_a_host_that_does_not_know_the_field_gets_frames_without_it(host: ProtocolHost) -> None:
+    host.greet(**CHUTE)
+    host.ok("HELLO", 1)
+    ((part, at_ms),) = put_parts(host, 0)
+    host.carry_to_eye2(at_ms)
+    pass_chute(host, at_ms + TRAVEL_MS)
+    settle(host)
+    frames = [frame for frame in host.received if frame.name == "GATE"]
+    assert {len(frame.fields) for frame in frames} == {10}
+    assert confirmations(host) == {part: None}
+
+
+def test_a_casting_in_the_chute_that_nobody_diverted_is_counted(host: ProtocolHost) -> None:
+    host.greet(**CHUTE)
+    put_parts(host, 0, verdict="keep")
+    host.carry_to_eye2(host.rig.now_ms() - 22)
+    pass_chute(host, host.rig.now_ms() + 50)
+    chute = host.status("chute")
+    assert (chute["seen"], chute["unexpected"], chute["unconfirmed"]) == (1, 1, 0)
+    assert host.faults() == []
+
+
+def test_a_fault_that_holds_the_gate_reports_the_parts_before_the_chute(host: ProtocolHost) -> None:
+    host.greet(**CHUTE)
+    ((part, at_ms),) = put_parts(host, 0)
+    host.carry_to_eye2(at_ms)
+    host.rig.set_estop(True)
+    host.wait(100)
+    assert confirmations(host) == {part: 0}
+    assert [code for code, _, _ in host.faults()] == [45]
+
+
+def test_more_parts_before_the_chute_than_the_board_can_follow_are_a_fault(host: ProtocolHost) -> None:
+    host.greet(chute_mm=5000, chute_window_mm=30, spacing_mm=0)
+    for number in range(1, 10):
+        ((_, at_ms),) = put_parts(host, 0)
+        assert [fault[:2] for fault in host.faults()] == [], f"there is room for part {number}"
+        host.carry_to_eye2(at_ms)
+    settle(host)
+    assert host.faults() == [(47, 1, 9)]
+    assert confirmations(host) == dict.fromkeys(range(1, 10), 0)
+
+
+def test_commit_warns_of_a_chute_that_is_too_far(host: ProtocolHost) -> None:
+    host.greet(chute_mm=450, chute_window_mm=30, spacing_mm=60)
+    assert "warning" not in host.ok("COMMIT", 1)
+    host.greet(chute_mm=451, chute_window_mm=30, spacing_mm=60)
+    assert host.ok("COMMIT", 1)["warning"] == "chute-far"
+
+
+def test_a_further_gate_has_a_chute_of_its_own(host: ProtocolHost) -> None:
+    host.greet(**CHUTE)
+    host.configure(2, lane_of=1, gate_mm=120, use_servo_power=0, **CHUTE)
+    ((part, at_ms),) = put_parts(host, 0)
+    ((other, other_at_ms),) = put_parts(host, 100, verdict="keep")
+    host.ok("CANCEL", 1, host.rig.run, part)
+    assert host.send_verdict(part, "divert", gate=2).name == "OK"
+    host.carry_to_eye2(at_ms)
+    host.carry_to_eye2(other_at_ms)
+    host.wait_until(at_ms + 300 + 120 + 150)
+    host.rig.set_gate_input("chute_eye", True, lane=2)
+    host.rig.wait(15)
+    host.rig.set_gate_input("chute_eye", False, lane=2)
+    settle(host)
+    assert confirmations(host) == {other: None, part: 1}
+    assert {gate.number("part"): gate.get("gate") for gate in host.gate_events()} == {other: None, part: 2}
+    assert host.faults() == []
+
+
+# Chute full
+
+
+def test_a_full_chute_stops_the_line_until_it_has_room(host: ProtocolHost) -> None:
+    host.greet(chute_full_ms=200)
+    host.rig.set_gate_input("chute_full", True)
+    host.wait(150)
+    host.rig.set_gate_input("chute_full", False)
+    host.wait(150)
+    assert host.faults() == [], "castings that fall past the sensor are no full chute"
+    host.rig.set_gate_input("chute_full", True)
+    host.wait(300)
+    assert host.faults() == [(56, 1, 0)]
+    assert host.status("line")["state"] == "stopped"
+    assert host.error_code("CLEAR", 1, 56) == 12
+    host.rig.set_gate_input("chute_full", False)
+    host.wait(50)
+    assert host.ok("CLEAR", 1, 56)["told"] == "cleared"
+
+
+def test_inputs_that_the_settings_do_not_name_change_nothing(host: ProtocolHost) -> None:
+    host.greet()
+    for what in ("end_switch", "chute_eye", "chute_full", "button"):
+        host.rig.set_gate_input(what, what != "end_switch")
+    host.wait(600)
+    assert host.faults() == []
+    chute = host.status("chute")
+    assert tuple(chute[name] for name in ("at_end", "chute_eye", "chute_full", "button")) == (0, 1, 1, 1)
+
+
+# End switch. Its limit is 2 x 40 ms and 100 ms.
+
+
+def test_a_gate_that_reaches_both_ends_is_no_fault(host: ProtocolHost) -> None:
+    host.greet(use_end_switch=1)
+    host.wait(50)
+    host.ok("TEST", 1, 1, "gate")
+    for still_ms in (900, 300):
+        host.rig.set_gate_input("end_switch", False)
+        host.rig.wait(60)
+        host.rig.set_gate_input("end_switch", True)
+        host.wait(still_ms)
+    assert host.faults() == []
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_gate_that_does_not_reach_the_other_end_stops_the_line(host: ProtocolHost, leaves: bool) -> None:
+    host.greet(use_end_switch=1)
+    host.wait(50)
+    host.ok("TEST", 1, 1, "gate")
+    if leaves:
+        host.rig.set_gate_input("end_switch", False)
+    host.wait(300)
+    assert host.faults() == [(54, 1, 2 if leaves else 1)]
+    assert host.status("line")["state"] == "stopped"
+    if leaves:
+        assert host.error_code("CLEAR", 1, 54) == 12
+        host.rig.set_gate_input("end_switch", True)
+        host.wait(50)
+    assert host.ok("CLEAR", 1, 54)["told"] == "cleared"
+
+
+def test_a_gate_that_turns_back_before_it_has_left_its_end_is_no_fault(host: ProtocolHost) -> None:
+    """Two diverted parts follow each other so closely that the gate begins to return and goes out again."""
+    host.greet(use_end_switch=1, spacing_mm=30, dwell_mm=60)
+    parts = put_parts(host, 0, 70)
+    host.wait_until(parts[0][1] + 300 + 20)
+    host.rig.set_eye(2, True)
+    host.rig.wait(5)
+    host.rig.set_eye(2, False)
+    host.rig.wait(15)
+    host.rig.set_gate_input("end_switch", False)
+    host.rig.wait(30)
+    host.rig.set_gate_input("end_switch", True)
+    host.carry_to_eye2(parts[1][1])
+    host.wait(60)
+    host.rig.set_gate_input("end_switch", False)
+    host.rig.wait(30)
+    host.rig.set_gate_input("end_switch", True)
+    host.wait(400)
+    assert [fault for fault in host.faults() if fault[2] != 1] == []
+
+
+# The push-button
+
+
+def press(host: ProtocolHost, ms: int) -> None:
+    host.rig.set_gate_input("button", True)
+    for _ in range(ms // 100):
+        host.wait(100)
+    host.rig.wait(ms % 100 or 1)
+    host.rig.set_gate_input("button", False)
+    host.wait(150)
+
+
+def ends(host: ProtocolHost) -> list[tuple[int, int]]:
+    """Returns code and detail of each fault that has ended."""
+    return [(code, detail) for code, raised, detail in host.faults() if not raised]
+
+
+def stop_the_line(host: ProtocolHost, **settings: SettingValue) -> None:
+    """Raises fault 45, whose cause is then gone."""
+    host.greet(use_button=1, **settings)
+    host.rig.set_estop(True)
+    host.wait(50)
+    host.rig.set_estop(False)
+    host.wait(50)
+    assert [code for code, _, _ in host.faults()] == [45]
+
+
+def test_a_short_press_ends_the_lanes_faults_and_the_event_says_so(host: ProtocolHost) -> None:
+    stop_the_line(host)
+    press(host, 200)
+    assert ends(host) == [(45, 1)]
+    assert host.status("line")["state"] == "running"
+
+
+def test_the_end_of_a_fault_by_the_host_has_another_detail(host: ProtocolHost) -> None:
+    stop_the_line(host)
+    host.ok("CLEAR", 1, 45)
+    host.wait(100)
+    assert ends(host) == [(45, 0)]
+
+
+@pytest.mark.parametrize("ms", [30, 3500])
+def test_a_bounce_and_a_long_press_do_nothing(host: ProtocolHost, ms: int) -> None:
+    stop_the_line(host)
+    press(host, ms)
+    assert ends(host) == []
+
+
+def test_a_button_that_is_stuck_since_the_reset_does_nothing(host: ProtocolHost) -> None:
+    stop_the_line(host)
+    host.rig.set_gate_input("button", True)
+    host.rig.reset("power")
+    host.received.clear()
+    host.greet(use_button=1)
+    host.rig.set_gate_input("button", False)
+    host.wait(200)
+    assert ends(host) == []
+    assert host.status("line")["code"] == 45
+    press(host, 200)
+    assert ends(host) == [(45, 1)]
+
+
+def test_a_press_does_not_end_a_fault_whose_cause_is_still_there(host: ProtocolHost) -> None:
+    stop_the_line(host)
+    host.rig.set_estop(True)
+    host.wait(50)
+    press(host, 200)
+    assert ends(host) == []
+
+
+def test_a_button_that_is_not_set_does_nothing(host: ProtocolHost) -> None:
+    stop_the_line(host)
+    host.ok("CONFIGURE", 1, "use_button", 0)
+    host.ok("COMMIT", 1)
+    press(host, 200)
+    assert ends(host) == []
+
+
+def test_a_missed_casting_waits_for_a_person_over_a_reset(host: ProtocolHost) -> None:
+    host.greet(use_button=1, **CHUTE)
+    ((_, at_ms),) = put_parts(host, 0)
+    host.carry_to_eye2(at_ms)
+    host.wait_until(at_ms + TRAVEL_MS)
+    settle(host)
+    host.rig.reset("power")
+    assert not host.rig.is_relay_closed()
+    host.received.clear()
+    host.greet(use_button=1, **CHUTE)
+    assert host.status("line")["code"] == 55
+    assert not host.rig.is_relay_closed()
+    press(host, 200)
+    assert ends(host) == [(55, 1)]
+    assert host.rig.is_relay_closed()
+
+
+def test_the_longest_gate_event_has_the_field(host: ProtocolHost) -> None:
+    fields = ("65535", "4", "65535", "99999999", "divert", "no-verdict", "1", "65535", "4294967295", "65535", "0", "1")
+    assert read_event("GATE", fields) == Fields(read_event("GATE", fields[:10])) | {"gate": 0, "confirmed": 1}
