@@ -17,7 +17,7 @@ class Button {
   bool sample(bool pressed, uint16_t passed_us, uint32_t now_ms) {
     // A button that is pressed since the reset does not count, because nobody has seen the beginning of the press.
     if (!pressed && !contact_.is_on()) was_free_ = true;
-    const bool has_changed = contact_.sample(pressed, passed_us, kMinPressMs * 1000U);
+    const bool has_changed = contact_.sample(pressed, passed_us, kMinPressMs * 1000U, kGateSampleUs);
     if (has_changed && contact_.is_on()) {
       counts_ = was_free_;
       since_ms_ = now_ms;

@@ -62,6 +62,8 @@ const uint16_t kServoFrameUs = 20000;
 const uint16_t kServoQuietUs = 4500;
 // The photo-eyes are read at this interval. It is short, because a gate may move at most 1 ms late.
 const uint16_t kEyeSampleUs = 200;
+// The inputs of a gate are read in every fourth round of the main loop. The time between two readings counts at most this much.
+const uint16_t kGateSampleUs = 4000;
 // Largest age of a part that the board can report. 16 bits hold at most 65,535 ms.
 const uint16_t kMaxAgeMs = 65000;
 

@@ -13,13 +13,13 @@ class Contact {
   bool is_on() const { return is_on_; }
 
   // Handles the present level of the input. `passed_us` is the time since the last call. Returns true if is_on() has changed.
-  bool sample(bool level, uint16_t passed_us, uint16_t hold_us) {
+  bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;
     was_on_ = level;
     // If the level has changed since the last call, the time in between is not counted. So a pulse never counts for more than its length.
     if (!has_lasted || (level ? is_on_ && sum_us_ == hold_us : sum_us_ == 0)) return false;
-    // One call adds at most kMostUs. Otherwise two short pulses, before and after a slow round of the main loop, would count as a long one.
-    if (passed_us > kMostUs) passed_us = kMostUs;
+    // One call adds at most `most_us`. Otherwise two short pulses, before and after a slow round of the main loop, would count as a long one.
+    if (passed_us > most_us) passed_us = most_us;
     if (level) {
       sum_us_ = hold_us - sum_us_ > passed_us && hold_us > sum_us_ ? static_cast<uint16_t>(sum_us_ + passed_us) : hold_us;
     } else {

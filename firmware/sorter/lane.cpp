@@ -117,17 +117,13 @@ void Lane::change_eye(uint8_t which, bool is_low, uint32_t at_us) {
   }
 }
 
-void Lane::set_inputs(const LaneInputs& inputs) {
+void Lane::set_inputs(bool estop_open, bool servo_power, bool belt_runs) {
   const uint16_t passed_us = unsampled_us_, hold_us = static_cast<uint16_t>(settings_[kContactMs] * 1000);
   unsampled_us_ = 0;
-  estop_open_.sample(inputs.estop_open, passed_us, hold_us);
-  servo_power_missing_.sample(!inputs.servo_power, passed_us, hold_us);
-  gate_at_end_.sample(inputs.gate_at_end, passed_us, hold_us);
-  chute_full_.sample(inputs.chute_full, passed_us, hold_us);
-  watch_chute(inputs.chute_blocked);
-  if (button_.sample(inputs.button_pressed, passed_us, shared_->clock.now().ms) && settings_[kUseButton]) acknowledge();
+  estop_open_.sample(estop_open, passed_us, hold_us);
+  servo_power_missing_.sample(!servo_power, passed_us, hold_us);
   const bool ran = runs();
-  if (!belt_off_.sample(!inputs.belt_runs, passed_us, hold_us) || runs() == ran) return;
+  if (!belt_off_.sample(!belt_runs, passed_us, hold_us) || runs() == ran) return;
   // The belt was switched on or off `hold_us` ago, but the input shows it only now. So the travel since then is computed again.
   travelled_us_ -= drive_.travel(hold_us);
   drive_belt(hold_us);

@@ -38,11 +38,10 @@ struct ChuteCounters {
   uint32_t seen, unexpected, unconfirmed;
 };
 
-// The present levels of the inputs that set_inputs() takes. The levels are not debounced.
-struct LaneInputs {
-  bool estop_open, servo_power, belt_runs;
+// The present levels of the inputs of a gate, its chute and its push-button. The levels are not debounced.
+struct GateInputs {
   // Whether the end switch says that the gate stands at one of its two ends.
-  bool gate_at_end;
+  bool at_end;
   bool chute_blocked, chute_full, button_pressed;
 };
 
@@ -85,7 +84,9 @@ class Lane {
   // level means "blocked".
   void change_eye(uint8_t which, bool is_low, uint32_t at_us);
   // Takes the present levels of the other inputs. Must be called in every round after advance().
-  void set_inputs(const LaneInputs& inputs);
+  void set_inputs(bool estop_open, bool servo_power, bool belt_runs);
+  // Takes the present levels of the gate's inputs. Must be called every few milliseconds.
+  void set_gate_inputs(const GateInputs& inputs);
   // Checks the inputs and the photo-eyes, counts parts, and decides what to do with them. Must be called at least every few milliseconds.
   void update();
   // Moves the gate if a part has reached it. Must be called often, so that the gate moves at the right time.
@@ -239,6 +240,8 @@ class Lane {
   // Time since the last call of set_inputs().
   uint16_t unsampled_us_ = 0;
   Contact estop_open_, servo_power_missing_, belt_off_, gate_at_end_, chute_full_;
+  // Time of the last call of set_gate_inputs(), in microseconds.
+  uint16_t gate_sampled_us_ = 0;
   Button button_;
   Eye chute_eye_;
   Drive drive_;

@@ -3,8 +3,20 @@
 
 namespace castline {
 
+void Lane::set_gate_inputs(const GateInputs& inputs) {
+  const uint16_t now_us = static_cast<uint16_t>(shared_->clock.us()), hold_us = static_cast<uint16_t>(settings_[kContactMs] * 1000);
+  const uint16_t passed_us = static_cast<uint16_t>(now_us - gate_sampled_us_);
+  gate_sampled_us_ = now_us;
+  gate_at_end_.sample(inputs.at_end, passed_us, hold_us, kGateSampleUs);
+  chute_full_.sample(inputs.chute_full, passed_us, hold_us, kGateSampleUs);
+  watch_chute(inputs.chute_blocked);
+  if (button_.sample(inputs.button_pressed, passed_us, shared_->clock.now().ms) && settings_[kUseButton]) acknowledge();
+}
+
+// Handles the present level of the chute's eye. A change counts if a later call finds the same level after debounce_us or more.
 void Lane::watch_chute(bool blocked) {
   const uint32_t now_us = shared_->clock.us();
+  if (blocked != chute_eye_.level()) chute_eye_.change(blocked, belt().place(), now_us, 0);
   if (chute_eye_.pending() && chute_eye_.settle(now_us, belt().settings_[kDebounceUs])) {
     const Place place = chute_eye_.place();
     if (!chute_eye_.is_blocked()) {
@@ -14,7 +26,6 @@ void Lane::watch_chute(bool blocked) {
       see_in_chute(place);
     }
   }
-  if (blocked != chute_eye_.level()) chute_eye_.change(blocked, belt().place(), now_us, 0);
 }
 
 void Lane::see_in_chute(Place place) {

@@ -53,6 +53,20 @@ void turn(uint8_t lane, bool a, bool b) {
   if (change == 3) steps[lane] = steps[lane] - 1;
 }
 
+// The lane whose gate inputs were read last.
+uint8_t gate_lane = 0;
+
+GateInputs gate_inputs(bool end_switch, bool chute_eye, bool chute_full, bool button) {
+  return {end_switch == kGateAtEndLevel, chute_eye == kChuteBlockedLevel, chute_full == kChuteFullLevel, button == kButtonPressedLevel};
+}
+
+GateInputs read_gate(uint8_t lane) {
+  if (lane == 0) return gate_inputs(PINH & _BV(PH5), PINB & _BV(PB3), PINJ & _BV(PJ1), PING & _BV(PG5));
+  if (lane == 1) return gate_inputs(PINH & _BV(PH6), PINB & _BV(PB2), PINJ & _BV(PJ0), PINA & _BV(PA1));
+  if (lane == 2) return gate_inputs(PINH & _BV(PH1), PINB & _BV(PB1), PINK & _BV(PK3), PINL & _BV(PL0));
+  return gate_inputs(PINH & _BV(PH0), PINB & _BV(PB0), PINK & _BV(PK7), PINB & _BV(PB7));
+}
+
 void report_steps(Board& board, uint8_t lane, uint16_t counted) {
   if (counted == reported_steps[lane]) return;
   board.lane(lane).add_steps(static_cast<int16_t>(counted - reported_steps[lane]));
@@ -128,33 +142,18 @@ void read(Board& board) {
   uint8_t inputs = PINC;
   // The belt signals of lanes 1..4 are bits 3..0.
   uint8_t belts = static_cast<uint8_t>((PIND & _BV(PD7)) >> 4 | (PING & 0x07));
-  // So are the inputs of the gates and their chutes.
-  const uint8_t h = PINH, j = PINJ, k = PINK;
-  uint8_t ends = static_cast<uint8_t>((h & _BV(PH5) ? 8 : 0) | (h & _BV(PH6) ? 4 : 0) | (h & 0x03));
-  uint8_t chutes = PINB & 0x0F;
-  uint8_t full = static_cast<uint8_t>((j & 0x03) << 2 | (k & _BV(PK3) ? 2 : 0) | (k & _BV(PK7) ? 1 : 0));
-  // The LED of the Mega at D13 may light because of the pull-up, which does not matter.
-  uint8_t buttons = static_cast<uint8_t>((PING & _BV(PG5) ? 8 : 0) | (PINA & _BV(PA1) ? 4 : 0) | (PINL & _BV(PL0) ? 2 : 0) | (PINB & _BV(PB7) ? 1 : 0));
   for (uint8_t lane = 0; lane < kLanes; ++lane) {
     uint16_t step;
     ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { step = steps[lane]; }
     report_steps(board, lane, step);
-    LaneInputs now;
-    now.estop_open = static_cast<bool>(inputs & 0x80) == kEstopOpenLevel;
-    now.servo_power = static_cast<bool>(inputs & 0x08) == kServoPowerLevel;
-    now.belt_runs = static_cast<bool>(belts & 0x08) == kBeltRunsLevel;
-    now.gate_at_end = static_cast<bool>(ends & 0x08) == kGateAtEndLevel;
-    now.chute_blocked = static_cast<bool>(chutes & 0x08) == kChuteBlockedLevel;
-    now.chute_full = static_cast<bool>(full & 0x08) == kChuteFullLevel;
-    now.button_pressed = static_cast<bool>(buttons & 0x08) == kButtonPressedLevel;
+    const bool estop = inputs & 0x80, power = inputs & 0x08, belt = belts & 0x08;
     inputs = static_cast<uint8_t>(inputs << 1);
     belts = static_cast<uint8_t>(belts << 1);
-    ends = static_cast<uint8_t>(ends << 1);
-    chutes = static_cast<uint8_t>(chutes << 1);
-    full = static_cast<uint8_t>(full << 1);
-    buttons = static_cast<uint8_t>(buttons << 1);
-    board.lane(lane).set_inputs(now);
+    board.lane(lane).set_inputs(estop == kEstopOpenLevel, power == kServoPowerLevel, belt == kBeltRunsLevel);
   }
+  // The inputs of gates and chutes are slow. One lane in each round is enough, and keeps the rounds short.
+  gate_lane = static_cast<uint8_t>((gate_lane + 1) % kLanes);
+  board.lane(gate_lane).set_gate_inputs(read_gate(gate_lane));
 }
 
 bool take_sampled() {

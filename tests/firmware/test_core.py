@@ -109,7 +109,7 @@ def test_the_codes_of_the_core_are_those_of_the_table() -> None:
     listed = re.search(r"enum Fault : uint8_t \{([^}]*)\}", SOURCES["faults.h"])
     assert listed is not None
     faults = [name.split("=")[0].strip() for name in listed[1].split(",")]
-    assert ["".join(word.capitalize() for word in names[code].split("-")) for code in range(40, 54)] == [name[1:] for name in faults]
+    assert ["".join(word.capitalize() for word in names[code].split("-")) for code in range(40, 57)] == [name[1:] for name in faults]
 
 
 def test_the_sketch_is_short_and_the_core_knows_no_arduino() -> None:

@@ -164,10 +164,10 @@ class Pc {
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
       report_steps(lane);
       const Pins& pins = kPins[lane];
-      board_->lane(lane).set_inputs({level(pins.estop) == kEstopOpenLevel, level(pins.power) == kServoPowerLevel,
-                                     level(pins.belt) == kBeltRunsLevel, level(pins.end_switch) == kGateAtEndLevel,
-                                     level(pins.chute_eye) == kChuteBlockedLevel, level(pins.chute_full) == kChuteFullLevel,
-                                     level(pins.button) == kButtonPressedLevel});
+      board_->lane(lane).set_inputs(level(pins.estop) == kEstopOpenLevel, level(pins.power) == kServoPowerLevel,
+                                    level(pins.belt) == kBeltRunsLevel);
+      board_->lane(lane).set_gate_inputs({level(pins.end_switch) == kGateAtEndLevel, level(pins.chute_eye) == kChuteBlockedLevel,
+                                          level(pins.chute_full) == kChuteFullLevel, level(pins.button) == kButtonPressedLevel});
     }
     receive();
     board_->tick();
