@@ -200,6 +200,14 @@ gate_round_trip_seconds = Histogram(
 gate_resends = Counter("castline_gate_resends_total", "Commands that were sent to the board again.", ["line"])
 gate_faults = Counter("castline_gate_faults_total", "Faults that the board reported, by error code.", ["line", "code"])
 gate_moves = Counter("castline_gate_moves_total", "Movements of the gate that the board reported.", ["line"])
+moves_confirmed = Counter(
+    "castline_moves_confirmed_total",
+    "Diverted parts, by whether the eye in the reject chute saw them. Parts that a fault removed are not included.",
+    ["line", "confirmed"],
+)
+button_acknowledgements = Counter(
+    "castline_button_acknowledgements_total", "Faults that a person ended with the push-button at the lane.", ["line"]
+)
 verdict_tell_seconds = Histogram(
     "castline_verdict_tell_seconds",
     "Time from the decision about a verdict to the board's acknowledgement of the verdict.",
@@ -278,7 +286,7 @@ _COUNTERS_BY_ROLE = {
     "inspector": (verdicts_overdue, disagreements),
     "localiser": (findings, findings_dropped, findings_failed),
     "archivist": (),
-    "sorter": (gate_resends, gate_moves, verdicts_late, parts_counted, part_reports_failed),
+    "sorter": (gate_resends, gate_moves, button_acknowledgements, verdicts_late, parts_counted, part_reports_failed),
 }
 GATEWAY_REASONS = (
     (pictures_refused, ("spool-full", "too-large", "refused-by-kafka")),
@@ -312,5 +320,7 @@ def initialise_counters(role: str, line: str, fault_codes: Iterable[int] = ()) -
     if role == "sorter":
         for action, reason in _SORTING_ACTIONS_AND_REASONS:
             parts_sorted.labels(line, action, reason)
+        for confirmed in ("yes", "no", "not-equipped"):
+            moves_confirmed.labels(line, confirmed)
         for code in fault_codes:
             gate_faults.labels(line, str(code))

@@ -165,6 +165,10 @@ SortingReason = Literal[
 ]
 
 
+# Whether the eye in the reject chute saw a diverted part. `not-equipped` means that the gate has no such eye.
+Confirmation = Literal["yes", "no", "not-equipped"]
+
+
 class Sorting(PartRecord):
     """What a gate did with one part. Topic `castings.sorted.<line>`, keyed by part id.
 
@@ -191,6 +195,11 @@ class Sorting(PartRecord):
     verdict_id: uuid.UUID | None = Field(None, description="Id of the verdict that gave `label`; null if `label` is null.")
     gate_moved: bool = Field(description="True if the servo moved for this part.")
     move_count: int = Field(ge=0, description="Number of servo movements that the board had counted when it reported this part.")
+    confirmed: Confirmation | None = Field(
+        None,
+        description="`yes` if the eye in the reject chute saw the diverted part, `no` if it did not, and `not-equipped` if the gate has no "
+        "such eye; null if no gate diverted the part, and in the records of older sorters.",
+    )
     late: bool = Field(False, description="True if the verdict came too late for the gate.")
     counted_at: Time | None = Field(None, description="Time at which photo-eye 1, at the camera, counted the part.")
     told_at: Time | None = Field(None, description="Time at which the board acknowledged the verdict.")

@@ -16,7 +16,7 @@ from enum import StrEnum
 from agents.gate.requests import BoardRequest, BoardResponse, RequestWindow
 from firmware.fault_table import code_of
 from firmware.lane_settings import LaneSettings
-from firmware.protocol import VERSION, Fields, Frame, read_event
+from firmware.protocol import HELLO_FIELDS, Fields, Frame, read_event
 from streams import metrics
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class PartSorted:
     - `action`, `reason`: words of the protocol.
     - `gate`: the lane of an additional gate, otherwise 0.
     - `counted_s`: the time of the count on the host's monotonic clock, or None if it is unknown.
+    - `is_confirmed`: whether the eye in the reject chute has seen the diverted part, or None if the gate has no such eye.
     """
 
     event: int
@@ -76,6 +77,7 @@ class PartSorted:
     at_gate_at: datetime
     gate: int = 0
     counted_s: float | None = None
+    is_confirmed: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -377,6 +379,7 @@ class GateLane:
                 counted_s=at_s - travel_ms / 1000 if is_count_known else None,
                 at_gate_at=at,
                 gate=fields.number("gate") if "gate" in fields else 0,
+                is_confirmed=bool(fields.number("confirmed")) if "confirmed" in fields else None,
             )
             self._on_event(sorted_part)
         return []
@@ -387,7 +390,7 @@ class GateLane:
             return []
         self._on_event(FaultChanged(event, self.run, code, raised, fields.number("detail"), at))
         # The fault "host-silent" ends only when the host sends HELLO again.
-        return [BoardRequest("HELLO", (str(VERSION),))] if raised and code == code_of("host-silent") else []
+        return [BoardRequest("HELLO", tuple(str(field) for field in HELLO_FIELDS))] if raised and code == code_of("host-silent") else []
 
     def _is_new(self, event: int) -> bool:
         """Returns whether the event arrives for the first time. The board repeats an event until it is acknowledged."""

@@ -21,7 +21,7 @@ from agents.gate.port import PORT_ERRORS, SerialPort, Waker, describe_port_error
 from agents.gate.requests import BoardRequest, BoardResponse, RequestWindow, gate_error
 from firmware.fault_table import code_of
 from firmware.lane_settings import TABLE, LaneSettings
-from firmware.protocol import EVENT, EVENTS, VERSION, Fields, Frame
+from firmware.protocol import EVENT, EVENTS, HELLO_FIELDS, Fields, Frame
 from streams import metrics
 from streams.backoff import Backoff
 from streams.errors import GateError
@@ -263,7 +263,7 @@ class BoardSession:
         self._received_s = time.monotonic()
         end_s = self._received_s + MAX_GREETING_S
         while time.monotonic() < end_s and not self._stopping.is_set():
-            if (answer := self._try_once("HELLO", VERSION)) is not None:
+            if (answer := self._try_once("HELLO", *HELLO_FIELDS)) is not None:
                 return answer
             self._port.leave_boot_loader()
         if self._stopping.is_set():

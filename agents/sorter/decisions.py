@@ -11,7 +11,7 @@ from agents.gate.lane import PartSorted
 from agents.sorter.part_states import PartState
 from firmware.fault_table import code_of
 from firmware.lane_settings import LaneSettings
-from streams.records import Action, Sorting, SortingReason, Verdict
+from streams.records import Action, Confirmation, Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, GradeSettings
 
 # If a part reaches the gate in less than this time, its verdict is not sent, because sending may take this long.
@@ -30,6 +30,9 @@ _REASONS: dict[str, SortingReason] = {
     "spacing": "spacing",
     "touching": "touching",
 }
+
+
+_CONFIRMATIONS: dict[bool | None, Confirmation] = {True: "yes", False: "no", None: "not-equipped"}
 
 
 def lane_settings(gate: GateSettings) -> LaneSettings:
@@ -142,6 +145,7 @@ def make_sorting(
         verdict_id=state.verdict_id if has_verdict else None,
         gate_moved=event.moved,
         move_count=event.moves,
+        confirmed=_CONFIRMATIONS[event.is_confirmed] if event.action == "divert" else None,
         late=state.is_late and event.reason != "verdict",
         counted_at=event.counted_at or state.counted_at,
         told_at=state.answered_at,

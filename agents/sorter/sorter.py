@@ -53,6 +53,8 @@ _MAX_PART = 99_999_999
 
 _LATE, _DEADLINE, _UNKNOWN_RUN = code_of("late"), code_of("deadline"), code_of("unknown-run")
 _UNKNOWN_PART, _CONFLICT, _STOPPING = code_of("unknown-part"), code_of("conflict"), code_of("stopping")
+# The detail with which a board reports that a person ended a fault with the push-button.
+ENDED_BY_BUTTON = 1
 _EVENTS_LOST, _TRIGGER_LOST = code_of("events-lost"), code_of("trigger-lost")
 
 
@@ -275,6 +277,8 @@ class Sorter:
         fault = self._faults[-1] if self._faults else 0
         sorting = make_sorting(event, state, self._line, self._board, fault, _now(), self._grade_names.get(event.gate))
         metrics.parts_sorted.labels(self._line, sorting.action, sorting.reason).inc()
+        if sorting.confirmed is not None and sorting.reason != "fault":
+            metrics.moves_confirmed.labels(self._line, sorting.confirmed).inc()
         return [sorting]
 
     def _change_fault(self, event: FaultChanged) -> None:
@@ -288,6 +292,9 @@ class Sorter:
             self._faults.append(event.code)
         elif event.code in self._faults:
             self._faults.remove(event.code)
+        if not event.raised and event.detail == ENDED_BY_BUTTON:
+            metrics.button_acknowledgements.labels(self._line).inc()
+            log.warning("%s: a person at the lane ended fault %d (%s) with the push-button.", self._line, event.code, name)
         if event.raised and event.code == _EVENTS_LOST:
             self._lane.send_command("CLEAR", 0, _EVENTS_LOST)
         if event.raised and event.code == _TRIGGER_LOST:

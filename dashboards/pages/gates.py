@@ -9,6 +9,7 @@ from dashboards.rules import Alert, Runbook
 _ROUND_TRIP = "castline_gate_round_trip_seconds"
 
 STATE = "In which state is each gate?"
+CONFIRMED = "Were the diverted parts seen in the reject chute?"
 FAULTS = "Which faults did the boards report?"
 RESENDS = "How many commands have to be sent again?"
 UNMATCHED = "Does every part have a picture, and every picture a part?"
@@ -37,6 +38,15 @@ PAGE = DashboardPage(
             "servo has no power, and 45 means an emergency stop. `firmware/error_codes.csv` explains every code.",
             thresholds=rising(0.0001, 0.01),
             alerts=("GateFault",),
+        ),
+        timeseries_panel(
+            CONFIRMED,
+            Query(rate("castline_moves_confirmed_total", "line, confirmed"), "{{line}} {{confirmed}}"),
+            Query(rate("castline_button_acknowledgements_total"), "{{line}} faults ended by the push-button"),
+            unit="cps",
+            description="Diverted parts: `yes` were seen by the eye in the reject chute, `no` were not, and `not-equipped` come from gates "
+            "without this eye.",
+            alerts=("MoveUnconfirmed",),
         ),
         timeseries_panel(
             "How quickly does each board answer?",
@@ -186,10 +196,29 @@ ALERTS: tuple[Alert, ...] = (
             "the line's safe action (divert, pass or stop) to every part.",
             "Look up the fault's code in `firmware/error_codes.csv`. Code 40 means that no messages came from the sorter. The codes 41 "
             "and 42 mean a problem with a photo-eye. Code 43 means a stopped encoder, code 44 means a servo without power, and code 45 "
-            "means an emergency stop. Code 46 means that the board was reset while it was working. Code 52 means that a person must "
+            "means an emergency stop. Code 54 means a gate that is stuck, code 55 a diverted part that was not seen in the chute, "
+            "and code 56 a full chute. Code 46 means that the board was reset while it was working. Code 52 means that a person must "
             "start the line after a reset.",
             "For the codes 41 and 42, clean and align the photo-eyes. For code 44, measure the servo's supply under load. For code 40, "
             "check whether the sorter's computer is overloaded.",
+        ),
+    ),
+    Alert(
+        "MoveUnconfirmed",
+        'sum by (plant, line) (increase(castline_moves_confirmed_total{confirmed="no"}[10m])) > 0',
+        "0m",
+        "critical",
+        "{{ $labels.line }}: a diverted part was not seen in the reject chute",
+        PAGE.uid,
+        CONFIRMED,
+        Runbook(
+            "The gate was told to divert a part, and the eye in the reject chute did not see this part within its window.",
+            "The part may be among the good parts. The board has stopped the line with fault 55.",
+            "In the station, filter the history for diverted parts. The page of the part says whether the eye in the reject chute saw the "
+            "part. At the line, look for the part at the gate, beside the chute, and behind the gate. Check whether the gate moves freely.",
+            "Take the part out. If the part is in the chute, clean and align the eye in the chute. If this happens again, measure the "
+            "settings `chute_mm` and `chute_window_mm` anew.\n\n"
+            "Then end the fault with the push-button at the lane, or with `castline board acknowledge --line <line>`.",
         ),
     ),
     Alert(

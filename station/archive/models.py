@@ -50,6 +50,8 @@ class Part(models.Model):
     sorted_reason = models.CharField(max_length=32, blank=True, default="")
     code = models.IntegerField(null=True)
     gate_moved = models.BooleanField(null=True)
+    # `yes`, `no` or `not-equipped`: whether the eye in the reject chute saw the part. Empty if no gate diverted the part.
+    confirmed = models.CharField(max_length=16, blank=True, default="")
     late = models.BooleanField(null=True)
     counted_at = models.DateTimeField(null=True)
     told_at = models.DateTimeField(null=True)

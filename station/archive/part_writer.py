@@ -177,7 +177,7 @@ def _merge_sorting(row: Part, sorting: Sorting) -> None:
             return
     for name in ("action", "code", "gate_moved", "late", "counted_at", "told_at", "at_gate_at", "sorted_at"):
         setattr(row, name, getattr(sorting, name))
-    row.sorted_reason, row.grade = sorting.reason, sorting.grade or ""
+    row.sorted_reason, row.grade, row.confirmed = sorting.reason, sorting.grade or "", sorting.confirmed or ""
 
 
 def _merge_finding(row: Part, finding: Finding) -> None:

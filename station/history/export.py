@@ -84,6 +84,7 @@ COLUMNS: tuple[ExportColumn, ...] = (
     _field("reviewer", pa.string()),
     _field("reviewed_at", _TIME),
     _json("acceptance"),
+    _field("confirmed", pa.string()),
 )
 SCHEMA = pa.schema([(column.name, column.type) for column in COLUMNS])
 

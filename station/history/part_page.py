@@ -48,6 +48,7 @@ def make_timeline(part: Part) -> list[TimelineStep]:
         "action": part.action,
         "reason": part.sorted_reason,
         "gate_moved": part.gate_moved,
+        "seen in the reject chute": part.confirmed,
         "late": part.late or None,
         "code": part.code,
     }
@@ -103,6 +104,8 @@ def make_remarks(part: Part, has_gate: bool) -> list[str]:
         remarks.append("The verdict came after the part had passed the gate.")
     if part.sorted_reason in REASONS_WITHOUT_VERDICT:
         remarks.append(f"The gate acted without a verdict ({part.sorted_reason}), as the line's settings prescribe.")
+    if part.confirmed == "no":
+        remarks.append("The eye in the reject chute did not see this part. Look for the part among the good ones.")
     if has_gate and not part.sorted_at:
         remarks.append(
             "The archive has no report of the gate on this part. The part is still on the belt or was taken off, or the report is missing."
@@ -163,6 +166,7 @@ def make_records(part: Part) -> dict[str, dict[str, Any]]:
         "reason": part.sorted_reason,
         "code": part.code,
         "gate_moved": part.gate_moved,
+        "confirmed": part.confirmed or None,
         "late": part.late,
         "counted_at": _format_optional_time(part.counted_at),
         "told_at": _format_optional_time(part.told_at),

@@ -124,6 +124,17 @@ CASES: tuple[AlertCase, ...] = (
         "line-1: the board reported fault 41",
     ),
     AlertCase(
+        "MoveUnconfirmed",
+        5,
+        {f'castline_moves_confirmed_total{{{LINE},confirmed="no"}}': "0x4 1x6"},
+        {
+            f'castline_moves_confirmed_total{{{LINE},confirmed="no"}}': "3x10",
+            f'castline_moves_confirmed_total{{{LINE},confirmed="yes"}}': "0+9x10",
+        },
+        ON_LINE,
+        "line-1: a diverted part was not seen in the reject chute",
+    ),
+    AlertCase(
         "GateLinkNoisy",
         20,
         {f"castline_gate_resends_total{{{LINE}}}": "0+3x20", f"castline_gate_round_trip_seconds_count{{{LINE}}}": "0+100x20"},

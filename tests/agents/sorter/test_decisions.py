@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -73,6 +74,16 @@ def test_a_part_that_was_sorted_by_its_verdict_is_recorded_with_the_verdict() ->
     assert (record.action, record.reason, record.label, record.verdict_id) == ("diverted", "verdict", "defect", verdict.verdict_id)
     assert (record.gate_moved, record.move_count, record.event, record.late, record.code) == (True, 11, 3, False, 0)
     assert record.counted_at == NOW - timedelta(seconds=2)
+
+
+@pytest.mark.parametrize(
+    ("action", "seen", "confirmed"),
+    [("divert", True, "yes"), ("divert", False, "no"), ("divert", None, "not-equipped"), ("pass", None, None), ("none", None, None)],
+)
+def test_the_record_says_whether_the_chutes_eye_saw_the_part(action: str, seen: bool | None, confirmed: str | None) -> None:
+    record = record_of(replace(gate_event(action), is_confirmed=seen), PartState())
+    assert record.confirmed == confirmed
+    assert Sorting.decode(record.encode()).confirmed == confirmed
 
 
 def test_a_part_whose_verdict_was_not_sent_is_recorded_without_it() -> None:
