@@ -66,7 +66,7 @@ def make_printable(path: str) -> str:
 
 def sort_naturally(name: str) -> list[tuple[int, int, str]]:
     """Returns a sort key that compares the numbers in names by value, so that `2.jpg` comes before `10.jpg`."""
-    words = re.split(r"([0-9]+)", name)  # The numbers in the name are at the odd indexes.
+    words = re.split(r"([0-9]+)", name)  # The split list holds the numbers of the name at its odd indexes: "a12b" gives "a", "12", "b".
     return [(0, int(word), "") if index % 2 else (1, 0, word) for index, word in enumerate(words)]
 
 
