@@ -6,6 +6,7 @@ Times of the board's clock are converted to times of the host's clock.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -38,6 +39,12 @@ class GateState(StrEnum):
     STOPPED = "stopped"
 
 
+# In one of these states, the board answers.
+CONNECTED_STATES = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
+# A board that is greeted sends all stored reports again within this time.
+_REPORTING_S = 3.0
+# A board is usually back within this time. Opening the port again takes up to 5 s, listening 2.5 s, and greeting up to 8 s.
+_MAX_ABSENCE_S = 20.0
 _STATE_OF_WORD = {"running": GateState.RUNNING, "safe": GateState.SAFE, "stopped": GateState.STOPPED}
 
 
@@ -230,6 +237,8 @@ class GateLane:
         # Why the board is not connected, as a sentence for a person. Empty while the board answers.
         self.problem = ""
         self.next_configuring_s = 0.0
+        # The time at which the board answered again, or was lost. Monotonic clock.
+        self._connection_changed_s = time.monotonic()
         # The run of the board in which the settings of each lane were last committed. The board keeps them until its next run.
         self.committed_run: dict[int, int] = {}
         # The run of the board in which the board last accepted all settings of this lane, or 0.
@@ -287,10 +296,25 @@ class GateLane:
         self._requests.submit(request)
         return request.response
 
+    @property
+    def is_connected(self) -> bool:
+        """True if the board answers."""
+        return self.state in CONNECTED_STATES
+
+    @property
+    def reports_until_s(self) -> float:
+        """The time of the monotonic clock until which the board may send reports about earlier castings.
+
+        A board that was away reports the castings that it has sorted in the meantime. A board that stays away is not waited for.
+        """
+        return self._connection_changed_s + (_REPORTING_S if self.is_connected else _MAX_ABSENCE_S)
+
     # The methods below run in the link's thread.
 
     def set_state(self, state: GateState) -> None:
         """Sets the state of the gate, logs a change, and updates the metric `castline_gate_state`."""
+        if (state in CONNECTED_STATES) != self.is_connected:
+            self._connection_changed_s = time.monotonic()
         if state is not self.state:
             log.info("%s: the gate is now %s", self.line, state)
         self.state = state

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
 
-from agents.gate.lane import GateEvent, GateLane, GateState
+from agents.gate.lane import GateEvent, GateLane
 from agents.gate.link import GateLink, LinkSettings
 from agents.sorter.command_socket import CommandSocket
 from agents.sorter.command_topic import CommandTopic
@@ -24,9 +24,6 @@ from streams.record_producer import RecordProducer
 from streams.settings import GateSettings, Settings
 from streams.topics import TopicNames
 from streams.worker import ConsumerGroup, make_app, run_worker
-
-# A lane in one of these states is connected: the board answers the sorter.
-_CONNECTED_STATES = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
 
 
 async def run_sorters(settings: Settings, lines: list[str], instance: str, health: ProcessHealth) -> int:
@@ -132,5 +129,5 @@ async def _watch_lane(lane: GateLane, port: str, health: ProcessHealth) -> None:
     """Shows a problem on /readyz while the board of the line is not connected."""
     while True:
         problem = f"lane {lane.number} of the board at {port} is {lane.state}. {lane.problem}".strip()
-        health.set_problem("" if lane.state in _CONNECTED_STATES else problem, "gate")
+        health.set_problem("" if lane.is_connected else problem, "gate")
         await asyncio.sleep(0.2)

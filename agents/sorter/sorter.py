@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,6 +47,8 @@ ROLE = "sorter"
 MAX_OPEN_VERDICTS = 64
 # The board reports a part at most this long after the deadline of its verdict. A late verdict is recorded after this report.
 _MAX_REPORT_DELAY_S = 2.0
+# The sorter checks at this interval whether the board is back, and may still report a part.
+_REPORT_CHECK_S = 0.5
 # A stopping sorter waits at most this long until Kafka has confirmed the records of its journal.
 _MAX_SENDING_S = 2.0
 # The largest part number of the gate protocol.
@@ -201,18 +204,15 @@ class Sorter:
 
     async def _wait_for_sorting(self, verdict: Verdict, deadline_s: float) -> Sorting | None:
         """Returns the sorting record of the part, or None. Waits for the record while the board may still report the part."""
-        left_s = deadline_s + _MAX_REPORT_DELAY_S - time.monotonic()
 
-        def has_sorting() -> bool:
-            return self._states.last_sorting(verdict.run, verdict.part) is not None
+        def left_s() -> float:
+            return max(deadline_s + _MAX_REPORT_DELAY_S, self._lane.reports_until_s) - time.monotonic()
 
-        if not has_sorting() and left_s > 0:
-            async with self._sorting_added:
-                try:
-                    await asyncio.wait_for(self._sorting_added.wait_for(has_sorting), left_s)
-                except TimeoutError:
-                    return None
-        return self._states.last_sorting(verdict.run, verdict.part)
+        async with self._sorting_added:
+            while (sorting := self._states.last_sorting(verdict.run, verdict.part)) is None and left_s() > 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._sorting_added.wait(), min(left_s(), _REPORT_CHECK_S))
+        return sorting
 
     # From the board to Kafka
 
@@ -234,13 +234,21 @@ class Sorter:
             events = [await self._events.get()]
             while not self._events.empty():
                 events.append(self._events.get_nowait())
-            sortings = [sorting for event in events for sorting in self._sortings_of(event)]
+            sortings: list[Sorting] = []
+            for event in events:
+                # Remember the records before the next event. Otherwise two resets at once would give a part two records.
+                sortings += self._remember(self._sortings_of(event))
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
             await self._record(sortings, counted, runs[-1] if runs else None)
             for event in events:
                 if isinstance(event, PartSorted | FaultChanged):
                     self._lane.acknowledge_event(event.event, event.run)
+
+    def _remember(self, sortings: list[Sorting]) -> list[Sorting]:
+        for sorting in sortings:
+            self._states.add_sorting(sorting)
+        return sortings
 
     def _sortings_of(self, event: GateEvent) -> list[Sorting]:
         if isinstance(event, PartCounted):
@@ -308,8 +316,7 @@ class Sorter:
         if not (sortings or counted or run):
             return
         # Remember the records before the slow write. The board may repeat an event during the write, and it must not get a second record.
-        for sorting in sortings:
-            self._states.add_sorting(sorting)
+        self._remember(sortings)
         await self._sender.store(sortings, counted, run)
         async with self._sorting_added:
             self._sorting_added.notify_all()

@@ -4,6 +4,13 @@ namespace castline {
 
 const char kReasonWords[] PROGMEM = "verdict no-verdict cancelled spacing touching safe missing unmatched";
 
+namespace {
+
+// Places after which the last part is forgotten. A place has 24 bits, so a place that is twice as far away would seem to lie ahead.
+const int32_t kForgotten = 1L << 22;
+
+}  // namespace
+
 bool Tracker::add(const Edge& edge) {
   if (size_ == kParts) return false;
   Part& part = (*this)[size_];
@@ -107,7 +114,8 @@ const Part* Tracker::next_to_announce(uint32_t& number) {
 }
 
 void Tracker::age(Place place, uint32_t now_ms) {
-  if (has_last_ && past(place, last_until_) >= 0) has_last_ = false;
+  // The next part may already block photo-eye 2, so the last part is remembered for much longer than its spacing.
+  if (has_last_ && past(place, last_until_) >= kForgotten) has_last_ = false;
   if (size_ == 0) return;
   // Each call checks one part. There are at most 64 parts, so 64 calls check them all.
   if (++last_aged_ >= size_) last_aged_ = 0;

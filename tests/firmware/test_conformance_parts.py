@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from firmware.lane_settings import SettingValue
 from tests.firmware.protocol_host import PART_MS, ProtocolHost
 
 
@@ -360,3 +361,51 @@ def test_the_window_of_a_part_is_exact_to_one_step(host: ProtocolHost, steps: in
     host.wait(20)
     first = host.gate_actions()[0]
     assert (first[0] == 1 and first[2] == "no-verdict") == is_matched
+
+
+def walk(host: ProtocolHost, edges: list[tuple[int, int, bool]]) -> None:
+    """Turns the encoder step by step. Each edge is the step at which a photo-eye is blocked or becomes free: step, photo-eye, blocked."""
+    now = 0
+    for step, eye, blocked in sorted(edges):
+        host.rig.add_steps(step - now)
+        host.rig.wait((step - now) // 20 + 2)
+        now = step
+        host.rig.set_eye(eye, blocked)
+        # The edge is stored before the next step, and counts after debounce_us.
+        host.rig.wait(2)
+        host.ok("PING", 0)
+
+
+def passing(eye: int, step: int) -> list[tuple[int, int, bool]]:
+    return [(step, eye, True), (step + 20, eye, False)]
+
+
+SPACED: dict[str, SettingValue] = {
+    "encoder": 1,
+    "step_um": 1000,
+    "eye_gap_mm": 300,
+    "window_mm": 10,
+    "spacing_mm": 60,
+    "encoder_timeout_ms": 5000,
+}
+
+
+@pytest.mark.parametrize(("distance", "reasons"), [(59, ["verdict", "spacing"]), (60, ["verdict", "verdict"])])
+def test_the_spacing_of_two_parts_is_exact_to_one_step(host: ProtocolHost, distance: int, reasons: list[str]) -> None:
+    host.greet(**SPACED)
+    walk(host, passing(1, 10) + passing(1, 10 + distance))
+    host.send_verdict(1, "divert")
+    host.send_verdict(2, "keep")
+    before = 10 + distance + 20
+    walk(host, [(step - before, eye, level) for step, eye, level in passing(2, 310) + passing(2, 310 + distance)] + passing(1, 600))
+    assert [gate.word("reason") for gate in host.gate_events()] == reasons
+
+
+@pytest.mark.parametrize(("distance", "decision"), [(59, ("pass", "spacing")), (60, ("divert", "unmatched"))])
+def test_the_spacing_of_an_uncounted_part_is_exact_to_one_step(host: ProtocolHost, distance: int, decision: tuple[str, str]) -> None:
+    host.greet(**SPACED)
+    walk(host, passing(1, 10))
+    host.send_verdict(1, "keep")
+    walk(host, [(step - 30, eye, level) for step, eye, level in passing(2, 310) + passing(2, 310 + distance)] + passing(1, 600))
+    last = host.gate_events()[-1]
+    assert (last.word("action"), last.word("reason")) == decision

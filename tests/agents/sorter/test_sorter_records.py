@@ -1,0 +1,145 @@
+"""The records of a sorter whose board is away for a while, or is reset. The journal is on a real disk. The test makes the events."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from agents.gate.lane import BoardClock, GateLane, GateState, PartCounted, PartSorted, RunBegan
+from agents.gate.requests import RequestWindow
+from agents.sorter.journal import SortingJournal
+from agents.sorter.journal_sender import JournalSender
+from agents.sorter.part_states import PartStates
+from agents.sorter.sorter import Sorter
+from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer
+from streams.records import Sorting, Verdict
+from streams.settings import GateSettings, Settings
+from tests.fake_inspector import make_verdict
+
+LINE = "line-1"
+GATE = GateSettings(port="board")
+
+
+class AbsentKafka(RecordProducer):
+    """Stands for a Kafka that never confirms a record."""
+
+    def __init__(self) -> None:
+        """Creates no connection."""
+
+    async def deliver(self, records: Sequence[ProducerRecord]) -> None:
+        await asyncio.Event().wait()
+
+
+class Rig:
+    """A sorter with its journal. `records` are the records in the journal."""
+
+    def __init__(self, folder: Path, states: PartStates | None = None) -> None:
+        self.requests = RequestWindow(size=8)
+        self.lane = GateLane(LINE, 1, None, {}, BoardClock(), self.requests, lambda event: None)
+        self.journal = SortingJournal(folder, LINE)
+        settings = Settings.model_validate({"lines": [{"name": LINE, "gate": GATE}]})
+        producer = AbsentKafka()
+        sender = JournalSender(self.journal, producer, "topic", "sorter", lambda problem: None)
+        self.sorter = Sorter(settings, LINE, GATE, self.lane, producer, sender, None, states or PartStates())
+
+    @property
+    def records(self) -> list[Sorting]:
+        return [entry.sorting for entry in self.journal.read_after(0, 1000)]
+
+    async def wait_for_records(self, count: int) -> list[Sorting]:
+        """Returns the records when there are `count` of them."""
+        for _ in range(2000):
+            if len(self.records) < count:
+                await asyncio.sleep(0.005)
+        return self.records
+
+
+@asynccontextmanager
+async def running(folder: Path, states: PartStates | None = None) -> AsyncIterator[Rig]:
+    rig = Rig(folder, states)
+    recording = asyncio.create_task(rig.sorter.record_events())
+    try:
+        yield rig
+    finally:
+        recording.cancel()
+        rig.journal.close()
+
+
+def consumed(verdict: Verdict) -> ConsumedRecord:
+    return ConsumedRecord("topic", 0, 0, verdict.part_id.key, verdict.encode(), {})
+
+
+def report(part: int, event: int = 7, run: int = 1) -> PartSorted:
+    now = datetime.now(UTC)
+    return PartSorted(event, run, part, "divert", "no-verdict", True, 1, now, now)
+
+
+def test_a_part_that_was_sorted_while_the_board_was_away_gets_no_record_before_its_report(tmp_path: Path) -> None:
+    """After a restart, a verdict is too late for its part, and the board has not reported the part yet."""
+
+    async def run() -> None:
+        async with running(tmp_path) as rig:
+            verdict = make_verdict(LINE, 1, 3, "defect", datetime.now(UTC) - timedelta(seconds=30))
+            handling = asyncio.create_task(rig.sorter._handle_verdict(consumed(verdict)))
+            while not len(rig.requests):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            rig.requests.drop_expired(time.monotonic())
+            rig.lane.set_state(GateState.RUNNING)
+            await asyncio.sleep(0.1)
+            assert rig.records == []
+            rig.sorter.handle_event(report(3))
+            assert await handling
+            records = await rig.wait_for_records(2)
+            assert [(record.action, record.event, record.late, record.gate_moved) for record in records] == [
+                ("diverted", 7, False, True),
+                ("diverted", 7, True, True),
+            ]
+
+    asyncio.run(run())
+
+
+def test_a_report_that_an_earlier_process_has_recorded_gets_no_second_record(tmp_path: Path) -> None:
+    """The process ended before the board received the acknowledgement, so the board repeats its report."""
+
+    async def run() -> None:
+        async with running(tmp_path) as first:
+            first.sorter.handle_event(report(3))
+            await first.wait_for_records(1)
+        async with running(tmp_path) as second:
+            for record in second.records:
+                second.sorter._states.add_sorting(record)
+            second.sorter.handle_event(report(3))
+            second.sorter.handle_event(report(4, event=8))
+            records = await second.wait_for_records(2)
+            assert [record.part for record in records] == [3, 4]
+            assert len(second.requests) == 2, "both reports are acknowledged"
+
+    asyncio.run(run())
+
+
+def test_a_reset_gives_each_counted_and_unreported_part_one_record(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(tmp_path) as rig:
+            rig.sorter.handle_event(RunBegan(1, "power"))
+            for part in (1, 2, 3):
+                rig.sorter.handle_event(PartCounted(1, part, datetime.now(UTC), 0.0, time.monotonic()))
+            rig.sorter.handle_event(report(1))
+            await rig.wait_for_records(1)
+            # Both resets are handled together.
+            rig.sorter.handle_event(RunBegan(2, "button"))
+            rig.sorter.handle_event(PartCounted(2, 1, datetime.now(UTC), 0.0, time.monotonic()))
+            rig.sorter.handle_event(RunBegan(3, "button"))
+            records = await rig.wait_for_records(4)
+            assert [(record.run, record.part, record.action, record.reason) for record in records] == [
+                (1, 1, "diverted", "no-verdict"),
+                (1, 2, "untracked", "board-restarted"),
+                (1, 3, "untracked", "board-restarted"),
+                (2, 1, "untracked", "board-restarted"),
+            ]
+            assert rig.journal.counted_parts() == []
+
+    asyncio.run(run())
