@@ -52,6 +52,7 @@ _LINK = "tests/agents/gate/test_link.py"
 _STOCK = "tests/agents/gate/test_stock_mega.py"
 _DECISIONS = "tests/agents/sorter/test_decisions.py"
 _JOURNAL = "tests/agents/sorter/test_journal.py"
+_RECORDS = "tests/agents/sorter/test_sorter_records.py"
 _DELIVERY = "tests/agents/sorter/test_sorter_delivery.py"
 
 MUTANTS = (
@@ -358,14 +359,42 @@ MUTANTS = (
         SORTER + "sorter.py",
         '        if previous is not None and previous.action != "untracked" and previous.event == event.event:',
         "        if previous is not None and previous.event < 0:",
-        f"{_JOURNAL} {_DECISIONS}",
+        _RECORDS,
     ),
     Mutant(
         "parts of an earlier run forgotten",
         SORTER + "sorter.py",
         'return [self._untracked_sorting(*key, "board-restarted", _UNKNOWN_RUN) for key in self._states.unrecorded_parts(event.run)]',
         "return []",
-        f"{_JOURNAL} {_DECISIONS}",
+        _RECORDS,
+    ),
+    Mutant(
+        "two resets at once give a part two records",
+        SORTER + "sorter.py",
+        "sortings += self._remember(self._sortings_of(event))",
+        "sortings += self._sortings_of(event)",
+        _RECORDS,
+    ),
+    Mutant(
+        "late record before the board is back",
+        SORTER + "sorter.py",
+        "max(deadline_s + _MAX_REPORT_DELAY_S, self._lane.reports_until_s)",
+        "deadline_s + _MAX_REPORT_DELAY_S",
+        _RECORDS,
+    ),
+    Mutant(
+        "verdict behind acknowledgements",
+        HOST + "requests.py",
+        "return next((request for request in ready if request.deadline_s is not None), ready[0] if ready else None)",
+        "return ready[0] if ready else None",
+        _REQUESTS,
+    ),
+    Mutant(
+        "last part forgotten after its spacing",
+        FIRMWARE + "tracker.cpp",
+        "past(place, last_until_) >= kForgotten",
+        "past(place, last_until_) >= 0",
+        f"{_PARTS} -k 'spacing_of'",
     ),
     Mutant(
         "old verdicts replayed",

@@ -409,3 +409,38 @@ def test_the_spacing_of_an_uncounted_part_is_exact_to_one_step(host: ProtocolHos
     walk(host, [(step - 30, eye, level) for step, eye, level in passing(2, 310) + passing(2, 310 + distance)] + passing(1, 600))
     last = host.gate_events()[-1]
     assert (last.word("action"), last.word("reason")) == decision
+
+
+def stop_and_clear(host: ProtocolHost) -> None:
+    """Opens and closes the emergency stop, and ends its fault, while the belt stands."""
+    host.rig.set_estop(True)
+    host.wait(40)
+    host.rig.set_estop(False)
+    host.wait(40)
+    assert host.ok("CLEAR", 1, 45)["told"] == "cleared"
+
+
+def test_after_a_fault_the_part_before_it_decides_about_no_other(host: ProtocolHost) -> None:
+    host.greet(**SPACED)
+    walk(host, passing(1, 10))
+    host.send_verdict(1, "keep")
+    walk(host, [(step - 30, eye, level) for step, eye, level in passing(2, 310)])
+    stop_and_clear(host)
+    walk(host, [(step - 330, eye, level) for step, eye, level in passing(2, 369)] + passing(1, 300))
+    last = host.gate_events()[-1]
+    assert (last.word("action"), last.word("reason")) == ("divert", "unmatched")
+
+
+def test_after_a_fault_unmatched_parts_are_counted_from_zero(host: ProtocolHost) -> None:
+    host.greet(**SPACED, lost_limit=3)
+    walk(host, passing(1, 350))
+    for _ in range(2):
+        walk(host, passing(2, 350))
+    stop_and_clear(host)
+    walk(host, [(400, 2, False), *passing(2, 500)])
+    host.wait(50)
+    assert host.status("line")["state"] == "running"
+    for _ in range(2):
+        walk(host, passing(2, 100))
+    host.wait(50)
+    assert host.status("line")["code"] == 41

@@ -151,8 +151,10 @@ class HeldProducer(RecordProducer):
     def __init__(self) -> None:
         self.delivered: list[int] = []
         self.is_back = asyncio.Event()
+        self.is_asked = asyncio.Event()
 
     async def deliver(self, records: Sequence[ProducerRecord]) -> None:
+        self.is_asked.set()
         await self.is_back.wait()
         self.delivered += [Sorting.decode(record.value or b"").part for record in records]
 
@@ -175,7 +177,9 @@ def test_records_are_safe_without_kafka_and_go_to_kafka_in_order_even_if_the_dis
         sending = asyncio.create_task(sender.send_records())
         for part in range(1, 301):
             await sender.store([sorting(part)])
+        await producer.is_asked.wait()
         assert producer.delivered == []
+        assert parts_of(journal) == list(range(1, 301)), "a record was removed before Kafka had it"
         journal.is_full = True
         refused = asyncio.create_task(sender.store([sorting(301)]))
         await asyncio.sleep(0.05)
