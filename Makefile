@@ -12,7 +12,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-boot-loader campaign-pictures campaign-line campaign-mutants check format bench firmware dashboards docs lock clean
+.PHONY: help setup demo test test-fast test-boot-loader campaign-pictures campaign-line campaign-mutants campaign-noise check format bench firmware dashboards docs lock clean
 
 # Prints the name of each target and the text behind its "##".
 help: ## List these targets
@@ -50,6 +50,9 @@ campaign-line: $(READY) ## Run 1,000 castings with restarts of the sorter, reset
 
 campaign-mutants: $(READY) ## Change firmware, gate link and sorter in one place at a time, and name the test that finds each change; half an hour
 	@$(BIN)/python -m tests.gate_mutants $(ARGS)
+
+campaign-noise: $(READY) ## Disturb inputs, serial line and EEPROM of the board in the AVR simulator, and count what goes wrong; about ten minutes
+	@$(BIN)/python -m tests.gate_noise $(ARGS)
 
 check: $(READY) ## Check format, lint rules and types, without changing a file
 	@$(BIN)/ruff format --check .
