@@ -260,7 +260,7 @@ def damage_eeprom(folder: Path, every: int = 1) -> Findings:
                 findings.wrong.append(f"{where}: lane {lost} has lost its settings without fault 51")
             if not stored.run <= run <= stored.run + 1:
                 findings.wrong.append(f"{where}: the run is {run}")
-            if released := [lane for lane in (2, 3, 4) if codes[lane] != 45]:
+            if released := [lane for lane in (2, 3, 4) if codes[lane] in (0, 51)]:
                 findings.wrong.append(f"{where}: the stored fault of lane {released} is gone")
     return findings
 
