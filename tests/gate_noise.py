@@ -27,7 +27,7 @@ from tests.firmware.test_firmware import StepHost
 # Pins of a lane that the board drives.
 OUTPUTS = ("servo", "trigger", "relay", "green", "yellow", "red")
 # Inputs that are low while nothing happens. All others have pull-ups and are high.
-LOW_INPUTS = ("estop", "belt", "encoder_a", "encoder_b")
+LOW_INPUTS = ("estop", "belt", "encoder_a", "encoder_b", "chute_full")
 PULSES_US = (20, 50, 200, 1000, 5000)
 # A belt on which a pulse of 5 ms is 1 mm of travel.
 SLOW: dict[str, SettingValue] = {"step_um": 200, "eye_gap_mm": 300, "use_belt": 1, "use_servo_power": 1}
