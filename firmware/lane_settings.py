@@ -14,6 +14,8 @@ MAX_STEPS = 500_000
 GATE_PARTS, FURTHER_GATE_PARTS = 3, 16
 # Every board can store at least 8 diverted parts on their way from a gate to the eye in its chute.
 CHUTE_PARTS = 8
+# The plant interface of lane 1 uses the pins of lane 3, and that of lane 2 uses the pins of lane 4.
+PLANT_LANES = {1: 3, 2: 4}
 SettingValue = int | str
 
 
@@ -81,6 +83,10 @@ TABLE: tuple[LaneSetting, ...] = (
     LaneSetting("chute_window_mm", "mm", 5, 2000, 100),
     LaneSetting("chute_full_ms", "ms", 0, 10000, 0),
     LaneSetting("use_button", "flag", 0, 1, 0),
+    LaneSetting("reject_limit", "parts", 0, 250, 0),
+    LaneSetting("use_plant", "flag", 0, 1, 0),
+    LaneSetting("result_ms", "ms", 5, 1000, 50),
+    LaneSetting("use_solenoid", "flag", 0, 1, 0),
 )
 BY_KEY = {setting.key: setting for setting in TABLE}
 
@@ -189,4 +195,6 @@ class LaneSettings:
             return "trigger_mm must not be larger than eye_gap_mm, because the camera stands before photo-eye 2"
         if number("rest_us") == number("out_us"):
             return "rest_us must differ from out_us"
+        if number("use_plant") and number("lane_of"):
+            return "use_plant must be 0 on a lane with a further gate; set use_plant on the lane of the belt"
         return ""

@@ -122,3 +122,37 @@ LANES: tuple[LanePins, ...] = (
         button=Pin("B7", "D13"),
     ),
 )
+
+
+@dataclass(frozen=True)
+class PlantPins:
+    """The pins of a lane's plant interface. Its signals are explained in docs/plant-interface.md."""
+
+    ready: Pin
+    busy: Pin
+    result_valid: Pin
+    reject: Pin
+    heartbeat: Pin
+    fault: Pin
+    buzzer: Pin
+    reset: Pin
+    bypass: Pin
+
+
+def _plant_pins(spare: LanePins) -> PlantPins:
+    """Returns the pins of a plant interface, which are those of the unused lane `spare`."""
+    return PlantPins(
+        ready=spare.relay,
+        busy=spare.green,
+        result_valid=spare.trigger,
+        reject=spare.servo,
+        heartbeat=spare.servo_power,
+        fault=spare.red,
+        buzzer=spare.yellow,
+        reset=spare.estop,
+        bypass=spare.belt,
+    )
+
+
+# The plant interfaces of lanes 1 and 2. They use the pins of lanes 3 and 4.
+PLANT: tuple[PlantPins, ...] = tuple(_plant_pins(spare) for spare in LANES[2:])

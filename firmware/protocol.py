@@ -157,13 +157,14 @@ PAGES: dict[str, tuple[str, ...]] = {
     "edge1": _EDGES,
     "edge2": _EDGES,
     "chute": ("at_end", "chute_eye", "chute_full", "button", "seen", "unexpected", "unconfirmed"),
+    "plant": ("ready", "busy", "valid", "reject", "heartbeat", "fault", "buzzer", "reset", "bypass", "rejects"),
 }
 
 # Pages that older boards do not know. They answer STATUS with the code of `wrong-fields`.
 EDGE_PAGES = ("edge1", "edge2")
-CHUTE_PAGE = "chute"
+CHUTE_PAGE, PLANT_PAGE = "chute", "plant"
 # Pages that every board knows.
-KNOWN_PAGES = tuple(page for page in PAGES if page not in (*EDGE_PAGES, CHUTE_PAGE))
+KNOWN_PAGES = tuple(page for page in PAGES if page not in (*EDGE_PAGES, CHUTE_PAGE, PLANT_PAGE))
 
 _U32 = 2**32 - 1
 NUMBERS: dict[str, tuple[int, int]] = {
@@ -222,6 +223,16 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "seen": (0, _U32),
     "unexpected": (0, _U32),
     "unconfirmed": (0, _U32),
+    "ready": (0, 1),
+    "busy": (0, 1),
+    "valid": (0, 1),
+    "reject": (0, 1),
+    "heartbeat": (0, 1),
+    "fault": (0, 1),
+    "buzzer": (0, 1),
+    "reset": (0, 1),
+    "bypass": (0, 1),
+    "rejects": (0, 255),
 }
 
 WORDS: dict[str, tuple[str, ...]] = {
@@ -232,7 +243,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "cause": ("power", "button", "brown-out", "watchdog", "unknown"),
     "state": ("waiting", "running", "safe", "stopped"),
     "lamp": ("green", "yellow", "red", "off"),
-    "page": ("line", "count", "gate", "link", "eyes", "edge1", "edge2", "chute"),
+    "page": ("line", "count", "gate", "link", "eyes", "edge1", "edge2", "chute", "plant"),
     "position": ("rest", "out", "moving"),
     "what": ("gate", "trigger", "lamp", "relay"),
     "warning": ("gate-far", "chute-far"),

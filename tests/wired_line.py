@@ -50,6 +50,11 @@ class WiredLine:
             self.plant = Plant(BELT, self._feed)
             self.line = SimulatedLine(Board(self.memory, cause, self._clock_ms), self.plant, self._count_swing)
 
+    def turn_bypass_key(self, is_on: bool) -> None:
+        """Turns the bypass key of lane 1."""
+        with self._lock:
+            self.line.board.lanes[0].change_bypass(is_on, self.line.now_us)
+
     def plug(self) -> None:
         """Makes the port appear."""
         with self._lock:

@@ -236,6 +236,8 @@ class GateLane:
         self.is_paused = False
         # Why the board is not connected, as a sentence for a person. Empty while the board answers.
         self.problem = ""
+        # The code of the oldest fault in the board's last answer to STATUS, or 0. It also knows faults from before the start of the sorter.
+        self.oldest_fault = 0
         self.next_configuring_s = 0.0
         # The time at which the board answered again, or was lost. Monotonic clock.
         self._connection_changed_s = time.monotonic()
@@ -321,8 +323,12 @@ class GateLane:
         for each in GateState:
             metrics.gate_state.labels(self.line, each.value).set(each is state)
 
-    def set_state_from_board(self, state_word: str) -> None:
-        """Sets the state of the gate to the state that the board reported with the word `state_word`, such as `running`."""
+    def set_state_from_board(self, state_word: str, oldest_fault: int) -> None:
+        """Sets the state of the gate to the state that the board reported with the word `state_word`, such as `running`.
+
+        `oldest_fault` is the code of the oldest fault that the board reported with it, or 0.
+        """
+        self.oldest_fault = oldest_fault
         self.set_state(_STATE_OF_WORD.get(state_word, GateState.GREETING))
 
     def begin_greeting(self) -> None:

@@ -355,7 +355,8 @@ class BoardSession:
                 log.warning(message, lane.line, number, digest, settings.digest)
         # If another thread has changed the settings in the meantime, the new settings are sent in the next cycle.
         lane.is_configured, lane.accepted_run = lane.settings_by_lane is settings_by_lane, self.run
-        lane.set_state_from_board(self._ask("STATUS", lane.number, "line").word("state"))
+        line = self._ask("STATUS", lane.number, "line")
+        lane.set_state_from_board(line.word("state"), line.number("code"))
 
     def _commit(self, lane_number: int, settings: LaneSettings) -> str:
         """Sends every setting, then COMMIT, and returns the digest of the settings that the board now uses.
@@ -449,7 +450,7 @@ class BoardSession:
         if request.name == "STATUS" and answer.word("page") == "line":
             for lane in self._lanes:
                 if str(lane.number) == request.fields[0] and lane.is_configured:
-                    lane.set_state_from_board(answer.word("state"))
+                    lane.set_state_from_board(answer.word("state"), answer.number("code"))
 
     def _handle_event(self, frame: Frame) -> None:
         if frame.name == "BOOT":
@@ -480,7 +481,7 @@ class BoardSession:
             if not lane.is_configured or (worst_state == "running" and lane.state is GateState.RUNNING):
                 continue
             if worst_state == "running":
-                lane.set_state_from_board(worst_state)
+                lane.set_state_from_board(worst_state, 0)
             else:
                 self._window.add_missing([BoardRequest("STATUS", (str(lane.number), "line"), lane=lane.number)])
 

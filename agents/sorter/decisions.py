@@ -17,6 +17,7 @@ from streams.settings import GateSettings, GradeSettings
 # If a part reaches the gate in less than this time, its verdict is not sent, because sending may take this long.
 MIN_SENDING_TIME = timedelta(milliseconds=30)
 LATE: SortingReason = "late-verdict"
+_BYPASS = code_of("bypass")
 
 # The words that the gate protocol uses for actions and reasons, each with the word that the sorting records use.
 ACTIONS: dict[str, Action] = {"divert": "diverted", "pass": "passed", "stop": "stopped", "none": "untracked"}
@@ -116,6 +117,34 @@ def verdict_deadline(state: PartState, captured_at: datetime, gate: GateSettings
     if counted_s is None:
         counted_s = now_s - (now - (state.counted_at or captured_at)).total_seconds()
     return counted_s + gate.travel_s - MIN_SENDING_TIME.total_seconds()
+
+
+class LaneFaults:
+    """The faults of a lane in the board's present run."""
+
+    def __init__(self) -> None:
+        self._active: list[int] = []
+        self._ended_last = 0
+
+    def change(self, code: int, is_active: bool) -> None:
+        """Adds a fault that has begun, or removes a fault that has ended."""
+        if is_active:
+            self._active.append(code)
+            return
+        self._ended_last = code
+        if code in self._active:
+            self._active.remove(code)
+
+    def explain_safe_action(self, oldest_on_board: int) -> int:
+        """Returns the code of the fault that explains a part with the reason `safe`, or 0.
+
+        - The bypass comes first, because it acts on the gate also during other faults.
+        - A part that was decided just before a fault ended belongs to this fault.
+        - After a restart of the sorter, only the board knows the older faults. `oldest_on_board` is the oldest of them, or 0.
+        """
+        if _BYPASS in self._active:
+            return _BYPASS
+        return self._active[-1] if self._active else self._ended_last or oldest_on_board
 
 
 def make_sorting(

@@ -21,6 +21,7 @@ from agents.gate.lane import FaultChanged, GateEvent, GateLane, PartCounted, Par
 from agents.sorter.decisions import (
     ACTIONS,
     LATE,
+    LaneFaults,
     board_verdict,
     make_late_sorting,
     make_sorting,
@@ -91,7 +92,7 @@ class Sorter:
         self._open_verdicts: asyncio.Queue[tuple[ReceivedRecord, asyncio.Task[bool]] | None] = asyncio.Queue(MAX_OPEN_VERDICTS)
         self._events: asyncio.Queue[GateEvent] = asyncio.Queue()
         self._sorting_added = asyncio.Condition()
-        self._faults: list[int] = []
+        self._faults = LaneFaults()
         lane.choose_run = states.unused_run
         self._verdicts_done = asyncio.Event()
 
@@ -254,7 +255,7 @@ class Sorter:
         if isinstance(event, PartCounted):
             return []
         if isinstance(event, RunBegan):
-            self._faults.clear()
+            self._faults = LaneFaults()
             self._states.last_run = event.run
             return [self._untracked_sorting(*key, "board-restarted", _UNKNOWN_RUN) for key in self._states.unrecorded_parts(event.run)]
         if isinstance(event, FaultChanged):
@@ -282,7 +283,7 @@ class Sorter:
                 part,
                 extra={"part": part},
             )
-        fault = self._faults[-1] if self._faults else 0
+        fault = self._faults.explain_safe_action(self._lane.oldest_fault)
         sorting = make_sorting(event, state, self._line, self._board, fault, _now(), self._grade_names.get(event.gate))
         metrics.parts_sorted.labels(self._line, sorting.action, sorting.reason).inc()
         if sorting.confirmed is not None and sorting.reason != "fault":
@@ -295,11 +296,9 @@ class Sorter:
         log.warning(
             "%s: fault %d (%s) %s. Its detail is %d.", self._line, event.code, name, "began" if event.raised else "ended", event.detail
         )
+        self._faults.change(event.code, event.raised)
         if event.raised:
             metrics.gate_faults.labels(self._line, str(event.code)).inc()
-            self._faults.append(event.code)
-        elif event.code in self._faults:
-            self._faults.remove(event.code)
         if not event.raised and event.detail == ENDED_BY_BUTTON:
             metrics.button_acknowledgements.labels(self._line).inc()
             log.warning("%s: a person at the lane ended fault %d (%s) with the push-button.", self._line, event.code, name)

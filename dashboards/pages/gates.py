@@ -177,8 +177,9 @@ ALERTS: tuple[Alert, ...] = (
             "Remove the cause, for instance a blocked photo-eye, a servo without power, or a pressed emergency stop. A restart of the "
             "sorter or of the board does not end the fault.\n\n"
             "Then end the faults on the machine of the sorter, while the sorter runs. `castline board acknowledge --line <line>` ends all "
-            "faults whose causes are gone, and `castline board clear --line <line> <code>` ends one of the faults 41 to 45, 47, 49 and "
-            "52.\n\nFault 40 ends when the sorter runs again. Fault 50 ends when the board is reset. The faults 46, 48 and 51 end by "
+            "faults whose causes are gone, and `castline board clear --line <line> <code>` ends one of the faults 41 to 45, 47, 49, "
+            "52 and 54 to 57. Fault 58 ends when a person turns the bypass key back.\n\n"
+            "Fault 40 ends when the sorter runs again. Fault 50 ends when the board is reset. The faults 46, 48 and 51 end by "
             "themselves.\n\nUse `castline board monitor --line <line>` to see photo-eyes, encoder and faults while you work.",
         ),
     ),
@@ -198,7 +199,8 @@ ALERTS: tuple[Alert, ...] = (
             "and 42 mean a problem with a photo-eye. Code 43 means a stopped encoder, code 44 means a servo without power, and code 45 "
             "means an emergency stop. Code 54 means a gate that is stuck, code 55 a diverted part that was not seen in the chute, "
             "and code 56 a full chute. Code 46 means that the board was reset while it was working. Code 52 means that a person must "
-            "start the line after a reset.",
+            "start the line after a reset. Code 57 means that too many parts in a row were diverted or had no verdict, and code 58 means "
+            "that the bypass key is on.",
             "For the codes 41 and 42, clean and align the photo-eyes. For code 44, measure the servo's supply under load. For code 40, "
             "check whether the sorter's computer is overloaded.",
         ),

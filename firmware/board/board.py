@@ -13,7 +13,7 @@ from firmware.board.lane import BoardLane, GateMove
 from firmware.board.memory import BoardMemory
 from firmware.board.tracker import PartDecision, TrackedPart
 from firmware.fault_table import code_of, error_codes
-from firmware.lane_settings import BY_KEY, LaneSettings, SettingValue
+from firmware.lane_settings import BY_KEY, PLANT_LANES, LaneSettings, SettingValue
 from firmware.protocol import COMMAND_OPTIONAL, COMMANDS, EVENT, EVENTS, VERSION, Deframer, Fields, Frame, read_fields
 
 # The limits of this board, which it sends in its answer to HELLO.
@@ -265,7 +265,7 @@ class Board:
             settings = LaneSettings(lane.settings.values | self._uncommitted.get(lane.number, {}))
         except ValueError:
             raise CommandError("inconsistent") from None
-        if not self._are_gates_consistent(lane, settings):
+        if not self._are_gates_consistent(lane, settings) or not self._are_plant_pins_free(lane, settings):
             raise CommandError("inconsistent")
         if settings != lane.settings and not lane.is_empty:
             raise CommandError("busy")
@@ -297,6 +297,16 @@ class Board:
             is_possible = belt is not lane and belt.is_committed and not belt.is_further_gate and not lane.gate_lanes[1:]
             return is_possible and settings.is_gate_within_reach(belt.settings.step_nm)
         return all(gate_lane.settings.is_gate_within_reach(step_nm) for gate_lane in lane.gate_lanes[1:])
+
+    def _are_plant_pins_free(self, lane: BoardLane, settings: LaneSettings) -> bool:
+        """Returns whether the lane's pins, and those of its plant interface, are not in use otherwise.
+
+        A stored plant interface has its pins from the reset on.
+        """
+        if lane.number in PLANT_LANES:
+            return not settings.number("use_plant") or not self.lanes[PLANT_LANES[lane.number] - 1].is_committed
+        lender = next(number for number, spare in PLANT_LANES.items() if spare == lane.number)
+        return not settings.number("use_plant") and not self.lanes[lender - 1].uses_plant
 
     def _do_show(self, fields: Fields, _: int) -> tuple[object, ...]:
         key = fields.word("key")
@@ -385,6 +395,9 @@ class Board:
             counts = lane.chute_counters
             levels = lane.is_gate_at_end, lane.chute_eye.blocked, lane.is_chute_full, lane.button.is_pressed
             return page, *(int(level) for level in levels), counts.seen, counts.unexpected, counts.unconfirmed
+        if page == "plant":
+            inputs = lane.is_reset_pressed, lane.is_bypassed
+            return page, *(int(level) for level in (*lane.plant_signals().values(), *inputs)), min(lane.rejects_in_a_row, 255)
         return page, int(lane.eyes[0].blocked), int(lane.eyes[1].blocked), lane.position_steps % _U32, int(lane.is_belt_on)
 
     def _do_test(self, fields: Fields, now_us: int) -> tuple[object, ...]:
@@ -393,7 +406,7 @@ class Board:
             return ("same",)
         if not lane.is_empty or lane.gate.is_testing or lane.gate.is_pulse_held:
             raise CommandError("busy")
-        if what == "gate" and (lane.belt.faults.has(faults.GATE_HELD) or not lane.is_committed):
+        if what == "gate" and (lane.is_gate_held or not lane.is_committed):
             raise CommandError("fault-present" if lane.is_committed else "not-committed")
         self._test_tokens[lane.number] = token
         if what == "gate":
@@ -411,7 +424,7 @@ class Board:
                 raise CommandError("out-of-bounds")
             if not lane.is_empty or lane.gate.is_testing or any(eye.blocked for eye in lane.eyes):
                 raise CommandError("busy")
-            if lane.belt.faults.has(faults.GATE_HELD):
+            if lane.is_gate_held:
                 raise CommandError("fault-present")
         lane.gate.hold_pulse(pulse_us, now_us)
         return ("done",)

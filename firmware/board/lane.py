@@ -13,15 +13,20 @@ from typing import Protocol
 from firmware.board import faults
 from firmware.board.camera import CameraTrigger
 from firmware.board.chute import END_MARGIN_US, MAX_CHUTE_PARTS, Chute, EndSwitch
-from firmware.board.faults import EFFECTS, GATE_HELD, Faults
+from firmware.board.faults import BYPASSED, EFFECTS, GATE_HELD, STOPPED_LINE, Faults
 from firmware.board.gate import Gate
 from firmware.board.inputs import Button, Contact, Drive
+from firmware.board.plant_interface import WAITING_RESULTS, PlantInterface
 from firmware.board.tracker import DecidedPart, Edge, Eye, PartDecision, TrackedPart, Tracker
 from firmware.lane_settings import LaneSettings
 
 MAX_PART = 99_999_999
 # If one wire of an encoder is broken, the position only changes by one step forwards and backwards. This does not count as turning.
 LEAST_STEPS = 2
+# The contacts of the plant interface must last for this time, which is longer than the bounce of a key switch.
+KEY_US = 30_000
+# The lamp of a bypassed lane is lit for about half a second, and then dark for as long.
+BLINK_US = 512_000
 
 
 class LaneReporter(Protocol):
@@ -112,6 +117,11 @@ class BoardLane:
         # The edge at which the last casting left the chute's eye.
         self._chute_end: Edge | None = None
         self._chute_had_room_us = 0
+        self._reset_pressed = Contact()
+        self._bypass_on = Contact()
+        self._plant = PlantInterface()
+        # How many parts in a row were diverted or had no verdict.
+        self.rejects_in_a_row = 0
         self._drive = Drive()
         self.camera = CameraTrigger()
         self.relay_test_until_us = 0
@@ -174,9 +184,9 @@ class BoardLane:
             return "waiting"
         if self.is_further_gate:
             return self.belt.state
-        if self.faults.has(GATE_HELD):
+        if self.faults.has(GATE_HELD) or self.is_bypassed:
             return "safe"
-        if self.faults.has("stopped"):
+        if self.faults.has(STOPPED_LINE):
             return "stopped"
         return "safe" if self.faults.has("host silent") else "running"
 
@@ -185,15 +195,55 @@ class BoardLane:
         """The colour of the lane's lamp: green, yellow or red."""
         if self.is_committed and self.is_further_gate:
             return self.belt.lamp
-        if self.faults.has(GATE_HELD) or self.faults.has("stopped"):
+        if self._has_red_fault:
             return "red"
-        if not self.is_committed or self.faults.has("host silent") or self.faults.has("warning"):
+        if not self.is_committed or self.is_bypassed or self.faults.has("host silent") or self.faults.has("warning"):
             return "yellow"
         return "green"
 
+    def is_lamp_dark(self, now_us: int) -> bool:
+        """Returns whether the lamp is dark now. It blinks while the lane is bypassed, and a lane with a further gate has no lamp."""
+        return self.is_further_gate or (self.is_bypassed and now_us // BLINK_US % 2 == 1)
+
+    @property
+    def _has_red_fault(self) -> bool:
+        return self.faults.has(GATE_HELD) or self.faults.has(STOPPED_LINE)
+
+    @property
+    def is_bypassed(self) -> bool:
+        """Whether parts pass without Castline, because a person has turned the bypass key."""
+        return self.faults.has(BYPASSED)
+
+    @property
+    def is_gate_held(self) -> bool:
+        """Whether the lane's gate follows no verdict, because of a fault or of the bypass key."""
+        return self.belt.faults.has(GATE_HELD) or self.belt.is_bypassed
+
+    @property
+    def uses_plant(self) -> bool:
+        """Whether the lane's plant interface uses the pins of another lane."""
+        return self.settings.number("use_plant") > 0
+
+    @property
+    def is_reset_pressed(self) -> bool:
+        """Whether a person presses the reset button of the plant interface."""
+        return self._reset_pressed.is_on
+
+    def plant_signals(self) -> dict[str, bool]:
+        """Returns the levels of the plant interface's outputs, in the order of the STATUS page `plant`. All are low if it is not used."""
+        has_host = self.is_committed and not self.faults.has("host silent")
+        signals = {
+            "ready": self.state == "running",
+            "busy": not self.is_empty,
+            **self._plant.signals(has_host, self._has_red_fault),
+        }
+        return {name: level and self.uses_plant for name, level in signals.items()}
+
     def is_relay_closed(self, now_us: int) -> bool:
         """Returns whether the relay lets the belt run. A lane with a further gate has no belt, so its relay is always open."""
-        if self.is_further_gate or now_us < self.relay_test_until_us or self.faults.has("stopped"):
+        if self.is_bypassed:
+            return now_us >= self.relay_test_until_us and faults.EMERGENCY_STOP not in self.faults.codes
+        if self.is_further_gate or now_us < self.relay_test_until_us or self.faults.has(STOPPED_LINE):
             return False
         if not self.is_committed:
             return self._has_stored_settings and self.settings.word("safe") != "stop"
@@ -274,6 +324,16 @@ class BoardLane:
         """Tells the lane about a change at its push-button."""
         self.advance(max(at_us, self._ticked_us))
         self.button.change(pressed, at_us)
+
+    def change_reset(self, is_pressed: bool, at_us: int) -> None:
+        """Tells the lane about a change at the reset button of its plant interface."""
+        self.advance(max(at_us, self._ticked_us))
+        self._reset_pressed.change(is_pressed, at_us, KEY_US)
+
+    def change_bypass(self, is_on: bool, at_us: int) -> None:
+        """Tells the lane about a change at the bypass key of its plant interface."""
+        self.advance(max(at_us, self._ticked_us))
+        self._bypass_on.change(is_on, at_us, KEY_US)
 
     @property
     def _hold_us(self) -> int:
@@ -366,12 +426,12 @@ class BoardLane:
             # This lane now moves a further gate. Such a lane has no faults of its own, so its old faults end.
             for code in list(self.faults.codes):
                 self.end_fault(code, now_us)
-            self.gate.hold(self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None, now_us)
+            self.gate.hold(self._held_action, now_us)
             return
         if is_first and not settings.number("autostart"):
             self.raise_fault(faults.AWAITING_START, 0, now_us)
         if self.faults.has(GATE_HELD):
-            self._hold_gates(settings.word("safe"), now_us)
+            self._hold_gates(now_us)
         elif is_first or was_further_gate or inverts:
             self._begin_counting(now_us)
 
@@ -383,9 +443,11 @@ class BoardLane:
         self.faults.codes.append(code)
         self._fault_list_changed()
         self._reporter.report_fault(self.number, code, True, detail, now_us)
+        if EFFECTS[code] in (GATE_HELD, STOPPED_LINE):
+            self._plant.is_silenced = False
         if EFFECTS[code] == GATE_HELD and not was_held:
             self._remove_parts(now_us)
-            self._hold_gates(self.settings.word("safe"), now_us)
+            self._hold_gates(now_us)
 
     def end_fault(self, code: int, now_us: int, ended_by: int = faults.ENDED_BY_HOST) -> bool:
         """Ends a fault and reports its end. Returns False if there was no such fault."""
@@ -394,6 +456,8 @@ class BoardLane:
         was_held = self.faults.has(GATE_HELD)
         self.faults.codes.remove(code)
         self._fault_list_changed()
+        if code == faults.REJECTS_IN_A_ROW:
+            self.rejects_in_a_row = 0
         self._reporter.report_fault(self.number, code, False, ended_by, now_us)
         if was_held and not self.faults.has(GATE_HELD) and self.is_committed and not self.is_further_gate:
             self._begin_counting(now_us)
@@ -431,10 +495,44 @@ class BoardLane:
     def _lacks_servo_power(self) -> bool:
         return not self.has_servo_power and self.settings.number("use_servo_power") > 0
 
-    def _hold_gates(self, action: str | None, now_us: int) -> None:
-        """Holds all gates of the belt, because a part that passes one gate reaches the next. None releases the gates."""
-        for lane in self.gate_lanes:
-            lane.gate.hold(action, now_us)
+    @property
+    def _held_action(self) -> str | None:
+        """How the lane's gate is held now.
+
+        The action is `pass` while the belt is bypassed, the setting `safe` during a fault or before COMMIT, and None in normal operation.
+        """
+        if self.belt.is_bypassed:
+            return "pass"
+        if not self.is_committed:
+            return self.settings.word("safe")
+        return self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None
+
+    def _hold_gates(self, now_us: int) -> None:
+        """Holds or releases all gates of the belt, because a part that passes one gate reaches the next."""
+        for lane in self._reporter.lanes:
+            if lane._has_stored_settings and lane.belt is self:
+                lane.gate.hold(lane._held_action, now_us)
+
+    def _switch_bypass(self, now_us: int) -> None:
+        """Begins or ends the bypass, as the key says. When it begins, the parts that wait for a gate are no longer diverted."""
+        if self.is_bypassed:
+            self.end_fault(faults.BYPASS, now_us)
+        else:
+            self.raise_fault(faults.BYPASS, 0, now_us)
+            for lane in self.gate_lanes:
+                lane._armed = [DecidedPart(each.part, PartDecision("pass", "safe"), each.edge) for each in lane._armed]
+        self._hold_gates(now_us)
+
+    def _tick_plant(self, now_us: int) -> None:
+        was_pressed = self.is_reset_pressed
+        self._bypass_on.advance(now_us, KEY_US)
+        self._reset_pressed.advance(now_us, KEY_US)
+        if (self.uses_plant and self._bypass_on.is_on) != self.is_bypassed:
+            self._switch_bypass(now_us)
+        if self.uses_plant and self.is_reset_pressed and not was_pressed:
+            self._plant.is_silenced = True
+            self._acknowledge(now_us)
+        self._plant.tick(now_us, self.settings.number("result_ms") * 1000)
 
     # Time
 
@@ -448,6 +546,7 @@ class BoardLane:
         if edges:
             self.gate.hold_pulse(0, now_us)
         self._watch_chute(now_us)
+        self._tick_plant(now_us)
         if not self.is_committed:
             self.gate.tick(0, now_us)
             return
@@ -560,7 +659,7 @@ class BoardLane:
             if self.faults.has(GATE_HELD):
                 # A missing part has raised a fault that holds the gate. So this part is reported at once, with the action of the setting
                 # `safe`.
-                safe = PartDecision(self.settings.word("safe"), "safe")
+                safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
                 self._report(DecidedPart(decided.part, safe, Edge(False, self.place(), now_us)), False)
             else:
                 self._arm(decided, now_us)
@@ -573,6 +672,10 @@ class BoardLane:
             self._report(decided, False)
             self._check_eyes(now_us)
             return
+        is_unjudged = decided.part.number == 0 or decided.part.verdict is None
+        if self.is_bypassed:
+            decided = DecidedPart(decided.part, PartDecision("pass", "safe"), decided.edge)
+            self.tracker.forget_last_part()
         if decided.part.number == 0:
             self.counters.unmatched += 1
             self._unmatched_in_a_row += 1
@@ -587,7 +690,14 @@ class BoardLane:
         else:
             gate = decided.decision.gate
             (self._reporter.lanes[gate - 1] if gate else self)._armed.append(decided)
+        self._count_reject(is_unjudged or decided.decision.action == "divert", now_us)
         self._check_eyes(now_us)
+
+    def _count_reject(self, is_reject: bool, now_us: int) -> None:
+        """Raises fault 57 if `reject_limit` parts in a row were diverted or had no verdict. The parts of a bypassed lane do not count."""
+        self.rejects_in_a_row = self.rejects_in_a_row + 1 if is_reject and not self.is_bypassed else 0
+        if 0 < self.settings.number("reject_limit") <= self.rejects_in_a_row:
+            self.raise_fault(faults.REJECTS_IN_A_ROW, self.rejects_in_a_row, now_us)
 
     def _check_eyes(self, now_us: int) -> None:
         """Raises a fault if `lost_limit` parts in a row are missing or unmatched, because one of the photo-eyes must then be defective."""
@@ -613,6 +723,9 @@ class BoardLane:
             event = self._report(decided, moved, is_awaited)
             if is_awaited:
                 self._follow_into_chute(event, moment, now_us)
+            lane = self.belt
+            if lane.uses_plant and not lane.is_bypassed and not lane._plant.add_result(decided.decision.action == "divert"):
+                lane.raise_fault(faults.TRACKER_FULL, WAITING_RESULTS, now_us)
 
     @property
     def _has_chute_eye(self) -> bool:
@@ -682,7 +795,7 @@ class BoardLane:
 
     def _remove_parts(self, now_us: int) -> None:
         """Reports all parts of the belt with the action of the setting `safe`, and removes them."""
-        safe = PartDecision(self.settings.word("safe"), "safe")
+        safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
         edge = Edge(False, self.place(), now_us)
         for lane in self.gate_lanes:
             armed, lane._armed = lane._armed, []
@@ -703,4 +816,4 @@ class BoardLane:
         self._missing_in_a_row = self._unmatched_in_a_row = 0
         self._ignore_missing_until = self.place() + self.settings.travel("eye_gap_mm") + self.settings.travel("window_mm")
         self._no_step_since_us = None
-        self._hold_gates(None, now_us)
+        self._hold_gates(now_us)

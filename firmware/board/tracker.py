@@ -202,8 +202,12 @@ class Tracker:
         """Removes and returns all parts."""
         parts = list(self.parts)
         self.parts.clear()
-        self._last_at_eye2 = None
+        self.forget_last_part()
         return parts
+
+    def forget_last_part(self) -> None:
+        """Forgets the last part at photo-eye 2. The next part gets its own decision, even if it follows within `spacing_mm`."""
+        self._last_at_eye2 = None
 
     def _own_decision(self, part: TrackedPart) -> PartDecision:
         """Returns the decision that a part gets if no other part is close to it."""

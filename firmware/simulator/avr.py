@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from firmware import toolchain
-from firmware.pins import LANES
+from firmware.pins import LANES, PLANT
 
 CYCLES_PER_US = 16
 # The firmware writes to this port once in each round of its main loop, which gives the duration of a round.
@@ -145,6 +145,10 @@ class SimulatedBoard:
         """Records servo pulses from now on: all pulses if `every_pulse` is True, otherwise only those whose width has changed."""
         self._queue(f"servo {'all' if every_pulse else 'changes'}")
 
+    def watch_pin(self, pin: str) -> None:
+        """Records the changes of one more output pin from now on, such as a servo's pin that has a level instead of pulses."""
+        self._queue(f"watch {pin}")
+
     def begin_loop_timing(self) -> None:
         """Starts to measure the rounds of the firmware's main loop. This works in the simulator only, not with `start_core`."""
         self._queue(f"loop {LOOP_PORT}")
@@ -225,8 +229,9 @@ class SimulatedBoard:
 
 def _runner_command(elf: Path, eeprom: Path | None, has_boot_loader: bool) -> list[str]:
     servos = ",".join(pins.compare for pins in LANES)
-    outputs = ",".join(pin.port for lane in LANES for pin in (lane.trigger, lane.relay, lane.green, lane.yellow, lane.red))
-    command = [str(toolchain.build_runner()), "--servos", servos, "--pins", outputs]
+    outputs = [pin.port for lane in LANES for pin in (lane.trigger, lane.relay, lane.green, lane.yellow, lane.red)]
+    outputs += [plant.heartbeat.port for plant in PLANT]
+    command = [str(toolchain.build_runner()), "--servos", servos, "--pins", ",".join(outputs)]
     if eeprom:
         command += ["--eeprom", str(eeprom)]
     if has_boot_loader:

@@ -8,6 +8,7 @@
  * reset power|button|brown-out|watchdog
  * dtr 0|1                 lowers or raises DTR; with --boot-loader, raising DTR resets the board
  * hang                    makes the processor execute an endless loop, until the watchdog resets it
+ * watch E3                reports the changes of one more output pin
  * servo all|changes       reports all servo pulses, or only those whose width has changed
  * pace X                  runs at X times real time; 0 means as fast as possible
  * loop F                  measures how long the rounds of the firmware's main loop take, by its writes to port F
@@ -98,6 +99,8 @@ static void command(const char *text) {
         wire_set_dtr(level);
     } else if (!strcmp(text, "hang")) {
         mcu_hang();
+    } else if (sscanf(text, "watch %15s", word) == 1) {
+        fine = pin_watch(word);
     } else if (sscanf(text, "servo %15s", word) == 1) {
         servo_reports_all = !strcmp(word, "all");
     } else if (sscanf(text, "pace %lf", &speed_factor) == 1) {

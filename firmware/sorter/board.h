@@ -84,6 +84,7 @@ class Board {
   bool is_gate_far(const Settings& settings) const;
   bool is_chute_far(const Settings& settings) const;
   uint16_t spacing_of(const Settings& settings) const;
+  bool are_plant_pins_free(uint8_t lane, const Settings& requested) const;
   Error show(FrameWriter& answer);
   Error verdict(const uint32_t* values, FrameWriter& answer);
   Error cancel(const uint32_t* values, FrameWriter& answer);

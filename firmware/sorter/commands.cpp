@@ -27,8 +27,8 @@ const char kWarningWords[] PROGMEM = "gate-far chute-far";
 const char kAnswerNames[] PROGMEM = "OK ERR";
 const char kToldWords[] PROGMEM = "accepted same cancelled none cleared done";
 const char kVerdictWords[] PROGMEM = "keep divert";
-const char kPageWords[] PROGMEM = "line count gate link eyes edge1 edge2 chute";
-enum Page : int8_t { kLinePage, kCountPage, kGatePage, kLinkPage, kEyesPage, kEdge1Page, kEdge2Page, kChutePage };
+const char kPageWords[] PROGMEM = "line count gate link eyes edge1 edge2 chute plant";
+enum Page : int8_t { kLinePage, kCountPage, kGatePage, kLinkPage, kEyesPage, kEdge1Page, kEdge2Page, kChutePage, kPlantPage };
 
 const char kErrorWords[] PROGMEM =
     "- unknown-command wrong-fields version not-greeted not-committed unknown-setting out-of-bounds inconsistent busy not-supported "
@@ -179,7 +179,7 @@ Board::Error Board::commit(const uint32_t* values, FrameWriter& answer) {
 
 // Returns whether new settings of a lane obey all rules of COMMIT. For example, `lane_of` must name a committed lane with a belt.
 bool Board::is_consistent(uint8_t lane, const Settings& requested) const {
-  if (!requested.is_consistent()) return false;
+  if (!requested.is_consistent() || !are_plant_pins_free(lane, requested)) return false;
   const uint16_t belt = requested[kLaneOf];
   if (belt != 0) {
     if (belt == lane || !lanes_[belt - 1].is_committed() || lanes_[belt - 1].is_further_gate()) return false;
@@ -190,6 +190,13 @@ bool Board::is_consistent(uint8_t lane, const Settings& requested) const {
     if (other.is_gate_of(lane) && (belt != 0 || !other.settings().is_gate_within_reach(requested.step_nm()))) return false;
   }
   return true;
+}
+
+// Returns whether the lane's pins, and those of its plant interface, are not in use otherwise. A stored plant interface has its pins from the
+// reset on.
+bool Board::are_plant_pins_free(uint8_t lane, const Settings& requested) const {
+  if (lane > kPlantLanes) return !requested[kUsePlant] && !lanes_[lane - 1 - kPlantLanes].uses_plant();
+  return !requested[kUsePlant] || !lanes_[lane - 1 + kPlantLanes].is_committed();
 }
 
 // Returns whether the gate is so far away that more castings may be on their way to it than a board can store.
@@ -305,6 +312,12 @@ Board::Error Board::status(const uint32_t* values, FrameWriter& answer) {
     case kChutePage:
       answer.number(lane.is_gate_at_end()).number(lane.is_chute_blocked()).number(lane.is_chute_full()).number(lane.is_button_pressed());
       answer.number(lane.chute_counters().seen).number(lane.chute_counters().unexpected).number(lane.chute_counters().unconfirmed);
+      break;
+    case kPlantPage:
+      for (uint8_t signal = kReadySignal; signal <= kBuzzerSignal; signal = static_cast<uint8_t>(signal << 1)) {
+        answer.number((lane.plant_signals() & signal) != 0);
+      }
+      answer.number(lane.is_reset_pressed()).number(lane.is_bypassed()).number(lane.rejects_in_a_row());
       break;
     default:
       answer.number(lane.is_blocked(1)).number(lane.is_blocked(2)).number(lane.position_steps()).number(lane.is_belt_on());

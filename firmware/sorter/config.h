@@ -7,6 +7,8 @@ namespace castline {
 // ---- sizes -------------------------------------------------------------------------------------------------------
 // Number of lanes. Each lane has two photo-eyes and a gate.
 const uint8_t kLanes = 4;
+// The plant interface of lane n uses the pins of lane n + kPlantLanes, so only the first lanes can have one.
+const uint8_t kPlantLanes = 2;
 // Largest number of parts between the photo-eyes of a belt. At 10 parts a second, parts may take 6.4 s from eye to eye.
 const uint8_t kParts = 64;
 // Largest number of parts on their way from photo-eye 2 to the belt's own gate.
@@ -84,6 +86,7 @@ const uint16_t kMaxAgeMs = 65000;
 //   chute eye       Low while a casting blocks it. A broken wire causes fault 55 at the next diverted part.
 //   chute full      Low while the chute has room. A broken wire causes fault 56.
 //   push-button     Low while a person presses it. A broken wire has no effect except that presses are not noticed.
+//   reset, bypass   Low while the button of the plant interface is pressed, or its key is turned. A broken wire reads "off".
 const bool kEstopOpenLevel = true;
 const bool kServoPowerLevel = true;
 const bool kBeltRunsLevel = false;
@@ -91,6 +94,8 @@ const bool kGateAtEndLevel = false;
 const bool kChuteBlockedLevel = false;
 const bool kChuteFullLevel = true;
 const bool kButtonPressedLevel = false;
+const bool kResetPressedLevel = false;
+const bool kBypassOnLevel = false;
 
 // The 16-bit timers make the servo pulses, exact to half a microsecond. The outputs of timers and their pins:
 //   gate 1  OC4A = D6
@@ -127,6 +132,16 @@ const bool kButtonPressedLevel = false;
 //   chute eyes     PB3 = D50, PB2 = D51, PB1 = D52, PB0 = D53
 //   chute full     PJ1 = D14, PJ0 = D15, PK3 = A11, PK7 = A15
 //   push-buttons   PG5 = D4, PA1 = D23, PL0 = D49, PB7 = D13
+// The plant interface of lane 1 uses pins of lane 3, and that of lane 2 uses pins of lane 4 (setting `use_plant`):
+//   ready         belt relay          A6, A7
+//   result valid  camera trigger      A2, A3
+//   reject        servo pulse         D5, D7
+//   busy          lamp green          D42, D45
+//   buzzer        lamp yellow         D43, D46
+//   fault         lamp red            D44, D47
+//   heartbeat     servo supply        D36, D37 (an output here)
+//   reset         emergency stop      D32, D33
+//   bypass        belt signal         D40, D41
 // D0 and D1 are the serial line to the host. The LED at D13 blinks while the main loop runs, if lane 4 has no push-button.
 
 }  // namespace castline

@@ -7,12 +7,14 @@ Effect effect(Fault code) {
   if (code == kHostSilent) return kSilentHost;
   if (code == kAbnormalReset || code == kSettingsLost) return kReportOnly;
   if (code == kEventsLost || code == kTriggerLost) return kWarning;
-  return code == kStopped || (code >= kGateStuck && code <= kChuteFull) ? kStopsLine : kHoldsGate;
+  if (code == kBypass) return kBypassed;
+  return code == kStopped || (code >= kGateStuck && code <= kRejectsInARow) ? kStopsLine : kHoldsGate;
 }
 
 End end(Fault code) {
   if (code == kHostSilent) return kByHello;
   if (code == kAbnormalReset || code == kSettingsLost) return kByCommit;
+  if (code == kBypass) return kByKey;
   return code == kPartsExhausted ? kByReset : kByClear;
 }
 

@@ -21,15 +21,17 @@ enum Fault : uint8_t {
   kTriggerLost,
   kGateStuck,
   kChuteMissed,
-  kChuteFull
+  kChuteFull,
+  kRejectsInARow,
+  kBypass
 };
-const uint8_t kFaultCodes = kChuteFull + 1 - kHostSilent;
+const uint8_t kFaultCodes = kBypass + 1 - kHostSilent;
 const uint8_t kFirstFault = kHostSilent;
-// Capacity of a list of faults. A lane can have fourteen kinds of faults, and the whole board can have three.
-const uint8_t kMaxFaults = 14;
+// Capacity of a list of faults. A lane can have sixteen kinds of faults, and the whole board can have three.
+const uint8_t kMaxFaults = 16;
 
-enum Effect : uint8_t { kReportOnly, kWarning, kSilentHost, kStopsLine, kHoldsGate };
-enum End : uint8_t { kByClear, kByHello, kByCommit, kByReset };
+enum Effect : uint8_t { kReportOnly, kWarning, kSilentHost, kBypassed, kStopsLine, kHoldsGate };
+enum End : uint8_t { kByClear, kByHello, kByCommit, kByReset, kByKey };
 
 Effect effect(Fault code);
 End end(Fault code);

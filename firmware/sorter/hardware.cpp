@@ -28,6 +28,34 @@ uint8_t lamp_bits(Lamp lamp) { return lamp == kDark ? 0 : static_cast<uint8_t>(1
 // Returns the three bits of a lamp in reverse order, as port L needs them (green at PL7 and PL4).
 uint8_t mirrored(uint8_t bits) { return static_cast<uint8_t>((bits & 1) << 2 | (bits & 2) | bits >> 2); }
 
+// Returns the bits for the lamp of the lane whose pins a plant interface uses. Its pins are busy, buzzer and fault.
+uint8_t slow_plant_bits(uint8_t signals) {
+  return static_cast<uint8_t>((signals & kBusySignal ? 1 : 0) | (signals & kBuzzerSignal ? 2 : 0) | (signals & kFaultSignal ? 4 : 0));
+}
+
+// The heartbeat's pin is an input with a pull-up, unless the lane uses its plant interface.
+void set_heartbeat(uint8_t index, const Lane& lane) {
+  const uint8_t pin = static_cast<uint8_t>(_BV(PC1) >> index);
+  const bool is_high = !lane.uses_plant() || lane.plant_signals() & kHeartbeatSignal;
+  DDRC = static_cast<uint8_t>(lane.uses_plant() ? DDRC | pin : DDRC & ~pin);
+  PORTC = static_cast<uint8_t>(is_high ? PORTC | pin : PORTC & ~pin);
+}
+
+// Returns whether another lane's plant interface uses the pins of this lane.
+bool is_lent(Board& board, uint8_t index) { return index >= kPlantLanes && board.lane(index - kPlantLanes).uses_plant(); }
+
+// Gives the pin of a lane's gate the servo pulse, or a level if the gate has a solenoid valve or the pin belongs to a plant interface.
+void drive_gate(Board& board, uint8_t index) {
+  const Lane& lane = board.lane(index);
+  if (is_lent(board, index)) {
+    servo::set_level(index, board.lane(index - kPlantLanes).plant_signals() & kRejectSignal);
+  } else if (lane.settings()[kUseSolenoid]) {
+    servo::set_level(index, lane.is_solenoid_on());
+  } else {
+    servo::send(index, lane.pulse_us(), lane.gate_moves_soon());
+  }
+}
+
 // Sets the lamps. Does so at most once in 16 ms, so that most rounds of the main loop are short.
 void set_lamps(Board& board) {
   const uint8_t sixtieth = static_cast<uint8_t>(board.clock().now().ms >> 4);
@@ -35,6 +63,10 @@ void set_lamps(Board& board) {
   lamps_set_at = sixtieth;
   uint8_t lamps[kLanes];
   for (uint8_t index = 0; index < kLanes; ++index) lamps[index] = lamp_bits(board.lane(index).shown_lamp());
+  for (uint8_t index = 0; index < kPlantLanes; ++index) {
+    if (board.lane(index).uses_plant()) lamps[index + kPlantLanes] = slow_plant_bits(board.lane(index).plant_signals());
+    set_heartbeat(index, board.lane(index));
+  }
   // Bits 3 and 7 of port K are inputs, whose pull-ups stay on.
   PORTK = static_cast<uint8_t>(lamps[0] | lamps[1] << 4 | 0x88);
   PORTL = static_cast<uint8_t>((PORTL & 0x03) | mirrored(lamps[2]) << 5 | mirrored(lamps[3]) << 2);
@@ -60,7 +92,10 @@ void begin(Board& board) {
   StoredLane stored[kLanes];
   for (uint8_t lane = 0; lane < kLanes; ++lane) {
     memory::read(lane, stored[lane]);
-    servo::begin(lane, stored[lane].state == kStored ? stored[lane].settings[kRestUs] : kNeutralUs);
+    const bool is_stored = stored[lane].state == kStored;
+    const bool is_plant = lane >= kPlantLanes && stored[lane - kPlantLanes].settings[kUsePlant];
+    const bool has_pulses = !is_plant && !(is_stored && stored[lane].settings[kUseSolenoid]);
+    servo::begin(lane, !has_pulses ? 0 : is_stored ? stored[lane].settings[kRestUs] : kNeutralUs);
   }
   PORTF = 0;
   DDRF = 0xFF;
@@ -91,10 +126,11 @@ void write(Board& board) {
   quiet = false;
   for (uint8_t index = 0; index < kLanes; ++index) {
     const Lane& lane = board.lane(index);
-    servo::send(index, lane.pulse_us(), lane.gate_moves_soon());
+    drive_gate(board, index);
     quiet = quiet || lane.gate_moves_soon();
-    if (lane.is_triggering()) triggers |= static_cast<uint8_t>(1 << index);
-    if (lane.is_relay_closed()) relays |= static_cast<uint8_t>(0x10 << index);
+    const uint8_t signals = is_lent(board, index) ? board.lane(index - kPlantLanes).plant_signals() : uint8_t{0};
+    if (is_lent(board, index) ? signals & kValidSignal : lane.is_triggering()) triggers |= static_cast<uint8_t>(1 << index);
+    if (is_lent(board, index) ? signals & kReadySignal : lane.is_relay_closed()) relays |= static_cast<uint8_t>(0x10 << index);
   }
   PORTF = triggers | relays;
   set_lamps(board);

@@ -37,7 +37,7 @@ void Lane::start(uint8_t number, const StoredLane& stored, BoardShared& common) 
   // Until sensors.cpp reports a low level, both inputs count as high.
   if (settings_[kEyeLightOn]) invert_eyes();
   gate_.start(settings_, has_stored_settings_);
-  if (has_stored_settings_) gate_.hold(settings_.action(kSafeAction), settings_, common.clock.us());
+  if (has_stored_settings_) gate_.hold(held_action(), settings_, common.clock.us());
   switch_relay();
 }
 
@@ -46,7 +46,7 @@ void Lane::start(uint8_t number, const StoredLane& stored, BoardShared& common) 
 State Lane::state() const {
   if (!is_committed_) return kWaiting;
   if (is_further_gate_) return belt().state();
-  if (faults_.has(kHoldsGate)) return kSafeState;
+  if (faults_.has(kHoldsGate) || is_bypassed()) return kSafeState;
   if (faults_.has(kSilentHost)) return kSafeState;
   return faults_.has(kStopsLine) ? kStoppedState : kRunning;
 }
@@ -54,18 +54,23 @@ State Lane::state() const {
 Lamp Lane::lamp() const {
   if (is_further_gate_ && is_committed_) return belt().lamp();
   if (faults_.has(kHoldsGate) || faults_.has(kStopsLine)) return kRed;
-  if (!is_committed_ || faults_.has(kSilentHost) || faults_.has(kWarning)) return kYellow;
+  if (!is_committed_ || is_bypassed() || faults_.has(kSilentHost) || faults_.has(kWarning)) return kYellow;
   return kGreen;
 }
 
 Lamp Lane::shown_lamp() const {
-  if (test_ != kTestLamp) return is_further_gate_ ? kDark : lamp();
+  const bool is_dark = is_further_gate_ || (is_bypassed() && shared_->clock.now().ms & 512);
+  if (test_ != kTestLamp) return is_dark ? kDark : lamp();
   const uint32_t left_us = test_until_us_ - shared_->clock.us();
   return left_us > 2 * kTestMs * 1000UL ? kGreen : left_us > kTestMs * 1000UL ? kYellow : kRed;
 }
 
 void Lane::switch_relay() {
   const bool stops = settings_.action(kSafeAction) == kStop;
+  if (is_bypassed()) {
+    is_relay_closed_ = test_ != kTestRelay && !faults_.is_in_force(kEmergencyStop);
+    return;
+  }
   is_relay_closed_ = !is_further_gate_ && test_ != kTestRelay && !faults_.has(kStopsLine) &&
                   (is_committed_ ? !(faults_.has(kHoldsGate) && stops) : has_stored_settings_ && !stops);
 }
@@ -117,6 +122,16 @@ void Lane::change_eye(uint8_t which, bool is_low, uint32_t at_us) {
   }
 }
 
+void Lane::set_plant_inputs(bool reset_pressed, bool bypass_on) {
+  if (!uses_plant()) return;
+  const bool was_pressed = is_reset_pressed();
+  reset_pressed_.sample(reset_pressed, unsampled_us_, kKeyMs * 1000U);
+  bypass_on_.sample(bypass_on, unsampled_us_, kKeyMs * 1000U);
+  if (was_pressed || !is_reset_pressed()) return;
+  plant_.silence();
+  acknowledge();
+}
+
 void Lane::set_inputs(bool estop_open, bool servo_power, bool belt_runs) {
   const uint16_t passed_us = unsampled_us_, hold_us = static_cast<uint16_t>(settings_[kContactMs] * 1000);
   unsampled_us_ = 0;
@@ -155,6 +170,7 @@ void Lane::update() {
   settle_eye(0, now_us);
   settle_eye(1, now_us);
   if (now_us - stepped_us_ > settings_[kEncoderTimeoutMs] * 1000UL) is_encoder_silent_ = true;
+  if (uses_plant() || is_bypassed()) update_plant();
   if (!is_committed_) return;
   const Place here = belt().place();
   check_gate(here);
@@ -166,6 +182,33 @@ void Lane::update() {
   if (!faults_.has(kHoldsGate)) check_lengths(here);
   tracker_.age(here, shared_->clock.now().ms);
   if (ignores_missing_ && past(here, ignore_missing_until_) >= 0) ignores_missing_ = false;
+}
+
+void Lane::update_plant() {
+  if ((uses_plant() && bypass_on_.is_on()) != is_bypassed()) switch_bypass();
+  plant_.tick(static_cast<uint16_t>(shared_->clock.now().ms), settings_[kResultMs]);
+  const bool has_fault = faults_.has(kHoldsGate) || faults_.has(kStopsLine);
+  plant_signals_ = plant_.signals(is_committed_ && !faults_.has(kSilentHost), has_fault);
+  if (state() == kRunning) plant_signals_ |= kReadySignal;
+  if (!is_empty()) plant_signals_ |= kBusySignal;
+}
+
+// Begins or ends the bypass, as the key says. When the bypass begins, the parts that wait for a gate are no longer diverted.
+void Lane::switch_bypass() {
+  if (is_bypassed()) {
+    end_fault(kBypass);
+  } else {
+    raise(kBypass, 0);
+  }
+  for (uint8_t index = 0; index < kLanes; ++index) {
+    Lane& other = shared_->lanes[index];
+    if (&other.belt() != this) continue;
+    for (uint8_t at = 0; is_bypassed() && at < other.armed_count_; ++at) {
+      other.armed()[at].action = kPass;
+      other.armed()[at].reason = kSafe;
+    }
+  }
+  hold_gates();
 }
 
 void Lane::move_gate() {
@@ -218,16 +261,17 @@ void Lane::commit(const Settings& settings) {
   gate_.configure(settings_);
   end_switch_.restart(gate_.is_out(), shared_->clock.us());
   chute_had_room_ms_ = shared_->clock.now().ms;
+  plant_signals_ = 0;
   switch_relay();
   if (is_further_gate_) {
     // This lane now moves a further gate. Such a lane has no faults of its own, so its old faults end.
     while (faults_.oldest() != 0) end_fault(static_cast<Fault>(faults_.oldest()));
-    gate_.hold(belt().faults_.has(kHoldsGate) ? belt().settings_.action(kSafeAction) : kNone, settings_, shared_->clock.us());
+    gate_.hold(held_action(), settings_, shared_->clock.us());
     return;
   }
   if (first && !settings_[kAutostart]) raise(kAwaitingStart, 0);
   if (faults_.has(kHoldsGate)) {
-    hold_gates(settings_.action(kSafeAction));
+    hold_gates();
   } else if (first || was_further || inverts) {
     begin_counting();
   }
@@ -239,18 +283,23 @@ void Lane::raise(Fault code, uint32_t detail) {
   faults_.add(code);
   switch_relay();
   shared_->events.fault(number_, code, true, detail, shared_->clock.now().ms);
+  if (effect(code) >= kStopsLine) plant_.begin_fault();
   if (effect(code) == kHoldsGate && !held_before) {
     remove_parts();
-    hold_gates(settings_.action(kSafeAction));
+    hold_gates();
   }
 }
 
-// Holds all gates of the belt, because a part that passes one gate reaches the next. kNone releases the gates.
-void Lane::hold_gates(Action action) {
-  gate_.hold(action, settings_, shared_->clock.us());
+Action Lane::held_action() const {
+  if (belt().is_bypassed()) return kPass;
+  return !is_committed_ || belt().faults_.has(kHoldsGate) ? (is_committed_ ? belt() : *this).settings_.action(kSafeAction) : kNone;
+}
+
+// Holds or releases all gates of the belt, because a part that passes one gate reaches the next.
+void Lane::hold_gates() {
   for (uint8_t index = 0; index < kLanes; ++index) {
     Lane& other = shared_->lanes[index];
-    if (other.is_gate_of(number_)) other.gate_.hold(action, other.settings_, shared_->clock.us());
+    if (other.has_stored_settings_ && &other.belt() == this) other.gate_.hold(other.held_action(), other.settings_, shared_->clock.us());
   }
 }
 
@@ -258,6 +307,7 @@ bool Lane::end_fault(Fault code, EndedBy by) {
   const bool held_before = faults_.has(kHoldsGate);
   if (!faults_.remove(code)) return false;
   switch_relay();
+  if (code == kRejectsInARow) rejects_in_a_row_ = 0;
   shared_->events.fault(number_, code, false, by, shared_->clock.now().ms);
   if (held_before && !faults_.has(kHoldsGate) && is_committed_ && !is_further_gate_) begin_counting();
   return true;
@@ -309,7 +359,7 @@ void Lane::begin_counting() {
   ignore_missing_until_ = place() + missing_after_;
   ignores_missing_ = true;
   has_unstepped_edge_ = false;
-  hold_gates(kNone);
+  hold_gates();
 }
 
 void Lane::test(Test what) {

@@ -15,6 +15,7 @@
 #include "eye.h"
 #include "faults.h"
 #include "gate.h"
+#include "plant_interface.h"
 #include "settings.h"
 #include "tracker.h"
 
@@ -87,6 +88,8 @@ class Lane {
   void set_inputs(bool estop_open, bool servo_power, bool belt_runs);
   // Takes the present levels of the gate's inputs. Must be called every few milliseconds.
   void set_gate_inputs(const GateInputs& inputs);
+  // Takes the present levels of the inputs of the plant interface. Must be called in every round after advance(), before set_inputs().
+  void set_plant_inputs(bool reset_pressed, bool bypass_on);
   // Checks the inputs and the photo-eyes, counts parts, and decides what to do with them. Must be called at least every few milliseconds.
   void update();
   // Moves the gate if a part has reached it. Must be called often, so that the gate moves at the right time.
@@ -106,10 +109,16 @@ class Lane {
   uint16_t pulse_us() const { return gate_.pulse_us(); }
   bool is_triggering() const { return camera_.is_triggering(); }
   bool is_relay_closed() const { return is_relay_closed_; }
-  // The colour that the lamp shows now, also while the lamp is tested. A lane with a further gate has no lamp (kDark).
+  // The colour that the lamp shows now, also while the lamp is tested. A lane with a further gate has no lamp (kDark). The lamp blinks while
+  // the lane is bypassed.
   Lamp shown_lamp() const;
   // True if the gate must move out within kServoQuietUs. Then no new pulse of its servo may begin before the movement.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
+
+  // The signals of the plant interface, as bits of PlantSignal.
+  uint8_t plant_signals() const { return plant_signals_; }
+  // The level at the servo's pin if a solenoid valve moves the gate: high while the gate is out.
+  bool is_solenoid_on() const { return gate_.pulse_us() == settings_[kOutUs]; }
 
   // ---- state
   bool is_committed() const { return is_committed_; }
@@ -121,7 +130,13 @@ class Lane {
   const Gate& gate() const { return gate_; }
   const Faults& faults() const { return faults_; }
   uint8_t oldest_fault() const { return belt().faults_.oldest(); }
-  bool is_gate_held() const { return belt().faults_.has(kHoldsGate); }
+  bool is_gate_held() const { return belt().faults_.has(kHoldsGate) || belt().is_bypassed(); }
+  // Whether parts pass without Castline, because a person has turned the bypass key.
+  bool is_bypassed() const { return faults_.has(kBypassed); }
+  uint8_t rejects_in_a_row() const { return rejects_in_a_row_; }
+  bool is_reset_pressed() const { return reset_pressed_.is_on(); }
+  // Whether the lane's plant interface uses the pins of another lane.
+  bool uses_plant() const { return settings_[kUsePlant]; }
   Tracker& tracker() { return tracker_; }
   uint8_t tracked() const { return tracker_.size(); }
   bool is_further_gate() const { return is_further_gate_; }
@@ -163,6 +178,9 @@ class Lane {
 
   static const uint8_t kFurtherGateArmed = sizeof(Part) * kParts / sizeof(Armed);
 
+  // The contacts of the plant interface must last for this time, which is longer than the bounce of a key switch.
+  static const uint16_t kKeyMs = 30;
+
   // Returns the lane of the belt at which this gate stands. This is another lane if the gate is a further gate.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
@@ -171,7 +189,11 @@ class Lane {
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to the parts that wait for this gate. Returns false if there is no room.
   bool arm(const Armed& armed);
-  void hold_gates(Action action);
+  // How this lane's gate is held now: kPass while the belt is bypassed, the setting `safe` during a fault, and kNone in normal operation.
+  Action held_action() const;
+  void hold_gates();
+  void switch_bypass();
+  void update_plant();
   bool lacks_servo_power() const { return servo_power_missing_.is_on() && settings_[kUseServoPower]; }
   bool has_chute_eye() const { return settings_[kChuteMm] > 0; }
   bool has_gate_fault_cause(Fault code) const;
@@ -203,6 +225,7 @@ class Lane {
   void act_on_moments(Place here);
   bool is_divert_near(Place here) const;
   uint16_t report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms, bool awaits_chute = false);
+  void count_reject(bool is_reject);
   void remove_parts();
   void remove_armed(Decision safe);
   void begin_counting();
@@ -244,6 +267,7 @@ class Lane {
   uint16_t gate_sampled_us_ = 0;
   Button button_;
   Eye chute_eye_;
+  Contact reset_pressed_, bypass_on_;
   Drive drive_;
   Gate gate_;
   Eye eyes_[2];
@@ -269,6 +293,10 @@ class Lane {
   uint8_t edges_at_rest_ = 0;
   Camera camera_;
   uint8_t missing_in_a_row_ = 0, unmatched_in_a_row_ = 0;
+  // How many parts in a row were diverted or had no verdict.
+  uint8_t rejects_in_a_row_ = 0;
+  PlantInterface plant_;
+  uint8_t plant_signals_ = 0;
   uint8_t number_ = 0;
   Faults faults_;
   // Leading edges of the parts that block the eyes now.

@@ -129,6 +129,7 @@ void Lane::decide_part() {
   armed.travel_ms = 0;
   uint32_t number = 0;
   Decision decision;
+  bool is_unjudged = true;
   if (index < 0) {
     decision = tracker_.take_unmatched(edge2_.place, settings_);
     ++counters_.unmatched;
@@ -139,12 +140,17 @@ void Lane::decide_part() {
     if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];
+    is_unjudged = part.verdict < kKeep;
     number = tracker_.front();
     armed.travel_ms = Tracker::travel_ms(part, edge2_.at.ms);
-    if (part.verdict < kKeep) ++counters_.no_verdict;
+    if (is_unjudged) ++counters_.no_verdict;
     decision = tracker_.take(edge2_.place, settings_);
     missing_in_a_row_ = unmatched_in_a_row_ = 0;
     ignores_missing_ = false;
+  }
+  if (is_bypassed()) {
+    decision = {kPass, kSafe};
+    tracker_.forget_last_part();
   }
   armed.part = number & 0x7FFFFFFUL;
   armed.action = decision.action & 3;
@@ -156,9 +162,20 @@ void Lane::decide_part() {
     raise(kStopped, number);
   } else if (!gate.arm(armed)) {
     raise(kTrackerFull, tracker_.size() + kArmed + 1);
-    report(number, {settings_.action(kSafeAction), kSafe}, false, armed.at_ms, armed.travel_ms);
+    report(number, {held_action(), kSafe}, false, armed.at_ms, armed.travel_ms);
   }
+  count_reject(is_unjudged || decision.action == kDivert);
   check_eyes();
+}
+
+// Raises fault 57 if reject_limit parts in a row were diverted or had no verdict. The parts of a bypassed lane do not count.
+void Lane::count_reject(bool is_reject) {
+  if (!is_reject || is_bypassed()) {
+    rejects_in_a_row_ = 0;
+  } else if (rejects_in_a_row_ < 255) {
+    ++rejects_in_a_row_;
+  }
+  if (settings_[kRejectLimit] > 0 && rejects_in_a_row_ >= settings_[kRejectLimit]) raise(kRejectsInARow, rejects_in_a_row_);
 }
 
 bool Lane::arm(const Armed& requested) {
@@ -204,6 +221,9 @@ void Lane::act_on_moments(Place here) {
     const Decision decision = {static_cast<Action>(next.action), static_cast<Reason>(next.reason), is_further_gate_ ? number_ : uint8_t{0}};
     const uint16_t event = report(next.part, decision, moved, next.at_ms, next.travel_ms, true);
     if (next.action == kDivert && has_chute_eye()) follow_into_chute(event, next.moment);
+    Lane& belt = this->belt();
+    if (!belt.uses_plant() || belt.is_bypassed() || belt.plant_.add_result(next.action == kDivert)) continue;
+    belt.raise(kTrackerFull, kWaitingResults);
   }
 }
 
@@ -245,7 +265,7 @@ void Lane::remove_armed(Decision safe) {
 
 // Called when a fault begins to hold the gate. Reports all parts of the belt with the action of the setting `safe`, and removes them.
 void Lane::remove_parts() {
-  const Decision safe = {settings_.action(kSafeAction), kSafe};
+  const Decision safe = {held_action(), kSafe};
   remove_armed(safe);
   give_up_chute();
   for (uint8_t index = 0; index < kLanes; ++index) {

@@ -147,6 +147,11 @@ void read(Board& board) {
     ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { step = steps[lane]; }
     report_steps(board, lane, step);
     const bool estop = inputs & 0x80, power = inputs & 0x08, belt = belts & 0x08;
+    if (lane < kPlantLanes) {
+      // The pins of the plant interface are those of the lane that is kPlantLanes further.
+      const bool reset = inputs << kPlantLanes & 0x80, bypass = belts << kPlantLanes & 0x08;
+      board.lane(lane).set_plant_inputs(reset == kResetPressedLevel, bypass == kBypassOnLevel);
+    }
     inputs = static_cast<uint8_t>(inputs << 1);
     belts = static_cast<uint8_t>(belts << 1);
     board.lane(lane).set_inputs(estop == kEstopOpenLevel, power == kServoPowerLevel, belt == kBeltRunsLevel);

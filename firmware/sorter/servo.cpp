@@ -63,6 +63,23 @@ void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volat
   *control_b |= _BV(CS41);
 }
 
+// Bit mask of the gates whose pins have a level instead of pulses.
+uint8_t level_pins = 0;
+
+// Connects a gate's pin with its timer, or disconnects the pin, which is then low.
+void connect(uint8_t index, bool to_timer) {
+  const uint8_t gate = static_cast<uint8_t>(1 << index);
+  volatile uint8_t* const control = index == 1 ? &TCCR1A : index == 2 ? &TCCR3A : &TCCR4A;
+  const uint8_t bit = index == 3 ? _BV(COM4B1) : _BV(COM4A1);
+  if (to_timer) {
+    *control |= bit;
+    level_pins &= static_cast<uint8_t>(~gate);
+  } else {
+    *control &= static_cast<uint8_t>(~bit);
+    level_pins |= gate;
+  }
+}
+
 // Returns whether a pulse of the gate may be in progress. This pulse can still have the previous width.
 bool pulse_may_be_high(uint8_t index, uint16_t count) {
   return count < width[index] * kCountsPerUs || count < width_before[index] * kCountsPerUs;
@@ -74,22 +91,12 @@ void begin(uint8_t index, uint16_t pulse_us) {
   width[index] = width_before[index] = pulse_us;
   put(channel(index).compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));
   switch (index) {
-    case 0:
-      DDRH |= _BV(PH3);
-      TCCR4A |= _BV(COM4A1);
-      break;
-    case 1:
-      DDRB |= _BV(PB5);
-      TCCR1A |= _BV(COM1A1);
-      break;
-    case 2:
-      DDRE |= _BV(PE3);
-      TCCR3A |= _BV(COM3A1);
-      break;
-    default:
-      DDRH |= _BV(PH4);
-      TCCR4A |= _BV(COM4B1);
+    case 0: DDRH |= _BV(PH3); break;
+    case 1: DDRB |= _BV(PB5); break;
+    case 2: DDRE |= _BV(PE3); break;
+    default: DDRH |= _BV(PH4);
   }
+  connect(index, pulse_us > 0);
   // Gates 1 and 4 use timer 4, gate 2 uses timer 1, and gate 3 uses timer 3.
   if (index == 1) {
     start_timer(&TCCR1B, &TCCR1A, &ICR1, &TCNT1);
@@ -101,6 +108,10 @@ void begin(uint8_t index, uint16_t pulse_us) {
 }
 
 void send(uint8_t index, uint16_t pulse_us, bool quiet) {
+  if (level_pins & 1 << index) {
+    set_level(index, false);
+    connect(index, true);
+  }
   const Channel to = channel(index);
   const uint8_t gate = static_cast<uint8_t>(1 << index);
   if (pulse_us != width[index]) {
@@ -124,6 +135,13 @@ void send(uint8_t index, uint16_t pulse_us, bool quiet) {
     put(to.count, kTop - kHold);
     held_off |= gate;
   }
+}
+
+void set_level(uint8_t index, bool is_high) {
+  if (!(level_pins & 1 << index)) connect(index, false);
+  volatile uint8_t* const port = index == 1 ? &PORTB : index == 2 ? &PORTE : &PORTH;
+  const uint8_t pin = static_cast<uint8_t>(index == 0 ? _BV(PH3) : index == 1 ? _BV(PB5) : index == 2 ? _BV(PE3) : _BV(PH4));
+  *port = static_cast<uint8_t>(is_high ? *port | pin : *port & ~pin);
 }
 
 }  // namespace servo

@@ -11,8 +11,8 @@ const char kKeyWords[] PROGMEM =
     "trigger_pulse_ms rest_us out_us servo_ms no_verdict safe host_timeout_ms encoder_timeout_ms stuck_mm lost_limit "
     "use_estop use_servo_power lane_of autostart "
     "contact_ms trigger_mm step_nm use_belt run_up_mm run_down_mm eye_light_on "
-
-    "use_end_switch chute_mm chute_window_mm chute_full_ms use_button";
+    "use_end_switch chute_mm chute_window_mm chute_full_ms use_button "
+    "reject_limit use_plant result_ms use_solenoid";
 
 namespace {
 
@@ -58,6 +58,10 @@ const uint16_t kTable[kKeys][3] PROGMEM = {
     {5, 2000, 100},                 // chute_window_mm
     {0, 10000, 0},                  // chute_full_ms
     {0, 1, 0},                      // use_button
+    {0, 250, 0},                    // reject_limit
+    {0, 1, 0},                      // use_plant
+    {5, 1000, 50},                  // result_ms
+    {0, 1, 0},                      // use_solenoid
 };
 
 // Returns 1000 * count / step_nm, rounded down. `count` is at most 384 million, and 1000 * count would need 64 bits. So the function first
@@ -126,7 +130,7 @@ bool Settings::is_consistent() const {
   return value[kPartMinMm] < value[kPartMaxMm] && value[kGateMm] >= value[kPartMinMm] &&
          2 * value[kWindowMm] <= value[kEyeGapMm] && value[kRestUs] != value[kOutUs] &&
          eyes <= kMaxSteps && stuck <= kMaxSteps && is_gate_within_reach(step_nm()) &&
-         value[kTriggerMm] <= (value[kEncoder] ? value[kEyeGapMm] : 0);
+         value[kTriggerMm] <= (value[kEncoder] ? value[kEyeGapMm] : 0) && !(value[kUsePlant] && value[kLaneOf]);
 }
 
 bool Settings::is_gate_within_reach(uint32_t step_nm) const {

@@ -44,6 +44,10 @@ enum Key : uint8_t {
   kChuteWindowMm,
   kChuteFullMs,
   kUseButton,
+  kRejectLimit,
+  kUsePlant,
+  kResultMs,
+  kUseSolenoid,
   kKeys
 };
 

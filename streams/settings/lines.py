@@ -14,6 +14,8 @@ from streams.settings.sections import Section
 
 # The number of lanes of one board, see firmware/PROTOCOL.md.
 LANES = 4
+# The plant interface of a lane uses the pins of another lane, see firmware/pins.py.
+_PLANT_LANES = {1: 3, 2: 4}
 # A verdict must reach the gate this many seconds before the part does.
 _GATE_LEAD_S = 0.2
 _SHORTEST_DEADLINE_S = 0.05
@@ -290,7 +292,8 @@ class LineSettings(Section):
 def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
     """Checks that lines which share a board do not conflict. `gates` holds the gate of each line.
 
-    Raises ValueError if two lines use the same lane, or the same serial port at different speeds.
+    Raises ValueError if two lines use the same lane, or the same serial port at different speeds, or if a line uses a lane whose pins the
+    plant interface of another line needs.
     """
     line_by_lane: dict[str, dict[int, str]] = defaultdict(dict)
     speed_by_port: dict[str, tuple[int, str]] = {}
@@ -309,3 +312,23 @@ def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
                     "Give each line a lane of its own."
                 )
             line_by_lane[gate.port][lane] = line
+    _check_plant_pins(gates, line_by_lane)
+
+
+def _check_plant_pins(gates: Mapping[str, GateSettings], line_by_lane: Mapping[str, Mapping[int, str]]) -> None:
+    """Checks that no line uses a lane whose pins a plant interface needs. `line_by_lane` has the lines of each board by their lanes."""
+    for line, gate in gates.items():
+        spare = _PLANT_LANES.get(gate.lane)
+        if gate.board.get("use_plant") not in (1, "1"):
+            continue
+        if spare is None:
+            raise ValueError(
+                f"lines.gate.board.use_plant: the line {line} uses lane {gate.lane} of the board at {gate.port}, but only the lanes 1 "
+                "and 2 can have a plant interface. Connect the line to lane 1 or 2, or set use_plant to 0."
+            )
+        if spare in line_by_lane[gate.port]:
+            raise ValueError(
+                f"lines.gate.board.use_plant: the plant interface of the line {line} needs the pins of lane {spare} of the board at "
+                f"{gate.port}, but the line {line_by_lane[gate.port][spare]} uses this lane. Move that line to another lane or board, "
+                "or set use_plant to 0."
+            )

@@ -13,15 +13,15 @@ from firmware import toolchain
 from firmware.board.board import Board
 from firmware.board.lane import BoardLane
 from firmware.board.memory import BoardMemory
-from firmware.pins import LANES
+from firmware.pins import LANES, PLANT
 from firmware.protocol import Deframer, Frame
 from firmware.simulator.avr import SimulatedBoard, start_core, start_mega
 
 LANE = LANES[0]
 # The default of the setting rest_us, which the tests do not change.
 REST_US = 1000
-# Storing the 65 bytes of each of two lanes in the EEPROM takes 3.3 ms a byte.
-STORING_MS = 450
+# Storing the 83 bytes of each of two lanes in the EEPROM takes 3.3 ms a byte.
+STORING_MS = 650
 # A Mega has started and sent BOOT by this time.
 START_MS = 60
 # A Mega has sent BOOT this long after the start of its clock.
@@ -80,6 +80,24 @@ class Rig(Protocol):
     def trigger_count(self) -> int:
         """Returns the number of camera pulses since the reset."""
 
+    def watch_servo_levels(self) -> None:
+        """Must be called before `plant_level("reject")` and `solenoid_level`, because the servo's pins can have a level or pulses."""
+
+    def set_bypass(self, is_on: bool) -> None:
+        """Turns the bypass key of the plant interface of lane 1."""
+
+    def set_reset_button(self, is_pressed: bool) -> None:
+        """Presses or releases the reset button of the plant interface of lane 1."""
+
+    def plant_level(self, signal: str) -> bool:
+        """Returns the level of an output of the plant interface of lane 1. `signal` is its name in PlantPins."""
+
+    def is_lamp_lit(self, colour: str) -> bool:
+        """Returns whether the lamp of lane 1 shows a colour now."""
+
+    def solenoid_level(self) -> bool:
+        """Returns the level at the servo's pin of lane 1, whose gate has a solenoid valve."""
+
     def reset(self, cause: str) -> None:
         """Lets the board store its settings, and resets it by `power`, `button`, `brown-out` or `watchdog`. The EEPROM is kept."""
 
@@ -98,6 +116,7 @@ class PythonRig:
 
     def __init__(self, memory: BoardMemory | None = None, clock_ms: int = 0) -> None:
         self.memory = memory or BoardMemory()
+        self._bypass = False
         self._clock_ms = clock_ms
         self._start("power")
         for lane in self.board.lanes:
@@ -116,6 +135,7 @@ class PythonRig:
             lane.change_gate_at_end(old.is_gate_at_end, 0)
             lane.change_chute_full(old.is_chute_full, 0)
             lane.change_button(old.button.is_pressed, 0)
+        self.lane.change_bypass(self._bypass, 0)
 
     def _start(self, cause: str) -> None:
         self.board = Board(self.memory, cause, self._clock_ms)
@@ -206,6 +226,25 @@ class PythonRig:
 
     def is_relay_closed(self) -> bool:
         return self.lane.is_relay_closed(self._us)
+
+    def watch_servo_levels(self) -> None:
+        """The levels are always known."""
+
+    def set_bypass(self, is_on: bool) -> None:
+        self._bypass = is_on
+        self.lane.change_bypass(is_on, self._us)
+
+    def set_reset_button(self, is_pressed: bool) -> None:
+        self.lane.change_reset(is_pressed, self._us)
+
+    def plant_level(self, signal: str) -> bool:
+        return self.lane.plant_signals()["valid" if signal == "result_valid" else signal]
+
+    def is_lamp_lit(self, colour: str) -> bool:
+        return self.lane.lamp == colour and not self.lane.is_lamp_dark(self._us)
+
+    def solenoid_level(self) -> bool:
+        return self.lane.gate.pulse_us == self.lane.settings.number("out_us")
 
     def swing_count(self) -> int:
         return self._swings
@@ -357,6 +396,25 @@ class SimulatedRig:
 
     def is_relay_closed(self) -> bool:
         return self.simulated.levels[LANE.relay.port]
+
+    def watch_servo_levels(self) -> None:
+        for pin in (LANE.servo, PLANT[0].reject):
+            self.simulated.watch_pin(pin.port)
+
+    def set_bypass(self, is_on: bool) -> None:
+        self.simulated.set_pin(PLANT[0].bypass.port, not is_on)
+
+    def set_reset_button(self, is_pressed: bool) -> None:
+        self.simulated.set_pin(PLANT[0].reset.port, not is_pressed)
+
+    def plant_level(self, signal: str) -> bool:
+        return self.simulated.levels.get(getattr(PLANT[0], signal).port, False)
+
+    def is_lamp_lit(self, colour: str) -> bool:
+        return self.simulated.levels[getattr(LANE, colour).port]
+
+    def solenoid_level(self) -> bool:
+        return self.simulated.levels.get(LANE.servo.port, False)
 
     def swing_count(self) -> int:
         widths = [_whole_us(width) for width in self._widths()]

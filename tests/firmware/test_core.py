@@ -17,7 +17,7 @@ from firmware import lane_settings, protocol, toolchain
 from firmware.board.plant import Belt, BeltCasting, Blade, CastingFeed, Plant
 from firmware.fault_table import error_codes
 from firmware.lane_settings import LaneSettings
-from firmware.pins import LANES
+from firmware.pins import LANES, PLANT
 from firmware.simulator.avr import SimulatedBoard, start_core
 from firmware.simulator.avr_line import AvrLine
 from tests.firmware.line_host import DelayedVerdict, LineHost
@@ -109,7 +109,8 @@ def test_the_codes_of_the_core_are_those_of_the_table() -> None:
     listed = re.search(r"enum Fault : uint8_t \{([^}]*)\}", SOURCES["faults.h"])
     assert listed is not None
     faults = [name.split("=")[0].strip() for name in listed[1].split(",")]
-    assert ["".join(word.capitalize() for word in names[code].split("-")) for code in range(40, 57)] == [name[1:] for name in faults]
+    codes = sorted(code.code for code in error_codes().values() if code.kind == "fault")
+    assert ["".join(word.capitalize() for word in names[code].split("-")) for code in codes] == [name[1:] for name in faults]
 
 
 def test_the_sketch_is_short_and_the_core_knows_no_arduino() -> None:
@@ -257,13 +258,26 @@ def covered_lines(folder: Path) -> dict[str, dict[int, bool]]:
     return lines
 
 
+def use_plant_interface(line: AvrLine, host: LineHost) -> None:
+    """Turns the bypass key and presses the reset button of the plant interface, while a fault sounds the buzzer."""
+    host.settings = LaneSettings(SETTINGS.values | {"use_plant": 1, "use_solenoid": 1, "reject_limit": 1})
+    host.greet()
+    host.run_for(500_000)
+    for pin in (PLANT[0].bypass.port, LANES[0].estop.port, PLANT[0].reset.port):
+        line.board.set_pin(pin, pin == LANES[0].estop.port)
+        host.run_for(1_500_000)
+        host.ask("STATUS", 1, "plant")
+        line.board.set_pin(pin, pin != LANES[0].estop.port)
+        host.run_for(300_000)
+
+
 def send_every_command(line: AvrLine, host: LineHost) -> None:
     """Sends every command with right and wrong fields, and causes every fault that an input pin can cause."""
     asked: list[tuple[object, ...]] = [(name, *("1",) * len(fields)) for name, (fields, _, _) in protocol.COMMANDS.items()]
     asked += [("STATUS", lane, page) for lane in (0, 1, 7) for page in protocol.PAGES]
     asked += [("TEST", 1, token, what) for token, what in enumerate(protocol.WORDS["what"])]
     asked += [("SHOW", 1, key) for key in ("safe", "step_um", "nothing")] + [
-        ("CLEAR", lane, code) for lane in (0, 1) for code in range(40, 54)
+        ("CLEAR", lane, code) for lane in (0, 1) for code in range(40, 60)
     ]
     asked += [
         ("VERDICT", lane, 1, part, word, gate)
@@ -289,9 +303,10 @@ def send_every_command(line: AvrLine, host: LineHost) -> None:
             line.board.set_pin(pin, level)
             host.run_for(1_500_000)
             line.board.set_pin(pin, not level)
-            for code in range(40, 54):
+            for code in range(40, 60):
                 host.ask("CLEAR", 1, code)
             host.run_for(300_000)
+    use_plant_interface(line, host)
 
 
 def test_most_of_the_core_is_covered(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -32,6 +32,20 @@ const Pins kPins[kLanes] = {
     {{"A6", "A7"}, {"B4", "B6"}, "C4", "C0", "G0", "F3", "F7", "4B", "H0", "B0", "K7", "B7"},
 };
 
+const std::string kServoPins[kLanes] = {"H3", "B5", "E3", "H4"};
+// The pins of each lane's lamp: green, yellow, red.
+const std::string kLampPins[kLanes][3] = {{"K0", "K1", "K2"}, {"K4", "K5", "K6"}, {"L7", "L6", "L5"}, {"L4", "L3", "L2"}};
+
+// The pins of the plant interfaces of lanes 1 and 2. The outputs are in the order of PlantSignal.
+struct PlantPins {
+  std::string outputs[7], reset, bypass;
+};
+
+const PlantPins kPlantPins[kPlantLanes] = {
+    {{"F6", "L7", "F2", "E3", "C1", "L5", "L6"}, "C5", "G1"},
+    {{"F7", "L4", "F3", "H4", "C0", "L2", "L3"}, "C4", "G0"},
+};
+
 struct Encoder {
   unsigned lane;
   uint64_t next, every;
@@ -163,6 +177,10 @@ class Pc {
     }
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
       report_steps(lane);
+      if (lane < kPlantLanes) {
+        const PlantPins& plant = kPlantPins[lane];
+        board_->lane(lane).set_plant_inputs(level(plant.reset) == kResetPressedLevel, level(plant.bypass) == kBypassOnLevel);
+      }
       const Pins& pins = kPins[lane];
       board_->lane(lane).set_inputs(level(pins.estop) == kEstopOpenLevel, level(pins.power) == kServoPowerLevel,
                                     level(pins.belt) == kBeltRunsLevel);
@@ -207,8 +225,16 @@ class Pc {
         pulse_[index] = lane.pulse_us();
         std::printf("{\"event\": \"pulse\", \"cycle\": %" PRIu64 ", \"servo\": \"%s\", \"us\": %u}\n", now_, kPins[index].servo.c_str(), pulse_[index]);
       }
+      if (index >= kPlantLanes && board_->lane(index - kPlantLanes).uses_plant()) {
+        for (uint8_t signal = 0; signal < 7; ++signal) {
+          report_pin(kPlantPins[index - kPlantLanes].outputs[signal], board_->lane(index - kPlantLanes).plant_signals() >> signal & 1);
+        }
+        continue;
+      }
       report_pin(kPins[index].trigger, lane.is_triggering());
       report_pin(kPins[index].relay, lane.is_relay_closed());
+      report_lamp(index, lane.shown_lamp());
+      if (lane.settings()[kUseSolenoid]) report_pin(kServoPins[index], lane.is_solenoid_on());
     }
     if (line_free_ > now_) return;
     if (!leaving_.empty()) {
@@ -225,6 +251,10 @@ class Pc {
       std::snprintf(hex, sizeof hex, "%02x", static_cast<unsigned char>(buffer[index]));
       leaving_ += hex;
     }
+  }
+
+  void report_lamp(uint8_t index, Lamp lamp) {
+    for (uint8_t colour = 0; colour < 3; ++colour) report_pin(kLampPins[index][colour], lamp == colour);
   }
 
   void report_pin(const std::string& pin, bool value) {

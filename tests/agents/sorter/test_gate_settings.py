@@ -12,6 +12,7 @@ from tests.agents.sorter.test_decisions import NOW
 from tests.fake_inspector import make_verdict
 
 REVIEW = {"name": "review", "lane": 2, "takes": ["review"], "gate_mm": 250}
+PLANT = {"use_plant": 1}
 REWORK = {"name": "rework", "lane": 3, "takes": ["defect"], "least_probability": 0.95, "gate_mm": 400}
 
 
@@ -34,6 +35,16 @@ def test_lines_with_the_same_port_share_a_board() -> None:
         (({"port": "a"}, {"port": "a", "lane": 2, "baud": 250000}), "but their speeds are 115200 and 250000 baud"),
         (({"port": "a", "lane": 2, "grades": [REVIEW]},), "its own lane, found 2 more than once"),
         (({"port": "a", "grades": [REVIEW, REVIEW | {"lane": 3}]},), "its own name, found review more than once"),
+        (
+            ({"port": "a", "board": PLANT}, {"port": "a", "lane": 3}),
+            "line line-1 needs .* lane 3 .* line-2 uses this lane",
+        ),
+        (
+            ({"port": "a", "lane": 4}, {"port": "a", "lane": 2, "board": PLANT}),
+            "line line-2 needs .* line-1 uses this lane",
+        ),
+        (({"port": "a", "board": PLANT, "grades": [REWORK]},), "interface of the line line-1 needs the pins of lane 3"),
+        (({"port": "a", "lane": 3, "board": PLANT},), "only the lanes 1 and 2 can have a plant interface"),
         (({"port": "a", "on_review": "pass", "grades": [REVIEW]},), "no part with the label review reaches review"),
     ],
 )

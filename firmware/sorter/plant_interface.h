@@ -1,0 +1,85 @@
+// The signals of a lane for the controller of the plant. docs/plant-interface.md has their timing diagram.
+#pragma once
+#include <stdint.h>
+
+namespace castline {
+
+// The signals of a plant interface as bits of one byte.
+enum PlantSignal : uint8_t {
+  kReadySignal = 1,
+  kBusySignal = 2,
+  kValidSignal = 4,
+  kRejectSignal = 8,
+  kHeartbeatSignal = 16,
+  kFaultSignal = 32,
+  kBuzzerSignal = 64
+};
+
+// Largest number of results that can wait until the controller has seen the results before them.
+const uint8_t kWaitingResults = 8;
+// The signal `reject` does not change during this time before and after the signal `result valid`.
+const uint8_t kResultMarginMs = 5;
+// The heartbeat and the buzzer change after this time, so that a period takes a second.
+const uint16_t kHalfPeriodMs = 500;
+
+// The signals that have a timing of their own: `result valid`, `reject`, the heartbeat and the buzzer.
+//
+//   idle --result--> before --kResultMarginMs--> valid --result_ms--> after --kResultMarginMs--> idle
+class PlantInterface {
+ public:
+  PlantInterface() : beat_(false), is_silenced_(false) {}
+
+  // Adds the result of a part that is at the gate now. Returns false if there is no room.
+  bool add_result(bool is_reject) {
+    if (count_ == kWaitingResults) return false;
+    rejects_ = static_cast<uint8_t>(is_reject ? rejects_ | 1 << count_ : rejects_ & ~(1 << count_));
+    ++count_;
+    return true;
+  }
+
+  // A person has heard the buzzer. It is silent until the next fault.
+  void silence() { is_silenced_ = true; }
+  void begin_fault() { is_silenced_ = false; }
+
+  // Moves the time forward. `now_ms` is the present time, modulo 65,536.
+  void tick(uint16_t now_ms, uint16_t result_ms) {
+    if (static_cast<uint16_t>(now_ms - beat_since_ms_) >= kHalfPeriodMs) {
+      beat_since_ms_ = static_cast<uint16_t>(beat_since_ms_ + kHalfPeriodMs);
+      beat_ = !beat_;
+    }
+    const uint16_t length_ms = phase_ == kValid ? result_ms : kResultMarginMs;
+    if (phase_ != kIdle && static_cast<uint16_t>(now_ms - since_ms_) >= length_ms) {
+      since_ms_ = now_ms;
+      phase_ = phase_ == kAfter ? kIdle : static_cast<Phase>(phase_ + 1);
+    }
+    if (phase_ != kIdle || count_ == 0) return;
+    phase_ = kBefore;
+    since_ms_ = now_ms;
+    is_reject_ = rejects_ & 1;
+    rejects_ = static_cast<uint8_t>(rejects_ >> 1);
+    --count_;
+  }
+
+  // Returns the bits of the signals. `has_fault` says that the gate is held or the line is stopped.
+  uint8_t signals(bool has_host, bool has_fault) const {
+    uint8_t bits = phase_ == kValid ? kValidSignal : 0;
+    if (phase_ != kIdle && is_reject_) bits |= kRejectSignal;
+    if (has_host && beat_) bits |= kHeartbeatSignal;
+    if (has_fault) bits |= kFaultSignal;
+    if (has_fault && beat_ && !is_silenced_) bits |= kBuzzerSignal;
+    return bits;
+  }
+
+ private:
+  enum Phase : uint8_t { kIdle, kBefore, kValid, kAfter };
+
+  // The results that wait. Bit 0 is the oldest one, and 1 means reject.
+  uint8_t rejects_ = 0, count_ = 0;
+  Phase phase_ = kIdle;
+  // The time at which the present phase began, and at which the heartbeat changed last.
+  uint16_t since_ms_ = 0, beat_since_ms_ = 0;
+  bool is_reject_ = false;
+  bool beat_ : 1, is_silenced_ : 1;
+};
+
+}  // namespace castline
