@@ -26,7 +26,10 @@ ARDUINO = Path("/usr/share/arduino/hardware/arduino/avr")
 # The boot loader that a Mega 2560 has when it is sold.
 BOOT_LOADER = ARDUINO / "bootloaders/stk500v2/stk500boot_v2_mega2560.hex"
 
-DEBIAN_PACKAGES = ("gcc", "g++", "libc6-dev", "gcc-avr", "binutils-avr", "avr-libc", "libsimavr-dev", "arduino-core-avr")
+# The packages that build the firmware for a board.
+AVR_PACKAGES = ("gcc-avr", "binutils-avr", "avr-libc")
+# All packages, including those of the simulator.
+DEBIAN_PACKAGES = ("gcc", "g++", "libc6-dev", *AVR_PACKAGES, "libsimavr-dev", "arduino-core-avr")
 # The programs and files of each package. If all of them exist, the package is installed.
 _CONTENTS: dict[str, tuple[str, ...]] = {
     "gcc": ("gcc",),
@@ -36,6 +39,7 @@ _CONTENTS: dict[str, tuple[str, ...]] = {
     "binutils-avr": ("avr-size",),
     "avr-libc": ("/usr/lib/avr/include/avr/io.h",),
     "libsimavr-dev": ("/usr/include/simavr/sim_avr.h",),
+    "avrdude": ("avrdude",),
     "arduino-core-avr": (str(ARDUINO / "cores/arduino/Arduino.h"), str(BOOT_LOADER)),
 }
 
@@ -84,7 +88,7 @@ def build_firmware(*defines: str) -> Path:
 
     `defines` are macros for the compiler, such as `CASTLINE_CLOCK_START_US=1`.
     """
-    ensure_installed()
+    ensure_installed(AVR_PACKAGES)
     sources = [*sorted(SORTER.glob("*.cpp")), ROOT / "plain_main.cpp"]
     flags = [*AVR_FLAGS, *(f"-D{define}" for define in defines)]
     # The sketch sorter.ino comes last. g++ needs `-x c++` to read it as C++, and applies this option to all later files too.

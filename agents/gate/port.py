@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import termios
@@ -100,6 +101,29 @@ class SerialPort:
     def close(self) -> None:
         """Closes the port."""
         self._port.close()
+
+
+def is_port_in_use(path: str) -> bool:
+    """Returns whether another program, such as a sorter, has opened the serial port exclusively.
+
+    If the port is free, DTR falls when this function returns, so that the next opening of the port resets a Mega.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        settings = termios.tcgetattr(descriptor)
+        settings[2] |= termios.HUPCL
+        termios.tcsetattr(descriptor, termios.TCSANOW, settings)
+    except BlockingIOError:
+        return True
+    except termios.error:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def describe_port_error(path: str, error: Exception) -> str:

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import click
 
 from agents.gate.link import GateLink, LinkSettings
+from agents.gate.port import is_port_in_use
 from agents.sorter.command_socket import ask_sorter
 from agents.sorter.decisions import grade_settings, lane_settings
 from deploy.cli.board_monitor import render_monitor
@@ -35,6 +36,7 @@ from firmware.board.line import BoardLine, PseudoTerminal, SimulatedLine, TruthL
 from firmware.board.memory import FileBoardMemory
 from firmware.board.plant import Belt, Blade, CastingFeed, Plant
 from firmware.fault_table import code_of
+from firmware.hex_image import SHIPPED, check_image
 from firmware.lane_settings import LaneSettings
 from firmware.protocol import CHUTE_PAGE, KNOWN_PAGES, WORDS, Fields
 from streams.errors import GateError, SettingsError
@@ -404,19 +406,41 @@ def teach(file: Path | None, name: str, steps: tuple[str, ...], castings: int, w
     "--hex",
     "image",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Compiled firmware as an Intel HEX file. Without the option, the command compiles Castline's own firmware.",
+    help="Firmware as an Intel HEX file, for example of an earlier release. The default is the firmware that was installed with Castline.",
 )
-def flash(port: str, image: Path | None) -> int:
-    """Write the firmware to a Mega 2560 with the program avrdude. The exit status is 1 if avrdude fails."""
+@click.pass_obj
+def flash(file: Path | None, port: str, image: Path | None) -> int:
+    """Write the firmware to a Mega 2560 with the program avrdude, and compare the board with the file. Stop the sorter of the board first.
+
+    Files that are damaged or hold another program are refused. In a checkout of the source, the firmware is compiled first. The exit status
+    is 1 if avrdude fails.
+    """
     if shutil.which("avrdude") is None:
         raise SettingsError("avrdude is not installed. On Debian, install it with: apt-get install avrdude")
+    if is_port_in_use(port):
+        line = _find_address(file, None, port, None).line
+        raise GateError(
+            f"Another program uses the serial port {port}: probably the sorter{f' of {line}' if line else ''}. Stop the sorter with Ctrl-C in "
+            'its terminal or with "systemctl stop castline". Then repeat this command.',
+            code_of("port-in-use"),
+        )
     if image is None:
-        from firmware import toolchain
-
-        image = toolchain.build_hex_image()
+        image = SHIPPED if SHIPPED.exists() else _compile_firmware()
+    size = check_image(image)
+    click.echo(f"Writing {image.name}, {size} bytes, to the board at {port}.")
+    # avrdude reads the flash of the board after the writing and compares it with the file, unless it has the option -V.
     arguments = ["-p", "atmega2560", "-c", "wiring", "-P", port, "-b", "115200", "-D", "-U", f"flash:w:{image}:i"]
-    # Every failure of avrdude becomes status 1, even if a signal ended avrdude and its return code is negative.
-    return min(1, abs(subprocess.run(["avrdude", *arguments], check=False).returncode))
+    if subprocess.run(["avrdude", *arguments], check=False).returncode != 0:
+        click.echo("avrdude failed, so the board may hold a part of the firmware only. Check the cable and repeat the command.", err=True)
+        return 1
+    click.echo("The board holds the firmware. Start the sorter now.")
+    return 0
+
+
+def _compile_firmware() -> Path:
+    from firmware import toolchain
+
+    return toolchain.build_hex_image()
 
 
 @command.command("simulate")

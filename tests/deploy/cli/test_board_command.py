@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from agents.gate.link import GateLink, LinkSettings
+from agents.gate.port import is_port_in_use
 from deploy.cli.main import castline
 from firmware import toolchain
+from firmware.hex_image import check_image, checksum_file
 from firmware.lane_settings import LaneSettings
+from firmware.simulator.avr import RealTimeBoard
 from streams.settings import GateSettings, LineSettings, Settings
 from tests.processes import CASTLINE, CastlineProcess
 from tests.wired_line import EventRecorder, WiredLine, wait_until
@@ -141,18 +145,111 @@ def test_flash_builds_the_firmware_and_hands_it_to_avrdude(tmp_path: Path) -> No
     assert records[-1] == ":00000001FF", "the end of an Intel HEX file"
 
 
-def test_flash_takes_an_image_that_is_there(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def firmware_hex() -> str:
+    return toolchain.build_hex_image().read_text()
+
+
+def test_flash_takes_an_image_that_is_there(tmp_path: Path, firmware_hex: str) -> None:
     image = tmp_path / "other.hex"
-    image.write_text(":00000001FF\n")
+    image.write_text(firmware_hex)
     assert flash(tmp_path, "/dev/ttyACM7", "--hex", str(image)).returncode == 0
     assert (tmp_path / "record").read_text().splitlines()[-1] == f"flash:w:{image}:i"
 
 
 @pytest.mark.parametrize("port", ["/dev/broken", "/dev/absent"])
-def test_flash_says_when_avrdude_could_not(tmp_path: Path, port: str) -> None:
+def test_flash_says_when_avrdude_could_not(tmp_path: Path, port: str, firmware_hex: str) -> None:
     image = tmp_path / "other.hex"
-    image.write_text(":00000001FF\n")
-    assert flash(tmp_path, port, "--hex", str(image)).returncode == 1
+    image.write_text(firmware_hex)
+    done = flash(tmp_path, port, "--hex", str(image))
+    assert done.returncode == 1
+    assert "repeat the command" in done.stderr
+
+
+def truncated(image: Path) -> None:
+    image.write_text("".join(image.read_text().splitlines(keepends=True)[:-40]))
+
+
+def without_a_line(image: Path) -> None:
+    lines = image.read_text().splitlines(keepends=True)
+    image.write_text("".join(lines[:50] + lines[51:]))
+
+
+def with_a_wrong_digit(image: Path) -> None:
+    text = image.read_text()
+    image.write_text(text[:1000] + ("0" if text[1000] != "0" else "1") + text[1001:])
+
+
+def with_another_checksum(image: Path) -> None:
+    checksum_file(image).write_text(f"{'0' * 64}  {image.name}\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda image: image.write_text(""), "It is empty"),
+        (lambda image: image.write_text("<html>not found</html>"), "Line 1 is no valid record"),
+        (lambda image: image.write_text(":00000001FF\n"), "another program"),
+        (lambda image: image.write_bytes(toolchain.BOOT_LOADER.read_bytes()), "leaves a gap"),
+        (truncated, "last record is missing"),
+        (without_a_line, "Line 51 leaves a gap"),
+        (with_a_wrong_digit, "is no valid record"),
+        (with_another_checksum, "checksum is not the one"),
+    ],
+)
+def test_a_wrong_firmware_is_refused_in_a_sentence(
+    tmp_path: Path, firmware_hex: str, damage: Callable[[Path], object], reason: str
+) -> None:
+    image = tmp_path / "firmware.hex"
+    image.write_text(firmware_hex)
+    assert check_image(image) > 20_000
+    damage(image)
+    done = flash(tmp_path, "/dev/ttyACM7", "--hex", str(image))
+    assert done.returncode not in (0, 1)
+    assert reason in done.stderr
+    assert "was not written to the board" in done.stderr
+    assert not (tmp_path / "record").exists()
+
+
+def test_flash_is_refused_while_a_sorter_holds_the_port(tmp_path: Path, line: WiredLine, port: Path) -> None:
+    link = GateLink(LinkSettings(str(port)))
+    link.add_lane(LINE, EventRecorder(), LaneSettings())
+    link.start()
+    try:
+        wait_until(lambda: is_port_in_use(str(port)))
+        done = flash(tmp_path, str(port))
+    finally:
+        link.stop()
+    assert done.returncode != 0
+    assert "Another program uses the serial port" in done.stderr
+    assert "systemctl stop castline" in done.stderr
+    assert not (tmp_path / "record").exists()
+
+
+def test_flash_writes_the_firmware_through_the_stock_boot_loader_and_verifies_it(tmp_path: Path) -> None:
+    """avrdude speaks to the real boot loader in the simulator. Before that, the board holds an older firmware with another clock."""
+    port = tmp_path / "ttyMEGA"
+    older = toolchain.build_firmware("CASTLINE_CLOCK_START_US=1000000")
+    toolchain.ensure_installed(("avrdude",))
+    call = [str(CASTLINE), "board", "flash", "--port", str(port)]
+    with RealTimeBoard(older, port, tmp_path / "eeprom", has_boot_loader=True) as board:
+        board.poll_for(0.1)
+        flashing = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        while flashing.poll() is None:
+            board.poll_for(0.1)
+        output, _ = flashing.communicate()
+        assert flashing.returncode == 0, output
+        assert "bytes of flash verified" in output
+        link = GateLink(LinkSettings(str(port)))
+        lane = link.add_lane(LINE, EventRecorder(), LaneSettings())
+        link.start()
+        try:
+            until_s = time.monotonic() + 40
+            while lane.run == 0 and time.monotonic() < until_s:
+                board.poll_for(0.1)
+            assert lane.run > 0, "the board does not start after it was flashed"
+        finally:
+            link.stop()
 
 
 def test_flash_names_the_package_that_is_missing(tmp_path: Path) -> None:
