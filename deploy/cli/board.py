@@ -420,8 +420,8 @@ def flash(file: Path | None, port: str, image: Path | None) -> int:
     if is_port_in_use(port):
         line = _find_address(file, None, port, None).line
         raise GateError(
-            f"Another program uses the serial port {port}: probably the sorter{f' of {line}' if line else ''}. Stop the sorter with Ctrl-C in "
-            'its terminal or with "systemctl stop castline". Then repeat this command.',
+            f"Another program uses the serial port {port}: probably the sorter{f' of {line}' if line else ''}. "
+            'Stop the sorter with Ctrl-C in its terminal or with "systemctl stop castline". Then repeat this command.',
             code_of("port-in-use"),
         )
     if image is None:
