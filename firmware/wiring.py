@@ -21,8 +21,8 @@ INK, SIGNAL, HIGH, GROUND = "#222222", "#1f5fbf", "#b03030", "#555555"
 
 # The rows of the table of pins: use, field of LanePins, direction, meaning of the level.
 USES: tuple[tuple[str, str, str, str], ...] = (
-    ("photo-eye 1 (camera)", "eye1", "in", "low: blocked"),
-    ("photo-eye 2 (gate)", "eye2", "in", "low: blocked"),
+    ("photo-eye 1 (camera)", "eye1", "in", "high: blocked (eye_light_on = 1)"),
+    ("photo-eye 2 (gate)", "eye2", "in", "high: blocked (eye_light_on = 1)"),
     ("encoder A", "encoder_a", "in", "A leads B when the belt runs forward"),
     ("encoder B", "encoder_b", "in", ""),
     ("emergency stop", "estop", "in", "low: closed, all is well"),
@@ -102,8 +102,8 @@ def _draw_isolated_input(drawing: SvgDrawing, y: float, label: str, device: tupl
 
 
 def _draw_inputs(drawing: SvgDrawing, pins: LanePins) -> None:
-    _draw_isolated_input(drawing, 130, pins.eye1.label, ("photo-eye 1", "24 V, PNP, dark on"))
-    _draw_isolated_input(drawing, 230, pins.eye2.label, ("photo-eye 2", "24 V, PNP, dark on"))
+    _draw_isolated_input(drawing, 130, pins.eye1.label, ("photo-eye 1", "24 V, PNP, light on"))
+    _draw_isolated_input(drawing, 230, pins.eye2.label, ("photo-eye 2", "24 V, PNP, light on"))
     _draw_isolated_input(drawing, 330, pins.estop.label, ("emergency stop", "auxiliary contact, NC"))
     drawing.box(20, 400, 150, 70, "encoder", "5 V, open collector,", "screened cable")
     for y, pin in ((420, pins.encoder_a), (450, pins.encoder_b)):
