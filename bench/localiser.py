@@ -162,7 +162,7 @@ class _LocaliserBench:
         psutil.Process(self._localiser.pid).send_signal(signal.SIGCONT)
 
     def _measure_findings(self, seconds: float) -> tuple[float, float]:
-        """Measures the localiser without an inspector. Returns its heat maps a second, and its processor time for one in milliseconds.
+        """Measures the localiser while no inspector runs. Returns heat maps per second, and the processor time of one heat map in ms.
 
         Raises BrokerError if the localiser makes no heat map in this time.
         """

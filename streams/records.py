@@ -397,7 +397,7 @@ class CommandAnswer(BaseModel):
         description="`done`; `refused` if the board or the sorter did not accept the command; `failed` if the board did not answer in "
         "time, so the command may have been executed; `expired` if the sorter did not execute the command, because the command was too old."
     )
-    message: str = Field(description="A sentence for the person who asked.")
+    message: str = Field(description="Result of the command in a sentence, for the person who sent the command.")
     code: int = Field(0, ge=0, description="Error code from firmware/error_codes.csv; 0 if there was no error.")
     values: dict[str, dict[str, int | str]] = Field(
         {}, description="Values of the board, grouped by status page, or by lane for the command `settings`."
@@ -438,7 +438,9 @@ class Command(Record):
         None, description="For `teach` with `apply`: settings of the line's gate, such as `travel_mm` or `board.window_mm`."
     )
     asked_by: str = Field(
-        max_length=200, description="Station account that sent the command. If a command line did: the user and the computer, as user@host."
+        max_length=200,
+        description="Station account that sent the command. For a command that was typed in a terminal: the user and the computer, as "
+        "user@host.",
     )
     asked_at: Time = Field(description="Time at which the command was sent.")
     valid_until: Time = Field(description="After this time, the command is not executed. At most 60 s after `asked_at`.")
@@ -447,11 +449,11 @@ class Command(Record):
     @model_validator(mode="after")
     def _check_fields(self) -> Self:
         if self.action == "clear" and self.code is None:
-            raise ValueError("The command clear needs the code of a fault in the field `code`.")
+            raise ValueError("The command `clear` needs the code of a fault in the field `code`.")
         if self.action == "test" and self.what is None:
-            raise ValueError("The command test needs the field `what`.")
+            raise ValueError("The command `test` needs the field `what`.")
         if self.action == "teach" and self.teach is None:
-            raise ValueError("The command teach needs the field `teach`.")
+            raise ValueError("The command `teach` needs the field `teach`.")
         if self.valid_until > self.asked_at + MAX_COMMAND_VALIDITY:
             raise ValueError("The time `valid_until` is more than 60 s after `asked_at`.")
         return self

@@ -172,7 +172,7 @@ def _compare_on_lines(
 def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices, key: str) -> None:
     """Raises ModelError if the present version of a line has other classes than `manifest`.
 
-    Only lines that a choice for `key` changes are checked.
+    Checks a line only if a choice for `key` changes the version of this line.
     """
     registry = open_registry(settings.model.root)
     for line in _find_changed_lines(settings, choices, key):

@@ -117,7 +117,8 @@ class DemoRun:
         """Runs the foundry until the time is over or the user stops it. Returns the report of the audit. Call this method in the main
         thread.
 
-        Raises CastlineError if a process cannot run. Raises DemoInterruptedError if the user stops the demo before all lines run, or twice.
+        Raises CastlineError if a process cannot run. Raises DemoInterruptedError if the user stops the demo before all lines run, or stops
+        it a second time.
         """
         try:
             self._start()

@@ -139,7 +139,7 @@ class DetailTemplate:
             return None
         rows, columns = pixels.shape
         result: npt.NDArray[np.float16] = self.grid.wrap(polar, part, rows, columns)
-        # Near the centre, a pixel shows only one of several points. So the pixel of the largest residual is set here.
+        # Near the centre, several points of the grid share a pixel of `result`. The largest residual must not be lost there.
         ring, angle = divmod(int(polar.argmax()), self.grid.angles)
         x_px, y_px = self._find_point(part, ring, angle)
         result[min(max(round(y_px), 0), rows - 1), min(max(round(x_px), 0), columns - 1)] = polar[ring, angle]

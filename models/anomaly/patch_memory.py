@@ -147,7 +147,7 @@ def learn_patch_memory(pixels: PixelArray, convolution: FirstConvolution, find: 
     """
     found = find_good_parts(pixels, find)
     if len(found) < MIN_PICTURES:
-        raise ModelError(f"A patch memory needs at least {MIN_PICTURES} good pictures, but there is {len(found)}. Add good pictures.")
+        raise ModelError(f"A patch memory needs at least {MIN_PICTURES} good pictures, found {len(found)}. Add good pictures.")
     random = np.random.default_rng(seed)
     if len(found) > MAX_PICTURES:
         found = [found[index] for index in random.choice(len(found), MAX_PICTURES, replace=False)]

@@ -172,9 +172,10 @@ class AlarmsPerHour:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedCosts:
-    """The objective of the lowest costs: `miss` for a missed defect, and `false_alarm` for the review of a good part.
+    """Chooses the share of alarms with the lowest costs: `miss` for a missed defect, and `false_alarm` for the review of a good part.
 
-    A review is worth its cost if the odds that the part is good are at most miss / false_alarm. These odds are at least:
+    A review saves money if the odds that the part is good are at most miss / false_alarm. With 100 and 5, these are odds of 20 to 1. The
+    odds of a part are at least:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 

@@ -206,9 +206,9 @@ def _judge_all(ensemble: Ensemble, pictures: Sequence[InspectedPicture], advance
 
 
 def _rank_refused(ensemble: Ensemble, refused: Sequence[tuple[InspectedPicture, PartCheck]]) -> list[Prediction]:
-    """Returns what the networks and scorers see in pictures that do not show the whole part. All of them have the label `review`.
+    """Returns predictions with the label `review` for pictures that do not show the whole part.
 
-    The inspector does not show such pictures to the networks, but an evaluation needs a probability for each picture.
+    The inspector does not judge such pictures with its networks. An evaluation does, because it needs a probability for each picture.
     """
     if not refused:
         return []

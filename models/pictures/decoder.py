@@ -89,7 +89,9 @@ class PictureReader:
         return sniff_content_type(self.value)
 
     def load(self, mode: Literal["L", "RGB"], min_side_px: int | None = None) -> Image.Image:
-        """Returns the first frame with 8 bits, without transparency and not yet rotated. Mode "RGB" keeps colours, mode "L" gives grey.
+        """Returns the first frame of the file as an image with 8 bits a channel. Mode "RGB" keeps colours, mode "L" gives grey.
+
+        The image has no transparency, and is not rotated yet.
 
         With `min_side_px`, a large JPEG may be decoded at a smaller size, but each side has at least this many pixels.
         """

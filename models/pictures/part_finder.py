@@ -351,16 +351,16 @@ def _erode(mask: Flags) -> Flags:
     return eroded
 
 
-def _describe_cavity(mask: Flags, box: tuple[slice, slice], picture: tuple[int, ...]) -> _Cavity | None:
+def _describe_cavity(mask: Flags, box: tuple[slice, slice], halved_shape: tuple[int, ...]) -> _Cavity | None:
     """Returns the cavity with the pixels `mask`, or None if `mask` does not have the shape of a cavity.
 
-    `mask` lies at `box` in a picture of half size with the shape `picture`.
+    `mask` lies at `box` in a picture with half the original width and height, whose shape is `halved_shape`.
     """
     fill = np.count_nonzero(mask) / mask.size
     if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:
         return None
     (y, ry, is_cut_y), (x, rx, is_cut_x) = (
-        _complete(part.start, part.stop, side, across) for part, side, across in zip(box, picture, mask.shape[::-1], strict=True)
+        _complete(part.start, part.stop, side, across) for part, side, across in zip(box, halved_shape, mask.shape[::-1], strict=True)
     )
     if (is_cut_x and is_cut_y) or min(rx, ry) < MIN_CAVITY_ASPECT * max(rx, ry):
         return None
@@ -471,7 +471,7 @@ def _choose_outline(rays: _Rays) -> Floats | None:
 
 
 def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
-    """Returns the harmonics of many outlines, shape (3, samples, terms). Each outline goes through a few edges.
+    """Computes an outline through each sample of 4 or 6 edges. Returns the terms of its radius (harmonics), shape (3, samples, terms).
 
     `candidates`, shape (3, RAYS), holds the radii of three edges on each ray.
     """
@@ -527,7 +527,10 @@ def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
 
 
 def _fit_harmonics(radii: Floats, weights: npt.NDArray[np.floating]) -> Floats:
-    """Returns the harmonics of the outline that fits `radii` best (weighted least squares). An outline like the cavity is preferred."""
+    """Returns the outline that fits `radii` best (weighted least squares), as terms of its radius (harmonics), shape (5,).
+
+    If outlines fit almost equally well, the one with the centre and the tilt of the part's cavity is returned.
+    """
     weighted = _HARMONICS * weights[:, None].astype(np.float32)
     result: Floats = np.linalg.solve(weighted.T @ _HARMONICS + _PRIOR, weighted.T @ radii)
     return result

@@ -58,8 +58,8 @@ class PartReference(BaseModel):
     )
     least_detail: float = Field(
         ge=0,
-        description="Smallest detail of the part: the sum of all changes of the grey level from the centre to the rim, in standard "
-        "deviations of the grey levels. A blurred picture has less detail.",
+        description="A picture whose detail is below this limit is blurred. Its detail is the sum of all changes of the grey level from "
+        "the part's centre to its rim, in standard deviations of the grey levels.",
     )
     most_distance: float = Field(
         gt=0,

@@ -85,9 +85,10 @@ class LocalRegistry:
         return manifest
 
     def check_version(self, name: str) -> bool:
-        """Compares every file of the version `name`, including its checksum, with the manifest. Always returns True.
+        """Compares every file of the version `name`, including its checksum, with the manifest.
 
-        Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
+        Returns True, which means that the checksums were compared. Raises ModelError, naming the file, if a file is missing, changed or not
+        named in the manifest.
         """
         self.open_version(name)
         return True

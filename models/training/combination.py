@@ -88,7 +88,7 @@ def choose_combination(
     plain = SoftVote(tuple(names), np.ones(len(names)) / len(names), temperatures, 1.0, ok_class, 0.5, 0.5, 0.5)
     candidates = _candidate_weights(len(names))
     held_out = compare_weights(candidates, probabilities, labels, ok_class, counts, groups)
-    # If no weights could be compared, all networks get equal weights. In `candidates`, these follow the weights of each network alone.
+    # `candidates` begins with each network alone. Then follow equal weights, which are used if no weights could be compared.
     best = min(len(names), len(candidates) - 1) if held_out is None else int(np.argmin(held_out))
 
     def rate(weights: Numbers) -> tuple[SoftVote, float, float]:

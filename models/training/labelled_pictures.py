@@ -102,7 +102,8 @@ class LabelledPictures:
     def select(self, is_included: npt.NDArray[np.bool_]) -> LabelledPictures:
         """Returns only the pictures for which `is_included`, shape (n,), is true. The list of unreadable files stays the same.
 
-        `rendered` stays the same, but is at most the number of selected pictures, because nobody knows which pictures are rendered.
+        It is unknown which pictures are rendered. So if 5 of 100 pictures are rendered, `rendered` is 5 for 20 selected pictures, and 3 for
+        3 selected pictures.
         """
         indices = np.flatnonzero(is_included)
         files, checksums = tuple(self.files[index] for index in indices), tuple(self.checksums[index] for index in indices)

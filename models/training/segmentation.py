@@ -159,7 +159,7 @@ def _choose_batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> Any
     good, defective = np.flatnonzero(is_good), np.flatnonzero(~is_good)
     from_defective = round(DEFECT_SHARE * recipe.batch) if len(good) else recipe.batch
     for step in range(recipe.steps):
-        # `augment` uses three seeds for each batch, so the seed rises by 4. No two batches then share a seed.
+        # `augment` also uses the next two seeds, for example 5 and 6 after 4. With steps of 4, no two batches share a seed.
         yield (
             np.concatenate([_draw(rng, defective, from_defective), _draw(rng, good, recipe.batch - from_defective)]),
             [recipe.seed, 4 * step],

@@ -52,7 +52,9 @@ def count_folds(share: float) -> int:
 
 
 def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Returns a mask of the validation pictures. A `share` of 0.2 means about a fifth of the pictures, without dominant groups.
+    """Returns a mask of the validation pictures. A `share` of 0.2 means about a fifth of the pictures.
+
+    Dominant groups (very large groups of near-duplicates) are left out, because they are used only for training.
 
     Raises ModelError if a class would have no training or no validation pictures.
     """

@@ -233,7 +233,7 @@ class Trainer:
             rounds = math.ceil(self.steps_per_epoch * batch / len(indices))
             order = np.concatenate([random.permutation(indices) for _ in range(rounds)])
             for step in range(self.steps_per_epoch):
-                # The seed rises by 4, because `augment` uses three seeds for each batch, and two batches must not share a seed.
+                # `augment` also uses the next two seeds, for example 5 and 6 after 4. With steps of 4, no two batches share a seed.
                 yield order[step * batch : (step + 1) * batch], [seed, number * 2**16 + step * 4]
 
 

@@ -45,8 +45,8 @@ class CameraSettings(Section):
         0.0,
         ge=0,
         le=0.9,
-        description="Random shift of the times at which a camera of the kind `folder` gives its pictures, as a share of the time between "
-        "two pictures. With 0.2, a picture comes up to a tenth of this time too early or too late.",
+        description="How irregularly a camera of the kind `folder` gives its pictures: 0 is at equal intervals. With 0.2 and one picture a "
+        "second, each picture comes at most 0.1 s too early or too late, at random.",
     )
     loop: bool = Field(True, description="If true, a camera of the kind `folder` begins again with its first picture after the last one.")
     shuffle: bool = Field(

@@ -516,5 +516,5 @@ class ReviewSettings(Section):
         if not self.ok_class.lower().startswith("ok") or self.defect_class.lower().startswith("ok"):
             raise ValueError(f"ok_class must begin with `ok`, and defect_class must not; found {self.ok_class} and {self.defect_class}")
         if len(set(self.kinds)) != len(self.kinds):
-            raise ValueError("kinds: expected each type of defect once, found one more than once")
+            raise ValueError("kinds: expected different types of defect, found the same type twice")
         return self

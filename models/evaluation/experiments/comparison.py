@@ -155,7 +155,7 @@ class Comparison:
 def split_by_seeds(pictures: LabelledPictures, options: TrainingOptions, seeds: Sequence[int]) -> list[ComparisonSplit]:
     """Returns a split for each seed.
 
-    `options.validation_share` is the share of test pictures. It is also the share of validation pictures among the other pictures.
+    With an `options.validation_share` of 0.2, a fifth of the pictures are test pictures. A fifth of the rest are validation pictures.
     """
     groups = _group(pictures, options)
     splits = []

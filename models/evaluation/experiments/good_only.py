@@ -87,9 +87,9 @@ class GoodOnlyFigures:
 
 @dataclass(frozen=True, slots=True)
 class FoldScores:
-    """Scores of the test pictures (`test`) and of the pictures from which the scorer learned (`seen`).
+    """Scores of the test pictures (`test`) and of the training pictures (`seen`). `seen` is empty if it is not needed.
 
-    The scorer of a picture has never learned from this picture. `seen` is empty if it is not needed.
+    The training pictures are scored by cross-validation, so no scorer judges a picture from which it has learned.
     """
 
     test: FloatArray
@@ -146,7 +146,7 @@ def compare_good_only_scorers(
 def combine_scores(members: Sequence[FoldScores]) -> FoldScores:
     """Divides the scores of each member by a scale, and returns the largest of these scores for each picture.
 
-    The scale of a member is the score that the share SCALE_SHARE of the seen pictures exceed.
+    The scale of a member is a high score: only the share SCALE_SHARE of the pictures in `seen` have a higher score.
     """
     scales = [max(float(np.quantile(member.seen, 1 - SCALE_SHARE)), 1e-9) for member in members]
     test = np.max([member.test / scale for member, scale in zip(members, scales, strict=True)], axis=0)

@@ -47,9 +47,10 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class HeldOutResult:
-    """Defect probabilities of all pictures, shape (n,), after training on one share of the other pictures.
+    """Defect probabilities of all pictures, shape (n,), from networks that have not learned from these pictures.
 
-    No network has seen the pictures that it judges. `training_pictures` is the mean number of pictures in a training.
+    The pictures are divided into folds. For each fold, a network learned from the share `share` of the pictures outside of the fold:
+    on average from `training_pictures` pictures.
     """
 
     share: float
