@@ -12,6 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -23,9 +24,10 @@ BadPicture = tuple[str, bytes, ExpectedOutcome]
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
-def make_bad_pictures() -> list[BadPicture]:
+@cache
+def make_bad_pictures() -> tuple[BadPicture, ...]:
     """Returns all bad pictures as (name, bytes, expected outcome). Names are unique, and the bytes are the same on every call."""
-    return [
+    return (
         *_make_other_files(),
         *_make_truncated(),
         *_make_damaged(),
@@ -34,7 +36,7 @@ def make_bad_pictures() -> list[BadPicture]:
         *_make_unusual_sizes(),
         *_make_rotated(),
         *_make_animations(),
-    ]
+    )
 
 
 def _draw_disc(mode: str = "L", size: tuple[int, int] = (96, 96)) -> Image.Image:
