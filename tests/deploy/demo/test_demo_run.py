@@ -36,8 +36,14 @@ class DemoProcess:
                 stdout=output,
                 stderr=output,
                 cwd=folder,
-                # This variable of a real plant must not reach the processes of the demo.
-                env={**environment, "TMPDIR": str(folder), "CASTLINE_KAFKA__BOOTSTRAP": "127.0.0.1:1"},
+                env={
+                    **environment,
+                    "TMPDIR": str(folder),
+                    # With the lowest priority, the localiser takes minutes to start while another test needs all processors.
+                    "CASTLINE_INSPECTOR__LOCALISER_NICENESS": "0",
+                    # This variable of a real plant must not reach the processes of the demo.
+                    "CASTLINE_KAFKA__BOOTSTRAP": "127.0.0.1:1",
+                },
                 start_new_session=True,
             )
 
