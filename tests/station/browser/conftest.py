@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from kafka import KafkaAdminClient
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, StorageState, expect, sync_playwright
 
 from deploy.supervisor.ports import free_ports
 from streams.settings import Settings
@@ -83,6 +83,9 @@ expect.set_options(timeout=30_000)
 
 OpenPage = Callable[..., Page]
 
+# The cookies of each address and role after the first log-in. Checking a password takes half a second of processor time.
+_sessions: dict[tuple[str, str], StorageState] = {}
+
 
 @pytest.fixture
 def page_of(station: RunningStation, chromium: Browser) -> Iterator[OpenPage]:
@@ -93,7 +96,7 @@ def page_of(station: RunningStation, chromium: Browser) -> Iterator[OpenPage]:
 
 @contextmanager
 def open_pages(address: str, chromium: Browser) -> Iterator[OpenPage]:
-    """Opens pages of the station at `address`.
+    """Opens pages of the station at `address`. A role that has logged in before keeps its session.
 
     At the end of the block, the test fails if the browser reported errors of scripts, violations of the content security policy, failed
     requests whose status is not in `expected`, or requests to another machine.
@@ -102,12 +105,15 @@ def open_pages(address: str, chromium: Browser) -> Iterator[OpenPage]:
     contexts = []
 
     def open_page(role: str | None, path: str, expected: tuple[int, ...] = (), **options: object) -> Page:
-        context = chromium.new_context(base_url=address, **options)  # type: ignore[arg-type]
+        session = _sessions.get((address, role)) if role else None
+        context = chromium.new_context(base_url=address, storage_state=session, **options)  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(30_000)
-        if role is not None:
+        if role and session is None:
             log_in(page, role)
+            page.wait_for_url(lambda url: urlsplit(url).path != "/log-in/")
+            _sessions[address, role] = context.storage_state()
         page.on(
             "console",
             lambda message: faults.append(f"{page.url}: {message.text}") if _is_fault(message.type, message.text, expected) else None,
