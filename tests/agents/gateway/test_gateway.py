@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
-from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import KafkaAdminClient
 
 from agents.gateway.complaints import Complaints
 from agents.gateway.gateway import GatewayLine, run_camera
@@ -26,11 +26,12 @@ from agents.gateway.upload_camera import UploadCamera
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
 from streams.health import ProgressWatchdog
-from streams.identity import make_header_map, read_identity
+from streams.identity import read_identity
 from streams.settings import CameraSettings, LineSettings, Settings
 from streams.topics import TopicNames, create_topics
 from tests.agents.gateway.camera_line import CameraLine, make_jpeg, wait_until
 from tests.conftest import MakeSettings
+from tests.image_topics import read_topic
 from tests.processes import CASTLINE, CastlineProcess
 
 pytestmark = pytest.mark.real
@@ -60,20 +61,14 @@ def make_settings_with_own_broker(tmp_path: Path) -> Settings:
 
 def read_runs(settings: Settings, line: str) -> dict[int, list[int]]:
     """Returns the part numbers of each run in the order of their first records. Checks that a part always has the same picture."""
-    consumer = KafkaConsumer(
-        TopicNames(settings.topics.prefix).images(line),
-        bootstrap_servers=settings.bootstrap,
-        auto_offset_reset="earliest",
-        consumer_timeout_ms=3000,
-    )
+    found = read_topic(settings, TopicNames(settings.topics.prefix).images(line))
     content: dict[tuple[int, int], str] = {}
     runs: dict[int, list[int]] = defaultdict(list)
-    for record in consumer:
-        identity = read_identity(record.key, make_header_map(record.headers), line)
+    for key, headers, value in zip(found.keys, found.headers, found.values, strict=True):
+        identity = read_identity(key, headers, line)
         number = (identity.part.run, identity.part.part)
-        assert content.setdefault(number, identity.sha256 or "") == identity.sha256 == hashlib.sha256(record.value).hexdigest()
+        assert content.setdefault(number, identity.sha256 or "") == identity.sha256 == hashlib.sha256(value or b"").hexdigest()
         runs[identity.part.run].append(identity.part.part)
-    consumer.close()
     return runs
 
 

@@ -12,17 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from kafka import KafkaConsumer
 from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 
 from agents.gateway.sender import ChannelUnavailableError, KafkaChannel, PictureChannel, Sender, SendResult
 from agents.gateway.spool import CheckedPicture, Spool, SpoolBudget, SpooledPicture
 from streams.health import ProgressWatchdog
-from streams.identity import PartId, make_header_map, read_identity
+from streams.identity import PartId, read_identity
 from streams.object_store import ObjectStore
 from streams.topics import TopicNames
 from tests.agents.gateway.camera_line import wait_until
 from tests.conftest import MakeSettings
+from tests.image_topics import read_topic
 
 
 def make_picture(number: int, size: int = 100) -> CheckedPicture:
@@ -215,23 +215,17 @@ def test_a_real_record_carries_its_identity_and_a_large_picture_a_claim(make_set
     sender.stop(time.monotonic())
     sender.join()
     spool.close()
-    consumer = KafkaConsumer(
-        TopicNames(settings.topics.prefix).images("line-1"),
-        bootstrap_servers=settings.bootstrap,
-        auto_offset_reset="earliest",
-        consumer_timeout_ms=3000,
-    )
-    records = {record.key: record for record in consumer}
-    consumer.close()
-    identities = [read_identity(part.key, make_header_map(records[part.key].headers), "line-1") for part in parts]
+    found = read_topic(settings, TopicNames(settings.topics.prefix).images("line-1"))
+    headers, values = dict(zip(found.keys, found.headers, strict=True)), dict(zip(found.keys, found.values, strict=True))
+    identities = [read_identity(part.key, headers[part.key], "line-1") for part in parts]
     assert [identity.part for identity in identities] == parts
     assert [identity.sha256 for identity in identities] == [small.sha256, large.sha256]
     assert [identity.captured_at for identity in identities] == [small.captured_at, large.captured_at]
     assert identities[0].content_type == "image/jpeg"
     assert identities[0].claim is None
-    assert records[parts[0].key].value == small.value
-    assert make_header_map(records[parts[0].key].headers)["truth"] == b"ok"
-    assert not records[parts[1].key].value
+    assert values[parts[0].key] == small.value
+    assert headers[parts[0].key]["truth"] == b"ok"
+    assert not values[parts[1].key]
     assert identities[1].claim is not None
     assert store.fetch(identities[1].claim) == large.value
 
