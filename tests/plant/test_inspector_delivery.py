@@ -82,6 +82,8 @@ def test_pictures_killed_in_mid_batch_are_judged_after_the_restart_without_a_ses
 
 
 def test_two_inspectors_share_the_work_join_and_leave_and_nothing_is_lost(settings: Settings, tmp_path: Path) -> None:
+    # The second worker gets the killed worker's partitions after this time.
+    settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"session_timeout_s": 6})})
     with CastlineProcess(settings, tmp_path / "one", "inspector") as one:
         one.wait_ready()
         feed = PictureProducer(settings, rate_per_s=25)
