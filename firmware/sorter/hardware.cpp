@@ -41,15 +41,9 @@ void set_heartbeat(uint8_t index, const Lane& lane) {
   PORTC = static_cast<uint8_t>(is_high ? PORTC | pin : PORTC & ~pin);
 }
 
-// Returns whether another lane's plant interface uses the pins of this lane.
-bool is_lent(Board& board, uint8_t index) { return index >= kPlantLanes && board.lane(index - kPlantLanes).uses_plant(); }
-
-// Gives the pin of a lane's gate the servo pulse, or a level if the gate has a solenoid valve or the pin belongs to a plant interface.
-void drive_gate(Board& board, uint8_t index) {
-  const Lane& lane = board.lane(index);
-  if (is_lent(board, index)) {
-    servo::set_level(index, board.lane(index - kPlantLanes).plant_signals() & kRejectSignal);
-  } else if (lane.settings()[kUseSolenoid]) {
+// Gives the pin of a lane's gate the servo pulse, or a level if the gate has a solenoid valve.
+void drive_gate(uint8_t index, const Lane& lane) {
+  if (lane.settings()[kUseSolenoid]) {
     servo::set_level(index, lane.is_solenoid_on());
   } else {
     servo::send(index, lane.pulse_us(), lane.gate_moves_soon());
@@ -126,11 +120,18 @@ void write(Board& board) {
   quiet = false;
   for (uint8_t index = 0; index < kLanes; ++index) {
     const Lane& lane = board.lane(index);
-    drive_gate(board, index);
     quiet = quiet || lane.gate_moves_soon();
-    const uint8_t signals = is_lent(board, index) ? board.lane(index - kPlantLanes).plant_signals() : uint8_t{0};
-    if (is_lent(board, index) ? signals & kValidSignal : lane.is_triggering()) triggers |= static_cast<uint8_t>(1 << index);
-    if (is_lent(board, index) ? signals & kReadySignal : lane.is_relay_closed()) relays |= static_cast<uint8_t>(0x10 << index);
+    if (index >= kPlantLanes && board.lane(index - kPlantLanes).uses_plant()) {
+      // The pins of this lane belong to the plant interface of another lane.
+      const uint8_t signals = board.lane(index - kPlantLanes).plant_signals();
+      servo::set_level(index, signals & kRejectSignal);
+      if (signals & kValidSignal) triggers |= static_cast<uint8_t>(1 << index);
+      if (signals & kReadySignal) relays |= static_cast<uint8_t>(0x10 << index);
+      continue;
+    }
+    drive_gate(index, lane);
+    if (lane.is_triggering()) triggers |= static_cast<uint8_t>(1 << index);
+    if (lane.is_relay_closed()) relays |= static_cast<uint8_t>(0x10 << index);
   }
   PORTF = triggers | relays;
   set_lamps(board);

@@ -92,7 +92,8 @@ def test_a_fault_stays_over_resets_until_a_person_ends_it(
 
 
 def test_every_fault_that_a_person_must_end_is_kept() -> None:
-    assert {code for code, *_ in CAUSES} == set(KEPT)
+    # The tests of confirmed moves and of the plant interface cause the faults 54 to 57.
+    assert {code for code, *_ in CAUSES} | {54, 55, 56, 57} == set(KEPT)
     assert {code for code, end in ENDS_BY.items() if end == "CLEAR"} - set(KEPT) == {48, 53}, "a warning holds nothing"
 
 
