@@ -19,7 +19,7 @@ from agents.gate.lane import FaultChanged, GateEvent, GateLane, PartSorted
 from agents.sorter.board_questions import BoardQuestions, OldFirmwareError
 from agents.sorter.teaching import Teaching
 from firmware.fault_table import code_of, error_codes
-from firmware.protocol import CHUTE_PAGE, EDGE_PAGES, KNOWN_PAGES
+from firmware.protocol import CHUTE_PAGE, EDGE_PAGES, KNOWN_PAGES, PLANT_PAGE
 from streams.atomic_file import write_atomically
 from streams.errors import GateError
 from streams.identity import format_time
@@ -135,7 +135,7 @@ class LineCommands:
 
     async def _report(self, command: Command, number: int, deadline_s: float) -> CommandAnswer:
         pages = {page: await self._board.read_page(deadline_s, number, page) for page in KNOWN_PAGES}
-        further = (CHUTE_PAGE, *EDGE_PAGES) if command.action == "monitor" else (CHUTE_PAGE,)
+        further = (CHUTE_PAGE, PLANT_PAGE, *(EDGE_PAGES if command.action == "monitor" else ()))
         for page in further:
             with suppress(OldFirmwareError):
                 pages[page] = await self._board.read_page(deadline_s, number, page)

@@ -38,7 +38,7 @@ from firmware.board.plant import Belt, Blade, CastingFeed, Plant
 from firmware.fault_table import code_of
 from firmware.hex_image import SHIPPED, check_image
 from firmware.lane_settings import LaneSettings
-from firmware.protocol import CHUTE_PAGE, KNOWN_PAGES, WORDS, Fields
+from firmware.protocol import CHUTE_PAGE, KNOWN_PAGES, PLANT_PAGE, WORDS, Fields
 from streams.errors import GateError, SettingsError
 from streams.records import CommandAction, CommandAnswer, make_command
 from streams.settings import GateSettings, Settings, find_settings_file, load_settings
@@ -199,14 +199,15 @@ def status(file: Path | None, name: str | None, port: str | None, lane: int | No
         _warn_of_reset(address)
         with _connect(address, address.lane) as board:
             pages = {page: dict(board.ask("STATUS", address.lane, page)) for page in KNOWN_PAGES}
-            try:
-                pages[CHUTE_PAGE] = dict(board.ask("STATUS", address.lane, CHUTE_PAGE))
-            except GateError as error:
-                # A board with older firmware does not know this page.
-                if error.code != code_of("wrong-fields"):
-                    raise
-        for page in pages.values():
-            page.pop("page")
+            for page in (CHUTE_PAGE, PLANT_PAGE):
+                try:
+                    pages[page] = dict(board.ask("STATUS", address.lane, page))
+                except GateError as error:
+                    # A board with older firmware does not know this page.
+                    if error.code != code_of("wrong-fields"):
+                        raise
+        for values in pages.values():
+            values.pop("page")
     if as_json:
         click.echo(json.dumps(pages, indent=2))
     else:

@@ -59,7 +59,7 @@ def test_status_shows_every_page(line: WiredLine, file: Path) -> None:
     assert result.return_value == 0, result.output
     assert "No sorter on this machine takes commands" in result.stderr
     pages = json.loads(result.stdout)
-    assert set(pages) == {"line", "count", "gate", "link", "eyes"}
+    assert set(pages) == {"line", "count", "gate", "link", "eyes", "chute", "plant"}
     assert pages["line"]["state"] == "waiting"
     assert pages["count"]["parts"] == 0
 
