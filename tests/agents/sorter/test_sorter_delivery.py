@@ -113,6 +113,7 @@ def last_records(records: list[Sorting]) -> dict[int, Sorting]:
     return {record.part: record for record in records}
 
 
+@pytest.mark.real
 def test_four_lanes_lose_no_record_while_kafka_is_away(tmp_path: Path) -> None:
     """The board stores 64 events, which are full after 6 s at 12 parts a second in all. Kafka is away for longer."""
     parts, port = 60, str(tmp_path / "board")

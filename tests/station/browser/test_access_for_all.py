@@ -69,7 +69,7 @@ def test_axe_finds_no_serious_violation_on_any_page(page_of: OpenPage, station: 
     expect(page.locator("#rows tr[data-state=explained]").first).to_be_visible()
     result = page.locator("#rows a.thumb").first.get_attribute("href")
     assert result
-    found = {}
+    found: dict[str, list[str]] = {}
     for path in (*PAGES, result, f"/parts/line-1/{part.run}/{part.part}/"):
         found |= check_page(page, path)
     found |= check_page(page_of(None, "/log-in/"), "/log-in/")
