@@ -330,7 +330,10 @@ class LiveLineSettings(Record):
     schema_: Literal["castline.line.v1"] = Field("castline.line.v1", alias="schema", description="Name of this schema.")
     line: LineName = Field(description="Name of the line.")
     inspect_regions: tuple[Region, ...] = Field(
-        (), max_length=32, description="Regions of the picture to inspect. If there are none, the whole picture is inspected."
+        (),
+        max_length=32,
+        description="Regions of the picture to inspect. If there are none, the whole picture is inspected. Outside the "
+        "inspected area, nothing raises an anomaly score, and findings show no defect. The networks always judge the whole picture.",
     )
     ignore_regions: tuple[Region, ...] = Field(
         (), max_length=32, description="Regions of the picture to ignore. They are ignored even where they overlap a region to inspect."

@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from models.anomaly.version_scorers import DetailInspection, VersionDetails
+from models.inference.inspected_picture import InspectedPicture
 from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
 from models.pictures.part_finder import PartCheck, check_part
 from models.pictures.part_reference import PartReference
+from models.pictures.regions import Regions
 from streams.errors import PictureError
 from streams.identity import PartId, PictureIdentity, read_identity
 from streams.object_store import ObjectStore
@@ -47,6 +49,7 @@ class DecodedImage:
     - `part`: whether the picture shows the whole part.
     - `details`: the detail template of the model version.
     - `inspection`: the small defects that were found with `details`.
+    - `regions`: the regions of the line outside of which no anomaly score rises, or None for the whole picture.
     """
 
     record: ImageRecord
@@ -56,15 +59,16 @@ class DecodedImage:
     part: PartCheck | None = None
     details: VersionDetails | None = None
     inspection: DetailInspection | None = None
+    regions: Regions | None = None
 
-    def fits(self, side_px: int, details: VersionDetails | None = None) -> bool:
-        """Returns whether a version with `side_px` and `details` can judge this image as it was decoded.
+    def fits(self, side_px: int, details: VersionDetails | None = None, regions: Regions | None = None) -> bool:
+        """Returns whether a version with `side_px` and `details` can judge this image as it was decoded, with these `regions`.
 
         An undecodable image fits every version.
         """
         if isinstance(self.picture, PictureError):
             return True
-        return self.picture.pixels.shape[0] == side_px and self.details is details
+        return self.picture.pixels.shape[0] == side_px and self.details is details and (details is None or self.regions == regions)
 
     def check(self, reference: PartReference | None) -> DecodedImage:
         """Checks whether the picture shows the whole part that `reference` describes. Returns a copy with the result."""
@@ -74,15 +78,28 @@ class DecodedImage:
             return replace(self, reference=reference, part=None)
         return replace(self, reference=reference, part=check_part(self.picture.pixels, reference))
 
-    def search_details(self, details: VersionDetails | None) -> DecodedImage:
-        """Searches the picture for small defects with the detail template `details`. Returns a copy with the result.
+    def search_details(self, details: VersionDetails | None, regions: Regions | None = None) -> DecodedImage:
+        """Searches the picture for small defects with the detail template `details`, inside `regions`. Returns a copy with the result.
 
         The copy no longer holds the original pixels, to save memory.
         """
         if details is None or isinstance(self.picture, PictureError):
-            return self
-        inspection = details.inspect_decoded(self.picture)
-        return replace(self, picture=replace(self.picture, original=None), details=details, inspection=inspection)
+            return replace(self, regions=regions)
+        inspection = details.inspect_decoded(self.picture, regions)
+        return replace(self, picture=replace(self.picture, original=None), details=details, inspection=inspection, regions=regions)
+
+    def as_inspected(self) -> InspectedPicture:
+        """Returns the decoded picture with everything that was found in it before the networks judge it.
+
+        Raises ValueError if the picture could not be decoded.
+        """
+        if isinstance(self.picture, PictureError):
+            raise ValueError(f"The picture of part {self.record.part} could not be decoded, so it cannot be judged.")
+        pixels = self.picture.pixels
+        mask = None
+        if self.regions is not None:
+            mask = self.regions.make_square_mask(len(pixels), self.picture.width_px, self.picture.height_px)
+        return InspectedPicture(pixels, self.part, self.inspection, mask)
 
 
 def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,6 +29,7 @@ from models.inference.ensemble import Ensemble
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture, decode_picture
 from models.pictures.decoder_process import DecoderProcess
+from models.pictures.regions import Regions
 from streams import metrics
 from streams.backoff import Backoff
 from streams.batcher import Batcher, QueuedItem
@@ -150,7 +151,8 @@ class Inspector:
             captured_at = image.captured_at
             deadline_s = _to_monotonic_clock(image.deadline)
             decoders = self._upload_decoders if self._is_upload(line.name) else self._decoders
-            decoding = decoders.submit(self._decode, image, self._assigned_ensemble(line.name))
+            regions = self._line_rules.find_regions(line.name)
+            decoding = decoders.submit(self._decode, image, self._assigned_ensemble(line.name), regions)
         except IdentityError as error:
             decoding = error
         pending = PendingImage(received, line.name, captured_at, decoding, time.monotonic())
@@ -171,8 +173,8 @@ class Inspector:
         """Returns whether people upload the pictures of `line`. Such pictures are less trusted than a camera's pictures."""
         return line == self._settings.station.upload_line
 
-    def _decode(self, image: ImageRecord, ensemble: Ensemble) -> DecodedImage:
-        """Decodes an image for `ensemble`. Tries again while the object store does not answer.
+    def _decode(self, image: ImageRecord, ensemble: Ensemble, regions: Regions | None) -> DecodedImage:
+        """Decodes an image for `ensemble`, and searches it for small defects inside `regions`. Waits until the object store answers.
 
         Raises OSError while the inspector stops.
         """
@@ -192,10 +194,16 @@ class Inspector:
                 continue
             if backoff.failures:
                 self._report_problem("", "store")
-            return _search_details(decoded, ensemble.details)
+            return _search_details(decoded, ensemble.details, regions)
 
     def _decode_again(self, decoded: DecodedImage, ensemble: Ensemble) -> DecodedImage:
-        return self._decode(decoded.record, ensemble)
+        return self._decode(decoded.record, ensemble, decoded.regions)
+
+    def _fit(self, decoded: DecodedImage, ensemble: Ensemble, regions: Regions | None) -> DecodedImage:
+        """Returns the image as `ensemble` needs it. Version and regions may have changed since the image was decoded."""
+        if not decoded.fits(ensemble.side_px, ensemble.details, regions):
+            decoded = self._decode(decoded.record, ensemble, regions)
+        return replace(decoded, regions=regions)
 
     async def judge_batches(self) -> None:
         """Passes one batch after another to the networks, and queues their results for delivery in the same order. Ends after `drain`."""
@@ -232,20 +240,16 @@ class Inspector:
         # The assignments are read once for each batch, so that a switch of versions affects only later batches.
         table = self._switcher.assignments
         assignments = [table[image.record.part.line] for image in decoded]
-        # If the version was switched after the picture was decoded, the new version may need another picture size.
-        fitting = [
-            image
-            if image.fits(assignment.ensemble.side_px, assignment.ensemble.details)
-            else self._decode_again(image, assignment.ensemble)
-            for image, assignment in zip(decoded, assignments, strict=True)
-        ]
-        # Parts are searched in this thread only, because several Python threads would block each other in the many short steps.
-        fitting = [image.check(assignment.ensemble.part_reference) for image, assignment in zip(fitting, assignments, strict=True)]
-        judged = _judge_by_ensemble(fitting, assignments)
         rules = [
             self._line_rules.find(image.record.part.line, assignment.ensemble.version)
             for image, assignment in zip(decoded, assignments, strict=True)
         ]
+        fitting = [
+            self._fit(image, assignment.ensemble, rule.regions) for image, assignment, rule in zip(decoded, assignments, rules, strict=True)
+        ]
+        # Parts are searched in this thread only, because several Python threads would block each other in the many short steps.
+        fitting = [image.check(assignment.ensemble.part_reference) for image, assignment in zip(fitting, assignments, strict=True)]
+        judged = _judge_by_ensemble(fitting, assignments)
         labelled = [rule.apply(image) for rule, image in zip(rules, judged, strict=True)]
         labelled = _name_kinds(labelled, assignments)
         return JudgedBatch(records, labelled, assignments, rules, utc_now())
@@ -308,12 +312,12 @@ class Inspector:
         self._upload_process.close()
 
 
-def _search_details(decoded: DecodedImage, details: VersionDetails | None) -> DecodedImage:
+def _search_details(decoded: DecodedImage, details: VersionDetails | None, regions: Regions | None) -> DecodedImage:
     """Searches the original pixels of an image for small defects, measures the time, and counts the pictures that could not be searched."""
     if details is None or isinstance(decoded.picture, PictureError):
-        return decoded
+        return decoded.search_details(details, regions)
     with metrics.detail_seconds.time():
-        searched = decoded.search_details(details)
+        searched = decoded.search_details(details, regions)
     if searched.inspection is not None and searched.inspection.skipped:
         part, reason = decoded.record.part, searched.inspection.skipped
         metrics.details_skipped.labels(part.line, reason).inc()

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.inspector.decoding import DecodedImage
-from models.inference.inspected_picture import InspectedPicture, judge_pictures
+from models.inference.inspected_picture import judge_pictures
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture
 from models.pictures.part_finder import FoundPart, PartCheck
+from models.pictures.regions import Mask
 from streams import metrics
 from streams.errors import PictureError
 from streams.records import ImageReference, Label, Verdict, make_verdict_id
@@ -35,7 +36,9 @@ class PicturePredictor(Protocol):
     @property
     def threshold(self) -> float: ...
 
-    def predict(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None]) -> list[Prediction]: ...
+    def predict(
+        self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None], masks: Sequence[Mask | None]
+    ) -> list[Prediction]: ...
 
 
 Predictor = TypeVar("Predictor", bound=PicturePredictor)
@@ -68,7 +71,7 @@ def _judge_isolated(images: Sequence[DecodedImage], predictor: PicturePredictor)
     if not images:
         return []
     try:
-        return list(judge_pictures([InspectedPicture(_pixels(image), image.part, image.inspection) for image in images], predictor))
+        return list(judge_pictures([image.as_inspected() for image in images], predictor))
     except Exception as error:  # noqa: BLE001  a picture may cause any error, and only this picture must fail
         if len(images) == 1:
             return [PictureError(INFERENCE_FAILED, f"The networks failed on the picture of part {images[0].record.part}: {error!r}")]

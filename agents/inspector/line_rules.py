@@ -1,6 +1,6 @@
 """Labels judged images by the settings of their line: a threshold, the line's share of defects, and the miss risk.
 
-On a line without settings, the labels of the model version are kept. The regions of a line change no label.
+On a line without settings, the labels of the model version are kept.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from agents.inspector.judging import JudgedImage
 from models.inference.line_threshold import DecisionRule, make_decision_rule
 from models.inference.soft_vote import IN_DOUBT, Label, Prediction
+from models.pictures.regions import Regions
 from models.registry import Version
 from streams.errors import ModelError
 from streams.live_line_settings import LiveSettingsByLine
@@ -26,12 +27,14 @@ class LineRule:
     - `threshold`, `decision`: written into the verdicts.
     - `rule`: None keeps the labels of the model version.
     - `reviews_anomalies`: a high anomaly score changes `ok` to `review`.
+    - `regions`: the regions of the line, outside of which no anomaly score rises. None means the whole picture.
     """
 
     threshold: float
     decision: str = ""
     rule: DecisionRule | None = None
     reviews_anomalies: bool = False
+    regions: Regions | None = None
 
     def apply(self, judged: JudgedImage) -> JudgedImage:
         """Returns a judged image with the label that this rule gives to it. An image without a prediction keeps the label `review`."""
@@ -73,6 +76,10 @@ class LineRules:
             rules[key] = _make_rule(line, version, settings)
         return rules[key]
 
+    def find_regions(self, line: str) -> Regions | None:
+        """Returns the regions of `line`, or None if people drew no regions."""
+        return Regions.from_settings(self._current[0].find(line))
+
     def apply(self, judged: JudgedImage, version: Version) -> JudgedImage:
         """Returns `judged` with the label that follows from the settings of its line. `version` is the version that judged the image."""
         return self.find(judged.decoded.record.part.line, version).apply(judged)
@@ -82,15 +89,15 @@ def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> Lin
     manifest, live = version.manifest, settings.find(line)
     if live is None:
         return LineRule(manifest.threshold)
-    reviews_anomalies = bool(live.review_anomalies)
+    reviews_anomalies, regions = bool(live.review_anomalies), Regions.from_settings(live)
     # A version without networks gives no probability, so a threshold cannot be used.
     if not manifest.voters or (live.threshold, live.defect_share, live.miss_risk) == (None, None, None):
-        return LineRule(manifest.threshold, live.decision, reviews_anomalies=reviews_anomalies)
+        return LineRule(manifest.threshold, live.decision, None, reviews_anomalies, regions)
     try:
         rule = make_decision_rule(manifest, live.threshold, live.defect_share, live.miss_risk)
     except ModelError as error:
         log.warning("The threshold of version %s stays in force on line %s. Reason: %s", version.name, line, error, extra={"line": line})
-        return LineRule(manifest.threshold, live.decision, reviews_anomalies=reviews_anomalies)
+        return LineRule(manifest.threshold, live.decision, None, reviews_anomalies, regions)
     log.info(
         "Line %s: version %s now uses the threshold %.4f. Parts below %.4f pass without a person. The settings are from %s.",
         line,
@@ -100,4 +107,4 @@ def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> Lin
         live.set_by,
         extra={"line": line},
     )
-    return LineRule(rule.threshold, live.decision, rule, reviews_anomalies)
+    return LineRule(rule.threshold, live.decision, rule, reviews_anomalies, regions)

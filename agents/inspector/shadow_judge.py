@@ -107,7 +107,7 @@ class ShadowJudge:
                 )
 
     def _fit(self, image: DecodedImage, ensemble: Ensemble) -> DecodedImage:
-        fitting = image if image.fits(ensemble.side_px, ensemble.details) else self._decode_again(image, ensemble)
+        fitting = image if image.fits(ensemble.side_px, ensemble.details, image.regions) else self._decode_again(image, ensemble)
         return fitting.check(ensemble.part_reference)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from models.pictures.regions import make_region_mask
+from models.pictures.regions import Regions
 from streams.live_line_settings import LiveSettingsByLine
 from streams.model_choices import ModelChoices
 
@@ -44,14 +44,8 @@ class PlantChoices:
 
     def find_mask(self, line: str, rows: int, columns: int) -> npt.NDArray[np.bool_] | None:
         """Returns the mask of the pixels that are inspected on `line`, shape (rows, columns), or None if people drew no regions."""
-        live = self._lines.find(line)
-        if live is None or not (live.inspect_regions or live.ignore_regions):
-            return None
-        inspect, ignore = (
-            [[(corner.x, corner.y) for corner in region.corners] for region in regions]
-            for regions in (live.inspect_regions, live.ignore_regions)
-        )
-        return make_region_mask(inspect, ignore, rows, columns)
+        regions = Regions.from_settings(self._lines.find(line))
+        return None if regions is None else regions.make_mask(rows, columns)
 
     def find_scale(self, line: str) -> float | None:
         """Returns the millimetres on the part for each pixel of the pictures of `line`, or None if nobody has set them."""

@@ -136,8 +136,9 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
     "--inspect",
     type=RegionParameter(),
     multiple=True,
-    help="Region of the picture to inspect: LEFT,TOP,RIGHT,BOTTOM, or corners X,Y separated by spaces. All numbers are from 0 to 1. Heat "
-    "maps and boxes show nothing outside these regions. May be repeated. The new regions replace all earlier ones.",
+    help="Region of the picture to inspect: LEFT,TOP,RIGHT,BOTTOM, or corners X,Y separated by spaces. All numbers are from 0 to 1. "
+    "Outside these regions, nothing raises an anomaly score, and heat maps show nothing. The networks always judge the whole picture. May "
+    "be repeated. The new regions replace all earlier ones.",
 )
 @click.option(
     "--ignore",

@@ -210,7 +210,8 @@ def judge_again(
     images = []
     for image in batch:
         decoded = decode_image(image, ensemble.side_px, settings.pictures, store, keep_original=ensemble.details is not None)
-        images.append(decoded.search_details(ensemble.details).check(ensemble.part_reference))
+        regions = rules.find_regions(image.part.line) if rules else None
+        images.append(decoded.search_details(ensemble.details, regions).check(ensemble.part_reference))
     judged = judge_images(images, ensemble)
     return [rules.apply(image, ensemble.version) for image in judged] if rules else judged
 

@@ -30,6 +30,7 @@ from models.anomaly.template import (
     measure_texture,
 )
 from models.pictures.part_finder import FoundPart, find_part
+from models.pictures.regions import Mask
 from streams.errors import ModelError
 
 FloatArray = npt.NDArray[np.float32]
@@ -99,16 +100,22 @@ class DetailTemplate:
 
     name: ClassVar[str] = "detail-template"
 
-    def score(self, pixels: PixelArray, time_s: float, find: Callable[[PixelArray], FoundPart | None] = find_part) -> DetailScore:
+    def score(
+        self,
+        pixels: PixelArray,
+        time_s: float,
+        mask: Mask | None = None,
+        find: Callable[[PixelArray], FoundPart | None] = find_part,
+    ) -> DetailScore:
         """Scores a picture at full size, shape (rows, columns), grey levels 0..255. Thread-safe.
 
-        If the comparison takes more than `time_s` seconds, it stops and the picture is skipped.
+        If the comparison takes more than `time_s` seconds, it stops and the picture is skipped. Pixels outside `mask` raise no score.
         """
         end_s = time.monotonic() + time_s
         part = self._find_outline(pixels, find)
         if not isinstance(part, FoundPart):
             return DetailScore(NO_PART_SCORE, skipped=part)
-        measures = measure_rings(pixels, part, self.grid, end_s)
+        measures = measure_rings(pixels, part, self.grid, end_s, mask=mask)
         if measures is None:
             return DetailScore(NO_PART_SCORE, skipped="too-slow")
         residuals = self.compare(measures)
@@ -213,11 +220,19 @@ def count_overlap_rings(grid: PolarGrid) -> int:
 
 
 def measure_rings(
-    pixels: PixelArray, part: FoundPart, grid: PolarGrid, end_s: float = float("inf"), strip_rings: int = STRIP_RINGS
+    pixels: PixelArray,
+    part: FoundPart,
+    grid: PolarGrid,
+    end_s: float = float("inf"),
+    strip_rings: int = STRIP_RINGS,
+    mask: Mask | None = None,
 ) -> RingMeasures | None:
     """Compares each point of the part with the points beside it. `part` is an outline from `refine_outline`.
 
-    `pixels` has shape (rows, columns). A smaller `strip_rings` needs less memory and gives the same result.
+    - `pixels`: shape (rows, columns).
+    - `strip_rings`: a smaller value needs less memory and gives the same result.
+    - `mask`: the pixels whose differences may be extremes, same shape. The texture of a ring is measured on all of its points.
+
     Returns None if `time.monotonic()` reaches `end_s` first.
     """
     steps = len(SMOOTHING_STEPS)
@@ -227,6 +242,8 @@ def measure_rings(
     is_complete = False
     for rings, differences in _compare_strips(pixels, part, grid, end_s, strip_rings):
         texture[:, rings] = measure_texture(differences)
+        if mask is not None:
+            differences *= _cut_strip(grid, rings.start, rings.stop).look_up(mask, part)
         for side, places in enumerate((differences.argmax(axis=-1), differences.argmin(axis=-1))):
             angles[side, :, rings] = places
             extremes[side, :, rings] = np.abs(np.take_along_axis(differences, places[..., None], axis=-1)[..., 0])

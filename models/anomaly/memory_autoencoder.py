@@ -16,7 +16,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates, rotate  # type: ignore[import-untyped]  # no stubs
 
-from models.anomaly.scorer import NO_PART_SCORE, AnomalyScores, PartFinder, expect_pixels, find_good_parts, load_arrays, save_arrays
+from models.anomaly.scorer import (
+    NO_PART_SCORE,
+    AnomalyScores,
+    Masks,
+    PartFinder,
+    expect_pixels,
+    find_good_parts,
+    load_arrays,
+    save_arrays,
+)
 from models.pictures.part_finder import FoundPart, find_part
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
@@ -33,6 +42,8 @@ RIM_SHARE = 0.42
 SCORED_RADII = 1.12
 # Number of rings around the middle. Each ring has statistics of its own, because residuals are always larger at an edge.
 RINGS = 24
+# A ring with fewer inspected pixels than this share is not scored, because so few pixels give no sound covariance.
+MIN_INSPECTED_SHARE = 0.1
 # Every registered picture gets this mean and standard deviation of grey levels (0..1), so that an ageing lamp changes no score.
 NORMAL_MEAN, NORMAL_SPREAD = 0.5, 0.2
 # Residuals are smoothed with a Gaussian. Its standard deviation is this share of the picture's side: 1 px for 96 px.
@@ -123,26 +134,43 @@ class MemoryAutoencoder:
                 residuals[index] = place_residuals(residual, part, self.side_px)
         return AnomalyScores(scores, residuals)
 
-    def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
-        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures."""
+    def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart], masks: Masks | None = None) -> FloatArray:
+        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures.
+
+        `masks` holds a mask of the inspected pixels for each picture, or None for the whole picture. Other pixels raise no score.
+        """
         if not len(pixels):
             return np.zeros(0, np.float32)
-        registered = [register_part(picture, part, self.recipe.side_px) for picture, part in zip(pixels, parts, strict=True)]
-        scores, _ = self.score_registered(np.stack(registered))
+        side_px = self.recipe.side_px
+        registered = [register_part(picture, part, side_px) for picture, part in zip(pixels, parts, strict=True)]
+        if masks is None or all(mask is None for mask in masks):
+            scores, _ = self.score_registered(np.stack(registered))
+            return scores[self.rule]
+        inspected = [
+            np.ones((side_px, side_px), np.bool_) if mask is None else register_part(mask.astype(np.uint8) * 255, part, side_px) > 127
+            for mask, part in zip(masks, parts, strict=True)
+        ]
+        scores, _ = self.score_registered(np.stack(registered), np.stack(inspected))
         return scores[self.rule]
 
-    def score_registered(self, pixels: PixelArray) -> tuple[dict[Rule, FloatArray], FloatArray]:
+    def score_registered(
+        self, pixels: PixelArray, inspected: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[dict[Rule, FloatArray], FloatArray]:
         """Scores registered pictures, shape (n, recipe.side_px, recipe.side_px).
 
         Returns the scores "error" and "frechet" by name, each of shape (n,), and the residual maps, same shape as `pixels`.
+        `inspected`, same shape as `pixels`, says which pixels count in the scores. None means all.
         """
-        residuals = compute_residuals(self.network, pixels)
         rings = compute_rings(self.recipe.side_px)
+        residuals = compute_residuals(self.network, pixels if inspected is None else _hide_pixels(pixels, inspected, rings))
         statistics, is_scored = self.statistics, rings >= 0
         maps = smooth_residuals(residuals) / statistics.spreads[np.maximum(rings, 0)] * is_scored
-        distances = compute_frechet_distances(*compute_ring_moments(residuals), statistics.means, statistics.covariances)
+        counts = np.ones(pixels.shape, np.bool_) if inspected is None else inspected
+        distances = compute_frechet_distances(*compute_ring_moments(residuals, counts), statistics.means, statistics.covariances)
+        distances[_compute_inspected_shares(counts, rings) < MIN_INSPECTED_SHARE] = 0
+        weights = (counts & is_scored).astype(np.float32)
         scores: dict[Rule, FloatArray] = {
-            "error": maps[:, is_scored].mean(axis=1),
+            "error": (maps * weights).sum(axis=(1, 2)) / np.maximum(weights.sum(axis=(1, 2)), 1),
             "frechet": (distances / statistics.distances).max(axis=1),
         }
         return scores, maps
@@ -311,22 +339,48 @@ def compute_rings(side_px: int) -> npt.NDArray[np.int32]:
     return np.where(radii <= SCORED_RADII, rings, -1).astype(np.int32)
 
 
-def compute_ring_moments(residuals: FloatArray) -> tuple[FloatArray, FloatArray]:
+def compute_ring_moments(residuals: FloatArray, counts: npt.NDArray[np.bool_] | None = None) -> tuple[FloatArray, FloatArray]:
     """Returns the mean and the covariance of the neighbourhoods on each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
 
-    A neighbourhood holds the residuals of a pixel and of its four neighbours. `residuals` has shape (n, side_px, side_px).
+    - A neighbourhood holds the residuals of a pixel and of its four neighbours. `residuals` has shape (n, side_px, side_px).
+    - `counts`, same shape, says which pixels count. None means all. A ring without such pixels has moments of 0.
     """
+    if counts is None:
+        counts = np.ones(residuals.shape, np.bool_)
     rings = compute_rings(residuals.shape[1])
     shifts = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
     neighbourhoods = np.stack([np.roll(residuals, shift, axis=(1, 2)) for shift in shifts], axis=-1)
     means, covariances = [], []
     for ring in range(RINGS):
         vectors = neighbourhoods[:, rings == ring]
-        mean = vectors.mean(axis=1)
-        centred = vectors - mean[:, None]
+        weights = counts[:, rings == ring].astype(np.float32)[..., None]
+        total = np.maximum(weights.sum(axis=1), 1)
+        mean = (vectors * weights).sum(axis=1) / total
+        centred = (vectors - mean[:, None]) * weights
         means.append(mean)
-        covariances.append(np.einsum("npi,npj->nij", centred, centred) / vectors.shape[1])
+        covariances.append(np.einsum("npi,npj->nij", centred, centred) / total[..., None])
     return np.stack(means, axis=1).astype(np.float32), np.stack(covariances, axis=1).astype(np.float32)
+
+
+def _hide_pixels(pixels: PixelArray, inspected: npt.NDArray[np.bool_], rings: npt.NDArray[np.int32]) -> PixelArray:
+    """Returns a copy of registered pictures in which each pixel outside `inspected` has the mean grey level of its ring.
+
+    Otherwise a mark that is not inspected would change how the network rebuilds the rest of the part.
+    """
+    result = pixels.copy()
+    for ring in range(RINGS):
+        is_ring = rings == ring
+        for picture, is_inspected in zip(result, inspected, strict=True):
+            seen, hidden = is_ring & is_inspected, is_ring & ~is_inspected
+            if hidden.any():
+                picture[hidden] = round(float(picture[seen if seen.any() else is_ring].mean()))
+    return result
+
+
+def _compute_inspected_shares(counts: npt.NDArray[np.bool_], rings: npt.NDArray[np.int32]) -> FloatArray:
+    """Returns the share of the pixels of each ring that count, shape (n, rings)."""
+    shares: FloatArray = np.stack([counts[:, rings == ring].mean(axis=1) for ring in range(RINGS)], axis=1).astype(np.float32)
+    return shares
 
 
 def compute_frechet_distances(

@@ -50,10 +50,7 @@ class PolarGrid:
 
         `pixels` has shape (rows, columns), grey levels 0..255. Points outside get the level of the nearest pixel.
         """
-        angle = np.arange(self.angles, dtype=np.float32) * np.float32(2 * np.pi / self.angles)
-        direction = circle_to_ellipse(part) @ np.stack((np.cos(angle), np.sin(angle)))
-        column = np.float32(part.centre_x_px) + self.radii[:, None] * direction[0]
-        row = np.float32(part.centre_y_px) + self.radii[:, None] * direction[1]
+        column, row = self._find_points(part)
         rows, columns = pixels.shape
         is_inside = (column >= 0) & (column <= columns - 1) & (row >= 0) & (row <= rows - 1)
         np.clip(column, 0, columns - 1.001, out=column)
@@ -72,6 +69,26 @@ class PolarGrid:
             end *= share
             start += end
         return upper, is_inside
+
+    def look_up(self, mask: npt.NDArray[np.bool_], part: FoundPart) -> npt.NDArray[np.bool_]:
+        """Returns the value of `mask`, shape (rows, columns), at each point of the grid, shape (rings, angles).
+
+        The value is False for points that lie outside of the picture.
+        """
+        column, row = self._find_points(part)
+        rows, columns = mask.shape
+        left, top = np.rint(column).astype(np.int32), np.rint(row).astype(np.int32)
+        is_inside = (left >= 0) & (left < columns) & (top >= 0) & (top < rows)
+        found: npt.NDArray[np.bool_] = mask[np.clip(top, 0, rows - 1), np.clip(left, 0, columns - 1)] & is_inside
+        return found
+
+    def _find_points(self, part: FoundPart) -> tuple[FloatArray, FloatArray]:
+        """Returns the column and the row of each point in the picture of `part`, both of shape (rings, angles)."""
+        angle = np.arange(self.angles, dtype=np.float32) * np.float32(2 * np.pi / self.angles)
+        direction = circle_to_ellipse(part) @ np.stack((np.cos(angle), np.sin(angle)))
+        column: FloatArray = np.float32(part.centre_x_px) + self.radii[:, None] * direction[0]
+        row: FloatArray = np.float32(part.centre_y_px) + self.radii[:, None] * direction[1]
+        return column, row
 
     def wrap(self, polar: npt.NDArray[Any], part: FoundPart, rows: int, columns: int) -> npt.NDArray[Any]:
         """Reverses `unwrap`: turns `polar`, shape (rings, angles), into a picture of shape (rows, columns) and the same type.

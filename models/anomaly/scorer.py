@@ -19,6 +19,7 @@ from scipy.optimize import brentq  # type: ignore[import-untyped]  # no stubs am
 from scipy.special import betaincinv  # type: ignore[import-untyped]  # no stubs among the locked packages
 
 from models.pictures.part_finder import FoundPart
+from models.pictures.regions import Mask
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
@@ -39,6 +40,8 @@ MAX_MISSING_SHARE = 0.2
 # The largest possible score, for pictures in which no part is found. Good parts have scores of a few units at most.
 NO_PART_SCORE = 1000.0
 
+# For each picture, a mask of the inspected pixels with the shape of the picture, or None if the whole picture is inspected.
+Masks = Sequence[Mask | None]
 PartFinder = Callable[[PixelArray], FoundPart | None]
 
 
@@ -85,8 +88,11 @@ class GoodOnlyScorer(Protocol):
 class PartScorer(GoodOnlyScorer, Protocol):
     """A scorer that can judge parts whose outlines are known already. An inspector uses such scorers."""
 
-    def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
-        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures."""
+    def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart], masks: Masks | None = None) -> FloatArray:
+        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures.
+
+        `masks` holds a mask of the inspected pixels for each picture, or None for the whole picture. Other pixels raise no score.
+        """
         ...
 
 
@@ -120,9 +126,19 @@ class ResidualScorer(ABC):
                 maps[index] = self.place(residuals, part)
         return AnomalyScores(scores, maps)
 
-    def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart]) -> FloatArray:
-        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures."""
-        return np.array([self.compare(picture, part).max() for picture, part in zip(pixels, parts, strict=True)], np.float32)
+    def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart], masks: Masks | None = None) -> FloatArray:
+        """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures.
+
+        `masks` holds a mask of the inspected pixels for each picture, or None for the whole picture. Other pixels raise no score.
+        """
+        scores = [
+            self._score_part(picture, part, mask) for picture, part, mask in zip(pixels, parts, masks or [None] * len(pixels), strict=True)
+        ]
+        return np.array(scores, np.float32)
+
+    def _score_part(self, picture: PixelArray, part: FoundPart, mask: Mask | None) -> float:
+        residuals = self.compare(picture, part)
+        return float((residuals if mask is None else self.place(residuals, part)[mask]).max(initial=0.0))
 
 
 LearnScorer = Callable[[PixelArray], GoodOnlyScorer]

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models.anomaly.detail_template import DetailTemplate, SkipReason
-from models.anomaly.scorer import NO_PART_SCORE, FloatArray, PartScorer, scale_scores
+from models.anomaly.scorer import NO_PART_SCORE, FloatArray, Masks, PartScorer, scale_scores
 from models.pictures.decoder import DecodedPicture
 from models.pictures.part_finder import FoundPart, find_part
+from models.pictures.regions import Regions
 from models.registry import Version
 from streams.errors import ModelError
 
@@ -35,15 +36,18 @@ class VersionScorer:
         """The name under which the score stands in verdicts."""
         return self.scorer.name
 
-    def score(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None]) -> FloatArray:
+    def score(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None], masks: Masks | None = None) -> FloatArray:
         """Returns a score for each of `pixels`, shape (n, side_px, side_px). Scores have shape (n,), 0..1, with the cut-off at 0.5.
 
-        `parts` holds the outline of each part, or None. A picture without a part has a score of nearly 1.
+        - `parts`: the outline of each part, or None. A picture without a part has a score of nearly 1.
+        - `masks`: the inspected pixels of each picture, or None for the whole picture. Other pixels raise no score.
         """
         outlines = [part or find_part(picture) for part, picture in zip(parts, pixels, strict=True)]
         has_part = np.array([outline is not None for outline in outlines], bool)
         scores = np.full(len(pixels), NO_PART_SCORE, np.float32)
-        scores[has_part] = self.scorer.score_parts(pixels[has_part], [outline for outline in outlines if outline is not None])
+        found = [outline for outline in outlines if outline is not None]
+        limits = None if masks is None else [mask for mask, outline in zip(masks, outlines, strict=True) if outline is not None]
+        scores[has_part] = self.scorer.score_parts(pixels[has_part], found, limits)
         return scale_scores(scores, self.cut_off)
 
 
@@ -55,12 +59,13 @@ class VersionDetails:
     cut_off: float
     time_s: float
 
-    def inspect(self, original: npt.NDArray[np.uint8]) -> DetailInspection:
+    def inspect(self, original: npt.NDArray[np.uint8], regions: Regions | None = None) -> DetailInspection:
         """Searches a picture at full size for small defects. `original` has shape (rows, columns).
 
-        A picture that cannot be inspected gets a score of nearly 1, as if it showed a defect.
+        Places that `regions` exclude raise no score. A picture that cannot be inspected gets a score of nearly 1, as if it showed a defect.
         """
-        found = self.template.score(original, self.time_s)
+        mask = None if regions is None else regions.make_mask(*original.shape)
+        found = self.template.score(original, self.time_s, mask)
         score = float(scale_scores(np.array([found.score]), self.cut_off)[0])
         return DetailInspection(self.template.name, score, found.skipped)
 
@@ -75,11 +80,14 @@ class VersionDetails:
         residuals /= residuals + np.float16(self.cut_off)
         return residuals
 
-    def inspect_decoded(self, picture: DecodedPicture) -> DetailInspection:
-        """Searches the original pixels of `picture` for small defects. Raises ValueError if the decoder did not keep these pixels."""
+    def inspect_decoded(self, picture: DecodedPicture, regions: Regions | None = None) -> DetailInspection:
+        """Searches the original pixels of `picture` for small defects, as `inspect` does.
+
+        Raises ValueError if the decoder did not keep these pixels.
+        """
         if picture.original is None:
             raise ValueError("The picture was decoded without its original pixels, so it cannot be searched for small defects.")
-        return self.inspect(picture.original)
+        return self.inspect(picture.original, regions)
 
 
 @dataclass(frozen=True, slots=True)

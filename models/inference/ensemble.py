@@ -16,6 +16,7 @@ from models.inference.runtimes.runtime import BATCH_SIZES, Runtime, open_runtime
 from models.inference.soft_vote import Prediction, SoftVote
 from models.pictures.part_finder import FoundPart
 from models.pictures.part_reference import PartReference
+from models.pictures.regions import Mask
 from models.registry import Version
 from streams.records import ANOMALY
 
@@ -62,10 +63,17 @@ class Ensemble:
         """The largest number of pictures in one call of `predict`."""
         return self.runtime.max_batch
 
-    def predict(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None] | None = None) -> list[Prediction]:
+    def predict(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        parts: Sequence[FoundPart | None] | None = None,
+        masks: Sequence[Mask | None] | None = None,
+    ) -> list[Prediction]:
         """Returns one prediction for each picture, in order. Scores change the label only in versions without networks.
 
-        Input shape: (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch. `parts` holds the outlines of the parts, or None.
+        - `pixels`: shape (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch.
+        - `parts`: the outlines of the parts, or None.
+        - `masks`: the pixels that raise an anomaly score, or None for the whole picture. The networks always judge the whole picture.
         """
         if not self.vote.names:
             predictions = [Prediction("ok", None, {}) for _ in pixels]
@@ -74,7 +82,7 @@ class Ensemble:
         if not self.scorers:
             return predictions
         outlines = parts or [None] * len(pixels)
-        scores = {scorer.name: scorer.score(pixels, outlines) for scorer in self.scorers}
+        scores = {scorer.name: scorer.score(pixels, outlines, masks) for scorer in self.scorers}
         scored = [
             replace(prediction, scores={name: float(values[index]) for name, values in scores.items()})
             for index, prediction in enumerate(predictions)

@@ -9,8 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
 
+<<<<<<< HEAD
 # Some methods, such as Grad-CAM, give no level for hot pixels. A pixel of their heat maps is hot above this share of the hottest value.
 # The share 0.5 fits rendered defects best.
+=======
+from models.pictures.regions import find_picture_area
+
+# If its method gives no level, a heat map is hot above this share of its hottest value. 0.5 fits rendered defects best.
+>>>>>>> a4b2c645 (anomaly: regions limit the scores; head and residuals make one heat map)
 HOT_SHARE = 0.5
 # At most this many hot areas of a picture are marked with boxes, because people do not look at more.
 MAX_BOXES = 5
@@ -92,11 +98,7 @@ def crop_to_picture(heat: npt.NDArray[Level], width_px: int, height_px: int) -> 
 
     `width_px` and `height_px` are the size of the upright original picture.
     """
-    side_px = heat.shape[0]
-    scale = side_px / max(width_px, height_px)
-    width, height = max(1, round(width_px * scale)), max(1, round(height_px * scale))
-    left, top = (side_px - width) // 2, (side_px - height) // 2
-    return heat[top : top + height, left : left + width]
+    return heat[find_picture_area(heat.shape[0], width_px, height_px)]
 
 
 def find_boxes(

@@ -1,21 +1,27 @@
-"""Opens the heat mapper of a version: its segmentation head, Grad-CAM of its AlexNet, or the residuals of its good-only scorer."""
+"""Opens the heat mapper of a version, made from its segmentation head, its good-only scorer or Grad-CAM of its AlexNet."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
 
 from models.anomaly.scorer import scale_scores
 from models.anomaly.version_scorers import VersionScorer, open_scorers
-from models.inference.heat_map import DefectMap
+from models.inference.heat_map import DefectMap, HeatMap
+from models.inference.soft_vote import SCALED_CUT_OFF
 from models.registry import Version
 
 RESIDUAL = "residual"
 # A segmentation head is used only if its hottest point lay near a defect in at least this share of its validation pictures.
 LEAST_POINTING = 0.75
+# Beside the residuals of a scorer, a head is useful even if it points less well.
+LEAST_POINTING_COMBINED = 0.5
+# Combined maps are smoothed with a Gaussian. Its standard deviation is this share of the picture's side: 2 px for 150 px.
+SMOOTHING_SHARE = 1 / 75
 
 
 class HeatMapper(Protocol):
@@ -58,10 +64,41 @@ class ResidualMapper:
         return DefectMap(scale_scores(residuals, self.opened.cut_off), RESIDUAL)
 
 
+@dataclass(frozen=True)
+class CombinedMapper:
+    """Combines the map of the segmentation head with the residuals of a good-only scorer. See `combine_heat`.
+
+    The kinds of defect are those of the segmentation head.
+    """
+
+    segmentation: HeatMapper
+    residuals: ResidualMapper
+
+    def compute_defect_map(self, pixels: npt.NDArray[np.uint8]) -> DefectMap:
+        """Returns the defect map of one picture. A pixel is hot if its heat is at least 0.5."""
+        found, residual = self.segmentation.compute_defect_map(pixels), self.residuals.compute_defect_map(pixels)
+        heat = combine_heat(found.heat, residual.heat, found.box_level or SCALED_CUT_OFF)
+        return replace(found, heat=heat, method=f"{found.method}+{residual.method}", box_level=SCALED_CUT_OFF)
+
+
+def combine_heat(probabilities: HeatMap, residuals: HeatMap, box_level: float) -> HeatMap:
+    """Returns a heat map that is at least 0.5 where either of two maps says so. All maps have the shape (rows, columns), values 0..1.
+
+    - `probabilities`: the map of a segmentation head. It is smoothed, and scaled so that `box_level` becomes 0.5.
+    - `residuals`: the residuals of a scorer, with the cut-off at 0.5.
+
+    The combined heat is 1 - (1 - a)(1 - b), the "noisy or" of the two maps. Source: Pearl, Probabilistic Reasoning, 1988.
+    """
+    smooth = ndimage.gaussian_filter(probabilities, SMOOTHING_SHARE * len(probabilities))
+    heat: HeatMap = 1 - (1 - residuals) * (1 - smooth / (smooth + np.float32(box_level)))
+    return heat
+
+
 def open_heat_mapper(version: Version) -> HeatMapper | None:
     """Returns the warmed-up heat mapper of `version`, or None if the version cannot make heat maps. Takes seconds.
 
-    Prefers a segmentation head with good figures, then the residuals of a scorer, then Grad-CAM. docs/RESULTS.md compares them.
+    Prefers a segmentation head combined with the residuals of a scorer, then a good head, then residuals, then Grad-CAM.
+    docs/RESULTS.md compares them.
     Raises ModelError if weights cannot be read.
     """
     # TensorFlow is imported only here, because a worker with another runtime may never open a heat mapper.
@@ -69,9 +106,13 @@ def open_heat_mapper(version: Version) -> HeatMapper | None:
     from models.inference.segmentation import open_segmentation
 
     scorers = open_scorers(version)
-    other: HeatMapper | None = ResidualMapper(scorers[0]) if scorers else open_grad_cam(version)
+    residuals = ResidualMapper(scorers[0]) if scorers else None
+    other: HeatMapper | None = residuals or open_grad_cam(version)
     member = version.manifest.segmentation
-    if member is None or member.figures.get("pointing", 1.0) < LEAST_POINTING:
+    least_pointing = LEAST_POINTING if residuals is None else LEAST_POINTING_COMBINED
+    if member is None or member.figures.get("pointing", 1.0) < least_pointing:
         return other
     segmentation = open_segmentation(version)
+    if segmentation is not None and residuals is not None:
+        return CombinedMapper(segmentation, residuals)
     return segmentation if segmentation is None or other is None else SegmentationFirst(segmentation, other)

@@ -13,6 +13,7 @@ from models.anomaly.version_scorers import DetailInspection
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture
 from models.pictures.part_finder import FoundPart, PartCheck, check_part
+from models.pictures.regions import Mask
 
 if TYPE_CHECKING:
     from models.inference.ensemble import Ensemble
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 class PixelPredictor(Protocol):
     """Predicts defects in a batch of reduced pictures. `models.inference.ensemble.Ensemble` implements this protocol."""
 
-    def predict(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None]) -> list[Prediction]: ...
+    def predict(
+        self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None], masks: Sequence[Mask | None]
+    ) -> list[Prediction]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,13 @@ class InspectedPicture:
 
     - `check`: whether the picture shows the whole part, or None if the version does not check this.
     - `inspection`: the result of the search for small defects, or None if the picture was not searched.
+    - `mask`: the pixels that the anomaly scores may use, or None for the whole picture. The networks always judge the whole picture.
     """
 
     pixels: npt.NDArray[np.uint8]
     check: PartCheck | None = None
     inspection: DetailInspection | None = None
+    mask: Mask | None = None
 
 
 def inspect_picture(picture: DecodedPicture, ensemble: Ensemble) -> InspectedPicture:
@@ -56,7 +61,8 @@ def judge_pictures(pictures: Sequence[InspectedPicture], predictor: PixelPredict
     predictions: Iterator[Prediction] = iter(())
     if judged:
         parts = [picture.check.part if picture.check else None for picture in judged]
-        predictions = iter(predictor.predict(np.stack([picture.pixels for picture in judged]), parts))
+        masks = [picture.mask for picture in judged]
+        predictions = iter(predictor.predict(np.stack([picture.pixels for picture in judged]), parts, masks))
     return [
         picture.check if picture.check is not None and picture.check.reason else _add_inspection(next(predictions), picture.inspection)
         for picture in pictures

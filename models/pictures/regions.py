@@ -1,18 +1,56 @@
-"""Turns the regions that people draw in a picture into a mask of the pixels that are inspected."""
+"""Turns the regions that people draw in the pictures of a line into masks of the pixels that are inspected."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from streams.records import LiveLineSettings
+
 # A polygon: at least three corners (x, y), as shares 0..1 of the picture's width and height, from the top left.
 Polygon = Sequence[tuple[float, float]]
+Mask = npt.NDArray[np.bool_]
 
 
-def make_region_mask(inspect: Sequence[Polygon], ignore: Sequence[Polygon], rows: int, columns: int) -> npt.NDArray[np.bool_]:
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """The regions to inspect and the regions to ignore of one line. Equal regions give equal masks."""
+
+    inspect: tuple[tuple[tuple[float, float], ...], ...] = ()
+    ignore: tuple[tuple[tuple[float, float], ...], ...] = ()
+
+    @classmethod
+    def from_settings(cls, live: LiveLineSettings | None) -> Regions | None:
+        """Returns the regions in the settings of a line, or None if people drew no regions."""
+        if live is None or not (live.inspect_regions or live.ignore_regions):
+            return None
+        inspect, ignore = (
+            tuple(tuple((corner.x, corner.y) for corner in region.corners) for region in regions)
+            for regions in (live.inspect_regions, live.ignore_regions)
+        )
+        return cls(inspect, ignore)
+
+    def make_mask(self, rows: int, columns: int) -> Mask:
+        """Returns the mask of the inspected pixels of a picture, shape (rows, columns). The mask cannot be changed."""
+        return _make_shared_mask(self, rows, columns)
+
+    def make_square_mask(self, side_px: int, width_px: int, height_px: int) -> Mask:
+        """Returns the mask for a picture that the decoder reduced to a square, shape (side_px, side_px).
+
+        `width_px` and `height_px` are the size of the upright original picture. The margins of the square are not inspected.
+        """
+        rows, columns = find_picture_area(side_px, width_px, height_px)
+        mask = np.zeros((side_px, side_px), np.bool_)
+        mask[rows, columns] = self.make_mask(rows.stop - rows.start, columns.stop - columns.start)
+        return mask
+
+
+def make_region_mask(inspect: Sequence[Polygon], ignore: Sequence[Polygon], rows: int, columns: int) -> Mask:
     """Returns a mask of shape (rows, columns) that is True where a picture is inspected: inside `inspect`, but outside `ignore`.
 
     A pixel is inside if its centre is inside. If `inspect` is empty, the whole picture is inspected, except for `ignore`.
@@ -21,7 +59,23 @@ def make_region_mask(inspect: Sequence[Polygon], ignore: Sequence[Polygon], rows
     return inside & ~_draw(ignore, rows, columns)
 
 
-def _draw(polygons: Sequence[Polygon], rows: int, columns: int) -> npt.NDArray[np.bool_]:
+def find_picture_area(side_px: int, width_px: int, height_px: int) -> tuple[slice, slice]:
+    """Returns the rows and the columns of a square picture that the original picture fills. The rest are margins of the decoder."""
+    scale = side_px / max(width_px, height_px)
+    width, height = max(1, round(width_px * scale)), max(1, round(height_px * scale))
+    left, top = (side_px - width) // 2, (side_px - height) // 2
+    return slice(top, top + height), slice(left, left + width)
+
+
+# All pictures of a camera have the same size, so few masks are in use at a time. A mask of 5 megapixels takes 5 MB.
+@lru_cache(maxsize=16)
+def _make_shared_mask(regions: Regions, rows: int, columns: int) -> Mask:
+    mask = make_region_mask(regions.inspect, regions.ignore, rows, columns)
+    mask.flags.writeable = False
+    return mask
+
+
+def _draw(polygons: Sequence[Polygon], rows: int, columns: int) -> Mask:
     image = Image.new("L", (columns, rows))
     draw = ImageDraw.Draw(image)
     for polygon in polygons:

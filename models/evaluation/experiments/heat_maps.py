@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
-from models.anomaly.scorer import LearnScorer
+from models.anomaly.scorer import LearnScorer, scale_scores
 from models.evaluation.experiments.experiment import ExperimentCallback, ExperimentFolder, ResultTable
 from models.evaluation.localisation import GRID_SIDE_PX, measure_localisation
 from models.evaluation.segmentation_figures import KindFigures, measure_kinds, resize_heat
 from models.inference.heat_map import HeatMap
+from models.inference.heat_mapper import combine_heat
 from models.inference.segmentation import Segmentation
+from models.inference.soft_vote import SCALED_CUT_OFF
 from models.networks.framework import keras
 from models.registry.version_report import LocalisationFigures
 from models.training.labelled_pictures import find_pictures
@@ -45,6 +47,7 @@ class HeatMapExperiment:
 
     - For each fold, a head is trained on the pictures of the other folds. If `start` is given, the training starts from its weights.
     - Each of `scorers` learns from the good pictures of the other folds.
+    - The map of the head is also combined with the residuals of each scorer, as `CombinedMapper` does.
     - The sources in `fixed`, such as Grad-CAM, are not trained. They must not have seen the pictures that have masks.
     """
 
@@ -87,6 +90,12 @@ class HeatMapExperiment:
             for name, found in result.items():
                 heats.setdefault(name, []).extend(found.astype(np.float32))
             callback.on_cell_progress(cell, fold + 1, self.folds)
+        for name in self.scorers:
+            # A residual of 1 exceeds the limit of good parts.
+            pairs = zip(heats[SEGMENTATION], heats[name], strict=True)
+            heats[f"{SEGMENTATION}+{name}"] = [
+                combine_heat(head, scale_scores(residuals, 1.0), SCALED_CUT_OFF) for head, residuals in pairs
+            ]
         figures = {name: measure_localisation(found, list(masks[order])) for name, found in heats.items()}
         return make_heat_map_table(figures, measure_kinds(kinds, pictures.select(np.array(order))))
 

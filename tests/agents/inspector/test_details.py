@@ -22,6 +22,7 @@ from models.evaluation.evaluation_report import evaluate_version
 from models.inference.ensemble import Ensemble, open_ensemble
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture, decode_picture
+from models.pictures.regions import Regions
 from models.registry import Version
 from models.synthetic.casting import encode_jpeg
 from models.synthetic.defects import DefectKind
@@ -101,6 +102,27 @@ def test_a_part_with_a_small_defect_is_for_review_and_a_good_one_is_not(ensemble
     assert verdict.votes["golden-template"] < 0.5
 
 
+def test_a_defect_in_an_ignored_region_raises_no_score_and_elsewhere_it_does(ensemble: Ensemble, tmp_path: Path) -> None:
+    pixels, defect = casting(GOOD).expose(DefectKind.BLOW_HOLE, 2.8, np.random.default_rng([7, GOOD]))
+    assert defect is not None
+    record, settings = read_record(encode_jpeg(pixels)), Settings(lines=(LineSettings(name="line-1"),))
+    store = ObjectStore(str(tmp_path), settings.pictures.max_bytes)
+    around, opposite = (make_square(x / LARGE_PX, y / LARGE_PX) for x, y in ((defect.x_px, defect.y_px), (LARGE_PX - defect.x_px, 0)))
+    scores = []
+    for regions in ({}, {"ignore_regions": [opposite]}, {"ignore_regions": [around]}, {"inspect_regions": [opposite]}):
+        (judged,) = judge_again([record], ensemble, settings, store, make_rules(**regions))
+        assert isinstance(judged.prediction, Prediction)
+        scores.append(judged.prediction.scores["detail-template"])
+    assert scores[0] == scores[1] > 0.5
+    assert max(scores[2:]) < 0.5
+
+
+def make_square(x: float, y: float) -> dict[str, list[dict[str, float]]]:
+    """A region of a tenth of the picture's width and height around a point. All numbers are shares of the picture."""
+    left, top = min(max(x - 0.05, 0), 0.9), min(max(y - 0.05, 0), 0.9)
+    return {"corners": [{"x": left + right, "y": top + down} for right, down in ((0, 0), (0.1, 0), (0.1, 0.1), (0, 0.1))]}
+
+
 def test_images_that_wait_for_the_networks_hold_no_original_pixels(ensemble: Ensemble, tmp_path: Path) -> None:
     image = decode(encode(GOOD), ensemble, tmp_path)
     assert isinstance(image.picture, DecodedPicture)
@@ -113,6 +135,12 @@ def test_a_version_that_searches_decodes_an_image_again_that_was_not_searched(en
     assert image.inspection is None
     assert image.fits(ensemble.side_px)
     assert not image.fits(ensemble.side_px, ensemble.details)
+
+
+def test_an_image_is_searched_again_if_the_regions_of_its_line_have_changed(ensemble: Ensemble, tmp_path: Path) -> None:
+    image = decode(encode(GOOD), ensemble, tmp_path)
+    assert image.fits(ensemble.side_px, ensemble.details)
+    assert not image.fits(ensemble.side_px, ensemble.details, Regions(ignore=(((0, 0), (1, 0), (1, 1)),)))
 
 
 def test_a_search_that_takes_too_long_ends_and_the_part_is_for_review(ensemble: Ensemble, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from agents.inspector.judging import INFERENCE_FAILED, JudgedImage, group_by_pre
 from models.inference.soft_vote import Prediction
 from models.pictures.part_finder import FoundPart, PartCheck, PartRefusal, learn_part_reference
 from models.pictures.part_reference import PART_REFUSALS
+from models.pictures.regions import Mask
 from streams.errors import PictureError
 from streams.settings import GateSettings, LineSettings
 from tests.agents.inspector.images import CAPTURED_AT, make_decoded_image
@@ -37,8 +38,8 @@ class FragileNetworks:
     def __init__(self) -> None:
         self.batch_sizes: list[int] = []
 
-    def predict(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None]) -> list[Prediction]:
-        assert len(parts) == len(pixels)
+    def predict(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None], masks: Sequence[Mask | None]) -> list[Prediction]:
+        assert len(parts) == len(masks) == len(pixels)
         self.batch_sizes.append(len(pixels))
         greys = pixels[:, 0, 0]
         if (greys == POISON).any():

@@ -14,6 +14,7 @@ from agents.inspector.judging import make_verdict
 from agents.inspector.line_rules import LineRules
 from models.inference.line_threshold import choose_line_threshold
 from models.inference.soft_vote import Prediction
+from models.pictures.regions import Regions
 from models.registry import Version
 from streams.live_line_settings import LiveSettingsByLine
 from streams.records import LiveLineSettings
@@ -115,6 +116,8 @@ def test_regions_change_the_decision_and_no_threshold() -> None:
     rule = rules.find("line-1", VERSION)
     assert (rule.threshold, rule.rule) == (0.3, None)
     assert rule.decision
+    assert rule.regions == rules.find_regions("line-1") == Regions(inspect=(((0, 0), (0.5, 0), (0.5, 1), (0, 1)),))
+    assert rules.find_regions("line-2") is None
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,19 @@ def test_a_part_with_a_hole_has_a_larger_score_than_any_good_part(scorer: Memory
     assert good.residuals.shape == (8, SIDE_PX, SIDE_PX)
 
 
+@pytest.mark.parametrize("rule", ["error", "frechet"])
+def test_a_hole_that_is_not_inspected_raises_no_score(scorer: MemoryAutoencoder, rule: str) -> None:
+    judge = replace(scorer, rule=rule)  # type: ignore[arg-type]
+    good, holed = draw_parts(8, 2), draw_parts(8, 3, hole=True)
+    without = np.ones((SIDE_PX, SIDE_PX), np.bool_)
+    without[24:39, 41:56] = False
+    parts = [PART] * 8
+    highest = judge.score_parts(good, parts, [without] * 8).max()
+    assert judge.score_parts(holed, parts, [None] * 8).min() > 1.3 * highest
+    assert judge.score_parts(holed, parts, [without] * 8).max() <= 1.2 * highest
+    assert judge.score_parts(holed, parts, [np.zeros_like(without)] * 8).max() == 0
+
+
 def test_the_largest_residual_lies_in_the_hole(scorer: MemoryAutoencoder) -> None:
     for residuals in scorer.score(draw_parts(4, 5, hole=True)).residuals:
         row, column = np.unravel_index(residuals.argmax(), residuals.shape)

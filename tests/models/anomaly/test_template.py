@@ -173,3 +173,14 @@ def test_twenty_real_good_castings_tell_defective_ones_from_others() -> None:
     others = others[~np.isin(groups[others], groups[seen])]
     scores = learn_golden_template(read.pixels[seen]).score(read.pixels[others]).scores
     assert roc_auc_score(read.labels[others] != read.ok_class, scores) > 0.85
+
+
+def test_only_inspected_pixels_raise_the_score() -> None:
+    pixels = pictures(False)[:4]
+    parts = [part for one in pixels if (part := find_part(one)) is not None]
+    residuals = template().score(pixels).residuals
+    hot = residuals > 0.8 * residuals.max(axis=(1, 2), keepdims=True)
+    whole, beside, none = (template().score_parts(pixels, parts, masks) for masks in (None, list(~hot), [np.zeros_like(hot[0])] * 4))
+    assert np.allclose(beside, np.where(hot, 0, residuals).max(axis=(1, 2)))
+    assert (beside < 0.81 * whole).all()
+    assert not none.any()

@@ -13,7 +13,7 @@ import pytest
 from models.anomaly.scorer import AnomalyScores
 from models.anomaly.version_scorers import VersionScorer
 from models.inference.heat_map import UNKNOWN_KIND, DefectMap, find_boxes, name_kind, name_largest_kind
-from models.inference.heat_mapper import ResidualMapper
+from models.inference.heat_mapper import CombinedMapper, ResidualMapper, combine_heat
 
 
 @dataclass
@@ -28,7 +28,7 @@ class OneSpotScorer:
         residuals[:, 4:6, 8:10] = 3
         return AnomalyScores(np.full(len(pixels), 3, np.float32), residuals)
 
-    def score_parts(self, pixels: npt.NDArray[np.uint8], parts: object) -> npt.NDArray[np.float32]:
+    def score_parts(self, pixels: npt.NDArray[np.uint8], parts: object, masks: object = None) -> npt.NDArray[np.float32]:
         return self.score(pixels).scores
 
     def save(self, folder: Path) -> tuple[str, ...]:
@@ -77,3 +77,32 @@ def test_the_length_of_a_defect_is_its_largest_diameter_in_pixels_of_the_picture
     (line,) = find_boxes(heat, 320, 320)
     assert line.length_px == pytest.approx(10 * np.hypot(20, 21), rel=0.01)
     assert line.area_px == pytest.approx(40 * 100)
+
+
+@dataclass
+class OneSpotHead:
+    """A segmentation head that sees a hole with this probability, away from the spot of `OneSpotScorer`."""
+
+    probability: float
+
+    def compute_defect_map(self, pixels: npt.NDArray[np.uint8]) -> DefectMap:
+        heat = np.zeros(pixels.shape, np.float32)
+        heat[10:14, 2:6] = self.probability
+        return DefectMap(heat, "segmentation", 0.3, ("hole",), heat[np.newaxis], 0.2)
+
+
+def test_a_combined_map_is_hot_where_the_head_or_the_scorer_is_and_keeps_the_kinds() -> None:
+    pixels = np.zeros((16, 16), np.uint8)
+    mapper = CombinedMapper(OneSpotHead(0.9), ResidualMapper(VersionScorer(OneSpotScorer(), 1.5)))
+    found = mapper.compute_defect_map(pixels)
+    assert (found.method, found.box_level) == ("segmentation+residual", 0.5)
+    boxes = found.find_boxes(16, 16)
+    assert sorted((box.left_px, box.top_px, box.kind) for box in boxes) == [(2, 10, "hole"), (8, 4, UNKNOWN_KIND)]
+    doubtful = CombinedMapper(OneSpotHead(0.1), ResidualMapper(VersionScorer(OneSpotScorer(), 9.0))).compute_defect_map(pixels)
+    assert doubtful.find_boxes(16, 16) == []
+
+
+def test_two_maps_that_are_nearly_sure_of_the_same_place_are_sure_together() -> None:
+    nearly = np.full((16, 16), 0.4, np.float32)
+    assert np.allclose(combine_heat(nearly, nearly, 0.6), 1 - 0.6 * 0.6)
+    assert (combine_heat(nearly, nearly, 0.6) > 0.5).all()

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.pictures.regions import make_region_mask
+from models.pictures.regions import Regions, make_region_mask
 
 LEFT_HALF = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
 TOP_HALF = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.5), (0.0, 0.5))
@@ -33,3 +33,10 @@ def test_any_polygon_gives_a_mask_of_the_pictures_size(corners: list[tuple[float
     inspected, ignored = make_region_mask([corners], (), rows, columns), make_region_mask((), [corners], rows, columns)
     assert inspected.shape == (rows, columns)
     assert (inspected == ~ignored).all()
+
+
+def test_the_mask_of_a_reduced_picture_leaves_the_margins_out() -> None:
+    mask = Regions(ignore=(TOP_HALF,)).make_square_mask(8, width_px=40, height_px=20)
+    expected = np.zeros((8, 8), np.bool_)
+    expected[4:6] = True
+    assert mask.tolist() == expected.tolist()
