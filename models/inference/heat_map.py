@@ -9,14 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
 
-<<<<<<< HEAD
-# Some methods, such as Grad-CAM, give no level for hot pixels. A pixel of their heat maps is hot above this share of the hottest value.
-# The share 0.5 fits rendered defects best.
-=======
 from models.pictures.regions import find_picture_area
 
-# If its method gives no level, a heat map is hot above this share of its hottest value. 0.5 fits rendered defects best.
->>>>>>> a4b2c645 (anomaly: regions limit the scores; head and residuals make one heat map)
+# Some methods, such as Grad-CAM, give no level for hot pixels. A pixel of their heat maps is hot above this share of the hottest value.
+# The share 0.5 fits rendered defects best.
 HOT_SHARE = 0.5
 # At most this many hot areas of a picture are marked with boxes, because people do not look at more.
 MAX_BOXES = 5
