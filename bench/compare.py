@@ -36,7 +36,6 @@ MAX_PROCESSOR_RATIO = 1.03
 # Five pairs are too few for a 95 % interval. All five ratios may lie on the same side of the true median (probability 2 ** -4).
 MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
-# Number of different castings that are rendered. The measurement sends these pictures again and again.
 _DIFFERENT_PICTURES = 256
 # The first pictures do not count, because an inspector is about 8 % slower in its first two seconds.
 _WARM_UP_PICTURES = 256
@@ -247,8 +246,6 @@ def compare_checkouts(
 
 
 class _ComparisonBench:
-    """Measures one inspector at a time, on a broker that is already running."""
-
     def __init__(
         self,
         folder: Path,

@@ -30,7 +30,6 @@ _LAST_PART_AT = datetime(2026, 11, 1, tzinfo=UTC)
 _INSERT_SIZE = 250_000
 _DEFECT_KINDS = ("blow hole", "shrinkage", "cold shut", "chipping", "flash", "scratch")
 _REVIEWERS = ("anna", "berta", "carla")
-# The 95th percentile of the times of all pages must stay below this limit.
 _ALLOWED_MS = 300.0
 
 
@@ -134,7 +133,6 @@ def _choose_word(words: tuple[str, ...]) -> str:
 
 
 def _make_default(field: Any) -> str:
-    """Returns the default of a Django model field as an SQL expression."""
     if field.null:
         return "NULL"
     value = field.get_default()
@@ -219,7 +217,6 @@ def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> 
 
 
 def _request_pages(client: Any, query: str) -> Iterator[PageTime]:
-    """Requests the page for `query`, and then the next page with older parts. Yields the time of each page."""
     address = f"/history/?{query}"
     for _ in range(2):
         start_s, start_cpu_s = time.perf_counter(), time.process_time()

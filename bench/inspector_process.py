@@ -25,9 +25,7 @@ from streams.errors import BrokerError
 from streams.settings import Settings
 from streams.topics import create_topics
 
-# The `castline` program of the Python environment in which the measurement runs.
 CASTLINE = Path(sys.executable).with_name("castline")
-# Sections of the settings that affect the speed of an inspector. Only these come from the user's settings.
 MEASURED_SECTIONS = ("model", "batch", "inspector", "pictures")
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 60.0
@@ -149,7 +147,6 @@ class RoleProcess:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_TIMEOUT_S)
         finally:
-            # Kill the process if it did not end in time, or if Ctrl-C interrupted the wait.
             self._process.kill()
             self._process.wait()
 

@@ -80,8 +80,6 @@ def measure_localiser(
 
 
 class _LocaliserBench:
-    """An inspector and a localiser on a running broker, with the counts of their verdicts and findings."""
-
     def __init__(self, settings: Settings, folder: Path, pictures: list[bytes], window_s: float, report_progress: ReportProgress) -> None:
         self._inspector = RoleProcess.of_settings(settings, folder)
         self._localiser = RoleProcess.of_settings(settings, folder, role="localiser")
@@ -124,7 +122,6 @@ class _LocaliserBench:
         self._findings.close()
 
     def _warm_up(self) -> None:
-        """Sends pictures until the inspector is at its usual speed and the localiser has made its first heat map."""
         self._feed.send(_WARM_UP_PICTURES)
         self._verdicts.wait_for(_WARM_UP_PICTURES, self._inspector)
         deadline_s = time.monotonic() + _FIRST_FINDING_S
@@ -151,7 +148,6 @@ class _LocaliserBench:
         return (self._verdicts.count() - verdicts) / seconds, (self._findings.count() - findings) / seconds
 
     def _fill_queue(self) -> None:
-        """Sends enough pictures for one window, even if the inspector becomes twice as fast."""
         before, start_s = self._verdicts.count(), time.monotonic()
         time.sleep(_SETTLE_S)
         rate_per_s = max(200.0, (self._verdicts.count() - before) / (time.monotonic() - start_s))

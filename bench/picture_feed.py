@@ -19,7 +19,6 @@ from streams.records import Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# A measurement fails if the inspector gives no verdict for this long.
 _STALL_S = 120.0
 # Pictures of the first second do not count for the latencies, because the inspector is not yet at its usual speed.
 _SKIPPED_S = 1.0

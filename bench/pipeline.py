@@ -24,7 +24,6 @@ from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
 
-# The memory of the inspector is watched for this long, while many pictures wait.
 _MEMORY_WATCH_S = 40.0
 
 

@@ -20,7 +20,6 @@ from models.registry import Version, locate_version, open_registry
 from models.training.labelled_pictures import find_pictures, read_pictures
 from streams.errors import ModelError
 
-# The batch sizes that are measured, in pictures.
 BATCH_SIZES = (1, 8, 32)
 MAX_PICTURES = 512
 _PREDICT = "predict"

@@ -49,7 +49,6 @@ _STATION_START_S = 120.0
 _SETTLE_S = 10.0
 _TRIMMED_SHARE = 0.2
 _MIN_ROUNDS_FOR_INTERVAL = 5
-# Assumed speed of the inspector in pictures a second, before the first round has measured it.
 _FIRST_PICTURES_PER_S = 400.0
 _PROCESSORS = len(os.sched_getaffinity(0))
 
@@ -157,8 +156,6 @@ def _estimate_share(shares: list[float]) -> ShareEstimate:
 
 
 class _Backlog:
-    """Makes sure that more pictures wait on Kafka than the inspector can judge in a round."""
-
     def __init__(self, feed: PictureFeed, verdicts: VerdictTimes, round_s: float) -> None:
         self._feed = feed
         self._verdicts = verdicts
@@ -303,7 +300,6 @@ class _Browser:
                     break
 
     def _await_picture(self) -> str:
-        """Waits until a card shows a picture that was not requested yet, and returns the path of this picture."""
         with self._changed:
             while True:
                 for path in (path for paths in self._pictures_by_card.values() for path in paths):

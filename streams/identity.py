@@ -18,7 +18,6 @@ LineName = Annotated[str, StringConstraints(pattern=LINE_PATTERN)]
 
 UNKNOWN_CONTENT_TYPE = "application/octet-stream"
 
-# The largest number that a database can store as a signed 64-bit integer.
 _LARGEST_NUMBER = 2**63 - 1
 
 _IDENTITY_HEADERS = frozenset({"line", "run", "part", "captured_at", "content-type", "sha256", "claim", "traceparent"})

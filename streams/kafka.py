@@ -18,7 +18,6 @@ from streams.errors import CastlineError
 from streams.settings import KafkaSettings, Settings
 
 _SECURITY_PROTOCOLS = {"plaintext": "PLAINTEXT", "tls": "SSL", "sasl-plaintext": "SASL_PLAINTEXT", "sasl-tls": "SASL_SSL"}
-# Reading a topic to its end fails if Kafka sends no record for this many seconds.
 _READ_TIMEOUT_S = 30
 
 

@@ -18,7 +18,6 @@ from streams.health import ProcessHealth
 from streams.kafka import make_client_arguments
 from streams.settings import Settings
 
-# A partition is given by the name of its topic and its number.
 Partition = tuple[str, int]
 
 

@@ -21,7 +21,6 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 ALL_LINES = "*"
-# Largest number of earlier versions that a model choice lists. A person can roll back to these versions.
 _MAX_PREVIOUS = 8
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# File suffixes of the pictures that Castline can judge, in lower case. The formats are JPEG, PNG, BMP and TIFF.
 JUDGED_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 # Suffixes of picture formats that Castline cannot judge. Such files are reported, because a person may expect a verdict.
 OTHER_PICTURE_SUFFIXES = (

@@ -138,7 +138,6 @@ class ReviewWithdrawal:
     part_id: PartId
 
 
-# The records that the archivist stores: all records about parts, and withdrawals of reviews.
 ArchivedRecord = PartRecord | ReviewWithdrawal
 
 Action = Literal["diverted", "passed", "stopped", "untracked"]

@@ -108,7 +108,6 @@ def _build_camera(line: str, camera: CameraSettings) -> GatewayCamera:
 
 @contextmanager
 def _serve_uploads(line: LineSettings, settings: Settings, uploads: UploadCamera, say: Callable[[str], object]) -> Iterator[None]:
-    """Accepts uploads to `line` in a thread, at the same address as the gateway."""
     endpoint = LineEndpoint(line.name, line.token, uploads, triggered=None, part_intake=None)
     app = build_app({line.name: endpoint}, settings.pictures.max_bytes, SecretStr(""))
     loop = asyncio.new_event_loop()

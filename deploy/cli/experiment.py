@@ -66,7 +66,6 @@ SEEDS = click.option(
     help="Seeds of the random numbers, separated by commas. For each seed, the pictures are divided anew and all networks are trained.",
 )
 
-# Training options of the commands in this module: name, type and help text.
 RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {
     "side_px": (int, "Side of the pictures after resampling, in pixels. AlexNet takes pictures of this size."),
     "lenet_side_px": (int, "Side of the pictures that LeNet takes, in pixels."),
@@ -450,7 +449,6 @@ def _read(data: tuple[Path, ...], side_px: int, bars: ProgressBars, classes: tup
 
 
 def _run_and_show(out: Path, run: Callable[[ProgressBars], ResultTable]) -> int:
-    """Runs an experiment, saves its table and prints it. Returns the exit code."""
     from rich.console import Console
     from rich.table import Table
 

@@ -113,8 +113,6 @@ def _describe_use(line: str, estimate: LatencyEstimate, report: dict[str, Any], 
 
 
 class _LatencyEndpoint:
-    """Reads and stores the latency of one line through the HTTP interface of the running gateway."""
-
     def __init__(self, settings: Settings, line: str) -> None:
         """Raises SettingsError if the settings have no line `line`, or if its camera needs no latency."""
         camera = settings.find_line(line).camera

@@ -19,7 +19,6 @@ from streams.settings import LineSettings, load_settings
 if TYPE_CHECKING:
     from deploy.camera_trial.camera_trial import TriedPicture
 
-# If the mean grey level of a picture is outside this range, the light is probably wrong.
 _DARK, _BRIGHT = 40, 215
 _SPREAD_S = 0.2
 

@@ -30,7 +30,6 @@ from streams.records import LiveLineSettings, Region, RegionPoint
 from streams.settings import Settings, load_settings
 
 ROLE = "lines"
-# A share of defects can be set from _MIN_SHARE to 1 - _MIN_SHARE.
 _MIN_SHARE = 0.00001
 # The options that --clear can remove. Each has the name of its field in the record, and the value of the field when nothing is set.
 _FIELDS: Mapping[str, tuple[str, Any]] = {

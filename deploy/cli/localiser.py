@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from agents.localiser.plant_choices import PlantChoices
 
 ROLE = "localiser"
-# Number of verdicts that Kafka's client fetches ahead.
 _BUFFER = 512
 
 

@@ -12,7 +12,6 @@ import click
 from streams.errors import CastlineError
 from streams.garbage_collector import garbage_collector_paused
 
-# The subcommands with their texts in `castline --help`. Example: `dead-letters` is in the module deploy.cli.dead_letters.
 COMMANDS = {
     "demo": "Run a simulated foundry of three lines over a real Kafka, then audit the result.",
     "up": "Run the processes that castline.toml asks for on this machine.",

@@ -152,7 +152,6 @@ def _find_changed_lines(settings: Settings, choices: ModelChoices, key: str) -> 
 def _compare_on_lines(
     settings: Settings, manifest: Manifest, choices: ModelChoices, key: str, parts_per_hour: float
 ) -> list[VersionComparison]:
-    """Compares the version of `manifest` with the present version of each line that a choice for `key` changes."""
     registry = open_registry(settings.model.root)
     try:
         live = read_live_line_settings(settings, ROLE)

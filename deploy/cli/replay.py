@@ -240,7 +240,7 @@ def _read_labels(settings: Settings, line: str, since: datetime) -> dict[_Positi
         try:
             verdict = Verdict.decode(record.value or b"")
         except ValidationError:
-            continue  # A replay skips unreadable verdicts.
+            continue
         image = verdict.image
         label = VersionLabel(verdict.label, verdict.defect_probability, verdict.model)
         labels.setdefault((image.topic, image.partition, image.offset), label)

@@ -57,7 +57,6 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
 
 
 def _run_one_process_per_board(file: Path | None, boards: list[list[str]]) -> int:
-    """Runs a sorter process for each board. If one process ends, stops the others."""
     castline = [str(Path(sys.argv[0])), *(("--settings", str(file)) if file else ())]
     children = [subprocess.Popen(bound_command([*castline, ROLE, "--line", lines[0]])) for lines in boards]
     stop_requested = handle_stop_signals()

@@ -103,7 +103,6 @@ def show(file: Path | None, name: str, as_json: bool) -> None:
 
 
 def _open_database(file: Path | None) -> None:
-    """Opens the station's database. Raises SettingsError if it does not answer or its tables are out of date."""
     configure_station(file)
     from station.archive.database import migrate_database
 

@@ -71,7 +71,6 @@ def describe(file: Path | None, as_json: bool) -> int:
 
 @contextmanager
 def _open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    """Opens an admin client for a `with` block. Raises SettingsError if Kafka does not answer or refuses a call."""
     try:
         admin = KafkaAdminClient(**make_client_arguments(settings, "topics"), bootstrap_timeout_ms=15000)
     except (KafkaError, OSError) as error:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from models.training.training_run import TrainingResult, TrainingRun
 
 
-# The options that can be used with --good-only.
 _GOOD_ONLY_OPTIONS = (
     "side_px",
     "depth_bits",
@@ -188,7 +187,6 @@ def command(data: tuple[Path, ...], good_only: Path | None, out: Path, resume: b
 
 
 def _expect_good_only_options(given: dict[str, Any], resume: bool) -> None:
-    """Raises click.UsageError if an option was given that cannot be used with --good-only."""
     useless = [name for name in given if name not in _GOOD_ONLY_OPTIONS] + (["resume"] if resume else [])
     if useless:
         option = useless[0].removesuffix("_px").replace("_", "-")
@@ -222,7 +220,6 @@ def _learn_from_good_parts(folder: Path, out: Path, options: TrainingOptions, co
 
 
 def _echo_details(manifest: Manifest) -> None:
-    """Prints what the search for small defects has learned. Prints nothing if the version has no such search."""
     details = manifest.details
     if details:
         click.echo(

@@ -105,7 +105,6 @@ class AuditResult:
     lost: int
     # Number of second and further movements of a gate for the same part.
     repeated_moves: int
-    # Number of parts that got a verdict only after the gate had acted.
     late: int
     # Share of correct verdicts. Castings with an unknown true label or the verdict `review` are left out.
     accuracy: float | None
@@ -129,7 +128,6 @@ class AuditResult:
     repeated_verdicts: int = 0
     contradicting_verdicts: int = 0
     repeated_sortings: int = 0
-    # Number of gate movements that no sorting record explains.
     unexplained_moves: int = 0
     dead_letters: int = 0
     unreadable: int = 0

@@ -81,7 +81,6 @@ class ProcessUsage:
             return []
 
     def _measure_process(self, role: str, process: psutil.Process) -> float:
-        """Updates the processor time of a process and returns its resident memory in bytes."""
         try:
             with process.oneshot():
                 times = process.cpu_times()
@@ -109,7 +108,6 @@ class DemoRun:
         self._running_s = 0.0
         self._first_verdict_s: float | None = None
         self._shown_at = self._measured_at = 0.0
-        # The last measurement of used cores: its monotonic time, and the processor time of all processes until then, in seconds.
         self._last_cpu: tuple[float, float] = (self._started_at, 0.0)
         self._cores = 0.0
 
@@ -188,7 +186,6 @@ class DemoRun:
         return make_report(records, falls, (self._usage.cpu_s, self._usage.peak_mb), self._describe_run())
 
     def _describe_run(self) -> dict[str, Any]:
-        """Returns the fields of the JSON report about processes and settings."""
         settings = self._foundry.gated_settings
         return {
             "seconds": round(self._running_s, 1),

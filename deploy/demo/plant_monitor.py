@@ -17,14 +17,12 @@ from deploy.demo.terminal_view import LineStatus, ProcessStatus, Snapshot
 from deploy.demo.topic_monitor import LineFigures
 from deploy.supervisor import State
 
-# Ages and rates are computed from the metrics of the last _WINDOW_S seconds.
 _WINDOW_S = 60.0
 _PAGE_TIMEOUT_S = 2.0
 _MAX_THREADS = 16
 _AGE_BUCKETS = "castline_verdict_age_seconds_bucket"
 _CPU = "process_cpu_seconds_total"
 _MEMORY = "process_resident_memory_bytes"
-# The view shows a line if one of these metrics has a sample of the line.
 _METRICS_OF_LINES = (
     "castline_verdict_deadline_seconds",
     "castline_verdicts_total",

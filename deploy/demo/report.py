@@ -55,9 +55,7 @@ class FallComparison:
     fallen: int
     # Number of castings that fell to the wrong side: the sorting record says `diverted`, but the casting passed, or the reverse.
     mismatches: int
-    # Number of castings without a sorting record.
     unrecorded: int
-    # Number of castings that the swinging blade hit.
     struck: int
     examples: tuple[str, ...]
 

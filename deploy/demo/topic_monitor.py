@@ -21,7 +21,6 @@ from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# The percentiles of the verdict age are computed from the latest 200 verdicts.
 _MAX_AGES = 200
 _RATE_WINDOW_S = 10.0
 _RECONNECT_AFTER_S = 5.0

@@ -10,7 +10,6 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 GATE_NICENESS = -10
-# If a process of niceness 19 and a worker of niceness 0 share a processor, the process gets about a sixtieth of it.
 LOWEST_NICENESS = 19
 
 

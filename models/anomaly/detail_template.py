@@ -41,13 +41,11 @@ INNER_RADIUS, OUTER_RADIUS = 0.05, 1.03
 # Each point is compared with points at these distances, as shares of the part's radius. 0.025 is 3.8 mm on a part of 300 mm.
 ALONG_RING = (0.025, 0.05)
 ACROSS_RINGS = (0.012, 0.024)
-# Number of rings that are compared at a time.
 STRIP_RINGS = 96
 # The largest number of rings, because more rings take more time and memory. A larger part has wider rings.
 MAX_RINGS = 2000
 # If the part's radius is below 80 % of its radius in the good pictures, the picture is skipped as too coarse.
 MIN_RADIUS_SHARE = 0.8
-# Smallest radius of the part in the good pictures, in pixels. A smaller part is inspected by the golden template.
 MIN_RADIUS_PX = 200
 
 # Larger residuals are set to this value. The map of residuals holds 16-bit floats, whose largest value is 65504.
@@ -153,7 +151,6 @@ class DetailTemplate:
         return result
 
     def _find_point(self, part: FoundPart, ring: int, angle: int) -> tuple[float, float]:
-        """Returns the column and the row of a point of the grid in the picture of `part`."""
         turn = angle * (2 * np.pi / self.grid.angles)
         direction = self.grid.radii[ring] * np.array((np.cos(turn), np.sin(turn)))
         x_px, y_px = np.array((part.centre_x_px, part.centre_y_px)) + circle_to_ellipse(part) @ direction

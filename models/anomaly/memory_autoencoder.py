@@ -50,9 +50,7 @@ NORMAL_MEAN, NORMAL_SPREAD = 0.5, 0.2
 SMOOTHING_SHARE = 1 / 96
 # A training uses at least this many pictures. Fewer good pictures are used several times, at different angles.
 LEAST_TURNED_PICTURES = 2048
-# Number of pictures that are rebuilt at a time.
 REBUILDING_BATCH = 64
-# The statistics of good residuals are computed from at most this many pictures.
 MAX_DESCRIBED_PICTURES = 1024
 
 Rule = Literal["error", "frechet"]
@@ -455,7 +453,6 @@ def _mean_of_output(target: Any, output: Any) -> Any:
 
 
 def _turn_pictures(pixels: PixelArray, seed: int) -> PixelArray:
-    """Returns copies of the pictures, turned by random angles: at least LEAST_TURNED_PICTURES copies."""
     turns = max(1, -(-LEAST_TURNED_PICTURES // len(pixels)))
     random = np.random.default_rng([seed, 1])
     angles = random.uniform(0, 360, (turns, len(pixels)))

@@ -25,7 +25,6 @@ PixelArray = npt.NDArray[np.uint8]
 # Side of a registered picture, in pixels. With a patch every 4 px, the picture has 48 x 48 patches.
 REGISTERED_SIDE_PX = 192
 STRIDE_PX = 4
-# Number of patches in the memory.
 MEMORY_PATCHES = 500
 # A patch memory learns from at most this many random pictures, because the features of 300 pictures take 200 MB.
 MAX_PICTURES = 300

@@ -62,7 +62,6 @@ class PolarGrid:
         place *= columns
         place += left
         flat = pixels.ravel()
-        # Each grey level is interpolated from the four nearest pixels.
         upper, upper_right, lower, lower_right = (flat[place + shift].astype(np.float32) for shift in (0, 1, columns, columns + 1))
         for start, end, share in ((upper, upper_right, column), (lower, lower_right, column), (upper, lower, row)):
             end -= start

@@ -294,7 +294,6 @@ def assign_groups_to_folds(groups: npt.NDArray[np.int32], folds: int) -> npt.NDA
         raise ModelError(
             f"The {len(groups)} good pictures all show the same casting in nearly the same way. Add pictures of other good castings."
         )
-    # Large groups come first. Each group goes to the fold with the fewest pictures so far.
     filled = np.zeros(min(folds, len(present)), np.int64)
     part_of_group = np.zeros(len(sizes), np.int64)
     for group in present[np.argsort(-sizes[present], kind="stable")]:
@@ -356,7 +355,6 @@ def _expect_share(share: float, text: str) -> float:
 
 
 def _expect_usable_scores(scores: npt.NDArray[np.float64]) -> None:
-    """Raises ModelError if no cut-off can be chosen from the sorted `scores`."""
     if len(scores) < MIN_GOOD_PICTURES:
         raise ModelError(
             f"A cut-off needs the scores of at least {MIN_GOOD_PICTURES} good pictures, but there are {len(scores)}. Add good pictures."

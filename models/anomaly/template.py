@@ -67,7 +67,6 @@ class GoldenTemplate(ResidualScorer):
         differences = _compare_with_neighbours(picture, part, self.grid)
         texture = measure_texture(differences) + USUAL_TEXTURE_SHARE * self.texture
         bright, dark = 1 / (self.limits * texture)
-        # Differences are positive at bright points and negative at dark points.
         residuals = np.maximum(differences * bright[..., None], differences * -dark[..., None])
         largest: FloatArray = residuals.max(axis=0)
         return largest

@@ -14,7 +14,6 @@ from models.training.labelled_pictures import LabelledFile
 from streams.errors import ModelError
 
 _LABELS = ("ok", "defect", "review")
-# Number of random samples from which an interval is computed.
 _DRAWS = 4000
 # For each label, the estimate adds half a casting with this label (Jeffreys' prior).
 _PRIOR_WEIGHT = 0.5

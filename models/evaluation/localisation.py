@@ -46,11 +46,8 @@ AUPIMO_LOW, AUPIMO_HIGH = 1e-5, 1e-4
 MAX_PICTURES = 500
 # If more than half of the masks of good pictures show a defect, all masks are refused. Probably they mark the casting itself.
 MAX_MARKED_GOOD = 0.5
-# Name of Grad-CAM in reports, the same as in findings.
 GRAD_CAM = "grad-cam"
-# Name of the segmentation head in reports, the same as in findings.
 SEGMENTATION = "segmentation"
-# A message names at most this many files, besides their total number.
 _NAMED_FILES = 3
 
 
@@ -357,7 +354,6 @@ def _describe_problem(problem: str, names: Sequence[str]) -> str:
 
 
 def _thin(pictures: Sequence[MaskedPicture]) -> list[MaskedPicture]:
-    """Returns at most MAX_PICTURES of `pictures`, evenly spaced."""
     chosen = np.unique(np.linspace(0, len(pictures) - 1, min(len(pictures), MAX_PICTURES)).round().astype(int))
     return [pictures[index] for index in chosen]
 

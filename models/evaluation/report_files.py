@@ -33,7 +33,6 @@ from models.registry.version_report import (
 )
 from streams.atomic_file import write_atomically
 
-# Largest width and height of one picture in the gallery.
 MAX_SIDE_PX = 320
 CURVES = ReportPicture(file="curves.png", caption="ROC, precision and recall, reliability")
 

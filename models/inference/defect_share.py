@@ -11,7 +11,6 @@ from scipy.special import expit, logit  # type: ignore[import-untyped]  # no stu
 
 from models.inference.soft_vote import MIN_PROBABILITY
 
-# With fewer reviewed parts than this, an estimate cannot be corrected by reviews.
 MIN_REVIEWED = 20
 # The 95 % interval holds all shares whose log-likelihood is at most this much below the highest log-likelihood.
 _LIKELIHOOD_DROP = 1.92

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from models.inference.pass_threshold import make_miss_curve
 from models.registry.manifest import DriftReference, Histogram, PercentileHistogram
 
-# Number of bins of brightness and sharpness. Each bin holds the same number of reference pictures.
 PICTURE_BINS = 10
 # Limits of wide bins of defect probabilities. The rounding of another runtime seldom moves a picture from one wide bin to another.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)

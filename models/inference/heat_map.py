@@ -25,7 +25,6 @@ _DIRECTIONS = 36
 
 # A heat map has the shape (rows, columns) and values from 0 (cold) to 1 (hot).
 HeatMap = npt.NDArray[np.float32]
-# The NumPy type of the pixels of a heat map or of a grey picture.
 Level = TypeVar("Level", bound=np.generic)
 
 

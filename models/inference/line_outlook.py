@@ -12,7 +12,6 @@ from models.registry.manifest import Manifest
 from streams.errors import ModelError
 from streams.records import LiveLineSettings
 
-# The number of parts an hour for which an outlook is computed by default.
 PARTS_PER_HOUR = 1000
 
 

@@ -152,13 +152,11 @@ def check_rule(manifest: Manifest, rule: DecisionRule) -> None:
 
 
 def _may_lie_below(histogram: Histogram, probability: float) -> bool:
-    """Tells whether `histogram` may contain a value below `probability`."""
     starts = (0.0, *histogram.edges)
     return any(share > 0 and start < probability for start, share in zip(starts, histogram.shares, strict=True))
 
 
 def _may_reach(histogram: Histogram, probability: float) -> bool:
-    """Tells whether `histogram` may contain a value of at least `probability`."""
     ends = (*histogram.edges, 1.0)
     return any(share > 0 and end > probability for end, share in zip(ends, histogram.shares, strict=True))
 

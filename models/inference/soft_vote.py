@@ -19,7 +19,6 @@ from streams.records import ANOMALY
 VoterProbabilities = npt.NDArray[np.float32]
 Label = Literal["ok", "defect", "review"]
 
-# The reason in a verdict whose defect probability lies in the review band.
 IN_DOUBT = "doubt"
 # Scores in verdicts are scaled, so that every scorer has this cut-off.
 SCALED_CUT_OFF = 0.5

@@ -40,7 +40,6 @@ _READ_HEADER: dict[PictureFormat, Callable[[bytes], FormatHeader]] = {
     "BMP": read_bmp_header,
     "TIFF": read_tiff_header,
 }
-# The functions that prepare a file for Pillow, by format. They check the whole file and return a file with the same pixels.
 _PREPARE: dict[PictureFormat, Callable[[bytes, FormatHeader], bytes]] = {"PNG": prepare_png, "BMP": prepare_bmp, "TIFF": prepare_tiff}
 
 
@@ -223,7 +222,6 @@ def _reduce(image: Image.Image, header: FormatHeader, min_side_px: int) -> Image
 
 
 def _shrink(image: Image.Image, side_px: int) -> Image.Image:
-    """Returns `image` scaled so that its longer side has `side_px` pixels. The proportions stay the same."""
     width_px, height_px = image.size
     scale = side_px / max(width_px, height_px)
     size = max(1, round(width_px * scale)), max(1, round(height_px * scale))
@@ -231,7 +229,6 @@ def _shrink(image: Image.Image, side_px: int) -> Image.Image:
 
 
 def _pad_square(pixels: GreyPixels, side_px: int) -> GreyPixels:
-    """Pads `pixels` to a square of `side_px` by repeating the pixels at the edges."""
     height_px, width_px = pixels.shape
     if (height_px, width_px) == (side_px, side_px):
         return pixels

@@ -183,7 +183,6 @@ def _kill(process: subprocess.Popen[bytes], killed: threading.Event) -> None:
 
 
 def _close(pipe: object) -> None:
-    """Closes a pipe to a process that has ended, and discards the bytes that were not written yet."""
     with suppress(OSError):
         pipe.close()  # type: ignore[attr-defined]
 

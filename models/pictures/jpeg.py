@@ -32,8 +32,6 @@ _SCALES = (8, 4, 2, 1)
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """A segment of a JPEG: its marker, and its content `value[start:end]`."""
-
     marker: int
     start: int
     end: int

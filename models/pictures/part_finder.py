@@ -41,7 +41,6 @@ Matrix = tuple[tuple[float, float], tuple[float, float]]
 SEARCH_SIDE_PX = 160
 # A picture with fewer pixels on its longer side is enlarged, because narrow rings of the part would be lost.
 ENLARGED_BELOW_PX = 120
-# A picture with fewer rows or columns than this is too small for a search.
 MIN_SIDE_PX = 48
 
 # Limits of dark grey levels: 0.3 means 30 % of the way from the darkest grey levels of the picture to their median. If no clear rim is
@@ -55,15 +54,12 @@ MIN_CAVITY_SHARE = 0.003
 # A cavity fills between these shares of its bounding box. A disc fills 79 % of the box, but a shadow at the rim only 20 %.
 CAVITY_FILL = (0.25, 0.95)
 MIN_CAVITY_ASPECT = 0.6
-# At most this many of the largest dark regions are tried as the cavity, one after the other.
 MAX_CAVITIES = 4
 
 # The radius of the rim lies between these multiples of the radius of the cavity.
 RIM_RANGE = (1.2, 4.5)
-# Largest radius of the rim, as a share of the picture's longer side.
 MAX_RIM_SHARE = 0.62
 RAYS = 48
-# Smallest difference between the grey levels on the two sides of an edge.
 MIN_EDGE = 6.0
 # An edge is at least this strong, as a share of the strongest edge on the same ray.
 MIN_RELATIVE_EDGE = 0.2
@@ -74,9 +70,7 @@ MAX_TILT_DIFFERENCE = 0.06
 # The support of an outline is the share of rays with an edge near it. The rim is the outermost outline with at least this share of the
 # highest support.
 RIM_SUPPORT_SHARE = 0.9
-# No part is found if less than this share of the rays has an edge at the rim.
 MIN_SUPPORT = 0.35
-# An edge supports an outline if the distance between them is at most this many pixels.
 SUPPORT_DISTANCE_PX = 2.0
 # An outline is fitted to the edges and to the shape of the cavity. These are the weights of the shape. Each edge has the weight 1.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
@@ -89,12 +83,10 @@ SECTORS = 8
 # At least this number and this share of the given pictures must show the same part.
 MIN_PICTURES = 8
 MIN_KEPT_SHARE = 0.8
-# A picture is odd if its signature is farther than this from every other signature.
 ODD_DISTANCE = 0.3
 ODD_NEIGHBOURS = 1
 # Distance of a limit from the range that was measured on good parts, as a share of this range.
 ROOM_SHARE = 0.1
-# Smallest distance of a limit from the range that was measured on good parts, for each measure.
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
 # No reference requires an edge on more than this share of the rim, because some good rims have the same grey level as the belt.
 ENOUGH_SUPPORT = 0.7
@@ -108,7 +100,6 @@ DISTANCE_RANGE = (0.35, 0.42)
 IN_VIEW_OVERHANG = 0.02
 
 _ANGLES = np.arange(RAYS) * (2 * np.pi / RAYS)
-# The direction of each ray, shape (2, RAYS).
 _DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)]).astype(np.float32)
 # The radius of an outline is a sum of five terms (harmonics) for size, offset and tilt. Each row holds the terms of one ray.
 _HARMONICS = np.stack([np.ones(RAYS), np.cos(_ANGLES), np.sin(_ANGLES), np.cos(2 * _ANGLES), np.sin(2 * _ANGLES)], axis=1).astype(
@@ -292,7 +283,6 @@ def _measure_picture(pixels: npt.NDArray[np.uint8]) -> _Measures | None:
 
 
 def _resize(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Returns `pixels`, reduced or enlarged so that the longer side has SEARCH_SIDE_PX pixels. A suitable picture is not changed."""
     longer = max(pixels.shape)
     if ENLARGED_BELOW_PX <= longer <= SEARCH_SIDE_PX or min(pixels.shape) < MIN_SIDE_PX:
         return pixels
@@ -580,14 +570,12 @@ def fit_ellipse(x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], rim_su
 
 
 def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart) -> _Measures:
-    """Measures the part in `pixels` for the comparison with a reference."""
     height, width = pixels.shape
     cos, sin = math.cos(part.angle_rad), math.sin(part.angle_rad)
     major, minor = part.semi_major_px, part.semi_minor_px
     x = np.rint(part.centre_x_px + _RHO[:, None] * (major * cos * _TURN_COS - minor * sin * _TURN_SIN)).astype(np.int32)
     y = np.rint(part.centre_y_px + _RHO[:, None] * (major * sin * _TURN_COS + minor * cos * _TURN_SIN)).astype(np.int32)
     levels = pixels[np.minimum(np.maximum(y, 0), height - 1), np.minimum(np.maximum(x, 0), width - 1)].astype(np.float32)
-    # Outer rings have a larger weight, because they cover more area.
     weights = _RHO / _RHO.sum()
     rings = levels.mean(axis=1)
     mean = float(weights @ rings)
@@ -627,7 +615,6 @@ def _compare(measures: _Measures, reference: PartReference) -> Literal["", "part
 
 
 def _is_known(measures: _Measures, reference: PartReference) -> bool:
-    """Returns whether a part that is wholly in view looks like the part of `reference`."""
     return (
         reference.least_size <= measures.size <= reference.most_size
         and measures.aspect >= reference.least_aspect

@@ -20,7 +20,6 @@ PART_REFUSALS: tuple[PartRefusal, ...] = ("no-part", "partly-in-view", "unknown-
 # Number of rings of a part in a signature. For each ring, a signature holds the mean and the spread of the grey levels.
 SIGNATURE_RINGS = 20
 SIGNATURE_LENGTH = 2 * SIGNATURE_RINGS
-# The largest number of signatures in a reference. They make a manifest about 20 KiB larger.
 MAX_SIGNATURES = 48
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -20,7 +20,6 @@ _COLOUR_TYPES = {0: (1, (1, 2, 4, 8, 16)), 2: (3, (8, 16)), 3: (1, (1, 2, 4, 8))
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 # A browser shows a PNG with one of these chunks as several frames, or with other grey levels than the decoder reads.
 _CHANGES_DISPLAY = frozenset((b"tRNS", b"iCCP", b"gAMA", b"acTL"))
-# The chunks that Pillow needs to read a PNG, besides those that hold the pixels.
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS")
 
 
@@ -104,7 +103,6 @@ def _read_ihdr(chunk: _Chunk, content: bytes) -> FormatHeader:
 
 
 def _count_bytes(ihdr: bytes) -> int:
-    """Returns the number of bytes of the decompressed pixels, including the filter byte of each row."""
     width_px, height_px, depth, colour, interlaced = int.from_bytes(ihdr[:4]), int.from_bytes(ihdr[4:8]), ihdr[8], ihdr[9], ihdr[12]
     bits = depth * _COLOUR_TYPES[colour][0]
     total = 0

@@ -89,7 +89,6 @@ def _check_pieces(value: bytes) -> None:
 
 
 def _replace_tags(value: bytes, changed: Mapping[int, int]) -> bytes:
-    """Returns a copy of a TIFF with the values `changed` in existing tags of its first directory."""
     order, result = read_byte_order(value), bytearray(value)
     (start,) = struct.unpack_from(order + "I", value, 4)
     (count,) = struct.unpack_from(order + "H", value, start)

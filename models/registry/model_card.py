@@ -29,7 +29,6 @@ from models.registry.version_report import (
 CLEANING_FILE = "cleaning.json"
 # With fewer pictures than these, the figures of a version say little, and the card warns.
 FEW_GOOD, FEW_DEFECTIVE = 50, 20
-# The card lists at most this many wrongly judged pictures. The report lists all.
 _MAX_ERRORS = 20
 _STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse;width:100%}"
@@ -206,7 +205,6 @@ def _describe_conditions(report: VersionReport | None) -> list[CardSection]:
 
 
 def _describe_scorers(manifest: Manifest) -> list[CardSection]:
-    """Returns a section about the scorers that have learned from good parts alone, or [] if there are none."""
     rows = [
         (
             scorer.name,
@@ -220,7 +218,6 @@ def _describe_scorers(manifest: Manifest) -> list[CardSection]:
 
 
 def _describe_segmentation(manifest: Manifest) -> list[CardSection]:
-    """Returns a section about the segmentation head, or [] if the version has none."""
     head = manifest.segmentation
     if head is None:
         return []

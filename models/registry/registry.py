@@ -9,7 +9,6 @@ from models.registry.local_registry import LocalRegistry, Version
 from models.registry.manifest import Manifest
 from models.registry.remote_registry import RemoteRegistry, parse_remote_url
 
-# The folder of the model versions that are installed with Castline.
 BUNDLED_VERSIONS = Path(__file__).parents[1] / "versions"
 
 

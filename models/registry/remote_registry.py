@@ -184,7 +184,6 @@ class RemoteRegistry:
         log.info("Version %s was downloaded from %s.", name, folder)
 
     def _is_copied(self, name: str, manifest: bytes) -> bool:
-        """Returns whether this machine has an undamaged copy of the version `name` with the manifest `manifest`."""
         try:
             if (self._copies.root / name / MANIFEST_FILE).read_bytes() != manifest:
                 return False

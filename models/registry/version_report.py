@@ -30,7 +30,6 @@ LEARNING_CURVE_PICTURE = "learning-curve.png"
 CONTRADICTED_FILE = "contradicted.png"
 RUNTIMES_FILE = "runtimes.json"
 MAX_FILE_BYTES = 64 * 2**20
-# The gallery shows at most this many pictures of each group. report.json lists all errors.
 MAX_GROUP_PICTURES = 24
 
 _PICTURE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.png")

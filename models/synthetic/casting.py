@@ -19,7 +19,6 @@ from models.synthetic.impeller import CameraView, Field, Generator, clouds, rend
 # The pictures have 300 x 300 pixels, like those in the data set of real impellers.
 SIDE_PX = 300
 JPEG_QUALITY = 92
-# Probabilities that a defective casting has one, two or three kinds of defect.
 KIND_COUNT_CHANCES = (0.5, 0.32, 0.18)
 KIND_CHANCES = {
     DefectKind.BLOW_HOLE: 0.16,
@@ -120,7 +119,6 @@ def encode_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _choose_kinds(rng: Generator, defect_share: float) -> tuple[DefectKind, ...]:
-    """Returns random kinds of defect: none for a good casting, one to three for a defective one."""
     if rng.random() >= defect_share:
         return ()
     count = int(rng.choice(len(KIND_COUNT_CHANCES), p=KIND_COUNT_CHANCES)) + 1

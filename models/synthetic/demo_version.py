@@ -18,7 +18,6 @@ from models.training.segmentation_run import SegmentationRun
 from models.training.training_run import TrainingCallback, TrainingResult, TrainingRun
 
 CASTINGS, SEED = 4000, 2026
-# Number of batches in the training of the segmentation head.
 HEAD_STEPS = 2000
 COMMAND = "castline models make-demo"
 # At 160 px, the smallest hole is still two pixels wide. AlexNet learns better from many small batches.
@@ -54,7 +53,6 @@ def make_demo_version(
 
 
 def _add_head(version: Version, castings: Path, callback: TrainingCallback) -> Version:
-    """Trains a segmentation head on the masks of the castings, and returns `version` with this head."""
     files = list_masked_files(find_pictures([castings]), castings / MASK_FOLDER, OK_CLASS)
     pictures = read_marked_pictures(files, OPTIONS.side_px, {int(kind): kind.text for kind in DefectKind})
     recipe = SegmentationRecipe(side_px=OPTIONS.side_px, steps=HEAD_STEPS)

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-# An array with one number for each pixel of a square picture, shape (side, side).
 Field = npt.NDArray[np.float32]
 Generator = np.random.Generator
 
@@ -143,7 +142,6 @@ def _plate(view: CameraView, rng: Generator) -> Field:
 
 
 def _cavity(view: CameraView, rng: Generator) -> Field:
-    """Returns grey levels of the dark cavity with its curved vanes."""
     distance, angle = view.hub
     phase = VANES * (angle + 1.9 * distance) + rng.uniform(0, 2 * np.pi)
     vane = np.exp(-np.square((1 - np.cos(phase)) / 0.22)) * np.clip((distance - HUB) * 12, 0, 1)
@@ -154,7 +152,6 @@ def _cavity(view: CameraView, rng: Generator) -> Field:
 
 
 def _bore(view: CameraView, rng: Generator) -> Field:
-    """Returns grey levels of the bore, the hole through which the belt is visible."""
     distance, angle = view.hub
     across = distance / BORE * np.cos(angle - view.light)
     wall = np.clip((distance / BORE - 0.82) * 5, 0, 1)

@@ -17,17 +17,12 @@ from models.synthetic.casting import expose
 from models.synthetic.defects import DefectKind
 from models.synthetic.impeller import CameraView, Field, Generator, angle_between, as_float32, render_impeller
 
-# Side of a square picture of 5 megapixels.
 FIVE_MEGAPIXELS_SIDE_PX = 2236
-# The kinds of defect that can be drawn into a large picture.
 SMALL_KINDS = (DefectKind.BLOW_HOLE, DefectKind.SCRATCH, DefectKind.CHIPPING, DefectKind.FLASH)
-# Smallest and largest standard deviation of the grain on the surface, in grey levels.
 GRAIN_LEVELS = (2.0, 6.0)
 # Smoothing with this standard deviation makes grains of about 2 px.
 GRAIN_SMOOTHING_PX = 1.0
-# Smallest and largest size of dust on the belt, in pixels.
 DUST_PX = (7, 15)
-# A defect is drawn in a window whose side is this many times the length of the defect.
 WINDOW_LENGTHS = 6
 
 
@@ -78,7 +73,6 @@ class LargeCasting:
         return SmallDefect(kind, length_mm, x_px, y_px)
 
     def _find_pixel(self, distance: float, direction: float) -> tuple[float, float]:
-        """Converts a distance and a direction from the plate's centre to the column and the row in the picture."""
         view = self.view
         x, y = distance * np.cos(direction), distance * np.sin(direction)
         cos, sin = np.cos(view.tilt), np.sin(view.tilt)

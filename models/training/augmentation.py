@@ -18,11 +18,9 @@ MAX_SHIFT = 0.05
 MAX_TILT = 0.2
 # A picture becomes brighter or darker by at most this share of the difference between black and white.
 MAX_BRIGHTNESS = 0.12
-# The contrast is multiplied by a random factor. The factor differs from 1 by at most this value.
 MAX_CONTRAST = 0.25
 # Largest standard deviation of the added noise, as a share of the difference between black and white.
 MAX_NOISE = 0.02
-# The share of batches that are blurred. In a blurred batch, all pictures are blurred.
 BLUR_SHARE = 0.25
 
 
@@ -60,7 +58,6 @@ def _draw_chance(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _move(images: tf.Tensor, chance: tf.Tensor, turned: str, handed: bool, interpolation: str) -> tf.Tensor:
-    """Returns `images`, each turned, mirrored, tilted, scaled and moved as `chance` decides."""
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=_transforms(chance, tf.cast(tf.shape(images)[1], tf.float32), turned, handed),

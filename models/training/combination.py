@@ -18,11 +18,8 @@ from models.registry.manifest import Costs, ReviewBand
 from models.training.split import list_folds
 from streams.errors import ModelError
 
-# The lowest and the highest temperature. A higher temperature makes the probabilities of a network less certain.
 TEMPERATURE_LIMITS = (0.5, 20.0)
-# The weights of two networks are tried in steps of 1/20.
 WEIGHT_STEPS = 20
-# The validation pictures are divided into at most this many folds to compare weights on held-out pictures.
 FOLDS = 5
 # A threshold between two probabilities keeps a distance from both: this share of the gap between them. Between 0.4 and 0.6, a threshold is
 # at least 0.42 and at most 0.58.
@@ -280,7 +277,6 @@ def compute_log_losses(probability: Numbers, is_defect: Flags) -> Numbers:
 
 
 def _sum_below(edges: Numbers, probability: Numbers, counts: Numbers) -> Numbers:
-    """Returns the sum of the `counts` of all pictures below each threshold in `edges`."""
     order = np.argsort(probability)
     sums = np.concatenate([[0.0], np.cumsum(counts[order])])
     result: Numbers = sums[np.searchsorted(probability[order], edges, side="left")]

@@ -28,7 +28,6 @@ from streams.errors import ModelError
 
 # A template is learned from at most this many pictures, because each of them takes a quarter of a second.
 MAX_PICTURES = 200
-# The radius of the part is measured only in this many pictures.
 RADIUS_PICTURES = 5
 # The original pictures must be this many times as large as the reduced ones. Otherwise they show hardly more than the reduced ones.
 LEAST_REDUCTION = 1.5

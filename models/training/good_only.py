@@ -46,17 +46,14 @@ from streams.picture_files import JUDGED_SUFFIXES, is_foreign
 
 log = logging.getLogger(__name__)
 
-# Names of the classes in the manifest of a version without networks.
 CLASSES = ("defect", "ok")
 OK_CLASS = CLASSES.index("ok")
-# A training is refused if more than this share of the pictures must be left out.
 MAX_LEFT_OUT_SHARE = 0.2
 # With fewer good pictures than this, the training warns that the cut-off is uncertain.
 ENOUGH_PICTURES = 20
 GOLDEN_PICTURES = 24
 # Largest allowed difference of a golden picture's score (0..1) between two machines.
 GOLDEN_TOLERANCE = 0.02
-# A message names at most this many files.
 _MAX_NAMED = 8
 
 
@@ -268,7 +265,6 @@ def _expect_enough(count: int, folder: Path) -> None:
 
 
 def _find_unsuitable(pictures: LabelledPictures) -> dict[str, npt.NDArray[np.int64]]:
-    """Returns, for each reason, the indices of the pictures that must be left out for this reason."""
     sizes = Counter(pictures.sizes)
     usual, _ = sizes.most_common(1)[0]
     other_size = np.array([size != usual for size in pictures.sizes])

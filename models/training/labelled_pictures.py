@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 # Subfolders that are not read as classes. The renderer writes its defect masks into such a folder beside the class folders.
 FOLDERS_WITHOUT_CLASS = ("masks",)
 _FOREIGN_FOLDERS = "folders of the system or the NAS device"
-# If an epoch repeats the pictures of a small folder or list, it uses each picture at most this many times.
 MAX_REPEATS = 16
 # Number of threads that decode pictures. They run in parallel, because Pillow releases the interpreter's lock while it decodes.
 DECODER_THREADS = 4

@@ -35,7 +35,6 @@ Pixels = npt.NDArray[np.uint8]
 BOX_MARK = 128
 # A pixel of a reduced mask is marked if defects cover more than this share of it. The renderer's masks have the same limit.
 MIN_COVER = 0.3
-# A message names at most this many files. It also gives the number of all files.
 _NAMED_FILES = 3
 _BOX_COLUMNS = ("image", "x", "y", "w", "h")
 _DATA_SET_COLUMNS = ("path", "boxes")
@@ -220,8 +219,6 @@ def read_marked_pictures(
 
 
 class _MarkReader:
-    """Reads pictures with their marks, and remembers which pictures were left out and why."""
-
     def __init__(
         self, files: Sequence[MarkedFile], side_px: int, kinds: Mapping[int, str], part_values: Sequence[int], depth_bits: int | None
     ) -> None:

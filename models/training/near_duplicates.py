@@ -15,7 +15,6 @@ from scipy.ndimage import gaussian_filter, map_coordinates  # type: ignore[impor
 HASH_SIDE = 16
 # The hashes of near-duplicates differ in at most this many bits. With 60 bits or more, thousands of real impellers formed one group.
 NEAR_BITS = 40
-# The number of pictures that are compared with all others in one step. A larger number would need more memory.
 BLOCK = 256
 
 # Largest distance between the ring spectra of near-duplicates. For real impellers, it was at most 0.040 between turned copies, and at least

@@ -20,7 +20,6 @@ from models.training.marked_pictures import BOX_MARK, MarkedPictures
 DEFECT_SHARE = 0.6
 # Weight of a pixel of a defect in the loss. Defects cover only about 1 % of the pixels.
 DEFECT_WEIGHT = 4.0
-# Weight of the kinds of defect in the loss.
 KIND_WEIGHT = 0.5
 # The learning rate rises during this share of all batches, at the start of the training.
 WARM_UP_SHARE = 0.1
@@ -153,7 +152,6 @@ def _batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> tf.data.Da
 
 
 def _choose_batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> Any:
-    """Yields for each batch the indices of its pictures and the seed of its changes."""
     rng = np.random.default_rng(recipe.seed)
     is_good = pictures.is_good
     good, defective = np.flatnonzero(is_good), np.flatnonzero(~is_good)

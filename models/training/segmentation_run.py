@@ -24,7 +24,6 @@ from streams.errors import ModelError
 # A head learns almost nothing from fewer pictures with marked defects than this.
 MIN_DEFECTIVE = 10
 OnStep = Callable[[int, int, float], object]
-# A function that measures a head on validation pictures. The keys of the result are names of figures in the manifest.
 MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 
 

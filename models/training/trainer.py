@@ -28,9 +28,7 @@ from streams.errors import ModelError
 
 # The learning rate rises during this share of the training steps (warm-up). It starts low, because the first gradients are large.
 WARM_UP_SHARE = 0.05
-# The first learning rate, as a share of the highest one.
 FIRST_RATE_SHARE = 0.02
-# The last learning rate, as a share of the highest one.
 LAST_RATE_SHARE = 1e-3
 # A gradient with a larger norm is scaled down to this norm. Otherwise AlexNet's first training steps can damage the weights permanently.
 MAX_GRADIENT_NORM = 1.0
@@ -226,7 +224,6 @@ class Trainer:
         return batches.map(prepare, num_parallel_calls=2, deterministic=True).prefetch(4)
 
     def _batches(self, first_epoch: int) -> Iterator[tuple[npt.NDArray[np.int64], list[int]]]:
-        """Yields for each batch the indices of its pictures and the seed of its augmentation."""
         seed, batch = self.recipe.seed, self.recipe.batch
         for number in range(first_epoch + 1, self.recipe.epochs + 1):
             random, indices = np.random.default_rng([seed, number]), self.pictures.training_indices

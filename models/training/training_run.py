@@ -223,7 +223,6 @@ class TrainingRun:
         return networks, was_interrupted
 
     def _save_curves(self, network: str, history: Sequence[EpochResult]) -> None:
-        """Writes the training curves (loss and accuracy over the epochs) to `<network>.png`, and their numbers to `<network>.json`."""
         curves = {"network": network, "epochs": [asdict(epoch) for epoch in history]}
         write_atomically(self.training_dir / f"{network}.json", json.dumps(curves, indent=2) + "\n")
         write_atomically(self.training_dir / f"{network}.png", draw_curves(network, history))

@@ -12,7 +12,6 @@ from pydantic import Field, SecretStr, model_validator
 from streams.identity import LineName
 from streams.settings.sections import Section
 
-# The number of lanes of one board, see firmware/PROTOCOL.md.
 LANES = 4
 # The plant interface of a lane uses the pins of another lane, see firmware/pins.py.
 _PLANT_LANES = {1: 3, 2: 4}

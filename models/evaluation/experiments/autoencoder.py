@@ -32,7 +32,6 @@ from streams.errors import ModelError
 FOLDS = 5
 # Seed of the random folds. All trainings have the same folds, whatever their own seeds are.
 FOLD_SEED = 17
-# Each variant has a name, and the fields of its recipe that differ from those of the complete autoencoder.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "MAA": {},
     "without adversary": {"adversary_weight": 0.0},
@@ -109,7 +108,6 @@ class AutoencoderExperiment:
         return {"frechet": scores["frechet"], "error": scores["error"], "is_defect": pictures.is_defect[is_test]}
 
     def _register(self, pictures: LabelledPictures) -> tuple[RegisteredPictures, int]:
-        """Returns the registered pictures, and the number of pictures that were left out because they show no part."""
         parts = [self.find(picture) for picture in pictures.pixels]
         is_found = np.array([part is not None for part in parts])
         if not is_found.any():

@@ -314,7 +314,6 @@ def _choose_validation(
 
 
 def _train_svm(pictures: LabelledPictures, split: ComparisonSplit) -> dict[str, npt.NDArray[np.generic]]:
-    """Trains a support vector machine. Returns class probabilities of 0 or 1 for the validation and the test pictures."""
     side = (SVM_SIDE_PX, SVM_SIDE_PX)
     small = np.stack([np.asarray(Image.fromarray(picture).resize(side, Image.Resampling.BOX)) for picture in pictures.pixels])
     flat = small.reshape(len(small), -1).astype(np.float32)

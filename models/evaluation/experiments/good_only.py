@@ -20,11 +20,9 @@ from models.training.near_duplicates import group_near_duplicates
 from models.training.split import expect_groups_of_each_class
 from streams.errors import ModelError
 
-# The cut-offs in the table are chosen for this share of false alarms.
 ALARM_SHARE = 0.05
 # Pictures are scored in batches of this size, so that their residual maps do not fill the memory.
 BATCH = 64
-# Name of the combination in the table.
 COMBINATION = "larger of both"
 # In a combination, scores are divided by the score that 5 % of the good pictures exceed.
 SCALE_SHARE = 0.05

@@ -34,7 +34,6 @@ from models.training.segmentation import SegmentationRecipe, describe_member, tr
 from models.training.split import expect_groups
 from streams.errors import ModelError
 
-# Seed of the random folds.
 FOLD_SEED = 17
 SEGMENTATION = "segmentation"
 

@@ -38,7 +38,6 @@ FOLDS = 3
 NETWORK = "lenet"
 # If networks that have not seen a picture give its label at most this probability, the label counts as contradicted.
 CONTRADICTED = 0.1
-# At most 100 contradicted pictures are listed, and at most 24 of them are drawn.
 _MAX_NAMED, _MAX_DRAWN = 100, 24
 _RESAMPLES = 2000
 

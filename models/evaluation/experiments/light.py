@@ -20,7 +20,6 @@ from models.training.options import TrainingOptions
 from models.training.split import split_by_group
 from models.training.trainer import SplitPictures, predict
 
-# Names of the networks in the order of the table.
 NETWORKS = ("lenet", "alexnet", *LIGHT_NETWORKS)
 TEXTS = {"lenet": "LeNet", "alexnet": "AlexNet", "mobilenet-v2": "MobileNetV2", "nasnet-mobile": "NASNetMobile"}
 # The load of a machine changes, so the networks take turns in this many rounds of timing.
@@ -77,7 +76,6 @@ class LightExperiment:
         validates = split_by_group(pictures.labels, groups, self.options.validation_share, seed)
         keras.utils.set_random_seed(seed)
         network = self.build(name, len(pictures.classes))
-        # The light networks use the learning rate of AlexNet.
         recipe = self.options.recipe_of("lenet" if name == "lenet" else "alexnet")
         folder.train_network(network, recipe, seed, SplitPictures(pictures.pixels, pictures.labels, validates), progress)
         is_right = predict(network, pictures.pixels[validates]).argmax(axis=1) == pictures.labels[validates]

@@ -32,15 +32,12 @@ from models.synthetic.defects import DefectKind
 from models.synthetic.large_casting import SMALL_KINDS, render_large_casting
 from streams.errors import ModelError
 
-# The cut-off is chosen for this share of false alarms.
 ALARM_SHARE = 0.01
 # Side of the reduced picture, which the decoder also makes. The detail template does not use it.
 NETWORK_SIDE_PX = 192
 # The template points at a defect if its largest residual is at most 2 lengths of the defect away from it.
 POINTING_LENGTHS = 2.0
-# Names of the arrays that hold the results of one casting.
 COLUMNS = ("kind", "length_mm", "score", "distance", "time_s")
-# In this experiment, the inspection of a picture has no time limit.
 NO_LIMIT_S = float("inf")
 
 
@@ -109,7 +106,6 @@ class SmallDefectExperiment:
         return np.random.default_rng([self.seed, number])
 
     def _make_grid(self) -> PolarGrid:
-        """Returns the grid for a part of average size in a rendered picture."""
         return choose_detail_grid(0.405 * self.side_px)
 
     def _measure(self, number: int) -> RingMeasures:
@@ -142,7 +138,6 @@ class SmallDefectExperiment:
         return dict(zip(COLUMNS, (np.array(column) for column in zip(*rows, strict=True)), strict=True))
 
     def _read(self, columns: dict[str, npt.NDArray[Any]], cut_off: float) -> list[SmallDefectResult]:
-        """Returns the results of one casting. `columns` comes from `_test`."""
         return [
             SmallDefectResult(
                 DefectKind(kind) if kind else None, length_mm if kind else None, score > cut_off, distance <= POINTING_LENGTHS, time_s

@@ -18,7 +18,6 @@ from models.registry.version_report import RUNTIMES_FILE, RuntimeReport
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# Each runtime is measured for this long at each batch size, in several rounds.
 MEASURED_S = 2.0
 ROUNDS = 3
 
