@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 class _StoredLatency:
     """The content of the file in which the gateway keeps a measured latency, in seconds.
 
-    `suspended_s` is the latency that is suspended, or None. `suspension` is the reason, or "".
+    `suspended_s` is the latency in use if it is no longer trusted, otherwise None. `suspension` is the reason, or "".
     """
 
     measured_s: float | None = None
@@ -88,7 +88,7 @@ class CameraLatency:
 
     @property
     def usable_s(self) -> float | None:
-        """The latency to subtract from the time of a picture, in seconds, or None while it is unknown or suspended."""
+        """The latency to subtract from the time of a picture, in seconds, or None while it is unknown or no longer trusted."""
         return None if self._monitor is None or self._monitor.suspension else self._monitor.latency_s
 
     @property
@@ -119,7 +119,7 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency. Raises OSError if it cannot be stored.
 
-        A latency in the settings stays in use. If the measured latency is similar, a suspension ends.
+        A latency in the settings stays in use. If the measured latency is similar, the latency in the settings is trusted again.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:
@@ -167,7 +167,7 @@ class CameraLatency:
         self._show_state()
 
     def _follow_suspension(self) -> None:
-        """Logs and stores when a suspension of the latency begins or ends."""
+        """Logs and stores whether the latency is trusted, if this has changed."""
         assert self._monitor is not None
         suspension = self._monitor.suspension
         if bool(suspension) == bool(self._stored.suspension):

@@ -48,7 +48,7 @@ _NEARER_ERRORS = 5.0
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
-# The monitor suspends the latency if at least 7 of the last 12 pictures are too far from a part.
+# If at least 7 of the last 12 pictures are too far from a part, the latency is wrong. Then pictures get no part.
 _WATCHED_PICTURES = 12
 _TOO_MANY_FAR = 7
 # After every eighth picture, the latency is estimated from the 16 newest pictures. If they are not enough, 48 are used.
@@ -94,9 +94,10 @@ class _PartGrid:
         self.spacing_s = median(later - earlier for earlier, later in pairwise(times))
 
     def locate(self, time_s: float) -> tuple[float, float] | None:
-        """Returns the time from the nearest part to `time_s` (negative if the part is later), and the smaller gap beside this part.
+        """Returns the time from the nearest part to `time_s` (negative if the part is later), and the spacing at this part.
 
-        Returns None if `time_s` is clearly before the first part or after the last one.
+        The spacing is the smaller of the gaps before and after the part. Returns None if `time_s` is clearly before the first part or after
+        the last one.
         """
         times = self.times
         index = bisect_left(times, time_s)
@@ -286,9 +287,9 @@ class TimeHistory:
 
 
 class LatencyMonitor:
-    """Checks whether the latency in use fits the last pictures and parts. Suspends a wrong latency.
+    """Checks whether the latency in use fits the last pictures and parts. Sets `suspension` to the reason if the latency is wrong.
 
-    During a suspension, pictures get no part. The suspension ends when an irregular gap between parts proves that the latency is right.
+    While `suspension` is not "", pictures get no part. It becomes "" when an irregular gap between parts proves that the latency is right.
     """
 
     def __init__(self, latency_s: float, suspension: str = "") -> None:
@@ -322,9 +323,9 @@ class LatencyMonitor:
             self._check_estimate()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Adds a picture that came `offset_s` seconds later than expected. Suspends the latency if most of the last pictures are far off.
+        """Adds a picture that came `offset_s` seconds later than expected. If most of the last pictures are far off, sets `suspension`.
 
-        `spacing_s` is the smaller gap beside the picture's part.
+        `spacing_s` is the smaller of the gaps before and after the picture's part.
         """
         self._offsets.append((offset_s, spacing_s))
         far = sum(abs(offset_s) >= ASSIGNED_SHARE * spacing_s for offset_s, spacing_s in self._offsets)
@@ -346,7 +347,7 @@ class LatencyMonitor:
 
     def _suspend(self, reason: str) -> None:
         if not self.suspension:
-            # Only pictures that arrive from now on may end the suspension of the latency, so the earlier pictures are deleted.
+            # The pictures until now made the latency look wrong. Only later pictures may prove it right, so the earlier ones are deleted.
             self._history.pictures.clear()
             self._offsets.clear()
             self._pictures_since_estimate = 0

@@ -32,7 +32,7 @@ class MatchDecision(Generic[Picture]):
     """Says which part a picture shows. `part` is None for a picture without a part. `picture` is None for a part without a picture.
 
     - `offset_s`: the seconds from the nearest part to the picture, after subtracting the latency.
-    - `spacing_s`: the smaller gap beside this part.
+    - `spacing_s`: the smaller of the gaps before and after this part.
     """
 
     picture: Picture | None
@@ -149,14 +149,14 @@ class Matcher(Generic[Picture]):
         before, after = self._gap_before(index), self._gap_after(index, now_s)
         at_picture, other = (before, after) if offset_s < 0 else (after, before)
         reach_s = ASSIGNED_SHARE * min(self._bound_at_picture(at_picture), self._bound_on_other_side(other, is_final))
-        # The spacing is the smaller gap beside the part. If only one gap is known, this gap is used.
+        # The spacing is the smaller of the gaps before and after the part. If only one gap is known, it is the spacing.
         spacing_s = min((gap.seconds for gap in (before, after) if gap.is_exact), default=float("inf"))
         located = (offset_s, spacing_s) if spacing_s < float("inf") else (None, None)
         # A part gets only one picture. If the nearest part has a picture already, this picture stays unmatched.
         if nearest.is_waiting and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.is_waiting = False
             return MatchDecision(waiting.picture, nearest.part, *located)
-        # In an exact gap no part is missing, so no unknown part can be nearer to the picture.
+        # `is_exact` says that both parts of this gap are neighbours by number. So no unreported part can be nearer to the picture.
         is_far = at_picture.is_exact and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
         if is_far or (is_final and before.is_exact and after.is_exact):
             return MatchDecision(waiting.picture, None, *located)
@@ -172,11 +172,11 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        # In an inexact gap, the report of a part may be lost. So the gap counts as at most the smallest recent gap.
+        # If `is_exact` is False, the report of a part in this gap may be lost. The gap then counts as at most the smallest recent gap.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # At the final decision about a picture, an inexact gap counts as at least the smallest recent gap.
+        # When the wait is over and the neighbour is still unknown, the gap probably is not shorter than the smallest recent gap.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:

@@ -47,7 +47,7 @@ def make_belt(seed: int, irregularity: float = 0.0, odd_gaps: tuple[int, ...] = 
 
 @dataclass
 class BeltResult:
-    """What became of the pictures. `alarm_at` is the number of the first part after whose picture the latency was suspended."""
+    """What became of the pictures. `alarm_at` is the number of the first part after whose picture the latency was no longer trusted."""
 
     right: int = 0
     wrong: int = 0
