@@ -1,7 +1,10 @@
 """The serial link to one board, in a thread of its own.
 
-    away --port opens, a frame comes or 2.5 s pass--> greeting --HELLO, SYNC, CONFIGURE, COMMIT--> running <--BEAT--> safe, stopped
-      ^-- port fails, board silent for 3 s, five tries without an answer --+    board reset --> greeting
+    away     --port is open, and the board has sent a frame or 2.5 s have passed--> greeting
+    greeting --the board has answered HELLO, SYNC, CONFIGURE and COMMIT-----------> running
+    running  --the answer to BEAT says so-----------------------------------------> safe or stopped, and back
+    any      --the board was reset------------------------------------------------> greeting
+    any      --the port fails, 3 s of silence, or five tries without an answer----> away
 
 See firmware/PROTOCOL.md.
 """
@@ -291,7 +294,7 @@ class BoardSession:
             lane.begin_run(self.run, cause)
 
     def _choose_run(self, run: int) -> int:
-        """Gives an exchanged board a new run, which no part on its lines has had. Returns the run that the board now has."""
+        """Gives an exchanged board a new run number, so that no new part gets the key of an old part. Returns the board's run number."""
         counted = {lane.number: self._ask("STATUS", lane.number, "count").number("parts") for lane in self._lanes}
         unused = max(lane.choose_run(run, counted[lane.number]) for lane in self._lanes)
         if unused == run:

@@ -223,9 +223,9 @@ class DropCamera:
         )
 
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
-        """Keeps the picture of the version `before` if the file, now in `state`, was overwritten.
+        """Keeps the picture of the version `before` if a new picture has overwritten it. `state` is the new state of the file.
 
-        If the file may have only grown, returns an earlier version for a later comparison.
+        A larger file may be the same picture, still being written. Then returns the earlier version, for a comparison with the whole file.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
@@ -254,7 +254,8 @@ class DropCamera:
         log.error("The file %s of %s was overwritten before the gateway had read it. Its picture is lost.", name, self._line)
         self._complaints.add_event(
             "lost",
-            f"{name} was overwritten before the gateway had read it, so a picture of {self._line} is lost; let the camera number its files",
+            f"{name} was overwritten before the gateway had read it, so a picture of {self._line} is lost; "
+            "let the camera give each file a new name",
         )
 
     def _read_settled(self, now_s: float) -> None:

@@ -89,7 +89,7 @@ class ModelSwitcher:
     def follow(self, choices: ModelChoices) -> None:
         """Makes the switcher's thread put new choices into effect. May be called from any thread.
 
-        Choices that the thread has not begun with are skipped.
+        If newer choices arrive before the thread has begun with these, the thread skips these.
         """
         with self._changed:
             self._next_choices = choices

@@ -33,7 +33,7 @@ _MAX_RESTORE_S = 30.0
 _MAX_BOOTSTRAP_MS = 5000
 # The largest run number of a board. A gateway without a board uses larger numbers.
 MAX_RUN = 65535
-# A starting sorter reads at most this many verdicts and sorting records. It reads more records, because a part may have two of them.
+# A starting sorter reads at most 2,048 verdicts and 16,384 sorting records. A part may have two sorting records, but only one verdict.
 _MAX_VERDICTS_READ, _MAX_SORTINGS_READ = MAX_PARTS // 2, 4 * MAX_PARTS
 
 
@@ -172,8 +172,8 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal) -> Pa
 def join_states(verdicts: list[Verdict], sortings: list[Sorting], most_sortings: int) -> PartStates:
     """Returns the states of the parts of `verdicts`, and of the newest parts of `sortings` that have no verdict.
 
-    If there are `most_sortings` sorting records, older ones may not have been read. Verdicts that are older than all of `sortings` are then
-    ignored if they have no record.
+    Example: `most_sortings` is 100, and all 100 records were read, the oldest from 10:00. Then a verdict from 9:59 without a record is
+    ignored, because its record may be one that was not read.
     """
     known_since = sortings[0].sorted_at if len(sortings) >= most_sortings else None
     judged = {(verdict.run, verdict.part) for verdict in verdicts}
@@ -196,7 +196,10 @@ R = TypeVar("R", bound=Record)
 
 
 def _read_newest(settings: Settings, topic: str, kind: type[R], most: int, least: int = 0, since: datetime | None = None) -> list[R]:
-    """Reads the records of a topic that were sent after `since`: at least the newest `least` and at most the newest `most` records."""
+    """Reads the records of a topic that were sent after `since`. If these are fewer than `least`, reads the newest `least` records.
+
+    If these are more than `most`, reads only the newest `most` records.
+    """
     arguments = make_client_arguments(settings, "recall") | {"bootstrap_timeout_ms": _MAX_BOOTSTRAP_MS}
     consumer = KafkaConsumer(**arguments, enable_auto_commit=False, group_id=None, auto_offset_reset="earliest")
     try:

@@ -361,7 +361,7 @@ ALERTS: tuple[Alert, ...] = (
             "The parts on the lost pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
             "Run `curl <address>/healthz` with the address of the gateway. The page names the file whose picture was lost. The address "
             "is in the file `<run_dir>/targets/<instance>.json`.",
-            "For `overwritten`, make the camera number its files, or make it put the time into their names. For `not-readable`, restore "
+            "For `overwritten`, let the camera give each file a new name, such as a number or the time. For `not-readable`, restore "
             "the files, or give the gateway the right to read them.",
         ),
     ),
