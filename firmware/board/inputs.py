@@ -4,7 +4,11 @@ from __future__ import annotations
 
 
 class Contact:
-    """An on-off input, such as the emergency stop. `is_on` changes when the new level has lasted `hold_us` longer than the old one."""
+    """An on-off input, such as the emergency stop, that ignores short pulses.
+
+    A change begins at the first moment of a new level. `is_on` changes when, since then, the time at the new level minus the time at the
+    old level is `hold_us`.
+    """
 
     def __init__(self) -> None:
         self.is_on = False

@@ -92,7 +92,7 @@ class BoardLane:
     """A lane of a simulated board. Times are microseconds of the board's clock.
 
     `stored` has the settings of the lane in the EEPROM, or is None if there are no valid ones. `stored_faults` has the codes of the faults
-    from before the reset that no person has ended.
+    that began before the reset and must still be ended by a person.
     """
 
     def __init__(self, number: int, stored: LaneSettings | None, stored_faults: list[int], capacity: int, reporter: LaneReporter) -> None:
@@ -140,7 +140,7 @@ class BoardLane:
         self._end1: tuple[Edge, Edge, TrackedPart] | None = None
         self._end2: Edge | None = None
         self._steps = self._turned_steps = 0
-        # How far a belt without an encoder has travelled. The unit is the distance of a microsecond at full speed.
+        # How far a belt without an encoder has travelled, as the time in microseconds that the belt would need for it at full speed.
         self._running_us = 0.0
         # How often a photo-eye was blocked since the belt stopped.
         self._edges_at_rest = 0
@@ -164,7 +164,7 @@ class BoardLane:
 
     @property
     def belt(self) -> BoardLane:
-        """The lane of the belt at which the gate stands. This is another lane if the gate is a further gate."""
+        """The lane at whose belt this gate stands. With the setting `lane_of`, this is another lane. Otherwise, it is this lane."""
         return self._reporter.lanes[self.settings.number("lane_of") - 1] if self.is_further_gate else self
 
     @property
@@ -657,8 +657,7 @@ class BoardLane:
     def _decide_parts(self, edge: Edge, now_us: int) -> None:
         for decided in self.tracker.decide_at_eye2(edge):
             if self.faults.has(GATE_HELD):
-                # A missing part has raised a fault that holds the gate. So this part is reported at once, with the action of the setting
-                # `safe`.
+                # A missing part before this part may have raised a fault that holds the gate. Then this part is reported at once.
                 safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
                 self._report(DecidedPart(decided.part, safe, Edge(False, self.place(), now_us)), False)
             else:

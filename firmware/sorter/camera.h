@@ -7,8 +7,8 @@ namespace castline {
 
 //   idle --first moment of the queue--> pulse --length over, or next moment--> pause --kPause--> idle
 //
-// The moment of a pulse is a time in units of 64 us or, with the setting trigger_mm, a position of the belt. Both have 24 bits, so one
-// type and one arithmetic are enough.
+// A moment says when a pulse begins: at a time in units of 64 us or, with the setting trigger_mm, at a position of the belt. Times and
+// positions both have 24 bits, so the type Place holds either.
 class Camera {
  public:
   bool is_triggering() const { return phase_ == kPulse; }

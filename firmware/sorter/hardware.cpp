@@ -16,7 +16,7 @@ namespace hardware {
 
 namespace {
 
-// True for a few milliseconds before a gate moves. Until then no frame is read or written, because this could delay the gate.
+// True for a few milliseconds before a gate moves. While it is true, no frame is read or written, because this could delay the gate.
 bool quiet = false;
 
 // Time at which the lamps were set last, in units of 16 ms.

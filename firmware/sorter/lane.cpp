@@ -352,7 +352,7 @@ void Lane::begin_counting() {
   edges_at_rest_ = 0;
   take_edge(0, shared_->clock.us(), 0);
   take_edge(1, shared_->clock.us(), 0);
-  // A place is a 24-bit number that wraps. The distance to a place from before the COMMIT may be wrong.
+  // A place is a 24-bit number that wraps. Before COMMIT, the eyes stored old places, so their distances to new places may be wrong.
   eyes_[0].restart(place());
   eyes_[1].restart(place());
   missing_in_a_row_ = unmatched_in_a_row_ = 0;

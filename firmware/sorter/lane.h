@@ -181,7 +181,7 @@ class Lane {
   // The contacts of the plant interface must last for this time, which is longer than the bounce of a key switch.
   static const uint16_t kKeyMs = 30;
 
-  // Returns the lane of the belt at which this gate stands. This is another lane if the gate is a further gate.
+  // Returns the lane at whose belt this gate stands. With the setting lane_of, this is another lane. Otherwise, it is this lane.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   // Returns the decided parts on their way to this gate. For a further gate, they are stored in the memory of its unused tracker.
@@ -258,7 +258,7 @@ class Lane {
   BoardShared* shared_ = nullptr;
   // Number of encoder steps since the reset.
   uint32_t steps_ = 0;
-  // How far a belt without an encoder has travelled, in microseconds of its full speed.
+  // How far a belt without an encoder has travelled, as the time in microseconds that the belt would need for it at full speed.
   uint32_t travelled_us_ = 0;
   // Time since the last call of set_inputs().
   uint16_t unsampled_us_ = 0;

@@ -24,7 +24,8 @@ uint8_t dirty = 0;
 uint8_t lane = 0, offset = 0;
 // The lane whose stored faults tick() compares next.
 uint8_t compared_lane = 0;
-// A run number from RAISE, which tick() writes to both copies of the number of resets. `raised_left` bytes are still to be written.
+// The new run number from the command RAISE. A run number is the number of resets, so tick() writes it to both copies of that number.
+// `raised_left` of their eight bytes are still to be written.
 uint16_t raised_run = 0;
 uint8_t raised_left = 0;
 
@@ -50,7 +51,7 @@ Stored read_settings(uint8_t has_lane, Settings& settings) {
   settings.set_defaults();
   const uint8_t layout = eeprom_read_byte(address(has_lane, 0));
   const uint8_t keys = layout == kFirstLayout ? kFirstLayoutKeys : layout;
-  // The upper byte of a stored first setting is never blank. If it is blank too, the lane has no stored settings.
+  // In stored settings, byte 2 (the upper byte of the first setting) is never 0xFF. If bytes 0 and 2 are both 0xFF, no settings are stored.
   if (layout == kBlank) return eeprom_read_byte(address(has_lane, 2)) == kBlank ? kNothingStored : kDamaged;
   if (keys < kFirstLayoutKeys || keys > kMostKeys) return kDamaged;
   const uint8_t bytes = static_cast<uint8_t>(keys * sizeof settings.value[0]);
@@ -133,7 +134,7 @@ void tick(Board& board) {
     write_raised_run();
     return;
   }
-  // Goes on to the next lane only when both copies are whole, so no byte of the settings comes between them.
+  // Both copies of a lane's faults are written first. Only then is a byte of the settings written, or the next lane compared.
   if (write_faults(compared_lane, board.lane(compared_lane).faults().kept())) return;
   compared_lane = static_cast<uint8_t>((compared_lane + 1) % kLanes);
   if (dirty == 0) return;

@@ -17,7 +17,7 @@ const uint16_t kStillSamples = 100000UL / kEyeSampleUs;
 // The start-up code sets all variables to zero, except those in the section .noinit.
 struct Marks {
   uint32_t check;
-  // The heartbeat: samples of the photo-eyes since the last round of the main loop.
+  // How often the photo-eyes were sampled since the last round of the main loop. A large number shows that the main loop stands still.
   volatile uint16_t samples;
   bool is_host_talking;
 };

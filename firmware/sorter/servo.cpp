@@ -15,7 +15,7 @@ namespace {
 const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-// To delay a pulse, the timer is set to this many counts before the pulse.
+// To delay a pulse, the timer is set back, so that this many counts are left until the pulse begins.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 
 // The registers of a gate's servo output. Gates 1 and 4 share timer 4, so a gate may have to wait 2.4 ms for the other one.

@@ -16,10 +16,10 @@ const char kKeyWords[] PROGMEM =
 
 namespace {
 
-// Marks a setting whose value is a word. In kTable, this number stands in the first column, in place of a least value.
+// Marks a setting whose value is a word. In kTable, this number stands in the column of the minimum.
 const uint16_t kWordMark = 0xFFFF;
 
-// The least value, the greatest value and the default of each setting.
+// The minimum, the maximum and the default of each setting.
 const uint16_t kTable[kKeys][3] PROGMEM = {
     {0, 1, 0},                      // encoder
     {1, 10000, 200},                // step_um
