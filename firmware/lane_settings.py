@@ -10,7 +10,8 @@ from firmware.protocol import crc16, is_protocol_number
 CHOICES = ("divert", "pass", "stop")
 # No distance on the belt may be longer than this many steps, because a board may store positions in 24 bits.
 MAX_STEPS = 500_000
-# Every board can store at least 3 parts between photo-eye 2 and the belt's own gate, and 16 parts on their way to a further gate.
+# Every board can store at least 3 parts between photo-eye 2 and the belt's own gate, and 16 parts on their way to
+# a further gate, which another lane moves.
 GATE_PARTS, FURTHER_GATE_PARTS = 3, 16
 # Every board can store at least 8 diverted parts on their way from a gate to the eye in its chute.
 CHUTE_PARTS = 8

@@ -207,7 +207,7 @@ class GateLane:
     """A lane of a board, through which the sorter of a line sends verdicts and receives events.
 
     - `settings`: None if nothing is sent to the board.
-    - `grades`: the settings of further gates at the same belt. The key is the number of the lane to which the gate is wired.
+    - `grades`: the settings of other gates at the same belt. The key is the number of the lane to which such a gate is wired.
     - `on_event`: called once for each event, in the link's thread.
     """
 

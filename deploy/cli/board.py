@@ -167,7 +167,7 @@ def _connect(
 ) -> Iterator[BoardConnection]:
     """Connects to a board until the `with` block ends. The first connection after the board was plugged in resets an Arduino Mega.
 
-    `settings` are sent to the lane `lane`. `grades` holds the settings of further gates at the same belt, and its keys are their lanes.
+    `settings` are sent to the lane `lane`. `grades` holds the settings of other gates at the same belt, by lane.
 
     Raises GateError if the port does not exist.
     """

@@ -202,7 +202,7 @@ class BoardLane:
         return "green"
 
     def is_lamp_dark(self, now_us: int) -> bool:
-        """Returns whether the lamp is dark now. It blinks while the lane is bypassed, and a lane with a further gate has no lamp."""
+        """Returns whether the lamp is dark now. The lamp blinks while the lane is bypassed. A lane without its own belt has no lamp."""
         return self.is_further_gate or (self.is_bypassed and now_us // BLINK_US % 2 == 1)
 
     @property
@@ -240,7 +240,7 @@ class BoardLane:
         return {name: level and self.uses_plant for name, level in signals.items()}
 
     def is_relay_closed(self, now_us: int) -> bool:
-        """Returns whether the relay lets the belt run. A lane with a further gate has no belt, so its relay is always open."""
+        """Returns whether the relay lets the belt run. A lane whose gate stands at another belt has an open relay."""
         if self.is_bypassed:
             return now_us >= self.relay_test_until_us and faults.EMERGENCY_STOP not in self.faults.codes
         if self.is_further_gate or now_us < self.relay_test_until_us or self.faults.has(STOPPED_LINE):
@@ -423,7 +423,7 @@ class BoardLane:
         self._chute_had_room_us = now_us
         self.is_committed = True
         if self.is_further_gate:
-            # This lane now moves a further gate. Such a lane has no faults of its own, so its old faults end.
+            # This lane's gate now stands at another lane's belt. Such a lane has no faults of its own, so its old faults end.
             for code in list(self.faults.codes):
                 self.end_fault(code, now_us)
             self.gate.hold(self._held_action, now_us)

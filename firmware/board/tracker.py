@@ -99,7 +99,7 @@ class Eye:
 class PartDecision:
     """What the board does with a part, and why.
 
-    If the part is diverted, `gate` says by which gate: 0 for the belt's own gate, otherwise the lane of a further gate.
+    If the part is diverted, `gate` says by which gate. 0 is the belt's own gate, and 2 is a further gate on this belt that lane 2 moves.
     """
 
     action: str
@@ -117,7 +117,7 @@ class TrackedPart:
 
     - `number`: 0 if photo-eye 1 did not count the part.
     - `edge`: the leading edge at photo-eye 1.
-    - `gate`: the lane of a further gate that must divert the part, otherwise 0.
+    - `gate`: 0, or the lane that moves the gate if a further gate on the belt must divert the part.
     """
 
     number: int

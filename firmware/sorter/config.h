@@ -15,7 +15,7 @@ const uint8_t kParts = 64;
 const uint8_t kArmed = 3;
 // Largest number of diverted parts on their way from a gate to the eye in its chute. Every board must have room for this number.
 const uint8_t kChuteParts = 8;
-// Number of parts on their way to a further gate that every board must have room for. See PROTOCOL.md. This board has room for more.
+// Every board must have room for this many parts on their way to a further gate (see PROTOCOL.md). This board has room for more.
 const uint8_t kFurtherGateParts = 16;
 // Largest number of camera pulses of one lane that can wait: one for each part between the photo-eyes.
 const uint8_t kCameraPulses = kParts;

@@ -9,7 +9,7 @@ namespace castline {
 // Whether the eye in the reject chute has seen a diverted part. An event with kAwaited is not sent yet.
 enum Confirmation : uint8_t { kNotEquipped, kUnseen, kSeenInChute, kAwaited };
 
-// A GATE or FAULT event in 16 bytes. In a GATE event, `outcome` is an Action, or kFurther + n for the further gate of lane n.
+// A GATE or FAULT event in 16 bytes. In a GATE event, `outcome` is an Action, or kFurther + n for the gate of lane n.
 // In a FAULT event, the members mean:
 //   part                the code of the fault
 //   moved               the field `raised`
@@ -31,7 +31,7 @@ struct __attribute__((packed)) Event {
   uint8_t lane : 2;
   uint8_t confirmation;
 };
-// The values kFurther + 1 to kFurther + 4 of `outcome` stand for the further gates of lanes 1 to 4.
+// The value kFurther + 2 of `outcome` says that the gate of lane 2, which stands at the belt of another lane, diverted the part.
 const uint8_t kFurther = kStop;
 static_assert(sizeof(Event) == 16, "no padding");
 

@@ -264,7 +264,7 @@ void Lane::commit(const Settings& settings) {
   plant_signals_ = 0;
   switch_relay();
   if (is_further_gate_) {
-    // This lane now moves a further gate. Such a lane has no faults of its own, so its old faults end.
+    // This lane's gate now stands at another lane's belt. Such a lane has no faults of its own, so its old faults end.
     while (faults_.oldest() != 0) end_fault(static_cast<Fault>(faults_.oldest()));
     gate_.hold(held_action(), settings_, shared_->clock.us());
     return;

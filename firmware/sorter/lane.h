@@ -109,8 +109,8 @@ class Lane {
   uint16_t pulse_us() const { return gate_.pulse_us(); }
   bool is_triggering() const { return camera_.is_triggering(); }
   bool is_relay_closed() const { return is_relay_closed_; }
-  // The colour that the lamp shows now, also while the lamp is tested. A lane with a further gate has no lamp (kDark). The lamp blinks while
-  // the lane is bypassed.
+  // The colour that the lamp shows now, also while the lamp is tested. A lane without a belt of its own has
+  // no lamp (kDark). The lamp blinks while the lane is bypassed.
   Lamp shown_lamp() const;
   // True if the gate must move out within kServoQuietUs. Then no new pulse of its servo may begin before the movement.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
@@ -184,7 +184,7 @@ class Lane {
   // Returns the lane at whose belt this gate stands. With the setting lane_of, this is another lane. Otherwise, it is this lane.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // Returns the decided parts on their way to this gate. For a further gate, they are stored in the memory of its unused tracker.
+  // Returns the decided parts on their way to this gate. If the lane has no belt of its own, its unused tracker stores these parts.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to the parts that wait for this gate. Returns false if there is no room.

@@ -13,7 +13,7 @@ namespace castline {
 enum Reason : uint8_t { kVerdict, kNoVerdict, kCancelled, kSpacing, kTouching, kSafe, kMissing, kUnmatched };
 extern const char kReasonWords[] PROGMEM;
 
-// The verdict of a part. kReject means the belt's own gate, and kReject + n means the further gate of lane n.
+// The verdict of a part. kReject diverts the part at the belt's own gate, and kReject + n at the gate on this belt that lane n moves.
 enum PartVerdict : uint8_t { kUnjudged, kVerdictCancelled, kKeep, kReject = 4 };
 
 struct Decision {
@@ -23,7 +23,7 @@ struct Decision {
 
   Action action;
   Reason reason;
-  // The lane of the further gate that diverts the part, or 0 for the belt's own gate. Has a meaning only if `action` is kDivert.
+  // The lane that moves the diverting gate, or 0 for the belt's own gate. Has a meaning only if `action` is kDivert.
   uint8_t gate;
 };
 
