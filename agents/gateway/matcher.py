@@ -69,7 +69,7 @@ class _KnownPart:
 
 @dataclass(frozen=True)
 class _Gap:
-    """The time from a part to its neighbour. If the neighbour is unknown, `is_exact` is False and `seconds` is the least possible time."""
+    """The time from a part to its neighbour. If the neighbour is unknown, `is_exact` is False and the time is at least `seconds`."""
 
     seconds: float
     is_exact: bool

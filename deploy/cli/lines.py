@@ -403,7 +403,7 @@ def simulate(
     for name, row in rows.items():
         threshold = f" {rule.threshold:.4f}" if (rule := rules[name]) else ""
         low, high = intervals[name].low, intervals[name].high
-        interval = f" (95 %: {low:.4f} to {high:.4f}, which is {low / passing:.2f} to {high / passing:.2f} of passing every part)"
+        interval = f" (95 %: {low:.4f} to {high:.4f}, {low / passing:.2f} to {high / passing:.2f} times that of passing every part)"
         click.echo(
             f"  {name}{threshold}: cost of a part {row.cost_per_part:.4f}{interval if rule else ''}; {row.misses} of {row.defects} defects "
             f"missed, {row.false_alarms} false alarms, {row.reviews} reviews ({row.reviews / row.parts:.2%})"

@@ -289,7 +289,7 @@ class Board:
     def _are_gates_consistent(self, lane: BoardLane, settings: LaneSettings) -> bool:
         """Returns whether new settings of a lane agree with the settings of the other lanes.
 
-        If a lane's gate stands at another lane's belt, that lane must be committed. The gate may be at most 500,000 steps behind photo-eye 2.
+        If a lane's gate stands at another lane's belt, that lane must be committed. The gate is at most 500,000 steps behind photo-eye 2.
         """
         belt_number, step_nm = settings.number("lane_of"), settings.step_nm
         if belt_number:

@@ -6,8 +6,8 @@ from __future__ import annotations
 class Contact:
     """An on-off input, such as the emergency stop, that ignores short pulses.
 
-    A change begins at the first moment of a new level. `is_on` changes when, since then, the time at the new level minus the time at the
-    old level is `hold_us`.
+    `is_on` changes when, since the change began, the time at the new level minus the time at the old level is `hold_us`. Example: 14 ms of
+    the new level and 4 ms of the old level are enough for 10 ms.
     """
 
     def __init__(self) -> None:
