@@ -236,7 +236,7 @@ class GateLane:
         self.is_paused = False
         # Why the board is not connected, as a sentence for a person. Empty while the board answers.
         self.problem = ""
-        # The code of the oldest fault in the board's last answer to STATUS, or 0. It also knows faults from before the start of the sorter.
+        # The code of the oldest fault in the board's last answer to STATUS, or 0. Such a fault may have begun before the sorter started.
         self.oldest_fault = 0
         self.next_configuring_s = 0.0
         # The time at which the board answered again, or was lost. Monotonic clock.

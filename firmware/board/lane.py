@@ -77,7 +77,8 @@ class ChuteCounters:
 class GateMove:
     """What a gate did for a part.
 
-    - `moved`: whether the gate left its rest position; `moves` says how often it has done so since the reset.
+    - `moved`: whether the gate left its rest position for this part.
+    - `moves`: how often the gate has left its rest position since the reset.
     - `is_watched`: whether an eye in the chute must see the part.
     - `awaits_chute`: whether the part is still on its way to this eye.
     """
