@@ -1,4 +1,4 @@
-"""Writes the drawing of a lane's wiring and the table of pins into docs/. Run it with `python -m firmware.wiring`.
+"""Writes the drawing of a lane's wiring, the table of pins and the terminal plan into docs/. Run it with `python -m firmware.wiring`.
 
 The pins are those of `firmware/pins.py`. A test fails if the documents show other pins.
 """
@@ -13,6 +13,7 @@ from firmware.pins import LANES, LanePins
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- pins: written by python -m firmware.wiring -->", "<!-- end of pins -->"
+BEGIN_TERMINALS, END_TERMINALS = "<!-- terminals: written by python -m firmware.wiring -->", "<!-- end of terminals -->"
 
 WIDTH, HEIGHT = 1180, 1180
 # The Mega in the drawing: left, top, width and height in pixels.
@@ -38,6 +39,45 @@ USES: tuple[tuple[str, str, str, str], ...] = (
     ("lamp green", "green", "out", "high: lit"),
     ("lamp yellow", "yellow", "out", "high: lit"),
     ("lamp red", "red", "out", "high: lit"),
+)
+
+# The rows of the terminal plan: colour of the wire outside, device outside, connection inside, field of LanePins or "".
+# The colours of sensors are those of IEC 60947-5-2.
+TERMINALS: tuple[tuple[str, str, str, str], ...] = (
+    ("brown", "photo-eye 1, +", "fuse F1 (+24 V)", ""),
+    ("blue", "photo-eye 1, 0 V", "0 V of the 24 V supply", ""),
+    ("black", "photo-eye 1, output", "optocoupler K1, input circuit", "eye1"),
+    ("brown", "photo-eye 2, +", "fuse F1 (+24 V)", ""),
+    ("blue", "photo-eye 2, 0 V", "0 V of the 24 V supply", ""),
+    ("black", "photo-eye 2, output", "optocoupler K2, input circuit", "eye2"),
+    ("any", "emergency stop, auxiliary contact, first side", "fuse F1 (+24 V)", ""),
+    ("any", "emergency stop, auxiliary contact, second side", "optocoupler K3, input circuit", "estop"),
+    ("red", "servo, +", "fuse F3 (+ of the servo supply); 4.7 kohm to the pin, and 10 kohm from the pin to GND", "servo_power"),
+    ("brown", "servo, -", "- of the servo supply, where a wire to GND of the Mega is also connected", ""),
+    ("orange", "servo, signal", "220 ohm", "servo"),
+    ("any", "belt drive, enable, first side", "contact of the relay module (closes when the belt may run)", "relay"),
+    ("any", "belt drive, enable, second side", "the other side of this contact", ""),
+    ("any", "camera, trigger input +", "optocoupler K4, collector; its LED through 330 ohm from the pin to GND", "trigger"),
+    ("any", "camera, trigger input -", "optocoupler K4, emitter", ""),
+    ("any", "lamp, common +", "fuse F2 (+24 V)", ""),
+    ("green", "lamp, green", "ULN2803, pin 18; its input pin 1 comes from optocoupler K5, output circuit", "green"),
+    ("yellow", "lamp, yellow", "ULN2803, pin 17; its input pin 2 comes from optocoupler K6, output circuit", "yellow"),
+    ("red", "lamp, red", "ULN2803, pin 16; its input pin 3 comes from optocoupler K7, output circuit", "red"),
+    ("red", "encoder, + (optional)", "5 V of the Mega", ""),
+    ("black", "encoder, 0 V and screen", "GND of the Mega", ""),
+    ("white", "encoder, A", "2.2 kohm to 5 V, and the pin", "encoder_a"),
+    ("green", "encoder, B", "2.2 kohm to 5 V, and the pin", "encoder_b"),
+    ("any", "belt runs (optional), contact, first side", "fuse F1 (+24 V)", ""),
+    ("any", "belt runs, contact, second side", "optocoupler K8, input circuit", "belt"),
+    ("any", "end switch (optional), two contacts in parallel, first side", "fuse F1 (+24 V)", ""),
+    ("any", "end switch, second side", "optocoupler K9, input circuit", "end_switch"),
+    ("brown", "eye in the reject chute (optional), +", "fuse F1 (+24 V)", ""),
+    ("blue", "eye in the reject chute, 0 V", "0 V of the 24 V supply", ""),
+    ("black", "eye in the reject chute, output", "optocoupler K10, input circuit", "chute_eye"),
+    ("any", "chute full (optional), contact, first side", "fuse F1 (+24 V)", ""),
+    ("any", "chute full, contact, second side", "optocoupler K11, input circuit", "chute_full"),
+    ("any", "push-button (optional), first side", "1 kohm", "button"),
+    ("any", "push-button, second side", "GND of the Mega", ""),
 )
 
 
@@ -179,11 +219,15 @@ def _draw_outputs(drawing: SvgDrawing, pins: LanePins) -> None:
     for number, (colour, pin) in enumerate((("green", pins.green), ("yellow", pins.yellow), ("red", pins.red))):
         y = 610 + 40 * number
         edge = _draw_pin(drawing, pin.label, y, left=False)
-        drawing.line((edge, y), (850, y), colour=SIGNAL)
-        drawing.line((960, y), (1010, y), colour=HIGH)
-        drawing.text(985, y - 6, colour, anchor="middle", size=10)
-    drawing.box(850, 585, 110, 130, "ULN2803", "driver", fill="#f4f4ea")
-    drawing.box(1010, 585, 150, 130, "lamp", "24 V tower")
+        drawing.line((edge, y), (725, y), colour=SIGNAL)
+        drawing.box(725, y - 11, 40, 22, "330")
+        drawing.line((765, y), (785, y), colour=SIGNAL)
+        drawing.line((845, y), (870, y), colour=HIGH)
+        drawing.line((970, y), (1010, y), colour=HIGH)
+        drawing.text(990, y - 6, colour, anchor="middle", size=10)
+    drawing.box(785, 585, 60, 130, "3 PC817", "K5 to K7", fill="#f4f4ea")
+    drawing.box(870, 585, 100, 130, "ULN2803", "pin 9: 0 V of", "24 V supply", "pin 10: F2", fill="#f4f4ea")
+    drawing.box(1010, 585, 150, 130, "lamp", "24 V tower,", "common to F2")
 
 
 def _draw_supply(drawing: SvgDrawing) -> None:
@@ -196,6 +240,22 @@ def _draw_supply(drawing: SvgDrawing) -> None:
     drawing.line((170, 850), (edge, 850), colour=HIGH, width=2.4)
 
 
+def _draw_fuses(drawing: SvgDrawing) -> None:
+    drawing.box(740, 880, 150, 60, "24 V supply", "2 A or more")
+    for y, name, use in ((895, "F1 1 A", "eyes, contacts"), (925, "F2 1 A", "lamp, ULN2803")):
+        drawing.line((890, y), (920, y), colour=HIGH)
+        drawing.box(920, y - 11, 70, 22, name)
+        drawing.line((990, y), (1010, y), colour=HIGH)
+        drawing.text(1016, y + 4, use, colour=HIGH, size=10)
+    drawing.box(740, 980, 150, 44, "servo supply", "5 to 6 V")
+    drawing.line((890, 1002), (920, 1002), colour=HIGH)
+    drawing.box(920, 991, 70, 22, "F3 5 A")
+    drawing.line((990, 1002), (1010, 1002), colour=HIGH)
+    drawing.text(1016, 1006, "servo +", colour=HIGH, size=10)
+    drawing.text(740, 1060, "0 V of the 24 V supply is not connected with GND of the Mega.", colour=GROUND, size=11)
+    drawing.text(740, 1078, "- of the servo supply is connected with GND at one point.", colour=GROUND, size=11)
+
+
 def draw_lane(pins: LanePins, number: int) -> str:
     """Returns a drawing of one lane's wiring as SVG."""
     drawing = SvgDrawing()
@@ -205,6 +265,7 @@ def draw_lane(pins: LanePins, number: int) -> str:
     _draw_inputs(drawing, pins)
     _draw_outputs(drawing, pins)
     _draw_supply(drawing)
+    _draw_fuses(drawing)
     for x, text, colour in ((740, "5 V logic", SIGNAL), (850, "24 V or servo supply", HIGH), (1040, "ground", GROUND)):
         drawing.line((x, 1160), (x + 24, 1160), colour=colour, width=2.4)
         drawing.text(x + 30, 1164, text, size=11)
@@ -221,18 +282,30 @@ def make_pin_table() -> str:
     return "\n".join(rows)
 
 
-def replace_pin_table(page: str) -> str:
-    """Returns `page` with a new table between the marks BEGIN and END."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{make_pin_table()}\n{END}{after}"
+def make_terminal_plan() -> str:
+    """Returns the terminal plan of a lane as Markdown. The last columns hold the pins of the four lanes."""
+    rows = [f"| terminal | wire | outside | inside | {' | '.join(f'lane {number}' for number in range(1, len(LANES) + 1))} |"]
+    rows.append("| ---: | --- | --- | --- |" + " --- |" * len(LANES))
+    for terminal, (wire, outside, inside, name) in enumerate(TERMINALS, 1):
+        labels = " | ".join(getattr(lane, name).label if name else "" for lane in LANES)
+        rows.append(f"| {terminal} | {wire} | {outside} | {inside} | {labels} |")
+    return "\n".join(rows)
+
+
+def replace_tables(page: str) -> str:
+    """Returns `page` with a new table of pins and a new terminal plan between their marks."""
+    for begin, table, end in ((BEGIN, make_pin_table(), END), (BEGIN_TERMINALS, make_terminal_plan(), END_TERMINALS)):
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = f"{before}{begin}\n{table}\n{end}{after}"
+    return page
 
 
 def write() -> None:
-    """Writes the drawing docs/wiring.svg and the table in docs/wiring.md."""
+    """Writes the drawing docs/wiring.svg and the two tables in docs/wiring.md."""
     (DOCS / "wiring.svg").write_text(draw_lane(LANES[0], 1))
     page = DOCS / "wiring.md"
-    page.write_text(replace_pin_table(page.read_text()))
+    page.write_text(replace_tables(page.read_text()))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ PAGE = (wiring.DOCS / "wiring.md").read_text()
 
 def test_drawing_and_table_are_those_of_the_pins() -> None:
     assert (wiring.DOCS / "wiring.svg").read_text() == wiring.draw_lane(LANES[0], 1)
-    assert wiring.replace_pin_table(PAGE) == PAGE, "call python -m firmware.wiring"
+    assert wiring.replace_tables(PAGE) == PAGE, "call python -m firmware.wiring"
 
 
 def test_the_drawing_is_whole_and_names_every_pin_of_the_lane() -> None:
@@ -26,6 +26,11 @@ def test_the_drawing_is_whole_and_names_every_pin_of_the_lane() -> None:
     texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
     pins = [getattr(LANES[0], each.name) for each in fields(LANES[0])]
     assert {pin.label for pin in pins if isinstance(pin, Pin)} <= texts
+
+
+def test_the_terminal_plan_has_each_pin_of_a_lane_once() -> None:
+    names = Counter(name for _, _, _, name in wiring.TERMINALS if name)
+    assert names == Counter(each.name for each in fields(LANES[0]) if isinstance(getattr(LANES[0], each.name), Pin))
 
 
 def test_no_pin_has_two_uses_and_none_is_the_serial_line() -> None:
