@@ -178,7 +178,7 @@ def _draw_outputs(drawing: SvgDrawing, pins: LanePins) -> None:
     drawing.line((800, y), (1010, y), colour=SIGNAL)
     drawing.text(905, y - 6, "twisted with its ground", anchor="middle", colour=SIGNAL, size=10)
     drawing.box(1010, 100, 150, 150, "servo", "of the gate")
-    drawing.box(740, 200, 150, 60, "servo supply", "5 to 6 V, 3 A or more", "one for each servo")
+    drawing.box(740, 200, 150, 60, "servo supply", "5 to 6 V, 5 A or more", "F3; one for each servo")
     drawing.line((890, 215), (1010, 215), colour=HIGH, width=2.4)
     drawing.line((890, 245), (1010, 245), colour=GROUND, width=2.4)
     drawing.line((950, 215), (950, 222), colour=INK)
@@ -241,19 +241,21 @@ def _draw_supply(drawing: SvgDrawing) -> None:
 
 
 def _draw_fuses(drawing: SvgDrawing) -> None:
-    drawing.box(740, 880, 150, 60, "24 V supply", "2 A or more")
-    for y, name, use in ((895, "F1 1 A", "eyes, contacts"), (925, "F2 1 A", "lamp, ULN2803")):
+    drawing.box(740, 880, 150, 60, "24 V supply", "5 A or more")
+    for y, name, use in ((895, "F1 1 A", "eyes +, contacts"), (925, "F2 0.5 A", "lamp, ULN2803")):
         drawing.line((890, y), (920, y), colour=HIGH)
         drawing.box(920, y - 11, 70, 22, name)
         drawing.line((990, y), (1010, y), colour=HIGH)
         drawing.text(1016, y + 4, use, colour=HIGH, size=10)
     drawing.box(740, 980, 150, 44, "servo supply", "5 to 6 V")
     drawing.line((890, 1002), (920, 1002), colour=HIGH)
-    drawing.box(920, 991, 70, 22, "F3 5 A")
+    drawing.box(920, 991, 70, 22, "F3 3 A")
     drawing.line((990, 1002), (1010, 1002), colour=HIGH)
     drawing.text(1016, 1006, "servo +", colour=HIGH, size=10)
     drawing.text(740, 1060, "0 V of the 24 V supply is not connected with GND of the Mega.", colour=GROUND, size=11)
     drawing.text(740, 1078, "- of the servo supply is connected with GND at one point.", colour=GROUND, size=11)
+    drawing.text(740, 1096, "Contacts switch +24 V (F1) to their 2.2 k. The terminal plan", size=11)
+    drawing.text(740, 1112, "on this page shows every wire.", size=11)
 
 
 def draw_lane(pins: LanePins, number: int) -> str:
