@@ -1,4 +1,6 @@
-"""Measures how long a verdict takes from Kafka to the board: from the sending of the record until the board's acknowledgement.
+"""Measures how long a verdict takes from Kafka to the board.
+
+The time runs from the sending of the record until the board acknowledges the verdict.
 
 board, four lanes -> sorter -> HTTP: "part 345" -> this process -> castings.verdicts.<line> -> sorter -> board acknowledges
 """
@@ -35,7 +37,7 @@ ReportProgress = Callable[[str], None]
 LANES = 4
 # Seconds that a casting needs from photo-eye 1 to the gate. All verdicts reach the board in this time, even on a busy machine.
 _TRAVEL_S = 4.0
-# Parts of each lane that do not count, because sorter and broker are not yet at their usual speed.
+# The first parts of each lane do not count, because the sorter and the broker are still slow after their start.
 _SKIPPED_PARTS = 10
 # The measurement fails if the sorter writes no record for this long.
 _STALL_S = 60.0
@@ -101,7 +103,7 @@ def _make_settings(folder: Path) -> Settings:
 
 
 class _VerdictWriter:
-    """Takes the place of gateway and inspector: sends a verdict for each part that the sorter reports.
+    """Replaces the gateway and the inspector: sends a verdict for each part that the sorter reports.
 
     `sent_at` holds the time at which the verdict of a part was passed to the Kafka client.
     """

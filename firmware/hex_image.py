@@ -11,7 +11,7 @@ from streams.errors import CastlineError
 SHIPPED = Path(__file__).parent / "shipped" / "castline-mega2560.hex"
 # The boot loader of a Mega occupies the flash from this address on.
 BOOT_LOADER_AT = 0x3E000
-# The names of the commands, which every firmware of Castline holds in its flash. Firmware without them is another sketch.
+# Every firmware of Castline contains these names of commands. A file without them is another program.
 MARK = b"HELLO CONFIGURE COMMIT SHOW PING"
 
 

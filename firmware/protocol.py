@@ -14,7 +14,7 @@ VERSION = 1
 
 # A frame is one line: `start seq name fields*CRC` and a newline.
 
-# A host that has not sent the field `confirms` of HELLO gets no longer frames than MAX_FRAME_BYTES_0_1_0.
+# A host whose HELLO has no field `confirms` gets frames of at most MAX_FRAME_BYTES_0_1_0 bytes.
 MAX_FRAME_BYTES = 84
 MAX_FRAME_BYTES_0_1_0 = 80
 MAX_COMMAND_BYTES = 60
@@ -160,7 +160,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "plant": ("ready", "busy", "valid", "reject", "heartbeat", "fault", "buzzer", "reset", "bypass", "rejects"),
 }
 
-# Pages that older boards do not know. They answer STATUS with the code of `wrong-fields`.
+# Older boards do not know these pages of STATUS, and answer with the error `wrong-fields`.
 EDGE_PAGES = ("edge1", "edge2")
 CHUTE_PAGE, PLANT_PAGE = "chute", "plant"
 # Pages that every board knows.

@@ -28,7 +28,7 @@ WAITS_FOR_HEADER = "X-Castline-Waits-For"
 
 
 class ProgressWatchdog:
-    """Finds out whether a process is stalled. A process is stalled if records wait, but none was finished for `stall_s` seconds.
+    """Finds out whether a process is stalled. A process is stalled if records wait, but it finished none of them for `stall_s` seconds.
 
     Thread-safe. `clock` returns monotonic seconds.
     """

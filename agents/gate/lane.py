@@ -39,11 +39,11 @@ class GateState(StrEnum):
     STOPPED = "stopped"
 
 
-# In one of these states, the board answers.
+# The board answers in these states.
 CONNECTED_STATES = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
-# A board that is greeted sends all stored reports again within this time.
+# After HELLO, a board sends all stored reports again within this time.
 _REPORTING_S = 3.0
-# A board is usually back within this time. Opening the port again takes up to 5 s, listening 2.5 s, and greeting up to 8 s.
+# A lost board usually answers again within this time. Opening the port again takes up to 5 s, listening 2.5 s, and greeting up to 8 s.
 _MAX_ABSENCE_S = 20.0
 _STATE_OF_WORD = {"running": GateState.RUNNING, "safe": GateState.SAFE, "stopped": GateState.STOPPED}
 
@@ -236,7 +236,7 @@ class GateLane:
         self.is_paused = False
         # Why the board is not connected, as a sentence for a person. Empty while the board answers.
         self.problem = ""
-        # The code of the oldest fault in the board's last answer to STATUS, or 0. Such a fault may have begun before the sorter started.
+        # The code of the oldest fault in the board's last answer to STATUS, or 0. The fault may be older than the sorter's start.
         self.oldest_fault = 0
         self.next_configuring_s = 0.0
         # The time at which the board answered again, or was lost. Monotonic clock.
@@ -275,7 +275,7 @@ class GateLane:
         `is_configured` is False until the board uses the settings. Any thread may call this method.
         """
         self.settings_by_lane = dict(settings_by_lane)
-        # Without a known run, every setting is sent. A board may hold values of an earlier attempt that it has refused while it was busy.
+        # An empty `committed_run` makes the link send every setting, because the board may hold values of an earlier attempt.
         self.committed_run = {}
         self.next_configuring_s = 0.0
         self.is_configured = False
@@ -307,7 +307,7 @@ class GateLane:
     def reports_until_s(self) -> float:
         """The time of the monotonic clock until which the board may send reports about earlier castings.
 
-        A board that was away reports the castings that it has sorted in the meantime. A board that stays away is not waited for.
+        When a lost board answers again, it first reports the castings that it has sorted in the meantime.
         """
         return self._connection_changed_s + (_REPORTING_S if self.is_connected else _MAX_ABSENCE_S)
 
@@ -326,7 +326,7 @@ class GateLane:
     def set_state_from_board(self, state_word: str, oldest_fault: int) -> None:
         """Sets the state of the gate to the state that the board reported with the word `state_word`, such as `running`.
 
-        `oldest_fault` is the code of the oldest fault that the board reported with it, or 0.
+        `oldest_fault` is the code of the oldest fault in the same answer of the board, or 0.
         """
         self.oldest_fault = oldest_fault
         self.set_state(_STATE_OF_WORD.get(state_word, GateState.GREETING))

@@ -329,7 +329,7 @@ class BoardSession:
             is_busy = error.code == code_of("busy")
             if error.retriable and not is_busy:
                 raise
-            # A board that is busy still sorts by the settings that it accepted before, so the lane's verdicts are sent.
+            # A busy board still sorts by the settings that it accepted before, so it still needs the lane's verdicts.
             if not (is_busy and lane.accepted_run == self.run):
                 self._requests.held_lanes.add(lane.number)
             lane.next_configuring_s = time.monotonic() + (BUSY_RETRY_S if is_busy else REFUSED_RETRY_S)

@@ -113,9 +113,9 @@ class RequestWindow:
         self.queued.extend(requests)
 
     def add_missing(self, requests: Iterable[BoardRequest]) -> None:
-        """Puts requests at the end of the queue, except those that already wait there or for their answer.
+        """Puts requests at the end of the queue. Skips a request if the same one still waits in the queue or for its answer.
 
-        The board repeats its events. If each repetition added a command, a slow link would become slower still.
+        The board repeats its events. If each repetition added a command, the queue would grow on a slow link.
         """
         for request in requests:
             waiting = (*self.queued, *self.sent.values())
@@ -125,7 +125,7 @@ class RequestWindow:
     def take_due(self, now_s: float) -> list[Frame]:
         """Returns the frames to send now: first repetitions, then new commands while fewer than `size` commands wait for answers.
 
-        A new command with a deadline goes before a new command without one, because a verdict must reach the board before its part.
+        New commands with a deadline go before new commands without one, because a verdict must come before its part reaches the gate.
 
         Call `drop_expired` first. Raises GateError if a command without a deadline was sent five times without an answer.
         """

@@ -38,7 +38,7 @@ _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
 # With a possible latency, at least 70 % of the pictures lie between the first and the last known part.
 _KNOWN_SHARE = 0.7
-# The comparison of two latencies counts a picture only if each latency puts it between two known parts. It needs at least this many.
+# Two latencies are compared by the pictures that lie between two known parts with each of them. At least this many are needed.
 _MIN_COMMON_PICTURES = 5
 # A latency is better if it brings pictures nearer to parts by at least this share of the spacing, on average.
 _NEARER_SHARE = 0.02
@@ -237,7 +237,7 @@ class _Comparison:
 def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
     """Compares the best latency with a rival.
 
-    A picture counts if each of the two latencies puts it between two known parts. Returns None if fewer than five pictures count.
+    A picture counts if it lies between two known parts with each of the two latencies. Returns None if fewer than five pictures count.
     """
     pairs = [(ours, theirs) for ours, theirs in zip(best.shares, rival.shares, strict=True) if ours is not None and theirs is not None]
     if len(pairs) < _MIN_COMMON_PICTURES:

@@ -49,7 +49,7 @@ class DecodedImage:
     - `part`: whether the picture shows the whole part.
     - `details`: the detail template of the model version.
     - `inspection`: the small defects that were found with `details`.
-    - `regions`: the regions of the line outside of which no anomaly score rises, or None for the whole picture.
+    - `regions`: the regions of the line, or None for the whole picture. Pixels outside the regions raise no anomaly score.
     """
 
     record: ImageRecord

@@ -1,6 +1,6 @@
 """Labels judged images by the settings of their line: a threshold, the line's share of defects, and the miss risk.
 
-On a line without settings, the labels of the model version are kept.
+If a line has no settings, its pictures keep the labels of the model version.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class LineRule:
     - `threshold`, `decision`: written into the verdicts.
     - `rule`: None keeps the labels of the model version.
     - `reviews_anomalies`: a high anomaly score changes `ok` to `review`.
-    - `regions`: the regions of the line, outside of which no anomaly score rises. None means the whole picture.
+    - `regions`: the regions of the line, or None for the whole picture. Pixels outside the regions raise no anomaly score.
     """
 
     threshold: float

@@ -1,4 +1,4 @@
-"""Asks the board of a line on behalf of a person. Every refusal is a sentence that says what to do."""
+"""Asks the board of a line on behalf of a person. Each error message says what to do."""
 
 from __future__ import annotations
 

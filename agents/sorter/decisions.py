@@ -138,8 +138,8 @@ class LaneFaults:
     def explain_safe_action(self, oldest_on_board: int) -> int:
         """Returns the code of the fault that explains a part with the reason `safe`, or 0.
 
-        - The bypass comes first, because it acts on the gate also during other faults.
-        - A part that was decided just before a fault ended belongs to this fault.
+        - The bypass comes first, because it controls the gate even during other faults.
+        - If a part was decided just before a fault ended, this fault explains it.
         - After a restart of the sorter, only the board knows the older faults. `oldest_on_board` is the oldest of them, or 0.
         """
         if _BYPASS in self._active:

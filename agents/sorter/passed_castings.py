@@ -11,7 +11,7 @@ _U32, _COUNTS = 2**32, 2**16
 
 @dataclass(frozen=True)
 class EyeEdges:
-    """What a status page `edge1` or `edge2` says: the leading edges so far, the last one, and the length of its object.
+    """The contents of a status page `edge1` or `edge2`: the number of leading edges, the last leading edge, and its object's length.
 
     The length is 0 while the object blocks the photo-eye.
     """
@@ -35,7 +35,7 @@ class EyeEdges:
 
 @dataclass(frozen=True)
 class PassedCasting:
-    """A casting that passed both photo-eyes: its travel from eye 1 to eye 2, and its length, in ms and in encoder edges."""
+    """A casting that passed both photo-eyes. Its travel from eye 1 to eye 2 and its length are in ms and in encoder edges."""
 
     travel_ms: int
     travel_steps: int
@@ -51,8 +51,10 @@ def signed(later: int, earlier: int, wrap: int = _U32) -> int:
 class PassedCastings:
     """Collects castings that pass both photo-eyes one at a time. Call `add` at least every 0.1 s with both status pages.
 
-    A casting must reach photo-eye 2 before the next one reaches photo-eye 1. So each edge belongs to a known casting, even if the distance
-    of the photo-eyes is not known. If a gap is shorter than `part_min_ms`, the object after the gap is the same casting.
+    A casting must reach photo-eye 2 before the next one reaches photo-eye 1. So it is clear to which casting an edge
+    belongs, even if the distance of the photo-eyes is not known.
+
+    If a gap is shorter than `part_min_ms`, the object after the gap is the same casting.
 
     `problem` is a sentence for a person if the castings cannot be measured, otherwise "".
     """
@@ -60,12 +62,12 @@ class PassedCastings:
     def __init__(self, edge1: EyeEdges, edge2: EyeEdges, part_min_ms: float, has_encoder: bool) -> None:
         self.castings: list[PassedCasting] = []
         self.problem = ""
-        # How many leading edges each photo-eye has seen.
+        # The number of leading edges that each photo-eye has seen.
         self.seen = {1: 0, 2: 0}
         self._part_min_ms = part_min_ms
         self._has_encoder = has_encoder
         self._last = {1: edge1, 2: edge2}
-        # The leading edge of the casting between the photo-eyes.
+        # The leading edge, at photo-eye 1, of the casting that is between the photo-eyes.
         self._leading: EyeEdges | None = None
         # True if edges were lost between two calls of `add`. The casting between the photo-eyes is then not measured.
         self._is_spoiled = False

@@ -48,7 +48,7 @@ ROLE = "sorter"
 MAX_OPEN_VERDICTS = 64
 # The board reports a part at most this long after the deadline of its verdict. A late verdict is recorded after this report.
 _MAX_REPORT_DELAY_S = 2.0
-# The sorter checks at this interval whether the board is back, and may still report a part.
+# At this interval, the sorter checks whether a lost board answers again and may still report a part.
 _REPORT_CHECK_S = 0.5
 # A stopping sorter waits at most this long until Kafka has confirmed the records of its journal.
 _MAX_SENDING_S = 2.0
@@ -97,7 +97,7 @@ class Sorter:
         self._verdicts_done = asyncio.Event()
 
     def use_gate(self, gate: GateSettings) -> None:
-        """Uses new settings of the gate for verdicts from now on."""
+        """From now on, uses the new settings of the gate for verdicts."""
         self._gate = gate
 
     @property
@@ -237,7 +237,7 @@ class Sorter:
                 events.append(self._events.get_nowait())
             sortings: list[Sorting] = []
             for event in events:
-                # Remember the records before the next event. Otherwise two resets at once would give a part two records.
+                # Remember the records before the next event. Otherwise, after two resets in a row, a part could get two records.
                 sortings += self._remember(self._sortings_of(event))
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]

@@ -30,19 +30,19 @@ from streams.settings import GateSettings
 
 log = logging.getLogger(__name__)
 
-# A session without a command for this long ends, because the person's program has ended.
+# If no command comes for this time, the session ends, because the person's program must have stopped.
 MAX_SILENCE_S = 15.0
 _POLL_S = 0.05
 _ANSWER_S = 2.0
-# While a lane is taught, castings are often missing or unmatched. The highest `lost_limit` keeps this from raising a fault.
+# While a lane is taught, castings are often missing or unmatched. With the highest `lost_limit`, they raise no fault.
 _TEACHING_LOST_LIMIT = BY_KEY["lost_limit"].most
-# The board cannot take settings while a casting is on the belt. The session waits at most this long.
+# The board refuses settings while a casting is on the belt. The session waits at most this time for an empty belt.
 _MAX_BUSY_S = 10.0
 _BUSY, _UNKNOWN_COMMAND = code_of("busy"), code_of("unknown-command")
 
 
 class Teaching:
-    """Serves one person at a time. All methods are called in the event loop.
+    """The teaching session of a line. Serves one person at a time. Call all methods in the event loop.
 
     `on_gate_changed` is called with the new settings of the gate after the board has accepted them.
     """
@@ -60,7 +60,7 @@ class Teaching:
         self._task: asyncio.Task[None] | None = None
 
     async def execute(self, command: Command, deadline_s: float) -> CommandAnswer:
-        """Executes a command `teach`. Raises GateError with a sentence if the sorter or the board refuses it."""
+        """Executes a command `teach`. Raises GateError with a message for a person if the sorter or the board refuses it."""
         if command.lane not in (None, self._board.lane.number):
             raise GateError("teach works only for the line's own lane. Call it without --lane.", retriable=False)
         if command.teach == "begin":
@@ -147,7 +147,7 @@ class Teaching:
             raise self._busy_error()
 
     async def end(self) -> None:
-        """Ends the session, if there is one: the servo gets the pulse of the gate's position, and the lane its own settings."""
+        """Ends a session. The servo gets its former pulse and the lane its former settings. Does nothing without a session."""
         if self._session is None:
             return
         self._session, self._castings = None, None
@@ -160,7 +160,7 @@ class Teaching:
         log.info("%s: the teaching session of %s has ended", self._board.line, self._person)
 
     async def _watch(self) -> None:
-        """Reads the photo-eyes while castings are measured. Ends the session if its person is silent."""
+        """Reads the photo-eyes while castings are measured. Ends the session if no command comes for too long."""
         while time.monotonic() - self._last_command_s < MAX_SILENCE_S:
             castings = self._castings
             if castings is not None and not castings.problem:
@@ -181,7 +181,7 @@ class Teaching:
         return EyeEdges.from_page(pages[0]), EyeEdges.from_page(pages[1])
 
     async def _measure(self, deadline_s: float) -> CommandAnswer:
-        """Returns the castings that have passed since the first call, each with its travel and its length."""
+        """Returns the travel and the length of each casting that has passed since the first call."""
         if self._castings is None:
             used = lane_settings(self._gate)
             part_min_ms = used.number("part_min_mm") / self._gate.belt_mm_per_s * 1000

@@ -34,7 +34,7 @@ from streams.records import CommandAnswer
 from streams.settings import VARIABLE_PREFIX, GateSettings
 
 STEPS = ("encoder", "travel", "servo", "swing")
-# The program repeats the servo's pulse, and shows that its person is there, at these intervals.
+# At these intervals, the program repeats the servo's pulse, and tells the sorter that the person is still there.
 _REFRESH_S, _KEEP_ALIVE_S, _POLL_S = 1.0, 4.0, 0.3
 _LEAST_MARK_MM = 100.0
 _SMALL_US, _LARGE_US = 5, 50
@@ -42,7 +42,7 @@ _KEYS = {"\x1b[D": -_SMALL_US, "\x1b[C": _SMALL_US, "\x1b[B": -_LARGE_US, "\x1b[
 
 
 class AskSorter(Protocol):
-    """Sends an action of the command `teach` to the sorter, and returns the answer. Raises GateError with a sentence."""
+    """Sends an action of the command `teach` to the sorter and returns the answer. Raises GateError with a message for a person."""
 
     def __call__(self, teach: str, **fields: object) -> CommandAnswer: ...
 
@@ -160,7 +160,7 @@ class TeachDialogue:
         return found
 
     def learn_positions(self) -> None:
-        """Learns the servo's rest and out positions by keys."""
+        """Lets a person move the servo with keys, and learns the positions rest and out."""
         if not sys.stdin.isatty():
             self._skip("The servo's positions were not changed, because this program has no keyboard. Run teach in a terminal.")
             return
@@ -208,7 +208,7 @@ class TeachDialogue:
 
 @contextmanager
 def _key_presses() -> Iterator[Callable[[float], str]]:
-    """Yields a function that waits for a key at most some seconds. It returns the key, an escape sequence for an arrow, or ""."""
+    """Yields a function that waits some seconds for a key. It returns the key, an arrow's escape sequence, or "" without a key."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
 
@@ -225,7 +225,7 @@ def _key_presses() -> Iterator[Callable[[float], str]]:
 
 @contextmanager
 def _session(ask: AskSorter) -> Iterator[tuple[AskSorter, CommandAnswer]]:
-    """Begins a session, keeps it alive while its person thinks, and ends it in every case."""
+    """Begins a session, keeps it alive while the person works, and ends it in every case."""
     begun = ask("begin")
     session = begun.values["board"].pop("session")
     finished = threading.Event()
@@ -263,7 +263,7 @@ def run_teach(
 ) -> int:
     """Teaches a lane, and returns the exit status: 0 if the settings were written or printed, 1 if the person has stopped.
 
-    Raises GateError or SettingsError with a sentence. The lane then has its former settings.
+    If teaching fails, the lane has its former settings, and GateError or SettingsError is raised with a message for a person.
     """
     record = TeachRecord(line, person, datetime.now(UTC))
     try:
@@ -298,7 +298,7 @@ def run_teach(
 def _find_changes(
     learnt: Mapping[str, Number], gate: GateSettings, used: Mapping[str, int | str], record: TeachRecord
 ) -> dict[str, Number]:
-    """Returns the settings that differ from the present ones, and shows them with their values before.
+    """Prints the learnt settings beside the present ones, and returns those that differ.
 
     Raises SettingsError if the learnt settings contradict others.
     """
@@ -323,7 +323,7 @@ def _find_changes(
 
 
 def _write_settings(file: Path | None, line: str, changes: Mapping[str, Number]) -> None:
-    """Writes the changes into the settings file. If this is not possible, prints the lines that a person must put there."""
+    """Writes the changes into the settings file. If the file cannot be changed, prints the lines that a person must add."""
     try:
         if file is None:
             raise ValueError("there is no settings file")

@@ -16,7 +16,7 @@ _HEADER = re.compile(r"\s*\[{1,2}\s*([\w.\-]+)\s*\]{1,2}\s*(#.*)?$")
 def edit_gate(text: str, line: str, changes: Mapping[str, Number]) -> str:
     """Returns the text with changed settings, such as `travel_mm` or `board.window_mm`, in the section [lines.gate] of `line`.
 
-    Raises ValueError if the text is written in a way that this function does not understand. A person must then change the file.
+    Raises ValueError if this function does not understand how the text is written. A person must then change the file.
     """
     before = tomllib.loads(text)
     index = [each.get("name") for each in before.get("lines", [])].index(line)
@@ -44,7 +44,7 @@ def describe_changes(line: str, changes: Mapping[str, Number]) -> str:
 
 
 def _find_section(rows: list[str], index: int, name: str) -> range:
-    """Returns the rows behind the header [name] of the line with this index. The range is empty if there is no such header."""
+    """Returns the rows of the section `name` of the line `index`, without the header. The range is empty if there is no such section."""
     lines_seen, begin = -1, None
     for number, row in enumerate(rows):
         header = _HEADER.match(row)

@@ -22,8 +22,7 @@ from streams.topics import TopicNames
 from streams.worker_process import WorkerProcess, handle_stop_signals, worker_process
 
 ROLE = "sorter"
-# A verdict passes through three threads. Each of them may wait this long until Python takes the processor from another thread. The default
-# of Python is 5 ms.
+# Python switches between threads at this interval instead of every 5 ms, because a verdict passes through three threads.
 _SWITCH_INTERVAL_S = 0.0005
 
 
@@ -79,7 +78,7 @@ def serve_lines(process: WorkerProcess, lines: list[str]) -> int:
         # Imported here because importing Faust takes a second, and `castline sorter --help` should be fast.
         from agents.sorter.process import run_sorters
 
-        # `freeze` makes the garbage collector skip the imported modules, because a search through them would delay verdicts.
+        # After `freeze`, the garbage collector skips the imported modules. Otherwise it would delay verdicts.
         gc.collect()
         gc.freeze()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)

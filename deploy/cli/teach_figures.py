@@ -1,8 +1,9 @@
 """Computes from ten measured castings what `castline board teach` proposes.
 
-The estimate is the median of the castings. Its spread is 1.4826 times the median absolute deviation, which is the standard deviation of
-normally distributed values, but does not change with a single wrong value. A casting is an outlier if it is more than five spreads, and
-more than 5 mm, from the median. Outliers do not count.
+The estimate is the median of the castings. The spread is 1.4826 times the median absolute deviation. It estimates the standard deviation,
+but a single wrong value hardly changes it.
+
+A casting is an outlier if it is more than five spreads, and more than 5 mm, from the median. Outliers do not count.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from streams.settings import GateSettings
 Number = int | float
 _MAD_TO_SPREAD = 1.4826
 _OUTLIER_SPREADS, _LEAST_OUTLIER_MM = 5, 5.0
-# More outliers than this share, or a larger spread, mean that the castings slip or that a photo-eye is loose.
+# With more outliers or a larger spread, the command stops: the castings slip, or a photo-eye is loose.
 _MAX_OUTLIER_SHARE, _MAX_SPREAD_SHARE, _LEAST_MAX_SPREAD_MM = 0.2, 0.05, 10.0
-# The window holds six spreads. It has this least width, and without an encoder at least 2 % of the travel, because the speed varies.
+# The window is six spreads wide, and at least 15 mm. Without an encoder, it is at least 2 % of the travel, because the speed varies.
 _WINDOW_SPREADS, _LEAST_WINDOW_MM, _TIMED_WINDOW_SHARE = 6, 15, 0.02
 
 
@@ -97,8 +98,8 @@ def propose_travel(measured: Measured, gate: GateSettings, has_encoder: bool) ->
 def propose_limits(measured: Measured, used: Mapping[str, int | str], window_mm: Number, servo_ms: Number) -> dict[str, Number]:
     """Returns the settings `stuck_mm` and `spacing_mm` that suit the longest casting and the gate.
 
-    An eye is stuck if it is blocked for three lengths of the longest casting, and for twice `part_max_mm`. Two castings need separate
-    decisions if the gate can return between them, and if they do not touch.
+    - `stuck_mm`: at least three lengths of the longest casting, and at least twice `part_max_mm`.
+    - `spacing_mm`: so long that the gate can return between two castings, and that the castings do not touch.
     """
     longest_mm = measured.longest_mm
     stuck_mm = max(50, 10 * math.ceil(max(3 * longest_mm, 2 * int(used["part_max_mm"])) / 10))

@@ -12,7 +12,7 @@ from deploy.cli.teach_figures import Measured
 
 @dataclass
 class TeachRecord:
-    """What a session has measured and changed. A change is a setting with its value before and after, as text."""
+    """The results of a session: measurements and changes. A change has a setting, its old value and its new value, as text."""
 
     line: str
     person: str
@@ -29,7 +29,7 @@ _STYLE = "body{font:11pt sans-serif;max-width:48em;margin:2em}table{border-colla
 
 
 def render_page(record: TeachRecord) -> str:
-    """Returns the protocol as an HTML page without further files."""
+    """Returns the protocol as one HTML page that needs no other files."""
     facts = [
         ("Line", record.line),
         ("Board", record.board),

@@ -109,7 +109,7 @@ class Board:
 
     def _confirmation_fields(self, event: StoredEvent) -> tuple[object, ...]:
         """Returns the last fields of a GATE event about a part that the chute's eye had to see: `gate` if absent, and `confirmed`."""
-        # A host that does not know the field `confirmed` might drop the frame, because the field makes it longer.
+        # The field makes the frame longer, so an older host might drop the frame.
         if event.confirmed is None or not self._sends_confirmed:
             return ()
         has_gate = len(event.fields) == len(EVENTS["GATE"])
@@ -279,7 +279,7 @@ class Board:
         return (settings.digest, *self._warnings(settings))
 
     def _warnings(self, settings: LaneSettings) -> tuple[str, ...]:
-        """Returns the warning of COMMIT if more castings than the board can store may be on their way to the gate or to the chute's eye."""
+        """Returns the warning in the answer to COMMIT, if more castings may be behind photo-eye 2 than the board can store."""
         belt = self.lanes[settings.number("lane_of") - 1].settings if settings.number("lane_of") else settings
         spacing_mm = belt.number("spacing_mm")
         if settings.is_gate_far(spacing_mm):
@@ -299,10 +299,7 @@ class Board:
         return all(gate_lane.settings.is_gate_within_reach(step_nm) for gate_lane in lane.gate_lanes[1:])
 
     def _are_plant_pins_free(self, lane: BoardLane, settings: LaneSettings) -> bool:
-        """Returns whether the lane's pins, and those of its plant interface, are not in use otherwise.
-
-        A stored plant interface has its pins from the reset on.
-        """
+        """Returns whether no other lane uses the pins of the lane and of its plant interface."""
         if lane.number in PLANT_LANES:
             return not settings.number("use_plant") or not self.lanes[PLANT_LANES[lane.number] - 1].is_committed
         lender = next(number for number, spare in PLANT_LANES.items() if spare == lane.number)

@@ -5,16 +5,16 @@ Places are in thousandths of a step, times in microseconds.
 
 from __future__ import annotations
 
-# The largest number of diverted parts on their way from a gate to the eye in its chute.
+# The board stores at most this many diverted parts that are on their way from a gate to the eye in its chute.
 MAX_CHUTE_PARTS = 8
-# A gate with an end switch must reach the other end within twice servo_ms and this time.
+# A gate with an end switch must reach its other end within 2 x servo_ms plus this time.
 END_MARGIN_US = 100_000
 # What is wrong with a gate: the detail of fault 54.
 NOT_LEFT, NOT_ARRIVED = 1, 2
 
 
 class Chute:
-    """The diverted parts between a gate and the eye in its chute, each by the number of its event and its expected place."""
+    """The diverted parts that have not reached the eye in the chute. For each part, it stores the event and the expected place."""
 
     def __init__(self) -> None:
         self._expected: dict[int, int] = {}
@@ -44,7 +44,7 @@ class Chute:
         return event
 
     def take_overdue(self, place: int, window: int) -> list[int]:
-        """Removes the parts that can no longer come, because the belt is more than `window` past their place. Returns their events."""
+        """Removes the overdue parts: the belt has moved more than `window` past their expected place. Returns their events."""
         overdue = [event for event, expected in self._expected.items() if place > expected + window]
         for event in overdue:
             del self._expected[event]
@@ -65,17 +65,17 @@ class EndSwitch:
         self._since_us = 0
 
     def restart(self, is_out: bool, now_us: int) -> None:
-        """Forgets the past. The gate may stand anywhere and has the whole limit to reach an end."""
+        """Starts the check again. The gate may stand anywhere, and the time limit to reach an end begins now."""
         self._was_out, self._must_leave, self._since_us = is_out, False, now_us
 
     def check(self, at_end: bool, is_out: bool, now_us: int, limit_us: int) -> int:
-        """Returns NOT_LEFT or NOT_ARRIVED if the gate has not moved in time, otherwise 0. Each trouble is returned once.
+        """Returns NOT_LEFT or NOT_ARRIVED if the gate has not moved in time, otherwise 0. Each problem is returned once.
 
         `is_out` says where the servo was told to move the gate.
         """
         if is_out != self._was_out:
             self._was_out, self._since_us = is_out, now_us
-            # If the gate is told to turn back before it has left its end, it may never leave.
+            # A gate that is told to turn back before it has left its end may stay there.
             self._must_leave = at_end and not self._must_leave
         if not at_end:
             self._must_leave = False

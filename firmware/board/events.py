@@ -18,7 +18,7 @@ class StoredEvent:
     """A stored event with its number `event` and the other `fields` of its frame.
 
     - `confirmed`: the field of a GATE event that says whether the chute's eye has seen the part, or None without such an eye.
-    - `is_awaited`: True until this is known. The event is not sent yet.
+    - `is_awaited`: True until the board knows `confirmed`. Until then, the event is not sent.
     - `sent_us`: the time at which the event was last sent, or None if it was not sent since the last HELLO.
     """
 
@@ -61,7 +61,7 @@ class EventRing:
         return len(self._events) >= self.size
 
     def add(self, name: str, *fields: object, confirmed: int | None = None, is_awaited: bool = False) -> int:
-        """Stores an event, or counts the event as lost if the ring is full. Returns its number."""
+        """Stores an event and returns its number. If there is no room, counts the event as lost."""
         number, self._next_number = self._next_number, (self._next_number + 1) % 65536
         if self.is_full:
             self.lost += 1
@@ -72,7 +72,7 @@ class EventRing:
         return number
 
     def confirm(self, number: int, is_seen: bool) -> int:
-        """Completes a GATE event that was stored as awaited. Returns the number of its part, or 0 if the event was lost."""
+        """Sets `confirmed` of a GATE event that waited for it. Returns the number of its part, or 0 if the event was lost."""
         for event in self._events:
             if event.event == number:
                 event.confirmed, event.is_awaited = int(is_seen), False

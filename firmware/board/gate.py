@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from firmware.lane_settings import LaneSettings
 
-# The command SERVO holds the servo for this time.
+# The servo gets the pulse of the command SERVO for this time.
 SERVO_HOLD_US = 5_000_000
 
 
@@ -87,7 +87,7 @@ class Gate:
         self._move(True, now_us)
 
     def hold_pulse(self, pulse_us: int, now_us: int) -> None:
-        """Sends another pulse than that of the gate's position for SERVO_HOLD_US. 0 ends this."""
+        """Gives the servo the pulse of the command SERVO for SERVO_HOLD_US. With 0, the servo gets its former pulse again."""
         self._held_pulse = (pulse_us, now_us + SERVO_HOLD_US) if pulse_us else None
 
     def tick(self, place: int, now_us: int) -> None:

@@ -56,7 +56,7 @@ class Button:
 
     def advance(self, now_us: int) -> bool:
         """Moves the time forward to `now_us`. Returns True when a short press has ended."""
-        # A button that is pressed since the reset does not count, because nobody has seen the beginning of the press.
+        # A press that began before the reset does not count, because its beginning was not seen.
         self._was_free = self._was_free or not (self._is_level_on or self.is_pressed)
         has_changed = self._contact.advance(now_us, MIN_PRESS_US)
         if has_changed and self.is_pressed:

@@ -121,7 +121,7 @@ class BoardLane:
         self._reset_pressed = Contact()
         self._bypass_on = Contact()
         self._plant = PlantInterface()
-        # How many parts in a row were diverted or had no verdict.
+        # The number of parts in a row that were diverted or had no verdict.
         self.rejects_in_a_row = 0
         self._drive = Drive()
         self.camera = CameraTrigger()
@@ -217,7 +217,7 @@ class BoardLane:
 
     @property
     def is_gate_held(self) -> bool:
-        """Whether the lane's gate follows no verdict, because of a fault or of the bypass key."""
+        """Whether a fault or the bypass key holds the lane's gate, so that the gate ignores verdicts."""
         return self.belt.faults.has(GATE_HELD) or self.belt.is_bypassed
 
     @property
@@ -231,7 +231,7 @@ class BoardLane:
         return self._reset_pressed.is_on
 
     def plant_signals(self) -> dict[str, bool]:
-        """Returns the levels of the plant interface's outputs, in the order of the STATUS page `plant`. All are low if it is not used."""
+        """Returns the levels of the plant interface's outputs, in the order of the page `plant`. Without `use_plant`, all are low."""
         has_host = self.is_committed and not self.faults.has("host silent")
         signals = {
             "ready": self.state == "running",
@@ -498,7 +498,7 @@ class BoardLane:
 
     @property
     def _held_action(self) -> str | None:
-        """How the lane's gate is held now.
+        """The action with which the lane's gate is held now.
 
         The action is `pass` while the belt is bypassed, the setting `safe` during a fault or before COMMIT, and None in normal operation.
         """
@@ -515,7 +515,7 @@ class BoardLane:
                 lane.gate.hold(lane._held_action, now_us)
 
     def _switch_bypass(self, now_us: int) -> None:
-        """Begins or ends the bypass, as the key says. When it begins, the parts that wait for a gate are no longer diverted."""
+        """Begins or ends the bypass, as the key says. When the bypass begins, parts that wait for a gate will pass."""
         if self.is_bypassed:
             self.end_fault(faults.BYPASS, now_us)
         else:
@@ -783,7 +783,7 @@ class BoardLane:
 
         The report names the lane of the belt. Its field `moves` counts the movements of this lane's gate.
 
-        With `awaits_chute`, the report is sent when the chute's eye has seen the part, or when the part is overdue there.
+        With `awaits_chute`, the report is sent when the chute's eye has seen the part, or when the part is overdue.
         """
         action, belt = decided.decision.action, self.belt
         belt.counters.diverted += action == "divert"

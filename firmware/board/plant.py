@@ -154,7 +154,7 @@ class Plant:
     _next_feed_mm: float = 0.0
     _removed: list[str] = field(default_factory=list)
     _gate_changes: list[GateInputChange] = field(default_factory=list)
-    # The changes at the chutes' eyes that lie in the future.
+    # The coming changes at the eyes in the chutes.
     _chute_changes: list[GateInputChange] = field(default_factory=list)
     _castings_at_eye: dict[str, int] = field(default_factory=lambda: {EYE1: 0, EYE2: 0})
 

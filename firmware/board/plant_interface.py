@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 
-# Largest number of results that can wait until the controller has seen the results before them.
+# At most this many results can wait until the earlier results have been given.
 WAITING_RESULTS = 8
 # The signal `reject` does not change during this time before and after the signal `result valid`.
 RESULT_MARGIN_US = 5000
-# The heartbeat and the buzzer change after this time, so that a period takes a second.
+# The heartbeat and the buzzer change each time after this interval. So a whole period takes a second.
 HALF_PERIOD_US = 500_000
 
 
 class PlantInterface:
-    """The signals that have a timing of their own: `result valid`, `reject`, the heartbeat and the buzzer.
+    """The signals that change by time: `result valid`, `reject`, the heartbeat and the buzzer.
 
     idle --result--> before --5 ms--> valid --result_ms--> after --5 ms--> idle
     """

@@ -72,7 +72,7 @@ class Eye:
         self._changing = Edge(blocked, place, at_us, steps) if blocked != self.blocked else None
 
     def invert(self, place: int, at_us: int, debounce_us: int, steps: int) -> None:
-        """Gives the present level of the input the other meaning."""
+        """Swaps the meanings of the two levels, because `eye_light_on` has changed."""
         self.change(not self._raw_level, place, at_us, debounce_us, steps)
 
     def restart(self, place: int, now_us: int) -> None:

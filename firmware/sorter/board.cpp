@@ -169,7 +169,7 @@ uint8_t Board::write_stored(char* buffer, const Event& event) {
     const uint8_t gate = event.outcome > kFurther ? static_cast<uint8_t>(event.outcome - kFurther) : 0;
     frame.number(event.lane + 1U).number(run_).number(event.part).word(kActionWords, gate > 0 ? uint8_t{kDivert} : event.outcome);
     frame.word(kReasonWords, event.reason).number(event.moved).number(event.moves).number(event.at_ms).number(event.travel_ms);
-    // A host that does not know the field `confirmed` might drop the frame, because the field makes it longer.
+    // The field `confirmed` makes the frame longer, so an older host might drop the frame.
     const bool is_confirmation_sent = sends_confirmed_ && event.confirmation != kNotEquipped;
     if (gate > 0 || is_confirmation_sent) frame.number(gate);
     if (is_confirmation_sent) frame.number(event.confirmation == kSeenInChute);

@@ -15,7 +15,7 @@ class Button {
 
   // Handles the present level of the input. `passed_us` is the time since the last call. Returns true when a short press has ended.
   bool sample(bool pressed, uint16_t passed_us, uint32_t now_ms) {
-    // A button that is pressed since the reset does not count, because nobody has seen the beginning of the press.
+    // A press that began before the reset does not count, because its beginning was not seen.
     if (!pressed && !contact_.is_on()) was_free_ = true;
     const bool has_changed = contact_.sample(pressed, passed_us, kMinPressMs * 1000U, kGateSampleUs);
     if (has_changed && contact_.is_on()) {

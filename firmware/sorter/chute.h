@@ -11,8 +11,8 @@ class Chute {
  public:
   bool is_empty() const { return count_ == 0; }
 
-  // Adds a diverted part by the number of its event. `expected` is the place of the belt at which the part must block the eye. Returns
-  // false if there is no room.
+  // Adds a diverted part. `event` is the number of its event, and `expected` the belt's place at which the part must block the eye.
+  // Returns false if there is no room.
   bool add(uint16_t event, Place expected) {
     if (count_ == kChuteParts) return false;
     moves_[count_].event = event;
@@ -33,14 +33,14 @@ class Chute {
     return take(nearest, event);
   }
 
-  // Removes a part that can no longer come, because the belt is more than `window` past its expected place. Returns false if there is none.
+  // Removes an overdue part: the belt has moved more than `window` past its expected place. Returns false if no part is overdue.
   bool take_overdue(Place here, Place window, uint16_t& event) {
     uint8_t index = 0;
     while (index < count_ && past(here, moves_[index].expected) <= static_cast<int32_t>(window)) ++index;
     return take(index, event);
   }
 
-  // Removes the oldest part. Returns false if there is none.
+  // Removes the oldest part. Returns false if no part is stored.
   bool take_oldest(uint16_t& event) { return take(0, event); }
 
  private:

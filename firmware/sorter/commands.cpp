@@ -192,8 +192,7 @@ bool Board::is_consistent(uint8_t lane, const Settings& requested) const {
   return true;
 }
 
-// Returns whether the lane's pins, and those of its plant interface, are not in use otherwise. A stored plant interface has its pins from the
-// reset on.
+// Returns whether no other lane uses the pins of the lane and of its plant interface.
 bool Board::are_plant_pins_free(uint8_t lane, const Settings& requested) const {
   if (lane > kPlantLanes) return !requested[kUsePlant] && !lanes_[lane - 1 - kPlantLanes].uses_plant();
   return !requested[kUsePlant] || !lanes_[lane - 1 + kPlantLanes].is_committed();

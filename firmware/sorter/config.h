@@ -13,7 +13,7 @@ const uint8_t kPlantLanes = 2;
 const uint8_t kParts = 64;
 // Largest number of parts on their way from photo-eye 2 to the belt's own gate.
 const uint8_t kArmed = 3;
-// Largest number of diverted parts on their way from a gate to the eye in its chute. Every board must have room for this number.
+// A board stores this many diverted parts that are on their way from a gate to the eye in its chute.
 const uint8_t kChuteParts = 8;
 // Every board must have room for this many parts on their way to a further gate (see PROTOCOL.md). This board has room for more.
 const uint8_t kFurtherGateParts = 16;
@@ -50,11 +50,11 @@ const uint16_t kHostTalksMs = 1000;
 // A push-button must be pressed for at least this long, and released before kMaxPressMs. A longer press does nothing.
 const uint16_t kMinPressMs = 50;
 const uint16_t kMaxPressMs = 3000;
-// A gate with an end switch must reach the other end within 2 x servo_ms and this time. The servo gets a pulse only every 20 ms.
+// A gate with an end switch must reach the other end within 2 x servo_ms plus this time. The servo gets a pulse only every 20 ms.
 const uint16_t kEndMarginMs = 100;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;
-// The command SERVO holds the servo for this time. The host repeats the command while a person watches the gate.
+// The servo gets the pulse of the command SERVO for this time. The host repeats the command while a person watches the gate.
 const uint16_t kServoHoldMs = 5000;
 // Width of the servo pulse if no settings are stored: the middle of the servo's travel.
 const uint16_t kNeutralUs = 1500;
@@ -64,7 +64,7 @@ const uint16_t kServoFrameUs = 20000;
 const uint16_t kServoQuietUs = 4500;
 // The photo-eyes are read at this interval. It is short, because a gate may move at most 1 ms late.
 const uint16_t kEyeSampleUs = 200;
-// The inputs of a gate are read in every fourth round of the main loop. The time between two readings counts at most this much.
+// The main loop reads the inputs of a gate in every fourth round. If a round is slow, the time between two readings counts as this time.
 const uint16_t kGateSampleUs = 4000;
 // Largest age of a part that the board can report. 16 bits hold at most 65,535 ms.
 const uint16_t kMaxAgeMs = 65000;
@@ -85,7 +85,7 @@ const uint16_t kMaxAgeMs = 65000;
 //   end switch      Low while the gate stands at one of its two ends. A broken wire causes fault 54.
 //   chute eye       Low while a casting blocks it. A broken wire causes fault 55 at the next diverted part.
 //   chute full      Low while the chute has room. A broken wire causes fault 56.
-//   push-button     Low while a person presses it. A broken wire has no effect except that presses are not noticed.
+//   push-button     Low while a person presses it. If its wire breaks, the board notices no presses.
 //   reset, bypass   Low while the button of the plant interface is pressed, or its key is turned. A broken wire reads "off".
 const bool kEstopOpenLevel = true;
 const bool kServoPowerLevel = true;
@@ -127,7 +127,7 @@ const bool kBypassOnLevel = false;
 //   lane 2   PK4 to PK6 = A12 to A14
 //   lane 3   PL7 to PL5 = D42 to D44
 //   lane 4   PL4 to PL2 = D45 to D47
-// The inputs of the gate and its chute of lanes 1 to 4:
+// The inputs of the gates and chutes, for lanes 1 to 4:
 //   end switches   PH5 = D8, PH6 = D9, PH1 = D16, PH0 = D17
 //   chute eyes     PB3 = D50, PB2 = D51, PB1 = D52, PB0 = D53
 //   chute full     PJ1 = D14, PJ0 = D15, PK3 = A11, PK7 = A15

@@ -18,7 +18,7 @@ class Contact {
     was_on_ = level;
     // If the level has changed since the last call, the time in between is not counted. So a pulse never counts for more than its length.
     if (!has_lasted || (level ? is_on_ && sum_us_ == hold_us : sum_us_ == 0)) return false;
-    // One call adds at most `most_us`. Otherwise two short pulses, before and after a slow round of the main loop, would count as a long one.
+    // One call adds at most `most_us`. Otherwise, two short pulses around a slow round of the main loop would count as one long pulse.
     if (passed_us > most_us) passed_us = most_us;
     if (level) {
       sum_us_ = hold_us - sum_us_ > passed_us && hold_us > sum_us_ ? static_cast<uint16_t>(sum_us_ + passed_us) : hold_us;

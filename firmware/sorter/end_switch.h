@@ -13,19 +13,19 @@ class EndSwitch {
  public:
   EndSwitch() : was_out_(false), must_leave_(false) {}
 
-  // Forgets the past. The gate may stand anywhere and has the whole limit to reach an end.
+  // Starts the check again. The gate may stand anywhere, and the time limit to reach an end begins now.
   void restart(bool is_out, uint32_t now_us) {
     was_out_ = is_out;
     must_leave_ = false;
     since_us_ = now_us;
   }
 
-  // Must be called often. `is_out` says where the servo was told to move the gate. Reports each trouble once.
+  // Call this often. `is_out` says where the servo was told to move the gate. Each problem is reported once.
   GateTrouble check(bool at_end, bool is_out, uint32_t now_us, uint32_t limit_us) {
     if (is_out != was_out_) {
       was_out_ = is_out;
       since_us_ = now_us;
-      // If the gate is told to turn back before it has left its end, it may never leave.
+      // A gate that is told to turn back before it has left its end may stay there.
       must_leave_ = at_end && !must_leave_;
     }
     if (!at_end) {
@@ -40,7 +40,7 @@ class EndSwitch {
   }
 
  private:
-  // Time of the last command to move, or the last time at which the gate stood at an end without a command to leave.
+  // The time limit runs from this time: the last command to move, or the last time when the gate stood at its end as it should.
   uint32_t since_us_ = 0;
   bool was_out_ : 1, must_leave_ : 1;
 };

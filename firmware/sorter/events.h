@@ -40,7 +40,8 @@ class Events {
   // Stores a GATE event and returns its number.
   uint16_t gate(uint8_t lane, uint32_t part, Decision decision, bool moved, uint16_t moves, uint32_t at_ms, uint16_t travel_ms,
                 Confirmation confirmation = kNotEquipped);
-  // Completes a GATE event that was stored with kAwaited, so that it is sent. Returns the number of its part, or 0 if the event was lost.
+  // Sets the confirmation of a GATE event that was stored with kAwaited, so that the event is sent. Returns the number of its part, or 0 if
+  // the event was lost.
   uint32_t confirm(uint16_t number, bool seen);
   void fault(uint8_t lane, Fault code, bool raised, uint32_t detail, uint32_t at_ms);
 

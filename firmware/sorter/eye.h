@@ -10,7 +10,7 @@ struct Edge {
   Stamp at;
 };
 
-// The edges at a photo-eye since the reset, which STATUS returns on the pages `edge1` and `edge2`. They are stored in every state of the lane.
+// The edges at a photo-eye since the reset, for the pages `edge1` and `edge2` of STATUS. They are stored in every state of the lane.
 struct EdgeLog {
   uint16_t count = 0;
   // Time and encoder edges of the last leading edge, and from there to the trailing edge (0 while an object blocks the eye).
@@ -55,7 +55,7 @@ class Eye {
     steps_ = steps;
   }
 
-  // Gives the present level of the input the other meaning.
+  // Swaps the meanings of the two levels, because `eye_light_on` has changed.
   void invert(Place place, uint32_t at_us, uint32_t steps) { change(!raw_, place, at_us, steps); }
 
   // Returns true if a change has lasted for `debounce_us`. Then place() and at_us() return where and when it began.

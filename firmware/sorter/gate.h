@@ -40,7 +40,7 @@ class Gate {
   void test(const Settings& settings, uint32_t now_us);
   void end_test() { is_testing_ = false; }
 
-  // Sends another pulse than that of the gate's position for kServoHoldMs, for the command SERVO. 0 ends this.
+  // Gives the servo the pulse of the command SERVO for kServoHoldMs. With 0, the servo gets its former pulse again.
   void hold_pulse(uint16_t pulse_us, uint32_t now_us) {
     held_us_ = pulse_us;
     held_since_us_ = now_us;

@@ -193,7 +193,7 @@ void Lane::update_plant() {
   if (!is_empty()) plant_signals_ |= kBusySignal;
 }
 
-// Begins or ends the bypass, as the key says. When the bypass begins, the parts that wait for a gate are no longer diverted.
+// Begins or ends the bypass, as the key says. When the bypass begins, parts that wait for a gate will pass.
 void Lane::switch_bypass() {
   if (is_bypassed()) {
     end_fault(kBypass);
@@ -341,7 +341,6 @@ bool Lane::has_gate_fault_cause(Fault code) const {
   return code == kChuteFull && settings_[kChuteFullMs] > 0 && is_chute_full();
 }
 
-// The same level at the input now has the other meaning.
 void Lane::invert_eyes() {
   for (Eye& eye : eyes_) eye.invert(place(), shared_->clock.us(), steps_);
 }

@@ -33,8 +33,8 @@ struct LaneCounters {
   uint32_t diverted, passed, missing, unmatched, no_verdict;
 };
 
-// What the eye in the reject chute has seen since the reset: all castings, those that no gate had diverted, and how many diverted parts it
-// did not see. STATUS returns the numbers on its page `chute`.
+// Counts since the reset, for the page `chute` of STATUS: castings that the chute's eye has seen, castings among them that no gate had
+// diverted, and diverted parts that the eye did not see.
 struct ChuteCounters {
   uint32_t seen, unexpected, unconfirmed;
 };
@@ -102,7 +102,8 @@ class Lane {
   bool end_fault(Fault code, EndedBy by = kEndedByHost);
   bool has_fault_cause(Fault code) const;
   void test(Test what);
-  // Gives the servo another pulse for kServoHoldMs. The gate gets its own pulse again at once if `pulse_us` is 0 or a part is at a photo-eye.
+  // Gives the servo the pulse of the command SERVO for kServoHoldMs. The servo gets its former pulse again at once if `pulse_us` is 0 or a
+  // part is at a photo-eye.
   void hold_servo(uint16_t pulse_us) { gate_.hold_pulse(pulse_us, shared_->clock.us()); }
 
   // ---- outputs
@@ -251,7 +252,7 @@ class Lane {
   bool is_divert_near_ : 1;
   // True if this lane has no belt of its own, because its gate stands at another lane's belt (a further gate).
   bool is_further_gate_ : 1;
-  // Whether the belt has travelled less than part_min_mm since a casting left the chute's eye. An object that comes now is the same casting.
+  // Whether the belt has travelled less than part_min_mm since a casting left the chute's eye. An object there is still the same casting.
   bool has_chute_end_ : 1;
   uint8_t armed_count_ = 0;
   uint8_t test_ = kNoTest;
@@ -293,7 +294,7 @@ class Lane {
   uint8_t edges_at_rest_ = 0;
   Camera camera_;
   uint8_t missing_in_a_row_ = 0, unmatched_in_a_row_ = 0;
-  // How many parts in a row were diverted or had no verdict.
+  // The number of parts in a row that were diverted or had no verdict.
   uint8_t rejects_in_a_row_ = 0;
   PlantInterface plant_;
   uint8_t plant_signals_ = 0;

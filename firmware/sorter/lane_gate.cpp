@@ -1,4 +1,4 @@
-// Confirms the moves of a lane's gate: end switch, eye in the reject chute, input "chute full". Also handles the push-button.
+// Checks the moves of a lane's gate: end switch, eye in the reject chute, and input "chute full". Also handles the push-button.
 #include "lane.h"
 
 namespace castline {
@@ -13,7 +13,7 @@ void Lane::set_gate_inputs(const GateInputs& inputs) {
   if (button_.sample(inputs.button_pressed, passed_us, shared_->clock.now().ms) && settings_[kUseButton]) acknowledge();
 }
 
-// Handles the present level of the chute's eye. A change counts if a later call finds the same level after debounce_us or more.
+// Handles the present level of the chute's eye. A change counts when the level has stayed the same for at least debounce_us.
 void Lane::watch_chute(bool blocked) {
   const uint32_t now_us = shared_->clock.us();
   if (blocked != chute_eye_.level()) chute_eye_.change(blocked, belt().place(), now_us, 0);

@@ -11,7 +11,7 @@ const uint32_t kMaxPart = 99999999UL;
 
 }  // namespace
 
-// Returns true if a change at a photo-eye has lasted for `debounce_us`. The edge is stored, and the servo gets the gate's own pulse again.
+// Returns true if a change at a photo-eye has lasted for `debounce_us`. The edge is then stored, and a pulse of the command SERVO ends.
 bool Lane::take_edge(uint8_t index, uint32_t now_us, uint16_t debounce_us) {
   const Eye& eye = eyes_[index];
   if (!eye.pending() || !eyes_[index].settle(now_us, debounce_us)) return false;
@@ -245,7 +245,7 @@ bool Lane::is_divert_near(Place here) const {
 }
 
 // Stores the event GATE. Its lane is the lane of the belt, and its field `moves` counts the movements of this lane's gate.
-// With `awaits_chute`, the event about a diverted part is sent when the eye in the chute has seen the part, or when it is overdue there.
+// With `awaits_chute`, the event is sent when the eye in the chute has seen the diverted part, or when the part is overdue.
 uint16_t Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms, bool awaits_chute) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;

@@ -15,14 +15,14 @@ enum PlantSignal : uint8_t {
   kBuzzerSignal = 64
 };
 
-// Largest number of results that can wait until the controller has seen the results before them.
+// At most this many results can wait until the earlier results have been given.
 const uint8_t kWaitingResults = 8;
 // The signal `reject` does not change during this time before and after the signal `result valid`.
 const uint8_t kResultMarginMs = 5;
-// The heartbeat and the buzzer change after this time, so that a period takes a second.
+// The heartbeat and the buzzer change each time after this interval. So a whole period takes a second.
 const uint16_t kHalfPeriodMs = 500;
 
-// The signals that have a timing of their own: `result valid`, `reject`, the heartbeat and the buzzer.
+// The signals that change by time: `result valid`, `reject`, the heartbeat and the buzzer.
 //
 //   idle --result--> before --kResultMarginMs--> valid --result_ms--> after --kResultMarginMs--> idle
 class PlantInterface {
@@ -37,7 +37,7 @@ class PlantInterface {
     return true;
   }
 
-  // A person has heard the buzzer. It is silent until the next fault.
+  // Silences the buzzer until the next fault, because a person has pressed the reset button.
   void silence() { is_silenced_ = true; }
   void begin_fault() { is_silenced_ = false; }
 
@@ -76,7 +76,7 @@ class PlantInterface {
   // The results that wait. Bit 0 is the oldest one, and 1 means reject.
   uint8_t rejects_ = 0, count_ = 0;
   Phase phase_ = kIdle;
-  // The time at which the present phase began, and at which the heartbeat changed last.
+  // The time when the present phase began, and the time when the heartbeat last changed.
   uint16_t since_ms_ = 0, beat_since_ms_ = 0;
   bool is_reject_ = false;
   bool beat_ : 1, is_silenced_ : 1;

@@ -148,7 +148,7 @@ void read(Board& board) {
     report_steps(board, lane, step);
     const bool estop = inputs & 0x80, power = inputs & 0x08, belt = belts & 0x08;
     if (lane < kPlantLanes) {
-      // The pins of the plant interface are those of the lane that is kPlantLanes further.
+      // The plant interface of lane n uses the pins of lane n + kPlantLanes.
       const bool reset = inputs << kPlantLanes & 0x80, bypass = belts << kPlantLanes & 0x08;
       board.lane(lane).set_plant_inputs(reset == kResetPressedLevel, bypass == kBypassOnLevel);
     }

@@ -66,7 +66,7 @@ void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volat
 // Bit mask of the gates whose pins have a level instead of pulses.
 uint8_t level_pins = 0;
 
-// Connects a gate's pin with its timer, or disconnects the pin, which is then low.
+// Connects a gate's pin with its timer, or disconnects it. A disconnected pin is low.
 void connect(uint8_t index, bool to_timer) {
   const uint8_t gate = static_cast<uint8_t>(1 << index);
   volatile uint8_t* const control = index == 1 ? &TCCR1A : index == 2 ? &TCCR3A : &TCCR4A;

@@ -7,7 +7,7 @@
 namespace castline {
 namespace servo {
 
-// Starts the pulses of a gate. Gate 1 has index 0. If `pulse_us` is 0, the pin is low instead, until send() is called.
+// Starts the pulses of a gate. Gate 1 has index 0. If `pulse_us` is 0, the pin stays low until send() is called.
 void begin(uint8_t index, uint16_t pulse_us);
 
 // Sends pulses of width `pulse_us`. Must be called in every round of the main loop. If `quiet` is true, the next pulse is delayed.

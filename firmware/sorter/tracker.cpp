@@ -6,7 +6,7 @@ const char kReasonWords[] PROGMEM = "verdict no-verdict cancelled spacing touchi
 
 namespace {
 
-// Places after which the last part is forgotten. A place has 24 bits, so a place that is twice as far away would seem to lie ahead.
+// Places after which the last part is forgotten. Places have only 24 bits. A place twice as far behind would seem to lie ahead.
 const int32_t kForgotten = 1L << 22;
 
 }  // namespace

@@ -144,7 +144,7 @@ class DetailTemplate:
             return None
         rows, columns = pixels.shape
         result: npt.NDArray[np.float16] = self.grid.wrap(polar, part, rows, columns)
-        # Near the centre, several points of the grid share a pixel of `result`. The largest residual must not be lost there.
+        # Near the centre, several points of the grid share a pixel of `result`. The pixel must get the largest of their residuals.
         ring, angle = divmod(int(polar.argmax()), self.grid.angles)
         x_px, y_px = self._find_point(part, ring, angle)
         result[min(max(round(y_px), 0), rows - 1), min(max(round(x_px), 0), columns - 1)] = polar[ring, angle]
@@ -228,7 +228,7 @@ def measure_rings(
 
     - `pixels`: shape (rows, columns).
     - `strip_rings`: a smaller value needs less memory and gives the same result.
-    - `mask`: the pixels whose differences may be extremes, same shape. The texture of a ring is measured on all of its points.
+    - `mask`: the pixels that may raise the score, same shape. The texture of a ring is measured on all points of the ring.
 
     Returns None if `time.monotonic()` reaches `end_s` first.
     """

@@ -42,7 +42,7 @@ RIM_SHARE = 0.42
 SCORED_RADII = 1.12
 # Number of rings around the middle. Each ring has statistics of its own, because residuals are always larger at an edge.
 RINGS = 24
-# A ring with fewer inspected pixels than this share is not scored, because so few pixels give no sound covariance.
+# A ring with fewer inspected pixels than this share is not scored, because so few pixels give no reliable covariance.
 MIN_INSPECTED_SHARE = 0.1
 # Every registered picture gets this mean and standard deviation of grey levels (0..1), so that an ageing lamp changes no score.
 NORMAL_MEAN, NORMAL_SPREAD = 0.5, 0.2
@@ -363,7 +363,7 @@ def compute_ring_moments(residuals: FloatArray, counts: npt.NDArray[np.bool_] | 
 def _hide_pixels(pixels: PixelArray, inspected: npt.NDArray[np.bool_], rings: npt.NDArray[np.int32]) -> PixelArray:
     """Returns a copy of registered pictures in which each pixel outside `inspected` has the mean grey level of its ring.
 
-    Otherwise a mark that is not inspected would change how the network rebuilds the rest of the part.
+    Without this, a mark outside the inspected area would change how the network rebuilds the rest of the part.
     """
     result = pixels.copy()
     for ring in range(RINGS):

@@ -431,7 +431,7 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # The `count` hottest pixels of one picture alone already bring the mean rate to `high`, so the list needs no colder pixels.
+        # With the `count` hottest pixels of one picture, the mean rate already reaches `high`. So the list needs no colder pixels.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

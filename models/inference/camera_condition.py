@@ -17,8 +17,8 @@ _FROZEN_PICTURES = 5
 _MEDIAN_PICTURES = 8
 # Pictures are too dark below this share of the brightness of the darkest reference pictures (the 1st percentile).
 _DARK_SHARE = 0.6
-# A limit for too bright pictures lies between the brightest reference pictures (99th percentile) and white. For 155, it is 195:
-# 155 plus this share of the distance to white (255).
+# Pictures are too bright above a limit between the brightest reference pictures (the 99th percentile) and white (255). The limit is this
+# share of the way to white. Example: for 155, the limit is 195.
 _BRIGHT_SHARE = 0.4
 # Pictures are blurred below this share of the sharpness of the least sharp reference pictures (the 1st percentile).
 _BLURRED_SHARE = 0.5

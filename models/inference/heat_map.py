@@ -11,7 +11,7 @@ from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the 
 
 from models.pictures.regions import find_picture_area
 
-# Some methods, such as Grad-CAM, give no level for hot pixels. A pixel of their heat maps is hot above this share of the hottest value.
+# Methods such as Grad-CAM do not say from which level a pixel is hot. In their maps, a pixel is hot above this share of the hottest value.
 # The share 0.5 fits rendered defects best.
 HOT_SHARE = 0.5
 # At most this many hot areas of a picture are marked with boxes, because people do not look at more.

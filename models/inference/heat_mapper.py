@@ -18,7 +18,7 @@ from models.registry import Version
 RESIDUAL = "residual"
 # A segmentation head is used only if its hottest point lay near a defect in at least this share of its validation pictures.
 LEAST_POINTING = 0.75
-# Beside the residuals of a scorer, a head is useful even if it points less well.
+# Together with the residuals of a scorer, a head may be less accurate.
 LEAST_POINTING_COMBINED = 0.5
 # Combined maps are smoothed with a Gaussian. Its standard deviation is this share of the picture's side: 2 px for 150 px.
 SMOOTHING_SHARE = 1 / 75
@@ -82,7 +82,7 @@ class CombinedMapper:
 
 
 def combine_heat(probabilities: HeatMap, residuals: HeatMap, box_level: float) -> HeatMap:
-    """Returns a heat map that is at least 0.5 where either of two maps says so. All maps have the shape (rows, columns), values 0..1.
+    """Combines two maps to a heat map that is at least 0.5 where one of them is. All maps have the shape (rows, columns), values 0..1.
 
     - `probabilities`: the map of a segmentation head. It is smoothed, and scaled so that `box_level` becomes 0.5.
     - `residuals`: the residuals of a scorer, with the cut-off at 0.5.

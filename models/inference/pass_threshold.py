@@ -31,7 +31,7 @@ def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> M
     order = np.argsort(probability, kind="stable")
     misses = np.cumsum(1 / sizes[group_of][order])
     kept = np.unique(np.linspace(0, len(order) - 1, MAX_POINTS).astype(np.int64))
-    # Each point of the curve stands for all pictures before the next point, and counts the misses of all these pictures.
+    # A point of the curve counts the misses of all pictures before the next point.
     upper = np.append(kept[1:] - 1, len(order) - 1)
     return MissCurve(castings=len(sizes), probabilities=tuple(probability[order][kept].tolist()), misses=tuple(misses[upper].tolist()))
 

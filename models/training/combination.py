@@ -85,7 +85,7 @@ def choose_combination(
     plain = SoftVote(tuple(names), np.ones(len(names)) / len(names), temperatures, 1.0, ok_class, 0.5, 0.5, 0.5)
     candidates = _candidate_weights(len(names))
     held_out = compare_weights(candidates, probabilities, labels, ok_class, counts, groups)
-    # `candidates` begins with each network alone. Then follow equal weights, which are used if no weights could be compared.
+    # `candidates` holds each network alone, and then equal weights. Equal weights are used if no weights could be compared.
     best = min(len(names), len(candidates) - 1) if held_out is None else int(np.argmin(held_out))
 
     def rate(weights: Numbers) -> tuple[SoftVote, float, float]:

@@ -291,8 +291,8 @@ class LineSettings(Section):
 def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
     """Checks that lines which share a board do not conflict. `gates` holds the gate of each line.
 
-    Raises ValueError if two lines use the same lane, or the same serial port at different speeds, or if a line uses a lane whose pins the
-    plant interface of another line needs.
+    Raises ValueError if two lines use the same lane, or the same serial port at different speeds. Also raises ValueError if a line uses a
+    lane whose pins the plant interface of another line needs.
     """
     line_by_lane: dict[str, dict[int, str]] = defaultdict(dict)
     speed_by_port: dict[str, tuple[int, str]] = {}
