@@ -62,7 +62,7 @@ const uint16_t kNeutralUs = 1500;
 const uint16_t kServoFrameUs = 20000;
 // During this time before a gate moves out, its servo gets no new pulse (see servo.h).
 const uint16_t kServoQuietUs = 4500;
-// The photo-eyes are read at this interval. It is short, because a gate may move at most 1 ms late.
+// The photo-eyes are read at this interval. It is short, because each delay here also delays the gate.
 const uint16_t kEyeSampleUs = 200;
 // The main loop reads the inputs of a gate in every fourth round. If a round is slow, the time between two readings counts as this time.
 const uint16_t kGateSampleUs = 4000;

@@ -17,6 +17,8 @@ const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
 // To delay a pulse, the timer is set back, so that this many counts are left until the pulse begins.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
+// The timer is not set if a pulse begins within this many counts, because the few instructions up to then take time, too.
+const uint16_t kGuard = 40;
 
 // The registers of a gate's servo output. Gates 1 and 4 share timer 4, so a gate may have to wait 2.4 ms for the other one.
 struct Channel {
@@ -41,13 +43,7 @@ uint8_t changed = 0;
 // Bit mask of the gates whose next pulse was delayed. Each pulse is delayed only once, so that the servo is never without pulses for long.
 uint8_t held_off = 0;
 
-// Reads a 16-bit register of a timer. Interrupts are off, because an interrupt between the two bytes could change the value.
-uint16_t get(volatile uint16_t* from) {
-  uint16_t value;
-  ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { value = *from; }
-  return value;
-}
-
+// Writes a 16-bit register of a timer. Interrupts are off, because an interrupt between the two bytes could write another register.
 void put(volatile uint16_t* to, uint16_t value) {
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { *to = value; }
 }
@@ -122,18 +118,23 @@ void send(uint8_t index, uint16_t pulse_us, bool quiet) {
     changed |= gate;
   }
   if (!quiet && !(changed & gate) && !(held_off & gate)) return;
-  const uint16_t count = get(to.count);
   // Gates 1 and 4 share a timer, so each must also wait for a pulse of the other. Gates 2 and 3 have their own timers.
   const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;
-  if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {
-    held_off &= static_cast<uint8_t>(~gate);
-  } else if (changed & gate) {
-    put(to.count, kTop - 1);
-    width_before[index] = width[index];
-    changed &= static_cast<uint8_t>(~gate);
-  } else if (quiet && !(held_off & gate) && count > kTop - kHold) {
-    put(to.count, kTop - kHold);
-    held_off |= gate;
+  // Interrupts are off between reading and setting the timer. Otherwise a pulse could begin in between, and last until the timer's end.
+  ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
+    const uint16_t count = *to.count;
+    if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {
+      held_off &= static_cast<uint8_t>(~gate);
+    } else if (count < kTop - kGuard) {
+      if (changed & gate) {
+        *to.count = kTop - 1;
+        width_before[index] = width[index];
+        changed &= static_cast<uint8_t>(~gate);
+      } else if (quiet && !(held_off & gate) && count > kTop - kHold) {
+        *to.count = kTop - kHold;
+        held_off |= gate;
+      }
+    }
   }
 }
 
