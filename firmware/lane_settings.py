@@ -11,7 +11,7 @@ CHOICES = ("divert", "pass", "stop")
 # No distance on the belt may be longer than this many steps, because a board may store positions in 24 bits.
 MAX_STEPS = 500_000
 # Every board can store at least 3 parts between photo-eye 2 and the belt's own gate, and 16 parts on their way to
-# a further gate, which another lane moves.
+# an additional gate, which another lane moves.
 GATE_PARTS, FURTHER_GATE_PARTS = 3, 16
 # Every board can store at least 8 diverted parts on their way from a gate to the eye in its chute.
 CHUTE_PARTS = 8
@@ -197,5 +197,5 @@ class LaneSettings:
         if number("rest_us") == number("out_us"):
             return "rest_us must differ from out_us"
         if number("use_plant") and number("lane_of"):
-            return "use_plant must be 0 on a lane with a further gate; set use_plant on the lane of the belt"
+            return "use_plant must be 0 on a lane with an additional gate; set use_plant on the lane of the belt"
         return ""

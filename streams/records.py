@@ -186,7 +186,8 @@ class Sorting(PartRecord):
     )
     grade: str | None = Field(
         None,
-        description="Name of the further gate on the line's belt that diverted the part; null if no further gate diverted it.",
+        description="Name of the additional gate on the line's belt that diverted the part. Null if no gate diverted the part, or if the "
+        "line's own gate did.",
     )
     reason: SortingReason = Field(description="Reason for the action.")
     code: int = Field(0, ge=0, description="Error code from firmware/error_codes.csv; 0 if there was no error.")
@@ -426,7 +427,7 @@ class Command(Record):
         "test `what`. From `pause` to `resume`, the sorter sends no verdicts, so the board treats every part as a part without verdict. "
         "`status`, `settings` and `monitor` only read. `teach` takes the action in the field `teach`."
     )
-    lane: int | None = Field(None, ge=1, le=4, description="Lane of a further gate at the line's belt; null for the line's own lane.")
+    lane: int | None = Field(None, ge=1, le=4, description="Lane of an additional gate at the line's belt; null for the line's own lane.")
     code: int | None = Field(None, ge=40, le=69, description="For `clear`: code of the fault, from firmware/error_codes.csv.")
     what: Literal["gate", "trigger", "lamp", "relay"] | None = Field(None, description="For `test`: what to test.")
     teach: TeachAction | None = Field(

@@ -345,7 +345,7 @@ class BoardSession:
         """Makes the board use the settings of a lane and of the other gates at its belt. Raises GateError if the board refuses them."""
         lane.is_configured, settings_by_lane = False, lane.settings_by_lane
         if lane.has_grades and not self._supports_grades:
-            raise gate_error("not-supported", f"{lane.line}: further gates on one belt (grades)")
+            raise gate_error("not-supported", f"{lane.line}: additional gates on one belt (grades)")
         for number, settings in settings_by_lane.items():
             # COMMIT returns the digest of the board's settings. If the digest matches, the settings are not sent again.
             was_committed = lane.committed_run.get(number) == self.run

@@ -2,7 +2,7 @@
 
 When a file is complete and has not changed for `settle_s` seconds, the intake gets it. Then the file is moved to `sent` or `refused`.
 
-- A file that stays incomplete is given to the intake after `end_wait_s`.
+- A file that stays incomplete is given to the intake after `end_wait_s` seconds.
 - A file that cannot be read or moved is tried again later.
 - A link, or a file that is no picture, stays where it is.
 - An overwritten picture is kept in memory until the intake gets it.

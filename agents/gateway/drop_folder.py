@@ -176,7 +176,7 @@ class DropFolder:
         return new_name
 
     def delete_old(self, folder: str, max_age_s: float, max_bytes: int) -> int:
-        """Deletes files that were moved to `folder` more than `max_age_s` ago. If the other files exceed `max_bytes`, also deletes the
+        """Deletes files that were moved to `folder` more than `max_age_s` seconds ago. If the others exceed `max_bytes`, also deletes the
         oldest ones.
 
         Returns the number of deleted files.

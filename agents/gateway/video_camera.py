@@ -253,7 +253,7 @@ class VideoCamera:
         return CameraFrame(value, grabbed.grabbed_at, "image/png", part=part)
 
     def _take_newest(self, timeout_s: float) -> _GrabbedPicture | None:
-        """Returns the newest picture that was not yet given to the intake. Waits for one, and returns None after `timeout_s`."""
+        """Returns the newest picture that was not yet given to the intake. Waits for one, and returns None after `timeout_s` seconds."""
         with self._pictures_changed:
             if not self._pictures:
                 self._is_asked.set()

@@ -68,7 +68,7 @@ class JudgedBatch:
     """A batch that the networks have judged.
 
     - `judged`: the images, in the order of their records.
-    - `assignments`: the model version and the shadow version of each image.
+    - `assignments`: for each image, the model version that has judged it, and the shadow version that will judge it only to compare.
     - `rules`: the rule that labelled each image.
     """
 

@@ -93,7 +93,7 @@ class EmbeddedBroker:
     def start(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
         """Starts Kafka and returns when Kafka serves clients. If `is_cancelled` returns True, stops the broker and returns.
 
-        Raises BrokerError if a port is in use, if the data folder or the jars cannot be used, or after `broker.start_timeout_s`.
+        Raises BrokerError if a port is in use, if the data folder or the jars cannot be used, or after `broker.start_timeout_s` seconds.
         """
         for port in (self._broker.port, self._broker.port + 1):
             _refuse_used_port(port)

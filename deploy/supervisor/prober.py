@@ -64,7 +64,7 @@ class _Page:
 class Prober:
     """Reads the pages of processes in a separate thread, so that a page that hangs cannot delay a restart. Thread-safe.
 
-    /readyz and /healthz are read every `every_s` seconds, and /metrics every `metrics_every_s`.
+    /readyz and /healthz are read every `every_s` seconds, and /metrics every `metrics_every_s` seconds.
     """
 
     def __init__(self, every_s: float = 0.5, metrics_every_s: float = 2.0, timeout_s: float = 2.0) -> None:

@@ -2,7 +2,7 @@
 
     waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, depending on the fault--> running
 
-With the setting `lane_of`, the gate stands at the belt of another lane (a further gate).
+With the setting `lane_of`, the gate stands at the belt of another lane (an additional gate).
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class BoardLane:
         self._drive = Drive()
         self.camera = CameraTrigger()
         self.relay_test_until_us = 0
-        # True if this lane has no belt of its own, because its gate stands at another lane's belt (a further gate).
+        # True if this lane has no belt of its own, because its gate stands at another lane's belt (an additional gate).
         self.is_further_gate = self.settings.number("lane_of") > 0
         self._has_stored_settings = stored is not None
         self._reporter = reporter

@@ -161,7 +161,7 @@ class PseudoTerminal:
         os.close(self._master)
 
     def read(self, timeout_s: float) -> bytes:
-        """Returns the bytes that the host has written. If no bytes arrive within `timeout_s`, the result is empty."""
+        """Returns the bytes that the host has written. If no bytes arrive within `timeout_s` seconds, the result is empty."""
         readable, _, _ = select.select([self._master], [], [], timeout_s)
         return os.read(self._master, 4096) if readable else b""
 

@@ -33,7 +33,7 @@ class Belt:
 
     - `blade_mm`: distance from photo-eye 2 to the blade of the belt's own gate.
     - `servo_s`: the time of a full swing.
-    - `further`: the blades of further gates on this belt. The servo of a further gate belongs to another lane.
+    - `further`: the blades of additional gates on this belt. The servo of an additional gate belongs to another lane.
     - `encoder_um`: travel per encoder edge; 0 without an encoder.
     - `eye_light_on`: True if the photo-eyes switch when light, so that their inputs are low while no casting blocks them.
     - `chute_s`: the time that a diverted casting needs from the belt to the eye in the reject chute.
@@ -53,7 +53,7 @@ class Belt:
 
     @cached_property
     def blades(self) -> tuple[Blade, ...]:
-        """The blade of the belt's own gate (as lane 0), followed by the blades of further gates, which other lanes move."""
+        """The blade of the belt's own gate (as lane 0), followed by the blades of additional gates, which other lanes move."""
         return (Blade(0, self.blade_mm, self.servo_s, self.rest_us, self.out_us), *self.further)
 
 
@@ -84,7 +84,7 @@ class InputChange:
 class GateInputChange:
     """A change at an input of a gate: the end switch (1 means at an end) or the eye in its chute (1 means blocked).
 
-    `gate` is 0 for the belt's own gate. For a further gate on the belt, `gate` is the lane that moves it.
+    `gate` is 0 for the belt's own gate. For an additional gate on the belt, `gate` is the lane that moves it.
     """
 
     at_us: int
@@ -117,7 +117,7 @@ class CastingExit:
 
     - `side`: `diverted` or `passed`.
     - `struck`: whether a moving gate hit the casting.
-    - `gate`: 0, or the lane that moves the gate if a further gate on the belt diverted the casting.
+    - `gate`: 0, or the lane that moves the gate if an additional gate on the belt diverted the casting.
     """
 
     number: int
@@ -134,7 +134,7 @@ class Plant:
 
     - `exits`: the castings that have left the belt, oldest first.
     - `angles`: the angle of each blade, from 0 (at rest) to 1 (out).
-    - `jammed_gates`: the gates that cannot move. 0 is the belt's own gate, and 1 to 4 are further gates that these lanes move.
+    - `jammed_gates`: the gates that cannot move. 0 is the belt's own gate, and 1 to 4 are additional gates that these lanes move.
     - `to_lose`: how many of the next diverted castings fall beside the chute, so that the chute's eye does not see them.
     """
 
@@ -197,7 +197,7 @@ class Plant:
     def advance(self, to_us: int, pulse_us: int, belt_runs: bool, further_us: Sequence[int] = ()) -> list[InputChange]:
         """Moves the time forward to `to_us`, and returns the changes at the board's inputs in the order of time.
 
-        `pulse_us` is the servo pulse of the belt's own gate. `further_us` are the servo pulses of further gates, which other lanes move.
+        `pulse_us` is the servo pulse of the belt's own gate. `further_us` are the servo pulses of additional gates, which other lanes move.
         """
         from_us, self.now_us = self.now_us, to_us
         self._swing((pulse_us, *further_us), (to_us - from_us) / 1e6)

@@ -99,7 +99,7 @@ class Eye:
 class PartDecision:
     """What the board does with a part, and why.
 
-    If the part is diverted, `gate` says by which gate. 0 is the belt's own gate, and 2 is a further gate on this belt that lane 2 moves.
+    If the part is diverted, `gate` says by which gate. 0 is the belt's own gate. 2 is an additional gate on this belt, moved by lane 2.
     """
 
     action: str
@@ -117,7 +117,7 @@ class TrackedPart:
 
     - `number`: 0 if photo-eye 1 did not count the part.
     - `edge`: the leading edge at photo-eye 1.
-    - `gate`: 0, or the lane that moves the gate if a further gate on the belt must divert the part.
+    - `gate`: 0, or the lane that moves the gate if an additional gate on the belt must divert the part.
     """
 
     number: int

@@ -15,7 +15,7 @@ const uint8_t kParts = 64;
 const uint8_t kArmed = 3;
 // A board stores this many diverted parts that are on their way from a gate to the eye in its chute.
 const uint8_t kChuteParts = 8;
-// Every board must have room for this many parts on their way to a further gate (see PROTOCOL.md). This board has room for more.
+// Every board must have room for this many parts on their way to an additional gate (see PROTOCOL.md). This board has room for more.
 const uint8_t kFurtherGateParts = 16;
 // Largest number of camera pulses of one lane that can wait: one for each part between the photo-eyes.
 const uint8_t kCameraPulses = kParts;
@@ -103,7 +103,7 @@ const bool kBypassOnLevel = false;
 //   gate 3  OC3A = D5
 //   gate 4  OC4B = D7 (on the same timer as gate 1)
 //
-// A further gate (a lane whose setting `lane_of` is not 0) uses only these pins: servo pulse, servo supply, end switch, chute and push-button.
+// An additional gate (a lane whose setting `lane_of` is not 0) uses only these pins: servo pulse, servo supply, end switch, chute and push-button.
 
 // Timer 5 is the clock. It also reads photo-eye 2 of lane 1, at its input-capture pin PL1 = D48.
 // Port A has all other photo-eyes, which are read every kEyeSampleUs:

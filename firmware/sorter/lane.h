@@ -2,7 +2,7 @@
 //
 //   waiting --COMMIT--> running --fault--> safe or stopped --HELLO or CLEAR, depending on the fault--> running
 //
-// With the setting `lane_of`, the gate stands at the belt of another lane (a further gate).
+// With the setting `lane_of`, the gate stands at the belt of another lane (an additional gate).
 #pragma once
 #include "button.h"
 #include "camera.h"
@@ -250,7 +250,7 @@ class Lane {
   bool ignores_missing_ : 1;
   bool is_relay_closed_ : 1;
   bool is_divert_near_ : 1;
-  // True if this lane has no belt of its own, because its gate stands at another lane's belt (a further gate).
+  // True if this lane has no belt of its own, because its gate stands at another lane's belt (an additional gate).
   bool is_further_gate_ : 1;
   // Whether the belt has travelled less than part_min_mm since a casting left the chute's eye. An object there is still the same casting.
   bool has_chute_end_ : 1;

@@ -1,4 +1,4 @@
-"""The settings of one line: its camera, its gate, and further gates on its belt."""
+"""The settings of one line: its camera, its gate, and additional gates on its belt."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class CameraSettings(Section):
 
 
 class GradeSettings(Section):
-    """[[lines.gate.grades]]: a further gate on the belt of a line. It diverts only parts with certain labels."""
+    """[[lines.gate.grades]]: an additional gate on the belt of a line. It diverts only parts with certain labels."""
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]{0,30}$",
@@ -198,8 +198,8 @@ class GateSettings(Section):
     grades: tuple[GradeSettings, ...] = Field(
         (),
         max_length=LANES - 1,
-        description="Further gates on the line's belt, such as one for rework. A part that must leave the belt is diverted by the first "
-        "gate that takes such parts. If no further gate takes it, the line's own gate diverts it.",
+        description="Additional gates on the line's belt, such as one for rework. A part that must leave the belt is diverted by the first "
+        "gate that takes such parts. If no additional gate takes it, the line's own gate diverts it.",
     )
 
     @model_validator(mode="after")

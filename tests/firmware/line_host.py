@@ -30,7 +30,7 @@ class SentCommand:
 class LineHost:
     """Serves one lane of a simulated line. Lost frames are sent again under their number.
 
-    `damage` is what the wire does to bytes in both directions. `further_gates` maps a verdict's word to the further gate that it means.
+    `damage` is what the wire does to bytes in both directions. `further_gates` maps a verdict's word to the additional gate that it means.
     """
 
     line: AvrLine

@@ -1,4 +1,4 @@
-"""Every board moves the further gates of a belt as firmware/PROTOCOL.md says under "Further gates"."""
+"""Every board moves the additional gates of a belt as firmware/PROTOCOL.md says under "Additional gates"."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import pytest
 from firmware.lane_settings import SettingValue
 from tests.firmware.protocol_host import ProtocolHost
 
-# The lane whose servo moves the further gate of lane 1's belt.
+# The lane whose servo moves the additional gate of lane 1's belt.
 REVIEW = 2
 FAR: dict[str, SettingValue] = {"lane_of": 1, "gate_mm": 150}
 
 
 @pytest.fixture
 def graded(host: ProtocolHost) -> ProtocolHost:
-    """A belt with its own gate 20 mm past photo-eye 2, and the further gate of lane 2 at 150 mm."""
+    """A belt with its own gate 20 mm past photo-eye 2, and the additional gate of lane 2 at 150 mm."""
     host.greet()
     host.configure(REVIEW, **FAR)
     return host
 
 
 def gate_actions(host: ProtocolHost) -> list[tuple[int, str, str, int, int]]:
-    """Returns part, action, reason, `moved` and further gate of each GATE event."""
+    """Returns part, action, reason, `moved` and additional gate of each GATE event."""
     return [
         (gate.number("part"), gate.word("action"), gate.word("reason"), gate.number("moved"), gate.number("gate") if "gate" in gate else 0)
         for gate in host.gate_events()
@@ -177,7 +177,7 @@ def test_the_supply_of_a_further_servo_is_the_belts(graded: ProtocolHost) -> Non
 @pytest.mark.parametrize(
     ("lane", "settings"),
     [(3, {"lane_of": 3}), (3, {"lane_of": 4}), (3, {"lane_of": REVIEW}), (1, {"lane_of": 3})],
-    ids=["of itself", "of a lane not in force", "of a further gate", "of another, having one itself"],
+    ids=["of itself", "of a lane not in force", "of an additional gate", "of another, having one itself"],
 )
 def test_a_further_gate_is_at_one_belt_that_is_in_force(graded: ProtocolHost, lane: int, settings: dict[str, SettingValue]) -> None:
     graded.configure_uncommitted(lane, **settings)

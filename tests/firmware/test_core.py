@@ -127,7 +127,7 @@ def test_the_sketch_is_short_and_the_core_knows_no_arduino() -> None:
 class CastingSequence:
     """A sequence of castings. Each has its distance to the casting before, its verdict, the verdict's delay in ms, an event and its place.
 
-    A verdict is `keep`, `divert` (at the belt's own gate) or `second` (at the further gate).
+    A verdict is `keep`, `divert` (at the belt's own gate) or `second` (at the additional gate).
     """
 
     def __init__(self, castings: list[tuple[int, str | None, int, str, int]], error_rate: float, seed: int) -> None:
@@ -139,7 +139,7 @@ class CastingSequence:
         return None if verdict is None else (verdict, delay_ms * 1000)
 
     def gate_of(self, part: int) -> int:
-        """Returns the further gate at which the part must fall, 0 for the belt's own gate or none."""
+        """Returns the additional gate at which the part must fall, 0 for the belt's own gate or none."""
         return SECOND_GATE if self.castings[part - 1][1] == "second" else 0
 
     def damage(self, data: bytes) -> bytes:

@@ -115,7 +115,7 @@ def test_the_longest_gate_event_just_fits() -> None:
     fields = ("65535", "4", "65535", "99999999", "divert", "no-verdict", "1", "65535", "4294967295", "65535")
     assert len(protocol.Frame("!", 7, "GATE", fields).encode()) == protocol.MAX_FRAME_BYTES_0_1_0
     assert len(protocol.Frame("!", 7, "GATE", (*fields, "0", "1")).encode()) == protocol.MAX_FRAME_BYTES
-    # A further gate takes a part for these two reasons only. Both are short enough to leave room for the gate.
+    # An additional gate takes a part for these two reasons only. Both are short enough to leave room for the gate.
     for reason in ("verdict", "spacing"):
         assert len(protocol.Frame("!", 7, "GATE", (*fields[:5], reason, *fields[6:], "4")).encode()) <= protocol.MAX_FRAME_BYTES_0_1_0
 

@@ -1,4 +1,4 @@
-"""The settings of gates: lines that share a board, contradictions that are refused at the start, and further gates (grades)."""
+"""The settings of gates: lines that share a board, contradictions that are refused at the start, and additional gates (grades)."""
 
 from __future__ import annotations
 

@@ -317,7 +317,7 @@ def ok_defect_or_review(part: int) -> Label:
 
 
 def test_one_command_serves_every_line_that_has_a_gate(make_settings: MakeSettings, tmp_path: Path) -> None:
-    """Two lines share a board. The third line has a board of its own with a further gate for `review`."""
+    """Two lines share a board. The third line has a board of its own with an additional gate for `review`."""
     parts, shared, alone = 10, str(tmp_path / "shared"), str(tmp_path / "alone")
     review = {"name": "review", "lane": 3, "takes": ["review"], "gate_mm": 250}
     boards = {"shared": ("line-1", "line-2"), "alone": ("line-3",)}
