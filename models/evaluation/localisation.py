@@ -21,7 +21,7 @@ from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the 
 from models.anomaly.scorer import GoodOnlyScorer
 from models.anomaly.version_scorers import open_scorers
 from models.inference.heat_map import HeatMap, crop_to_picture, find_boxes
-from models.inference.heat_mapper import HeatMapper
+from models.inference.heat_mapper import CombinedMapper, HeatMapper, ResidualMapper
 from models.pictures.decoder import PictureLimits, decode_picture
 from models.pictures.display import read_picture_header
 from models.registry import Version
@@ -48,6 +48,7 @@ MAX_PICTURES = 500
 MAX_MARKED_GOOD = 0.5
 GRAD_CAM = "grad-cam"
 SEGMENTATION = "segmentation"
+COMBINED = "segmentation+residual"
 _NAMED_FILES = 3
 
 
@@ -103,9 +104,12 @@ def open_heat_sources(version: Version) -> list[HeatSource]:
     from models.inference.segmentation import open_segmentation
 
     side_px = version.manifest.preprocessing.side_px
-    mappers = [(GRAD_CAM, open_grad_cam(version)), (SEGMENTATION, open_segmentation(version))]
+    segmentation, scorers = open_segmentation(version), open_scorers(version)
+    mappers: list[tuple[str, HeatMapper | None]] = [(GRAD_CAM, open_grad_cam(version)), (SEGMENTATION, segmentation)]
+    if segmentation is not None and scorers:
+        mappers.append((COMBINED, CombinedMapper(segmentation, ResidualMapper(scorers[0]))))
     sources = [make_mapper_source(name, mapper, side_px) for name, mapper in mappers if mapper is not None]
-    sources += [make_residual_source(opened.scorer) for opened in open_scorers(version)]
+    sources += [make_residual_source(opened.scorer) for opened in scorers]
     if not sources:
         raise ModelError(
             f"Version {version.name} makes no heat maps, because it has no AlexNet, no segmentation head and no scorer. Leave --masks out, "

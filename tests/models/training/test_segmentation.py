@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from models.anomaly.polar import PolarGrid
+from models.anomaly.template import GoldenTemplate
+from models.evaluation.localisation import open_heat_sources
 from models.inference.ensemble import open_ensemble
 from models.inference.heat_map import UNKNOWN_KIND
-from models.inference.heat_mapper import SegmentationFirst, open_heat_mapper
+from models.inference.heat_mapper import CombinedMapper, ResidualMapper, SegmentationFirst, open_heat_mapper
 from models.inference.segmentation import open_segmentation
 from models.networks.framework import keras, tf
 from models.networks.segmentation import segmentation_head
 from models.registry import Version, open_registry
+from models.registry.manifest import ScorerEntry
 from models.training.augmentation import augment, move_marks
 from models.training.marked_pictures import BOX_MARK, MarkedPictures
 from models.training.segmentation import SegmentationRecipe, make_mark_loss
@@ -91,6 +96,25 @@ def test_grad_cam_takes_over_where_the_head_sees_nothing(tiny: Version, taught: 
     before = open_heat_mapper(tiny)
     assert before is not None
     assert before.compute_defect_map(white).method == "grad-cam"
+
+
+def test_a_head_and_a_scorer_make_one_heat_map_which_the_evaluation_measures_too(taught: Version, tmp_path: Path) -> None:
+    folder = tmp_path / "both"
+    shutil.copytree(taught.folder, folder)
+    template = GoldenTemplate(PolarGrid(16, 64, 0.05, 1.12), np.ones((2, 16), np.float32), np.full((2, 2, 16), 3, np.float32), SIDE_PX)
+    figures = {"cut_off": 1.0, "alarm_share": 0.01, "highest_alarm_share": 0.1, "good_pictures": 20}
+    scorer = ScorerEntry.model_validate({"name": template.name, "files": template.save(folder), "side_px": SIDE_PX} | figures)
+    version = Version(folder, taught.manifest.model_copy(update={"scorers": (scorer,)}))
+    mapper = open_heat_mapper(version)
+    assert isinstance(mapper, CombinedMapper)
+    white = make_pictures(2, 4).pixels[1]
+    sources = {source.name: source for source in open_heat_sources(version)}
+    assert list(sources) == ["grad-cam", "segmentation", "segmentation+residual", "residual of golden-template"]
+    assert np.allclose(sources["segmentation+residual"].compute(white), mapper.compute_defect_map(white).heat)
+    member = taught.manifest.segmentation
+    assert member is not None
+    poor = member.model_copy(update={"figures": {"pointing": 0.4}})
+    assert isinstance(open_heat_mapper(Version(folder, version.manifest.model_copy(update={"segmentation": poor}))), ResidualMapper)
 
 
 def test_too_few_marks_and_an_existing_version_are_refused_before_the_training(tiny: Version, taught: Version) -> None:
