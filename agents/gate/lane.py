@@ -229,7 +229,7 @@ class GateLane:
         self.settings_by_lane = {} if settings is None else {number: settings, **grades}
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
-        # A function that returns the run that the board must have. Its arguments are the present run and the number of counted parts.
+        # Returns the run number that the board must use. The arguments are the present run number and the number of counted parts.
         self.choose_run: Callable[[int, int], int] = lambda run, counted: run
         self.is_configured = False
         # True while the sorter sends no verdicts, because a person has paused it.

@@ -161,7 +161,7 @@ class ModelSwitcher:
     def _admit(self, name: str, like: Version | None) -> Ensemble:
         """Returns the ensemble of version `name`, ready to judge. Loads the version if it is not in memory.
 
-        Raises VersionRejectedError if the version cannot be opened, or if it has other classes than the version `like`.
+        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from those of the version named `like`.
         """
         start_s = time.monotonic()
         if name in self._rejected:

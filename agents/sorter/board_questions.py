@@ -1,4 +1,4 @@
-"""Asks the board of a line on behalf of a person. Each error message says what to do."""
+"""Sends the questions of a person to the board of a line. Each error message says what to do."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class BoardVerdict:
 
 
 def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
-    """Returns whether the board must divert the part of a verdict, and at which gate.
+    """Returns whether the board must divert the judged part, and at which gate.
 
     The first additional gate that accepts the label and the probability diverts the part. If none does, the line's own gate diverts it.
     """

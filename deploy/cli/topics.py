@@ -21,7 +21,7 @@ from streams.settings import Settings, load_settings
 
 @click.group("topics")
 def command() -> None:
-    """Create or describe the topics that the lines of the settings need."""
+    """Create or describe the topics that the production lines need. The settings name these lines."""
     # SIGTERM ends this command at once, even while it waits for a broker.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -55,7 +55,7 @@ void Lane::give_up_chute() {
   while (chute_.take_oldest(event)) shared_->events.confirm(event, false);
 }
 
-// Raises the faults of this lane's own gate. `here` is the place of the belt.
+// Raises the faults of this lane's own gate. `here` is how far the belt has travelled.
 void Lane::check_gate(Place here) {
   const uint32_t now_ms = shared_->clock.now().ms;
   if (settings_[kUseEndSwitch]) {

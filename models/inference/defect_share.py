@@ -16,7 +16,8 @@ MIN_REVIEWED = 20
 _LIKELIHOOD_DROP = 1.92
 # Largest log odds of an estimated share, in both directions. The share lies between 0.00003 % and 99.99997 %.
 _MAX_LOG_ODDS = 15.0
-# Reviews correct the log odds of the version by an offset and a slope. These are the standard deviations of both before any review.
+# Reviews correct the log odds of the version by an offset and a slope. Before any review, both are uncertain: the constants are the
+# standard deviations of the offset and of the slope.
 _OFFSET_DEVIATION, _SLOPE_DEVIATION = 2.0, 0.5
 _DRAWS = 2000
 
