@@ -139,12 +139,12 @@ class LaneFaults:
         """Returns the code of the fault that explains a part with the reason `safe`, or 0.
 
         - The bypass comes first, because it controls the gate even during other faults.
-        - If a part was decided just before a fault ended, this fault explains it.
         - After a restart of the sorter, only the board knows the older faults. `oldest_on_board` is the oldest of them, or 0.
+        - Without an active fault, the fault that ended last explains the part, because the board decided the part before that end.
         """
         if _BYPASS in self._active:
             return _BYPASS
-        return self._active[-1] if self._active else self._ended_last or oldest_on_board
+        return self._active[-1] if self._active else oldest_on_board or self._ended_last
 
 
 def make_sorting(

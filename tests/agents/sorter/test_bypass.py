@@ -74,3 +74,11 @@ def test_the_bypass_explains_a_part_before_other_faults() -> None:
     assert faults.explain_safe_action(0) == EYE2_STUCK
     faults.change(EYE2_STUCK, False)
     assert faults.explain_safe_action(0) == EYE2_STUCK, "the part was decided before the fault ended"
+
+
+def test_after_a_restart_of_the_sorter_a_fault_that_ended_does_not_hide_the_fault_that_the_board_still_has() -> None:
+    faults, eye1_stuck = LaneFaults(), 41
+    faults.change(45, True)
+    faults.change(45, False)
+    assert faults.explain_safe_action(eye1_stuck) == eye1_stuck
+    assert faults.explain_safe_action(0) == 45, "the part was decided before the fault ended"
