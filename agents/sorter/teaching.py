@@ -115,7 +115,8 @@ class Teaching:
         settings = await self._board.read_settings(deadline_s, self._number)
         self._session, self._person, self._began_at = command.command_id, command.asked_by, datetime.now(UTC)
         self._last_command_s, self._run = time.monotonic(), self._board.lane.run
-        await self._change_settings(lane_settings(self._gate), {"lost_limit": _TEACHING_LOST_LIMIT})
+        used = lane_settings(self._gate)
+        await self._change_settings(self._gate, LaneSettings(used.values | {"lost_limit": _TEACHING_LOST_LIMIT}))
         self._task = asyncio.create_task(self._watch())
         board: dict[str, int | str] = {
             "port": self._board.port,
@@ -133,15 +134,23 @@ class Teaching:
             retriable=False,
         )
 
-    async def _change_settings(self, settings: LaneSettings, changes: dict[str, int]) -> None:
-        """Sends settings to the board. If castings on the belt prevent this, ends the session and raises GateError."""
-        lane = self._board.lane
-        taught = LaneSettings(settings.values | changes)
-        lane.change_settings({self._number: taught, **grade_settings(self._gate)})
+    async def _change_settings(self, gate: GateSettings, settings: LaneSettings) -> None:
+        """Sends the settings of the lane, and of the additional gates of `gate`, to the board.
+
+        Raises GateError if castings on the belt prevent this, or if the session ends in the meantime. The session has then ended.
+        """
+        lane, session = self._board.lane, self._session
+        lane.change_settings({self._number: settings, **grade_settings(gate)})
         for _ in range(round(_MAX_BUSY_S / _POLL_S)):
             if lane.is_configured or lane.state is GateState.REFUSED:
                 break
             await asyncio.sleep(_POLL_S)
+        if self._session != session:
+            raise GateError(
+                f"The teaching session of {self._board.line} ended before the board had accepted the new settings. The lane has its former "
+                "settings.",
+                retriable=False,
+            )
         if not lane.is_configured:
             await self.end()
             raise self._busy_error()
@@ -216,13 +225,8 @@ class Teaching:
             settings = lane_settings(gate)
         except (ValueError, ValidationError) as error:
             raise GateError(f"The new settings are not possible: {error}", retriable=False) from error
-        former, self._gate = self._gate, gate
-        try:
-            await self._change_settings(settings, {})
-        except GateError:
-            self._gate = former
-            self._board.lane.change_settings({self._number: lane_settings(former), **grade_settings(former)})
-            raise
+        await self._change_settings(gate, settings)
+        self._gate = gate
         await self.end()
         self.on_gate_changed(gate)
         return make_answer("done", f"The board of {self._board.line} uses the new settings.")

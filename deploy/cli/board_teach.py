@@ -266,6 +266,7 @@ def run_teach(
     If teaching fails, the lane has its former settings, and GateError or SettingsError is raised with a message for a person.
     """
     record = TeachRecord(line, person, datetime.now(UTC))
+    is_sent = False
     try:
         with _session(ask) as (ask_in_session, begun):
             board = begun.values["board"]
@@ -281,6 +282,7 @@ def run_teach(
             if not changes:
                 say("All settings are right already. Nothing was written.")
             elif is_confirmed or click.confirm("Let the belt run empty. Use these settings?"):
+                is_sent = True
                 say(ask_in_session("apply", settings=changes).message)
                 _write_settings(file, line, changes)
             else:
@@ -288,7 +290,9 @@ def run_teach(
                 return 1
     except (KeyboardInterrupt, click.Abort):
         click.echo()
-        say("Stopped. Nothing was written. The lane has its former settings, and the servo is in its former position.")
+        nothing = "Nothing was written. The lane has its former settings, and the servo is in its former position."
+        perhaps = "The board or the settings file may have them already. Start teach again to see the settings of the board."
+        say(f"Stopped while the new settings were sent. {perhaps}" if is_sent else f"Stopped. {nothing}")
         return 1
     write_atomically(page, render_page(record))
     say(f"The protocol to be signed is in {page}. Open it in a browser and print it.")

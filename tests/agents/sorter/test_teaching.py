@@ -154,6 +154,20 @@ def test_ctrl_c_leaves_the_lane_and_the_file_as_they_were(tmp_path: Path, ctrl_c
         assert used(line) == FORMER
 
 
+def test_ctrl_c_after_the_board_has_the_new_settings_does_not_say_that_nothing_was_written(
+    tmp_path: Path, ctrl_c: Callable[[], None]
+) -> None:
+    with taught_line(tmp_path) as line:
+        before = line.file.read_text()
+        line.commands.teaching.on_gate_changed = lambda gate: ctrl_c()
+        result = line.teach("--step", "swing", "--yes", keys="90\n", feed=lambda: None)
+        assert result.return_value == 1
+        assert "Stopped while the new settings were sent." in result.output
+        assert "Nothing was written" not in result.output
+        assert line.file.read_text() == before
+        assert line.lane.settings_by_lane[1].number("servo_ms") == 90
+
+
 def test_a_person_who_says_no_changes_nothing_and_a_file_that_cannot_be_written_is_printed(tmp_path: Path) -> None:
     with taught_line(tmp_path, board='{ safe = "pass" }\nsafe = "pass"\nbaud = 115200') as line:
         before = line.file.read_text()
