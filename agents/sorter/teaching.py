@@ -51,6 +51,8 @@ class Teaching:
         self.on_gate_changed: Callable[[GateSettings], None] = lambda gate: None
         self._board = board
         self._gate = gate
+        # True from the first moment of `begin`, when no session has an id yet, until the lane has its former settings again.
+        self._is_taken = False
         self._session: uuid.UUID | None = None
         self._person = ""
         self._began_at = datetime.now(UTC)
@@ -93,13 +95,37 @@ class Teaching:
     # Begin and end
 
     async def _begin(self, command: Command, deadline_s: float) -> CommandAnswer:
-        if self._session is not None:
+        if self._is_taken:
             raise GateError(
                 f"{self._person} has been teaching {self._board.line} since {self._began_at.astimezone():%H:%M:%S}. Wait until that person "
                 "has finished, then start teach again.",
                 _BUSY,
                 retriable=False,
             )
+        self._is_taken, self._person, self._began_at = True, command.asked_by, datetime.now(UTC)
+        try:
+            return await self._begin_session(command.command_id, deadline_s)
+        finally:
+            self._is_taken = self._session is not None
+
+    async def _begin_session(self, session: uuid.UUID, deadline_s: float) -> CommandAnswer:
+        await self._check_lane(deadline_s)
+        settings = await self._board.read_settings(deadline_s, self._number)
+        self._session, self._last_command_s, self._run = session, time.monotonic(), self._board.lane.run
+        self._task = asyncio.create_task(self._watch())
+        used = lane_settings(self._gate)
+        await self._change_settings(self._gate, LaneSettings(used.values | {"lost_limit": _TEACHING_LOST_LIMIT}))
+        board: dict[str, int | str] = {
+            "port": self._board.port,
+            "lane": self._number,
+            "protocol": VERSION,
+            "run": self._run,
+            "session": str(session),
+        }
+        return make_answer("done", "", values={"board": board, "settings": settings})
+
+    async def _check_lane(self, deadline_s: float) -> None:
+        """Raises GateError if the lane cannot be taught now, because its firmware is too old, it has a fault, or its belt is not empty."""
         await self._read_edges(deadline_s)
         page = await self._board.read_page(deadline_s, self._number, "line")
         if page["state"] != "running":
@@ -112,20 +138,6 @@ class Teaching:
             )
         if page["tracked"]:
             raise self._busy_error()
-        settings = await self._board.read_settings(deadline_s, self._number)
-        self._session, self._person, self._began_at = command.command_id, command.asked_by, datetime.now(UTC)
-        self._last_command_s, self._run = time.monotonic(), self._board.lane.run
-        used = lane_settings(self._gate)
-        await self._change_settings(self._gate, LaneSettings(used.values | {"lost_limit": _TEACHING_LOST_LIMIT}))
-        self._task = asyncio.create_task(self._watch())
-        board: dict[str, int | str] = {
-            "port": self._board.port,
-            "lane": self._number,
-            "protocol": VERSION,
-            "run": self._run,
-            "session": str(self._session),
-        }
-        return make_answer("done", "", values={"board": board, "settings": settings})
 
     def _busy_error(self) -> GateError:
         return GateError(
@@ -163,9 +175,12 @@ class Teaching:
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         self._task = None
-        with suppress(GateError):
-            await self._board.ask(time.monotonic() + _ANSWER_S, "SERVO", self._number, 0)
-        self._board.lane.change_settings({self._number: lane_settings(self._gate), **grade_settings(self._gate)})
+        try:
+            with suppress(GateError):
+                await self._board.ask(time.monotonic() + _ANSWER_S, "SERVO", self._number, 0)
+        finally:
+            self._board.lane.change_settings({self._number: lane_settings(self._gate), **grade_settings(self._gate)})
+            self._is_taken = False
         log.info("%s: the teaching session of %s has ended", self._board.line, self._person)
 
     async def _watch(self) -> None:

@@ -23,10 +23,11 @@ EDGES = ("edges", "edge_ms", "edge_steps", "length_ms", "length_steps")
 
 
 class PatientBoard(BoardQuestions):
-    """A board whose lane runs and whose belt is empty. It accepts settings only when a test says so."""
+    """A board whose lane runs with `tracked` castings on its belt. It accepts settings only when a test says so."""
 
     def __init__(self) -> None:
         super().__init__(LINE, GateLane(LINE, 1, lane_settings(GATE), {}, BoardClock(), RequestWindow(), lambda event: None), GATE.port)
+        self.tracked = 0
         self.accept()
 
     async def ask(self, deadline_s: float, name: str, *fields: object) -> Fields:
@@ -35,7 +36,7 @@ class PatientBoard(BoardQuestions):
 
     async def read_page(self, deadline_s: float, number: int, page: str) -> dict[str, int | str]:
         await asyncio.sleep(0)
-        return {"state": "running", "code": 0, "tracked": 0, **dict.fromkeys(EDGES, 0)}
+        return {"state": "running", "code": 0, "tracked": self.tracked, **dict.fromkeys(EDGES, 0)}
 
     async def read_settings(self, deadline_s: float, number: int) -> dict[str, int | str]:
         await asyncio.sleep(0)
@@ -90,3 +91,26 @@ async def test_a_session_that_ends_while_new_settings_wait_for_an_empty_belt_giv
     with pytest.raises(GateError, match="ended before the board had accepted"):
         await applying
     assert (session.board.number("eye_gap_mm"), session.gates) == (720, []), "the sorter must not use settings that the board does not have"
+
+
+@pytest.mark.asyncio
+async def test_of_two_persons_who_begin_at_the_same_moment_one_is_told_to_wait() -> None:
+    session = Session()
+    first, second = (asyncio.create_task(session.ask("begin")) for _ in range(2))
+    await until(lambda: session.board.number("lost_limit") == 50)
+    session.board.accept()
+    answer, refusal = await asyncio.gather(first, second, return_exceptions=True)
+    assert isinstance(answer, CommandAnswer)
+    assert isinstance(refusal, GateError), f"two sessions began: {answer} and {refusal}"
+    assert "has been teaching line-1 since" in str(refusal)
+
+
+@pytest.mark.asyncio
+async def test_a_begin_that_fails_leaves_the_line_to_the_next_person() -> None:
+    session = Session()
+    session.board.tracked = 1
+    with pytest.raises(GateError, match="A casting is on the belt"):
+        await session.ask("begin")
+    session.board.tracked = 0
+    await session.begin()
+    assert session.id
