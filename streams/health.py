@@ -200,7 +200,8 @@ class HealthServer:
 
         self._server = ThreadingHTTPServer((service.host, port), HealthPages)
         self._server.daemon_threads = True
-        self.address = f"{service.host}:{self._server.server_address[1]}"
+        self.port = int(self._server.server_address[1])
+        self.address = f"{service.host}:{self.port}"
         self._target_file = service.run_dir / "targets" / f"{instance}.json"
         self._labels = {"role": health.role, "instance_name": instance}
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)

@@ -192,11 +192,12 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
     measuring = asyncio.create_task(_measure_loop_delay(role))
     for group in groups:
         group.lag_monitor.start()
+    failure: KafkaConnectionError | None = None
     try:
         await worker.start()
         await worker.wait_until_stopped()
     except KafkaConnectionError as error:
-        raise BrokerError(f"Kafka went away during the start: {error}") from error
+        failure = error
     finally:
         measuring.cancel()
         for group in groups:
@@ -204,6 +205,9 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
         await worker.wait_until_left()
         for group in groups:
             group.lag_monitor.stop()
+    if failure is not None and not worker.is_asked_to_stop:
+        worker.release_process()
+        raise BrokerError(f"Kafka went away during the start: {failure}") from failure
     if crash := worker.crash_reason or next((group.app.crash_reason for group in groups if group.app.crash_reason), None):
         log.error("The worker stopped because of a crash: %r", crash)
         return 1
@@ -222,10 +226,26 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
         self._groups = groups
         self._grace_s = grace_s
         self._stopping: asyncio.Task[None] | None = None
+        self._former_handlers: dict[signal.Signals, Any] = {}
+        self._forced_exit: threading.Timer | None = None
+
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """Whether a signal has asked the worker to stop."""
+        return self._stopping is not None
 
     def install_signal_handlers(self) -> None:
         for signum in (signal.SIGTERM, signal.SIGINT):
+            self._former_handlers[signum] = signal.getsignal(signum)
             self.loop.add_signal_handler(signum, self._begin_stop)
+
+    def release_process(self) -> None:
+        """Lets the process go on after the worker: restores the former signal handlers, and takes back the forced exit."""
+        for signum, handler in self._former_handlers.items():
+            self.loop.remove_signal_handler(signum)
+            signal.signal(signum, handler)
+        if self._forced_exit is not None:
+            self._forced_exit.cancel()
 
     def _begin_stop(self) -> None:
         if self._stopping is None:
@@ -255,9 +275,9 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
             return
         log.warning("Kafka does not answer, so this worker cannot leave its group. It keeps its partitions until its session times out.")
         # Faust's consumer has a thread that may wait for Kafka for a long time. The forced exit ends the process without this thread.
-        forced_exit = threading.Timer(_LEAVE_S, os._exit, (0,))
-        forced_exit.daemon = True
-        forced_exit.start()
+        self._forced_exit = threading.Timer(_LEAVE_S, os._exit, (0,))
+        self._forced_exit.daemon = True
+        self._forced_exit.start()
         # Faust ignores the first cancellation and sends another request to Kafka. So the tasks are cancelled until they have ended.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others:

@@ -6,7 +6,9 @@ The module loads quickly, because the health pages must answer before a role has
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,7 +28,9 @@ log = logging.getLogger(__name__)
 class WorkerProcess:
     """The running process of a role.
 
-    `instance` is the name that the process keeps after a restart on this machine. `stop_requested` is set by SIGTERM and SIGINT.
+    - `instance`: the name that the process keeps after a restart on this machine.
+    - `port`: the port of the health pages.
+    - `stop_requested`: set by SIGTERM and SIGINT.
     """
 
     settings: Settings
@@ -34,6 +38,17 @@ class WorkerProcess:
     instance: str
     health: ProcessHealth
     stop_requested: threading.Event
+    port: int
+
+    def restart(self, reason: str) -> None:
+        """Replaces this process by a new one with the same command, process number and port. Returns only if this process must stop.
+
+        The command must have the option `--port`. The new process has none of the threads and signal handlers of a failed start.
+        """
+        self.report_not_ready(reason)
+        if not self.stop_requested.is_set():
+            before, port = sys.orig_argv[1:], ["--port", str(self.port)]
+            os.execv(sys.executable, [sys.executable, *before, *(port if before[-2:] != port else [])])
 
     def report_not_ready(self, reason: str) -> None:
         """Sets the process to not ready, shows `reason` at /readyz and writes it to the log."""
@@ -82,4 +97,4 @@ def worker_process(settings: Settings, role: str, port: int, slot_name: str = ""
     health = ProcessHealth(role, ProgressWatchdog(settings.service.stall_s))
     with HealthServer(health, settings.service, str(slot), port) as pages:
         log.info("%s serves its health pages at %s.", slot, pages.address)
-        yield WorkerProcess(settings, role, str(slot), health, stop_requested)
+        yield WorkerProcess(settings, role, str(slot), health, stop_requested, pages.port)

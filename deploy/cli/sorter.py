@@ -52,7 +52,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     for line in lines:
         metrics.initialise_counters(ROLE, line, [code.code for code in error_codes().values() if code.kind == "fault"])
     with worker_process(settings, ROLE, port, f"{ROLE}-{lines[0]}") as process:
-        return serve_lines(process, lines)
+        return _serve_lines(process, lines)
 
 
 def _run_one_process_per_board(file: Path | None, boards: list[list[str]]) -> int:
@@ -67,23 +67,29 @@ def _run_one_process_per_board(file: Path | None, boards: list[list[str]]) -> in
     return max(abs(child.wait()) for child in children)
 
 
-def serve_lines(process: WorkerProcess, lines: list[str]) -> int:
-    """Runs the sorters of `lines` until SIGTERM, and returns the exit status. Starts again if Kafka goes away during the start.
+def _serve_lines(process: WorkerProcess, lines: list[str]) -> int:
+    """Runs the sorters of `lines` until SIGTERM, and returns the exit status.
 
     The board stays in its safe state until Kafka answers, because the serial port is opened last.
     """
     names = TopicNames(process.settings.topics.prefix)
     topics = [topic for line in lines for topic in (names.verdicts(line), names.sorted(line))]
-    while process.wait_for_topics([*topics, names.dead_letters]):
-        # Imported here because importing Faust takes a second, and `castline sorter --help` should be fast.
-        from agents.sorter.process import run_sorters
+    if not process.wait_for_topics([*topics, names.dead_letters]):
+        return 0
+    # Imported here because importing Faust takes a second, and `castline sorter --help` should be fast.
+    from agents.sorter.process import run_sorters
 
-        # After `freeze`, the garbage collector skips the imported modules. Otherwise it would delay verdicts.
-        gc.collect()
-        gc.freeze()
-        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    # After `freeze`, the garbage collector skips the imported modules. Otherwise it would delay verdicts.
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+
+    async def run_or_restart() -> int:
         try:
-            return asyncio.run(run_sorters(process.settings, lines, process.instance, process.health))
+            return await run_sorters(process.settings, lines, process.instance, process.health)
         except BrokerError as error:
-            process.report_not_ready(f"The sorter waits for Kafka. {error}")
-    return 0
+            # The restart happens inside the event loop, because its end may wait for a thread of Faust that waits for Kafka.
+            process.restart(f"The sorter waits for Kafka. {error}")
+            return 0
+
+    return asyncio.run(run_or_restart())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -20,54 +23,85 @@ from tests.wired_line import WiredLine, wait_until
 
 pytestmark = pytest.mark.real
 LINE = "line-1"
-# A sorter that finds Kafka at its start, and loses it before it has read the states of the parts.
+# `castline sorter` that finds Kafka at its start and loses it at once: at its first attempt, it does not wait for Kafka.
 LOSES_KAFKA = """
-from deploy.cli.sorter import ROLE, serve_lines
-from streams.logs import configure_logs
-from streams.settings import load_settings
-from streams.worker_process import WorkerProcess, worker_process
+import os
+import sys
+from agents.sorter import process
+from agents.sorter.part_states import PartStates
+from deploy.cli.main import main
+from streams.worker_process import WorkerProcess
 
-asked = []
+wait_for_topics = WorkerProcess.wait_for_topics
 
-class LosesKafka(WorkerProcess):
-    def wait_for_topics(self, topics):
-        asked.append(topics)
-        return len(asked) == 1 or super().wait_for_topics(topics)
+def wait_from_the_second_time(self, topics):
+    is_first = os.environ.get("ATTEMPT") is None
+    os.environ["ATTEMPT"] = "2"
+    return is_first or wait_for_topics(self, topics)
 
-settings = load_settings(None)
-configure_logs(settings.service, ROLE)
-with worker_process(settings, ROLE, 0, "sorter-line-1") as process:
-    raise SystemExit(serve_lines(LosesKafka(**vars(process)), ["line-1"]))
+WorkerProcess.wait_for_topics = wait_from_the_second_time
+if sys.argv.pop(1) == "after-the-states":
+    process.restore_states = lambda settings, line, journal: PartStates()
+main()
 """
 
 
+def start_losing_kafka(settings: Settings, when: str, log: Path) -> subprocess.Popen[bytes]:
+    command = bound_command([sys.executable, "-c", LOSES_KAFKA, when, "sorter"])
+    with log.open("ab") as file:
+        return subprocess.Popen(command, env=make_environment(settings), stdout=file, stderr=file)
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """The settings of a plant whose topics exist and whose Kafka is away."""
-    made = Settings.model_validate(
+def kafka_away(tmp_path: Path) -> Settings:
+    """The settings of a plant whose Kafka is away."""
+    return Settings.model_validate(
         {
             "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
-            "service": {"run_dir": tmp_path / "run", "log_format": "text"},
+            "service": {"run_dir": tmp_path / "run", "log_format": "text", "grace_s": 1},
             "gateway": {"port": free_ports()},
             "sorter": {"journal_dir": tmp_path / "journal"},
             "lines": [{"name": LINE, "gate": {"port": str(tmp_path / LINE), "travel_mm": 600, "belt_mm_per_s": 1000}}],
         }
     )
-    broker = EmbeddedBroker(made)
+
+
+@pytest.fixture
+def settings(kafka_away: Settings) -> Settings:
+    """The settings of a plant whose topics exist and whose Kafka is away."""
+    broker = EmbeddedBroker(kafka_away)
     broker.start()
-    admin = KafkaAdminClient(bootstrap_servers=made.bootstrap)
-    create_topics(admin, made)
+    admin = KafkaAdminClient(bootstrap_servers=kafka_away.bootstrap)
+    create_topics(admin, kafka_away)
     admin.close()
     broker.stop(20)
-    return made
+    return kafka_away
+
+
+def test_a_sorter_whose_worker_loses_kafka_during_the_start_is_healthy_and_stops_when_asked(kafka_away: Settings, tmp_path: Path) -> None:
+    log, target = tmp_path / "sorter.log", tmp_path / "run" / "targets" / "sorter-line-1-1.json"
+    sorter = start_losing_kafka(kafka_away, "after-the-states", log)
+    try:
+        wait_until(lambda: "No Kafka broker answers" in log.read_text() or sorter.poll() is not None, 120)
+        assert sorter.poll() is None, log.read_text()[-3000:]
+        assert "Kafka went away during the start" in log.read_text()
+        address = json.loads(target.read_text())[0]["targets"][0]
+        with urllib.request.urlopen(f"http://{address}/healthz") as response:
+            assert response.status == 200
+        ports = re.findall(r"serves its health pages at (\S+)\.", log.read_text())
+        assert set(ports) == {address}, "the supervisor asks at the first address"
+        sorter.send_signal(signal.SIGTERM)
+        assert sorter.wait(40) == 0
+        assert not target.exists()
+    finally:
+        sorter.kill()
+        sorter.wait()
 
 
 def test_a_sorter_whose_kafka_goes_away_during_the_start_starts_by_itself_when_kafka_comes(settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "sorter.log"
-    with WiredLine(tmp_path / LINE, parts=0) as line, file.open("ab") as log:
-        sorter = subprocess.Popen(
-            bound_command([sys.executable, "-c", LOSES_KAFKA]), env=make_environment(settings), stdout=log, stderr=log
-        )
+    with WiredLine(tmp_path / LINE, parts=0) as line:
+        sorter = start_losing_kafka(settings, "before-the-states", file)
         try:
             wait_until(lambda: "No Kafka broker answers" in file.read_text() or sorter.poll() is not None, 60)
             assert sorter.poll() is None, file.read_text()[-3000:]
