@@ -314,7 +314,11 @@ def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, s
     "--good", type=click.Path(path_type=Path), multiple=True, help="Folder or CSV list of pictures of good parts, which need no masks."
 )
 @click.option(
-    "--start", "start_name", default="demo", show_default=True, help="Version whose segmentation head is the start of each training."
+    "--start",
+    "start_name",
+    default="demo",
+    show_default=True,
+    help="Version whose segmentation head gives the first weights of each training.",
 )
 @click.option(
     "--grad-cam",

@@ -111,7 +111,7 @@ class Tracker {
   uint8_t last_aged_ = 0;
   // How many of the newest parts have not been announced to the host yet.
   uint8_t unannounced_ = 0;
-  // Index of the part whose PART is sent again next, or kRoundOver if no PART is due.
+  // Index of the part whose message PART is repeated next, or kRoundOver if no message is due.
   uint8_t round_ = kRoundOver;
   uint32_t counted_ = 0;
   // Until the belt reaches this place, a part at photo-eye 2 gets the action of the previous part, which is less than spacing_mm away.

@@ -82,7 +82,9 @@ class CombinedMapper:
 
 
 def combine_heat(probabilities: HeatMap, residuals: HeatMap, box_level: float) -> HeatMap:
-    """Combines two maps to a heat map that is at least 0.5 where one of them is. All maps have the shape (rows, columns), values 0..1.
+    """Combines two maps into one heat map. Where one of the two is at least 0.5, the heat map is, too.
+
+    All maps have the shape (rows, columns) and values 0..1.
 
     - `probabilities`: the map of a segmentation head. It is smoothed, and scaled so that `box_level` becomes 0.5.
     - `residuals`: the residuals of a scorer, with the cut-off at 0.5.

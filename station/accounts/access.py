@@ -37,7 +37,7 @@ RIGHTS: dict[Role, frozenset[Right]] = {
 ROLES: tuple[Role, ...] = get_args(Role)
 
 RIGHT_DESCRIPTIONS: dict[Right, str] = {
-    "look": "look at the parts of the plant",
+    "look": "look at the castings of the plant",
     "upload": "upload pictures",
     "review": "review parts",
     "choose": "choose model versions",
