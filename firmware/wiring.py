@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 1180, 1180
 BOARD = (490, 70, 200, 1070)
 INK, SIGNAL, HIGH, GROUND = "#222222", "#1f5fbf", "#b03030", "#555555"
 
-# The rows of the table of pins: use, field of LanePins, direction, meaning of the level.
+# The table of pins. Each row has the use, the field of LanePins, the direction, and the meaning of the level.
 USES: tuple[tuple[str, str, str, str], ...] = (
     ("photo-eye 1 (camera)", "eye1", "in", "high: blocked (eye_light_on = 1)"),
     ("photo-eye 2 (gate)", "eye2", "in", "high: blocked (eye_light_on = 1)"),
@@ -41,7 +41,7 @@ USES: tuple[tuple[str, str, str, str], ...] = (
     ("lamp red", "red", "out", "high: lit"),
 )
 
-# The rows of the terminal plan: colour of the wire outside, device outside, connection inside, field of LanePins or "".
+# The terminal plan. Each row has the colour of the wire, the device outside, the connection inside, and the field of LanePins or "".
 # The colours of sensors are those of IEC 60947-5-2.
 TERMINALS: tuple[tuple[str, str, str, str], ...] = (
     ("brown", "photo-eye 1, +", "fuse F1 (+24 V)", ""),

@@ -357,7 +357,7 @@ class LiveLineSettings(Record):
         None,
         gt=0,
         lt=1,
-        description="Largest expected share of the defective parts that pass without a person, 0..1. The inspector computes a pass "
+        description="Largest expected share of the defective parts that pass without a review, 0..1. The inspector computes a pass "
         "threshold from this share. Parts between the pass threshold and the threshold get `review`. If null, there is no pass threshold.",
     )
     review_anomalies: bool | None = Field(

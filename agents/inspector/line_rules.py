@@ -99,7 +99,7 @@ def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> Lin
         log.warning("The threshold of version %s stays in force on line %s. Reason: %s", version.name, line, error, extra={"line": line})
         return LineRule(manifest.threshold, live.decision, None, reviews_anomalies, regions)
     log.info(
-        "Line %s: version %s now uses the threshold %.4f. Parts below %.4f pass without a person. The settings are from %s.",
+        "Line %s: version %s now uses the threshold %.4f. Parts below %.4f pass without a review. The settings are from %s.",
         line,
         version.name,
         rule.threshold,

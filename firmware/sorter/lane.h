@@ -259,7 +259,7 @@ class Lane {
   BoardShared* shared_ = nullptr;
   // Number of encoder steps since the reset.
   uint32_t steps_ = 0;
-  // How far a belt without an encoder has travelled, as the time in microseconds that the belt would need for it at full speed.
+  // The travel of a belt without an encoder, in microseconds. The belt at full speed would need this time for the travel.
   uint32_t travelled_us_ = 0;
   // Time since the last call of set_inputs().
   uint16_t unsampled_us_ = 0;

@@ -125,7 +125,7 @@ def _make_cost_rule(manifest: Manifest, threshold: float | None, line_share: flo
 
 
 def check_rule(manifest: Manifest, rule: DecisionRule) -> None:
-    """Raises ModelError if `rule` would call every part defective, call no part defective, or let no part pass without a person.
+    """Raises ModelError if `rule` would call every part defective, call no part defective, or let no part pass without a review.
 
     The function looks at the histograms of the validation pictures. Without histograms, it refuses only impossible rules.
     """
@@ -141,7 +141,7 @@ def check_rule(manifest: Manifest, rule: DecisionRule) -> None:
         )
     if not _may_lie_below(good, rule.low):
         raise ModelError(
-            f"No part would pass without a person: no good validation picture of version {manifest.version} has a defect probability below "
+            f"No part would pass without a review: no good validation picture of version {manifest.version} has a defect probability below "
             f"{rule.low:.6g}. {advice}"
         )
     if not _may_reach(bad, rule.threshold):

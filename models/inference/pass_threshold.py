@@ -1,4 +1,4 @@
-"""Computes the pass threshold of a line. A part with a lower defect probability passes without a person.
+"""Computes the pass threshold of a line. A part with a lower defect probability passes without a review.
 
 Only a chosen share of the defective parts, such as 1 %, is expected to pass. The method is called conformal risk control.
 """

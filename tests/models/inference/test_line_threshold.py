@@ -157,7 +157,7 @@ def make_measured_manifest(good: tuple[float, ...], bad: tuple[float, ...], **gi
         ({"threshold": 0.95}, "would call no part defective"),
         ({"line_share": 0.0001}, "would call no part defective"),
         ({"line_share": 0.999}, "would call every part defective"),
-        ({"miss_risk": 0.09}, "No part would pass without a person"),
+        ({"miss_risk": 0.09}, "No part would pass without a review"),
     ],
 )
 def test_settings_that_call_every_part_defective_or_none_are_refused(given: dict[str, float], reason: str) -> None:
