@@ -124,7 +124,7 @@ class Verdict(PartRecord):
 
 
 def make_verdict_id(part: PartId, sha256: str, model: str, decision: str = "") -> uuid.UUID:
-    """Returns the id of the verdict of version `model` on the picture of `part` with the checksum `sha256`.
+    """Returns the id of a verdict. The version named `model` has judged the picture of `part` whose checksum is `sha256`.
 
     `decision` is the digest of the line's decision settings, or "".
     """

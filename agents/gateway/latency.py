@@ -48,7 +48,8 @@ _NEARER_ERRORS = 5.0
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
-# If at least 7 of the last 12 pictures are too far from a part, the latency is wrong. Then pictures get no part.
+# If the times of at least 7 of the last 12 pictures are too far from the time of any part, the latency is wrong. Then no picture is
+# assigned to a part.
 _WATCHED_PICTURES = 12
 _TOO_MANY_FAR = 7
 # After every eighth picture, the latency is estimated from the 16 newest pictures. If they are not enough, 48 are used.

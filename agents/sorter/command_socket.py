@@ -45,7 +45,7 @@ def _short_address(folder: Path, name: str) -> Iterator[str]:
 
 
 def ask_sorter(folder: Path, command: Command) -> Command | None:
-    """Sends a command to the sorter of its line on this machine, and returns the record with the answer.
+    """Sends a command to the sorter that serves the line of the command, and returns the record with the answer.
 
     Returns None if no sorter listens in `folder` (`service.run_dir`). Raises GateError if the sorter does not answer.
     """

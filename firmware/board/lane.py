@@ -794,7 +794,7 @@ class BoardLane:
         return self._reporter.report_sorted(belt.number, part.number, decided.decision, move, at_us, travel_us)
 
     def _remove_parts(self, now_us: int) -> None:
-        """Reports all parts of the belt with the action of the setting `safe`, and removes them."""
+        """Reports each part that is on the belt, and removes it. The reports have the action that the setting `safe` names."""
         safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
         edge = Edge(False, self.place(), now_us)
         for lane in self.gate_lanes:

@@ -29,8 +29,8 @@ THUMBNAIL_SIDE_PX, THUMBNAIL_QUALITY = 64, 50
 
 GRID = PolarGrid(rings=16, angles=128, inner=0.1, outer=0.98)
 WAVES = 24
-# A descriptor holds logarithms of the strengths of waves. Before the logarithm, this share of the picture's contrast is
-# added to each strength. So camera noise hardly changes the logarithms.
+# A descriptor says how strong waves of several lengths are in the picture. It holds log(strength + this share of the contrast), because
+# camera noise would change the logarithm of a small strength very much.
 NOISE = 0.01
 # The values of a descriptor are stored as integers from -127 to 127. The integer 127 stands for 4 standard deviations above the mean.
 STEPS_PER_DEVIATION = 127 / 4
