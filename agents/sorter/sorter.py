@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,8 +45,10 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "sorter"
-# The largest number of verdicts that are handled at the same time. Further verdicts stay in Kafka.
+# The largest number of verdicts that are sent to the board at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
+# The largest number of accepted verdicts. Late verdicts wait here for the report of an absent board, and keep no fresh verdict in Kafka.
+_MAX_ACCEPTED_VERDICTS = 1024
 # The board reports a part at most this long after the deadline of its verdict. A late verdict is recorded after this report.
 _MAX_REPORT_DELAY_S = 2.0
 # At this interval, the sorter checks whether a lost board answers again and may still report a part.
@@ -60,6 +63,15 @@ _UNKNOWN_PART, _CONFLICT, _STOPPING = code_of("unknown-part"), code_of("conflict
 # The detail with which a board reports that a person ended a fault with the push-button.
 ENDED_BY_BUTTON = 1
 _EVENTS_LOST, _TRIGGER_LOST = code_of("events-lost"), code_of("trigger-lost")
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """A verdict that the board did not accept, and the latest time of the monotonic clock at which it could be sent."""
+
+    verdict: Verdict
+    error: GateError
+    deadline_s: float
 
 
 class Sorter:
@@ -89,7 +101,9 @@ class Sorter:
         self._names = TopicNames(settings.topics.prefix)
         self._grade_names = {grade.lane: grade.name for grade in gate.grades}
         self._board = gate.port.rsplit("/", 1)[-1]
-        self._open_verdicts: asyncio.Queue[tuple[ReceivedRecord, asyncio.Task[bool]] | None] = asyncio.Queue(MAX_OPEN_VERDICTS)
+        self._sending = asyncio.Semaphore(MAX_OPEN_VERDICTS)
+        self._accepted: asyncio.Queue[tuple[ReceivedRecord, asyncio.Task[bool]] | None] = asyncio.Queue(_MAX_ACCEPTED_VERDICTS)
+        self._is_draining = False
         self._events: asyncio.Queue[GateEvent] = asyncio.Queue()
         self._sorting_added = asyncio.Condition()
         self._faults = LaneFaults()
@@ -113,17 +127,18 @@ class Sorter:
     # From Kafka to the board
 
     async def accept(self, received: ReceivedRecord) -> None:
-        """Starts to handle a verdict. Waits while MAX_OPEN_VERDICTS are being handled, so that further verdicts stay in Kafka."""
-        await self._open_verdicts.put((received, asyncio.create_task(self._handle_verdict(received.record))))
+        """Starts to handle a verdict. Waits while MAX_OPEN_VERDICTS are being sent, so that further verdicts stay in Kafka."""
+        await self._sending.acquire()
+        await self._accepted.put((received, asyncio.create_task(self._handle_verdict(received.record))))
 
     async def acknowledge_verdicts(self) -> None:
         """Acknowledges handled verdicts to Kafka in the order of their arrival.
 
         In another order, Faust could commit the offset of a later verdict while an earlier verdict is not handled yet.
         """
-        while (pair := await self._open_verdicts.get()) is not None:
+        while (pair := await self._accepted.get()) is not None:
             received, handling = pair
-            # If the link closes, this verdict and all later ones stay unacknowledged. Kafka then delivers them again.
+            # If the sorter stops too early, this verdict and all later ones stay unacknowledged. Kafka then delivers them again.
             if not await handling:
                 break
             await received.acknowledge()
@@ -132,32 +147,39 @@ class Sorter:
     async def _handle_verdict(self, record: ConsumedRecord) -> bool:
         """Sends one verdict to the board. If the board refuses it, writes a sorting record that says why.
 
-        Returns False if the gate link has closed and Kafka must deliver the verdict again.
+        Returns False if the sorter stops before and Kafka must deliver the verdict again.
         """
+        try:
+            refusal = await self._send_verdict(record)
+        finally:
+            self._sending.release()
+        if refusal is None:
+            return True
+        return refusal.error.code != _STOPPING and await self._record_refusal(refusal)
+
+    async def _send_verdict(self, record: ConsumedRecord) -> _Refusal | None:
+        """Sends one verdict to the board. Returns None if the board has accepted it, or if it needs no answer."""
         try:
             verdict = _decode_verdict(record.value, self._line)
         except ValueError as error:
             await self._write_dead_letter(record, error)
-            return True
+            return None
         state = self._states.get(verdict.run, verdict.part)
         state.set_verdict(verdict)
         if self._lane.is_paused:
-            return True
+            return None
         deadline_s = verdict_deadline(state, verdict.captured_at, self._gate, _now(), time.monotonic())
         try:
             self._check_run(verdict)
             sent = board_verdict(verdict, self._gate)
             response = await asyncio.wrap_future(self._lane.send_verdict(verdict.run, verdict.part, sent.word, deadline_s, sent.gate))
         except GateError as error:
-            if error.code == _STOPPING:
-                return False
-            await self._handle_refusal(verdict, error, deadline_s)
-            return True
+            return _Refusal(verdict, error, deadline_s)
         # The state of the part is read again, because `set_counted` may have replaced it during the wait.
         state = self._states.get(verdict.run, verdict.part)
         state.answered_at = state.answered_at or response.answered_at
         metrics.verdict_tell_seconds.labels(self._line).observe(max(0.0, (response.answered_at - verdict.decided_at).total_seconds()))
-        return True
+        return None
 
     async def _write_dead_letter(self, record: ConsumedRecord, error: ValueError) -> None:
         log.warning("a record on %s is not a valid verdict and becomes a dead letter: %s", record.topic, error)
@@ -172,48 +194,65 @@ class Sorter:
             row = error_codes()[_UNKNOWN_RUN]
             raise GateError(f"part {verdict.part_id}: {row.meaning}", row.code, row.retriable)
 
-    async def _handle_refusal(self, verdict: Verdict, error: GateError, deadline_s: float) -> None:
+    async def _record_refusal(self, refusal: _Refusal) -> bool:
+        """Writes a sorting record for a refused verdict if the part needs one. Returns False if Kafka must deliver the verdict again."""
+        verdict, error = refusal.verdict, refusal.error
         part = str(verdict.part_id)
         is_other_run = bool(self._lane.run) and verdict.run != self._lane.run
         if error.code in (_LATE, _DEADLINE) and not is_other_run:
-            await self._record_late_verdict(verdict, error, deadline_s)
-            return
+            return await self._record_late_verdict(refusal)
         if error.code == _CONFLICT:
             log.warning(
                 "part %s: the board already has another verdict, so verdict %s is ignored", part, verdict.verdict_id, extra={"part": part}
             )
-            return
+            return True
         reason: SortingReason = "unmatched" if error.code == _UNKNOWN_PART else "board-restarted"
         if error.code not in (_UNKNOWN_PART, _UNKNOWN_RUN, _LATE, _DEADLINE):
             log.error("part %s: the verdict was not sent to the board: %s", part, error, extra={"part": part})
         if self._states.last_sorting(verdict.run, verdict.part) is None:
             await self._record([self._untracked_sorting(verdict.run, verdict.part, reason, error.code)])
+        return True
 
-    async def _record_late_verdict(self, verdict: Verdict, error: GateError, deadline_s: float) -> None:
-        """Writes a sorting record that names the late verdict. Does nothing if the part already has a record with a verdict."""
-        previous = await self._wait_for_sorting(verdict, deadline_s)
+    async def _record_late_verdict(self, refusal: _Refusal) -> bool:
+        """Writes a sorting record that names the late verdict, unless the part already has a record with a verdict.
+
+        Returns False if the sorter stops while the board may still report the part.
+        """
+        if not await self._wait_for_report(refusal):
+            return False
+        verdict = refusal.verdict
+        previous = self._states.last_sorting(verdict.run, verdict.part)
         if previous is not None and (previous.verdict_id is not None or previous.late):
-            return
+            return True
         self._states.get(verdict.run, verdict.part).is_late = True
         metrics.verdicts_late.labels(self._line).inc()
         part = str(verdict.part_id)
-        log.info("part %s: the verdict came too late for the gate (%s)", part, error, extra={"part": part})
+        log.info("part %s: the verdict came too late for the gate (%s)", part, refusal.error, extra={"part": part})
         if previous is None:
-            await self._record([self._untracked_sorting(verdict.run, verdict.part, LATE, error.code)])
+            await self._record([self._untracked_sorting(verdict.run, verdict.part, LATE, refusal.error.code)])
         else:
             await self._record([make_late_sorting(previous, verdict, _now())])
+        return True
 
-    async def _wait_for_sorting(self, verdict: Verdict, deadline_s: float) -> Sorting | None:
-        """Returns the sorting record of the part, or None. Waits for the record while the board may still report the part."""
+    async def _wait_for_report(self, refusal: _Refusal) -> bool:
+        """Waits until the part has a sorting record, or until the board can no longer report the part.
+
+        A draining sorter does not wait for an absent board. The result is then False.
+        """
+        key = refusal.verdict.run, refusal.verdict.part
 
         def left_s() -> float:
-            return max(deadline_s + _MAX_REPORT_DELAY_S, self._lane.reports_until_s) - time.monotonic()
+            usual_s = refusal.deadline_s + _MAX_REPORT_DELAY_S
+            return (usual_s if self._is_draining else max(usual_s, self._lane.reports_until_s)) - time.monotonic()
 
         async with self._sorting_added:
-            while (sorting := self._states.last_sorting(verdict.run, verdict.part)) is None and left_s() > 0:
+            while self._states.last_sorting(*key) is None and left_s() > 0:
+                # `asyncio.wait_for` would sometimes ignore that this task is cancelled.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._sorting_added.wait(), min(left_s(), _REPORT_CHECK_S))
-        return sorting
+                    async with asyncio.timeout(min(left_s(), _REPORT_CHECK_S)):
+                        await self._sorting_added.wait()
+        is_reported = self._states.last_sorting(*key) is not None
+        return is_reported or not self._is_draining or self._lane.reports_until_s <= time.monotonic()
 
     # From the board to Kafka
 
@@ -323,9 +362,12 @@ class Sorter:
     async def drain(self) -> None:
         """Accepts no more verdicts. Returns when all accepted verdicts were sent or recorded, and acknowledged to Kafka.
 
+        Late verdicts whose parts an absent board may still report stay in Kafka, with all verdicts after them.
+
         Sorting records that Kafka does not confirm soon stay in the journal.
         """
-        await self._open_verdicts.put(None)
+        self._is_draining = True
+        await self._accepted.put(None)
         await self._verdicts_done.wait()
         await self._sender.wait_until_sent(_MAX_SENDING_S)
 

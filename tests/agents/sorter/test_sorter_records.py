@@ -8,16 +8,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 from agents.gate.lane import BoardClock, GateLane, GateState, PartCounted, PartSorted, RunBegan
 from agents.gate.requests import RequestWindow
 from agents.sorter.journal import SortingJournal
 from agents.sorter.journal_sender import JournalSender
 from agents.sorter.part_states import PartStates
-from agents.sorter.sorter import Sorter
+from agents.sorter.sorter import MAX_OPEN_VERDICTS, Sorter
 from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer
 from streams.records import Sorting, Verdict
 from streams.settings import GateSettings, Settings
+from streams.worker import ReceivedRecord
 from tests.fake_inspector import make_verdict
 
 LINE = "line-1"
@@ -144,5 +146,70 @@ def test_a_reset_gives_each_counted_and_unreported_part_one_record(tmp_path: Pat
                 (2, 1, "untracked", "board-restarted"),
             ]
             assert rig.journal.counted_parts() == []
+
+    asyncio.run(run())
+
+
+class Commits:
+    """Stands for the consumer group. `acknowledged` are the parts whose verdicts the sorter has acknowledged to Kafka."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[int] = []
+
+    async def ack(self, part: int) -> None:
+        self.acknowledged.append(part)
+
+    def deliver(self, verdict: Verdict) -> ReceivedRecord:
+        return ReceivedRecord(consumed(verdict), datetime.now(UTC), cast(Any, verdict.part), cast(Any, self))
+
+
+async def drop_expired(requests: RequestWindow) -> None:
+    """Does what the gate link does while the board is away: verdicts whose deadline has passed are not sent."""
+    while True:
+        requests.drop_expired(time.monotonic())
+        await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def running_without_board(folder: Path) -> AsyncIterator[tuple[Rig, Commits]]:
+    async with running(folder) as rig:
+        others = [asyncio.create_task(each) for each in (rig.sorter.acknowledge_verdicts(), drop_expired(rig.requests))]
+        try:
+            yield rig, Commits()
+        finally:
+            for each in others:
+                each.cancel()
+
+
+def make_late(part: int) -> Verdict:
+    return make_verdict(LINE, 1, part, "defect", datetime.now(UTC) - timedelta(seconds=30))
+
+
+def test_late_verdicts_that_wait_for_an_absent_board_keep_no_fresh_verdict_in_kafka(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running_without_board(tmp_path) as (rig, commits):
+            async with asyncio.timeout(10):
+                for part in range(1, MAX_OPEN_VERDICTS + 11):
+                    await rig.sorter.accept(commits.deliver(make_late(part)))
+            assert rig.records == [], "the board may still report these parts"
+            fresh = make_verdict(LINE, 1, 100, "defect", datetime.now(UTC) + timedelta(hours=1))
+            await rig.sorter.accept(commits.deliver(fresh))
+            for _ in range(2000):
+                if not any(request.fields[2:3] == ("100",) for request in rig.requests.queued):
+                    await asyncio.sleep(0.001)
+            assert [request.fields[2] for request in rig.requests.queued] == ["100"], "the gate link sends the fresh verdict"
+
+    asyncio.run(run())
+
+
+def test_a_sorter_that_stops_while_the_board_is_away_leaves_late_verdicts_of_unreported_parts_in_kafka(tmp_path: Path) -> None:
+    """The next sorter gets the verdict again. A record now would be the first of two records of the part."""
+
+    async def run() -> None:
+        async with running_without_board(tmp_path) as (rig, commits):
+            await rig.sorter.accept(commits.deliver(make_late(3)))
+            async with asyncio.timeout(10):
+                await rig.sorter.drain()
+            assert (rig.records, commits.acknowledged) == ([], [])
 
     asyncio.run(run())
