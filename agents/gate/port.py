@@ -7,6 +7,8 @@ import fcntl
 import os
 import select
 import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,27 +105,37 @@ class SerialPort:
         self._port.close()
 
 
-def is_port_in_use(path: str) -> bool:
-    """Returns whether another program, such as a sorter, has opened the serial port exclusively.
+@contextmanager
+def locked_port(path: str) -> Iterator[bool]:
+    """Keeps sorters from opening the serial port during the `with` block. Yields False if a program such as a sorter has opened it.
 
-    If the port is free, DTR falls when this function returns, so that the next opening of the port resets a Mega.
+    A port that does not exist is not locked, and the block runs all the same. At the end of the block, DTR falls, so that the next opening
+    of the port resets a Mega.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:
-        return error.errno == errno.EBUSY
+        yield error.errno != errno.EBUSY
+        return
+    try:
+        yield _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Locks an open serial port, and makes DTR fall when the port is closed. Returns False if another program has locked the port."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         settings = termios.tcgetattr(descriptor)
         settings[2] |= termios.HUPCL
         termios.tcsetattr(descriptor, termios.TCSANOW, settings)
     except BlockingIOError:
-        return True
-    except termios.error:
         return False
-    finally:
-        os.close(descriptor)
-    return False
+    except termios.error:
+        # The file is no terminal. The program that uses it says so.
+        return True
+    return True
 
 
 def describe_port_error(path: str, error: Exception) -> str:

@@ -44,6 +44,28 @@ def _short_address(folder: Path, name: str) -> Iterator[str]:
         os.close(descriptor)
 
 
+def _connect(client: socket.socket, path: Path) -> bool:
+    """Connects to the socket of a sorter. Returns False if no sorter listens. Raises GateError if the socket cannot be opened."""
+    try:
+        with _short_address(path.parent, path.name) as address:
+            client.connect(address)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except OSError as error:
+        raise GateError(f"Cannot open the sorter's socket {path}: {error}. Run the command as the user of the sorter.") from error
+    return True
+
+
+def is_sorter_running(folder: Path, line: str) -> bool:
+    """Returns whether a sorter of `line` takes commands in `folder` (`service.run_dir`) on this machine.
+
+    Raises GateError if the socket cannot be opened.
+    """
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        return _connect(client, folder / socket_name(line))
+
+
 def ask_sorter(folder: Path, command: Command) -> Command | None:
     """Sends a command to the sorter that serves the line of the command, and returns the record with the answer.
 
@@ -52,13 +74,8 @@ def ask_sorter(folder: Path, command: Command) -> Command | None:
     path = folder / socket_name(command.line)
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout((command.valid_until - command.asked_at).total_seconds() + _ANSWER_MARGIN_S)
-        try:
-            with _short_address(folder, path.name) as address:
-                client.connect(address)
-        except (FileNotFoundError, ConnectionRefusedError):
+        if not _connect(client, path):
             return None
-        except OSError as error:
-            raise GateError(f"Cannot open the sorter's socket {path}: {error}. Run the command as the user of the sorter.") from error
         try:
             client.sendall(command.encode() + b"\n")
             with client.makefile("rb") as file:

@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 import click
 
 from agents.gate.link import GateLink, LinkSettings
-from agents.gate.port import is_port_in_use
-from agents.sorter.command_socket import ask_sorter
+from agents.gate.port import locked_port
+from agents.sorter.command_socket import ask_sorter, is_sorter_running
 from agents.sorter.decisions import grade_settings, lane_settings
 from deploy.cli.board_monitor import render_monitor
 from deploy.cli.board_teach import STEPS, run_teach
@@ -418,24 +418,30 @@ def flash(file: Path | None, port: str, image: Path | None) -> int:
     """
     if shutil.which("avrdude") is None:
         raise SettingsError("avrdude is not installed. On Debian, install it with: apt-get install avrdude")
-    if is_port_in_use(port):
-        line = _find_address(file, None, port, None).line
-        raise GateError(
-            f"Another program uses the serial port {port}: probably the sorter{f' of {line}' if line else ''}. "
-            'Stop the sorter with Ctrl-C in its terminal or with "systemctl stop castline". Then repeat this command.',
-            code_of("port-in-use"),
-        )
+    address = _find_address(file, None, port, None)
+    if address.line is not None and is_sorter_running(address.run_dir, address.line):
+        raise _port_in_use_error(f"The sorter of {address.line} runs, and it uses the serial port {port}.")
     if image is None:
         image = SHIPPED if SHIPPED.exists() else _compile_firmware()
     size = check_image(image)
-    click.echo(f"Writing {image.name}, {size} bytes, to the board at {port}.")
     # avrdude reads the flash of the board after the writing and compares it with the file, unless it has the option -V.
     arguments = ["-p", "atmega2560", "-c", "wiring", "-P", port, "-b", "115200", "-D", "-U", f"flash:w:{image}:i"]
-    if subprocess.run(["avrdude", *arguments], check=False).returncode != 0:
+    with locked_port(port) as is_free:
+        if not is_free:
+            of_line = f", probably the sorter of {address.line}" if address.line else ""
+            raise _port_in_use_error(f"Another program uses the serial port {port}{of_line}.")
+        click.echo(f"Writing {image.name}, {size} bytes, to the board at {port}.")
+        done = subprocess.run(["avrdude", *arguments], check=False)
+    if done.returncode != 0:
         click.echo("avrdude failed, so the board may hold a part of the firmware only. Check the cable and repeat the command.", err=True)
         return 1
     click.echo("The board holds the firmware. Start the sorter now.")
     return 0
+
+
+def _port_in_use_error(sentence: str) -> GateError:
+    advice = 'Stop the sorter with Ctrl-C in its terminal or with "systemctl stop castline". Then repeat this command.'
+    return GateError(f"{sentence} {advice}", code_of("port-in-use"))
 
 
 def _compile_firmware() -> Path:

@@ -13,13 +13,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agents.gate.link import GateLink, LinkSettings
-from agents.gate.port import is_port_in_use
+from agents.gate.port import locked_port
 from deploy.cli.main import castline
 from firmware import toolchain
+from firmware.board.board import Board
+from firmware.board.line import SimulatedLine
+from firmware.board.memory import BoardMemory
+from firmware.board.plant import Belt, CastingFeed, Plant
 from firmware.hex_image import check_image, checksum_file
 from firmware.lane_settings import LaneSettings
 from firmware.simulator.avr import RealTimeBoard
 from streams.settings import GateSettings, LineSettings, Settings
+from tests.agents.sorter.taught_line import run_sorter, write_settings
 from tests.processes import CASTLINE, CastlineProcess
 from tests.wired_line import EventRecorder, WiredLine, wait_until
 
@@ -117,18 +122,20 @@ case "$*" in *absent*) echo "cannot open port" >&2; kill -TERM $$;; *broken*) ex
 """
 
 
-def flash(tmp_path: Path, port: str, *arguments: str, avrdude: bool = True) -> subprocess.CompletedProcess[str]:
+def flash(
+    tmp_path: Path, port: str, *arguments: str, avrdude: bool = True, file: Path | None = None, script: str = AVRDUDE
+) -> subprocess.CompletedProcess[str]:
     """Runs `castline board flash` in a process that finds only a fake avrdude, or none."""
     tools = tmp_path / "tools"
     tools.mkdir()
     if avrdude:
-        (tools / "avrdude").write_text(AVRDUDE)
+        (tools / "avrdude").write_text(script)
         (tools / "avrdude").chmod(0o755)
-    for name in ("sh", "avr-gcc", "avr-g++", "avr-objcopy", "avr-size", "gcc", "g++"):
+    for name in ("sh", "flock", "avr-gcc", "avr-g++", "avr-objcopy", "avr-size", "gcc", "g++"):
         if found := shutil.which(name):
             (tools / name).symlink_to(found)
     environment = {"PATH": str(tools), "RECORD": str(tmp_path / "record")}
-    call = [str(CASTLINE), "board", "flash", "--port", port, *arguments]
+    call = [str(CASTLINE), *(("--settings", str(file)) if file else ()), "board", "flash", "--port", port, *arguments]
     return subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -211,12 +218,17 @@ def test_a_wrong_firmware_is_refused_in_a_sentence(
     assert not (tmp_path / "record").exists()
 
 
+def is_port_in_use(port: Path) -> bool:
+    with locked_port(str(port)) as is_free:
+        return not is_free
+
+
 def test_flash_is_refused_while_a_sorter_holds_the_port(tmp_path: Path, line: WiredLine, port: Path) -> None:
     link = GateLink(LinkSettings(str(port)))
     link.add_lane(LINE, EventRecorder(), LaneSettings())
     link.start()
     try:
-        wait_until(lambda: is_port_in_use(str(port)))
+        wait_until(lambda: is_port_in_use(port))
         done = flash(tmp_path, str(port))
     finally:
         link.stop()
@@ -224,6 +236,35 @@ def test_flash_is_refused_while_a_sorter_holds_the_port(tmp_path: Path, line: Wi
     assert "Another program uses the serial port" in done.stderr
     assert "systemctl stop castline" in done.stderr
     assert not (tmp_path / "record").exists()
+
+
+def test_flash_is_refused_while_a_sorter_waits_before_it_opens_the_port_again(tmp_path: Path, firmware_hex: str) -> None:
+    image = tmp_path / "other.hex"
+    image.write_text(firmware_hex)
+    file = write_settings(tmp_path, 600)
+    plant = Plant(Belt(speed_mm_s=1000, eye_gap_mm=600), CastingFeed(parts=0))
+    with run_sorter(file, SimulatedLine(Board(BoardMemory()), plant), plant) as sorter:
+        wait_until(lambda: bool(sorter.lane.problem))
+        done = flash(tmp_path, str(tmp_path / "board"), "--hex", str(image), file=file)
+    assert done.returncode not in (0, 1)
+    assert "The sorter of line-1 runs" in done.stderr
+    assert "systemctl stop castline" in done.stderr
+    assert not (tmp_path / "record").exists()
+
+
+# A fake avrdude that tries to open the port as a sorter does, and writes what happened.
+SECOND_OPENER = """#!/bin/sh
+flock -n "$6" sh -c 'printf free > "$RECORD"' || printf locked > "$RECORD"
+"""
+
+
+def test_no_sorter_can_open_the_port_while_the_firmware_is_written(tmp_path: Path, line: WiredLine, port: Path, firmware_hex: str) -> None:
+    image = tmp_path / "other.hex"
+    image.write_text(firmware_hex)
+    done = flash(tmp_path, str(port), "--hex", str(image), script=SECOND_OPENER)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "record").read_text() == "locked"
+    assert not is_port_in_use(port)
 
 
 def test_flash_writes_the_firmware_through_the_stock_boot_loader_and_verifies_it(tmp_path: Path) -> None:
