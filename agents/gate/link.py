@@ -330,7 +330,9 @@ class BoardSession:
             if error.retriable and not is_busy:
                 raise
             # A busy board still sorts by the settings that it accepted before, so it still needs the lane's verdicts.
-            if not (is_busy and lane.accepted_run == self.run):
+            if is_busy and lane.accepted_run == self.run:
+                self._requests.held_lanes.discard(lane.number)
+            else:
                 self._requests.held_lanes.add(lane.number)
             lane.next_configuring_s = time.monotonic() + (BUSY_RETRY_S if is_busy else REFUSED_RETRY_S)
             if is_busy:

@@ -139,6 +139,19 @@ class Teaching:
         if page["tracked"]:
             raise self._busy_error()
 
+    def _settings_error(self) -> GateError:
+        """Returns the reason why the board does not use settings that were sent to it."""
+        lane, board = self._board.lane, f"the board at {self._board.port}"
+        if lane.state is GateState.REFUSED:
+            return GateError(
+                "The board refuses the new settings. The log of the sorter says why. The lane gets its former settings.", retriable=False
+            )
+        if not lane.is_connected:
+            return GateError(
+                f"The sorter of {self._board.line} has no connection to {board}. {lane.problem} Then start teach again.", retriable=False
+            )
+        return self._busy_error()
+
     def _busy_error(self) -> GateError:
         return GateError(
             f"A casting is on the belt of {self._board.line} or at a photo-eye. Let the belt run empty, then start teach again.",
@@ -164,8 +177,9 @@ class Teaching:
                 retriable=False,
             )
         if not lane.is_configured:
+            error = self._settings_error()
             await self.end()
-            raise self._busy_error()
+            raise error
 
     async def end(self) -> None:
         """Ends a session. The servo gets its former pulse and the lane its former settings. Does nothing without a session."""

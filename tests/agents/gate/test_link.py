@@ -16,6 +16,7 @@ from agents.gate.link import GateLink, LinkSettings
 from agents.gate.port import PORT_ERRORS, SerialPort, describe_port_error
 from agents.gate.requests import BoardResponse
 from agents.sorter.part_states import PartStates
+from firmware.fault_table import code_of
 from firmware.lane_settings import LaneSettings
 from streams.errors import GateError
 from tests.wired_line import SETTINGS, EventRecorder, WiredLine, wait_until
@@ -272,6 +273,20 @@ def test_a_lane_that_the_board_refuses_does_not_disturb_another_lane(port: Path)
         wait_until(lambda: not line.line.board.events.pending)
         link.stop()
     check_sorting(line, sorter)
+
+
+def test_a_lane_that_keeps_its_settings_after_a_refusal_gets_verdicts_while_castings_are_on_the_belt(port: Path) -> None:
+    with WiredLine(port), connect(port, EventRecorder()) as lane:
+        wait_until(lambda: lane.is_configured)
+        lane.change_settings({1: LaneSettings({"lane_of": 2})})
+        wait_until(lambda: lane.state is GateState.REFUSED)
+        # Castings come without end, so the board answers other settings with `busy`.
+        lane.change_settings({1: LaneSettings(SETTINGS.values | {"lost_limit": 9})})
+        wait_until(lambda: lane.next_configuring_s)
+        assert not lane.is_configured
+        with pytest.raises(GateError) as answer:
+            lane.send_verdict(lane.run, 99_999, "keep", in_seconds(3)).result(10)
+        assert answer.value.code == code_of("unknown-part"), "the verdict was not sent to the board"
 
 
 def test_a_verdict_that_waits_when_the_link_closes_may_be_sent_again(port: Path) -> None:

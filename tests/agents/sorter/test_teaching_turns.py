@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from agents.gate.lane import BoardClock, GateLane
+from agents.gate.lane import BoardClock, GateLane, GateState
 from agents.gate.requests import RequestWindow
+from agents.sorter import teaching
 from agents.sorter.board_questions import BoardQuestions
 from agents.sorter.decisions import lane_settings
 from agents.sorter.teaching import Teaching
@@ -114,3 +115,25 @@ async def test_a_begin_that_fails_leaves_the_line_to_the_next_person() -> None:
     session.board.tracked = 0
     await session.begin()
     assert session.id
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        (GateState.REFUSED, "The board refuses the new settings"),
+        (GateState.AWAY, "has no connection to the board"),
+        (GateState.RUNNING, "A casting is on the belt"),
+    ],
+)
+async def test_the_reason_why_settings_are_not_used_is_the_true_one(
+    state: GateState, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teaching, "_MAX_BUSY_S", 0.1)
+    session = Session()
+    await session.begin()
+    session.board.lane.set_state(state)
+    session.board.lane.problem = "Connect the board."
+    with pytest.raises(GateError, match=sentence):
+        await session.ask("apply", settings={"travel_mm": 650})
+    assert session.board.number("eye_gap_mm") == 720
