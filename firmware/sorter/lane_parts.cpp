@@ -217,12 +217,15 @@ void Lane::act_on_moments(Place here) {
     --armed_count_;
     memmove(armed(), armed() + 1, armed_count_ * sizeof(Armed));
     const Place until = next.moment + belt().settings_.places(settings_[kDwellMm]);
-    const bool moved = next.action == kDivert && gate_.divert(until, settings_, shared_->clock.us());
-    const Decision decision = {static_cast<Action>(next.action), static_cast<Reason>(next.reason), is_further_gate_ ? number_ : uint8_t{0}};
+    const bool is_diverted = next.action == kDivert;
+    const bool moved = is_diverted && gate_.divert(until, settings_, shared_->clock.us());
+    // The bypass key may have changed the action of a part on its way to an additional gate to kPass.
+    const uint8_t further_gate = is_further_gate_ && is_diverted ? number_ : uint8_t{0};
+    const Decision decision = {static_cast<Action>(next.action), static_cast<Reason>(next.reason), further_gate};
     const uint16_t event = report(next.part, decision, moved, next.at_ms, next.travel_ms, true);
-    if (next.action == kDivert && has_chute_eye()) follow_into_chute(event, next.moment);
+    if (is_diverted && has_chute_eye()) follow_into_chute(event, next.moment);
     Lane& belt = this->belt();
-    if (!belt.uses_plant() || belt.is_bypassed() || belt.plant_.add_result(next.action == kDivert)) continue;
+    if (!belt.uses_plant() || belt.is_bypassed() || belt.plant_.add_result(is_diverted)) continue;
     belt.raise(kTrackerFull, kWaitingResults);
   }
 }

@@ -195,6 +195,20 @@ def test_the_key_also_holds_a_further_gate_at_rest(host: ProtocolHost) -> None:
     assert host.rig.pulse_us(2) == 1000
 
 
+def test_a_part_on_its_way_to_an_additional_gate_passes_and_is_reported_so(host: ProtocolHost) -> None:
+    greet_with_plant(host)
+    host.configure(2, lane_of=1, gate_mm=200)
+    part, at_ms = host.count_part()
+    assert host.send_verdict(part, "divert", gate=2).fields == ("accepted",)
+    host.carry_to_eye2(at_ms)
+    turn_key(host, True)
+    host.wait(200)
+    assert host.gate_actions() == [(part, "pass", "safe", 0)]
+    assert "gate" not in host.gate_events()[0]
+    counts = host.status("count")
+    assert (counts["diverted"], counts["passed"]) == (0, 1)
+
+
 def test_rejects_during_the_bypass_do_not_stop_the_line(host: ProtocolHost) -> None:
     greet_with_plant(host, reject_limit=2)
     turn_key(host, True)
