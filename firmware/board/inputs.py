@@ -17,6 +17,10 @@ class Contact:
         # Grows while the input is on, up to `hold_us`. Falls while the input is off, down to 0.
         self._sum_us = 0
 
+    def assume_on(self, hold_us: int) -> None:
+        """Treats the input as on until it was off for `hold_us`. So an input that is stuck since the start never changes from off to on."""
+        self.is_on, self._sum_us = True, hold_us
+
     def change(self, level: bool, at_us: int, hold_us: int) -> None:
         """Stores a new level of the input."""
         self.advance(at_us, hold_us)

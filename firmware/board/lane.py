@@ -119,6 +119,7 @@ class BoardLane:
         self._chute_end: Edge | None = None
         self._chute_had_room_us = 0
         self._reset_pressed = Contact()
+        self._reset_pressed.assume_on(KEY_US)
         self._bypass_on = Contact()
         self._plant = PlantInterface()
         # The number of parts in a row that were diverted or had no verdict.
@@ -228,7 +229,7 @@ class BoardLane:
     @property
     def is_reset_pressed(self) -> bool:
         """Whether a person presses the reset button of the plant interface."""
-        return self._reset_pressed.is_on
+        return self.uses_plant and self._reset_pressed.is_on
 
     def plant_signals(self) -> dict[str, bool]:
         """Returns the levels of the plant interface's outputs, in the order of the page `plant`. Without `use_plant`, all are low."""
@@ -413,6 +414,9 @@ class BoardLane:
         if bool(settings.number("trigger_mm")) != bool(self.settings.number("trigger_mm")):
             self.camera.clear()
         inverts = settings.number("eye_light_on") != self.settings.number("eye_light_on")
+        if settings.number("use_plant") != self.settings.number("use_plant"):
+            # A reset button that is pressed now counts only when it is pressed again.
+            self._reset_pressed.assume_on(KEY_US)
         self.settings = self.tracker.settings = settings
         if inverts:
             self._invert_eyes(now_us)

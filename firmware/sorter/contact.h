@@ -12,6 +12,12 @@ class Contact {
 
   bool is_on() const { return is_on_; }
 
+  // Treats the input as on until it was off for `hold_us`. So an input that is stuck since the start never changes from off to on.
+  void assume_on(uint16_t hold_us) {
+    is_on_ = was_on_ = true;
+    sum_us_ = hold_us;
+  }
+
   // Handles the present level of the input. `passed_us` is the time since the last call. Returns true if is_on() has changed.
   bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;

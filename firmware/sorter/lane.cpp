@@ -38,6 +38,7 @@ void Lane::start(uint8_t number, const StoredLane& stored, BoardShared& common) 
   if (settings_[kEyeLightOn]) invert_eyes();
   gate_.start(settings_, has_stored_settings_);
   if (has_stored_settings_) gate_.hold(held_action(), settings_, common.clock.us());
+  restart_plant_inputs();
   switch_relay();
 }
 
@@ -120,6 +121,12 @@ void Lane::change_eye(uint8_t which, bool is_low, uint32_t at_us) {
     has_unstepped_edge_ = true;
     unstepped_edge_us_ = at_us;
   }
+}
+
+// Forgets the former levels of the inputs of the plant interface. A reset button that is pressed now counts only when it is pressed again.
+void Lane::restart_plant_inputs() {
+  reset_pressed_.assume_on(kKeyMs * 1000U);
+  bypass_on_ = Contact();
 }
 
 void Lane::set_plant_inputs(bool reset_pressed, bool bypass_on) {
@@ -253,8 +260,10 @@ void Lane::commit(const Settings& settings) {
   // A camera pulse waits for a time or, if trigger_mm is set, for a place. If that changes, the waiting pulses are dropped.
   if ((settings.value[kTriggerMm] == 0) != (settings_[kTriggerMm] == 0)) camera_.clear();
   const bool inverts = settings.value[kEyeLightOn] != settings_[kEyeLightOn];
+  const bool switches_plant = settings.value[kUsePlant] != settings_[kUsePlant];
   settings_ = settings;
   if (inverts) invert_eyes();
+  if (switches_plant) restart_plant_inputs();
   missing_after_ = settings_.travel(kEyeGapMm) + settings_.travel(kWindowMm);
   has_stored_settings_ = is_committed_ = true;
   is_further_gate_ = settings_[kLaneOf] != 0;

@@ -135,7 +135,7 @@ class Lane {
   // Whether parts pass without Castline, because a person has turned the bypass key.
   bool is_bypassed() const { return faults_.has(kBypassed); }
   uint8_t rejects_in_a_row() const { return rejects_in_a_row_; }
-  bool is_reset_pressed() const { return reset_pressed_.is_on(); }
+  bool is_reset_pressed() const { return uses_plant() && reset_pressed_.is_on(); }
   // Whether the lane's plant interface uses the pins of another lane.
   bool uses_plant() const { return settings_[kUsePlant]; }
   Tracker& tracker() { return tracker_; }
@@ -195,6 +195,7 @@ class Lane {
   void hold_gates();
   void switch_bypass();
   void update_plant();
+  void restart_plant_inputs();
   bool lacks_servo_power() const { return servo_power_missing_.is_on() && settings_[kUseServoPower]; }
   bool has_chute_eye() const { return settings_[kChuteMm] > 0; }
   bool has_gate_fault_cause(Fault code) const;

@@ -116,7 +116,7 @@ class PythonRig:
 
     def __init__(self, memory: BoardMemory | None = None, clock_ms: int = 0) -> None:
         self.memory = memory or BoardMemory()
-        self._bypass = False
+        self._bypass = self._reset_button = False
         self._clock_ms = clock_ms
         self._start("power")
         for lane in self.board.lanes:
@@ -136,6 +136,7 @@ class PythonRig:
             lane.change_chute_full(old.is_chute_full, 0)
             lane.change_button(old.button.is_pressed, 0)
         self.lane.change_bypass(self._bypass, 0)
+        self.lane.change_reset(self._reset_button, 0)
 
     def _start(self, cause: str) -> None:
         self.board = Board(self.memory, cause, self._clock_ms)
@@ -235,6 +236,7 @@ class PythonRig:
         self.lane.change_bypass(is_on, self._us)
 
     def set_reset_button(self, is_pressed: bool) -> None:
+        self._reset_button = is_pressed
         self.lane.change_reset(is_pressed, self._us)
 
     def plant_level(self, signal: str) -> bool:

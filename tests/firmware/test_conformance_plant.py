@@ -8,6 +8,7 @@ import pytest
 
 from firmware.lane_settings import SettingValue
 from tests.firmware.protocol_host import ProtocolHost
+from tests.firmware.rigs import STORING_MS
 
 REJECTS_IN_A_ROW, BYPASS = 57, 58
 
@@ -401,6 +402,51 @@ def test_the_buzzer_sounds_until_a_person_has_pressed_the_button(host: ProtocolH
     host.rig.set_servo_power(False)
     host.wait(60)
     assert 7 <= count_buzzes(host) <= 13, "a new fault sounds again"
+
+
+def test_a_reset_button_that_is_stuck_since_the_start_ends_no_fault(host: ProtocolHost) -> None:
+    greet_with_plant(host)
+    host.rig.set_estop(True)
+    host.wait(STORING_MS)
+    host.rig.set_estop(False)
+    host.wait(50)
+    host.rig.set_reset_button(True)
+    host.rig.reset_at_once("power")
+    host.received.clear()
+    host.greet(use_plant=1)
+    host.wait(200)
+    assert (host.status("line")["code"], host.status("plant")["reset"]) == (45, 1)
+    host.rig.set_reset_button(False)
+    host.wait(150)
+    assert host.status("line")["code"] == 45
+    press_reset(host)
+    assert host.status("line")["code"] == 0
+
+
+def test_a_reset_button_that_is_pressed_when_the_interface_is_set_ends_no_fault(host: ProtocolHost) -> None:
+    """Without plant interface, the pin of the button is the emergency stop of lane 3, whose closed contact looks like a pressed button."""
+    host.rig.set_bypass(False)
+    host.rig.set_reset_button(False)
+    host.greet()
+    host.rig.set_estop(True)
+    host.wait(100)
+    host.rig.set_estop(False)
+    host.rig.set_reset_button(True)
+    host.wait(100)
+    assert host.status("plant")["reset"] == 0, "there is no such button"
+    host.greet(use_plant=1)
+    host.wait(150)
+    assert (host.status("line")["code"], host.status("plant")["reset"]) == (45, 1)
+
+
+def test_a_key_that_was_turned_back_without_the_interface_is_off(host: ProtocolHost) -> None:
+    greet_with_plant(host)
+    turn_key(host, True)
+    host.greet(use_plant=0)
+    turn_key(host, False)
+    host.greet(use_plant=1)
+    host.wait(150)
+    assert host.faults() == [(BYPASS, 1, 0), (BYPASS, 0, 0)]
 
 
 def count_buzzes(host: ProtocolHost) -> int:
