@@ -419,7 +419,7 @@ class Board:
         if pulse_us:
             if pulse_us < BY_KEY["rest_us"].least:
                 raise CommandError("out-of-bounds")
-            if not lane.is_empty or lane.gate.is_testing or any(eye.blocked for eye in lane.eyes):
+            if not lane.is_empty or lane.gate.is_testing or any(eye.blocked for eye in lane.belt.eyes):
                 raise CommandError("busy")
             if lane.is_gate_held:
                 raise CommandError("fault-present")

@@ -549,7 +549,9 @@ class BoardLane:
         edges = [(edge, 1) for edge in self.eyes[0].take_edges(now_us, debounce_us)]
         edges += [(edge, 2) for edge in self.eyes[1].take_edges(now_us, debounce_us)]
         if edges:
-            self.gate.hold_pulse(0, now_us)
+            for lane in self._reporter.lanes:
+                if lane.belt is self:
+                    lane.gate.hold_pulse(0, now_us)
         self._watch_chute(now_us)
         self._tick_plant(now_us)
         if not self.is_committed:

@@ -345,7 +345,7 @@ Board::Error Board::servo(const uint32_t* values, FrameWriter& answer) {
   const uint16_t pulse_us = static_cast<uint16_t>(values[kPulseAt]);
   if (pulse_us > 0) {
     if (pulse_us < kLeastServoUs) return kOutOfBounds;
-    if (!lane_->is_empty() || lane_->is_testing() || lane_->is_blocked(1) || lane_->is_blocked(2)) return kBusy;
+    if (!lane_->is_empty() || lane_->is_testing() || lane_->is_belt_blocked()) return kBusy;
     if (lane_->is_gate_held()) return kFaultPresent;
   }
   lane_->hold_servo(pulse_us);

@@ -103,7 +103,7 @@ class Lane {
   bool has_fault_cause(Fault code) const;
   void test(Test what);
   // Gives the servo the pulse of the command SERVO for kServoHoldMs. The servo gets its former pulse again at once if `pulse_us` is 0 or a
-  // part is at a photo-eye.
+  // part is at a photo-eye of the belt.
   void hold_servo(uint16_t pulse_us) { gate_.hold_pulse(pulse_us, shared_->clock.us()); }
 
   // ---- outputs
@@ -151,6 +151,8 @@ class Lane {
   // Returns what the input "belt runs" says, whether or not the settings use this input.
   bool is_belt_on() const { return !belt_off_.is_on(); }
   bool is_blocked(uint8_t which) const { return eyes_[which - 1].is_blocked(); }
+  // Whether an object blocks a photo-eye of the belt at which this lane's gate stands.
+  bool is_belt_blocked() const { return belt().is_blocked(1) || belt().is_blocked(2); }
   const EdgeLog& edges(uint8_t which) const { return edge_logs_[which - 1]; }
   bool is_gate_at_end() const { return gate_at_end_.is_on(); }
   bool is_chute_blocked() const { return chute_eye_.is_blocked(); }

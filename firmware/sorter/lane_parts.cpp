@@ -11,12 +11,16 @@ const uint32_t kMaxPart = 99999999UL;
 
 }  // namespace
 
-// Returns true if a change at a photo-eye has lasted for `debounce_us`. The edge is then stored, and a pulse of the command SERVO ends.
+// Returns true if a change at a photo-eye has lasted for `debounce_us`. The edge is then stored, and the pulses of the command SERVO end at
+// all gates of the belt.
 bool Lane::take_edge(uint8_t index, uint32_t now_us, uint16_t debounce_us) {
   const Eye& eye = eyes_[index];
   if (!eye.pending() || !eyes_[index].settle(now_us, debounce_us)) return false;
   edge_logs_[index].add(eye.is_blocked(), shared_->clock.at(eye.at_us()).ms, eye.steps());
-  gate_.hold_pulse(0, now_us);
+  for (uint8_t gate = 0; gate < kLanes; ++gate) {
+    Lane& other = shared_->lanes[gate];
+    if (&other.belt() == this) other.gate_.hold_pulse(0, now_us);
+  }
   return true;
 }
 

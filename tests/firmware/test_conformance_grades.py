@@ -74,6 +74,22 @@ def test_a_further_gate_moves_at_its_own_moment_and_dwells_by_itself(graded: Pro
     assert graded.rig.swing_count() == 0
 
 
+def test_a_casting_at_the_belts_eyes_ends_the_servo_command_of_an_additional_gate(graded: ProtocolHost) -> None:
+    assert graded.ok("SERVO", REVIEW, 1500)["told"] == "done"
+    graded.wait(60)
+    assert graded.rig.pulse_us(REVIEW) == 1500
+    graded.rig.set_eye(1, True)
+    graded.rig.wait(40)
+    assert graded.rig.pulse_us(REVIEW) == 1000
+    assert graded.error_code("SERVO", REVIEW, 1500) == 9, "a casting blocks an eye of the belt"
+    graded.rig.set_eye(1, False)
+    graded.rig.wait(10)
+    graded.send_verdict(1, "divert", REVIEW)
+    graded.carry_to_eye2(graded.rig.now_ms() - 60)
+    graded.wait(250)
+    assert gate_actions(graded) == [(1, "divert", "verdict", 1, REVIEW)]
+
+
 def test_parts_too_close_for_two_gates_fall_at_the_belts_own(graded: ProtocolHost) -> None:
     first, at_ms = graded.count_part()
     graded.rig.wait(max(0, 45 - (graded.rig.now_ms() - at_ms)))
