@@ -45,8 +45,13 @@ class Button:
 
     def __init__(self) -> None:
         self._contact = Contact()
-        self._is_level_on = self._was_free = self._counts = False
         self._since_us = 0
+        self.forget_press()
+
+    def forget_press(self) -> None:
+        """Lets a press that has begun before not count, because its beginning was not seen."""
+        self._contact.assume_on(MIN_PRESS_US)
+        self._counts = False
 
     @property
     def is_pressed(self) -> bool:
@@ -56,15 +61,12 @@ class Button:
     def change(self, pressed: bool, at_us: int) -> None:
         """Stores a new level of the input."""
         self._contact.change(pressed, at_us, MIN_PRESS_US)
-        self._is_level_on = pressed
 
     def advance(self, now_us: int) -> bool:
         """Moves the time forward to `now_us`. Returns True when a short press has ended."""
-        # A press that began before the reset does not count, because its beginning was not seen.
-        self._was_free = self._was_free or not (self._is_level_on or self.is_pressed)
         has_changed = self._contact.advance(now_us, MIN_PRESS_US)
         if has_changed and self.is_pressed:
-            self._counts, self._since_us = self._was_free, now_us
+            self._counts, self._since_us = True, now_us
         if self.is_pressed and now_us - self._since_us >= MAX_PRESS_US:
             self._counts = False
         return has_changed and not self.is_pressed and self._counts

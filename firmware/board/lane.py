@@ -414,9 +414,7 @@ class BoardLane:
         if bool(settings.number("trigger_mm")) != bool(self.settings.number("trigger_mm")):
             self.camera.clear()
         inverts = settings.number("eye_light_on") != self.settings.number("eye_light_on")
-        if settings.number("use_plant") != self.settings.number("use_plant"):
-            # A reset button that is pressed now counts only when it is pressed again.
-            self._reset_pressed.assume_on(KEY_US)
+        self._forget_presses(settings)
         self.settings = self.tracker.settings = settings
         if inverts:
             self._invert_eyes(now_us)
@@ -439,6 +437,13 @@ class BoardLane:
             self._hold_gates(now_us)
         elif is_first or was_further_gate or inverts:
             self._begin_counting(now_us)
+
+    def _forget_presses(self, settings: LaneSettings) -> None:
+        """Lets a press that has begun before not count at the buttons that the new settings add."""
+        if settings.number("use_plant") != self.settings.number("use_plant"):
+            self._reset_pressed.assume_on(KEY_US)
+        if settings.number("use_button") != self.settings.number("use_button"):
+            self.button.forget_press()
 
     def raise_fault(self, code: int, detail: int, now_us: int) -> None:
         """Begins a fault and reports it. Does nothing if the fault has begun already."""
@@ -548,10 +553,9 @@ class BoardLane:
         debounce_us = self.settings.number("debounce_us")
         edges = [(edge, 1) for edge in self.eyes[0].take_edges(now_us, debounce_us)]
         edges += [(edge, 2) for edge in self.eyes[1].take_edges(now_us, debounce_us)]
-        if edges:
-            for lane in self._reporter.lanes:
-                if lane.belt is self:
-                    lane.gate.hold_pulse(0, now_us)
+        for lane in self._reporter.lanes:
+            if edges and lane.belt is self:
+                lane.gate.hold_pulse(0, now_us)
         self._watch_chute(now_us)
         self._tick_plant(now_us)
         if not self.is_committed:

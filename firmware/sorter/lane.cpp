@@ -260,10 +260,12 @@ void Lane::commit(const Settings& settings) {
   // A camera pulse waits for a time or, if trigger_mm is set, for a place. If that changes, the waiting pulses are dropped.
   if ((settings.value[kTriggerMm] == 0) != (settings_[kTriggerMm] == 0)) camera_.clear();
   const bool inverts = settings.value[kEyeLightOn] != settings_[kEyeLightOn];
+  const bool switches_button = settings.value[kUseButton] != settings_[kUseButton];
   const bool switches_plant = settings.value[kUsePlant] != settings_[kUsePlant];
   settings_ = settings;
   if (inverts) invert_eyes();
   if (switches_plant) restart_plant_inputs();
+  if (switches_button) button_ = Button();
   missing_after_ = settings_.travel(kEyeGapMm) + settings_.travel(kWindowMm);
   has_stored_settings_ = is_committed_ = true;
   is_further_gate_ = settings_[kLaneOf] != 0;

@@ -64,7 +64,8 @@ GateInputs read_gate(uint8_t lane) {
   if (lane == 0) return gate_inputs(PINH & _BV(PH5), PINB & _BV(PB3), PINJ & _BV(PJ1), PING & _BV(PG5));
   if (lane == 1) return gate_inputs(PINH & _BV(PH6), PINB & _BV(PB2), PINJ & _BV(PJ0), PINA & _BV(PA1));
   if (lane == 2) return gate_inputs(PINH & _BV(PH1), PINB & _BV(PB1), PINK & _BV(PK3), PINL & _BV(PL0));
-  return gate_inputs(PINH & _BV(PH0), PINB & _BV(PB0), PINK & _BV(PK7), PINB & _BV(PB7));
+  // While D13 is an output for the LED, no button is connected to it.
+  return gate_inputs(PINH & _BV(PH0), PINB & _BV(PB0), PINK & _BV(PK7), (PINB | DDRB) & _BV(PB7));
 }
 
 void report_steps(Board& board, uint8_t lane, uint16_t counted) {

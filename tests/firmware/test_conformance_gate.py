@@ -328,6 +328,44 @@ def test_a_button_that_is_not_set_does_nothing(host: ProtocolHost) -> None:
     assert ends(host) == []
 
 
+def test_the_led_at_the_pin_of_a_button_is_no_press(host: ProtocolHost) -> None:
+    """Without button, the pin of lane 4 is an output for the LED, which is dark in the first half of each 1024 ms."""
+    host.ok("HELLO", 1)
+    host.configure_uncommitted(4, use_button=0)
+    levels = []
+    for _ in range(12):
+        host.wait(100)
+        levels.append(host.ok("STATUS", 4, "chute")["button"])
+    assert levels == [0] * 12
+    host.configure_uncommitted(4, use_button=1, autostart=0)
+    host.wait_until(host.rig.now_ms() // 1024 * 1024 + 1024 + 300)
+    host.ok("COMMIT", 4)
+    host.wait(200)
+    assert host.faults() == [(52, 1, 0)]
+    host.rig.set_gate_input("button", True, lane=4)
+    host.wait(200)
+    host.rig.set_gate_input("button", False, lane=4)
+    host.wait(150)
+    assert host.faults() == [(52, 1, 0), (52, 0, 1)]
+
+
+@pytest.mark.parametrize("lane", [1, 4])
+def test_a_button_that_is_pressed_when_it_is_set_counts_only_when_it_is_pressed_again(host: ProtocolHost, lane: int) -> None:
+    host.ok("HELLO", 1)
+    host.rig.set_gate_input("button", True, lane=lane)
+    host.wait(200)
+    host.configure(lane, use_button=1, autostart=0)
+    host.wait(200)
+    host.rig.set_gate_input("button", False, lane=lane)
+    host.wait(150)
+    assert ends(host) == []
+    host.rig.set_gate_input("button", True, lane=lane)
+    host.wait(200)
+    host.rig.set_gate_input("button", False, lane=lane)
+    host.wait(150)
+    assert ends(host) == [(52, 1)]
+
+
 def test_a_missed_casting_waits_for_a_person_over_a_reset(host: ProtocolHost) -> None:
     host.greet(use_button=1, **CHUTE)
     ((_, at_ms),) = put_parts(host, 0)
