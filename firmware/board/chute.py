@@ -9,6 +9,8 @@ from __future__ import annotations
 MAX_CHUTE_PARTS = 8
 # A gate with an end switch must reach its other end within 2 x servo_ms plus this time.
 END_MARGIN_US = 100_000
+# The gate must have left its end within servo_ms / 2 plus contact_ms plus this time, the longest wait for a servo pulse.
+LEAVE_MARGIN_US = 20_000
 # What is wrong with a gate: the detail of fault 54.
 NOT_LEFT, NOT_ARRIVED = 1, 2
 
@@ -68,14 +70,17 @@ class EndSwitch:
         """Starts the check again. The gate may stand anywhere, and the time limit to reach an end begins now."""
         self._was_out, self._must_leave, self._since_us = is_out, False, now_us
 
-    def check(self, at_end: bool, is_out: bool, now_us: int, limit_us: int) -> int:
+    def check(self, at_end: bool, is_out: bool, now_us: int, limit_us: int, leave_us: int) -> int:
         """Returns NOT_LEFT or NOT_ARRIVED if the gate has not moved in time, otherwise 0. Each problem is returned once.
 
-        `is_out` says where the servo was told to move the gate.
+        `is_out` says where the servo was told to move the gate. A gate that is told to turn back within `leave_us`, before it has left its
+        end, may stay there.
         """
         if is_out != self._was_out:
+            if at_end and self._must_leave and now_us >= self._since_us + leave_us:
+                self.restart(is_out, now_us)
+                return NOT_LEFT
             self._was_out, self._since_us = is_out, now_us
-            # A gate that is told to turn back before it has left its end may stay there.
             self._must_leave = at_end and not self._must_leave
         if not at_end:
             self._must_leave = False

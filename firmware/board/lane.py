@@ -12,7 +12,7 @@ from typing import Protocol
 
 from firmware.board import faults
 from firmware.board.camera import CameraTrigger
-from firmware.board.chute import END_MARGIN_US, MAX_CHUTE_PARTS, Chute, EndSwitch
+from firmware.board.chute import END_MARGIN_US, LEAVE_MARGIN_US, MAX_CHUTE_PARTS, Chute, EndSwitch
 from firmware.board.faults import BYPASSED, EFFECTS, GATE_HELD, STOPPED_LINE, Faults
 from firmware.board.gate import Gate
 from firmware.board.inputs import Button, Contact, Drive
@@ -773,11 +773,12 @@ class BoardLane:
         """Raises the faults of this lane's own gate: stuck, a diverted part not seen in the chute, chute full."""
         belt, settings = self.belt, self.settings
         if settings.number("use_end_switch"):
-            limit_us = 2 * settings.number("servo_ms") * 1000 + END_MARGIN_US
+            servo_us = settings.number("servo_ms") * 1000
+            limit_us, leave_us = 2 * servo_us + END_MARGIN_US, servo_us // 2 + self._hold_us + LEAVE_MARGIN_US
             if self.gate.is_pulse_held:
                 # The command SERVO may hold the gate between its ends.
                 self._end_switch.restart(self.gate.is_out, now_us)
-            if trouble := self._end_switch.check(self.is_gate_at_end, self.gate.is_out, now_us, limit_us):
+            if trouble := self._end_switch.check(self.is_gate_at_end, self.gate.is_out, now_us, limit_us, leave_us):
                 belt.raise_fault(faults.GATE_STUCK, trouble, now_us)
         if not self.is_chute_full:
             self._chute_had_room_us = now_us

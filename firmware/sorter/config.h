@@ -52,6 +52,8 @@ const uint16_t kMinPressMs = 50;
 const uint16_t kMaxPressMs = 3000;
 // A gate with an end switch must reach the other end within 2 x servo_ms plus this time. The servo gets a pulse only every 20 ms.
 const uint16_t kEndMarginMs = 100;
+// A gate with an end switch must have left its end within servo_ms / 2 plus contact_ms plus this time, the longest wait for a servo pulse.
+const uint16_t kLeaveMarginMs = 20;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;
 // The servo gets the pulse of the command SERVO for this time. The host repeats the command while a person watches the gate.

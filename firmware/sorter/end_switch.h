@@ -8,7 +8,7 @@ namespace castline {
 enum GateTrouble : uint8_t { kNoTrouble, kNotLeft, kNotArrived };
 
 //   at an end --gate told to move--> must leave --switch off--> between the ends --switch on--> at an end
-//   must leave --limit over--> kNotLeft        between the ends --limit over--> kNotArrived
+//   must leave --limit over, or turned back too late--> kNotLeft        between the ends --limit over--> kNotArrived
 class EndSwitch {
  public:
   EndSwitch() : was_out_(false), must_leave_(false) {}
@@ -20,12 +20,17 @@ class EndSwitch {
     since_us_ = now_us;
   }
 
-  // Call this often. `is_out` says where the servo was told to move the gate. Each problem is reported once.
-  GateTrouble check(bool at_end, bool is_out, uint32_t now_us, uint32_t limit_us) {
+  // Call this often. `is_out` says where the servo was told to move the gate. Each problem is reported once. A gate that is told to turn back
+  // within `leave_ms`, before it has left its end, may stay there.
+  GateTrouble check(bool at_end, bool is_out, uint32_t now_us, uint32_t limit_us, uint16_t leave_ms) {
     if (is_out != was_out_) {
+      const bool has_stayed = at_end && must_leave_ && reached(now_us, since_us_ + uint32_t{leave_ms} * 1000);
+      if (has_stayed) {
+        restart(is_out, now_us);
+        return kNotLeft;
+      }
       was_out_ = is_out;
       since_us_ = now_us;
-      // A gate that is told to turn back before it has left its end may stay there.
       must_leave_ = at_end && !must_leave_;
     }
     if (!at_end) {

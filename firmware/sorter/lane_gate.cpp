@@ -60,9 +60,10 @@ void Lane::check_gate(Place here) {
   const uint32_t now_ms = shared_->clock.now().ms;
   if (settings_[kUseEndSwitch]) {
     const uint32_t limit_us = (2 * uint32_t{settings_[kServoMs]} + kEndMarginMs) * 1000;
+    const uint16_t leave_ms = static_cast<uint16_t>(settings_[kServoMs] / 2 + settings_[kContactMs] + kLeaveMarginMs);
     // The command SERVO may hold the gate between its ends.
     if (is_servo_held()) end_switch_.restart(gate_.is_out(), shared_->clock.us());
-    const GateTrouble trouble = end_switch_.check(is_gate_at_end(), gate_.is_out(), shared_->clock.us(), limit_us);
+    const GateTrouble trouble = end_switch_.check(is_gate_at_end(), gate_.is_out(), shared_->clock.us(), limit_us, leave_ms);
     if (trouble != kNoTrouble) belt().raise(kGateStuck, trouble);
   }
   if (!is_chute_full()) chute_had_room_ms_ = now_ms;

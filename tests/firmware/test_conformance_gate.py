@@ -229,6 +229,18 @@ def test_a_gate_that_does_not_reach_the_other_end_stops_the_line(host: ProtocolH
     assert host.ok("CLEAR", 1, 54)["told"] == "cleared"
 
 
+@pytest.mark.parametrize("servo_ms", [40, 80])
+def test_a_gate_that_never_leaves_its_end_is_found_while_it_sorts(host: ProtocolHost, servo_ms: int) -> None:
+    """The gate is told to return before its time limit is over: after `dwell_mm`, or after `servo_ms` if that is longer."""
+    host.greet(use_end_switch=1, servo_ms=servo_ms, dwell_mm=60)
+    host.wait(50)
+    ((_, at_ms),) = put_parts(host, 0)
+    host.carry_to_eye2(at_ms)
+    host.wait(100)
+    assert host.faults() == [(54, 1, 1)]
+    assert host.status("line")["state"] == "stopped"
+
+
 def test_a_gate_that_turns_back_before_it_has_left_its_end_is_no_fault(host: ProtocolHost) -> None:
     """Two diverted parts follow each other so closely that the gate begins to return and goes out again."""
     host.greet(use_end_switch=1, spacing_mm=30, dwell_mm=60)

@@ -122,7 +122,7 @@ TEST(a_gate_that_moves_in_time_is_no_trouble) {
   end_switch.restart(false, now_us);
   for (int move = 1; move <= 20; ++move) {
     const bool is_out = move % 2 == 1;
-    for (int ms = 0; ms < 500; ++ms, now_us += 1000) CHECK(end_switch.check(ms < 20 || ms >= 100, is_out, now_us, limit_us) == kNoTrouble);
+    for (int ms = 0; ms < 500; ++ms, now_us += 1000) CHECK(end_switch.check(ms < 20 || ms >= 100, is_out, now_us, limit_us, 70) == kNoTrouble);
   }
 }
 
@@ -130,26 +130,34 @@ TEST(each_trouble_of_a_gate_is_reported_once) {
   EndSwitch end_switch;
   end_switch.restart(false, 0);
   int not_left = 0, not_arrived = 0;
-  for (uint32_t ms = 0; ms < 2000; ++ms) not_left += end_switch.check(true, true, ms * 1000, 260000) == kNotLeft;
+  for (uint32_t ms = 0; ms < 2000; ++ms) not_left += end_switch.check(true, true, ms * 1000, 260000, 70) == kNotLeft;
   CHECK(not_left == 1);
   end_switch.restart(true, 2000000);
-  for (uint32_t ms = 2000; ms < 2400; ++ms) not_arrived += end_switch.check(ms < 2020, false, ms * 1000, 260000) == kNotArrived;
+  for (uint32_t ms = 2000; ms < 2400; ++ms) not_arrived += end_switch.check(ms < 2020, false, ms * 1000, 260000, 70) == kNotArrived;
   CHECK(not_arrived == 1);
 }
 
 TEST(a_gate_that_is_pushed_off_its_end_is_trouble_without_a_move) {
   EndSwitch end_switch;
   end_switch.restart(false, 0);
-  for (uint32_t ms = 0; ms < 1000; ++ms) CHECK(end_switch.check(true, false, ms * 1000, 260000) == kNoTrouble);
-  for (uint32_t ms = 1000; ms < 1259; ++ms) CHECK(end_switch.check(false, false, ms * 1000, 260000) == kNoTrouble);
-  CHECK(end_switch.check(false, false, 1260000, 260000) == kNotArrived);
+  for (uint32_t ms = 0; ms < 1000; ++ms) CHECK(end_switch.check(true, false, ms * 1000, 260000, 70) == kNoTrouble);
+  for (uint32_t ms = 1000; ms < 1259; ++ms) CHECK(end_switch.check(false, false, ms * 1000, 260000, 70) == kNoTrouble);
+  CHECK(end_switch.check(false, false, 1260000, 260000, 70) == kNotArrived);
 }
 
 TEST(a_gate_that_turns_back_at_once_need_not_leave_its_end) {
   EndSwitch end_switch;
   end_switch.restart(false, 0);
-  CHECK(end_switch.check(true, true, 1000, 260000) == kNoTrouble);
-  for (uint32_t ms = 5; ms < 1000; ++ms) CHECK(end_switch.check(true, false, ms * 1000, 260000) == kNoTrouble);
+  for (uint32_t ms = 0; ms < 70; ++ms) CHECK(end_switch.check(true, true, ms * 1000, 260000, 70) == kNoTrouble);
+  for (uint32_t ms = 69; ms < 1000; ++ms) CHECK(end_switch.check(true, false, ms * 1000, 260000, 70) == kNoTrouble);
+}
+
+TEST(a_gate_that_turns_back_late_must_have_left_its_end) {
+  EndSwitch end_switch;
+  end_switch.restart(false, 0);
+  for (uint32_t ms = 0; ms < 70; ++ms) CHECK(end_switch.check(true, true, ms * 1000, 260000, 70) == kNoTrouble);
+  CHECK(end_switch.check(true, false, 70000, 260000, 70) == kNotLeft);
+  for (uint32_t ms = 71; ms < 1000; ++ms) CHECK(end_switch.check(true, false, ms * 1000, 260000, 70) == kNoTrouble);
 }
 
 // ---- chute.h
