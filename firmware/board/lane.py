@@ -422,8 +422,7 @@ class BoardLane:
         self._has_stored_settings = True
         if is_changed or is_first:
             self.gate.configure(settings)
-        self._end_switch.restart(self.gate.is_out, now_us)
-        self._chute_had_room_us = now_us
+        self._restart_gate_checks(now_us)
         self.is_committed = True
         if self.is_further_gate:
             # This lane's gate now stands at another lane's belt. Such a lane has no faults of its own, so its old faults end.
@@ -437,6 +436,14 @@ class BoardLane:
             self._hold_gates(now_us)
         elif is_first or was_further_gate or inverts:
             self._begin_counting(now_us)
+
+    def _restart_gate_checks(self, now_us: int) -> None:
+        self._end_switch.restart(self.gate.is_out, now_us)
+        self._chute_had_room_us = now_us
+        for lane in self._reporter.lanes:
+            if lane.belt is self.belt:
+                # The new settings may count the places of the belt anew.
+                lane._chute_end = None
 
     def _forget_presses(self, settings: LaneSettings) -> None:
         """Lets a press that has begun before not count at the buttons that the new settings add."""

@@ -271,6 +271,7 @@ void Lane::commit(const Settings& settings) {
   is_further_gate_ = settings_[kLaneOf] != 0;
   gate_.configure(settings_);
   end_switch_.restart(gate_.is_out(), shared_->clock.us());
+  forget_chute_ends();
   chute_had_room_ms_ = shared_->clock.now().ms;
   plant_signals_ = 0;
   switch_relay();

@@ -205,6 +205,7 @@ class Lane {
   void see_in_chute(Place place);
   void follow_into_chute(uint16_t event, Place moment);
   void give_up_chute();
+  void forget_chute_ends();
   void check_gate(Place here);
   void acknowledge();
 

@@ -55,6 +55,14 @@ void Lane::give_up_chute() {
   while (chute_.take_oldest(event)) shared_->events.confirm(event, false);
 }
 
+// Forgets the places at which castings left the chutes' eyes of the belt, because new settings may count the places of the belt anew.
+void Lane::forget_chute_ends() {
+  for (uint8_t index = 0; index < kLanes; ++index) {
+    Lane& other = shared_->lanes[index];
+    if (&other.belt() == &belt()) other.has_chute_end_ = false;
+  }
+}
+
 // Raises the faults of this lane's own gate. `here` is how far the belt has travelled.
 void Lane::check_gate(Place here) {
   const uint32_t now_ms = shared_->clock.now().ms;

@@ -130,6 +130,38 @@ def test_a_fault_that_holds_the_gate_reports_the_parts_before_the_chute(host: Pr
     assert [code for code, _, _ in host.faults()] == [45]
 
 
+def test_a_casting_that_left_the_chutes_eye_before_the_commit_hides_no_other(host: ProtocolHost) -> None:
+    """The encoder counts only from the `COMMIT` on, so the place of the belt then jumps back."""
+    host.rig.set_gate_input("chute_eye", True)
+    host.rig.wait(20)
+    host.rig.set_gate_input("chute_eye", False)
+    host.rig.wait(20)
+    travel(host, -800)
+    host.greet(encoder=1, encoder_timeout_ms=5000, **CHUTE)
+    host.rig.set_eye(1, True)
+    travel(host, 20)
+    host.rig.set_eye(1, False)
+    host.send_verdict(1, "divert")
+    travel(host, 280)
+    host.rig.set_eye(2, True)
+    travel(host, 20)
+    host.rig.set_eye(2, False)
+    travel(host, 150)
+    host.rig.set_gate_input("chute_eye", True)
+    travel(host, 20)
+    host.rig.set_gate_input("chute_eye", False)
+    travel(host, 60)
+    host.wait(50)
+    assert confirmations(host) == {1: 1}
+    assert host.faults() == []
+
+
+def travel(host: ProtocolHost, steps: int) -> None:
+    """Turns the encoder, which gives 20 steps in a millisecond, and waits until the board has read the inputs."""
+    host.rig.add_steps(steps)
+    host.rig.wait(abs(steps) // 20 + 20)
+
+
 def test_more_parts_before_the_chute_than_the_board_can_follow_are_a_fault(host: ProtocolHost) -> None:
     host.greet(chute_mm=5000, chute_window_mm=30, spacing_mm=0)
     for number in range(1, 10):
@@ -388,6 +420,7 @@ def test_a_missed_casting_waits_for_a_person_over_a_reset(host: ProtocolHost) ->
     assert not host.rig.is_relay_closed()
     host.received.clear()
     host.greet(use_button=1, **CHUTE)
+    host.wait(60)
     assert host.status("line")["code"] == 55
     assert not host.rig.is_relay_closed()
     press(host, 200)
