@@ -59,6 +59,8 @@ def repair(host: ProtocolHost) -> None:
         host.rig.set_eye(eye, False)
     host.rig.set_estop(False)
     host.rig.set_servo_power(True)
+    host.rig.set_gate_input("end_switch", True)
+    host.rig.set_gate_input("chute_full", False)
     host.wait(100)
 
 

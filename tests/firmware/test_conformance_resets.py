@@ -33,6 +33,18 @@ def overfill(host: ProtocolHost) -> None:
     host.wait(100)
 
 
+def push_gate_off_its_end(host: ProtocolHost) -> None:
+    host.rig.set_gate_input("end_switch", False)
+    host.wait(300)
+
+
+def fill_chute(host: ProtocolHost) -> None:
+    host.rig.set_gate_input("chute_full", True)
+    host.wait(300)
+
+
+# The faults that stop the line. The other faults of CAUSES hold the gate.
+STOPPING = {49, 54, 56}
 CAUSES: list[tuple[int, Callable[[ProtocolHost], None], dict[str, SettingValue]]] = [
     (41, keep_blocked(1), {}),
     (42, keep_blocked(2), {}),
@@ -42,6 +54,8 @@ CAUSES: list[tuple[int, Callable[[ProtocolHost], None], dict[str, SettingValue]]
     (47, overfill, {"eye_gap_mm": 2000, "stuck_mm": 2000}),
     (49, stop_line, {"no_verdict": "stop"}),
     (52, lambda host: None, {"autostart": 0}),
+    (54, push_gate_off_its_end, {"use_end_switch": 1}),
+    (56, fill_chute, {"chute_full_ms": 200}),
 ]
 
 
@@ -62,19 +76,19 @@ def test_a_fault_stays_over_resets_until_a_person_ends_it(
     host.greet(**settings)
     cause_fault(host)
     repair(host)
-    held = ("stopped" if code == 49 else "safe", code, "red")
+    held = ("stopped" if code in STOPPING else "safe", code, "red")
     assert line_state(host) == held
     for cause in ("power", "button"):
         reset(host, cause)
         host.rig.wait(100)
-        assert host.rig.is_relay_closed() is (code != 49)
+        assert host.rig.is_relay_closed() is (code not in STOPPING)
         if code != 52:
             assert line_state(host) == ("waiting", code, "red")
         host.greet(**settings)
         host.wait(200)
         assert line_state(host) == held
         assert [fault for fault in host.faults() if fault[0] == code] == [(code, 1, 0)]
-        if code != 49:
+        if code not in STOPPING:
             assert host.rig.pulse_us() == 2000
             host.block(1)
             assert host.events("PART") == [], "a held lane counts"
@@ -92,8 +106,8 @@ def test_a_fault_stays_over_resets_until_a_person_ends_it(
 
 
 def test_every_fault_that_a_person_must_end_is_kept() -> None:
-    # The tests of confirmed moves and of the plant interface cause the faults 54 to 57.
-    assert {code for code, *_ in CAUSES} | {54, 55, 56, 57} == set(KEPT)
+    # Tests of the chute's eye and of the interlock reset the board during the faults 55 and 57.
+    assert {code for code, *_ in CAUSES} | {55, 57} == set(KEPT)
     assert {code for code, end in ENDS_BY.items() if end == "CLEAR"} - set(KEPT) == {48, 53}, "a warning holds nothing"
 
 

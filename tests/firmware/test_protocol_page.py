@@ -16,7 +16,8 @@ RELEASED = {
     41: "eye1-stuck", 42: "eye2-stuck", 43: "encoder-stopped", 44: "servo-power", 45: "emergency-stop",
     46: "abnormal-reset", 47: "tracker-full", 48: "events-lost", 49: "stopped", 50: "parts-exhausted",
     51: "settings-lost", 52: "awaiting-start", 53: "trigger-lost", 54: "gate-stuck",
-    55: "chute-missed", 56: "chute-full", 80: "no-answer", 81: "link-away", 82: "deadline", 83: "port-in-use", 84: "stopping",
+    55: "chute-missed", 56: "chute-full", 57: "rejects-in-a-row", 58: "bypass",
+    80: "no-answer", 81: "link-away", 82: "deadline", 83: "port-in-use", 84: "stopping",
 }  # fmt: skip
 
 
