@@ -274,24 +274,27 @@ def test_a_gate_that_never_leaves_its_end_is_found_while_it_sorts(host: Protocol
 
 
 def test_a_gate_that_turns_back_before_it_has_left_its_end_is_no_fault(host: ProtocolHost) -> None:
-    """Two diverted parts follow each other so closely that the gate begins to return and goes out again."""
-    host.greet(use_end_switch=1, spacing_mm=30, dwell_mm=60)
-    parts = put_parts(host, 0, 70)
-    host.wait_until(parts[0][1] + 300 + 20)
-    host.rig.set_eye(2, True)
-    host.rig.wait(5)
-    host.rig.set_eye(2, False)
-    host.rig.wait(15)
-    host.rig.set_gate_input("end_switch", False)
-    host.rig.wait(30)
-    host.rig.set_gate_input("end_switch", True)
-    host.carry_to_eye2(parts[1][1])
-    host.wait(60)
-    host.rig.set_gate_input("end_switch", False)
-    host.rig.wait(30)
-    host.rig.set_gate_input("end_switch", True)
+    """Two diverted parts follow each other so closely that the gate begins to return and goes out again 10 ms later."""
+    host.greet(use_end_switch=1, spacing_mm=30, dwell_mm=250, eye_gap_mm=600)
+    parts = put_parts(host, 0, 260)
+    for number, (_, at_ms) in enumerate(parts, 1):
+        host.wait_until(at_ms + 600)
+        host.block(2)
+        if number == 1:
+            leave_end(host)
+    # The gate now stays out for longer than its time limit, and its switch has not opened since the first part.
+    host.wait_until(parts[1][1] + 600 + 20 + 250 + 2)
+    leave_end(host)
     host.wait(400)
-    assert [fault for fault in host.faults() if fault[2] != 1] == []
+    assert [moved for *_, moved in host.gate_actions()] == [1, 1]
+    assert host.faults() == []
+
+
+def leave_end(host: ProtocolHost) -> None:
+    """Opens the end switch for the time in which the gate swings."""
+    host.rig.set_gate_input("end_switch", False)
+    host.rig.wait(30)
+    host.rig.set_gate_input("end_switch", True)
 
 
 # The push-button
