@@ -99,6 +99,7 @@ const Event* Events::take_due(uint32_t now_ms) {
   if (since_sent_ms < kEventIntervalMs) return nullptr;
   const uint8_t now = phase(now_ms);
   Event* next = nullptr;
+  uint8_t older = 0;
   for (uint8_t index = 0; index < size_; ++index) {
     Event& event = at(index);
     if (event.confirmation == kAwaited) continue;
@@ -109,7 +110,8 @@ const Event* Events::take_due(uint32_t now_ms) {
     }
     const uint8_t since = static_cast<uint8_t>(now >= event.sent ? now - event.sent : now + kPhases - event.sent);
     const bool due = since >= kRepeatAfter;
-    if (due && index < kMaxRepeatedEvents && next == nullptr) next = &event;
+    if (due && older < kMaxRepeatedEvents && next == nullptr) next = &event;
+    ++older;
   }
   if (next == nullptr) return nullptr;
   next->sent = now & 7;

@@ -98,6 +98,20 @@ def test_a_part_that_passes_and_a_line_without_the_eye_have_no_confirmation(host
     assert host.faults() == []
 
 
+def test_a_lost_report_is_sent_again_although_older_reports_wait_for_the_chute(host: ProtocolHost) -> None:
+    host.acknowledges = False
+    host.greet(chute_mm=9000, chute_window_mm=30, spacing_mm=0)
+    for _ in range(4):
+        ((_, at_ms),) = put_parts(host, 0)
+        host.carry_to_eye2(at_ms)
+    ((part, at_ms),) = put_parts(host, 0, verdict="keep")
+    host.carry_to_eye2(at_ms)
+    host.wait(2300)
+    reported = [gate.number("part") for gate in host.events("GATE")]
+    assert len(reported) >= 2
+    assert set(reported) == {part}
+
+
 def test_a_host_that_does_not_know_the_field_gets_frames_without_it(host: ProtocolHost) -> None:
     host.greet(**CHUTE)
     host.ok("HELLO", 1)
