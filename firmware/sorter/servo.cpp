@@ -104,10 +104,6 @@ void begin(uint8_t index, uint16_t pulse_us) {
 }
 
 void send(uint8_t index, uint16_t pulse_us, bool quiet) {
-  if (level_pins & 1 << index) {
-    set_level(index, false);
-    connect(index, true);
-  }
   const Channel to = channel(index);
   const uint8_t gate = static_cast<uint8_t>(1 << index);
   if (pulse_us != width[index]) {
@@ -116,6 +112,11 @@ void send(uint8_t index, uint16_t pulse_us, bool quiet) {
     // In fast PWM mode, a new compare value is used only when the next period of 20 ms begins.
     put(to.compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));
     changed |= gate;
+  }
+  // The width is set before the pin is connected. Otherwise a pulse could begin in between and last 20 ms.
+  if (level_pins & gate) {
+    set_level(index, false);
+    connect(index, true);
   }
   if (!quiet && !(changed & gate) && !(held_off & gate)) return;
   // Gates 1 and 4 share a timer, so each must also wait for a pulse of the other. Gates 2 and 3 have their own timers.

@@ -495,6 +495,14 @@ def test_a_solenoid_gets_a_level_instead_of_pulses(host: ProtocolHost) -> None:
     assert host.gate_actions()[-1] == (part, "divert", "verdict", 1)
 
 
+def test_a_servo_instead_of_a_solenoid_gets_pulses_of_the_right_width(host: ProtocolHost) -> None:
+    host.greet(use_solenoid=1)
+    host.rig.reset("power")
+    host.greet(use_solenoid=0, rest_us=1000)
+    host.wait(100)
+    assert host.rig.pulse_us() == 1000
+
+
 def test_a_solenoid_is_at_rest_after_a_reset_and_held_by_safe(host: ProtocolHost) -> None:
     host.rig.watch_servo_levels()
     host.greet(use_solenoid=1, safe="pass")

@@ -63,6 +63,13 @@ def unguarded(text: str) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("name", ["begin", "send"])
+def test_a_pin_gets_servo_pulses_only_after_their_width_is_set(name: str) -> None:
+    """Before its first width, a timer output that is connected would stay high for a whole period of 20 ms."""
+    body = dict(functions((toolchain.SORTER / "servo.cpp").read_text()))[name]
+    assert 0 <= body.index("compare, static_cast") < body.index("connect(index, ")
+
+
 @pytest.mark.parametrize("file", toolchain.HARDWARE)
 def test_what_an_interrupt_changes_is_accessed_with_interrupts_off(file: str) -> None:
     assert unguarded((toolchain.SORTER / f"{file}.cpp").read_text()) == []
