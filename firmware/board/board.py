@@ -23,7 +23,6 @@ BOOT_INTERVAL_US = 1_000_000
 BEAT_INTERVAL_US = 1_000_000
 # The board sends PART again at this interval until the host has acknowledged it with SEEN.
 PART_INTERVAL_US = 300_000
-TEST_US = 1_000_000
 # The causes of a reset that fault 46 reports, each with the detail of the fault.
 ABNORMAL_CAUSES = {"brown-out": 1, "watchdog": 2, "unknown": 3}
 _U32 = 2**32
@@ -401,17 +400,12 @@ class Board:
         lane, token, what = self._lane(fields), fields.number("token"), fields.word("what")
         if self._test_tokens.get(lane.number) == token:
             return ("same",)
-        if not lane.is_empty or lane.gate.is_testing or lane.gate.is_pulse_held:
+        if not lane.is_empty or lane.is_testing(now_us) or lane.gate.is_pulse_held:
             raise CommandError("busy")
         if what == "gate" and (lane.is_gate_held or not lane.is_committed):
             raise CommandError("fault-present" if lane.is_committed else "not-committed")
         self._test_tokens[lane.number] = token
-        if what == "gate":
-            lane.gate.test(now_us)
-        elif what == "trigger":
-            lane.trigger_camera()
-        elif what == "relay":
-            lane.relay_test_until_us = now_us + TEST_US
+        lane.test(what, now_us)
         return ("done",)
 
     def _do_servo(self, fields: Fields, now_us: int) -> tuple[object, ...]:
@@ -419,7 +413,7 @@ class Board:
         if pulse_us:
             if pulse_us < BY_KEY["rest_us"].least:
                 raise CommandError("out-of-bounds")
-            if not lane.is_empty or lane.gate.is_testing or any(eye.blocked for eye in lane.belt.eyes):
+            if not lane.is_empty or lane.is_testing(now_us) or any(eye.blocked for eye in lane.belt.eyes):
                 raise CommandError("busy")
             if lane.is_gate_held:
                 raise CommandError("fault-present")

@@ -48,11 +48,6 @@ class Gate:
         """Whether the servo gets the pulse for the position `out`. The gate may still be on its way there."""
         return self._pulse_us == self.settings.number("out_us")
 
-    @property
-    def is_testing(self) -> bool:
-        """Whether the command TEST holds the gate out now."""
-        return self._test_until_us is not None
-
     def configure(self, settings: LaneSettings) -> None:
         """Uses new settings from now on. A gate at rest gets the new `rest_us` at once, and a gate that is out gets the new `out_us`."""
         was_out = self.is_out

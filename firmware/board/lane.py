@@ -25,6 +25,8 @@ MAX_PART = 99_999_999
 LEAST_STEPS = 2
 # The contacts of the plant interface must last for this time, which is longer than the bounce of a key switch.
 KEY_US = 30_000
+# Duration of a test of the command TEST. The test of the lamp takes this time for each of its three colours.
+TEST_US = 1_000_000
 # The lamp of a bypassed lane is lit for about half a second, and then dark for as long.
 BLINK_US = 512_000
 
@@ -126,7 +128,8 @@ class BoardLane:
         self.rejects_in_a_row = 0
         self._drive = Drive()
         self.camera = CameraTrigger()
-        self.relay_test_until_us = 0
+        # The present test of the command TEST and the time of its end. The camera's test ends at once.
+        self._test, self._test_until_us = "", 0
         # True if this lane has no belt of its own, because its gate stands at another lane's belt (an additional gate).
         self.is_further_gate = self.settings.number("lane_of") > 0
         self._has_stored_settings = stored is not None
@@ -243,9 +246,10 @@ class BoardLane:
 
     def is_relay_closed(self, now_us: int) -> bool:
         """Returns whether the relay lets the belt run. A lane whose gate stands at another belt has an open relay."""
+        is_tested = self._test == "relay" and self.is_testing(now_us)
         if self.is_bypassed:
-            return now_us >= self.relay_test_until_us and faults.EMERGENCY_STOP not in self.faults.codes
-        if self.is_further_gate or now_us < self.relay_test_until_us or self.faults.has(STOPPED_LINE):
+            return not is_tested and faults.EMERGENCY_STOP not in self.faults.codes
+        if self.is_further_gate or is_tested or self.faults.has(STOPPED_LINE):
             return False
         if not self.is_committed:
             return self._has_stored_settings and self.settings.word("safe") != "stop"
@@ -586,6 +590,19 @@ class BoardLane:
         if not self.faults.has(GATE_HELD):
             self._act_on_moments(place, now_us)
         self.gate.tick(place, now_us)
+
+    def is_testing(self, now_us: int) -> bool:
+        """Returns whether a test of the gate, the relay or the lamp is in progress."""
+        return now_us < self._test_until_us
+
+    def test(self, what: str, now_us: int) -> None:
+        """Begins the test `what` of the command TEST."""
+        if what == "trigger":
+            self.trigger_camera()
+            return
+        self._test, self._test_until_us = what, now_us + TEST_US * (3 if what == "lamp" else 1)
+        if what == "gate":
+            self.gate.test(now_us)
 
     def trigger_camera(self, delay_us: int = 0) -> None:
         """Adds a camera pulse that is due in `delay_us` microseconds. With the setting `trigger_mm`, it is due at once."""

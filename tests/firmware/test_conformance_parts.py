@@ -317,6 +317,16 @@ def test_a_test_swing_is_made_once_for_each_token(host: ProtocolHost) -> None:
     assert host.error_code("TEST", 1, 10, "gate") == 9
 
 
+@pytest.mark.parametrize("what", ["lamp", "relay"])
+def test_a_test_of_the_lane_excludes_other_tests_and_the_command_servo(host: ProtocolHost, what: str) -> None:
+    host.greet()
+    assert host.ok("TEST", 1, 1, what)["told"] == "done"
+    assert host.error_code("TEST", 1, 2, "gate") == 9
+    assert host.error_code("SERVO", 1, 1500) == 9
+    host.wait(3200)
+    assert host.ok("SERVO", 1, 1500)["told"] == "done"
+
+
 def test_the_encoder_carries_the_parts_where_there_is_one(host: ProtocolHost) -> None:
     host.greet(encoder=1, step_um=500)
 
