@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from firmware.lane_settings import LaneSettings
-from firmware.protocol import EVENTS, Deframer, Fields, Frame, read_event
+from firmware.protocol import EVENTS, HELLO_FIELDS, Deframer, Fields, Frame, read_event
 from firmware.simulator.avr_line import AvrLine
 
 RESEND_US = 250_000
@@ -71,7 +71,7 @@ class LineHost:
         """Forgets unanswered commands like a program that was just started, and sends HELLO, all settings and COMMIT."""
         self._sent.clear()
         self._queue.clear()
-        self.ask("HELLO", 1)
+        self.ask("HELLO", *HELLO_FIELDS)
         for lane, settings in ((self.lane, self.settings), *self.grades.items()):
             for key, value in settings.values.items():
                 self.ask("CONFIGURE", lane, key, value)

@@ -124,6 +124,35 @@ def scene(
         yield Scene(mega, line, host)
 
 
+# The gate and the chute
+
+
+def test_a_gate_that_jams_while_it_sorts_stops_the_line(tmp_path: Path) -> None:
+    with scene(tmp_path, use_end_switch=1) as now:
+        now.feed_for(2_000_000)
+        assert now.host.fault_codes() == []
+        now.plant.jammed_gates.add(0)
+        now.feed_for(1_500_000)
+        assert now.host.fault_codes() == [(54, 1)]
+        assert now.state() == ("stopped", 54, "red")
+        assert not now.line.is_relay_closed
+
+
+def test_a_casting_that_falls_beside_the_chute_is_reported_and_stops_the_line(tmp_path: Path) -> None:
+    # A diverted casting leaves the belt 66 mm behind the place at which its gate moves, and falls for 100 ms.
+    with scene(tmp_path, chute_mm=166, chute_window_mm=60) as now:
+        now.feed_for(3_000_000)
+        assert now.host.fault_codes() == []
+        now.plant.to_lose = 1
+        now.feed_for(1_500_000)
+        assert now.host.fault_codes() == [(55, 1)]
+        assert now.state() == ("stopped", 55, "red")
+        confirmed = {part: report.get("confirmed") for part, report in sorted(now.host.gates_by_part().items())}
+        lost = next(int(fault["detail"]) for fault in now.host.faults.values())
+        assert confirmed == {part: 0 if part == lost else 1 if part % 2 else None for part in confirmed}
+        assert len(confirmed) >= 6
+
+
 # The wire and the host
 
 
