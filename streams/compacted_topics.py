@@ -107,6 +107,7 @@ class CompactedTopicFollower:
             consumer.assign(partitions)
             consumer.seek_to_beginning(*partitions)
             ends = consumer.end_offsets(partitions)
+            self._thread.report_success()
             newest = {partition: followed.empty for partition, followed in self._topics.items()}
             while not self._thread.is_stopping:
                 for partition, followed in self._topics.items():

@@ -17,13 +17,14 @@ _MAX_STOP_S = 5.0
 class KafkaThread:
     """Calls `follow` in a thread of its own, until `stop` is called.
 
-    `follow` reads from Kafka and returns soon after `is_stopping` became True. If it raises KafkaError or OSError, `failure` is logged as a
-    warning with the reason, and `follow` is called again after a second.
+    `follow` reads from Kafka and returns soon after `is_stopping` became True. If it raises KafkaError or OSError, it is called again after
+    a second. The log shows `failure` with the reason as a warning, but the same reason only once until `report_success` is called.
     """
 
     def __init__(self, name: str, follow: Callable[[], None], failure: str) -> None:
         self._follow = follow
         self._failure = failure
+        self._logged_reason = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -41,10 +42,17 @@ class KafkaThread:
         self._stopping.set()
         self._thread.join(_MAX_STOP_S)
 
+    def report_success(self) -> None:
+        """Must be called by `follow` when Kafka has answered, so that the next failure is logged."""
+        self._logged_reason = ""
+
     def _run(self) -> None:
         while not self.is_stopping:
             try:
                 self._follow()
             except (KafkaError, OSError) as error:
-                log.warning("%s Reading is tried again. Reason: %r", self._failure, error)
+                reason = repr(error)
+                if reason != self._logged_reason:
+                    log.warning("%s Reading is tried again. Reason: %s", self._failure, reason)
+                self._logged_reason = reason
                 self._stopping.wait(_RETRY_S)

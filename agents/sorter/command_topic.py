@@ -71,6 +71,7 @@ class CommandTopic:
                 end = self._read_history(consumer, partition)
                 self._next_offset = end
             consumer.seek(partition, self._next_offset)
+            self._thread.report_success()
             while not self._thread.is_stopping:
                 for record in consumer.poll(timeout_ms=_POLL_MS).get(partition, ()):
                     self._next_offset = record.offset + 1

@@ -7,6 +7,7 @@ import threading
 import pytest
 from kafka.errors import KafkaError
 
+from streams import kafka_thread
 from streams.kafka_thread import KafkaThread
 
 
@@ -30,3 +31,29 @@ def test_each_failure_is_logged_and_reading_begins_again(error: Exception, caplo
     assert calls == 2
     assert [record.getMessage() for record in caplog.records] == [f"The topic x cannot be read. Reading is tried again. Reason: {error!r}"]
     assert all(other.name != "test" for other in threading.enumerate())
+
+
+def test_a_failure_that_lasts_is_logged_once_and_again_after_a_change_or_a_success(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_thread, "_RETRY_S", 0.001)
+    away, full = ConnectionError("no broker"), OSError("no space")
+    outcomes: list[Exception | None] = [away, away, away, full, full, None, full]
+    is_done = threading.Event()
+
+    def follow() -> None:
+        if not outcomes:
+            is_done.set()
+            return
+        outcome = outcomes.pop(0)
+        if outcome is None:
+            thread.report_success()
+        else:
+            raise outcome
+
+    thread = KafkaThread("test", follow, "The topic x cannot be read.")
+    thread.start()
+    assert is_done.wait(30)
+    thread.stop()
+    reasons = [record.getMessage().partition("Reason: ")[2] for record in caplog.records]
+    assert reasons == [repr(away), repr(full), repr(full)]
