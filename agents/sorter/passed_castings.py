@@ -35,7 +35,10 @@ class EyeEdges:
 
 @dataclass(frozen=True)
 class PassedCasting:
-    """A casting that passed both photo-eyes. Its travel from eye 1 to eye 2 and its length are in ms and in encoder edges."""
+    """A casting that passed both photo-eyes. Its travel from eye 1 to eye 2 and its length are in ms and in encoder edges.
+
+    The length is 0 if the trailing edge was not seen at photo-eye 1 before the casting reached photo-eye 2.
+    """
 
     travel_ms: int
     travel_steps: int
@@ -76,15 +79,20 @@ class PassedCastings:
         """Adds the present status pages of both photo-eyes."""
         pages = {1: edge1, 2: edge2}
         eyes = [eye for eye in (1, 2) if pages[eye].count != self._last[eye].count]
+        # The edges at photo-eye 1 of the casting that has reached photo-eye 2.
+        own_edge1 = edge1
         if len(eyes) == 2 and signed(edge1.at_ms, edge2.at_ms) > 0:
             eyes.reverse()
+            if not self._is_same_object(edge1, self._last[1]):
+                # The edge at photo-eye 1 belongs to the next casting.
+                own_edge1 = self._last[1]
         for eye in eyes:
             edge, before = pages[eye], self._last[eye]
             new = (edge.count - before.count) % _COUNTS
             self.seen[eye] += new
             self._is_spoiled |= new > 1
             if not self._is_same_object(edge, before) and not self.problem:
-                self._begin(edge, before) if eye == 1 else self._finish(edge, edge1)
+                self._begin(edge, before) if eye == 1 else self._finish(edge, own_edge1)
         self._last = pages
 
     def _is_same_object(self, edge: EyeEdges, before: EyeEdges) -> bool:

@@ -132,7 +132,7 @@ class TeachDialogue:
         self._record.measurements += [
             ("Distance of the photo-eyes", f"{travel.median:.1f} mm, spread {travel.spread:.1f} mm"),
             ("Speed of the belt", f"{measured.speed_mm_s:.1f} mm/s"),
-            ("Longest casting", f"{measured.longest_mm:.0f} mm"),
+            ("Longest casting", f"{measured.longest_mm:.0f} mm" if measured.longest_mm else "not known"),
         ]
         say(f"The photo-eyes are {travel.median:.1f} mm apart. The spread of the castings is {travel.spread:.1f} mm.")
         for index in travel.outliers:
@@ -203,6 +203,12 @@ class TeachDialogue:
         self._record.measurements.append(("Time of a swing", f"{swing_ms} ms, typed in"))
 
     def _propose_limits(self, measured: Measured) -> None:
+        if not measured.longest_mm:
+            self._skip(
+                "The length of no casting is known, because each was still at photo-eye 1 when it reached photo-eye 2. So stuck_mm and "
+                "spacing_mm were not changed. Set both of them by hand."
+            )
+            return
         self.changes |= propose_limits(measured, self._used, self._number("window_mm"), self._number("servo_ms"))
 
 

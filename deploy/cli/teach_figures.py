@@ -50,7 +50,7 @@ def _centre_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Measured:
-    """The castings of a lane, in millimetres and milliseconds."""
+    """The castings of a lane, in millimetres and milliseconds. `longest_mm` is 0 if the length of no casting is known."""
 
     travel: Estimate
     longest_mm: float
@@ -78,7 +78,8 @@ def evaluate(castings: Sequence[Mapping[str, int | str]], step_nm: int, gate: Ga
             retriable=False,
         )
     speeds = [1000 * length_mm(casting, "travel") / int(casting["travel_ms"]) for casting in castings]
-    return Measured(travel, max(length_mm(casting, "length") for casting in castings), median(speeds))
+    lengths_mm = [length_mm(casting, "length") for index, casting in enumerate(castings) if index not in travel.outliers]
+    return Measured(travel, max(lengths_mm), median(speeds))
 
 
 def propose_travel(measured: Measured, gate: GateSettings, has_encoder: bool) -> dict[str, Number]:

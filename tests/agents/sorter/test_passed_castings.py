@@ -63,3 +63,18 @@ def test_what_cannot_be_measured_is_said(pages: tuple[tuple[EyeEdges, EyeEdges],
     found = watch(*pages, has_encoder=has_encoder)
     assert sentence in found.problem
     assert found.castings == []
+
+
+@pytest.mark.parametrize("next_length_ms", [0, 20])
+def test_a_casting_keeps_its_length_if_the_next_one_reaches_eye_1_before_the_next_call(next_length_ms: int) -> None:
+    first, second = EyeEdges(1, 1000, 0, 160, 0), EyeEdges(2, 1640, 0, next_length_ms, 0)
+    found = watch((first, NOTHING), (second, EyeEdges(1, 1600, 0, 0, 0)), (second, EyeEdges(1, 1600, 0, 160, 0)))
+    (casting,) = found.castings
+    assert (casting.travel_ms, casting.length_ms) == (600, 160)
+    assert found.problem == ""
+
+
+def test_a_casting_whose_end_was_not_seen_has_the_length_0() -> None:
+    """The casting was still at photo-eye 1 at the last call, and the next casting is there now."""
+    found = watch((EyeEdges(1, 1000, 0, 0, 0), NOTHING), (EyeEdges(2, 1640, 0, 20, 0), EyeEdges(1, 1600, 0, 0, 0)))
+    assert [casting.length_ms for casting in found.castings] == [0]

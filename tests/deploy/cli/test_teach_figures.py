@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import tomllib
+from datetime import UTC, datetime
 
 import pytest
 
+from deploy.cli.board_teach import TeachDialogue
 from deploy.cli.settings_file import describe_changes, edit_gate
 from deploy.cli.teach_figures import evaluate, propose_limits, propose_travel
+from deploy.cli.teach_page import TeachRecord
 from firmware.lane_settings import LaneSettings
 from streams.errors import GateError
+from streams.records import CommandAnswer, make_answer
 from streams.settings import GateSettings
 
 GATE = GateSettings(port="/dev/ttyACM0", travel_mm=720, belt_mm_per_s=500)
@@ -27,6 +31,26 @@ def test_one_outlier_of_ten_does_not_count() -> None:
     assert measured.travel.outliers == (4,)
     assert abs(measured.travel.median - 600) < 1
     assert measured.travel.spread < 2
+
+
+def test_the_longest_casting_is_none_of_the_outliers_and_none_without_a_known_length() -> None:
+    # A casting that slips is long in time at both photo-eyes.
+    ten = castings(1198, 1199, 1199, 1200, 1900, 1200, 1201, 1201, 1202, 1204)
+    ten[4]["length_ms"], ten[7]["length_ms"] = 900, 0
+    assert evaluate(ten, 0, GATE).longest_mm == 80
+
+
+def test_castings_longer_than_the_distance_of_the_eyes_set_no_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    unknown = [each | {"length_ms": 0, "length_steps": 0} for each in TEN]
+
+    def ask(teach: str, **fields: object) -> CommandAnswer:
+        seen: dict[str, dict[str, int | str]] = {"seen": {"eye1": 10, "eye2": 10}}
+        return make_answer("done", "", values={f"casting {number}": each for number, each in enumerate(unknown, 1)} | seen)
+
+    dialogue = TeachDialogue(ask, TeachRecord("line-1", "anna", datetime.now(UTC)), GATE, LaneSettings().values)
+    dialogue.run(("travel",), 10, 60)
+    assert dialogue.changes.keys() == {"travel_mm", "board.window_mm"}
+    assert "The length of no casting is known" in capsys.readouterr().out
 
 
 def test_castings_that_differ_too_much_are_refused() -> None:
