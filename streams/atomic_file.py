@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -14,16 +15,35 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
     A missing folder is created. `mode` gives the permission bits. Raises OSError if the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    umask = os.umask(0o077)
+    os.umask(umask)
+    _write(path, content, lambda descriptor: os.fchmod(descriptor, mode & ~umask))
+
+
+def replace_atomically(path: Path, content: bytes | str) -> None:
+    """Gives an existing file new content, as `write_atomically` does, and keeps its owner, group and permission bits.
+
+    If `path` is a symbolic link, the file to which it leads is replaced. Raises OSError if the file cannot be written.
+    """
+    path = path.resolve(strict=True)
+    before = path.stat()
+
+    def keep_owner_and_mode(descriptor: int) -> None:
+        os.fchown(descriptor, before.st_uid, before.st_gid)
+        os.fchmod(descriptor, before.st_mode & 0o7777)
+
+    _write(path, content, keep_owner_and_mode)
+
+
+def _write(path: Path, content: bytes | str, set_owner_and_mode: Callable[[int], None]) -> None:
     # The temporary name begins with a dot. Programs that list the folder therefore ignore the unfinished file.
     descriptor, staged = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0o077)
-        os.umask(umask)
-        Path(staged).chmod(mode & ~umask)
+            set_owner_and_mode(descriptor)
+            os.fsync(descriptor)
         Path(staged).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

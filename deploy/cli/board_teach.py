@@ -28,7 +28,7 @@ from deploy.cli.settings_file import Number, describe_changes, edit_gate
 from deploy.cli.teach_figures import Measured, evaluate, propose_limits, propose_travel
 from deploy.cli.teach_page import TeachRecord, render_page
 from firmware.lane_settings import BY_KEY, LaneSettings
-from streams.atomic_file import write_atomically
+from streams.atomic_file import replace_atomically, write_atomically
 from streams.errors import GateError, SettingsError
 from streams.records import CommandAnswer
 from streams.settings import VARIABLE_PREFIX, GateSettings
@@ -339,7 +339,7 @@ def _write_settings(file: Path | None, line: str, changes: Mapping[str, Number])
             raise ValueError("there is no settings file")
         if any(variable.startswith(f"{VARIABLE_PREFIX}LINES") for variable in os.environ):
             raise ValueError("environment variables replace the lines of the file")
-        write_atomically(file, edit_gate(file.read_text(encoding="utf-8"), line, changes), mode=file.stat().st_mode & 0o777)
+        replace_atomically(file, edit_gate(file.read_text(encoding="utf-8"), line, changes))
     except (OSError, ValueError) as error:
         say(f"The settings file was not changed: {error}. Put these lines there, or the next start of the sorter uses the old settings:")
         click.echo(describe_changes(line, changes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import os
 import signal
 import tomllib
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from streams.records import CommandAnswer, make_command
 from tests.agents.sorter.taught_line import LINE, TaughtLine, taught_line
 from tests.wired_line import wait_until
 
+# Only root may give a file to another user.
+OWNER = 65534 if os.geteuid() == 0 else os.geteuid()
 FORMER = {"eye_gap_mm": 720, "lost_limit": 5}
 
 
@@ -184,6 +187,22 @@ def test_a_person_who_says_no_changes_nothing_and_a_file_that_cannot_be_written_
         assert line.file.read_text() == changed
         assert "[lines.gate.board]\nservo_ms = 90" in result.output
         assert line.lane.settings_by_lane[1].number("servo_ms") == 90
+
+
+def test_the_settings_file_keeps_its_owner_its_mode_and_the_link_that_leads_to_it(tmp_path: Path) -> None:
+    with taught_line(tmp_path) as line:
+        real = tmp_path / "etc" / "castline.toml"
+        real.parent.mkdir()
+        line.file.rename(real)
+        line.file.symlink_to(real)
+        os.chown(real, OWNER, OWNER)
+        real.chmod(0o640)
+        result = line.teach("--step", "swing", "--yes", keys="90\n", feed=lambda: None)
+        assert result.return_value == 0, f"{result.output}\n{result.exception}"
+        assert line.file.is_symlink()
+        assert "servo_ms = 90" in real.read_text()
+        status = real.stat()
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (OWNER, OWNER, 0o640)
 
 
 def test_a_length_that_a_person_types_in_gives_the_step_of_the_encoder(tmp_path: Path) -> None:
