@@ -6,6 +6,7 @@ The sorter of the line serves the session. If this program ends, the sorter give
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import sys
@@ -212,15 +213,22 @@ class TeachDialogue:
         self.changes |= propose_limits(measured, self._used, self._number("window_mm"), self._number("servo_ms"))
 
 
+def _split_keys(text: str) -> list[str]:
+    """Splits what a terminal sent at once into keys. An arrow key is three characters, such as `ESC [ A`."""
+    return re.findall(r"\x1b\[.|.", text, re.DOTALL)
+
+
 @contextmanager
 def _key_presses() -> Iterator[Callable[[float], str]]:
     """Yields a function that waits some seconds for a key. It returns the key, an arrow's escape sequence, or "" without a key."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
+    read: list[str] = []
 
     def next_key(wait_s: float) -> str:
-        readable, _, _ = select.select([descriptor], [], [], wait_s)
-        return os.read(descriptor, 8).decode(errors="replace") if readable else ""
+        if not read and select.select([descriptor], [], [], wait_s)[0]:
+            read.extend(_split_keys(os.read(descriptor, 1024).decode(errors="replace")))
+        return read.pop(0) if read else ""
 
     tty.setcbreak(descriptor)
     try:
@@ -317,10 +325,14 @@ def _find_changes(
     click.echo(f"\n{'setting':16}{'before':>10}{'after':>10}")
     for name, value in learnt.items():
         old = used[name.removeprefix("board.")] if name.startswith("board.") else before[name]
+        if name == "travel_mm" and "eye_gap_mm" not in gate.board:
+            old = used["eye_gap_mm"]
         old_text, new_text = (f"{each:g}" if isinstance(each, float) else str(each) for each in (old, value))
-        marked = " " if old == value else "*"
+        # The file may have been changed after the start of the sorter. Therefore the value is compared with the board and with the file.
+        is_same = value == old and value == before.get(name, value)
+        marked = " " if is_same else "*"
         click.echo(f"{name.removeprefix('board.'):16}{old_text:>10}{new_text:>10} {marked}")
-        if old != value:
+        if not is_same:
             changes[name] = value
             record.changes.append((name.removeprefix("board."), old_text, new_text))
     if {"board.step_um", "board.step_nm"} & changes.keys():

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from deploy.cli.board_teach import TeachDialogue
+from deploy.cli.board_teach import TeachDialogue, _find_changes
 from deploy.cli.settings_file import describe_changes, edit_gate
 from deploy.cli.teach_figures import evaluate, propose_limits, propose_travel
 from deploy.cli.teach_page import TeachRecord
@@ -117,3 +117,13 @@ def test_a_file_that_is_not_understood_is_left_to_a_person() -> None:
     assert describe_changes("line-2", {"travel_mm": 600, "board.window_mm": 15}) == (
         "# line line-2\n[lines.gate]\ntravel_mm = 600\n[lines.gate.board]\nwindow_mm = 15"
     )
+
+
+def test_a_travel_is_compared_with_the_one_that_the_board_uses(capsys: pytest.CaptureFixture[str]) -> None:
+    """The file was changed after the start of the sorter, so the board still uses 600 mm."""
+    file_gate, record = GATE.model_copy(update={"travel_mm": 650}), TeachRecord("line-1", "anna", datetime.now(UTC))
+    used = LaneSettings({"eye_gap_mm": 600}).values
+    assert _find_changes({"travel_mm": 650}, file_gate, used, record) == {"travel_mm": 650}
+    assert _find_changes({"travel_mm": 600}, file_gate, used, record) == {"travel_mm": 600}, "the file must be corrected"
+    assert record.changes == [("travel_mm", "600", "650"), ("travel_mm", "600", "600")]
+    assert _find_changes({"travel_mm": 600}, file_gate.model_copy(update={"travel_mm": 600}), used, record) == {}

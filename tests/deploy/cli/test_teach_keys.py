@@ -96,6 +96,13 @@ def test_arrow_keys_move_the_servo_and_choose_its_positions(tmp_path: Path) -> N
         assert [row for row in rows if len(row) > COLUMNS and paths not in row] == []
 
 
+def test_keys_that_come_at_once_all_count(tmp_path: Path) -> None:
+    with taught_line(tmp_path) as line, terminal(line, "--step", "servo") as shown:
+        wait_until(lambda: "pulse 1000 us" in shown.shown, 30)
+        shown.type(UP * 3 + LEFT * 2 + "r" + UP, "pulse 1190 us")
+        assert "rest 1140" in shown.shown
+
+
 def test_ctrl_c_puts_the_servo_at_rest(tmp_path: Path) -> None:
     with taught_line(tmp_path) as line, terminal(line, "--step", "servo") as shown:
         wait_until(lambda: "pulse 1000 us" in shown.shown, 30)
