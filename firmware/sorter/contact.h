@@ -19,7 +19,8 @@ class Contact {
   }
 
   // Handles the present level of the input. `passed_us` is the time since the last call. Returns true if is_on() has changed.
-  bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
+  // The compiler must inline this function. It is called twelve times in a round of the main loop, and calls made the round 10 % longer.
+  __attribute__((always_inline)) bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;
     was_on_ = level;
     // If the level has changed since the last call, the time in between is not counted. So a pulse never counts for more than its length.
