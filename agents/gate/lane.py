@@ -87,6 +87,10 @@ class PartSorted:
     is_confirmed: bool | None = None
 
 
+# The detail with which a board reports that a person ended a fault with the push-button.
+_ENDED_BY_BUTTON = 1
+
+
 @dataclass(frozen=True)
 class FaultChanged:
     """Event: a fault began (`raised` is True) or ended. The sorter acknowledges the event after recording it."""
@@ -97,6 +101,11 @@ class FaultChanged:
     raised: bool
     detail: int
     at: datetime
+
+    @property
+    def is_ended_by_button(self) -> bool:
+        """Whether a person ended the fault with the push-button of the lane."""
+        return not self.raised and self.detail == _ENDED_BY_BUTTON
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class LineCommands:
         elif isinstance(event, FaultChanged):
             row = error_codes().get(event.code)
             at = event.at.astimezone().strftime("%H:%M:%S")
-            change = "began" if event.raised else "ended by the push-button" if event.detail == 1 else "ended"
+            change = "began" if event.raised else "ended by the push-button" if event.is_ended_by_button else "ended"
             self._recent_faults.appendleft(f"{at} fault {event.code} ({row.name if row else 'unknown'}) {change}, detail {event.detail}")
 
     def add_known(self, command: Command) -> None:

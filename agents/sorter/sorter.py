@@ -60,8 +60,6 @@ _MAX_PART = 99_999_999
 
 _LATE, _DEADLINE, _UNKNOWN_RUN = code_of("late"), code_of("deadline"), code_of("unknown-run")
 _UNKNOWN_PART, _CONFLICT, _STOPPING = code_of("unknown-part"), code_of("conflict"), code_of("stopping")
-# The detail with which a board reports that a person ended a fault with the push-button.
-ENDED_BY_BUTTON = 1
 _EVENTS_LOST, _TRIGGER_LOST = code_of("events-lost"), code_of("trigger-lost")
 
 
@@ -210,7 +208,7 @@ class Sorter:
         if error.code not in (_UNKNOWN_PART, _UNKNOWN_RUN, _LATE, _DEADLINE):
             log.error("part %s: the verdict was not sent to the board: %s", part, error, extra={"part": part})
         if self._states.last_sorting(verdict.run, verdict.part) is None:
-            await self._record([self._untracked_sorting(verdict.run, verdict.part, reason, error.code)])
+            await self._record(self._untracked_sorting(verdict.run, verdict.part, reason, error.code))
         return True
 
     async def _record_late_verdict(self, refusal: _Refusal) -> bool:
@@ -229,9 +227,9 @@ class Sorter:
         part = str(verdict.part_id)
         log.info("part %s: the verdict came too late for the gate (%s)", part, refusal.error, extra={"part": part})
         if previous is None:
-            await self._record([self._untracked_sorting(verdict.run, verdict.part, LATE, refusal.error.code)])
+            await self._record(self._untracked_sorting(verdict.run, verdict.part, LATE, refusal.error.code))
         else:
-            await self._record([make_late_sorting(previous, verdict, _now())])
+            await self._record(make_late_sorting(previous, verdict, _now()))
         return True
 
     async def _wait_for_report(self, refusal: _Refusal) -> bool:
@@ -280,7 +278,7 @@ class Sorter:
                 sortings += self._remember(self._sortings_of(event))
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
-            await self._record(sortings, counted, runs[-1] if runs else None)
+            await self._store(sortings, counted, runs[-1] if runs else None)
             for event in events:
                 if isinstance(event, PartSorted | FaultChanged):
                     self._lane.acknowledge_event(event.event, event.run)
@@ -338,7 +336,7 @@ class Sorter:
         self._faults.change(event.code, event.raised)
         if event.raised:
             metrics.gate_faults.labels(self._line, str(event.code)).inc()
-        if not event.raised and event.detail == ENDED_BY_BUTTON:
+        if event.is_ended_by_button:
             metrics.button_acknowledgements.labels(self._line).inc()
             log.warning("%s: a person at the lane ended fault %d (%s) with the push-button.", self._line, event.code, name)
         if event.raised and event.code == _EVENTS_LOST:
@@ -350,11 +348,14 @@ class Sorter:
         metrics.parts_sorted.labels(self._line, "untracked", reason).inc()
         return make_untracked_sorting(self._states.get(run, part), self._line, run, part, self._board, reason, code, _now())
 
-    async def _record(self, sortings: list[Sorting], counted: Sequence[CountedPart] = (), run: int | None = None) -> None:
+    async def _record(self, sorting: Sorting) -> None:
+        # Remember the record before the slow write. The board may repeat an event during the write, and it must not get a second record.
+        self._states.add_sorting(sorting)
+        await self._store([sorting])
+
+    async def _store(self, sortings: list[Sorting], counted: Sequence[CountedPart] = (), run: int | None = None) -> None:
         if not (sortings or counted or run):
             return
-        # Remember the records before the slow write. The board may repeat an event during the write, and it must not get a second record.
-        self._remember(sortings)
         await self._sender.store(sortings, counted, run)
         async with self._sorting_added:
             self._sorting_added.notify_all()

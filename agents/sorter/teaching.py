@@ -112,7 +112,7 @@ class Teaching:
         await self._check_lane(deadline_s)
         settings = await self._board.read_settings(deadline_s, self._number)
         self._session, self._last_command_s, self._run = session, time.monotonic(), self._board.lane.run
-        self._task = asyncio.create_task(self._watch())
+        self._task = asyncio.create_task(self._run_session())
         used = lane_settings(self._gate)
         await self._change_settings(self._gate, LaneSettings(used.values | {"lost_limit": _TEACHING_LOST_LIMIT}))
         board: dict[str, int | str] = {
@@ -197,7 +197,7 @@ class Teaching:
             self._is_taken = False
         log.info("%s: the teaching session of %s has ended", self._board.line, self._person)
 
-    async def _watch(self) -> None:
+    async def _run_session(self) -> None:
         """Reads the photo-eyes while castings are measured. Ends the session if no command comes for too long."""
         while time.monotonic() - self._last_command_s < MAX_SILENCE_S:
             castings = self._castings

@@ -24,9 +24,10 @@ from typing import Protocol
 import click
 
 from agents.sorter.decisions import lane_settings
+from agents.sorter.passed_castings import signed
 from agents.sorter.teaching import change_gate
 from deploy.cli.settings_file import Number, describe_changes, edit_gate
-from deploy.cli.teach_figures import Measured, evaluate, propose_limits, propose_travel
+from deploy.cli.teach_figures import LaneMeasurement, evaluate, propose_limits, propose_travel
 from deploy.cli.teach_page import TeachRecord, render_page
 from firmware.lane_settings import BY_KEY, LaneSettings
 from streams.atomic_file import replace_atomically, write_atomically
@@ -97,7 +98,7 @@ class TeachDialogue:
         before = self._position()
         say("Let the belt run forwards by 1 m or more, and stop it. Measure how far the mark has moved.")
         moved_mm: float = click.prompt("Millimetres that the mark has moved", type=click.FloatRange(_LEAST_MARK_MM, 100_000))
-        steps = (self._position() - before + 2**31) % 2**32 - 2**31
+        steps = signed(self._position(), before)
         if steps <= 0:
             raise GateError(
                 f"The encoder counted {steps} edges while the mark moved {moved_mm:g} mm. If the number is 0, check the encoder's wires. "
@@ -203,7 +204,7 @@ class TeachDialogue:
         self.changes["board.servo_ms"] = swing_ms
         self._record.measurements.append(("Time of a swing", f"{swing_ms} ms, typed in"))
 
-    def _propose_limits(self, measured: Measured) -> None:
+    def _propose_limits(self, measured: LaneMeasurement) -> None:
         if not measured.longest_mm:
             self._skip(
                 "The length of no casting is known, because each was still at photo-eye 1 when it reached photo-eye 2. So stuck_mm and "

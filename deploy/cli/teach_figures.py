@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from deploy.cli.settings_file import Number
 from streams.errors import GateError
 from streams.settings import GateSettings
 
-Number = int | float
 _MAD_TO_SPREAD = 1.4826
 _OUTLIER_SPREADS, _LEAST_OUTLIER_MM = 5, 5.0
 # With more outliers or a larger spread, the command stops: the castings slip, or a photo-eye is loose.
@@ -49,7 +49,7 @@ def _centre_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Measured:
+class LaneMeasurement:
     """The castings of a lane, in millimetres and milliseconds. `longest_mm` is 0 if the length of no casting is known."""
 
     travel: Estimate
@@ -57,7 +57,7 @@ class Measured:
     speed_mm_s: float
 
 
-def evaluate(castings: Sequence[Mapping[str, int | str]], step_nm: int, gate: GateSettings) -> Measured:
+def evaluate(castings: Sequence[Mapping[str, int | str]], step_nm: int, gate: GateSettings) -> LaneMeasurement:
     """Converts castings to millimetres. `step_nm` is the length of an encoder step, or 0 without an encoder.
 
     Raises GateError if the castings differ so much that a median has no meaning.
@@ -79,10 +79,10 @@ def evaluate(castings: Sequence[Mapping[str, int | str]], step_nm: int, gate: Ga
         )
     speeds = [1000 * length_mm(casting, "travel") / int(casting["travel_ms"]) for casting in castings]
     lengths_mm = [length_mm(casting, "length") for index, casting in enumerate(castings) if index not in travel.outliers]
-    return Measured(travel, max(lengths_mm), median(speeds))
+    return LaneMeasurement(travel, max(lengths_mm), median(speeds))
 
 
-def propose_travel(measured: Measured, gate: GateSettings, has_encoder: bool) -> dict[str, Number]:
+def propose_travel(measured: LaneMeasurement, gate: GateSettings, has_encoder: bool) -> dict[str, Number]:
     """Returns the settings for the distance of the photo-eyes, the window and, with an encoder, the speed of the belt."""
     travel_mm = round(measured.travel.median)
     window_mm = max(_LEAST_WINDOW_MM, math.ceil(_WINDOW_SPREADS * measured.travel.spread))
@@ -96,7 +96,7 @@ def propose_travel(measured: Measured, gate: GateSettings, has_encoder: bool) ->
     return settings
 
 
-def propose_limits(measured: Measured, used: Mapping[str, int | str], window_mm: Number, servo_ms: Number) -> dict[str, Number]:
+def propose_limits(measured: LaneMeasurement, used: Mapping[str, int | str], window_mm: Number, servo_ms: Number) -> dict[str, Number]:
     """Returns the settings `stuck_mm` and `spacing_mm` that suit the longest casting and the gate.
 
     - `stuck_mm`: at least three lengths of the longest casting, and at least twice `part_max_mm`.

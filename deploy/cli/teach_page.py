@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape
 
-from deploy.cli.teach_figures import Measured
+from deploy.cli.teach_figures import LaneMeasurement
 
 
 @dataclass
@@ -19,7 +19,7 @@ class TeachRecord:
     began_at: datetime
     board: str = ""
     firmware: str = ""
-    measured: Measured | None = None
+    measured: LaneMeasurement | None = None
     measurements: list[tuple[str, str]] = field(default_factory=list)
     changes: list[tuple[str, str, str]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)

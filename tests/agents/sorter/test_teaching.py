@@ -177,7 +177,7 @@ def test_a_person_who_says_no_changes_nothing_and_a_file_that_cannot_be_written_
         assert line.teach("--step", "swing", keys="90\nn\n", feed=lambda: None).return_value == 1
         assert line.file.read_text() == before
         wait_until(lambda: line.lane.is_configured)
-        # A multi-line table is valid TOML, but teach does not understand it.
+        # A header with spaces is valid TOML, but teach does not understand it.
         line.file.write_text(
             before.replace('board = { safe = "pass" }', 'board = { "safe" = "pass" } # { }').replace("[lines.gate]", "[ lines . gate ]")
         )
