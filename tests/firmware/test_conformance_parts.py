@@ -275,7 +275,8 @@ def test_a_host_that_comes_back_receives_all_events_that_it_has_not_acknowledged
     host.received.clear()
     host.ok("HELLO", 1)
     host.rig.wait(100)
-    assert [gate.number("part") for gate in host.events("GATE")] == [2, 3]
+    # The board may have repeated the oldest event just before it received HELLO.
+    assert list(dict.fromkeys(gate.number("part") for gate in host.events("GATE"))) == [2, 3]
 
 
 def test_a_full_event_memory_reports_how_many_events_were_lost(host: ProtocolHost) -> None:
