@@ -45,7 +45,7 @@ class EndSwitch {
   }
 
  private:
-  // The time limit runs from this time: the last command to move, or the last time when the gate stood at its end as it should.
+  // The start of the time limit: the time of the last command to move, or the last time at which the gate was seen at its right end.
   uint32_t since_us_ = 0;
   bool was_out_ : 1, must_leave_ : 1;
 };
