@@ -10,7 +10,6 @@ from dashboards.pages import gates, kafka, line, pipeline, plant, quality
 from dashboards.panels import RUNBOOK_UID, DashboardPage, build_dashboard, make_runbook_link, text_panel
 from dashboards.rules import RECORDING_RULES, Alert, Inhibition
 
-# All alerts. The keys are the names of the rule groups in Prometheus and Grafana.
 ALERT_GROUPS: dict[str, tuple[Alert, ...]] = {
     "castline-parts": line.ALERTS,
     "castline-gates": gates.ALERTS,
@@ -36,7 +35,6 @@ INHIBITIONS: tuple[Inhibition, ...] = (
     Inhibition("PartsPassUnseen", ("PartsWithoutVerdict",), ("plant", "line")),
 )
 
-# The runbook is a dashboard too, so that the runbook link of an alert opens in Grafana.
 RUNBOOK_PAGE = DashboardPage(
     RUNBOOK_UID,
     "Castline: runbook",

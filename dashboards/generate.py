@@ -16,7 +16,6 @@ from dashboards.prometheus import ScrapeConfig, make_alertmanager_config, make_p
 
 ROOT = Path(__file__).parents[1]
 RULES = "deploy/packaging/prometheus/rules.yml"
-# The configuration for a plant in containers. All roles share one run folder, mounted at /run/castline.
 SITE = ScrapeConfig("plant", ("/run/castline/targets/*.json",), "rules.yml", "alertmanager:9093")
 
 

@@ -20,7 +20,6 @@ from grafana_foundation_sdk.models import text as text_model
 DATASOURCE_UID = "castline-prometheus"
 RUNBOOK_UID = "castline-runbook"
 TAG = "castline"
-# Width of Grafana's grid.
 COLUMNS = 24
 
 GOOD, WARNING, BAD, NEUTRAL = "green", "orange", "red", "blue"

@@ -85,6 +85,5 @@ def list_declared_metrics() -> list[DeclaredMetric]:
 
 def _describe(metric: MetricWrapperBase) -> DeclaredMetric:
     (family,) = metric.describe()
-    # Prometheus gets the name of a counter with the suffix `_total`, which `describe` leaves out.
     name = f"{family.name}_total" if family.type == "counter" else family.name
     return DeclaredMetric(name, family.type, tuple(metric._labelnames), family.documentation)

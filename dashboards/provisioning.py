@@ -20,7 +20,6 @@ from dashboards.rules import Alert
 FOLDER_UID = "castline"
 UID_PREFIX = "castline-"
 CONTACT_POINT_UID = "castline-contact"
-# If a resource in Grafana differs from the code, at most this many lines of the difference are shown.
 MAX_DIFF_LINES = 30
 
 Content = dict[str, Any]
@@ -370,7 +369,6 @@ def _without_none(value: object) -> object:
 
 
 def _restrict(actual: object, desired: object) -> object:
-    """Returns `actual` without the keys that `desired` does not have."""
     if isinstance(actual, dict) and isinstance(desired, dict):
         return {key: _restrict(actual[key], value) for key, value in desired.items() if key in actual}
     if isinstance(actual, list) and isinstance(desired, list) and len(actual) == len(desired):

@@ -111,13 +111,11 @@ def _unseen_parts(window: str) -> RecordingRule:
 
 
 def _share_of_label(label: str, window: str) -> RecordingRule:
-    # `or` gives the share 0 to a line that has had no verdict with this label yet.
     all_verdicts = f"sum by (plant, line) (rate(castline_verdicts_total[{window}]))"
     part = f'sum by (plant, line) (rate(castline_verdicts_total{{label="{label}"}}[{window}]))'
     return RecordingRule(f"line:castline_{label}_verdicts:ratio_rate{window}", f"({part} or 0 * {all_verdicts}) / ({all_verdicts} > 0)")
 
 
-# Prometheus computes these series in advance, because several panels and alerts read them, or because computing them takes long.
 RECORDING_RULES: tuple[RecordingRule, ...] = (
     *(_unseen_parts(window) for window in WINDOWS),
     _share_of_label("defect", "1h"),

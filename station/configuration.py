@@ -17,7 +17,6 @@ from streams.errors import SettingsError
 from streams.settings import Settings, StationSettings
 
 _HERE = Path(__file__).parent
-# Largest size of all fields of a form in bytes. Uploaded files do not count.
 MAX_FORM_BYTES = 2**20
 MIN_KEY_CHARACTERS = 50
 _YEAR_S = 365 * 24 * 3600

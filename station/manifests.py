@@ -11,15 +11,14 @@ from models.registry import Manifest, open_registry
 from station.configuration import current_settings
 from streams.errors import ModelError
 
-# Time after which a manifest is read again, for example because the registry did not answer.
-_REMEMBERED_S = 60
+_READ_AGAIN_AFTER_S = 60
 
 
 def find_manifest(version: str) -> Manifest | None:
     """Returns the manifest of the model version, or None if the registry does not answer or has no such version."""
     if not version:
         return None
-    return _read_manifest(current_settings().model.root, version, int(time.monotonic() / _REMEMBERED_S))
+    return _read_manifest(current_settings().model.root, version, int(time.monotonic() / _READ_AGAIN_AFTER_S))
 
 
 @lru_cache(maxsize=256)
@@ -47,7 +46,7 @@ def find_training_index(manifest: Manifest) -> TrainingIndex:
     return _read_training_index(current_settings().model.root, manifest.version, entry.file, manifest.files[entry.file].sha256)
 
 
-# The checksum belongs to the key of the cache. So the index is read again if a person has replaced the version.
+# If a person replaces the version, its checksum changes. The checksum is part of the cache's key, so the index is then read again.
 @lru_cache(maxsize=8)
 def _read_training_index(root: Path | str, version: str, file: str, sha256: str) -> TrainingIndex:
     return load_training_index(open_registry(root).read_file(version, file))

@@ -26,7 +26,6 @@ _UPLOAD_PREFIXES = ("/uploads/", API_PREFIX)
 # Largest number of requests at the same time. The limit is high, because a live page is a request that never ends.
 _MAX_RUNNING = 160
 _MAX_QUEUE_WAIT_S = 15.0
-# Largest number of waiting requests. A full queue takes about three seconds, and people do not wait much longer.
 _MAX_QUEUED = 320
 # Longest pause in a request body. Otherwise a client that never sends the promised body would occupy a request for ever.
 _MAX_BODY_PAUSE_S = 30.0

@@ -31,9 +31,7 @@ log = logging.getLogger(__name__)
 
 # Most connections are idle, so this limit can be high. RequestQueueMiddleware limits the running requests.
 _MAX_CONNECTIONS = 4000
-# Number of open files for databases, Kafka and pictures, in addition to one for each connection.
 _OTHER_OPEN_FILES = 1000
-# Number of bytes that a request may have in addition to its uploaded files.
 _FORM_OVERHEAD_BYTES = 2**18
 _DATABASE_CHECK_S = 2.0
 _QUEUE_METRICS_S = 15.0

@@ -203,7 +203,6 @@ _REVIEW_RATIO = "line:castline_review_verdicts:ratio_rate1h"
 
 
 def _review_limit(bound: str) -> str:
-    """Returns the expression of a line's limit for its share of reviews. `bound` is `low` or `high`."""
     return f'max by (plant, line) (castline_review_share_limit{{bound="{bound}"}})'
 
 

@@ -22,7 +22,7 @@ class TokenForm(forms.Form):
     name = forms.CharField(max_length=80, label="Program", help_text="What the token is for, such as the name of the machine.")
 
 
-class NewAccountForm(UserCreationForm):  # type: ignore[type-arg]  # generic for the type checker only
+class NewAccountForm(UserCreationForm):  # type: ignore[type-arg]
     """The form for a new account with its role."""
 
     role = forms.ChoiceField(choices=_ROLE_CHOICES, label="Role")

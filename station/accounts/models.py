@@ -14,7 +14,6 @@ from django.utils import timezone
 
 # People and secret scanners recognise a leaked token by this prefix.
 _TOKEN_PREFIX = "castline_"
-# The time of a token's last use is updated at most once a minute.
 _USED_AT_PRECISION = timedelta(minutes=1)
 _MAX_WHO = 150
 _MAX_SUBJECT = 255

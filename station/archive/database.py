@@ -87,7 +87,6 @@ def _migrate(apply: bool) -> list[str]:
 
 @contextmanager
 def _migration_lock() -> Iterator[None]:
-    """Makes other processes wait with their migrations until the `with` block ends."""
     if connection.vendor == "postgresql":
         # Each migration is a transaction of its own. The lock covers all of them, so it belongs to the database session.
         with connection.cursor() as cursor:

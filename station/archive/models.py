@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from django.db import models
 
-# Reasons in a sorting record that mean: the gate had no verdict in time and did what the line's settings say.
+# A sorting record has one of these reasons if the gate had no verdict in time and acted as the line's settings say.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
 # Each index of the history ends with these columns. A query that filters by one of these columns reads only the index.
@@ -82,7 +82,6 @@ class Part(models.Model):
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["line", "run", "part"], name="part_identity")]
         indexes: ClassVar = [
-            # The indexes contain `seen_at` and `id`, because the history is sorted by these columns.
             models.Index(fields=["seen_at", "id", "line", *_FILTERED], name="part_seen"),
             models.Index(fields=["line", "seen_at", "id", *_FILTERED], name="part_line_seen"),
             models.Index(fields=["label", "seen_at", "id", "line", *_FILTERED], name="part_label_seen"),

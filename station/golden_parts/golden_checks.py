@@ -55,7 +55,6 @@ def check_golden_parts(rows: Sequence[Part]) -> None:
     judged = [row for row in rows if row.label]
     if not judged:
         return
-    # The archivist reads the whole table of golden parts for each batch, because the table is small.
     by_picture = {(golden.line, golden.sha256): golden for golden in GoldenPart.objects.filter(retired_at=None).exclude(sha256="")}
     for row in judged:
         golden = by_picture.get((row.line, row.sha256))

@@ -22,7 +22,6 @@ from station.history.pagination import HistoryKey, order, parts_beyond
 from streams.identity import format_time
 
 ROWS_PER_QUERY = 2000
-# Number of rows in a row group of a Parquet file. A larger group is compressed better, but needs more memory.
 ROWS_PER_GROUP = 20_000
 _TIME = pa.timestamp("us", tz="UTC")
 # If a text begins with one of these characters, a spreadsheet runs the text as a formula.
@@ -190,7 +189,6 @@ def stream_file(request: HttpRequest, pieces: Iterator[bytes], content_type: str
 
 
 async def _iterate_in_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    # Each piece is produced in a thread, because its database queries would block the event loop.
     next_piece = sync_to_async(lambda: next(pieces, None))
     while (piece := await next_piece()) is not None:
         yield piece

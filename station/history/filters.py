@@ -69,7 +69,6 @@ class PartFilters:
         """True if at most one filter besides `since` and `to` is set, and the database has an index for this filter."""
         has_unindexed = self.least is not None or self.most is not None or bool(self.model)
         indexed = [self.line, self.label, self.kind, self.reviewer, self.action]
-        # The index of gate actions does not contain the two most frequent actions, "none" and "passed".
         has_common_action = self.action in ("none", "passed")
         return not has_common_action and not has_unindexed and sum(map(bool, indexed)) <= 1
 
@@ -176,7 +175,6 @@ _READERS: dict[str, Callable[[str], object]] = {
     "action": _one_of(ACTIONS),
     "part": _read_part,
 }
-# The labels of the form fields on the page of the history.
 FIELD_LABELS = {
     "line": "Line",
     "since": "From",

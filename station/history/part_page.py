@@ -17,8 +17,7 @@ from station.archive.models import REASONS_WITHOUT_VERDICT, Part
 from streams.identity import format_time
 from streams.records import ANOMALY, Box
 
-# Width and height that are assumed for a picture whose size is not known, so that its boxes can be drawn.
-_DEFAULT_SIDE_PX = 300
+_SIDE_PX_IF_UNKNOWN = 300
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,6 @@ def make_remarks(part: Part, has_gate: bool) -> list[str]:
 
 
 def _describe_judgement(part: Part) -> str:
-    """Returns a sentence that says whether the picture of `part` was judged, and if not, why."""
     if not part.label:
         return (
             "The archive has no verdict on this part. The picture did not arrive, is still waiting, or was judged before the archive began."
@@ -223,7 +221,7 @@ class OverlayBox:
 
 def picture_size_px(part: Part) -> tuple[int, int]:
     """Returns width and height of the part's picture, or a default size if the verdict did not give the size."""
-    return part.width_px or _DEFAULT_SIDE_PX, part.height_px or _DEFAULT_SIDE_PX
+    return part.width_px or _SIDE_PX_IF_UNKNOWN, part.height_px or _SIDE_PX_IF_UNKNOWN
 
 
 def make_overlay(part: Part) -> list[OverlayBox]:
@@ -234,7 +232,6 @@ def make_overlay(part: Part) -> list[OverlayBox]:
 def _make_boxes(plain_boxes: Iterable[Any], source: str) -> list[OverlayBox]:
     boxes = []
     for plain_box in plain_boxes:
-        # The boxes come from other programs and may be invalid. Invalid boxes are left out.
         try:
             box = Box.model_validate(plain_box)
         except ValidationError:

@@ -8,8 +8,7 @@ from streams.records import ANOMALY
 
 # A scorer is a model that was trained on good parts only. Verdicts hold its score scaled so that its cut-off is 0.5.
 _SCALED_CUT_OFF = 0.5
-# The search for small defects has this name among the votes of a verdict.
-_DETAIL_SCORER = "detail-template"
+_SMALL_DEFECT_SEARCH = "detail-template"
 # Verdicts hold rounded thresholds. Thresholds that differ by less than this value count as equal.
 _SAME_THRESHOLD = 0.0005
 
@@ -26,7 +25,6 @@ def explain_verdict(part: Part, manifest: Manifest | None) -> list[str]:
 
 
 def _explain_rule(part: Part) -> str:
-    """Returns a sentence that says which rule gave the label, or "" if the networks did not judge the picture."""
     if part.reason == ANOMALY:
         return "A scorer that knows good parts finds this part unusual, so a person decides about it."
     if part.defect_probability is None:
@@ -52,7 +50,7 @@ def _explain_votes(part: Part, manifest: Manifest | None) -> list[str]:
     weights = {voter.name: voter.weight for voter in manifest.voters} if manifest else {}
     scorers = {scorer.name for scorer in manifest.scorers} if manifest else set()
     if manifest is not None and manifest.details is not None:
-        scorers.add(_DETAIL_SCORER)
+        scorers.add(_SMALL_DEFECT_SEARCH)
     total = sum(weights.values())
     sentences = []
     for name, value in part.votes.items():

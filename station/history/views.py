@@ -31,7 +31,6 @@ from streams.errors import ModelError, PictureError
 from streams.identity import PartId
 
 _MAX_INTEGER = 2**63 - 1
-# The picture of a part never changes, so browsers may cache it.
 _CACHE_S = 3600
 _THUMBNAIL_SIDES_PX = (160, 240, 480)
 
@@ -90,7 +89,6 @@ def _read_keys(request: HttpRequest) -> tuple[HistoryKey | None, HistoryKey | No
 
 
 def _make_url(filters: PartFilters, **keys: HistoryKey | None) -> str:
-    """Returns the URL of a page of the history. `keys` is `before` or `after`. Returns "" if the key is None."""
     query = [filters.query] if filters.query else []
     for name, key in keys.items():
         if key is None:
@@ -115,7 +113,6 @@ def download_parquet(request: HttpRequest) -> HttpResponseBase:
 
 def _download(request: HttpRequest, export: Callable[[PartFilters], Iterator[bytes]], content_type: str, suffix: str) -> HttpResponseBase:
     filters = _read_filters(request)
-    # Refuse a download with a wrong filter, because the file would contain parts that the person did not ask for.
     if filters.errors:
         return HttpResponse("\n".join(filters.describe_errors()), status=400, content_type="text/plain; charset=utf-8")
     stamp = timezone.localtime().strftime("%Y-%m-%d-%H%M%S")
@@ -174,7 +171,6 @@ def training_picture(request: HttpRequest, version: str, number: int) -> HttpRes
 
 def get_visible_part(request: HttpRequest, line: str, run: int, part: int) -> Part:
     """Returns the part's row in the archive. Raises Http404 if the part does not exist or the person may not see it."""
-    # A URL may contain a number that is too large for the database.
     if max(run, part) > _MAX_INTEGER or not may_see_part(request.user, line, run, part):
         raise Http404
     row = Part.objects.filter(line=line, run=run, part=part).first()
@@ -240,7 +236,6 @@ def _send_picture(picture: EncodedPicture) -> HttpResponse:
 
 
 def _refuse_picture(error: PictureError | KafkaUnavailableError) -> HttpResponse:
-    """Returns an error response with the text of `error`. The page shows a placeholder instead of the picture."""
     status = 503 if isinstance(error, KafkaUnavailableError) else 415
     return HttpResponse(str(error), status=status, content_type="text/plain; charset=utf-8")
 

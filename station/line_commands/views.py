@@ -35,8 +35,7 @@ _RIGHTS: dict[CommandAction, Right] = {
     "resume": "move gates",
 }
 _FIELDS = ("code", "what", "lane")
-# If a form has errors, the answer holds at most this many characters of their description.
-_MAX_PROBLEM = 400
+_MAX_PROBLEM_CHARACTERS = 400
 
 
 @require_POST
@@ -62,7 +61,7 @@ def send_command(request: HttpRequest, line: str) -> HttpResponse:
         command = make_command(line, action, request.user.get_username(), _VALID_S, **fields)
     except ValidationError as error:
         problems = "; ".join(problem["msg"] for problem in error.errors())
-        return _problem(400, f"The command is not valid: {problems[:_MAX_PROBLEM]}")
+        return _problem(400, f"The command is not valid: {problems[:_MAX_PROBLEM_CHARACTERS]}")
     AuditEntry.record(request.user, "line command", line, command=action, id=str(command.command_id), **fields)
     record = make_command_record(current_settings(), command, "station")
     try:

@@ -16,8 +16,7 @@ from streams.records import LiveLineSettings, Region, RegionPoint
 # Largest length of the JSON text with the regions. The text of 32 regions with 64 corners each has about 60,000 characters.
 _MAX_REGION_CHARACTERS = 200_000
 _MAX_REGIONS = 32
-# Smallest allowed area of a region, as a share of the picture's area. A smaller region was probably drawn by mistake.
-_MIN_AREA = 0.0001
+_MIN_AREA_SHARE = 0.0001
 
 Value = TypeVar("Value")
 
@@ -116,7 +115,7 @@ def _parse_regions(text: str, label: str) -> tuple[Region, ...]:
     small = [
         f"{label} {number}: the region is too small. Draw it larger, or delete it."
         for number, region in enumerate(regions, 1)
-        if _compute_area(region) < _MIN_AREA
+        if _compute_area(region) < _MIN_AREA_SHARE
     ]
     if small:
         raise LineSettingsRefusedError(small)

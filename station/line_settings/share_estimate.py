@@ -17,7 +17,6 @@ from streams.errors import ModelError
 if TYPE_CHECKING:
     from models.inference.defect_share import DefectShareEstimate
 
-# An estimate uses at most this many parts by default. The newest parts of the line are used.
 NEWEST_PARTS = 100_000
 # A share of defects can be set from MIN_SHARE to 1 - MIN_SHARE.
 MIN_SHARE = 0.00001
@@ -94,7 +93,6 @@ def estimate_share(line: str, manifest: Manifest, most: int = NEWEST_PARTS) -> L
 
     Raises ModelError if the version has judged no part of the line, or if it has no networks.
     """
-    # The import of SciPy takes long, and most requests to the station do not need it.
     from models.inference.defect_share import MIN_REVIEWED, correct_by_reviews, estimate_from_probabilities
 
     if not manifest.voters:

@@ -31,8 +31,7 @@ from streams.record_producer import make_json_record
 from streams.records import LiveLineSettings
 from streams.topics import TopicNames
 
-# Width and height of the drawing if the line has no picture yet.
-_DEFAULT_SIDE_PX = 300
+_SIDE_PX_WITHOUT_PICTURE = 300
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -72,8 +71,8 @@ def change_settings(request: HttpRequest, line: str) -> HttpResponse:
         "current": current,
         "problems": problems,
         "part": part,
-        "width_px": part.width_px if part else _DEFAULT_SIDE_PX,
-        "height_px": part.height_px if part else _DEFAULT_SIDE_PX,
+        "width_px": part.width_px if part else _SIDE_PX_WITHOUT_PICTURE,
+        "height_px": part.height_px if part else _SIDE_PX_WITHOUT_PICTURE,
     }
     return render(request, "station/line_settings/settings.html", context, status=status)
 
@@ -102,10 +101,6 @@ def show_share_estimate(request: HttpRequest, line: str) -> HttpResponse:
 
 
 def _read_record(line: str) -> LiveLineSettings | None:
-    """Reads the settings of `line` from Kafka. Returns None if nothing is set.
-
-    Raises KafkaUnavailableError if the settings cannot be read.
-    """
     settings = current_settings()
     if not is_reachable(settings.bootstrap):
         raise KafkaUnavailableError(
@@ -128,7 +123,6 @@ def check_record(record: LiveLineSettings) -> None:
     except ModelError:
         return
     if not manifest.voters:
-        # A version without networks computes no defect probability, so it ignores the threshold.
         return
     try:
         make_decision_rule(manifest, record.threshold, record.defect_share, record.miss_risk)
@@ -152,7 +146,6 @@ def _publish(record: LiveLineSettings, before: LiveLineSettings | None, user: Us
 
 
 def _find_newest_part(line: str) -> LivePart | Part | None:
-    """Returns the newest part of `line` that has a picture, from the live consumer or the archive. Returns None if there is none."""
     consumer = get_live_consumer()
     with consumer.lock:
         recent = [part for part in consumer.lines[line].last_parts(1) if part.width_px]

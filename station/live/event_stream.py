@@ -23,14 +23,11 @@ TICK_S = 0.5
 _STATUS_TICKS = 4
 # Once a minute the stream checks that the person may still see the page.
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
-# Shortest time between two renderings of a card. Each rendering makes all browsers request new pictures.
 _RENDER_INTERVAL_S = 2.0
-# Shortest time between two renderings of a card on a busy machine, to save processor time.
 _BUSY_RENDER_INTERVAL_S = 10.0
 # Load average per processor above which the machine counts as busy. A fully used inspector gives 0.96 on two processors.
 _BUSY_LOAD = 0.75
-# Longest time between two renderings of a card, even without new records, because alarms depend on the time.
-_MAX_AGE_S = 5
+_MAX_CARD_AGE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
 
 
@@ -64,7 +61,7 @@ class CardRenderer:
         busy_interval = timedelta(seconds=_BUSY_RENDER_INTERVAL_S)
         with self._lock:
             state = self.consumer.lines[line]
-            revision = (state.version, int(now.timestamp()) // _MAX_AGE_S)
+            revision = (state.version, int(now.timestamp()) // _MAX_CARD_AGE_S)
             known = self._cards.get((line, for_page))
             age = now - known.rendered_at if known else busy_interval
             interval = busy_interval if self._is_busy() else timedelta(seconds=_RENDER_INTERVAL_S)

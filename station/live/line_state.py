@@ -23,8 +23,7 @@ LABELS: tuple[Label, ...] = ("ok", "defect", "review")
 RECENT_PARTS = 60
 MAX_NEW_PER_UPDATE = 2
 _THUMBNAIL_PX = 240
-# Number of part ids that are remembered to recognise repeated records. Repetitions come soon after the first record.
-_REMEMBERED_PARTS = 4096
+_REMEMBERED_PART_IDS = 4096
 _REMEMBERED_LATENCIES = 6000
 _REMEMBERED_EVENTS = 1000
 _REMEMBERED_FAULTY_PARTS = 24
@@ -261,7 +260,6 @@ class LineState:
             return self.last_parts(count)
         shown_ids = {part.id for part in shown}
         new_parts = list(takewhile(lambda part: part.id not in shown_ids, self.last_parts(self._recent_parts)))
-        # The newest part is chosen first, then faulty parts, then good parts.
         by_priority = sorted(new_parts, key=lambda part: (part is not new_parts[0], part.label == "ok"))
         chosen = {part.id for part in by_priority[:MAX_NEW_PER_UPDATE]}
         remaining = [self._parts.get(part.id, part) for part in shown]
@@ -311,6 +309,6 @@ def _remember(remembered: OrderedDict[PartId, None], part: PartId) -> bool:
     if part in remembered:
         return False
     remembered[part] = None
-    if len(remembered) > _REMEMBERED_PARTS:
+    if len(remembered) > _REMEMBERED_PART_IDS:
         remembered.popitem(last=False)
     return True

@@ -90,7 +90,6 @@ def count_archived_parts(line: str, shift_since: datetime, now: datetime) -> Arc
         connection.close()
 
 
-# A function with the same arguments and result as `count_archived_parts`.
 CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 
 
@@ -198,7 +197,7 @@ class LiveConsumer:
         while not self._stopping.is_set():
             try:
                 self._connect_and_read()
-            except Exception as error:  # The thread must survive every exception of the client library.
+            except Exception as error:
                 is_expected = isinstance(error, KafkaError | OSError | AssertionError | ValueError)
                 log.warning("the live pages have lost the connection to Kafka and will connect again: %r", error, exc_info=not is_expected)
                 if not self._is_disconnected:
@@ -208,7 +207,6 @@ class LiveConsumer:
                 self._stopping.wait(_RECONNECT_WAIT_S)
 
     def _connect_and_read(self) -> None:
-        """Connects to Kafka and reads until `stop` is called or the connection fails."""
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         arguments = make_client_arguments(self._settings, "station-watch") | {"bootstrap_timeout_ms": 5000}
@@ -244,7 +242,6 @@ class LiveConsumer:
         self.update_shift(now)
         since_ms = {}
         for partition in partitions:
-            # The topic of model choices is small, so it is read from its beginning.
             if partition.topic == self._names.models:
                 since_ms[partition] = 0
                 continue

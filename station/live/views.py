@@ -55,13 +55,11 @@ async def live_events(request: HttpRequest) -> HttpResponseBase:
     events: AsyncIterator[bytes] = stream_events(renderer, line, stopping.is_set, is_permitted)
     response = StreamingHttpResponse(events, content_type="text/event-stream")
     response["Cache-Control"] = "no-store"
-    # This header tells nginx not to buffer the events, because buffering would delay them.
     response["X-Accel-Buffering"] = "no"
     return response
 
 
 def _is_still_permitted(request: HttpRequest) -> bool:
-    """Returns whether the session of `request` still exists and its account may still see the live pages."""
     key = request.session.session_key
     if key is None or not request.session.exists(key):
         return False

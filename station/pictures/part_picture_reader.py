@@ -30,12 +30,10 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# Number of Kafka connections that read pictures. If all are in use, a request waits.
-_READERS = 4
+_KAFKA_READERS = 4
 _MAX_WAIT_S = 10.0
 _CACHE_BYTES = 48 * 2**20
-# A lock ensures that two requests do not convert the same picture twice. With 64 locks, different pictures seldom wait for each other.
-_LOCKS = 64
+_CONVERSION_LOCKS = 64
 # A segment of an address cannot begin with a dot, because an address with ".." would point to a file outside the store.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
@@ -73,11 +71,11 @@ class PartPictureReader:
         self._store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
         self._decoder = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
         self._idle: LifoQueue[ImageTopicReader] = LifoQueue()
-        for _ in range(_READERS):
+        for _ in range(_KAFKA_READERS):
             self._idle.put(ImageTopicReader(settings, "station"))
         self._cache: OrderedDict[object, EncodedPicture] = OrderedDict()
         self._cache_bytes = 0
-        self._conversion_locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._conversion_locks = [threading.Lock() for _ in range(_CONVERSION_LOCKS)]
         self._cache_lock = threading.Lock()
 
     def read_original(self, part: PictureLocation) -> bytes | None:
@@ -131,15 +129,14 @@ class PartPictureReader:
     def close(self) -> None:
         """Closes the idle Kafka connections and ends the process that converts pictures."""
         self._decoder.close()
-        for _ in range(_READERS):
+        for _ in range(_KAFKA_READERS):
             reader = self._idle.get(timeout=_MAX_WAIT_S)
             reader.close()
             self._idle.put(reader)
 
     def _cached(self, part: PictureLocation, side_px: int | None, convert: Callable[[bytes], EncodedPicture]) -> EncodedPicture | None:
-        """Returns the converted picture from the cache. If it is missing there, reads, converts and caches the picture."""
         key = (part.sha256, side_px)
-        with self._conversion_locks[hash(key) % _LOCKS]:
+        with self._conversion_locks[hash(key) % _CONVERSION_LOCKS]:
             with self._cache_lock:
                 if key in self._cache:
                     self._cache.move_to_end(key)
@@ -164,7 +161,6 @@ class PartPictureReader:
         try:
             return read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
         except PictureError as error:
-            # If the store has deleted the picture, return None, so that the caller looks for it on the image topic.
             if error.reason == CLAIM_MISSING:
                 return None
             raise

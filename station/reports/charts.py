@@ -12,7 +12,6 @@ WIDTH_PX, HEIGHT_PX = 640, 220
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 40, 40, 14, 34
 _PLOT_WIDTH_PX = WIDTH_PX - LEFT_PX - RIGHT_PX
 _PLOT_HEIGHT_PX = HEIGHT_PX - TOP_PX - BOTTOM_PX
-# Largest width of a bar. Without a limit, the only bar of a chart would be as wide as the chart.
 _MAX_BAR_PX = 64
 
 

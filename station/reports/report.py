@@ -14,7 +14,6 @@ from station.reviews.agreement import LabelAgreement, count_agreement
 from station.shifts import ShiftPeriod
 
 NO_TYPE = "no type named"
-# Smallest number of judged parts in one of the worst hours. With fewer parts, the share of defects says little.
 _MIN_PARTS_PER_HOUR = 20
 _GROUPED_BY = ("line", "label", "action", "sorted_reason", "late", "kind", "review_label")
 

@@ -13,7 +13,6 @@ from django.db.models import Count, Max, Q
 from station.reviews.models import Decision
 
 LABELS = ("ok", "defect")
-# The newest decisions that are compared between people. All of them are held in memory, so their number is limited.
 MAX_DECISIONS = 50_000
 
 
@@ -86,7 +85,6 @@ class AgreementReport:
     The model is compared with the last decision about each part.
     """
 
-    # The agreement between the model and people on all reviewed parts.
     model: LabelAgreement
     # The agreement between the model and people on the parts that the random check picked.
     audit: LabelAgreement
@@ -94,7 +92,6 @@ class AgreementReport:
     reviewers: list[tuple[str, LabelAgreement]]
     # For each type of defect: the number of parts, and the number of these parts that the model labelled `ok`.
     kinds: list[tuple[str, int, int]]
-    # The agreement between two people, for each pair of people.
     people: list[tuple[str, str, LabelAgreement]]
     # For each label of people: the number of parts with the verdict `review`.
     left_to_people: list[tuple[str, int]]

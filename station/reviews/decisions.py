@@ -213,10 +213,8 @@ def _find_effective_decision(decisions: Sequence[Decision]) -> Decision | None:
 
 
 def _update_candidate(part: Part, settings: Settings, now: datetime) -> None:
-    """Updates the entry of `part` in the review queue after its decisions have changed, and releases the part for other people."""
     decisions = list_decisions(part)
     model_label = decisions[0].model_label if decisions else part.label
     state = next_state(model_label, [decision.label for decision in decisions], settings.review.second_opinion)
-    # The wait for a second or third person starts now.
     since = {"since": now} if state in ("second", "third") else {}
     Candidate.objects.filter(part=part).update(state=state, leased_by="", leased_until=None, **since)

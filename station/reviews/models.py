@@ -21,7 +21,6 @@ class Candidate(models.Model):
     why = models.CharField(max_length=400)
     audit = models.BooleanField(default=False)
     state = models.CharField(max_length=8, default="open")
-    # The time since which the part waits for a review, or for the opinion of another person.
     since = models.DateTimeField()
     leased_by = models.CharField(max_length=150, blank=True, default="")
     leased_until = models.DateTimeField(null=True)
@@ -44,7 +43,6 @@ class Decision(models.Model):
     label = models.CharField(max_length=8)
     kinds = models.JSONField(default=list)
     boxes = models.JSONField(default=list)
-    # The label of the model's verdict when the person decided.
     model_label = models.CharField(max_length=8, blank=True, default="")
     audit = models.BooleanField(default=False)
     at = models.DateTimeField()

@@ -15,9 +15,7 @@ from streams import metrics
 from streams.settings import Settings
 
 _WAITING_STATES = ("third", "second", "open")
-# Number of parts that the station tries to reserve. Other people may reserve some of them at the same moment.
 _LEASE_ATTEMPTS = 20
-# Largest number of waiting parts that are counted. Counting a longer queue would take too long.
 MAX_COUNTED = 10_000
 
 

@@ -141,7 +141,6 @@ def _find_named_parts(plan: StudyPlan) -> list[Part]:
 def _choose_parts(plan: StudyPlan) -> list[Part]:
     """Chooses `plan.count` parts at random. If possible, half of them have the verdict `ok`."""
     kept = Part.objects.filter(line=plan.line).exclude(picture="").exclude(label="").exclude(defect_probability=None)
-    # Choose only among the newest parts, because reading a large archive would take long.
     newest = list(kept.order_by("-seen_at").values_list("pk", "label")[: 40 * MAX_PARTS])
     generator = secrets.SystemRandom()
     good = [pk for pk, label in newest if label == "ok"]

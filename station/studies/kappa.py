@@ -81,7 +81,6 @@ def _fleiss_of_totals(totals: Counts) -> tuple[Counts, Counts]:
 
 
 def _correct_for_chance(agreement: Counts, chance: Counts) -> Counts:
-    """Returns kappa, which is (agreement - chance) / (1 - chance). Returns NaN where chance is 1."""
     room = 1 - chance
     return np.where(room > 1e-12, (agreement - chance) / np.where(room > 1e-12, room, 1), np.nan)
 

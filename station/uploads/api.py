@@ -31,7 +31,6 @@ from streams.records import Box
 _POLL_EVERY_S = 0.05
 # Longest wait for the finding (boxes and heat map) after the verdict. The finding usually follows within two seconds.
 _FINDING_TIMEOUT_S = 2.0
-# Number of bytes that a multipart form may have in addition to the picture.
 _FORM_OVERHEAD_BYTES = 2**16
 
 
@@ -105,7 +104,7 @@ class UploadThrottle(BaseThrottle):
     _wait_s = 0.0
 
     def allow_request(self, request: HttpRequest) -> bool:
-        user: User = request.auth  # type: ignore[attr-defined]  # set by TokenAuthentication
+        user: User = request.auth  # type: ignore[attr-defined]
         self._wait_s = get_rate_limiter().acquire(user.pk)
         return self._wait_s == 0
 
@@ -185,7 +184,7 @@ async def _wait_for_verdict(request: HttpRequest, upload: Upload, deadline: floa
 
 
 def _submit_picture(request: HttpRequest) -> Upload:
-    user: User = request.auth  # type: ignore[attr-defined]  # set by TokenAuthentication
+    user: User = request.auth  # type: ignore[attr-defined]
     max_bytes = current_settings().pictures.max_bytes
     is_form = request.content_type == "multipart/form-data"
     announced = request.headers.get("Content-Length", "")
@@ -202,7 +201,7 @@ def _submit_picture(request: HttpRequest) -> Upload:
 
 
 def _find_upload(request: HttpRequest, text: str) -> Upload:
-    user: User = request.auth  # type: ignore[attr-defined]  # set by TokenAuthentication
+    user: User = request.auth  # type: ignore[attr-defined]
     upload = None
     try:
         part = PartId.parse(text)
@@ -242,7 +241,6 @@ def _answer_refusal(request: HttpRequest, error: UploadRefusedError) -> HttpResp
 
 @api.exception_handler(Throttled)
 def _answer_throttled(request: HttpRequest, error: Throttled) -> HttpResponse:
-    # Django Ninja adds the header Retry-After to this response.
     return JsonResponse({"error": describe_rate_limit(error.wait or 1)}, status=429)
 
 

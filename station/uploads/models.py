@@ -41,7 +41,6 @@ class Upload(models.Model):
     height_px = models.IntegerField()
     by_api = models.BooleanField(default=False)
     sent_at = models.DateTimeField()
-    # Partition and offset of the picture on the image topic.
     image_partition = models.IntegerField(null=True)
     image_offset = models.BigIntegerField(null=True)
 

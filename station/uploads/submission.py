@@ -26,11 +26,8 @@ from streams.errors import CastlineError, PictureError, SettingsError
 from streams.identity import PictureIdentity, make_headers
 from streams.object_store import ObjectStore
 
-# Largest number of uploads at the same time. Each upload holds a whole picture in memory.
 MAX_CONCURRENT_REQUESTS = 32
-# If the rate limiter stores more accounts than this, it forgets the accounts that sent no picture in the last minute.
 _MAX_REMEMBERED_ACCOUNTS = 1000
-# The HTTP status for each reason of a refusal. A reason that is not in this table gets 422.
 _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 415}
 
 
@@ -73,7 +70,6 @@ class RateLimiter:
                 return (min(pictures, self._per_minute) - tokens) * 60 / self._per_minute
             self._buckets[account] = (tokens - pictures, now)
             if len(self._buckets) > _MAX_REMEMBERED_ACCOUNTS:
-                # An account that was idle for a minute has its full limit again, so its entry is not needed.
                 self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket[1] < 60}
             return 0.0
 
@@ -193,7 +189,6 @@ def _send_to_kafka(upload: Upload, picture: bytes) -> tuple[int, int]:
 
 
 def _clean_name(name: str) -> str:
-    """Returns the file name at the end of a path, without unprintable characters."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return "".join(letter for letter in last if letter.isprintable())[:200] or "picture"
 

@@ -145,7 +145,6 @@ def _from_archive(part: Part) -> UploadVerdict | None:
 
 
 def _parse_boxes(values: list[object]) -> tuple[Box, ...]:
-    """Returns the boxes in a JSON column. Skips invalid boxes, so that the page can still show the verdict."""
     boxes = []
     for value in values:
         try:

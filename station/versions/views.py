@@ -248,14 +248,13 @@ def _list_line_models(choices: ModelChoices) -> list[LineModel]:
 
 
 def _parse_request(request: HttpRequest) -> ModelChoiceRequest | None:
-    """Returns the change that the form or the URL asks for, or None if the action or the line is unknown."""
     fields = request.POST if request.method == "POST" else request.GET
     action, line = fields.get("action", ""), fields.get("line", "")
     known_lines = {*(line.name for line in current_settings().lines), ALL_LINES}
     if action not in get_args(ModelAction) or line not in known_lines:
         return None
     version, force = fields.get("version", "")[:64], fields.get("force") == "yes"
-    return ModelChoiceRequest(action, line, version, force)  # type: ignore[arg-type]  # the action is one of the three
+    return ModelChoiceRequest(action, line, version, force)  # type: ignore[arg-type]
 
 
 def _send_png(content: bytes | None) -> HttpResponse:

@@ -8,7 +8,7 @@ from django.apps.registry import Apps
 from django.db import migrations
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
-# As they were when this migration was written; a later change of roles is a later migration.
+# The roles at the time of this migration. A later change of the roles needs a migration of its own.
 _ROLES = ("operator", "reviewer", "engineer", "administrator")
 
 

@@ -2,7 +2,7 @@
 // The coordinates of a box are pixels of the picture, not of the screen.
 
 const SVG = "http://www.w3.org/2000/svg";
-const MIN_DRAG_PX = 3; // a shorter drag is a click
+const MIN_DRAG_PX = 3;
 const CORNER_SCREEN_PX = 10;
 
 export class Drawing {
@@ -23,7 +23,6 @@ export class Drawing {
     this.resizeObserver.observe(picture);
   }
 
-  // Gives the drawing the size that the picture has on the screen.
   place() {
     const shown = this.picture.getBoundingClientRect();
     const scale = Math.min(shown.width / this.width, shown.height / this.height) || 1;

@@ -1,7 +1,7 @@
 // Shows a message if the browser has lost the connection to the station. If the station has lost the connection to Kafka, the message
 // comes from the station in the event `status`.
 
-// The station sends an event every two seconds.
+// The station sends an event every two seconds, even if no card has changed.
 const MAX_SILENCE_MS = 7000;
 const status = document.getElementById("live-status");
 let lastEventAt = Date.now();

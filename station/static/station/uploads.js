@@ -1,6 +1,6 @@
 // Sends each chosen picture in its own request, shows the progress, and asks the station for the verdicts that are still missing.
 
-const POLL_EVERY_MS = 500; // a verdict is on the page within a second
+const POLL_EVERY_MS = 500;
 const MAX_CONCURRENT = 3;
 const MAX_POLLED_ROWS = 100;
 
@@ -94,7 +94,7 @@ async function poll() {
       if (response.ok) {
         for (const row of parseRows(`<table>${await response.text()}</table>`)) replaceRow(row);
       }
-    } catch { /* the station does not answer at the moment, so the next poll asks again */ }
+    } catch { /* The next poll asks again. */ }
   }
   setTimeout(poll, POLL_EVERY_MS);
 }
