@@ -9,7 +9,7 @@ from django.db import models
 # A sorting record has one of these reasons if the gate had no verdict in time and acted as the line's settings say.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
-# Each index of the history ends with these columns. A query that filters by one of these columns reads only the index.
+# Each index of the history ends with these three columns, so that a query with a filter for one of them reads only the index.
 _FILTERED = ("model", "defect_probability", "action")
 
 
