@@ -49,6 +49,19 @@ AVR_FLAGS = (
     *("-mmcu=atmega2560", "-DF_CPU=16000000UL", "-std=gnu++11", "-Os", "-g", "-Wall", "-Wextra", "-Werror"),
     *("-fno-exceptions", "-fno-threadsafe-statics", "-ffunction-sections", "-fdata-sections", "-flto", "-Wl,--gc-sections"),
 )
+# The flags for C++ and for linking in the file platform.txt of the Arduino core, if all warnings are on. Here a warning is an error, too.
+ARDUINO_FLAGS = (
+    *("-g", "-Os", "-Wall", "-Wextra", "-std=gnu++11", "-fpermissive", "-fno-exceptions", "-ffunction-sections", "-fdata-sections"),
+    *("-fno-threadsafe-statics", "-Wno-error=narrowing", "-flto", "-fuse-linker-plugin", "-Wl,--gc-sections"),
+)
+_CPP_ONLY_FLAGS = (
+    "-std=gnu++11",
+    "-fpermissive",
+    "-fno-exceptions",
+    "-fno-threadsafe-statics",
+    "-Wno-error=narrowing",
+    "-Wl,--gc-sections",
+)
 PC_FLAGS = ("-std=gnu++11", "-g", "-Wall", "-Wextra", "-Werror", "-Wconversion")
 SANITIZERS = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
@@ -83,31 +96,33 @@ def core_sources() -> list[Path]:
     return sorted(path for path in SORTER.glob("*.cpp") if path.stem not in HARDWARE)
 
 
-def build_firmware(*defines: str) -> Path:
+def build_firmware(*defines: str, sketch: Path = SORTER) -> Path:
     """Builds the firmware for the Mega with avr-g++ alone and returns the ELF file.
 
-    `defines` are macros for the compiler, such as `CASTLINE_CLOCK_START_US=1`.
+    `defines` are macros for the compiler, such as `CASTLINE_CLOCK_START_US=1`. `sketch` is the folder with the sources.
     """
     ensure_installed(AVR_PACKAGES)
-    sources = [*sorted(SORTER.glob("*.cpp")), ROOT / "plain_main.cpp"]
+    sources = [*sorted(sketch.glob("*.cpp")), ROOT / "plain_main.cpp"]
     flags = [*AVR_FLAGS, *(f"-D{define}" for define in defines)]
     # The sketch sorter.ino comes last. g++ needs `-x c++` to read it as C++, and applies this option to all later files too.
-    return _build("sorter.elf", ["avr-g++", *flags], sources, ["-x", "c++", str(SORTER / "sorter.ino")], SORTER.glob("*"))
+    return _build("sorter.elf", ["avr-g++", *flags], sources, ["-x", "c++", str(sketch / "sorter.ino")], sketch.glob("*"))
 
 
-def build_arduino_firmware() -> Path:
-    """Builds the firmware as the Arduino IDE does, with the Arduino core, and returns the ELF file."""
+def build_arduino_firmware(sketch: Path = SORTER) -> Path:
+    """Builds the firmware as the Arduino IDE does, with the Arduino core, and returns the ELF file.
+
+    `sketch` is the folder with the sources. Raises ToolchainError if the compiler has an error or a warning.
+    """
     ensure_installed()
     core = ARDUINO / "cores/arduino"
-    # Warnings are off, because the Arduino core causes some. Its headers need DECIMAL_DIG, which avr-gcc 5.4 lacks.
-    common = [flag for flag in AVR_FLAGS if flag not in ("-Wall", "-Wextra", "-Werror")]
-    common += ["-DARDUINO=10819", "-DARDUINO_AVR_MEGA2560", "-DARDUINO_ARCH_AVR", "-DDECIMAL_DIG=__DECIMAL_DIG__"]
-    common += [f"-I{core}", f"-I{ARDUINO / 'variants/mega'}"]
-    c_only = [flag for flag in common if flag not in ("-std=gnu++11", "-fno-threadsafe-statics", "-Wl,--gc-sections")]
+    board = ["-mmcu=atmega2560", "-DF_CPU=16000000L", "-DARDUINO=10819", "-DARDUINO_AVR_MEGA2560", "-DARDUINO_ARCH_AVR"]
+    includes = [f"-I{core}", f"-I{ARDUINO / 'variants/mega'}"]
+    common = [*ARDUINO_FLAGS, "-Werror", *board, *includes]
+    c_only = [flag for flag in common if flag not in _CPP_ONLY_FLAGS]
     objects = [_build(f"{name}.o", ["avr-gcc", *c_only, "-c"], [core / f"{name}.c"]) for name in ("wiring", "hooks")]
-    sources = [*sorted(SORTER.glob("*.cpp")), core / "main.cpp", *objects]
+    sources = [*sorted(sketch.glob("*.cpp")), core / "main.cpp", *objects]
     return _build(
-        "arduino.elf", ["avr-g++", *common], sources, ["-include", "Arduino.h", "-x", "c++", str(SORTER / "sorter.ino")], SORTER.glob("*")
+        "arduino.elf", ["avr-g++", *common], sources, ["-include", "Arduino.h", "-x", "c++", str(sketch / "sorter.ino")], sketch.glob("*")
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -181,6 +182,26 @@ def test_both_builds_leave_half_of_the_flash_and_a_quarter_of_the_ram_free(capsy
             print(f"\n{name}: flash {flash} of 262144 bytes ({flash / 262144:.1%}), RAM {ram} of 8192 bytes ({ram / 8192:.1%})", end="")
         assert flash <= 131_072
         assert ram <= 6144
+
+
+def test_the_arduino_build_has_the_flags_of_the_arduino_core_with_all_warnings() -> None:
+    lines = (toolchain.ARDUINO / "platform.txt").read_text().splitlines()
+    platform = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    own = f"{platform['compiler.cpp.flags']} {platform['compiler.c.elf.flags']}".replace(
+        "{compiler.warning_flags}", platform["compiler.warning_flags.all"]
+    )
+    # `-c` and `-MMD` only say which files the compiler writes.
+    assert set(own.split()) - {"-c", "-MMD"} == set(toolchain.ARDUINO_FLAGS)
+
+
+@pytest.mark.parametrize("build", [toolchain.build_firmware, toolchain.build_arduino_firmware])
+def test_no_build_accepts_a_warning(build: Callable[..., Path], tmp_path: Path) -> None:
+    sketch = tmp_path / "sorter"
+    shutil.copytree(toolchain.SORTER, sketch)
+    with (sketch / "text.cpp").open("a") as file:
+        file.write("int unused_parameter(int number) { return 1; }\n")
+    with pytest.raises(toolchain.ToolchainError, match="-Werror=unused-parameter"):
+        build(sketch=sketch)
 
 
 def test_a_serial_port_opens_on_the_simulated_board_in_real_time(tmp_path: Path) -> None:

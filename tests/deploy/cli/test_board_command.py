@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from firmware.board.memory import BoardMemory
 from firmware.board.plant import Belt, CastingFeed, Plant
 from firmware.hex_image import check_image, checksum_file
 from firmware.lane_settings import LaneSettings
-from firmware.simulator.avr import RealTimeBoard
 from streams.settings import GateSettings, LineSettings, Settings
 from tests.agents.sorter.taught_line import run_sorter, write_settings
 from tests.processes import CASTLINE, CastlineProcess
@@ -265,32 +263,6 @@ def test_no_sorter_can_open_the_port_while_the_firmware_is_written(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "record").read_text() == "locked"
     assert not is_port_in_use(port)
-
-
-def test_flash_writes_the_firmware_through_the_stock_boot_loader_and_verifies_it(tmp_path: Path) -> None:
-    """avrdude speaks to the real boot loader in the simulator. Before that, the board holds an older firmware with another clock."""
-    port = tmp_path / "ttyMEGA"
-    older = toolchain.build_firmware("CASTLINE_CLOCK_START_US=1000000")
-    toolchain.ensure_installed(("avrdude",))
-    call = [str(CASTLINE), "board", "flash", "--port", str(port)]
-    with RealTimeBoard(older, port, tmp_path / "eeprom", has_boot_loader=True) as board:
-        board.poll_for(0.1)
-        flashing = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        while flashing.poll() is None:
-            board.poll_for(0.1)
-        output, _ = flashing.communicate()
-        assert flashing.returncode == 0, output
-        assert "bytes of flash verified" in output
-        link = GateLink(LinkSettings(str(port)))
-        lane = link.add_lane(LINE, EventRecorder(), LaneSettings())
-        link.start()
-        try:
-            until_s = time.monotonic() + 40
-            while lane.run == 0 and time.monotonic() < until_s:
-                board.poll_for(0.1)
-            assert lane.run > 0, "the board does not start after it was flashed"
-        finally:
-            link.stop()
 
 
 def test_flash_names_the_package_that_is_missing(tmp_path: Path) -> None:
