@@ -373,8 +373,16 @@ class BoardSession:
             try:
                 self._ask("CONFIGURE", lane_number, setting.key, value)
             except GateError as error:
-                if error.code != code_of("unknown-setting") or value != setting.default:
+                if error.code != code_of("unknown-setting"):
                     raise
+                if value != setting.default:
+                    raise GateError(
+                        f"The firmware of the board is older than this release, because it does not know the setting {setting.key}, which "
+                        f"is {value} for lane {lane_number}. Write the firmware of this release with castline board flash, or remove the "
+                        "setting from the settings file",
+                        error.code,
+                        retriable=False,
+                    ) from error
         answer = self._ask("COMMIT", lane_number)
         if answer.get("warning") == "gate-far":
             log.warning(
