@@ -142,8 +142,8 @@ def make_runbook_markdown() -> str:
         "A `critical` alert calls a person at once. A `warning` waits for the start of the next shift.",
         "Many alerts name the safe action of a line. This is the setting `lines.gate.safe`. It says whether the board diverts a part "
         "that has no verdict, lets the part pass, or stops the belt.",
-        "The objective is that 99.95 % of the parts have a verdict before they reach the gate, measured over 30 days. The other 0.05 % of "
-        "the parts are the error budget.",
+        "The objective is that 99.95 % of the parts have a verdict before they reach the gate, measured over 30 days. The remaining 0.05 % "
+        "of the parts are the error budget.",
     ]
     for group, alerts in ALERT_GROUPS.items():
         parts.append(f"## {group.removeprefix('castline-').capitalize()}")

@@ -81,7 +81,7 @@ PAGE = DashboardPage(
             Query(rate(_SORTED, "line, action, reason"), "{{line}} {{action}}: {{reason}}"),
             unit="cps",
             description="What the gate did with each part, and why. With the reason `verdict`, the gate followed the verdict. With any "
-            "other reason, it did not.",
+            "other reason, the gate followed no verdict.",
         ),
         timeseries_panel(
             "Does each part have one picture and one verdict?",
@@ -166,8 +166,8 @@ ALERTS: tuple[Alert, ...] = (
             "More than one verdict in a hundred comes after its part has reached the gate.",
             "When such a part reaches the gate, the board has no verdict for it, so the board applies the line's safe action (divert, "
             "pass or stop).",
-            "On the Pipeline dashboard, open the first panel and find the stage whose time has grown: sending to Kafka, decoding, "
-            "waiting for a batch, the networks, or delivery of the verdict.",
+            "On the Pipeline dashboard, open the first panel and find the stage whose time has grown. The stages are sending to Kafka, "
+            "decoding, waiting for a batch, the networks, and delivery of the verdict.",
             "If pictures wait, start more inspectors (`castline up --inspectors`, or the replicas of the Deployment), at most one for "
             "each partition of the image topics.\n\n"
             "If the networks are slow, look for other programs that use the machine's processors. If Kafka is slow, open the Kafka "

@@ -161,7 +161,7 @@ PAGE = DashboardPage(
             "How much disk do the archive's pictures take?",
             Query(select("castline_archive_kept_bytes", _ARCHIVIST, PLANT), "{{instance_name}}"),
             unit="bytes",
-            description="When the pictures take more than `archivist.keep_bytes`, the archivist deletes the oldest ones.",
+            description="When the pictures take more than `archivist.keep_bytes`, the archivist deletes the oldest pictures.",
         ),
         timeseries_panel(
             STALLED,

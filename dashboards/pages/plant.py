@@ -44,8 +44,8 @@ PAGE = DashboardPage(
             "How much of the month's error budget is left?",
             Query(f"1 - line:castline_unseen_parts:ratio_rate30d{{{LINE}}} / {BUDGET}", "{{plant}} {{line}}"),
             unit="percentunit",
-            description="Over 30 days, 99.95 % of the parts should have a verdict before they reach the gate. The other 0.05 % are the "
-            "error budget. Below 0, the line has missed this objective.",
+            description="Over 30 days, 99.95 % of the parts should have a verdict before they reach the gate. The remaining 0.05 % are "
+            "the error budget. Below 0, the line has missed this objective.",
             thresholds=falling(0, 0.25),
             width=10,
         ),

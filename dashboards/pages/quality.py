@@ -239,7 +239,7 @@ MODEL_ALERTS: tuple[Alert, ...] = (
             "Probably the pictures are unlike the training pictures. Then more parts get a wrong verdict than in the evaluation of the "
             "version.",
             "On the Quality dashboard, check whether the disagreement began suddenly or slowly. A sudden change points to the camera or "
-            "the light. A slow one points to wear or a new product.",
+            "the light. A slow change points to wear or a new product.",
             "Do what the runbook says under `VerdictsDrift`. Correct wrong verdicts on the Review page of the station, then train a new "
             "version.",
         ),
@@ -307,7 +307,7 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         REFUSED_VERSIONS,
         Runbook(
             "A version was chosen for the line, but the inspectors refused it.\n\n"
-            "The files may be damaged, the classes may differ, or the version may fail on its own golden set of test pictures.",
+            "The files of the version may be damaged, its classes may differ, or it may fail on its own golden set of test pictures.",
             "No part is affected, because the version that was in force before continues to judge.",
             "Read the inspector's log, which says what was expected and what was found. `castline models verify` repeats the check of the "
             "version's files and of its golden set.",
@@ -347,7 +347,7 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         CAMERA,
         Runbook(
-            "The mean grey level of the latest pictures is far below or above that of the version's reference pictures.",
+            "The mean grey level of the latest pictures is far from the mean grey level of the version's reference pictures.",
             "The verdicts on pictures that are too dark or too bright are unreliable.",
             "On the station, look at the last pictures of the line. On the Quality dashboard, check whether the brightness changed "
             "suddenly or slowly.",
@@ -426,7 +426,7 @@ REVIEW_ALERTS: tuple[Alert, ...] = (
             "networks most.",
             "Open the Review page of the station. See how many parts wait, and why. Check whether parts wait for a second opinion "
             "although there is only one reviewer.",
-            "Review the parts; the page shows the most useful ones first. If too many parts wait, raise `review.least_doubt` or lower "
+            "Review the parts. The page shows the most useful parts first. If too many parts wait, raise `review.least_doubt` or lower "
             "`review.audit_share`.\n\n"
             "If there is only one reviewer, set `review.second_opinion = false`.",
         ),
@@ -443,7 +443,7 @@ REVIEW_ALERTS: tuple[Alert, ...] = (
             "The newest verdict on a golden part is not the right one. A golden part is a part of which people know the right verdict.",
             "The line may judge other parts wrongly, too: defective castings may pass, or good ones may be rejected.",
             "Open the page of golden parts of the line in the station, which names the part, the verdict and the model version. Compare "
-            "its picture with an earlier one of the same part.",
+            "its picture with an earlier picture of the same part.",
             "Restore light, focus and position of the camera, and show the golden part again. If the model version was changed, roll "
             "back with `castline models roll-back`.\n\n"
             "The alert ends when the part gets the right verdict or is retired on the page.",
