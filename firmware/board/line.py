@@ -126,7 +126,10 @@ class SimulatedLine:
 
 # The rest of this module runs a line in real time, at a pseudo-terminal that programs open as a serial port.
 
-TICK_S = 0.002
+TICK_S = 0.001
+# If the simulation is late, it catches up in steps of this board time. The port is read between the steps, so the host's commands are not
+# late, too.
+MAX_STEP_US = 10_000
 # Before the simulated line ends, it waits at most this many seconds until the host has acknowledged all events.
 MAX_DRAIN_S = 5.0
 
@@ -189,6 +192,7 @@ class BoardLine(Protocol):
     """A board with its belts. It is a SimulatedLine, or an AvrLine (firmware.simulator.avr_line), whose board runs the real firmware."""
 
     plants: dict[int, Plant]
+    now_us: int
 
     @property
     def is_supervised(self) -> bool: ...
@@ -212,12 +216,13 @@ def run_in_real_time(line: BoardLine, terminal: PseudoTerminal, stopping: thread
     emptied_s: float | None = None
     while True:
         now_s = time.monotonic()
-        line.run_until(int((now_s - began_s) * 1e6))
+        due_us = int((now_s - began_s) * 1e6)
+        line.run_until(min(due_us, line.now_us + MAX_STEP_US))
         for plant in line.plants.values():
             plant.is_feeding = line.is_supervised and not stopping.is_set()
         if out := line.transmit():
             terminal.write(out)
-        if data := terminal.read(TICK_S):
+        if data := terminal.read(TICK_S if line.now_us >= due_us else 0):
             line.receive(data)
             # The answers are sent at once. Otherwise the host would wait for them until the next round of this loop.
             if out := line.transmit():

@@ -117,6 +117,7 @@ void read(Board& board) {
 
 void write(Board& board) {
   uint8_t triggers = 0, relays = 0;
+  const bool was_quiet = quiet;
   quiet = false;
   for (uint8_t index = 0; index < kLanes; ++index) {
     const Lane& lane = board.lane(index);
@@ -135,7 +136,8 @@ void write(Board& board) {
   }
   PORTF = triggers | relays;
   set_lamps(board);
-  if (!quiet && link::is_idle()) {
+  // After a quiet time, the next round first reads the commands that arrived meanwhile, because answers go before events.
+  if (!quiet && !was_quiet && link::is_idle()) {
     const uint8_t length = board.next_frame(link::buffer());
     if (length > 0) link::send(length);
   }

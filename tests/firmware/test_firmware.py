@@ -94,6 +94,25 @@ def test_each_lane_has_its_own_eyes_servo_trigger_and_relay(board: str, lane: in
         assert {pulse.compare for pulse in mega.pulses if round(pulse.width_us) == 2000} == {pins.compare}
 
 
+def test_a_command_that_arrives_just_before_a_gate_moves_is_answered_before_the_report_of_the_move() -> None:
+    """Shortly before a gate moves, the firmware reads no bytes. The report of the move takes 5 ms on the serial line."""
+    pins = LANES[0]
+    with start_mega(toolchain.build_firmware()) as mega:
+        host = StepHost(mega)
+        host.ask("HELLO", 1)
+        host.configure(1, LaneSettings({"step_um": 1000, "eye_gap_mm": 100, "window_mm": 40, "gate_mm": 40, "servo_ms": 20}))
+        block(host, pins.eye1.port, 20)
+        host.wait(79)
+        block(host, pins.eye2.port, 30)
+        # The gate moves 40 ms after the casting has reached photo-eye 2, and is silent in the last 4.5 ms of this time.
+        host.wait(5.5)
+        mega.take_sent()
+        mega.send(Frame(">", 8, "PING", ("1",)).encode())
+        mega.run_until(mega.now_us + 30_000)
+        frames = Deframer("<!").feed(b"".join(sent.data for sent in mega.take_sent()))
+    assert [frame.name for frame in frames if frame.name in ("OK", "GATE")] == ["OK", "GATE"]
+
+
 @pytest.mark.parametrize("lane", [1, 2, 3, 4])
 def test_each_lane_has_its_own_encoder_inputs_and_lamp(lane: int) -> None:
     pins = LANES[lane - 1]
