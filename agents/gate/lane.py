@@ -240,6 +240,8 @@ class GateLane:
         self.has_grades = bool(grades)
         # Returns the run number that the board must use. The arguments are the present run number and the number of counted parts.
         self.choose_run: Callable[[int, int], int] = lambda run, counted: run
+        # Called in the link's thread when the board has accepted the settings of the lane and of the additional gates.
+        self.on_accepted: Callable[[Mapping[int, LaneSettings]], None] = lambda settings_by_lane: None
         self.is_configured = False
         # True while the sorter sends no verdicts, because a person has paused it.
         self.is_paused = False

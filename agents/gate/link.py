@@ -360,6 +360,7 @@ class BoardSession:
                 log.warning(message, lane.line, number, digest, settings.digest)
         # If another thread has changed the settings in the meantime, the new settings are sent in the next cycle.
         lane.is_configured, lane.accepted_run = lane.settings_by_lane is settings_by_lane, self.run
+        lane.on_accepted(settings_by_lane)
         line = self._ask("STATUS", lane.number, "line")
         lane.set_state_from_board(line.word("state"), line.number("code"))
 

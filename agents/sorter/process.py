@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 
 from agents.gate.lane import GateEvent, GateLane
 from agents.gate.link import GateLink, LinkSettings
@@ -16,7 +19,9 @@ from agents.sorter.journal_sender import JournalSender
 from agents.sorter.line_commands import LineCommands
 from agents.sorter.part_reports import PartReports
 from agents.sorter.part_states import restore_states
+from agents.sorter.saved_settings import keep_settings, kept_file
 from agents.sorter.sorter import MAX_OPEN_VERDICTS, ROLE, Sorter
+from firmware.lane_settings import LaneSettings
 from streams.errors import SettingsError
 from streams.health import ProcessHealth, ProgressWatchdog
 from streams.recent_start import start_at_recent_records
@@ -24,6 +29,8 @@ from streams.record_producer import RecordProducer
 from streams.settings import GateSettings, Settings
 from streams.topics import TopicNames
 from streams.worker import ConsumerGroup, make_app, run_worker
+
+log = logging.getLogger(__name__)
 
 
 async def run_sorters(settings: Settings, lines: list[str], instance: str, health: ProcessHealth) -> int:
@@ -92,6 +99,12 @@ async def _make_group(
         lane = link.add_lane(line, handle_event, lane_settings(gate), gate.lane, grade_settings(gate))
     except ValueError as error:
         raise SettingsError(f"lines.{line}.gate: {error}") from None
+    file = kept_file(settings.sorter.journal_dir, line)
+
+    def keep(used: Mapping[int, LaneSettings]) -> None:
+        loop.call_soon_threadsafe(loop.run_in_executor, None, _keep_settings, file, line, gate.port, used)
+
+    lane.on_accepted = keep
     commands = LineCommands(line, lane, gate, settings.service.run_dir / "paused" / line)
     # If another sorter of the line runs, this call raises an error before the journal is opened.
     await stack.enter_async_context(CommandSocket(settings.service.run_dir, commands))
@@ -112,6 +125,13 @@ async def _make_group(
     watching = asyncio.create_task(_watch_lane(lane, link.settings.port, health))
     stack.callback(watching.cancel)
     return ConsumerGroup(app, sorter, settings, ROLE, health), commands, producer
+
+
+def _keep_settings(file: Path, line: str, port: str, settings_by_lane: Mapping[int, LaneSettings]) -> None:
+    try:
+        keep_settings(file, line, port, settings_by_lane)
+    except OSError as error:
+        log.warning("%s: the settings of the board were not written to %s: %s. Free space on its disk.", line, file, error)
 
 
 async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -261,7 +261,7 @@ class Teaching:
         return make_answer("done", f"The board of {self._board.line} uses the new settings.")
 
 
-def change_gate(gate: GateSettings, changes: dict[str, int | float]) -> GateSettings:
+def change_gate(gate: GateSettings, changes: Mapping[str, int | float | str]) -> GateSettings:
     """Returns the settings of a gate with changes such as `travel_mm` or `board.window_mm`. Raises ValueError if a value is not allowed."""
     values: dict[str, Any] = gate.model_dump()
     for name, value in changes.items():

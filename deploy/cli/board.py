@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,9 +27,12 @@ from agents.gate.link import GateLink, LinkSettings
 from agents.gate.port import locked_port
 from agents.sorter.command_socket import ask_sorter, is_sorter_running
 from agents.sorter.decisions import grade_settings, lane_settings
+from agents.sorter.saved_settings import SavedSettings, kept_file, read_saved_settings
 from deploy.cli.board_monitor import render_monitor
+from deploy.cli.board_restore import find_differences, plan_edit, read_values
 from deploy.cli.board_teach import STEPS, run_teach
 from deploy.cli.models_choice import describe_user
+from deploy.cli.settings_file import describe_changes
 from deploy.supervisor.priority import raise_priority
 from firmware.board.board import Board
 from firmware.board.line import BoardLine, PseudoTerminal, SimulatedLine, TruthLog, run_in_real_time
@@ -37,7 +40,7 @@ from firmware.board.memory import FileBoardMemory
 from firmware.board.plant import Belt, Blade, CastingFeed, Plant
 from firmware.fault_table import code_of
 from firmware.hex_image import SHIPPED, check_image
-from firmware.lane_settings import LaneSettings
+from firmware.lane_settings import BY_KEY, LaneSettings, SettingValue
 from firmware.protocol import CHUTE_PAGE, KNOWN_PAGES, PLANT_PAGE, WORDS, Fields
 from streams.errors import GateError, SettingsError
 from streams.records import CommandAction, CommandAnswer, make_command
@@ -160,6 +163,17 @@ class BoardConnection:
                 f"The board at {port} did not answer {name} within {MAX_ANSWER_S:.0f} s. The state of the link is: {lane.state}. {advice}"
             ) from None
 
+    def read_settings(self, lane: int) -> dict[str, SettingValue]:
+        """Returns the settings that a lane uses. Settings that the board does not know are left out."""
+        texts: dict[str, object] = {}
+        for key in BY_KEY:
+            try:
+                texts[key] = self.ask("SHOW", lane, key)["value"]
+            except GateError as error:
+                if error.code != code_of("unknown-setting"):
+                    raise
+        return read_values(texts)
+
 
 @contextmanager
 def _connect(
@@ -263,6 +277,109 @@ def _board_settings(name: str | None, gate: GateSettings) -> tuple[LaneSettings,
         return lane_settings(gate), grade_settings(gate)
     except ValueError as error:
         raise SettingsError(f"lines.{name}.gate: {error}") from None
+
+
+@command.command("save")
+@click.option("--line", "name", required=True, help="Name of the line whose board is read.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write.  [default: board-<line>-<date>.toml]")
+@click.pass_obj
+def save(file: Path | None, name: str, out: Path | None) -> int:
+    """Save the settings that the board of a line uses, before the board is exchanged or its firmware is replaced.
+
+    If the line's sorter runs, the command goes through it. Otherwise the command opens the port itself, which may reset the board. The exit
+    status is 1 if the settings file has other settings than the board.
+    """
+    address, gate = _find_gate(file, name)
+    out = out or Path(f"board-{name}-{datetime.now().astimezone():%Y-%m-%d-%H%M}.toml")
+    if out.exists():
+        raise SettingsError(f"The file {out} exists, and it is not overwritten. Choose another --out.")
+    if (answer := _send_to_sorter(address, "settings")) is not None:
+        used = {lane: read_values(answer.values[f"lane {lane}"]) for lane in gate.lanes}
+    else:
+        _warn_of_reset(address)
+        with _connect(address, gate.lane) as board:
+            used = {lane: board.read_settings(lane) for lane in gate.lanes}
+    try:
+        SavedSettings(name, gate.port, datetime.now(UTC).replace(microsecond=0), used).write(out)
+    except OSError as error:
+        raise SettingsError(f"Cannot write {out}: {error}. Choose another --out.") from None
+    click.echo(f"The settings of the board of {name} are in {out}.")
+    settings, grades = _board_settings(name, gate)
+    differing = list(find_differences(used, {gate.lane: settings, **grades}))
+    if differing:
+        click.echo("The settings file has other settings than the board:")
+        _show_differences(differing, "board", "file")
+    return int(bool(differing))
+
+
+@command.command("restore")
+@click.option("--line", "name", required=True, help="Name of the line whose board gets the settings.")
+@click.argument("saved_file", metavar="[FILE]", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--yes", "is_confirmed", is_flag=True, help="Send the settings without asking.")
+@click.pass_obj
+def restore(file: Path | None, name: str, saved_file: Path | None, is_confirmed: bool) -> int:
+    """Give a board the settings that `castline board save` has written to FILE.
+
+    Without FILE, the board gets the settings that the line's board used last. The sorter keeps them on this machine. The command shows what
+    differs, and asks before it changes the board and the settings file. Stop the sorter first. The exit status is 1 if you answer no.
+    """
+    address, gate = _find_gate(file, name)
+    if is_sorter_running(address.run_dir, name):
+        raise _port_in_use_error(f"The sorter of {name} runs, and it uses the serial port {gate.port}.")
+    saved = read_saved_settings(saved_file or kept_file(load_settings(file).sorter.journal_dir, name), name, gate.lanes)
+    settings = saved.lane_settings()
+    edit = plan_edit(find_settings_file(file), name, gate, settings)
+    click.echo(f"The settings were saved on {saved.saved_at.astimezone():%Y-%m-%d at %H:%M} from the board at {saved.port}.")
+    _warn_of_reset(address)
+    with _connect(address, gate.lane) as board:
+        differing = list(find_differences({lane: board.read_settings(lane) for lane in gate.lanes}, settings))
+    if not differing and edit is None:
+        click.echo("The board and the settings file already have these settings. Nothing was changed.")
+        return 0
+    if differing:
+        click.echo(f"The board at {gate.port} has other settings:")
+        _show_differences(differing, "board", "saved")
+    if edit is not None:
+        click.echo(f"The settings file {edit.file} gets these settings:\n{describe_changes(name, edit.changes)}")
+    if not (is_confirmed or click.confirm("Let the belt run empty. Use the saved settings?")):
+        click.echo("Nothing was changed.")
+        return 1
+    _send_settings(address, gate, settings)
+    if edit is not None:
+        try:
+            edit.write()
+        except OSError as error:
+            raise SettingsError(
+                f"The board uses the saved settings, but the file {edit.file} cannot be written: {error}. Put these lines there before you "
+                f"start the sorter:\n{describe_changes(name, edit.changes)}"
+            ) from None
+    click.echo(f"The board of {name} uses the saved settings. Start the sorter now.")
+    return 0
+
+
+def _find_gate(file: Path | None, name: str) -> tuple[BoardAddress, GateSettings]:
+    address = _find_address(file, name, None, None)
+    if address.gate is None:
+        raise SettingsError(f"The line {name} has no gate in the settings. Add [lines.gate] to the line.")
+    return address, address.gate
+
+
+def _show_differences(differing: Sequence[tuple[str, str, str]], first: str, second: str) -> None:
+    click.echo(f"{'setting':26}{first:>10}{second:>10}")
+    for key, before, after in differing:
+        click.echo(f"{key:26}{before:>10}{after:>10}")
+
+
+def _send_settings(address: BoardAddress, gate: GateSettings, settings: Mapping[int, LaneSettings]) -> None:
+    """Sends settings to the board, and reads them back. Raises GateError if the board does not use them."""
+    grades = {lane: each for lane, each in settings.items() if lane != gate.lane}
+    with _connect(address, gate.lane, settings[gate.lane], grades) as board:
+        used = {lane: board.read_settings(lane) for lane in gate.lanes}
+    wrong = [key for key, _, _ in find_differences(used, settings)]
+    if wrong:
+        raise GateError(
+            f"The board at {gate.port} does not use the saved settings: {', '.join(wrong)}. Repeat this command.", retriable=False
+        )
 
 
 @command.command("test")
@@ -386,9 +503,7 @@ def teach(file: Path | None, name: str, steps: tuple[str, ...], castings: int, w
     positions) and `swing` (time of a swing). The command shows the values before and after, and asks before it uses them. Ctrl-C stops the
     command, and the lane then has its former settings. The values come from the running sorter of the line.
     """
-    address = _find_address(file, name, None, None)
-    if address.gate is None:
-        raise SettingsError(f"The line {name} has no gate in the settings. Add [lines.gate] to the line.")
+    address, gate = _find_gate(file, name)
     page = page or Path(f"teach-{name}-{datetime.now().astimezone():%Y-%m-%d-%H%M}.html")
     if not os.access(page.absolute().parent, os.W_OK):
         raise SettingsError(f"The folder {page.absolute().parent} cannot be written, so there is no place for the protocol. Pass --page.")
@@ -398,7 +513,7 @@ def teach(file: Path | None, name: str, steps: tuple[str, ...], castings: int, w
 
     settings_file = find_settings_file(file)
     chosen = tuple(step for step in STEPS if not steps or step in steps)
-    return run_teach(ask, name, describe_user(), address.gate, settings_file, chosen, castings, wait_s, page, is_confirmed)
+    return run_teach(ask, name, describe_user(), gate, settings_file, chosen, castings, wait_s, page, is_confirmed)
 
 
 @command.command("flash")

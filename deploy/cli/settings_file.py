@@ -10,10 +10,11 @@ from copy import deepcopy
 from typing import Any
 
 Number = int | float
+Value = Number | str
 _HEADER = re.compile(r"\s*\[{1,2}\s*([\w.\-]+)\s*\]{1,2}\s*(#.*)?$")
 
 
-def edit_gate(text: str, line: str, changes: Mapping[str, Number]) -> str:
+def edit_gate(text: str, line: str, changes: Mapping[str, Value]) -> str:
     """Returns the text with changed settings, such as `travel_mm` or `board.window_mm`, in the section [lines.gate] of `line`.
 
     Raises ValueError if this function does not understand how the text is written. A person must then change the file.
@@ -29,17 +30,17 @@ def edit_gate(text: str, line: str, changes: Mapping[str, Number]) -> str:
         if section:
             _set_in_board(rows, index, key, value, gate[section])
         else:
-            _set_value(rows, _find_section(rows, index, "lines.gate"), key, value)
+            _set_value(rows, _find_section(rows, index, "lines.gate"), key, json.dumps(value))
     edited = "\n".join(rows)
     if tomllib.loads(edited) != expected:
         raise ValueError("the section of the gate is written in an unusual way")
     return edited
 
 
-def describe_changes(line: str, changes: Mapping[str, Number]) -> str:
+def describe_changes(line: str, changes: Mapping[str, Value]) -> str:
     """Returns the lines of TOML that a person must put into the section of the gate."""
-    own = [f"{name} = {value}" for name, value in changes.items() if "." not in name]
-    board = [f"{name.removeprefix('board.')} = {value}" for name, value in changes.items() if "." in name]
+    own = [f"{name} = {json.dumps(value)}" for name, value in changes.items() if "." not in name]
+    board = [f"{name.removeprefix('board.')} = {json.dumps(value)}" for name, value in changes.items() if "." in name]
     return "\n".join([f"# line {line}", "[lines.gate]", *own, *(["[lines.gate.board]", *board] if board else [])])
 
 
@@ -58,24 +59,24 @@ def _find_section(rows: list[str], index: int, name: str) -> range:
     return range(begin, len(rows)) if begin is not None else range(0)
 
 
-def _set_value(rows: list[str], section: range, key: str, value: object) -> None:
-    """Replaces the value of a key and keeps the comment behind it. A missing key is added at the beginning of the section."""
+def _set_value(rows: list[str], section: range, key: str, text: str) -> None:
+    """Gives a key the value `text`, which is TOML, and keeps the comment behind it. A missing key is added first in the section."""
     if not section:
         raise ValueError("the section [lines.gate] was not found")
     pattern = re.compile(rf"(\s*{re.escape(key)}\s*=\s*)[^#]*?(\s*#.*)?$")
     for number in section:
         if match := pattern.match(rows[number]):
-            rows[number] = f"{match[1]}{value}{match[2] or ''}"
+            rows[number] = f"{match[1]}{text}{match[2] or ''}"
             return
-    rows.insert(section.start, f"{key} = {value}")
+    rows.insert(section.start, f"{key} = {text}")
 
 
-def _set_in_board(rows: list[str], index: int, key: str, value: Number, board: Mapping[str, object]) -> None:
+def _set_in_board(rows: list[str], index: int, key: str, value: Value, board: Mapping[str, object]) -> None:
     if own_section := _find_section(rows, index, "lines.gate.board"):
-        _set_value(rows, own_section, key, value)
+        _set_value(rows, own_section, key, json.dumps(value))
         return
     section = _find_section(rows, index, "lines.gate")
     if any(re.match(r"\s*board\.", rows[number]) for number in section):
-        _set_value(rows, section, f"board.{key}", value)
+        _set_value(rows, section, f"board.{key}", json.dumps(value))
         return
     _set_value(rows, section, "board", "{ " + ", ".join(f"{name} = {json.dumps(each)}" for name, each in board.items()) + " }")
