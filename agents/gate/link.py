@@ -24,7 +24,7 @@ from agents.gate.port import PORT_ERRORS, SerialPort, Waker, describe_port_error
 from agents.gate.requests import BoardRequest, BoardResponse, RequestWindow, gate_error
 from firmware.fault_table import code_of
 from firmware.lane_settings import TABLE, LaneSettings
-from firmware.protocol import EVENT, EVENTS, HELLO_FIELDS, Fields, Frame
+from firmware.protocol import EVENT, EVENTS, HELLO_FIELDS, VERSION, Fields, Frame
 from streams import metrics
 from streams.backoff import Backoff
 from streams.errors import GateError
@@ -266,8 +266,13 @@ class BoardSession:
         self._received_s = time.monotonic()
         end_s = self._received_s + MAX_GREETING_S
         while time.monotonic() < end_s and not self._stopping.is_set():
-            if (answer := self._try_once("HELLO", *HELLO_FIELDS)) is not None:
-                return answer
+            try:
+                if (answer := self._try_once("HELLO", *HELLO_FIELDS)) is not None:
+                    return answer
+            except GateError as error:
+                if error.code != code_of("version"):
+                    raise
+                raise _other_version_error() from error
             self._port.leave_boot_loader()
         if self._stopping.is_set():
             raise gate_error("stopping", "HELLO")
@@ -502,6 +507,15 @@ class BoardSession:
     def _line_of(self, lane_number: int | None) -> str:
         """Returns the line of a lane, for a metric label. If `lane_number` is None, returns the first line of the board."""
         return next((lane.line for lane in self._lanes if lane.number == lane_number), self._lanes[0].line)
+
+
+def _other_version_error() -> GateError:
+    return GateError(
+        f"The board's firmware does not support version {VERSION} of the gate protocol, which this release of Castline uses. Write the "
+        "firmware of this release with castline board flash, or install the release of Castline to which the board's firmware belongs",
+        code_of("version"),
+        retriable=False,
+    )
 
 
 def _no_board_error(received_bytes: int) -> GateError:

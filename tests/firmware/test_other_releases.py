@@ -12,10 +12,15 @@ import pytest
 from agents.gate.lane import GateLane, GateState
 from agents.gate.link import GateLink, LinkSettings
 from firmware import toolchain
+from firmware.board.board import Board, CommandError
+from firmware.board.line import PseudoTerminal, SimulatedLine, run_in_real_time
+from firmware.board.memory import BoardMemory
+from firmware.board.plant import Belt, CastingFeed, Plant
 from firmware.lane_settings import TABLE, LaneSettings, SettingValue
 from firmware.pins import LANES
-from firmware.protocol import MAX_FRAME_BYTES_0_1_0, Deframer, Frame
+from firmware.protocol import MAX_FRAME_BYTES_0_1_0, Deframer, Fields, Frame
 from firmware.simulator.avr import RealTimeBoard, SimulatedBoard, start_mega
+from tests.agents.sorter.taught_line import in_thread
 from tests.firmware.releases import KEYS_0_1_0, old_firmware, recorded_session
 from tests.wired_line import EventRecorder, wait_until
 
@@ -98,6 +103,27 @@ def test_an_old_board_that_repeats_runs_is_served_and_the_log_says_what_to_do(
         assert lane.run == 1
     assert "refuses the new run 18" in caplog.text
     assert "castline board flash" in caplog.text
+
+
+class NextBoard(Board):
+    """A board with firmware of the future, which supports only version 2 of the gate protocol."""
+
+    def _do_hello(self, fields: Fields, now_us: int) -> tuple[object, ...]:
+        raise CommandError("version")
+
+
+def test_a_board_that_supports_only_another_protocol_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    line = SimulatedLine(NextBoard(BoardMemory()), Plant(Belt(), CastingFeed(parts=0)))
+    with (
+        PseudoTerminal(tmp_path / "board") as terminal,
+        in_thread(lambda stopping: run_in_real_time(line, terminal, stopping)),
+        connect(tmp_path, EventRecorder()) as lane,
+    ):
+        wait_until(lambda: lane.problem)
+        assert lane.state is GateState.REFUSED
+    assert "does not support version 1 of the gate protocol" in lane.problem
+    assert "castline board flash" in lane.problem
+    assert line.board.state == "waiting"
 
 
 class Replay:
