@@ -30,13 +30,14 @@ def make_environment(settings: Settings) -> dict[str, str]:
     """Returns the environment for a `castline` process: that of this process, plus `settings` as variables, without secrets."""
     sections = settings.model_dump(mode="json", exclude_none=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
-    return inherited | {f"CASTLINE_{name.upper()}": json.dumps(_without_secrets(value)) for name, value in sections.items()}
+    return inherited | {f"CASTLINE_{name.upper()}": json.dumps(without_secrets(value)) for name, value in sections.items()}
 
 
-def _without_secrets(value: object) -> object:
+def without_secrets(value: object) -> object:
+    """Returns a value of settings without empty and hidden secrets."""
     if isinstance(value, dict):
-        return {name: _without_secrets(inner) for name, inner in value.items() if inner not in ("", "**********")}
-    return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
+        return {name: without_secrets(inner) for name, inner in value.items() if inner not in ("", "**********")}
+    return [without_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _get(url: str) -> tuple[int, str]:

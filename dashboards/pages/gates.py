@@ -179,6 +179,7 @@ ALERTS: tuple[Alert, ...] = (
             "Then end the faults on the machine of the sorter, while the sorter runs. `castline board acknowledge --line <line>` ends all "
             "faults whose causes are gone. `castline board clear --line <line> <code>` ends one of the faults 41 to 45, 47, 49, "
             "52 and 54 to 57. Fault 58 ends when a person turns the bypass key back.\n\n"
+            "`docs/maintenance.md` says how to run the line without Castline meanwhile, and how to exchange a board.\n\n"
             "Fault 40 ends when the sorter runs again. Fault 50 ends when the board is reset. The faults 46, 48 and 51 end by "
             "themselves.\n\nUse `castline board monitor --line <line>` to see photo-eyes, encoder and faults while you work.",
         ),

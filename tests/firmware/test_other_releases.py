@@ -21,6 +21,7 @@ from firmware.pins import LANES
 from firmware.protocol import MAX_FRAME_BYTES_0_1_0, Deframer, Fields, Frame
 from firmware.simulator.avr import RealTimeBoard, SimulatedBoard, start_mega
 from tests.agents.sorter.taught_line import in_thread
+from tests.firmware.castings import pass_casting
 from tests.firmware.releases import KEYS_0_1_0, old_firmware, recorded_session
 from tests.wired_line import EventRecorder, wait_until
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.real
 
 PINS = LANES[0]
 TRAVEL_MS = 2000
-SETTINGS: dict[str, SettingValue] = {"step_um": 1000, "eye_gap_mm": TRAVEL_MS, "window_mm": 200, "dwell_mm": 77}
+SETTINGS: dict[str, SettingValue] = {"step_um": 1000, "eye_gap_mm": TRAVEL_MS, "window_mm": 200, "part_max_mm": 900, "dwell_mm": 77}
 OLD_KEYS = [setting.key for setting in TABLE[:KEYS_0_1_0]]
 
 
@@ -65,10 +66,7 @@ def test_a_new_host_sorts_with_a_board_of_release_0_1_0(old_board: RealTimeBoard
     recorder = EventRecorder()
     with connect(tmp_path, recorder) as lane:
         wait_for(old_board, lambda: lane.state is GateState.RUNNING)
-        at_us = old_board.now_us + 300_000
-        for eye, passes_us in ((PINS.eye1, at_us), (PINS.eye2, at_us + TRAVEL_MS * 1000)):
-            old_board.set_pin_at(passes_us, eye.port, False)
-            old_board.set_pin_at(passes_us + 30_000, eye.port, True)
+        pass_casting(old_board, TRAVEL_MS / 1000)
         wait_for(old_board, lambda: recorder.counted)
         told = lane.send_verdict(1, recorder.counted[0].part, "divert")
         wait_for(old_board, told.done)
