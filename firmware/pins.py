@@ -5,7 +5,7 @@ The tests run the real firmware in a simulator with these pins.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -156,3 +156,14 @@ def _plant_pins(spare: LanePins) -> PlantPins:
 
 # The plant interfaces of lanes 1 and 2. They use the pins of lanes 3 and 4.
 PLANT: tuple[PlantPins, ...] = tuple(_plant_pins(spare) for spare in LANES[2:])
+
+# The pins that the board drives. All other pins are inputs.
+LANE_OUTPUTS = frozenset({"servo", "trigger", "relay", "green", "yellow", "red"})
+PLANT_OUTPUTS = frozenset({"ready", "busy", "result_valid", "reject", "heartbeat", "fault", "buzzer"})
+
+
+def inputs_of(pins: LanePins | PlantPins) -> dict[str, Pin]:
+    """Returns the inputs of a lane or of a plant interface by their names."""
+    outputs = LANE_OUTPUTS if isinstance(pins, LanePins) else PLANT_OUTPUTS
+    named = {each.name: getattr(pins, each.name) for each in fields(pins)}
+    return {name: pin for name, pin in named.items() if isinstance(pin, Pin) and name not in outputs}

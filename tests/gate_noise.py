@@ -10,27 +10,28 @@ import argparse
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from firmware import toolchain
 from firmware.board.plant import Belt, CastingFeed, Plant
 from firmware.lane_settings import TABLE, LaneSettings, SettingValue
-from firmware.pins import LANES, LanePins, Pin
+from firmware.pins import LANES, PLANT, LanePins, Pin, PlantPins, inputs_of
 from firmware.simulator.avr import SimulatedBoard, start_mega
 from firmware.simulator.avr_line import AvrLine
 from tests.firmware.line_host import DelayedVerdict, LineHost
 from tests.firmware.test_firmware import StepHost
 
-# Pins of a lane that the board drives.
-OUTPUTS = ("servo", "trigger", "relay", "green", "yellow", "red")
 # Inputs that are low while nothing happens. All others have pull-ups and are high.
-LOW_INPUTS = ("estop", "belt", "encoder_a", "encoder_b", "chute_full")
+LOW_INPUTS = ("estop", "belt", "encoder_a", "encoder_b", "end_switch", "chute_full")
 PULSES_US = (20, 50, 200, 1000, 5000)
-# A belt on which a pulse of 5 ms is 1 mm of travel.
-SLOW: dict[str, SettingValue] = {"step_um": 200, "eye_gap_mm": 300, "use_belt": 1, "use_servo_power": 1}
+# A belt on which a pulse of 5 ms is 1 mm of travel. The lane uses all of its inputs.
+SLOW: dict[str, SettingValue] = {
+    **{"step_um": 200, "eye_gap_mm": 300, "use_belt": 1, "use_servo_power": 1},
+    **{"use_end_switch": 1, "chute_mm": 100, "chute_full_ms": 1, "use_button": 1, "safe": "stop"},
+}
 BELT = Belt(speed_mm_s=1000, eye_gap_mm=500, blade_mm=66, servo_s=0.04)
 SETTINGS = LaneSettings(
     {"step_um": 1000, "eye_gap_mm": 500, "window_mm": 30, "spacing_mm": 66, "gate_mm": 20, "dwell_mm": 66, "servo_ms": 40}
@@ -45,59 +46,85 @@ class Findings:
     wrong: list[str] = field(default_factory=list)
 
 
-def inputs_of(pins: LanePins) -> Iterator[tuple[str, Pin]]:
-    """Yields name and pin of each input of a lane."""
-    for each in fields(LanePins):
-        pin = getattr(pins, each.name)
-        if isinstance(pin, Pin) and each.name not in OUTPUTS:
-            yield each.name, pin
+def set_idle(mega: SimulatedBoard, pins: LanePins | PlantPins) -> None:
+    """Sets the inputs of a lane or of a plant interface to the levels at which nothing happens."""
+    for name, pin in inputs_of(pins).items():
+        mega.set_pin(pin.port, isinstance(pins, PlantPins) or name not in LOW_INPUTS)
 
 
 # Inputs
 
 
 def disturb_inputs(lanes: Sequence[int], pulses: int, seed: int = 3) -> Findings:
-    """Sends single pulses and bursts of bounce to each input of the lanes. No pulse is longer than 5 ms, so nothing may happen."""
+    """Sends pulses to each input of the lanes and of their plant interfaces. No pulse is longer than 5 ms, so nothing may happen.
+
+    The pulses come while the line runs, and while fault 45 waits for a person.
+    """
     findings, chance = Findings({"inputs": 0, "pulses": 0}), random.Random(seed)
     for lane in lanes:
+        plant = PLANT[lane - 1] if lane <= len(PLANT) else None
+        inputs = inputs_of(LANES[lane - 1]) | (inputs_of(plant) if plant else {})
+        findings.counts["inputs"] += len(inputs)
         with start_mega(toolchain.build_firmware()) as mega:
             for pins in LANES:
-                for name, pin in inputs_of(pins):
-                    mega.set_pin(pin.port, name not in LOW_INPUTS)
+                set_idle(mega, pins)
+            if plant:
+                set_idle(mega, plant)
             host = StepHost(mega)
             host.ask("HELLO", 1)
-            host.configure(lane, LaneSettings(SLOW))
+            host.configure(lane, LaneSettings(SLOW | {"use_plant": int(plant is not None)}))
             host.wait(50)
-            for name, pin in inputs_of(LANES[lane - 1]):
-                findings.counts["inputs"] += 1
-                host.events.clear()
-                for us in PULSES_US:
-                    findings.counts["pulses"] += _send_pulses(host, pin, name not in LOW_INPUTS, us, pulses, chance)
-                    host.ask("PING", 0)
-                host.wait(60)
-                happened = [event.body for event in host.events if event.name in ("FAULT", "PART", "GATE")]
-                if happened or host.ask("STATUS", lane, "line").fields[1:3] != ("running", "0"):
-                    findings.wrong.append(f"lane {lane}, {name}: pulses of up to 5 ms caused {happened[:3]}")
+            for state, code in (("running", "0"), ("safe", "45")):
+                if code == "45":
+                    _press_stop(host, LANES[lane - 1].estop)
+                for name, pin in inputs.items():
+                    happened = []
+                    for us in PULSES_US:
+                        findings.counts["pulses"] += pulses
+                        idle = pin in (inputs_of(plant) if plant else {}).values() or name not in LOW_INPUTS
+                        happened += _send_pulses(host, pin, idle, us, pulses, chance)
+                    host.wait(60)
+                    happened += _take_events(host)
+                    seen = host.ask("STATUS", lane, "chute").fields[5]
+                    if happened or seen != "0" or host.ask("STATUS", lane, "line").fields[1:3] != (state, code):
+                        findings.wrong.append(f"lane {lane}, {state}, {name}: pulses of up to 5 ms caused {happened[:3]}, seen {seen}")
     return findings
 
 
-def _send_pulses(host: StepHost, pin: Pin, idle: bool, us: int, count: int, chance: random.Random) -> int:
-    """Sends `count` pulses of `us` microseconds. Between two pulses the input rests for longer than a pulse."""
+def _press_stop(host: StepHost, estop: Pin) -> None:
+    for is_open in (True, False):
+        host.mega.set_pin(estop.port, is_open)
+        host.wait(100)
+    _take_events(host)
+
+
+def _take_events(host: StepHost) -> list[str]:
+    """Returns and acknowledges the events about parts, gates and faults since the last call."""
+    events = [event for event in host.events if event.name in ("FAULT", "PART", "GATE")]
+    host.events.clear()
+    for event in events:
+        if event.name != "PART":
+            host.ask("ACK", event.fields[0])
+    return [event.body for event in events]
+
+
+def _send_pulses(host: StepHost, pin: Pin, idle: bool, us: int, count: int, chance: random.Random) -> list[str]:
+    """Sends `count` pulses of `us` microseconds, and returns the events. Between two pulses the input rests for longer than a pulse."""
     at_us = host.mega.now_us + 100
     for _ in range(count):
         host.mega.set_pin_at(at_us, pin.port, not idle)
         host.mega.set_pin_at(at_us + us, pin.port, idle)
         at_us += us + chance.uniform(1.2, 3) * us
     host.wait((at_us - host.mega.now_us) / 1000)
-    return count
+    host.ask("PING", 0)
+    return _take_events(host)
 
 
 def bounce_at_edges(castings: int, seed: int = 4) -> Findings:
     """Lets castings pass whose edges bounce at both photo-eyes for up to 4 ms. Each must be one part that is seen again."""
     findings, chance = Findings({"castings with bounce": castings}), random.Random(seed)
     with start_mega(toolchain.build_firmware()) as mega:
-        for name, pin in inputs_of(LANES[0]):
-            mega.set_pin(pin.port, name not in LOW_INPUTS)
+        set_idle(mega, LANES[0])
         host = StepHost(mega)
         host.ask("HELLO", 1)
         host.configure(1, LaneSettings({"step_um": 1000, "eye_gap_mm": 100, "window_mm": 40, "debounce_us": 1000, "servo_ms": 20}))
@@ -196,8 +223,7 @@ class StoredBoard:
 
 def _read_board(mega: SimulatedBoard) -> tuple[StepHost, int]:
     for pins in LANES:
-        for name, pin in inputs_of(pins):
-            mega.set_pin(pin.port, name not in LOW_INPUTS)
+        set_idle(mega, pins)
     host = StepHost(mega)
     return host, int(host.ask("HELLO", 1).fields[1])
 

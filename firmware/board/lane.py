@@ -117,6 +117,8 @@ class BoardLane:
         self.chute_counters = ChuteCounters()
         self._chute = Chute()
         self._end_switch = EndSwitch()
+        # The setting `eye_light_on` that the levels of the chute's eye were read with.
+        self._is_chute_light_on = False
         # The edge at which the last casting left the chute's eye.
         self._chute_end: Edge | None = None
         self._chute_had_room_us = 0
@@ -321,10 +323,26 @@ class BoardLane:
         self.advance(max(at_us, self._ticked_us))
         self._chute_full.change(is_full, at_us, self._hold_us)
 
-    def change_chute_eye(self, blocked: bool, at_us: int) -> None:
-        """Tells the lane about a change at the eye in the reject chute. The change is not debounced yet."""
+    def change_chute_eye(self, is_low: bool, at_us: int) -> None:
+        """Tells the lane about a change at the eye in the reject chute. The change is not debounced yet.
+
+        The setting `eye_light_on` of the belt says which level means "blocked".
+        """
         self.advance(max(at_us, self._ticked_us))
-        self.chute_eye.change(blocked, self.belt.place(), at_us, self.belt.settings.number("debounce_us"))
+        self._swap_chute_levels(at_us)
+        self.chute_eye.change(is_low != self._is_chute_light_on, self.belt.place(), at_us, self._hold_us)
+
+    @property
+    def is_chute_eye_low(self) -> bool:
+        """Whether the input of the eye in the reject chute is low."""
+        return self.chute_eye.level != self._is_chute_light_on
+
+    def _swap_chute_levels(self, now_us: int) -> None:
+        """Swaps the meanings of the levels if `eye_light_on` of the belt has changed. No casting has passed the eye then."""
+        if self.belt._is_light_on != self._is_chute_light_on:
+            self._is_chute_light_on = self.belt._is_light_on
+            self.chute_eye.invert(self.belt.place(), now_us, 0, 0)
+            self.chute_eye.take_edges(now_us, 0)
 
     def change_button(self, pressed: bool, at_us: int) -> None:
         """Tells the lane about a change at its push-button."""
@@ -774,8 +792,9 @@ class BoardLane:
         self.belt.raise_fault(faults.TRACKER_FULL, MAX_CHUTE_PARTS + 1, now_us)
 
     def _watch_chute(self, now_us: int) -> None:
+        self._swap_chute_levels(now_us)
         belt = self.belt
-        for edge in self.chute_eye.take_edges(now_us, belt.settings.number("debounce_us")):
+        for edge in self.chute_eye.take_edges(now_us, self._hold_us):
             if not edge.blocked:
                 self._chute_end = edge
             elif self._chute_end is None or edge.place - self._chute_end.place >= belt.settings.travel("part_min_mm"):

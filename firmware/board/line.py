@@ -53,6 +53,8 @@ class SimulatedLine:
         for number, plant in self.plants.items():
             for which in (1, 2):
                 board.lanes[number - 1].change_eye(which, plant.belt.eye_light_on, 0)
+            for gate in (number, *(blade.lane for blade in plant.belt.further)):
+                board.lanes[gate - 1].change_chute_eye(plant.belt.eye_light_on, 0)
 
     @property
     def plant(self) -> Plant:
@@ -98,8 +100,10 @@ class SimulatedLine:
                     lane.change_eye(1 if change.what == EYE1 else 2, bool(change.value) != plant.belt.eye_light_on, change.at_us)
             for gate_change in plant.take_gate_changes():
                 gate_lane = lanes[(gate_change.gate or number) - 1]
-                report = gate_lane.change_chute_eye if gate_change.what == CHUTE_EYE else gate_lane.change_gate_at_end
-                report(bool(gate_change.value), gate_change.at_us)
+                if gate_change.what == CHUTE_EYE:
+                    gate_lane.change_chute_eye(bool(gate_change.value) != plant.belt.eye_light_on, gate_change.at_us)
+                else:
+                    gate_lane.change_gate_at_end(bool(gate_change.value), gate_change.at_us)
         self.board.tick(self.now_us)
         for number, plant in self.plants.items():
             for gate in (number, *(blade.lane for blade in plant.belt.further)):

@@ -59,8 +59,10 @@ class AvrBelt:
         for gate_change in self.plant.take_gate_changes():
             if gate_change.what not in self.broken:
                 pins = LANES[(gate_change.gate or self.lane) - 1]
-                pin = pins.chute_eye if gate_change.what == CHUTE_EYE else pins.end_switch
-                self._board.set_pin_at(max(gate_change.at_us, from_us), pin.port, not gate_change.value)
+                is_chute = gate_change.what == CHUTE_EYE
+                level = bool(gate_change.value) == (is_chute and belt.eye_light_on)
+                pin = pins.chute_eye if is_chute else pins.end_switch
+                self._board.set_pin_at(max(gate_change.at_us, from_us), pin.port, level)
 
     def stop_encoder(self) -> None:
         """Sets both pins of the encoder to low, as if the encoder had stopped there."""
@@ -149,6 +151,8 @@ class AvrLine:
         for belt in self.belts.values():
             for eye in (belt.pins.eye1, belt.pins.eye2):
                 self.board.set_pin(eye.port, not belt.plant.belt.eye_light_on)
+            for gate in (belt.lane, *(blade.lane for blade in belt.plant.belt.further)):
+                self.board.set_pin(LANES[gate - 1].chute_eye.port, not belt.plant.belt.eye_light_on)
             belt.stop_encoder()
 
     @property

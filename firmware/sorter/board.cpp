@@ -46,9 +46,12 @@ uint16_t Board::take_raised_run() {
   return run;
 }
 
+void Board::move_gates() {
+  for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].move_gate();
+}
+
 void Board::tick() {
   const uint32_t silence_ms = shared_.clock.now().ms - received_ms_;
-  for (uint8_t index = 0; index < kLanes; ++index) lanes_[index].move_gate();
   // Each call updates only one committed lane. If it updated all lanes, the timing error of the gates would double.
   for (uint8_t index = 0; index < kLanes; ++index) {
     last_updated_ = static_cast<uint8_t>((last_updated_ + 1) & (kLanes - 1));

@@ -23,8 +23,9 @@ class Board {
   // Must be called once after a reset. `run` is the run number. `stored` points at an array with an entry for each lane.
   void start(uint32_t now_us, uint16_t run, Cause cause, const StoredLane* stored);
 
-  // Each round of the main loop calls advance(), passes sensor changes to the lanes, and then calls tick().
+  // Each round of the main loop calls advance(), passes sensor changes to the lanes, and then calls move_gates() and tick().
   void advance(uint32_t now_us);
+  void move_gates();
   void tick();
 
   // ---- bytes and frames

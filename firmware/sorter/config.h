@@ -85,7 +85,7 @@ const uint16_t kMaxAgeMs = 65000;
 //   belt signal     Low while the belt runs. If the wire is broken, castings cause fault 43, because the belt seems to stand.
 //   encoder         Changes as the belt moves. A broken wire causes fault 43.
 //   end switch      Low while the gate stands at one of its two ends. A broken wire causes fault 54.
-//   chute eye       Low while a casting blocks it. A broken wire causes fault 55 at the next diverted part.
+//   chute eye       Like the photo-eyes of its belt. A broken wire causes fault 55 at the next diverted part.
 //   chute full      Low while the chute has room. A broken wire causes fault 56.
 //   push-button     Low while a person presses it. If its wire breaks, the board notices no presses.
 //   reset, bypass   Low while the button of the plant interface is pressed, or its key is turned. A broken wire reads "off".
@@ -93,7 +93,6 @@ const bool kEstopOpenLevel = true;
 const bool kServoPowerLevel = true;
 const bool kBeltRunsLevel = false;
 const bool kGateAtEndLevel = false;
-const bool kChuteBlockedLevel = false;
 const bool kChuteFullLevel = true;
 const bool kButtonPressedLevel = false;
 const bool kResetPressedLevel = false;

@@ -16,8 +16,10 @@ namespace hardware {
 
 namespace {
 
-// True for a few milliseconds before a gate moves. While it is true, no frame is read or written, because this could delay the gate.
+// True for a few milliseconds before a gate moves. Then no frame is read or written, because this could delay the gate.
 bool quiet = false;
+// Whether `quiet` was true when this round of the main loop began, so that the round has read no bytes.
+bool was_quiet = false;
 
 // Time at which the lamps were set last, in units of 16 ms.
 uint8_t lamps_set_at = 0;
@@ -39,15 +41,6 @@ void set_heartbeat(uint8_t index, const Lane& lane) {
   const bool is_high = !lane.uses_plant() || lane.plant_signals() & kHeartbeatSignal;
   DDRC = static_cast<uint8_t>(lane.uses_plant() ? DDRC | pin : DDRC & ~pin);
   PORTC = static_cast<uint8_t>(is_high ? PORTC | pin : PORTC & ~pin);
-}
-
-// Gives the pin of a lane's gate the servo pulse, or a level if the gate has a solenoid valve.
-void drive_gate(uint8_t index, const Lane& lane) {
-  if (lane.settings()[kUseSolenoid]) {
-    servo::set_level(index, lane.is_solenoid_on());
-  } else {
-    servo::send(index, lane.pulse_us(), lane.gate_moves_soon());
-  }
 }
 
 // Sets the lamps. Does so at most once in 16 ms, so that most rounds of the main loop are short.
@@ -115,24 +108,34 @@ void read(Board& board) {
   for (uint8_t count = 0; count < kMaxFrameBytes && !quiet && board.can_receive() && link::read(byte); ++count) board.receive(byte);
 }
 
-void write(Board& board) {
-  uint8_t triggers = 0, relays = 0;
-  const bool was_quiet = quiet;
+void drive_gates(Board& board) {
+  was_quiet = quiet;
   quiet = false;
   for (uint8_t index = 0; index < kLanes; ++index) {
     const Lane& lane = board.lane(index);
     quiet = quiet || lane.gate_moves_soon();
     if (index >= kPlantLanes && board.lane(index - kPlantLanes).uses_plant()) {
-      // The pins of this lane belong to the plant interface of another lane.
-      const uint8_t signals = board.lane(index - kPlantLanes).plant_signals();
-      servo::set_level(index, signals & kRejectSignal);
-      if (signals & kValidSignal) triggers |= static_cast<uint8_t>(1 << index);
-      if (signals & kReadySignal) relays |= static_cast<uint8_t>(0x10 << index);
-      continue;
+      // The pin of this lane belongs to the plant interface of another lane.
+      servo::set_level(index, board.lane(index - kPlantLanes).plant_signals() & kRejectSignal);
+    } else if (lane.settings()[kUseSolenoid]) {
+      servo::set_level(index, lane.is_solenoid_on());
+    } else {
+      servo::set_pulse(index, lane.pulse_us());
     }
-    drive_gate(index, lane);
-    if (lane.is_triggering()) triggers |= static_cast<uint8_t>(1 << index);
-    if (lane.is_relay_closed()) relays |= static_cast<uint8_t>(0x10 << index);
+  }
+  for (uint8_t index = 0; index < kLanes; ++index) servo::time_pulse(index, board.lane(index).gate_moves_soon());
+  quiet = quiet || servo::is_pulse_waiting();
+}
+
+void write(Board& board) {
+  uint8_t triggers = 0, relays = 0;
+  for (uint8_t index = 0; index < kLanes; ++index) {
+    const bool is_plant = index >= kPlantLanes && board.lane(index - kPlantLanes).uses_plant();
+    const uint8_t signals = is_plant ? board.lane(index - kPlantLanes).plant_signals() : uint8_t{0};
+    const Lane& lane = board.lane(index);
+    // The pins of a plant interface belong to another lane.
+    if (is_plant ? signals & kValidSignal : lane.is_triggering()) triggers |= static_cast<uint8_t>(1 << index);
+    if (is_plant ? signals & kReadySignal : lane.is_relay_closed()) relays |= static_cast<uint8_t>(0x10 << index);
   }
   PORTF = triggers | relays;
   set_lamps(board);

@@ -9,7 +9,9 @@ namespace hardware {
 void begin(Board& board);
 // Passes the time, the changes at the sensors and the received bytes to the board.
 void read(Board& board);
-// Writes the outputs to the pins, sends a waiting frame, and stores changed settings. Then sleeps until the next interrupt.
+// Gives the gates' pins their servo pulses or levels. Must be called right after Board::move_gates(), so that no gate moves late.
+void drive_gates(Board& board);
+// Writes the other outputs to the pins, sends a waiting frame, and stores changed settings. Then sleeps until the next interrupt.
 void write(Board& board);
 
 }  // namespace hardware

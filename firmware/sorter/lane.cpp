@@ -20,7 +20,8 @@ Lane::Lane()
       is_relay_closed_(false),
       is_divert_near_(false),
       is_further_gate_(false),
-      has_chute_end_(false) {}
+      has_chute_end_(false),
+      is_chute_light_on_(false) {}
 
 void Lane::start(uint8_t number, const StoredLane& stored, BoardShared& common) {
   number_ = number;

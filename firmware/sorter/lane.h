@@ -43,7 +43,9 @@ struct ChuteCounters {
 struct GateInputs {
   // Whether the end switch says that the gate stands at one of its two ends.
   bool at_end;
-  bool chute_blocked, chute_full, button_pressed;
+  // Whether the input of the chute's eye is low. The setting `eye_light_on` of the belt says which level means "blocked".
+  bool is_chute_low;
+  bool chute_full, button_pressed;
 };
 
 // The detail of the end of a fault, which says who ended it.
@@ -201,7 +203,7 @@ class Lane {
   bool lacks_servo_power() const { return servo_power_missing_.is_on() && settings_[kUseServoPower]; }
   bool has_chute_eye() const { return settings_[kChuteMm] > 0; }
   bool has_gate_fault_cause(Fault code) const;
-  void watch_chute(bool blocked);
+  void watch_chute(bool is_low, uint16_t hold_us);
   void see_in_chute(Place place);
   void follow_into_chute(uint16_t event, Place moment);
   void give_up_chute();
@@ -258,6 +260,8 @@ class Lane {
   bool is_further_gate_ : 1;
   // Whether the belt has travelled less than part_min_mm since a casting left the chute's eye. An object there is still the same casting.
   bool has_chute_end_ : 1;
+  // The setting `eye_light_on` that the levels of the chute's eye were read with.
+  bool is_chute_light_on_ : 1;
   uint8_t armed_count_ = 0;
   uint8_t test_ = kNoTest;
   BoardShared* shared_ = nullptr;

@@ -57,7 +57,7 @@ void turn(uint8_t lane, bool a, bool b) {
 uint8_t gate_lane = 0;
 
 GateInputs gate_inputs(bool end_switch, bool chute_eye, bool chute_full, bool button) {
-  return {end_switch == kGateAtEndLevel, chute_eye == kChuteBlockedLevel, chute_full == kChuteFullLevel, button == kButtonPressedLevel};
+  return {end_switch == kGateAtEndLevel, !chute_eye, chute_full == kChuteFullLevel, button == kButtonPressedLevel};
 }
 
 GateInputs read_gate(uint8_t lane) {

@@ -103,14 +103,14 @@ void begin(uint8_t index, uint16_t pulse_us) {
   }
 }
 
-void send(uint8_t index, uint16_t pulse_us, bool quiet) {
-  const Channel to = channel(index);
+void set_pulse(uint8_t index, uint16_t pulse_us) {
   const uint8_t gate = static_cast<uint8_t>(1 << index);
   if (pulse_us != width[index]) {
-    width_before[index] = width[index];
+    // If an earlier change was not sent yet, the pulse in progress can have either of the two earlier widths.
+    if (!(changed & gate) || width[index] > width_before[index]) width_before[index] = width[index];
     width[index] = pulse_us;
     // In fast PWM mode, a new compare value is used only when the next period of 20 ms begins.
-    put(to.compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));
+    put(channel(index).compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));
     changed |= gate;
   }
   // The width is set before the pin is connected. Otherwise a pulse could begin in between and last 20 ms.
@@ -118,29 +118,49 @@ void send(uint8_t index, uint16_t pulse_us, bool quiet) {
     set_level(index, false);
     connect(index, true);
   }
-  if (!quiet && !(changed & gate) && !(held_off & gate)) return;
+}
+
+void time_pulse(uint8_t index, bool quiet) {
+  const uint8_t gate = static_cast<uint8_t>(1 << index);
+  if (!quiet && !((changed | held_off) & gate)) return;
+  volatile uint16_t* const to = channel(index).count;
   // Gates 1 and 4 share a timer, so each must also wait for a pulse of the other. Gates 2 and 3 have their own timers.
   const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;
   // Interrupts are off between reading and setting the timer. Otherwise a pulse could begin in between, and last until the timer's end.
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
-    const uint16_t count = *to.count;
+    const uint16_t count = *to;
     if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {
       held_off &= static_cast<uint8_t>(~gate);
     } else if (count < kTop - kGuard) {
       if (changed & gate) {
-        *to.count = kTop - 1;
+        // The new period uses the new widths of both gates of the timer.
+        *to = kTop - 1;
         width_before[index] = width[index];
-        changed &= static_cast<uint8_t>(~gate);
+        width_before[other] = width[other];
+        changed &= static_cast<uint8_t>(~(gate | 1 << other));
       } else if (quiet && !(held_off & gate) && count > kTop - kHold) {
-        *to.count = kTop - kHold;
+        *to = kTop - kHold;
         held_off |= gate;
       }
     }
   }
 }
 
+bool is_pulse_waiting() { return changed != 0; }
+
 void set_level(uint8_t index, bool is_high) {
-  if (!(level_pins & 1 << index)) connect(index, false);
+  const uint8_t gate = static_cast<uint8_t>(1 << index);
+  if (!(level_pins & gate)) {
+    // A pulse in progress is finished first, because a shortened pulse would move the servo.
+    volatile uint16_t* const from = channel(index).count;
+    ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
+      const uint16_t count = *from;
+      if (!pulse_may_be_high(index, count) && count < kTop - kGuard) connect(index, false);
+    }
+    if (!(level_pins & gate)) return;
+    width[index] = width_before[index] = 0;
+    changed &= static_cast<uint8_t>(~gate);
+  }
   volatile uint8_t* const port = index == 1 ? &PORTB : index == 2 ? &PORTE : &PORTH;
   const uint8_t pin = static_cast<uint8_t>(index == 0 ? _BV(PH3) : index == 1 ? _BV(PB5) : index == 2 ? _BV(PE3) : _BV(PH4));
   *port = static_cast<uint8_t>(is_high ? *port | pin : *port & ~pin);

@@ -7,13 +7,21 @@
 namespace castline {
 namespace servo {
 
-// Starts the pulses of a gate. Gate 1 has index 0. If `pulse_us` is 0, the pin stays low until send() is called.
+// Starts the pulses of a gate. Gate 1 has index 0. If `pulse_us` is 0, the pin stays low until set_pulse() is called.
 void begin(uint8_t index, uint16_t pulse_us);
 
-// Sends pulses of width `pulse_us`. Must be called in every round of the main loop. If `quiet` is true, the next pulse is delayed.
-void send(uint8_t index, uint16_t pulse_us, bool quiet);
+// Sets the width of the pulses. Must be called in every round of the main loop.
+void set_pulse(uint8_t index, uint16_t pulse_us);
 
-// Sets the gate's pin to a level, for a solenoid valve or for a signal of the plant interface. The pulses stop until send() is called.
+// Sends a pulse of a new width as soon as possible. Call it in every round, after set_pulse() of all gates: then two gates that share a timer
+// get their new pulses together. If `quiet` is true, the next pulse is delayed.
+void time_pulse(uint8_t index, bool quiet);
+
+// Returns whether a pulse of a new width still waits for the end of another pulse.
+bool is_pulse_waiting();
+
+// Sets the gate's pin to a level, for a solenoid valve or for a signal of the plant interface. A pulse in progress is finished first. There
+// are no more pulses until set_pulse() is called.
 void set_level(uint8_t index, bool is_high);
 
 }  // namespace servo

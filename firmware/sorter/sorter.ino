@@ -17,6 +17,8 @@ void setup() { castline::hardware::begin(board); }
 
 void loop() {
   castline::hardware::read(board);
+  board.move_gates();
+  castline::hardware::drive_gates(board);
   board.tick();
   castline::hardware::write(board);
 }

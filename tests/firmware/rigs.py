@@ -13,7 +13,7 @@ from firmware import toolchain
 from firmware.board.board import Board
 from firmware.board.lane import BoardLane
 from firmware.board.memory import BoardMemory
-from firmware.pins import LANES, PLANT
+from firmware.pins import LANES, PLANT, inputs_of
 from firmware.protocol import Deframer, Frame
 from firmware.simulator.avr import SimulatedBoard, start_core, start_mega
 
@@ -60,13 +60,16 @@ class Rig(Protocol):
         """Sets the input "belt runs"."""
 
     def disturb(self, what: str, us: int) -> None:
-        """Inverts an input for some microseconds, and waits until the pulse is over. `what` is the name of the input in LanePins."""
+        """Inverts an input for some microseconds, and waits until the pulse is over.
+
+        `what` is the name of the input in LanePins, or in PlantPins. An input of the plant interface must have been set before.
+        """
 
     def set_servo_power(self, present: bool, lane: int = 1) -> None:
         """Switches the servo's supply."""
 
     def set_gate_input(self, what: str, on: bool, lane: int = 1) -> None:
-        """Switches an input of a gate: `end_switch` (at an end), `chute_eye` (blocked), `chute_full`, or `button` (pressed)."""
+        """Switches an input of a gate: `end_switch` (at an end), `chute_eye` (low), `chute_full`, or `button` (pressed)."""
 
     def pulse_us(self, lane: int = 1) -> int:
         """Returns the present servo pulse."""
@@ -134,6 +137,7 @@ class PythonRig:
                 lane.change_eye(which, old.is_eye_low(which), 0)
             lane.change_gate_at_end(old.is_gate_at_end, 0)
             lane.change_chute_full(old.is_chute_full, 0)
+            lane.change_chute_eye(old.is_chute_eye_low, 0)
             lane.change_button(old.button.is_pressed, 0)
         self.lane.change_bypass(self._bypass, 0)
         self.lane.change_reset(self._reset_button, 0)
@@ -207,6 +211,8 @@ class PythonRig:
             "belt": lambda pulse, at_us: lane.change_belt(before[2] != pulse, at_us),
             "eye1": lambda pulse, at_us: lane.change_eye(1, before[3] != pulse, at_us),
             "eye2": lambda pulse, at_us: lane.change_eye(2, before[3] != pulse, at_us),
+            "reset": lambda pulse, at_us: lane.change_reset(self._reset_button != pulse, at_us),
+            "bypass": lambda pulse, at_us: lane.change_bypass(self._bypass != pulse, at_us),
         }
         for name in GATE_INPUTS:
             # In the tests, the end switch is on and the other inputs of the gate are off before the pulse.
@@ -370,7 +376,7 @@ class SimulatedRig:
         self.simulated.set_pin(getattr(LANE, what).port, level)
 
     def disturb(self, what: str, us: int) -> None:
-        port = getattr(LANE, what).port
+        port = (inputs_of(LANE) | inputs_of(PLANT[0]))[what].port
         level = self._levels[what]
         now_us = self.simulated.now_us
         self.simulated.set_pin_at(now_us + 50, port, not level)
@@ -404,9 +410,11 @@ class SimulatedRig:
             self.simulated.watch_pin(pin.port)
 
     def set_bypass(self, is_on: bool) -> None:
+        self._levels["bypass"] = not is_on
         self.simulated.set_pin(PLANT[0].bypass.port, not is_on)
 
     def set_reset_button(self, is_pressed: bool) -> None:
+        self._levels["reset"] = not is_pressed
         self.simulated.set_pin(PLANT[0].reset.port, not is_pressed)
 
     def plant_level(self, signal: str) -> bool:

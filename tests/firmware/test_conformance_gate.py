@@ -58,6 +58,41 @@ def test_a_part_that_the_chutes_eye_sees_is_confirmed(host: ProtocolHost) -> Non
     assert (host.status("chute")["seen"], host.status("chute")["unexpected"]) == (1, 0)
 
 
+def test_the_chutes_eye_switches_like_the_photo_eyes(host: ProtocolHost) -> None:
+    for eye in (1, 2):
+        host.rig.set_eye(eye, True)
+    host.rig.set_gate_input("chute_eye", True)
+    host.greet(**CHUTE, eye_light_on=1)
+    host.rig.reset("power")
+    host.greet(**CHUTE, eye_light_on=1)
+    host.wait(400)
+    assert host.status("chute")["chute_eye"] == 0
+    at_ms = host.rig.now_ms()
+    for eye in (1, 2):
+        host.wait_until(at_ms + 300 * (eye - 1))
+        host.rig.set_eye(eye, False)
+        host.rig.wait(20)
+        host.rig.set_eye(eye, True)
+    host.wait_until(at_ms + TRAVEL_MS)
+    host.rig.set_gate_input("chute_eye", False)
+    host.rig.wait(15)
+    assert host.status("chute")["chute_eye"] == 1
+    host.rig.set_gate_input("chute_eye", True)
+    settle(host)
+    assert confirmations(host) == {1: 1}
+    assert (host.status("chute")["seen"], host.status("chute")["unexpected"]) == (1, 0)
+    assert host.faults() == []
+
+
+def test_a_change_of_how_the_eyes_switch_is_no_casting_in_the_chute(host: ProtocolHost) -> None:
+    host.greet(**CHUTE)
+    for light_on in (1, 0, 1):
+        host.configure(1, **CHUTE, eye_light_on=light_on)
+        host.wait(100)
+        assert host.status("chute")["chute_eye"] == light_on
+    assert (host.status("chute")["seen"], host.status("chute")["unexpected"]) == (0, 0)
+
+
 def test_a_part_that_the_chutes_eye_does_not_see_stops_the_line(host: ProtocolHost) -> None:
     host.greet(**CHUTE)
     ((part, at_ms),) = put_parts(host, 0)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import pytest
 
+from firmware.lane_settings import SettingValue
+from firmware.pins import LANES, PLANT, inputs_of
 from firmware.protocol import Frame
 from tests.firmware.protocol_host import ProtocolHost
 
 PULSES_US = (20, 50, 300, 1000, 3000, 5000)
 # A belt on which a pulse of 5 ms is 1 mm of travel.
-SLOW = {"step_um": 200, "eye_gap_mm": 300, "spacing_mm": 20, "dwell_mm": 20, "use_belt": 1}
+SLOW: dict[str, SettingValue] = {"step_um": 200, "eye_gap_mm": 300, "spacing_mm": 20, "dwell_mm": 20, "use_belt": 1}
+# The settings that make a lane use its optional inputs.
+ALL_INPUTS: dict[str, SettingValue] = {
+    "use_end_switch": 1,
+    "chute_mm": 100,
+    "chute_full_ms": 1,
+    "use_button": 1,
+    "use_plant": 1,
+    "safe": "stop",
+}
 
 
-@pytest.mark.parametrize("what", ["estop", "servo_power", "belt", "eye1", "eye2", "encoder_a", "encoder_b"])
-def test_pulses_up_to_5_ms_trip_nothing(host: ProtocolHost, what: str) -> None:
-    host.greet(**SLOW, encoder=int(what.startswith("encoder")))
+def send_pulses(host: ProtocolHost, what: str) -> None:
     host.received.clear()
     for us in PULSES_US:
         for _ in range(5):
@@ -22,9 +31,28 @@ def test_pulses_up_to_5_ms_trip_nothing(host: ProtocolHost, what: str) -> None:
             host.rig.wait(7)
         host.ok("PING", 0)
     host.wait(50)
+
+
+@pytest.mark.parametrize("what", [*inputs_of(LANES[0]), *inputs_of(PLANT[0])])
+def test_pulses_up_to_5_ms_trip_nothing(host: ProtocolHost, what: str) -> None:
+    """The lane uses all of its inputs. The pulses come while the line runs, and while a fault waits for a person."""
+    host.rig.set_bypass(False)
+    host.rig.set_reset_button(False)
+    host.greet(**SLOW, **ALL_INPUTS, encoder=int(what.startswith("encoder")))
+    host.wait(100)
+    send_pulses(host, what)
     assert [frame.body for frame in host.received if frame.name in ("FAULT", "PART", "GATE")] == []
     assert host.status("line")["state"] == "running"
     assert host.status("eyes").number("eye1") == host.status("eyes").number("eye2") == 0
+    assert host.status("chute")["seen"] == 0
+    host.rig.set_estop(True)
+    host.wait(50)
+    host.rig.set_estop(False)
+    host.wait(50)
+    assert host.status("line")["code"] == 45
+    send_pulses(host, what)
+    assert [frame.body for frame in host.received if frame.name == "FAULT" and frame.fields[3] == "0"] == []
+    assert host.status("line")["code"] == 45
 
 
 @pytest.mark.parametrize("what", ["eye1", "eye2"])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,32 @@ def test_an_edge_of_both_phases_at_once_is_noise_and_counts_nothing() -> None:
                 mega.set_pin_at(at_us, pins.encoder_b.port, number % 2 == 0)
                 host.wait(1)
             assert host.ask("STATUS", lane, "eyes").fields[3] == before, f"lane {lane}"
+
+
+def test_a_servo_pulse_in_progress_is_finished_before_its_pin_gets_a_level() -> None:
+    """The setting `use_solenoid` gets in force at different times of the servo's period. A shortened pulse would move the servo."""
+    pin = LANES[0].servo.port
+    servo = {"rest_us": 2000, "out_us": 1000}
+    with start_mega(toolchain.build_firmware()) as mega:
+        mega.watch_pin(pin)
+        host = StepHost(mega)
+        host.ask("HELLO", 1)
+        lengths = []
+        for early_us in range(0, 20_000, 500):
+            host.configure(1, LaneSettings(servo))
+            host.wait(60)
+            assert host.ask("CONFIGURE", 1, "use_solenoid", 1).name == "OK"
+            seen = len(mega.changes)
+            host.wait(45)
+            rise_us = next(change.at_us for change in mega.changes[seen:] if change.pin == pin and change.level)
+            mega.run_until(rise_us + 60_000 - early_us)
+            assert host.ask("COMMIT", 1).name == "OK"
+            host.wait(60)
+            edges = [change for change in mega.changes[seen:] if change.pin == pin]
+            assert not mega.levels[pin]
+            lengths += [round(down.at_us - up.at_us, -2) for up, down in pairwise(edges) if up.level]
+        assert len(lengths) >= 40
+        assert set(lengths) == {2000}
 
 
 def test_a_host_that_sends_too_much_at_once_gets_the_first_answers_and_is_told_of_the_loss() -> None:

@@ -107,6 +107,31 @@ def test_four_belts_with_encoders_at_once(capsys: pytest.CaptureFixture[str]) ->
         assert each.jitter_us <= (1250 if lane in (2, 3) else 4000)
 
 
+def test_gates_with_a_common_timer_move_together_if_their_parts_arrive_together() -> None:
+    """A gate whose part arrives a round of the main loop after the other's part waits for the end of the other's pulse of 2 ms."""
+    belt = Belt(speed_mm_s=SPEED_MM_S, eye_gap_mm=500, blade_mm=46, servo_s=0.04, encoder_um=ENCODER_UM)
+    parts = 30
+    with start_mega(toolchain.build_firmware()) as mega:
+        mega.record_all_pulses()
+        plants = {lane: Plant(belt, CastingFeed(rate_per_s=2.5, jitter=0, parts=parts)) for lane in (1, 4)}
+        line = AvrLine(mega, plants)
+        hosts = {lane: LineHost(line, ENCODED, lambda part: ("divert", 20_000 + part * 9_000), lane=lane) for lane in plants}
+        board = SharedWireHost(line, list(hosts.values()))
+        while not line.is_supervised:
+            board.run_for(100_000)
+        for plant in plants.values():
+            plant.is_feeding = True
+        while any(len(plant.exits) < parts for plant in plants.values()):
+            board.run_for(100_000)
+        board.run_for(1_000_000)
+    moved = list(range(1, parts + 1))
+    for lane in plants:
+        assert measure_timing(mega, line, lane, moved, lane, GATE_MM).jitter_us <= 3600
+    swings = zip(*(first_pulses(mega, LANES[lane - 1].compare) for lane in plants), strict=True)
+    together = [first for first, second in swings if abs(first.at_us - second.at_us) < 1]
+    assert len(together) >= parts / 2
+
+
 FURTHER = {2: 150, 3: 280, 4: 410}  # gate_mm by lane
 
 

@@ -63,7 +63,7 @@ def unguarded(text: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["begin", "send"])
+@pytest.mark.parametrize("name", ["begin", "set_pulse"])
 def test_a_pin_gets_servo_pulses_only_after_their_width_is_set(name: str) -> None:
     """Before its first width, a timer output that is connected would stay high for a whole period of 20 ms."""
     body = dict(functions((toolchain.SORTER / "servo.cpp").read_text()))[name]

@@ -184,10 +184,11 @@ class Pc {
       const Pins& pins = kPins[lane];
       board_->lane(lane).set_inputs(level(pins.estop) == kEstopOpenLevel, level(pins.power) == kServoPowerLevel,
                                     level(pins.belt) == kBeltRunsLevel);
-      board_->lane(lane).set_gate_inputs({level(pins.end_switch) == kGateAtEndLevel, level(pins.chute_eye) == kChuteBlockedLevel,
+      board_->lane(lane).set_gate_inputs({level(pins.end_switch) == kGateAtEndLevel, !level(pins.chute_eye),
                                           level(pins.chute_full) == kChuteFullLevel, level(pins.button) == kButtonPressedLevel});
     }
     receive();
+    board_->move_gates();
     board_->tick();
     report();
     const uint16_t raised = board_->take_raised_run();
