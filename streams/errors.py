@@ -9,6 +9,7 @@ CastlineError
   +- SpoolFullError  The gateway's queue on disk is full: the picture is refused.
   +- SettingsError   A setting is wrong: the process does not start.
   +- BrokerError     Kafka cannot run or does not answer: the process or the command ends.
+  +- DuplicateProcessError  Another machine has the name or the work of this process: the process ends with exit code 4.
 """
 
 from __future__ import annotations
@@ -61,3 +62,9 @@ class SettingsError(CastlineError):
 
 class BrokerError(CastlineError):
     """The embedded broker cannot start or has stopped by itself, or Kafka did not answer a request in time."""
+
+
+class DuplicateProcessError(CastlineError):
+    """Another machine or another installation already has the name or the exclusive work of this process."""
+
+    EXIT_STATUS = 4

@@ -203,7 +203,7 @@ class HealthServer:
         self.port = int(self._server.server_address[1])
         self.address = f"{service.host}:{self.port}"
         self._target_file = service.run_dir / "targets" / f"{instance}.json"
-        self._labels = {"role": health.role, "instance_name": instance}
+        self._labels = {"role": health.role, "instance_name": instance, "plant": service.site, "machine": service.machine_name}
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
     def __enter__(self) -> Self:

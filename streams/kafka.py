@@ -15,6 +15,7 @@ from kafka.errors import KafkaError
 
 from streams.backoff import Backoff
 from streams.errors import CastlineError
+from streams.installation import installation_fingerprint
 from streams.settings import KafkaSettings, Settings
 
 _SECURITY_PROTOCOLS = {"plaintext": "PLAINTEXT", "tls": "SSL", "sasl-plaintext": "SASL_PLAINTEXT", "sasl-tls": "SASL_SSL"}
@@ -34,12 +35,20 @@ def make_tls_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
     return context
 
 
+def make_client_id(settings: Settings, slot: str) -> str:
+    """Returns the name of a Kafka client: `castline-<site>.<machine>.<slot>.<fingerprint of the installation>`.
+
+    The brokers show this name in their logs, metrics and lists of group members.
+    """
+    return f"castline-{settings.service.name_process(slot)}.{installation_fingerprint(settings.service.run_dir)}"
+
+
 def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
     """Returns the arguments that every kafka-python client of `role` needs: addresses, client id, security, request time-out."""
     kafka = settings.kafka
     arguments: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap.split(","),
-        "client_id": f"castline-{role}",
+        "client_id": make_client_id(settings, role),
         "security_protocol": _SECURITY_PROTOCOLS[kafka.security],
         "request_timeout_ms": int(kafka.request_timeout_s * 1000),
     }

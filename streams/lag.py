@@ -14,6 +14,7 @@ from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
 from streams import metrics
+from streams.group_members import GroupIdentity, list_members
 from streams.health import ProcessHealth
 from streams.kafka import make_client_arguments
 from streams.settings import Settings
@@ -32,20 +33,24 @@ def lag_by_topic(end_offsets: Mapping[Partition, int], committed_offsets: Mappin
 class LagMonitor:
     """Measures a worker's lag, the number of records that wait for it, every `interval_s` seconds in a thread.
 
+    The thread also calls `report_conflict` with a sentence if another machine has the name or the exclusive work of this process.
+
     The lag of a worker without partitions is 0. Its health check then watches all partitions of the topics in `lines_by_topic`.
     """
 
     def __init__(
         self,
         settings: Settings,
-        group: str,
+        identity: GroupIdentity,
         lines_by_topic: Mapping[str, str],
         assigned_partitions: Callable[[], Collection[Partition]],
         health: ProcessHealth,
+        report_conflict: Callable[[str], None] = lambda _: None,
         interval_s: float = 1.0,
     ) -> None:
         self._settings = settings
-        self._group = group
+        self._identity = identity
+        self._report_conflict = report_conflict
         self._lines_by_topic = lines_by_topic
         self._assigned_partitions = assigned_partitions
         self._health = health
@@ -84,12 +89,13 @@ class LagMonitor:
             admin.close()
 
     def _measure(self, admin: KafkaAdminClient) -> None:
+        self._check_members(admin)
         own = set(self._assigned_partitions())
         partitions = own or self._list_all_partitions(admin)
         latest = {TopicPartition(*partition): OffsetSpec.LATEST for partition in sorted(partitions)}
         end_offsets = {(place.topic, place.partition): found.offset for place, found in admin.list_partition_offsets(latest).items()}
-        groups = admin.list_group_offsets({self._group: list(latest)})
-        committed = {(place.topic, place.partition): found.offset for place, found in groups[self._group].items()}
+        groups = admin.list_group_offsets({self._identity.group: list(latest)})
+        committed = {(place.topic, place.partition): found.offset for place, found in groups[self._identity.group].items()}
         lag = lag_by_topic(end_offsets, committed)
         lag_by_line = dict.fromkeys(self._lines_by_topic.values(), 0)
         for topic, line in self._lines_by_topic.items():
@@ -100,6 +106,12 @@ class LagMonitor:
             self._health.watchdog.record_progress()
         self._previous_committed = committed
         self._health.watchdog.set_pending(sum(lag.values()))
+
+    def _check_members(self, admin: KafkaAdminClient) -> None:
+        """Reports a conflict if another machine has joined the group in spite of the check at the start of its process."""
+        rival = self._identity.find_rival(list_members(admin, self._identity.group))
+        if rival is not None and not self._identity.outranks(rival):
+            self._report_conflict(self._identity.describe_conflict(rival))
 
     def _list_all_partitions(self, admin: KafkaAdminClient) -> set[Partition]:
         if self._all_partitions is None:

@@ -50,7 +50,7 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
                 "{asctime}{levelname}{name}{message}",
                 style="{",
                 rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
-                static_fields={"role": role},
+                static_fields={"role": role, "site": service.site, "machine": service.machine_name},
                 datefmt="%Y-%m-%dT%H:%M:%S%z",
             )
         )

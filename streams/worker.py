@@ -1,7 +1,8 @@
 """Builds and runs a Faust worker. A worker that is asked to stop first finishes the records that it has accepted.
 
-    app = make_app(settings, "inspector", instance, buffer_records)
-    group = ConsumerGroup(app, handler, settings, "inspector", health)
+    identity = make_identity(settings, "inspector", instance)
+    app = make_app(settings, identity, buffer_records)
+    group = ConsumerGroup(app, identity, handler, settings, "inspector", health)
     exit_status = await run_worker([group], "inspector", settings.service.grace_s)
 
 The constants of this module come from tests in which workers and brokers were killed under load.
@@ -15,6 +16,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -24,7 +26,8 @@ from aiokafka.errors import KafkaConnectionError
 from faust.types import AppT, EventT, StreamT
 
 from streams import metrics
-from streams.errors import BrokerError
+from streams.errors import BrokerError, DuplicateProcessError
+from streams.group_members import GroupIdentity
 from streams.health import ProcessHealth
 from streams.identity import make_header_map
 from streams.kafka import make_faust_credentials
@@ -38,25 +41,23 @@ log = logging.getLogger(__name__)
 _LEAVE_S = 3.0
 
 
-def make_app(settings: Settings, group: str, instance: str, buffer_records: int) -> AppT[object]:
-    """Returns a Faust application that consumes in the group `<topic prefix>-<group>`.
+def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -> AppT[object]:
+    """Returns a Faust application that consumes in the group of `identity`.
 
-    - `instance`: the stable name of this process, for Kafka's `group.instance.id`.
     - `buffer_records`: records that Faust fetches in advance. A smaller number saves memory.
     """
     kafka, topics = settings.kafka, settings.topics
-    group_id = f"{topics.prefix}-{group}"
     request_bytes = topics.max_message_bytes + 2**17
-    folder = settings.service.run_dir / "faust" / instance
+    folder = settings.service.run_dir / "faust" / identity.instance_id
     # Faust creates only the last folder of the path, so its parents are created here.
     folder.parent.mkdir(parents=True, exist_ok=True)
     app: AppT[object] = faust.App(
-        id=group_id,
+        id=identity.group,
         broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
         broker_credentials=make_faust_credentials(kafka),
-        broker_client_id=f"castline-{instance}",
+        broker_client_id=identity.client_id,
         # With a fixed id, a restarted worker gets its partitions back at once, without waiting for the session time-out.
-        consumer_group_instance_id=f"{group_id}-{instance}",
+        consumer_group_instance_id=identity.instance_id,
         broker_session_timeout=kafka.session_timeout_s,
         broker_heartbeat_interval=kafka.session_timeout_s / 5,
         broker_request_timeout=max(40.0, kafka.session_timeout_s + 5),
@@ -126,13 +127,17 @@ class ConsumerGroup:
 
     - `has_partitions`: set when Kafka assigns partitions for the first time.
     - `has_tasks`: set when the background tasks of the handler run. Faust starts them only after the first offsets are known.
+    - `conflict`: done with a sentence if another machine has the name or the exclusive work of this process.
     """
 
-    def __init__(self, app: AppT[object], handler: RecordHandler, settings: Settings, role: str, health: ProcessHealth) -> None:
+    def __init__(
+        self, app: AppT[object], identity: GroupIdentity, handler: RecordHandler, settings: Settings, role: str, health: ProcessHealth
+    ) -> None:
         self.app = app
         self.has_partitions = asyncio.Event()
         self.has_tasks = asyncio.Event()
-        self.lag_monitor = LagMonitor(settings, app.conf.id, handler.lines_by_topic, self._assigned_partitions, health)
+        self.conflict: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.lag_monitor = LagMonitor(settings, identity, handler.lines_by_topic, self._assigned_partitions, health, self._report_conflict)
         self._handler = handler
         self._health = health
         self._is_draining = False
@@ -166,6 +171,16 @@ class ConsumerGroup:
         for task in (*self._handler.background_tasks, report_tasks):
             self.app.task(task)
 
+    def _report_conflict(self, sentence: str) -> None:
+        """Ends the worker because of a conflict. Called in the thread of the lag monitor."""
+
+        def set_conflict() -> None:
+            if not self.conflict.done():
+                self.conflict.set_result(sentence)
+
+        with suppress(RuntimeError):  # The event loop may be closed already.
+            self.conflict.get_loop().call_soon_threadsafe(set_conflict)
+
     def _assigned_partitions(self) -> set[Partition]:
         if not self._health.is_ready():
             return set()
@@ -187,10 +202,12 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
     """Runs the consumer groups until SIGTERM, SIGINT or a crash. Returns the exit status: 1 after a crash, 0 otherwise.
 
     After a signal, the groups finish their records for at most `grace_s` seconds. Raises BrokerError if Kafka goes away during the start.
+    Raises DuplicateProcessError if another machine has the name or the exclusive work of this process.
     """
     worker = _DrainingWorker(groups, grace_s)
     measuring = asyncio.create_task(_measure_loop_delay(role))
     for group in groups:
+        group.conflict.add_done_callback(worker.stop_at_conflict)
         group.lag_monitor.start()
     failure: KafkaConnectionError | None = None
     try:
@@ -205,6 +222,8 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
         await worker.wait_until_left()
         for group in groups:
             group.lag_monitor.stop()
+    if worker.conflict:
+        raise DuplicateProcessError(worker.conflict)
     if failure is not None and not worker.is_asked_to_stop:
         worker.release_process()
         raise BrokerError(f"Kafka went away during the start: {failure}") from failure
@@ -228,6 +247,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
         self._stopping: asyncio.Task[None] | None = None
         self._former_handlers: dict[signal.Signals, Any] = {}
         self._forced_exit: threading.Timer | None = None
+        self.conflict = ""
 
     @property
     def is_asked_to_stop(self) -> bool:
@@ -246,6 +266,13 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
             signal.signal(signum, handler)
         if self._forced_exit is not None:
             self._forced_exit.cancel()
+
+    def stop_at_conflict(self, conflict: asyncio.Future[str]) -> None:
+        """Stops the worker without finishing its records, because another process already works on them."""
+        self.conflict = conflict.result()
+        log.error(self.conflict)
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self.stop())
 
     def _begin_stop(self) -> None:
         if self._stopping is None:
@@ -275,7 +302,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
             return
         log.warning("Kafka does not answer, so this worker cannot leave its group. It keeps its partitions until its session times out.")
         # Faust's consumer has a thread that may wait for Kafka for a long time. The forced exit ends the process without this thread.
-        self._forced_exit = threading.Timer(_LEAVE_S, os._exit, (0,))
+        self._forced_exit = threading.Timer(_LEAVE_S, os._exit, (DuplicateProcessError.EXIT_STATUS if self.conflict else 0,))
         self._forced_exit.daemon = True
         self._forced_exit.start()
         # Faust ignores the first cancellation and sends another request to Kafka. So the tasks are cancelled until they have ended.

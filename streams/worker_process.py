@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from kafka.errors import KafkaError
 
 from streams.errors import SettingsError
+from streams.group_members import GroupIdentity, wait_until_free
 from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
 from streams.kafka import wait_for_kafka
 from streams.settings import Settings
@@ -55,10 +56,10 @@ class WorkerProcess:
         self.health.set_not_ready(reason)
         log.warning(reason)
 
-    def wait_for_topics(self, topics: Iterable[str]) -> bool:
+    def wait_for_topics(self, topics: Iterable[str], identities: Iterable[GroupIdentity] = ()) -> bool:
         """Waits until Kafka answers. Returns True if `topics` exist, and False if the process is asked to stop before.
 
-        Raises SettingsError if one of `topics` does not exist.
+        Raises SettingsError if one of `topics` does not exist. Raises DuplicateProcessError if another machine has one of `identities`.
         """
         self.health.set_not_ready("waiting for Kafka")
         existing = None
@@ -68,6 +69,9 @@ class WorkerProcess:
                 return False
             try:
                 existing = {topic["name"] for topic in admin.describe_topics(None)}
+                for identity in identities:
+                    session_s = self.settings.kafka.session_timeout_s
+                    wait_until_free(admin, identity, session_s, self.report_not_ready, self.stop_requested.is_set)
             except (KafkaError, OSError) as error:
                 self.report_not_ready(f"Kafka at {self.settings.bootstrap} does not name its topics ({error!r}). It is asked again.")
                 self.stop_requested.wait(1)

@@ -23,6 +23,7 @@ from agents.sorter.saved_settings import keep_settings, kept_file
 from agents.sorter.sorter import MAX_OPEN_VERDICTS, ROLE, Sorter
 from firmware.lane_settings import LaneSettings
 from streams.errors import SettingsError
+from streams.group_members import make_identity
 from streams.health import ProcessHealth, ProgressWatchdog
 from streams.recent_start import start_at_recent_records
 from streams.record_producer import RecordProducer
@@ -86,7 +87,8 @@ async def _make_group(
     """Connects the sorter of `line` to Kafka and to its lane of the board. Closing `stack` closes both connections."""
     loop = asyncio.get_running_loop()
     # Each line has a consumer group of its own, because the processes of a shared group would take partitions from each other.
-    app = make_app(settings, f"{ROLE}-{line}", instance, max(64, MAX_OPEN_VERDICTS))
+    identity = make_identity(settings, f"{ROLE}-{line}", instance, is_exclusive=True)
+    app = make_app(settings, identity, max(64, MAX_OPEN_VERDICTS))
     # Do not read verdicts that are older than the travel time, because their parts have already passed the gate.
     start_at_recent_records(app, gate.travel_s)
     health.set_not_ready("waiting for its partitions")
@@ -124,7 +126,7 @@ async def _make_group(
     commands.teaching.on_gate_changed = sorter.use_gate
     watching = asyncio.create_task(_watch_lane(lane, link.settings.port, health))
     stack.callback(watching.cancel)
-    return ConsumerGroup(app, sorter, settings, ROLE, health), commands, producer
+    return ConsumerGroup(app, identity, sorter, settings, ROLE, health), commands, producer
 
 
 def _keep_settings(file: Path, line: str, port: str, settings_by_lane: Mapping[int, LaneSettings]) -> None:

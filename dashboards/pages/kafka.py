@@ -18,7 +18,9 @@ PAGE = DashboardPage(
     (
         stat_panel(
             SPOOL_SHARE,
-            Query(f"castline_spool_bytes{{{_GATEWAY}}} / castline_spool_limit_bytes{{{_GATEWAY}}}", "{{plant}} {{instance_name}}"),
+            Query(
+                f"castline_spool_bytes{{{_GATEWAY}}} / castline_spool_limit_bytes{{{_GATEWAY}}}", "{{plant}} {{machine}} {{instance_name}}"
+            ),
             unit="percentunit",
             description="The spool is the gateway's queue on disk. Pictures wait there until Kafka confirms them. When the spool is full, "
             "the gateway refuses pictures.",
@@ -46,8 +48,10 @@ PAGE = DashboardPage(
         ),
         timeseries_panel(
             "How quickly does Kafka confirm verdicts?",
-            Query(p99("castline_deliver_seconds", "instance_name", _INSPECTOR, scope=PLANT), "{{instance_name}} 99 %"),
-            Query(p50("castline_deliver_seconds", "instance_name", _INSPECTOR, scope=PLANT), "{{instance_name}} median"),
+            Query(p99("castline_deliver_seconds", "machine, instance_name", _INSPECTOR, scope=PLANT), "{{machine}} {{instance_name}} 99 %"),
+            Query(
+                p50("castline_deliver_seconds", "machine, instance_name", _INSPECTOR, scope=PLANT), "{{machine}} {{instance_name}} median"
+            ),
             unit="s",
             description="Time from the decision about a batch until all replicas of the topic have confirmed its verdicts.",
             thresholds=rising(0.1, 0.5),
@@ -69,7 +73,7 @@ PAGE = DashboardPage(
         ),
         timeseries_panel(
             "Does each consumer keep up?",
-            Query(f"castline_consumer_lag_records{{{LINE}}}", "{{instance_name}} {{line}}"),
+            Query(f"castline_consumer_lag_records{{{LINE}}}", "{{machine}} {{instance_name}} {{line}}"),
             unit="short",
             description="Records that wait for each worker. If the lag of only one worker grows, this worker is too slow or hangs.",
             thresholds=rising(30, 300),
@@ -77,7 +81,7 @@ PAGE = DashboardPage(
         ),
         timeseries_panel(
             "Which processes are not ready?",
-            Query(f"castline_process_ready{{{PLANT}}}", "{{instance_name}}"),
+            Query(f"castline_process_ready{{{PLANT}}}", "{{machine}} {{instance_name}}"),
             unit="short",
             description="1 means ready. If all processes of a plant fall to 0 at once, Kafka cannot be reached. If one process falls to "
             "0, its page /readyz gives the reason.",

@@ -63,7 +63,7 @@ PAGE = DashboardPage(
         ),
         timeseries_panel(
             "How many pictures has each inspector fetched and not judged?",
-            Query(select("castline_buffered_pictures", _INSPECTOR, PLANT), "{{instance_name}}"),
+            Query(select("castline_buffered_pictures", _INSPECTOR, PLANT), "{{machine}} {{instance_name}}"),
             unit="short",
             description="Pictures that an inspector has fetched from Kafka but not judged yet. The setting `inspector.buffer` limits "
             "their number. When the limit is reached, further pictures wait in Kafka.",
@@ -71,24 +71,31 @@ PAGE = DashboardPage(
         ),
         timeseries_panel(
             "How full are the batches?",
-            Query(p50("castline_batch_pictures", "instance_name", _INSPECTOR, scope=PLANT), "{{instance_name}} median"),
-            Query(p99("castline_batch_pictures", "instance_name", _INSPECTOR, PLANT), "{{instance_name}} 99 %"),
+            Query(
+                p50("castline_batch_pictures", "machine, instance_name", _INSPECTOR, scope=PLANT), "{{machine}} {{instance_name}} median"
+            ),
+            Query(p99("castline_batch_pictures", "machine, instance_name", _INSPECTOR, PLANT), "{{machine}} {{instance_name}} 99 %"),
             unit="short",
             description="Number of pictures in a batch. If the batches are always full, the networks are the bottleneck. If each batch "
             "holds only one picture, there is computing power to spare, or `batch.max_wait_s` is too short.",
         ),
         timeseries_panel(
             "How long do the networks take, by runtime?",
-            Query(_p99("castline_inference_seconds", "instance_name, runtime"), "{{instance_name}} {{runtime}} 99 %"),
-            Query(p50("castline_inference_seconds", "instance_name, runtime", scope=PLANT), "{{instance_name}} {{runtime}} median"),
+            Query(_p99("castline_inference_seconds", "machine, instance_name, runtime"), "{{machine}} {{instance_name}} {{runtime}} 99 %"),
+            Query(
+                p50("castline_inference_seconds", "machine, instance_name, runtime", scope=PLANT),
+                "{{machine}} {{instance_name}} {{runtime}} median",
+            ),
             unit="s",
             description="Time that the networks need for one batch of pictures. The time grows when another program uses the machine's "
             "processors.",
         ),
         timeseries_panel(
             FURTHER_WORK,
-            Query(_p99("castline_kind_seconds", "instance_name"), "{{instance_name}} naming types of defect, 99 %"),
-            Query(_p99("castline_detail_seconds", "instance_name"), "{{instance_name}} searching for small defects, 99 %"),
+            Query(_p99("castline_kind_seconds", "machine, instance_name"), "{{machine}} {{instance_name}} naming types of defect, 99 %"),
+            Query(
+                _p99("castline_detail_seconds", "machine, instance_name"), "{{machine}} {{instance_name}} searching for small defects, 99 %"
+            ),
             Query(rate("castline_details_skipped_total", "line, reason"), "{{line}} pictures a second not searched: {{reason}}"),
             unit="short",
             description="Seconds that an inspector needs to name the types of defect in a batch, and to search one large picture for small "
@@ -120,7 +127,10 @@ PAGE = DashboardPage(
         timeseries_panel(
             DEAD_LETTERS,
             Query(rate("castline_dead_letters_total", "line, reason"), "{{line}} {{reason}}"),
-            Query(rate("castline_batches_split_total", "instance_name", _INSPECTOR, scope=PLANT), "{{instance_name}} batch split"),
+            Query(
+                rate("castline_batches_split_total", "machine, instance_name", _INSPECTOR, scope=PLANT),
+                "{{machine}} {{instance_name}} batch split",
+            ),
             unit="cps",
             description="Records that could not be processed and are now on the topic `castings.dead-letters`; `castline dead-letters "
             "list` shows them. The panel also shows batches that were split because the networks failed.",
@@ -139,8 +149,11 @@ PAGE = DashboardPage(
         ),
         timeseries_panel(
             "How long does the archive's database take?",
-            Query(p99("castline_archive_write_seconds", "instance_name", _ARCHIVIST, PLANT), "{{instance_name}} 99 %"),
-            Query(p50("castline_archive_write_seconds", "instance_name", _ARCHIVIST, scope=PLANT), "{{instance_name}} median"),
+            Query(p99("castline_archive_write_seconds", "machine, instance_name", _ARCHIVIST, PLANT), "{{machine}} {{instance_name}} 99 %"),
+            Query(
+                p50("castline_archive_write_seconds", "machine, instance_name", _ARCHIVIST, scope=PLANT),
+                "{{machine}} {{instance_name}} median",
+            ),
             unit="s",
             description="Time for one transaction of at most `archivist.batch` records. If the time grows while the database grows, the "
             "disk may be too slow.",
@@ -159,13 +172,13 @@ PAGE = DashboardPage(
         ),
         timeseries_panel(
             "How much disk do the archive's pictures take?",
-            Query(select("castline_archive_kept_bytes", _ARCHIVIST, PLANT), "{{instance_name}}"),
+            Query(select("castline_archive_kept_bytes", _ARCHIVIST, PLANT), "{{machine}} {{instance_name}}"),
             unit="bytes",
             description="When the pictures take more than `archivist.keep_bytes`, the archivist deletes the oldest pictures.",
         ),
         timeseries_panel(
             STALLED,
-            Query(f"castline_process_stalled{{{PLANT}}}", "{{instance_name}}"),
+            Query(f"castline_process_stalled{{{PLANT}}}", "{{machine}} {{instance_name}}"),
             unit="short",
             description="1 means that records wait but the process finishes no record, or that a task inside the process has ended. "
             "The page /healthz of the process gives the reason.",
@@ -174,7 +187,7 @@ PAGE = DashboardPage(
         ),
         timeseries_panel(
             EVENT_LOOP,
-            Query(_p99("castline_event_loop_delay_seconds", "instance_name"), "{{instance_name}}"),
+            Query(_p99("castline_event_loop_delay_seconds", "machine, instance_name"), "{{machine}} {{instance_name}}"),
             unit="s",
             description="Delay with which the event loop of a process wakes up: 99 of 100 delays are shorter. Above one second, "
             "heartbeats and commits to Kafka come late.",
@@ -183,15 +196,15 @@ PAGE = DashboardPage(
         ),
         timeseries_panel(
             "Which process uses the processors?",
-            Query(f'rate(process_cpu_seconds_total{{job="castline",{PLANT}}}[$__rate_interval])', "{{instance_name}}"),
+            Query(f'rate(process_cpu_seconds_total{{job="castline",{PLANT}}}[$__rate_interval])', "{{machine}} {{instance_name}}"),
             unit="short",
             description="Number of processor cores that each process uses. When the sum reaches the number of cores of the machine, every "
             "process becomes slower.",
         ),
         timeseries_panel(
             "Does a process's memory grow?",
-            Query(f'process_resident_memory_bytes{{job="castline",{PLANT}}}', "{{instance_name}}"),
-            Query(f'process_open_fds{{job="castline",{PLANT}}}', "{{instance_name}} open files"),
+            Query(f'process_resident_memory_bytes{{job="castline",{PLANT}}}', "{{machine}} {{instance_name}}"),
+            Query(f'process_open_fds{{job="castline",{PLANT}}}', "{{machine}} {{instance_name}} open files"),
             unit="bytes",
             description="All queues have a maximum length, so memory that rises for days is a leak.",
             thresholds=rising(3e9, 6e9),
@@ -222,7 +235,7 @@ ALERTS: tuple[Alert, ...] = (
         'up{job="castline"} == 0',
         "1m",
         "critical",
-        "{{ $labels.instance_name }} does not answer on its page /metrics",
+        "{{ $labels.instance_name }} of {{ $labels.machine }} does not answer on its page /metrics",
         plant.PAGE.uid,
         plant.PROCESSES,
         Runbook(
@@ -239,7 +252,7 @@ ALERTS: tuple[Alert, ...] = (
         "castline_process_stalled > 0",
         "1m",
         "critical",
-        "{{ $labels.instance_name }} runs but finishes no work",
+        "{{ $labels.instance_name }} of {{ $labels.machine }} runs but finishes no work",
         PAGE.uid,
         STALLED,
         Runbook(
@@ -257,7 +270,7 @@ ALERTS: tuple[Alert, ...] = (
         "castline_process_ready == 0",
         "3m",
         "warning",
-        "{{ $labels.instance_name }} has not been ready for 3 minutes",
+        "{{ $labels.instance_name }} of {{ $labels.machine }} has not been ready for 3 minutes",
         plant.PAGE.uid,
         plant.PROCESSES,
         Runbook(
@@ -294,7 +307,7 @@ ALERTS: tuple[Alert, ...] = (
         "or (predict_linear(castline_spool_bytes[10m], 3600) > castline_spool_limit_bytes and castline_spool_bytes > 1e6)",
         "1m",
         "warning",
-        "{{ $labels.instance_name }}: the spool on disk is filling up, because Kafka does not confirm the pictures",
+        "{{ $labels.instance_name }} of {{ $labels.machine }}: the spool is filling up, because Kafka does not confirm the pictures",
         kafka.PAGE.uid,
         kafka.SPOOL_SHARE,
         Runbook(
@@ -389,10 +402,10 @@ ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "BatchesSplit",
-        "sum by (plant, instance_name) (increase(castline_batches_split_total[10m])) > 0",
+        "sum by (plant, machine, instance_name) (increase(castline_batches_split_total[10m])) > 0",
         "0m",
         "warning",
-        "{{ $labels.instance_name }}: the networks failed on a batch of pictures, so the inspector split the batch",
+        "{{ $labels.instance_name }} of {{ $labels.machine }}: the networks failed on a batch, so the inspector split the batch",
         PAGE.uid,
         DEAD_LETTERS,
         Runbook(
@@ -407,10 +420,10 @@ ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "EventLoopBlocked",
-        "histogram_quantile(0.99, sum by (plant, instance_name, le) (rate(castline_event_loop_delay_seconds_bucket[5m]))) > 1",
+        "histogram_quantile(0.99, sum by (plant, machine, instance_name, le) (rate(castline_event_loop_delay_seconds_bucket[5m]))) > 1",
         "5m",
         "warning",
-        "{{ $labels.instance_name }}: the event loop wakes up {{ $value | humanizeDuration }} late",
+        "{{ $labels.instance_name }} of {{ $labels.machine }}: the event loop wakes up {{ $value | humanizeDuration }} late",
         PAGE.uid,
         EVENT_LOOP,
         Runbook(

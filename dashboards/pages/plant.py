@@ -77,8 +77,8 @@ PAGE = DashboardPage(
         ),
         timeseries_panel(
             PROCESSES,
-            Query(f"castline_process_ready{{{PLANT}}}", "{{instance_name}} ready"),
-            Query(f'up{{job="castline",{PLANT}}}', "{{instance_name}} up"),
+            Query(f"castline_process_ready{{{PLANT}}}", "{{machine}} {{instance_name}} ready"),
+            Query(f'up{{job="castline",{PLANT}}}', "{{machine}} {{instance_name}} up"),
             unit="short",
             description="Both values are 1 when all is well. If a process is up but not ready, its page /readyz names what is missing. A "
             "process that is not up does not answer.",

@@ -183,8 +183,8 @@ PAGE = DashboardPage(
             REFUSED_VERSIONS,
             Query(rate("castline_model_refused_total", "line, reason"), "{{line}} {{reason}}"),
             Query(
-                f'max by (instance_name) (castline_model_open_seconds_sum{{{PLANT},role="inspector"}})',
-                "{{instance_name}} s to open its versions",
+                f'max by (machine, instance_name) (castline_model_open_seconds_sum{{{PLANT},role="inspector"}})',
+                "{{machine}} {{instance_name}} s to open its versions",
             ),
             unit="short",
             description="How often inspectors refused a chosen version, by reason. The version that was in force before continues to "

@@ -11,6 +11,7 @@ import click
 from agents.archivist.archivist import list_archived_topics
 from streams import metrics
 from streams.errors import SettingsError
+from streams.group_members import GroupIdentity, make_identity
 from streams.logs import configure_logs
 from streams.settings import load_settings
 from streams.topics import TopicNames
@@ -52,7 +53,9 @@ def _serve(process: WorkerProcess) -> int:
     if not wait_for_database(process.report_not_ready, process.stop_requested.wait):
         return 0
     migrate_database()
-    if not process.wait_for_topics([*list_archived_topics(settings), TopicNames(settings.topics.prefix).dead_letters]):
+    if not process.wait_for_topics(
+        [*list_archived_topics(settings), TopicNames(settings.topics.prefix).dead_letters], [_make_identity(process)]
+    ):
         return 0
     # `freeze` makes the garbage collector skip the imported modules, so that each search for garbage is short.
     gc.collect()
@@ -74,7 +77,8 @@ async def _run(process: WorkerProcess) -> int:
     settings, health = process.settings, process.health
     for line in sorted({topic.line for topic in list_archived_topics(settings).values()}):
         metrics.initialise_counters(ROLE, line)
-    app = make_app(settings, ROLE, process.instance, settings.archivist.buffer)
+    identity = _make_identity(process)
+    app = make_app(settings, identity, settings.archivist.buffer)
     policy = RetentionPolicy(settings.archivist.ok_share, complete_lines=frozenset({settings.station.upload_line}))
     part_writer = PartWriter(policy, CandidateQueue(settings), check_golden_parts)
     archivist = Archivist(settings, part_writer, RecordProducer(app, health.set_problem), health.set_problem)
@@ -84,7 +88,17 @@ async def _run(process: WorkerProcess) -> int:
     retention = RetentionWorker(archiver, settings.archivist.sweep_s, lambda fault: health.set_problem(fault, "pictures"))
     retention.start()
     try:
-        return await run_worker([ConsumerGroup(app, archivist, settings, ROLE, health)], ROLE, settings.service.grace_s)
+        return await run_worker([ConsumerGroup(app, identity, archivist, settings, ROLE, health)], ROLE, settings.service.grace_s)
     finally:
         retention.stop(within_s=3)
         picture_reader.close()
+
+
+def _make_identity(process: WorkerProcess) -> GroupIdentity:
+    """Returns the identity of this archivist. Only archivists with one PostgreSQL database may share the records.
+
+    If two archivists had an SQLite file each, the history of the parts would be divided between the two files.
+    """
+    settings = process.settings
+    is_exclusive = "://" not in settings.station.database
+    return make_identity(settings, ROLE, process.instance, is_exclusive)

@@ -44,7 +44,7 @@ from firmware.lane_settings import BY_KEY, LaneSettings, SettingValue
 from firmware.protocol import CHUTE_PAGE, KNOWN_PAGES, PLANT_PAGE, WORDS, Fields
 from streams.errors import GateError, SettingsError
 from streams.records import CommandAction, CommandAnswer, make_command
-from streams.settings import GateSettings, Settings, find_settings_file, load_settings
+from streams.settings import GateSettings, ServiceSettings, Settings, find_settings_file, load_settings
 
 # Longest wait for an answer, in seconds. The wait includes the start of the Mega, up to 3 s, and the transfer of the settings.
 MAX_ANSWER_S = 15.0
@@ -69,7 +69,7 @@ class BoardAddress:
     gate: GateSettings | None
     # The line whose sorter may have opened the port, or None if no line of the settings has this port.
     line: str | None
-    run_dir: Path
+    service: ServiceSettings
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,17 +89,17 @@ def _find_address(file: Path | None, name: str | None, port: str | None, lane: i
     if name is None and port is None:
         raise click.UsageError("The command does not know which board you mean. Pass --line or --port.")
     settings = load_settings(file)
-    run_dir = settings.service.run_dir
+    service = settings.service
     if name is None:
         line = next((each.name for each in settings.lines if each.gate is not None and _is_same_port(each.gate.port, port or "")), None)
-        return BoardAddress(port or "", 115200, lane or 1, None, line, run_dir)
+        return BoardAddress(port or "", 115200, lane or 1, None, line, service)
     gate = settings.find_line(name).gate
     if gate is None:
         if port is None:
             raise SettingsError(f"The line {name} has no gate in the settings. Add [lines.gate] to the line, or pass --port.")
-        return BoardAddress(port, 115200, lane or 1, None, None, run_dir)
+        return BoardAddress(port, 115200, lane or 1, None, None, service)
     line = name if port is None or _is_same_port(gate.port, port) else None
-    return BoardAddress(port or gate.port, gate.baud, lane or gate.lane, gate, line, run_dir)
+    return BoardAddress(port or gate.port, gate.baud, lane or gate.lane, gate, line, service)
 
 
 def _is_same_port(one: str, other: str) -> bool:
@@ -114,7 +114,9 @@ def _send_to_sorter(address: BoardAddress, action: CommandAction, valid_s: float
     if address.line is None:
         return None
     lane = None if address.gate is None or address.lane == address.gate.lane else address.lane
-    answered = ask_sorter(address.run_dir, make_command(address.line, action, describe_user(), valid_s, lane=lane, **fields))
+    answered = ask_sorter(
+        address.service.run_dir, make_command(address.line, action, describe_user(address.service), valid_s, lane=lane, **fields)
+    )
     if answered is None or answered.answer is None:
         return None
     if answered.answer.outcome != "done":
@@ -136,7 +138,7 @@ def _send_to_running_sorter(address: BoardAddress, action: CommandAction, valid_
     if answer is None:
         line = address.line or "the line"
         raise GateError(
-            f"No sorter of {line} takes commands in the folder {address.run_dir} (service.run_dir). Start a sorter with "
+            f"No sorter of {line} takes commands in the folder {address.service.run_dir} (service.run_dir). Start a sorter with "
             '"castline sorter", or run this command on the machine of the sorter.',
             code_of("link-away"),
         )
@@ -513,7 +515,7 @@ def teach(file: Path | None, name: str, steps: tuple[str, ...], castings: int, w
 
     settings_file = find_settings_file(file)
     chosen = tuple(step for step in STEPS if not steps or step in steps)
-    return run_teach(ask, name, describe_user(), gate, settings_file, chosen, castings, wait_s, page, is_confirmed)
+    return run_teach(ask, name, describe_user(address.service), gate, settings_file, chosen, castings, wait_s, page, is_confirmed)
 
 
 @command.command("flash")
@@ -534,7 +536,7 @@ def flash(file: Path | None, port: str, image: Path | None) -> int:
     if shutil.which("avrdude") is None:
         raise SettingsError("avrdude is not installed. On Debian, install it with: apt-get install avrdude")
     address = _find_address(file, None, port, None)
-    if address.line is not None and is_sorter_running(address.run_dir, address.line):
+    if address.line is not None and is_sorter_running(address.service.run_dir, address.line):
         raise _port_in_use_error(f"The sorter of {address.line} runs, and it uses the serial port {port}.")
     if image is None:
         image = SHIPPED if SHIPPED.exists() else _compile_firmware()

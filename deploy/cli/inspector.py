@@ -14,6 +14,7 @@ import click
 from streams import metrics
 from streams.compacted_topics import CompactedTopicFollower, FollowedTopic
 from streams.errors import SettingsError
+from streams.group_members import make_identity
 from streams.live_line_settings import LiveSettingsByLine
 from streams.logs import configure_logs
 from streams.model_choices import ModelChoices
@@ -55,7 +56,7 @@ def command(file: Path | None, port: int) -> int:
 
 def _serve(process: WorkerProcess) -> int:
     settings, health = process.settings, process.health
-    if not process.wait_for_topics(_list_topics(settings)):
+    if not process.wait_for_topics(_list_topics(settings), [make_identity(settings, ROLE, process.instance)]):
         return 0
     # Imported here because importing TensorFlow takes seconds, and `castline inspector --help` should be fast.
     from agents.inspector.line_rules import LineRules
@@ -134,8 +135,9 @@ async def _run(process: WorkerProcess, switcher: ModelSwitcher, line_rules: Line
             metrics.verdict_deadline_seconds.labels(line.name).set(deadline_s)
         metrics.review_share_limit.labels(line.name, "low").set(line.review_share_low)
         metrics.review_share_limit.labels(line.name, "high").set(line.review_share_high)
-    app = make_app(settings, ROLE, process.instance, settings.inspector.buffer)
+    identity = make_identity(settings, ROLE, process.instance)
+    app = make_app(settings, identity, settings.inspector.buffer)
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     producer = RecordProducer(app, health.set_problem)
     inspector = Inspector(settings, switcher, store, producer, health.set_problem, parallel_batches, line_rules)
-    return await run_worker([ConsumerGroup(app, inspector, settings, ROLE, health)], ROLE, settings.service.grace_s)
+    return await run_worker([ConsumerGroup(app, identity, inspector, settings, ROLE, health)], ROLE, settings.service.grace_s)

@@ -163,7 +163,7 @@ def set_line(
     changes = _collect_changes(given, clear)
     live, choices = read_live_line_settings(settings, ROLE), read_model_choices(settings, ROLE)
     before = live.find(name) or LiveLineSettings(line=name, set_by="", set_at=datetime.now(UTC))
-    record = before.model_copy(update={**changes, "set_by": describe_user(), "set_at": datetime.now(UTC)})
+    record = before.model_copy(update={**changes, "set_by": describe_user(settings.service), "set_at": datetime.now(UTC)})
     manifest = open_registry(settings.model.root).read_manifest(choices.find(name).version)
     if changes.get("review_anomalies") and not (manifest.scorers or manifest.details):
         raise ModelError(

@@ -14,6 +14,7 @@ from deploy.supervisor.priority import lower_priority
 from streams import metrics
 from streams.compacted_topics import CompactedTopicFollower, FollowedTopic
 from streams.errors import SettingsError
+from streams.group_members import make_identity
 from streams.live_line_settings import LiveSettingsByLine
 from streams.logs import configure_logs
 from streams.model_choices import ModelChoices
@@ -59,7 +60,7 @@ def _serve(process: WorkerProcess) -> int:
     topics = [names.models, names.lines]
     for line in settings.lines:
         topics += [names.images(line.name), names.verdicts(line.name), names.findings(line.name)]
-    if not process.wait_for_topics(topics):
+    if not process.wait_for_topics(topics, [make_identity(settings, ROLE, process.instance)]):
         return 0
     from agents.localiser.plant_choices import PlantChoices
 
@@ -109,7 +110,8 @@ async def _run(process: WorkerProcess, choices: PlantChoices) -> int:
 
     for line in settings.lines:
         metrics.initialise_counters(ROLE, line.name)
-    app = make_app(settings, ROLE, process.instance, _BUFFER)
+    identity = make_identity(settings, ROLE, process.instance)
+    app = make_app(settings, identity, _BUFFER)
     tables = {line.name: read_acceptance_table(line.acceptance_table) for line in settings.lines if line.acceptance_table}
     localiser = Localiser(
         settings,
@@ -122,4 +124,4 @@ async def _run(process: WorkerProcess, choices: PlantChoices) -> int:
         tables,
         health.watchdog.record_progress,
     )
-    return await run_worker([ConsumerGroup(app, localiser, settings, ROLE, health)], ROLE, settings.service.grace_s)
+    return await run_worker([ConsumerGroup(app, identity, localiser, settings, ROLE, health)], ROLE, settings.service.grace_s)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from streams.errors import CastlineError
+from streams.errors import CastlineError, DuplicateProcessError
 from streams.garbage_collector import garbage_collector_paused
 
 COMMANDS = {
@@ -45,7 +45,7 @@ COMMANDS = {
 
 EXIT_CODES = """Exit codes: 0 means done. 1 means that the command ran and the result is bad (a part lost, a gate moved twice, a check
 failed). 2 means that the command line is wrong. 3 means that the settings, a file or the state of the machine is wrong and that the
-command has changed nothing. 130 means interrupted."""
+command has changed nothing. 4 means that another machine already has the name or the work of this process. 130 means interrupted."""
 
 
 class LazyGroup(click.Group):
@@ -82,7 +82,7 @@ def castline(ctx: click.Context, file: Path | None) -> None:
 
 
 def main() -> None:
-    """Runs the command line. A CastlineError becomes one sentence on standard error and exit code 3."""
+    """Runs the command line. A CastlineError becomes one sentence on standard error and exit code 3 or 4."""
     try:
         outcome: Any = castline.main(standalone_mode=False)
     except click.ClickException as error:
@@ -91,6 +91,9 @@ def main() -> None:
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)
         sys.exit(130)
+    except DuplicateProcessError as error:
+        click.echo(f"castline: {error}", err=True)
+        sys.exit(DuplicateProcessError.EXIT_STATUS)
     except CastlineError as error:
         click.echo(f"castline: {error}", err=True)
         sys.exit(3)

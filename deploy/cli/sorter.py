@@ -16,6 +16,7 @@ from deploy.supervisor.priority import raise_priority
 from firmware.fault_table import error_codes
 from streams import metrics
 from streams.errors import BrokerError
+from streams.group_members import make_identity
 from streams.logs import configure_logs
 from streams.settings import load_settings
 from streams.topics import TopicNames
@@ -74,7 +75,8 @@ def _serve_lines(process: WorkerProcess, lines: list[str]) -> int:
     """
     names = TopicNames(process.settings.topics.prefix)
     topics = [topic for line in lines for topic in (names.verdicts(line), names.sorted(line))]
-    if not process.wait_for_topics([*topics, names.dead_letters]):
+    identities = [make_identity(process.settings, f"{ROLE}-{line}", process.instance, is_exclusive=True) for line in lines]
+    if not process.wait_for_topics([*topics, names.dead_letters], identities):
         return 0
     # Imported here because importing Faust takes a second, and `castline sorter --help` should be fast.
     from agents.sorter.process import run_sorters

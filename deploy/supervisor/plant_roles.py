@@ -8,9 +8,9 @@ from pathlib import Path
 from deploy.supervisor import LinePrinted, PageReady, RestartPolicy, Role, castline_command
 from streams.settings import Settings
 
-# The sorters start last, because a board counts parts as soon as its sorter runs. The localiser starts with the sorters, so that no sorter
-# waits for it.
-_BROKER, _TOPICS, _WORKERS, _SORTER = range(4)
+# The sorters start after gateway and inspectors, because a board counts parts as soon as its sorter runs. Archivist, station and localiser
+# start with the sorters, so that no sorter waits for them.
+_BROKER, _TOPICS, _WORKERS, _SORTERS = range(4)
 BOARDS_STAGE = _WORKERS
 # Simulated boards stop first, then gateway, inspectors, sorters and archivist, so that each can finish its work. The broker stops last.
 BOARDS_STOP, _GATEWAY_STOP, INSPECTORS_STOP, _SORTER_STOP, _ARCHIVIST_STOP, BROKER_STOP = range(6)
@@ -61,15 +61,15 @@ def plant_roles(
     roles += [worker(f"inspector-{number}", ("inspector",), _WORKERS, INSPECTORS_STOP) for number in range(1, inspectors + 1)]
     roles += boards
     if station:
-        roles.append(worker("archivist", ("archivist",), _WORKERS, _ARCHIVIST_STOP))
-        roles.append(worker("station", ("station",), _WORKERS, _ARCHIVIST_STOP))
+        roles.append(worker("archivist", ("archivist",), _SORTERS, _ARCHIVIST_STOP))
+        roles.append(worker("station", ("station",), _SORTERS, _ARCHIVIST_STOP))
     if any(line.camera for line in settings.lines):
         roles.append(worker("gateway", ("gateway",), _WORKERS, _GATEWAY_STOP))
     # Each board has its own sorter. If a serial port hangs, only the lines of its board stop.
     sharing = settings.lines_by_board() if any(line.gate for line in settings.lines) else []
-    roles += [worker(sorter_name(*lines), ("sorter", "--line", lines[0]), _SORTER, _SORTER_STOP) for lines in sharing]
+    roles += [worker(sorter_name(*lines), ("sorter", "--line", lines[0]), _SORTERS, _SORTER_STOP) for lines in sharing]
     if settings.inspector.localise:
-        roles.append(worker("localiser", ("localiser",), _SORTER, _SORTER_STOP))
+        roles.append(worker("localiser", ("localiser",), _SORTERS, _SORTER_STOP))
     return roles
 
 

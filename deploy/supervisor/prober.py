@@ -25,6 +25,7 @@ class ProbeResult:
     - `is_ready`: True if the process is ready, or if it waits for a person.
     - `complaint`: the text of /healthz while the process is unhealthy.
     - `unhealthy_since`: monotonic seconds, or None.
+    - `is_silent`: True if the process did not answer at all.
     - `samples`: the metrics, without the buckets of histograms.
     """
 
@@ -32,6 +33,7 @@ class ProbeResult:
     is_ready: bool = False
     complaint: str = ""
     unhealthy_since: float | None = None
+    is_silent: bool = False
     samples: Samples = field(default_factory=dict)
 
     def value(self, name: str, **labels: str) -> float:
@@ -113,8 +115,11 @@ class Prober:
 
     def _probe(self, pid: int, before: ProbeResult) -> ProbeResult:
         now = time.monotonic()
-        readiness = self._get(before.address, "/readyz")
         health = self._get(before.address, "/healthz")
+        since = before.unhealthy_since or now
+        if health.status == 0:
+            return replace(before, is_ready=False, complaint=health.text, unhealthy_since=since, is_silent=True)
+        readiness = self._get(before.address, "/readyz")
         samples = before.samples
         if now - self._metrics_read_at.get(pid, -self._metrics_every_s) >= self._metrics_every_s:
             page = self._get(before.address, "/metrics")
@@ -123,9 +128,9 @@ class Prober:
             self._metrics_read_at[pid] = now
         is_ready = readiness.status == 200 or readiness.waits_for_person
         if health.status == 200:
-            return replace(before, is_ready=is_ready, complaint="", unhealthy_since=None, samples=samples)
-        since = before.unhealthy_since or now
-        return replace(before, is_ready=is_ready, complaint=health.text.strip(), unhealthy_since=since, samples=samples)
+            return replace(before, is_ready=is_ready, complaint="", unhealthy_since=None, is_silent=False, samples=samples)
+        complaint = health.text.strip()
+        return replace(before, is_ready=is_ready, complaint=complaint, unhealthy_since=since, is_silent=False, samples=samples)
 
     def _get(self, address: str, path: str) -> _Page:
         """Reads a page. If the process does not answer, the status is 0 and the text is the reason."""

@@ -73,15 +73,15 @@ class PageReady:
 class RestartPolicy:
     """Decides when a process that died is started again.
 
-    - `first_s`: the wait after the first death. Each further death doubles the wait.
-    - `longest_s`: the longest wait.
-    - `steady_s`: if a process has run this long, its next wait is `first_s` again.
+    - `first_s`: the wait after the second death in a row. After the first death there is no wait. Each further death doubles the wait.
+    - `longest_s`: the longest wait. It is also the wait after the exit status that means a duplicate process.
+    - `steady_s`: a death after this time of being ready counts as a first death.
     - `give_up_after`: after more deaths in a row than this, the supervisor gives up. None: never.
     """
 
     first_s: float = 0.5
     longest_s: float = 30.0
-    steady_s: float = 60.0
+    steady_s: float = 10.0
     give_up_after: int | None = None
 
 

@@ -12,6 +12,7 @@ from deploy.supervisor.prober import Prober, ProbeResult
 from deploy.supervisor.process import ChildProcess
 from deploy.supervisor.role import Role, State
 from streams.backoff import Backoff
+from streams.errors import DuplicateProcessError
 
 TICK_S = 0.1
 _SETTINGS_AT_FAULT = 3  # the exit status for wrong settings, as EXIT_CODES in deploy/cli/main.py says
@@ -19,20 +20,38 @@ _SETTINGS_AT_FAULT = 3  # the exit status for wrong settings, as EXIT_CODES in d
 
 @dataclass
 class ManagedProcess:
-    """The state of one role, and its process while one runs. Times are in monotonic seconds."""
+    """The state of one role, and its process while one runs. Times are in monotonic seconds.
+
+    `is_duplicate` means that another machine had the name or the work of this role when its process ended.
+    """
 
     role: Role
     state: State = State.WAITING
     process: ChildProcess | None = None
     started_at: float = 0.0
+    ready_at: float = math.inf
     restart_at: float = 0.0
     kill_at: float = math.inf
     was_ready: bool = False
+    is_duplicate: bool = False
     starts: int = 0
+    deaths: int = 0
     backoff: Backoff = field(init=False)
 
     def __post_init__(self) -> None:
         self.backoff = Backoff(self.role.restarts.first_s, self.role.restarts.longest_s)
+
+    def compute_wait_s(self, status: int, now: float) -> float:
+        """Counts a death with exit status `status`, and returns how many seconds to wait before the next start."""
+        policy = self.role.restarts
+        if now - self.ready_at >= policy.steady_s:
+            self.backoff.succeeded()
+            self.deaths = 0
+        self.deaths += 1
+        self.is_duplicate = status == DuplicateProcessError.EXIT_STATUS
+        if self.is_duplicate:
+            return policy.longest_s
+        return self.backoff.failed() if self.deaths > 1 else 0.0
 
     @property
     def pid(self) -> int:
@@ -53,14 +72,18 @@ class Supervisor:
     """Starts, watches and stops the processes of one machine. Its methods must be called from the main thread.
 
     If a process dies again and again, `failure` names the process and the reason. Otherwise `failure` is empty.
+
+    - `unhealthy_s`: a process that has been unhealthy for longer gets SIGTERM.
+    - `silent_s`: a process that has not answered for longer is killed. A frozen process could not react to SIGTERM.
     """
 
-    def __init__(self, roles: Iterable[Role], journal: Journal, unhealthy_s: float = 15.0) -> None:
+    def __init__(self, roles: Iterable[Role], journal: Journal, unhealthy_s: float = 15.0, silent_s: float = 8.0) -> None:
         self.processes = {role.name: ManagedProcess(role) for role in roles}
         self.prober = Prober()
         self.failure = ""
         self._journal = journal
         self._unhealthy_s = unhealthy_s
+        self._silent_s = silent_s
         self._is_stopping = False
         self.prober.start()
 
@@ -123,13 +146,13 @@ class Supervisor:
             for managed in in_stage:
                 if managed.state is State.WAITING:
                     self._start(managed, now)
-            if not all(managed.was_ready for managed in in_stage):
+            if not all(managed.was_ready or managed.is_duplicate for managed in in_stage):
                 return
 
     def _start(self, managed: ManagedProcess, now: float) -> None:
         role = managed.role
         managed.process = ChildProcess(role.command, self._journal.writer(role.name))
-        managed.state, managed.started_at, managed.kill_at = State.STARTING, now, math.inf
+        managed.state, managed.started_at, managed.ready_at, managed.kill_at = State.STARTING, now, math.inf, math.inf
         managed.starts += 1
         count = f" (start {managed.starts})" if managed.starts > 1 else ""
         self._journal.inform(f"{role.name} started, process {managed.pid}{count}")
@@ -152,10 +175,8 @@ class Supervisor:
     def _handle_death(self, managed: ManagedProcess, status: int, last_line: str, now: float) -> None:
         role = managed.role
         sentence = f"{role.name} ended by itself, {_status_in_words(status)}; its last line was: {last_line}"
-        if now - managed.started_at >= role.restarts.steady_s:
-            managed.backoff.succeeded()
-        wait_s = managed.backoff.failed()
-        is_out_of_tries = role.restarts.give_up_after is not None and managed.backoff.failures > role.restarts.give_up_after
+        wait_s = managed.compute_wait_s(status, now)
+        is_out_of_tries = role.restarts.give_up_after is not None and managed.deaths > role.restarts.give_up_after
         cannot_run = role.is_essential and not managed.was_ready and status == _SETTINGS_AT_FAULT
         if self._is_stopping:
             managed.state = State.ENDED
@@ -166,7 +187,7 @@ class Supervisor:
             self.failure = self.failure or f"{role.name} cannot run: {last_line}"
         else:
             managed.state, managed.restart_at = State.BACKING_OFF, now + wait_s
-            self._journal.warn(f"{sentence}; it is started again in {wait_s:.1f} s")
+            self._journal.warn(f"{sentence}; it is started again {f'in {wait_s:.1f} s' if wait_s else 'at once'}")
 
     def _check(self, managed: ManagedProcess, now: float) -> None:
         process, role = managed.process, managed.role
@@ -174,24 +195,30 @@ class Supervisor:
             return
         if managed.state is State.STARTING:
             if not role.is_one_shot and role.ready_check.is_ready(process, self.prober):
-                managed.state, managed.was_ready = State.READY, True
+                managed.state, managed.was_ready, managed.ready_at, managed.is_duplicate = State.READY, True, now, False
                 self._journal.inform(f"{role.name} ready after {now - managed.started_at:.1f} s")
             elif now - managed.started_at > role.slow_start_s:
                 self._replace(managed, now, f"not ready {role.slow_start_s:g} s after its start")
         elif managed.state is State.READY:
             result = self.prober.result(process.pid)
-            if result and result.unhealthy_since is not None and now - result.unhealthy_since > self._unhealthy_s:
+            unhealthy_s = now - result.unhealthy_since if result and result.unhealthy_since is not None else 0.0
+            if result and result.is_silent and unhealthy_s > self._silent_s:
+                self._replace(managed, now, f"silent for {self._silent_s:g} s: {result.complaint}", grace_s=0.0)
+            elif result and unhealthy_s > self._unhealthy_s:
                 self._replace(managed, now, f"unhealthy for {self._unhealthy_s:g} s: {result.complaint}")
         self._kill_if_overdue(managed, now)
 
-    def _replace(self, managed: ManagedProcess, now: float, reason: str) -> None:
-        """Stops a process that did not become ready in time or is unhealthy. Then it is restarted like any process that died."""
+    def _replace(self, managed: ManagedProcess, now: float, reason: str, grace_s: float | None = None) -> None:
+        """Stops a process that did not become ready in time or is unhealthy. Then it is restarted like any process that died.
+
+        After `grace_s` seconds the process is killed. None means the time of its role.
+        """
         if managed.kill_at < math.inf:
             return
         assert managed.process is not None
         self._journal.warn(f"{managed.role.name} is {reason}; it is stopped and started again")
         managed.process.terminate()
-        managed.kill_at = now + managed.role.grace_s
+        managed.kill_at = now + (managed.role.grace_s if grace_s is None else grace_s)
 
     def _kill_if_overdue(self, managed: ManagedProcess, now: float) -> None:
         if managed.process and now > managed.kill_at:

@@ -5,6 +5,8 @@ Each class is one table of the file. Its docstring begins with the name of the t
 
 from __future__ import annotations
 
+import re
+import socket
 from datetime import time
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -16,6 +18,8 @@ from streams.identity import LineName
 
 # The name of a class of parts. It must be valid as the name of a folder, because each class is a folder of a data set.
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+# The name of a site or of a machine. A dot is not allowed, because dots separate the words of a process name.
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 DefectKind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z -]{0,39}$")]
 
 
@@ -133,6 +137,17 @@ class TopicSettings(Section):
 class ServiceSettings(Section):
     """[service]: what all processes share, such as health pages, logs and the time to stop."""
 
+    site: str = Field(
+        "plant",
+        pattern=NAME_PATTERN,
+        description="Name of the site. Kafka clients, logs and Prometheus targets carry the name. Prometheus calls the label `plant`.",
+    )
+    machine: str = Field(
+        "",
+        pattern=f"{NAME_PATTERN}|^$",
+        description="Name of this machine, different on each machine of the site. If empty, the host name is used. Kafka clients, logs "
+        "and Prometheus targets carry the name.",
+    )
     host: str = Field("127.0.0.1", description="Address of the network interface that serves /metrics, /healthz and /readyz.")
     run_dir: Path = Field(
         Path("var/run"),
@@ -151,6 +166,19 @@ class ServiceSettings(Section):
     log_format: Literal["json", "text"] = Field(
         "json", description="`json` writes one JSON object a line, for programs. `text` writes plain text, for a terminal."
     )
+
+    @property
+    def machine_name(self) -> str:
+        """The setting `machine`, or the host name with every other character than a letter or a digit replaced by a hyphen."""
+        host = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:63]
+        return self.machine or host or "localhost"
+
+    def name_process(self, slot: str) -> str:
+        """Returns the name of a process, `<site>.<machine>.<slot>`. Example of a slot: `inspector-1`.
+
+        No other process of the plant has this name, if each machine has its own name.
+        """
+        return f"{self.site}.{self.machine_name}.{slot}"
 
 
 class PictureSettings(Section):

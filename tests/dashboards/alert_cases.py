@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 LINE = 'plant="north",line="line-1"'
 ON_LINE = {"plant": "north", "line": "line-1"}
-WORKER = 'plant="north",instance_name="inspector-1",role="inspector",job="castline"'
-ON_WORKER = {"plant": "north", "instance_name": "inspector-1", "role": "inspector", "job": "castline"}
+WORKER = 'plant="north",machine="pc1",instance_name="inspector-1",role="inspector",job="castline"'
+ON_WORKER = {"plant": "north", "machine": "pc1", "instance_name": "inspector-1", "role": "inspector", "job": "castline"}
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ CASES: tuple[AlertCase, ...] = (
         {f"up{{{WORKER}}}": "1 1 0 0 0"},
         {f"up{{{WORKER}}}": "1 1 1 1 1", 'up{job="another"}': "0x4"},
         ON_WORKER,
-        "inspector-1 does not answer on its page /metrics",
+        "inspector-1 of pc1 does not answer on its page /metrics",
     ),
     AlertCase(
         "WorkerStalled",
@@ -220,7 +220,7 @@ CASES: tuple[AlertCase, ...] = (
         {f"castline_process_stalled{{{WORKER}}}": "0 0 1 1 1"},
         {f"castline_process_stalled{{{WORKER}}}": "0 0 1 0 1"},
         ON_WORKER,
-        "inspector-1 runs but finishes no work",
+        "inspector-1 of pc1 runs but finishes no work",
     ),
     AlertCase(
         "ProcessNotReady",
@@ -228,7 +228,7 @@ CASES: tuple[AlertCase, ...] = (
         {f"castline_process_ready{{{WORKER}}}": "1 1 0 0 0 0 0 0 0"},
         {f"castline_process_ready{{{WORKER}}}": "1 1 0 0 0 1 1 0 0"},
         ON_WORKER,
-        "inspector-1 has not been ready for 3 minutes",
+        "inspector-1 of pc1 has not been ready for 3 minutes",
     ),
     AlertCase(
         "LagGrowing",
@@ -243,15 +243,15 @@ CASES: tuple[AlertCase, ...] = (
         "SpoolFilling",
         20,
         {
-            'castline_spool_bytes{plant="north",instance_name="gateway-1"}': "2e6+1e7x20",
-            'castline_spool_limit_bytes{plant="north",instance_name="gateway-1"}': "5e8x20",
+            'castline_spool_bytes{plant="north",machine="pc1",instance_name="gateway-1"}': "2e6+1e7x20",
+            'castline_spool_limit_bytes{plant="north",machine="pc1",instance_name="gateway-1"}': "5e8x20",
         },
         {
-            'castline_spool_bytes{plant="north",instance_name="gateway-1"}': "2e6+1e5x20",
-            'castline_spool_limit_bytes{plant="north",instance_name="gateway-1"}': "5e8x20",
+            'castline_spool_bytes{plant="north",machine="pc1",instance_name="gateway-1"}': "2e6+1e5x20",
+            'castline_spool_limit_bytes{plant="north",machine="pc1",instance_name="gateway-1"}': "5e8x20",
         },
-        {"plant": "north", "instance_name": "gateway-1"},
-        "gateway-1: the spool on disk is filling up, because Kafka does not confirm the pictures",
+        {"plant": "north", "machine": "pc1", "instance_name": "gateway-1"},
+        "gateway-1 of pc1: the spool is filling up, because Kafka does not confirm the pictures",
     ),
     AlertCase(
         "PicturesRefused",
@@ -290,8 +290,8 @@ CASES: tuple[AlertCase, ...] = (
         10,
         {f"castline_batches_split_total{{{WORKER}}}": "0x5 1x5"},
         {f"castline_batches_split_total{{{WORKER}}}": "1x10"},
-        {"plant": "north", "instance_name": "inspector-1"},
-        "inspector-1: the networks failed on a batch of pictures, so the inspector split the batch",
+        {"plant": "north", "machine": "pc1", "instance_name": "inspector-1"},
+        "inspector-1 of pc1: the networks failed on a batch, so the inspector split the batch",
     ),
     AlertCase(
         "EventLoopBlocked",
@@ -306,8 +306,8 @@ CASES: tuple[AlertCase, ...] = (
             f'castline_event_loop_delay_seconds_bucket{{{WORKER},le="2"}}': "0+120x15",
             f'castline_event_loop_delay_seconds_bucket{{{WORKER},le="+Inf"}}': "0+120x15",
         },
-        {"plant": "north", "instance_name": "inspector-1"},
-        "inspector-1: the event loop wakes up 1.94s late",
+        {"plant": "north", "machine": "pc1", "instance_name": "inspector-1"},
+        "inspector-1 of pc1: the event loop wakes up 1.94s late",
     ),
     AlertCase(
         "VerdictsDrift",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kafka import KafkaProducer
 from prometheus_client import REGISTRY
 
+from streams.group_members import make_identity
 from streams.health import ProcessHealth, ProgressWatchdog
 from streams.lag import LagMonitor, Partition
 from streams.topics import TopicNames
@@ -28,7 +29,9 @@ def test_the_lag_is_shown_by_the_worker_that_has_the_partitions_and_watched_by_a
     assigned: set[Partition] = {(topic, 0), (topic, 1), (topic, 2)}
     clock = [0.0]
     health = ProcessHealth("inspector", ProgressWatchdog(30, lambda: clock[0]))
-    monitor = LagMonitor(settings, "nobody", {topic: "lag-1"}, lambda: set(assigned), health, interval_s=0.05)
+    monitor = LagMonitor(
+        settings, make_identity(settings, "nobody", "nobody-1"), {topic: "lag-1"}, lambda: set(assigned), health, interval_s=0.05
+    )
     monitor.start()
     try:
         wait_for(lambda: read_lag_metric("lag-1") == 9, 20, "expected the lag of three of the four partitions")

@@ -195,3 +195,12 @@ def test_the_service_unit_runs_up_and_waits_longer_than_all_graces(tmp_path: Pat
     assert int(service["TimeoutStopSec"]) > sum(graces.values())
     # Exit statuses that no restart mends.
     assert service["RestartPreventExitStatus"].split() == ["2", "3"]
+
+
+def test_a_sorter_waits_for_gateway_and_inspectors_but_not_for_archivist_and_station(tmp_path: Path) -> None:
+    file = tmp_path / "castline.toml"
+    file.write_text(EXAMPLE.read_text())
+    stages = {role.name: role.stage for role in plant_roles(file, load_settings(file, {}), 1, RestartPolicy())}
+    sorter = min(stage for name, stage in stages.items() if name.startswith("sorter"))
+    assert max(stages["gateway"], stages["inspector-1"]) < sorter
+    assert stages["archivist"] == stages["station"] == sorter

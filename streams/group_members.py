@@ -1,0 +1,111 @@
+"""Finds out whether another machine already does the work of this process. Kafka's list of group members tells it.
+
+If two processes join a consumer group with one `group.instance.id`, Kafka lets each push out the other in turns. Verdicts are then written
+again and again, although both processes look healthy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kafka import KafkaAdminClient
+
+from streams.errors import DuplicateProcessError
+from streams.kafka import make_client_id
+from streams.settings import Settings
+
+# A killed process stays a member of its group until its session times out. The broker needs a moment more to remove the member.
+_REMOVAL_S = 2.0
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class GroupMember:
+    """A member of a consumer group, as the broker describes it. `host` is the address from which the member connects."""
+
+    instance_id: str
+    client_id: str
+    host: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the member's installation, which ends its client id."""
+        return self.client_id.rpartition(".")[2]
+
+    def __str__(self) -> str:
+        return f"{self.client_id} at {self.host.lstrip('/')}"
+
+
+@dataclass(frozen=True)
+class GroupIdentity:
+    """The names of a process in a consumer group.
+
+    `is_exclusive` means that all members of the group must belong to one installation, because their work cannot be shared.
+    """
+
+    group: str
+    instance_id: str
+    client_id: str
+    is_exclusive: bool = False
+
+    def find_rival(self, members: Sequence[GroupMember]) -> GroupMember | None:
+        """Returns a member of another installation that has this process's name or its exclusive work. Returns None if there is none."""
+        own = GroupMember(self.instance_id, self.client_id, "")
+        for member in members:
+            if member.fingerprint != own.fingerprint and (self.is_exclusive or member.instance_id == own.instance_id):
+                return member
+        return None
+
+    def describe_conflict(self, rival: GroupMember) -> str:
+        """Returns a sentence that says why this process cannot run beside `rival`, and what to do."""
+        if rival.instance_id == self.instance_id:
+            return (
+                f"Another process already has the name of this process, {self.instance_id}: the Kafka client {rival}. "
+                "Give each machine another name in service.machine, and each installation on a machine, too. Then start this process again."
+            )
+        return (
+            f"The consumer group {self.group} already has a process on another machine or in another folder: the Kafka client {rival}. "
+            "Its work cannot be shared. Stop one of the two processes."
+        )
+
+    def outranks(self, rival: GroupMember) -> bool:
+        """Decides which of two processes goes on if both have joined the group at the same time. Both come to the same decision."""
+        return self.client_id < rival.client_id
+
+
+def make_identity(settings: Settings, group: str, instance: str, is_exclusive: bool = False) -> GroupIdentity:
+    """Returns the identity of a process in the consumer group `<topic prefix>-<group>`. `instance` is a name such as `inspector-1`."""
+    group_id = f"{settings.topics.prefix}-{group}"
+    name = settings.service.name_process(instance)
+    return GroupIdentity(group_id, f"{group_id}-{name}", make_client_id(settings, instance), is_exclusive)
+
+
+def list_members(admin: KafkaAdminClient, group: str) -> list[GroupMember]:
+    """Returns the members of `group`. Members that were killed count until their sessions time out."""
+    described = admin.describe_groups([group])[group]
+    return [GroupMember(member["group_instance_id"] or "", member["client_id"], member["client_host"]) for member in described["members"]]
+
+
+def wait_until_free(
+    admin: KafkaAdminClient,
+    identity: GroupIdentity,
+    session_timeout_s: float,
+    report_problem: Callable[[str], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    """Returns when no other installation has the name or the exclusive work of `identity`, or when `should_stop` returns True.
+
+    A rival that was killed disappears when its session times out. Raises DuplicateProcessError if the rival stays longer.
+    """
+    give_up_at_s = time.monotonic() + session_timeout_s + _REMOVAL_S
+    reported = ""
+    while (rival := identity.find_rival(list_members(admin, identity.group))) and not should_stop():
+        conflict = identity.describe_conflict(rival)
+        if time.monotonic() > give_up_at_s:
+            raise DuplicateProcessError(conflict)
+        if conflict != reported:
+            report_problem(f"{conflict} This process waits up to {session_timeout_s + _REMOVAL_S:g} s for the end of the other one.")
+            reported = conflict
+        time.sleep(_POLL_S)
