@@ -266,6 +266,11 @@ process_stalled = Gauge(
     ["role"],
 )
 process_ready = Gauge("castline_process_ready", "1 while the process accepts work.", ["role"])
+start_span_seconds = Gauge(
+    "castline_start_span_seconds",
+    "How long each step of the last start of the process took, until its first finished work.",
+    ["role", "span"],
+)
 
 
 # These counters start with the value 0, because an alert on an increase would otherwise miss the first event.

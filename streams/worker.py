@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import faust
 from aiokafka.errors import KafkaConnectionError
+from faust.tables.manager import TableManager
 from faust.types import AppT, EventT, StreamT
 
 from streams import metrics
@@ -81,10 +82,20 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         datadir=folder,
         web_enabled=False,
         autodiscover=False,
+        TableManager=_NoTables,
         logging_config=None,
         worker_redirect_stdouts=False,
     )
     return app
+
+
+class _NoTables(TableManager):  # type: ignore[misc]  # Faust ships no types
+    """Starts Faust's table manager without the second for which it waits for tables. Castline's workers have no tables."""
+
+    async def on_start(self) -> None:
+        """Lets the worker subscribe to its topics at once."""
+        await self._update_channels()
+        await self.recovery.start()
 
 
 @dataclass(frozen=True, slots=True)

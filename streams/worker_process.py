@@ -21,6 +21,7 @@ from streams.group_members import GroupIdentity, wait_until_free
 from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
 from streams.kafka import wait_for_kafka
 from streams.settings import Settings
+from streams.start_spans import StartSpans
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class WorkerProcess:
     - `instance`: the name that the process keeps after a restart on this machine.
     - `port`: the port of the health pages.
     - `stop_requested`: set by SIGTERM and SIGINT.
+    - `spans`: measures the steps of the start.
     """
 
     settings: Settings
@@ -40,6 +42,7 @@ class WorkerProcess:
     health: ProcessHealth
     stop_requested: threading.Event
     port: int
+    spans: StartSpans
 
     def restart(self, reason: str) -> None:
         """Replaces this process by a new one with the same command, process number and port. Returns only if this process must stop.
@@ -79,6 +82,7 @@ class WorkerProcess:
                 admin.close()
         if missing := [topic for topic in topics if topic not in existing]:
             raise SettingsError(f"These topics do not exist: {', '.join(missing)}. Create them with: castline topics create")
+        self.spans.end_span("finding Kafka")
         return not self.stop_requested.is_set()
 
 
@@ -101,4 +105,6 @@ def worker_process(settings: Settings, role: str, port: int, slot_name: str = ""
     health = ProcessHealth(role, ProgressWatchdog(settings.service.stall_s))
     with HealthServer(health, settings.service, str(slot), port) as pages:
         log.info("%s serves its health pages at %s.", slot, pages.address)
-        yield WorkerProcess(settings, role, str(slot), health, stop_requested, pages.port)
+        spans = StartSpans(role)
+        spans.end_span("loading the program")
+        yield WorkerProcess(settings, role, str(slot), health, stop_requested, pages.port, spans)

@@ -121,6 +121,7 @@ class Inspector:
         self._networks = ThreadPoolExecutor(parallel_batches, "networks")
         self.shadow_judge = ShadowJudge(self._networks, self._is_idle, self._decode_again, self._line_rules.apply)
         self.drift_monitor = DriftMonitor(line.name for line in settings.lines if line.name not in settings.inspector.explain_lines)
+        self.has_delivered = asyncio.Event()
         self._finished = asyncio.Event()
 
     @property
@@ -264,6 +265,7 @@ class Inspector:
             ]
             with metrics.deliver_seconds.time():
                 await self._producer.deliver(self._make_records(batch, verdicts))
+            self.has_delivered.set()
             for record in batch.records:
                 await record.received.acknowledge()
             _count_verdicts(batch.judged, verdicts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from importlib import import_module
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ from streams.worker_process import WorkerProcess, worker_process
 if TYPE_CHECKING:
     from agents.inspector.line_rules import LineRules
     from agents.inspector.model_switcher import ModelSwitcher
+    from models.inference.ensemble import Ensemble
+    from models.registry import Version
 
 ROLE = "inspector"
 # Python lets another thread run after at most this time, in seconds. The default of 5 ms would delay each call of the networks.
@@ -58,24 +60,29 @@ def _serve(process: WorkerProcess) -> int:
     settings, health = process.settings, process.health
     if not process.wait_for_topics(_list_topics(settings), [make_identity(settings, ROLE, process.instance)]):
         return 0
-    # Imported here because importing TensorFlow takes seconds, and `castline inspector --help` should be fast.
+    # Imported here because `castline inspector --help` should be fast.
     from agents.inspector.line_rules import LineRules
     from agents.inspector.model_switcher import ModelSwitcher
     from models.inference.ensemble import open_ensemble
-    from models.inference.runtimes.runtime import choose_concurrent_calls
+    from models.inference.runtimes.runtime import choose_concurrent_calls, import_runtime
     from models.registry import open_registry
 
-    import_module("models.inference.runtimes.tensorflow")
-    # `freeze` makes the garbage collector skip the imported modules. Without it, each search for garbage would take a quarter of a second.
-    gc.collect()
-    gc.freeze()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     model, lines = settings.model, [line.name for line in settings.lines]
     parallel_batches = choose_concurrent_calls(model.threads)
-    switcher = ModelSwitcher(
-        lines,
-        lambda name: open_registry(model.root).open_version(name),
-        lambda version: open_ensemble(
+
+    @cache
+    def freeze_modules() -> None:
+        # After `freeze` the garbage collector skips the imported modules. Each search for garbage is a quarter of a second shorter.
+        gc.collect()
+        gc.freeze()
+
+    def open_version(version: Version) -> Ensemble:
+        # A runtime is imported when a version needs it, because the import of TensorFlow takes seconds.
+        import_runtime(version, model.runtime)
+        freeze_modules()
+        process.spans.end_span("importing the runtime")
+        return open_ensemble(
             version,
             model.runtime,
             settings.batch.shapes,
@@ -84,8 +91,14 @@ def _serve(process: WorkerProcess) -> int:
             model.cascade_band,
             parallel_batches,
             settings.inspector.detail_time_s,
-        ),
+        )
+
+    switcher = ModelSwitcher(
+        lines,
+        lambda name: open_registry(model.root).open_version(name),
+        open_version,
     )
+    process.spans.end_span("importing the inspector")
     names, line_rules = TopicNames(settings.topics.prefix), LineRules()
     follower = CompactedTopicFollower(
         settings,
@@ -104,8 +117,10 @@ def _serve(process: WorkerProcess) -> int:
             if process.stop_requested.is_set():
                 return 0
             choices = switcher.wait_for_choices(timeout_s=0.2) or choices
+        process.spans.end_span("reading the choices")
         health.set_not_ready("loading the models")
         switcher.start(choices)
+        process.spans.end_span("opening the version")
         return asyncio.run(_run(process, switcher, line_rules, parallel_batches))
     finally:
         follower.stop()
@@ -140,4 +155,17 @@ async def _run(process: WorkerProcess, switcher: ModelSwitcher, line_rules: Line
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     producer = RecordProducer(app, health.set_problem)
     inspector = Inspector(settings, switcher, store, producer, health.set_problem, parallel_batches, line_rules)
-    return await run_worker([ConsumerGroup(app, identity, inspector, settings, ROLE, health)], ROLE, settings.service.grace_s)
+    group = ConsumerGroup(app, identity, inspector, settings, ROLE, health)
+    process.spans.end_span("importing Faust")
+
+    async def measure_start() -> None:
+        await group.has_partitions.wait()
+        process.spans.end_span("joining the group")
+        await inspector.has_delivered.wait()
+        process.spans.end_span("the first verdict")
+
+    measuring = asyncio.create_task(measure_start())
+    try:
+        return await run_worker([group], ROLE, settings.service.grace_s)
+    finally:
+        measuring.cancel()

@@ -15,8 +15,6 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq  # type: ignore[import-untyped]  # no stubs among the locked packages
-from scipy.special import betaincinv  # type: ignore[import-untyped]  # no stubs among the locked packages
 
 from models.pictures.part_finder import FoundPart
 from models.pictures.regions import Mask
@@ -216,6 +214,8 @@ class ExpectedCosts:
                 f"With a cost of {self.miss:g} for a miss, {self.false_alarm:g} for a false alarm and {defect_share:.2%} defects, "
                 "reviewing every part is cheapest. Give a lower cost of a miss or a smaller share of defects."
             )
+        from scipy.optimize import brentq  # type: ignore[import-untyped]  # no stubs; imported here because an inspector does not need it
+
         # For p from 0 to 1/e, the value of -e p ln p rises from 0 to 1, so it equals `ratio` exactly once.
         return float(brentq(lambda p: -np.e * p * np.log(p) - ratio, 1e-15, 1 / np.e, xtol=1e-15))
 
@@ -256,6 +256,8 @@ def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) ->
 
     Raises ModelError if no useful cut-off exists.
     """
+    from scipy.special import betaincinv  # type: ignore[import-untyped]  # no stubs; imported here because an inspector does not need it
+
     scores = np.sort(np.asarray(good_scores, np.float64).ravel())
     _expect_usable_scores(scores)
     share = objective.compute_alarm_share()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +12,13 @@ from models.anomaly.version_scorers import VersionDetails, VersionScorer, open_d
 from models.inference.cascade import Cascade, open_cascade
 from models.inference.golden_set import check_golden_scores, check_golden_set
 from models.inference.runtimes.runtime import BATCH_SIZES, Runtime, open_runtime, resolve_runtime
+from models.inference.segmentation import Segmentation, open_segmentation
 from models.inference.soft_vote import Prediction, SoftVote
 from models.pictures.part_finder import FoundPart
 from models.pictures.part_reference import PartReference
 from models.pictures.regions import Mask
 from models.registry import Version
 from streams.records import ANOMALY
-
-if TYPE_CHECKING:
-    from models.inference.segmentation import Segmentation
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +125,13 @@ def open_ensemble(
         opened = open_cascade(version, lambda reduced: open_runtime(reduced, name, batch_sizes, threads, at_once), band)
     else:
         opened = open_runtime(version, name, batch_sizes, threads, at_once)
-    segmentation = None
-    if version.manifest.segmentation is not None:
-        # TensorFlow is imported only here, because a version without a segmentation head may not need it.
-        from models.inference.segmentation import open_segmentation
-
-        segmentation = open_segmentation(version)
     ensemble = Ensemble(
-        version, opened, SoftVote.from_manifest(version.manifest), segmentation, open_scorers(version), open_details(version, detail_time_s)
+        version,
+        opened,
+        SoftVote.from_manifest(version.manifest),
+        open_segmentation(version, name, threads),
+        open_scorers(version),
+        open_details(version, detail_time_s),
     )
     ensemble.warm_up()
     return ensemble

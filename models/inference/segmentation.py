@@ -1,22 +1,26 @@
-"""Computes where the defects of a picture are and of which kind, with the segmentation head of a version."""
+"""Computes where the defects of a picture are and of which kind, with the segmentation head of a version.
+
+The module imports no TensorFlow, because an inspector with another runtime must start quickly.
+"""
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from models.inference.heat_map import DefectMap, name_largest_kind
-from models.networks.framework import keras, tf
-from models.networks.preprocessing import resample, scale_pixels
-from models.networks.segmentation import segmentation_head
+from models.inference.runtimes.runtime import FLOAT32, open_flatbuffer
 from models.registry import Version
 from models.registry.manifest import SegmentationMember
-from streams.errors import ModelError
 
 METHOD = "segmentation"
+# Sizes of the batches of an exported head. Few pictures of a batch show a defect, so larger sizes would save no time.
+HEAD_BATCH_SIZES = (1, 4)
+
+# Returns the probabilities of pixels: shape (n, side_px, side_px, 1 + kinds), for pictures of shape (n, side_px, side_px).
+ComputeProbabilities = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
 class Segmentation:
@@ -27,12 +31,10 @@ class Segmentation:
 
     method = METHOD
 
-    def __init__(self, network: keras.Model, member: SegmentationMember, side_px: int) -> None:
+    def __init__(self, compute: ComputeProbabilities, member: SegmentationMember, side_px: int) -> None:
         self.member = member
         self.side_px = side_px
-        self._network = network
-        traced = tf.function(self._trace, autograph=False)
-        self._graph = traced.get_concrete_function(tf.TensorSpec((None, side_px, side_px), tf.uint8))
+        self._compute = compute
 
     def compute_defect_map(self, pixels: npt.NDArray[np.uint8]) -> DefectMap:
         """Returns the defect map of one picture, shape (side_px, side_px), grey levels 0..255.
@@ -60,30 +62,13 @@ class Segmentation:
         """
         if pixels.shape[1:] != (self.side_px, self.side_px):
             raise ValueError(f"expected pictures of {self.side_px} x {self.side_px} px, found {pixels.shape[1:]}")
-        result: npt.NDArray[np.float32] = self._graph(tf.constant(pixels)).numpy()
-        return result
-
-    def _trace(self, pixels: tf.Tensor) -> tf.Tensor:
-        probabilities = self._network(resample(scale_pixels(pixels), self._network), training=False)
-        return tf.image.resize(probabilities, (self.side_px, self.side_px)) if self.side_px != self.member.side_px else probabilities
+        return self._compute(pixels)
 
 
-def load_segmentation_network(version: Version, member: SegmentationMember, dtype: str = "float32") -> keras.Model:
-    """Returns the trained segmentation head of `version`. Raises ModelError if the weights do not fit the manifest."""
-    path = version.file(member.weights_file)
-    try:
-        network = segmentation_head(len(member.kinds), member.side_px, member.width, dtype)
-        with warnings.catch_warnings():
-            # Keras only warns if the file lacks the weights of some layers, and would leave these layers untrained.
-            warnings.simplefilter("error", UserWarning)
-            network.load_weights(path)
-    except (OSError, ValueError, KeyError, TypeError, UserWarning) as error:
-        raise ModelError(f"{path} does not contain the weights of a segmentation head of {len(member.kinds)} kinds: {error}") from error
-    return network
-
-
-def open_segmentation(version: Version) -> Segmentation | None:
+def open_segmentation(version: Version, runtime: str = FLOAT32, threads: int = 0) -> Segmentation | None:
     """Returns the warmed-up segmentation head of `version`, or None if the version has none. Takes a second.
+
+    `runtime` names the runtime of the version's networks. The head is computed by the same library, always in float32.
 
     Raises ModelError if the weights cannot be read.
     """
@@ -91,16 +76,15 @@ def open_segmentation(version: Version) -> Segmentation | None:
     if member is None:
         return None
     side_px = version.manifest.preprocessing.side_px
-    segmentation = Segmentation(load_segmentation_network(version, member), member, side_px)
-    segmentation.predict(np.zeros((1, side_px, side_px), np.uint8))
-    return segmentation
+    if runtime.startswith(FLOAT32):
+        from models.inference.segmentation_network import load_segmentation_network, trace_head
 
+        compute = trace_head(load_segmentation_network(version, member), member, side_px)
+        compute(np.zeros((1, side_px, side_px), np.uint8))
+    else:
+        from models.inference.runtimes.conversion import get_head_flatbuffer
 
-def save_segmentation_weights(path: Any, network: keras.Model, member: SegmentationMember, half: bool = True) -> None:
-    """Writes the weights of `network` to `path`, as float16 if `half` is True. `network` then has the rounded weights, too."""
-    if half:
-        small = segmentation_head(len(member.kinds), member.side_px, member.width, "float16")
-        small.set_weights([weights.astype("float16") for weights in network.get_weights()])
-        network.set_weights([weights.astype("float32") for weights in small.get_weights()])
-        network = small
-    network.save_weights(path)
+        compute = open_flatbuffer(get_head_flatbuffer(version, member), runtime, HEAD_BATCH_SIZES, side_px, threads).predict
+        for size in HEAD_BATCH_SIZES:
+            compute(np.zeros((size, side_px, side_px), np.uint8))
+    return Segmentation(compute, member, side_px)

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs
-from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]  # no stubs
 
 from models.pictures.part_reference import MAX_SIGNATURES, SIGNATURE_RINGS, PartReference, PartRefusal
 from streams.errors import ModelError
@@ -264,6 +263,11 @@ def find_odd_pictures(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[bool]:
 
     Two pictures show the same part if their signatures are similar.
     """
+    # Imported here because only a training needs it, and an inspector must start quickly.
+
+    # Imported here because only a training needs it, and an inspector must start quickly.
+    from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]  # no stubs
+
     measured = [_measure_picture(pixels) for pixels in pictures]
     found = [index for index, one in enumerate(measured) if one is not None]
     is_odd = [True] * len(measured)

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
-from models.inference.segmentation import Segmentation, load_segmentation_network, save_segmentation_weights
+from models.inference.segmentation import Segmentation
+from models.inference.segmentation_network import load_segmentation_network, make_segmentation, save_segmentation_weights
 from models.networks.framework import keras
 from models.registry import LocalRegistry, Version, write_manifest
 from models.registry.manifest import SegmentationMember
@@ -65,7 +66,9 @@ class SegmentationRun:
         member = describe_member(training, recipe, self.command)
         network = train_segmentation(training, recipe, self._load_start(), on_step)
         if validation is not None:
-            member = member.model_copy(update={"figures": self.measure(Segmentation(network, member, self.recipe.side_px), validation)})
+            member = member.model_copy(
+                update={"figures": self.measure(make_segmentation(network, member, self.recipe.side_px), validation)}
+            )
         return add_segmentation(self.version, self.root, self.name, network, member, replace)
 
     def _split(self, pictures: MarkedPictures) -> tuple[MarkedPictures, MarkedPictures | None]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from models.inference.golden_set import load_golden_pixels
 from models.registry import MANIFEST_FILE, Version
+from models.registry.manifest import SegmentationMember
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 from streams.user_cache import has_valid_checksum, user_cache_folder, write_checksum
@@ -48,12 +49,25 @@ def get_flatbuffer(version: Version, precision: Precision) -> Path:
     Input shape: (n, side, side), float32, grey level 0..255. Output shape: (n, voters, classes), probabilities.
     Raises ModelError if the file cannot be made.
     """
-    path = flatbuffer_folder() / _build_key(version) / f"{precision}.tflite"
+    return _get_file(version, precision, lambda: _convert(version, precision))
+
+
+def get_head_flatbuffer(version: Version, member: SegmentationMember) -> Path:
+    """Returns the path of the flatbuffer of the version's segmentation head, in float32. Makes the file if it is missing or damaged.
+
+    Input shape: (n, side, side), float32, grey level 0..255. Output shape: (n, side, side, 1 + kinds), probabilities.
+    Raises ModelError if the file cannot be made.
+    """
+    return _get_file(version, "segmentation", lambda: _convert_head(version, member))
+
+
+def _get_file(version: Version, name: str, convert: Callable[[], bytes]) -> Path:
+    path = flatbuffer_folder() / _build_key(version) / f"{name}.tflite"
     if has_valid_checksum(path):
         return path
     try:
-        log.info("The networks of version %s are being converted to %s. This happens only once on this machine.", version.name, precision)
-        content = _convert(version, precision)
+        log.info("Networks of version %s are being converted (%s). This happens only once on this machine.", version.name, name)
+        content = convert()
         write_atomically(path, content)
         write_checksum(path, hashlib.sha256(content).hexdigest())
     except OSError as error:
@@ -97,18 +111,37 @@ def fold_first_convolution(network: Any) -> Callable[[Any], Any]:
 
 
 def _convert(version: Version, precision: Precision) -> bytes:
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
     from models.networks.factory import load_networks
     from models.networks.framework import tf
 
-    side_px = version.manifest.preprocessing.side_px
     networks = [(network.input_shape[1], fold_first_convolution(network)) for network in load_networks(version)]
 
     def compute(pixels: Any) -> Any:
         grey = pixels[..., tf.newaxis] / 255.0
         return tf.stack([network(_resample(grey, network_px)) for network_px, network in networks], axis=1)
 
+    return _write_flatbuffer(version, compute, precision)
+
+
+def _convert_head(version: Version, member: SegmentationMember) -> bytes:
+    from models.inference.segmentation_network import load_segmentation_network
+    from models.networks.framework import tf
+
+    side_px, network = version.manifest.preprocessing.side_px, load_segmentation_network(version, member)
+
+    def compute(pixels: Any) -> Any:
+        probabilities = network(_resample(pixels[..., tf.newaxis] / 255.0, member.side_px), training=False)
+        return tf.image.resize(probabilities, (side_px, side_px)) if side_px != member.side_px else probabilities
+
+    return _write_flatbuffer(version, compute, "float32")
+
+
+def _write_flatbuffer(version: Version, compute: Callable[[Any], Any], precision: Precision) -> bytes:
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    from models.networks.framework import tf
+
+    side_px = version.manifest.preprocessing.side_px
     graph = tf.function(compute, autograph=False).get_concrete_function(tf.TensorSpec((None, side_px, side_px), tf.float32))
     converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(graph)], tf.Module())
     if precision != "float32":

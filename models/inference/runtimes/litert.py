@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,42 +20,58 @@ from streams.errors import ModelError
 SHAPES = (1, 8)
 
 
-class LiteRtRuntime:
-    """Computes a version's networks from its flatbuffer with two interpreters, each for one batch size. Larger batches are split.
+class LiteRtNetwork:
+    """A flatbuffer with one interpreter for each batch size. Larger batches are split.
 
     Concurrent calls are computed one after the other, because parallel calls would need more copies of the weights.
     """
 
-    def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:
+    def __init__(self, path: Path, batch_sizes: Sequence[int], side_px: int, threads: int) -> None:
         self._lock = threading.Lock()
+        self.batch_sizes = tuple(sorted(batch_sizes))
+        try:
+            self._interpreters = {size: _open_interpreter(str(path), size, side_px, threads) for size in self.batch_sizes}
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"LiteRT cannot compute the network {path}: {error}. Choose another runtime.") from error
+
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Returns the output of the network for `pixels`, shape (n, side_px, side_px). The first dimension of the output is n."""
+        with self._lock:
+            return np.concatenate([self._predict_batch(batch) for batch in split_batches(pixels, self.batch_sizes[-1])])
+
+    def _predict_batch(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        grey = pad_batch(pixels, self.batch_sizes).astype(np.float32)
+        interpreter = self._interpreters[len(grey)]
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], grey)
+        interpreter.invoke()
+        output: npt.NDArray[np.float32] = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        return output[: len(pixels)]
+
+
+class LiteRtRuntime:
+    """Computes a version's networks from its flatbuffer with two interpreters, each for one batch size."""
+
+    def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:
         self.name = name
         self.max_batch = max(batch_sizes)
         self.side_px = version.manifest.preprocessing.side_px
-        path = str(get_flatbuffer(version, "weights8" if name.endswith("-int8") else "float32"))
-        self._shapes = tuple(size for size in SHAPES if size == 1 or self.max_batch > 1)
-        try:
-            self._interpreters = {size: _open_interpreter(path, size, self.side_px, threads) for size in self._shapes}
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(f"The runtime {name} cannot compute the version {version.folder}: {error}. Choose another runtime.") from error
+        path = get_flatbuffer(version, "weights8" if name.endswith("-int8") else "float32")
+        self._network = LiteRtNetwork(path, [size for size in SHAPES if size == 1 or self.max_batch > 1], self.side_px, threads)
 
     def warm_up(self) -> None:
         """Computes a batch of each size once, because the first computation of a size takes longer."""
-        for size in self._shapes:
+        for size in self._network.batch_sizes:
             self.predict(np.zeros((size, self.side_px, self.side_px), np.uint8))
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Returns the voters' class probabilities, shape (n, voters, classes), for `pixels`, shape (n, side_px, side_px)."""
         find_batch_size(len(pixels), (self.max_batch,))
-        with self._lock:
-            return np.concatenate([self._predict_batch(batch) for batch in split_batches(pixels, self._shapes[-1])])
+        return self._network.predict(pixels)
 
-    def _predict_batch(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        grey = pad_batch(pixels, self._shapes).astype(np.float32)
-        interpreter = self._interpreters[len(grey)]
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], grey)
-        interpreter.invoke()
-        probabilities: npt.NDArray[np.float32] = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-        return probabilities[: len(pixels)]
+
+def open_flatbuffer_network(path: Path, batch_sizes: Sequence[int], side_px: int, threads: int) -> LiteRtNetwork:
+    """Returns the network in the flatbuffer `path`. `threads`: 0 means every processor."""
+    return LiteRtNetwork(path, batch_sizes, side_px, threads)
 
 
 def _open_interpreter(path: str, batch_size: int, side_px: int, threads: int) -> Any:

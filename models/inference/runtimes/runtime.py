@@ -61,6 +61,13 @@ class Runtime(Protocol):
         """
 
 
+class FlatbufferNetwork(Protocol):
+    """A network that is computed from a flatbuffer file. Several threads may call `predict` at the same time."""
+
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Returns the output of the network for `pixels`, shape (n, side_px, side_px). The first dimension of the output is n."""
+
+
 class EmptyRuntime:
     """The runtime of a version that has no networks but only good-only scorers, which compute with NumPy."""
 
@@ -100,6 +107,23 @@ def open_runtime(
     module = importlib.import_module(f"models.inference.runtimes.{module_name}")
     runtime: Runtime = getattr(module, class_name)(version, name, batch_sizes, threads, at_once)
     return runtime
+
+
+def import_runtime(version: Version, name: str) -> None:
+    """Imports the library of the runtime `name` of `version`. See `resolve_runtime`. A missing library is left to `open_runtime`."""
+    module_name, _, library, _ = _CLASSES[resolve_runtime(version, name).partition("-")[0]]
+    if version.manifest.voters and find_spec(library) is not None:
+        importlib.import_module(f"models.inference.runtimes.{module_name}")
+
+
+def open_flatbuffer(path: Path, name: str, batch_sizes: Sequence[int], side_px: int, threads: int = 0) -> FlatbufferNetwork:
+    """Returns the network in the flatbuffer `path`, computed in float32 by the library of the runtime `name`, not warmed up yet.
+
+    Raises ModelError if the library cannot compute the network.
+    """
+    module = importlib.import_module(f"models.inference.runtimes.{_CLASSES[name.partition('-')[0]][0]}")
+    network: FlatbufferNetwork = module.open_flatbuffer_network(path, batch_sizes, side_px, threads)
+    return network
 
 
 def find_obstacle(name: str, find_library: Callable[[str], object] = find_spec) -> str:

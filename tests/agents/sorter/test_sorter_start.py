@@ -34,10 +34,10 @@ from streams.worker_process import WorkerProcess
 
 wait_for_topics = WorkerProcess.wait_for_topics
 
-def wait_from_the_second_time(self, topics):
+def wait_from_the_second_time(self, topics, identities):
     is_first = os.environ.get("ATTEMPT") is None
     os.environ["ATTEMPT"] = "2"
-    return is_first or wait_for_topics(self, topics)
+    return is_first or wait_for_topics(self, topics, identities)
 
 WorkerProcess.wait_for_topics = wait_from_the_second_time
 if sys.argv.pop(1) == "after-the-states":

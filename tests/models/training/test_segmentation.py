@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,34 @@ def test_the_new_version_gives_the_same_predictions_and_says_how_its_head_was_tr
     old, new = (open_ensemble(version, batch_sizes=(4,)) for version in (tiny, taught))
     assert (old.segmentation is None, new.segmentation is None) == (True, False)
     assert old.predict(pixels) == new.predict(pixels)
+
+
+JUDGE = """
+import sys
+import numpy as np
+from pathlib import Path
+from models.inference.ensemble import open_ensemble
+from models.registry import open_registry
+
+folder, runtime, pictures = Path(sys.argv[1]), sys.argv[2], np.load(sys.argv[3])
+ensemble = open_ensemble(open_registry(folder.parent).open_version(folder.name), runtime, (1, 4, 16))
+print(len(ensemble.predict(pictures)), *ensemble.segmentation.name_kinds(pictures))
+print("tensorflow" in sys.modules or "keras" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "litert"])
+def test_a_version_with_a_head_is_judged_without_tensorflow_by_the_other_runtimes(taught: Version, runtime: str, tmp_path: Path) -> None:
+    pictures = make_pictures(12, 2).pixels
+    np.save(tmp_path / "pictures.npy", pictures)
+    by_tensorflow, exported = open_segmentation(taught), open_segmentation(taught, runtime)
+    assert by_tensorflow is not None
+    assert exported is not None
+    assert np.abs(by_tensorflow.predict(pictures) - exported.predict(pictures)).max() < 1e-4
+    open_ensemble(taught, runtime, (1, 4, 16))  # converts the networks, which needs TensorFlow once
+    judge: list[str | Path] = [sys.executable, "-c", JUDGE, taught.folder, runtime, tmp_path / "pictures.npy"]
+    judged = subprocess.run(judge, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
+    assert judged[-2:] == [f"12 {' '.join(by_tensorflow.name_kinds(pictures))}", "False"]
 
 
 def test_grad_cam_takes_over_where_the_head_sees_nothing(tiny: Version, taught: Version) -> None:
