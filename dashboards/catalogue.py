@@ -45,7 +45,9 @@ RUNBOOK_PAGE = DashboardPage(
 PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, quality.PAGE, gates.PAGE, kafka.PAGE, RUNBOOK_PAGE)
 
 # Metrics of Castline that no panel and no rule reads, each with the reason.
-METRICS_WITHOUT_PANEL: dict[str, str] = {}
+METRICS_WITHOUT_PANEL: dict[str, str] = {
+    "castline_start_span_seconds": "It explains one start of a process. `castline bench restart` prints the figures.",
+}
 
 _NO_SHADOW = "There is no value until a shadow version is chosen."
 _NO_TIMED_CAMERA = "The gateway needs the latency of a camera only if it matches the camera's pictures and the board's parts by time."

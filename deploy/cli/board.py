@@ -326,7 +326,7 @@ def restore(file: Path | None, name: str, saved_file: Path | None, is_confirmed:
     differs, and asks before it changes the board and the settings file. Stop the sorter first. The exit status is 1 if you answer no.
     """
     address, gate = _find_gate(file, name)
-    if is_sorter_running(address.run_dir, name):
+    if is_sorter_running(address.service.run_dir, name):
         raise _port_in_use_error(f"The sorter of {name} runs, and it uses the serial port {gate.port}.")
     saved = read_saved_settings(saved_file or kept_file(load_settings(file).sorter.journal_dir, name), name, gate.lanes)
     settings = saved.lane_settings()

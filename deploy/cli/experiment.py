@@ -363,7 +363,7 @@ def heat_maps(
     from models.evaluation.experiments.experiment import ExperimentFolder
     from models.evaluation.experiments.heat_maps import HeatMapExperiment, read_heat_map_pictures
     from models.inference.grad_cam import open_grad_cam
-    from models.inference.segmentation_network import load_segmentation_network
+    from models.networks.segmentation import load_segmentation_network
     from models.registry import locate_version
     from models.training.segmentation import SegmentationRecipe
 

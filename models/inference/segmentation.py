@@ -77,7 +77,7 @@ def open_segmentation(version: Version, runtime: str = FLOAT32, threads: int = 0
         return None
     side_px = version.manifest.preprocessing.side_px
     if runtime.startswith(FLOAT32):
-        from models.inference.segmentation_network import load_segmentation_network, trace_head
+        from models.networks.segmentation import load_segmentation_network, trace_head
 
         compute = trace_head(load_segmentation_network(version, member), member, side_px)
         compute(np.zeros((1, side_px, side_px), np.uint8))

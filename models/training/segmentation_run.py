@@ -13,8 +13,8 @@ import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
 from models.inference.segmentation import Segmentation
-from models.inference.segmentation_network import load_segmentation_network, make_segmentation, save_segmentation_weights
 from models.networks.framework import keras
+from models.networks.segmentation import load_segmentation_network, save_segmentation_weights, trace_head
 from models.registry import LocalRegistry, Version, write_manifest
 from models.registry.manifest import SegmentationMember
 from models.training.marked_pictures import MarkedPictures
@@ -66,9 +66,8 @@ class SegmentationRun:
         member = describe_member(training, recipe, self.command)
         network = train_segmentation(training, recipe, self._load_start(), on_step)
         if validation is not None:
-            member = member.model_copy(
-                update={"figures": self.measure(make_segmentation(network, member, self.recipe.side_px), validation)}
-            )
+            head = Segmentation(trace_head(network, member, self.recipe.side_px), member, self.recipe.side_px)
+            member = member.model_copy(update={"figures": self.measure(head, validation)})
         return add_segmentation(self.version, self.root, self.name, network, member, replace)
 
     def _split(self, pictures: MarkedPictures) -> tuple[MarkedPictures, MarkedPictures | None]:

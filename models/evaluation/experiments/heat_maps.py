@@ -17,9 +17,10 @@ from models.evaluation.localisation import GRID_SIDE_PX, measure_localisation
 from models.evaluation.segmentation_figures import KindFigures, measure_kinds, resize_heat
 from models.inference.heat_map import HeatMap
 from models.inference.heat_mapper import combine_heat
-from models.inference.segmentation_network import make_segmentation
+from models.inference.segmentation import Segmentation
 from models.inference.soft_vote import SCALED_CUT_OFF
 from models.networks.framework import keras
+from models.networks.segmentation import trace_head
 from models.registry.version_report import LocalisationFigures
 from models.training.labelled_pictures import find_pictures
 from models.training.marked_pictures import (
@@ -103,7 +104,8 @@ class HeatMapExperiment:
     ) -> dict[str, npt.NDArray[Any]]:
         """Trains all sources on `seen`. Returns the heat maps of `pixels` for each source, and the kinds of defect from the head."""
         member = describe_member(seen, self.recipe, "castline experiment heat-maps")
-        head = make_segmentation(train_segmentation(seen, self.recipe, self.start, report), member, self.recipe.side_px)
+        side_px = self.recipe.side_px
+        head = Segmentation(trace_head(train_segmentation(seen, self.recipe, self.start, report), member, side_px), member, side_px)
         maps = [head.compute_defect_map(picture) for picture in pixels]
         sources: dict[str, list[HeatMap]] = {SEGMENTATION: [found.heat for found in maps]}
         for name, learn in self.scorers.items():

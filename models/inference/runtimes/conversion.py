@@ -124,8 +124,8 @@ def _convert(version: Version, precision: Precision) -> bytes:
 
 
 def _convert_head(version: Version, member: SegmentationMember) -> bytes:
-    from models.inference.segmentation_network import load_segmentation_network
     from models.networks.framework import tf
+    from models.networks.segmentation import load_segmentation_network
 
     side_px, network = version.manifest.preprocessing.side_px, load_segmentation_network(version, member)
 
