@@ -1,8 +1,12 @@
-"""Measures how long a verdict takes from Kafka to the board.
+"""Measures how long a verdict takes from Kafka to the board, in all and in each of three steps.
 
 The time runs from the sending of the record until the board acknowledges the verdict.
 
-board, four lanes -> sorter -> HTTP: "part 345" -> this process -> castings.verdicts.<line> -> sorter -> board acknowledges
+    board, four lanes -> sorter -> HTTP: "part 345" -> this process -> castings.verdicts.<line> --fetch--> sorter --send--> serial port
+    serial port --board--> acknowledgement
+
+The sorter measures the steps itself (metric `castline_verdict_step_seconds`). In the step `board`, the serial line at 115200 baud alone
+takes about 5 ms. The simulation of the board shares the processors with the sorter, so it makes this step longer than a real board does.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from kafka import KafkaProducer
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench.inspector_process import CASTLINE, RoleProcess, create_bench_topics, make_settings_environment, run_broker
 from bench.picture_feed import open_verdict_consumer
@@ -44,11 +49,26 @@ _STALL_S = 60.0
 _BOARD_START_S = 120.0
 
 
+# The steps in their order, each with its name in the output of `castline bench verdicts`.
+STEPS = {"fetch": "Kafka to sorter", "send": "sorter to serial port", "board": "serial line and board"}
+# The counts of a histogram's buckets by their upper bounds in seconds. Each count includes the smaller buckets.
+Buckets = dict[float, float]
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Median and 99th percentile of a step, in milliseconds. They are interpolated between the bounds of a histogram's buckets."""
+
+    p50_ms: float
+    p99_ms: float
+
+
 @dataclass(frozen=True)
 class VerdictPathTimes:
     """The times of `verdicts` verdicts, in milliseconds. `p50_ms` is the median, and `p99_ms` the 99th percentile.
 
     `per_s` is the number of parts a second on all lanes together. `late` counts the parts whose verdict the board never acknowledged.
+    `steps` has the times of each step, by the names of STEPS.
     """
 
     verdicts: int
@@ -57,6 +77,7 @@ class VerdictPathTimes:
     p99_ms: float
     longest_ms: float
     late: int
+    steps: dict[str, StepTimes]
 
     def as_json(self) -> dict[str, object]:
         """Returns the result as values that JSON can hold."""
@@ -78,12 +99,51 @@ def measure_verdict_path(per_s: float, seconds: float, is_avr: bool, report_prog
             with (
                 _VerdictWriter(settings) as writer,
                 _run_board(settings, folder, per_s / LANES, parts, is_avr),
-                RoleProcess.of_settings(settings, folder, role="sorter"),
+                RoleProcess.of_settings(settings, folder, role="sorter") as sorter,
             ):
                 report_progress(f"{parts} castings on each of {LANES} lanes, {per_s:g} a second in all")
+                if not writer.is_warm.wait(_STALL_S):
+                    raise CastlineError("The sorter reported too few parts. Run the command on a machine that is less busy.")
+                before = sorter.read_metrics().decode()
                 sortings = list(_read_sortings(records, parts * LANES))
+                after = sorter.read_metrics().decode()
             records.close()
-    return _evaluate(sortings, writer.sent_at, per_s)
+    steps = {step: read_step_times(step, before, after) for step in STEPS}
+    return _evaluate(sortings, writer.sent_at, per_s, steps)
+
+
+def read_step_times(step: str, before: str, after: str) -> StepTimes:
+    """Returns the times of a step for the verdicts between two metrics pages of a sorter.
+
+    Raises CastlineError if there are none.
+    """
+    earlier, later = _read_buckets(step, before), _read_buckets(step, after)
+    counts = {bound: count - earlier.get(bound, 0.0) for bound, count in sorted(later.items())}
+    if not counts or not max(counts.values()):
+        raise CastlineError(f"The metrics of the sorter have no times of the step {step}. Measure for longer.")
+    return StepTimes(*(round(_quantile(counts, share) * 1000, 1) for share in (0.5, 0.99)))
+
+
+def _read_buckets(step: str, page: str) -> Buckets:
+    """Returns the buckets of a step, summed over all lines of a metrics page."""
+    buckets: Buckets = {}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if sample.name == "castline_verdict_step_seconds_bucket" and sample.labels["step"] == step:
+                bound = float(sample.labels["le"])
+                buckets[bound] = buckets.get(bound, 0.0) + sample.value
+    return buckets
+
+
+def _quantile(counts: Buckets, share: float) -> float:
+    """Returns the quantile of a histogram, interpolated inside its bucket. In the last bucket, the result is the last finite bound."""
+    bounds = list(counts)
+    rank = share * counts[bounds[-1]]
+    index = next(number for number, bound in enumerate(bounds) if counts[bound] >= rank)
+    low, below = (bounds[index - 1], counts[bounds[index - 1]]) if index else (0.0, 0.0)
+    if np.isinf(bounds[index]):
+        return low
+    return low + (bounds[index] - low) * (rank - below) / (counts[bounds[index]] - below)
 
 
 def _make_settings(folder: Path) -> Settings:
@@ -105,11 +165,13 @@ def _make_settings(folder: Path) -> Settings:
 class _VerdictWriter:
     """Replaces the gateway and the inspector: sends a verdict for each part that the sorter reports.
 
-    `sent_at` holds the time at which the verdict of a part was passed to the Kafka client.
+    `sent_at` holds the time at which the verdict of a part was passed to the Kafka client. `is_warm` is set when the parts that do not
+    count have their verdicts.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.sent_at: dict[PartId, datetime] = {}
+        self.is_warm = threading.Event()
         self._names = TopicNames(settings.topics.prefix)
         self._producer = KafkaProducer(bootstrap_servers=settings.bootstrap, linger_ms=0)
         writer = self
@@ -159,6 +221,8 @@ class _VerdictWriter:
         value = verdict.encode()
         self.sent_at[part] = datetime.now(UTC)
         self._producer.send(self._names.verdicts(part.line), value, part.key)
+        if len(self.sent_at) >= _SKIPPED_PARTS * LANES:
+            self.is_warm.set()
 
 
 @contextmanager
@@ -192,10 +256,11 @@ def _read_sortings(records: object, count: int) -> Iterator[Sorting]:
             raise CastlineError(f"The sorter wrote only {found} of {count} records. Run the command on a machine that is less busy.")
 
 
-def _evaluate(sortings: list[Sorting], sent_at: dict[PartId, datetime], per_s: float) -> VerdictPathTimes:
+def _evaluate(sortings: list[Sorting], sent_at: dict[PartId, datetime], per_s: float, steps: dict[str, StepTimes]) -> VerdictPathTimes:
     counted = [sorting for sorting in sortings if sorting.part > _SKIPPED_PARTS]
     ms = [(sorting.told_at - sent_at[sorting.part_id]).total_seconds() * 1000 for sorting in counted if sorting.told_at is not None]
     if not ms:
         raise CastlineError("The board acknowledged no verdict in time. Run the command on a machine that is less busy.")
     p50, p99 = np.percentile(ms, (50, 99))
-    return VerdictPathTimes(len(ms), per_s, round(float(p50), 1), round(float(p99), 1), round(max(ms), 1), len(counted) - len(ms))
+    late = len(counted) - len(ms)
+    return VerdictPathTimes(len(ms), per_s, round(float(p50), 1), round(float(p99), 1), round(max(ms), 1), late, steps)

@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _AGE_BUCKETS_S = (0.01, 0.02, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 3600)
 _SHORT_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+_STEP_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.01, 0.012, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _SHARE_BUCKETS = (*(step / 20 for step in range(1, 20)), 0.98, 0.99, 0.999, 1.0)
 _DISTANCE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10)
 _DISTANCE_SHARE_BUCKETS = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 1)
@@ -211,6 +212,13 @@ verdict_tell_seconds = Histogram(
     "Time from the decision about a verdict to the board's acknowledgement of the verdict.",
     ["line"],
     buckets=_AGE_BUCKETS_S,
+)
+verdict_step_seconds = Histogram(
+    "castline_verdict_step_seconds",
+    "Duration of a step of a verdict on its way to the board. The steps are fetch (from the record's time stamp in Kafka to the sorter), "
+    "send (until the command is written to the serial port) and board (until the board's answer arrives).",
+    ["line", "step"],
+    buckets=_STEP_BUCKETS_S,
 )
 parts_sorted = Counter(
     "castline_parts_sorted_total",

@@ -20,14 +20,36 @@ from streams.identity import format_time
 log = logging.getLogger(__name__)
 
 
-def start_at_recent_records(app: AppT[object], max_age_s: float) -> None:
-    """Makes `app` start each partition at the records of the last `max_age_s` seconds, whatever offsets are committed.
+class RecentStart:
+    """Makes a Faust application start at the records of the last `max_age_s` seconds, and says how many records were skipped."""
 
-    If a partition is assigned again later, the consumer continues at the committed offset, but never before the offset of its first start.
-    """
-    transport = _RecentTransport(app.conf.broker_consumer, app)
-    transport.since_s = time.time() - max_age_s
-    app.transport = transport
+    def __init__(self, max_age_s: float) -> None:
+        self.since_s = time.time() - max_age_s
+        # The number of skipped records of each topic that has any.
+        self._skipped: dict[str, int] = {}
+
+    def apply_to(self, app: AppT[object]) -> None:
+        """Makes `app` start each partition at the recent records, whatever offsets are committed.
+
+        If a partition is assigned again later, the consumer continues at the committed offset, but never before the offset of its first
+        start.
+        """
+        transport = _RecentTransport(app.conf.broker_consumer, app)
+        transport.start = self
+        app.transport = transport
+
+    def add_skipped(self, topic: str, records: int) -> None:
+        """Adds the number of records of a partition that were not read before and are skipped now."""
+        if records > 0:
+            self._skipped[topic] = self._skipped.get(topic, 0) + records
+            log.warning(self.description)
+
+    @property
+    def description(self) -> str:
+        """A sentence about the skipped records, or "" if there are none."""
+        counts = " and ".join(f"{number} records of {topic}" for topic, number in sorted(self._skipped.items()))
+        since = format_time(datetime.fromtimestamp(self.since_s, UTC))
+        return f"This program skipped {counts} at its start, because they were sent before {since}." if counts else ""
 
 
 class _RecentConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
@@ -53,20 +75,17 @@ class _RecentConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
 
     async def _recent_offset(self, partition: TopicPartition) -> int:
         consumer, key = self._thread._ensure_consumer(), TopicPartition(partition.topic, partition.partition)
+        beginning = (await self._thread.call_thread(consumer.beginning_offsets, [key]))[key]
         # The end offset is requested first, so that a record that arrives between the two requests is not skipped.
         end = (await self._thread.call_thread(consumer.end_offsets, [key]))[key]
-        found = (await self._thread.call_thread(consumer.offsets_for_times, {key: int(self.transport.since_s * 1000)}))[key]
+        found = (await self._thread.call_thread(consumer.offsets_for_times, {key: int(self.transport.start.since_s * 1000)}))[key]
         offset = found.offset if found else end
-        log.info(
-            "Records of %s are read from offset %d on, because older ones were sent before %s. The committed offset was %s.",
-            partition.topic,
-            offset,
-            format_time(datetime.fromtimestamp(self.transport.since_s, UTC)),
-            self._committed_offset[partition],
-        )
+        committed = self._committed_offset[partition]
+        log.info("Records of %s are read from offset %d on. The committed offset was %s.", partition.topic, offset, committed)
+        self.transport.start.add_skipped(partition.topic, offset - max(committed or 0, beginning))
         return int(offset)
 
 
 class _RecentTransport(Transport):  # type: ignore[misc]  # Faust ships no types
     Consumer = _RecentConsumer
-    since_s = 0.0
+    start: RecentStart

@@ -399,7 +399,7 @@ MUTANTS = (
     Mutant(
         "old verdicts replayed",
         SORTER + "process.py",
-        "    start_at_recent_records(app, gate.travel_s)\n",
+        "    recent_start.apply_to(app)\n",
         "",
         f"{_DELIVERY} -k old_verdicts",
     ),

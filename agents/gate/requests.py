@@ -38,10 +38,15 @@ def gate_error(name: str, subject: str) -> GateError:
 
 @dataclass(frozen=True)
 class BoardResponse:
-    """A board's positive answer (OK): the fields of the answer, and the time of its arrival (UTC)."""
+    """A board's positive answer (OK).
+
+    - `answered_at`: the time at which the answer arrived, UTC.
+    - `sent_s`: the time at which the command was first written to the serial port, on the monotonic clock.
+    """
 
     fields: Fields
     answered_at: datetime
+    sent_s: float
 
 
 @dataclass(eq=False)
@@ -164,7 +169,7 @@ class RequestWindow:
         except GateError as error:
             request.response.set_exception(error)
         else:
-            request.response.set_result(BoardResponse(fields, answered_at))
+            request.response.set_result(BoardResponse(fields, answered_at, request.first_sent_s))
         return request
 
     def take_resends(self) -> Counter[int | None]:

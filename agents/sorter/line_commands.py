@@ -11,6 +11,7 @@ import secrets
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,11 +40,15 @@ Values = dict[str, dict[str, int | str]]
 class LineCommands:
     """Executes each command at most once, and never after its `valid_until`. All methods are called in the event loop.
 
-    The file `pause_file` exists while the line is paused, so that a restart of the sorter does not end the pause.
+    - `pause_file`: exists while the line is paused, so that a restart of the sorter does not end the pause.
+    - `describe_start`: returns a sentence about the verdicts that the sorter skipped at its start, or "".
     """
 
-    def __init__(self, line: str, lane: GateLane, gate: GateSettings, pause_file: Path) -> None:
+    def __init__(
+        self, line: str, lane: GateLane, gate: GateSettings, pause_file: Path, describe_start: Callable[[], str] = lambda: ""
+    ) -> None:
         self.line = line
+        self._describe_start = describe_start
         self._lane = lane
         self._board = BoardQuestions(line, lane, gate.port)
         self.teaching = Teaching(self._board, gate)
@@ -139,7 +144,7 @@ class LineCommands:
         for page in further:
             with suppress(OldFirmwareError):
                 pages[page] = await self._board.read_page(deadline_s, number, page)
-        message = f"The gate of {self.line} is {self._lane.state}."
+        message = f"The gate of {self.line} is {self._lane.state}. {self._describe_start()}".strip()
         if self._lane.is_paused:
             message += f" The line is paused: {_describe_pause(self._pause_file)}"
         is_monitor = command.action == "monitor"

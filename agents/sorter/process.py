@@ -25,7 +25,7 @@ from firmware.lane_settings import LaneSettings
 from streams.errors import SettingsError
 from streams.group_members import make_identity
 from streams.health import ProcessHealth, ProgressWatchdog
-from streams.recent_start import start_at_recent_records
+from streams.recent_start import RecentStart
 from streams.record_producer import RecordProducer
 from streams.settings import GateSettings, Settings
 from streams.topics import TopicNames
@@ -90,7 +90,8 @@ async def _make_group(
     identity = make_identity(settings, f"{ROLE}-{line}", instance, is_exclusive=True)
     app = make_app(settings, identity, max(64, MAX_OPEN_VERDICTS))
     # Do not read verdicts that are older than the travel time, because their parts have already passed the gate.
-    start_at_recent_records(app, gate.travel_s)
+    recent_start = RecentStart(gate.travel_s)
+    recent_start.apply_to(app)
     health.set_not_ready("waiting for its partitions")
 
     def handle_event(event: GateEvent) -> None:
@@ -107,7 +108,7 @@ async def _make_group(
         loop.call_soon_threadsafe(loop.run_in_executor, None, _keep_settings, file, line, gate.port, used)
 
     lane.on_accepted = keep
-    commands = LineCommands(line, lane, gate, settings.service.run_dir / "paused" / line)
+    commands = LineCommands(line, lane, gate, settings.service.run_dir / "paused" / line, lambda: recent_start.description)
     # If another sorter of the line runs, this call raises an error before the journal is opened.
     await stack.enter_async_context(CommandSocket(settings.service.run_dir, commands))
     journal = SortingJournal(settings.sorter.journal_dir, line)

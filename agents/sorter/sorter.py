@@ -127,7 +127,7 @@ class Sorter:
     async def accept(self, received: ReceivedRecord) -> None:
         """Starts to handle a verdict. Waits while MAX_OPEN_VERDICTS are being sent, so that further verdicts stay in Kafka."""
         await self._sending.acquire()
-        await self._accepted.put((received, asyncio.create_task(self._handle_verdict(received.record))))
+        await self._accepted.put((received, asyncio.create_task(self._handle_verdict(received))))
 
     async def acknowledge_verdicts(self) -> None:
         """Acknowledges handled verdicts to Kafka in the order of their arrival.
@@ -142,25 +142,26 @@ class Sorter:
             await received.acknowledge()
         self._verdicts_done.set()
 
-    async def _handle_verdict(self, record: ConsumedRecord) -> bool:
+    async def _handle_verdict(self, received: ReceivedRecord) -> bool:
         """Sends one verdict to the board. If the board refuses it, writes a sorting record that says why.
 
         Returns False if the sorter stops before and Kafka must deliver the verdict again.
         """
         try:
-            refusal = await self._send_verdict(record)
+            refusal = await self._send_verdict(received)
         finally:
             self._sending.release()
         if refusal is None:
             return True
         return refusal.error.code != _STOPPING and await self._record_refusal(refusal)
 
-    async def _send_verdict(self, record: ConsumedRecord) -> _Refusal | None:
+    async def _send_verdict(self, received: ReceivedRecord) -> _Refusal | None:
         """Sends one verdict to the board. Returns None if the board has accepted it, or if it needs no answer."""
+        accepted_at, accepted_s = _now(), time.monotonic()
         try:
-            verdict = _decode_verdict(record.value, self._line)
+            verdict = _decode_verdict(received.record.value, self._line)
         except ValueError as error:
-            await self._write_dead_letter(record, error)
+            await self._write_dead_letter(received.record, error)
             return None
         state = self._states.get(verdict.run, verdict.part)
         state.set_verdict(verdict)
@@ -177,7 +178,14 @@ class Sorter:
         state = self._states.get(verdict.run, verdict.part)
         state.answered_at = state.answered_at or response.answered_at
         metrics.verdict_tell_seconds.labels(self._line).observe(max(0.0, (response.answered_at - verdict.decided_at).total_seconds()))
+        send_s = response.sent_s - accepted_s
+        self._observe_step("fetch", (accepted_at - received.broker_time).total_seconds())
+        self._observe_step("send", send_s)
+        self._observe_step("board", (response.answered_at - accepted_at).total_seconds() - send_s)
         return None
+
+    def _observe_step(self, step: str, duration_s: float) -> None:
+        metrics.verdict_step_seconds.labels(self._line, step).observe(max(0.0, duration_s))
 
     async def _write_dead_letter(self, record: ConsumedRecord, error: ValueError) -> None:
         log.warning("a record on %s is not a valid verdict and becomes a dead letter: %s", record.topic, error)

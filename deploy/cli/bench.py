@@ -375,9 +375,11 @@ def verdicts(rate: float, seconds: float, python_board: bool, as_json: bool) -> 
 
     The time begins when the verdict's record is sent to Kafka. It ends when the board's acknowledgement arrives at the sorter.
 
-    The command starts a broker, a sorter and a simulated board with four lanes.
+    The command starts a broker, a sorter and a simulated board with four lanes. It also shows the time of each step: from Kafka to the
+    sorter, to the serial port, and over the serial line to the board and back. The simulated board makes the last step longer than a real
+    board does, because it needs a part of the processors.
     """
-    from bench.verdict_path import measure_verdict_path
+    from bench.verdict_path import STEPS, measure_verdict_path
 
     times = measure_verdict_path(rate, seconds, not python_board, _report_progress)
     if as_json:
@@ -387,6 +389,8 @@ def verdicts(rate: float, seconds: float, python_board: bool, as_json: bool) -> 
         f"verdict to board at {times.per_s:g} castings a second, {times.verdicts} verdicts: p50 {times.p50_ms:.1f} ms, "
         f"p99 {times.p99_ms:.1f} ms, longest {times.longest_ms:.1f} ms, {times.late} too late for the board"
     )
+    for name, step in times.steps.items():
+        click.echo(f"  {STEPS[name]:22} p50 {step.p50_ms:4.1f} ms, p99 {step.p99_ms:4.1f} ms")
 
 
 @command.command("decoding")

@@ -86,7 +86,7 @@ def test_a_part_that_was_sorted_while_the_board_was_away_gets_no_record_before_i
     async def run() -> None:
         async with running(tmp_path) as rig:
             verdict = make_verdict(LINE, 1, 3, "defect", datetime.now(UTC) - timedelta(seconds=30))
-            handling = asyncio.create_task(rig.sorter._handle_verdict(consumed(verdict)))
+            handling = asyncio.create_task(rig.sorter._handle_verdict(Commits().deliver(verdict)))
             while not len(rig.requests):  # noqa: ASYNC110
                 await asyncio.sleep(0)
             rig.requests.drop_expired(time.monotonic())
