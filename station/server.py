@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import warnings
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -26,6 +27,7 @@ from station.pictures.signed_urls import SignedUrlMiddleware
 from station.reviews.queue import update_metrics
 from streams.errors import SettingsError
 from streams.health import ProcessHealth
+from streams.supervision import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +116,7 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
         timeout_keep_alive=20,
         timeout_graceful_shutdown=max(1, int(settings.service.grace_s)),
     )
-    threading.Thread(target=_check_database, args=(health,), name="database", daemon=True).start()
+    SupervisedThread("database", partial(_check_database, health), stopping).start()
     get_live_consumer()
     _HealthReportingServer(config, health, stop_requested).run([listening])
     stop_live_consumer()

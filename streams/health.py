@@ -1,4 +1,4 @@
-"""The health pages of a process: GET /metrics, /healthz and /readyz.
+"""The health pages of a process: GET /metrics, /healthz, /readyz and, for a part of the process, /readyz/<part>.
 
 A separate thread serves the pages, so they answer even if the event loop of the process is blocked.
 """
@@ -22,6 +22,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from streams import metrics
 from streams.atomic_file import write_atomically
 from streams.settings import ServiceSettings
+from streams.supervision import SupervisedThread, list_thread_faults
 
 # If only a person can make the process ready, the answer of /readyz has this header with the value "person".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
@@ -77,6 +78,8 @@ class ProcessHealth:
         self._person_topics: set[str] = set()
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
         self._complaint_checks: list[Callable[[], str]] = []
+        # The problem of each part of the process, such as the camera of a line, or "". A part does not affect the whole process.
+        self._part_problems: dict[str, str] = {}
 
     def add_check(self, find_problem: Callable[[], str]) -> None:
         """Adds a check to /healthz. `find_problem` returns a sentence, or "" if all is well. It runs in the thread of the health pages."""
@@ -117,6 +120,10 @@ class ProcessHealth:
         self._person_topics.add(topic)
         self.set_problem(problem, topic)
 
+    def set_part_problem(self, part: str, problem: str) -> None:
+        """Sets why a part of the process cannot work, or "" if it can. /readyz/`part` shows the problem. The process stays ready."""
+        self._part_problems[part] = problem
+
     def is_ready(self) -> bool:
         return not self._problems
 
@@ -129,10 +136,17 @@ class ProcessHealth:
         problems = "; ".join(list(self._problems.values()))
         return (503, problems) if problems else (200, "ready")
 
+    def check_part(self, part: str) -> tuple[int, str]:
+        """Returns the HTTP status and the text of the page /readyz/`part`."""
+        if part not in self._part_problems:
+            return 404, f"expected one of {', '.join(sorted(self._part_problems)) or 'no names'} after /readyz/, found {part[:80]!r}"
+        problem = self._part_problems[part]
+        return (503, problem) if problem else (200, "ready")
+
     def check_health(self) -> tuple[int, str]:
         """Returns the HTTP status and the text of the page /healthz."""
         problems = [problem for find_problem in self._checks if (problem := find_problem())]
-        complaints = [complaint for find_complaint in self._complaint_checks if (complaint := find_complaint())]
+        complaints = [complaint for find_complaint in self._complaint_checks if (complaint := find_complaint())] + list_thread_faults()
         if problems:
             return 503, "; ".join([*problems, *complaints])
         return 200, f"ok, but: {'; '.join(complaints)}" if complaints else "ok"
@@ -185,6 +199,9 @@ class HealthServer:
                 elif self.path in ("/healthz", "/readyz"):
                     status, text = health.check_health() if self.path == "/healthz" else health.check_readiness()
                     body = f"{text}\n".encode()
+                elif self.path.startswith("/readyz/"):
+                    status, text = health.check_part(self.path.removeprefix("/readyz/"))
+                    body = f"{text}\n".encode()
                 else:
                     status, body = 404, b"expected /metrics, /healthz or /readyz\n"
                 self.send_response(status)
@@ -204,7 +221,7 @@ class HealthServer:
         self.address = f"{service.host}:{self.port}"
         self._target_file = service.run_dir / "targets" / f"{instance}.json"
         self._labels = {"role": health.role, "instance_name": instance, "plant": service.site, "machine": service.machine_name}
-        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread = SupervisedThread("health", self._server.serve_forever)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from kafka.errors import KafkaError
 
+from streams.supervision import SupervisedThread
+
 log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
@@ -19,6 +21,8 @@ class KafkaThread:
 
     `follow` reads from Kafka and returns soon after `is_stopping` became True. If it raises KafkaError or OSError, it is called again after
     a second. The log shows `failure` with the reason as a warning, but the same reason only once until `report_success` is called.
+
+    After any other error, the thread starts again like every `SupervisedThread`.
     """
 
     def __init__(self, name: str, follow: Callable[[], None], failure: str) -> None:
@@ -26,7 +30,7 @@ class KafkaThread:
         self._failure = failure
         self._logged_reason = ""
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = SupervisedThread(name, self._run, self._stopping)
 
     @property
     def is_stopping(self) -> bool:

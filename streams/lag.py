@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
@@ -18,6 +19,7 @@ from streams.group_members import GroupIdentity, list_members
 from streams.health import ProcessHealth
 from streams.kafka import make_client_arguments
 from streams.settings import Settings
+from streams.supervision import SupervisedThread
 
 Partition = tuple[str, int]
 
@@ -58,7 +60,7 @@ class LagMonitor:
         self._stop_requested = threading.Event()
         self._previous_committed: dict[Partition, int] = {}
         self._all_partitions: set[Partition] | None = None
-        self._thread = threading.Thread(target=self._run, name="lag", daemon=True)
+        self._thread = SupervisedThread("lag", self._run, self._stop_requested)
 
     def start(self) -> None:
         """Starts the thread that measures the lag."""
@@ -74,19 +76,21 @@ class LagMonitor:
         self._thread.join(5)
 
     def _run(self) -> None:
-        admin: KafkaAdminClient | None = None
         while not self._stop_requested.wait(self._interval_s):
             try:
-                admin = admin or KafkaAdminClient(**make_client_arguments(self._settings, "lag"), bootstrap_timeout_ms=5000)
-                self._measure(admin)
-                self._health.set_ready("kafka")
+                admin = KafkaAdminClient(**make_client_arguments(self._settings, "lag"), bootstrap_timeout_ms=5000)
+                with closing(admin):
+                    self._measure_with(admin)
             except (KafkaError, OSError, ValueError) as error:
                 self._health.set_not_ready(f"Kafka at {self._settings.bootstrap} does not answer: {error!r}", "kafka")
-                if admin is not None:
-                    admin.close()
-                    admin = None
-        if admin is not None:
-            admin.close()
+
+    def _measure_with(self, admin: KafkaAdminClient) -> None:
+        """Measures until the monitor is asked to stop. Raises KafkaError, OSError or ValueError if Kafka does not answer."""
+        while True:
+            self._measure(admin)
+            self._health.set_ready("kafka")
+            if self._stop_requested.wait(self._interval_s):
+                return
 
     def _measure(self, admin: KafkaAdminClient) -> None:
         self._check_members(admin)

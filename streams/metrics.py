@@ -28,6 +28,17 @@ send_seconds = Histogram(
 spool_pictures = Gauge("castline_spool_pictures", "Pictures that wait in the spool, the gateway's queue on disk.", ["line"])
 spool_bytes = Gauge("castline_spool_bytes", "Bytes of all lines that wait in the spool, the gateway's queue on disk.")
 spool_limit_bytes = Gauge("castline_spool_limit_bytes", "Largest size of the spool, the gateway's queue on disk.")
+spool_flush_seconds = Histogram(
+    "castline_spool_flush_seconds",
+    "Time in which the spool forced pictures to the disk. A camera gets the receipt of its picture only after this time.",
+    ["line"],
+    buckets=_SHORT_BUCKETS_S,
+)
+camera_up = Gauge(
+    "castline_camera_up",
+    "1 if the gateway can reach the line's camera or its folder, 0 while it cannot. Always 1 for a camera of kind http.",
+    ["line"],
+)
 unmatched_pictures = Counter(
     "castline_unmatched_pictures_total", "Pictures for which the board had counted no part at that time.", ["line"]
 )
@@ -272,6 +283,11 @@ process_stalled = Gauge(
     "castline_process_stalled",
     "1 while /healthz reports a problem: work waits and none is finished, or a part of the process has ended.",
     ["role"],
+)
+thread_failures = Counter(
+    "castline_thread_failures_total",
+    "Errors that ended the work of a thread or task that must live as long as its process. The process starts the work again.",
+    ["thread"],
 )
 process_ready = Gauge("castline_process_ready", "1 while the process accepts work.", ["role"])
 start_span_seconds = Gauge(

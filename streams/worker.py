@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 import faust
@@ -35,6 +36,7 @@ from streams.kafka import make_faust_credentials
 from streams.lag import LagMonitor, Partition
 from streams.record_producer import ConsumedRecord
 from streams.settings import Settings
+from streams.supervision import run_supervised
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +218,7 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
     Raises DuplicateProcessError if another machine has the name or the exclusive work of this process.
     """
     worker = _DrainingWorker(groups, grace_s)
-    measuring = asyncio.create_task(_measure_loop_delay(role))
+    measuring = asyncio.create_task(run_supervised("loop delay", partial(_measure_loop_delay, role)))
     for group in groups:
         group.conflict.add_done_callback(worker.stop_at_conflict)
         group.lag_monitor.start()

@@ -28,6 +28,7 @@ from firmware.protocol import EVENT, EVENTS, HELLO_FIELDS, VERSION, Fields, Fram
 from streams import metrics
 from streams.backoff import Backoff
 from streams.errors import GateError
+from streams.supervision import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class GateLink:
         self._clock = BoardClock()
         self._stopping = threading.Event()
         self._session: BoardSession | None = None
-        self._thread = threading.Thread(target=self._run, name=f"gate-{settings.port.rsplit('/', 1)[-1]}", daemon=True)
+        self._thread = SupervisedThread(f"gate-{settings.port.rsplit('/', 1)[-1]}", self._run, self._stopping)
 
     def add_lane(
         self,
@@ -96,7 +97,7 @@ class GateLink:
 
     def start(self) -> None:
         """Starts the thread that opens the port and keeps it open. A second call does nothing."""
-        if self._thread.ident is not None:
+        if self._thread.is_started:
             return
         self._set_states(GateState.AWAY)
         self._thread.start()
@@ -104,14 +105,13 @@ class GateLink:
     @property
     def is_alive(self) -> bool:
         """False if the link's thread has ended. The thread ends only after `stop`, or because of a programming error."""
-        return self._thread.ident is None or self._thread.is_alive()
+        return not self._thread.is_started or self._thread.is_alive()
 
     def stop(self) -> None:
         """Closes the port. Requests that the board has not answered fail with code 84 (`stopping`)."""
         self._stopping.set()
         self._waker.wake()
-        if self._thread.ident is not None:
-            self._thread.join(5)
+        self._thread.join(5)
         if not self._thread.is_alive():
             self._waker.close()
 
@@ -122,6 +122,7 @@ class GateLink:
     # The methods below run in the link's thread.
 
     def _run(self) -> None:
+        self._begin_again(GateState.AWAY)
         backoff = Backoff(FIRST_REOPEN_S, LONGEST_REOPEN_S)
         while not self._stopping.is_set():
             state = GateState.AWAY
@@ -140,11 +141,9 @@ class GateLink:
                 log.log(logging.WARNING if error.retriable else logging.ERROR, problem)
                 if not error.retriable:
                     wait_s, state = REFUSED_RETRY_S, GateState.REFUSED
-            self._session = None
             for lane in self.lanes:
                 lane.problem = problem
-            self._set_states(state)
-            self._requests.requeue()
+            self._begin_again(state)
             self._pause(wait_s)
         self._set_states(GateState.AWAY)
         self._requests.requeue()
@@ -165,6 +164,14 @@ class GateLink:
                     self._requests.requeue()
         finally:
             port.close()
+
+    def _begin_again(self, state: GateState) -> None:
+        """Ends the session with the board. Unanswered requests wait for the next session. After an unexpected error, `_run` calls this
+        method, too.
+        """
+        self._session = None
+        self._set_states(state)
+        self._requests.requeue()
 
     def _set_states(self, state: GateState) -> None:
         for lane in self.lanes:

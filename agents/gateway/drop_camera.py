@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,13 +24,13 @@ from functools import partial
 from threading import Event
 
 from agents.gateway.capture_time import read_file_time
-from agents.gateway.complaints import Complaints
 from agents.gateway.drop_folder import REFUSED, SENT, DropFolder, FileState, FolderListing, make_printable, sort_naturally
 from agents.gateway.intake import TOO_LARGE, CameraFrame, PictureRefusedError
 from agents.gateway.picture_end import PictureEnd, find_picture_end
 from agents.gateway.spool import PictureReceipt
 from streams import metrics
 from streams.backoff import Backoff
+from streams.complaints import Complaints
 from streams.errors import SpoolFullError
 from streams.identity import UNKNOWN_CONTENT_TYPE, sniff_content_type
 from streams.picture_files import JUDGED_SUFFIXES, OTHER_PICTURE_SUFFIXES
@@ -54,11 +54,10 @@ _TRIES = 3
 _FIRST_RETRY_S = 0.25
 _LONGEST_RETRY_S = 60.0
 _LONGEST_FOLDER_RETRY_S = 5.0
-# Waiting files are read in advance until their contents take this many bytes of memory. Further files are read later.
-_MAX_WAITING_BYTES = 64 * 2**20
+# If the listing of the folder takes longer than this many seconds, the folder counts as out of reach.
+_SLOW_LISTING_S = 10.0
 # The arrival time of a new file is known only if the previous listing of the folder is at most this many seconds old.
 _MAX_LOOK_GAP_S = 1.0
-_MAX_OVERWRITTEN = 32
 # If a file keeps changing for longer than this many seconds, a complaint names it.
 _RESTLESS_S = 15.0
 # A moved file is checked for changes this many seconds, because a program on another machine may still write to it.
@@ -118,6 +117,10 @@ class _FileVersion:
         return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 
 
+def _count_bytes(versions: Iterable[_FileVersion]) -> int:
+    return sum(len(version.content or b"") for version in versions)
+
+
 class DropCamera:
     """Yields the picture in each file of a folder, and again the new picture if a file is overwritten.
 
@@ -125,14 +128,26 @@ class DropCamera:
     """
 
     def __init__(
-        self, line: str, settings: CameraSettings, max_bytes: int, forget_key: Callable[[str], None], folder: DropFolder | None = None
+        self,
+        line: str,
+        settings: CameraSettings,
+        max_bytes: int,
+        forget_key: Callable[[str], None],
+        folder: DropFolder | None = None,
+        buffer_bytes: int = 2**25,
     ) -> None:
-        """`forget_key` deletes an idempotency key from the spool. `folder`, if given, is used in place of the folder at `settings.path`."""
+        """Creates the camera of `line`.
+
+        - `forget_key`: deletes an idempotency key from the spool.
+        - `folder`: if given, it is used in place of the folder at `settings.path`.
+        - `buffer_bytes`: limits the files that are read in advance, and separately the overwritten pictures.
+        """
         assert settings.path is not None  # CameraSettings requires a path for this kind of camera.
         self._line = line
         self._settings = settings
         self._folder = folder or DropFolder(settings.path)
         self._max_bytes = max_bytes
+        self._buffer_bytes = buffer_bytes
         self._forget_key = forget_key
         self._files: dict[str, _FileVersion] = {}
         # Complete pictures whose files were overwritten before the intake got them. They exist only in memory.
@@ -151,13 +166,25 @@ class DropCamera:
         self._looked_at_s = float("-inf")
         self._clean_at_s = 0.0
         self._complaints = Complaints()
+        self._outage = ""
+        # The monotonic time at which the present listing of the folder began, or None if the folder is not being listed.
+        self._listing_since_s: float | None = None
         self._folder_backoff = Backoff(_FIRST_RETRY_S, _LONGEST_FOLDER_RETRY_S)
         # If the folder cannot be made, `_scan` reports that it cannot be read.
         with suppress(OSError):
             settings.path.mkdir(parents=True, exist_ok=True)
 
+    def find_outage(self) -> str:
+        began_s = self._listing_since_s
+        if began_s is not None and (waited_s := time.monotonic() - began_s) > _SLOW_LISTING_S:
+            path = self._settings.path
+            return f"the folder {path} of {self._line} has not answered for {waited_s:.0f} s; check the network and the server of the share"
+        return self._outage
+
     def list_complaints(self) -> list[str]:
-        return self._complaints.list_texts()
+        # A folder that does not answer cannot report its own problem, so the outage is added here.
+        outage = self.find_outage()
+        return [*([outage] if outage else []), *self._complaints.list_texts()]
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         poll_s = min(_MAX_POLL_S, self._settings.settle_s / 4)
@@ -180,7 +207,8 @@ class DropCamera:
             self._update_complaints(time.monotonic())
 
     def _scan(self) -> FolderListing | None:
-        """Lists the folder. If that fails, for example because the share is not mounted, adds a complaint and returns None."""
+        """Lists the folder. If that fails, for example because the share is not mounted, reports an outage and returns None."""
+        self._listing_since_s = time.monotonic()
         try:
             listing = self._folder.scan()
         except OSError as error:
@@ -188,10 +216,12 @@ class DropCamera:
             if not self._folder_backoff.failures:
                 metrics.camera_failures.labels(self._line).inc()
                 log.error("%s.", text)
-            self._complaints.set("folder", f"{text}; mount the share, or correct lines.camera.path")
+            self._outage = f"{text}; mount the share, or correct lines.camera.path"
             return None
+        finally:
+            self._listing_since_s = None
         self._folder_backoff.succeeded()
-        self._complaints.set("folder", "")
+        self._outage = ""
         return listing
 
     def _update(self, listing: FolderListing, now_s: float) -> None:
@@ -243,7 +273,7 @@ class DropCamera:
         return None
 
     def _add_overwritten(self, version: _FileVersion) -> None:
-        if len(self._overwritten) < _MAX_OVERWRITTEN:
+        if _count_bytes(self._overwritten) + len(version.content or b"") <= self._buffer_bytes:
             self._overwritten.append(version)
         else:
             self._count_lost(version.path)
@@ -260,9 +290,11 @@ class DropCamera:
 
     def _read_settled(self, now_s: float) -> None:
         """Reads the files that have not changed since the last listing, and finds out whether their pictures are complete."""
-        waiting_bytes = sum(len(version.content or b"") for version in self._files.values())
+        previous = [version.previous for version in self._files.values() if version.previous]
+        waiting_bytes = _count_bytes(self._files.values()) + _count_bytes(previous)
         for version in sorted(self._files.values(), key=lambda version: version.state.changed_ns):
-            if waiting_bytes > _MAX_WAITING_BYTES:
+            # Further files are read when the intake has taken some of these.
+            if waiting_bytes and waiting_bytes + min(version.state.size, self._max_bytes) > self._buffer_bytes:
                 return
             if version.end is None and version.since_s < now_s and version.retry_at_s <= now_s:
                 self._attempt(version, "not-readable", self._read_first)

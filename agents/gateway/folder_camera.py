@@ -10,15 +10,15 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from threading import Event
 
-from agents.gateway.complaints import Complaints
 from agents.gateway.drop_folder import make_printable
-from agents.gateway.intake import NO_PICTURE, CameraFrame, PictureRefusedError
+from agents.gateway.intake import CameraFrame
 from agents.gateway.spool import PictureReceipt
+from agents.gateway.trigger_queue import TriggerQueue
 from streams import metrics
-from streams.errors import SettingsError, SpoolFullError
+from streams.complaints import Complaints
+from streams.errors import SpoolFullError
 from streams.identity import PartId
 from streams.picture_files import JUDGED_SUFFIXES, is_foreign
 from streams.settings import CameraSettings
@@ -48,35 +48,60 @@ class FolderCamera:
     """
 
     def __init__(self, line: str, settings: CameraSettings) -> None:
-        """Raises SettingsError if the folder holds no picture."""
         root = settings.path
         assert root is not None  # CameraSettings requires a path for this kind of camera.
         self._root = root
         self._settings = settings
         self._line = line
-        self._files = sorted(file for file in root.rglob("*") if _is_picture(file, root))
-        if not self._files:
-            raise SettingsError(f"lines.camera.path: expected pictures ({', '.join(JUDGED_SUFFIXES)}) for {line} in {root}, found none")
         self._random = random.Random(f"{line}:{settings.seed}")
         # The iterator is kept here, so that the camera goes on with the next file after an error and does not begin again.
-        self._next_files = self._files_in_order()
+        self._next_files: Iterator[Path] | None = None
         self._complaints = Complaints()
-        self._triggers: SimpleQueue[tuple[PartId, datetime, Future[PictureReceipt]]] = SimpleQueue()
+        self._outage = ""
+        self._triggers = TriggerQueue()
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
-        return self._play_triggered(stopping) if self._settings.trigger == "board" else self._play_at_rate(stopping)
+        if self._next_files is None:
+            self._next_files = self._files_in_order(self._find_files(stopping))
+        play = self._play_triggered if self._settings.trigger == "board" else self._play_at_rate
+        yield from play(stopping, self._next_files)
+
+    def find_outage(self) -> str:
+        return self._outage
 
     def list_complaints(self) -> list[str]:
         return self._complaints.list_texts()
 
     def trigger(self, part: PartId, captured_at: datetime) -> Future[PictureReceipt]:
-        receipt: Future[PictureReceipt] = Future()
-        self._triggers.put((part, captured_at, receipt))
-        return receipt
+        return self._triggers.put(part, captured_at)
 
-    def _files_in_order(self) -> Iterator[Path]:
-        while True:
-            files = list(self._files)
+    def _find_files(self, stopping: Event) -> list[Path]:
+        """Returns the pictures in the folder in order. Waits until the folder can be read and holds a picture, or `stopping` is set."""
+        while not stopping.is_set():
+            try:
+                files = sorted(file for file in self._root.rglob("*") if _is_picture(file, self._root))
+            except OSError as error:
+                files = []
+                log.debug("The folder %s of %s cannot be listed: %s", self._root, self._line, error)
+            if files:
+                self._set_outage("")
+                return files
+            self._set_outage(
+                f"the folder {self._root} of {self._line} is missing or holds no pictures ({', '.join(JUDGED_SUFFIXES)}); "
+                "mount it, copy pictures to it, or correct lines.camera.path"
+            )
+            stopping.wait(_AWAY_RETRY_S)
+        return []
+
+    def _set_outage(self, text: str) -> None:
+        if text and not self._outage:
+            metrics.camera_failures.labels(self._line).inc()
+            log.error("%s.", text)
+        self._outage = text
+        self._complaints.set("folder", text)
+
+    def _files_in_order(self, files: list[Path]) -> Iterator[Path]:
+        while files:
             if self._settings.shuffle:
                 self._random.shuffle(files)
             yield from files
@@ -92,12 +117,10 @@ class FolderCamera:
                 if self._root.is_dir():
                     self._leave_out(file, error)
                     return None
-                self._complaints.set(
-                    "folder", f"the folder {self._root} of {self._line} cannot be reached; mount it, or correct lines.camera.path"
-                )
+                self._set_outage(f"the folder {self._root} of {self._line} cannot be reached; mount it, or correct lines.camera.path")
                 stopping.wait(_AWAY_RETRY_S)
             else:
-                self._complaints.set("folder", "")
+                self._set_outage("")
                 return value
         return None
 
@@ -107,10 +130,10 @@ class FolderCamera:
         log.warning("The file %s of %s cannot be read and is left out: %s", name, self._line, error)
         self._complaints.add_event("lost", f"{name} of {self._line} cannot be read and is left out: {error.strerror}; restore the file")
 
-    def _play_at_rate(self, stopping: Event) -> Iterator[CameraFrame]:
+    def _play_at_rate(self, stopping: Event, files: Iterator[Path]) -> Iterator[CameraFrame]:
         period_s, jitter = 1 / self._settings.rate_per_s, self._settings.jitter
         due_s = time.monotonic()
-        for file in self._next_files:
+        for file in files:
             delay_s = period_s * jitter * self._random.uniform(-0.5, 0.5)
             if stopping.wait(max(0.0, due_s + delay_s - time.monotonic())):
                 return
@@ -124,27 +147,23 @@ class FolderCamera:
                     return
                 yield (frame := CameraFrame(value, datetime.now(UTC), truth=find_truth(file, self._root)))
 
-    def _play_triggered(self, stopping: Event) -> Iterator[CameraFrame]:
+    def _play_triggered(self, stopping: Event, files: Iterator[Path]) -> Iterator[CameraFrame]:
         while not stopping.is_set():
-            try:
-                part, captured_at, receipt = self._triggers.get(timeout=0.2)
-            except Empty:
+            if (trigger := self._triggers.get(0.2)) is None:
                 continue
-            found = self._read_next(stopping)
+            found = self._read_next(stopping, files)
             if found is None:
-                metrics.unmatched_parts.labels(part.line).inc()
-                receipt.set_exception(
-                    PictureRefusedError(NO_PICTURE, f"expected another picture for part {part}, but the folder has no more pictures")
-                )
+                metrics.unmatched_parts.labels(self._line).inc()
+                trigger.refuse(f"expected another picture for part {trigger.part}, but the folder has no more pictures")
                 continue
             file, value = found
             # The board's clock may be ahead of this machine's clock, but the time of a picture must not lie in the future.
-            captured_at = min(captured_at, datetime.now(UTC))
-            yield CameraFrame(value, captured_at, truth=find_truth(file, self._root), part=part, receipt=receipt)
+            captured_at = min(trigger.captured_at, datetime.now(UTC))
+            yield CameraFrame(value, captured_at, truth=find_truth(file, self._root), part=trigger.part, receipt=trigger.receipt)
 
-    def _read_next(self, stopping: Event) -> tuple[Path, bytes] | None:
+    def _read_next(self, stopping: Event, files: Iterator[Path]) -> tuple[Path, bytes] | None:
         """Returns the next readable file and its content, or None if no file is left or several files in a row cannot be read."""
-        for file in islice(self._next_files, _MAX_TRIES):
+        for file in islice(files, _MAX_TRIES):
             if (value := self._read(file, stopping)) is not None:
                 return file, value
         return None

@@ -9,10 +9,10 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from aiohttp import web
 
-from agents.gateway.complaints import Complaints
 from agents.gateway.drop_camera import DropCamera
 from agents.gateway.folder_camera import FolderCamera
 from agents.gateway.intake import CameraFrame, GatewayCamera, Intake, TriggeredCamera
@@ -20,15 +20,18 @@ from agents.gateway.latency_endpoint import add_latency_routes
 from agents.gateway.sender import KafkaChannel, Sender
 from agents.gateway.spool import Spool, SpoolBudget
 from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, start_site
+from agents.gateway.upload_request import FORM_EXTRA_BYTES
 from agents.gateway.video_camera import VideoCamera, make_stream_opener
 from streams import metrics
 from streams.atomic_file import write_atomically
 from streams.backoff import Backoff
+from streams.complaints import Complaints
 from streams.errors import SettingsError
 from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
 from streams.kafka import is_reachable
 from streams.object_store import ObjectStore
 from streams.settings import LineSettings, Settings
+from streams.supervision import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +71,10 @@ class GatewayLine:
             part_intake=self.intake if has_board else None,
         )
 
+    def find_outage(self) -> str:
+        """Returns why the line gets no pictures from its camera, or "" if it can get them."""
+        return self.camera.find_outage() or self.complaints.find("camera")
+
     def list_complaints(self) -> list[str]:
         """Returns a sentence for each problem of this line that a person has to solve.
 
@@ -97,31 +104,35 @@ def select_lines(settings: Settings, names: Sequence[str]) -> list[LineSettings]
     return lines
 
 
-def _build_camera(line: LineSettings, settings: Settings, spool: Spool) -> GatewayCamera:
+def _build_camera(line: LineSettings, settings: Settings, spool: Spool, buffer_bytes: int) -> GatewayCamera:
     camera = line.camera
     assert camera is not None
     if camera.kind == "folder":
         return FolderCamera(line.name, camera)
     if camera.kind == "drop":
-        return DropCamera(line.name, camera, settings.pictures.max_bytes, spool.forget_key)
+        return DropCamera(line.name, camera, settings.pictures.max_bytes, spool.forget_key, buffer_bytes=buffer_bytes)
     if camera.kind == "video":
-        return VideoCamera(line.name, camera, make_stream_opener(camera.address, camera.stall_s))
-    return UploadCamera()
+        return VideoCamera(line.name, camera, make_stream_opener(camera.address, camera.stall_s), buffer_bytes)
+    # A form is larger than its picture.
+    return UploadCamera(buffer_bytes + FORM_EXTRA_BYTES)
 
 
 def _build_line(line: LineSettings, settings: Settings, budget: SpoolBudget, store: ObjectStore) -> GatewayLine:
     assert line.camera is not None
     spool = Spool(settings.gateway.spool_dir, line.name, budget)
     watchdog = ProgressWatchdog(settings.service.stall_s)
+    # Each buffer of a line must hold the largest picture.
+    buffer_bytes = max(settings.gateway.buffer_bytes, settings.pictures.max_bytes)
     sender = Sender(
         spool,
         connect=lambda: KafkaChannel(settings, line.name, store),
         is_kafka_reachable=lambda: is_reachable(settings.bootstrap),
         in_flight=settings.gateway.in_flight,
         watchdog=watchdog,
+        in_flight_bytes=buffer_bytes,
     )
-    intake = Intake(line.camera, settings.pictures.max_bytes, spool, on_stored=sender.wake)
-    return GatewayLine(line, _build_camera(line, settings, spool), spool, intake, sender, watchdog)
+    intake = Intake(line.camera, settings.pictures.max_bytes, spool, on_stored=sender.wake, buffer_bytes=buffer_bytes)
+    return GatewayLine(line, _build_camera(line, settings, spool, buffer_bytes), spool, intake, sender, watchdog)
 
 
 def run_camera(line: str, camera: GatewayCamera, intake: Intake, complaints: Complaints, stopping: threading.Event) -> None:
@@ -165,8 +176,6 @@ class Gateway:
         store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
         self._lines = [_build_line(line, settings, self._budget, store) for line in lines]
         self._stopping = threading.Event()
-        # The name of the thread that has failed, or "" while all threads run. A failed thread ends the process.
-        self._failed_thread = ""
         self._health = ProcessHealth("gateway", self._lines[0].watchdog)
         for line in self._lines[1:]:
             self._health.add_check(line.watchdog.find_stall)
@@ -177,7 +186,7 @@ class Gateway:
             metrics.initialise_counters("gateway", line.name)
 
     def run(self) -> int:
-        """Runs the gateway and returns the exit status: 0 after a signal, 1 if one of its threads failed."""
+        """Runs the gateway until a signal, and returns the exit status 0."""
         slot = InstanceSlot(self._settings.service.run_dir, "gateway")
         try:
             with HealthServer(self._health, self._settings.service, str(slot)):
@@ -186,7 +195,7 @@ class Gateway:
             for line in self._lines:
                 line.spool.close()
             slot.release()
-        return 1 if self._failed_thread else 0
+        return 0
 
     async def _serve(self) -> None:
         stop = asyncio.Event()
@@ -195,15 +204,17 @@ class Gateway:
             loop.add_signal_handler(signum, stop.set)
         web_runner = await self._start_web_server()
         cameras = [
-            threading.Thread(
-                target=run_camera,
-                args=(line.name, line.camera, line.intake, line.complaints, self._stopping),
-                name=f"camera-{line.name}",
-                daemon=True,
+            SupervisedThread(
+                f"camera-{line.name}",
+                partial(run_camera, line.name, line.camera, line.intake, line.complaints, self._stopping),
+                self._stopping,
             )
             for line in self._lines
         ]
-        maintenance = threading.Thread(target=self._run_maintenance, name="maintenance", daemon=True)
+        # Each spool has its own thread, so that a disk or file that fails does not stop the maintenance of the other spools.
+        maintenance = [
+            SupervisedThread(f"spool-{line.name}", partial(self._run_maintenance, line.spool), self._stopping) for line in self._lines
+        ]
         for line in self._lines:
             log.info(
                 "Line %s: run %d begins. %d pictures of earlier runs wait in the spool.",
@@ -211,10 +222,11 @@ class Gateway:
                 line.spool.run,
                 line.spool.waiting_count,
             )
+            line.intake.start()
             line.sender.start()
-        for thread in (*cameras, maintenance):
+        for thread in (*cameras, *maintenance):
             thread.start()
-        while not stop.is_set() and not self._failed_thread:
+        while not stop.is_set():
             self._check_lines()
             try:
                 await asyncio.wait_for(stop.wait(), _CHECK_INTERVAL_S)
@@ -222,13 +234,12 @@ class Gateway:
                 continue
         stop_by_s = time.monotonic() + self._settings.service.grace_s * _GRACE_SHARE
         self._health.set_not_ready("stopping")
-        if self._failed_thread:
-            log.critical("%s has ended unexpectedly, so the gateway stops. The spool keeps all accepted pictures.", self._failed_thread)
         # The web server stops first, because the requests that have arrived still need the cameras for their answers.
         if web_runner is not None:
             await web_runner.cleanup()
         await asyncio.to_thread(self._stop_lines, cameras, stop_by_s)
-        await asyncio.to_thread(maintenance.join, 2)
+        for thread in maintenance:
+            await asyncio.to_thread(thread.join, 2)
 
     async def _start_web_server(self) -> web.AppRunner | None:
         """Starts the HTTP server for uploads and part reports, or returns None if no line accepts them."""
@@ -254,8 +265,9 @@ class Gateway:
             metrics.camera_complaints.labels(line.name).set(len(line.list_complaints()))
             # Pictures that wait because Kafka is unavailable do not count. Otherwise the watchdog would report that the gateway hangs.
             line.watchdog.set_pending(0 if line.sender.problem else line.spool.sendable_count)
-            if not line.sender.is_alive():
-                self._failed_thread = f"The sender of {line.name}"
+            outage = line.find_outage()
+            metrics.camera_up.labels(line.name).set(not outage)
+            self._health.set_part_problem(line.name, outage)
         latency_problems = [problem for line in self._lines if (problem := line.intake.find_latency_problem())]
         self._health.set_person_problem("; ".join(latency_problems), "latency")
         used_bytes = self._budget.used_bytes
@@ -268,18 +280,18 @@ class Gateway:
         else:
             self._health.set_ready()
 
-    def _run_maintenance(self) -> None:
+    def _run_maintenance(self, spool: Spool) -> None:
         while not self._stopping.wait(_MAINTENANCE_INTERVAL_S):
-            for line in self._lines:
-                line.spool.run_maintenance()
+            spool.run_maintenance()
 
-    def _stop_lines(self, cameras: Sequence[threading.Thread], stop_by_s: float) -> None:
+    def _stop_lines(self, cameras: Sequence[SupervisedThread], stop_by_s: float) -> None:
         """Stops the cameras, stores pictures that still wait for their parts, and lets the senders empty the spools until `stop_by_s`."""
         self._stopping.set()
         for thread in cameras:
             thread.join(max(0.1, stop_by_s - time.monotonic()))
         for line in self._lines:
             line.intake.drain()
+            line.intake.stop()
             line.sender.stop(stop_by_s)
         for line in self._lines:
             line.sender.join()

@@ -5,22 +5,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from threading import Event
 from typing import Protocol, runtime_checkable
 
 from agents.gateway.camera_latency import CameraLatency, show_no_latency_needed
 from agents.gateway.capture_time import is_plausible
-from agents.gateway.complaints import Complaints
+from agents.gateway.group_commit import GroupCommit
 from agents.gateway.matcher import MatchDecision, Matcher
 from agents.gateway.spool import CheckedPicture, PictureReceipt, Spool
 from streams import metrics
+from streams.complaints import Complaints
 from streams.errors import CastlineError, SpoolFullError
 from streams.identity import PartId, sniff_content_type
 from streams.settings import CameraSettings
@@ -33,6 +37,7 @@ TOO_LARGE = "too-large"
 SPOOL_FULL = "spool-full"
 KEY_REUSED = "key-reused"
 NO_PICTURE = "no-picture"
+MEMORY_FULL = "memory-full"
 
 # A part waits for its picture for this time plus the latency. A later picture would be too late for the gate.
 _PART_TIMEOUT_S = 10.0
@@ -82,6 +87,9 @@ class GatewayCamera(Protocol):
         After an error the gateway calls the method again. The camera then continues with the next picture.
         """
 
+    def find_outage(self) -> str:
+        """Returns why the gateway cannot reach the camera or its folder now, or "" if it can. The camera is opened again by itself."""
+
     def list_complaints(self) -> list[str]:
         """Returns sentences about problems of the camera or its folder that a person has to solve. The page /healthz shows them."""
 
@@ -113,6 +121,16 @@ def check_picture(frame: CameraFrame, max_bytes: int) -> CheckedPicture:
 def make_part_key(part: PartId) -> str:
     """Returns the idempotency key under which the spool stores the picture of a part that the board counted."""
     return f"part:{part.run}:{part.part}"
+
+
+def _answer(receipt: Future[PictureReceipt], answer: PictureReceipt | CastlineError) -> None:
+    """Sets the answer in the future of a frame, unless the camera has cancelled the future because it no longer waits."""
+    if not receipt.set_running_or_notify_cancel():
+        return
+    if isinstance(answer, PictureReceipt):
+        receipt.set_result(answer)
+    else:
+        receipt.set_exception(answer)
 
 
 @dataclass(frozen=True)
@@ -153,8 +171,11 @@ class Intake:
         spool: Spool,
         on_stored: Callable[[], None],
         clock: Callable[[], float] = time.time,
+        buffer_bytes: int = 2**25,
     ) -> None:
+        """`on_stored` is called after each stored picture. `buffer_bytes` limits the pictures that wait for their parts or for the disk."""
         self._line = spool.line
+        self._commit = GroupCommit(spool, buffer_bytes)
         self._max_bytes = max_bytes
         self._spool = spool
         self._on_stored = on_stored
@@ -170,7 +191,7 @@ class Intake:
         self._matcher: Matcher[_PendingFrame] | None = None
         self._latency: CameraLatency | None = None
         if camera.trigger == "board":
-            self._matcher = Matcher(window_s, part_timeout_s=self._part_timeout_s)
+            self._matcher = Matcher(window_s, part_timeout_s=self._part_timeout_s, max_bytes=buffer_bytes)
         if camera.needs_latency:
             self._latency = CameraLatency(spool.line, camera.latency_s, spool.folder / f"{spool.line}.latency.json")
         else:
@@ -225,7 +246,7 @@ class Intake:
             latency.add_picture(time_s)
             if latency.usable_s is None:
                 return [*matcher.release_pictures(), MatchDecision(pending, None)]
-            return self._track_offsets(matcher.add_picture(pending, time_s - latency.usable_s, self._clock()))
+            return self._track_offsets(matcher.add_picture(pending, time_s - latency.usable_s, self._clock(), len(pending.frame.value)))
 
     def _track_offsets(self, decisions: list[MatchDecision[_PendingFrame]]) -> list[MatchDecision[_PendingFrame]]:
         """Records how far each picture was from its nearest part, and returns `decisions` unchanged. The caller must hold the lock."""
@@ -354,8 +375,31 @@ class Intake:
                 extra={"part": str(stored.part)},
             )
         log.debug("Stored the picture of part %s, %d bytes.", stored.part, len(frame.value), extra={"part": str(stored.part)})
+        # The sender may send the picture before it is on the disk. The camera gets its receipt only afterwards.
         self._on_stored()
-        frame.receipt.set_result(PictureReceipt(stored.part, stored.is_repeat, is_matched))
+        receipt = PictureReceipt(stored.part, stored.is_repeat, is_matched)
+        self._commit.add(len(frame.value), partial(self._confirm, frame.receipt, receipt, keys))
+
+    def _confirm(self, answer: Future[PictureReceipt], receipt: PictureReceipt, keys: Sequence[str], failure: OSError | None) -> None:
+        """Answers the camera after the flush of its picture. If the disk has failed, the camera must send the picture again."""
+        if failure is None:
+            _answer(answer, receipt)
+            return
+        # A repeat must be stored again, because nobody knows what is on the disk after a failed flush.
+        with suppress(sqlite3.OperationalError):
+            for key in keys:
+                self._spool.forget_key(key)
+        log.error("The picture of part %s may be missing on the disk, which failed: %s", receipt.part, failure)
+        metrics.pictures_refused.labels(self._line, SPOOL_FULL).inc()
+        _answer(answer, SpoolFullError(f"expected to write part {receipt.part} to the disk, but the disk refused: {failure.strerror}"))
+
+    def start(self) -> None:
+        """Starts the thread that waits for the disk. Without this thread, `accept` itself waits for the disk."""
+        self._commit.start()
+
+    def stop(self) -> None:
+        """Answers all cameras whose pictures are stored, and ends the thread."""
+        self._commit.stop()
 
     def _log_full_spool(self, error: SpoolFullError | None) -> None:
         """Counts the pictures that the spool refuses because it is full. Logs the first refusal, and the first picture stored after it."""
@@ -370,4 +414,4 @@ class Intake:
     def _refuse(self, frame: CameraFrame, error: CastlineError, reason: str) -> None:
         metrics.pictures_refused.labels(self._line, reason).inc()
         log.log(logging.DEBUG if reason == SPOOL_FULL else logging.WARNING, "A picture of %s is refused: %s", self._line, error)
-        frame.receipt.set_exception(error)
+        _answer(frame.receipt, error)

@@ -43,11 +43,12 @@ class MatchDecision(Generic[Picture]):
 
 @dataclass(frozen=True)
 class _WaitingPicture(Generic[Picture]):
-    """A picture that waits for its part. The wait usually ends before `expires_s`."""
+    """A picture of `size` bytes that waits for its part. The wait usually ends before `expires_s`."""
 
     time_s: float
     expires_s: float
     picture: Picture
+    size: int = 0
 
 
 @dataclass
@@ -80,13 +81,14 @@ class Matcher(Generic[Picture]):
 
     - `window_s`: how long a picture waits for its part.
     - `part_timeout_s`: how long a part waits for its picture.
-    - `max_pictures`: if more pictures wait, the oldest get no part.
+    - `max_pictures`, `max_bytes`: if more pictures wait, or if they are larger in all, the oldest get no part.
     """
 
-    def __init__(self, window_s: float, part_timeout_s: float, max_pictures: int = 256) -> None:
+    def __init__(self, window_s: float, part_timeout_s: float, max_pictures: int = 256, max_bytes: int = 2**25) -> None:
         self._window_s = window_s
         self.part_timeout_s = part_timeout_s
         self._max_pictures = max_pictures
+        self._max_bytes = max_bytes
         # All reported parts, the earliest first. Some of them have a picture already.
         self._parts: list[_KnownPart] = []
         # The pictures that wait for a decision, in the order of arrival.
@@ -108,9 +110,9 @@ class Matcher(Generic[Picture]):
                 self._recent_gaps.append(later.time_s - earlier.time_s)
         return self.decide_due(now_s)
 
-    def add_picture(self, picture: Picture, time_s: float, now_s: float) -> list[MatchDecision[Picture]]:
-        """Adds a picture and returns the decisions that are due. `time_s` is the picture's time minus the latency."""
-        self._pictures.append(_WaitingPicture(time_s, now_s + self._window_s, picture))
+    def add_picture(self, picture: Picture, time_s: float, now_s: float, size: int = 0) -> list[MatchDecision[Picture]]:
+        """Adds a picture of `size` bytes and returns the decisions that are due. `time_s` is the picture's time minus the latency."""
+        self._pictures.append(_WaitingPicture(time_s, now_s + self._window_s, picture, size))
         return self.decide_due(now_s)
 
     def decide_due(self, now_s: float, *, is_ending: bool = False) -> list[MatchDecision[Picture]]:
@@ -130,6 +132,10 @@ class Matcher(Generic[Picture]):
                 decisions.append(decision)
         undecided.sort(key=lambda waiting: waiting.expires_s)
         surplus = max(0, len(undecided) - self._max_pictures)
+        waiting_bytes = sum(waiting.size for waiting in undecided[surplus:])
+        while waiting_bytes > self._max_bytes:
+            waiting_bytes -= undecided[surplus].size
+            surplus += 1
         self._pictures = undecided[surplus:]
         decisions += [MatchDecision(waiting.picture, None) for waiting in undecided[:surplus]]
         return decisions + self._expire_parts(float("inf") if is_ending else now_s)

@@ -4,7 +4,7 @@
 | --- | --- |
 | no broker, no object store, or a temporary error | tries again, with growing pauses |
 | not authorised, or no such topic | tries again, and the pictures wait |
-| Kafka refuses one record | keeps it on disk until the next start |
+| Kafka refuses one record, or no record can be made of a picture | keeps it on disk until the next start |
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from streams.identity import PictureIdentity, make_headers
 from streams.kafka import is_reachable, make_client_arguments
 from streams.object_store import ObjectStore
 from streams.settings import Settings
+from streams.supervision import SupervisedThread
 from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
@@ -50,11 +51,13 @@ _SILENT_S = 2.0
 _STUCK_S = 30.0
 # While no picture is in flight, the sender checks at this interval whether a broker is reachable.
 _PROBE_INTERVAL_S = 5.0
-# The pictures in flight may have at most this many bytes in all. The setting gateway.in_flight limits only their number.
-_MAX_IN_FLIGHT_BYTES = 32 * 2**20
 _READ_AT_ONCE = 8
 _REMINDER_INTERVAL_S = 60.0
 _IDLE_WAIT_S = 0.2
+
+
+class UnsendableError(Exception):
+    """Raised for a picture of which no Kafka record can be made. Sending the picture again does not help."""
 
 
 class ChannelUnavailableError(Exception):
@@ -73,7 +76,10 @@ class PictureChannel(Protocol):
     """A connection over which the sender sends pictures to Kafka."""
 
     def send(self, picture: SpooledPicture, on_result: Callable[[SendResult], None]) -> None:
-        """Sends `picture`. Calls `on_result` at most once, from any thread. Raises ChannelUnavailableError if nothing can be sent now."""
+        """Sends `picture`. Calls `on_result` at most once, from any thread.
+
+        Raises ChannelUnavailableError if nothing can be sent now, and UnsendableError if no record can be made of `picture`.
+        """
 
     def close(self) -> None:
         """Closes the connection. Pictures that are not confirmed by then stay in the spool."""
@@ -126,15 +132,17 @@ class KafkaChannel:
                 claim, value = self._store.put(value), b""
             except OSError as error:
                 raise ChannelUnavailableError(f"The object store did not accept the picture of part {picture.part}: {error}") from None
-        identity = PictureIdentity(picture.part, checked.captured_at, checked.content_type, checked.sha256, claim, checked.traceparent)
-        headers = make_headers(identity, {"truth": checked.truth} if checked.truth else None)
         try:
+            identity = PictureIdentity(picture.part, checked.captured_at, checked.content_type, checked.sha256, claim, checked.traceparent)
+            headers = make_headers(identity, {"truth": checked.truth} if checked.truth else None)
             future = self._producer.send(self._topic, value=value, key=picture.part.key, headers=headers)
         except _RECORD_ERRORS as error:
             on_result(SendResult(picture, error))
             return
-        except (KafkaError, ValueError) as error:
+        except KafkaError as error:
             raise ChannelUnavailableError(str(error)) from None
+        except (ValueError, TypeError, AssertionError) as error:
+            raise UnsendableError(f"no Kafka record can be made of it: {error!r}") from error
         future.add_callback(lambda _: on_result(SendResult(picture, None)))
         future.add_errback(lambda error: on_result(SendResult(picture, error)))
 
@@ -150,10 +158,11 @@ class KafkaChannel:
 class _InFlightWindow:
     """The pictures that were sent over one channel and are not yet confirmed. Their number and their total size are limited."""
 
-    def __init__(self, channel: PictureChannel, spool: Spool, max_pictures: int, on_result: Callable[[], None]) -> None:
+    def __init__(self, channel: PictureChannel, spool: Spool, max_pictures: int, max_bytes: int, on_result: Callable[[], None]) -> None:
         self._channel = channel
         self._spool = spool
         self._max_pictures = max_pictures
+        self._max_bytes = max_bytes
         self._on_result = on_result
         self._in_flight: dict[int, SpooledPicture] = {}
         self._bytes = 0
@@ -175,15 +184,18 @@ class _InFlightWindow:
         Raises ChannelUnavailableError if nothing can be sent now.
         """
         room = self._max_pictures - len(self._in_flight)
-        if room <= 0 or self._bytes >= _MAX_IN_FLIGHT_BYTES:
+        if room <= 0 or self._bytes >= self._max_bytes:
             return 0
-        pictures = self._spool.read_after(self._last_seq, min(_READ_AT_ONCE, room))
+        pictures = self._spool.read_after(self._last_seq, min(_READ_AT_ONCE, room), self._max_bytes - self._bytes)
         for picture in pictures:
             if not self._in_flight:
                 self._last_result_s = time.monotonic()
             self._in_flight[picture.seq] = picture
             self._bytes += len(picture.picture.value)
-            self._channel.send(picture, self._add_result)
+            try:
+                self._channel.send(picture, self._add_result)
+            except UnsendableError as error:
+                self._add_result(SendResult(picture, error))
             self._last_seq = picture.seq
         return len(pictures)
 
@@ -218,13 +230,18 @@ class Sender:
         is_kafka_reachable: Callable[[], bool],
         in_flight: int,
         watchdog: ProgressWatchdog,
+        in_flight_bytes: int = 2**25,
     ) -> None:
-        """`connect` opens a channel or raises ChannelUnavailableError. `in_flight` is the largest number of unconfirmed pictures."""
+        """`connect` opens a channel or raises ChannelUnavailableError.
+
+        The unconfirmed pictures are at most `in_flight` pictures and have about `in_flight_bytes` bytes.
+        """
         self.problem = "connecting to Kafka"
         self._spool = spool
         self._connect = connect
         self._is_kafka_reachable = is_kafka_reachable
         self._max_in_flight = in_flight
+        self._max_in_flight_bytes = in_flight_bytes
         self._watchdog = watchdog
         self._wake_up = threading.Event()
         self._stop_by_s: float | None = None
@@ -233,7 +250,7 @@ class Sender:
         self._reminded_at_s = float("-inf")
         self._probed_at_s = time.monotonic()
         self._backoff = Backoff(first_s=0.5, longest_s=5.0)
-        self._thread = threading.Thread(target=self._run, name=f"sender-{spool.line}", daemon=True)
+        self._thread = SupervisedThread(f"sender-{spool.line}", self._run)
 
     def start(self) -> None:
         self._thread.start()
@@ -249,9 +266,6 @@ class Sender:
 
     def join(self) -> None:
         self._thread.join()
-
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
 
     def _is_finished(self) -> bool:
         if self._stop_by_s is None:
@@ -281,7 +295,7 @@ class Sender:
 
         Raises ChannelUnavailableError if Kafka does not accept pictures.
         """
-        window = _InFlightWindow(channel, self._spool, self._max_in_flight, self._wake_up.set)
+        window = _InFlightWindow(channel, self._spool, self._max_in_flight, self._max_in_flight_bytes, self._wake_up.set)
         self._probed_at_s = time.monotonic()
         while True:
             self._wake_up.clear()
@@ -327,7 +341,7 @@ class Sender:
         self._remove_confirmed([result.sent for result in results if result.error is None])
         temporary_error: Exception | None = None
         for result in results:
-            if isinstance(result.error, _RECORD_ERRORS):
+            if isinstance(result.error, (*_RECORD_ERRORS, UnsendableError)):
                 self._park(result.sent, result.error)
             elif result.error is not None:
                 temporary_error = temporary_error or result.error
@@ -358,24 +372,21 @@ class Sender:
         )
 
     def _track_backlog(self) -> None:
-        """Logs when a backlog of pictures begins and ends. During a backlog, the spool flushes each picture to the disk."""
+        """Logs when a backlog of pictures begins and ends."""
         waiting = self._spool.sendable_count
         if not self._is_behind and waiting > 2 * self._max_in_flight:
             self._is_behind = True
             # While Kafka is unavailable, the log already names the reason for the backlog.
             if not self.problem:
                 log.warning("Pictures of %s arrive faster than Kafka accepts them. %d wait in the spool.", self._spool.line, waiting)
-            self._spool.set_full_sync(True)
         elif self._is_behind and waiting <= self._max_in_flight // 2:
             self._is_behind = False
             log.info("Kafka accepts the pictures of %s fast enough again. %d still wait in the spool.", self._spool.line, waiting)
-            self._spool.set_full_sync(bool(self.problem))
 
     def _set_unavailable(self, problem: str) -> None:
         now_s = time.monotonic()
         if not self.problem:
             self._unavailable_since_s = now_s
-            self._spool.set_full_sync(True)
         if not self.problem or now_s - self._reminded_at_s > _REMINDER_INTERVAL_S:
             self._reminded_at_s = now_s
             log.warning(
@@ -397,4 +408,3 @@ class Sender:
             )
             self.problem = ""
             self._backoff.succeeded()
-            self._spool.set_full_sync(self._is_behind)

@@ -1,19 +1,21 @@
 """The spool of a line: the gateway's queue on disk between camera and Kafka, an SQLite file.
 
-While Kafka is unavailable, each commit waits for the disk, because the file is then the only copy.
+A commit does not wait for the disk. `flush` forces all earlier commits to the disk, and only then may a picture be confirmed to its camera.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from streams.atomic_file import flush_to_disk
 from streams.errors import SettingsError, SpoolFullError
 from streams.identity import PartId, format_time, parse_time
 from streams.queue_file import connect_queue, lock_queue
@@ -22,8 +24,12 @@ from streams.queue_file import connect_queue, lock_queue
 _ROW_BYTES = 1024
 # Receipts are kept to recognise repeated pictures. At ten pictures a second, this many receipts last almost three hours.
 _MAX_RECEIPTS = 100_000
-# If SQLite's write-ahead file is larger than this, new pictures wait until it has been written back to the database file.
+# If SQLite's write-ahead log is larger than this, or than this share of the whole budget, new pictures wait until it has been written back
+# to the database file.
 _MAX_WRITE_AHEAD_BYTES = 64 * 2**20
+_MAX_WRITE_AHEAD_SHARE = 1 / 16
+# If less than this share of the budget is free, the logs of all lines are emptied, however small they are.
+_NEARLY_FULL_SHARE = 1 / 8
 _LAYOUT_VERSION = 1
 
 _SCHEMA = """
@@ -77,35 +83,45 @@ class SpooledPicture:
 
 
 class SpoolBudget:
-    """Limits the total bytes in all spools of one process. Thread-safe."""
+    """Limits the total bytes in all spools of one process: pictures and write-ahead logs. Thread-safe."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._used_bytes = 0
+        self._picture_bytes = 0
+        self._write_ahead_bytes: dict[str, int] = {}
         self._lock = threading.Lock()
 
     @property
     def used_bytes(self) -> int:
-        return self._used_bytes
+        return self._picture_bytes + sum(list(self._write_ahead_bytes.values()))
+
+    def has_room(self, size: float) -> bool:
+        """Returns whether `reserve` would accept `size` bytes now."""
+        return self.used_bytes + size <= self.max_bytes
+
+    def set_write_ahead(self, line: str, size: int) -> None:
+        """Counts the present size of the write-ahead log of `line`."""
+        with self._lock:
+            self._write_ahead_bytes[line] = size
 
     def reserve(self, size: int) -> None:
         """Reserves `size` bytes. Raises SpoolFullError if the limit would be exceeded."""
         with self._lock:
-            if self._used_bytes + size > self.max_bytes:
+            if not self.has_room(size):
                 raise SpoolFullError(
-                    f"expected room for {size} bytes, found the spool full: {self._used_bytes} of {self.max_bytes} bytes are used"
+                    f"expected room for {size} bytes, found the spool full: {self.used_bytes} of {self.max_bytes} bytes are used"
                 )
-            self._used_bytes += size
+            self._picture_bytes += size
 
     def add_existing(self, size: int) -> None:
         """Counts `size` bytes that a spool already holds when it is opened. They are accepted even if they exceed the limit."""
         with self._lock:
-            self._used_bytes += size
+            self._picture_bytes += size
 
     def release(self, size: int) -> None:
         """Frees `size` bytes that `reserve` or `add_existing` has counted."""
         with self._lock:
-            self._used_bytes -= size
+            self._picture_bytes -= size
 
 
 class Spool:
@@ -133,6 +149,11 @@ class Spool:
             # Checkpoints use a separate connection, so that pictures can be read and written while a checkpoint waits for the disk.
             self._checkpointer = self._connect()
             self.run = self._begin_run(int(clock()))
+            # From here on, `flush` waits for the disk, and the commits of this connection do not.
+            self._writer.execute("PRAGMA synchronous = NORMAL")
+            self._write_ahead_file = os.open(self._write_ahead_path, os.O_RDONLY)
+            # The folder must name the files after a power cut, too.
+            flush_to_disk(folder)
             count, size = self._writer.execute("SELECT count(*), total(size) FROM pictures").fetchone()
             self._waiting_count, self._parked_count = int(count), 0
         except sqlite3.DatabaseError as error:
@@ -175,10 +196,12 @@ class Spool:
         """The number of pictures that wait to be sent or confirmed. Parked pictures, which Kafka has refused, do not count."""
         return self._waiting_count - self._parked_count
 
-    def set_full_sync(self, enabled: bool) -> None:
-        """Sets whether each commit waits for the disk. This is needed while Kafka is unavailable and the spool holds the only copy."""
-        with self._lock:
-            self._writer.execute(f"PRAGMA synchronous = {'FULL' if enabled else 'NORMAL'}")
+    def flush(self) -> None:
+        """Returns when all pictures that were accepted before this call are on the disk. Raises OSError if the disk refuses.
+
+        The write-ahead log holds each commit until SQLite has forced the commit to the database file, so a flush of the log is enough.
+        """
+        os.fdatasync(self._write_ahead_file)
 
     def find_receipt(self, key: str) -> tuple[PartId, str] | None:
         """Returns the part and the SHA-256 of the picture that was accepted under the idempotency key `key`, or None if there was none."""
@@ -189,9 +212,14 @@ class Spool:
     def accept(self, picture: CheckedPicture, keys: Iterable[str] = (), part: PartId | None = None) -> PictureReceipt:
         """Stores `picture` under `part`. If `part` is None, the picture becomes the next part of the spool's own run.
 
-        If one of the idempotency `keys` is known, returns the earlier part. Raises SpoolFullError if there is no room.
+        If one of the idempotency `keys` is known, returns the earlier part. A power cut may undo this call until `flush` has returned.
+        Raises SpoolFullError if there is no room.
         """
         size = len(picture.value) + _ROW_BYTES
+        if not self._budget.has_room(size):
+            # If the disk refuses, the write-ahead log keeps its size, and `reserve` below refuses the picture.
+            with suppress(sqlite3.OperationalError):
+                self._empty_write_ahead()
         with self._lock:
             for key in keys:
                 if receipt := self.find_receipt(key):
@@ -209,6 +237,7 @@ class Spool:
             self._waiting_count += 1
             if part is None:
                 self._last_part += 1
+            self._count_write_ahead()
         return PictureReceipt(new_part)
 
     def _insert(self, picture: CheckedPicture, part: PartId, size: int, keys: Iterable[str]) -> None:
@@ -245,17 +274,26 @@ class Spool:
                 self._writer.execute("ROLLBACK")
             raise
 
-    def read_after(self, seq: int, limit: int) -> list[SpooledPicture]:
-        """Returns the next pictures after the sequence number `seq`, at most `limit`. Leaves out pictures that Kafka has refused."""
-        with self._reader_lock:
-            rows = self._reader.execute(
-                "SELECT seq, run, part, value, captured_at, content_type, sha256, traceparent, truth FROM pictures "
+    def read_after(self, seq: int, limit: int, max_bytes: int | None = None) -> list[SpooledPicture]:
+        """Returns the next pictures after the sequence number `seq`, at most `limit`. Leaves out pictures that Kafka has refused.
+
+        With `max_bytes`, returns only as many pictures as have this total size, but at least one.
+        """
+        found: list[SpooledPicture] = []
+        total_bytes = 0
+        with self._reader_lock, closing(self._reader.cursor()) as cursor:
+            cursor.execute(
+                "SELECT seq, size, run, part, captured_at, content_type, sha256, traceparent, truth, value FROM pictures "
                 "WHERE seq > ? AND parked IS NULL ORDER BY seq LIMIT ?",
                 (seq, limit),
-            ).fetchall()
-        return [
-            SpooledPicture(row[0], PartId(self.line, row[1], row[2]), CheckedPicture(row[3], parse_time(row[4]), *row[5:])) for row in rows
-        ]
+            )
+            for number, size, run, part, captured_at, content_type, sha256, traceparent, truth, value in cursor:
+                picture = CheckedPicture(value, parse_time(captured_at), content_type, sha256, traceparent, truth)
+                found.append(SpooledPicture(number, PartId(self.line, run, part), picture))
+                total_bytes += size
+                if max_bytes is not None and total_bytes >= max_bytes:
+                    break
+        return found
 
     def remove(self, seqs: Iterable[int]) -> None:
         """Deletes the pictures with the sequence numbers `seqs`, which Kafka has confirmed."""
@@ -269,6 +307,7 @@ class Spool:
             self._waiting_count -= count
             self._parked_count -= parked
             self._budget.release(freed)
+            self._count_write_ahead()
 
     def park(self, seq: int, reason: str) -> None:
         """Parks the picture `seq`, which Kafka has refused for `reason`: it stays on disk and is sent again after the next start."""
@@ -282,22 +321,35 @@ class Spool:
             self._writer.execute("DELETE FROM receipts WHERE mark = ?", (key,))
 
     def run_maintenance(self) -> None:
-        """Deletes old receipts and writes SQLite's write-ahead file back. Call it about once a second.
+        """Deletes old receipts and writes SQLite's write-ahead log back. Call it about once a second.
 
-        The call may wait for the disk, so it needs a thread of its own.
+        The call may wait for the disk, so it needs a thread of its own. Raises sqlite3.Error if the disk refuses.
         """
         with self._lock:
             self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))
         self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        # While pictures arrive, a PASSIVE checkpoint never writes everything back, so the write-ahead file would grow without limit.
-        # A TRUNCATE checkpoint empties the file.
-        if self._write_ahead_path.exists() and self._write_ahead_path.stat().st_size > _MAX_WRITE_AHEAD_BYTES:
-            with self._reader_lock, self._lock:
-                self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        # While pictures arrive, a PASSIVE checkpoint never writes everything back, so the write-ahead log would grow without limit.
+        limit = min(_MAX_WRITE_AHEAD_BYTES, _MAX_WRITE_AHEAD_SHARE * self._budget.max_bytes)
+        if self._count_write_ahead() > limit or not self._budget.has_room(_NEARLY_FULL_SHARE * self._budget.max_bytes):
+            self._empty_write_ahead()
+
+    def _empty_write_ahead(self) -> None:
+        """Writes the whole write-ahead log back to the database file and empties the log. In the meantime, pictures wait."""
+        with self._reader_lock, self._lock:
+            self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._count_write_ahead()
+
+    def _count_write_ahead(self) -> int:
+        """Counts the size of the write-ahead log in the budget and returns it, in bytes."""
+        size = os.fstat(self._write_ahead_file).st_size
+        self._budget.set_write_ahead(self.line, size)
+        return size
 
     def close(self) -> None:
         with self._reader_lock, self._lock:
             self._checkpointer.close()
             self._reader.close()
             self._writer.close()
+            os.close(self._write_ahead_file)
+            self._budget.set_write_ahead(self.line, 0)
             self._lock_file.close()

@@ -19,29 +19,42 @@ JSON `{"error": …}`:
 | 413 | the picture is too large |
 | 415 | there is no picture |
 | 422 | the idempotency key was used for another picture, or the body is empty |
-| 503 | the picture was not stored in time |
+| 503 | the picture was not stored in time, or too many uploads wait |
 | 507 | the spool is full |
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from queue import Empty, SimpleQueue
 from threading import Event
 
 from aiohttp import web
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from agents.gateway.capture_time import parse_capture_time
-from agents.gateway.complaints import Complaints
-from agents.gateway.intake import EMPTY, KEY_REUSED, NO_PICTURE, TOO_LARGE, CameraFrame, Intake, PictureRefusedError, TriggeredCamera
+from agents.gateway.intake import (
+    EMPTY,
+    KEY_REUSED,
+    MEMORY_FULL,
+    NO_PICTURE,
+    TOO_LARGE,
+    CameraFrame,
+    Intake,
+    PictureRefusedError,
+    TriggeredCamera,
+)
 from agents.gateway.spool import PictureReceipt
+from agents.gateway.upload_memory import MemoryShare, UploadMemory
 from agents.gateway.upload_request import RequestRefusedError, find_authorisation_problem, read_picture
 from streams import metrics
+from streams.complaints import Complaints
 from streams.errors import IdentityError, SettingsError, SpoolFullError
 from streams.identity import PartId
 
@@ -54,15 +67,29 @@ _STATUS_BY_REASON = {EMPTY: 422, TOO_LARGE: 413, KEY_REUSED: 422, NO_PICTURE: 40
 class UploadCamera:
     """Yields the pictures that were uploaded over HTTP."""
 
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[CameraFrame] = SimpleQueue()
+    def __init__(self, buffer_bytes: int = 2**25) -> None:
+        """`buffer_bytes` limits the pictures that are being received or wait for the spool."""
+        self.memory = UploadMemory(buffer_bytes)
+        self._queue: deque[CameraFrame] = deque()
+        self._changed = threading.Condition()
         self._complaints = Complaints()
 
     def upload(self, frame: CameraFrame) -> Future[PictureReceipt]:
         """Queues `frame` for the intake. Returns the future of its receipt, which may get a SpoolFullError or a PictureRefusedError."""
         self._complaints.set(_REFUSED, "")
-        self._queue.put(frame)
+        with self._changed:
+            self._queue.append(frame)
+            self._changed.notify()
         return frame.receipt
+
+    def abandon(self, frame: CameraFrame) -> None:
+        """Removes `frame` from the queue if it still waits there, because its sender has gone or has waited for too long."""
+        with self._changed, suppress(ValueError):
+            self._queue.remove(frame)
+
+    def find_outage(self) -> str:
+        """Returns "", because a camera that sends no picture may have no part to photograph."""
+        return ""
 
     def list_complaints(self) -> list[str]:
         return self._complaints.list_texts()
@@ -73,10 +100,11 @@ class UploadCamera:
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         while not stopping.is_set():
-            try:
-                yield self._queue.get(timeout=0.2)
-            except Empty:
-                continue
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._queue), 0.2)
+                frame = self._queue.popleft() if self._queue else None
+            if frame is not None:
+                yield frame
 
 
 @dataclass(frozen=True)
@@ -122,7 +150,8 @@ async def start_site(app: web.Application, host: str, port: int) -> tuple[web.Ap
     Raises SettingsError if the port is in use.
     """
     # `read_picture` unpacks compressed bodies, because aiohttp would unpack them without a size limit.
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2, auto_decompress=False)
+    # If a sender closes its connection, aiohttp cancels the handler, which then frees the memory of the picture.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2, auto_decompress=False, handler_cancellation=True)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -157,22 +186,34 @@ class _Handlers:
         endpoint = self._endpoints.get(request.match_info["line"])
         if endpoint is None or endpoint.uploads is None:
             return _make_error(404, f"expected a line that takes uploads, found {request.match_info['line'][:80]!r}")
+        # The block frees the memory of the picture in every case, also if the sender closes the connection.
+        with endpoint.uploads.memory.share() as memory:
+            return await self._accept_upload(request, endpoint, endpoint.uploads, memory)
+
+    async def _accept_upload(
+        self, request: web.Request, endpoint: LineEndpoint, uploads: UploadCamera, memory: MemoryShare
+    ) -> web.Response:
         try:
-            frame = await self._read_frame(request, endpoint)
+            frame = await self._read_frame(request, endpoint, memory)
         except RequestRefusedError as error:
             # Many cameras send each request first without a password, so a 401 for such a request is no reason for a complaint.
             if error.status != 401 or "Authorization" in request.headers:
-                endpoint.uploads.complain(f"an upload to {endpoint.line} from {request.remote} was refused with {error.status}: {error}")
+                uploads.complain(f"an upload to {endpoint.line} from {request.remote} was refused with {error.status}: {error}")
             if error.status == 401:
                 return _make_unauthorised(str(error))
+            if error.status == 503:
+                metrics.pictures_refused.labels(endpoint.line, MEMORY_FULL).inc()
             if error.status != 413:
                 return _make_error(error.status, str(error))
             metrics.pictures_received.labels(endpoint.line).inc()
             metrics.pictures_refused.labels(endpoint.line, TOO_LARGE).inc()
             return _make_too_large_error(error.size, self._max_bytes)
-        return await _await_receipt(endpoint.uploads.upload(frame), 201, len(frame.value), self._max_bytes)
+        try:
+            return await _await_receipt(uploads.upload(frame), 201, len(frame.value), self._max_bytes)
+        finally:
+            uploads.abandon(frame)
 
-    async def _read_frame(self, request: web.Request, endpoint: LineEndpoint) -> CameraFrame:
+    async def _read_frame(self, request: web.Request, endpoint: LineEndpoint, memory: MemoryShare) -> CameraFrame:
         """Returns the picture of a request as a frame. Raises RequestRefusedError if it is not authorised or has no picture."""
         if refusal := find_authorisation_problem(request, endpoint.token, endpoint.line):
             raise RequestRefusedError(401, refusal)
@@ -185,7 +226,7 @@ class _Handlers:
         key = request.headers.get("Idempotency-Key", "")
         if len(key) > _MAX_KEY_CHARACTERS:
             raise RequestRefusedError(400, f"expected an Idempotency-Key of at most {_MAX_KEY_CHARACTERS} characters, found {len(key)}")
-        picture = await read_picture(request, self._max_bytes)
+        picture = await read_picture(request, self._max_bytes, memory.grow)
         return CameraFrame(picture.value, captured_at, picture.declared_type, idempotency_key=f"key:{key}" if key else "")
 
     async def accept_part(self, request: web.Request) -> web.Response:

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hmac
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import HeaderParser
@@ -21,7 +21,7 @@ from streams.identity import UNKNOWN_CONTENT_TYPE, sniff_content_type
 
 _CHUNK_BYTES = 2**16
 # A form may be larger than the largest picture by this many bytes, for its other fields.
-_FORM_EXTRA_BYTES = 2**20
+FORM_EXTRA_BYTES = 2**20
 _MAX_PARTS = 50
 # A body with one of these content types may be the picture itself. Many programs send x-www-form-urlencoded by default.
 _RAW_TYPES = ("application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
@@ -47,9 +47,10 @@ class UploadedPicture:
     declared_type: str
 
 
-async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
+async def read_picture(request: web.Request, max_bytes: int, reserve: Callable[[int], None]) -> UploadedPicture:
     """Returns the picture in a request. The picture may have at most `max_bytes`.
 
+    `reserve` is called with the number of bytes before they are kept. It raises RequestRefusedError with status 503 if memory is short.
     Raises RequestRefusedError with status 400 (malformed), 413 (too large) or 415 (no picture).
     """
     is_form = request.content_type.startswith("multipart/")
@@ -59,7 +60,7 @@ async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
             f"expected a picture as body (image/… or application/octet-stream) or a form (multipart/form-data), found "
             f"{request.content_type}; choose JPEG, PNG, BMP or TIFF at the camera",
         )
-    body = await _read_body(request, max_bytes + _FORM_EXTRA_BYTES if is_form else max_bytes, max_bytes)
+    body = await _read_body(request, max_bytes + FORM_EXTRA_BYTES if is_form else max_bytes, max_bytes, reserve)
     if is_form:
         return _find_picture_part(body, _read_boundary(request), max_bytes)
     if request.content_type == _RAW_TYPES[-1] and body and sniff_content_type(body) == UNKNOWN_CONTENT_TYPE:
@@ -70,7 +71,7 @@ async def read_picture(request: web.Request, max_bytes: int) -> UploadedPicture:
     return UploadedPicture(body, request.content_type if request.content_type.startswith("image/") else "")
 
 
-async def _read_body(request: web.Request, limit: int, max_bytes: int) -> bytes:
+async def _read_body(request: web.Request, limit: int, max_bytes: int, reserve: Callable[[int], None]) -> bytes:
     """Returns the body, unpacked if it is compressed.
 
     Raises RequestRefusedError if the body is malformed or has more than `limit` bytes. `max_bytes` is the largest picture, for the message.
@@ -87,7 +88,9 @@ async def _read_body(request: web.Request, limit: int, max_bytes: int) -> bytes:
     unpacker = zlib.decompressobj(47) if is_packed else None
     body = bytearray()
     async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
-        body += _unpack(unpacker, chunk, limit + 1 - len(body), encoding) if unpacker else chunk
+        content = _unpack(unpacker, chunk, limit + 1 - len(body), encoding) if unpacker else chunk
+        reserve(len(content))
+        body += content
         if len(body) > limit:
             raise _make_too_large(len(body), max_bytes)
     if unpacker and not unpacker.eof:

@@ -14,18 +14,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from queue import Empty, SimpleQueue
+from functools import partial
 from threading import Event
 from typing import Any, Protocol
 
-from agents.gateway.complaints import Complaints
-from agents.gateway.intake import NO_PICTURE, CameraFrame, PictureRefusedError
+from agents.gateway.intake import CameraFrame
 from agents.gateway.spool import PictureReceipt
+from agents.gateway.trigger_queue import TriggerQueue
 from streams import metrics
 from streams.backoff import Backoff
+from streams.complaints import Complaints
 from streams.errors import SettingsError
 from streams.identity import PartId
 from streams.settings import CameraSettings
+from streams.supervision import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,10 @@ _WAIT_S = 0.2
 
 class VideoPicture(Protocol):
     """A decoded picture of a video stream."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The memory that the decoded picture needs, in bytes."""
 
     def encode(self) -> bytes | None:
         """Returns the picture as PNG, or None if it cannot be encoded. May be called from any thread."""
@@ -63,6 +69,10 @@ class OpenCvPicture:
 
     cv2: Any
     pixels: Any
+
+    @property
+    def size_bytes(self) -> int:
+        return int(self.pixels.nbytes)
 
     def encode(self) -> bytes | None:
         is_encoded, value = self.cv2.imencode(".png", self.pixels, [self.cv2.IMWRITE_PNG_COMPRESSION, 1])
@@ -108,12 +118,19 @@ def hide_password(address: str) -> str:
 
 
 def make_stream_opener(address: str, timeout_s: float) -> Callable[[], FrameGrabber]:
-    """Returns a function that opens the video stream at `address`. Raises SettingsError if OpenCV is not installed."""
-    try:
-        cv2 = importlib.import_module("cv2")
-    except ImportError:
-        raise SettingsError("lines.camera.kind: expected OpenCV for a camera of kind video, found none; install castline[video]") from None
-    return lambda: OpenCvGrabber(cv2, address, timeout_s)
+    """Returns a function that opens the video stream at `address`. The function raises SettingsError if OpenCV is not installed."""
+
+    def open_stream() -> FrameGrabber:
+        # OpenCV is loaded here and not at the start, so that a line without OpenCV does not stop the other lines.
+        try:
+            cv2 = importlib.import_module("cv2")
+        except ImportError:
+            raise SettingsError(
+                "lines.camera.kind: expected OpenCV for a camera of kind video, found none; install castline[video]"
+            ) from None
+        return OpenCvGrabber(cv2, address, timeout_s)
+
+    return open_stream
 
 
 @dataclass(frozen=True)
@@ -130,8 +147,10 @@ class VideoCamera:
     A stream without pictures for `stall_s` seconds is reported and opened again.
     """
 
-    def __init__(self, line: str, settings: CameraSettings, open_stream: Callable[[], FrameGrabber]) -> None:
+    def __init__(self, line: str, settings: CameraSettings, open_stream: Callable[[], FrameGrabber], buffer_bytes: int = 2**25) -> None:
+        """`buffer_bytes` limits the decoded pictures that a triggered camera keeps. The newest picture is always kept."""
         self._line = line
+        self._buffer_bytes = buffer_bytes
         self._settings = settings
         self._open_stream = open_stream
         self._is_triggered = settings.trigger == "board"
@@ -139,7 +158,7 @@ class VideoCamera:
         self._pictures: deque[_GrabbedPicture] = deque(maxlen=_REMEMBERED_FRAMES if self._is_triggered else 1)
         self._pictures_changed = threading.Condition()
         self._is_asked = Event()
-        self._triggers: SimpleQueue[tuple[PartId, datetime, Future[PictureReceipt]]] = SimpleQueue()
+        self._triggers = TriggerQueue()
         self._complaints = Complaints()
         # The monotonic time of the last picture, or the time at which the camera started if there was no picture yet.
         self._alive_s = time.monotonic()
@@ -148,35 +167,42 @@ class VideoCamera:
         # The monotonic time at which the current call of OpenCV began, or None while the reader waits before it opens the stream again.
         self._busy_since_s: float | None = None
         self._backoff = Backoff(first_s=0.5, longest_s=10.0)
-        self._hanging: list[threading.Thread] = []
+        self._hanging: list[SupervisedThread] = []
 
-    def list_complaints(self) -> list[str]:
+    def find_outage(self) -> str:
         silent_s = time.monotonic() - self._alive_s
         if not self._is_running or silent_s <= self._settings.stall_s:
-            return self._complaints.list_texts()
+            return ""
         address = hide_password(self._settings.address)
         silence = f"the camera of {self._line} at {address} has given no picture for {silent_s:.0f} s: {self._last_error}"
-        return [f"{silence}; check its power, its network and lines.camera.address", *self._complaints.list_texts()]
+        return f"{silence}; check its power, its network and lines.camera.address"
+
+    def list_complaints(self) -> list[str]:
+        outage = self.find_outage()
+        return [*([outage] if outage else []), *self._complaints.list_texts()]
 
     def trigger(self, part: PartId, captured_at: datetime) -> Future[PictureReceipt]:
-        receipt: Future[PictureReceipt] = Future()
-        self._triggers.put((part, captured_at, receipt))
-        return receipt
+        return self._triggers.put(part, captured_at)
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
-        watch = threading.Thread(target=self._watch_reader, args=(stopping,), name=f"video-watch-{self._line}", daemon=True)
+        # The threads of this call end with it. Otherwise, a camera that the gateway starts again would read its stream twice.
+        is_over = Event()
+        watch = SupervisedThread(f"video-watch-{self._line}", partial(self._watch_reader, is_over), is_over)
         self._is_running = True
         self._alive_s = time.monotonic()
         watch.start()
-        yield from self._take_triggered(stopping) if self._is_triggered else self._take_at_rate(stopping)
-        watch.join(2)
+        try:
+            yield from self._take_triggered(stopping) if self._is_triggered else self._take_at_rate(stopping)
+        finally:
+            is_over.set()
+            watch.join(2)
 
     def _watch_reader(self, stopping: Event) -> None:
         """Runs a thread that reads the stream. If the thread hangs in OpenCV, abandons it and starts another one."""
         while not stopping.is_set():
             abandoned = Event()
             self._busy_since_s = None
-            reader = threading.Thread(target=self._read_stream, args=(stopping, abandoned), name=f"video-{self._line}", daemon=True)
+            reader = SupervisedThread(f"video-{self._line}", partial(self._read_stream, stopping, abandoned), stopping)
             reader.start()
             while not stopping.wait(_WAIT_S) and not self._is_hanging(reader):
                 continue
@@ -184,7 +210,7 @@ class VideoCamera:
             if stopping.is_set():
                 reader.join(2)
 
-    def _is_hanging(self, reader: threading.Thread) -> bool:
+    def _is_hanging(self, reader: SupervisedThread) -> bool:
         """Returns whether `reader` hangs in a call of OpenCV and has to be replaced. Returns False if too many threads hang already."""
         busy_since_s = self._busy_since_s
         if busy_since_s is None or time.monotonic() - busy_since_s <= _HANG_FACTOR * self._settings.stall_s:
@@ -235,6 +261,8 @@ class VideoCamera:
                 raise OSError("OpenCV cannot decode a picture of the stream")
             with self._pictures_changed:
                 self._pictures.append(_GrabbedPicture(picture, grabbed_at))
+                while len(self._pictures) > 1 and sum(kept.picture.size_bytes for kept in self._pictures) > self._buffer_bytes:
+                    self._pictures.popleft()
                 self._is_asked.clear()
                 self._pictures_changed.notify_all()
 
@@ -271,17 +299,15 @@ class VideoCamera:
     def _take_triggered(self, stopping: Event) -> Iterator[CameraFrame]:
         window_s = self._settings.match_window_s
         while not stopping.is_set():
-            try:
-                part, captured_at, receipt = self._triggers.get(timeout=_WAIT_S)
-            except Empty:
+            if (trigger := self._triggers.get(_WAIT_S)) is None:
                 continue
-            grabbed = self._take_near(captured_at, window_s)
-            frame = self._encode(grabbed, part) if grabbed else None
+            grabbed = self._take_near(trigger.captured_at, window_s)
+            frame = self._encode(grabbed, trigger.part) if grabbed else None
             if frame is None:
-                metrics.unmatched_parts.labels(part.line).inc()
-                receipt.set_exception(PictureRefusedError(NO_PICTURE, f"expected a picture within {window_s} s of part {part}, found none"))
+                metrics.unmatched_parts.labels(self._line).inc()
+                trigger.refuse(f"expected a picture within {window_s} s of part {trigger.part}, found none")
                 continue
-            yield replace(frame, receipt=receipt)
+            yield replace(frame, receipt=trigger.receipt)
 
     def _take_near(self, captured_at: datetime, window_s: float) -> _GrabbedPicture | None:
         """Returns the picture nearest to `captured_at`, or None if it is more than `window_s` away.

@@ -21,6 +21,7 @@ from models.registry import Version
 from streams import metrics
 from streams.errors import ModelError
 from streams.model_choices import ModelChoices
+from streams.supervision import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class ModelSwitcher:
         self._next_choices: ModelChoices | None = None
         self._is_stopping = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="model switcher", daemon=True)
+        self._thread = SupervisedThread("model switcher", self._run)
 
     @property
     def assignments(self) -> Mapping[str, ModelAssignment]:
@@ -110,11 +111,20 @@ class ModelSwitcher:
 
     def _run(self) -> None:
         while (choices := self.wait_for_choices()) is not None:
-            self._rejected.clear()
-            for line in self._lines:
-                self._put_in_force({**self._assignments, line: self._switch(line, choices)})
-            # Shadow versions are opened last, so that no line waits for its new version while a shadow version is loaded.
-            self._assign_shadows(choices)
+            try:
+                self._put_choices_in_force(choices)
+            except BaseException:
+                # The thread starts again after this error, and then tries these choices again if no newer ones have arrived.
+                with self._changed:
+                    self._next_choices = self._next_choices or choices
+                raise
+
+    def _put_choices_in_force(self, choices: ModelChoices) -> None:
+        self._rejected.clear()
+        for line in self._lines:
+            self._put_in_force({**self._assignments, line: self._switch(line, choices)})
+        # Shadow versions are opened last, so that no line waits for its new version while a shadow version is loaded.
+        self._assign_shadows(choices)
 
     def _assign_first(self, line: str, choices: ModelChoices) -> None:
         """Assigns to `line` the first of its candidate versions that passes the checks. Raises VersionRejectedError if none does."""

@@ -28,6 +28,7 @@ from streams.health import ProcessHealth, ProgressWatchdog
 from streams.recent_start import RecentStart
 from streams.record_producer import RecordProducer
 from streams.settings import GateSettings, Settings
+from streams.supervision import run_supervised
 from streams.topics import TopicNames
 from streams.worker import ConsumerGroup, make_app, run_worker
 
@@ -52,7 +53,7 @@ async def run_sorters(settings: Settings, lines: list[str], instance: str, healt
         command_topic.start()
         stack.callback(command_topic.stop)
         health.set_ready()
-        starting = asyncio.create_task(_start_link(link, groups))
+        starting = asyncio.create_task(run_supervised("gate start", partial(_start_link, link, groups)))
         try:
             return await run_worker(groups, ROLE, settings.service.grace_s)
         finally:
@@ -125,7 +126,7 @@ async def _make_group(
     sender = JournalSender(journal, producer, topic, ROLE, partial(health.set_problem, topic="journal"))
     sorter = Sorter(settings, line, gate, lane, producer, sender, reports if is_triggered_by_board else None, part_states)
     commands.teaching.on_gate_changed = sorter.use_gate
-    watching = asyncio.create_task(_watch_lane(lane, link.settings.port, health))
+    watching = asyncio.create_task(run_supervised(f"lane-{line}", partial(_watch_lane, lane, link.settings.port, health)))
     stack.callback(watching.cancel)
     return ConsumerGroup(app, identity, sorter, settings, ROLE, health), commands, producer
 

@@ -118,11 +118,13 @@ PAGE = DashboardPage(
             Query(rate("castline_files_changed_after_move_total"), "{{line}} files changed after they were taken"),
             Query(rate("castline_files_ignored_total", "line, reason"), "{{line}} entries ignored: {{reason}}"),
             Query(rate("castline_camera_failures_total"), "{{line}} interruptions of the camera"),
+            Query(f"min by (line) ({select('castline_camera_up')})", "{{line}} camera is reached"),
             unit="short",
-            description="The curve “complaints” shows the number of complaints about each camera. The other curves show events a second. "
+            description="The curve “complaints” shows the number of complaints about each camera. The curve “camera is reached” is 0 "
+            "while the gateway cannot reach the camera. The other curves show events a second. "
             "The page /healthz of the gateway says what to change at the camera.",
             thresholds=rising(0.0001, 1),
-            alerts=("CameraComplains", "PicturesLost"),
+            alerts=("CameraDown", "CameraComplains", "PicturesLost"),
         ),
         timeseries_panel(
             DEAD_LETTERS,
@@ -179,11 +181,16 @@ PAGE = DashboardPage(
         timeseries_panel(
             STALLED,
             Query(f"castline_process_stalled{{{PLANT}}}", "{{machine}} {{instance_name}}"),
+            Query(
+                f"sum by (machine, instance_name, thread) (increase(castline_thread_failures_total{{{PLANT}}}[10m]))",
+                "{{machine}} {{instance_name}} failures of {{thread}}",
+            ),
             unit="short",
             description="1 means that records wait but the process finishes no record, or that a task inside the process has ended. "
-            "The page /healthz of the process gives the reason.",
+            "The page /healthz of the process gives the reason. The curves “failures of” count, for each thread, the failures within ten "
+            "minutes.",
             thresholds=rising(0.5, 1),
-            alerts=("WorkerStalled",),
+            alerts=("WorkerStalled", "ThreadFailing"),
         ),
         timeseries_panel(
             EVENT_LOOP,
@@ -245,6 +252,22 @@ ALERTS: tuple[Alert, ...] = (
             "Check that the machine can be reached. Read the log of `castline up`, which says why it restarted a process.",
             "Start the process. If it was removed for good, delete its file in `<run_dir>/targets`, so that Prometheus no longer expects "
             "the process.",
+        ),
+    ),
+    Alert(
+        "ThreadFailing",
+        "sum by (plant, instance_name, thread) (increase(castline_thread_failures_total[10m])) > 0",
+        "0m",
+        "warning",
+        '{{ $labels.instance_name }}: the thread {{ $labels.thread }} failed {{ $value | printf "%.0f" }} times in 10 minutes',
+        PAGE.uid,
+        STALLED,
+        Runbook(
+            "A thread of a process failed with an error that its code does not handle. The process has started the thread again.",
+            "While the thread pauses, for at most 30 s, its work waits. If the thread fails again and again, its work is never done.",
+            "Run `curl <address>/healthz`, which names the thread and the error. The address is in the file "
+            "`<run_dir>/targets/<instance>.json`. The log of the process has the traceback.",
+            "Remove the cause, such as a full disk. If the error names none, report the traceback as a fault of Castline.",
         ),
     ),
     Alert(
@@ -337,6 +360,22 @@ ALERTS: tuple[Alert, ...] = (
             "`pictures.max_bytes`.\n\n"
             "For `refused-by-kafka`, raise the largest record size of the topic and the broker, or give the gateway the right to write "
             "to the topic.",
+        ),
+    ),
+    Alert(
+        "CameraDown",
+        "min by (plant, line) (castline_camera_up) < 1",
+        "30s",
+        "critical",
+        "{{ $labels.line }}: the gateway cannot reach the camera or its folder",
+        PAGE.uid,
+        COMPLAINTS,
+        Runbook(
+            "The gateway cannot reach the camera of this line, its stream or its folder. Other lines are not affected.",
+            "No pictures of this line arrive. Its parts get no verdict, so the board applies the line's safe action (divert, pass or stop).",
+            "Run `curl <address>/readyz/<line>` with the address of the gateway. The page names the cause. The address is in the file "
+            "`<run_dir>/targets/<instance>.json`.",
+            "Bring the camera, its network or its share back. The gateway opens the camera again by itself, so nothing has to be restarted.",
         ),
     ),
     Alert(

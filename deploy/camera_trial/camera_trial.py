@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -27,6 +28,7 @@ from models.pictures.display import encode_thumbnail
 from streams.errors import PictureError, SettingsError
 from streams.identity import PartId
 from streams.settings import CameraSettings, LineSettings, Settings
+from streams.supervision import SupervisedThread
 
 THUMBNAIL_PX = 320
 # Before the brightness is measured, pictures are scaled down to this side in pixels, so that a defective camera pixel does not count.
@@ -111,7 +113,7 @@ def _serve_uploads(line: LineSettings, settings: Settings, uploads: UploadCamera
     endpoint = LineEndpoint(line.name, line.token, uploads, triggered=None, part_intake=None)
     app = build_app({line.name: endpoint}, settings.pictures.max_bytes, SecretStr(""))
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="uploads", daemon=True)
+    thread = SupervisedThread("uploads", loop.run_forever)
     thread.start()
     try:
         runner, address = asyncio.run_coroutine_threadsafe(start_site(app, settings.gateway.host, settings.gateway.port), loop).result(10)
@@ -133,7 +135,7 @@ def try_camera(line: LineSettings, settings: Settings, camera: GatewayCamera, co
     """
     stopping = threading.Event()
     frames: SimpleQueue[CameraFrame | Exception] = SimpleQueue()
-    thread = threading.Thread(target=_read_frames, args=(camera, stopping, frames), name="camera", daemon=True)
+    thread = SupervisedThread("camera", partial(_read_frames, camera, stopping, frames), stopping)
     thread.start()
     try:
         for number in range(1, count + 1):
@@ -159,7 +161,7 @@ def _read_frames(camera: GatewayCamera, stopping: threading.Event, frames: Simpl
 
 
 def _wait_for_frame(
-    frames: SimpleQueue[CameraFrame | Exception], thread: threading.Thread, find_fault: Callable[[], str], wait_s: float
+    frames: SimpleQueue[CameraFrame | Exception], thread: SupervisedThread, find_fault: Callable[[], str], wait_s: float
 ) -> CameraFrame | None:
     """Returns the next frame. Returns None if no frame comes within `wait_s` seconds, or if the camera has no more frames."""
     until_s = time.monotonic() + wait_s

@@ -34,6 +34,7 @@ from streams.atomic_file import replace_atomically, write_atomically
 from streams.errors import GateError, SettingsError
 from streams.records import CommandAnswer
 from streams.settings import VARIABLE_PREFIX, GateSettings
+from streams.supervision import SupervisedThread
 
 STEPS = ("encoder", "travel", "servo", "swing")
 # At these intervals, the program repeats the servo's pulse, and tells the sorter that the person is still there.
@@ -253,7 +254,7 @@ def _session(ask: AskSorter) -> Iterator[tuple[AskSorter, CommandAnswer]]:
             with suppress(GateError):
                 ask_in_session("eyes")
 
-    thread = threading.Thread(target=keep_alive, daemon=True)
+    thread = SupervisedThread("teaching session", keep_alive, finished)
     thread.start()
     try:
         yield ask_in_session, begun

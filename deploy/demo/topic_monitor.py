@@ -19,6 +19,7 @@ from deploy.demo.audit import compute_percentile
 from streams.kafka import make_client_arguments
 from streams.records import Sorting, Verdict
 from streams.settings import Settings
+from streams.supervision import SupervisedThread
 from streams.topics import TopicNames
 
 _MAX_AGES = 200
@@ -109,7 +110,7 @@ class TopicMonitor:
         self._positions: dict[TopicPartition, int] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="topic monitor", daemon=True)
+        self._thread = SupervisedThread("topic monitor", self._run, self._closing)
 
     def start(self) -> None:
         """Starts the thread. The topics must exist already."""
@@ -117,8 +118,7 @@ class TopicMonitor:
 
     def close(self) -> None:
         self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
+        self._thread.join(5)
 
     def compute_figures(self) -> dict[str, LineFigures]:
         """Returns the present figures by the name of the line."""

@@ -15,13 +15,16 @@ _WARNINGS = 20
 class Journal:
     """Writes the output of all processes to all `files`. Each line begins with the name of the process's role. Thread-safe.
 
-    Keeps the latest 20 warnings of the supervisor for the live view of the demo.
+    Keeps the latest 20 warnings of the supervisor for the live view of the demo. While a file cannot be written, for example because the
+    disk is full, its lines are dropped and counted.
     """
 
     def __init__(self, *files: IO[str], width: int = 12) -> None:
         self._files = files
         self._width = width
         self._lock = threading.Lock()
+        # For each file, the number of lines that it has refused since the last line that was written.
+        self._dropped = [0] * len(files)
         self._warnings: deque[tuple[float, str]] = deque(maxlen=_WARNINGS)
 
     def writer(self, role: str) -> Callable[[str], None]:
@@ -45,6 +48,13 @@ class Journal:
 
     def _write(self, role: str, line: str) -> None:
         with self._lock:
-            for file in self._files:
-                file.write(f"{role:<{self._width}} | {line}\n")
-                file.flush()
+            for index, file in enumerate(self._files):
+                try:
+                    if lost := self._dropped[index]:
+                        file.write(f"{'supervisor':<{self._width}} | {lost} lines are missing here, because they could not be written.\n")
+                    file.write(f"{role:<{self._width}} | {line}\n")
+                    file.flush()
+                except OSError:
+                    self._dropped[index] += 1
+                else:
+                    self._dropped[index] = 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams.health import WAITS_FOR_HEADER
+from streams.supervision import SupervisedThread
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -77,15 +78,14 @@ class Prober:
         self._metrics_read_at: dict[int, float] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
+        self._thread = SupervisedThread("prober", self._run, self._closing)
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
         self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join(self._timeout_s * 2)
+        self._thread.join(self._timeout_s * 2)
 
     def add(self, pid: int, address: str) -> None:
         """Begins to read the pages of process `pid` at `address` (host:port)."""

@@ -9,11 +9,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import IO
 
 import psutil
 
 from deploy.supervisor.launch import bound_command
+from streams.supervision import SupervisedThread
 
 _LAST_LINES = 40
 
@@ -38,8 +38,7 @@ class ChildProcess:
         self._on_line = on_line
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._first_lines: list[str] = []
-        assert self._process.stdout is not None
-        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), name=f"output {self.pid}", daemon=True)
+        self._reader = SupervisedThread("output", self._read)
         self._reader.start()
 
     @property
@@ -92,11 +91,12 @@ class ChildProcess:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signum)
 
-    def _read(self, pipe: IO[bytes]) -> None:
-        with pipe:
-            for raw in pipe:
-                line = raw.decode(errors="replace").rstrip()
-                if len(self._first_lines) < _LAST_LINES:
-                    self._first_lines.append(line)
-                self._last_lines.append(line)
-                self._on_line(line)
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for raw in self._process.stdout:
+            line = raw.decode(errors="replace").rstrip()
+            if len(self._first_lines) < _LAST_LINES:
+                self._first_lines.append(line)
+            self._last_lines.append(line)
+            self._on_line(line)
+        self._process.stdout.close()

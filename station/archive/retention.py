@@ -23,6 +23,7 @@ from streams.errors import CastlineError, PictureError
 from streams.identity import PartId
 from streams.object_store import ObjectStore
 from streams.settings import ArchivistSettings, TopicSettings
+from streams.supervision import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +218,7 @@ class RetentionWorker:
         self._sweep_s = sweep_s
         self._report_fault = report_fault
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
+        self._thread = SupervisedThread("retention", self._run, self._stopping)
 
     def start(self) -> None:
         """Starts the thread that archives and deletes pictures."""

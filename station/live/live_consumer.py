@@ -31,6 +31,7 @@ from streams.kafka import is_reachable, make_client_arguments
 from streams.model_choices import ModelChoices
 from streams.records import Finding, Sorting, Verdict
 from streams.settings import Settings
+from streams.supervision import SupervisedThread
 from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class LiveConsumer:
         self._positions: dict[TopicPartition, int] = {}
         self._is_disconnected = False
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="live-consumer", daemon=True)
+        self._thread = SupervisedThread("live-consumer", self._run, self._stopping)
 
     def start(self) -> None:
         """Starts the thread that reads from Kafka."""
@@ -122,8 +123,7 @@ class LiveConsumer:
     def stop(self) -> None:
         """Stops the thread and waits up to ten seconds for its end."""
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(10)
+        self._thread.join(10)
 
     def find_part(self, part: PartId) -> LivePart | None:
         """Returns what is known about `part`, or None if it is not among the recent parts of its line."""

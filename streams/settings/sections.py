@@ -246,6 +246,13 @@ class GatewaySettings(Section):
         le=10_000,
         description="Largest number of pictures of one line that the gateway has sent and the brokers have not confirmed yet.",
     )
+    buffer_bytes: int = Field(
+        32 * 2**20,
+        ge=2**20,
+        le=2**36,
+        description="Memory for the pictures of one line in each buffer of the gateway, in bytes. The buffers hold uploads, files that "
+        "were read ahead, and pictures that wait for their parts, for the disk, or for Kafka. Each buffer can hold the largest picture.",
+    )
 
 
 class BatchSettings(Section):

@@ -262,6 +262,22 @@ CASES: tuple[AlertCase, ...] = (
         "line-1: the gateway refused 4 pictures in 10 minutes, reason spool-full",
     ),
     AlertCase(
+        "CameraDown",
+        5,
+        {f"castline_camera_up{{{LINE}}}": "0x5"},
+        {f"castline_camera_up{{{LINE}}}": "1x5"},
+        ON_LINE,
+        "line-1: the gateway cannot reach the camera or its folder",
+    ),
+    AlertCase(
+        "ThreadFailing",
+        10,
+        {f'castline_thread_failures_total{{{WORKER},thread="lag"}}': "0x5 2x5"},
+        {f'castline_thread_failures_total{{{WORKER},thread="lag"}}': "2x10"},
+        {"plant": "north", "instance_name": "inspector-1", "thread": "lag"},
+        "inspector-1: the thread lag failed 2 times in 10 minutes",
+    ),
+    AlertCase(
         "CameraComplains",
         5,
         {f"castline_camera_complaints{{{LINE}}}": "2x5"},

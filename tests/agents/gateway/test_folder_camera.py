@@ -13,7 +13,6 @@ from prometheus_client import REGISTRY
 
 from agents.gateway.folder_camera import FolderCamera
 from agents.gateway.intake import CameraFrame
-from streams.errors import SettingsError
 from streams.identity import PartId
 from streams.settings import CameraSettings
 from tests.agents.gateway.camera_line import CameraLine, make_jpeg, wait_until, write_pictures
@@ -53,10 +52,16 @@ def test_a_folder_is_played_at_its_rate(tmp_path: Path) -> None:
     assert 0.4 < time.monotonic() - started_s < 2
 
 
-def test_a_folder_without_pictures_is_refused_at_the_start(tmp_path: Path) -> None:
-    write_pictures(tmp_path, "notes.txt")
-    with pytest.raises(SettingsError, match="expected pictures"):
-        FolderCamera("line-1", CameraSettings(kind="folder", path=tmp_path))
+@pytest.mark.parametrize("names", [(), ("notes.txt",)], ids=["missing", "empty"])
+def test_a_folder_without_pictures_is_an_outage_until_pictures_come(tmp_path: Path, names: tuple[str, ...]) -> None:
+    settings = CameraSettings(kind="folder", path=write_pictures(tmp_path / "in", *names), rate_per_s=100)
+    line, camera = CameraLine(tmp_path / "spool", settings), FolderCamera("line-1", settings)
+    line.start(camera)
+    wait_until(lambda: "in of line-1 is missing or holds no pictures" in camera.find_outage())
+    write_pictures(tmp_path / "in", "a.jpg")
+    wait_until(lambda: len(line.parts()) > 0)
+    assert camera.find_outage() == line.complaints() == ""
+    line.stop()
 
 
 def test_a_folder_repeats_its_picture_while_the_spool_is_full(tmp_path: Path) -> None:
@@ -125,22 +130,28 @@ def test_a_replay_waits_while_its_whole_folder_is_away(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "in", "a.jpg", "b.jpg")
     settings = CameraSettings(kind="folder", path=root, rate_per_s=1000, loop=False, shuffle=False)
     camera = FolderCamera("line-1", settings)
+    frames = camera.frames(threading.Event())
+    first = next(frames)
     root.rename(tmp_path / "away")
-    line = CameraLine(tmp_path / "spool", settings)
-    line.start(camera)
-    wait_until(lambda: "cannot be reached" in line.complaints())
+    second: list[CameraFrame] = []
+    reader = threading.Thread(target=lambda: second.append(next(frames)))
+    reader.start()
+    wait_until(lambda: "cannot be reached" in camera.find_outage())
     (tmp_path / "away").rename(root)
-    wait_until(lambda: len(line.parts()) == 2 and line.complaints() == "")
-    line.stop()
+    reader.join(10)
+    assert [frame.value for frame in (first, *second)] == [make_jpeg("a.jpg"), make_jpeg("b.jpg")]
+    assert camera.find_outage() == ""
 
 
 def test_a_triggered_replay_takes_the_next_file_for_a_part_whose_file_is_lost(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "in", "a.jpg", "b.jpg")
+    write_pictures(root, "c.jpg")
     settings = CameraSettings(kind="folder", path=root, trigger="board", shuffle=False)
     line = CameraLine(tmp_path / "spool", settings)
     camera = FolderCamera("line-1", settings)
-    (root / "a.jpg").unlink()
     line.start(camera)
     assert camera.trigger(PartId("line-1", 4, 1), datetime.now(UTC)).result(5).part.part == 1
-    assert line.spool.read_after(0, 1)[0].picture.value == make_jpeg("b.jpg")
+    (root / "b.jpg").unlink()
+    assert camera.trigger(PartId("line-1", 4, 2), datetime.now(UTC)).result(5).part.part == 2
+    assert [spooled.picture.value for spooled in line.spool.read_after(0, 2)] == [make_jpeg("a.jpg"), make_jpeg("c.jpg")]
     line.stop()

@@ -17,7 +17,6 @@ import pytest
 from aiohttp import ClientSession
 from kafka import KafkaAdminClient
 
-from agents.gateway.complaints import Complaints
 from agents.gateway.gateway import GatewayLine, run_camera
 from agents.gateway.intake import CameraFrame
 from agents.gateway.sender import Sender
@@ -25,6 +24,7 @@ from agents.gateway.spool import Spool, SpoolBudget
 from agents.gateway.upload_camera import UploadCamera
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
+from streams.complaints import Complaints
 from streams.health import ProgressWatchdog
 from streams.identity import read_identity
 from streams.settings import CameraSettings, LineSettings, Settings

@@ -87,6 +87,10 @@ def test_an_address_without_a_camera_is_an_error() -> None:
 class RecordedPicture:
     value: bytes
 
+    @property
+    def size_bytes(self) -> int:
+        return len(self.value)
+
     def encode(self) -> bytes:
         return self.value
 
@@ -142,7 +146,7 @@ def test_a_triggered_video_gives_the_picture_near_the_trigger_or_reports_that_th
 def test_a_video_camera_without_opencv_names_the_extra() -> None:
     """Runs in a process that finds no OpenCV, because it is installed here for the tests of a real stream."""
     module = "agents.gateway.video_camera"
-    program = f"import sys; sys.modules['cv2'] = None; from {module} import make_stream_opener; make_stream_opener('/dev/video0', 5)"
+    program = f"import sys; sys.modules['cv2'] = None; from {module} import make_stream_opener; make_stream_opener('/dev/video0', 5)()"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
     assert "SettingsError" in result.stderr

@@ -38,6 +38,12 @@ class Complaints:
         with self._lock:
             self._texts[topic] = (text, self._clock() + _EVENT_SHOWN_S)
 
+    def find(self, topic: str) -> str:
+        """Returns the sentence about a subject, or "" if there is none or if it has expired."""
+        with self._lock:
+            text, expires_s = self._texts.get(topic, ("", 0.0))
+        return text if expires_s > self._clock() else ""
+
     def list_texts(self) -> list[str]:
         """Returns the sentences of all complaints that have not expired, sorted by subject."""
         now_s = self._clock()

@@ -1,0 +1,51 @@
+"""The queue of a triggered camera: the parts that wait for their picture."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from queue import Empty, Full, Queue
+
+from agents.gateway.intake import NO_PICTURE, PictureRefusedError
+from agents.gateway.spool import PictureReceipt
+from streams.identity import PartId
+
+# A part whose picture is taken later than this many parts is far behind photo-eye 1, so its picture would show another part.
+_MAX_TRIGGERS = 256
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """The request for the picture of `part`, which the board counted at `captured_at`. The intake sets the answer in `receipt`."""
+
+    part: PartId
+    captured_at: datetime
+    receipt: Future[PictureReceipt] = field(default_factory=Future)
+
+    def refuse(self, message: str) -> None:
+        """Answers that there is no picture of this part."""
+        self.receipt.set_exception(PictureRefusedError(NO_PICTURE, message))
+
+
+class TriggerQueue:
+    """At most 256 triggers, in the order of their arrival. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._queue: Queue[Trigger] = Queue(_MAX_TRIGGERS)
+
+    def put(self, part: PartId, captured_at: datetime) -> Future[PictureReceipt]:
+        """Adds a trigger and returns the future of its receipt. If the queue is full, the future has a PictureRefusedError."""
+        trigger = Trigger(part, captured_at)
+        try:
+            self._queue.put_nowait(trigger)
+        except Full:
+            trigger.refuse(f"expected room for part {part}, found {_MAX_TRIGGERS} parts that wait for their pictures; check the camera")
+        return trigger.receipt
+
+    def get(self, timeout_s: float) -> Trigger | None:
+        """Removes and returns the oldest trigger. Returns None if there is none for `timeout_s` seconds."""
+        try:
+            return self._queue.get(timeout=timeout_s)
+        except Empty:
+            return None

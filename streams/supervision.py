@@ -1,0 +1,116 @@
+"""Keeps the threads and tasks of a process alive. Work that fails is logged, counted, shown at /healthz, and called again after a pause.
+
+| what lives as long as the process | how it is started |
+| --- | --- |
+| a thread | `SupervisedThread` |
+| a task of the event loop that holds no record of Kafka | `run_supervised` |
+| a task that holds records of Kafka | `ConsumerGroup`: its error ends the process, because a new process gets the records again |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from streams import metrics
+from streams.backoff import Backoff
+from streams.complaints import Complaints
+
+log = logging.getLogger(__name__)
+
+_FIRST_RETRY_S = 0.5
+_LONGEST_RETRY_S = 30.0
+# Work that has run for this many seconds is in order again, so the pause after its next failure is short.
+_STEADY_S = 60.0
+
+_faults = Complaints()
+
+
+def list_thread_faults() -> list[str]:
+    """Returns a sentence for each thread or task of this process that failed within the last ten minutes."""
+    return _faults.list_texts()
+
+
+class _FailureLog:
+    """Records the failures of one thread or task, and computes the pauses between them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._backoff = Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S)
+        self._began_s = 0.0
+        metrics.thread_failures.labels(name)
+
+    def begin(self) -> None:
+        """Records that the work begins."""
+        self._began_s = time.monotonic()
+
+    def add(self, error: Exception) -> float:
+        """Records that the work has failed with `error`. Returns how many seconds to wait before the next call."""
+        if time.monotonic() - self._began_s >= _STEADY_S:
+            self._backoff.succeeded()
+        wait_s = self._backoff.failed()
+        metrics.thread_failures.labels(self._name).inc()
+        log.error('The thread "%s" has failed. It starts again in %.1f s.', self._name, wait_s, exc_info=error)
+        failed_at = datetime.now().astimezone()
+        _faults.add_event(
+            self._name,
+            f'the thread "{self._name}" failed at {failed_at:%H:%M:%S} and was started again: {error!r}; the log has the details',
+        )
+        return wait_s
+
+
+class SupervisedThread:
+    """A daemon thread that calls `work`. If `work` raises an error, the thread calls it again after a pause of 0.5 to 30 s.
+
+    The thread ends when `work` returns, or when `stopping` is set during a pause. `name` is a label of a metric, so it holds no number that
+    changes, such as a process id.
+    """
+
+    def __init__(self, name: str, work: Callable[[], object], stopping: threading.Event | None = None) -> None:
+        self._work = work
+        self._stopping = stopping or threading.Event()
+        self._failures = _FailureLog(name)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread. Raises RuntimeError if it was started before."""
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Waits for the end of the thread, at most `timeout_s` seconds. Returns at once if the thread was not started."""
+        if self.is_started:
+            self._thread.join(timeout_s)
+
+    @property
+    def is_started(self) -> bool:
+        return self._thread.ident is not None
+
+    def is_alive(self) -> bool:
+        """Returns whether the thread runs. It is also alive during a pause after a failure."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            self._failures.begin()
+            try:
+                self._work()
+                return
+            except Exception as error:  # noqa: BLE001  A thread must survive every error. The error is logged, counted and shown.
+                if self._stopping.wait(self._failures.add(error)):
+                    return
+
+
+async def run_supervised(name: str, work: Callable[[], Awaitable[object]]) -> None:
+    """Awaits `work()`. After an error, calls `work` again after a pause of 0.5 to 30 s. Returns when `work` returns."""
+    failures = _FailureLog(name)
+    while True:
+        failures.begin()
+        try:
+            await work()
+            return
+        except Exception as error:  # noqa: BLE001  A task must survive every error. The error is logged, counted and shown.
+            await asyncio.sleep(failures.add(error))

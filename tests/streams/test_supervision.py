@@ -1,0 +1,85 @@
+"""A thread or task that must live as long as its process starts again after each error, and its error shows."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import sqlite3
+import threading
+
+import pytest
+from prometheus_client import REGISTRY
+
+from streams.health import ProcessHealth, ProgressWatchdog
+from streams.supervision import SupervisedThread, list_thread_faults, run_supervised
+from tests.structure.tree import ROOT, modules
+
+
+def count_failures(name: str) -> float:
+    return REGISTRY.get_sample_value("castline_thread_failures_total", {"thread": name}) or 0.0
+
+
+def test_a_thread_starts_again_after_an_error_which_shows_in_log_metric_and_health(caplog: pytest.LogCaptureFixture) -> None:
+    calls, works_again = 0, threading.Event()
+
+    def work() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise sqlite3.OperationalError("database is locked")
+        works_again.set()
+
+    before = count_failures("janitor")
+    thread = SupervisedThread("janitor", work)
+    thread.start()
+    assert works_again.wait(30)
+    thread.join(30)
+    assert not thread.is_alive(), "the thread ends when its work returns"
+    assert count_failures("janitor") == before + 1
+    (record,) = [record for record in caplog.records if "janitor" in record.getMessage()]
+    assert record.exc_info is not None, "the log has the traceback"
+    status, text = ProcessHealth("gateway", ProgressWatchdog(30)).check_health()
+    assert status == 200, "the thread lives again, so nothing has to be restarted"
+    assert 'the thread "janitor" failed' in text
+    assert "database is locked" in text
+
+
+def test_a_thread_that_is_asked_to_stop_does_not_wait_for_its_next_start() -> None:
+    stopping, has_failed = threading.Event(), threading.Event()
+
+    def work() -> None:
+        has_failed.set()
+        raise ZeroDivisionError
+
+    thread = SupervisedThread("stopped", work, stopping)
+    thread.start()
+    assert has_failed.wait(30)
+    stopping.set()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_a_task_starts_again_after_an_error_and_ends_when_its_work_returns() -> None:
+    calls = 0
+
+    async def work() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ZeroDivisionError("an error that nobody expects")
+
+    asyncio.run(run_supervised("task", work))
+    assert calls == 2
+    assert count_failures("task") == 1
+    assert any("an error that nobody expects" in fault for fault in list_thread_faults())
+
+
+def test_every_thread_of_the_plant_is_supervised() -> None:
+    plain = [
+        f"{file}:{node.lineno}"
+        for file in modules("streams", "agents", "station", "deploy")
+        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("threading.Thread", "Thread")
+    ]
+    (only,) = plain
+    assert only.startswith("streams/supervision.py"), "start a thread with SupervisedThread, so that an error does not end it for ever"
