@@ -28,6 +28,9 @@ send_seconds = Histogram(
 spool_pictures = Gauge("castline_spool_pictures", "Pictures that wait in the spool, the gateway's queue on disk.", ["line"])
 spool_bytes = Gauge("castline_spool_bytes", "Bytes of all lines that wait in the spool, the gateway's queue on disk.")
 spool_limit_bytes = Gauge("castline_spool_limit_bytes", "Largest size of the spool, the gateway's queue on disk.")
+spool_write_ahead_bytes = Gauge(
+    "castline_spool_write_ahead_bytes", "Size of SQLite's write-ahead logs of all spools. It counts in the limit of the spool."
+)
 spool_flush_seconds = Histogram(
     "castline_spool_flush_seconds",
     "Time in which the spool forced pictures to the disk. A camera gets the receipt of its picture only after this time.",

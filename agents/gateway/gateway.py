@@ -271,7 +271,8 @@ class Gateway:
         latency_problems = [problem for line in self._lines if (problem := line.intake.find_latency_problem())]
         self._health.set_person_problem("; ".join(latency_problems), "latency")
         used_bytes = self._budget.used_bytes
-        metrics.spool_bytes.set(used_bytes)
+        metrics.spool_bytes.set(self._budget.picture_bytes)
+        metrics.spool_write_ahead_bytes.set(self._budget.write_ahead_bytes)
         problems = [f"{line.name}: {line.sender.problem}" for line in self._lines if line.sender.problem]
         if used_bytes > _NEARLY_FULL * self._budget.max_bytes:
             problems.append(f"the spool is nearly full: {used_bytes} of {self._budget.max_bytes} bytes")

@@ -92,8 +92,18 @@ class SpoolBudget:
         self._lock = threading.Lock()
 
     @property
+    def picture_bytes(self) -> int:
+        """The bytes of the pictures in all spools."""
+        return self._picture_bytes
+
+    @property
+    def write_ahead_bytes(self) -> int:
+        """The bytes of the write-ahead logs of all spools."""
+        return sum(list(self._write_ahead_bytes.values()))
+
+    @property
     def used_bytes(self) -> int:
-        return self._picture_bytes + sum(list(self._write_ahead_bytes.values()))
+        return self.picture_bytes + self.write_ahead_bytes
 
     def has_room(self, size: float) -> bool:
         """Returns whether `reserve` would accept `size` bytes now."""

@@ -21,9 +21,14 @@ PAGE = DashboardPage(
             Query(
                 f"castline_spool_bytes{{{_GATEWAY}}} / castline_spool_limit_bytes{{{_GATEWAY}}}", "{{plant}} {{machine}} {{instance_name}}"
             ),
+            Query(
+                f"castline_spool_write_ahead_bytes{{{_GATEWAY}}} / castline_spool_limit_bytes{{{_GATEWAY}}}",
+                "{{plant}} {{machine}} {{instance_name}} write-ahead logs",
+            ),
+            ),
             unit="percentunit",
             description="The spool is the gateway's queue on disk. Pictures wait there until Kafka confirms them. When the spool is full, "
-            "the gateway refuses pictures.",
+            "the gateway refuses pictures. The write-ahead logs of the queue count, too.",
             thresholds=rising(0.5, 0.9),
             alerts=("SpoolFilling",),
             width=12,
@@ -41,6 +46,7 @@ PAGE = DashboardPage(
         timeseries_panel(
             "How quickly does Kafka confirm a picture?",
             Query(p99("castline_send_seconds"), "{{line}} 99 %"),
+            Query(p99("castline_spool_flush_seconds"), "{{line}} flush to the disk, 99 %"),
             Query(p50("castline_send_seconds"), "{{line}} median"),
             unit="s",
             description="Time from the capture of a picture until all replicas of the topic have confirmed the picture.",

@@ -326,7 +326,7 @@ ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "SpoolFilling",
-        "castline_spool_bytes / castline_spool_limit_bytes > 0.5 "
+        "(castline_spool_bytes + (castline_spool_write_ahead_bytes or castline_spool_bytes * 0)) / castline_spool_limit_bytes > 0.5 "
         "or (predict_linear(castline_spool_bytes[10m], 3600) > castline_spool_limit_bytes and castline_spool_bytes > 1e6)",
         "1m",
         "warning",

@@ -215,6 +215,14 @@ CASES: tuple[AlertCase, ...] = (
         "inspector-1 of pc1 does not answer on its page /metrics",
     ),
     AlertCase(
+        "ThreadFailing",
+        10,
+        {f'castline_thread_failures_total{{{WORKER},thread="lag"}}': "0x5 2x5"},
+        {f'castline_thread_failures_total{{{WORKER},thread="lag"}}': "2x10"},
+        {"plant": "north", "instance_name": "inspector-1", "thread": "lag"},
+        "inspector-1: the thread lag failed 2 times in 10 minutes",
+    ),
+    AlertCase(
         "WorkerStalled",
         4,
         {f"castline_process_stalled{{{WORKER}}}": "0 0 1 1 1"},
@@ -268,14 +276,6 @@ CASES: tuple[AlertCase, ...] = (
         {f"castline_camera_up{{{LINE}}}": "1x5"},
         ON_LINE,
         "line-1: the gateway cannot reach the camera or its folder",
-    ),
-    AlertCase(
-        "ThreadFailing",
-        10,
-        {f'castline_thread_failures_total{{{WORKER},thread="lag"}}': "0x5 2x5"},
-        {f'castline_thread_failures_total{{{WORKER},thread="lag"}}': "2x10"},
-        {"plant": "north", "instance_name": "inspector-1", "thread": "lag"},
-        "inspector-1: the thread lag failed 2 times in 10 minutes",
     ),
     AlertCase(
         "CameraComplains",
