@@ -372,10 +372,10 @@ ALERTS: tuple[Alert, ...] = (
         COMPLAINTS,
         Runbook(
             "The gateway cannot reach the camera of this line, its stream or its folder. Other lines are not affected.",
-            "No pictures of this line arrive. Its parts get no verdict, so the board applies the line's safe action (divert, pass or stop).",
+            "No pictures of this line arrive. Its parts get no verdict, so the board applies the line's safe action: divert, pass or stop.",
             "Run `curl <address>/readyz/<line>` with the address of the gateway. The page names the cause. The address is in the file "
             "`<run_dir>/targets/<instance>.json`.",
-            "Bring the camera, its network or its share back. The gateway opens the camera again by itself, so nothing has to be restarted.",
+            "Bring the camera, its network or its share back. The gateway opens the camera again by itself. Restart nothing.",
         ),
     ),
     Alert(
