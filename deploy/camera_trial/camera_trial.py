@@ -182,9 +182,9 @@ def _wait_for_frame(
 
 
 def _find_fault(line: LineSettings, camera: GatewayCamera) -> str:
-    """Returns why a video stream cannot be read, or "" if there is no problem. Other kinds of camera always give ""."""
+    """Returns why the camera cannot be reached, or "" if it can. For a video stream, every complaint is a reason."""
     assert line.camera is not None
-    return "; ".join(camera.list_complaints()) if line.camera.kind == "video" else ""
+    return "; ".join(camera.list_complaints()) if line.camera.kind == "video" else camera.find_outage()
 
 
 def _describe_silence(line: LineSettings, camera: GatewayCamera, wait_s: float) -> str:

@@ -84,7 +84,7 @@ def test_pictures_that_would_be_refused_are_named_with_their_reason(tmp_path: Pa
     ("camera", "sentence"),
     [
         ('kind = "drop"\npath = "/dev/null/share"', "cannot be read: Not a directory. Mount the share, or correct the path"),
-        ('kind = "folder"\npath = "/var/empty"', "lines.camera.path: expected pictures"),
+        ('kind = "folder"\npath = "/var/empty"', "is missing or holds no pictures"),
         ('kind = "video"\naddress = "/dev/video99"\nstall_s = 0.5', "it cannot be opened; check its power"),
     ],
 )
@@ -139,7 +139,8 @@ def test_a_trial_of_uploads_answers_the_camera_like_the_gateway(tmp_path: Path) 
 
 
 def test_the_gateway_still_runs_without_a_subcommand(tmp_path: Path) -> None:
-    settings = write_settings(tmp_path, 'kind = "folder"\npath = "/var/empty"')
-    process = subprocess.run([CASTLINE, "--settings", settings, "gateway"], capture_output=True, text=True, timeout=60, check=False)
+    settings = write_settings(tmp_path, 'kind = "http"')
+    command = [CASTLINE, "--settings", settings, "gateway", "--line", "line-7"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert process.returncode == 3
-    assert "lines.camera.path: expected pictures" in process.stderr
+    assert "The settings have no line 'line-7'" in process.stderr
