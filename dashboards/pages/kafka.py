@@ -25,7 +25,6 @@ PAGE = DashboardPage(
                 f"castline_spool_write_ahead_bytes{{{_GATEWAY}}} / castline_spool_limit_bytes{{{_GATEWAY}}}",
                 "{{plant}} {{machine}} {{instance_name}} write-ahead logs",
             ),
-            ),
             unit="percentunit",
             description="The spool is the gateway's queue on disk. Pictures wait there until Kafka confirms them. When the spool is full, "
             "the gateway refuses pictures. The write-ahead logs of the queue count, too.",

@@ -256,10 +256,11 @@ ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "ThreadFailing",
-        "sum by (plant, instance_name, thread) (increase(castline_thread_failures_total[10m])) > 0",
+        "sum by (plant, machine, instance_name, thread) (increase(castline_thread_failures_total[10m])) > 0",
         "0m",
         "warning",
-        '{{ $labels.instance_name }}: the thread {{ $labels.thread }} failed {{ $value | printf "%.0f" }} times in 10 minutes',
+        "{{ $labels.instance_name }} of {{ $labels.machine }}: "
+        'the thread {{ $labels.thread }} failed {{ $value | printf "%.0f" }} times in 10 minutes',
         PAGE.uid,
         STALLED,
         Runbook(

@@ -219,8 +219,8 @@ CASES: tuple[AlertCase, ...] = (
         10,
         {f'castline_thread_failures_total{{{WORKER},thread="lag"}}': "0x5 2x5"},
         {f'castline_thread_failures_total{{{WORKER},thread="lag"}}': "2x10"},
-        {"plant": "north", "instance_name": "inspector-1", "thread": "lag"},
-        "inspector-1: the thread lag failed 2 times in 10 minutes",
+        {"plant": "north", "machine": "pc1", "instance_name": "inspector-1", "thread": "lag"},
+        "inspector-1 of pc1: the thread lag failed 2 times in 10 minutes",
     ),
     AlertCase(
         "WorkerStalled",
