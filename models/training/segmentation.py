@@ -138,6 +138,20 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     return compute
 
 
+def compute_draw_chances(marks: npt.NDArray[np.uint8], kinds: int) -> npt.NDArray[np.float64]:
+    """Returns the chance that a defective picture is drawn for a batch, shape (n,). The sum is 1.
+
+    The chance is inversely proportional to the square root of the number of pictures with the same main kind. For example, if 100 pictures
+    show flash and 25 show scratches, each scratch is drawn twice as often as each flash. The main kind is the most frequent mark of a
+    picture. Pictures that only have boxes count as one more kind. Shape of `marks`: (n, side, side).
+    """
+    exact = np.where(marks < BOX_MARK, marks, 0).reshape(len(marks), -1)
+    pixels = np.stack([(exact == kind).sum(axis=1) for kind in range(1, 1 + kinds)], axis=1)
+    main = np.where(pixels.any(axis=1), pixels.argmax(axis=1), kinds)
+    chances = 1 / np.sqrt(np.bincount(main, minlength=1 + kinds)[main])
+    return chances / chances.sum()
+
+
 def _batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> tf.data.Dataset:
     """Returns the batches for a training: pixels in the range 0..1, and marks. Each picture is turned, shifted and lit at random."""
     pixels, marks = tf.constant(pictures.pixels), tf.constant(pictures.marks)
@@ -155,11 +169,12 @@ def _choose_batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> Any
     rng = np.random.default_rng(recipe.seed)
     is_good = pictures.is_good
     good, defective = np.flatnonzero(is_good), np.flatnonzero(~is_good)
+    chances = compute_draw_chances(pictures.marks[defective], len(pictures.kinds))
     from_defective = round(DEFECT_SHARE * recipe.batch) if len(good) else recipe.batch
     for step in range(recipe.steps):
         # `augment` also uses the next two seeds, for example 5 and 6 after 4. With steps of 4, no two batches share a seed.
         yield (
-            np.concatenate([_draw(rng, defective, from_defective), _draw(rng, good, recipe.batch - from_defective)]),
+            np.concatenate([rng.choice(defective, from_defective, p=chances), _draw(rng, good, recipe.batch - from_defective)]),
             [recipe.seed, 4 * step],
         )
 
