@@ -75,6 +75,13 @@ def parse_kinds(context: click.Context, parameter: click.Parameter, values: tupl
     multiple=True,
     help="Folder with a subfolder for each class, or CSV list. The training also uses its pictures of good parts. May be repeated.",
 )
+@click.option(
+    "--start",
+    "start_name",
+    default="demo",
+    show_default=True,
+    help="Version whose segmentation head gives the first weights if VERSION has no head. With 'none', the first weights are random.",
+)
 @click.option("--steps", default=2000, show_default=True, type=click.IntRange(1, 1_000_000), help="Number of batches in the training.")
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(2, 256), help="Pictures in one batch.")
 @click.option("--rate", default=2e-3, show_default=True, type=click.FloatRange(0, 1, min_open=True), help="Highest learning rate.")
@@ -98,6 +105,7 @@ def command(
     part_values: tuple[int, ...],
     boxes: tuple[Path, ...],
     good: tuple[Path, ...],
+    start_name: str,
     steps: int,
     batch: int,
     rate: float,
@@ -110,7 +118,8 @@ def command(
     A segmentation head is a small network that finds defects and names their kinds. It learns from masks, which name the kind of each
     pixel, and from boxes.
 
-    The new version gives the same labels as VERSION. If VERSION already has a head, the training continues with this head.
+    The new version gives the same labels as VERSION. If VERSION already has a head, the training continues with this head. Otherwise the
+    training begins with the head of the version in --start.
 
     Exit codes: 0 done, 2 wrong option, 3 the version or the pictures cannot be used, 130 interrupted. An interrupted training writes
     nothing.
@@ -135,13 +144,14 @@ def command(
     located, out = locate_version(version), out.absolute()
     manifest = located.manifest
     ok_class, side_px = manifest.classes[manifest.ok_class], find_head_side(manifest.preprocessing.side_px)
+    start = None if start_name == "none" else locate_version(start_name)
     files = [file for path in boxes for file in list_boxed_files(path, ok_class)]
     if data is not None and masks_folder is not None:
         files += list_masked_files(find_pictures([data]), masks_folder, ok_class)
     files += list_good_files(find_pictures(good), ok_class) if good else []
     recipe = SegmentationRecipe(side_px=side_px, steps=steps, batch=batch, rate=rate, handed=manifest.handed, seed=seed)
     command_line = shlex.join(["castline", *shorten_paths(sys.argv[1:])])
-    run = SegmentationRun(located, out.parent, out.name, recipe, validation_share, measure_head, command_line)
+    run = SegmentationRun(located, out.parent, out.name, recipe, validation_share, measure_head, command_line, start)
     try:
         with Progress(console=Console(stderr=True), transient=True) as bars:
             reading = bars.add_task("reading", total=len(files))

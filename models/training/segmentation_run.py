@@ -32,7 +32,8 @@ MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 class SegmentationRun:
     """Trains a segmentation head for `version`, and writes `version` with this head as the new version `root`/`name`.
 
-    If `version` already has a head, the training begins with the weights of this head. The share `validation_share` of the groups of
+    The training begins with the weights of the head of `version`, otherwise with those of the head of `start`, otherwise with random
+    weights. The share `validation_share` of the groups of
     near-duplicates is used to measure the figures in the manifest, and not for training.
     """
 
@@ -43,6 +44,7 @@ class SegmentationRun:
     validation_share: float
     measure: MeasureHead
     command: str
+    start: Version | None = None
 
     def run(self, pictures: MarkedPictures, on_step: OnStep = lambda done, total, loss: None, replace: bool = False) -> Version:
         """Trains the head on `pictures`, and writes the new version. The pictures must have the side `recipe.side_px`.
@@ -85,8 +87,10 @@ class SegmentationRun:
         return training, validation if validation.has_mask.any() else None
 
     def _load_start(self) -> keras.Model | None:
-        member = self.version.manifest.segmentation
-        return None if member is None else load_segmentation_network(self.version, member)
+        for version in (self.version, self.start):
+            if version is not None and (member := version.manifest.segmentation) is not None:
+                return load_segmentation_network(version, member)
+        return None
 
 
 def add_segmentation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,14 @@ from models.evaluation.localisation import open_heat_sources
 from models.inference.ensemble import open_ensemble
 from models.inference.heat_map import UNKNOWN_KIND
 from models.inference.heat_mapper import CombinedMapper, ResidualMapper, SegmentationFirst, open_heat_mapper
-from models.inference.segmentation import open_segmentation
+from models.inference.segmentation import Segmentation, open_segmentation
 from models.networks.framework import keras, tf
 from models.networks.segmentation import segmentation_head
 from models.registry import Version, open_registry
 from models.registry.manifest import ScorerEntry
 from models.training.augmentation import augment, move_marks
 from models.training.marked_pictures import BOX_MARK, MarkedPictures
-from models.training.segmentation import SegmentationRecipe, make_mark_loss
+from models.training.segmentation import SegmentationRecipe, compute_draw_chances, make_mark_loss
 from models.training.segmentation_run import SegmentationRun, add_segmentation
 from streams.errors import ModelError
 
@@ -45,8 +46,27 @@ def make_pictures(count: int, seed: int) -> MarkedPictures:
     return MarkedPictures(pixels, marks, ("white", "black"), (Path("a.png"),) * count, tuple(map(str, range(count))))
 
 
+def open_head(version: Version) -> Segmentation:
+    head = open_segmentation(version)
+    assert head is not None
+    return head
+
+
 def measure_nothing(*_: object) -> dict[str, float]:
     return {"kind_right": 1.0}
+
+
+def test_a_rare_kind_is_drawn_more_often_for_each_of_its_pictures() -> None:
+    marks = np.zeros((125, 4, 4), np.uint8)
+    marks[:100, 0, 0] = 1
+    marks[100:104, 0] = 2
+    marks[100:104, 1, 0] = 1
+    marks[104:, 2] = BOX_MARK + 1
+    chances = compute_draw_chances(marks, 3)
+    assert chances.sum() == pytest.approx(1)
+    assert chances[100] == pytest.approx(5 * chances[0])
+    assert chances[104] == pytest.approx(chances[0] * (100 / 21) ** 0.5)
+    assert (chances[:100] == chances[0]).all()
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +165,18 @@ def test_a_head_and_a_scorer_make_one_heat_map_which_the_evaluation_measures_too
     assert member is not None
     poor = member.model_copy(update={"figures": {"pointing": 0.4}})
     assert isinstance(open_heat_mapper(Version(folder, version.manifest.model_copy(update={"segmentation": poor}))), ResidualMapper)
+
+
+def test_a_first_head_begins_with_the_weights_of_the_start_version(tiny: Version, taught: Version, tmp_path: Path) -> None:
+    """After one batch with a tiny learning rate, a head still finds what the head of the start version finds."""
+    recipe = replace(RECIPE, steps=1, rate=1e-9)
+    started = SegmentationRun(tiny, tmp_path, "started", recipe, 0.2, measure_nothing, "test", taught).run(make_pictures(36, 1))
+    random = SegmentationRun(tiny, tmp_path, "random", recipe, 0.2, measure_nothing, "test").run(make_pictures(36, 1))
+    white = make_pictures(2, 4).pixels[1]
+    hottest = [float(open_head(version).compute_defect_map(white).heat.max()) for version in (taught, started, random)]
+    assert hottest[0] > 0.9
+    assert hottest[1] == pytest.approx(hottest[0], abs=0.1)
+    assert hottest[2] < 0.5
 
 
 def test_too_few_marks_and_an_existing_version_are_refused_before_the_training(tiny: Version, taught: Version) -> None:
