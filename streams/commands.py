@@ -6,7 +6,9 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 
+from streams.errors import RecordError
 from streams.record_producer import ProducerRecord, make_json_record
+from streams.record_reader import read_record
 from streams.records import Command
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -26,15 +28,18 @@ def make_command_record(settings: Settings, command: Command, source: str) -> Pr
 def decode_command(settings: Settings, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> Command:
     """Returns the command or the answer that a Kafka record holds.
 
-    Raises ValueError if the record is malformed, has the key of another line, or needs a signature and has no valid one.
+    Raises RecordError if the record is malformed, has the key of another line, or needs a signature and has no valid one.
     """
     if settings.sorter.command_key.get_secret_value():
         expected = _sign(settings, key or b"", value or b"").encode()
         if not hmac.compare_digest(headers.get(SIGNATURE_HEADER, b""), expected):
-            raise ValueError(f"The header {SIGNATURE_HEADER} is missing or wrong. Set the same sorter.command_key for station and sorter.")
-    command = Command.decode(value or b"")
+            raise RecordError(
+                "signature", f"The header {SIGNATURE_HEADER} is missing or wrong. Set the same sorter.command_key for station and sorter."
+            )
+    # A command is valid for a minute, so its times are compared with the present time.
+    command = read_record(Command, value)
     if command.line.encode() != key:
-        raise ValueError(f"The command is for {command.line}, but its key is {(key or b'')[:80]!r}.")
+        raise RecordError("other-line", f"The command is for {command.line}, but its key is {(key or b'')[:80]!r}.")
     return command
 
 

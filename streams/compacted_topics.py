@@ -5,8 +5,10 @@ For each topic, a class holds the newest records in memory, for example `streams
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -16,8 +18,11 @@ from streams.errors import BrokerError
 from streams.kafka import make_client_arguments, read_to_end
 from streams.kafka_thread import KafkaThread
 from streams.record_producer import make_json_record
+from streams.record_reader import read_broker_time, skip_record
 from streams.records import Record
 from streams.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _POLL_MS = 500
 
@@ -25,12 +30,24 @@ _POLL_MS = 500
 class NewestRecords(Protocol):
     """Holds the newest record of each key of one compacted topic. Objects are immutable: `with_record` returns a new one."""
 
-    def with_record(self, key: bytes | None, value: bytes | None) -> Self:
-        """Returns a copy in which `value` is the record of `key`. An empty value removes the key."""
+    def with_record(self, key: bytes | None, value: bytes | None, broker_time: datetime | None = None) -> Self:
+        """Returns a copy in which `value` is the record of `key`. An empty value removes the key.
+
+        `broker_time` is the time of the Kafka record, and None stands for the present time. Raises RecordError if the record is not valid.
+        """
         ...
 
 
 Newest = TypeVar("Newest", bound=NewestRecords)
+
+
+def add_kafka_record(newest: Newest, record: Any, role: str) -> Newest:
+    """Returns `newest` with a Kafka record of its topic added. If the record is not valid, counts it and returns `newest` unchanged."""
+    try:
+        return newest.with_record(record.key, record.value, read_broker_time(record.timestamp / 1000))
+    except Exception as error:  # noqa: BLE001  no record may end the thread that reads the topic
+        skip_record(role, record, error)
+        return newest
 
 
 def read_compacted_topic(settings: Settings, role: str, topic: str, empty: Newest) -> Newest:
@@ -40,7 +57,7 @@ def read_compacted_topic(settings: Settings, role: str, topic: str, empty: Newes
     """
     newest = empty
     for record in read_to_end(settings, role, [topic]):
-        newest = newest.with_record(record.key, record.value)
+        newest = add_kafka_record(newest, record, role)
     return newest
 
 
@@ -113,9 +130,16 @@ class CompactedTopicFollower:
                 for partition, followed in self._topics.items():
                     if consumer.position(partition) >= ends[partition] and newest[partition] != followed.reported:
                         followed.reported = newest[partition]
-                        followed.on_change(newest[partition])
+                        _report(followed, newest[partition])
                 for partition, records in consumer.poll(timeout_ms=_POLL_MS).items():
                     for record in records:
-                        newest[partition] = newest[partition].with_record(record.key, record.value)
+                        newest[partition] = add_kafka_record(newest[partition], record, self._role)
         finally:
             consumer.close()
+
+
+def _report(followed: FollowedTopic[Any], newest: object) -> None:
+    try:
+        followed.on_change(newest)
+    except Exception:  # no record may end the thread that reads the topic
+        log.exception("A change on the topic %s could not be applied. The change before stays in force.", followed.topic)

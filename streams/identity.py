@@ -19,8 +19,11 @@ LineName = Annotated[str, StringConstraints(pattern=LINE_PATTERN)]
 UNKNOWN_CONTENT_TYPE = "application/octet-stream"
 
 _LARGEST_NUMBER = 2**63 - 1
+# The longest value of a header that names no part, in characters. A claim is the longest one that Castline writes.
+_MAX_HEADER_CHARACTERS = 1024
 
-_IDENTITY_HEADERS = frozenset({"line", "run", "part", "captured_at", "content-type", "sha256", "claim", "traceparent"})
+_PART_HEADERS = frozenset({"line", "run", "part"})
+_PICTURE_HEADERS = frozenset({"captured_at", "content-type", "sha256", "claim", "traceparent"})
 
 _MAGIC_NUMBERS = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -101,12 +104,28 @@ class PictureIdentity:
 def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIdentity:
     """Returns the identity of a record on the image topic of `line`, from its headers or its key.
 
+    Raises IdentityError if headers and key name no part, a part of another line, or two different parts, or if another header is wrong.
+    """
+    return read_picture_headers(read_part_id(key, headers, line), headers)
+
+
+def read_part_id(key: bytes | None, headers: Headers, line: str) -> PartId:
+    """Returns the part of a record on the image topic of `line`, from its headers or its key.
+
     Raises IdentityError if headers and key name no part, a part of another line, or two different parts.
     """
-    text = {name: _decode_header(name, value) for name, value in headers.items() if name in _IDENTITY_HEADERS}
-    part = _read_part(key, text)
+    part = _read_part(key, _decode_headers(headers, _PART_HEADERS))
     if part.line != line:
         raise IdentityError(f"expected a part of {line}, as the topic says, found {part}")
+    return part
+
+
+def read_picture_headers(part: PartId, headers: Headers) -> PictureIdentity:
+    """Returns the identity of the picture of `part` from the headers of its record. Raises IdentityError if a header is wrong."""
+    text = _decode_headers(headers, _PICTURE_HEADERS)
+    for name, value in text.items():
+        if len(value) > _MAX_HEADER_CHARACTERS:
+            raise IdentityError(f"expected {name} with at most {_MAX_HEADER_CHARACTERS} characters for part {part}, found {len(value)}")
     sha256 = text.get("sha256")
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise IdentityError(f"expected sha256 as 64 hexadecimal digits for part {part}, found {sha256[:80]!r}")
@@ -132,6 +151,10 @@ def _read_part(key: bytes | None, headers: Mapping[str, str]) -> PartId:
     if key:
         return PartId.parse(_decode_header("key", key))
     raise IdentityError("expected a key <line>:<run>:<part> or the headers `line`, `run` and `part`, found neither")
+
+
+def _decode_headers(headers: Headers, names: frozenset[str]) -> dict[str, str]:
+    return {name: _decode_header(name, value) for name, value in headers.items() if name in names}
 
 
 def _decode_header(name: str, value: bytes | str) -> str:

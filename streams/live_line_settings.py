@@ -5,18 +5,16 @@ A line without a record on the topic has no such settings. All other settings ar
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from pydantic import ValidationError
+from datetime import datetime
 
 from streams.compacted_topics import publish_keyed_record, read_compacted_topic
+from streams.errors import RecordError
+from streams.record_reader import read_record
 from streams.records import LiveLineSettings
 from streams.settings import Settings
 from streams.topics import TopicNames
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,26 +27,17 @@ class LiveSettingsByLine:
         """Returns the settings of `line`, or None if nobody has set any."""
         return self.by_line.get(line)
 
-    def with_record(self, key: bytes | None, value: bytes | None) -> LiveSettingsByLine:
+    def with_record(self, key: bytes | None, value: bytes | None, broker_time: datetime | None = None) -> LiveSettingsByLine:
         """Returns a copy that also contains the record `value` of the line `key`. An empty value removes the line.
 
-        If the record is invalid, returns this object unchanged and logs a warning.
+        Raises RecordError if the record is not valid.
         """
         name = (key or b"").decode(errors="replace")
         if not value:
             return LiveSettingsByLine({line: one for line, one in self.by_line.items() if line != name})
-        try:
-            one = LiveLineSettings.decode(value)
-        except ValidationError as error:
-            log.warning("An invalid record on the topic of line settings is ignored: %s", error)
-            return self
+        one = read_record(LiveLineSettings, value, broker_time)
         if one.line != name:
-            log.warning(
-                "New settings of line %s are ignored, because their record has the key %r instead of the name of the line.",
-                one.line,
-                name[:80],
-            )
-            return self
+            raise RecordError("other-line", f"The settings are for line {one.line}, but the key of their record is {name[:80]!r}.")
         return LiveSettingsByLine({**self.by_line, one.line: one})
 
 

@@ -163,6 +163,16 @@ disagreements = Counter(
     "castline_vote_disagreements_total", "Pictures for which the networks of the ensemble give different labels.", ["line"]
 )
 dead_letters = Counter("castline_dead_letters_total", "Records that were sent to the dead-letter topic, by reason.", ["line", "reason"])
+records_refused = Counter(
+    "castline_records_refused_total",
+    "Records of the role that Kafka refused for their size or content. A dead letter was sent instead.",
+    ["role"],
+)
+records_skipped = Counter(
+    "castline_records_skipped_total",
+    "Invalid records that the role skipped without a dead letter, by kind of topic. Each process of the role counts the record.",
+    ["role", "kind"],
+)
 batches_split = Counter("castline_batches_split_total", "Batches that failed and were split to find the picture that caused the failure.")
 model_info = Gauge("castline_model_info", "1 for the model version that judges the line.", ["line", "model", "runtime"])
 model_shadow_info = Gauge(

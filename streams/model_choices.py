@@ -5,20 +5,16 @@ If a line has no choice of its own, the choice for all lines (`*`) applies. If t
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pydantic import ValidationError
-
 from streams.compacted_topics import publish_keyed_record, read_compacted_topic
-from streams.errors import ModelError
+from streams.errors import ModelError, RecordError
+from streams.record_reader import read_record
 from streams.records import ModelChoice
 from streams.settings import Settings
 from streams.topics import TopicNames
-
-log = logging.getLogger(__name__)
 
 ALL_LINES = "*"
 _MAX_PREVIOUS = 8
@@ -56,19 +52,17 @@ class ModelChoices:
         previous = effective.choice.previous if effective.choice else ()
         return list(dict.fromkeys([effective.version, *previous, self.find(ALL_LINES).version, self.default]))
 
-    def with_record(self, key: bytes | None, value: bytes | None) -> ModelChoices:
-        """Returns these choices, changed by one record of the topic. An empty value removes a choice. An invalid record changes nothing."""
+    def with_record(self, key: bytes | None, value: bytes | None, broker_time: datetime | None = None) -> ModelChoices:
+        """Returns these choices, changed by one record of the topic. An empty value removes a choice.
+
+        Raises RecordError if the record is not valid.
+        """
         name = (key or b"").decode(errors="replace")
         if not value:
             return ModelChoices(self.default, {line: choice for line, choice in self.by_key.items() if line != name})
-        try:
-            choice = ModelChoice.decode(value)
-        except ValidationError as error:
-            log.warning("A record in the topic of model choices is ignored, because it is not a valid model choice: %s", error)
-            return self
+        choice = read_record(ModelChoice, value, broker_time)
         if choice.line != name:
-            log.warning("The model choice for %s is ignored, because its record has the wrong key %r.", choice.line, name[:80])
-            return self
+            raise RecordError("other-line", f"The model choice is for {choice.line}, but the key of its record is {name[:80]!r}.")
         return ModelChoices(self.default, {**self.by_key, choice.line: choice})
 
     def make_choice(self, line: str, version: str, by: str, at: datetime, forced: bool = False) -> ModelChoice:

@@ -1,4 +1,4 @@
-"""Sends records to Kafka and waits until the brokers have confirmed them.
+"""Sends records to Kafka and waits until the brokers have confirmed them. Makes dead letters of records that cannot be processed.
 
 A worker acknowledges a record only after `RecordProducer.deliver`, so a crash never loses a record.
 """
@@ -6,19 +6,29 @@ A worker acknowledges a record only after `RecordProducer.deliver`, so a crash n
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+)
 from faust.exceptions import FaustError
 from faust.types import AppT
 
+from streams import metrics
 from streams.backoff import Backoff
 from streams.identity import Headers, format_time
 from streams.records import Record
+from streams.settings import Settings
+from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +36,17 @@ log = logging.getLogger(__name__)
 _MAX_HEADERS = 32
 _MAX_HEADER_BYTES = 1024
 _MAX_HEADER_NAME_CHARACTERS = 128
-_DEAD_LETTER_PREFIX = "dead-"
+DEAD_LETTER_PREFIX = "dead-"
+# A dead letter that is too large for Kafka keeps so many bytes of the value.
+CUT_VALUE_BYTES = 2**16
+# Kafka adds less than this to the value of a dead letter: the key, at most 32 + 9 headers, and the frame of the record.
+_DEAD_LETTER_OVERHEAD_BYTES = 2**16
+# With one of these errors, Kafka refuses a record for ever, however often it is sent. Most records are refused for their size.
+_FINAL_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError, PolicyViolationError)
+# The reason of the dead letter of a record that Kafka did not take from a role.
+REFUSED_BY_KAFKA = "refused-by-kafka"
+# The reason of the dead letter of a valid record on which a role failed.
+HANDLING_FAILED = "handling-failed"
 
 
 @dataclass(frozen=True)
@@ -75,7 +95,7 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
     original = [
         (name[:_MAX_HEADER_NAME_CHARACTERS], value[:_MAX_HEADER_BYTES])
         for name, value in record.headers.items()
-        if not name.startswith(_DEAD_LETTER_PREFIX)
+        if not name.startswith(DEAD_LETTER_PREFIX)
     ]
     added = {
         "dead-reason": reason,
@@ -88,7 +108,21 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
     }
     # A long key of a dead letter is shortened, because it only helps a person to find the record.
     key = record.key[:_MAX_HEADER_BYTES] if record.key is not None else None
-    return ProducerRecord(topic, key, record.value, original[:_MAX_HEADERS] + _encode_headers(added))
+    # Kafka's client refuses a record without key and value.
+    value = b"" if record.key is None and record.value is None else record.value
+    return ProducerRecord(topic, key, value, original[:_MAX_HEADERS] + _encode_headers(added))
+
+
+def cut_dead_letter(letter: ProducerRecord, largest_bytes: int) -> ProducerRecord:
+    """Returns `letter`, or a copy with only the first CUT_VALUE_BYTES of its value if the value has more than `largest_bytes`.
+
+    The added headers `dead-bytes` and `dead-sha256` of the copy give the size and the checksum of the whole value.
+    """
+    value = letter.value or b""
+    if len(value) <= largest_bytes:
+        return letter
+    note = {"dead-bytes": str(len(value)), "dead-sha256": hashlib.sha256(value).hexdigest()}
+    return replace(letter, value=value[:CUT_VALUE_BYTES], headers=letter.headers + _encode_headers(note))
 
 
 def _encode_headers(headers: dict[str, str]) -> list[tuple[str, bytes]]:
@@ -96,42 +130,101 @@ def _encode_headers(headers: dict[str, str]) -> list[tuple[str, bytes]]:
 
 
 class RecordProducer:
-    """Sends records through the producer of a Faust app, until the brokers have confirmed all records.
+    """Sends the records of a role through the producer of a Faust app, until the brokers have confirmed all records.
 
     `report_problem` is called with a sentence while Kafka accepts no records, and later with "".
     """
 
-    def __init__(self, app: AppT[object], report_problem: Callable[[str], None]) -> None:
+    def __init__(self, app: AppT[object], settings: Settings, role: str, report_problem: Callable[[str], None]) -> None:
         self._app = app
+        self._role = role
         self._report_problem = report_problem
+        self._dead_letters = TopicNames(settings.topics.prefix).dead_letters
+        self._largest_bytes = settings.topics.max_message_bytes - _DEAD_LETTER_OVERHEAD_BYTES
 
     async def deliver(self, records: Sequence[ProducerRecord]) -> None:
         """Sends `records` in the given order, and returns when the brokers have confirmed all of them.
 
-        After an error, a record may arrive twice, but no record is lost.
+        A confirmed record is never sent again. A dead letter that is too large is cut. Any other record that Kafka refuses for its size or
+        its content becomes a dead letter. If Kafka does not answer, a record may arrive twice, but no record is lost.
         """
-        unconfirmed = list(records)
+        unconfirmed = [self._bound(record) for record in records]
         backoff = Backoff(first_s=0.2, longest_s=5.0)
         while unconfirmed:
-            error, unconfirmed = await self._send_once(unconfirmed)
-            if error is None:
+            result = await self._send_once(unconfirmed)
+            unconfirmed = [*self._replace_refused(result.refused), *result.unconfirmed]
+            if result.error is None:
                 continue
             wait_s = backoff.failed()
-            self._report_problem(f"Kafka did not accept {len(unconfirmed)} records: {error!r}")
-            log.warning("Kafka did not accept %d records (%r). The next attempt follows in %.1f s.", len(unconfirmed), error, wait_s)
+            self._report_problem(f"Kafka did not accept {len(unconfirmed)} records: {result.error!r}")
+            log.warning("Kafka did not accept %d records (%r). The next attempt follows in %.1f s.", len(unconfirmed), result.error, wait_s)
             await asyncio.sleep(wait_s)
         self._report_problem("")
 
-    async def _send_once(self, records: list[ProducerRecord]) -> tuple[BaseException | None, list[ProducerRecord]]:
-        """Sends all records once. Returns the first error (or None) and the unconfirmed records."""
+    def _bound(self, record: ProducerRecord) -> ProducerRecord:
+        return cut_dead_letter(record, self._largest_bytes) if record.topic == self._dead_letters else record
+
+    def _replace_refused(self, refused: Sequence[tuple[ProducerRecord, BaseException]]) -> list[ProducerRecord]:
+        """Returns the dead letters that are sent instead of refused records. A dead letter is cut once. If it is short, it is dropped."""
+        letters = []
+        for record, error in refused:
+            metrics.records_refused.labels(self._role).inc()
+            if record.topic != self._dead_letters:
+                log.error("Kafka refused a record for the topic %s, which now becomes a dead letter: %r", record.topic, error)
+                letters.append(self._make_letter_of_refused(record, error))
+            elif len(record.value or b"") > CUT_VALUE_BYTES:
+                letters.append(cut_dead_letter(record, CUT_VALUE_BYTES))
+            else:
+                log.error("Kafka refused a dead letter, which is lost. Its headers are %s. The reason: %r", record.headers, error)
+        return letters
+
+    def _make_letter_of_refused(self, record: ProducerRecord, error: BaseException) -> ProducerRecord:
+        metrics.dead_letters.labels(record.topic.rpartition(".")[2], REFUSED_BY_KAFKA).inc()
+        # The record has no position in its topic, because Kafka did not take it.
+        source = ConsumedRecord(record.topic, -1, -1, record.key, record.value, dict(record.headers))
+        return self._bound(make_dead_letter(self._dead_letters, source, self._role, REFUSED_BY_KAFKA, repr(error)))
+
+    async def _send_once(self, records: Sequence[ProducerRecord]) -> _Attempt:
+        """Sends all records once. Stops sending at the first error that is not final, so that the records keep their order."""
+        attempt = _Attempt()
+        sent: list[tuple[ProducerRecord, Awaitable[object]]] = []
         try:
             producer = await self._app.maybe_start_producer()
-            confirmations = [await producer.send(record.topic, record.key, record.value, None, None, record.headers) for record in records]
         except (KafkaError, FaustError, OSError) as error:
-            return error, records
-        results = await asyncio.gather(*confirmations, return_exceptions=True)
-        failures = [(result, record) for result, record in zip(results, records, strict=True) if isinstance(result, BaseException)]
-        unexpected = [error for error, _ in failures if not isinstance(error, KafkaError | OSError)]
-        if unexpected:
-            raise unexpected[0]
-        return (failures[0][0] if failures else None), [record for _, record in failures]
+            return _Attempt(error, list(records))
+        for index, record in enumerate(records):
+            try:
+                sent.append((record, await producer.send(record.topic, record.key, record.value, None, None, record.headers)))
+            except (KafkaError, FaustError, OSError) as error:
+                # Faust raises its own error, whose cause is Kafka's.
+                if isinstance(cause := error.__cause__ or error, _FINAL_ERRORS):
+                    attempt.refused.append((record, cause))
+                    continue
+                attempt.error, attempt.unconfirmed = error, list(records[index:])
+                break
+        results = await asyncio.gather(*(confirmation for _, confirmation in sent), return_exceptions=True)
+        failed = []
+        for (record, _), result in zip(sent, results, strict=True):
+            if isinstance(result, _FINAL_ERRORS):
+                attempt.refused.append((record, result))
+            elif isinstance(result, KafkaError | OSError):
+                attempt.error = attempt.error or result
+                failed.append(record)
+            elif isinstance(result, BaseException):
+                raise result
+        attempt.unconfirmed = failed + attempt.unconfirmed
+        return attempt
+
+
+@dataclass
+class _Attempt:
+    """The result of sending some records once.
+
+    - `error`: why some records are not confirmed, or None.
+    - `unconfirmed`: the records that must be sent again, in their order.
+    - `refused`: the records that Kafka will never accept, each with its error.
+    """
+
+    error: BaseException | None = None
+    unconfirmed: list[ProducerRecord] = field(default_factory=list)
+    refused: list[tuple[ProducerRecord, BaseException]] = field(default_factory=list)

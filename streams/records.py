@@ -106,8 +106,8 @@ class Verdict(PartRecord):
         description="One word for the reason of `review`; empty for the other labels. `doubt` means that the networks were not sure. "
         "`anomaly` means that the part differs from good parts. These reasons mean that the picture was not judged: `empty`, "
         "`too-large`, `too-many-pixels`, `not-an-image`, `truncated`, `damaged`, `depth`, `blank`, `partly-blank`, `decoder-limits`, "
-        "`checksum`, `claim-missing`, `claim-damaged`, `inference-failed`. These mean that it does not show a whole part: `no-part`, "
-        "`partly-in-view`, `unknown-part`. Later releases may add words.",
+        "`checksum`, `claim-missing`, `claim-damaged`, `wrong-header`, `inference-failed`, `handling-failed`. These mean that it does not "
+        "show a whole part: `no-part`, `partly-in-view`, `unknown-part`. Later releases may add words.",
     )
     kind: str = Field(
         "",

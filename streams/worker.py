@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ from streams.identity import make_header_map
 from streams.kafka import make_faust_credentials
 from streams.lag import LagMonitor, Partition
 from streams.record_producer import ConsumedRecord
+from streams.record_reader import read_broker_time
 from streams.settings import Settings
 from streams.supervision import run_supervised
 
@@ -102,7 +103,10 @@ class _NoTables(TableManager):  # type: ignore[misc]  # Faust ships no types
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRecord:
-    """A record that came from Kafka and is not acknowledged yet. `broker_time` is the time stamp of the record, UTC."""
+    """A record that came from Kafka and is not acknowledged yet.
+
+    `broker_time` is the Kafka time of the record in UTC. If that time is out of bounds, `broker_time` is the time of reading.
+    """
 
     record: ConsumedRecord
     broker_time: datetime
@@ -208,7 +212,7 @@ class ConsumerGroup:
 def _received(event: EventT[bytes], stream: StreamT[bytes]) -> ReceivedRecord:
     message = event.message
     record = ConsumedRecord(message.topic, message.partition, message.offset, message.key, message.value, make_header_map(message.headers))
-    return ReceivedRecord(record, datetime.fromtimestamp(message.timestamp, UTC), event, stream)
+    return ReceivedRecord(record, read_broker_time(message.timestamp), event, stream)
 
 
 async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float) -> int:

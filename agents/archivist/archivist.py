@@ -1,6 +1,9 @@
 """The archivist: stores the records from Kafka as rows of the station's database.
 
 A record is acknowledged only after its row is stored. A record that the database rejects becomes a dead letter.
+
+The archivist also checks the records of model choices and of line settings, which get no row. All other readers of these two topics have no
+consumer group, so each of them would write the same dead letter again at each start.
 """
 
 from __future__ import annotations
@@ -13,15 +16,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pydantic import ValidationError
-
 from streams import metrics
 from streams.backoff import Backoff
 from streams.batcher import Batcher
-from streams.errors import ArchiveError, CastlineError, IdentityError
+from streams.errors import ArchiveError, IdentityError, RecordError
 from streams.identity import PartId
-from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer, make_dead_letter
-from streams.records import ArchivedRecord, Finding, PartRecord, Review, ReviewWithdrawal, Sorting, Verdict
+from streams.record_producer import HANDLING_FAILED, ConsumedRecord, ProducerRecord, RecordProducer, make_dead_letter
+from streams.record_reader import read_record
+from streams.records import (
+    ArchivedRecord,
+    Finding,
+    LiveLineSettings,
+    ModelChoice,
+    PartRecord,
+    Record,
+    Review,
+    ReviewWithdrawal,
+    Sorting,
+    Verdict,
+)
 from streams.settings import BatchSettings, Settings
 from streams.topics import TopicNames
 from streams.worker import ReceivedRecord
@@ -29,8 +42,8 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "archivist"
-# All lines share the topic of reviews. Metrics of this topic have this value of the label `line`.
-_REVIEWS_LINE = "reviews"
+# All lines share these topics. Metrics of such a topic have the kind of the topic as the value of the label `line`.
+_SHARED_TOPICS = frozenset({"reviews", "models", "lines"})
 # Values of the label `kind` of the metric `castline_records_archived_total`.
 _KINDS: dict[type[ArchivedRecord], str] = {
     Verdict: "verdict",
@@ -41,26 +54,27 @@ _KINDS: dict[type[ArchivedRecord], str] = {
 }
 
 
-class InvalidRecordError(CastlineError):
-    """Raised for a record that is not valid for its topic. `reason` is one of a few fixed words, because it is a metric label."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
 @dataclass(frozen=True)
 class ArchivedTopic:
     """A topic that the archivist reads, with the type of its records and the line to which they must belong."""
 
-    record_type: type[PartRecord]
+    record_type: type[Record]
     line: str
+
+    @property
+    def is_checked_only(self) -> bool:
+        """Whether the records of this topic get no row in the database."""
+        return not issubclass(self.record_type, PartRecord)
 
 
 def list_archived_topics(settings: Settings) -> dict[str, ArchivedTopic]:
-    """Returns the topics that the archivist reads, by topic name: reviews, and the verdicts, sortings and findings of each line."""
+    """Returns the topics that the archivist reads, by topic name: the topics of each line, and the topics that all lines share."""
     names = TopicNames(settings.topics.prefix)
-    topics = {names.reviews: ArchivedTopic(Review, _REVIEWS_LINE)}
+    topics = {
+        names.reviews: ArchivedTopic(Review, "reviews"),
+        names.models: ArchivedTopic(ModelChoice, "models"),
+        names.lines: ArchivedTopic(LiveLineSettings, "lines"),
+    }
     for line in settings.lines:
         topics[names.verdicts(line.name)] = ArchivedTopic(Verdict, line.name)
         topics[names.sorted(line.name)] = ArchivedTopic(Sorting, line.name)
@@ -68,29 +82,33 @@ def list_archived_topics(settings: Settings) -> dict[str, ArchivedTopic]:
     return topics
 
 
-def decode_record(topic: ArchivedTopic, key: bytes | None, value: bytes | None) -> ArchivedRecord:
-    """Returns the decoded record of `topic`. A review without a value withdraws an earlier review. Its key names the part.
+def decode_record(topic: ArchivedTopic, received: ReceivedRecord) -> ArchivedRecord | None:
+    """Returns the decoded record of `topic`, or None if the record is valid and gets no row.
 
-    Raises InvalidRecordError if the record is not valid.
+    A review without a value withdraws an earlier review. Its key names the part. Raises RecordError if the record is not valid.
     """
-    expected = topic.record_type
-    if value is None:
-        if expected is not Review:
-            raise InvalidRecordError("empty", f"The record has no value, but every record of its topic must be a {expected.name}.")
+    key, value = received.record.key, received.record.value
+    if not value and topic.is_checked_only:
+        return None
+    if value is None and topic.record_type is Review:
         try:
             return ReviewWithdrawal(PartId.parse((key or b"").decode("utf-8", "replace")))
         except IdentityError as error:
-            raise InvalidRecordError("identity", str(error)) from None
-    try:
-        record = expected.decode(value)
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        field = ".".join(str(step) for step in fault["loc"]) or "the record"
-        raise InvalidRecordError("not-a-record", f"The record is not a valid {expected.name}: {field}: {fault['msg']}") from None
-    if topic.line not in (_REVIEWS_LINE, record.line):
+            raise RecordError("identity", str(error)) from None
+    record = read_record(topic.record_type, value, received.broker_time)
+    if not isinstance(record, PartRecord):
+        _check_key(record, key)
+        return None
+    if topic.line not in (*_SHARED_TOPICS, record.line):
         # A client that may write to the topic of one line must not change the history of another line.
-        raise InvalidRecordError("other-line", f"The record belongs to {record.line}, but its topic belongs to {topic.line}.")
+        raise RecordError("other-line", f"The record belongs to {record.line}, but its topic belongs to {topic.line}.")
     return record
+
+
+def _check_key(record: Record, key: bytes | None) -> None:
+    """Raises RecordError if a model choice, or the settings of a line, have another key than their line."""
+    if isinstance(record, ModelChoice | LiveLineSettings) and record.line.encode() != key:
+        raise RecordError("other-line", f"The record is for {record.line}, but its key is {(key or b'')[:80]!r}.")
 
 
 class PartArchive(Protocol):
@@ -106,10 +124,13 @@ class PartArchive(Protocol):
 
 @dataclass(frozen=True)
 class PendingArchiveRecord:
-    """An accepted record that is not acknowledged yet, with its decoded content or the reason why it is invalid."""
+    """An accepted record that is not acknowledged yet, with its decoded content or the reason why it is invalid.
+
+    `content` is None if the record is valid and gets no row.
+    """
 
     received: ReceivedRecord
-    content: ArchivedRecord | InvalidRecordError
+    content: ArchivedRecord | RecordError | None
 
 
 class Archivist:
@@ -124,8 +145,8 @@ class Archivist:
         self._report_problem = report_problem
         self._dead_letters = TopicNames(settings.topics.prefix).dead_letters
         self._topics = list_archived_topics(settings)
-        for topic in self._topics.values():
-            metrics.records_archived.labels(_KINDS[topic.record_type])
+        for kind in _KINDS.values():
+            metrics.records_archived.labels(kind)
         batch_size = settings.archivist.batch
         limits = BatchSettings(size=batch_size, shapes=(batch_size,), max_wait_s=settings.archivist.max_wait_s)
         self._batcher: Batcher[PendingArchiveRecord] = Batcher(limits, settings.archivist.buffer, time.monotonic)
@@ -145,11 +166,13 @@ class Archivist:
     async def accept(self, received: ReceivedRecord) -> None:
         """Decodes a record and queues it. Waits while the queue holds as many records as the setting `archivist.buffer` allows."""
         source = received.record
-        content: ArchivedRecord | InvalidRecordError
+        content: ArchivedRecord | RecordError | None
         try:
-            content = decode_record(self._topics[source.topic], source.key, source.value)
-        except InvalidRecordError as error:
+            content = decode_record(self._topics[source.topic], received)
+        except RecordError as error:
             content = error
+        except Exception as error:  # noqa: BLE001  a record may cause any error, and only this record must fail
+            content = RecordError(HANDLING_FAILED, f"The archivist failed on the record: {error!r}")
         await self._batcher.put(PendingArchiveRecord(received, content), None)
 
     async def write_batches(self) -> None:
@@ -159,9 +182,9 @@ class Archivist:
             dead_letters: list[ProducerRecord] = []
             valid: list[tuple[ConsumedRecord, ArchivedRecord]] = []
             for record in pending:
-                if isinstance(record.content, InvalidRecordError):
+                if isinstance(record.content, RecordError):
                     dead_letters.append(self._make_dead_letter(record.received.record, record.content))
-                else:
+                elif record.content is not None:
                     valid.append((record.received.record, record.content))
             dead_letters += await self._archive_isolated(valid)
             if dead_letters:
@@ -182,7 +205,7 @@ class Archivist:
             await self._write([content for _, content in records])
         except ArchiveError as error:
             if len(records) == 1:
-                return [self._make_dead_letter(records[0][0], InvalidRecordError("refused-by-archive", str(error)))]
+                return [self._make_dead_letter(records[0][0], RecordError("refused-by-archive", str(error)))]
             half = len(records) // 2
             return await self._archive_isolated(records[:half]) + await self._archive_isolated(records[half:])
         for _, content in records:
@@ -207,11 +230,16 @@ class Archivist:
                 log.warning("The database does not answer: %s. The next attempt follows in %.1f s.", error, wait_s)
                 await asyncio.sleep(wait_s)
                 continue
+            except (OSError, MemoryError):
+                # The machine is in trouble, and not a record. After a restart, Kafka delivers the records again.
+                raise
+            except Exception as error:
+                raise ArchiveError(f"The archivist failed on {len(contents)} records: {error!r}", retriable=False) from error
             metrics.archive_rows.inc(changed_rows)
             self._report_problem("", "database")
             return
 
-    def _make_dead_letter(self, source: ConsumedRecord, error: InvalidRecordError) -> ProducerRecord:
+    def _make_dead_letter(self, source: ConsumedRecord, error: RecordError) -> ProducerRecord:
         log.warning("A record is rejected and becomes a dead letter: %s", error, extra={"topic": source.topic, "offset": source.offset})
         metrics.dead_letters.labels(self._topics[source.topic].line, error.reason).inc()
         return make_dead_letter(self._dead_letters, source, ROLE, error.reason, str(error))

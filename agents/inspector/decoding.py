@@ -13,11 +13,15 @@ from models.pictures.decoder import DecodedPicture, PictureLimits, decode_pictur
 from models.pictures.part_finder import PartCheck, check_part
 from models.pictures.part_reference import PartReference
 from models.pictures.regions import Regions
-from streams.errors import PictureError
-from streams.identity import PartId, PictureIdentity, read_identity
+from streams.errors import IdentityError, PictureError
+from streams.identity import PartId, PictureIdentity, read_part_id, read_picture_headers
 from streams.object_store import ObjectStore
-from streams.record_producer import ConsumedRecord
+from streams.record_producer import HANDLING_FAILED, ConsumedRecord
+from streams.record_reader import check_header_time
 from streams.settings import LineSettings, PictureSettings
+
+# The reason in a verdict if a header of the image record is wrong, other than the headers that name the part.
+WRONG_HEADER = "wrong-header"
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class ImageRecord:
 
     - `deadline`: None if no gate waits for the verdict.
     - `depth_bits`: bits that the camera uses for a pixel, or None if unknown.
+    - `header_error`: why the picture cannot be judged, if a header of the record is wrong.
     """
 
     source: ConsumedRecord
@@ -34,6 +39,7 @@ class ImageRecord:
     received_at: datetime
     deadline: datetime | None
     depth_bits: int | None = None
+    header_error: PictureError | None = None
 
     @property
     def part(self) -> PartId:
@@ -105,13 +111,26 @@ class DecodedImage:
 def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:
     """Reads an image record of `line`. If the record has no time of capture, `broker_time` is used.
 
+    If a header other than `line`, `run` and `part` is wrong, the result holds the error and no header.
     Raises IdentityError if the record names no part of this line.
     """
-    identity = read_identity(source.key, source.headers, line.name)
+    part = read_part_id(source.key, source.headers, line.name)
+    header_error = None
+    try:
+        identity = read_picture_headers(part, source.headers)
+        check_header_time("captured_at", identity.captured_at, broker_time)
+    except IdentityError as error:
+        identity = read_picture_headers(part, {})
+        header_error = PictureError(WRONG_HEADER, f"The record of part {part} has a wrong header: {error}")
     captured_at = identity.captured_at or broker_time
     deadline_s = line.verdict_deadline_s
     deadline = captured_at + timedelta(seconds=deadline_s) if deadline_s is not None else None
-    return ImageRecord(source, identity, captured_at, received_at, deadline, line.depth_bits)
+    return ImageRecord(source, identity, captured_at, received_at, deadline, line.depth_bits, header_error)
+
+
+def make_handling_error(part: PartId, error: Exception) -> PictureError:
+    """Returns the error of a picture on which the inspector failed in an unexpected way."""
+    return PictureError(HANDLING_FAILED, f"The inspector failed on the record of part {part}: {error!r}")
 
 
 class PictureDecoder(Protocol):
@@ -132,11 +151,13 @@ def decode_image(
 ) -> DecodedImage:
     """Verifies the checksum of the picture and decodes it to a square of `side_px`. For a bad picture, the result holds the error.
 
-    Raises OSError if the object store does not answer.
+    A picture on which the decoder fails in an unexpected way is a bad picture, too. Raises OSError if the object store does not answer.
     """
     value = record.source.value or b""
     sha256 = hashlib.sha256(value).hexdigest()
     try:
+        if record.header_error is not None:
+            raise record.header_error
         if record.identity.claim is not None and not value:
             value = store.fetch(record.identity.claim)
             sha256 = hashlib.sha256(value).hexdigest()
@@ -148,6 +169,10 @@ def decode_image(
         picture = decoder(value, side_px, PictureLimits.from_settings(limits), record.depth_bits, keep_original)
     except PictureError as error:
         return DecodedImage(record, sha256, error)
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001  a picture may cause any error, and only this picture must fail
+        return DecodedImage(record, sha256, make_handling_error(record.part, error))
     return DecodedImage(record, sha256, picture)
 
 

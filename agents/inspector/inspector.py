@@ -15,9 +15,10 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from agents.inspector.decoding import DecodedImage, ImageRecord, decode_image, read_image_record, utc_now
+from agents.inspector.decoding import DecodedImage, ImageRecord, decode_image, make_handling_error, read_image_record, utc_now
 from agents.inspector.drift_monitor import DriftMonitor
 from agents.inspector.judging import JudgedImage, do_networks_disagree, group_by_predictor, judge_images, make_verdict, name_kinds
 from agents.inspector.line_rules import LineRule, LineRules
@@ -33,9 +34,16 @@ from models.pictures.regions import Regions
 from streams import metrics
 from streams.backoff import Backoff
 from streams.batcher import Batcher, QueuedItem
-from streams.errors import IdentityError, PictureError
+from streams.errors import IdentityError, PictureError, RecordError
 from streams.object_store import ObjectStore
-from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer, make_dead_letter, make_json_record
+from streams.record_producer import (
+    HANDLING_FAILED,
+    ConsumedRecord,
+    ProducerRecord,
+    RecordProducer,
+    make_dead_letter,
+    make_json_record,
+)
 from streams.records import Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -53,13 +61,13 @@ _STORE_RETRY_S = 1.0
 class PendingImage:
     """A record of an image topic that the inspector has accepted and not yet acknowledged.
 
-    `decoding` is the future of the decoded image, or the error if the record names no part.
+    `decoding` is the future of the decoded image, or the error if the record names no part or cannot be read.
     """
 
     received: ReceivedRecord
     line: str
     captured_at: datetime
-    decoding: Future[DecodedImage] | IdentityError
+    decoding: Future[DecodedImage] | IdentityError | RecordError
     accepted_s: float
 
 
@@ -146,7 +154,7 @@ class Inspector:
         line = self._lines[source.topic]
         captured_at = received.broker_time
         deadline_s = None
-        decoding: Future[DecodedImage] | IdentityError
+        decoding: Future[DecodedImage] | IdentityError | RecordError
         try:
             image = read_image_record(source, line, captured_at, utc_now())
             captured_at = image.captured_at
@@ -156,9 +164,11 @@ class Inspector:
             decoding = decoders.submit(self._decode, image, self._assigned_ensemble(line.name), regions)
         except IdentityError as error:
             decoding = error
+        except Exception as error:  # noqa: BLE001  a record may cause any error, and only this record must fail
+            decoding = RecordError(HANDLING_FAILED, f"The inspector failed on the record: {error!r}")
         pending = PendingImage(received, line.name, captured_at, decoding, time.monotonic())
         if self._is_upload(line.name):
-            await self._uploads.put(pending, None if isinstance(decoding, IdentityError) else decoding, deadline_s)
+            await self._uploads.put(pending, decoding if isinstance(decoding, Future) else None, deadline_s)
         else:
             await self._batcher.put(pending, deadline_s)
         metrics.buffered_pictures.set(len(self._batcher))
@@ -195,7 +205,7 @@ class Inspector:
                 continue
             if backoff.failures:
                 self._report_problem("", "store")
-            return _search_details(decoded, ensemble.details, regions)
+            return _isolate(decoded, partial(_search_details, details=ensemble.details, regions=regions))
 
     def _decode_again(self, decoded: DecodedImage, ensemble: Ensemble) -> DecodedImage:
         return self._decode(decoded.record, ensemble, decoded.regions)
@@ -205,6 +215,10 @@ class Inspector:
         if not decoded.fits(ensemble.side_px, ensemble.details, regions):
             decoded = self._decode(decoded.record, ensemble, regions)
         return replace(decoded, regions=regions)
+
+    def _prepare(self, image: DecodedImage, ensemble: Ensemble, regions: Regions | None) -> DecodedImage:
+        """Returns the image as `ensemble` needs it, after searching it for the part that `ensemble` knows."""
+        return _isolate(image, lambda one: self._fit(one, ensemble, regions).check(ensemble.part_reference))
 
     async def judge_batches(self) -> None:
         """Passes one batch after another to the networks, and queues their results for delivery in the same order. Ends after `drain`."""
@@ -237,7 +251,7 @@ class Inspector:
 
     def _judge_batch(self, records: list[PendingImage]) -> JudgedBatch:
         """Judges the pictures whose records name a part. Runs in one of the threads that call the networks."""
-        decoded = [record.decoding.result() for record in records if not isinstance(record.decoding, IdentityError)]
+        decoded = [record.decoding.result() for record in records if isinstance(record.decoding, Future)]
         # The assignments are read once for each batch, so that a switch of versions affects only later batches.
         table = self._switcher.assignments
         assignments = [table[image.record.part.line] for image in decoded]
@@ -245,13 +259,13 @@ class Inspector:
             self._line_rules.find(image.record.part.line, assignment.ensemble.version)
             for image, assignment in zip(decoded, assignments, strict=True)
         ]
-        fitting = [
-            self._fit(image, assignment.ensemble, rule.regions) for image, assignment, rule in zip(decoded, assignments, rules, strict=True)
-        ]
         # Parts are searched in this thread only, because several Python threads would block each other in the many short steps.
-        fitting = [image.check(assignment.ensemble.part_reference) for image, assignment in zip(fitting, assignments, strict=True)]
+        fitting = [
+            self._prepare(image, assignment.ensemble, rule.regions)
+            for image, assignment, rule in zip(decoded, assignments, rules, strict=True)
+        ]
         judged = _judge_by_ensemble(fitting, assignments)
-        labelled = [rule.apply(image) for rule, image in zip(rules, judged, strict=True)]
+        labelled = [_apply_rule(rule, image) for rule, image in zip(rules, judged, strict=True)]
         labelled = _name_kinds(labelled, assignments)
         return JudgedBatch(records, labelled, assignments, rules, utc_now())
 
@@ -283,10 +297,11 @@ class Inspector:
                 log.warning("The picture of part %s cannot be judged: %s", part, error, extra={"part": str(part)})
                 records.append(self._make_dead_letter(judged.decoded.record.source, error.reason, str(error)))
         for pending in batch.records:
-            if isinstance(pending.decoding, IdentityError):
-                source = pending.received.record
-                log.warning("A record names no part: %s", pending.decoding, extra={"offset": source.offset, "topic": source.topic})
-                records.append(self._make_dead_letter(source, "identity", str(pending.decoding)))
+            refusal = pending.decoding
+            if isinstance(refusal, IdentityError | RecordError):
+                source, reason = pending.received.record, refusal.reason if isinstance(refusal, RecordError) else "identity"
+                log.warning("A record gets no verdict: %s", refusal, extra={"offset": source.offset, "topic": source.topic})
+                records.append(self._make_dead_letter(source, reason, str(refusal)))
         return records
 
     def _make_dead_letter(self, source: ConsumedRecord, reason: str, detail: str) -> ProducerRecord:
@@ -325,6 +340,26 @@ def _search_details(decoded: DecodedImage, details: VersionDetails | None, regio
         metrics.details_skipped.labels(part.line, reason).inc()
         log.warning("The picture of part %s could not be searched for small defects: %s.", part, reason, extra={"part": str(part)})
     return searched
+
+
+def _isolate(image: DecodedImage, step: Callable[[DecodedImage], DecodedImage]) -> DecodedImage:
+    """Returns `step(image)`. If `step` fails, returns `image` with the error of the failure.
+
+    Raises OSError from `step`, because the object store or the inspector is then in trouble, and not the picture.
+    """
+    try:
+        return step(image)
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001  a picture may cause any error, and only this picture must fail
+        return replace(image, picture=make_handling_error(image.record.part, error))
+
+
+def _apply_rule(rule: LineRule, judged: JudgedImage) -> JudgedImage:
+    try:
+        return rule.apply(judged)
+    except Exception as error:  # noqa: BLE001  a picture may cause any error, and only this picture must fail
+        return replace(judged, prediction=make_handling_error(judged.decoded.record.part, error))
 
 
 def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssignment]) -> list[JudgedImage]:

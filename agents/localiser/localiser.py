@@ -33,7 +33,6 @@ import numpy as np
 import numpy.typing as npt
 from kafka.errors import KafkaError
 from PIL import Image
-from pydantic import ValidationError
 
 from agents.inspector.decoding import decode_image, read_image_record
 from agents.localiser.acceptance_table import AcceptanceTable
@@ -44,9 +43,10 @@ from models.pictures.decoder import DecodedPicture, decode_picture
 from models.pictures.decoder_process import DecoderProcess
 from streams import metrics
 from streams.backoff import Backoff
-from streams.errors import PictureError
+from streams.errors import PictureError, RecordError
 from streams.object_store import ObjectStore
 from streams.record_producer import ConsumedRecord, RecordProducer, make_json_record
+from streams.record_reader import read_record, skip_record
 from streams.records import Box, Finding, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -215,7 +215,7 @@ class Localiser:
     def _read_verdict(self, received: ReceivedRecord) -> Verdict | None:
         """Returns the verdict of a record, or None if the record needs no heat map because it is too old or not valid.
 
-        The archivist makes dead letters of invalid verdicts, so they are only logged here.
+        The archivist makes dead letters of invalid verdicts, so they are only counted here.
         """
         record = received.record
         # Kafka deletes pictures after this time. Older verdicts are not logged, because thousands may come at once after a long pause.
@@ -223,13 +223,12 @@ class Localiser:
             return None
         line = self._lines[record.topic].name
         try:
-            verdict = Verdict.decode(record.value or b"")
-        except ValidationError as error:
-            log.warning("A record on %s is not a verdict and gets no heat map: %s", record.topic, error, extra={"offset": record.offset})
-            return None
-        # A forged verdict must not make the localiser read any other topic.
-        if verdict.line != line or verdict.image.topic != self._names.images(line):
-            log.warning("A verdict on %s names another line or picture topic and gets no heat map.", record.topic)
+            verdict = read_record(Verdict, record.value, received.broker_time)
+            # A forged verdict must not make the localiser read any other topic.
+            if verdict.line != line or verdict.image.topic != self._names.images(line):
+                raise RecordError("other-line", "The verdict names another line or another picture topic than those of its topic.")
+        except RecordError as error:
+            skip_record(ROLE, record, error)
             return None
         return verdict
 

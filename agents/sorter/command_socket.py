@@ -15,10 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pydantic import ValidationError
-
 from agents.sorter.line_commands import LineCommands
-from streams.errors import GateError, SettingsError
+from streams.errors import GateError, RecordError, SettingsError
+from streams.record_reader import read_record
 from streams.records import Command, make_answer
 
 log = logging.getLogger(__name__)
@@ -129,8 +128,8 @@ class CommandSocket:
 
     async def _answer(self, line: bytes) -> Command:
         try:
-            command = Command.decode(line)
-        except ValidationError as error:
+            command = read_record(Command, line)
+        except RecordError as error:
             raise ValueError(f"The line is no command: {error}") from error
         if command.line != self._commands.line:
             answer = make_answer("refused", f"This socket belongs to {self._commands.line}. Send the command to the line's own socket.")

@@ -17,10 +17,11 @@ from kafka.errors import KafkaError
 from agents.sorter.line_commands import LineCommands
 from streams import metrics
 from streams.commands import decode_command, make_command_record
+from streams.errors import RecordError
 from streams.identity import make_header_map
 from streams.kafka import make_client_arguments
 from streams.kafka_thread import KafkaThread
-from streams.record_producer import ConsumedRecord, RecordProducer, make_dead_letter
+from streams.record_producer import HANDLING_FAILED, ConsumedRecord, RecordProducer, make_dead_letter
 from streams.records import Command, CommandAnswer, make_answer
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -95,7 +96,7 @@ class CommandTopic:
     def _decode(self, record: ConsumedRecord) -> Command | None:
         try:
             return decode_command(self._settings, record.key, record.value, record.headers)
-        except ValueError:
+        except RecordError:
             return None
 
     # The methods below run in the event loop.
@@ -111,11 +112,17 @@ class CommandTopic:
         try:
             command = decode_command(self._settings, record.key, record.value, record.headers)
             if line not in self._lines_with_gate:
-                raise ValueError(f"No line with a gate has the name {line[:80]!r}.")
-        except ValueError as error:
+                raise RecordError("other-line", f"No line with a gate has the name {line[:80]!r}.")
+            await self._obey(command, commands, is_old)
+        except RecordError as error:
             if commands is not None or (self._reports_unknown and line not in self._lines_with_gate):
-                await self._write_dead_letter(record, error)
-            return
+                await self._write_dead_letter(record, "command", str(error))
+        except Exception as error:
+            log.exception("The sorter failed on a command.")
+            await self._write_dead_letter(record, HANDLING_FAILED, f"The sorter failed on the command: {error!r}")
+
+    async def _obey(self, command: Command, commands: LineCommands | None, is_old: bool) -> None:
+        """Executes and answers a command, unless it is for another sorter, is itself an answer, or was executed before."""
         if commands is None or command.answer is not None:
             return
         if is_old:
@@ -127,17 +134,17 @@ class CommandTopic:
         elif not commands.is_known(command):
             await self._answer(command, await commands.execute(command))
         else:
-            log.warning("%s: a repeated command %s is ignored", line, command.command_id)
+            log.warning("%s: a repeated command %s is ignored", command.line, command.command_id)
 
     async def _answer(self, command: Command, answer: CommandAnswer) -> None:
         record = make_command_record(self._settings, command.model_copy(update={"answer": answer}), ROLE)
         await self._producers[command.line].deliver([record])
 
-    async def _write_dead_letter(self, record: ConsumedRecord, error: ValueError) -> None:
+    async def _write_dead_letter(self, record: ConsumedRecord, reason: str, detail: str) -> None:
         line = next(iter(self._commands))
-        log.warning("A record on %s is not a valid command and becomes a dead letter: %s", record.topic, error)
-        metrics.dead_letters.labels(line, "command").inc()
-        await self._producers[line].deliver([make_dead_letter(self._names.dead_letters, record, ROLE, "command", str(error))])
+        log.warning("A record on %s becomes a dead letter: %s", record.topic, detail)
+        metrics.dead_letters.labels(line, reason).inc()
+        await self._producers[line].deliver([make_dead_letter(self._names.dead_letters, record, ROLE, reason, detail)])
 
 
 def _consumed(record: Any) -> ConsumedRecord:

@@ -111,11 +111,12 @@ def verdict_deadline(state: PartState, captured_at: datetime, gate: GateSettings
     """Returns the latest time of the monotonic clock at which a verdict may be sent to the board.
 
     The deadline is computed from the time at which the part was counted. If this time is unknown, the time `captured_at` of its picture is
-    used. `now` is the present wall-clock time, and `now_s` is the same moment on the monotonic clock.
+    used, or the present time if `captured_at` is ahead. `now` is the present wall-clock time, and `now_s` is the same moment on the
+    monotonic clock.
     """
     counted_s = state.counted_s
     if counted_s is None:
-        counted_s = now_s - (now - (state.counted_at or captured_at)).total_seconds()
+        counted_s = now_s - (now - (state.counted_at or min(captured_at, now))).total_seconds()
     return counted_s + gate.travel_s - MIN_SENDING_TIME.total_seconds()
 
 

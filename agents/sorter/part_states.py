@@ -8,15 +8,15 @@ import uuid
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
-from pydantic import ValidationError
 
 from agents.sorter.journal import SortingJournal
-from streams.errors import BrokerError
+from streams.errors import BrokerError, RecordError
 from streams.kafka import make_client_arguments
+from streams.record_reader import read_broker_time, read_record, skip_record
 from streams.records import Label, Record, Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -220,15 +220,16 @@ def _read_newest(settings: Settings, topic: str, kind: type[R], most: int, least
                     "Check the broker's load and the network."
                 )
             for records in consumer.poll(timeout_ms=500).values():
-                newest += [decoded for record in records if (decoded := _decode(kind, record.value)) is not None]
+                newest += [decoded for record in records if (decoded := _read(kind, record)) is not None]
         return newest
     finally:
         consumer.close()
 
 
-def _decode(kind: type[R], value: bytes | None) -> R | None:
+def _read(kind: type[R], record: Any) -> R | None:
+    """Returns the content of a Kafka record, or None if the record is not valid. A running sorter has made its dead letter."""
     try:
-        return kind.decode(value or b"")
-    except ValidationError as error:
-        log.warning("A record that was read from Kafka is ignored, because it is not a valid %s: %s", kind.name, error)
+        return read_record(kind, record.value, read_broker_time(record.timestamp / 1000))
+    except RecordError as error:
+        skip_record("sorter", record, error)
         return None

@@ -121,7 +121,7 @@ async def _make_group(
     is_triggered_by_board = camera is None or camera.trigger == "board"
     token = settings.gateway.token.get_secret_value()
     reports = await stack.enter_async_context(PartReports(gateway_url, line, token, match_window_s))
-    producer = RecordProducer(app, health.set_problem)
+    producer = RecordProducer(app, settings, ROLE, health.set_problem)
     topic = TopicNames(settings.topics.prefix).sorted(line)
     sender = JournalSender(journal, producer, topic, ROLE, partial(health.set_problem, topic="journal"))
     sorter = Sorter(settings, line, gate, lane, producer, sender, reports if is_triggered_by_board else None, part_states)

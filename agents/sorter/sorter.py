@@ -35,8 +35,9 @@ from agents.sorter.part_reports import PartReports
 from agents.sorter.part_states import MAX_RUN, PartStates
 from firmware.fault_table import code_of, error_codes
 from streams import metrics
-from streams.errors import GateError
-from streams.record_producer import ConsumedRecord, RecordProducer, make_dead_letter
+from streams.errors import GateError, RecordError
+from streams.record_producer import HANDLING_FAILED, ConsumedRecord, RecordProducer, make_dead_letter
+from streams.record_reader import read_record
 from streams.records import Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, Settings
 from streams.topics import TopicNames
@@ -148,21 +149,22 @@ class Sorter:
         Returns False if the sorter stops before and Kafka must deliver the verdict again.
         """
         try:
-            refusal = await self._send_verdict(received)
-        finally:
-            self._sending.release()
-        if refusal is None:
-            return True
-        return refusal.error.code != _STOPPING and await self._record_refusal(refusal)
+            try:
+                verdict = _read_verdict(received, self._line)
+                refusal = await self._send_verdict(verdict, received)
+            finally:
+                self._sending.release()
+            return refusal is None or (refusal.error.code != _STOPPING and await self._record_refusal(refusal))
+        except RecordError as error:
+            await self._write_dead_letter(received.record, "verdict", str(error))
+        except Exception as error:
+            log.exception("The sorter failed on a verdict.")
+            await self._write_dead_letter(received.record, HANDLING_FAILED, f"The sorter failed on the verdict: {error!r}")
+        return True
 
-    async def _send_verdict(self, received: ReceivedRecord) -> _Refusal | None:
+    async def _send_verdict(self, verdict: Verdict, received: ReceivedRecord) -> _Refusal | None:
         """Sends one verdict to the board. Returns None if the board has accepted it, or if it needs no answer."""
         accepted_at, accepted_s = _now(), time.monotonic()
-        try:
-            verdict = _decode_verdict(received.record.value, self._line)
-        except ValueError as error:
-            await self._write_dead_letter(received.record, error)
-            return None
         state = self._states.get(verdict.run, verdict.part)
         state.set_verdict(verdict)
         if self._lane.is_paused:
@@ -187,10 +189,10 @@ class Sorter:
     def _observe_step(self, step: str, duration_s: float) -> None:
         metrics.verdict_step_seconds.labels(self._line, step).observe(max(0.0, duration_s))
 
-    async def _write_dead_letter(self, record: ConsumedRecord, error: ValueError) -> None:
-        log.warning("a record on %s is not a valid verdict and becomes a dead letter: %s", record.topic, error)
-        metrics.dead_letters.labels(self._line, "verdict").inc()
-        await self._producer.deliver([make_dead_letter(self._names.dead_letters, record, ROLE, "verdict", str(error))])
+    async def _write_dead_letter(self, record: ConsumedRecord, reason: str, detail: str) -> None:
+        log.warning("A record on %s becomes a dead letter: %s", record.topic, detail)
+        metrics.dead_letters.labels(self._line, reason).inc()
+        await self._producer.deliver([make_dead_letter(self._names.dead_letters, record, ROLE, reason, detail)])
 
     def _check_run(self, verdict: Verdict) -> None:
         """Raises GateError with code 21 (`unknown-run`) if the board has begun a later run, or if the run or part number is too large."""
@@ -381,11 +383,11 @@ class Sorter:
         await self._sender.wait_until_sent(_MAX_SENDING_S)
 
 
-def _decode_verdict(value: bytes | None, line: str) -> Verdict:
-    """Decodes a verdict. Raises ValueError (or its subclass ValidationError of pydantic) if `value` is not a valid verdict of `line`."""
-    verdict = Verdict.decode(value or b"")
+def _read_verdict(received: ReceivedRecord, line: str) -> Verdict:
+    """Returns the verdict that a record holds. Raises RecordError if the record is not a valid verdict of `line`."""
+    verdict = read_record(Verdict, received.record.value, received.broker_time)
     if verdict.line != line:
-        raise ValueError(f"The verdict belongs to {verdict.line}, but its topic belongs to {line}.")
+        raise RecordError("other-line", f"The verdict belongs to {verdict.line}, but its topic belongs to {line}.")
     return verdict
 
 

@@ -81,7 +81,7 @@ async def _run(process: WorkerProcess) -> int:
     app = make_app(settings, identity, settings.archivist.buffer)
     policy = RetentionPolicy(settings.archivist.ok_share, complete_lines=frozenset({settings.station.upload_line}))
     part_writer = PartWriter(policy, CandidateQueue(settings), check_golden_parts)
-    archivist = Archivist(settings, part_writer, RecordProducer(app, health.set_problem), health.set_problem)
+    archivist = Archivist(settings, part_writer, RecordProducer(app, settings, ROLE, health.set_problem), health.set_problem)
     picture_reader = PartPictureReader(settings)
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     archiver = PictureArchiver(store, picture_reader, settings.archivist, settings.topics)

@@ -1,24 +1,27 @@
-"""The command `castline dead-letters`: lists and saves dead letters, the records that could not be processed."""
+"""The command `castline dead-letters`: lists, saves and sends again dead letters, the records that could not be processed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
+from deploy.cli.dead_letter_redrive import DeadLetter, Redrive, RedriveStep, plan_redrive, read_dead_letters
+from deploy.cli.models_choice import describe_user
 from streams.errors import CastlineError
-from streams.identity import make_header_map
-from streams.kafka import read_to_end
+from streams.image_topic_reader import ImageTopicReader
 from streams.settings import load_settings
 from streams.topics import TopicNames
+
+_DEFAULT_LIMIT, _MAX_LIMIT = 100, 1000
 
 
 @click.group("dead-letters")
 def command() -> None:
-    """List and save dead letters, the records that could not be processed.
+    """List, save and send again dead letters, the records that could not be processed.
 
     The place of a dead letter is PARTITION@OFFSET on the topic of dead letters, such as 0@17.
     """
@@ -31,17 +34,20 @@ def command() -> None:
 def list_dead_letters(file: Path | None, reason: str | None, as_json: bool) -> None:
     """Print one line for each dead letter.
 
-    The line shows the place and the time of the dead letter, the topic and the key of the original record, and the reason.
+    The line shows the place and the time of the dead letter, the topic and the key of the original record, and the reason. If the record
+    was sent again, the line also says when and by whom.
     """
-    for place, record, headers in _read_dead_letters(file):
+    for letter in read_dead_letters(load_settings(file)):
+        headers = letter.headers
         if reason is not None and headers.get("dead-reason") != reason:
             continue
-        key = (record.key or b"").decode(errors="replace")
+        key = (letter.key or b"").decode(errors="replace")
+        redriven = letter.mark.describe() if letter.mark else ""
         if as_json:
-            click.echo(json.dumps({"place": place, "key": key, "bytes": len(record.value or b""), "headers": headers}))
+            click.echo(json.dumps({"place": letter.place, "key": key, "bytes": letter.size, "headers": headers, "redriven": redriven}))
         else:
-            explanation = f"{headers.get('dead-reason', '?')}: {headers.get('dead-detail', '')}"
-            click.echo(f"{place:>10}  {headers.get('dead-at', '')}  {headers.get('dead-topic', '')}  {key[:60] or '-'}  {explanation}")
+            explanation = f"{headers.get('dead-reason', '?')}: {headers.get('dead-detail', '')}{f' ({redriven})' if redriven else ''}"
+            click.echo(f"{letter.place:>10}  {headers.get('dead-at', '')}  {letter.topic}  {key[:60] or '-'}  {explanation}")
 
 
 @command.command("save")
@@ -49,23 +55,97 @@ def list_dead_letters(file: Path | None, reason: str | None, as_json: bool) -> N
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 @click.pass_obj
 def save(file: Path | None, place: str, out: Path) -> None:
-    """Save the dead letter at PLACE, byte for byte, as the new file OUT. The command does not overwrite a file."""
-    for found_place, record, headers in _read_dead_letters(file):
-        if found_place == place:
-            content = record.value or b""
-            try:
-                with out.open("xb") as target:
-                    target.write(content)
-            except OSError as error:
-                raise CastlineError(f"Cannot write {out}: {error.strerror}. Choose another OUT.") from None
-            click.echo(f"{out}: {len(content)} bytes, {headers.get('dead-reason', 'no reason given')}")
-            return
-    raise CastlineError(f'There is no dead letter at {place}. "castline dead-letters list" shows the places.')
+    """Save the dead letter at PLACE, byte for byte, as the new file OUT. The command does not overwrite a file.
 
-
-def _read_dead_letters(file: Path | None) -> Iterator[tuple[str, Any, dict[str, str]]]:
-    """Yields three values for every dead letter: its place, its record, and its headers as text."""
+    If the original record was too large, the dead letter has only its first bytes.
+    """
     settings = load_settings(file)
-    for record in read_to_end(settings, "dead-letters", [TopicNames(settings.topics.prefix).dead_letters]):
-        headers = {name: value.decode(errors="replace") for name, value in make_header_map(record.headers).items()}
-        yield f"{record.partition}@{record.offset}", record, headers
+    letter = _find_letters(read_dead_letters(settings), [place])[0]
+    reader = ImageTopicReader(settings, "dead-letters")
+    record = reader.read(TopicNames(settings.topics.prefix).dead_letters, letter.partition, letter.offset)
+    reader.close()
+    content = (record.value if record else None) or b""
+    try:
+        with out.open("xb") as target:
+            target.write(content)
+    except OSError as error:
+        raise CastlineError(f"Cannot write {out}: {error.strerror}. Choose another OUT.") from None
+    note = f", the first of {letter.headers.get('dead-bytes')} bytes" if letter.is_cut else ""
+    click.echo(f"{out}: {len(content)} bytes{note}, {letter.headers.get('dead-reason', 'no reason given')}")
+
+
+@command.command("redrive")
+@click.argument("places", nargs=-1, metavar="[PLACE]...")
+@click.option("--reason", help="Choose the dead letters with this reason.")
+@click.option("--topic", help="Choose the dead letters whose original record was on this topic, for example castings.verdicts.line-1.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, _MAX_LIMIT),
+    default=_DEFAULT_LIMIT,
+    help=f"Send at most this many records.  [default: {_DEFAULT_LIMIT}]",
+)
+@click.option("--again", is_flag=True, help="Also send records that were sent again before.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.pass_obj
+def redrive(file: Path | None, places: tuple[str, ...], reason: str | None, topic: str | None, limit: int, again: bool, yes: bool) -> None:
+    """Send the original records of chosen dead letters to their topics again, for example after a fault of a role was mended.
+
+    Choose the dead letters by PLACE, by --reason or by --topic. The command first shows what it would send, and asks for confirmation.
+
+    A record that was sent is marked on the topic of dead letters and is not sent a second time without --again. The archive and the gate
+    keep the first verdict of a part, so a picture that is judged again changes neither.
+
+    Commands to a line are never sent again. Records whose dead letter has only their first bytes are sent while Kafka has the original.
+    """
+    if not (places or reason or topic):
+        raise click.UsageError("No dead letter is chosen. Name a PLACE, or give --reason or --topic.")
+    settings = load_settings(file)
+    known = read_dead_letters(settings)
+    chosen = [
+        letter
+        for letter in (_find_letters(known, places) if places else known)
+        if reason in (None, letter.headers.get("dead-reason")) and topic in (None, letter.topic)
+    ]
+    if not chosen:
+        raise CastlineError('No dead letter was found. "castline dead-letters list" shows all of them.')
+    steps = plan_redrive(settings, chosen, known, again)
+    letters = [step.letter for step in steps if not step.refusal]
+    _show_plan(steps, limit)
+    if not letters:
+        click.echo("Nothing is sent.")
+        return
+    if not yes and not _is_confirmed(min(len(letters), limit)):
+        click.echo("Nothing is sent.")
+        return
+    count = 0
+    with Redrive(settings, describe_user()) as sending:
+        for letter, result in sending.send(letters[:limit]):
+            click.echo(f"{letter.place:>10}  {result}")
+            count += not result.startswith("not sent")
+    click.echo(f"{count} records were sent again.")
+
+
+def _is_confirmed(count: int) -> bool:
+    if not sys.stdin.isatty():
+        raise CastlineError(f"Nothing was sent, because nobody is at a terminal to confirm. Add --yes to send {count} records again.")
+    return click.confirm(f"Send {count} records again?", err=True)
+
+
+def _show_plan(steps: Sequence[RedriveStep], limit: int) -> None:
+    room = limit
+    for step in steps:
+        key = (step.letter.key or b"").decode(errors="replace")
+        action = f"not sent: {step.refusal}" if step.refusal else "would be sent" if room > 0 else f"not sent: the limit is {limit}"
+        room -= not step.refusal
+        click.echo(
+            f"{step.letter.place:>10}  {step.letter.topic}  {key[:60] or '-'}  {step.letter.headers.get('dead-reason', '?')}  {action}"
+        )
+
+
+def _find_letters(known: Sequence[DeadLetter], places: Sequence[str]) -> list[DeadLetter]:
+    """Returns the dead letters at `places`. Raises CastlineError if there is none at one of them."""
+    by_place = {letter.place: letter for letter in known}
+    for place in places:
+        if place not in by_place:
+            raise CastlineError(f'There is no dead letter at {place}. "castline dead-letters list" shows the places.')
+    return [by_place[place] for place in dict.fromkeys(places)]

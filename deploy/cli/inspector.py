@@ -153,7 +153,7 @@ async def _run(process: WorkerProcess, switcher: ModelSwitcher, line_rules: Line
     identity = make_identity(settings, ROLE, process.instance)
     app = make_app(settings, identity, settings.inspector.buffer)
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
-    producer = RecordProducer(app, health.set_problem)
+    producer = RecordProducer(app, settings, ROLE, health.set_problem)
     inspector = Inspector(settings, switcher, store, producer, health.set_problem, parallel_batches, line_rules)
     group = ConsumerGroup(app, identity, inspector, settings, ROLE, health)
     process.spans.end_span("importing Faust")

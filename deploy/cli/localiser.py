@@ -117,7 +117,7 @@ async def _run(process: WorkerProcess, choices: PlantChoices) -> int:
         settings,
         ImageTopicReader(settings, ROLE),
         ObjectStore(settings.store.url, settings.pictures.max_bytes),
-        RecordProducer(app, health.set_problem),
+        RecordProducer(app, settings, ROLE, health.set_problem),
         open_version,
         health.set_problem,
         choices,

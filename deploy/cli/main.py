@@ -26,7 +26,7 @@ COMMANDS = {
     "station": "Serve the web pages and manage their accounts.",
     "study": "Make agreement studies of people and the model, and show their results.",
     "trace": "Show everything that happened to one part.",
-    "dead-letters": "List and save the records that could not be processed.",
+    "dead-letters": "List, save and send again the records that could not be processed.",
     "top": "Watch a running plant in the terminal.",
     "metrics": "List the metrics, or configure a Prometheus server that collects them.",
     "dashboards": "Write dashboards and alerts to Grafana, or compare them with Grafana's.",

@@ -10,19 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from pydantic import ValidationError
 
 from agents.inspector.decoding import ImageRecord, decode_image, read_image_record
 from agents.inspector.judging import JudgedImage, judge_images
 from agents.inspector.line_rules import LineRules
 from models.inference.ensemble import Ensemble
 from models.inference.soft_vote import Prediction
-from streams.errors import CastlineError, IdentityError
+from streams.errors import CastlineError, IdentityError, RecordError
 from streams.identity import make_header_map
 from streams.kafka import read_to_end
 from streams.live_line_settings import read_live_line_settings
 from streams.object_store import ObjectStore
 from streams.record_producer import ConsumedRecord
+from streams.record_reader import read_broker_time, read_record
 from streams.records import Verdict
 from streams.settings import LineSettings, Settings, load_settings
 from streams.topics import TopicNames
@@ -224,7 +224,7 @@ def _read_images(settings: Settings, line: LineSettings, since: datetime, until:
     """Yields the image records that reached Kafka at or after `since` and before `until`, each with its time of arrival."""
     topic = TopicNames(settings.topics.prefix).images(line.name)
     for record in read_to_end(settings, "replay", [topic], since):
-        appended_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+        appended_at = read_broker_time(record.timestamp / 1000)
         # Every record is checked, because the times in a partition do not always ascend: the clocks of the producers differ.
         if since <= appended_at < until:
             yield (
@@ -238,8 +238,8 @@ def _read_labels(settings: Settings, line: str, since: datetime) -> dict[_Positi
     labels: dict[_Position, VersionLabel] = {}
     for record in read_to_end(settings, "replay", [TopicNames(settings.topics.prefix).verdicts(line)], since):
         try:
-            verdict = Verdict.decode(record.value or b"")
-        except ValidationError:
+            verdict = read_record(Verdict, record.value, read_broker_time(record.timestamp / 1000))
+        except RecordError:
             continue
         image = verdict.image
         label = VersionLabel(verdict.label, verdict.defect_probability, verdict.model)

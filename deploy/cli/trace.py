@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
-from streams.errors import IdentityError
+from streams.errors import IdentityError, RecordError
 from streams.identity import PartId, format_time, make_header_map, read_identity
 from streams.kafka import read_to_end
+from streams.record_reader import read_broker_time, read_record
 from streams.records import Sorting, Verdict
 from streams.settings import Settings, load_settings
 from streams.topics import TopicNames
@@ -82,7 +82,7 @@ def _belongs_to(record: Any, part: PartId) -> bool:
 
 
 def _steps(record: Any, names: TopicNames) -> list[TraceStep]:
-    appended_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+    appended_at = read_broker_time(record.timestamp / 1000)
     place = f"{record.topic}/{record.partition}@{record.offset}"
     headers = {name: value.decode(errors="replace") for name, value in make_header_map(record.headers).items()}
     if record.topic == names.dead_letters:
@@ -90,10 +90,10 @@ def _steps(record: Any, names: TopicNames) -> list[TraceStep]:
         return [TraceStep(appended_at, "dead letter", {"place": place, **dead_headers})]
     try:
         if record.topic.startswith(f"{names.prefix}.verdicts."):
-            return verdict_steps(Verdict.decode(record.value), place)
+            return verdict_steps(read_record(Verdict, record.value, appended_at), place)
         if record.topic.startswith(f"{names.prefix}.sorted."):
-            return sorting_steps(Sorting.decode(record.value), place)
-    except ValidationError as error:
+            return sorting_steps(read_record(Sorting, record.value, appended_at), place)
+    except RecordError as error:
         return [TraceStep(appended_at, "unreadable record", {"place": place, "error": str(error)})]
     return [TraceStep(appended_at, "picture on Kafka", {"place": place, "bytes": len(record.value or b""), **headers})]
 

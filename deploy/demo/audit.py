@@ -9,12 +9,13 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from streams.errors import CastlineError
 from streams.identity import PartId, make_header_map, read_identity
 from streams.kafka import read_to_end
+from streams.record_reader import read_broker_time, read_record
 from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -70,10 +71,10 @@ def read_topic_records(settings: Settings) -> TopicRecords:
             if record.topic in image_topics:
                 pictures.append(_parse_picture(record))
             elif record.topic in verdict_topics:
-                appended_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
-                verdicts.append(VerdictRecord(Verdict.decode(record.value), appended_at))
+                appended_at = read_broker_time(record.timestamp / 1000)
+                verdicts.append(VerdictRecord(read_record(Verdict, record.value, appended_at), appended_at))
             elif record.topic in sorting_topics:
-                sortings.append(Sorting.decode(record.value))
+                sortings.append(read_record(Sorting, record.value))
             else:
                 dead_letters += 1
         except (ValueError, TypeError, CastlineError):

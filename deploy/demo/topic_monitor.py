@@ -16,7 +16,9 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from deploy.demo.audit import compute_percentile
+from streams.errors import RecordError
 from streams.kafka import make_client_arguments
+from streams.record_reader import read_record
 from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.supervision import SupervisedThread
@@ -157,8 +159,8 @@ class TopicMonitor:
     def _count(self, counters: LineCounters, record: Any, now: float) -> None:
         try:
             if record.topic in self._verdict_topics:
-                counters.add_verdict(Verdict.decode(record.value), record.timestamp / 1000, now)
+                counters.add_verdict(read_record(Verdict, record.value), record.timestamp / 1000, now)
             else:
-                counters.add_sorting(Sorting.decode(record.value))
-        except ValueError:
+                counters.add_sorting(read_record(Sorting, record.value))
+        except RecordError:
             return  # An unreadable record is skipped here, because the audit at the end of the run counts it.

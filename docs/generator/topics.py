@@ -47,13 +47,17 @@ CLOUD_EVENT_HEADERS: HeaderMeanings = {
     "ce_time": "Time at which the record was made, RFC 3339, UTC.",
 }
 DEAD_LETTER_HEADERS: HeaderMeanings = {
-    "dead-reason": "The reason in one word: `identity`, `verdict`, `command`, or why a picture cannot be judged.",
+    "dead-reason": "The reason in one word: `identity`, `verdict`, `command`, `not-a-record`, `other-line`, `refused-by-archive`, or why a "
+    "picture cannot be judged. `handling-failed` means that a role failed on a valid record, and `refused-by-kafka` that Kafka did not "
+    "take a record from a role.",
     "dead-detail": "What was expected and what was found, at most 1,024 bytes.",
     "dead-role": "The role that wrote the dead letter.",
     "dead-topic": "Topic of the original record.",
-    "dead-partition": "Partition of the original record.",
-    "dead-offset": "Offset of the original record.",
+    "dead-partition": "Partition of the original record; -1 if Kafka did not take the record from a role.",
+    "dead-offset": "Offset of the original record; -1 if Kafka did not take the record from a role.",
     "dead-at": "Time at which the dead letter was written, RFC 3339, UTC.",
+    "dead-bytes": "Size of the original value, if the dead letter has only the first 65,536 bytes of the value.",
+    "dead-sha256": "SHA-256 of the original value, if the dead letter has only its first bytes: 64 hexadecimal digits.",
 }
 
 _PAGE_INTRODUCTION = """The names of all topics begin with the setting `topics.prefix`, which is `castings` by default. In the table,
@@ -129,10 +133,10 @@ def describe_topics() -> list[TopicDescription]:
         address=names.dead_letters,
         purpose="Records that could not be read or judged. A picture that cannot be judged also gets a verdict with the label `review`.",
         key="the key of the original record, cut to 1,024 bytes",
-        value="the value of the original record",
+        value="the value of the original record; its first 65,536 bytes if the value does not fit into a Kafka record",
         headers=DEAD_LETTER_HEADERS,
         record=None,
-        writers="inspector, sorter, archivist",
+        writers="inspector, sorter, archivist, localiser",
         readers="station, `castline dead-letters`",
         spec=specs[names.dead_letters],
     )
@@ -144,9 +148,16 @@ def describe_topics() -> list[TopicDescription]:
         dead_letters,
         describe_json("reviews", names.reviews, Review, "station", "archivist"),
         describe_json(
-            "models", names.models, ModelChoice, "`castline models`, station", "inspector, localiser, station", key="the line, or `*`"
+            "models",
+            names.models,
+            ModelChoice,
+            "`castline models`, station",
+            "inspector, localiser, station, archivist",
+            key="the line, or `*`",
         ),
-        describe_json("lines", names.lines, LiveLineSettings, "`castline lines`", "inspector, localiser, `castline lines`", key="the line"),
+        describe_json(
+            "lines", names.lines, LiveLineSettings, "`castline lines`", "inspector, localiser, archivist, `castline lines`", key="the line"
+        ),
         describe_json("commands", names.commands, Command, "station, sorter", "sorter, station", key="the line"),
     ]
 

@@ -6,6 +6,8 @@ from typing import ClassVar
 
 from django.db import models
 
+from station.archive.record_time import RecordTimeField
+
 # A sorting record has one of these reasons if the gate had no verdict in time and acted as the line's settings say.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
@@ -23,7 +25,7 @@ class Part(models.Model):
     run = models.BigIntegerField()
     part = models.BigIntegerField()
     # The time of the picture. If there is no picture, the time at photo-eye 1, or the earliest known time of the part.
-    seen_at = models.DateTimeField()
+    seen_at = RecordTimeField()
 
     verdict_id = models.UUIDField(null=True)
     label = models.CharField(max_length=8, blank=True, default="")
@@ -35,9 +37,9 @@ class Part(models.Model):
     # The type of the largest defect in the verdict. Empty if the verdict names no type.
     verdict_kind = models.CharField(max_length=64, blank=True, default="")
     overdue = models.BooleanField(default=False)
-    captured_at = models.DateTimeField(null=True)
-    received_at = models.DateTimeField(null=True)
-    decided_at = models.DateTimeField(null=True)
+    captured_at = RecordTimeField(null=True)
+    received_at = RecordTimeField(null=True)
+    decided_at = RecordTimeField(null=True)
     image_topic = models.CharField(max_length=249, blank=True, default="")
     image_partition = models.IntegerField(null=True)
     image_offset = models.BigIntegerField(null=True)
@@ -53,15 +55,15 @@ class Part(models.Model):
     # `yes`, `no` or `not-equipped`: whether the eye in the reject chute saw the part. Empty if no gate diverted the part.
     confirmed = models.CharField(max_length=16, blank=True, default="")
     late = models.BooleanField(null=True)
-    counted_at = models.DateTimeField(null=True)
-    told_at = models.DateTimeField(null=True)
-    at_gate_at = models.DateTimeField(null=True)
-    sorted_at = models.DateTimeField(null=True)
+    counted_at = RecordTimeField(null=True)
+    told_at = RecordTimeField(null=True)
+    at_gate_at = RecordTimeField(null=True)
+    sorted_at = RecordTimeField(null=True)
 
     finding_method = models.CharField(max_length=32, blank=True, default="")
     finding_boxes = models.JSONField(default=list, blank=True)
     heat_map = models.CharField(max_length=255, blank=True, default="")
-    found_at = models.DateTimeField(null=True)
+    found_at = RecordTimeField(null=True)
     # The result of the line's acceptance table, with the keys `table`, `result` and `rules`. Empty if the line has no table.
     acceptance = models.JSONField(default=dict, blank=True)
 
@@ -69,7 +71,7 @@ class Part(models.Model):
     review_kinds = models.JSONField(default=list, blank=True)
     review_boxes = models.JSONField(default=list, blank=True)
     reviewer = models.CharField(max_length=150, blank=True, default="")
-    reviewed_at = models.DateTimeField(null=True)
+    reviewed_at = RecordTimeField(null=True)
 
     # Address of the picture in the object store. Empty if the picture is not kept.
     picture = models.CharField(max_length=255, blank=True, default="")

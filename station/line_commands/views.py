@@ -16,7 +16,7 @@ from station.accounts.models import AuditEntry
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError, send_record
 from streams.commands import decode_command, make_command_record
-from streams.errors import CastlineError
+from streams.errors import CastlineError, RecordError
 from streams.identity import make_header_map
 from streams.kafka import is_reachable, read_to_end
 from streams.records import MAX_COMMAND_VALIDITY, Command, CommandAction, make_command
@@ -88,7 +88,7 @@ def show_answer(request: HttpRequest, line: str, command_id: uuid.UUID) -> HttpR
         for record in read_to_end(settings, "station", [topic], since=datetime.now(UTC) - 2 * MAX_COMMAND_VALIDITY):
             try:
                 command = decode_command(settings, record.key, record.value, make_header_map(record.headers))
-            except ValueError:
+            except RecordError:
                 # The sorter reports an invalid record as a dead letter, so it is only skipped here.
                 continue
             if command.command_id == command_id and command.line == line:

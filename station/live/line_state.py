@@ -45,7 +45,9 @@ _REASONS_IN_WORDS = {
     "decoder-limits": "decoding the picture took too much memory or time",
     "claim-missing": "the picture was not in the store",
     "claim-damaged": "the store held another picture in its place",
+    "wrong-header": "a header of the picture's record was wrong",
     "inference-failed": "the networks failed on the picture",
+    "handling-failed": "the inspector failed on the picture",
     "anomaly": "the part looks different from good parts",
     "no-part": "the picture showed no part",
     "partly-in-view": "the part was not wholly in view",
@@ -207,7 +209,9 @@ class LineState:
         latency_s = (max(arrived_at, verdict.decided_at) - verdict.captured_at).total_seconds()
         self._latencies.append((arrived_at, max(0.0, latency_s)))
         if len(self._trend) > _MAX_TREND_MINUTES:
-            self._trend = {minute: counts for minute, counts in self._trend.items() if verdict.captured_at - minute <= _HOUR}
+            # The time of the picture may be ahead. It must not remove the minutes before.
+            newest = min(verdict.captured_at, arrived_at)
+            self._trend = {minute: counts for minute, counts in self._trend.items() if newest - minute <= _HOUR}
 
     def add_sorting(self, sorting: Sorting) -> None:
         """Adds a sorting, which is the record of what the gate did with a part."""

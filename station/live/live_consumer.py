@@ -19,16 +19,15 @@ from django.db.models import Count, Max
 from django.db.models.functions import TruncMinute
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
-from pydantic import ValidationError
 
 from station.archive.models import Part
 from station.configuration import current_settings
 from station.live.line_state import RECENT_PARTS, LineState, LivePart
 from station.shifts import period_at
-from streams.errors import IdentityError
 from streams.identity import PartId, make_header_map
 from streams.kafka import is_reachable, make_client_arguments
 from streams.model_choices import ModelChoices
+from streams.record_reader import read_broker_time, read_record, skip_record
 from streams.records import Finding, Sorting, Verdict
 from streams.settings import Settings
 from streams.supervision import SupervisedThread
@@ -132,11 +131,14 @@ class LiveConsumer:
             return state.find_part(part) if state else None
 
     def add_record(self, record: Any) -> None:
-        """Adds a record that kafka-python has read to the state of its line. Logs and skips a record that cannot be decoded."""
+        """Adds a record that kafka-python has read to the state of its line. Counts and skips a record that is not valid.
+
+        The archivist reads the same topics and writes the dead letters. If stations did, each would write them again at each start.
+        """
         try:
             self._add_record(record)
-        except (ValidationError, IdentityError) as error:
-            log.warning("skipped a record on the topic %s that cannot be decoded: %s", record.topic, error)
+        except Exception as error:  # noqa: BLE001  no record may end the thread, which would read the same record again
+            skip_record("station", record, error)
 
     def update_shift(self, now: datetime) -> None:
         """Sets the counts of all lines to zero if a new shift has begun since the last call.
@@ -155,11 +157,12 @@ class LiveConsumer:
                 self._count_from[name] = archived.until
 
     def _add_record(self, record: Any) -> None:
+        broker_time = read_broker_time(record.timestamp / 1000)
         if record.topic == self._names.dead_letters:
-            self._add_dead_letter(record)
+            self._add_dead_letter(record, broker_time)
             return
         if record.topic == self._names.models:
-            self.choices = self.choices.with_record(record.key, record.value)
+            self.choices = self.choices.with_record(record.key, record.value, broker_time)
             return
         kind, line = self._split_topic(record.topic)
         state = self.lines.get(line)
@@ -167,26 +170,26 @@ class LiveConsumer:
             return
         with self.lock:
             if kind == "verdicts":
-                verdict = Verdict.decode(record.value)
+                verdict = read_record(Verdict, record.value, broker_time)
                 if verdict.line == line:
-                    state.add_verdict(verdict, _broker_time(record), self._count_from[line])
+                    state.add_verdict(verdict, broker_time, self._count_from[line])
             elif kind == "sorted":
-                sorting = Sorting.decode(record.value)
+                sorting = read_record(Sorting, record.value, broker_time)
                 if sorting.line == line:
                     state.add_sorting(sorting)
             elif kind == "findings":
-                finding = Finding.decode(record.value)
+                finding = read_record(Finding, record.value, broker_time)
                 if finding.line == line:
                     state.add_finding(finding)
 
-    def _add_dead_letter(self, record: Any) -> None:
+    def _add_dead_letter(self, record: Any, broker_time: datetime) -> None:
         headers = make_header_map(record.headers)
         topic = headers.get("dead-topic", b"").decode(errors="replace")
         state = self.lines.get(topic.rpartition(".")[2])
         if state is not None:
             reason = headers.get("dead-reason", b"unknown").decode(errors="replace")[:40]
             with self.lock:
-                state.add_dead_letter(_broker_time(record), reason)
+                state.add_dead_letter(broker_time, reason)
 
     def _split_topic(self, topic: str) -> tuple[str, str]:
         """Returns the kind and the line of a topic name, such as ("verdicts", "line-1")."""
@@ -275,10 +278,6 @@ class LiveConsumer:
             self.update_shift(datetime.now(UTC))
             if 0 < sum(map(len, polled.values())) < _BACKLOG_RECORDS:
                 self._stopping.wait(_POLL_PAUSE_S)
-
-
-def _broker_time(record: Any) -> datetime:
-    return datetime.fromtimestamp(record.timestamp / 1000, UTC)
 
 
 _consumer: LiveConsumer | None = None

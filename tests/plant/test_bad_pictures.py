@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,20 @@ NAMELESS: list[tuple[bytes | None, list[tuple[str, bytes]]]] = [
     (None, [("line", b"line-1"), ("run", b"1"), ("part", b"zero")]),
     (None, [("line", b"other"), ("run", b"1"), ("part", b"1")]),
     (b"line-1:5:1", [("line", b"line-1"), ("run", b"1"), ("part", b"2")]),
-    (b"line-1:5:1", [("captured_at", b"yesterday")]),
-    (b"line-1:5:1", [("captured_at", b"2026-01-01T00:00:00")]),
-    (b"line-1:5:1", [("sha256", b"abc")]),
     (b"line-1:5:1", [("line", b"\xff"), ("run", b"1"), ("part", b"1")]),
+]
+
+# Wrong headers of records that name a part.
+WRONG_HEADERS: list[tuple[str, bytes]] = [
+    ("captured_at", b"yesterday"),
+    ("captured_at", b"2026-01-01T00:00:00"),
+    ("captured_at", b"9999-12-31T23:59:59Z"),
+    ("captured_at", b"0001-01-01T00:00:00+14:00"),
+    ("captured_at", b"2019-12-31T23:59:59Z"),
+    ("captured_at", b"\xff"),
+    ("sha256", b"abc"),
+    ("claim", b"x" * 5000),
+    ("traceparent", b"x" * 5000),
 ]
 
 
@@ -85,11 +96,12 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     producer.send(names.images(LINE), key=f"{LINE}:3:5".encode(), value=make_jpeg(5), headers=[("sha256", b"0" * 64)])
     producer.send(names.images(LINE), key=f"{LINE}:3:6".encode(), value=None)
     producer.send(names.images(LINE), key=f"{LINE}:3:7".encode(), value=make_jpeg(7), headers=[("content-type", b"text/html")])
+    send_wrong_headers(producer, names.images(LINE))
     uploads = {f"{UPLOADS}:1:1": make_jpeg(1), f"{UPLOADS}:1:2": make_memory_bomb(), f"{UPLOADS}:1:3": make_jpeg(3)}
     for part, value in uploads.items():
         producer.send(names.images(UPLOADS), key=part.encode(), value=value)
     producer.close()
-    verdict_count = 2 * len(corpus) + len(claims) + 4 + len(uploads)
+    verdict_count = 2 * len(corpus) + len(claims) + 4 + len(WRONG_HEADERS) + 1 + len(uploads)
 
     with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
@@ -124,6 +136,7 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     assert verdicts[f"{LINE}:3:6"].reason == "empty"
     assert verdicts[f"{LINE}:3:7"].reason == "", "a wrong content type does not spoil a picture"
 
+    check_wrong_headers(verdicts, by_part)
     assert [verdicts[part].reason for part in uploads] == ["", "decoder-limits", ""], "an upload that takes too much memory harms no other"
 
     nameless = [headers for headers in dead_letters.headers if headers["dead-reason"] == b"identity"]
@@ -148,6 +161,23 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     with pytest.raises(subprocess.CalledProcessError) as failure:
         castline(settings, "trace", f"{LINE}:99:1")
     assert failure.value.returncode == 1
+
+
+def send_wrong_headers(producer: KafkaProducer, topic: str) -> None:
+    """Sends a picture with each of WRONG_HEADERS, and one whose Kafka time is that of a clock without a battery."""
+    for number, header in enumerate(WRONG_HEADERS, start=1):
+        producer.send(topic, key=f"{LINE}:4:{number}".encode(), value=make_jpeg(number), headers=[header])
+    producer.send(topic, key=f"{LINE}:4:99".encode(), value=make_jpeg(1), timestamp_ms=0)
+
+
+def check_wrong_headers(verdicts: dict[str, Verdict], letters: dict[str, tuple[bytes | None, dict[str, bytes]]]) -> None:
+    for number in range(1, len(WRONG_HEADERS) + 1):
+        verdict, (value, headers) = verdicts[f"{LINE}:4:{number}"], letters[f"{LINE}:4:{number}"]
+        assert (verdict.label, verdict.reason) == ("review", "wrong-header")
+        assert abs(verdict.captured_at - verdict.decided_at) < timedelta(days=1), "the time of the Kafka record replaces the wrong one"
+        assert (value, headers["dead-reason"]) == (make_jpeg(number), b"wrong-header")
+    odd = verdicts[f"{LINE}:4:99"]
+    assert (odd.reason, odd.captured_at.year) == ("", odd.decided_at.year)
 
 
 def make_memory_bomb() -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from streams.errors import RecordError
 from streams.identity import PartId
 from streams.live_line_settings import LiveSettingsByLine
 from streams.records import LiveLineSettings, Region, RegionPoint, Verdict, make_verdict_id
@@ -30,10 +31,10 @@ def test_the_last_record_of_a_line_counts_and_an_empty_one_removes_it() -> None:
 
 
 @pytest.mark.parametrize("value", [b"{", b'{"line": "line-1"}', make_settings_record("line-2").encode()])
-def test_an_invalid_record_and_one_with_the_wrong_key_change_nothing(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_record_and_one_with_the_wrong_key_are_refused(value: bytes) -> None:
     settings = LiveSettingsByLine().with_record(b"line-1", make_settings_record(threshold=0.2).encode())
-    assert settings.with_record(b"line-1", value) is settings
-    assert "ignored" in caplog.text
+    with pytest.raises(RecordError):
+        settings.with_record(b"line-1", value)
 
 
 @pytest.mark.parametrize("given", [{"defect_share": 0}, {"threshold": 1.5}, {"mm_per_px": float("inf")}, {"threshold": float("nan")}])

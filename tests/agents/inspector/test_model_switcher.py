@@ -18,7 +18,7 @@ from models.inference.soft_vote import SoftVote
 from models.registry import Version
 from models.registry.manifest import Manifest
 from streams import metrics
-from streams.errors import ModelError
+from streams.errors import ModelError, RecordError
 from streams.model_choices import ALL_LINES, ModelChoices
 from streams.records import ModelChoice
 from tests.image_topics import wait_for
@@ -119,11 +119,12 @@ def test_the_choice_of_a_line_precedes_that_of_all_lines_which_precedes_the_sett
     assert (both.find("line-1").version, both.find("line-2").version) == ("c", "b")
 
 
-def test_the_topic_is_read_record_by_record_and_an_invalid_record_changes_nothing() -> None:
+def test_the_topic_is_read_record_by_record_and_an_invalid_record_is_refused() -> None:
     choices = make_choices().with_record(b"*", make_choice(ALL_LINES, "b").encode())
     assert choices.find("line-1").version == "b"
-    assert choices.with_record(b"*", b"{}") == choices
-    assert choices.with_record(b"line-1", make_choice("line-2", "c").encode()) == choices, "its key names another line"
+    for key, value in ((b"*", b"{}"), (b"line-1", make_choice("line-2", "c").encode())):
+        with pytest.raises(RecordError):
+            choices.with_record(key, value)
     assert choices.with_record(b"*", None).find("line-1").version == "a", "an empty value removes the choice"
 
 

@@ -71,8 +71,9 @@ async def running(folder: Path, states: PartStates | None = None) -> AsyncIterat
         rig.journal.close()
 
 
-def consumed(verdict: Verdict) -> ConsumedRecord:
-    return ConsumedRecord("topic", 0, 0, verdict.part_id.key, verdict.encode(), {})
+def received(verdict: Verdict, event: object = None, stream: object = None) -> ReceivedRecord:
+    record = ConsumedRecord("topic", 0, 0, verdict.part_id.key, verdict.encode(), {})
+    return ReceivedRecord(record, datetime.now(UTC), cast(Any, event), cast(Any, stream))
 
 
 def report(part: int, event: int = 7, run: int = 1) -> PartSorted:
@@ -86,7 +87,7 @@ def test_a_part_that_was_sorted_while_the_board_was_away_gets_no_record_before_i
     async def run() -> None:
         async with running(tmp_path) as rig:
             verdict = make_verdict(LINE, 1, 3, "defect", datetime.now(UTC) - timedelta(seconds=30))
-            handling = asyncio.create_task(rig.sorter._handle_verdict(Commits().deliver(verdict)))
+            handling = asyncio.create_task(rig.sorter._handle_verdict(received(verdict)))
             while not len(rig.requests):  # noqa: ASYNC110
                 await asyncio.sleep(0)
             rig.requests.drop_expired(time.monotonic())
@@ -160,7 +161,7 @@ class Commits:
         self.acknowledged.append(part)
 
     def deliver(self, verdict: Verdict) -> ReceivedRecord:
-        return ReceivedRecord(consumed(verdict), datetime.now(UTC), cast(Any, verdict.part), cast(Any, self))
+        return received(verdict, verdict.part, self)
 
 
 async def drop_expired(requests: RequestWindow) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import connection
 from django.test import Client
+from django.utils import timezone
 
 from station.archive.models import Part
 from station.history.filters import read_filters
@@ -210,3 +211,16 @@ def test_a_visitor_is_sent_to_the_log_in(visitor: Client, part: MakePart) -> Non
     part()
     for address in ("/history/", "/history/export.csv", "/history/export.parquet", "/parts/line-1/7/1/"):
         assert visitor.get(address).status_code == 302
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Asia/Tokyo", "UTC", "Pacific/Pago_Pago"])
+def test_parts_with_odd_times_of_an_older_release_are_shown_in_every_zone(operator: Client, part: MakePart, zone: str) -> None:
+    """Release 0.1.0 stored each time that a record had. A time in the year 9999 has no local time in a zone east of UTC."""
+    for at in (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)):
+        part(seen_at=at, captured_at=at, received_at=at, decided_at=at, counted_at=at, sorted_at=at, reviewed_at=at, review_label="ok")
+    with timezone.override(zone):
+        assert operator.get("/history/").status_code == 200
+        for number in (1, 2):
+            assert operator.get(f"/parts/line-1/7/{number}/").status_code == 200
+        assert operator.get("/history/export.csv").status_code == 200
+        assert b"".join(operator.get("/history/export.csv")).count(b"line-1:7:") == 2

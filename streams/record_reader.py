@@ -1,0 +1,173 @@
+"""Reads the JSON records of all topics, and refuses every record with a field out of bounds.
+
+    verdict = read_record(Verdict, record.value, broker_time)     raises RecordError
+
+A time in the year 9999, or a time without a zone, would break calculations of a role again at every start. The published schemas contain
+no such bounds, because a record that an older release wrote must stay valid.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
+
+from streams import metrics
+from streams.errors import IdentityError, RecordError
+from streams.records import Record
+
+log = logging.getLogger(__name__)
+
+# No plant that Castline watches has pictures from before this time. A clock without a battery begins in 1970 or in 2000.
+EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
+# Clocks of one plant differ by at most a day if a time zone is set wrong.
+MAX_AHEAD = timedelta(days=2)
+# A field whose name ends with `until` names the end of something planned, such as a stop of the line.
+MAX_UNTIL_AHEAD = timedelta(days=366)
+
+_MAX_VALUE_BYTES = 2**20
+_MAX_TEXT = 4096
+_MAX_ITEMS = 1024
+_MAX_KEY = 128
+_MAX_FLOAT = 1e12
+_INT32, _INT64 = 2**31 - 1, 2**63 - 1
+# Kafka and the archive store these numbers in 32 bits.
+_SMALL_NUMBERS = frozenset({"partition", "width_px", "height_px", "left_px", "top_px", "code"})
+# The longest texts that the archive can hold.
+_TEXT_LENGTHS = {
+    "model": 64,
+    "version": 64,
+    "shadow": 64,
+    "reason": 64,
+    "kind": 64,
+    "kinds": 64,
+    "grade": 64,
+    "method": 32,
+    "topic": 249,
+    "heat_map": 255,
+    "reviewer": 150,
+}
+
+R = TypeVar("R", bound=Record)
+
+
+def read_record(kind: type[R], value: bytes | None, broker_time: datetime | None = None) -> R:
+    """Returns the record of type `kind` that `value` holds as JSON, after checking the bounds of each field.
+
+    `broker_time` is the time of the Kafka record, from `read_broker_time`. None stands for the present time.
+
+    Raises RecordError if `value` is not such a record, or if a field is out of bounds.
+    """
+    if not value:
+        raise RecordError("empty", f"The record has no value, but every record of its topic must be a {kind.name}.")
+    if len(value) > _MAX_VALUE_BYTES:
+        raise RecordError("not-a-record", f"The record has {len(value)} bytes. A {kind.name} has at most {_MAX_VALUE_BYTES} bytes.")
+    try:
+        record = kind.decode(value)
+        _Bounds(broker_time or datetime.now(UTC)).check("", "", record)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(str(step) for step in fault["loc"]) or "the record"
+        raise RecordError("not-a-record", f"The record is not a valid {kind.name}: {field}: {fault['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise RecordError("not-a-record", f"The record is not a valid {kind.name}: {error}") from None
+    return record
+
+
+def read_broker_time(timestamp_s: float | None, now: datetime | None = None) -> datetime:
+    """Returns the time of a Kafka record in UTC. `timestamp_s` are seconds since 1970.
+
+    Returns `now`, by default the present time, if the record has no time, a time before 2020, or a time more than two days ahead.
+    """
+    now = now or datetime.now(UTC)
+    try:
+        time = datetime.fromtimestamp(timestamp_s or 0, UTC)
+    except (ValueError, OverflowError, OSError):
+        return now
+    return time if is_in_bounds(time, now) else now
+
+
+def skip_record(role: str, record: Any, error: Exception) -> None:
+    """Logs and counts an invalid Kafka record that `role` leaves out, because another role writes the dead letter of the record."""
+    # The second word of a topic name is the kind of topic, such as `verdicts` in castings.verdicts.line-1.
+    kind = record.topic.split(".")[1]
+    metrics.records_skipped.labels(role, kind).inc()
+    log.warning("The record at %s/%d@%d is skipped: %s", record.topic, record.partition, record.offset, error)
+
+
+def is_in_bounds(time: datetime, broker_time: datetime) -> bool:
+    """Returns whether a record that Kafka got at `broker_time` may contain `time`. Both times must have a zone."""
+    return EARLIEST <= time <= broker_time + MAX_AHEAD
+
+
+def check_header_time(name: str, time: datetime | None, broker_time: datetime) -> None:
+    """Raises IdentityError if the time in the header `name` of a Kafka record is out of bounds. None is in bounds."""
+    if time is not None and not is_in_bounds(time, broker_time):
+        raise IdentityError(_time_problem(f"the header {name}", time, broker_time + MAX_AHEAD))
+
+
+class _Bounds:
+    """The bounds of a record that Kafka got at `broker_time`. A method raises ValueError with a sentence if a value is out of bounds."""
+
+    def __init__(self, broker_time: datetime) -> None:
+        self._broker_time = broker_time
+
+    def check(self, place: str, name: str, value: object) -> None:
+        """Checks a value and everything that it contains. `place` is the path to the value, and `name` is the name of its field."""
+        if isinstance(value, BaseModel):
+            for field in type(value).model_fields:
+                self.check(f"{place}.{field}".removeprefix("."), field, getattr(value, field))
+        elif isinstance(value, tuple):
+            self._check_size(place, len(value))
+            for index, item in enumerate(value):
+                self.check(f"{place}.{index}", name, item)
+        elif isinstance(value, dict):
+            self._check_size(place, len(value))
+            for key, item in value.items():
+                self._check_text(f"the keys of {place}", key, _MAX_KEY)
+                self.check(f"{place}.{key}", "", item)
+        else:
+            self._check_single(place, name, value)
+
+    def _check_single(self, place: str, name: str, value: object) -> None:
+        match value:
+            case None | bool() | UUID():
+                pass
+            case datetime():
+                self._check_time(place, name, value)
+            case str():
+                self._check_text(place, value, _TEXT_LENGTHS.get(name, _MAX_TEXT))
+            case int():
+                largest = _INT32 if name in _SMALL_NUMBERS else _INT64
+                if abs(value) > largest:
+                    raise ValueError(f"expected a number of at most {largest} in {place}, found {str(value)[:40]}")
+            case float():
+                if not math.isfinite(value) or abs(value) > _MAX_FLOAT:
+                    raise ValueError(f"expected a number of at most {_MAX_FLOAT:.0e} in {place}, found {value}")
+            case _:
+                raise TypeError(f"{place} has the type {type(value).__name__}, for which there is no bound")
+
+    def _check_time(self, place: str, name: str, time: datetime) -> None:
+        if time.tzinfo is None:
+            raise ValueError(f"expected a time with a time zone in {place}, found {time.isoformat()}")
+        latest = self._broker_time + (MAX_UNTIL_AHEAD if name.endswith("until") else MAX_AHEAD)
+        if not EARLIEST <= time <= latest:
+            raise ValueError(_time_problem(place, time, latest))
+
+    @staticmethod
+    def _check_size(place: str, size: int) -> None:
+        if size > _MAX_ITEMS:
+            raise ValueError(f"expected at most {_MAX_ITEMS} entries in {place}, found {size}")
+
+    @staticmethod
+    def _check_text(place: str, text: str, longest: int) -> None:
+        if len(text) > longest or "\0" in text:
+            raise ValueError(f"expected a text of at most {longest} characters without zero bytes in {place}, found {text[:80]!r}")
+
+
+def _time_problem(place: str, time: datetime, latest: datetime) -> str:
+    return f"expected a time from {EARLIEST:%Y-%m-%d} to {latest:%Y-%m-%d} in {place}, found {time.isoformat()}"
