@@ -113,6 +113,11 @@ def read_dead_letters(settings: Settings) -> list[DeadLetter]:
     return [replace(letter, marks=marks.get(letter.place, ())) for letter in letters]
 
 
+def is_redrive_mark(record: Any) -> bool:
+    """Returns whether a Kafka record on the topic of dead letters is a mark, and no dead letter."""
+    return MARK_OF in make_header_map(record.headers)
+
+
 def _read_mark(headers: dict[str, str]) -> RedriveMark | None:
     if MARK_OF not in headers:
         return None

@@ -194,7 +194,11 @@ def make_topics_page() -> dict[str, str]:
     parts += _make_header_section(
         "JSON records", CLOUD_EVENT_HEADERS, "The headers of JSON records follow the Kafka binding of CloudEvents in binary mode."
     )
-    remark = "A dead letter also keeps the headers of the original record, at most 32 headers of at most 1,024 bytes each."
+    remark = (
+        "A dead letter also keeps the headers of the original record, at most 32 headers of at most 1,024 bytes each.\n\n"
+        "The command `castline dead-letters redrive` writes marks to the same topic: records with an empty value and headers `redrive-…`, "
+        "which are no dead letters. A record that was sent again has the header `redriven-from`, which names its dead letter."
+    )
     parts += _make_header_section("dead letters", DEAD_LETTER_HEADERS, remark)
     parts.append("## Fields of the JSON records")
     for record in RECORDS:

@@ -18,7 +18,7 @@ import yaml
 from docs.generator.schemas import schema_path
 from docs.generator.topics import CLOUD_EVENT_HEADERS, DEAD_LETTER_HEADERS, IMAGE_HEADERS, describe_topics
 from streams.identity import PartId, PictureIdentity, make_header_map, make_headers, read_identity
-from streams.record_producer import ConsumedRecord, make_dead_letter, make_json_record
+from streams.record_producer import ConsumedRecord, cut_dead_letter, make_dead_letter, make_json_record
 from streams.records import RECORDS, ModelChoice
 from streams.settings import LineSettings, Settings
 from streams.topics import TopicNames, declare_topics
@@ -168,6 +168,6 @@ def test_the_described_headers_of_json_records_are_those_that_are_written() -> N
 
 
 def test_the_described_headers_of_dead_letters_are_those_that_are_written() -> None:
-    original = ConsumedRecord("castings.images.line-1", 0, 1, b"key", b"", {})
-    dead_letter = make_dead_letter("castings.dead-letters", original, "inspector", "identity", "no part")
+    original = ConsumedRecord("castings.images.line-1", 0, 1, b"key", b"too long", {})
+    dead_letter = cut_dead_letter(make_dead_letter("castings.dead-letters", original, "inspector", "identity", "no part"), 1)
     assert [name for name, _ in dead_letter.headers] == list(DEAD_LETTER_HEADERS)
