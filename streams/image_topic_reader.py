@@ -28,7 +28,7 @@ class ImageTopicReader:
         self._consumer: Any = None
 
     def read(self, topic: str, partition: int, offset: int) -> ConsumedRecord | None:
-        """Returns the record at `offset`, or None if Kafka has deleted the record or has not written it yet.
+        """Returns the record at `offset`, or None if Kafka has deleted the record or has not written it, or has no such partition.
 
         Raises KafkaError or OSError if Kafka does not answer in time. The next read then connects again.
         """
@@ -80,7 +80,11 @@ def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any |
             return record if record.offset == offset else None
     except OffsetOutOfRangeError:
         return None
-    # Kafka sent no record. If the partition ends before `offset`, the record has not been written yet. Otherwise Kafka is too slow.
+    # Kafka sent no record. A forged verdict may name a partition that does not exist. Kafka must not be asked for it again and again.
+    if partition.partition not in (consumer.partitions_for_topic(partition.topic) or {partition.partition}):
+        consumer.assign(list(others))
+        return None
+    # If the partition ends before `offset`, the record has not been written yet. Otherwise Kafka is too slow.
     if consumer.end_offsets([partition])[partition] <= offset:
         return None
     raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")

@@ -70,3 +70,13 @@ def test_a_change_of_the_topic_costs_no_request_for_metadata(
         for line in _LINES:
             reader.read(names.images(line), 0, offset)
     assert [record.message for record in caplog.records if "Sending metadata request" in record.message] == []
+
+
+def test_a_partition_that_does_not_exist_has_no_record(settings: Settings, reader: ImageTopicReader) -> None:
+    """A forged verdict may name such a partition. The localiser would ask for its picture again for ever."""
+    topic = TopicNames(settings.topics.prefix).images("line-1")
+    assert reader.read(topic, 2**31 - 1, 0) is None
+    assert reader.read(topic, 0, 2**62) is None
+    record = reader.read(topic, 0, 0)
+    assert record is not None
+    assert record.value == b"line-1 0 0"
