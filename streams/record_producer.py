@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -37,6 +37,8 @@ _MAX_HEADERS = 32
 _MAX_HEADER_BYTES = 1024
 _MAX_HEADER_NAME_CHARACTERS = 128
 DEAD_LETTER_PREFIX = "dead-"
+# The header of a mark that `castline dead-letters redrive` writes to the topic of dead letters.
+REDRIVE_MARK = "redrive-of"
 # A dead letter that is too large for Kafka keeps so many bytes of the value.
 CUT_VALUE_BYTES = 2**16
 # Kafka adds less than this to the value of a dead letter: the key, at most 32 + 9 headers, and the frame of the record.
@@ -111,6 +113,11 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
     # Kafka's client refuses a record without key and value.
     value = b"" if record.key is None and record.value is None else record.value
     return ProducerRecord(topic, key, value, original[:_MAX_HEADERS] + _encode_headers(added))
+
+
+def is_redrive_mark(headers: Mapping[str, object]) -> bool:
+    """Returns whether a record on the topic of dead letters, which has these headers, is a mark of a redrive and no dead letter."""
+    return REDRIVE_MARK in headers
 
 
 def cut_dead_letter(letter: ProducerRecord, largest_bytes: int) -> ProducerRecord:

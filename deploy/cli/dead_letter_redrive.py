@@ -20,7 +20,7 @@ from streams.errors import CastlineError
 from streams.identity import format_time, make_header_map
 from streams.image_topic_reader import ImageTopicReader
 from streams.kafka import make_client_arguments, read_to_end
-from streams.record_producer import DEAD_LETTER_PREFIX, ConsumedRecord
+from streams.record_producer import DEAD_LETTER_PREFIX, REDRIVE_MARK, ConsumedRecord, is_redrive_mark
 from streams.settings import Settings
 from streams.topics import TopicNames, declare_topics
 
@@ -28,7 +28,6 @@ _ROLE = "dead-letters"
 _CONFIRM_S = 30
 # A record that was compressed when it came may be this large. The broker decides whether it takes the record again.
 _MAX_RECORD_BYTES = 2**28
-MARK_OF = "redrive-of"
 _MARK_STATE, _BEGUN, _SENT = "redrive-state", "begun", "sent"
 _GONE = "not sent: Kafka no longer has the whole record"
 # The header of a record that was sent again. It names the dead letter.
@@ -113,16 +112,11 @@ def read_dead_letters(settings: Settings) -> list[DeadLetter]:
     return [replace(letter, marks=marks.get(letter.place, ())) for letter in letters]
 
 
-def is_redrive_mark(record: Any) -> bool:
-    """Returns whether a Kafka record on the topic of dead letters is a mark, and no dead letter."""
-    return MARK_OF in make_header_map(record.headers)
-
-
 def _read_mark(headers: dict[str, str]) -> RedriveMark | None:
-    if MARK_OF not in headers:
+    if not is_redrive_mark(headers):
         return None
     at, by, to = (headers.get(f"redrive-{name}", "?") for name in ("at", "by", "to"))
-    return RedriveMark(headers[MARK_OF], headers.get("redrive-id", ""), headers.get(_MARK_STATE) == _SENT, at, by, to)
+    return RedriveMark(headers[REDRIVE_MARK], headers.get("redrive-id", ""), headers.get(_MARK_STATE) == _SENT, at, by, to)
 
 
 def plan_redrive(settings: Settings, chosen: Sequence[DeadLetter], known: Sequence[DeadLetter], again: bool) -> list[RedriveStep]:
@@ -220,7 +214,7 @@ class Redrive:
 
     def _mark(self, letter: DeadLetter, state: str, to: str = "") -> None:
         mark = {
-            MARK_OF: letter.place,
+            REDRIVE_MARK: letter.place,
             _MARK_STATE: state,
             "redrive-id": self._id,
             "redrive-at": format_time(datetime.now(UTC)),

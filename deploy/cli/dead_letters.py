@@ -118,7 +118,7 @@ def redrive(file: Path | None, places: tuple[str, ...], reason: str | None, topi
         click.echo("Nothing is sent.")
         return
     count = 0
-    with Redrive(settings, describe_user()) as sending:
+    with Redrive(settings, describe_user(settings.service)) as sending:
         for letter, result in sending.send(letters[:limit]):
             click.echo(f"{letter.place:>10}  {result}")
             count += not result.startswith("not sent")

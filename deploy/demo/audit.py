@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from deploy.cli.dead_letter_redrive import is_redrive_mark
 from streams.errors import CastlineError
 from streams.identity import PartId, make_header_map, read_identity
 from streams.kafka import read_to_end
+from streams.record_producer import is_redrive_mark
 from streams.record_reader import read_broker_time, read_record
 from streams.records import Sorting, Verdict
 from streams.settings import Settings
@@ -76,7 +76,7 @@ def read_topic_records(settings: Settings) -> TopicRecords:
                 verdicts.append(VerdictRecord(read_record(Verdict, record.value, appended_at), appended_at))
             elif record.topic in sorting_topics:
                 sortings.append(read_record(Sorting, record.value))
-            elif not is_redrive_mark(record):
+            elif not is_redrive_mark(make_header_map(record.headers)):
                 dead_letters += 1
         except (ValueError, TypeError, CastlineError):
             unreadable += 1

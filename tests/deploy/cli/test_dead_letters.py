@@ -41,7 +41,7 @@ class LetterBox:
         self.places[name] = f"{sent.partition}@{sent.offset}"
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [CASTLINE, "dead-letters", *arguments]
+        command = [str(CASTLINE), "dead-letters", *arguments]
         return subprocess.run(command, env=make_environment(self.settings), input="", capture_output=True, text=True, timeout=60)
 
     def read(self, topic: str) -> TopicContents:
