@@ -153,6 +153,10 @@ class SimulatedBoard:
         """Starts to measure the rounds of the firmware's main loop. This works in the simulator only, not with `start_core`."""
         self._queue(f"loop {LOOP_PORT}")
 
+    def set_round_us(self, round_us: int) -> None:
+        """Sets the length of the main loop's rounds, at most 30 ms, so that hours pass quickly. This works only with `start_core`."""
+        self._queue(f"round {round_us * CYCLES_PER_US}")
+
     def take_loop_durations(self) -> LoopDurations:
         """Returns the durations of the main loop's rounds since the last call."""
         self._queue("loop")

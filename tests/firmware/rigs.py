@@ -179,6 +179,11 @@ class PythonRig:
             self._triggers += len(self.lane.camera.began_us)
             self.lane.camera.began_us.clear()
 
+    def jump(self, ms: int) -> None:
+        """Lets a long time pass in one step."""
+        self._us += ms * 1000
+        self.board.tick(self._us)
+
     def now_ms(self) -> int:
         return self._us // 1000
 
@@ -492,3 +497,9 @@ class CoreRig(SimulatedRig):
 
     def __init__(self) -> None:
         super().__init__(start_core())
+
+    def jump(self, ms: int) -> None:
+        """Lets a long time pass in few rounds of the main loop."""
+        self.simulated.set_round_us(20_000)
+        self.wait(ms)
+        self.simulated.set_round_us(200)

@@ -72,6 +72,8 @@ class Pc {
       changes_.emplace(cycle, std::make_pair(std::string(pin), level != 0));
     } else if (std::sscanf(line, "run %llu", &cycle) == 1) {
       run(cycle);
+    } else if (std::sscanf(line, "round %llu", &cycle) == 1) {
+      round_cycles_ = cycle;
     } else if (std::strncmp(line, "rx ", 3) == 0) {
       unsigned value;
       for (const char* hex = line + 3; hex[0] && hex[1] && std::sscanf(hex, "%2x", &value) == 1; hex += 2) {
@@ -154,7 +156,7 @@ class Pc {
 
   void run(uint64_t until) {
     while (now_ < until) {
-      now_ = now_ + kLoopCycles < until ? now_ + kLoopCycles : until;
+      now_ = now_ + round_cycles_ < until ? now_ + round_cycles_ : until;
       if (hung_until_ != 0) {
         if (now_ >= hung_until_) reset(kWatchdog);
         continue;
@@ -269,6 +271,7 @@ class Pc {
   StoredLane stored_[kLanes];
   uint16_t run_ = 0;
   uint32_t clock_start_us_;
+  uint64_t round_cycles_ = kLoopCycles;
   uint64_t now_ = 0, byte_due_ = 0, line_free_ = 0, hung_until_ = 0;
   std::deque<uint8_t> wire_, ring_;
   std::string leaving_;  // the frame that is being sent, in hexadecimal
