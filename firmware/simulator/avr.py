@@ -271,6 +271,10 @@ class RealTimeBoard(SimulatedBoard):
         os.set_blocking(self._process.stdout.fileno(), False)
         self._partial_line = ""
 
+    def set_pace(self, factor: float) -> None:
+        """Makes the board's time run `factor` times as fast as real time."""
+        self._queue(f"pace {factor:g}")
+
     def poll(self) -> None:
         """Sends the queued commands to the simulator and reads the events that have arrived. Does not wait."""
         if self._commands:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -36,6 +35,7 @@ from tests.agents.sorter.taught_line import run_sorter
 from tests.docs.pages import DOCS, ROOT
 from tests.fake_inspector import TOKEN, FakeInspector, SortedReader
 from tests.firmware.castings import pass_casting
+from tests.firmware.flashing import flash
 from tests.firmware.releases import old_firmware
 from tests.processes import CASTLINE, CastlineProcess, without_secrets
 from tests.wired_line import wait_until
@@ -131,15 +131,8 @@ class MaintainedBoard:
         return result.output
 
     def _flash(self, words: list[str]) -> str:
-        toolchain.ensure_installed(("avrdude",))
         self._lower_dtr()
-        environment = {**os.environ, FILE_VARIABLE: str(self.file)}
-        flashing = subprocess.Popen(
-            [str(CASTLINE), *words[1:]], cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        while flashing.poll() is None:
-            self.board.poll_for(0.1)
-        return flashing.communicate()[0]
+        return flash(self.board, [str(CASTLINE), *words[1:]], self.folder, {**os.environ, FILE_VARIABLE: str(self.file)})
 
     def _lower_dtr(self) -> None:
         """Lowers DTR as avrdude does at a real port. A pseudo-terminal has no such line that a program could set."""

@@ -20,6 +20,7 @@ from firmware.hex_image import SHIPPED, check_image, checksum_file
 from firmware.lane_settings import LaneSettings
 from firmware.simulator.avr import RealTimeBoard
 from tests.docs.pages import ROOT
+from tests.firmware.flashing import flash
 from tests.wired_line import EventRecorder
 
 pytestmark = pytest.mark.real
@@ -87,23 +88,22 @@ def test_the_shipped_firmware_is_the_one_of_the_sources_with_its_checksum(wheel:
 
 
 def test_two_builds_are_equal_byte_by_byte(wheel: Path, source_archive: Path, tmp_path: Path) -> None:
-    """The second wheel is built in another folder, from the source archive, whose firmware it takes."""
+    """The second wheel is built from the source archive in another folder, where the firmware is compiled again."""
+    with tarfile.open(source_archive) as archive:
+        archive.extractall(tmp_path / "sources", filter="data")
+    (sources,) = (tmp_path / "sources").iterdir()
+    shutil.rmtree(sources / SHIPPED.parent.relative_to(ROOT))
+    assert build("wheel", sources, tmp_path / "again").read_bytes() == wheel.read_bytes()
+    assert list((sources / "var").rglob("castline-mega2560.hex")), "the firmware was compiled in the other folder"
+    assert build("sdist", ROOT, tmp_path / "again").read_bytes() == source_archive.read_bytes()
+
+
+def test_a_wheel_from_the_source_archive_takes_the_firmware_of_the_archive(source_archive: Path, wheel: Path, tmp_path: Path) -> None:
     with tarfile.open(source_archive) as archive:
         archive.extractall(tmp_path / "sources", filter="data")
     (sources,) = (tmp_path / "sources").iterdir()
     assert build("wheel", sources, tmp_path / "again").read_bytes() == wheel.read_bytes()
-    assert build("sdist", ROOT, tmp_path / "again").read_bytes() == source_archive.read_bytes()
-
-
-def test_the_firmware_does_not_depend_on_the_folder_in_which_it_is_compiled(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "firmware", tmp_path / "firmware", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "streams", tmp_path / "streams", ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "firmware"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    image = Path(done.stdout.splitlines()[-1])
-    assert image.is_relative_to(tmp_path)
-    assert image.read_bytes() == toolchain.build_hex_image().read_bytes()
+    assert not (sources / "var").exists(), "the firmware was compiled"
 
 
 def install(wheel: Path, folder: Path) -> Path:
@@ -135,12 +135,7 @@ def test_an_installed_wheel_writes_its_firmware_to_a_stock_mega_without_a_compil
     with RealTimeBoard(older, port, tmp_path / "eeprom", has_boot_loader=True) as board:
         board.poll_for(0.1)
         call = [str(castline), "board", "flash", "--port", str(port)]
-        environment = {"PATH": str(tools)}
-        flashing = subprocess.Popen(call, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        while flashing.poll() is None:
-            board.poll_for(0.1)
-        output, _ = flashing.communicate()
-        assert flashing.returncode == 0, output
+        output = flash(board, call, tmp_path, {"PATH": str(tools)})
         assert f"Writing {SHIPPED.name}, " in output
         assert "bytes of flash verified" in output
         assert is_answering(board, port), "the board does not start after it was flashed"
