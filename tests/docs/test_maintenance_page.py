@@ -140,6 +140,8 @@ class MaintainedBoard:
         settings = termios.tcgetattr(descriptor)
         settings[2] |= termios.HUPCL
         termios.tcsetattr(descriptor, termios.TCSANOW, settings)
+        # The simulator looks at the terminal at intervals, so a short opening could stay unnoticed.
+        self.board.poll_for(0.5)
         os.close(descriptor)
         self.board.poll_for(0.5)
 

@@ -206,6 +206,14 @@ def test_a_running_sorter_must_be_stopped_first(tmp_path: Path) -> None:
     assert "systemctl stop castline" in error
 
 
+def test_without_a_board_nothing_is_changed(folder: Path) -> None:
+    keep_settings(folder / "saved.toml", LINE, "/dev/board", {1: OLD})
+    before = (folder / "castline.toml").read_text()
+    error = str(call(folder, "restore", "--line", LINE, str(folder / "saved.toml"), "--yes").exception)
+    assert "There is no serial port" in error
+    assert (folder / "castline.toml").read_text() == before
+
+
 def test_a_saved_file_is_not_overwritten(folder: Path) -> None:
     (folder / "saved.toml").write_text("precious")
     assert "Choose another --out" in str(call(folder, "save", "--line", LINE, "--out", str(folder / "saved.toml")).exception)
