@@ -17,6 +17,8 @@ LINE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
 LineName = Annotated[str, StringConstraints(pattern=LINE_PATTERN)]
 
 UNKNOWN_CONTENT_TYPE = "application/octet-stream"
+# The header of a dead letter with the reason `expired`: the number of pictures that Kafka deleted before they were judged.
+EXPIRED_HEADER = "expired-records"
 
 _LARGEST_NUMBER = 2**63 - 1
 # The longest value of a header that names no part, in characters. A claim is the longest one that Castline writes.

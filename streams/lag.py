@@ -1,13 +1,14 @@
 """Measures how many records wait for a worker: the end offsets of its partitions minus the committed offsets.
 
-The lag also shows a worker that hangs, although the worker's own counters still look normal.
+The lag also shows a worker that hangs, although the worker's own counters still look normal. Each partition is watched on its own, because
+progress in other partitions would hide a partition that nobody reads.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 
 from kafka import KafkaAdminClient, TopicPartition
@@ -16,20 +17,30 @@ from kafka.errors import KafkaError
 
 from streams import metrics
 from streams.group_members import GroupIdentity, list_members
-from streams.health import ProcessHealth
+from streams.health import ProcessHealth, ProgressWatchdog
 from streams.kafka import make_client_arguments
 from streams.settings import Settings
 from streams.supervision import SupervisedThread
 
 Partition = tuple[str, int]
 
+# A partition may wait this many times longer than the whole worker, because the worker reads the partitions of a backlog in turn.
+_PARTITION_STALLS = 2
+# If a partition has no owner in this many measurements in a row, the group is asked to share out its partitions again.
+_MAX_OWNERLESS = 5
 
-def lag_by_topic(end_offsets: Mapping[Partition, int], committed_offsets: Mapping[Partition, int]) -> dict[str, int]:
-    """Returns, for each topic, the number of uncommitted records. In a partition without a committed offset all records count."""
-    lag: dict[str, int] = defaultdict(int)
-    for partition, end in end_offsets.items():
-        lag[partition[0]] += max(0, end - max(0, committed_offsets.get(partition, 0)))
-    return dict(lag)
+
+def lag_by_partition(
+    end_offsets: Mapping[Partition, int], committed_offsets: Mapping[Partition, int], start_offsets: Mapping[Partition, int]
+) -> dict[Partition, int]:
+    """Returns, for each partition, the number of uncommitted records that Kafka still holds.
+
+    In a partition without a committed offset all records count. Records that Kafka has deleted do not count.
+    """
+    return {
+        partition: max(0, end - max(start_offsets.get(partition, 0), committed_offsets.get(partition, 0)))
+        for partition, end in end_offsets.items()
+    }
 
 
 class LagMonitor:
@@ -38,6 +49,11 @@ class LagMonitor:
     The thread also calls `report_conflict` with a sentence if another machine has the name or the exclusive work of this process.
 
     The lag of a worker without partitions is 0. Its health check then watches all partitions of the topics in `lines_by_topic`.
+
+    Both callbacks are called in the thread:
+
+    - `on_topic_replaced`: with the name of a topic that was deleted and created again.
+    - `on_ownerless_partition`: when a partition has had no owner for some seconds, although the group is stable.
     """
 
     def __init__(
@@ -49,6 +65,7 @@ class LagMonitor:
         health: ProcessHealth,
         report_conflict: Callable[[str], None] = lambda _: None,
         interval_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -57,9 +74,16 @@ class LagMonitor:
         self._assigned_partitions = assigned_partitions
         self._health = health
         self._interval_s = interval_s
+        # Kafka's id of each topic, by name. A topic that was deleted and created again has another id.
+        self._topic_ids: dict[str, object] = {}
+        self.on_topic_replaced: Callable[[str], None] = lambda topic: None
+        self.on_ownerless_partition: Callable[[], None] = lambda: None
+        self._ownerless_count = 0
         self._stop_requested = threading.Event()
         self._previous_committed: dict[Partition, int] = {}
-        self._all_partitions: set[Partition] | None = None
+        self._clock = clock
+        self._watchdogs: dict[Partition, ProgressWatchdog] = {}
+        health.add_check(self.find_stalled_partition)
         self._thread = SupervisedThread("lag", self._run, self._stop_requested)
 
     def start(self) -> None:
@@ -94,20 +118,24 @@ class LagMonitor:
 
     def _measure(self, admin: KafkaAdminClient) -> None:
         self._check_members(admin)
+        if not self._check_topics(admin):
+            return
         own = set(self._assigned_partitions())
+        self._check_owners(admin)
         partitions = own or self._list_all_partitions(admin)
-        latest = {TopicPartition(*partition): OffsetSpec.LATEST for partition in sorted(partitions)}
-        end_offsets = {(place.topic, place.partition): found.offset for place, found in admin.list_partition_offsets(latest).items()}
-        groups = admin.list_group_offsets({self._identity.group: list(latest)})
+        end_offsets = _list_offsets(admin, partitions, OffsetSpec.LATEST)
+        start_offsets = _list_offsets(admin, partitions, OffsetSpec.EARLIEST)
+        groups = admin.list_group_offsets({self._identity.group: [TopicPartition(*partition) for partition in partitions]})
         committed = {(place.topic, place.partition): found.offset for place, found in groups[self._identity.group].items()}
-        lag = lag_by_topic(end_offsets, committed)
+        lag = lag_by_partition(end_offsets, committed, start_offsets)
         lag_by_line = dict.fromkeys(self._lines_by_topic.values(), 0)
         for topic, line in self._lines_by_topic.items():
-            lag_by_line[line] += lag.get(topic, 0) if own else 0
+            lag_by_line[line] += sum(records for partition, records in lag.items() if partition[0] == topic) if own else 0
         for line, records in lag_by_line.items():
             metrics.consumer_lag.labels(line).set(records)
         if committed != self._previous_committed:
             self._health.watchdog.record_progress()
+        self._watch_partitions(lag, committed)
         self._previous_committed = committed
         self._health.watchdog.set_pending(sum(lag.values()))
 
@@ -117,8 +145,62 @@ class LagMonitor:
         if rival is not None and not self._identity.outranks(rival):
             self._report_conflict(self._identity.describe_conflict(rival))
 
+    def _check_topics(self, admin: KafkaAdminClient) -> bool:
+        """Returns whether all topics exist. Reports a topic that is missing, or that was deleted and created again."""
+        found = admin.describe_topics(list(self._lines_by_topic))
+        present = {topic["name"]: topic["topic_id"] for topic in found if not topic["error_code"]}
+        missing = sorted(self._lines_by_topic.keys() - present.keys())
+        problem = f"These topics do not exist: {', '.join(missing)}. Create them with: castline topics create" if missing else ""
+        self._health.set_problem(problem, "topics")
+        for name, topic_id in present.items():
+            if self._topic_ids.setdefault(name, topic_id) != topic_id:
+                self._topic_ids[name] = topic_id
+                self.on_topic_replaced(name)
+        return not missing
+
+    def _watch_partitions(self, lag: Mapping[Partition, int], committed: Mapping[Partition, int]) -> None:
+        """Passes lag and progress of each partition to its watchdog. A partition that the worker has lost is no longer watched."""
+        watchdogs = {
+            partition: self._watchdogs.get(partition) or ProgressWatchdog(_PARTITION_STALLS * self._settings.service.stall_s, self._clock)
+            for partition in lag
+        }
+        for partition, watchdog in watchdogs.items():
+            if committed.get(partition) != self._previous_committed.get(partition):
+                watchdog.record_progress()
+            watchdog.set_pending(lag[partition])
+        self._watchdogs = watchdogs
+
+    def find_stalled_partition(self) -> str:
+        """Returns a sentence about a partition that makes no progress although other partitions may do, or "" if there is none."""
+        for (topic, partition), watchdog in self._watchdogs.items():
+            if stall := watchdog.find_stall():
+                return f"partition {partition} of {topic}: {stall}"
+        return ""
+
+    def _check_owners(self, admin: KafkaAdminClient) -> None:
+        """Calls `on_ownerless_partition` if Kafka's group leaves out a partition for several measurements.
+
+        A restarted worker gets its former partitions without a new distribution, even if topics have changed in the meantime.
+        """
+        group = admin.describe_groups([self._identity.group])[self._identity.group]
+        owned = {
+            (topic["topic"], partition)
+            for member in group["members"]
+            if member["member_assignment"]
+            for topic in member["member_assignment"]["assigned_partitions"]
+            for partition in topic["partitions"]
+        }
+        is_complete = group["group_state"] != "Stable" or self._list_all_partitions(admin) <= owned
+        self._ownerless_count = 0 if is_complete else self._ownerless_count + 1
+        if self._ownerless_count >= _MAX_OWNERLESS:
+            self._ownerless_count = 0
+            self.on_ownerless_partition()
+
     def _list_all_partitions(self, admin: KafkaAdminClient) -> set[Partition]:
-        if self._all_partitions is None:
-            topics = admin.describe_topics(list(self._lines_by_topic))
-            self._all_partitions = {(topic["name"], part["partition_index"]) for topic in topics for part in topic["partitions"]}
-        return self._all_partitions
+        topics = admin.describe_topics(list(self._lines_by_topic))
+        return {(topic["name"], part["partition_index"]) for topic in topics for part in topic["partitions"]}
+
+
+def _list_offsets(admin: KafkaAdminClient, partitions: Iterable[Partition], spec: OffsetSpec) -> dict[Partition, int]:
+    found = admin.list_partition_offsets(dict.fromkeys((TopicPartition(*partition) for partition in sorted(partitions)), spec))
+    return {(place.topic, place.partition): offset.offset for place, offset in found.items()}

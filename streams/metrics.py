@@ -251,7 +251,10 @@ parts_sorted = Counter(
 )
 verdicts_late = Counter("castline_verdicts_late_total", "Verdicts that arrived after their part had left the gate.", ["line"])
 parts_counted = Counter("castline_parts_counted_total", "Parts that photo-eye 1 counted.", ["line"])
-part_reports_failed = Counter("castline_part_reports_failed_total", "Part reports that the gateway did not accept.", ["line"])
+part_reports_failed = Counter(
+    "castline_part_reports_failed_total", "Part reports that the gateway refused, or did not accept in time.", ["line"]
+)
+part_reports_waiting = Gauge("castline_part_reports_waiting", "Part reports that the gateway has not answered yet.", ["line"])
 
 # Metrics of the archivist
 records_archived = Counter(
@@ -289,6 +292,7 @@ golden_parts_missing = Gauge(
 )
 
 # Metrics of all processes
+records_expired = Counter("castline_records_expired_total", "Records that Kafka deleted before this process had read them.", ["line"])
 event_loop_delay_seconds = Histogram(
     "castline_event_loop_delay_seconds", "Delay with which the event loop woke up.", ["role"], buckets=_SHORT_BUCKETS_S
 )
@@ -323,9 +327,9 @@ _COUNTERS_BY_ROLE = {
         files_changed_after_move,
         camera_failures,
     ),
-    "inspector": (verdicts_overdue, disagreements),
-    "localiser": (findings, findings_dropped, findings_failed),
-    "archivist": (),
+    "inspector": (verdicts_overdue, disagreements, records_expired),
+    "localiser": (findings, findings_dropped, findings_failed, records_expired),
+    "archivist": (records_expired,),
     "sorter": (gate_resends, gate_moves, button_acknowledgements, verdicts_late, parts_counted, part_reports_failed),
 }
 GATEWAY_REASONS = (
@@ -335,7 +339,18 @@ GATEWAY_REASONS = (
     (files_put_aside, ("not-readable", "not-movable", "internal")),
 )
 _DEAD_LETTER_REASONS_BY_ROLE = {
-    "inspector": ("identity", "not-an-image", "truncated", "damaged", "empty", "depth", "blank", "partly-blank", "inference-failed"),
+    "inspector": (
+        "identity",
+        "not-an-image",
+        "truncated",
+        "damaged",
+        "empty",
+        "depth",
+        "blank",
+        "partly-blank",
+        "inference-failed",
+        "expired",
+    ),
     "sorter": ("verdict", "command"),
     "archivist": ("not-a-record", "other-line", "empty", "identity", "refused-by-archive"),
 }

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiokafka import TopicPartition
-from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import AppT
 
+from streams.consumed_offsets import CheckedConsumer, CheckedTransport, check_offsets
 from streams.identity import format_time
 
 log = logging.getLogger(__name__)
@@ -34,9 +34,7 @@ class RecentStart:
         If a partition is assigned again later, the consumer continues at the committed offset, but never before the offset of its first
         start.
         """
-        transport = _RecentTransport(app.conf.broker_consumer, app)
-        transport.start = self
-        app.transport = transport
+        check_offsets(app, _RecentTransport).start = self
 
     def add_skipped(self, topic: str, records: int) -> None:
         """Adds the number of records of a partition that were not read before and are skipped now."""
@@ -52,8 +50,10 @@ class RecentStart:
         return f"This program skipped {counts} at its start, because they were sent before {since}." if counts else ""
 
 
-class _RecentConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
+class _RecentConsumer(CheckedConsumer):
     """A consumer that starts each partition at the first record after a given time."""
+
+    reports_expired_at_start = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -70,6 +70,7 @@ class _RecentConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             elif committed is not None and committed >= first:
                 continue
             await self.seek(partition, first)
+            self._next_offsets[partition] = first
             # Faust commits an offset only if no records are missing between it and the last committed offset.
             self._committed_offset[partition] = first
 
@@ -86,6 +87,6 @@ class _RecentConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         return int(offset)
 
 
-class _RecentTransport(Transport):  # type: ignore[misc]  # Faust ships no types
+class _RecentTransport(CheckedTransport):
     Consumer = _RecentConsumer
     start: RecentStart

@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +28,7 @@ from faust.tables.manager import TableManager
 from faust.types import AppT, EventT, StreamT
 
 from streams import metrics
+from streams.consumed_offsets import CheckedTransport, ExpiredRecords, check_offsets
 from streams.errors import BrokerError, DuplicateProcessError
 from streams.group_members import GroupIdentity
 from streams.health import ProcessHealth
@@ -89,6 +90,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         logging_config=None,
         worker_redirect_stdouts=False,
     )
+    check_offsets(app, CheckedTransport)
     return app
 
 
@@ -142,19 +144,30 @@ class RecordHandler(Protocol):
 class ConsumerGroup:
     """One consumer group of a worker: a Faust application that passes records to a handler, and a monitor of the group's lag.
 
+    - `report_expired`: awaited with each range of records that Kafka deleted before the worker read them, after they were counted.
     - `has_partitions`: set when Kafka assigns partitions for the first time.
     - `has_tasks`: set when the background tasks of the handler run. Faust starts them only after the first offsets are known.
     - `conflict`: done with a sentence if another machine has the name or the exclusive work of this process.
     """
 
     def __init__(
-        self, app: AppT[object], identity: GroupIdentity, handler: RecordHandler, settings: Settings, role: str, health: ProcessHealth
+        self,
+        app: AppT[object],
+        identity: GroupIdentity,
+        handler: RecordHandler,
+        settings: Settings,
+        role: str,
+        health: ProcessHealth,
+        report_expired: Callable[[ExpiredRecords], Awaitable[None]] | None = None,
     ) -> None:
         self.app = app
+        self._report_expired = report_expired
+        app.transport.on_expired = self._count_expired
         self.has_partitions = asyncio.Event()
         self.has_tasks = asyncio.Event()
         self.conflict: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.lag_monitor = LagMonitor(settings, identity, handler.lines_by_topic, self._assigned_partitions, health, self._report_conflict)
+        self.lag_monitor.on_ownerless_partition = self._request_rejoin
         self._handler = handler
         self._health = health
         self._is_draining = False
@@ -170,6 +183,7 @@ class ConsumerGroup:
             unacknowledged = stream.noack()
             try:
                 async for event in unacknowledged.events():
+                    await self.app.consumer.check_offset(event.message.tp, event.message.offset)
                     await self._handler.accept(_received(event, unacknowledged))
             except asyncio.CancelledError:
                 # Faust also cancels the agent when the worker stops as planned. A raised CancelledError would then look like a crash.
@@ -198,10 +212,30 @@ class ConsumerGroup:
         with suppress(RuntimeError):  # The event loop may be closed already.
             self.conflict.get_loop().call_soon_threadsafe(set_conflict)
 
+    async def _count_expired(self, expired: ExpiredRecords) -> None:
+        log.error(
+            "Kafka deleted %d records of %s/%d, from offset %d on, before this worker read them. Start more workers, or keep records for a "
+            "longer time.",
+            expired.count,
+            expired.topic,
+            expired.partition,
+            expired.first,
+        )
+        metrics.records_expired.labels(self._handler.lines_by_topic[expired.topic]).inc(expired.count)
+        if self._report_expired is not None:
+            await self._report_expired(expired)
+
     def _assigned_partitions(self) -> set[Partition]:
         if not self._health.is_ready():
             return set()
         return {(place.topic, place.partition) for place in self.app.consumer.assignment()}
+
+    def _request_rejoin(self) -> None:
+        """Asks Kafka to share out the partitions of the group again. Only the request of the group's leader has an effect."""
+        log.warning("Consumer group %s leaves out a partition. This worker asks for a new distribution.", self.app.conf.id)
+        thread = self.app.consumer._thread
+        if (client := thread._consumer) is not None:
+            thread.thread_loop.call_soon_threadsafe(client._coordinator.request_rejoin)
 
     async def drain(self) -> None:
         """Waits until the handler has finished and acknowledged all records that it has accepted."""
@@ -222,6 +256,8 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
     Raises DuplicateProcessError if another machine has the name or the exclusive work of this process.
     """
     worker = _DrainingWorker(groups, grace_s)
+    for group in groups:
+        group.lag_monitor.on_topic_replaced = _end_process
     measuring = asyncio.create_task(run_supervised("loop delay", partial(_measure_loop_delay, role)))
     for group in groups:
         group.conflict.add_done_callback(worker.stop_at_conflict)
@@ -248,6 +284,16 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
         log.error("The worker stopped because of a crash: %r", crash)
         return 1
     return 0
+
+
+def _end_process(topic: str) -> None:
+    """Ends this process at once, because Faust keeps the offsets of the deleted topic and would skip the records of the new one.
+
+    A normal stop would commit these offsets for the new topic.
+    """
+    log.critical("The topic %s was deleted and created again. This worker ends, so that its next start reads the new topic.", topic)
+    logging.shutdown()
+    os._exit(1)
 
 
 class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no types

@@ -34,7 +34,9 @@ from models.pictures.regions import Regions
 from streams import metrics
 from streams.backoff import Backoff
 from streams.batcher import Batcher, QueuedItem
+from streams.consumed_offsets import ExpiredRecords
 from streams.errors import IdentityError, PictureError, RecordError
+from streams.identity import EXPIRED_HEADER
 from streams.object_store import ObjectStore
 from streams.record_producer import (
     HANDLING_FAILED,
@@ -307,6 +309,17 @@ class Inspector:
     def _make_dead_letter(self, source: ConsumedRecord, reason: str, detail: str) -> ProducerRecord:
         metrics.dead_letters.labels(self._lines[source.topic].name, reason).inc()
         return make_dead_letter(self._names.dead_letters, source, ROLE, reason, detail)
+
+    async def report_expired(self, expired: ExpiredRecords) -> None:
+        """Sends a dead letter without a picture that names the pictures which Kafka deleted before they were judged."""
+        last = expired.first + expired.count - 1
+        detail = (
+            f"Kafka deleted {expired.count} pictures, from offset {expired.first} to {last}, before they were judged. Their parts have no "
+            "verdict. Start more inspectors, or raise topics.image_hours."
+        )
+        headers = {EXPIRED_HEADER: str(expired.count).encode()}
+        source = ConsumedRecord(expired.topic, expired.partition, expired.first, None, None, headers)
+        await self._producer.deliver([self._make_dead_letter(source, "expired", detail)])
 
     def _pass_to_background(self, batch: JudgedBatch) -> None:
         """Passes a delivered batch to the shadow versions and the drift monitor."""

@@ -32,6 +32,9 @@ CREATE TABLE IF NOT EXISTS sortings (seq INTEGER PRIMARY KEY AUTOINCREMENT, valu
 CREATE TABLE IF NOT EXISTS counted (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, part INTEGER NOT NULL, counted_at TEXT NOT NULL, UNIQUE (run, part)
 );
+CREATE TABLE IF NOT EXISTS reports (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, part INTEGER NOT NULL, counted_at TEXT NOT NULL, UNIQUE (run, part)
+);
 CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY CHECK (id = 1), run INTEGER NOT NULL);
 """
 
@@ -42,7 +45,7 @@ class JournalError(Exception):
 
 @dataclass(frozen=True)
 class CountedPart:
-    """A part that photo-eye 1 has counted, and whose sorting record was not written yet."""
+    """A part that photo-eye 1 has counted. The journal keeps the part until its sorting record is written."""
 
     run: int
     part: int
@@ -99,8 +102,18 @@ class SortingJournal:
                 Path(f"{self._path}{suffix}").replace(f"{damaged}{suffix}")
         return connect_queue(self._path, _SCHEMA, _LAYOUT_VERSION)
 
-    def append(self, sortings: Iterable[Sorting], counted: Iterable[CountedPart] = (), run: int | None = None) -> None:
+    def append(
+        self,
+        sortings: Iterable[Sorting],
+        counted: Iterable[CountedPart] = (),
+        run: int | None = None,
+        unreported: Iterable[CountedPart] = (),
+        reported: Iterable[CountedPart] = (),
+    ) -> None:
         """Stores sorting records, counted parts and the board's run number on disk, in one transaction.
+
+        - `unreported`: parts that the gateway has to be told.
+        - `reported`: parts that the gateway has been told.
 
         Raises JournalError if the disk refuses.
         """
@@ -108,6 +121,7 @@ class SortingJournal:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._insert(sortings, counted, run)
+                self._change_reports(unreported, reported)
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 self._roll_back()
@@ -115,15 +129,24 @@ class SortingJournal:
 
     def _insert(self, sortings: Iterable[Sorting], counted: Iterable[CountedPart], run: int | None) -> None:
         execute = self._connection.execute
-        for part in counted:
-            row = (part.run, part.part, format_time(part.counted_at))
-            execute("INSERT OR REPLACE INTO counted (run, part, counted_at) VALUES (?, ?, ?)", row)
+        self._insert_parts("counted", counted)
         for sorting in sortings:
             execute("INSERT INTO sortings (value) VALUES (?)", (sorting.encode(),))
             execute("DELETE FROM counted WHERE run = ? AND part = ?", (sorting.run, sorting.part))
-        execute("DELETE FROM counted WHERE seq <= (SELECT max(seq) FROM counted) - ?", (_MAX_COUNTED,))
         if run is not None:
             execute("INSERT OR REPLACE INTO runs VALUES (1, ?)", (run,))
+
+    def _insert_parts(self, table: str, parts: Iterable[CountedPart]) -> None:
+        execute = self._connection.execute
+        for part in parts:
+            row = (part.run, part.part, format_time(part.counted_at))
+            execute(f"INSERT OR REPLACE INTO {table} (run, part, counted_at) VALUES (?, ?, ?)", row)
+        execute(f"DELETE FROM {table} WHERE seq <= (SELECT max(seq) FROM {table}) - ?", (_MAX_COUNTED,))
+
+    def _change_reports(self, unreported: Iterable[CountedPart], reported: Iterable[CountedPart]) -> None:
+        self._insert_parts("reports", unreported)
+        for part in reported:
+            self._connection.execute("DELETE FROM reports WHERE run = ? AND part = ?", (part.run, part.part))
 
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):
@@ -146,8 +169,15 @@ class SortingJournal:
 
     def counted_parts(self) -> list[CountedPart]:
         """Returns the parts that were counted and have no sorting record in the journal, oldest first."""
+        return self._read_parts("counted")
+
+    def unreported_parts(self) -> list[CountedPart]:
+        """Returns the parts of which the gateway has not been told, oldest first."""
+        return self._read_parts("reports")
+
+    def _read_parts(self, table: str) -> list[CountedPart]:
         with self._lock:
-            rows = self._connection.execute("SELECT run, part, counted_at FROM counted ORDER BY seq").fetchall()
+            rows = self._connection.execute(f"SELECT run, part, counted_at FROM {table} ORDER BY seq").fetchall()
         return [CountedPart(run, part, parse_time(counted_at)) for run, part, counted_at in rows]
 
     def last_run(self) -> int | None:

@@ -36,11 +36,18 @@ class JournalSender:
         # Records of an earlier process may be in the journal.
         self._has_records.set()
 
-    async def store(self, sortings: Sequence[Sorting], counted: Sequence[CountedPart] = (), run: int | None = None) -> None:
-        """Returns when the records are safe: on disk, or in Kafka if the disk refuses them."""
+    async def store(
+        self,
+        sortings: Sequence[Sorting],
+        counted: Sequence[CountedPart] = (),
+        run: int | None = None,
+        unreported: Sequence[CountedPart] = (),
+        reported: Sequence[CountedPart] = (),
+    ) -> None:
+        """Returns when the records are safe: on disk, or in Kafka if the disk refuses them. The arguments are those of the journal."""
         async with self._write_lock:
             try:
-                await asyncio.to_thread(self._journal.append, sortings, counted, run)
+                await asyncio.to_thread(self._journal.append, sortings, counted, run, unreported, reported)
             except JournalError as error:
                 log.error("%s While the journal cannot be written, the board keeps each report until Kafka has it.", error)
                 self._report_problem(str(error))

@@ -4,66 +4,117 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 
 from agents.gate.lane import PartCounted
+from agents.sorter.journal import CountedPart
 from streams import metrics
 from streams.identity import format_time
 
 log = logging.getLogger(__name__)
 
-# At most this many reports wait for a slow gateway. Further reports would come too late for the pictures of their parts.
-_MAX_UNDER_WAY = 32
+# At most this many reports wait for the gateway at once. At 10 parts a second, they cover three minutes.
+MAX_REPORTS = 2048
+# At most this many reports are sent to the gateway at the same time.
+_MAX_REQUESTS = 32
+# A picture waits `match_window_s`, usually a second, for its part. A gateway that starts again must get the reports earlier.
+_RETRY_S = 0.2
+# The gateway answers within 15 s, even if it first needs a picture from the camera.
+_MAX_ANSWER_S = 20.0
+# Answers after which the report is sent again: the gateway is overloaded, has a full spool, or a proxy does not reach it.
+_RETRIED_STATUSES = frozenset({429, 502, 503, 504, 507})
 
 
 class PartReports:
-    """Posts each counted part to `<url>/lines/<line>/parts`.
+    """Posts each counted part to `<url>/lines/<line>/parts`, until the gateway has answered. All methods are called in the event loop.
 
-    `report` does not wait for the gateway. A failed report is not repeated, and a report older than `max_age_s` is not sent.
+    `report` does not wait for the gateway. A report counts as failed if the gateway has not accepted it within `in_time_s` seconds.
     """
 
-    def __init__(self, url: str, line: str, token: str, max_age_s: float) -> None:
+    def __init__(self, url: str, line: str, token: str, in_time_s: float) -> None:
         self._address = f"{url.rstrip('/')}/lines/{line}/parts"
         self._line = line
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._max_age_s = max_age_s
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._in_time_s = in_time_s
+        self._waiting: dict[CountedPart, asyncio.Task[None]] = {}
+        self._finished: list[CountedPart] = []
+        self._requests = asyncio.Semaphore(_MAX_REQUESTS)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=max(0.5, self._max_age_s)), headers=self._headers)
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_MAX_ANSWER_S), headers=self._headers)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await asyncio.gather(*self._under_way)
+        tasks = list(self._waiting.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         assert self._session is not None
         await self._session.close()
 
     def report(self, counted: PartCounted) -> None:
-        """Starts to send the report of a part, and returns at once."""
-        if counted.age_s > self._max_age_s:
-            self._count_failure(counted, f"the part was counted {counted.age_s:.2f} s ago")
-        elif len(self._under_way) >= _MAX_UNDER_WAY:
-            self._count_failure(counted, f"{len(self._under_way)} earlier reports are still waiting for the gateway")
-        else:
-            task = asyncio.create_task(self._send_report(counted))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+        """Starts to send the report of a part, and returns at once. If too many reports wait, the oldest one is dropped."""
+        self._start(CountedPart(counted.run, counted.part, counted.counted_at), counted.age_s)
 
-    async def _send_report(self, counted: PartCounted) -> None:
+    def send_again(self, parts: Iterable[CountedPart]) -> None:
+        """Starts to send the reports that the gateway had not accepted when an earlier process of this sorter ended."""
+        for part in parts:
+            self._start(part, self._in_time_s)
+
+    def take_finished(self) -> list[CountedPart]:
+        """Returns the parts whose reports have ended since the last call, because the gateway accepted or refused them."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def _start(self, part: CountedPart, age_s: float) -> None:
+        if part in self._waiting:
+            return
+        if len(self._waiting) >= MAX_REPORTS:
+            oldest = next(iter(self._waiting))
+            self._waiting.pop(oldest).cancel()
+            self._finish(oldest)
+        self._waiting[part] = asyncio.create_task(self._send(part, time.monotonic() + self._in_time_s - age_s))
+        metrics.part_reports_waiting.labels(self._line).set(len(self._waiting))
+
+    def _finish(self, part: CountedPart) -> None:
+        self._finished.append(part)
+        metrics.part_reports_waiting.labels(self._line).set(len(self._waiting))
+
+    async def _send(self, part: CountedPart, due_s: float) -> None:
+        is_late = False
+        async with self._requests:
+            while True:
+                refusal, is_final = await self._post(part)
+                if (refusal and is_final) or (not is_late and time.monotonic() > due_s):
+                    self._count_failure(part, refusal or "the gateway accepted the report too late", is_final)
+                    is_late = True
+                if is_final:
+                    break
+                await asyncio.sleep(_RETRY_S)
+        self._waiting.pop(part, None)
+        self._finish(part)
+
+    async def _post(self, part: CountedPart) -> tuple[str, bool]:
+        """Sends a report once. Returns "" or why it was not accepted, and whether another attempt would be useless."""
         assert self._session is not None
-        body = {"run": counted.run, "part": counted.part, "captured_at": format_time(counted.counted_at)}
+        body = {"run": part.run, "part": part.part, "captured_at": format_time(part.counted_at)}
         try:
             async with self._session.post(self._address, json=body) as answer:
-                if answer.status >= 300:
-                    self._count_failure(counted, f"{self._address} answered {answer.status}: {(await answer.text())[:200]}")
+                if answer.status < 300:
+                    return "", True
+                reason = f"{self._address} answered {answer.status}: {(await answer.text())[:200]}"
+                return reason, answer.status not in _RETRIED_STATUSES
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._count_failure(counted, f"{self._address}: {error!r}")
+            return f"{self._address}: {error!r}", False
 
-    def _count_failure(self, counted: PartCounted, reason: str) -> None:
+    def _count_failure(self, counted: CountedPart, reason: str, is_final: bool) -> None:
         metrics.part_reports_failed.labels(self._line).inc()
         part = f"{self._line}:{counted.run}:{counted.part}"
-        log.warning("part %s was not reported to the gateway, so its picture gets no part number: %s", part, reason, extra={"part": part})
+        outlook = "its picture gets no part number" if is_final else "the report is repeated until the gateway answers"
+        log.warning("part %s was not reported to the gateway in time, so %s: %s", part, outlook, reason, extra={"part": part})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -72,6 +72,9 @@ class _LineHealth(ProcessHealth):
         self._line = line
         process.add_check(self.watchdog.find_stall)
 
+    def add_check(self, find_problem: Callable[[], str]) -> None:
+        self._process.add_check(find_problem)
+
     def set_ready(self, about: str = "start") -> None:
         self._process.set_ready(f"{about} {self._line}")
 
@@ -121,6 +124,7 @@ async def _make_group(
     is_triggered_by_board = camera is None or camera.trigger == "board"
     token = settings.gateway.token.get_secret_value()
     reports = await stack.enter_async_context(PartReports(gateway_url, line, token, match_window_s))
+    reports.send_again(await loop.run_in_executor(None, journal.unreported_parts))
     producer = RecordProducer(app, settings, ROLE, health.set_problem)
     topic = TopicNames(settings.topics.prefix).sorted(line)
     sender = JournalSender(journal, producer, topic, ROLE, partial(health.set_problem, topic="journal"))

@@ -364,9 +364,10 @@ class Sorter:
         await self._store([sorting])
 
     async def _store(self, sortings: list[Sorting], counted: Sequence[CountedPart] = (), run: int | None = None) -> None:
-        if not (sortings or counted or run):
+        reported = self._reports.take_finished() if self._reports is not None else []
+        if not (sortings or counted or run or reported):
             return
-        await self._sender.store(sortings, counted, run)
+        await self._sender.store(sortings, counted, run, counted if self._reports is not None else (), reported)
         async with self._sorting_added:
             self._sorting_added.notify_all()
 

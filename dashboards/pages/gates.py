@@ -89,6 +89,7 @@ PAGE = DashboardPage(
             Query(rate("castline_unmatched_parts_total"), "{{line}} parts without picture"),
             Query(rate("castline_unmatched_pictures_total"), "{{line}} pictures without part"),
             Query(rate("castline_part_reports_failed_total"), "{{line}} part reports not accepted by the gateway"),
+            Query(f"sum by (line) ({select('castline_part_reports_waiting')})", "{{line}} part reports that wait for the gateway"),
             unit="cps",
             description="A part without a picture is not judged. If such parts appear, check the photo-eye, the trigger and the camera of "
             "the line.",

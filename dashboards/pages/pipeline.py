@@ -47,11 +47,12 @@ PAGE = DashboardPage(
             WAITING,
             Query(f"sum by (line) ({_LAG})", "{{line}}"),
             Query(f'sum by (line) (castline_consumer_lag_records{{{LINE},role="sorter"}})', "{{line}} verdicts for the sorter"),
+            Query(rate("castline_records_expired_total"), "{{line}} records that expired unread, per second"),
             unit="short",
             description="Number of pictures that wait on the brokers for an inspector, and of verdicts that wait for a sorter. When a "
             "number rises, it should fall back to a few within seconds.",
             thresholds=rising(30, 300),
-            alerts=("LagGrowing",),
+            alerts=("LagGrowing", "RecordsExpired"),
         ),
         timeseries_panel(
             "How old is the oldest picture that is not judged?",
@@ -323,6 +324,23 @@ ALERTS: tuple[Alert, ...] = (
             "time?”.",
             "Start more inspectors, at most one for each partition of the image topics. Look for other programs that use the machine's "
             "processors.",
+        ),
+    ),
+    Alert(
+        "RecordsExpired",
+        "sum by (plant, line) (increase(castline_records_expired_total[15m])) > 0",
+        "0m",
+        "critical",
+        '{{ $labels.line }}: Kafka deleted {{ $value | printf "%.0f" }} records before they were read',
+        PAGE.uid,
+        WAITING,
+        Runbook(
+            "Kafka deleted records because of their age or to save disk space. A worker had not read these records before.",
+            "If the records were pictures, their parts have no verdict. A dead letter with the reason `expired` names topic, partition and "
+            "offsets. If the records were verdicts or sortings, they are missing in the archive.",
+            "Run `castline dead-letters list`. On the Pipeline dashboard, see how many records waited. On the Kafka dashboard, see the "
+            "free disk space.",
+            "Start more workers of the role. Raise `topics.image_hours` or `topics.record_days`, or give the broker a larger disk.",
         ),
     ),
     Alert(

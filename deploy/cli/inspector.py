@@ -155,7 +155,7 @@ async def _run(process: WorkerProcess, switcher: ModelSwitcher, line_rules: Line
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     producer = RecordProducer(app, settings, ROLE, health.set_problem)
     inspector = Inspector(settings, switcher, store, producer, health.set_problem, parallel_batches, line_rules)
-    group = ConsumerGroup(app, identity, inspector, settings, ROLE, health)
+    group = ConsumerGroup(app, identity, inspector, settings, ROLE, health, inspector.report_expired)
     process.spans.end_span("importing Faust")
 
     async def measure_start() -> None:

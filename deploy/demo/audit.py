@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from streams.errors import CastlineError
-from streams.identity import PartId, make_header_map, read_identity
+from streams.identity import EXPIRED_HEADER, PartId, make_header_map, read_identity
 from streams.kafka import read_to_end
 from streams.record_producer import is_redrive_mark
 from streams.record_reader import read_broker_time, read_record
@@ -45,13 +45,18 @@ class VerdictRecord:
 
 @dataclass(frozen=True)
 class TopicRecords:
-    """All records of a run. `unreadable` is the number of records that cannot be read."""
+    """All records of a run.
+
+    - `expired`: pictures that Kafka deleted before they were judged.
+    - `unreadable`: records that cannot be read.
+    """
 
     pictures: tuple[PictureRecord, ...] = ()
     verdicts: tuple[VerdictRecord, ...] = ()
     sortings: tuple[Sorting, ...] = ()
     dead_letters: int = 0
     unreadable: int = 0
+    expired: int = 0
 
 
 def read_topic_records(settings: Settings) -> TopicRecords:
@@ -66,7 +71,7 @@ def read_topic_records(settings: Settings) -> TopicRecords:
     image_topics = {names.images(line.name) for line in settings.lines}
     verdict_topics = {names.verdicts(line.name) for line in settings.lines}
     sorting_topics = {names.sorted(line.name) for line in settings.lines}
-    dead_letters = unreadable = 0
+    dead_letters = unreadable = expired = 0
     for record in read_to_end(settings, "audit", sorted(image_topics | verdict_topics | sorting_topics | {names.dead_letters})):
         try:
             if record.topic in image_topics:
@@ -78,9 +83,10 @@ def read_topic_records(settings: Settings) -> TopicRecords:
                 sortings.append(read_record(Sorting, record.value))
             elif not is_redrive_mark(make_header_map(record.headers)):
                 dead_letters += 1
+                expired += int(make_header_map(record.headers).get(EXPIRED_HEADER, b"0"))
         except (ValueError, TypeError, CastlineError):
             unreadable += 1
-    return TopicRecords(tuple(pictures), tuple(verdicts), tuple(sortings), dead_letters, unreadable)
+    return TopicRecords(tuple(pictures), tuple(verdicts), tuple(sortings), dead_letters, unreadable, expired)
 
 
 def _parse_picture(record: Any) -> PictureRecord:
@@ -133,6 +139,8 @@ class AuditResult:
     unexplained_moves: int = 0
     dead_letters: int = 0
     unreadable: int = 0
+    # Number of pictures that Kafka deleted before they were judged.
+    expired: int = 0
 
 
 def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_parts: Iterable[PartId] = ()) -> AuditResult:
@@ -183,6 +191,7 @@ def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_pa
         unexplained_moves=_count_unexplained_moves(events),
         dead_letters=records.dead_letters,
         unreadable=records.unreadable,
+        expired=records.expired,
     )
 
 

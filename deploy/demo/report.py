@@ -200,7 +200,8 @@ def _summarise(report: DemoReport) -> tuple[str, str]:
     return (
         f"Repeated moves: {found.repeated_moves}. Misses: {found.misses}. False alarms: {found.false_alarms}. "
         f"For review: {found.labels.get('review', 0)}. Repeated records: {found.repeated_pictures} pictures, "
-        f"{found.repeated_verdicts} verdicts, {found.repeated_sortings} sortings. Dead letters: {found.dead_letters}.",
+        f"{found.repeated_verdicts} verdicts, {found.repeated_sortings} sortings. Dead letters: {found.dead_letters}. "
+        f"Pictures that expired unjudged: {found.expired}.",
         f"{physical.fallen} castings fell, {physical.mismatches} of them to another side than recorded, and the blade struck "
         f"{physical.struck} of them. The run took {report.cpu_s:.1f} s of processor time and at most {report.rss_mb:.0f} MB of memory.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -45,7 +46,8 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{listener}",
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "log.dirs": broker.data_dir.resolve() / "log",
+        # Kafka runs in the data folder. In this file, the folder's own name could be misread: Kafka would split it at a comma.
+        "log.dirs": "log",
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 4,
         "transaction.state.log.replication.factor": 1,
@@ -102,10 +104,12 @@ class EmbeddedBroker:
         # The broker gets its own session, so that Ctrl-C in a terminal does not stop the broker before its clients.
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                bound_command([*java, *archive_options(self._record), "kafka.Kafka", str(properties)]),
+                bound_command([*java, *archive_options(self._record), "kafka.Kafka", properties.name]),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                cwd=self._broker.data_dir,
+                env=_make_environment(),
             )
         self._wait_until_ready(is_cancelled)
 
@@ -131,10 +135,12 @@ class EmbeddedBroker:
                 )
             return properties
         formatting = subprocess.run(
-            [*java, *archive_options(), "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)],
+            [*java, *archive_options(), "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", properties.name],
             capture_output=True,
             text=True,
             check=False,
+            cwd=folder,
+            env=_make_environment(),
         )
         if formatting.returncode:
             raise BrokerError(
@@ -194,6 +200,11 @@ class EmbeddedBroker:
 
 
 _OWN_FILES = frozenset({"log", "server.properties", "log4j2.yaml", "broker.log"})
+
+
+def _make_environment() -> dict[str, str]:
+    """Returns the environment for Java. Without a UTF-8 locale, Java cannot open a folder whose name has letters such as "ä"."""
+    return {**os.environ, "LC_ALL": "C.UTF-8"}
 
 
 def _refuse_used_port(port: int) -> None:

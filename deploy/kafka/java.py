@@ -24,7 +24,7 @@ CHECKSUMS = Path(__file__).with_name("kafka_jars.sha256")
 
 
 def java_command(broker: BrokerSettings) -> list[str]:
-    """Returns the Java command with its options. The caller appends the name of the Kafka class that is to run.
+    """Returns the Java command with its options. The caller appends the name of the Kafka class, and runs the command in `broker.data_dir`.
 
     Raises BrokerError if the jars are missing or changed.
     """
@@ -36,7 +36,7 @@ def java_command(broker: BrokerSettings) -> list[str]:
         f"-Xmx{broker.heap_mb}m",
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",
-        f"-Dlog4j2.configurationFile={(broker.data_dir / 'log4j2.yaml').resolve()}",
+        "-Dlog4j2.configurationFile=log4j2.yaml",
         "-cp",
         jars,
     ]

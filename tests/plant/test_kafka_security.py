@@ -58,9 +58,10 @@ def secured_settings(tmp_path: Path, models_root: Path) -> Iterator[Settings]:
     java = [*java_command(broker), *archive_options()]
     scram = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
     storage = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(folder / "server.properties"), "--add-scram", scram]
-    subprocess.run(storage, check=True, capture_output=True)
+    subprocess.run(storage, check=True, capture_output=True, cwd=folder)
     with (folder / "broker.log").open("ab") as log:
-        process = subprocess.Popen(bound_command([*java, "kafka.Kafka", str(folder / "server.properties")]), stdout=log, stderr=log)
+        command = bound_command([*java, "kafka.Kafka", str(folder / "server.properties")])
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     secret = tmp_path / "password"
     secret.write_text(PASSWORD)
     kafka = {

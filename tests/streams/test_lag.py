@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.structs import OffsetAndMetadata
 from prometheus_client import REGISTRY
 
 from streams.group_members import make_identity
@@ -44,3 +45,61 @@ def test_the_lag_is_shown_by_the_worker_that_has_the_partitions_and_watched_by_a
         wait_for(lambda: read_lag_metric("lag-1") == 3, 20, "expected the lag of the partition taken over")
     finally:
         monitor.stop()
+
+
+def test_records_that_kafka_has_deleted_do_not_wait(make_settings: MakeSettings) -> None:
+    settings = make_settings(lines=("lag-2",), topics={"image_partitions": 1})
+    topic = TopicNames(settings.topics.prefix).images("lag-2")
+    producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
+    for _ in range(10):
+        producer.send(topic, value=b"a picture").get(10)
+    producer.close()
+    admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    admin.delete_records({TopicPartition(topic, 0): 7})
+    admin.close()
+    health = ProcessHealth("inspector", ProgressWatchdog(30))
+    monitor = LagMonitor(
+        settings, make_identity(settings, "nobody", "nobody-1"), {topic: "lag-2"}, lambda: {(topic, 0)}, health, interval_s=0.05
+    )
+    monitor.start()
+    try:
+        wait_for(lambda: read_lag_metric("lag-2") == 3, 20, "expected the three records that are left")
+    finally:
+        monitor.stop()
+
+
+def test_a_partition_that_nobody_reads_is_a_stall_although_another_partition_makes_progress(make_settings: MakeSettings) -> None:
+    settings = make_settings(lines=("lag-3",), topics={"image_partitions": 2})
+    topic = TopicNames(settings.topics.prefix).images("lag-3")
+    producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
+    for number in range(40):
+        producer.send(topic, value=b"a picture", partition=number % 2).get(10)
+    producer.close()
+    clock = [0.0]
+    health = ProcessHealth("inspector", ProgressWatchdog(settings.service.stall_s, lambda: clock[0]))
+    identity = make_identity(settings, "inspector", "inspector-1")
+    consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, group_id=identity.group, enable_auto_commit=False)
+    consumer.assign([TopicPartition(topic, 0)])
+    monitor = LagMonitor(
+        settings,
+        identity,
+        {topic: "lag-3"},
+        lambda: {(topic, 0), (topic, 1)},
+        health,
+        interval_s=0.05,
+        clock=lambda: clock[0],
+    )
+    monitor.start()
+    try:
+        for offset in range(1, 5):
+            consumer.commit({TopicPartition(topic, 0): OffsetAndMetadata(offset, "", -1)})
+            expected = 40 - offset
+            wait_for(lambda expected=expected: read_lag_metric("lag-3") == expected, 20, "expected the progress of partition 0")  # type: ignore[misc]
+            clock[0] += settings.service.stall_s - 1
+        assert health.check_health() == (
+            503,
+            f"partition 1 of {topic}: 20 pieces of work wait and none was finished for 116 s (limit 60 s)",
+        )
+    finally:
+        monitor.stop()
+        consumer.close()

@@ -260,3 +260,15 @@ def test_a_report_is_acknowledged_to_the_board_only_when_its_record_is_on_disk(t
         journal.close()
 
     asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def test_a_part_that_was_not_reported_to_the_gateway_is_remembered_until_it_is(tmp_path: Path) -> None:
+    parts = [CountedPart(1, number, NOW) for number in (1, 2, 3)]
+    journal = SortingJournal(tmp_path, "line-1")
+    journal.append([], parts[:2], unreported=parts[:2])
+    journal.append([sorting(1)], parts[2:], unreported=parts[2:], reported=parts[1:2])
+    journal.close()
+    journal = SortingJournal(tmp_path, "line-1")
+    assert journal.unreported_parts() == [parts[0], parts[2]], "a sorted part is still to be reported"
+    assert journal.counted_parts() == parts[1:]
+    journal.close()

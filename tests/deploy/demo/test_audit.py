@@ -207,10 +207,11 @@ def test_all_records_of_all_topics_are_read(make_settings: MakeSettings) -> None
     producer.send(names.images("line-2"), b"nobody knows whose")
     producer.send(names.verdicts("line-2"), b"no verdict")
     producer.send(names.dead_letters, b"bytes")
+    producer.send(names.dead_letters, None, b"", [("dead-reason", b"expired"), ("expired-records", b"16")])
     producer.flush()
     producer.close()
     records = read_topic_records(settings)
     assert {picture.part.part for picture in records.pictures} == set(range(1, 101))
     assert {picture.truth for picture in records.pictures} == {"defect"}
     assert len(records.verdicts) == len(records.sortings) == 100
-    assert (records.dead_letters, records.unreadable) == (1, 2)
+    assert (records.dead_letters, records.unreadable, records.expired) == (2, 2, 16)

@@ -34,8 +34,11 @@ def answers(port: int) -> bool:
 
 @pytest.fixture(scope="module")
 def used_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data folder of a broker that once held a topic with one record, and was stopped by SIGTERM."""
-    folder = tmp_path_factory.mktemp("used")
+    """The data folder of a broker that once held a topic with one record, and was stopped by SIGTERM.
+
+    In Kafka's settings, each odd character of the folder's name has a special meaning or needs an encoding.
+    """
+    folder = tmp_path_factory.mktemp("used") / "Gießerei, Halle\\2 = #1 'A'"
     broker = EmbeddedBroker(settings_for(folder))
     broker.start()
     admin = KafkaAdminClient(bootstrap_servers=broker.address)

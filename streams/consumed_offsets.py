@@ -1,0 +1,123 @@
+"""Checks at which offset a Faust consumer starts in each partition, and finds records that Kafka deleted before they were read.
+
+Faust alone reports nothing in three cases: records expired, a topic was deleted and created again, or a rebalance came before the first
+commit in a partition.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from faust.transport.drivers.aiokafka import Consumer, Transport
+from faust.types import TP, AppT
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExpiredRecords:
+    """Records of one partition that Kafka deleted before the consumer read them: `count` records from the offset `first` on."""
+
+    topic: str
+    partition: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class StartOffset:
+    """Where a consumer starts in a partition, and how many records before this offset it has never read.
+
+    `is_of_other_topic` says that the committed offset belongs to an earlier topic with the same name.
+    """
+
+    offset: int
+    expired: int
+    is_of_other_topic: bool
+
+
+def choose_start(committed: int | None, log_start: int, log_end: int) -> StartOffset:
+    """Returns where a consumer must start. `committed` is None if the group has not committed an offset yet.
+
+    `log_start` is the offset of the oldest record that Kafka holds, and `log_end` the offset after the newest one.
+    """
+    if committed is None:
+        return StartOffset(log_start, 0, False)
+    if committed > log_end:
+        return StartOffset(log_start, 0, True)
+    return StartOffset(max(committed, log_start), max(0, log_start - committed), False)
+
+
+class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
+    """A Faust consumer that compares the committed offsets with the records that Kafka still holds."""
+
+    # Whether records that expired before the start are reported. A consumer that skips old records on purpose sets this to False.
+    reports_expired_at_start = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._next_offsets: dict[TP, int] = {}
+
+    async def perform_seek(self) -> None:
+        """Moves each assigned partition to its start. Faust calls this method after each assignment of partitions."""
+        await super().perform_seek()
+        partitions = list(self.assignment())
+        if not partitions:
+            return
+        log_starts, log_ends = await self.earliest_offsets(*partitions), await self.highwaters(*partitions)
+        self._next_offsets = {}
+        for partition in partitions:
+            committed = self._committed_offset[partition]
+            start = choose_start(committed, log_starts[partition], log_ends[partition])
+            self._next_offsets[partition] = start.offset
+            if start.is_of_other_topic:
+                log.warning(
+                    "The committed offset %s of %s/%d lies behind the end %s of the partition, so it belongs to an earlier topic with this "
+                    "name. The consumer starts at the oldest record.",
+                    committed,
+                    partition.topic,
+                    partition.partition,
+                    log_ends[partition],
+                )
+            if start.offset != committed:
+                # Without this call, records that were fetched and dropped during the rebalance would not be fetched again.
+                await self.seek(partition, start.offset)
+                # Faust commits an offset only if no records are missing between it and the last committed offset.
+                self._committed_offset[partition] = start.offset or None
+            if start.expired and self.reports_expired_at_start:
+                await self.transport.on_expired(ExpiredRecords(partition.topic, partition.partition, committed or 0, start.expired))
+                # If the partition gets no new record, the next start would report the same records again.
+                await self._commit({partition: start.offset})
+
+    async def check_offset(self, partition: TP, offset: int) -> None:
+        """Finds out whether Kafka has deleted records between the last record of `partition` and the record at `offset`."""
+        expected, self._next_offsets[partition] = self._next_offsets.get(partition), offset + 1
+        if expected is None or offset <= expected:
+            return
+        log_start = (await self.earliest_offsets(partition))[partition]
+        if (count := min(offset, log_start) - expected) > 0:
+            await self.transport.on_expired(ExpiredRecords(partition.topic, partition.partition, expected, count))
+
+
+async def _ignore(_: ExpiredRecords) -> None:
+    return None
+
+
+class CheckedTransport(Transport):  # type: ignore[misc]  # Faust ships no types
+    """The transport of a Faust app whose consumer is a CheckedConsumer. `on_expired` is awaited with each range of expired records."""
+
+    Consumer = CheckedConsumer
+    on_expired: Callable[[ExpiredRecords], Awaitable[None]] = staticmethod(_ignore)
+
+
+AnyTransport = TypeVar("AnyTransport", bound=CheckedTransport)
+
+
+def check_offsets(app: AppT[object], kind: type[AnyTransport]) -> AnyTransport:
+    """Makes `app` use a transport of the given kind, and returns the transport."""
+    transport = kind(app.conf.broker_consumer, app)
+    app.transport = transport
+    return transport
