@@ -239,14 +239,6 @@ CASES: tuple[AlertCase, ...] = (
         "inspector-1 of pc1 has not been ready for 3 minutes",
     ),
     AlertCase(
-        "RecordsExpired",
-        5,
-        {f"castline_records_expired_total{{{LINE}}}": "0 0 0 16 16 16"},
-        {f"castline_records_expired_total{{{LINE}}}": "0 0 0 0 0 0"},
-        ON_LINE,
-        "line-1: Kafka deleted 20 records before they were read",
-    ),
-    AlertCase(
         "LagGrowing",
         10,
         {f'castline_consumer_lag_records{{{LINE},role="inspector"}}': "0+20x10"},
@@ -254,6 +246,14 @@ CASES: tuple[AlertCase, ...] = (
         {f'castline_consumer_lag_records{{{LINE},role="inspector"}}': "400-20x10"},
         ON_LINE,
         "line-1: 200 pictures wait for an inspector, and there are more every minute",
+    ),
+    AlertCase(
+        "RecordsExpired",
+        5,
+        {f"castline_records_expired_total{{{LINE}}}": "0 0 0 16 16 16"},
+        {f"castline_records_expired_total{{{LINE}}}": "0 0 0 0 0 0"},
+        ON_LINE,
+        "line-1: Kafka deleted 20 records before they were read",
     ),
     AlertCase(
         "SpoolFilling",
