@@ -253,7 +253,7 @@ CASES: tuple[AlertCase, ...] = (
         {f"castline_records_expired_total{{{LINE}}}": "0 0 0 16 16 16"},
         {f"castline_records_expired_total{{{LINE}}}": "0 0 0 0 0 0"},
         ON_LINE,
-        "line-1: Kafka deleted 20 records before they were read",
+        "line-1: Kafka deleted 16 records before they were read",
     ),
     AlertCase(
         "SpoolFilling",
