@@ -1,15 +1,15 @@
-"""Writes the drawing of a lane's wiring, the table of pins and the terminal plan into docs/. Run it with `python -m firmware.wiring`.
+"""Writes the drawings of the wiring, the table of pins and the terminal plan into docs/. Run it with `python -m firmware.wiring`.
 
 The pins are those of `firmware/pins.py`. A test fails if the documents show other pins.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
+from firmware import cabinet
 from firmware.pins import LANES, LanePins
+from firmware.svg_drawing import GROUND, HIGH, SIGNAL, SvgDrawing
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- pins: written by python -m firmware.wiring -->", "<!-- end of pins -->"
@@ -18,7 +18,6 @@ BEGIN_TERMINALS, END_TERMINALS = "<!-- terminals: written by python -m firmware.
 WIDTH, HEIGHT = 1180, 1180
 # The Mega in the drawing: left, top, width and height in pixels.
 BOARD = (490, 70, 200, 1070)
-INK, SIGNAL, HIGH, GROUND = "#222222", "#1f5fbf", "#b03030", "#555555"
 
 # The table of pins. Each row has the use, the field of LanePins, the direction, and the meaning of the level.
 USES: tuple[tuple[str, str, str, str], ...] = (
@@ -30,7 +29,7 @@ USES: tuple[tuple[str, str, str, str], ...] = (
     ("servo supply", "servo_power", "in", "high: present"),
     ("belt runs (optional, without encoder)", "belt", "in", "low: the belt runs"),
     ("end switch of the gate (optional)", "end_switch", "in", "low: at an end"),
-    ("eye in the reject chute (optional)", "chute_eye", "in", "low: blocked"),
+    ("eye in the reject chute (optional)", "chute_eye", "in", "high: blocked (eye_light_on = 1)"),
     ("chute full (optional)", "chute_full", "in", "low: the chute has room"),
     ("push-button (optional)", "button", "in", "low: pressed"),
     ("servo pulse", "servo", "out", "544 to 2400 us, 50 a second"),
@@ -81,39 +80,6 @@ TERMINALS: tuple[tuple[str, str, str, str], ...] = (
 )
 
 
-@dataclass
-class SvgDrawing:
-    """Collects the elements of an SVG drawing. Coordinates are in pixels from the top left corner."""
-
-    parts: list[str] = field(default_factory=list)
-
-    def line(self, *points: tuple[float, float], colour: str = INK, width: float = 1.6) -> None:
-        path = " ".join(f"{x:g},{y:g}" for x, y in points)
-        self.parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}"/>')
-
-    def box(self, x: float, y: float, width: float, height: float, *lines: str, fill: str = "#ffffff") -> None:
-        self.parts.append(f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="4" fill="{fill}" stroke="{INK}"/>')
-        top = y + height / 2 - 7.5 * (len(lines) - 1) + 4
-        for number, text in enumerate(lines):
-            self.text(x + width / 2, top + 15 * number, text, anchor="middle", bold=number == 0)
-
-    def text(self, x: float, y: float, text: str, anchor: str = "start", colour: str = INK, bold: bool = False, size: int = 12) -> None:
-        weight = ' font-weight="bold"' if bold else ""
-        self.parts.append(
-            f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"{weight}>{escape(text)}</text>'
-        )
-
-    def dot(self, x: float, y: float, colour: str = INK) -> None:
-        self.parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="3" fill="{colour}"/>')
-
-    def svg(self) -> str:
-        head = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="Helvetica, Arial, sans-serif" role="img" '
-            'aria-label="Wiring of one lane of the Arduino Mega 2560">'
-        )
-        return "\n".join([head, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>', *self.parts, "</svg>", ""])
-
-
 def _draw_pin(drawing: SvgDrawing, label: str, y: float, left: bool) -> float:
     """Draws a pin at the Mega's edge and returns the x coordinate at which the wire ends."""
     x, _, width, _ = BOARD
@@ -155,7 +121,7 @@ def _draw_inputs(drawing: SvgDrawing, pins: LanePins) -> None:
     drawing.text(180, 444, "B", colour=SIGNAL, size=10)
     _draw_isolated_input(drawing, 680, pins.belt.label, ("belt runs (optional)", "contact of the drive"))
     _draw_isolated_input(drawing, 920, pins.end_switch.label, ("end switch (optional)", "2 contacts in parallel"))
-    _draw_isolated_input(drawing, 1000, pins.chute_eye.label, ("chute eye (optional)", "24 V, PNP"))
+    _draw_isolated_input(drawing, 1000, pins.chute_eye.label, ("chute eye (optional)", "24 V, PNP, light on"))
     _draw_isolated_input(drawing, 1080, pins.chute_full.label, ("chute full (optional)", "on: the chute has room"))
     y = 550
     edge = _draw_pin(drawing, pins.servo_power.label, y, left=True)
@@ -181,7 +147,7 @@ def _draw_outputs(drawing: SvgDrawing, pins: LanePins) -> None:
     drawing.box(740, 200, 150, 60, "servo supply", "5 to 6 V, 5 A or more", "F3; one for each servo")
     drawing.line((890, 215), (1010, 215), colour=HIGH, width=2.4)
     drawing.line((890, 245), (1010, 245), colour=GROUND, width=2.4)
-    drawing.line((950, 215), (950, 222), colour=INK)
+    drawing.line((950, 215), (950, 222))
     drawing.line((938, 222), (962, 222), width=2.4)
     drawing.line((938, 230), (962, 230), width=2.4)
     drawing.line((950, 230), (950, 245))
@@ -260,7 +226,7 @@ def _draw_fuses(drawing: SvgDrawing) -> None:
 
 def draw_lane(pins: LanePins, number: int) -> str:
     """Returns a drawing of one lane's wiring as SVG."""
-    drawing = SvgDrawing()
+    drawing = SvgDrawing(WIDTH, HEIGHT, "Wiring of one lane of the Arduino Mega 2560")
     drawing.text(20, 34, f"Castline: lane {number} of an Arduino Mega 2560", bold=True, size=18)
     drawing.text(20, 54, "Resistors in ohms, 1/4 W; 2.2 k in the 24 V circuits 1/2 W. Not checked on real hardware.", size=12)
     drawing.box(*BOARD, "Arduino", "Mega 2560", fill="#e8f0f8")
@@ -295,8 +261,10 @@ def make_terminal_plan() -> str:
 
 
 def replace_tables(page: str) -> str:
-    """Returns `page` with a new table of pins and a new terminal plan between their marks."""
-    for begin, table, end in ((BEGIN, make_pin_table(), END), (BEGIN_TERMINALS, make_terminal_plan(), END_TERMINALS)):
+    """Returns `page` with new tables between their marks: the pins, the terminal plan, and the wires of the example."""
+    tables = [(BEGIN, make_pin_table(), END), (BEGIN_TERMINALS, make_terminal_plan(), END_TERMINALS)]
+    tables.append((cabinet.BEGIN, cabinet.make_lane_wires(), cabinet.END))
+    for begin, table, end in tables:
         before, _, rest = page.partition(begin)
         _, _, after = rest.partition(end)
         page = f"{before}{begin}\n{table}\n{end}{after}"
@@ -304,8 +272,9 @@ def replace_tables(page: str) -> str:
 
 
 def write() -> None:
-    """Writes the drawing docs/wiring.svg and the two tables in docs/wiring.md."""
+    """Writes the drawings docs/wiring.svg and docs/wiring-cabinet.svg, and the tables in docs/wiring.md."""
     (DOCS / "wiring.svg").write_text(draw_lane(LANES[0], 1))
+    (DOCS / "wiring-cabinet.svg").write_text(cabinet.draw_cabinet())
     page = DOCS / "wiring.md"
     page.write_text(replace_tables(page.read_text()))
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+# The exit status of pytest if its arguments choose no test.
+_NO_TEST = 5
 # A mutant can make a program hang.
 MAX_RUN_S = 600
 
@@ -50,6 +52,9 @@ _MARKS = "tests/firmware/test_reset_marks.py"
 _REQUESTS = "tests/agents/gate/test_requests.py"
 _LINK = "tests/agents/gate/test_link.py"
 _STOCK = "tests/agents/gate/test_stock_mega.py"
+_MOVES = "tests/firmware/test_conformance_gate.py"
+_PLANT = "tests/firmware/test_conformance_plant.py"
+_BYPASS = "tests/agents/sorter/test_bypass.py"
 _DECISIONS = "tests/agents/sorter/test_decisions.py"
 _JOURNAL = "tests/agents/sorter/test_journal.py"
 _RECORDS = "tests/agents/sorter/test_sorter_records.py"
@@ -253,8 +258,8 @@ MUTANTS = (
     Mutant(
         "last part remembered after a fault",
         FIRMWARE + "lane_parts.cpp",
-        "  tracker_.forget_last_part();\n",
-        "",
+        "  }\n  tracker_.forget_last_part();\n",
+        "  }\n",
         f"{_FAULTS} {_PARTS} -k 'avr or core'",
     ),
     Mutant(
@@ -270,6 +275,218 @@ MUTANTS = (
         "if (lane_->has_fault_cause(code)) return kFaultPresent;",
         "",
         f"{_FAULTS} -k 'avr or core'",
+    ),
+    # Confirmed moves
+    Mutant(
+        "bounce of the end switch",
+        FIRMWARE + "lane_gate.cpp",
+        "gate_at_end_.sample(inputs.at_end, passed_us, hold_us, kGateSampleUs);",
+        "gate_at_end_.sample(inputs.at_end, passed_us, 1, kGateSampleUs);",
+        f"{_INPUTS} -k 'avr and 5_ms'",
+    ),
+    Mutant(
+        "bounce of the full chute",
+        FIRMWARE + "lane_gate.cpp",
+        "chute_full_.sample(inputs.chute_full, passed_us, hold_us, kGateSampleUs);",
+        "chute_full_.sample(inputs.chute_full, passed_us, 1, kGateSampleUs);",
+        f"{_INPUTS} -k 'avr and 5_ms'",
+    ),
+    Mutant(
+        "bounce of the eye in the chute",
+        FIRMWARE + "lane_gate.cpp",
+        "chute_eye_.settle(now_us, hold_us)",
+        "chute_eye_.settle(now_us, 0)",
+        f"{_INPUTS} -k 'avr and 5_ms'",
+    ),
+    Mutant(
+        "bounce of the push-button",
+        FIRMWARE + "button.h",
+        "contact_.sample(pressed, passed_us, kMinPressMs * 1000U, kGateSampleUs)",
+        "contact_.sample(pressed, passed_us, 1, kGateSampleUs)",
+        f"{_INPUTS} -k 'avr and 5_ms'",
+    ),
+    Mutant(
+        "bounce of the plant's reset button",
+        FIRMWARE + "lane.cpp",
+        "reset_pressed_.sample(reset_pressed, unsampled_us_, kKeyMs * 1000U);",
+        "reset_pressed_.sample(reset_pressed, unsampled_us_, 1);",
+        f"{_INPUTS} -k 'avr and 5_ms'",
+    ),
+    Mutant(
+        "bounce of the bypass key",
+        FIRMWARE + "lane.cpp",
+        "bypass_on_.sample(bypass_on, unsampled_us_, kKeyMs * 1000U);",
+        "bypass_on_.sample(bypass_on, unsampled_us_, 1);",
+        f"{_INPUTS} -k 'avr and 5_ms'",
+    ),
+    Mutant(
+        "the eye in the chute switches when dark only",
+        FIRMWARE + "lane_gate.cpp",
+        "const bool blocked = is_low != is_light_on;",
+        "const bool blocked = is_low;",
+        f"{_MOVES} -k 'avr and switch'",
+    ),
+    Mutant(
+        "a change of the polarity counts as a casting in the chute",
+        FIRMWARE + "lane_gate.cpp",
+        "    chute_eye_.settle(now_us, 0);\n",
+        "",
+        f"{_MOVES} -k 'avr and switch'",
+    ),
+    Mutant(
+        "window at the chute one step wider",
+        FIRMWARE + "lane_gate.cpp",
+        "chute_.take_nearest(place, belt.settings_.places(settings_[kChuteWindowMm]), event)",
+        "chute_.take_nearest(place, belt.settings_.places(settings_[kChuteWindowMm]) + kPlacesPerStep, event)",
+        f"{_MOVES} -k 'avr and window'",
+    ),
+    Mutant(
+        "window at the chute one step narrower",
+        FIRMWARE + "lane_gate.cpp",
+        "chute_.take_nearest(place, belt.settings_.places(settings_[kChuteWindowMm]), event)",
+        "chute_.take_nearest(place, belt.settings_.places(settings_[kChuteWindowMm]) - kPlacesPerStep, event)",
+        f"{_MOVES} -k 'avr and window'",
+    ),
+    Mutant(
+        "part overdue at the chute one step early",
+        FIRMWARE + "chute.h",
+        "past(here, moves_[index].expected) <= static_cast<int32_t>(window)) ++index;",
+        "past(here, moves_[index].expected) <= static_cast<int32_t>(window - kPlacesPerStep)) ++index;",
+        f"{_MOVES} -k 'avr and window'",
+    ),
+    Mutant(
+        "oldest instead of nearest part in the chute",
+        FIRMWARE + "chute.h",
+        "return take(nearest, event);",
+        "return take(nearest < count_ ? 0 : nearest, event);",
+        f"{_MOVES} -k 'avr and chute'",
+    ),
+    Mutant(
+        "part that the chute did not see is confirmed",
+        FIRMWARE + "lane_gate.cpp",
+        "belt().raise(kChuteMissed, shared_->events.confirm(event, false));",
+        "belt().raise(kChuteMissed, shared_->events.confirm(event, true));",
+        f"{_MOVES} -k 'avr and does_not_see'",
+    ),
+    Mutant(
+        "part that the chute did not see raises no fault",
+        FIRMWARE + "lane_gate.cpp",
+        "belt().raise(kChuteMissed, shared_->events.confirm(event, false));",
+        "shared_->events.confirm(event, false);",
+        "tests/firmware/test_faults.py -k chute",
+    ),
+    Mutant(
+        "report waits for the chute for ever after a fault",
+        FIRMWARE + "lane_parts.cpp",
+        "  remove_armed(safe);\n  give_up_chute();\n",
+        "  remove_armed(safe);\n",
+        f"{_MOVES} -k 'avr and before_the_chute'",
+    ),
+    Mutant(
+        "unexpected castings in the chute not counted",
+        FIRMWARE + "lane_gate.cpp",
+        "    ++chute_counters_.unexpected;\n",
+        "",
+        f"{_MOVES} -k 'avr and diverted'",
+    ),
+    Mutant(
+        "jammed gate forgiven while it sorts",
+        FIRMWARE + "end_switch.h",
+        "const bool has_stayed = at_end && must_leave_ &&",
+        "const bool has_stayed = false && must_leave_ &&",
+        "tests/firmware/test_faults.py -k jams",
+    ),
+    Mutant(
+        "time limit of the end switch doubled",
+        FIRMWARE + "lane_gate.cpp",
+        "(2 * uint32_t{settings_[kServoMs]} + kEndMarginMs) * 1000;",
+        "(4 * uint32_t{settings_[kServoMs]} + 2 * kEndMarginMs) * 1000;",
+        f"{_MOVES} -k 'avr and gate'",
+    ),
+    Mutant(
+        "stuck gate's fault ends although the gate is stuck",
+        FIRMWARE + "lane.cpp",
+        "if (code == kGateStuck) return settings_[kUseEndSwitch] && !is_gate_at_end();",
+        "if (code == kGateStuck) return false;",
+        f"{_MOVES} -k 'avr and gate'",
+    ),
+    Mutant(
+        "chute full at once",
+        FIRMWARE + "lane_gate.cpp",
+        "now_ms - chute_had_room_ms_ >= settings_[kChuteFullMs]",
+        "now_ms - chute_had_room_ms_ >= 1",
+        f"{_MOVES} -k 'avr and full'",
+    ),
+    Mutant(
+        "long press of the push-button counts",
+        FIRMWARE + "button.h",
+        "    if (contact_.is_on() && now_ms - since_ms_ >= kMaxPressMs) counts_ = false;\n",
+        "",
+        f"{_MOVES} -k 'avr and long_press'",
+    ),
+    Mutant(
+        "push-button ends a fault whose cause is present",
+        FIRMWARE + "lane_gate.cpp",
+        "end(code) == kByClear && !belt.has_fault_cause(code)",
+        "end(code) == kByClear",
+        f"{_MOVES} -k 'avr and press'",
+    ),
+    Mutant(
+        "end of a fault by the push-button not reported",
+        FIRMWARE + "lane_gate.cpp",
+        "belt.end_fault(code, kEndedByButton);",
+        "belt.end_fault(code);",
+        f"{_MOVES} -k 'avr and press'",
+    ),
+    # Plant interface and servo
+    Mutant(
+        "one more reject before the interlock",
+        FIRMWARE + "lane_parts.cpp",
+        "rejects_in_a_row_ >= settings_[kRejectLimit])",
+        "rejects_in_a_row_ > settings_[kRejectLimit])",
+        f"{_PLANT} -k 'avr and rejects'",
+    ),
+    Mutant(
+        "parts without verdict do not count for the interlock",
+        FIRMWARE + "lane_parts.cpp",
+        "count_reject(is_unjudged || decision.action == kDivert);",
+        "count_reject(decision.action == kDivert);",
+        f"{_PLANT} -k 'avr and rejects'",
+    ),
+    Mutant(
+        "bypass does not stop diversions that are under way",
+        FIRMWARE + "lane.cpp",
+        "is_bypassed() && at < other.armed_count_",
+        "false && at < other.armed_count_",
+        f"{_PLANT} -k 'avr and (key or additional)'",
+    ),
+    Mutant(
+        "reject changes together with result valid",
+        FIRMWARE + "plant_interface.h",
+        "const uint8_t kResultMarginMs = 5;",
+        "const uint8_t kResultMarginMs = 0;",
+        f"{_PLANT} -k 'avr and result'",
+    ),
+    Mutant(
+        "heartbeat without a host",
+        FIRMWARE + "plant_interface.h",
+        "if (has_host && beat_) bits |= kHeartbeatSignal;",
+        "if (beat_) bits |= kHeartbeatSignal;",
+        f"{_PLANT} -k 'avr and heartbeat'",
+    ),
+    Mutant(
+        "servo pulse cut by a level",
+        FIRMWARE + "servo.cpp",
+        "if (!pulse_may_be_high(index, count) && count < kTop - kGuard) connect(index, false);",
+        "connect(index, false), (void)count;",
+        _MEGA + " -k finished",
+    ),
+    Mutant(
+        "gates 1 and 4 start their pulses one after the other",
+        FIRMWARE + "hardware.cpp",
+        "      servo::set_pulse(index, lane.pulse_us());\n",
+        "      servo::set_pulse(index, lane.pulse_us());\n      servo::time_pulse(index, lane.gate_moves_soon());\n",
+        "tests/firmware/test_four_lanes.py -k together",
     ),
     # Resets
     Mutant(
@@ -328,10 +545,95 @@ MUTANTS = (
         _LINK,
     ),
     Mutant(
+        "one command more than the board can take",
+        HOST + "requests.py",
+        "        while len(self.sent) < self.size and",
+        "        while len(self.sent) <= self.size and",
+        f"{_REQUESTS} {_LINK}",
+    ),
+    Mutant(
+        "command without answer sent for ever",
+        HOST + "requests.py",
+        "if request.tries >= MAX_TRIES and",
+        "if request.tries >= 10 * MAX_TRIES and",
+        f"{_REQUESTS} {_LINK}",
+    ),
+    Mutant(
+        "verdict for an earlier run sent",
+        HOST + "requests.py",
+        '        self._drop(is_of_other_run, "unknown-run")\n',
+        "",
+        f"{_REQUESTS} {_LINK}",
+    ),
+    Mutant(
+        "part announced twice is counted twice",
+        HOST + "lane.py",
+        "if run == self.run and (run, part) not in self._announced_parts:",
+        "if run == self.run:",
+        _LINK,
+    ),
+    Mutant(
+        "event of an earlier run passed on",
+        HOST + "lane.py",
+        'if run == self.run and self._is_new(fields.number("event")):',
+        'if self._is_new(fields.number("event")):',
+        "tests/agents/gate",
+    ),
+    Mutant(
+        "board's clock kept over a reset",
+        HOST + "link.py",
+        "            self._clock.reset()\n",
+        "            pass\n",
+        "tests/agents/gate",
+    ),
+    Mutant(
+        "time of the board after its wrap",
+        HOST + "lane.py",
+        "+ _CLOCK_WRAP_MS // 2) % _CLOCK_WRAP_MS - _CLOCK_WRAP_MS // 2",
+        ") % _CLOCK_WRAP_MS",
+        "tests/agents/gate/test_lane.py",
+    ),
+    Mutant(
         "exchanged board keeps its run",
         SORTER + "part_states.py",
         "return run if is_unused or highest >= MAX_RUN else highest + 1",
         "return run",
+        _DECISIONS,
+    ),
+    # Records
+    Mutant(
+        "unconfirmed move recorded as confirmed",
+        SORTER + "decisions.py",
+        '{True: "yes", False: "no", None: "not-equipped"}',
+        '{True: "yes", False: "yes", None: "not-equipped"}',
+        _DECISIONS,
+    ),
+    Mutant(
+        "missing eye in the chute recorded as not seen",
+        SORTER + "decisions.py",
+        '{True: "yes", False: "no", None: "not-equipped"}',
+        '{True: "yes", False: "no", None: "no"}',
+        _DECISIONS,
+    ),
+    Mutant(
+        "late verdict recorded as the reason of the movement",
+        SORTER + "decisions.py",
+        'reason: SortingReason = LATE if previous.reason == "no-verdict" else previous.reason',
+        "reason: SortingReason = LATE",
+        _DECISIONS,
+    ),
+    Mutant(
+        "bypass not given as the reason",
+        SORTER + "decisions.py",
+        "        if _BYPASS in self._active:\n            return _BYPASS\n",
+        "",
+        _BYPASS,
+    ),
+    Mutant(
+        "review passed although it must be diverted",
+        SORTER + "decisions.py",
+        'if verdict.label == "ok" or (verdict.label == "review" and gate.on_review == "pass"):',
+        'if verdict.label == "ok" or verdict.label == "review":',
         _DECISIONS,
     ),
     # The journal
@@ -341,9 +643,9 @@ MUTANTS = (
     Mutant(
         "journal acknowledged before it is written",
         SORTER + "sorter.py",
-        "            await self._record(sortings, counted, runs[-1] if runs else None)\n",
+        "            await self._store(sortings, counted, runs[-1] if runs else None)\n",
         "            [self._lane.acknowledge_event(event.event, event.run) for event in events if isinstance(event, PartSorted)]\n"
-        "            await self._record(sortings, counted, runs[-1] if runs else None)\n",
+        "            await self._store(sortings, counted, runs[-1] if runs else None)\n",
         _JOURNAL,
     ),
     Mutant(
@@ -378,8 +680,8 @@ MUTANTS = (
     Mutant(
         "late record before the board is back",
         SORTER + "sorter.py",
-        "max(deadline_s + _MAX_REPORT_DELAY_S, self._lane.reports_until_s)",
-        "deadline_s + _MAX_REPORT_DELAY_S",
+        "usual_s if self._is_draining else max(usual_s, self._lane.reports_until_s)",
+        "usual_s",
         _RECORDS,
     ),
     Mutant(
@@ -429,6 +731,8 @@ def run_tests(folder: Path, tests: str) -> tuple[bool, str]:
         )
     except subprocess.TimeoutExpired:
         return False, "a test hung"
+    if done.returncode == _NO_TEST:
+        raise ValueError(f"no test is chosen by {tests}")
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     return done.returncode == 0, failed.group(1) if failed else f"status {done.returncode}: {done.stdout[-300:]} {done.stderr[-300:]}"
 

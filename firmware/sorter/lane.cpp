@@ -118,7 +118,7 @@ void Lane::change_eye(uint8_t which, bool is_low, uint32_t at_us) {
   settle_eye(static_cast<uint8_t>(which - 1), at_us);
   eyes_[which - 1].change(is_low != (settings_[kEyeLightOn] != 0), place_at(at_us), at_us, steps_);
   if (is_committed_ && settings_[kEncoder] && !has_unstepped_edge_ &&
-      (is_encoder_silent_ || at_us - stepped_us_ > settings_[kEncoderTimeoutMs] * 1000UL)) {
+      (is_encoder_silent_ || !reached(stepped_us_ + uint32_t{settings_[kEncoderTimeoutMs]} * 1000, at_us))) {
     has_unstepped_edge_ = true;
     unstepped_edge_us_ = at_us;
   }
@@ -241,7 +241,8 @@ void Lane::check_inputs(Place here) {
   }
   if (settings_[kEncoder]) {
     const uint32_t timeout_us = settings_[kEncoderTimeoutMs] * 1000UL;
-    if (has_unstepped_edge_ && now_us - unstepped_edge_us_ >= timeout_us) {
+    // An edge of this round can be later than `now_us`, so the times are compared with reached().
+    if (has_unstepped_edge_ && reached(now_us, unstepped_edge_us_ + timeout_us)) {
       has_unstepped_edge_ = false;
       raise(kEncoderStopped, (now_us - unstepped_edge_us_) / 1000);
     }

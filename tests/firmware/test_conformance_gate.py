@@ -120,6 +120,35 @@ def test_the_casting_that_is_lost_between_two_others_is_the_one_without_confirma
     assert host.faults() == [(55, 1, 2)]
 
 
+@pytest.mark.parametrize(("steps", "confirmed"), [(439, 0), (440, 1), (500, 1), (501, 0)])
+def test_the_window_at_the_chute_is_exact_to_one_step(host: ProtocolHost, steps: int, confirmed: int) -> None:
+    """The part is expected at the chute's eye 470 steps behind photo-eye 1. The window is 30 steps to each side."""
+    host.greet(encoder=1, encoder_timeout_ms=5000, **CHUTE)
+
+    def travel(count: int) -> None:
+        host.rig.add_steps(count)
+        host.rig.wait(count)
+
+    host.rig.set_eye(1, True)
+    host.rig.wait(1)
+    travel(20)
+    host.rig.set_eye(1, False)
+    host.send_verdict(1, "divert")
+    travel(280)
+    host.rig.set_eye(2, True)
+    host.rig.wait(5)
+    travel(15)
+    host.rig.set_eye(2, False)
+    travel(steps - 315)
+    host.rig.set_gate_input("chute_eye", True)
+    host.wait(20)
+    host.rig.set_gate_input("chute_eye", False)
+    host.wait(20)
+    travel(100)
+    host.wait(20)
+    assert confirmations(host) == {1: confirmed}
+
+
 def test_a_part_that_passes_and_a_line_without_the_eye_have_no_confirmation(host: ProtocolHost) -> None:
     host.greet(**CHUTE)
     ((part, at_ms),) = put_parts(host, 0, verdict="keep")

@@ -10,7 +10,7 @@ from dataclasses import fields
 from click.testing import CliRunner
 
 from deploy.cli.board import command
-from firmware import toolchain, wiring
+from firmware import cabinet, toolchain, wiring
 from firmware.pins import LANES, Pin
 
 PAGE = (wiring.DOCS / "wiring.md").read_text()
@@ -18,6 +18,7 @@ PAGE = (wiring.DOCS / "wiring.md").read_text()
 
 def test_drawing_and_table_are_those_of_the_pins() -> None:
     assert (wiring.DOCS / "wiring.svg").read_text() == wiring.draw_lane(LANES[0], 1)
+    assert (wiring.DOCS / "wiring-cabinet.svg").read_text() == cabinet.draw_cabinet()
     assert wiring.replace_tables(PAGE) == PAGE, "call python -m firmware.wiring"
 
 
@@ -31,6 +32,19 @@ def test_the_drawing_is_whole_and_names_every_pin_of_the_lane() -> None:
 def test_the_terminal_plan_has_each_pin_of_a_lane_once() -> None:
     names = Counter(name for _, _, _, name in wiring.TERMINALS if name)
     assert names == Counter(each.name for each in fields(LANES[0]) if isinstance(getattr(LANES[0], each.name), Pin))
+
+
+def test_the_example_has_each_terminal_of_the_plan_once_except_the_encoders() -> None:
+    plan = Counter((number, name) for number, (_, outside, _, name) in enumerate(wiring.TERMINALS, 1) if "encoder" not in outside)
+    assert Counter((terminal, name) for terminal, _, _, name in cabinet.LANE_WIRES) == plan
+
+
+def test_the_example_explains_the_name_of_each_device() -> None:
+    wires = cabinet.make_lane_wires()
+    names = {name for name in re.findall(r"\b(?:1[FKN]\d+|[BCHMSU]1\d?|[TQ]\d|X0)\b", wires) if not re.fullmatch(r"1K([2-9]|1[01]?)", name)}
+    assert {"1F1", "1K20", "B13", "T2", "Q2"} <= names
+    devices = PAGE.partition("### Devices")[2].partition("### Mains side")[0]
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", devices)] == []
 
 
 def test_no_pin_has_two_uses_and_none_is_the_serial_line() -> None:

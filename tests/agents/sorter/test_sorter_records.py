@@ -6,9 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
+
+from prometheus_client import REGISTRY
 
 from agents.gate.lane import BoardClock, GateLane, GateState, PartCounted, PartSorted, RunBegan
 from agents.gate.requests import RequestWindow
@@ -123,6 +126,25 @@ def test_a_report_that_an_earlier_process_has_recorded_gets_no_second_record(tmp
                 if len(second.requests) < 2:
                     await asyncio.sleep(0.005)
             assert len(second.requests) == 2, "both reports are acknowledged"
+
+    asyncio.run(run())
+
+
+def test_a_move_that_the_chutes_eye_did_not_see_is_counted_for_the_alert(tmp_path: Path) -> None:
+    """The alert MoveUnconfirmed uses this metric. Parts that a fault removed from the way to the chute are not counted."""
+
+    def count(confirmed: str) -> float:
+        return REGISTRY.get_sample_value("castline_moves_confirmed_total", {"line": LINE, "confirmed": confirmed}) or 0.0
+
+    async def run() -> None:
+        before = [count(confirmed) for confirmed in ("yes", "no")]
+        async with running(tmp_path) as rig:
+            rig.sorter.handle_event(replace(report(3), is_confirmed=True))
+            rig.sorter.handle_event(replace(report(4, event=8), is_confirmed=False))
+            rig.sorter.handle_event(replace(report(5, event=9), is_confirmed=False, reason="safe"))
+            records = await rig.wait_for_records(3)
+        assert [record.confirmed for record in records] == ["yes", "no", "no"]
+        assert [count(confirmed) for confirmed in ("yes", "no")] == [before[0] + 1, before[1] + 1]
 
     asyncio.run(run())
 
