@@ -81,7 +81,6 @@ class ConfirmedProducer:
             "max_block_ms": int(_REQUEST_S * 1000),
             "request_timeout_ms": int(_REQUEST_S * 1000),
             "delivery_timeout_ms": int(_DELIVERY_S * 1000),
-            "reconnect_backoff_max_ms": 1000,
             "max_request_size": self.settings.topics.max_message_bytes,
             "metrics_enabled": False,
         }

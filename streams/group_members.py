@@ -70,9 +70,12 @@ class GroupIdentity:
             "Its work cannot be shared. Stop one of the two processes."
         )
 
-    def outranks(self, rival: GroupMember) -> bool:
-        """Decides which of two processes goes on if both have joined the group at the same time. Both come to the same decision."""
-        return self.client_id < rival.client_id
+    def must_yield_to(self, rival: GroupMember) -> bool:
+        """Decides whether this process ends if it and `rival` have joined the group at the same time. Exactly one of the two ends.
+
+        Kafka lists a name with the client id of the process that joined first under this name. So the second process sees a rival.
+        """
+        return rival.instance_id == self.instance_id or self.client_id > rival.client_id
 
 
 def make_identity(settings: Settings, group: str, instance: str, is_exclusive: bool = False) -> GroupIdentity:

@@ -51,6 +51,8 @@ def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
         "client_id": make_client_id(settings, role),
         "security_protocol": _SECURITY_PROTOCOLS[kafka.security],
         "request_timeout_ms": int(kafka.request_timeout_s * 1000),
+        # By default the waits between attempts to connect grow up to 30 s. A line would then be silent long after a broker has restarted.
+        "reconnect_backoff_max_ms": 1000,
     }
     if context := make_tls_context(kafka):
         arguments["ssl_context"] = context
@@ -90,9 +92,9 @@ def wait_for_kafka(
 ) -> KafkaAdminClient | None:
     """Waits until a broker answers, and returns an admin client. Returns None if `should_stop` returns True first.
 
-    After each failure, `report_problem` is called with a sentence. The waits grow from 0.5 s to 10 s.
+    After each failure, `report_problem` is called with a sentence. The waits grow from 0.5 s to 2 s.
     """
-    backoff = Backoff(first_s=0.5, longest_s=10.0)
+    backoff = Backoff(first_s=0.5, longest_s=2.0)
     while not should_stop():
         try:
             return KafkaAdminClient(**make_client_arguments(settings, role), bootstrap_timeout_ms=5000)

@@ -142,7 +142,7 @@ class LagMonitor:
     def _check_members(self, admin: KafkaAdminClient) -> None:
         """Reports a conflict if another machine has joined the group in spite of the check at the start of its process."""
         rival = self._identity.find_rival(list_members(admin, self._identity.group))
-        if rival is not None and not self._identity.outranks(rival):
+        if rival is not None and self._identity.must_yield_to(rival):
             self._report_conflict(self._identity.describe_conflict(rival))
 
     def _check_topics(self, admin: KafkaAdminClient) -> bool:

@@ -156,7 +156,7 @@ class RecordProducer:
         its content becomes a dead letter. If Kafka does not answer, a record may arrive twice, but no record is lost.
         """
         unconfirmed = [self._bound(record) for record in records]
-        backoff = Backoff(first_s=0.2, longest_s=5.0)
+        backoff = Backoff(first_s=0.2, longest_s=1.0)
         while unconfirmed:
             result = await self._send_once(unconfirmed)
             unconfirmed = [*self._replace_refused(result.refused), *result.unconfirmed]

@@ -97,6 +97,8 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
 class _NoTables(TableManager):  # type: ignore[misc]  # Faust ships no types
     """Starts Faust's table manager without the second for which it waits for tables. Castline's workers have no tables."""
 
+    logger = logging.getLogger("faust.tables")
+
     async def on_start(self) -> None:
         """Lets the worker subscribe to its topics at once."""
         await self._update_channels()

@@ -110,7 +110,6 @@ class KafkaChannel:
                 allow_auto_create_topics=False,
                 bootstrap_timeout_ms=5000,
                 max_block_ms=5000,
-                reconnect_backoff_max_ms=1000,
                 delivery_timeout_ms=600_000,
                 max_request_size=settings.topics.max_message_bytes,
                 batch_size=min(2**20, settings.topics.max_message_bytes // 2),

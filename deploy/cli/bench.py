@@ -393,6 +393,30 @@ def verdicts(rate: float, seconds: float, python_board: bool, as_json: bool) -> 
         click.echo(f"  {STEPS[name]:22} p50 {step.p50_ms:4.1f} ms, p99 {step.p99_ms:4.1f} ms")
 
 
+@command.command("restart")
+@click.option("--kills", default=5, show_default=True, type=click.IntRange(0, 100), help="How often the inspector is killed.")
+@click.option("--broker-kills", default=2, show_default=True, type=click.IntRange(0, 100), help="How often the broker is killed.")
+@click.option("--rate", default=10.0, show_default=True, type=click.FloatRange(2, 100), help="Pictures a second.")
+@_JSON_OPTION
+@click.pass_context
+def restart(context: click.Context, kills: int, broker_kills: int, rate: float, as_json: bool) -> None:
+    """Measure how long no verdict comes after a kill of the inspector or of the broker.
+
+    The command runs a plant with one line and one inspector, kills the processes with signal 9, and names the steps of the inspector's new
+    start. It uses the sections model, batch, inspector and pictures of the settings.
+    """
+    from bench.picture_feed import load_pictures
+    from bench.restart import measure_restarts
+
+    settings = load_settings(context.find_root().obj)
+    result = measure_restarts(settings, load_pictures(None, 64), kills, broker_kills, rate, _report_progress)
+    if as_json:
+        _print_json(result.as_json())
+        return
+    for line in result.describe():
+        click.echo(line)
+
+
 @command.command("decoding")
 @click.option(
     "--data",

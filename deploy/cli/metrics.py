@@ -37,7 +37,10 @@ def list_metrics(as_json: bool) -> None:
 
 
 @command.command("prometheus")
-@click.option("--plant", required=True, help="Name of the plant. Prometheus adds this name to all its series as the label `plant`.")
+@click.option(
+    "--plant",
+    help="Name of the plant. Prometheus adds this name to all its series as the label `plant`.  [default: the setting service.site]",
+)
 @click.option(
     "--folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="Write the configuration files into this folder."
 )
@@ -54,7 +57,7 @@ def list_metrics(as_json: bool) -> None:
     help="Configure Prometheus as an agent, which evaluates no rules and only sends samples to a hosted monitoring service.",
 )
 @click.pass_obj
-def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, ...], alertmanager: str, agent: bool) -> None:
+def prometheus(file: Path | None, plant: str | None, folder: Path, targets: tuple[str, ...], alertmanager: str, agent: bool) -> None:
     """Write the files prometheus.yml, rules.yml and alertmanager.yml for the plant's Prometheus, and print how to start it.
 
     With REMOTE_WRITE_URL and REMOTE_WRITE_TOKEN (and REMOTE_WRITE_USER if needed), Prometheus also sends all samples to a monitoring
@@ -74,7 +77,9 @@ def prometheus(file: Path | None, plant: str, folder: Path, targets: tuple[str, 
     else:
         token_file.unlink(missing_ok=True)
     own_targets = str(settings.service.run_dir.resolve() / "targets" / "*.json")
-    config = ScrapeConfig(plant, (own_targets, *targets), "" if agent else "rules.yml", "" if agent else alertmanager, remote)
+    config = ScrapeConfig(
+        plant or settings.service.site, (own_targets, *targets), "" if agent else "rules.yml", "" if agent else alertmanager, remote
+    )
     (folder / "prometheus.yml").write_text(make_prometheus_config(config))
     if not agent:
         (folder / "rules.yml").write_text(make_rules())
