@@ -12,7 +12,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-boot-loader campaign-pictures campaign-line campaign-mutants campaign-noise check format bench firmware dashboards docs lock clean
+.PHONY: help setup demo test test-fast test-boot-loader campaign-pictures campaign-line campaign-mutants campaign-noise check format bench firmware release dashboards docs lock clean
 
 # Prints the name of each target and the text behind its "##".
 help: ## List these targets
@@ -69,6 +69,10 @@ bench: $(READY) ## Measure throughput and latency of the inspector, and compare 
 firmware: $(READY) ## Build the firmware of the board and print its flash and RAM use
 	@$(BIN)/python -m firmware
 
+release: $(READY) ## Build the wheel and the source archive of a release, with the firmware of the board, into the folder dist
+	@$(BIN)/python -m firmware
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build -d dist
+
 dashboards: $(READY) ## Generate the Grafana dashboards, alert rules and runbook from their code
 	@$(BIN)/python -m dashboards.generate
 
@@ -78,5 +82,5 @@ docs: $(READY) ## Generate the pages of docs/: schemas, topics, settings, metric
 lock: ## Write uv.lock anew after a change of the dependencies in pyproject.toml
 	@$(BIN)/uv lock
 
-clean: ## Remove .venv, the caches and the folder var/
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache var
+clean: ## Remove .venv, the caches and the folders var/ and dist/
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache var dist

@@ -348,11 +348,13 @@ class BoardSession:
                 self._requests.held_lanes.add(lane.number)
             lane.next_configuring_s = time.monotonic() + (BUSY_RETRY_S if is_busy else REFUSED_RETRY_S)
             if is_busy:
+                lane.problem = "A casting is on the belt, so the board accepts no other settings. Let the belt run empty."
                 return None
             log.error("%s: the board refuses the settings: %s. They are sent again in %.0f s.", lane.line, error, REFUSED_RETRY_S)
             lane.set_state(GateState.REFUSED)
             return error
         self._requests.held_lanes.discard(lane.number)
+        lane.problem = ""
         return None
 
     def _commit_lane(self, lane: GateLane) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from agents.gate.link import GateLink, LinkSettings
 from agents.sorter.decisions import lane_settings
 from agents.sorter.saved_settings import keep_settings, kept_file
 from deploy.cli.board_restore import plan_edit
@@ -17,7 +18,7 @@ from firmware.lane_settings import LaneSettings
 from streams.errors import SettingsError
 from streams.settings import GateSettings, load_settings
 from tests.agents.sorter.taught_line import taught_line
-from tests.wired_line import WiredLine
+from tests.wired_line import SETTINGS, EventRecorder, WiredLine, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -204,6 +205,23 @@ def test_a_running_sorter_must_be_stopped_first(tmp_path: Path) -> None:
         error = str(line.call("restore", "--line", LINE, str(tmp_path / "saved.toml")).exception)
     assert "The sorter of line-1 runs" in error
     assert "systemctl stop castline" in error
+
+
+def test_castings_on_the_belt_are_named_and_nothing_is_changed(folder: Path) -> None:
+    keep_settings(folder / "saved.toml", LINE, "/dev/board", {1: OLD})
+    before = (folder / "castline.toml").read_text()
+    with WiredLine(folder / "board", rate_per_s=8) as line:
+        link = GateLink(LinkSettings(str(folder / "board")))
+        link.add_lane(LINE, EventRecorder(), LaneSettings(SETTINGS.values | {"safe": "stop", "no_verdict": "stop"}))
+        link.start()
+        # A casting without a verdict stops the belt at the gate, and other castings stay behind it.
+        wait_until(lambda: line.line.board.state == "stopped")
+        link.stop()
+        error = str(call(folder, "restore", "--line", LINE, str(folder / "saved.toml"), "--yes").exception)
+        assert line.memory.settings[1] != OLD
+    assert "A casting is on the belt" in error
+    assert "Let the belt run empty" in error
+    assert (folder / "castline.toml").read_text() == before
 
 
 def test_without_a_board_nothing_is_changed(folder: Path) -> None:

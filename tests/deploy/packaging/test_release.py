@@ -21,19 +21,13 @@ from firmware.lane_settings import LaneSettings
 from firmware.simulator.avr import RealTimeBoard
 from tests.docs.pages import ROOT
 from tests.firmware.flashing import flash
+from tests.structure.tree import tracked
 from tests.wired_line import EventRecorder
 
 pytestmark = pytest.mark.real
 
 PACKAGES = ("streams", "agents", "models", "firmware", "deploy", "dashboards", "bench", "station")
 FIRMWARE = {"firmware/shipped/castline-mega2560.hex", "firmware/shipped/castline-mega2560.hex.sha256"}
-# What the archive of the sources holds besides the packages.
-SOURCES = {
-    *("docs", "tests", ".ci", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
-    *("hatch_build.py", "pyproject.toml", "uv.lock", "PKG-INFO"),
-}
-# Files that tools write and that belong to no release.
-STRAY = ("__pycache__", ".pyc", ".o", ".elf", ".log", ".sqlite", ".venv", ".git/")
 
 
 def build(target: str, source: Path, folder: Path) -> Path:
@@ -57,25 +51,25 @@ def source_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("sdist", ROOT, tmp_path_factory.mktemp("sdist"))
 
 
-def is_stray(name: str) -> bool:
-    return any(mark in name if mark.endswith(("/", "_", "venv")) else name.endswith(mark) for mark in STRAY)
+@pytest.fixture(scope="module")
+def project_files() -> set[str]:
+    """The files that belong to the project. Files that tools have written are not among them."""
+    return {path.as_posix() for path in tracked()}
 
 
-def test_the_wheel_has_the_packages_and_the_firmware_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_has_the_packages_and_the_firmware_and_nothing_else(wheel: Path, project_files: set[str]) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     of_packages = {name for name in names if ".dist-info/" not in name}
     assert of_packages >= FIRMWARE
     assert {name.split("/")[0] for name in of_packages} == set(PACKAGES)
-    assert [name for name in of_packages - FIRMWARE if not (ROOT / name).is_file() or is_stray(name)] == []
+    assert of_packages - FIRMWARE - project_files == set()
 
 
-def test_the_source_archive_has_the_sources_and_the_firmware_and_nothing_else(source_archive: Path) -> None:
+def test_the_source_archive_has_the_sources_and_the_firmware_and_nothing_else(source_archive: Path, project_files: set[str]) -> None:
     with tarfile.open(source_archive) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert names >= FIRMWARE
-    assert {name.split("/")[0] for name in names} == {*PACKAGES, *SOURCES}
-    assert [name for name in names - FIRMWARE - {"PKG-INFO"} if not (ROOT / name).is_file() or is_stray(name)] == []
+    assert names == project_files | FIRMWARE | {"PKG-INFO"}
 
 
 def test_the_shipped_firmware_is_the_one_of_the_sources_with_its_checksum(wheel: Path, tmp_path: Path) -> None:
