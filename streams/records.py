@@ -385,7 +385,7 @@ class LiveLineSettings(Record):
 
 
 CommandAction = Literal["acknowledge", "clear", "test", "pause", "resume", "status", "settings", "monitor", "teach"]
-TeachAction = Literal["begin", "eyes", "castings", "servo", "apply", "end"]
+TeachAction = Literal["begin", "eyes", "castings", "servo", "swing", "apply", "end"]
 CommandOutcome = Literal["done", "refused", "failed", "expired"]
 # A command may be valid for at most this time. An older command must not move a gate.
 MAX_COMMAND_VALIDITY = timedelta(seconds=60)
@@ -433,10 +433,13 @@ class Command(Record):
     teach: TeachAction | None = Field(
         None,
         description="For `teach`: `begin` begins a session, which ends with `end` or after 15 s without a command. `eyes` and `castings` "
-        "read what the photo-eyes saw, `servo` gives the servo the pulse `servo_us`, and `apply` gives the board the settings `settings`.",
+        "read what the photo-eyes saw, and `servo` gives the servo the pulse `servo_us`. `swing` does the same, and measures the time "
+        "until the end switch says that the gate has arrived. `apply` gives the board the settings `settings`.",
     )
     session: uuid.UUID | None = Field(None, description="For `teach`: id of the command that began the session; null for `begin`.")
-    servo_us: int | None = Field(None, ge=0, le=2400, description="For `teach` with `servo`: servo pulse in microseconds; 0 ends it.")
+    servo_us: int | None = Field(
+        None, ge=0, le=2400, description="For `teach` with `servo` or `swing`: servo pulse in microseconds; 0 ends it."
+    )
     settings: dict[str, int | float] | None = Field(
         None, description="For `teach` with `apply`: settings of the line's gate, such as `travel_mm` or `board.window_mm`."
     )

@@ -334,11 +334,12 @@ class Campaign:
         while sum(fact["what"] == "fell" for fact in self.log().facts) < count:
             time.sleep(0.5)
 
-    def stop_kafka_for(self, seconds: float) -> None:
-        """Stops the broker, waits, and starts the broker again. Pictures are not judged in the meantime."""
+    @contextmanager
+    def without_kafka(self) -> Iterator[None]:
+        """Stops the broker for the time of the block. Pictures are not judged in the meantime."""
         self.is_kafka_away = True
         self.broker.stop(20)
-        time.sleep(seconds)
+        yield
         self.broker = EmbeddedBroker(self.settings)
         self.broker.start()
         self.is_kafka_away = False
@@ -357,26 +358,52 @@ class Campaign:
 
 
 def restart_sorter(folder: Path, rate_per_s: float, castings: int, restarts: int, outage_s: float) -> Findings:
-    """Restarts the sorter again and again, half of the times by SIGKILL. In the middle Kafka is away for `outage_s` seconds."""
+    """Restarts the sorter again and again, half of the times by SIGKILL. In the middle Kafka is away for `outage_s` seconds.
+
+    A fifth of the restarts is in this time.
+    """
     campaign = Campaign(folder, rate_per_s, castings)
+    numbers = itertools.count(1)
+    in_outage = max(1, restarts // 5)
     with campaign.run() as (sorter, _):
         left = max(1, castings - round(outage_s * rate_per_s))
-        for number in range(1, restarts + 1):
-            campaign.wait_for_castings(round(left * number / (restarts + 1)) + (castings - left if number > restarts // 2 else 0))
-            if number % 2:
-                sorter.kill()
-            else:
-                sorter.stop()
-            sorter.start()
+        before = (restarts - in_outage) // 2
+        after = restarts - in_outage - before
+        for number in range(1, before + 1):
+            campaign.wait_for_castings(round(left / 2 * number / (before + 1)))
+            _restart(sorter, next(numbers))
             sorter.wait_ready()
-            if number == restarts // 2:
-                campaign.stop_kafka_for(outage_s)
+        campaign.wait_for_castings(round(left / 2))
+        with campaign.without_kafka():
+            for _ in range(in_outage):
+                time.sleep(outage_s / (in_outage + 1))
+                _restart(sorter, next(numbers))
+            time.sleep(outage_s / (in_outage + 1))
+        sorter.wait_ready()
+        begun = len(campaign.log().counted)
+        for number in range(1, after + 1):
+            campaign.wait_for_castings(begun + round((castings - begun) * number / (after + 1)))
+            _restart(sorter, next(numbers))
+            sorter.wait_ready()
         campaign.wait_for_castings(castings)
         findings = judge_records(campaign.log(), campaign.read_records())
-        findings.counts |= {"restarts of the sorter": restarts, "seconds without Kafka": round(outage_s)}
+        findings.counts |= {
+            "restarts of the sorter": restarts,
+            "restarts without Kafka": in_outage,
+            "seconds without Kafka": round(outage_s),
+        }
         findings.check("events that the board lost", _faults(folder / "sorter.log").count(code_of("events-lost")))
         findings.check("resets of the board by restarts of the sorter", len(campaign.log().resets_us) - 1)
         return findings
+
+
+def _restart(sorter: CastlineProcess, number: int) -> None:
+    """Ends the sorter, by SIGKILL if `number` is odd, and starts it again."""
+    if number % 2:
+        sorter.kill()
+    else:
+        sorter.stop()
+    sorter.start()
 
 
 def _faults(log: Path) -> list[int]:

@@ -23,7 +23,7 @@ from agents.sorter.decisions import grade_settings, lane_settings
 from agents.sorter.passed_castings import EyeEdges, PassedCastings
 from firmware.fault_table import code_of, error_codes
 from firmware.lane_settings import BY_KEY, LaneSettings
-from firmware.protocol import VERSION
+from firmware.protocol import CHUTE_PAGE, VERSION
 from streams.errors import GateError
 from streams.records import Command, CommandAnswer, make_answer
 from streams.settings import GateSettings
@@ -36,6 +36,8 @@ _POLL_S = 0.05
 _ANSWER_S = 2.0
 # While a lane is taught, castings are often missing or unmatched. With the highest `lost_limit`, they raise no fault.
 _TEACHING_LOST_LIMIT = BY_KEY["lost_limit"].most
+# A swing takes at most 2 s (the largest `servo_ms`), and its servo pulse begins up to 20 ms after the command.
+_MAX_SWING_S = 2.1
 # The board refuses settings while a casting is on the belt. The session waits at most this time for an empty belt.
 _MAX_BUSY_S = 10.0
 _BUSY, _UNKNOWN_COMMAND = code_of("busy"), code_of("unknown-command")
@@ -77,6 +79,8 @@ class Teaching:
                 return await self._measure(deadline_s)
             case "servo":
                 return await self._hold_servo(command.servo_us or 0, deadline_s)
+            case "swing":
+                return await self._measure_swing(command.servo_us or 0, deadline_s)
             case "apply":
                 return await self._apply(command.settings or {})
             case _:
@@ -246,6 +250,33 @@ class Teaching:
                 ) from error
             raise
         return make_answer("done", "")
+
+    async def _measure_swing(self, pulse_us: int, deadline_s: float) -> CommandAnswer:
+        """Moves the gate to its other end, and returns the time until the end switch says that the gate has arrived.
+
+        The time is up to 30 ms too long, because the servo's pulse begins within 20 ms, and each question to the board takes some time.
+        """
+        if not (await self._is_gate_at_end(deadline_s)):
+            raise self._swing_error("does not stand at an end, as its end switch says")
+        await self._hold_servo(pulse_us, deadline_s)
+        began_s, has_left = time.monotonic(), False
+        while (passed_s := time.monotonic() - began_s) < _MAX_SWING_S:
+            is_at_end = await self._is_gate_at_end(deadline_s)
+            if is_at_end and has_left:
+                return make_answer("done", "", values={"swing": {"ms": round((time.monotonic() - began_s) * 1000)}})
+            has_left |= not is_at_end
+        state = "has not reached its other end" if has_left else "has not left its end"
+        raise self._swing_error(f"{state} within {passed_s:.0f} s, as its end switch says")
+
+    async def _is_gate_at_end(self, deadline_s: float) -> bool:
+        return bool((await self._board.read_page(deadline_s, self._number, CHUTE_PAGE))["at_end"])
+
+    def _swing_error(self, trouble: str) -> GateError:
+        return GateError(
+            f"The gate of {self._board.line} {trouble}. Check the end switch, its wires, the positions rest and out, and whether something "
+            "blocks the gate. Then start teach again. Nothing was written.",
+            retriable=False,
+        )
 
     async def _apply(self, changes: dict[str, int | float]) -> CommandAnswer:
         """Gives the board the settings that a person has confirmed, and ends the session."""

@@ -5,6 +5,7 @@ The sorter of the line serves the session. If this program ends, the sorter give
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import select
@@ -40,6 +41,8 @@ STEPS = ("encoder", "travel", "servo", "swing")
 # At these intervals, the program repeats the servo's pulse, and tells the sorter that the person is still there.
 _REFRESH_S, _KEEP_ALIVE_S, _POLL_S = 1.0, 4.0, 0.3
 _LEAST_MARK_MM = 100.0
+# The number of measured swings in each direction, and the factor by which a worn gate may be slower.
+_SWINGS, _WEAR = 3, 1.1
 _SMALL_US, _LARGE_US = 5, 50
 _KEYS = {"\x1b[D": -_SMALL_US, "\x1b[C": _SMALL_US, "\x1b[B": -_LARGE_US, "\x1b[A": _LARGE_US}
 
@@ -196,14 +199,30 @@ class TeachDialogue:
         return rest_us, out_us
 
     def learn_swing(self) -> None:
-        """Asks for the time of a swing."""
-        say("Watch a swing with castline board test gate, or read the time in the data sheet of the servo. Add a tenth for wear.")
+        """Measures the time of a swing with the end switch. Without an end switch, asks the person for the time."""
         setting = BY_KEY["servo_ms"]
-        swing_ms: int = click.prompt(
-            "Milliseconds of a swing", default=int(self._used["servo_ms"]), type=click.IntRange(setting.least, setting.most)
-        )
+        if self._used.get("use_end_switch"):
+            say(f"Keep hands away from the gate. The gate now moves out and back {_SWINGS} times, while the belt is empty.")
+            longest_ms = max(self._measure_swings())
+            swing_ms = min(setting.most, max(setting.least, math.ceil(longest_ms * _WEAR)))
+            how = f"longest of {2 * _SWINGS} swings by the end switch {longest_ms} ms, and a tenth for wear"
+        else:
+            say("Watch a swing with castline board test gate, or read the time in the data sheet of the servo. Add a tenth for wear.")
+            swing_ms = click.prompt(
+                "Milliseconds of a swing", default=int(self._used["servo_ms"]), type=click.IntRange(setting.least, setting.most)
+            )
+            how = "typed in"
         self.changes["board.servo_ms"] = swing_ms
-        self._record.measurements.append(("Time of a swing", f"{swing_ms} ms, typed in"))
+        self._record.measurements.append(("Time of a swing", f"{swing_ms} ms, {how}"))
+
+    def _measure_swings(self) -> Iterator[int]:
+        for number in range(1, _SWINGS + 1):
+            times_ms = [
+                int(self._ask("swing", servo_us=int(self._number(position))).values["swing"]["ms"]) for position in ("out_us", "rest_us")
+            ]
+            click.echo(f"  swing {number} of {_SWINGS}: out {times_ms[0]} ms, back {times_ms[1]} ms")
+            yield from times_ms
+        self._ask("servo", servo_us=0)
 
     def _propose_limits(self, measured: LaneMeasurement) -> None:
         if not measured.longest_mm:

@@ -71,13 +71,17 @@ def _run_one_process_per_board(file: Path | None, boards: list[list[str]]) -> in
 def _serve_lines(process: WorkerProcess, lines: list[str]) -> int:
     """Runs the sorters of `lines` until SIGTERM, and returns the exit status.
 
-    The board stays in its safe state until Kafka answers, because the serial port is opened last.
+    A board that was reset stays in its safe state until Kafka answers, because it gets its settings last. In the meantime, the reports of a
+    board that works go to the journal.
     """
+    from agents.sorter.outage_recorder import OutageRecorder
+
     names = TopicNames(process.settings.topics.prefix)
     topics = [topic for line in lines for topic in (names.verdicts(line), names.sorted(line))]
     identities = [make_identity(process.settings, f"{ROLE}-{line}", process.instance, is_exclusive=True) for line in lines]
-    if not process.wait_for_topics([*topics, names.dead_letters], identities):
-        return 0
+    with OutageRecorder(process.settings, lines):
+        if not process.wait_for_topics([*topics, names.dead_letters], identities):
+            return 0
     # Imported here because importing Faust takes a second, and `castline sorter --help` should be fast.
     from agents.sorter.process import run_sorters
 

@@ -117,7 +117,10 @@ def last_records(records: list[Sorting]) -> dict[int, Sorting]:
 
 @pytest.mark.real
 def test_four_lanes_lose_no_record_while_kafka_is_away(tmp_path: Path) -> None:
-    """The board stores 64 events, which are full after 6 s at 12 parts a second in all. Kafka is away for longer."""
+    """The board stores 64 events, which are full after 6 s at 12 parts a second in all. Kafka is away for longer.
+
+    In the middle of this time the sorter is killed and started again.
+    """
     parts, port = 60, str(tmp_path / "board")
     names = [f"line-{lane}" for lane in range(1, 5)]
     settings = Settings.model_validate(
@@ -135,7 +138,9 @@ def test_four_lanes_lose_no_record_while_kafka_is_away(tmp_path: Path) -> None:
         admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
         create_topics(admin, settings)
         admin.close()
-        board = ("board", "simulate", *(word for name in names for word in ("--line", name)), "--rate", "3", "--parts", str(parts))
+        truth = tmp_path / "truth.jsonl"
+        feed = ("--rate", "3", "--parts", str(parts), "--log", str(truth))
+        board = ("board", "simulate", *(word for name in names for word in ("--line", name)), *feed)
         with (
             CastlineProcess(settings, tmp_path / "board.log", *board),
             CastlineProcess(settings, tmp_path / "sorter.log", "sorter") as sorter,
@@ -143,7 +148,10 @@ def test_four_lanes_lose_no_record_while_kafka_is_away(tmp_path: Path) -> None:
             sorter.wait_ready()
             wait_for_parts(sorter, names, 3)
             broker.stop(20)
-            wait_for_parts(sorter, names, parts)
+            wait_for_parts(sorter, names, parts // 4)
+            sorter.kill()
+            sorter.start()
+            wait_for_fallen(truth, parts * len(names))
             time.sleep(3 * SECOND)
             broker = EmbeddedBroker(settings)
             broker.start()
@@ -163,6 +171,14 @@ def wait_for_parts(sorter: CastlineProcess, names: list[str], parts: int) -> Non
     deadline = time.monotonic() + 60
     while min(sorter.metric("castline_parts_counted_total", line=name) for name in names) < parts:
         assert time.monotonic() < deadline, sorter.log()
+        time.sleep(0.1)
+
+
+def wait_for_fallen(truth: Path, castings: int) -> None:
+    """Waits until `castings` castings have left the belts."""
+    deadline = time.monotonic() + 60
+    while truth.read_text().count('"what": "fell"') < castings:
+        assert time.monotonic() < deadline, truth.read_text()[-1000:]
         time.sleep(0.1)
 
 

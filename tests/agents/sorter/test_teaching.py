@@ -14,8 +14,9 @@ import pytest
 from agents.sorter.command_socket import ask_sorter
 from firmware.board.board import Board, CommandError
 from firmware.board.memory import BoardMemory
-from firmware.board.plant import Belt
+from firmware.board.plant import END_SWITCH, Belt
 from firmware.protocol import EDGE_PAGES, Fields
+from firmware.simulator.avr_line import AvrLine
 from streams.records import CommandAnswer, make_command
 from tests.agents.sorter.taught_line import LINE, TaughtLine, taught_line
 from tests.wired_line import wait_until
@@ -213,3 +214,24 @@ def test_a_length_that_a_person_types_in_gives_the_step_of_the_encoder(tmp_path:
         page = (tmp_path / "page.html").read_text()
         steps = int(page.split(" um (")[1].split(" edges")[0])
         assert line.lane.settings_by_lane[1].step_nm == round(100 * 1e6 / steps)
+
+
+@pytest.mark.real
+def test_the_end_switch_gives_the_time_of_a_swing_and_a_broken_one_is_refused(tmp_path: Path) -> None:
+    """The simulated gate needs 120 ms for a swing. Later its end switch stays on, as with a bridged wire."""
+    swing_ms, before_ms = 120, 80
+    belt = Belt(speed_mm_s=1000, eye_gap_mm=600, servo_s=swing_ms / 1000)
+    with taught_line(tmp_path, 600, avr=True, board="{ use_end_switch = 1 }", belt=belt) as line:
+        result = line.teach("--step", "swing", "--yes", feed=lambda: None)
+        assert result.return_value == 0, f"{result.output}\n{result.exception}"
+        learnt_ms = tomllib.loads(line.file.read_text())["lines"][0]["gate"]["board"]["servo_ms"]
+        assert learnt_ms >= swing_ms * 1.1 > before_ms
+        assert "longest of 6 swings by the end switch" in (tmp_path / "page.html").read_text()
+        wait_until(lambda: line.lane.is_configured)
+        assert line.lane.oldest_fault == 0, "the board took the swings for a stuck gate"
+
+        assert isinstance(line.line, AvrLine)
+        line.line.belt.broken.add(END_SWITCH)
+        refused = line.teach("--step", "swing", "--yes", feed=lambda: None)
+        assert "has not left its end within 2 s" in str(refused.exception)
+        assert tomllib.loads(line.file.read_text())["lines"][0]["gate"]["board"]["servo_ms"] == learnt_ms
