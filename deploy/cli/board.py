@@ -478,8 +478,31 @@ def monitor(file: Path | None, name: str | None, port: str | None, lane: int | N
             time.sleep(MONITOR_INTERVAL_S)
 
 
+def _find_taught_line(file: Path | None, name: str | None, port: str | None, lane: int | None) -> str:
+    """Returns the name of the line that the options --line, --port and --lane describe.
+
+    Raises SettingsError if no line or several lines match.
+    """
+    if name is None and port is None:
+        raise click.UsageError("The command does not know which lane you mean. Pass --line, or --port and --lane.")
+    gates = {line.name: line.gate for line in load_settings(file).lines if line.gate is not None}
+    found = [
+        each
+        for each, gate in gates.items()
+        if name in (None, each) and (port is None or _is_same_port(gate.port, port)) and lane in (None, gate.lane)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if name is not None and name not in gates:
+        # The caller says what is missing in the settings of this line.
+        return name
+    lanes = ", ".join(f"{each} is lane {gate.lane} of {gate.port}" for each, gate in gates.items()) or "no line has a gate"
+    problem = f"The options describe {len(found)} lines" if found else "No line has this port and this lane"
+    raise SettingsError(f"{problem}. In the settings, {lanes}. Pass the name of the line with --line.")
+
+
 @command.command("teach")
-@click.option("--line", "name", required=True, help="Name of the line whose lane is taught.")
+@_with_address_options
 @click.option(
     "--step",
     "steps",
@@ -498,13 +521,26 @@ def monitor(file: Path | None, name: str | None, port: str | None, lane: int | N
 )
 @click.option("--yes", "is_confirmed", is_flag=True, help="Use the learnt settings without asking.")
 @click.pass_obj
-def teach(file: Path | None, name: str, steps: tuple[str, ...], castings: int, wait_s: float, page: Path | None, is_confirmed: bool) -> int:
+def teach(
+    file: Path | None,
+    name: str | None,
+    port: str | None,
+    lane: int | None,
+    steps: tuple[str, ...],
+    castings: int,
+    wait_s: float,
+    page: Path | None,
+    is_confirmed: bool,
+) -> int:
     """Learn the settings of a lane from castings that run through, and from what a person measures.
 
     The steps are: `encoder` (length of an encoder step), `travel` (distance of the photo-eyes, window, speed), `servo` (rest and out
     positions) and `swing` (time of a swing). The command shows the values before and after, and asks before it uses them. Ctrl-C stops the
     command, and the lane then has its former settings. The values come from the running sorter of the line.
+
+    With an end switch, the step `swing` measures the time. The line is named by --line, or by the port and the lane of its gate.
     """
+    name = _find_taught_line(file, name, port, lane)
     address, gate = _find_gate(file, name)
     page = page or Path(f"teach-{name}-{datetime.now().astimezone():%Y-%m-%d-%H%M}.html")
     if not os.access(page.absolute().parent, os.W_OK):

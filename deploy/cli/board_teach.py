@@ -135,7 +135,9 @@ class TeachDialogue:
         self._record.measured = measured
         travel = measured.travel
         self.changes |= propose_travel(measured, self._gate, self._has_encoder)
+        number = len(travel.values)
         self._record.measurements += [
+            ("Castings used", f"{number - len(travel.outliers)} of {number}"),
             ("Distance of the photo-eyes", f"{travel.median:.1f} mm, spread {travel.spread:.1f} mm"),
             ("Speed of the belt", f"{measured.speed_mm_s:.1f} mm/s"),
             ("Longest casting", f"{measured.longest_mm:.0f} mm" if measured.longest_mm else "not known"),

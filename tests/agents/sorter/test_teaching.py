@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import _thread
 import os
+import re
 import signal
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from agents.sorter.command_socket import ask_sorter
+from deploy.cli.main import castline
 from firmware.board.board import Board, CommandError
 from firmware.board.memory import BoardMemory
 from firmware.board.plant import END_SWITCH, Belt
 from firmware.protocol import EDGE_PAGES, Fields
 from firmware.simulator.avr_line import AvrLine
 from streams.records import CommandAnswer, make_command
-from tests.agents.sorter.taught_line import LINE, TaughtLine, taught_line
+from tests.agents.sorter.taught_line import LINE, TaughtLine, taught_line, write_settings
 from tests.wired_line import wait_until
 
 # Only root may give a file to another user.
@@ -55,6 +58,7 @@ def test_the_real_firmware_is_taught_within_3_mm_from_a_travel_that_is_20_percen
         page = (tmp_path / "page.html").read_text()
         assert "<td>travel_mm</td><td>" in page
         assert page.count("<tr><td>") > 10
+        assert re.search("<td>Castings used</td><td>(8|9|10) of 10</td>", page)
 
 
 def test_without_castings_teach_says_so_after_the_stated_time_and_changes_nothing(tmp_path: Path) -> None:
@@ -235,3 +239,26 @@ def test_the_end_switch_gives_the_time_of_a_swing_and_a_broken_one_is_refused(tm
         refused = line.teach("--step", "swing", "--yes", feed=lambda: None)
         assert "has not left its end within 2 s" in str(refused.exception)
         assert tomllib.loads(line.file.read_text())["lines"][0]["gate"]["board"]["servo_ms"] == learnt_ms
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        (("--port", "{port}", "--lane", "2"), "No sorter of line-2 takes commands"),
+        (("--line", "line-2", "--lane", "2"), "No sorter of line-2 takes commands"),
+        (("--port", "{port}"), "The options describe 2 lines. In the settings, line-1 is lane 1 of"),
+        (("--port", "{port}", "--lane", "3"), "No line has this port and this lane. In the settings, line-1 is lane 1 of"),
+        (("--line", "line-1", "--lane", "2"), "No line has this port and this lane. In the settings, line-1 is lane 1 of"),
+        (("--lane", "2"), "Pass --line, or --port and --lane."),
+        (("--line", "line-3"), "line-3"),
+    ],
+)
+def test_a_board_with_two_lanes_is_taught_by_line_or_by_port_and_lane(tmp_path: Path, options: tuple[str, ...], answer: str) -> None:
+    file, port = write_settings(tmp_path, 600), str(tmp_path / "board")
+    with file.open("a") as text:
+        text.write(f'\n[[lines]]\nname = "line-2"\n[lines.gate]\nport = "{port}"\nlane = 2\ntravel_mm = 600\n')
+    arguments = [option.format(port=port) for option in options]
+    runner = CliRunner(env=dict.fromkeys(name for name in os.environ if name.startswith("CASTLINE_")))
+    result = runner.invoke(castline, ["--settings", str(file), "board", "teach", "--page", str(tmp_path / "page.html"), *arguments])
+    assert answer in f"{result.output}{result.exception}"
+    assert result.exit_code != 0
