@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,12 +78,12 @@ def _serve(process: WorkerProcess) -> int:
         # After `freeze` the garbage collector skips the imported modules. Each search for garbage is a quarter of a second shorter.
         gc.collect()
         gc.freeze()
+        process.spans.end_span("importing the runtime")
 
     def open_version(version: Version) -> Ensemble:
         # A runtime is imported when a version needs it, because the import of TensorFlow takes seconds.
         import_runtime(version, model.runtime)
         freeze_modules()
-        process.spans.end_span("importing the runtime")
         return open_ensemble(
             version,
             model.runtime,
@@ -119,7 +121,11 @@ def _serve(process: WorkerProcess) -> int:
             choices = switcher.wait_for_choices(timeout_s=0.2) or choices
         process.spans.end_span("reading the choices")
         health.set_not_ready("loading the models")
-        switcher.start(choices)
+        with ThreadPoolExecutor(1) as opener:
+            opening = opener.submit(switcher.start, choices)
+            # Import Faust meanwhile, because the networks of OpenVINO and LiteRT let other threads run.
+            import_module("agents.inspector.inspector")
+            opening.result()
         process.spans.end_span("opening the version")
         return asyncio.run(_run(process, switcher, line_rules, parallel_batches))
     finally:
@@ -156,7 +162,7 @@ async def _run(process: WorkerProcess, switcher: ModelSwitcher, line_rules: Line
     producer = RecordProducer(app, settings, ROLE, health.set_problem)
     inspector = Inspector(settings, switcher, store, producer, health.set_problem, parallel_batches, line_rules)
     group = ConsumerGroup(app, identity, inspector, settings, ROLE, health, inspector.report_expired)
-    process.spans.end_span("importing Faust")
+    process.spans.end_span("making the worker")
 
     async def measure_start() -> None:
         await group.has_partitions.wait()

@@ -97,6 +97,32 @@ def test_a_process_with_a_taken_name_is_refused_before_and_after_its_joining(set
         assert "castline-copied.00000000" in (tmp_path / "log1").read_text()[before:]
 
 
+@pytest.mark.parametrize(("role", "group", "topic"), [("sorter", "sorter-line-1", "verdicts"), ("archivist", "archivist", "sorted")])
+def test_a_second_machine_does_not_take_over_work_that_cannot_be_shared(
+    make_settings: MakeSettings, role: str, group: str, topic: str, tmp_path: Path
+) -> None:
+    settings = on_machine(make_settings(lines=({"name": "line-1", "gate": {"port": "/dev/absent"}},)), "pc2", tmp_path / "run2")
+    settings = settings.model_copy(update={"station": settings.station.model_copy(update={"database": str(tmp_path / "station.sqlite3")})})
+    identity = make_identity(on_machine(settings, "pc1", tmp_path / "run1"), group, f"{role}-1")
+    working = KafkaConsumer(
+        f"{settings.topics.prefix}.{topic}.line-1",
+        bootstrap_servers=settings.bootstrap,
+        group_id=identity.group,
+        group_instance_id=identity.instance_id,
+        client_id=identity.client_id,
+    )
+    with closing(working):
+        wait_for(lambda: bool(working.poll(100) or working.assignment()), 30, "expected the process of the first machine to work")
+        with CastlineProcess(settings, tmp_path / "log", role) as second:
+            wait_for(lambda: bool(working.poll(100)) or second.process.poll() is not None, 90, "expected the second process to end")
+            assert second.process.wait() == DUPLICATE
+        assert (
+            f"{identity.client_id} at 127.0.0.1. Its work cannot be shared. Stop one of the two processes."
+            in (tmp_path / "log").read_text()
+        )
+        assert [member.client_id for member in list_group(settings, identity.group)] == [identity.client_id]
+
+
 def list_group(settings: Settings, group: str) -> list[GroupMember]:
     admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
     try:
