@@ -90,24 +90,43 @@ def is_reachable(bootstrap: str) -> bool:
 def wait_for_kafka(
     settings: Settings, role: str, report_problem: Callable[[str], None], should_stop: Callable[[], bool]
 ) -> KafkaAdminClient | None:
-    """Waits until a broker answers, and returns an admin client. Returns None if `should_stop` returns True first.
+    """Waits until a broker answers and all brokers can be found, and returns an admin client. Returns None if `should_stop` becomes True.
 
     After each failure, `report_problem` is called with a sentence. The waits grow from 0.5 s to 2 s.
     """
     backoff = Backoff(first_s=0.5, longest_s=2.0)
     while not should_stop():
         try:
-            return KafkaAdminClient(**make_client_arguments(settings, role), bootstrap_timeout_ms=5000)
+            admin = KafkaAdminClient(**make_client_arguments(settings, role), bootstrap_timeout_ms=5000)
         except (KafkaError, OSError) as error:
-            wait_s = backoff.failed()
-            report_problem(
-                f"No Kafka broker answers at {settings.bootstrap} ({type(error).__name__}: {error}). "
-                f"The next attempt follows in {wait_s:.1f} s."
-            )
+            problem = f"No Kafka broker answers at {settings.bootstrap} ({type(error).__name__}: {error})."
+        else:
+            problem = find_unknown_host(admin)
+            if not problem:
+                return admin
+            admin.close()
+        wait_s = backoff.failed()
+        report_problem(f"{problem} The next attempt follows in {wait_s:.1f} s.")
         resume_at_s = time.monotonic() + wait_s
         while time.monotonic() < resume_at_s and not should_stop():
             time.sleep(0.1)
     return None
+
+
+def find_unknown_host(admin: KafkaAdminClient) -> str:
+    """Returns a sentence about a broker whose advertised host this machine does not know, or "" if it knows all hosts.
+
+    A client finds the first broker by `kafka.bootstrap`. For all further connections it uses the host names that the brokers advertise.
+    """
+    for broker in admin._manager.cluster.brokers():
+        try:
+            socket.getaddrinfo(broker.host, broker.port)
+        except OSError as error:
+            return (
+                f"A Kafka broker gives its address as {broker.host}:{broker.port}, but this machine cannot find the host {broker.host} "
+                f"({error.strerror}). Correct advertised.listeners of the broker, or add the host to the DNS or to /etc/hosts."
+            )
+    return ""
 
 
 def read_to_end(settings: Settings, role: str, topics: Sequence[str], since: datetime | None = None) -> Iterator[Any]:

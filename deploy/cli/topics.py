@@ -15,7 +15,7 @@ from kafka.errors import KafkaError
 
 from streams import topics
 from streams.errors import SettingsError
-from streams.kafka import make_client_arguments
+from streams.kafka import find_unknown_host, make_client_arguments
 from streams.settings import Settings, load_settings
 
 
@@ -78,6 +78,8 @@ def _open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
             f"Kafka does not answer at {settings.bootstrap}: {error}. Start the broker, or correct kafka.bootstrap in the settings."
         ) from None
     try:
+        if problem := find_unknown_host(admin):
+            raise SettingsError(problem)
         yield admin
     except KafkaError as error:
         raise SettingsError(

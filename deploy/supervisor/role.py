@@ -91,7 +91,7 @@ class Role:
 
     - `grace_s`: time from SIGTERM to SIGKILL.
     - `slow_start_s`: if the process is not ready after this time, it is restarted.
-    - `is_one_shot`: the process does one job and ends with status 0.
+    - `is_one_shot`: the process does one job and ends with status 0. It runs again after a role of an earlier stage was restarted.
     - `is_essential`: the plant stops if the process ends with status 3 (wrong settings) before it is ready.
     """
 

@@ -197,6 +197,8 @@ class Supervisor:
             if not role.is_one_shot and role.ready_check.is_ready(process, self.prober):
                 managed.state, managed.was_ready, managed.ready_at, managed.is_duplicate = State.READY, True, now, False
                 self._journal.inform(f"{role.name} ready after {now - managed.started_at:.1f} s")
+                if managed.starts > 1:
+                    self._repeat_jobs(role.stage)
             elif now - managed.started_at > role.slow_start_s:
                 self._replace(managed, now, f"not ready {role.slow_start_s:g} s after its start")
         elif managed.state is State.READY:
@@ -207,6 +209,12 @@ class Supervisor:
             elif result and unhealthy_s > self._unhealthy_s:
                 self._replace(managed, now, f"unhealthy for {self._unhealthy_s:g} s: {result.complaint}")
         self._kill_if_overdue(managed, now)
+
+    def _repeat_jobs(self, stage: int) -> None:
+        """Lets the one-shot roles after `stage` run again. For example, a broker that lost its data needs its topics again."""
+        for managed in self.processes.values():
+            if managed.role.is_one_shot and managed.role.stage > stage and managed.state is State.ENDED:
+                managed.state = State.WAITING
 
     def _replace(self, managed: ManagedProcess, now: float, reason: str, grace_s: float | None = None) -> None:
         """Stops a process that did not become ready in time or is unhealthy. Then it is restarted like any process that died.

@@ -92,6 +92,19 @@ def test_a_role_that_is_done_once_is_not_started_again() -> None:
         assert supervisor.processes["topics"].starts == 1
 
 
+def test_a_job_is_done_again_after_a_role_of_an_earlier_stage_was_restarted() -> None:
+    """A broker that has lost its data folder starts without topics."""
+    job = role("topics", python("print('made')"), stage=1, is_one_shot=True)
+    with supervising(role("broker"), job, role("worker", stage=2)) as (supervisor, _):
+        tick_until(supervisor, lambda: supervisor.all_ready)
+        os.kill(supervisor.processes["broker"].pid, signal.SIGKILL)
+        tick_until(supervisor, lambda: supervisor.processes["topics"].starts == 2)
+        tick_until(supervisor, lambda: supervisor.all_ready)
+        os.kill(supervisor.processes["worker"].pid, signal.SIGKILL)
+        tick_until(supervisor, lambda: supervisor.processes["worker"].starts == 2 and supervisor.all_ready)
+        assert supervisor.processes["topics"].starts == 2, "the topics do not depend on the worker"
+
+
 def test_what_dies_is_started_again_and_the_log_says_why() -> None:
     with supervising(role("worker")) as (supervisor, log):
         tick_until(supervisor, lambda: supervisor.all_ready)
