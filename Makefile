@@ -12,7 +12,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-boot-loader campaign-pictures campaign-line campaign-mutants campaign-noise check format bench firmware release dashboards docs lock clean
+.PHONY: help setup demo test test-fast test-boot-loader campaign-pictures campaign-line campaign-mutants campaign-noise campaign-disk check format bench firmware release dashboards docs lock clean
 
 # Prints the name of each target and the text behind its "##".
 help: ## List these targets
@@ -53,6 +53,9 @@ campaign-mutants: $(READY) ## Change firmware, gate link and sorter in one place
 
 campaign-noise: $(READY) ## Disturb inputs, serial line and EEPROM of the board in the AVR simulator, and count what goes wrong; about ten minutes
 	@$(BIN)/python -m tests.gate_noise $(ARGS)
+
+campaign-disk: $(READY) ## Fill the broker's disk, a file system of 400 MB, and count what is left; needs root; about five minutes
+	@$(BIN)/python -m tests.disk_campaign $(ARGS)
 
 check: $(READY) ## Check format, lint rules and types, without changing a file
 	@$(BIN)/ruff format --check .

@@ -291,6 +291,13 @@ golden_parts_missing = Gauge(
     ["line"],
 )
 
+# Metrics of the embedded broker
+broker_disk_free_bytes = Gauge("castline_broker_disk_free_bytes", "Free bytes on the disk that holds the embedded broker's data folder.")
+broker_disk_bytes = Gauge("castline_broker_disk_bytes", "Size of the disk that holds the embedded broker's data folder, in bytes.")
+broker_drops = Counter(
+    "castline_broker_drops_total", "Times that the embedded broker dropped records because its disk was nearly full, by kind.", ["what"]
+)
+
 # Metrics of all processes
 records_expired = Counter("castline_records_expired_total", "Records that Kafka deleted before this process had read them.", ["line"])
 event_loop_delay_seconds = Histogram(

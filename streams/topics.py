@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kafka import KafkaAdminClient
@@ -12,6 +13,12 @@ from streams.settings import Settings, TopicSettings
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
+# The share of the disk that the topics of the embedded broker may use, and how the topics share this room.
+_DISK_SHARE = 0.6
+_SHARES = {"images": 0.75, "verdicts": 0.06, "sorted": 0.06, "findings": 0.06, "dead-letters": 0.06}
+_SMALL_SHARE = 0.01
+_KINDS_OF_A_LINE = frozenset({"images", "verdicts", "sorted", "findings"})
+_LARGEST_SEGMENT = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,11 @@ class TopicSpec:
     configs: dict[str, str] = field(default_factory=dict)
 
 
-def declare_topics(settings: Settings) -> list[TopicSpec]:
-    """Returns the declarations of all topics: first four topics for each line, then the topics that all lines share."""
+def declare_topics(settings: Settings, max_bytes: int | None = None) -> list[TopicSpec]:
+    """Returns the declarations of all topics: first four topics for each line, then the topics that all lines share.
+
+    If `max_bytes` is given, Kafka deletes the oldest records of a topic when all topics together could become larger.
+    """
     topics, names = settings.topics, TopicNames(settings.topics.prefix)
     specs = []
     for line in settings.lines:
@@ -76,7 +86,39 @@ def declare_topics(settings: Settings) -> list[TopicSpec]:
     specs.append(_make_spec(names.models, topics, 1, None))
     specs.append(_make_spec(names.lines, topics, 1, None))
     specs.append(_make_spec(names.commands, topics, 1, _HOUR_MS))
-    return specs
+    return specs if max_bytes is None else _limit_sizes(specs, names, topics, len(settings.lines), max_bytes)
+
+
+def compute_max_bytes(settings: Settings) -> int | None:
+    """Returns the largest size of all topics on the embedded broker, in bytes. Returns None for other brokers, whose disks are unknown.
+
+    The rest of the disk is for Kafka's segments that are not yet deleted, its metadata, and other programs.
+    """
+    if settings.kafka.bootstrap != "embedded":
+        return None
+    if settings.broker.max_bytes is not None:
+        return settings.broker.max_bytes
+    folder = settings.broker.data_dir.absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    disk = os.statvfs(existing)
+    return int(_DISK_SHARE * disk.f_blocks * disk.f_frsize)
+
+
+def _limit_sizes(specs: list[TopicSpec], names: TopicNames, topics: TopicSettings, lines: int, max_bytes: int) -> list[TopicSpec]:
+    """Adds `retention.bytes` and `segment.bytes` to all topics whose records expire. Pictures get most of the room."""
+    limited = []
+    # A segment must be able to hold the largest record.
+    smallest_segment = topics.max_message_bytes + 2**17
+    for spec in specs:
+        if spec.configs["cleanup.policy"] != "delete":
+            limited.append(spec)
+            continue
+        kind = spec.name.removeprefix(f"{names.prefix}.").partition(".")[0]
+        share = _SHARES.get(kind, _SMALL_SHARE) / (spec.partitions * (lines if kind in _KINDS_OF_A_LINE else 1))
+        retention = max(int(share * max_bytes), 2 * smallest_segment)
+        segment = min(max(retention // 8, smallest_segment), _LARGEST_SEGMENT)
+        limited.append(replace(spec, configs={**spec.configs, "retention.bytes": str(retention), "segment.bytes": str(segment)}))
+    return limited
 
 
 def _make_spec(name: str, topics: TopicSettings, partitions: int, retention_ms: float | None) -> TopicSpec:
@@ -101,7 +143,7 @@ def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChan
 
     Removes no partitions. Raises kafka.errors.KafkaError if the cluster refuses a change.
     """
-    specs = declare_topics(settings)
+    specs = declare_topics(settings, compute_max_bytes(settings))
     partitions_by_topic = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}
     missing = [spec for spec in specs if spec.name not in partitions_by_topic]
     if missing:

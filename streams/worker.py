@@ -236,8 +236,15 @@ class ConsumerGroup:
         """Asks Kafka to share out the partitions of the group again. Only the request of the group's leader has an effect."""
         log.warning("Consumer group %s leaves out a partition. This worker asks for a new distribution.", self.app.conf.id)
         thread = self.app.consumer._thread
-        if (client := thread._consumer) is not None:
-            thread.thread_loop.call_soon_threadsafe(client._coordinator.request_rejoin)
+        client = thread._consumer
+
+        async def rejoin() -> None:
+            # The leader shares out only the partitions that its metadata name, and it renews its metadata only every five minutes.
+            await client._client.force_metadata_update()
+            client._coordinator.request_rejoin()
+
+        if client is not None:
+            asyncio.run_coroutine_threadsafe(rejoin(), thread.thread_loop)
 
     async def drain(self) -> None:
         """Waits until the handler has finished and acknowledged all records that it has accepted."""

@@ -9,6 +9,9 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate
 _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 
+BROKER_DISK = "How full is the disk of the embedded broker?"
+# Every process exports these two metrics, but only the broker sets them.
+BROKER_FREE_SHARE = 'castline_broker_disk_free_bytes{role="broker"} / (castline_broker_disk_bytes{role="broker"} > 0)'
 SPOOL_SHARE = "How full is the spool on each gateway's disk?"
 
 PAGE = DashboardPage(
@@ -67,6 +70,15 @@ PAGE = DashboardPage(
             unit="Bps",
             description="Bytes of encoded pictures a second. The brokers keep every picture for `topics.image_hours`. Their disks "
             "need room for all pictures that arrive in this time.",
+        ),
+        timeseries_panel(
+            BROKER_DISK,
+            Query(BROKER_FREE_SHARE, "{{machine}} free"),
+            Query(rate("castline_broker_drops_total", "what"), "{{what}} dropped, times per second"),
+            unit="percentunit",
+            description="Share of the disk of the embedded broker that is free. Below 20 %, an alert fires. Below 10 %, the broker drops "
+            "records: judged pictures first, and findings and dead letters last.",
+            alerts=("BrokerDiskFilling", "BrokerDropsRecords"),
         ),
         timeseries_panel(
             "How many pictures come, and how many are confirmed?",

@@ -344,6 +344,39 @@ ALERTS: tuple[Alert, ...] = (
         ),
     ),
     Alert(
+        "BrokerDiskFilling",
+        f"{kafka.BROKER_FREE_SHARE} < 0.2",
+        "30s",
+        "warning",
+        "{{ $labels.machine }}: only {{ $value | humanizePercentage }} of the broker's disk are free",
+        kafka.PAGE.uid,
+        kafka.BROKER_DISK,
+        Runbook(
+            "The disk of the embedded broker's data folder is filling up.",
+            "Below 10 %, the broker drops records: judged pictures first, then waiting pictures, sortings and verdicts. Findings and dead "
+            "letters are dropped last.",
+            "Run `df` on the machine of the broker, and `du -s` on `broker.data_dir`. Find out whether Kafka or another program uses the "
+            "room.",
+            "Delete other files from the disk. If Kafka uses the room, lower `broker.max_bytes` and run `castline topics create`.",
+        ),
+    ),
+    Alert(
+        "BrokerDropsRecords",
+        "sum by (plant, machine, what) (increase(castline_broker_drops_total[15m])) > 0",
+        "0m",
+        "critical",
+        "{{ $labels.machine }}: the broker dropped records of the kind {{ $labels.what }}, because its disk is nearly full",
+        kafka.PAGE.uid,
+        kafka.BROKER_DISK,
+        Runbook(
+            "The disk of the embedded broker is nearly full, so the broker dropped its oldest records of this kind.",
+            "Judged pictures are needed only for heat maps and for the archive. If waiting pictures were dropped, their parts have no "
+            "verdict. The kind `evidence` means findings and dead letters.",
+            "Run `df` on the machine of the broker. The log of the broker names each kind of records that was dropped.",
+            "Free space on the disk at once. Then give the broker a larger disk, or lower `broker.max_bytes`.",
+        ),
+    ),
+    Alert(
         "SpoolFilling",
         "(castline_spool_bytes + (castline_spool_write_ahead_bytes or castline_spool_bytes * 0)) / castline_spool_limit_bytes > 0.5 "
         "or (predict_linear(castline_spool_bytes[10m], 3600) > castline_spool_limit_bytes and castline_spool_bytes > 1e6)",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import time
 from pathlib import Path
 
 import click
 
 from deploy.kafka.broker import EmbeddedBroker
+from deploy.kafka.disk_guard import DiskGuard
 from deploy.kafka.java import kafka_jars
 from deploy.kafka.startup_archive import make_archive
 from streams.errors import BrokerError
-from streams.settings import load_settings
+from streams.logs import configure_logs
+from streams.settings import Settings, load_settings
+from streams.worker_process import WorkerProcess, worker_process
 
 
 @click.command("broker")
@@ -27,19 +29,32 @@ def command(file: Path | None, fetch_only: bool) -> int:
         click.echo(f"{len(kafka_jars())} jars of the broker in the cache, verified")
         _prepare_archive()
         return 0
-    stopping = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stopping.set())
     settings = load_settings(file)
+    configure_logs(settings.service, "broker")
+    with worker_process(settings, "broker", 0) as process:
+        return _run(settings, process)
+
+
+def _run(settings: Settings, process: WorkerProcess) -> int:
+    """Runs Kafka until SIGTERM. While the disk is full, waits with the start. Returns the exit status."""
+    stopping, guard = process.stop_requested, DiskGuard(settings, lambda problem: process.health.set_problem(problem, "disk"))
+    while not guard.has_room_to_start():
+        if stopping.wait(1):
+            return 0
     broker = EmbeddedBroker(settings)
     broker.start(is_cancelled=stopping.is_set)
     if not stopping.is_set():
+        process.health.set_ready()
         click.echo(f"Kafka ready at {broker.address}")
+    check_at_s = 0.0
     while not stopping.wait(0.2):
         if (status := broker.poll()) is not None:
             log = settings.broker.data_dir / "broker.log"
             click.echo(f"castline: The broker ended by itself with status {status}. Its log {log} says why.", err=True)
             return 1
+        if time.monotonic() >= check_at_s:
+            guard.check()
+            check_at_s = time.monotonic() + 1
     # After SIGTERM Kafka writes its logs to disk. If Kafka is killed earlier, the next start must recover the logs.
     broker.stop(max(settings.service.grace_s, 20))
     return 0

@@ -46,7 +46,7 @@ def describe(file: Path | None, as_json: bool) -> int:
     The exit status is 1 if a topic is missing or has too few partitions.
     """
     settings = load_settings(file)
-    specs = topics.declare_topics(settings)
+    specs = topics.declare_topics(settings, topics.compute_max_bytes(settings))
     with _open_admin(settings) as admin:
         present = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}
         configs = topics.read_topic_configs(admin, [spec.name for spec in specs if spec.name in present])

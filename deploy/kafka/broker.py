@@ -14,6 +14,7 @@ from pathlib import Path
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from deploy.kafka.disk_guard import RESERVE_FILE
 from deploy.kafka.java import archive_options, java_command
 from deploy.supervisor.launch import bound_command
 from streams.errors import BrokerError
@@ -61,6 +62,9 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
         "message.max.bytes": max_message_bytes,
         "replica.fetch.max.bytes": max_message_bytes,
         "log.segment.bytes": 256 * 2**20,
+        # Dropped records must leave the disk within seconds. Kafka's defaults are five minutes and one minute.
+        "log.retention.check.interval.ms": 2000,
+        "log.segment.delete.delay.ms": 1000,
         # After kill -9, the broker can start again only when its old session has expired. Kafka's default of 9 s is too long.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
@@ -199,7 +203,7 @@ class EmbeddedBroker:
             self._process.wait()
 
 
-_OWN_FILES = frozenset({"log", "server.properties", "log4j2.yaml", "broker.log"})
+_OWN_FILES = frozenset({"log", "server.properties", "log4j2.yaml", "broker.log", RESERVE_FILE})
 
 
 def _make_environment() -> dict[str, str]:

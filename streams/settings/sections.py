@@ -52,6 +52,13 @@ class BrokerSettings(Section):
         description="Port for Kafka clients on the loopback interface. The broker's controller uses the next higher port.",
     )
     data_dir: Path = Field(Path("var/kafka"), description="Folder of the broker's data. The broker creates the folder at its first start.")
+    max_bytes: int | None = Field(
+        None,
+        ge=128 * 2**20,
+        le=2**50,
+        description="Largest size of all topics of the embedded broker, in bytes. If absent, the topics get 60 % of the disk that holds "
+        "`data_dir`.",
+    )
     heap_mb: int = Field(512, ge=256, le=65536, description="Java heap of the broker, in MiB.")
     start_timeout_s: float = Field(
         60, gt=0, le=600, description="Longest time from the start of the broker to its first answer, in seconds."

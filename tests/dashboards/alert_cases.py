@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LINE = 'plant="north",line="line-1"'
+BROKER = 'plant="north",machine="pc1",instance_name="broker-1",role="broker"'
 ON_LINE = {"plant": "north", "line": "line-1"}
 WORKER = 'plant="north",machine="pc1",instance_name="inspector-1",role="inspector",job="castline"'
 ON_WORKER = {"plant": "north", "machine": "pc1", "instance_name": "inspector-1", "role": "inspector", "job": "castline"}
@@ -254,6 +255,22 @@ CASES: tuple[AlertCase, ...] = (
         {f"castline_records_expired_total{{{LINE}}}": "0 0 0 0 0 0"},
         ON_LINE,
         "line-1: Kafka deleted 16 records before they were read",
+    ),
+    AlertCase(
+        "BrokerDiskFilling",
+        5,
+        {f"castline_broker_disk_free_bytes{{{BROKER}}}": "3e9-3e8x10", f"castline_broker_disk_bytes{{{BROKER}}}": "1e10x10"},
+        {f"castline_broker_disk_free_bytes{{{BROKER}}}": "3e9x10", f"castline_broker_disk_bytes{{{BROKER}}}": "1e10x10"},
+        {"plant": "north", "machine": "pc1", "instance_name": "broker-1", "role": "broker"},
+        "pc1: only 15% of the broker's disk are free",
+    ),
+    AlertCase(
+        "BrokerDropsRecords",
+        5,
+        {f'castline_broker_drops_total{{{BROKER},what="judged-pictures"}}': "0 0 0 1 1 1"},
+        {f'castline_broker_drops_total{{{BROKER},what="judged-pictures"}}': "0 0 0 0 0 0"},
+        {"plant": "north", "machine": "pc1", "what": "judged-pictures"},
+        "pc1: the broker dropped records of the kind judged-pictures, because its disk is nearly full",
     ),
     AlertCase(
         "SpoolFilling",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,9 +171,11 @@ def test_a_worker_whose_topic_is_created_again_ends_and_reads_the_new_topic_afte
     topic.send(30)
     with worker(topic.settings, tmp_path / "log") as process:
         wait_for(lambda: len(topic.read_copies()) == 30, 60, "expected all records of the old topic")
-        topic.admin.delete_topics([topic.name])
         health = json.loads(next((tmp_path / "run" / "targets").glob("*.json")).read_text())[0]["targets"][0]
-        wait_for(_page_says(health, "do not exist"), 30, "expected /readyz to name the missing topic")
+        measured = f'castline_consumer_lag_records{{line="{LINE}"}} 0.0'
+        wait_for(_page_says(health, "metrics", measured), 30, "expected the lag monitor to know the topic")
+        topic.admin.delete_topics([topic.name])
+        wait_for(_page_says(health, "readyz", "do not exist"), 30, "expected /readyz to name the missing topic")
         create_topics(topic.admin, topic.settings)
         assert process.wait(30) == 1
         assert "was deleted and created again" in (tmp_path / "log").read_text()
@@ -180,13 +184,10 @@ def test_a_worker_whose_topic_is_created_again_ends_and_reads_the_new_topic_afte
         wait_for(lambda: topic.read_copies()[30:] == [0, 1, 2, 3, 4], 60, "expected all records of the new topic")
 
 
-def _page_says(address: str, text: str) -> Callable[[], bool]:
-    import urllib.error
-    import urllib.request
-
+def _page_says(address: str, page: str, text: str) -> Callable[[], bool]:
     def says() -> bool:
         try:
-            with urllib.request.urlopen(f"http://{address}/readyz", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{address}/{page}", timeout=5) as answer:
                 return text in answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -102,7 +102,12 @@ def test_a_damaged_metadata_log_is_refused_instead_of_forgetting_topics(used_fol
 
 def test_the_command_says_ready_and_stops_on_sigterm_and_no_java_outlives_its_kill(tmp_path: Path) -> None:
     port = free_ports(2)
-    environment = {**os.environ, "CASTLINE_BROKER__PORT": str(port), "CASTLINE_BROKER__DATA_DIR": str(tmp_path / "kafka")}
+    environment = {
+        **os.environ,
+        "CASTLINE_BROKER__PORT": str(port),
+        "CASTLINE_BROKER__DATA_DIR": str(tmp_path / "kafka"),
+        "CASTLINE_SERVICE__RUN_DIR": str(tmp_path / "run"),
+    }
     for signum, status in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
         process = subprocess.Popen([CASTLINE, "broker"], env=environment, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None

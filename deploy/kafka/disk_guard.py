@@ -1,0 +1,222 @@
+"""Keeps the embedded broker's disk from filling up: watermarks, a stated order of what is dropped, and a reserve for the next start.
+
+Kafka ends when it cannot write, and on a full disk it cannot start again. So records are dropped before the disk is full, in this order:
+
+1. pictures that are judged, the oldest first,
+2. pictures that wait for an inspector,
+3. sorting records,
+4. verdicts,
+5. findings and dead letters, which are the evidence of defects.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import KafkaError
+
+from streams import metrics
+from streams.settings import Settings
+from streams.topics import TopicNames
+
+log = logging.getLogger(__name__)
+
+RESERVE_FILE = "reserve"
+# Shares of the disk that are free at the alarm, and at the beginning of dropping.
+_ALARM_SHARE, _DROP_SHARE = 0.2, 0.1
+# Kafka needs some seconds to delete dropped records. In this time, cameras may send this many bytes. Only small disks need these limits.
+_DROP_BYTES, _SMALL_DROP_SHARE = 256 * 2**20, 0.2
+# A start of Kafka writes some megabytes: metadata, indexes and the first segments.
+_START_BYTES = 48 * 2**20
+_RESERVE_SHARE = 0.05
+# Kafka needs some seconds to delete the files of dropped records, so the free space is looked at again before more is dropped.
+_CHECKS_BETWEEN_DROPS = 6
+
+# The kinds of records in the order in which they are dropped. They are the values of a metric's label.
+DROP_ORDER = ("judged-pictures", "waiting-pictures", "sortings", "verdicts", "evidence")
+
+Offsets = Mapping[TopicPartition, int]
+
+
+@dataclass(frozen=True)
+class Watermarks:
+    """Limits of the free disk space, in bytes.
+
+    - `alarm`: below it, the health page and an alert warn.
+    - `drop`: below it, records are dropped.
+    - `start`: below it, Kafka is not started.
+    """
+
+    alarm: int
+    drop: int
+    start: int
+    reserve: int
+
+
+def compute_watermarks(disk_bytes: int) -> Watermarks:
+    """Returns the watermarks for a disk of `disk_bytes`."""
+    reserve = min(2 * _START_BYTES, int(_RESERVE_SHARE * disk_bytes))
+    drop = max(int(_DROP_SHARE * disk_bytes), min(_DROP_BYTES, int(_SMALL_DROP_SHARE * disk_bytes)))
+    return Watermarks(max(int(_ALARM_SHARE * disk_bytes), 3 * drop // 2), drop, min(_START_BYTES, reserve), reserve)
+
+
+@dataclass(frozen=True)
+class DropStep:
+    """One step of the stated order: the kind of records, and for each partition the offset before which records are dropped."""
+
+    what: str
+    offsets: dict[TopicPartition, int]
+
+
+def choose_step(names: TopicNames, lines: Sequence[str], starts: Offsets, ends: Offsets, committed: Offsets) -> DropStep | None:
+    """Returns the first step of the stated order that still has records to drop, or None if nothing is left.
+
+    - `starts`, `ends`: the first and the last offset of each partition.
+    - `committed`: the offset up to which the inspectors have judged the pictures of each partition.
+
+    A step drops the older half of its records, so that the newest ones stay as long as possible.
+    """
+
+    def halves(*topics: str) -> dict[TopicPartition, int]:
+        return {
+            place: starts[place] + (end - starts[place] + 1) // 2
+            for place, end in ends.items()
+            if place.topic in topics and end > starts[place]
+        }
+
+    images = [names.images(line) for line in lines]
+    judged = {
+        place: min(committed.get(place, 0), ends[place])
+        for place in ends
+        if place.topic in images and min(committed.get(place, 0), ends[place]) > starts[place]
+    }
+    offsets = (
+        judged,
+        halves(*images),
+        halves(*(names.sorted(line) for line in lines)),
+        halves(*(names.verdicts(line) for line in lines)),
+        halves(names.dead_letters, *(names.findings(line) for line in lines)),
+    )
+    return next((DropStep(what, places) for what, places in zip(DROP_ORDER, offsets, strict=True) if places), None)
+
+
+def read_free_bytes(folder: Path) -> tuple[int, int]:
+    """Returns the free bytes and the size of the disk that holds `folder`."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+
+class DiskGuard:
+    """Watches the disk of the embedded broker's data folder. Call `check` once a second while the broker runs.
+
+    `report_problem` is called with a sentence while too little space is free, and with "" when there is enough.
+    """
+
+    def __init__(self, settings: Settings, report_problem: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._folder = settings.broker.data_dir
+        self._reserve = self._folder / RESERVE_FILE
+        self._report_problem = report_problem
+        self._checks_to_wait = 0
+        self._reported = ""
+        for what in DROP_ORDER:
+            metrics.broker_drops.labels(what)
+
+    def has_room_to_start(self) -> bool:
+        """Returns whether Kafka can start. If the disk is nearly full, gives back the reserve first."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        free, disk = read_free_bytes(self._folder)
+        marks = compute_watermarks(disk)
+        if free < marks.start and self._reserve.exists():
+            self._reserve.unlink()
+            log.warning("The disk of %s is nearly full, so the broker gives back its reserve of %d bytes.", self._folder, marks.reserve)
+            free, _ = read_free_bytes(self._folder)
+        self._show(free, disk)
+        if free >= marks.start:
+            return True
+        self._report(
+            f"The disk of the broker's data folder {self._folder} has only {_mb(free)} MB free, and Kafka needs {_mb(marks.start)} MB to "
+            "start. Free space on this disk. The broker then starts by itself."
+        )
+        return False
+
+    def check(self) -> None:
+        """Measures the free space. Reports a low level, drops records if necessary, and keeps the reserve when there is room."""
+        free, disk = read_free_bytes(self._folder)
+        marks = compute_watermarks(disk)
+        self._show(free, disk)
+        if free >= marks.alarm:
+            self._report("")
+            self._keep_reserve(free, marks)
+            return
+        action = "Old records are dropped" if free < marks.drop else f"Below {_mb(marks.drop)} MB, old records are dropped"
+        self._report(
+            f"The disk of the broker's data folder {self._folder} has only {_mb(free)} of {_mb(disk)} MB free. {action}, judged pictures "
+            "first. Free space on this disk, or lower broker.max_bytes, topics.image_hours or topics.record_days."
+        )
+        if free >= marks.drop:
+            return
+        self._checks_to_wait -= 1
+        if self._checks_to_wait <= 0:
+            self._checks_to_wait = _CHECKS_BETWEEN_DROPS
+            self._drop()
+
+    def _keep_reserve(self, free: int, marks: Watermarks) -> None:
+        if self._reserve.exists() or free - marks.reserve < marks.drop:
+            return
+        try:
+            with self._reserve.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, marks.reserve)
+        except OSError as error:
+            self._reserve.unlink(missing_ok=True)
+            log.warning("The broker cannot reserve %d bytes in %s: %s", marks.reserve, self._folder, error)
+
+    def _drop(self) -> None:
+        try:
+            admin = KafkaAdminClient(bootstrap_servers=self._settings.bootstrap, bootstrap_timeout_ms=2000, request_timeout_ms=5000)
+            try:
+                step = self._choose(admin)
+                if step is None:
+                    log.error("The disk of %s is nearly full, and no record is left to drop.", self._folder)
+                    return
+                admin.delete_records(step.offsets)
+            finally:
+                admin.close()
+        except (KafkaError, OSError) as error:
+            log.warning("Records could not be dropped: %r", error)
+            return
+        log.error("The disk of %s is nearly full, so the broker drops records of the kind %s.", self._folder, step.what)
+        metrics.broker_drops.labels(step.what).inc()
+
+    def _choose(self, admin: KafkaAdminClient) -> DropStep | None:
+        names, lines = TopicNames(self._settings.topics.prefix), [line.name for line in self._settings.lines]
+        described = admin.describe_topics(None)
+        places = [TopicPartition(topic["name"], part["partition_index"]) for topic in described for part in topic["partitions"]]
+        own = [place for place in places if place.topic.startswith(f"{names.prefix}.")]
+        found = {
+            spec: {place: offset.offset for place, offset in admin.list_partition_offsets(dict.fromkeys(own, spec)).items()}
+            for spec in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
+        }
+        group = f"{names.prefix}-inspector"
+        committed = {place: entry.offset for place, entry in admin.list_group_offsets({group: own})[group].items()}
+        return choose_step(names, lines, found[OffsetSpec.EARLIEST], found[OffsetSpec.LATEST], committed)
+
+    def _show(self, free: int, disk: int) -> None:
+        metrics.broker_disk_free_bytes.set(free)
+        metrics.broker_disk_bytes.set(disk)
+
+    def _report(self, problem: str) -> None:
+        self._report_problem(problem)
+        if problem and not self._reported:
+            log.error(problem)
+        self._reported = problem
+
+
+def _mb(count: int) -> str:
+    return f"{count / 2**20:.0f}"
