@@ -46,7 +46,7 @@ PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, qualit
 
 # Metrics of Castline that no panel and no rule reads, each with the reason.
 METRICS_WITHOUT_PANEL: dict[str, str] = {
-    "castline_start_span_seconds": "It explains one start of a process. `castline bench restart` prints the figures.",
+    "castline_start_span_seconds": "The metric explains one start of a process. `castline bench restart` prints its values.",
 }
 
 _NO_SHADOW = "There is no value until a shadow version is chosen."

@@ -1,4 +1,4 @@
-"""Finds out whether another machine already does the work of this process. Kafka's list of group members tells it.
+"""Reads Kafka's lists of group members, to find another machine that already has the name or the work of this process.
 
 If two processes join a consumer group with one `group.instance.id`, Kafka lets each push out the other in turns. Verdicts are then written
 again and again, although both processes look healthy.
@@ -67,7 +67,7 @@ class GroupIdentity:
             )
         return (
             f"The consumer group {self.group} already has a process on another machine or in another folder: the Kafka client {rival}. "
-            "Its work cannot be shared. Stop one of the two processes."
+            "The work of this group cannot be shared. Stop one of the two processes."
         )
 
     def must_yield_to(self, rival: GroupMember) -> bool:

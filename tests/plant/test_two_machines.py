@@ -117,7 +117,7 @@ def test_a_second_machine_does_not_take_over_work_that_cannot_be_shared(
             wait_for(lambda: bool(working.poll(100)) or second.process.poll() is not None, 90, "expected the second process to end")
             assert second.process.wait() == DUPLICATE
         assert (
-            f"{identity.client_id} at 127.0.0.1. Its work cannot be shared. Stop one of the two processes."
+            f"{identity.client_id} at 127.0.0.1. The work of this group cannot be shared. Stop one of the two processes."
             in (tmp_path / "log").read_text()
         )
         assert [member.client_id for member in list_group(settings, identity.group)] == [identity.client_id]
