@@ -41,9 +41,8 @@ class SavedSettings:
     def write(self, file: Path) -> None:
         """Writes the file, which a person can read. Raises OSError if the file cannot be written."""
         lanes = {str(lane): dict(values) for lane, values in self.lanes.items()}
-        head = {"format": _FORMAT, "line": self.line, "port": self.port, "saved_at": self.saved_at}
-        content = {**head, "checksum": _checksum(self.line, lanes), "lanes": lanes}
-        write_atomically(file, _TITLE + tomli_w.dumps(content))
+        content = {"format": _FORMAT, "line": self.line, "port": self.port, "saved_at": self.saved_at, "lanes": lanes}
+        write_atomically(file, _TITLE + tomli_w.dumps({"checksum": _checksum(content), **content}), mode=0o640)
 
     def lane_settings(self) -> dict[int, LaneSettings]:
         """Returns the settings by lane. A setting that is not in the file gets its default.
@@ -62,7 +61,8 @@ def keep_settings(file: Path, line: str, port: str, settings_by_lane: Mapping[in
     """Writes the settings to `file`, unless the file already has them. Raises OSError if the file cannot be written."""
     lanes = {lane: settings.values for lane, settings in settings_by_lane.items()}
     try:
-        if read_saved_settings(file, line, lanes).lanes == lanes:
+        kept = read_saved_settings(file, line, lanes)
+        if (kept.port, kept.lanes) == (port, lanes):
             return
     except SettingsError:
         pass
@@ -86,7 +86,7 @@ def read_saved_settings(file: Path, line: str, lanes: Collection[int]) -> SavedS
         content = {}
     if content.get("format") != _FORMAT:
         raise _refusal(file, "It holds no saved settings of a board, or it is damaged")
-    if content.get("checksum") != _checksum(content.get("line"), content.get("lanes")):
+    if content.pop("checksum", None) != _checksum(content):
         raise _refusal(file, "Its checksum is wrong, so it was damaged or changed by hand")
     if content["line"] != line:
         raise _refusal(file, f"It holds the settings of {content['line']}, and not those of {line}")
@@ -95,11 +95,11 @@ def read_saved_settings(file: Path, line: str, lanes: Collection[int]) -> SavedS
         raise _refusal(
             file, f"It holds lane {_join(saved)} of the board, but {line} has lane {_join(lanes)}. Correct the lanes in castline.toml first"
         )
-    return SavedSettings(line, str(content.get("port")), content["saved_at"], saved)
+    return SavedSettings(line, content["port"], content["saved_at"], saved)
 
 
-def _checksum(line: object, lanes: object) -> str:
-    return hashlib.sha256(json.dumps([line, lanes], sort_keys=True, default=str).encode()).hexdigest()
+def _checksum(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _join(lanes: Collection[int]) -> str:

@@ -330,6 +330,7 @@ def restore(file: Path | None, name: str, saved_file: Path | None, is_confirmed:
         raise _port_in_use_error(f"The sorter of {name} runs, and it uses the serial port {gate.port}.")
     saved = read_saved_settings(saved_file or kept_file(load_settings(file).sorter.journal_dir, name), name, gate.lanes)
     settings = saved.lane_settings()
+    _board_settings(name, gate)  # Raises SettingsError if the settings file contradicts itself.
     edit = plan_edit(find_settings_file(file), name, gate, settings)
     click.echo(f"The settings were saved on {saved.saved_at.astimezone():%Y-%m-%d at %H:%M} from the board at {saved.port}.")
     _warn_of_reset(address)

@@ -95,7 +95,10 @@ def _find_changes(gate: GateSettings, saved: LaneSettings) -> dict[str, Value]:
 
 
 def _gives(gate: GateSettings, changes: Mapping[str, Value], saved: LaneSettings) -> bool:
-    return lane_settings(change_gate(gate, changes)) == saved
+    try:
+        return lane_settings(change_gate(gate, changes)) == saved
+    except ValueError:
+        return False
 
 
 def read_values(texts: Mapping[str, object]) -> dict[str, SettingValue]:

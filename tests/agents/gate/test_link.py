@@ -265,7 +265,7 @@ def test_a_lane_that_the_board_refuses_does_not_disturb_another_lane(port: Path)
         refused_lane = link.add_lane("line-2", EventRecorder(), LaneSettings({"lane_of": 3}), lane=2)
         link.start()
         wait_until(lambda: len(sorter.sorted) == 4)
-        assert refused_lane.state is GateState.REFUSED
+        wait_until(lambda: refused_lane.state is GateState.REFUSED)
         assert sorter.lane.state in WORKING
         with pytest.raises(GateError) as late:
             refused_lane.send_verdict(1, 1, "keep", in_seconds(0.3)).result(10)

@@ -138,6 +138,8 @@ def test_settings_are_kept_once_and_a_damaged_file_is_replaced(tmp_path: Path) -
     first = file.stat()
     keep_settings(file, LINE, "/dev/board", {1: OLD})
     assert file.stat().st_ino == first.st_ino, "equal settings are not written again"
+    keep_settings(file, LINE, "/dev/new-board", {1: OLD})
+    assert 'port = "/dev/new-board"' in file.read_text()
     file.write_text("")
     keep_settings(file, LINE, "/dev/board", {1: OLD})
     assert tomllib.loads(file.read_text())["lanes"]["1"] == OLD.values
@@ -162,6 +164,7 @@ def changed(old: str, new: str) -> Callable[[Path], object]:
         (changed("dwell_mm = 77", "dwell_mm = 78"), "Its checksum is wrong"),
         (changed('line = "line-1"', 'line = "line-2"'), "Its checksum is wrong"),
         (changed("[lanes.1]", "[lanes.2]"), "Its checksum is wrong"),
+        (changed("saved_at", "written_at"), "Its checksum is wrong"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_refused_in_a_sentence(folder: Path, damage: Callable[[Path], object], sentence: str) -> None:
