@@ -12,7 +12,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-boot-loader campaign-pictures campaign-line campaign-mutants campaign-noise campaign-disk check format bench firmware release dashboards docs lock clean
+.PHONY: help setup demo test test-fast test-boot-loader campaign-pictures campaign-records campaign-line campaign-mutants campaign-noise campaign-disk check format bench firmware release dashboards docs lock clean
 
 # Prints the name of each target and the text behind its "##".
 help: ## List these targets
@@ -44,6 +44,9 @@ test-boot-loader: $(READY) ## Run the whole conformance suite of the gate protoc
 
 campaign-pictures: $(READY) ## Send 10,000 damaged pictures through decoder and running roles, and count the answers; ARGS="--seed N --count M"
 	@$(BIN)/python -m tests.picture_mutations $(ARGS)
+
+campaign-records: $(READY) ## Send 10,000 damaged records of each topic through running roles, and account for each; ARGS="--seed N --count M"
+	@$(BIN)/python -m tests.record_campaign $(ARGS)
 
 campaign-line: $(READY) ## Run 1,000 castings with restarts of the sorter, resets of the board and an outage of Kafka; about ten minutes
 	@$(BIN)/python -m tests.line_campaign $(ARGS)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -26,10 +25,8 @@ from types import TracebackType
 from typing import Self
 
 import requests
-import tomli_w
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaProducer
 
-from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
 from models.pictures.part_reference import PART_REFUSALS
 from models.registry import BUNDLED_VERSIONS
@@ -37,11 +34,11 @@ from models.synthetic import render_series
 from streams.identity import PartId
 from streams.records import Verdict
 from streams.settings import Settings
-from streams.topics import TopicNames, create_topics
+from streams.topics import TopicNames
 from tests.image_topics import TopicReader
 from tests.picture_mutations import MUTATED_FORMS, MutationKind, encode_form, list_kinds, mutated_pictures
 from tests.plant.part_rows import count_part_rows
-from tests.processes import CastlineProcess
+from tests.running_roles import RunningRoles, own_broker
 from tests.station.browser.plant import HttpUser, create_account
 
 CAMERA, UPLOADS, FOLDER, HTTP = "line-1", "uploads", "line-2", "line-3"
@@ -57,8 +54,6 @@ WAYS = {
 }
 INTACT = "none"
 GROUP_PICTURES = 400
-# If no role makes any progress for so long, the campaign ends and says what is missing.
-STALLED_AFTER_S = 120.0
 
 # The run of the parts whose records this module sends itself. The runs of gateway and station are times in seconds.
 _RUN = 1
@@ -98,26 +93,11 @@ def run_with_own_broker(seed: int, count: int) -> bool:
     """
     with tempfile.TemporaryDirectory(prefix="castline-pictures-") as name:
         folder = Path(name)
-        settings = Settings.model_validate(
-            {
-                "broker": {"port": free_ports(2), "data_dir": folder / "kafka"},
-                "service": {"run_dir": folder / "run", "log_format": "text"},
-                "gateway": {"spool_dir": folder / "spool", "port": 0},
-                "store": {"url": str(folder / "store")},
-                "lines": make_lines(folder),
-                **make_sections(folder),
-            }
-        )
-        broker = EmbeddedBroker(settings)
-        broker.start()
-        try:
-            admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
-            create_topics(admin, settings)
-            admin.close()
-            with RoleCampaign(settings, folder, lambda text: print(text, flush=True)) as campaign:
-                campaign.run(mutated_pictures(seed, count), page_samples=len(list_kinds()) * 2)
-        finally:
-            broker.stop(20)
+        with (
+            own_broker(folder, {"lines": make_lines(folder), **make_sections(folder)}) as settings,
+            RoleCampaign(settings, folder, lambda text: print(text, flush=True)) as campaign,
+        ):
+            campaign.run(mutated_pictures(seed, count), page_samples=len(list_kinds()) * 2)
     print(campaign.answers.describe())
     return not campaign.answers.shortcomings
 
@@ -280,20 +260,12 @@ class RoleCampaign:
         self._named: set[str] = set()
         self._log_at = 0
         self._stack = ExitStack()
-        self._roles: dict[str, CastlineProcess] = {}
         self.answers = AnswerBook()
+        self._roles = RunningRoles(settings, folder, self.answers.shortcomings)
 
     def __enter__(self) -> Self:
-        file = self._folder / "castline.toml"
-        values = self._settings.model_dump(mode="json", exclude_none=True)
-        lines = [line | {"token": _TOKEN} for line in values["lines"]]
-        file.write_text(tomli_w.dumps(values | {"lines": lines}))
         with ExitStack() as stack:
-            for role in ("inspector", "station", "archivist", "gateway"):
-                process = CastlineProcess(self._settings, self._folder / f"{role}.log", role, file=file)
-                self._roles[role] = stack.enter_context(process)
-            for process in reversed(self._roles.values()):
-                process.wait_ready(180)
+            self._roles.start(stack, {role: (role,) for role in ("inspector", "station", "archivist", "gateway")}, {"token": _TOKEN})
             create_account(self._settings, _ADMINISTRATOR, "administrator")
             self._verdicts = stack.enter_context(TopicReader(self._settings, *(self._names.verdicts(line) for line in LINES)))
             self._dead_letters = stack.enter_context(TopicReader(self._settings, self._names.dead_letters))
@@ -316,21 +288,21 @@ class RoleCampaign:
         The results and everything that fell short are in `answers`.
         """
         remaining = iter(pictures)
-        while self._is_sound() and (group := list(islice(remaining, GROUP_PICTURES))):
+        while self._roles.is_sound() and (group := list(islice(remaining, GROUP_PICTURES))):
             for kind, value in group:
                 self._send(kind, value, *_choose_ways(self._numbers[str(kind)]))
                 self._numbers[str(kind)] += 1
             self._wait_for_answers()
-        if self._is_sound():
+        if self._roles.is_sound():
             for kind, value in _make_intact_pictures():
                 for turn in range(3):
                     self._send(kind, value, *_choose_ways(turn))
             self._wait_for_answers()
-        if self._is_sound():
+        if self._roles.is_sound():
             self._wait_for_archive()
             self._open_pages(page_samples)
-            self._is_sound()
-        self._stop_roles()
+            self._roles.is_sound()
+        self._roles.stop()
         self._read_answers()
         self.answers.finish()
 
@@ -369,7 +341,7 @@ class RoleCampaign:
     def _wait_for_answers(self) -> None:
         """Waits until every picture that was sent has its answer, and reports the progress."""
         self._producer.flush(60)
-        self._wait(self._find_missing, "answers")
+        self._roles.wait(self._find_missing, "answers")
         sent = sum(way.sent for way in self.answers.ways.values())
         self._report(
             f"{sent} pictures sent to roles, {sum(self.answers.reasons.values())} of them unreadable, {self.answers.missing} missing"
@@ -379,17 +351,6 @@ class RoleCampaign:
         self._read_answers()
         self._read_drop_folder()
         return self.answers.missing + len(self._files)
-
-    def _wait(self, count_missing: Callable[[], int], what: str) -> None:
-        """Returns when `count_missing` returns 0, when a role has ended, or when the number has not fallen for STALLED_AFTER_S."""
-        least, deadline_s = count_missing(), time.monotonic() + STALLED_AFTER_S
-        while least and all(role.process.poll() is None for role in self._roles.values()):
-            time.sleep(0.1)
-            if (missing := count_missing()) < least:
-                least, deadline_s = missing, time.monotonic() + STALLED_AFTER_S
-            if time.monotonic() > deadline_s:
-                self.answers.shortcomings.append(f"{least} {what} are missing, and nothing came for {STALLED_AFTER_S:.0f} s.")
-                return
 
     def _read_answers(self) -> None:
         verdicts = self._verdicts.read_new()
@@ -422,7 +383,7 @@ class RoleCampaign:
 
     def _wait_for_archive(self) -> None:
         database = Path(self._settings.station.database)
-        self._wait(lambda: sum((self.answers.labels - count_part_rows(database)).values()), "rows of the archive")
+        self._roles.wait(lambda: sum((self.answers.labels - count_part_rows(database)).values()), "rows of the archive")
         if surplus := count_part_rows(database) - self.answers.labels:
             self.answers.shortcomings.append(f"The archive has parts without a verdict in Kafka: {dict(surplus)}.")
 
@@ -446,24 +407,6 @@ class RoleCampaign:
         if status >= 500:
             self.answers.shortcomings.append(f"The station answers {status} to {path}.")
         return status
-
-    def _is_sound(self) -> bool:
-        """Checks that every role still runs in its first process and is healthy. Returns whether nothing has fallen short so far."""
-        if self.answers.shortcomings:
-            return False
-        for name, role in self._roles.items():
-            if role.process.poll() is not None:
-                self.answers.shortcomings.append(f"The {name} ended with status {role.process.returncode}.")
-            elif (health := role.page("/healthz"))[0] != 200:
-                self.answers.shortcomings.append(f"The {name} is not healthy: {health}.")
-        return not self.answers.shortcomings
-
-    def _stop_roles(self) -> None:
-        for name, role in self._roles.items():
-            if role.process.poll() is None and (status := role.stop()) != 0:
-                self.answers.shortcomings.append(f"The {name} was told to stop and ended with status {status}.")
-            if "Traceback" in (log := role.log()):
-                self.answers.shortcomings.append(f"The log of the {name} has a traceback: {log[log.index('Traceback') :][:2000]}")
 
 
 def _choose_ways(turn: int) -> tuple[str, str]:
