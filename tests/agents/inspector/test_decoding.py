@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from agents.inspector.decoding import decode_image, read_image_record
+from agents.inspector.decoding import PictureDecoder, decode_image, read_image_record
 from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
 from models.pictures.refusal import RefusalReason
 from streams.errors import PictureError
@@ -15,6 +16,7 @@ from streams.record_producer import ConsumedRecord
 from streams.settings import LineSettings, PictureSettings
 from tests.agents.inspector.images import CAPTURED_AT
 from tests.encoded_pictures import make_png
+from tests.image_topics import make_jpeg
 from tests.rendered_pictures import camera_pictures
 
 MONO_12 = make_png(np.round(camera_pictures()[0] * (4095 / 255)).astype(np.uint16))
@@ -39,3 +41,26 @@ def test_a_dark_picture_of_a_line_without_a_depth_is_for_review_and_its_message_
     assert isinstance(picture, PictureError)
     assert picture.reason == RefusalReason.DEPTH
     assert "depth_bits" in str(picture)
+
+
+def make_failing_decoder(error: Exception) -> PictureDecoder:
+    def decode(value: bytes, side_px: int, limits: PictureLimits, depth_bits: int | None, keep_original: bool) -> DecodedPicture:
+        raise error
+
+    return decode
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("by zero"), MemoryError(), KeyError("x")])
+def test_a_picture_on_which_the_decoder_fails_is_for_review_and_harms_no_other(tmp_path: Path, error: Exception) -> None:
+    source = ConsumedRecord("castings.images.line-1", 0, 1, b"line-1:1:1", make_jpeg(1), {})
+    record = read_image_record(source, LineSettings(name="line-1"), CAPTURED_AT, CAPTURED_AT)
+    picture = decode_image(record, 96, PictureSettings(), ObjectStore(str(tmp_path)), make_failing_decoder(error)).picture
+    assert isinstance(picture, PictureError)
+    assert picture.reason == "handling-failed"
+
+
+def test_an_object_store_that_does_not_answer_is_no_fault_of_the_picture(tmp_path: Path) -> None:
+    source = ConsumedRecord("castings.images.line-1", 0, 1, b"line-1:1:1", make_jpeg(1), {})
+    record = read_image_record(source, LineSettings(name="line-1"), CAPTURED_AT, CAPTURED_AT)
+    with pytest.raises(ConnectionError):
+        decode_image(record, 96, PictureSettings(), ObjectStore(str(tmp_path)), make_failing_decoder(ConnectionError("no store")))

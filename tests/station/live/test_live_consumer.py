@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from datetime import datetime, timedelta
 
+import pytest
+
 from station.live.live_consumer import ArchivedCounts, LiveConsumer
+from streams import metrics
 from streams.identity import PartId
 from streams.records import Box, Finding
 from streams.settings import Settings
@@ -39,6 +43,18 @@ def test_an_invalid_record_is_skipped(consumer: LiveConsumer) -> None:
         consumer.add_record(make_raw_record("castings.verdicts.line-1", value))
     consumer.add_record(make_kafka_record("verdicts", make_verdict(1)))
     assert consumer.lines["line-1"].counts == Counter(ok=1)
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", "2026-11-22T10:00:00", "2019-12-31T23:59:59Z"])
+def test_a_verdict_with_an_odd_time_is_skipped_and_counted_and_the_wall_goes_on(consumer: LiveConsumer, at: str) -> None:
+    skipped = metrics.records_skipped.labels("station", "verdicts")._value
+    before = skipped.get()
+    for field in ("captured_at", "decided_at"):
+        content = json.loads(make_verdict(1).encode()) | {field: at}
+        consumer.add_record(make_raw_record("castings.verdicts.line-1", json.dumps(content).encode()))
+    consumer.add_record(make_kafka_record("verdicts", make_verdict(2)))
+    assert consumer.lines["line-1"].counts == Counter(ok=1)
+    assert skipped.get() == before + 2
 
 
 def test_counts_begin_with_those_of_the_archive_and_are_reset_with_the_next_shift() -> None:
