@@ -282,7 +282,7 @@ MUTANTS = (
         FIRMWARE + "lane_gate.cpp",
         "gate_at_end_.sample(inputs.at_end, passed_us, hold_us, kGateSampleUs);",
         "gate_at_end_.sample(inputs.at_end, passed_us, 1, kGateSampleUs);",
-        f"{_INPUTS} -k 'avr and 5_ms'",
+        f"{_MOVES} -k 'avr and jammed'",
     ),
     Mutant(
         "bounce of the full chute",
@@ -359,7 +359,7 @@ MUTANTS = (
         FIRMWARE + "chute.h",
         "return take(nearest, event);",
         "return take(nearest < count_ ? 0 : nearest, event);",
-        f"{_MOVES} -k 'avr and chute'",
+        f"{_MOVES} -k 'avr and lost_between'",
     ),
     Mutant(
         "part that the chute did not see is confirmed",

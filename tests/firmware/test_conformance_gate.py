@@ -339,6 +339,16 @@ def test_a_gate_that_does_not_reach_the_other_end_stops_the_line(host: ProtocolH
     assert host.ok("CLEAR", 1, 54)["told"] == "cleared"
 
 
+def test_a_short_pulse_at_the_end_switch_hides_no_jammed_gate(host: ProtocolHost) -> None:
+    host.greet(use_end_switch=1)
+    host.wait(50)
+    host.ok("TEST", 1, 1, "gate")
+    host.rig.wait(30)
+    host.rig.disturb("end_switch", 5000)
+    host.wait(300)
+    assert host.faults() == [(54, 1, 1)]
+
+
 @pytest.mark.parametrize("servo_ms", [40, 80])
 def test_a_gate_that_never_leaves_its_end_is_found_while_it_sorts(host: ProtocolHost, servo_ms: int) -> None:
     """The gate is told to return before its time limit is over: after `dwell_mm`, or after `servo_ms` if that is longer."""
