@@ -18,7 +18,7 @@ namespace {
 
 // True for a few milliseconds before a gate moves. Then no frame is read or written, because this could delay the gate.
 bool quiet = false;
-// Whether `quiet` was true when this round of the main loop began, so that the round has read no bytes.
+// Whether `quiet` was true when this round of the main loop began. Such a round has read no bytes.
 bool was_quiet = false;
 
 // Time at which the lamps were set last, in units of 16 ms.

@@ -13,15 +13,15 @@ void begin(uint8_t index, uint16_t pulse_us);
 // Sets the width of the pulses. Must be called in every round of the main loop.
 void set_pulse(uint8_t index, uint16_t pulse_us);
 
-// Sends a pulse of a new width as soon as possible. Call it in every round, after set_pulse() of all gates: then two gates that share a timer
-// get their new pulses together. If `quiet` is true, the next pulse is delayed.
+// Sends a pulse of a new width as soon as possible. If `quiet` is true, the next pulse is delayed. Must be called in every round of the main
+// loop, after set_pulse() of all gates. So two gates that share a timer get their new pulses together.
 void time_pulse(uint8_t index, bool quiet);
 
 // Returns whether a pulse of a new width still waits for the end of another pulse.
 bool is_pulse_waiting();
 
-// Sets the gate's pin to a level, for a solenoid valve or for a signal of the plant interface. A pulse in progress is finished first. There
-// are no more pulses until set_pulse() is called.
+// Sets the gate's pin to a level, for a solenoid valve or for a signal of the plant interface. A pulse in progress is finished first.
+// The next call of set_pulse() starts the pulses again.
 void set_level(uint8_t index, bool is_high);
 
 }  // namespace servo
