@@ -294,8 +294,8 @@ MUTANTS = (
     Mutant(
         "bounce of the eye in the chute",
         FIRMWARE + "lane_gate.cpp",
-        "chute_eye_.settle(now_us, hold_us)",
-        "chute_eye_.settle(now_us, 0)",
+        "chute_eye_.sample(blocked, passed_us, hold_us, kGateSampleUs)",
+        "chute_eye_.sample(blocked, passed_us, 1, kGateSampleUs)",
         f"{_INPUTS} -k 'avr and 5_ms'",
     ),
     Mutant(
@@ -329,7 +329,7 @@ MUTANTS = (
     Mutant(
         "a change of the polarity counts as a casting in the chute",
         FIRMWARE + "lane_gate.cpp",
-        "    chute_eye_.settle(now_us, 0);\n",
+        "    chute_eye_.invert(hold_us);\n",
         "",
         f"{_MOVES} -k 'avr and switch'",
     ),

@@ -389,7 +389,7 @@ class Board:
             return page, gate.pulse_us, gate.position(now_us), gate.moves, int(lane.has_servo_power), int(lane.is_estop_open)
         if page == "chute":
             counts = lane.chute_counters
-            levels = lane.is_gate_at_end, lane.chute_eye.blocked, lane.is_chute_full, lane.button.is_pressed
+            levels = lane.is_gate_at_end, lane.is_chute_blocked, lane.is_chute_full, lane.button.is_pressed
             return page, *(int(level) for level in levels), counts.seen, counts.unexpected, counts.unconfirmed
         if page == "plant":
             inputs = lane.is_reset_pressed, lane.is_bypassed

@@ -7,11 +7,12 @@ class Contact:
     """An on-off input, such as the emergency stop, that ignores short pulses.
 
     `is_on` changes when, since the change began, the time at the new level minus the time at the old level is `hold_us`. Example: 14 ms of
-    the new level and 4 ms of the old level are enough for 10 ms.
+    the new level and 4 ms of the old level are enough for 10 ms. If `restarts` is True, the new level must last without interruption.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, restarts: bool = False) -> None:
         self.is_on = False
+        self._restarts = restarts
         self._level = False
         self._ticked_us = 0
         # Grows while the input is on, up to `hold_us`. Falls while the input is off, down to 0.
@@ -21,10 +22,21 @@ class Contact:
         """Treats the input as on until it was off for `hold_us`. So an input that is stuck since the start never changes from off to on."""
         self.is_on, self._sum_us = True, hold_us
 
+    @property
+    def level(self) -> bool:
+        """The level that the input had last. Short pulses are included."""
+        return self._level
+
+    def invert(self, hold_us: int) -> None:
+        """Swaps the meanings of the two levels. This is no change of the input."""
+        self.is_on, self._level, self._sum_us = not self.is_on, not self._level, max(0, hold_us - self._sum_us)
+
     def change(self, level: bool, at_us: int, hold_us: int) -> None:
         """Stores a new level of the input."""
         self.advance(at_us, hold_us)
         self._level = level
+        if self._restarts and level == self.is_on:
+            self._sum_us = hold_us if level else 0
 
     def advance(self, now_us: int, hold_us: int) -> bool:
         """Moves the time forward to `now_us`. Returns whether `is_on` has changed."""
@@ -44,7 +56,7 @@ class Button:
     """A push-button. Only a short press counts, so a button that is stuck or held by a tool does nothing."""
 
     def __init__(self) -> None:
-        self._contact = Contact()
+        self._contact = Contact(restarts=True)
         self._since_us = 0
         self.forget_press()
 

@@ -110,17 +110,20 @@ class BoardLane:
         self._estop_open = Contact()
         self._servo_power_missing = Contact()
         self._belt_off = Contact()
-        self._gate_at_end = Contact()
-        self._chute_full = Contact()
+        self._gate_at_end = Contact(restarts=True)
+        self._chute_full = Contact(restarts=True)
         self.button = Button()
-        self.chute_eye = Eye()
+        self._chute_eye = Contact(restarts=True)
         self.chute_counters = ChuteCounters()
         self._chute = Chute()
         self._end_switch = EndSwitch()
         # The setting `eye_light_on` that the levels of the chute's eye were read with.
         self._is_chute_light_on = False
-        # The edge at which the last casting left the chute's eye.
-        self._chute_end: Edge | None = None
+        # Whether a casting blocked the chute's eye at the last check.
+        self.is_chute_blocked = False
+        # The places of the belt at the last change at the chute's eye, and when the last casting left this eye.
+        self._chute_place = 0
+        self._chute_end: int | None = None
         self._chute_had_room_us = 0
         self._reset_pressed = Contact()
         self._reset_pressed.assume_on(KEY_US)
@@ -329,20 +332,16 @@ class BoardLane:
         The setting `eye_light_on` of the belt says which level means "blocked".
         """
         self.advance(max(at_us, self._ticked_us))
-        self._swap_chute_levels(at_us)
-        self.chute_eye.change(is_low != self._is_chute_light_on, self.belt.place(), at_us, self._hold_us)
+        self._watch_chute(at_us)
+        level = is_low != self._is_chute_light_on
+        if level != self._chute_eye.level:
+            self._chute_place = self.belt.place()
+        self._chute_eye.change(level, at_us, self._hold_us)
 
     @property
     def is_chute_eye_low(self) -> bool:
         """Whether the input of the eye in the reject chute is low."""
-        return self.chute_eye.level != self._is_chute_light_on
-
-    def _swap_chute_levels(self, now_us: int) -> None:
-        """Swaps the meanings of the levels if `eye_light_on` of the belt has changed. No casting has passed the eye then."""
-        if self.belt._is_light_on != self._is_chute_light_on:
-            self._is_chute_light_on = self.belt._is_light_on
-            self.chute_eye.invert(self.belt.place(), now_us, 0, 0)
-            self.chute_eye.take_edges(now_us, 0)
+        return self._chute_eye.level != self._is_chute_light_on
 
     def change_button(self, pressed: bool, at_us: int) -> None:
         """Tells the lane about a change at its push-button."""
@@ -792,13 +791,20 @@ class BoardLane:
         self.belt.raise_fault(faults.TRACKER_FULL, MAX_CHUTE_PARTS + 1, now_us)
 
     def _watch_chute(self, now_us: int) -> None:
-        self._swap_chute_levels(now_us)
         belt = self.belt
-        for edge in self.chute_eye.take_edges(now_us, self._hold_us):
-            if not edge.blocked:
-                self._chute_end = edge
-            elif self._chute_end is None or edge.place - self._chute_end.place >= belt.settings.travel("part_min_mm"):
-                self._see_in_chute(edge.place)
+        if belt._is_light_on != self._is_chute_light_on:
+            # A change of the setting swaps the meanings of the levels, and no casting has passed the eye.
+            self._is_chute_light_on = belt._is_light_on
+            self._chute_eye.invert(self._hold_us)
+            self.is_chute_blocked = not self.is_chute_blocked
+        self._chute_eye.advance(now_us, self._hold_us)
+        if self._chute_eye.is_on == self.is_chute_blocked:
+            return
+        self.is_chute_blocked = self._chute_eye.is_on
+        if not self.is_chute_blocked:
+            self._chute_end = self._chute_place
+        elif self._chute_end is None or self._chute_place - self._chute_end >= belt.settings.travel("part_min_mm"):
+            self._see_in_chute(self._chute_place)
 
     def _see_in_chute(self, place: int) -> None:
         if not self.is_committed or not self._has_chute_eye:

@@ -63,11 +63,6 @@ class Eye:
         self._changing: Edge | None = None
         self._edges: list[Edge] = []
 
-    @property
-    def level(self) -> bool:
-        """The level that the input had last, not debounced. True means blocked."""
-        return self._raw_level
-
     def change(self, blocked: bool, place: int, at_us: int, debounce_us: int, steps: int = 0) -> None:
         """Stores a new level of the input. If the level changes back within the debounce time, both changes are ignored as bouncing."""
         self._accept_change(at_us, debounce_us)

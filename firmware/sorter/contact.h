@@ -5,12 +5,21 @@
 namespace castline {
 
 // The state changes from off to on when the input was on for `hold_us` longer than off. It changes back when the input was off for
-// `hold_us` longer than on.
+// `hold_us` longer than on. If `most_us` is above 1 ms, the new level must last for `hold_us` without a reading of the old level.
 class Contact {
  public:
   Contact() : is_on_(false), was_on_(false) {}
 
   bool is_on() const { return is_on_; }
+  // The level that the input had at the last call of sample().
+  bool level() const { return was_on_; }
+
+  // Swaps the meanings of the two levels. This is no change of the input.
+  void invert(uint16_t hold_us) {
+    is_on_ = !is_on_;
+    was_on_ = !was_on_;
+    sum_us_ = hold_us > sum_us_ ? static_cast<uint16_t>(hold_us - sum_us_) : 0;
+  }
 
   // Treats the input as on until it was off for `hold_us`. So an input that is stuck since the start never changes from off to on.
   void assume_on(uint16_t hold_us) {
@@ -23,6 +32,8 @@ class Contact {
   __attribute__((always_inline)) bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;
     was_on_ = level;
+    // An input that is read only every few milliseconds can change unseen. So each reading of the old level starts the count again.
+    if (most_us > kMostUs && level == is_on_) sum_us_ = level ? hold_us : 0;
     // If the level has changed since the last call, the time in between is not counted. So a pulse never counts for more than its length.
     if (!has_lasted || (level ? is_on_ && sum_us_ == hold_us : sum_us_ == 0)) return false;
     // One call adds at most `most_us`. Otherwise, two short pulses around a slow round of the main loop would count as one long pulse.

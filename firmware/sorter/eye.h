@@ -36,8 +36,6 @@ class Eye {
   Eye() : since_(0), blocked_(false), raw_(false), pending_(false), place_(0) {}
 
   bool is_blocked() const { return blocked_; }
-  // The level that the input had last, not debounced.
-  bool level() const { return raw_; }
   // Place of the leading edge of the part that blocks the eye now.
   Place since() const { return since_; }
 

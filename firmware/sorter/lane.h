@@ -157,7 +157,7 @@ class Lane {
   bool is_belt_blocked() const { return belt().is_blocked(1) || belt().is_blocked(2); }
   const EdgeLog& edges(uint8_t which) const { return edge_logs_[which - 1]; }
   bool is_gate_at_end() const { return gate_at_end_.is_on(); }
-  bool is_chute_blocked() const { return chute_eye_.is_blocked(); }
+  bool is_chute_blocked() const { return chute_eye_.is_on(); }
   bool is_chute_full() const { return chute_full_.is_on(); }
   bool is_button_pressed() const { return button_.is_pressed(); }
   // Returns the belt's position. On an uncommitted lane, it is the number of encoder edges, whatever the settings say.
@@ -203,7 +203,7 @@ class Lane {
   bool lacks_servo_power() const { return servo_power_missing_.is_on() && settings_[kUseServoPower]; }
   bool has_chute_eye() const { return settings_[kChuteMm] > 0; }
   bool has_gate_fault_cause(Fault code) const;
-  void watch_chute(bool is_low, uint16_t hold_us);
+  void watch_chute(bool is_low, uint16_t passed_us, uint16_t hold_us);
   void see_in_chute(Place place);
   void follow_into_chute(uint16_t event, Place moment);
   void give_up_chute();
@@ -271,11 +271,10 @@ class Lane {
   uint32_t travelled_us_ = 0;
   // Time since the last call of set_inputs().
   uint16_t unsampled_us_ = 0;
-  Contact estop_open_, servo_power_missing_, belt_off_, gate_at_end_, chute_full_;
+  Contact estop_open_, servo_power_missing_, belt_off_, gate_at_end_, chute_full_, chute_eye_;
   // Time of the last call of set_gate_inputs(), in microseconds.
   uint16_t gate_sampled_us_ = 0;
   Button button_;
-  Eye chute_eye_;
   Contact reset_pressed_, bypass_on_;
   Drive drive_;
   Gate gate_;
@@ -315,8 +314,8 @@ class Lane {
   ChuteCounters chute_counters_ = {0, 0, 0};
   EndSwitch end_switch_;
   Chute chute_;
-  // The place of the belt at which a casting left the chute's eye.
-  Place chute_end_ = 0;
+  // The places of the belt at the last change at the chute's eye, and when a casting left this eye.
+  Place chute_place_ = 0, chute_end_ = 0;
   // Time at which the chute was last seen with room.
   uint32_t chute_had_room_ms_ = 0;
   Settings settings_;

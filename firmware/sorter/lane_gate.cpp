@@ -9,30 +9,26 @@ void Lane::set_gate_inputs(const GateInputs& inputs) {
   gate_sampled_us_ = now_us;
   gate_at_end_.sample(inputs.at_end, passed_us, hold_us, kGateSampleUs);
   chute_full_.sample(inputs.chute_full, passed_us, hold_us, kGateSampleUs);
-  watch_chute(inputs.is_chute_low, hold_us);
+  watch_chute(inputs.is_chute_low, passed_us, hold_us);
   if (button_.sample(inputs.button_pressed, passed_us, shared_->clock.now().ms) && settings_[kUseButton]) acknowledge();
 }
 
-// Handles the present level of the chute's eye. A change counts when the level has stayed the same for `hold_us`.
-void Lane::watch_chute(bool is_low, uint16_t hold_us) {
-  const uint32_t now_us = shared_->clock.us();
+// Handles the present level of the chute's eye, `passed_us` after the last call. The eye ignores short pulses as a contact does.
+void Lane::watch_chute(bool is_low, uint16_t passed_us, uint16_t hold_us) {
   const bool is_light_on = belt().settings_[kEyeLightOn] != 0;
   if (is_light_on != is_chute_light_on_) {
     // A change of the setting swaps the meanings of the levels, and no casting has passed the eye.
     is_chute_light_on_ = is_light_on;
-    chute_eye_.invert(belt().place(), now_us, 0);
-    chute_eye_.settle(now_us, 0);
+    chute_eye_.invert(hold_us);
   }
   const bool blocked = is_low != is_light_on;
-  if (blocked != chute_eye_.level()) chute_eye_.change(blocked, belt().place(), now_us, 0);
-  if (chute_eye_.pending() && chute_eye_.settle(now_us, hold_us)) {
-    const Place place = chute_eye_.place();
-    if (!chute_eye_.is_blocked()) {
-      chute_end_ = place;
-      has_chute_end_ = true;
-    } else if (!has_chute_end_ || !belt().is_short(past(place, chute_end_))) {
-      see_in_chute(place);
-    }
+  if (blocked != chute_eye_.level()) chute_place_ = belt().place() & kPlaceMask;
+  if (!chute_eye_.sample(blocked, passed_us, hold_us, kGateSampleUs)) return;
+  if (!chute_eye_.is_on()) {
+    chute_end_ = chute_place_;
+    has_chute_end_ = true;
+  } else if (!has_chute_end_ || !belt().is_short(past(chute_place_, chute_end_))) {
+    see_in_chute(chute_place_);
   }
 }
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real
 
 
 def test_short_pulses_at_every_input_of_a_lane_change_nothing() -> None:
-    assert disturb_inputs((2,), pulses=4).wrong == []
+    assert disturb_inputs((2,), pulses=40).wrong == []
 
 
 def test_castings_whose_edges_bounce_are_counted_once() -> None:
