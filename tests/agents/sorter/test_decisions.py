@@ -101,6 +101,12 @@ def test_a_late_verdict_changes_the_record_and_not_the_movement() -> None:
     assert (second.board, second.run, second.event, second.move_count) == (first.board, first.run, first.event, first.move_count)
 
 
+def test_a_late_verdict_leaves_the_fault_that_decided_about_the_part_in_the_record() -> None:
+    first = record_of(gate_event(action="pass", reason="safe", moved=False), PartState())
+    second = make_late_sorting(first, make_verdict("line-1", 2, 7, "ok", NOW), NOW + timedelta(seconds=1))
+    assert (second.reason, second.code, second.late, second.label) == ("fault", 41, True, "ok")
+
+
 def test_an_event_after_a_late_verdict_is_recorded_as_late() -> None:
     record = record_of(gate_event(reason="no-verdict"), PartState(label="ok", is_late=True))
     assert (record.reason, record.late, record.label) == ("late-verdict", True, "ok")
