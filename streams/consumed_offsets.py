@@ -54,6 +54,8 @@ def choose_start(committed: int | None, log_start: int, log_end: int) -> StartOf
 class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
     """A Faust consumer that compares the committed offsets with the records that Kafka still holds."""
 
+    # Faust logs each start and stop of a consumer. Its loggers show only warnings.
+    logger = logging.getLogger("faust.consumer")
     # Whether records that expired before the start are reported. A consumer that skips old records on purpose sets this to False.
     reports_expired_at_start = True
 
