@@ -127,7 +127,9 @@ def _make_spec(name: str, topics: TopicSettings, partitions: int, retention_ms: 
         cleanup = {"cleanup.policy": "compact"}
     else:
         cleanup = {"cleanup.policy": "delete", "retention.ms": str(int(retention_ms))}
-    return TopicSpec(name, partitions, topics.replication, {**cleanup, "max.message.bytes": str(topics.max_message_bytes)})
+    # Without copies on other machines, a power cut would lose the records that the broker has confirmed but not yet forced to its disk.
+    flush = {"flush.messages": "1"} if topics.replication == 1 else {}
+    return TopicSpec(name, partitions, topics.replication, {**cleanup, **flush, "max.message.bytes": str(topics.max_message_bytes)})
 
 
 @dataclass(frozen=True)

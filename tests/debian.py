@@ -12,6 +12,7 @@ _PACKAGES = {
     "promtool": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
     "amtool": "prometheus-alertmanager",
+    "strace": "strace",
     "chromium": "chromium",
 }
 

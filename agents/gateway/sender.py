@@ -300,7 +300,8 @@ class Sender:
             self._wake_up.clear()
             if results := window.take_results():
                 self._apply_results(results)
-                if any(result.error for result in results):
+                # After Kafka has refused a record, the idempotent producer is replaced, because its sequence numbers have a gap.
+                if any(isinstance(result.error, _RECORD_ERRORS) for result in results):
                     return
                 self._set_available()
             if self._is_finished():

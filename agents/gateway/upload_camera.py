@@ -82,6 +82,11 @@ class UploadCamera:
             self._changed.notify()
         return frame.receipt
 
+    @property
+    def waiting_count(self) -> int:
+        """The number of pictures that wait for the intake."""
+        return len(self._queue)
+
     def abandon(self, frame: CameraFrame) -> None:
         """Removes `frame` from the queue if it still waits there, because its sender has gone or has waited for too long."""
         with self._changed, suppress(ValueError):

@@ -417,6 +417,36 @@ def restart(context: click.Context, kills: int, broker_kills: int, rate: float, 
         click.echo(line)
 
 
+@command.command("gateway")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder on the disk to measure. Without the option, the folder for temporary files is used.",
+)
+@click.option("--pairs", default=10, show_default=True, type=click.IntRange(1, 1000), help="Pairs of rounds, with and without the flush.")
+@click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.1, 600), help="Length of a round, in seconds.")
+@click.option("--connections", default=8, show_default=True, type=click.IntRange(1, 64), help="Cameras that upload at the same time.")
+@click.option("--bytes", "picture_bytes", default=30_000, show_default=True, type=click.IntRange(100, 10**7), help="Size of a picture.")
+@_JSON_OPTION
+def gateway(folder: Path | None, pairs: int, seconds: float, connections: int, picture_bytes: int, as_json: bool) -> None:
+    """Measure the gateway alone, with and without forcing each picture to the disk.
+
+    Rounds with and without the flush alternate. Each round uploads pictures over HTTP and waits for their receipts. The gateway always
+    flushes in normal operation, because a power cut must not lose a confirmed picture.
+    """
+    from dataclasses import asdict
+
+    from bench.gateway_flush import compare_flush
+
+    result = compare_flush(folder, pairs, seconds, connections, picture_bytes, _report_progress)
+    if as_json:
+        _print_json(asdict(result))
+        return
+    for name, figures in (("with flush", result.with_flush), ("without flush", result.without_flush)):
+        click.echo(f"{name:14} {figures.pictures_per_s:7.1f} pictures a second, p99 {figures.p99_ms:6.1f} ms")
+    click.echo(f"with the flush, the gateway takes {result.ratio:.2f} times as many pictures as without (median of {result.pairs} pairs)")
+
+
 @command.command("decoding")
 @click.option(
     "--data",

@@ -155,22 +155,30 @@ def test_a_line_without_a_camera_is_refused_at_the_start(tmp_path: Path, argumen
         assert sentence in gateway.log()
 
 
-def test_a_line_without_its_folder_complains_and_the_other_line_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["drop", "folder"])
+def test_a_line_without_its_folder_complains_and_the_other_line_goes_on(tmp_path: Path, kind: str) -> None:
     (tmp_path / "file").touch()
     settings = make_settings_with_own_broker(tmp_path)
     good = settings.lines[1].model_dump(mode="json", exclude={"token", "gate", "deadline_s"})
-    away = {"name": "line-1", "camera": {"kind": "drop", "path": str(tmp_path / "file/share")}}
+    away = {"name": "line-1", "camera": {"kind": kind, "path": str(tmp_path / "file/share")}}
     settings = Settings.model_validate(settings.model_dump(exclude={"lines"}) | {"lines": [away, good]})
     with CastlineProcess(settings, tmp_path / "gateway.log", "gateway") as gateway:
         wait_until(lambda: gateway.metric("castline_pictures_received_total", line="line-2") > RATE_PER_S, 40)
         wait_until(lambda: gateway.metric("castline_camera_complaints", line="line-1") == 1, 10)
+        assert [gateway.metric("castline_camera_up", line=line) for line in ("line-1", "line-2")] == [0, 1]
+        assert gateway.page("/readyz/line-1")[0] == 503
+        assert gateway.page("/readyz/line-2") == (200, "ready\n")
+        assert "share of line-1" not in gateway.page("/readyz")[1], "the process can work"
         status, text = gateway.page("/healthz")
         assert status == 200, "a restart would help nobody and would interrupt the other line"
-        assert "share of line-1 cannot be read: Not a directory; mount the share, or correct lines.camera.path" in text
+        assert "file/share of line-1" in text
+        assert "or correct lines.camera.path" in text
         assert "line-2" not in text
         (tmp_path / "file").unlink()
         write_class_folders(tmp_path / "file/share", 1)
         wait_until(lambda: gateway.metric("castline_pictures_received_total", line="line-1") > 0, 20)
+        wait_until(lambda: gateway.page("/readyz/line-1") == (200, "ready\n"), 10)
+        assert gateway.metric("castline_camera_up", line="line-1") == 1
         assert gateway.page("/healthz") == (200, "ok\n")
         assert gateway.stop() == 0
 

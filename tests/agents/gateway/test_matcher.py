@@ -35,6 +35,13 @@ def test_a_picture_is_matched_whether_it_arrives_before_or_after_its_part() -> N
     assert other.decide_due(10.3) == [MatchDecision("early", part(2))]
 
 
+def test_waiting_pictures_are_limited_in_bytes_and_the_oldest_get_no_part() -> None:
+    matcher: Matcher[str] = Matcher(WINDOW_S, part_timeout_s=30.0, max_bytes=25)
+    assert matcher.add_picture("a", 1.0, 1.0, 10) == matcher.add_picture("b", 1.1, 1.1, 10) == []
+    assert matcher.add_picture("c", 1.2, 1.2, 10) == [MatchDecision("a", None)]
+    assert matcher.pending_pictures == 2
+
+
 def test_a_picture_waits_until_the_silence_behind_its_part_is_four_times_its_distance() -> None:
     """The next part could follow closely, and then the picture would lie beyond a quarter of the spacing."""
     matcher = make_matcher()

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 
-from agents.gateway.sender import ChannelUnavailableError, KafkaChannel, PictureChannel, Sender, SendResult
+from agents.gateway.sender import ChannelUnavailableError, KafkaChannel, PictureChannel, Sender, SendResult, UnsendableError
 from agents.gateway.spool import CheckedPicture, Spool, SpoolBudget, SpooledPicture
 from streams.health import ProgressWatchdog
 from streams.identity import PartId, read_identity
 from streams.object_store import ObjectStore
+from streams.supervision import list_thread_faults
 from streams.topics import TopicNames
 from tests.agents.gateway.camera_line import wait_until
 from tests.conftest import MakeSettings
@@ -38,6 +39,10 @@ class FakeKafka:
         self.is_silent = False
         # The errors for pictures that are refused, by part number.
         self.errors: dict[int, Exception] = {}
+        # Part numbers of the pictures of which no record can be made.
+        self.unsendable: set[int] = set()
+        # The errors that the next connections raise.
+        self.connect_errors: list[Exception] = []
         self.confirmed: list[PartId] = []
         self.in_flight = 0
         self.max_in_flight = 0
@@ -47,6 +52,8 @@ class FakeKafka:
     def connect(self) -> PictureChannel:
         if self.is_unavailable:
             raise ChannelUnavailableError("nothing listens there")
+        if self.connect_errors:
+            raise self.connect_errors.pop()
         self.channel_count += 1
         return FakeChannel(self)
 
@@ -73,6 +80,8 @@ class FakeChannel:
         kafka = self._kafka
         if kafka.is_unavailable:
             raise ChannelUnavailableError("the connection broke")
+        if picture.part.part in kafka.unsendable:
+            raise UnsendableError("no Kafka record can be made of it")
         kafka.in_flight += 1
         kafka.max_in_flight = max(kafka.max_in_flight, kafka.in_flight)
         if not kafka.is_silent:
@@ -85,7 +94,7 @@ class FakeChannel:
 @contextmanager
 def running_sender(folder: Path, kafka: FakeKafka, in_flight: int = 4) -> Iterator[tuple[Spool, Sender]]:
     spool = Spool(folder, "line-1", SpoolBudget(2**24))
-    sender = Sender(spool, kafka.connect, kafka.is_reachable, in_flight, ProgressWatchdog(30))
+    sender = Sender(spool, kafka.connect, kafka.is_reachable, in_flight, ProgressWatchdog(30), in_flight_bytes=2**20)
     sender.start()
     try:
         yield spool, sender
@@ -160,6 +169,39 @@ def test_a_picture_that_kafka_refuses_is_parked_and_the_others_are_sent(tmp_path
     with running_sender(tmp_path, kafka) as (spool, _):
         wait_until(lambda: spool.waiting_count == 0)
     assert kafka.confirmed[-1].part == 3
+
+
+def test_a_picture_of_which_no_record_can_be_made_is_parked_and_the_others_are_sent(tmp_path: Path) -> None:
+    kafka = FakeKafka()
+    kafka.unsendable = {2}
+    with running_sender(tmp_path, kafka) as (spool, sender):
+        for number in range(1, 5):
+            spool.accept(make_picture(number))
+        sender.wake()
+        wait_until(lambda: spool.waiting_count == 1)
+        assert sorted(part.part for part in kafka.confirmed) == [1, 3, 4], "each is sent once"
+        assert (spool.parked_count, sender.problem) == (1, "")
+
+
+def test_a_sender_goes_on_after_an_error_that_nobody_expects(tmp_path: Path) -> None:
+    kafka = FakeKafka()
+    kafka.connect_errors = [ZeroDivisionError("an error that nobody expects")]
+    with running_sender(tmp_path, kafka) as (spool, _):
+        spool.accept(make_picture(1))
+        wait_until(lambda: spool.waiting_count == 0)
+    assert any("sender-line-1" in fault for fault in list_thread_faults())
+
+
+def test_the_pictures_in_flight_are_limited_in_bytes(tmp_path: Path) -> None:
+    kafka = FakeKafka()
+    kafka.is_silent = True
+    with running_sender(tmp_path, kafka, in_flight=64) as (spool, sender):
+        for number in range(1, 9):
+            spool.accept(make_picture(number, size=500_000))
+        sender.wake()
+        wait_until(lambda: kafka.in_flight >= 3)
+        wait_until(lambda: "confirmed nothing" in sender.problem)
+        assert kafka.in_flight == 3, "three pictures reach the limit of 1 MiB"
 
 
 def test_a_gateway_without_authorisation_keeps_its_pictures_and_reports_it(tmp_path: Path) -> None:

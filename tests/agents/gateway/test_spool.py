@@ -155,6 +155,27 @@ def test_maintenance_bounds_the_size_of_the_write_ahead_file(tmp_path: Path) -> 
     line.close()
 
 
+def test_the_write_ahead_log_counts_in_the_budget_and_makes_room_for_pictures(tmp_path: Path) -> None:
+    budget = SpoolBudget(2**20)
+    line = Spool(tmp_path, "line-1", budget)
+    for number in range(100):
+        line.accept(make_picture(number, size=100_000))
+        ahead = (tmp_path / "line-1.sqlite-wal").stat().st_size
+        assert budget.write_ahead_bytes == ahead
+        assert budget.used_bytes <= budget.max_bytes + 2 * 100_000, "the log grows by one picture beyond the limit at most"
+        line.remove([spooled.seq for spooled in line.read_after(0, 10)])
+    line.close()
+
+
+def test_reading_ahead_is_limited_in_bytes(tmp_path: Path) -> None:
+    line = open_spool(tmp_path, max_bytes=2**24)
+    for number in range(1, 6):
+        line.accept(make_picture(number, size=100_000))
+    assert len(line.read_after(0, 10, max_bytes=250_000)) == 3
+    assert len(line.read_after(0, 10, max_bytes=1)) == 1, "a picture that is larger than the limit is read, too"
+    line.close()
+
+
 _WRITER = """
 import sys
 from pathlib import Path

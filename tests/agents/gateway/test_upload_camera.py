@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import threading
 import zlib
@@ -22,6 +23,7 @@ from agents.gateway.spool import Spool, SpoolBudget
 from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, start_site
 from streams.identity import PartId
 from streams.settings import CameraSettings
+from tests.agents.gateway.camera_line import wait_until
 
 JPEG = b"\xff\xd8\xff\xe0 a picture of a casting"
 LIMIT = 10_000
@@ -61,6 +63,8 @@ class UploadPlant:
                 triggered=camera if isinstance(camera, TriggeredCamera) else None,
                 part_intake=intake if settings.trigger == "board" else None,
             )
+        self.stuck = UploadCamera(3 * LIMIT)
+        endpoints["stuck"] = LineEndpoint("stuck", SecretStr("let-me-in"), self.stuck, None, None)
         endpoints["shut"] = LineEndpoint("shut", SecretStr(""), UploadCamera(), None, None)
         self.app = build_app(endpoints, LIMIT, SecretStr("from-the-sorter"))
         for thread in self.threads:
@@ -346,3 +350,26 @@ async def test_an_upload_whose_clock_is_wrong_is_stored_with_the_time_of_its_arr
     assert status == 201, body
     (spooled,) = plant.spools["http"].read_after(0, 10)
     assert abs(spooled.picture.captured_at - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+@pytest.mark.asyncio
+async def test_abandoned_uploads_leave_the_memory_and_too_many_uploads_are_refused(url: str, plant: UploadPlant) -> None:
+    """The camera thread of the line `stuck` does not run, so its uploads wait for ever, as behind a disk that hangs."""
+    camera = plant.stuck
+    picture = JPEG + bytes(LIMIT - len(JPEG))
+    async with ClientSession() as session:
+
+        async def upload() -> int:
+            async with session.post(f"{url}/lines/stuck/pictures", data=picture, headers=UPLOAD) as response:
+                return response.status
+
+        waiting = [asyncio.create_task(upload()) for _ in range(3)]
+        await asyncio.to_thread(wait_until, lambda: camera.memory.used_bytes == 3 * LIMIT)
+        assert await upload() == 503, "the memory of this line is full"
+        status, _ = await post(url, "/lines/http/pictures", UPLOAD)
+        assert status == 201, "another line has its own memory"
+        for task in waiting:
+            task.cancel()
+        await asyncio.to_thread(wait_until, lambda: camera.memory.used_bytes == 0)
+        assert camera.waiting_count == 0, "nothing of an abandoned upload stays in memory"
+        assert any("503" in text for text in camera.list_complaints())
