@@ -109,7 +109,7 @@ def test_the_broker_forces_a_record_to_its_disk_before_it_confirms_the_record(ma
     """The gateway deletes a picture from the spool when Kafka has confirmed it. So the broker's copy must be safe by then."""
     settings, trace = make_settings(lines=({"name": "line-1"},)), tmp_path / "trace"
     topic, port = TopicNames(settings.topics.prefix).images("line-1"), int(settings.bootstrap.rpartition(":")[2])
-    broker = next(found.pid for found in psutil.net_connections("tcp") if found.status == "LISTEN" and found.laddr.port == port)
+    broker = next(found.pid for found in psutil.net_connections("tcp") if found.status == "LISTEN" and list(found.laddr)[1:] == [port])
     flushes = ["-f", "-y", "-ttt", "-e", "trace=fsync,fdatasync", "-o", str(trace), "-p", str(broker)]
     strace = subprocess.Popen([find_program("strace"), *flushes], stderr=subprocess.PIPE, text=True)
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap, acks="all")
