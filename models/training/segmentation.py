@@ -148,8 +148,9 @@ def compute_draw_chances(marks: npt.NDArray[np.uint8], kinds: int) -> npt.NDArra
     exact = np.where(marks < BOX_MARK, marks, 0).reshape(len(marks), -1)
     pixels = np.stack([(exact == kind).sum(axis=1) for kind in range(1, 1 + kinds)], axis=1)
     main = np.where(pixels.any(axis=1), pixels.argmax(axis=1), kinds)
-    chances = 1 / np.sqrt(np.bincount(main, minlength=1 + kinds)[main])
-    return chances / chances.sum()
+    chances: npt.NDArray[np.float64] = 1 / np.sqrt(np.bincount(main, minlength=1 + kinds)[main])
+    chances /= chances.sum()
+    return chances
 
 
 def _batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> tf.data.Dataset:

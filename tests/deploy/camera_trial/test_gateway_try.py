@@ -140,7 +140,7 @@ def test_a_trial_of_uploads_answers_the_camera_like_the_gateway(tmp_path: Path) 
 
 def test_the_gateway_still_runs_without_a_subcommand(tmp_path: Path) -> None:
     settings = write_settings(tmp_path, 'kind = "http"')
-    command = [CASTLINE, "--settings", settings, "gateway", "--line", "line-7"]
+    command: list[str | Path] = [CASTLINE, "--settings", settings, "gateway", "--line", "line-7"]
     process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert process.returncode == 3
     assert "The settings have no line 'line-7'" in process.stderr
