@@ -72,6 +72,7 @@ PAGE = DashboardPage(
         timeseries_panel(
             "How soon does the board have the verdict?",
             Query(p99("castline_verdict_tell_seconds"), "{{line}} 99 %"),
+            Query(p99("castline_verdict_step_seconds", "line, step"), "{{line}} step {{step}}, 99 %"),
             unit="s",
             description="Time from the decision of the networks until the board has acknowledged the verdict.",
             thresholds=rising(0.2, 0.5),

@@ -73,8 +73,11 @@ PAGE = DashboardPage(
         ),
         timeseries_panel(
             BROKER_DISK,
-            Query(BROKER_FREE_SHARE, "{{machine}} free"),
-            Query(rate("castline_broker_drops_total", "what"), "{{what}} dropped, times per second"),
+            Query(
+                f"castline_broker_disk_free_bytes{{{PLANT}}} / (castline_broker_disk_bytes{{{PLANT}}} > 0)",
+                "{{machine}} free",
+            ),
+            Query(rate("castline_broker_drops_total", "what", scope=PLANT), "{{what}} dropped, times per second"),
             unit="percentunit",
             description="Share of the disk of the embedded broker that is free. Below 20 %, an alert fires. Below 10 %, the broker drops "
             "records: judged pictures first, and findings and dead letters last.",

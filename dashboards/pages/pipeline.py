@@ -130,6 +130,8 @@ PAGE = DashboardPage(
         timeseries_panel(
             DEAD_LETTERS,
             Query(rate("castline_dead_letters_total", "line, reason"), "{{line}} {{reason}}"),
+            Query(rate("castline_records_refused_total", "role", scope=PLANT), "{{role}}: refused by Kafka"),
+            Query(rate("castline_records_skipped_total", "role, kind", scope=PLANT), "{{role}}: {{kind}} skipped"),
             Query(
                 rate("castline_batches_split_total", "machine, instance_name", _INSPECTOR, scope=PLANT),
                 "{{machine}} {{instance_name}} batch split",
