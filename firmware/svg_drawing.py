@@ -1,4 +1,4 @@
-"""Lines, boxes and texts of the drawings in the wiring guide, as SVG."""
+"""Draws lines, boxes and texts as SVG, for the wiring guide."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ INK, SIGNAL, HIGH, GROUND = "#222222", "#1f5fbf", "#b03030", "#555555"
 
 @dataclass
 class SvgDrawing:
-    """Collects the elements of an SVG drawing. Coordinates are in pixels from the top left corner. `label` is read to blind people."""
+    """Collects the elements of an SVG drawing. Coordinates are in pixels from the top left corner. Screen readers read `label` aloud."""
 
     width: int
     height: int

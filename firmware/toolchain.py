@@ -49,7 +49,7 @@ AVR_FLAGS = (
     *("-mmcu=atmega2560", "-DF_CPU=16000000UL", "-std=gnu++11", "-Os", "-g", "-Wall", "-Wextra", "-Werror"),
     *("-fno-exceptions", "-fno-threadsafe-statics", "-ffunction-sections", "-fdata-sections", "-flto", "-Wl,--gc-sections"),
 )
-# The flags for C++ and for linking in the file platform.txt of the Arduino core, if all warnings are on. Here a warning is an error, too.
+# The flags for C++ and for the linker from platform.txt of the Arduino core, with all warnings switched on.
 ARDUINO_FLAGS = (
     *("-g", "-Os", "-Wall", "-Wextra", "-std=gnu++11", "-fpermissive", "-fno-exceptions", "-ffunction-sections", "-fdata-sections"),
     *("-fno-threadsafe-statics", "-Wno-error=narrowing", "-flto", "-fuse-linker-plugin", "-Wl,--gc-sections"),

@@ -142,4 +142,4 @@ def _report(followed: FollowedTopic[Any], newest: object) -> None:
     try:
         followed.on_change(newest)
     except Exception:  # no record may end the thread that reads the topic
-        log.exception("A change on the topic %s could not be applied. The change before stays in force.", followed.topic)
+        log.exception("A change on the topic %s could not be applied, so the previous records stay in force.", followed.topic)

@@ -1,7 +1,7 @@
 """Checks at which offset a Faust consumer starts in each partition, and finds records that Kafka deleted before they were read.
 
-Faust alone reports nothing in three cases: records expired, a topic was deleted and created again, or a rebalance came before the first
-commit in a partition.
+Faust itself does not report records that have expired, or a topic that was deleted and created again. It also reports nothing if a
+rebalance comes before the first commit in a partition.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def choose_start(committed: int | None, log_start: int, log_end: int) -> StartOf
 class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
     """A Faust consumer that compares the committed offsets with the records that Kafka still holds."""
 
-    # Faust logs each start and stop of a consumer. Its loggers show only warnings.
+    # Faust logs each start and stop of a consumer with this logger. Castline shows only warnings of Faust's loggers.
     logger = logging.getLogger("faust.consumer")
     # Whether records that expired before the start are reported. A consumer that skips old records on purpose sets this to False.
     reports_expired_at_start = True
@@ -77,7 +77,7 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             self._next_offsets[partition] = start.offset
             if start.is_of_other_topic:
                 log.warning(
-                    "The committed offset %s of %s/%d lies behind the end %s of the partition, so it belongs to an earlier topic with this "
+                    "The committed offset %s of %s/%d is beyond the end %s of the partition, so it belongs to an earlier topic with this "
                     "name. The consumer starts at the oldest record.",
                     committed,
                     partition.topic,
@@ -91,7 +91,7 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
                 self._committed_offset[partition] = start.offset or None
             if start.expired and self.reports_expired_at_start:
                 await self.transport.on_expired(ExpiredRecords(partition.topic, partition.partition, committed or 0, start.expired))
-                # If the partition gets no new record, the next start would report the same records again.
+                # Without this commit, the next start would report the same records again if the partition gets no new record until then.
                 await self._commit({partition: start.offset})
 
     async def check_offset(self, partition: TP, offset: int) -> None:

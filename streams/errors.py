@@ -3,7 +3,7 @@
 CastlineError
   +- PictureError    A picture cannot be judged: dead letter, and the verdict `review`.
   +- IdentityError   A record does not name its part: dead letter, no verdict.
-  +- RecordError     A record is not valid for its topic: dead letter, or a count if another role writes the dead letter.
+  +- RecordError     A record is not valid for its topic: dead letter. If another role writes it, the record is only counted.
   +- ModelError      A model version cannot be used: the current version stays in use.
   +- GateError       A board or its link failed: tried again if `retriable`.
   +- ArchiveError    The database refused a record: tried again if `retriable`, otherwise dead letter.
@@ -33,7 +33,7 @@ class IdentityError(CastlineError):
 
 
 class RecordError(CastlineError):
-    """A record is not valid for its topic, or a role failed on it. `reason` is one word of a small fixed set, a label of a metric."""
+    """A record is not valid for its topic, or a role failed on it. `reason` is a label of a metric: one word of a small fixed set."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
 """Reads Kafka's lists of group members, to find another machine that already has the name or the work of this process.
 
-If two processes join a consumer group with one `group.instance.id`, Kafka lets each push out the other in turns. Verdicts are then written
-again and again, although both processes look healthy.
+Two processes with the same `group.instance.id` push each other out of their consumer group again and again. Both processes look healthy,
+but they write the same verdicts repeatedly.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class GroupMember:
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the member's installation, which ends its client id."""
+        """The fingerprint of the member's installation. It is the last part of the client id."""
         return self.client_id.rpartition(".")[2]
 
     def __str__(self) -> str:
@@ -71,9 +71,10 @@ class GroupIdentity:
         )
 
     def must_yield_to(self, rival: GroupMember) -> bool:
-        """Decides whether this process ends if it and `rival` have joined the group at the same time. Exactly one of the two ends.
+        """Returns whether this process must end if this process and `rival` have joined the group at the same time.
 
-        Kafka lists a name with the client id of the process that joined first under this name. So the second process sees a rival.
+        Exactly one of the two processes ends. If both have the same name, this is the second one, because Kafka lists the client id of the
+        first one. Otherwise the process with the larger client id ends.
         """
         return rival.instance_id == self.instance_id or self.client_id > rival.client_id
 
@@ -86,7 +87,7 @@ def make_identity(settings: Settings, group: str, instance: str, is_exclusive: b
 
 
 def list_members(admin: KafkaAdminClient, group: str) -> list[GroupMember]:
-    """Returns the members of `group`. Members that were killed count until their sessions time out."""
+    """Returns the members of `group`. A killed process stays in the list until its session times out."""
     described = admin.describe_groups([group])[group]
     return [GroupMember(member["group_instance_id"] or "", member["client_id"], member["client_host"]) for member in described["members"]]
 
@@ -98,7 +99,7 @@ def wait_until_free(
     report_problem: Callable[[str], None],
     should_stop: Callable[[], bool],
 ) -> None:
-    """Returns when no other installation has the name or the exclusive work of `identity`, or when `should_stop` returns True.
+    """Waits until no other installation has the name or the exclusive work of `identity`, or until `should_stop` returns True.
 
     A rival that was killed disappears when its session times out. Raises DuplicateProcessError if the rival stays longer.
     """

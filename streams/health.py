@@ -78,7 +78,7 @@ class ProcessHealth:
         self._person_topics: set[str] = set()
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
         self._complaint_checks: list[Callable[[], str]] = []
-        # The problem of each part of the process, such as the camera of a line, or "". A part does not affect the whole process.
+        # Maps each part of the process, such as the camera of a line, to its problem or to "". The process stays ready despite the problem.
         self._part_problems: dict[str, str] = {}
 
     def add_check(self, find_problem: Callable[[], str]) -> None:
@@ -121,7 +121,10 @@ class ProcessHealth:
         self.set_problem(problem, topic)
 
     def set_part_problem(self, part: str, problem: str) -> None:
-        """Sets why a part of the process cannot work, or "" if it can. /readyz/`part` shows the problem. The process stays ready."""
+        """Sets the problem of a part of the process, or removes the problem if `problem` is "". The process stays ready.
+
+        The page /readyz/`part` shows the problem.
+        """
         self._part_problems[part] = problem
 
     def is_ready(self) -> bool:

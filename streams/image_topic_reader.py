@@ -80,7 +80,7 @@ def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any |
             return record if record.offset == offset else None
     except OffsetOutOfRangeError:
         return None
-    # Kafka sent no record. A forged verdict may name a partition that does not exist. Kafka must not be asked for it again and again.
+    # Kafka sent no record. A forged verdict may name a partition that does not exist. The consumer must stop asking for such a partition.
     if partition.partition not in (consumer.partitions_for_topic(partition.topic) or {partition.partition}):
         consumer.assign(list(others))
         return None

@@ -12,7 +12,7 @@ _NO_ADDRESS = "00:00:00:00:00:00"
 
 @cache
 def installation_fingerprint(run_dir: Path) -> str:
-    """Returns eight hexadecimal digits for the machine and the folder `run_dir`. They are the same after a restart of the machine.
+    """Returns eight hexadecimal digits that identify this machine together with the folder `run_dir`. A restart does not change them.
 
     The digits depend on the addresses of the network cards, because the disk of a machine is sometimes copied to another machine.
     """

@@ -19,8 +19,9 @@ _MAX_STOP_S = 5.0
 class KafkaThread:
     """Calls `follow` in a thread of its own, until `stop` is called.
 
-    `follow` reads from Kafka and returns soon after `is_stopping` became True. If it raises KafkaError or OSError, it is called again after
-    a second. The log shows `failure` with the reason as a warning, but the same reason only once until `report_success` is called.
+    `follow` reads from Kafka and returns soon after `is_stopping` became True. If `follow` raises KafkaError or OSError, the thread logs
+    `failure` with the reason, and calls `follow` again after a second. The thread does not repeat a warning with the same reason until
+    `report_success` is called.
 
     After any other error, the thread starts again like every `SupervisedThread`.
     """

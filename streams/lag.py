@@ -24,7 +24,7 @@ from streams.supervision import SupervisedThread
 
 Partition = tuple[str, int]
 
-# A partition may wait this many times longer than the whole worker, because the worker reads the partitions of a backlog in turn.
+# A partition may stand still this many times as long as the whole worker, because the worker reads the partitions of a backlog in turn.
 _PARTITION_STALLS = 2
 # If a partition has no owner in this many measurements in a row, the group is asked to share out its partitions again.
 _MAX_OWNERLESS = 5
@@ -46,12 +46,11 @@ def lag_by_partition(
 class LagMonitor:
     """Measures a worker's lag, the number of records that wait for it, every `interval_s` seconds in a thread.
 
-    The thread also calls `report_conflict` with a sentence if another machine has the name or the exclusive work of this process.
+    The lag of a worker without partitions is 0. The health check of such a worker watches all partitions of the topics in `lines_by_topic`.
 
-    The lag of a worker without partitions is 0. Its health check then watches all partitions of the topics in `lines_by_topic`.
+    The thread calls these functions:
 
-    Both callbacks are called in the thread:
-
+    - `report_conflict`: with a sentence if another machine has the name or the exclusive work of this process.
     - `on_topic_replaced`: with the name of a topic that was deleted and created again.
     - `on_ownerless_partition`: when a partition has had no owner for some seconds, although the group is stable.
     """
@@ -140,7 +139,7 @@ class LagMonitor:
         self._health.watchdog.set_pending(sum(lag.values()))
 
     def _check_members(self, admin: KafkaAdminClient) -> None:
-        """Reports a conflict if another machine has joined the group in spite of the check at the start of its process."""
+        """Reports a conflict with another machine. The check at the start of a process misses a machine that starts at the same time."""
         rival = self._identity.find_rival(list_members(admin, self._identity.group))
         if rival is not None and self._identity.must_yield_to(rival):
             self._report_conflict(self._identity.describe_conflict(rival))
@@ -171,7 +170,7 @@ class LagMonitor:
         self._watchdogs = watchdogs
 
     def find_stalled_partition(self) -> str:
-        """Returns a sentence about a partition that makes no progress although other partitions may do, or "" if there is none."""
+        """Returns a sentence about a partition that makes no progress even if other partitions make progress, or "" if there is none."""
         for (topic, partition), watchdog in self._watchdogs.items():
             if stall := watchdog.find_stall():
                 return f"partition {partition} of {topic}: {stall}"
@@ -180,7 +179,7 @@ class LagMonitor:
     def _check_owners(self, admin: KafkaAdminClient) -> None:
         """Calls `on_ownerless_partition` if Kafka's group leaves out a partition for several measurements.
 
-        A restarted worker gets its former partitions without a new distribution, even if topics have changed in the meantime.
+        A restarted worker gets back only its former partitions. Kafka gives new partitions to no worker until it shares them out again.
         """
         group = admin.describe_groups([self._identity.group])[self._identity.group]
         owned = {

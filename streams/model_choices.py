@@ -53,7 +53,7 @@ class ModelChoices:
         return list(dict.fromkeys([effective.version, *previous, self.find(ALL_LINES).version, self.default]))
 
     def with_record(self, key: bytes | None, value: bytes | None, broker_time: datetime | None = None) -> ModelChoices:
-        """Returns these choices, changed by one record of the topic. An empty value removes a choice.
+        """Returns a copy in which `value` is the model choice of the line `key`. An empty value removes the choice.
 
         Raises RecordError if the record is not valid.
         """

@@ -25,19 +25,18 @@ class RecentStart:
 
     def __init__(self, max_age_s: float) -> None:
         self.since_s = time.time() - max_age_s
-        # The number of skipped records of each topic that has any.
+        # Maps each topic to the number of its skipped records. A topic without skipped records is absent.
         self._skipped: dict[str, int] = {}
 
     def apply_to(self, app: AppT[object]) -> None:
-        """Makes `app` start each partition at the recent records, whatever offsets are committed.
+        """Makes `app` start each partition at the recent records instead of the committed offset.
 
-        If a partition is assigned again later, the consumer continues at the committed offset, but never before the offset of its first
-        start.
+        If a partition is assigned again later, the consumer continues at the committed offset, but not before its first start.
         """
         check_offsets(app, _RecentTransport).start = self
 
     def add_skipped(self, topic: str, records: int) -> None:
-        """Adds the number of records of a partition that were not read before and are skipped now."""
+        """Counts `records` of `topic` as skipped, and logs a warning."""
         if records > 0:
             self._skipped[topic] = self._skipped.get(topic, 0) + records
             log.warning(self.description)

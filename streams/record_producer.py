@@ -37,17 +37,17 @@ _MAX_HEADERS = 32
 _MAX_HEADER_BYTES = 1024
 _MAX_HEADER_NAME_CHARACTERS = 128
 DEAD_LETTER_PREFIX = "dead-"
-# The header of a mark that `castline dead-letters redrive` writes to the topic of dead letters.
+# `castline dead-letters redrive` writes marks to the topic of dead letters. Only a mark has this header.
 REDRIVE_MARK = "redrive-of"
-# A dead letter that is too large for Kafka keeps so many bytes of the value.
+# A dead letter that is too large for Kafka keeps only this many bytes of its value.
 CUT_VALUE_BYTES = 2**16
-# Kafka adds less than this to the value of a dead letter: the key, at most 32 + 9 headers, and the frame of the record.
+# The key, the headers (at most 32 + 9) and the frame of a dead letter need less than this, in addition to its value.
 _DEAD_LETTER_OVERHEAD_BYTES = 2**16
 # With one of these errors, Kafka refuses a record for ever, however often it is sent. Most records are refused for their size.
 _FINAL_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError, PolicyViolationError)
-# The reason of the dead letter of a record that Kafka did not take from a role.
+# This reason of a dead letter means that Kafka refused the record that a role sent.
 REFUSED_BY_KAFKA = "refused-by-kafka"
-# The reason of the dead letter of a valid record on which a role failed.
+# This reason of a dead letter means that the record is valid, but a role failed on it.
 HANDLING_FAILED = "handling-failed"
 
 
@@ -110,13 +110,13 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
     }
     # A long key of a dead letter is shortened, because it only helps a person to find the record.
     key = record.key[:_MAX_HEADER_BYTES] if record.key is not None else None
-    # Kafka's client refuses a record without key and value.
+    # Kafka's client refuses a record that has neither a key nor a value.
     value = b"" if record.key is None and record.value is None else record.value
     return ProducerRecord(topic, key, value, original[:_MAX_HEADERS] + _encode_headers(added))
 
 
 def is_redrive_mark(headers: Mapping[str, object]) -> bool:
-    """Returns whether a record on the topic of dead letters, which has these headers, is a mark of a redrive and no dead letter."""
+    """Returns whether a record with these headers on the topic of dead letters is a mark of a redrive instead of a dead letter."""
     return REDRIVE_MARK in headers
 
 
@@ -137,9 +137,9 @@ def _encode_headers(headers: dict[str, str]) -> list[tuple[str, bytes]]:
 
 
 class RecordProducer:
-    """Sends the records of a role through the producer of a Faust app, until the brokers have confirmed all records.
+    """Sends the records of a role with the producer of a Faust app, and repeats this until the brokers have confirmed all records.
 
-    `report_problem` is called with a sentence while Kafka accepts no records, and later with "".
+    `report_problem` is called with a sentence while Kafka accepts no records, and with "" when Kafka accepts records again.
     """
 
     def __init__(self, app: AppT[object], settings: Settings, role: str, report_problem: Callable[[str], None]) -> None:
@@ -172,7 +172,7 @@ class RecordProducer:
         return cut_dead_letter(record, self._largest_bytes) if record.topic == self._dead_letters else record
 
     def _replace_refused(self, refused: Sequence[tuple[ProducerRecord, BaseException]]) -> list[ProducerRecord]:
-        """Returns the dead letters that are sent instead of refused records. A dead letter is cut once. If it is short, it is dropped."""
+        """Returns the dead letters to send instead of `refused`. Cuts a refused dead letter, or drops it if it is short already."""
         letters = []
         for record, error in refused:
             metrics.records_refused.labels(self._role).inc()
@@ -192,7 +192,7 @@ class RecordProducer:
         return self._bound(make_dead_letter(self._dead_letters, source, self._role, REFUSED_BY_KAFKA, repr(error)))
 
     async def _send_once(self, records: Sequence[ProducerRecord]) -> _Attempt:
-        """Sends all records once. Stops sending at the first error that is not final, so that the records keep their order."""
+        """Sends all records once. Stops at the first error that may disappear later, so that the records keep their order."""
         attempt = _Attempt()
         sent: list[tuple[ProducerRecord, Awaitable[object]]] = []
         try:
@@ -203,7 +203,7 @@ class RecordProducer:
             try:
                 sent.append((record, await producer.send(record.topic, record.key, record.value, None, None, record.headers)))
             except (KafkaError, FaustError, OSError) as error:
-                # Faust raises its own error, whose cause is Kafka's.
+                # Faust raises its own error. The cause of this error is the error of Kafka's client.
                 if isinstance(cause := error.__cause__ or error, _FINAL_ERRORS):
                     attempt.refused.append((record, cause))
                     continue

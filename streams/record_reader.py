@@ -2,8 +2,8 @@
 
     verdict = read_record(Verdict, record.value, broker_time)     raises RecordError
 
-A time in the year 9999, or a time without a zone, would break calculations of a role again at every start. The published schemas contain
-no such bounds, because a record that an older release wrote must stay valid.
+Without these bounds, a record with a time in the year 9999 would make a role fail, and fail again after each restart. The published schemas
+do not contain the bounds, because a record that an older release wrote must stay valid.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MAX_FLOAT = 1e12
 _INT32, _INT64 = 2**31 - 1, 2**63 - 1
 # Kafka and the archive store these numbers in 32 bits.
 _SMALL_NUMBERS = frozenset({"partition", "width_px", "height_px", "left_px", "top_px", "code"})
-# The longest texts that the archive can hold.
+# The longest text that the archive can hold in each field, in characters.
 _TEXT_LENGTHS = {
     "model": 64,
     "version": 64,
@@ -105,7 +105,7 @@ def is_in_bounds(time: datetime, broker_time: datetime) -> bool:
 
 
 def check_header_time(name: str, time: datetime | None, broker_time: datetime) -> None:
-    """Raises IdentityError if the time in the header `name` of a Kafka record is out of bounds. None is in bounds."""
+    """Raises IdentityError if the time in the header `name` of a Kafka record is out of bounds. A missing time (None) is allowed."""
     if time is not None and not is_in_bounds(time, broker_time):
         raise IdentityError(_time_problem(f"the header {name}", time, broker_time + MAX_AHEAD))
 
@@ -149,7 +149,9 @@ class _Bounds:
                 if not math.isfinite(value) or abs(value) > _MAX_FLOAT:
                     raise ValueError(f"expected a number of at most {_MAX_FLOAT:.0e} in {place}, found {value}")
             case _:
-                raise TypeError(f"{place} has the type {type(value).__name__}, for which there is no bound")
+                raise TypeError(
+                    f"{place} has the type {type(value).__name__}, which has no bounds yet. Add bounds for this type to _Bounds."
+                )
 
     def _check_time(self, place: str, name: str, time: datetime) -> None:
         if time.tzinfo is None:

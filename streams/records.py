@@ -106,8 +106,8 @@ class Verdict(PartRecord):
         description="One word for the reason of `review`; empty for the other labels. `doubt` means that the networks were not sure. "
         "`anomaly` means that the part differs from good parts. These reasons mean that the picture was not judged: `empty`, "
         "`too-large`, `too-many-pixels`, `not-an-image`, `truncated`, `damaged`, `depth`, `blank`, `partly-blank`, `decoder-limits`, "
-        "`checksum`, `claim-missing`, `claim-damaged`, `wrong-header`, `inference-failed`, `handling-failed`. These mean that it does not "
-        "show a whole part: `no-part`, `partly-in-view`, `unknown-part`. Later releases may add words.",
+        "`checksum`, `claim-missing`, `claim-damaged`, `wrong-header`, `inference-failed`, `handling-failed`. These reasons mean that the "
+        "picture does not show a whole part: `no-part`, `partly-in-view`, `unknown-part`. Later releases may add words.",
     )
     kind: str = Field(
         "",
@@ -433,12 +433,15 @@ class Command(Record):
     teach: TeachAction | None = Field(
         None,
         description="For `teach`: `begin` begins a session, which ends with `end` or after 15 s without a command. `eyes` and `castings` "
-        "read what the photo-eyes saw, and `servo` gives the servo the pulse `servo_us`. `swing` does the same, and measures the time "
-        "until the end switch says that the gate has arrived. `apply` gives the board the settings `settings`.",
+        "read what the photo-eyes saw, and `servo` gives the servo the pulse `servo_us`. `swing` also gives the servo this pulse, and "
+        "measures the time until the end switch says that the gate has arrived. `apply` gives the board the settings `settings`.",
     )
     session: uuid.UUID | None = Field(None, description="For `teach`: id of the command that began the session; null for `begin`.")
     servo_us: int | None = Field(
-        None, ge=0, le=2400, description="For `teach` with `servo` or `swing`: servo pulse in microseconds; 0 ends it."
+        None,
+        ge=0,
+        le=2400,
+        description="For `teach` with `servo` or `swing`: servo pulse in microseconds; 0 gives the servo its former pulse again.",
     )
     settings: dict[str, int | float] | None = Field(
         None, description="For `teach` with `apply`: settings of the line's gate, such as `travel_mm` or `board.window_mm`."

@@ -21,12 +21,15 @@ class StartSpans:
         self._processor_s = 0.0
 
     def end_span(self, name: str) -> None:
-        """Ends the present span, calls it `name`, and begins the next one. Writes its length to the log and to a metric."""
+        """Ends the present span, gives it the name `name`, and begins the next span.
+
+        Writes the length of the ended span to the log and to a metric.
+        """
         now_s, processor_s = time.clock_gettime(time.CLOCK_BOOTTIME), time.process_time()
         length_s, used_s = now_s - self._ended_s, processor_s - self._processor_s
         self._ended_s, self._processor_s = now_s, processor_s
         metrics.start_span_seconds.labels(self._role, name).set(length_s)
-        log.info("Start: %s took %.2f s, of which the processor worked %.2f s.", name, length_s, used_s)
+        log.info("Start: %s took %.2f s, with %.2f s of processor time.", name, length_s, used_s)
 
 
 def _read_process_start_s() -> float:

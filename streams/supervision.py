@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 30.0
-# Work that has run for this many seconds is in order again, so the pause after its next failure is short.
+# Work that has run for this many seconds without a failure counts as repaired. The pause after its next failure is short again.
 _STEADY_S = 60.0
 
 _faults = Complaints()
@@ -45,7 +45,6 @@ class _FailureLog:
         metrics.thread_failures.labels(name)
 
     def begin(self) -> None:
-        """Records that the work begins."""
         self._began_s = time.monotonic()
 
     def add(self, error: Exception) -> float:

@@ -73,7 +73,7 @@ class TopicSpec:
 def declare_topics(settings: Settings, max_bytes: int | None = None) -> list[TopicSpec]:
     """Returns the declarations of all topics: first four topics for each line, then the topics that all lines share.
 
-    If `max_bytes` is given, Kafka deletes the oldest records of a topic when all topics together could become larger.
+    If `max_bytes` is given, each topic may use a share of it. Kafka deletes the oldest records of a topic that needs more room.
     """
     topics, names = settings.topics, TopicNames(settings.topics.prefix)
     specs = []
@@ -90,7 +90,7 @@ def declare_topics(settings: Settings, max_bytes: int | None = None) -> list[Top
 
 
 def compute_max_bytes(settings: Settings) -> int | None:
-    """Returns the largest size of all topics on the embedded broker, in bytes. Returns None for other brokers, whose disks are unknown.
+    """Returns how many bytes all topics together may use on the embedded broker. Returns None for other brokers, whose disks are unknown.
 
     The rest of the disk is for Kafka's segments that are not yet deleted, its metadata, and other programs.
     """

@@ -49,7 +49,7 @@ _LEAVE_S = 3.0
 def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -> AppT[object]:
     """Returns a Faust application that consumes in the group of `identity`.
 
-    - `buffer_records`: records that Faust fetches in advance. A smaller number saves memory.
+    `buffer_records` is the number of records that Faust fetches in advance. A smaller number saves memory.
     """
     kafka, topics = settings.kafka, settings.topics
     request_bytes = topics.max_message_bytes + 2**17
@@ -95,7 +95,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
 
 
 class _NoTables(TableManager):  # type: ignore[misc]  # Faust ships no types
-    """Starts Faust's table manager without the second for which it waits for tables. Castline's workers have no tables."""
+    """Replaces Faust's table manager, which waits a second for tables. Castline's workers have no tables."""
 
     logger = logging.getLogger("faust.tables")
 
@@ -146,10 +146,10 @@ class RecordHandler(Protocol):
 class ConsumerGroup:
     """One consumer group of a worker: a Faust application that passes records to a handler, and a monitor of the group's lag.
 
-    - `report_expired`: awaited with each range of records that Kafka deleted before the worker read them, after they were counted.
+    - `report_expired`: awaited with each range of records that Kafka deleted before the worker read them.
     - `has_partitions`: set when Kafka assigns partitions for the first time.
-    - `has_tasks`: set when the background tasks of the handler run. Faust starts them only after the first offsets are known.
-    - `conflict`: done with a sentence if another machine has the name or the exclusive work of this process.
+    - `has_tasks`: set when the background tasks of the handler run. Faust starts the tasks only after the first offsets are known.
+    - `conflict`: a future that gets a sentence if another machine has the name or the exclusive work of this process.
     """
 
     def __init__(

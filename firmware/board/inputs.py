@@ -6,8 +6,8 @@ from __future__ import annotations
 class Contact:
     """An on-off input, such as the emergency stop, that ignores short pulses.
 
-    `is_on` changes when, since the change began, the time at the new level minus the time at the old level is `hold_us`. Example: 14 ms of
-    the new level and 4 ms of the old level are enough for 10 ms. If `restarts` is True, the new level must last without interruption.
+    `is_on` changes when the new level has lasted `hold_us` longer than the old level. For example, with a `hold_us` of 10 ms, 14 ms of the
+    new level and 4 ms of the old level are enough. If `restarts` is True, the new level must last for `hold_us` without interruption.
     """
 
     def __init__(self, restarts: bool = False) -> None:
@@ -24,11 +24,11 @@ class Contact:
 
     @property
     def level(self) -> bool:
-        """The level that the input had last. Short pulses are included."""
+        """The last level of the input, even if this level was only a short pulse."""
         return self._level
 
     def invert(self, hold_us: int) -> None:
-        """Swaps the meanings of the two levels. This is no change of the input."""
+        """Swaps the meanings of the two levels after a setting has changed. The input itself has not changed."""
         self.is_on, self._level, self._sum_us = not self.is_on, not self._level, max(0, hold_us - self._sum_us)
 
     def change(self, level: bool, at_us: int, hold_us: int) -> None:

@@ -117,12 +117,13 @@ class BoardLane:
         self.chute_counters = ChuteCounters()
         self._chute = Chute()
         self._end_switch = EndSwitch()
-        # The setting `eye_light_on` that the levels of the chute's eye were read with.
+        # The value of `eye_light_on` when the chute's eye was last read.
         self._is_chute_light_on = False
         # Whether a casting blocked the chute's eye at the last check.
         self.is_chute_blocked = False
-        # The places of the belt at the last change at the chute's eye, and when the last casting left this eye.
+        # How far the belt had travelled at the last change of the chute's eye.
         self._chute_place = 0
+        # How far the belt had travelled when the last casting left the chute's eye. None if no casting has left the eye yet.
         self._chute_end: int | None = None
         self._chute_had_room_us = 0
         self._reset_pressed = Contact()
@@ -793,7 +794,7 @@ class BoardLane:
     def _watch_chute(self, now_us: int) -> None:
         belt = self.belt
         if belt._is_light_on != self._is_chute_light_on:
-            # A change of the setting swaps the meanings of the levels, and no casting has passed the eye.
+            # The setting has swapped the meanings of the levels. Without this step, the swap would count as a casting.
             self._is_chute_light_on = belt._is_light_on
             self._chute_eye.invert(self._hold_us)
             self.is_chute_blocked = not self.is_chute_blocked

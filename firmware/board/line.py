@@ -131,8 +131,8 @@ class SimulatedLine:
 # The rest of this module runs a line in real time, at a pseudo-terminal that programs open as a serial port.
 
 TICK_S = 0.001
-# If the simulation is late, it catches up in steps of this board time. The port is read between the steps, so the host's commands are not
-# late, too.
+# If the simulation is late, it catches up in steps of at most this board time. The port is read between the steps, so that the host's
+# commands do not wait for all steps.
 MAX_STEP_US = 10_000
 # Before the simulated line ends, it waits at most this many seconds until the host has acknowledged all events.
 MAX_DRAIN_S = 5.0

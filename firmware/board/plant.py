@@ -35,7 +35,7 @@ class Belt:
     - `servo_s`: the time of a full swing.
     - `further`: the blades of additional gates on this belt. The servo of an additional gate belongs to another lane.
     - `encoder_um`: travel per encoder edge; 0 without an encoder.
-    - `eye_light_on`: True if the photo-eyes and the eyes in the chutes switch when light. Then an input is low while its eye is free.
+    - `eye_light_on`: True if the photo-eyes and the eyes in the chutes are on while they see light. Then the input of a free eye is low.
     - `chute_s`: the time that a diverted casting needs from the belt to the eye in the reject chute.
     """
 

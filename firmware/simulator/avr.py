@@ -154,7 +154,10 @@ class SimulatedBoard:
         self._queue(f"loop {LOOP_PORT}")
 
     def set_round_us(self, round_us: int) -> None:
-        """Sets the length of the main loop's rounds, at most 30 ms, so that hours pass quickly. This works only with `start_core`."""
+        """Sets how much simulated time a round of the main loop takes, at most 30 ms. This works only with `start_core`.
+
+        With long rounds, the simulation of some hours ends sooner.
+        """
         self._queue(f"round {round_us * CYCLES_PER_US}")
 
     def take_loop_durations(self) -> LoopDurations:

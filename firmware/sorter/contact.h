@@ -4,8 +4,8 @@
 
 namespace castline {
 
-// The state changes from off to on when the input was on for `hold_us` longer than off. It changes back when the input was off for
-// `hold_us` longer than on. If `most_us` is above 1 ms, the new level must last for `hold_us` without a reading of the old level.
+// The state changes when the new level has lasted `hold_us` longer than the old level. For example, with a `hold_us` of 10 ms, 14 ms of the
+// new level and 4 ms of the old level are enough. If `most_us` is above 1 ms, the new level must last for `hold_us` without interruption.
 class Contact {
  public:
   Contact() : is_on_(false), was_on_(false) {}
@@ -14,7 +14,7 @@ class Contact {
   // The level that the input had at the last call of sample().
   bool level() const { return was_on_; }
 
-  // Swaps the meanings of the two levels. This is no change of the input.
+  // Swaps the meanings of the two levels after a setting has changed. The input itself has not changed.
   void invert(uint16_t hold_us) {
     is_on_ = !is_on_;
     was_on_ = !was_on_;
@@ -32,7 +32,7 @@ class Contact {
   __attribute__((always_inline)) bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;
     was_on_ = level;
-    // An input that is read only every few milliseconds can change unseen. So each reading of the old level starts the count again.
+    // An input that is read only every few milliseconds can change between two readings. So a reading of the old level restarts the count.
     if (most_us > kMostUs && level == is_on_) sum_us_ = level ? hold_us : 0;
     // If the level has changed since the last call, the time in between is not counted. So a pulse never counts for more than its length.
     if (!has_lasted || (level ? is_on_ && sum_us_ == hold_us : sum_us_ == 0)) return false;

@@ -20,8 +20,8 @@ class EndSwitch {
     since_us_ = now_us;
   }
 
-  // Call this often. `is_out` says where the servo was told to move the gate. Each problem is reported once. A gate that is told to turn back
-  // within `leave_ms`, before it has left its end, may stay there. PROTOCOL.md, "Confirmed moves", says when a stuck gate is not noticed.
+  // Must be called often. Returns each problem once. `is_out` is true if the servo was told to move the gate out. A gate that turns back
+  // within `leave_ms` need not leave its end. PROTOCOL.md, "Confirmed moves", says when a stuck gate is not noticed.
   __attribute__((always_inline)) GateTrouble check(bool at_end, bool is_out, uint32_t now_us, uint32_t limit_us, uint16_t leave_ms) {
     if (is_out != was_out_) {
       const bool has_stayed = at_end && must_leave_ && reached(now_us, since_us_ + uint32_t{leave_ms} * 1000);

@@ -133,13 +133,13 @@ void write(Board& board) {
     const bool is_plant = index >= kPlantLanes && board.lane(index - kPlantLanes).uses_plant();
     const uint8_t signals = is_plant ? board.lane(index - kPlantLanes).plant_signals() : uint8_t{0};
     const Lane& lane = board.lane(index);
-    // The pins of a plant interface belong to another lane.
+    // If another lane uses this lane's pins for its plant interface, the pins show the signals of that interface.
     if (is_plant ? signals & kValidSignal : lane.is_triggering()) triggers |= static_cast<uint8_t>(1 << index);
     if (is_plant ? signals & kReadySignal : lane.is_relay_closed()) relays |= static_cast<uint8_t>(0x10 << index);
   }
   PORTF = triggers | relays;
   set_lamps(board);
-  // After a quiet time, the next round first reads the commands that arrived meanwhile, because answers go before events.
+  // After a quiet time, one round reads the waiting commands before a frame is sent. Otherwise an event could go before an answer.
   if (!quiet && !was_quiet && link::is_idle()) {
     const uint8_t length = board.next_frame(link::buffer());
     if (length > 0) link::send(length);

@@ -241,7 +241,7 @@ void Lane::check_inputs(Place here) {
   }
   if (settings_[kEncoder]) {
     const uint32_t timeout_us = settings_[kEncoderTimeoutMs] * 1000UL;
-    // The time of an edge can be later than `now_us`, because the sensors are read after the clock. A plain difference would then be huge.
+    // An edge can be later than `now_us`, because the sensors are read after the clock. reached() also works with such an edge.
     if (has_unstepped_edge_ && reached(now_us, unstepped_edge_us_ + timeout_us)) {
       has_unstepped_edge_ = false;
       raise(kEncoderStopped, (now_us - unstepped_edge_us_) / 1000);

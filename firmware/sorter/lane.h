@@ -260,7 +260,7 @@ class Lane {
   bool is_further_gate_ : 1;
   // Whether the belt has travelled less than part_min_mm since a casting left the chute's eye. An object there is still the same casting.
   bool has_chute_end_ : 1;
-  // The setting `eye_light_on` that the levels of the chute's eye were read with.
+  // The value of `eye_light_on` when the chute's eye was last read.
   bool is_chute_light_on_ : 1;
   uint8_t armed_count_ = 0;
   uint8_t test_ = kNoTest;
@@ -314,7 +314,7 @@ class Lane {
   ChuteCounters chute_counters_ = {0, 0, 0};
   EndSwitch end_switch_;
   Chute chute_;
-  // The places of the belt at the last change at the chute's eye, and when a casting left this eye.
+  // How far the belt had travelled at the last change of the chute's eye, and when the last casting left this eye.
   Place chute_place_ = 0, chute_end_ = 0;
   // Time at which the chute was last seen with room.
   uint32_t chute_had_room_ms_ = 0;

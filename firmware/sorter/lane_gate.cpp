@@ -13,11 +13,11 @@ void Lane::set_gate_inputs(const GateInputs& inputs) {
   if (button_.sample(inputs.button_pressed, passed_us, shared_->clock.now().ms) && settings_[kUseButton]) acknowledge();
 }
 
-// Handles the present level of the chute's eye, `passed_us` after the last call. The eye ignores short pulses as a contact does.
+// Handles the present level of the chute's eye, and ignores short pulses. `passed_us` is the time since the last call.
 void Lane::watch_chute(bool is_low, uint16_t passed_us, uint16_t hold_us) {
   const bool is_light_on = belt().settings_[kEyeLightOn] != 0;
   if (is_light_on != is_chute_light_on_) {
-    // A change of the setting swaps the meanings of the levels, and no casting has passed the eye.
+    // The setting has swapped the meanings of the levels. Without this step, the swap would count as a casting.
     is_chute_light_on_ = is_light_on;
     chute_eye_.invert(hold_us);
   }

@@ -106,7 +106,7 @@ void begin(uint8_t index, uint16_t pulse_us) {
 void set_pulse(uint8_t index, uint16_t pulse_us) {
   const uint8_t gate = static_cast<uint8_t>(1 << index);
   if (pulse_us != width[index]) {
-    // If an earlier change was not sent yet, the pulse in progress can have either of the two earlier widths.
+    // If the previous width was not sent yet, the pulse in progress may have this width or the one before. The longer width is assumed.
     if (!(changed & gate) || width[index] > width_before[index]) width_before[index] = width[index];
     width[index] = pulse_us;
     // In fast PWM mode, a new compare value is used only when the next period of 20 ms begins.
@@ -133,7 +133,7 @@ void time_pulse(uint8_t index, bool quiet) {
       held_off &= static_cast<uint8_t>(~gate);
     } else if (count < kTop - kGuard) {
       if (changed & gate) {
-        // The new period uses the new widths of both gates of the timer.
+        // At its end, the timer begins a new period with the new widths of both gates that share the timer.
         *to = kTop - 1;
         width_before[index] = width[index];
         width_before[other] = width[other];

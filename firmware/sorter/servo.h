@@ -13,8 +13,8 @@ void begin(uint8_t index, uint16_t pulse_us);
 // Sets the width of the pulses. Must be called in every round of the main loop.
 void set_pulse(uint8_t index, uint16_t pulse_us);
 
-// Sends a pulse of a new width as soon as possible. If `quiet` is true, the next pulse is delayed. Must be called in every round of the main
-// loop, after set_pulse() of all gates. So two gates that share a timer get their new pulses together.
+// Sends a pulse of a new width as soon as possible. If `quiet` is true and the width is not new, delays the next pulse.
+// Must be called in every round of the main loop, after set_pulse() of all gates. Then gates with the same timer get new widths together.
 void time_pulse(uint8_t index, bool quiet);
 
 // Returns whether a pulse of a new width still waits for the end of another pulse.

@@ -1,4 +1,4 @@
-"""Computes where the defects of a picture are and of which kind, with the segmentation head of a version.
+"""Finds the place and the kind of the defects in a picture, with the segmentation head of a model version.
 
 The module imports no TensorFlow, because an inspector with another runtime must start quickly.
 """
@@ -19,7 +19,7 @@ METHOD = "segmentation"
 # Sizes of the batches of an exported head. Few pictures of a batch show a defect, so larger sizes would save no time.
 HEAD_BATCH_SIZES = (1, 4)
 
-# Returns the probabilities of pixels: shape (n, side_px, side_px, 1 + kinds), for pictures of shape (n, side_px, side_px).
+# Takes pictures, shape (n, side_px, side_px). Returns the probabilities of each pixel, shape (n, side_px, side_px, 1 + kinds).
 ComputeProbabilities = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 

@@ -263,9 +263,7 @@ def find_odd_pictures(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[bool]:
 
     Two pictures show the same part if their signatures are similar.
     """
-    # Imported here because only a training needs it, and an inspector must start quickly.
-
-    # Imported here because only a training needs it, and an inspector must start quickly.
+    # scipy is imported here because only a training needs scipy, and an inspector must start quickly.
     from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]  # no stubs
 
     measured = [_measure_picture(pixels) for pixels in pictures]

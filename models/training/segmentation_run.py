@@ -32,9 +32,11 @@ MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 class SegmentationRun:
     """Trains a segmentation head for `version`, and writes `version` with this head as the new version `root`/`name`.
 
-    The training begins with the weights of the head of `version`, otherwise with those of the head of `start`, otherwise with random
-    weights. The share `validation_share` of the groups of
-    near-duplicates is used to measure the figures in the manifest, and not for training.
+    If `version` has a segmentation head already, the training begins with its weights. Otherwise it begins with the weights of the head of
+    `start`, or with random weights.
+
+    The pictures are divided into groups of near-duplicates. The share `validation_share` of the groups is not used for training, but to
+    measure the figures in the manifest.
     """
 
     version: Version

@@ -209,7 +209,7 @@ class LineState:
         latency_s = (max(arrived_at, verdict.decided_at) - verdict.captured_at).total_seconds()
         self._latencies.append((arrived_at, max(0.0, latency_s)))
         if len(self._trend) > _MAX_TREND_MINUTES:
-            # The time of the picture may be ahead. It must not remove the minutes before.
+            # A camera's clock may be fast. A picture with a time in the future must not remove the minutes of the last hour.
             newest = min(verdict.captured_at, arrived_at)
             self._trend = {minute: counts for minute, counts in self._trend.items() if newest - minute <= _HOUR}
 

@@ -133,7 +133,7 @@ class LiveConsumer:
     def add_record(self, record: Any) -> None:
         """Adds a record that kafka-python has read to the state of its line. Counts and skips a record that is not valid.
 
-        The archivist reads the same topics and writes the dead letters. If stations did, each would write them again at each start.
+        Only the archivist writes dead letters for these topics. Otherwise each station would write the same dead letters at each start.
         """
         try:
             self._add_record(record)

@@ -56,8 +56,8 @@ class BrokerSettings(Section):
         None,
         ge=128 * 2**20,
         le=2**50,
-        description="Largest size of all topics of the embedded broker, in bytes. If absent, the topics get 60 % of the disk that holds "
-        "`data_dir`.",
+        description="Largest size of all topics of the embedded broker together, in bytes. If absent, the topics get 60 % of the disk "
+        "that holds `data_dir`.",
     )
     heap_mb: int = Field(512, ge=256, le=65536, description="Java heap of the broker, in MiB.")
     start_timeout_s: float = Field(
@@ -176,7 +176,7 @@ class ServiceSettings(Section):
 
     @property
     def machine_name(self) -> str:
-        """The setting `machine`, or the host name with every other character than a letter or a digit replaced by a hyphen."""
+        """The setting `machine`. If it is empty, the host name, with hyphens instead of all characters but letters and digits."""
         host = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:63]
         return self.machine or host or "localhost"
 
@@ -258,7 +258,8 @@ class GatewaySettings(Section):
         ge=2**20,
         le=2**36,
         description="Memory for the pictures of one line in each buffer of the gateway, in bytes. The buffers hold uploads, files that "
-        "were read ahead, and pictures that wait for their parts, for the disk, or for Kafka. Each buffer can hold the largest picture.",
+        "were read ahead, and pictures that wait for their parts, for the disk, or for Kafka. A value below "
+        "`pictures.max_bytes` counts as `pictures.max_bytes`.",
     )
 
 

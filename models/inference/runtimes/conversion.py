@@ -53,7 +53,7 @@ def get_flatbuffer(version: Version, precision: Precision) -> Path:
 
 
 def get_head_flatbuffer(version: Version, member: SegmentationMember) -> Path:
-    """Returns the path of the flatbuffer of the version's segmentation head, in float32. Makes the file if it is missing or damaged.
+    """Returns the path of the version's segmentation head as a flatbuffer in float32. Makes the file if it is missing or damaged.
 
     Input shape: (n, side, side), float32, grey level 0..255. Output shape: (n, side, side, 1 + kinds), probabilities.
     Raises ModelError if the file cannot be made.

@@ -35,7 +35,6 @@ class LiteRtNetwork:
             raise ModelError(f"LiteRT cannot compute the network {path}: {error}. Choose another runtime.") from error
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Returns the output of the network for `pixels`, shape (n, side_px, side_px). The first dimension of the output is n."""
         with self._lock:
             return np.concatenate([self._predict_batch(batch) for batch in split_batches(pixels, self.batch_sizes[-1])])
 

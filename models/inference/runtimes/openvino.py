@@ -37,7 +37,6 @@ class OpenVinoNetwork:
         self._thread_local = threading.local()
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Returns the output of the network for `pixels`, shape (n, side_px, side_px). The first dimension of the output is n."""
         batches = split_batches(pixels, self.batch_sizes[-1])
         return np.concatenate([self._predict_batch(batch) for batch in batches])
 

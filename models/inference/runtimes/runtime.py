@@ -110,16 +110,19 @@ def open_runtime(
 
 
 def import_runtime(version: Version, name: str) -> None:
-    """Imports the library of the runtime `name` of `version`. See `resolve_runtime`. A missing library is left to `open_runtime`."""
+    """Imports the library that computes `version` with the runtime `name`, which may be `auto`.
+
+    Does nothing if the library is missing, because `open_runtime` reports this.
+    """
     module_name, _, library, _ = _CLASSES[resolve_runtime(version, name).partition("-")[0]]
     if version.manifest.voters and find_spec(library) is not None:
         importlib.import_module(f"models.inference.runtimes.{module_name}")
 
 
 def open_flatbuffer(path: Path, name: str, batch_sizes: Sequence[int], side_px: int, threads: int = 0) -> FlatbufferNetwork:
-    """Returns the network in the flatbuffer `path`, computed in float32 by the library of the runtime `name`, not warmed up yet.
+    """Opens the flatbuffer `path` with the library of the runtime `name`, and returns the network, which computes in float32.
 
-    Raises ModelError if the library cannot compute the network.
+    The network is not warmed up yet. Raises ModelError if the library cannot compute the network.
     """
     module = importlib.import_module(f"models.inference.runtimes.{_CLASSES[name.partition('-')[0]][0]}")
     network: FlatbufferNetwork = module.open_flatbuffer_network(path, batch_sizes, side_px, threads)
