@@ -327,7 +327,7 @@ def restore(file: Path | None, name: str, saved_file: Path | None, is_confirmed:
     """
     address, gate = _find_gate(file, name)
     if is_sorter_running(address.service.run_dir, name):
-        raise _port_in_use_error(f"The sorter of {name} runs, and it uses the serial port {gate.port}.")
+        raise _port_in_use_error(f"The sorter of {name} uses the serial port {gate.port}. Stop this sorter.")
     saved = read_saved_settings(saved_file or kept_file(load_settings(file).sorter.journal_dir, name), name, gate.lanes)
     settings = saved.lane_settings()
     _board_settings(name, gate)  # Raises SettingsError if the settings file contradicts itself.
@@ -499,7 +499,7 @@ def _find_taught_line(file: Path | None, name: str | None, port: str | None, lan
         return name
     lanes = ", ".join(f"{each} is lane {gate.lane} of {gate.port}" for each, gate in gates.items()) or "no line has a gate"
     problem = f"The options describe {len(found)} lines" if found else "No line has this port and this lane"
-    raise SettingsError(f"{problem}. In the settings, {lanes}. Pass the name of the line with --line.")
+    raise SettingsError(f"{problem}. The settings say: {lanes}. Pass the name of the line with --line.")
 
 
 @command.command("teach")
@@ -574,7 +574,7 @@ def flash(file: Path | None, port: str, image: Path | None) -> int:
         raise SettingsError("avrdude is not installed. On Debian, install it with: apt-get install avrdude")
     address = _find_address(file, None, port, None)
     if address.line is not None and is_sorter_running(address.service.run_dir, address.line):
-        raise _port_in_use_error(f"The sorter of {address.line} runs, and it uses the serial port {port}.")
+        raise _port_in_use_error(f"The sorter of {address.line} uses the serial port {port}. Stop this sorter.")
     if image is None:
         image = SHIPPED if SHIPPED.exists() else _compile_firmware()
     size = check_image(image)
@@ -594,7 +594,7 @@ def flash(file: Path | None, port: str, image: Path | None) -> int:
 
 
 def _port_in_use_error(sentence: str) -> GateError:
-    advice = 'Stop the sorter with Ctrl-C in its terminal or with "systemctl stop castline". Then repeat this command.'
+    advice = 'To stop a sorter, press Ctrl-C in its terminal or run "systemctl stop castline". Then repeat this command.'
     return GateError(f"{sentence} {advice}", code_of("port-in-use"))
 
 

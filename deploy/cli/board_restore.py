@@ -20,7 +20,7 @@ _STEP = ("step_um", "step_nm")
 
 @dataclass(frozen=True)
 class FileEdit:
-    """A new text for the settings file, with the settings in it that change. `changes` maps names such as `travel_mm` to their values."""
+    """A planned change of the settings file. `text` is the new content. `changes` maps names such as `travel_mm` to the new values."""
 
     file: Path
     text: str
@@ -44,9 +44,9 @@ def find_differences(used: Mapping[int, Mapping[str, object]], saved: Mapping[in
 
 
 def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[int, LaneSettings]) -> FileEdit | None:
-    """Returns the edit after which the settings file gives the saved settings, or None if the file already gives them.
+    """Plans how to write the saved settings into the settings file. Returns None if the file already has these settings.
 
-    Raises SettingsError if a person must change the file. The message names the settings.
+    Raises SettingsError if a person must change the file. The message names the settings to change.
     """
     other_gates = [
         f"lane {lane}: {name} = {value}"
@@ -55,8 +55,8 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
     ]
     if other_gates:
         raise SettingsError(
-            f"The settings file gives the additional gates of {line} other settings than the saved ones. Put these values into "
-            f"[[lines.gate.grades]], then repeat this command. Nothing was changed. {'; '.join(other_gates)}"
+            f"The settings file and the saved settings differ for the additional gates of {line}. Nothing was changed. Put these values "
+            f"into [[lines.gate.grades]], then repeat this command: {'; '.join(other_gates)}"
         )
     changes = _find_changes(gate, saved[gate.lane])
     if not changes:
@@ -69,13 +69,13 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
         return FileEdit(file, edit_gate(file.read_text(encoding="utf-8"), line, changes), changes)
     except (OSError, ValueError) as error:
         raise SettingsError(
-            f"The settings file must get the saved settings, too, but this command cannot write them there: {error}. Put these lines "
-            f"there, then repeat this command. Nothing was changed.\n{describe_changes(line, changes)}"
+            f"This command cannot write the saved settings into the settings file: {error}. Nothing was changed. Put these lines "
+            f"into the settings file, then repeat this command:\n{describe_changes(line, changes)}"
         ) from None
 
 
 def _find_changes(gate: GateSettings, saved: LaneSettings) -> dict[str, Value]:
-    """Returns the changes of the section [lines.gate] after which the line's own lane gets the saved settings."""
+    """Returns the keys to change in the section [lines.gate], with their new values. The line's lane then gets the saved settings."""
     present = lane_settings(gate).values
     differing = {key: value for key, value in saved.values.items() if value != present[key]}
     changes: dict[str, Value] = {}
@@ -102,5 +102,5 @@ def _gives(gate: GateSettings, changes: Mapping[str, Value], saved: LaneSettings
 
 
 def read_values(texts: Mapping[str, object]) -> dict[str, SettingValue]:
-    """Returns the values of settings as they stand in a file. A board sends numbers as text."""
+    """Converts the settings that a board sent as text. Texts of digits become whole numbers, as in the settings file."""
     return {key: int(str(text)) if str(text).isdecimal() else str(text) for key, text in texts.items()}

@@ -36,7 +36,7 @@ def command(file: Path | None, fetch_only: bool) -> int:
 
 
 def _run(settings: Settings, process: WorkerProcess) -> int:
-    """Runs Kafka until SIGTERM. While the disk is full, waits with the start. Returns the exit status."""
+    """Starts Kafka when the disk has enough free space, and runs it until SIGTERM. Returns the exit status."""
     stopping, guard = process.stop_requested, DiskGuard(settings, lambda problem: process.health.set_problem(problem, "disk"))
     while not guard.has_room_to_start():
         if stopping.wait(1):

@@ -1,7 +1,7 @@
-"""Sends dead letters to their topics again, each at most once.
+"""Sends the original records of dead letters to their topics again, each at most once.
 
-Marks on the topic of dead letters say what was sent again, so that all machines know it. A mark is written before a record is sent. After a
-crash between the two, the record counts as sent, and `--again` sends it.
+A mark is a record on the topic of dead letters. The mark tells all machines that a dead letter was sent again. Castline writes the mark
+before it sends the original record. If Castline crashes between mark and record, the record counts as sent. Use `--again` to send it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from streams.topics import TopicNames, declare_topics
 
 _ROLE = "dead-letters"
 _CONFIRM_S = 30
-# A record that was compressed when it came may be this large. The broker decides whether it takes the record again.
+# This limit is high because a record may have been compressed when it arrived. The broker still refuses a record that is too large.
 _MAX_RECORD_BYTES = 2**28
 _MARK_STATE, _BEGUN, _SENT = "redrive-state", "begun", "sent"
 _GONE = "not sent: Kafka no longer has the whole record"
@@ -36,7 +36,7 @@ REDRIVEN_FROM = "redriven-from"
 
 @dataclass(frozen=True)
 class RedriveMark:
-    """A mark on the topic of dead letters: somebody began to send the dead letter at `place` again, or Kafka has confirmed the record."""
+    """A record that says that a person began to send the dead letter at `place` again. If `is_sent`, Kafka has confirmed it."""
 
     place: str
     id: str
@@ -69,7 +69,7 @@ class DeadLetter:
 
     @property
     def mark(self) -> RedriveMark | None:
-        """The last mark of a record that was sent. If there is none, the last mark of a redrive that began."""
+        """The last mark with `is_sent`. If no record was sent, the last mark of all, or None if the dead letter has no mark."""
         return max(reversed(self.marks), key=lambda mark: mark.is_sent, default=None)
 
     @property
@@ -84,7 +84,7 @@ class DeadLetter:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the dead letter has only the first bytes of the value."""
+        """Whether the dead letter has only the first bytes of the original record."""
         return "dead-sha256" in self.headers
 
 
@@ -122,7 +122,8 @@ def _read_mark(headers: dict[str, str]) -> RedriveMark | None:
 def plan_redrive(settings: Settings, chosen: Sequence[DeadLetter], known: Sequence[DeadLetter], again: bool) -> list[RedriveStep]:
     """Returns what a redrive of the `chosen` letters does with each of them. `known` are all dead letters.
 
-    Two roles may have made dead letters of one record. The record is then sent once. With `again`, letters that were sent are sent again.
+    If several dead letters come from the same record, only the first sends the record. If `again` is true, records that were already sent
+    are sent once more.
     """
     topics = {spec.name for spec in declare_topics(settings)}
     names = TopicNames(settings.topics.prefix)
@@ -146,7 +147,7 @@ def plan_redrive(settings: Settings, chosen: Sequence[DeadLetter], known: Sequen
 
 
 class Redrive:
-    """Sends dead letters again. Use it in a `with` block. `by` names the person, and is written into the marks."""
+    """Sends the original records of dead letters again. Use a Redrive in a `with` block. `by` is the name of the person who sends them."""
 
     def __init__(self, settings: Settings, by: str) -> None:
         self._settings = settings
@@ -169,9 +170,11 @@ class Redrive:
         self._reader.close()
 
     def send(self, letters: Sequence[DeadLetter]) -> Iterator[tuple[DeadLetter, str]]:
-        """Sends the records of `letters` one after the other. Yields each letter with where its record is now, or with "not sent: why".
+        """Sends the records of `letters`, one after the other. Yields each letter with the new place of its record, such as "topic/0@17".
 
-        Raises CastlineError if Kafka does not confirm a record. The records before it are sent and marked.
+        If a record was not sent, yields the letter with "not sent: " and the reason.
+
+        Raises CastlineError if Kafka does not confirm a record. The records before this record stay sent and marked.
         """
         whole = [letter for letter in letters if not letter.is_cut or self._read_original(letter) is not None]
         yield from ((letter, _GONE) for letter in letters if letter not in whole)
@@ -194,7 +197,7 @@ class Redrive:
             yield letter, to
 
     def _read_original(self, letter: DeadLetter) -> ConsumedRecord | None:
-        """Returns the original record of a dead letter, without the headers `dead-…`. Returns None if Kafka no longer has all of it."""
+        """Returns the original record without the headers `dead-…`, or None if Kafka no longer has the whole record."""
         try:
             if not letter.is_cut:
                 record = self._reader.read(self._topic, letter.partition, letter.offset)
@@ -226,7 +229,7 @@ class Redrive:
     def _confirm(
         self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], partition: int | None = None
     ) -> str:
-        """Sends a record and waits until the brokers have confirmed it. Returns its place, as TOPIC/PARTITION@OFFSET."""
+        """Sends a record and waits until Kafka confirms it. Returns the place of the record, such as "topic/0@17"."""
         try:
             confirmed = self._producer.send(topic, key=key, value=value, headers=headers, partition=partition).get(_CONFIRM_S)
         except (KafkaError, OSError) as error:

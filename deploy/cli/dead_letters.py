@@ -1,4 +1,4 @@
-"""The command `castline dead-letters`: lists, saves and sends again dead letters, the records that could not be processed."""
+"""The command `castline dead-letters`: lists, saves and resends dead letters. A dead letter is a record that could not be processed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEFAULT_LIMIT, _MAX_LIMIT = 100, 1000
 
 @click.group("dead-letters")
 def command() -> None:
-    """List, save and send again dead letters, the records that could not be processed.
+    """List, save and resend dead letters. A dead letter is a record that could not be processed.
 
     The place of a dead letter is PARTITION@OFFSET on the topic of dead letters, such as 0@17.
     """
@@ -93,7 +93,7 @@ def redrive(file: Path | None, places: tuple[str, ...], reason: str | None, topi
     Choose the dead letters by PLACE, by --reason or by --topic. The command first shows what it would send, and asks for confirmation.
 
     A record that was sent is marked on the topic of dead letters and is not sent a second time without --again. The archive and the gate
-    keep the first verdict of a part, so a picture that is judged again changes neither.
+    keep the first verdict of a part. A second verdict for the same part changes nothing.
 
     Commands to a line are never sent again. Records whose dead letter has only their first bytes are sent while Kafka has the original.
     """
@@ -143,7 +143,7 @@ def _show_plan(steps: Sequence[RedriveStep], limit: int) -> None:
 
 
 def _find_letters(known: Sequence[DeadLetter], places: Sequence[str]) -> list[DeadLetter]:
-    """Returns the dead letters at `places`. Raises CastlineError if there is none at one of them."""
+    """Returns the dead letters at `places`. Raises CastlineError if a place has no dead letter."""
     by_place = {letter.place: letter for letter in known}
     for place in places:
         if place not in by_place:

@@ -62,7 +62,7 @@ def _serve(process: WorkerProcess) -> int:
     settings, health = process.settings, process.health
     if not process.wait_for_topics(_list_topics(settings), [make_identity(settings, ROLE, process.instance)]):
         return 0
-    # Imported here because `castline inspector --help` should be fast.
+    # These imports are slow. At the top of the file, they would delay `castline inspector --help`.
     from agents.inspector.line_rules import LineRules
     from agents.inspector.model_switcher import ModelSwitcher
     from models.inference.ensemble import open_ensemble
@@ -75,7 +75,7 @@ def _serve(process: WorkerProcess) -> int:
 
     @cache
     def freeze_modules() -> None:
-        # After `freeze` the garbage collector skips the imported modules. Each search for garbage is a quarter of a second shorter.
+        # After `freeze`, the garbage collector skips the imported modules. Each collection is then a quarter of a second shorter.
         gc.collect()
         gc.freeze()
         process.spans.end_span("importing the runtime")
@@ -123,7 +123,7 @@ def _serve(process: WorkerProcess) -> int:
         health.set_not_ready("loading the models")
         with ThreadPoolExecutor(1) as opener:
             opening = opener.submit(switcher.start, choices)
-            # Import Faust meanwhile, because the networks of OpenVINO and LiteRT let other threads run.
+            # Import Faust while the networks are opened. This saves time, because OpenVINO and LiteRT let other threads run.
             import_module("agents.inspector.inspector")
             opening.result()
         process.spans.end_span("opening the version")

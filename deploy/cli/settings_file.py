@@ -60,7 +60,7 @@ def _find_section(rows: list[str], index: int, name: str) -> range:
 
 
 def _set_value(rows: list[str], section: range, key: str, text: str) -> None:
-    """Gives a key the value `text`, which is TOML, and keeps the comment behind it. A missing key is added first in the section."""
+    """Writes the TOML value `text` for a key, and keeps the comment on the line. A missing key becomes the first key of the section."""
     if not section:
         raise ValueError("the section [lines.gate] was not found")
     pattern = re.compile(rf"(\s*{re.escape(key)}\s*=\s*)[^#]*?(\s*#.*)?$")

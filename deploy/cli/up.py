@@ -30,7 +30,7 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
     localiser if inspector.localise is true. Each board gets its own sorter.
 
     A process that ends or stays unhealthy is started again at once. If the process dies again before it was ready for 10 s, the supervisor
-    waits before the next start, up to 30 s. If another machine has the name or the work of a process, the next attempt follows after 30 s.
+    waits before the next start, up to 30 s. If the same process already runs on another machine, the next start follows after 30 s.
 
     The first Ctrl-C stops the processes one after the other, so that each can finish its work. A second Ctrl-C kills all processes.
 

@@ -47,7 +47,7 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{listener}",
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        # Kafka runs in the data folder. In this file, the folder's own name could be misread: Kafka would split it at a comma.
+        # Kafka runs in the data folder, so a relative path is enough. Kafka would split an absolute path with a comma into two paths.
         "log.dirs": "log",
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 4,

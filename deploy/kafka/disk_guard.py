@@ -1,6 +1,6 @@
-"""Keeps the embedded broker's disk from filling up: watermarks, a stated order of what is dropped, and a reserve for the next start.
+"""Keeps the disk of the embedded broker from filling up. A reserve file keeps some space for the next start of Kafka.
 
-Kafka ends when it cannot write, and on a full disk it cannot start again. So records are dropped before the disk is full, in this order:
+Kafka stops when the disk is full, and then cannot start again. Castline therefore drops records before the disk is full, in this order:
 
 1. pictures that are judged, the oldest first,
 2. pictures that wait for an inspector,
@@ -28,17 +28,16 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 RESERVE_FILE = "reserve"
-# Shares of the disk that are free at the alarm, and at the beginning of dropping.
 _ALARM_SHARE, _DROP_SHARE = 0.2, 0.1
-# Kafka needs some seconds to delete dropped records. In this time, cameras may send this many bytes. Only small disks need these limits.
+# While Kafka deletes dropped records, cameras may send this many bytes. A small disk keeps so many bytes free, but at most this share.
 _DROP_BYTES, _SMALL_DROP_SHARE = 256 * 2**20, 0.2
-# A start of Kafka writes some megabytes: metadata, indexes and the first segments.
+# At its start, Kafka writes some megabytes of metadata, indexes and first segments.
 _START_BYTES = 48 * 2**20
 _RESERVE_SHARE = 0.05
-# Kafka needs some seconds to delete the files of dropped records, so the free space is looked at again before more is dropped.
+# Kafka needs some seconds to delete the files of dropped records. Wait for this many checks before more records are dropped.
 _CHECKS_BETWEEN_DROPS = 6
 
-# The kinds of records in the order in which they are dropped. They are the values of a metric's label.
+# The kinds of records, in the order in which they are dropped. The metric of dropped records has a label with these names.
 DROP_ORDER = ("judged-pictures", "waiting-pictures", "sortings", "verdicts", "evidence")
 
 Offsets = Mapping[TopicPartition, int]
@@ -68,19 +67,19 @@ def compute_watermarks(disk_bytes: int) -> Watermarks:
 
 @dataclass(frozen=True)
 class DropStep:
-    """One step of the stated order: the kind of records, and for each partition the offset before which records are dropped."""
+    """Records to drop. `what` names their kind. In each partition of `offsets`, the records before the offset are dropped."""
 
     what: str
     offsets: dict[TopicPartition, int]
 
 
 def choose_step(names: TopicNames, lines: Sequence[str], starts: Offsets, ends: Offsets, committed: Offsets) -> DropStep | None:
-    """Returns the first step of the stated order that still has records to drop, or None if nothing is left.
+    """Chooses the records to drop: the first kind in DROP_ORDER that still has records. Returns None if no record is left.
 
-    - `starts`, `ends`: the first and the last offset of each partition.
+    - `starts`, `ends`: the offset of the first record of each partition, and the offset after the last record.
     - `committed`: the offset up to which the inspectors have judged the pictures of each partition.
 
-    A step drops the older half of its records, so that the newest ones stay as long as possible.
+    Judged pictures are all dropped. Of every other kind, the older half of the records is dropped.
     """
 
     def halves(*topics: str) -> dict[TopicPartition, int]:
@@ -129,7 +128,7 @@ class DiskGuard:
             metrics.broker_drops.labels(what)
 
     def has_room_to_start(self) -> bool:
-        """Returns whether Kafka can start. If the disk is nearly full, gives back the reserve first."""
+        """Returns whether the disk has enough free space for a start of Kafka. On a nearly full disk, deletes the reserve file first."""
         self._folder.mkdir(parents=True, exist_ok=True)
         free, disk = read_free_bytes(self._folder)
         marks = compute_watermarks(disk)
@@ -147,7 +146,7 @@ class DiskGuard:
         return False
 
     def check(self) -> None:
-        """Measures the free space. Reports a low level, drops records if necessary, and keeps the reserve when there is room."""
+        """Measures the free space. If little is free, reports a problem and may drop records. Otherwise, keeps the reserve file."""
         free, disk = read_free_bytes(self._folder)
         marks = compute_watermarks(disk)
         self._show(free, disk)

@@ -23,7 +23,7 @@ class Journal:
         self._files = files
         self._width = width
         self._lock = threading.Lock()
-        # For each file, the number of lines that it has refused since the last line that was written.
+        # For each file, the number of lines lost since the last successful write.
         self._dropped = [0] * len(files)
         self._warnings: deque[tuple[float, str]] = deque(maxlen=_WARNINGS)
 

@@ -74,9 +74,9 @@ class RestartPolicy:
     """Decides when a process that died is started again.
 
     - `first_s`: the wait after the second death in a row. After the first death there is no wait. Each further death doubles the wait.
-    - `longest_s`: the longest wait. It is also the wait after the exit status that means a duplicate process.
-    - `steady_s`: a death after this time of being ready counts as a first death.
-    - `give_up_after`: after more deaths in a row than this, the supervisor gives up. None: never.
+    - `longest_s`: the longest wait. If the same process already runs on another machine, the supervisor waits this long, too.
+    - `steady_s`: if a process was ready for this time before it died, the count of deaths begins again.
+    - `give_up_after`: after more deaths in a row than this, the supervisor gives up. With None, the supervisor never gives up.
     """
 
     first_s: float = 0.5

@@ -20,9 +20,9 @@ _SETTINGS_AT_FAULT = 3  # the exit status for wrong settings, as EXIT_CODES in d
 
 @dataclass
 class ManagedProcess:
-    """The state of one role, and its process while one runs. Times are in monotonic seconds.
+    """The state of one role, and its process if one runs. Times are in monotonic seconds.
 
-    `is_duplicate` means that another machine had the name or the work of this role when its process ended.
+    `is_duplicate` is true if the last process ended because the same role already runs on another machine.
     """
 
     role: Role
@@ -211,15 +211,15 @@ class Supervisor:
         self._kill_if_overdue(managed, now)
 
     def _repeat_jobs(self, stage: int) -> None:
-        """Lets the one-shot roles after `stage` run again. For example, a broker that lost its data needs its topics again."""
+        """Runs the one-shot roles of later stages again. For example, if the broker lost its data, the topics must be created again."""
         for managed in self.processes.values():
             if managed.role.is_one_shot and managed.role.stage > stage and managed.state is State.ENDED:
                 managed.state = State.WAITING
 
     def _replace(self, managed: ManagedProcess, now: float, reason: str, grace_s: float | None = None) -> None:
-        """Stops a process that did not become ready in time or is unhealthy. Then it is restarted like any process that died.
+        """Stops a process, so that the supervisor starts it again. A process that still runs after `grace_s` seconds is killed.
 
-        After `grace_s` seconds the process is killed. None means the time of its role.
+        If `grace_s` is None, the process gets the time in its role.
         """
         if managed.kill_at < math.inf:
             return

@@ -245,7 +245,7 @@ def test_flash_is_refused_while_a_sorter_waits_before_it_opens_the_port_again(tm
         wait_until(lambda: bool(sorter.lane.problem))
         done = flash(tmp_path, str(tmp_path / "board"), "--hex", str(image), file=file)
     assert done.returncode not in (0, 1)
-    assert "The sorter of line-1 runs" in done.stderr
+    assert "The sorter of line-1 uses the serial port" in done.stderr
     assert "systemctl stop castline" in done.stderr
     assert not (tmp_path / "record").exists()
 

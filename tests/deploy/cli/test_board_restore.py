@@ -206,7 +206,7 @@ def test_a_running_sorter_must_be_stopped_first(tmp_path: Path) -> None:
     with taught_line(tmp_path, travel_mm=600) as line:
         line.call("save", "--line", LINE, "--out", str(tmp_path / "saved.toml"))
         error = str(line.call("restore", "--line", LINE, str(tmp_path / "saved.toml")).exception)
-    assert "The sorter of line-1 runs" in error
+    assert "The sorter of line-1 uses the serial port" in error
     assert "systemctl stop castline" in error
 
 
