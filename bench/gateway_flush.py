@@ -1,4 +1,4 @@
-"""Measures what it costs that the gateway forces each picture to the disk before it confirms the picture to the camera.
+"""Measures how much slower the gateway is because it forces each picture to the disk before it confirms the picture to the camera.
 
 Rounds with and without the flush alternate in one run. Kafka is not measured: a channel in memory confirms each picture at once.
 """
@@ -43,7 +43,10 @@ class RoundFigures:
 
 @dataclass(frozen=True)
 class FlushComparison:
-    """The medians of all rounds with and without the flush. `ratio` is the median of the ratios of throughput of all pairs of rounds."""
+    """The medians of all rounds with and without the flush.
+
+    Each pair of rounds has a ratio: the throughput with the flush divided by the throughput without it. `ratio` is their median.
+    """
 
     pairs: int
     with_flush: RoundFigures
@@ -75,9 +78,9 @@ def _open_channel() -> PictureChannel:
 def compare_flush(
     folder: Path | None, pairs: int, seconds: float, connections: int, picture_bytes: int, report: Callable[[str], None]
 ) -> FlushComparison:
-    """Measures `pairs` pairs of rounds of `seconds` seconds each. `folder` says on which disk the spool lies.
+    """Measures pairs of rounds, one with and one without the flush. Each round takes `seconds`. The spool lies in `folder`.
 
-    Each of the `connections` uploads the next picture as soon as its last one is confirmed.
+    Each of the `connections` uploads its next picture as soon as the gateway has confirmed the last picture.
     """
     with_flush: list[RoundFigures] = []
     without: list[RoundFigures] = []

@@ -30,7 +30,7 @@ from streams.topics import TopicNames
 Report = Callable[[str], None]
 
 _TIMEOUT_S = 240.0
-# Verdicts must come for this long before a kill, and after the silence, so that each silence stands alone.
+# Before each kill, verdicts must come steadily for this long, so that the silences of two kills do not merge.
 _STEADY_S = 5.0
 _LONGEST_PAUSE_S = 2.0
 _FIRST_SPAN = "noticed by the supervisor"
@@ -45,7 +45,7 @@ class Silence:
 
     - `longest_s`: the longest time between two verdicts.
     - `spans`: the steps from the kill to the first verdict, in order. Empty for the broker.
-    - `load`: the number of processes that waited for a processor, as the operating system says.
+    - `load`: the load average of the operating system, that is, the number of processes that want a processor.
     """
 
     killed: str
@@ -102,7 +102,7 @@ def measure_restarts(
 
 
 class _Plant:
-    """A running `castline up`, whose log tells the process ids of the roles."""
+    """A running `castline up`, whose log contains the process ids of its processes."""
 
     def __init__(self, settings: Settings, log: Path) -> None:
         self._run_dir = settings.service.run_dir
@@ -114,7 +114,7 @@ class _Plant:
         return int(starts[-1]) if starts else 0
 
     def read_spans(self, pid: int) -> dict[str, float]:
-        """Returns the steps of the start of process `pid`, in order. Returns nothing before its first verdict."""
+        """Returns the steps of the start of process `pid`, in order. Before its first verdict, returns an empty dictionary."""
         address = find_target(self._run_dir, pid)
         if address is None:
             return {}
@@ -153,7 +153,7 @@ def _run_plant(settings: Settings, folder: Path) -> Iterator[_Plant]:
             lambda: "all processes are ready" in log.read_text(errors="replace") or process.poll() is not None, "The plant did not start."
         )
         if process.poll() is not None:
-            raise BrokerError(f"The plant ended with exit status {process.returncode}. Its last words: {log.read_text()[-2000:]}")
+            raise BrokerError(f"The plant ended with exit status {process.returncode}. The end of its log: {log.read_text()[-2000:]}")
         yield _Plant(settings, log)
     finally:
         process.terminate()
@@ -162,7 +162,7 @@ def _run_plant(settings: Settings, folder: Path) -> Iterator[_Plant]:
 
 @contextmanager
 def _feed(settings: Settings, pictures: Sequence[bytes], rate_per_s: float) -> Iterator[None]:
-    """Sends pictures to the first line, without a stop while the broker is away, until the block ends."""
+    """Sends pictures to the first line until the block ends, even while the broker is away."""
     ending = threading.Event()
     line = settings.lines[0].name
 

@@ -165,8 +165,8 @@ def _make_settings(folder: Path) -> Settings:
 class _VerdictWriter:
     """Replaces the gateway and the inspector: sends a verdict for each part that the sorter reports.
 
-    `sent_at` holds the time at which the verdict of a part was passed to the Kafka client. `is_warm` is set when the parts that do not
-    count have their verdicts.
+    `sent_at` holds the time at which the verdict of a part was passed to the Kafka client. The first parts only warm the processes up and
+    are not measured. `is_warm` is set when these parts have their verdicts.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -2,8 +2,8 @@
 
 A record is acknowledged only after its row is stored. A record that the database rejects becomes a dead letter.
 
-The archivist also checks the records of model choices and of line settings, which get no row. All other readers of these two topics have no
-consumer group, so each of them would write the same dead letter again at each start.
+The archivist also checks the records of model choices and of line settings, which get no row. Only the archivist writes dead letters for
+invalid records of these two topics. Their other readers read all records again at each start, and would repeat each dead letter.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "archivist"
-# All lines share these topics. Metrics of such a topic have the kind of the topic as the value of the label `line`.
+# All lines share these topics. In the metrics of such a topic, the label `line` has the name given here instead of a line's name.
 _SHARED_TOPICS = frozenset({"reviews", "models", "lines"})
 # Values of the label `kind` of the metric `castline_records_archived_total`.
 _KINDS: dict[type[ArchivedRecord], str] = {
@@ -106,7 +106,7 @@ def decode_record(topic: ArchivedTopic, received: ReceivedRecord) -> ArchivedRec
 
 
 def _check_key(record: Record, key: bytes | None) -> None:
-    """Raises RecordError if a model choice, or the settings of a line, have another key than their line."""
+    """Raises RecordError if the key of a model choice or of line settings is not the name of their line."""
     if isinstance(record, ModelChoice | LiveLineSettings) and record.line.encode() != key:
         raise RecordError("other-line", f"The record is for {record.line}, but its key is {(key or b'')[:80]!r}.")
 
@@ -231,10 +231,10 @@ class Archivist:
                 await asyncio.sleep(wait_s)
                 continue
             except (OSError, MemoryError):
-                # The machine is in trouble, and not a record. After a restart, Kafka delivers the records again.
+                # The machine has failed, for example its disk. The records may be valid, and Kafka delivers them again after a restart.
                 raise
             except Exception as error:
-                raise ArchiveError(f"The archivist failed on {len(contents)} records: {error!r}", retriable=False) from error
+                raise ArchiveError(f"The archivist failed to store {len(contents)} records: {error!r}", retriable=False) from error
             metrics.archive_rows.inc(changed_rows)
             self._report_problem("", "database")
             return

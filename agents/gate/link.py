@@ -392,9 +392,9 @@ class BoardSession:
                     raise
                 if value != setting.default:
                     raise GateError(
-                        f"The firmware of the board is older than this release, because it does not know the setting {setting.key}, which "
-                        f"is {value} for lane {lane_number}. Write the firmware of this release with castline board flash, or remove the "
-                        "setting from the settings file",
+                        f"The firmware of the board does not know the setting {setting.key}, because it is older than this release. The "
+                        f"setting is {value} for lane {lane_number}. Write the firmware of this release with castline board flash, or "
+                        "remove the setting from the settings file",
                         error.code,
                         retriable=False,
                     ) from error

@@ -182,7 +182,7 @@ class DropCamera:
         return self._outage
 
     def list_complaints(self) -> list[str]:
-        # A folder that does not answer cannot report its own problem, so the outage is added here.
+        # While the listing of the folder hangs, `_scan` cannot add a complaint, so the outage is added here.
         outage = self.find_outage()
         return [*([outage] if outage else []), *self._complaints.list_texts()]
 
@@ -293,7 +293,7 @@ class DropCamera:
         previous = [version.previous for version in self._files.values() if version.previous]
         waiting_bytes = _count_bytes(self._files.values()) + _count_bytes(previous)
         for version in sorted(self._files.values(), key=lambda version: version.state.changed_ns):
-            # Further files are read when the intake has taken some of these.
+            # The buffer is full. The next files are read when the intake has taken pictures out of it.
             if waiting_bytes and waiting_bytes + min(version.state.size, self._max_bytes) > self._buffer_bytes:
                 return
             if version.end is None and version.since_s < now_s and version.retry_at_s <= now_s:

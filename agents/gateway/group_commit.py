@@ -10,15 +10,15 @@ from agents.gateway.spool import Spool
 from streams import metrics
 from streams.supervision import SupervisedThread
 
-# Gets None if the picture is on the disk, and otherwise the error of the disk.
+# A function that is called after a flush. Its argument is None if the picture is on the disk, or else the disk's error.
 OnFlushed = Callable[[OSError | None], None]
 
 
 class GroupCommit:
     """Flushes the spool of one line in a thread of its own. Thread-safe.
 
-    If pictures of more than `max_bytes` wait for a flush, `add` waits, too. So a slow disk slows the camera down and does not fill the
-    memory. Before `start` and after `stop`, `add` flushes at once.
+    When `max_bytes` of pictures wait for a flush, `add` blocks. A slow disk then slows the camera down, but does not fill the memory.
+    Before `start` and after `stop`, `add` flushes at once.
     """
 
     def __init__(self, spool: Spool, max_bytes: int) -> None:
@@ -35,7 +35,7 @@ class GroupCommit:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread after it has flushed for all pictures that wait."""
+        """Ends the thread. The thread first flushes the pictures that still wait."""
         with self._changed:
             self._is_running = False
             self._changed.notify_all()

@@ -88,7 +88,10 @@ class GatewayCamera(Protocol):
         """
 
     def find_outage(self) -> str:
-        """Returns why the gateway cannot reach the camera or its folder now, or "" if it can. The camera is opened again by itself."""
+        """Returns why the gateway cannot reach the camera or its folder now, or "" if it can.
+
+        The gateway opens the camera again by itself.
+        """
 
     def list_complaints(self) -> list[str]:
         """Returns sentences about problems of the camera or its folder that a person has to solve. The page /healthz shows them."""
@@ -375,7 +378,7 @@ class Intake:
                 extra={"part": str(stored.part)},
             )
         log.debug("Stored the picture of part %s, %d bytes.", stored.part, len(frame.value), extra={"part": str(stored.part)})
-        # The sender may send the picture before it is on the disk. The camera gets its receipt only afterwards.
+        # The picture may go to Kafka before it is on the disk. The camera gets its receipt only when the picture is on the disk.
         self._on_stored()
         receipt = PictureReceipt(stored.part, stored.is_repeat, is_matched)
         self._commit.add(len(frame.value), partial(self._confirm, frame.receipt, receipt, keys))
@@ -385,11 +388,11 @@ class Intake:
         if failure is None:
             _answer(answer, receipt)
             return
-        # A repeat must be stored again, because nobody knows what is on the disk after a failed flush.
+        # The camera sends the picture again. It must then be stored again, because a failed flush may have lost the stored picture.
         with suppress(sqlite3.OperationalError):
             for key in keys:
                 self._spool.forget_key(key)
-        log.error("The picture of part %s may be missing on the disk, which failed: %s", receipt.part, failure)
+        log.error("The picture of part %s may be lost, because the disk failed: %s. Check the disk.", receipt.part, failure)
         metrics.pictures_refused.labels(self._line, SPOOL_FULL).inc()
         _answer(answer, SpoolFullError(f"expected to write part {receipt.part} to the disk, but the disk refused: {failure.strerror}"))
 

@@ -43,7 +43,7 @@ class MatchDecision(Generic[Picture]):
 
 @dataclass(frozen=True)
 class _WaitingPicture(Generic[Picture]):
-    """A picture of `size` bytes that waits for its part. The wait usually ends before `expires_s`."""
+    """A picture of `size` bytes that waits for its part. It waits longer than `expires_s` only if this can prove its part."""
 
     time_s: float
     expires_s: float
@@ -81,7 +81,7 @@ class Matcher(Generic[Picture]):
 
     - `window_s`: how long a picture waits for its part.
     - `part_timeout_s`: how long a part waits for its picture.
-    - `max_pictures`, `max_bytes`: if more pictures wait, or if they are larger in all, the oldest get no part.
+    - `max_pictures`, `max_bytes`: the number and total size of the pictures that may wait. Above these, the oldest pictures get no part.
     """
 
     def __init__(self, window_s: float, part_timeout_s: float, max_pictures: int = 256, max_bytes: int = 2**25) -> None:

@@ -141,7 +141,7 @@ class KafkaChannel:
         except KafkaError as error:
             raise ChannelUnavailableError(str(error)) from None
         except (ValueError, TypeError, AssertionError) as error:
-            raise UnsendableError(f"no Kafka record can be made of it: {error!r}") from error
+            raise UnsendableError(f"the picture cannot become a Kafka record: {error!r}") from error
         future.add_callback(lambda _: on_result(SendResult(picture, None)))
         future.add_errback(lambda error: on_result(SendResult(picture, error)))
 
@@ -233,7 +233,7 @@ class Sender:
     ) -> None:
         """`connect` opens a channel or raises ChannelUnavailableError.
 
-        The unconfirmed pictures are at most `in_flight` pictures and have about `in_flight_bytes` bytes.
+        At most `in_flight` pictures wait for Kafka's confirmation at the same time. In all, they have about `in_flight_bytes` bytes.
         """
         self.problem = "connecting to Kafka"
         self._spool = spool

@@ -24,11 +24,11 @@ from streams.queue_file import connect_queue, lock_queue
 _ROW_BYTES = 1024
 # Receipts are kept to recognise repeated pictures. At ten pictures a second, this many receipts last almost three hours.
 _MAX_RECEIPTS = 100_000
-# If SQLite's write-ahead log is larger than this, or than this share of the whole budget, new pictures wait until it has been written back
-# to the database file.
+# Limits of SQLite's write-ahead log: in bytes, and as a share of the whole budget. Above either limit, new pictures wait until the log has
+# been written back to the database file.
 _MAX_WRITE_AHEAD_BYTES = 64 * 2**20
 _MAX_WRITE_AHEAD_SHARE = 1 / 16
-# If less than this share of the budget is free, the logs of all lines are emptied, however small they are.
+# If less than this share of the budget is free, each line empties its write-ahead log, even if the log is small.
 _NEARLY_FULL_SHARE = 1 / 8
 _LAYOUT_VERSION = 1
 
@@ -110,7 +110,7 @@ class SpoolBudget:
         return self.used_bytes + size <= self.max_bytes
 
     def set_write_ahead(self, line: str, size: int) -> None:
-        """Counts the present size of the write-ahead log of `line`."""
+        """Notes that the write-ahead log of `line` now has `size` bytes."""
         with self._lock:
             self._write_ahead_bytes[line] = size
 
@@ -119,7 +119,8 @@ class SpoolBudget:
         with self._lock:
             if not self.has_room(size):
                 raise SpoolFullError(
-                    f"expected room for {size} bytes, found the spool full: {self.used_bytes} of {self.max_bytes} bytes are used"
+                    f"expected room for {size} bytes, found the spool full: {self.used_bytes} of {self.max_bytes} bytes are used; "
+                    "check that Kafka accepts the pictures"
                 )
             self._picture_bytes += size
 
@@ -209,7 +210,7 @@ class Spool:
     def flush(self) -> None:
         """Returns when all pictures that were accepted before this call are on the disk. Raises OSError if the disk refuses.
 
-        The write-ahead log holds each commit until SQLite has forced the commit to the database file, so a flush of the log is enough.
+        A flush of the write-ahead log is enough, because the log holds each commit until the commit is safe in the database file.
         """
         os.fdatasync(self._write_ahead_file)
 
@@ -220,7 +221,7 @@ class Spool:
         return (PartId(self.line, row[0], row[1]), row[2]) if row else None
 
     def accept(self, picture: CheckedPicture, keys: Iterable[str] = (), part: PartId | None = None) -> PictureReceipt:
-        """Stores `picture` under `part`. If `part` is None, the picture becomes the next part of the spool's own run.
+        """Stores `picture` under `part`. If `part` is None, the spool gives the picture the next part number of its own run.
 
         If one of the idempotency `keys` is known, returns the earlier part. A power cut may undo this call until `flush` has returned.
         Raises SpoolFullError if there is no room.

@@ -11,7 +11,7 @@ from agents.gateway.intake import NO_PICTURE, PictureRefusedError
 from agents.gateway.spool import PictureReceipt
 from streams.identity import PartId
 
-# A part whose picture is taken later than this many parts is far behind photo-eye 1, so its picture would show another part.
+# If more parts than this wait, the oldest part has left the camera long ago. A picture taken now would show another part.
 _MAX_TRIGGERS = 256
 
 

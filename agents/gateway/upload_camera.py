@@ -93,7 +93,7 @@ class UploadCamera:
             self._queue.remove(frame)
 
     def find_outage(self) -> str:
-        """Returns "", because a camera that sends no picture may have no part to photograph."""
+        """Returns "", because the gateway cannot tell a broken camera from a camera that has no part to photograph."""
         return ""
 
     def list_complaints(self) -> list[str]:
@@ -191,7 +191,6 @@ class _Handlers:
         endpoint = self._endpoints.get(request.match_info["line"])
         if endpoint is None or endpoint.uploads is None:
             return _make_error(404, f"expected a line that takes uploads, found {request.match_info['line'][:80]!r}")
-        # The block frees the memory of the picture in every case, also if the sender closes the connection.
         with endpoint.uploads.memory.share() as memory:
             return await self._accept_upload(request, endpoint, endpoint.uploads, memory)
 

@@ -13,7 +13,7 @@ class UploadMemory:
         self.used_bytes = 0
 
     def share(self) -> MemoryShare:
-        """Returns the share of a new upload, which is still empty."""
+        """Returns the memory of a new upload. It holds no bytes until `grow` is called."""
         return MemoryShare(self)
 
     def reserve(self, size: int) -> None:

@@ -185,7 +185,7 @@ class VideoCamera:
         return self._triggers.put(part, captured_at)
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
-        # The threads of this call end with it. Otherwise, a camera that the gateway starts again would read its stream twice.
+        # When this method ends, its threads must end, too. Otherwise, the next call would start a second reader of the stream.
         is_over = Event()
         watch = SupervisedThread(f"video-watch-{self._line}", partial(self._watch_reader, is_over), is_over)
         self._is_running = True

@@ -20,7 +20,7 @@ from streams.record_producer import HANDLING_FAILED, ConsumedRecord
 from streams.record_reader import check_header_time
 from streams.settings import LineSettings, PictureSettings
 
-# The reason in a verdict if a header of the image record is wrong, other than the headers that name the part.
+# The reason in the verdict of a part whose image record has a wrong header. The headers that name the part are correct.
 WRONG_HEADER = "wrong-header"
 
 

@@ -219,7 +219,7 @@ class Inspector:
         return replace(decoded, regions=regions)
 
     def _prepare(self, image: DecodedImage, ensemble: Ensemble, regions: Regions | None) -> DecodedImage:
-        """Returns the image as `ensemble` needs it, after searching it for the part that `ensemble` knows."""
+        """Returns the image in the size that `ensemble` needs, and checks that the image shows a part."""
         return _isolate(image, lambda one: self._fit(one, ensemble, regions).check(ensemble.part_reference))
 
     async def judge_batches(self) -> None:
@@ -358,7 +358,7 @@ def _search_details(decoded: DecodedImage, details: VersionDetails | None, regio
 def _isolate(image: DecodedImage, step: Callable[[DecodedImage], DecodedImage]) -> DecodedImage:
     """Returns `step(image)`. If `step` fails, returns `image` with the error of the failure.
 
-    Raises OSError from `step`, because the object store or the inspector is then in trouble, and not the picture.
+    Raises an OSError of `step`, because the picture is not its cause: the object store or the inspector's machine has failed.
     """
     try:
         return step(image)

@@ -114,7 +114,7 @@ class ModelSwitcher:
             try:
                 self._put_choices_in_force(choices)
             except BaseException:
-                # The thread starts again after this error, and then tries these choices again if no newer ones have arrived.
+                # The thread starts again after this error. It then tries the same choices, unless newer choices have arrived.
                 with self._changed:
                     self._next_choices = self._next_choices or choices
                 raise

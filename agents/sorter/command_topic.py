@@ -118,7 +118,7 @@ class CommandTopic:
             if commands is not None or (self._reports_unknown and line not in self._lines_with_gate):
                 await self._write_dead_letter(record, "command", str(error))
         except Exception as error:
-            log.exception("The sorter failed on a command.")
+            log.exception("The sorter failed to execute a command, which becomes a dead letter.")
             await self._write_dead_letter(record, HANDLING_FAILED, f"The sorter failed on the command: {error!r}")
 
     async def _obey(self, command: Command, commands: LineCommands | None, is_old: bool) -> None:

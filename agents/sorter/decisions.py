@@ -110,9 +110,9 @@ def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
 def verdict_deadline(state: PartState, captured_at: datetime, gate: GateSettings, now: datetime, now_s: float) -> float:
     """Returns the latest time of the monotonic clock at which a verdict may be sent to the board.
 
-    The deadline is computed from the time at which the part was counted. If this time is unknown, the time `captured_at` of its picture is
-    used, or the present time if `captured_at` is ahead. `now` is the present wall-clock time, and `now_s` is the same moment on the
-    monotonic clock.
+    The deadline is counted from the time at which the board counted the part. If this time is unknown, the deadline is counted from
+    `captured_at`, the time of the picture, or from `now` if `captured_at` is later than `now`. `now` and `now_s` are the present time on
+    the wall clock and on the monotonic clock.
     """
     counted_s = state.counted_s
     if counted_s is None:

@@ -44,7 +44,10 @@ class JournalSender:
         unreported: Sequence[CountedPart] = (),
         reported: Sequence[CountedPart] = (),
     ) -> None:
-        """Returns when the records are safe: on disk, or in Kafka if the disk refuses them. The arguments are those of the journal."""
+        """Returns when the records are safe: on disk, or in Kafka if the disk refuses them.
+
+        The arguments are those of `SortingJournal.append`.
+        """
         async with self._write_lock:
             try:
                 await asyncio.to_thread(self._journal.append, sortings, counted, run, unreported, reported)

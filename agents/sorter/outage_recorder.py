@@ -33,10 +33,10 @@ _MAX_READ = 4096
 
 
 class OutageRecorder:
-    """Serves the board of `lines` during a `with` block, if the block lasts for longer than three seconds.
+    """Records the reports of the board of `lines` in a `with` block. The recorder opens the port after three seconds in the block.
 
-    The board gets no settings and no verdicts. So a board that was reset stays in its safe state, and a board that works for its lines
-    treats each part as a part without verdict.
+    The recorder sends no settings and no verdicts. A board that was reset stays in its safe state. Any other board treats each part as a
+    part without verdict.
     """
 
     def __init__(self, settings: Settings, lines: list[str]) -> None:
@@ -56,7 +56,7 @@ class OutageRecorder:
         self._timer.cancel()
         with self._lock:
             self._resources.close()
-        # A timer that has already fired waits for the lock, and must not open the port now.
+        # The timer's thread may be waiting for the lock. Wait until this thread has seen that the timer is cancelled.
         self._timer.join()
 
     def _begin(self) -> None:

@@ -18,15 +18,14 @@ from streams.identity import format_time
 
 log = logging.getLogger(__name__)
 
-# At most this many reports wait for the gateway at once. At 10 parts a second, they cover three minutes.
+# The largest number of reports that wait for the gateway. At 10 parts a second, so many parts pass in three minutes.
 MAX_REPORTS = 2048
-# At most this many reports are sent to the gateway at the same time.
 _MAX_REQUESTS = 32
-# A picture waits `match_window_s`, usually a second, for its part. A gateway that starts again must get the reports earlier.
+# The pause between two attempts is short, because a picture waits for its part only for `match_window_s`, usually a second.
 _RETRY_S = 0.2
 # The gateway answers within 15 s, even if it first needs a picture from the camera.
 _MAX_ANSWER_S = 20.0
-# Answers after which the report is sent again: the gateway is overloaded, has a full spool, or a proxy does not reach it.
+# After these answers, the report is sent again. The gateway is overloaded, its spool is full, or a proxy cannot reach the gateway.
 _RETRIED_STATUSES = frozenset({429, 502, 503, 504, 507})
 
 
@@ -101,7 +100,7 @@ class PartReports:
         self._finish(part)
 
     async def _post(self, part: CountedPart) -> tuple[str, bool]:
-        """Sends a report once. Returns "" or why it was not accepted, and whether another attempt would be useless."""
+        """Sends a report once. Returns why the gateway did not accept the report, or "", and whether the answer is final."""
         assert self._session is not None
         body = {"run": part.run, "part": part.part, "captured_at": format_time(part.counted_at)}
         try:
@@ -116,5 +115,5 @@ class PartReports:
     def _count_failure(self, counted: CountedPart, reason: str, is_final: bool) -> None:
         metrics.part_reports_failed.labels(self._line).inc()
         part = f"{self._line}:{counted.run}:{counted.part}"
-        outlook = "its picture gets no part number" if is_final else "the report is repeated until the gateway answers"
-        log.warning("part %s was not reported to the gateway in time, so %s: %s", part, outlook, reason, extra={"part": part})
+        outlook = "Its picture gets no part number." if is_final else "The sorter repeats the report until the gateway answers."
+        log.warning("The gateway did not accept the report of part %s in time. %s Cause: %s", part, outlook, reason, extra={"part": part})

@@ -227,7 +227,10 @@ def _read_newest(settings: Settings, topic: str, kind: type[R], most: int, least
 
 
 def _read(kind: type[R], record: Any) -> R | None:
-    """Returns the content of a Kafka record, or None if the record is not valid. A running sorter has made its dead letter."""
+    """Returns the content of a Kafka record, or None if the record is not valid.
+
+    Makes no dead letter, because the sorter makes it in its normal operation.
+    """
     try:
         return read_record(kind, record.value, read_broker_time(record.timestamp / 1000))
     except RecordError as error:

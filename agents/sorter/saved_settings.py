@@ -1,6 +1,6 @@
-"""The settings of a line's board in a file, from which an exchanged board gets the settings of the old board.
+"""Files with the settings of a line's board. When a board is exchanged, the new board gets the settings from such a file.
 
-The sorter keeps such a file for the case that a board dies. `castline board save` writes one from a board that still works.
+The sorter keeps a file of the settings that the board used last. `castline board save` writes a file from a board that still works.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ class Sorter:
         except RecordError as error:
             await self._write_dead_letter(received.record, "verdict", str(error))
         except Exception as error:
-            log.exception("The sorter failed on a verdict.")
+            log.exception("The sorter failed to handle a verdict, which becomes a dead letter.")
             await self._write_dead_letter(received.record, HANDLING_FAILED, f"The sorter failed on the verdict: {error!r}")
         return True
 

@@ -257,7 +257,7 @@ class Teaching:
         The time is up to 30 ms too long, because the servo's pulse begins within 20 ms, and each question to the board takes some time.
         """
         if not (await self._is_gate_at_end(deadline_s)):
-            raise self._swing_error("does not stand at an end, as its end switch says")
+            raise self._swing_error("does not stand at an end, as far as its end switch shows")
         await self._hold_servo(pulse_us, deadline_s)
         began_s, has_left = time.monotonic(), False
         while (passed_s := time.monotonic() - began_s) < _MAX_SWING_S:
@@ -266,7 +266,7 @@ class Teaching:
                 return make_answer("done", "", values={"swing": {"ms": round((time.monotonic() - began_s) * 1000)}})
             has_left |= not is_at_end
         state = "has not reached its other end" if has_left else "has not left its end"
-        raise self._swing_error(f"{state} within {passed_s:.0f} s, as its end switch says")
+        raise self._swing_error(f"{state} within {passed_s:.0f} s, as far as its end switch shows")
 
     async def _is_gate_at_end(self, deadline_s: float) -> bool:
         return bool((await self._board.read_page(deadline_s, self._number, CHUTE_PAGE))["at_end"])

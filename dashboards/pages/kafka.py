@@ -10,7 +10,7 @@ _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 
 BROKER_DISK = "How full is the disk of the embedded broker?"
-# Every process exports these two metrics, but only the broker sets them.
+# Every process exports the two metrics of the broker's disk, but only the broker sets them.
 BROKER_FREE_SHARE = 'castline_broker_disk_free_bytes{role="broker"} / (castline_broker_disk_bytes{role="broker"} > 0)'
 SPOOL_SHARE = "How full is the spool on each gateway's disk?"
 
@@ -30,7 +30,7 @@ PAGE = DashboardPage(
             ),
             unit="percentunit",
             description="The spool is the gateway's queue on disk. Pictures wait there until Kafka confirms them. When the spool is full, "
-            "the gateway refuses pictures. The write-ahead logs of the queue count, too.",
+            "the gateway refuses pictures. SQLite's write-ahead logs take room in the spool, too.",
             thresholds=rising(0.5, 0.9),
             alerts=("SpoolFilling",),
             width=12,

@@ -190,8 +190,8 @@ PAGE = DashboardPage(
             ),
             unit="short",
             description="1 means that records wait but the process finishes no record, or that a task inside the process has ended. "
-            "The page /healthz of the process gives the reason. The curves “failures of” count, for each thread, the failures within ten "
-            "minutes.",
+            "The page /healthz of the process gives the reason. Each curve “failures of” shows how often a thread has failed in the last "
+            "ten minutes.",
             thresholds=rising(0.5, 1),
             alerts=("WorkerStalled", "ThreadFailing"),
         ),
@@ -271,7 +271,7 @@ ALERTS: tuple[Alert, ...] = (
             "While the thread pauses, for at most 30 s, its work waits. If the thread fails again and again, its work is never done.",
             "Run `curl <address>/healthz`, which names the thread and the error. The address is in the file "
             "`<run_dir>/targets/<instance>.json`. The log of the process has the traceback.",
-            "Remove the cause, such as a full disk. If the error names none, report the traceback as a fault of Castline.",
+            "Remove the cause, such as a full disk. If you find no cause, report the traceback as a fault of Castline.",
         ),
     ),
     Alert(
@@ -373,7 +373,7 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The disk of the embedded broker is nearly full, so the broker dropped its oldest records of this kind.",
             "Judged pictures are needed only for heat maps and for the archive. If waiting pictures were dropped, their parts have no "
-            "verdict. The kind `evidence` means findings and dead letters.",
+            "verdict. If the alert names the kind `evidence`, findings and dead letters were dropped.",
             "Run `df` on the machine of the broker. The log of the broker names each kind of records that was dropped.",
             "Free space on the disk at once. Then give the broker a larger disk, or lower `broker.max_bytes`.",
         ),

@@ -307,7 +307,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         REFUSED_VERSIONS,
         Runbook(
             "A version was chosen for the line, but the inspectors refused it.\n\n"
-            "The files of the version may be damaged, its classes may differ, or it may fail on its own golden set of test pictures.",
+            "The files of the version may be damaged, or its classes may differ from those of the version in use. The version may also "
+            "give wrong verdicts for its own golden set of test pictures.",
             "No part is affected, because the version that was in force before continues to judge.",
             "Read the inspector's log, which says what was expected and what was found. `castline models verify` repeats the check of the "
             "version's files and of its golden set.",

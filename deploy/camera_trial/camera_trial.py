@@ -182,7 +182,7 @@ def _wait_for_frame(
 
 
 def _find_fault(line: LineSettings, camera: GatewayCamera) -> str:
-    """Returns why the camera cannot be reached, or "" if it can. For a video stream, every complaint is a reason."""
+    """Returns why the camera cannot be reached, or "" if it can. For a video stream, returns all complaints."""
     assert line.camera is not None
     return "; ".join(camera.list_complaints()) if line.camera.kind == "video" else camera.find_outage()
 

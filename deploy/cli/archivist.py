@@ -95,9 +95,9 @@ async def _run(process: WorkerProcess) -> int:
 
 
 def _make_identity(process: WorkerProcess) -> GroupIdentity:
-    """Returns the identity of this archivist. Only archivists with one PostgreSQL database may share the records.
+    """Returns the identity of this archivist. Several archivists may share the work only if they use the same PostgreSQL database.
 
-    If two archivists had an SQLite file each, the history of the parts would be divided between the two files.
+    Two archivists with one SQLite file each would divide the history of the parts between the two files.
     """
     settings = process.settings
     is_exclusive = "://" not in settings.station.database

@@ -394,16 +394,18 @@ def verdicts(rate: float, seconds: float, python_board: bool, as_json: bool) -> 
 
 
 @command.command("restart")
-@click.option("--kills", default=5, show_default=True, type=click.IntRange(0, 100), help="How often the inspector is killed.")
-@click.option("--broker-kills", default=2, show_default=True, type=click.IntRange(0, 100), help="How often the broker is killed.")
+@click.option("--kills", default=5, show_default=True, type=click.IntRange(0, 100), help="Number of times that the inspector is killed.")
+@click.option(
+    "--broker-kills", default=2, show_default=True, type=click.IntRange(0, 100), help="Number of times that the broker is killed."
+)
 @click.option("--rate", default=10.0, show_default=True, type=click.FloatRange(2, 100), help="Pictures a second.")
 @_JSON_OPTION
 @click.pass_context
 def restart(context: click.Context, kills: int, broker_kills: int, rate: float, as_json: bool) -> None:
-    """Measure how long no verdict comes after a kill of the inspector or of the broker.
+    """Measure how long the verdicts stop when the inspector or the broker is killed.
 
-    The command runs a plant with one line and one inspector, kills the processes with signal 9, and names the steps of the inspector's new
-    start. It uses the sections model, batch, inspector and pictures of the settings.
+    The command runs a plant with one line, and kills its inspector and its broker with signal 9. It shows how long each step of the
+    inspector's restart takes. It uses the sections model, batch, inspector and pictures of the settings.
     """
     from bench.picture_feed import load_pictures
     from bench.restart import measure_restarts
@@ -423,9 +425,17 @@ def restart(context: click.Context, kills: int, broker_kills: int, rate: float, 
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder on the disk to measure. Without the option, the folder for temporary files is used.",
 )
-@click.option("--pairs", default=10, show_default=True, type=click.IntRange(1, 1000), help="Pairs of rounds, with and without the flush.")
+@click.option(
+    "--pairs",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Number of pairs of rounds. A pair has one round with the flush and one without.",
+)
 @click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.1, 600), help="Length of a round, in seconds.")
-@click.option("--connections", default=8, show_default=True, type=click.IntRange(1, 64), help="Cameras that upload at the same time.")
+@click.option(
+    "--connections", default=8, show_default=True, type=click.IntRange(1, 64), help="Number of cameras that upload at the same time."
+)
 @click.option("--bytes", "picture_bytes", default=30_000, show_default=True, type=click.IntRange(100, 10**7), help="Size of a picture.")
 @_JSON_OPTION
 def gateway(folder: Path | None, pairs: int, seconds: float, connections: int, picture_bytes: int, as_json: bool) -> None:

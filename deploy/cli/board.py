@@ -138,7 +138,7 @@ def _send_to_running_sorter(address: BoardAddress, action: CommandAction, valid_
     if answer is None:
         line = address.line or "the line"
         raise GateError(
-            f"No sorter of {line} takes commands in the folder {address.service.run_dir} (service.run_dir). Start a sorter with "
+            f"No running sorter of {line} was found in the folder {address.service.run_dir} (service.run_dir). Start a sorter with "
             '"castline sorter", or run this command on the machine of the sorter.',
             code_of("link-away"),
         )
@@ -495,7 +495,7 @@ def _find_taught_line(file: Path | None, name: str | None, port: str | None, lan
     if len(found) == 1:
         return found[0]
     if name is not None and name not in gates:
-        # The caller says what is missing in the settings of this line.
+        # The line has no gate or does not exist. The caller reports the error.
         return name
     lanes = ", ".join(f"{each} is lane {gate.lane} of {gate.port}" for each, gate in gates.items()) or "no line has a gate"
     problem = f"The options describe {len(found)} lines" if found else "No line has this port and this lane"
@@ -539,7 +539,8 @@ def teach(
     positions) and `swing` (time of a swing). The command shows the values before and after, and asks before it uses them. Ctrl-C stops the
     command, and the lane then has its former settings. The values come from the running sorter of the line.
 
-    With an end switch, the step `swing` measures the time. The line is named by --line, or by the port and the lane of its gate.
+    With an end switch, the step `swing` measures the time. Name the line with --line, or with --port and
+    --lane of its gate.
     """
     name = _find_taught_line(file, name, port, lane)
     address, gate = _find_gate(file, name)

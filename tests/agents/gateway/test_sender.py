@@ -81,7 +81,7 @@ class FakeChannel:
         if kafka.is_unavailable:
             raise ChannelUnavailableError("the connection broke")
         if picture.part.part in kafka.unsendable:
-            raise UnsendableError("no Kafka record can be made of it")
+            raise UnsendableError("the picture cannot become a Kafka record")
         kafka.in_flight += 1
         kafka.max_in_flight = max(kafka.max_in_flight, kafka.in_flight)
         if not kafka.is_silent:
