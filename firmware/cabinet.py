@@ -2,66 +2,110 @@
 
 from __future__ import annotations
 
+import re
+
 from firmware.pins import LANES
 from firmware.svg_drawing import GROUND, HIGH, SvgDrawing
 
 BEGIN, END = "<!-- example: written by python -m firmware.wiring -->", "<!-- end of example -->"
+BEGIN_VALVE, END_VALVE = "<!-- valve: written by python -m firmware.wiring -->", "<!-- end of valve -->"
+BEGIN_BLOCKS, END_BLOCKS = "<!-- blocks: written by python -m firmware.wiring -->", "<!-- end of blocks -->"
 EXAMPLE_LANES = (1, 2)
-PE = "#2e7d32"
+PE, FOREIGN = "#2e7d32", "#e07000"
 
 # Each row has the terminal of the lane's strip, the device outside, the path inside the cabinet, and the field of LanePins or "".
-# `{n}` is the lane, `{pin}` is the pin of the Mega, and `{q}` is the contactor of the lane. The text {in:K} is an input circuit with
-# optocoupler K.
+# `{n}` is the lane, `{pin}` is the pin of the Mega, and `{first}` and `{second}` are the numbers of the contactors' report contacts.
+# The text {in:K} is an input circuit with optocoupler K, and {out:K} is an output circuit.
 LANE_WIRES: tuple[tuple[int, str, str, str], ...] = (
-    (1, "B{n}1 brown", "{n}F1:2", ""),
-    (2, "B{n}1 blue", "X0:5", ""),
-    (3, "B{n}1 black", "{in:1}", "eye1"),
-    (4, "B{n}2 brown", "{n}F1:2", ""),
-    (5, "B{n}2 blue", "X0:5", ""),
-    (6, "B{n}2 black", "{in:2}", "eye2"),
-    (7, "{q}:13, inside the cabinet", "{n}F1:2", ""),
-    (8, "{q}:14, inside the cabinet", "{in:3}", "estop"),
-    (9, "M{n} red", "{n}F3:2; also 4.7 kohm to {pin}, and 10 kohm from {pin} to the GND rail", "servo_power"),
-    (10, "M{n} brown", "T{t}-", ""),
-    (11, "M{n} orange", "220 ohm to {pin}", "servo"),
-    (12, "U{n} enable, first side", "{n}K20:11; input of {n}K20 to {pin}, its + to the 5 V rail, and its - to the GND rail", "relay"),
-    (13, "U{n} enable, second side", "{n}K20:14", ""),
-    (14, "C{n} trigger +", "{n}K4:4; {pin} through 330 ohm to {n}K4:1, and {n}K4:2 to the GND rail", "trigger"),
-    (15, "C{n} trigger -", "{n}K4:3", ""),
-    (16, "H{n} common", "{n}F2:2; {n}F2:2 also to {n}N1:10", ""),
-    (17, "H{n} green", "{n}N1:18; {out:5} to {n}N1:1", "green"),
-    (18, "H{n} yellow", "{n}N1:17; {out:6} to {n}N1:2", "yellow"),
-    (19, "H{n} red", "{n}N1:16; {out:7} to {n}N1:3", "red"),
-    (24, 'U{n} contact "runs", first side', "{n}F1:2", ""),
-    (25, 'U{n} contact "runs", second side', "{in:8}", "belt"),
-    (26, "S{n}1 and S{n}2, first sides", "{n}F1:2", ""),
-    (27, "S{n}1 and S{n}2, second sides", "{in:9}", "end_switch"),
-    (28, "B{n}3 brown", "{n}F1:2", ""),
-    (29, "B{n}3 blue", "X0:5", ""),
-    (30, "B{n}3 black", "{in:10}", "chute_eye"),
-    (31, "S{n}3, first side", "{n}F1:2", ""),
-    (32, "S{n}3, second side", "{in:11}", "chute_full"),
-    (33, "S{n}4, first side", "1 kohm to {pin}", "button"),
-    (34, "S{n}4, second side", "GND rail", ""),
+    (1, "{n}B1 brown", "{n}XP", ""),
+    (2, "{n}B1 blue", "{n}XN", ""),
+    (3, "{n}B1 black", "{in:1}", "eye1"),
+    (4, "{n}B2 brown", "{n}XP", ""),
+    (5, "{n}B2 blue", "{n}XN", ""),
+    (6, "{n}B2 black", "{in:2}", "eye2"),
+    (7, "Q2:{first}, inside the cabinet", "{n}XP", ""),
+    (8, "Q3:{second}, inside the cabinet", "{in:3}", "estop"),
+    (9, "{n}M1 red", "{n}F3:2; only with `use_servo_power`: 4.7 kohm to {pin}, and 10 kohm from {pin} to XG", "servo_power"),
+    (10, "{n}M1 brown", "G{t}-", ""),
+    (11, "{n}M1 orange", "220 ohm to {pin}", "servo"),
+    (12, "{n}TA enable, first side", "{n}K20:11; input of {n}K20 to {pin}, its + to X6, and its - to XG", "relay"),
+    (13, "{n}TA enable, second side", "{n}K20:14", ""),
+    (14, "{n}C1 trigger +", "{n}K4:4; {pin} through 330 ohm to {n}K4:1, and {n}K4:2 to XG", "trigger"),
+    (15, "{n}C1 trigger -", "{n}K4:3", ""),
+    (16, "{n}H1 common", "{n}XL; {n}XL also to {n}N1:10", ""),
+    (17, "{n}H1 green", "{n}N1:18; {out:5} to {n}N1:1", "green"),
+    (18, "{n}H1 yellow", "{n}N1:17; {out:6} to {n}N1:2", "yellow"),
+    (19, "{n}H1 red", "{n}N1:16; {out:7} to {n}N1:3; {n}N1:9 to {n}XN", "red"),
+    (24, '{n}TA contact "runs", first side', "{n}XP", ""),
+    (25, '{n}TA contact "runs", second side', "{in:8}", "belt"),
+    (26, "{n}S1 and {n}S2, first sides", "{n}XP", ""),
+    (27, "{n}S1 and {n}S2, second sides", "{in:9}", "end_switch"),
+    (28, "{n}B3 brown", "{n}XP", ""),
+    (29, "{n}B3 blue", "{n}XN", ""),
+    (30, "{n}B3 black", "{in:10}", "chute_eye"),
+    (31, "{n}S3, first side", "{n}XP", ""),
+    (32, "{n}S3, second side", "{in:11}", "chute_full"),
+    (33, "{n}S4, first side", "1 kohm to {pin}", "button"),
+    (34, "{n}S4, second side", "XG", ""),
+    (35, "{n}S1 and {n}S2 blue, only sensors", "{n}XN", ""),
 )
-_INPUT = "2.2 kohm to {n}K{k}:1; {n}K{k}:2 to X0:5; {n}K{k}:3 to the GND rail; {n}K{k}:4 to {pin}; 4.7 kohm from {pin} to the 5 V rail"
-_OUTPUT = "{pin} through 330 ohm to {n}K{k}:1; {n}K{k}:2 to the GND rail; {n}F2:2 to {n}K{k}:4; {n}K{k}:3 through 10 kohm"
+# The wires of a solenoid valve, which replace those of the servo at the terminals 9 to 11.
+VALVE_WIRES: tuple[tuple[int, str, str, str], ...] = (
+    (36, "{n}Y1 +, and the cathode of its diode", "{n}F4:2; one more wire from this terminal to {n}N2:10 and {n}K12:4", ""),
+    (37, "{n}Y1 -, and the anode of its diode", "{n}N2:18; {valve:12} to {n}N2:1; {n}N2:9 to {n}XN", "servo"),
+)
+_INPUT = "2.2 kohm to {n}K{k}:1; {n}K{k}:2 to {n}XN; {n}K{k}:3 to XG; {n}K{k}:4 to {pin}; 4.7 kohm from {pin} to X5"
+_OUTPUT = "{pin} through 330 ohm to {n}K{k}:1; {n}K{k}:2 to XG; {n}XL to {n}K{k}:4; {n}K{k}:3 through 10 kohm"
+_VALVE = "{pin} through 330 ohm to {n}K{k}:1; {n}K{k}:2 to XG; {n}K{k}:3 through 10 kohm"
+
+# The distribution blocks: name, meaning, and the wires that do not stand in LANE_WIRES.
+BLOCKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("1XP", "+24 V of lane 1", ("1F1:2",)),
+    ("2XP", "+24 V of lane 2", ("2F1:2",)),
+    ("1XL", "+24 V of the lamp of lane 1", ("1F2:2",)),
+    ("2XL", "+24 V of the lamp of lane 2", ("2F2:2",)),
+    ("1XN", "0 V of lane 1", ("X0:5",)),
+    ("2XN", "0 V of lane 2", ("X0:5",)),
+    ("XG", "GND rail", ("pin GND of the Mega", "G2 -", "G3 -", "G4 -", "G5 -", "X0:13")),
+    ("X5", "5 V rail", ("pin 5V of the Mega",)),
+    ("X6", "5 V of the relay modules", ("G5 +",)),
+)
 
 
 def _fill(text: str, lane: int, pin: str) -> str:
-    for kind, circuit in (("in", _INPUT), ("out", _OUTPUT)):
-        for number in range(1, 12):
+    for kind, circuit in (("in", _INPUT), ("out", _OUTPUT), ("valve", _VALVE)):
+        for number in range(1, 13):
             text = text.replace(f"{{{kind}:{number}}}", circuit.replace("{k}", str(number)))
-    return text.format(n=lane, pin=pin, q=f"Q{lane + 1}", t=lane + 1)
+    first, second = (("13", "14"), ("33", "34"))[lane - 1]
+    return text.format(n=lane, pin=pin, t=lane + 1, first=first, second=second)
+
+
+def _make_wires(wires: tuple[tuple[int, str, str, str], ...]) -> str:
+    rows = ["| terminal | outside | path inside the cabinet |", "| ---: | --- | --- |"]
+    for lane in EXAMPLE_LANES:
+        for terminal, outside, inside, name in wires:
+            pin = getattr(LANES[lane - 1], name).label if name else ""
+            rows.append(f"| X{lane}:{terminal} | {_fill(outside, lane, pin)} | {_fill(inside, lane, pin)} |")
+    return "\n".join(rows)
 
 
 def make_lane_wires() -> str:
     """Returns the wires of the example's lanes as Markdown, one row for each terminal. The encoder's terminals are empty."""
-    rows = ["| terminal | outside | path inside the cabinet |", "| ---: | --- | --- |"]
-    for lane in EXAMPLE_LANES:
-        for terminal, outside, inside, name in LANE_WIRES:
-            pin = getattr(LANES[lane - 1], name).label if name else ""
-            rows.append(f"| X{lane}:{terminal} | {_fill(outside, lane, pin)} | {_fill(inside, lane, pin)} |")
+    return _make_wires(LANE_WIRES)
+
+
+def make_valve_wires() -> str:
+    """Returns the wires of a solenoid valve in each lane of the example as Markdown."""
+    return _make_wires(VALVE_WIRES)
+
+
+def make_blocks() -> str:
+    """Returns the distribution blocks of the example as Markdown, with the number of wires that each block joins."""
+    wires = make_lane_wires()
+    rows = ["| block | meaning | fed from, and other wires | wires in all |", "| --- | --- | --- | ---: |"]
+    for name, meaning, others in BLOCKS:
+        count = len(re.findall(rf"\b{name}\b", wires)) + len(others)
+        rows.append(f"| {name} | {meaning} | {', '.join(others)} | {count} |")
     return "\n".join(rows)
 
 
@@ -73,31 +117,47 @@ def _draw_mains(drawing: SvgDrawing) -> None:
         drawing.line((260, y), (300, y), width=2.4)
     drawing.box(170, 92, 90, 62, "Q1", "main switch", "2 poles")
     drawing.box(300, 92, 90, 62, "F10", "C 6 A", "2 poles")
-    drawing.line((390, 110), (440, 110), (440, 425), width=2.4)
-    drawing.line((390, 135), (425, 135), (425, 445), width=2.4)
-    drawing.line((120, 165), (140, 165), (140, 520), colour=PE, width=2.4)
-    drawing.line((410, 157), (410, 520), colour=PE, width=2.4)
+    drawing.line((390, 110), (440, 110), (440, 530), width=2.4)
+    drawing.line((390, 135), (425, 135), (425, 550), width=2.4)
     supplies = (
-        ("T1", "24 V, 5 A", "+ to X0:4, - to X0:5"),
-        ("T2", "5 to 6 V, 5 A", "servo of lane 1"),
-        ("T3", "5 to 6 V, 5 A", "servo of lane 2"),
-        ("T4", "9 V, 1 A", "VIN of the Mega"),
+        ("G1", "24 V, 5 A", "+ to X0:4, - to X0:5"),
+        ("G2", "5 to 6 V, 8 A", "servo of lane 1"),
+        ("G3", "5 to 6 V, 8 A", "servo of lane 2"),
+        ("G4", "9 V, 1 A", "VIN of the Mega"),
+        ("G5", "5 V, 1 A", "relay modules, encoders"),
     )
     for number, (name, voltage, use) in enumerate(supplies):
         y = 90 + 105 * number
         drawing.line((440, y + 20), (480, y + 20), width=2.4)
         drawing.line((425, y + 40), (480, y + 40), width=2.4)
-        drawing.line((410, y + 67), (480, y + 67), colour=PE, width=2.4)
+        drawing.line((480, y + 67), (358 + 13 * number, y + 67), (358 + 13 * number, 640), colour=PE, width=2.4)
         drawing.box(480, y, 170, 76, name, voltage, use)
         drawing.text(470, y + 14, "L", anchor="end", size=10)
         drawing.text(470, y + 34, "N", anchor="end", size=10)
         drawing.text(470, y + 62, "PE", anchor="end", colour=PE, size=10)
-    drawing.box(20, 520, 630, 34, "PE bar: one terminal for each wire", fill="#eef6ee")
-    parts = (("mounting plate", ""), ("door", "flexible strap"), ("machine frame", "and each drive"), ("X0:6, link", "to X0:5 (0 V)"))
+
+
+def _draw_earth(drawing: SvgDrawing) -> None:
+    drawing.line((120, 165), (140, 165), (140, 640), colour=PE, width=2.4)
+    drawing.box(20, 640, 630, 34, "PE bar: one terminal and one wire for each part", fill="#eef6ee")
+    parts = (
+        ("mounting", "plate"),
+        ("door,", "strap"),
+        ("machine", "frame"),
+        ("X0:6, link", "to 0 V"),
+        ("X0:13, link", "to GND (XG)"),
+        ("1TA", "drive, lane 1"),
+        ("2TA", "drive, lane 2"),
+    )
     for number, lines in enumerate(parts):
-        x = 20 + 165 * number
-        drawing.line((x + 67, 554), (x + 67, 600), colour=PE, width=2.4)
-        drawing.box(x, 600, 135, 48, *filter(None, lines))
+        x = 20 + 91 * number
+        drawing.line((x + 42, 674), (x + 42, 710), colour=PE, width=2.4)
+        drawing.box(x, 710, 85, 48, *lines)
+    for x, name in ((475, "1M2"), (566, "2M2")):
+        drawing.line((x + 42, 758), (x + 42, 790), colour=PE, width=2.4)
+        drawing.box(x, 790, 85, 48, name, "belt motor")
+    drawing.text(465, 780, "PE in the motor cable", anchor="end", colour=PE, size=10)
+    drawing.text(465, 818, "Sizes of these PE wires: see the drive's manual.", anchor="end", size=10)
 
 
 def _draw_emergency_stop(drawing: SvgDrawing) -> None:
@@ -106,7 +166,7 @@ def _draw_emergency_stop(drawing: SvgDrawing) -> None:
     rows = (
         (90, 62, ("S0, contact 11-12", "X0:7 and X0:8"), ("S11", "S12")),
         (165, 62, ("S0, contact 21-22", "X0:9 and X0:10"), ("S21", "S22")),
-        (240, 76, ("S1 (reset), X0:11, X0:12", "Q2 contact 21-22", "Q3 contact 21-22"), ("S33", "S34")),
+        (240, 76, ("S9 (reset), X0:11, X0:12", "Q2 contact 21-22", "Q3 contact 21-22"), ("S33", "S34")),
         (329, 61, ("F0 2 A, from X0:4", "and 0 V, X0:5"), ("A1", "A2")),
     )
     for y, height, lines, (first, second) in rows:
@@ -114,7 +174,7 @@ def _draw_emergency_stop(drawing: SvgDrawing) -> None:
         for at, name in ((y + 14, first), (y + height - 14, second)):
             drawing.line((900, at), (960, at), colour=HIGH)
             drawing.text(966, at + 4, name, size=10)
-    drawing.text(810, 402, "S1, Q2 and Q3 are in series.", anchor="middle", size=10)
+    drawing.text(810, 402, "S9, Q2 and Q3 are in series.", anchor="middle", size=10)
     for x, name, contact in ((960, "Q2", "13-14"), (1060, "Q3", "23-24")):
         drawing.line((x + 45, 390), (x + 45, 440), colour=HIGH)
         drawing.text(x + 50, 418, f"K0 {contact}", colour=HIGH, size=10)
@@ -122,30 +182,50 @@ def _draw_emergency_stop(drawing: SvgDrawing) -> None:
         drawing.line((x + 45, 488), (x + 45, 510), colour=GROUND)
         drawing.text(x + 45, 522, "0 V, X0:5", anchor="middle", colour=GROUND, size=10)
     drawing.text(720, 436, "K0 13 and 23 get +24 V from F0.", size=10)
-    drawing.text(720, 455, "Q2 contact 13-14: X1:7 and X1:8", size=10)
-    drawing.text(720, 474, "Q3 contact 13-14: X2:7 and X2:8", size=10)
-    drawing.text(720, 493, "These two contacts only report", size=10)
-    drawing.text(720, 507, "the stop to the board.", size=10)
-    drawing.box(720, 590, 110, 58, "feed", "of the drives,", "own breaker F20")
-    drawing.line((830, 619), (1040, 619), width=2.4)
-    for x, name in ((860, "Q2"), (950, "Q3")):
-        drawing.box(x, 595, 70, 48, name, "main")
-    drawing.line((1040, 583), (1040, 655), width=2.4)
-    for y, name in ((560, "U1"), (632, "U2")):
-        drawing.line((1040, y + 23), (1060, y + 23), width=2.4)
-        drawing.box(1060, y, 100, 46, name, f"drive, lane {name[1]}")
+    drawing.text(720, 455, "Report to lane 1 (X1:7, X1:8):", size=10)
+    drawing.text(720, 469, "Q2 13-14 and Q3 13-14 in series", size=10)
+    drawing.text(720, 488, "Report to lane 2 (X2:7, X2:8):", size=10)
+    drawing.text(720, 502, "Q2 33-34 and Q3 33-34 in series", size=10)
+    drawing.text(720, 521, "Closed contacts mean that all is well.", size=10)
+
+
+def _draw_drives(drawing: SvgDrawing) -> None:
+    drawing.text(720, 570, "Feed of the drives: it stays live while Q1 is off.", bold=True)
+    drawing.text(720, 587, "Lock Q4, too. Warning label at Q1, at Q4 and on covers. Orange wires.", colour=FOREIGN, size=11)
+    drawing.line((780, 640), (1030, 640), colour=FOREIGN, width=2.4)
+    devices = ((720, 60, "feed", "mains"), (795, 50, "Q4", "lock"), (855, 45, "F20", ""), (910, 45, "Q2", "main"), (965, 45, "Q3", "main"))
+    for x, width, *lines in devices:
+        drawing.box(x, 616, width, 48, *filter(None, lines))
+    drawing.line((1030, 613), (1030, 683), colour=FOREIGN, width=2.4)
+    for y, fuse, name in ((613, "F21", "1TA"), (683, "F22", "2TA")):
+        drawing.line((1030, y), (1100, y), colour=FOREIGN, width=2.4)
+        drawing.box(1042, y - 16, 45, 32, fuse)
+        drawing.box(1100, y - 23, 60, 46, name, "drive")
+    for y, lane in ((735, 1), (755, 2)):
+        drawing.line((720, y), (744, y), colour=FOREIGN, width=2.4)
+        drawing.text(750, y + 4, f"X{lane}:12 and X{lane}:13, enable of {lane}TA: voltage of the drive, also orange", size=11)
+    drawing.text(720, 785, "The emergency stop does not switch the servos and valves.", size=11)
+    drawing.text(720, 801, 'A gate can still move. See "Emergency stop" on this page.', size=11)
 
 
 def draw_cabinet() -> str:
     """Returns a drawing of the example's mains side, protective earth and emergency stop as SVG."""
-    drawing = SvgDrawing(1180, 700, "Mains side, protective earth and emergency stop of a cabinet for two lanes")
+    drawing = SvgDrawing(1180, 890, "Mains side, protective earth and emergency stop of a cabinet for two lanes")
     drawing.text(20, 34, "Castline: cabinet for two lanes", bold=True, size=18)
     drawing.text(
         20, 54, "An example that was not checked on real hardware. X0 is the strip of the cabinet, X1 and X2 are those of the lanes."
     )
     _draw_mains(drawing)
+    _draw_earth(drawing)
     _draw_emergency_stop(drawing)
-    for x, text, colour in ((20, "mains", "#222222"), (120, "protective earth (PE)", PE), (300, "24 V", HIGH), (380, "0 V", GROUND)):
-        drawing.line((x, 682), (x + 24, 682), colour=colour, width=2.4)
-        drawing.text(x + 30, 686, text, size=11)
+    _draw_drives(drawing)
+    for x, text, colour in (
+        (20, "mains", "#222222"),
+        (120, "protective earth (PE)", PE),
+        (300, "24 V", HIGH),
+        (380, "0 V", GROUND),
+        (460, "live while Q1 is off", FOREIGN),
+    ):
+        drawing.line((x, 872), (x + 24, 872), colour=colour, width=2.4)
+        drawing.text(x + 30, 876, text, size=11)
     return drawing.svg()

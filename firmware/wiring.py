@@ -49,10 +49,15 @@ TERMINALS: tuple[tuple[str, str, str, str], ...] = (
     ("brown", "photo-eye 2, +", "fuse F1 (+24 V)", ""),
     ("blue", "photo-eye 2, 0 V", "0 V of the 24 V supply", ""),
     ("black", "photo-eye 2, output", "optocoupler K2, input circuit", "eye2"),
-    ("any", "emergency stop, auxiliary contact, first side", "fuse F1 (+24 V)", ""),
-    ("any", "emergency stop, auxiliary contact, second side", "optocoupler K3, input circuit", "estop"),
-    ("red", "servo, +", "fuse F3 (+ of the servo supply); 4.7 kohm to the pin, and 10 kohm from the pin to GND", "servo_power"),
-    ("brown", "servo, -", "- of the servo supply, where a wire to GND of the Mega is also connected", ""),
+    ("any", "emergency stop, report contact (closed: all is well), first side", "fuse F1 (+24 V)", ""),
+    ("any", "emergency stop, report contact, second side", "optocoupler K3, input circuit", "estop"),
+    (
+        "red",
+        "servo, +",
+        "fuse F3 (+ of the servo supply); only with `use_servo_power`: 4.7 kohm from this terminal to the pin, 10 kohm from the pin to GND",
+        "servo_power",
+    ),
+    ("brown", "servo, -", "- of the servo supply", ""),
     ("orange", "servo, signal", "220 ohm", "servo"),
     ("any", "belt drive, enable, first side", "contact of the relay module (closes when the belt may run)", "relay"),
     ("any", "belt drive, enable, second side", "the other side of this contact", ""),
@@ -62,14 +67,14 @@ TERMINALS: tuple[tuple[str, str, str, str], ...] = (
     ("green", "lamp, green", "ULN2803, pin 18; its input pin 1 comes from optocoupler K5, output circuit", "green"),
     ("yellow", "lamp, yellow", "ULN2803, pin 17; its input pin 2 comes from optocoupler K6, output circuit", "yellow"),
     ("red", "lamp, red", "ULN2803, pin 16; its input pin 3 comes from optocoupler K7, output circuit", "red"),
-    ("red", "encoder, + (optional)", "5 V of the Mega", ""),
+    ("red", "encoder, + (optional)", "fuse F5 (+5 V)", ""),
     ("black", "encoder, 0 V and screen", "GND of the Mega", ""),
-    ("white", "encoder, A", "2.2 kohm to 5 V, and the pin", "encoder_a"),
-    ("green", "encoder, B", "2.2 kohm to 5 V, and the pin", "encoder_b"),
+    ("white", "encoder, A", "2.2 kohm to 5 V; 1 kohm to the pin; 1 nF from the pin to GND", "encoder_a"),
+    ("green", "encoder, B", "2.2 kohm to 5 V; 1 kohm to the pin; 1 nF from the pin to GND", "encoder_b"),
     ("any", "belt runs (optional), contact, first side", "fuse F1 (+24 V)", ""),
     ("any", "belt runs, contact, second side", "optocoupler K8, input circuit", "belt"),
-    ("any", "end switch (optional), two contacts in parallel, first side", "fuse F1 (+24 V)", ""),
-    ("any", "end switch, second side", "optocoupler K9, input circuit", "end_switch"),
+    ("any", "end switches (optional), two closing contacts in parallel, first sides; or + of two sensors", "fuse F1 (+24 V)", ""),
+    ("any", "end switches, second sides; or the outputs of two sensors", "optocoupler K9, input circuit", "end_switch"),
     ("brown", "eye in the reject chute (optional), +", "fuse F1 (+24 V)", ""),
     ("blue", "eye in the reject chute, 0 V", "0 V of the 24 V supply", ""),
     ("black", "eye in the reject chute, output", "optocoupler K10, input circuit", "chute_eye"),
@@ -77,6 +82,9 @@ TERMINALS: tuple[tuple[str, str, str, str], ...] = (
     ("any", "chute full, contact, second side", "optocoupler K11, input circuit", "chute_full"),
     ("any", "push-button (optional), first side", "1 kohm", "button"),
     ("any", "push-button, second side", "GND of the Mega", ""),
+    ("blue", "end switches, 0 V (only sensors with three wires)", "0 V of the 24 V supply", ""),
+    ("any", "valve instead of the servo, +", "fuse F4 (+24 V)", ""),
+    ("any", "valve instead of the servo, -", "ULN2803 N2, pin 18; its input pin 1 comes from optocoupler K12, output circuit", "servo"),
 )
 
 
@@ -110,22 +118,27 @@ def _draw_isolated_input(drawing: SvgDrawing, y: float, label: str, device: tupl
 def _draw_inputs(drawing: SvgDrawing, pins: LanePins) -> None:
     _draw_isolated_input(drawing, 130, pins.eye1.label, ("photo-eye 1", "24 V, PNP, light on"))
     _draw_isolated_input(drawing, 230, pins.eye2.label, ("photo-eye 2", "24 V, PNP, light on"))
-    _draw_isolated_input(drawing, 330, pins.estop.label, ("emergency stop", "auxiliary contact, NC"))
+    _draw_isolated_input(drawing, 330, pins.estop.label, ("emergency stop", "report contact,", "closed: all is well"))
     drawing.box(20, 400, 150, 70, "encoder", "5 V, open collector,", "screened cable")
     for y, pin in ((420, pins.encoder_a), (450, pins.encoder_b)):
         edge = _draw_pin(drawing, pin.label, y, left=True)
-        drawing.line((170, y), (edge, y), colour=SIGNAL)
-        drawing.dot(330, y, SIGNAL)
-        drawing.text(336, y - 5, "2.2 k to 5 V", colour=SIGNAL, size=10)
+        drawing.line((170, y), (290, y), colour=SIGNAL)
+        drawing.dot(210, y, SIGNAL)
+        drawing.text(214, y - 5, "2.2 k to 5 V", colour=SIGNAL, size=10)
+        drawing.box(290, y - 10, 50, 20, "1 k")
+        drawing.line((340, y), (edge, y), colour=SIGNAL)
+        drawing.dot(380, y, SIGNAL)
+        drawing.text(384, y - 5, "1 nF to GND", colour=SIGNAL, size=10)
     drawing.text(180, 414, "A", colour=SIGNAL, size=10)
     drawing.text(180, 444, "B", colour=SIGNAL, size=10)
+    drawing.text(20, 486, "+: F5, 0.2 A, resettable, from 5 V; 0 V: GND", size=10)
     _draw_isolated_input(drawing, 680, pins.belt.label, ("belt runs (optional)", "contact of the drive"))
-    _draw_isolated_input(drawing, 920, pins.end_switch.label, ("end switch (optional)", "2 contacts in parallel"))
+    _draw_isolated_input(drawing, 920, pins.end_switch.label, ("end switch (optional)", "2 closing contacts", "in parallel"))
     _draw_isolated_input(drawing, 1000, pins.chute_eye.label, ("chute eye (optional)", "24 V, PNP, light on"))
     _draw_isolated_input(drawing, 1080, pins.chute_full.label, ("chute full (optional)", "on: the chute has room"))
     y = 550
     edge = _draw_pin(drawing, pins.servo_power.label, y, left=True)
-    drawing.box(20, 524, 150, 52, "servo supply +", "5 to 6 V")
+    drawing.box(20, 524, 150, 52, "terminal 9 (optional)", "servo +, behind F3")
     drawing.line((170, y), (210, y), colour=HIGH)
     drawing.box(210, y - 11, 60, 22, "4.7 k")
     drawing.line((270, y), (edge, y), colour=SIGNAL)
@@ -142,9 +155,9 @@ def _draw_outputs(drawing: SvgDrawing, pins: LanePins) -> None:
     drawing.line((edge, y), (740, y), colour=SIGNAL)
     drawing.box(740, y - 11, 60, 22, "220")
     drawing.line((800, y), (1010, y), colour=SIGNAL)
-    drawing.text(905, y - 6, "twisted with its ground", anchor="middle", colour=SIGNAL, size=10)
+    drawing.text(905, y - 6, "twisted with servo -", anchor="middle", colour=SIGNAL, size=10)
     drawing.box(1010, 100, 150, 150, "servo", "of the gate")
-    drawing.box(740, 200, 150, 60, "servo supply", "5 to 6 V, 5 A or more", "F3; one for each servo")
+    drawing.box(740, 200, 150, 60, "servo supply", "5 to 6 V, 8 A or more", "F3; one for each servo")
     drawing.line((890, 215), (1010, 215), colour=HIGH, width=2.4)
     drawing.line((890, 245), (1010, 245), colour=GROUND, width=2.4)
     drawing.line((950, 215), (950, 222))
@@ -155,7 +168,7 @@ def _draw_outputs(drawing: SvgDrawing, pins: LanePins) -> None:
     drawing.text(950, 288, "at the servo", anchor="middle", size=10)
     edge = _draw_pin(drawing, "GND", 290, left=False)
     drawing.line((edge, 290), (720, 290), (720, 245), (740, 245), colour=GROUND, width=2.4)
-    drawing.text(728, 306, "grounds meet here only", colour=GROUND, size=10)
+    drawing.text(728, 306, "one wire to the GND rail", colour=GROUND, size=10)
 
     y = 390
     edge = _draw_pin(drawing, pins.trigger.label, y, left=False)
@@ -164,12 +177,12 @@ def _draw_outputs(drawing: SvgDrawing, pins: LanePins) -> None:
     drawing.line((800, y), (850, y), colour=SIGNAL)
     drawing.box(850, y - 26, 90, 52, "PC817", "optocoupler", fill="#f4f4ea")
     drawing.line((940, y), (1010, y), colour=HIGH)
-    drawing.box(1010, y - 30, 150, 60, "camera", "trigger input,", "24 V or 5 V")
+    drawing.box(1010, y - 30, 150, 60, "camera", "trigger input;", "see its manual")
 
     y = 500
     edge = _draw_pin(drawing, pins.relay.label, y, left=False)
     drawing.line((edge, y), (850, y), colour=SIGNAL)
-    drawing.box(850, y - 30, 110, 60, "relay module", "isolated,", "active high")
+    drawing.box(850, y - 30, 110, 60, "relay module", "active high,", "contact isolated")
     drawing.line((960, y), (1010, y), colour=HIGH)
     drawing.box(1010, y - 30, 150, 60, "belt drive", "enable; contact", "open: belt stops")
 
@@ -218,10 +231,48 @@ def _draw_fuses(drawing: SvgDrawing) -> None:
     drawing.box(920, 991, 70, 22, "F3 3 A")
     drawing.line((990, 1002), (1010, 1002), colour=HIGH)
     drawing.text(1016, 1006, "servo +", colour=HIGH, size=10)
-    drawing.text(740, 1060, "0 V of the 24 V supply is not connected with GND of the Mega.", colour=GROUND, size=11)
-    drawing.text(740, 1078, "- of the servo supply is connected with GND at one point.", colour=GROUND, size=11)
+    drawing.text(740, 1060, "0 V of the 24 V supply and GND meet only at the PE bar.", colour=GROUND, size=11)
+    drawing.text(740, 1078, "- of each servo supply has one wire to the GND rail.", colour=GROUND, size=11)
     drawing.text(740, 1096, "Contacts switch +24 V (F1) to their 2.2 k. The terminal plan", size=11)
     drawing.text(740, 1112, "on this page shows every wire.", size=11)
+
+
+def draw_valve(pins: LanePins, number: int) -> str:
+    """Returns a drawing of a solenoid valve that moves a lane's gate instead of a servo, as SVG."""
+    drawing = SvgDrawing(1180, 260, "A solenoid valve instead of a servo")
+    drawing.text(20, 34, f"Castline: lane {number} with a solenoid valve instead of a servo", bold=True, size=18)
+    drawing.box(20, 80, 150, 90, "Mega 2560", f"{pins.servo.label} high:", "gate out", fill="#e8f0f8")
+    drawing.line((170, 110), (210, 110), colour=SIGNAL)
+    drawing.box(210, 99, 50, 22, "330")
+    drawing.line((260, 110), (300, 110), colour=SIGNAL)
+    drawing.line((300, 150), (170, 150), colour=GROUND)
+    drawing.text(230, 145, "GND", colour=GROUND, size=10)
+    drawing.box(300, 80, 110, 90, "K12", "PC817", fill="#f4f4ea")
+    drawing.line((410, 140), (450, 140), colour=HIGH)
+    drawing.box(450, 129, 60, 22, "10 k")
+    drawing.line((510, 140), (560, 140), colour=HIGH)
+    drawing.text(555, 132, "1", anchor="end", size=10)
+    drawing.box(560, 80, 130, 90, "N2", "ULN2803", "pin 9: 0 V of 24 V", fill="#f4f4ea")
+    drawing.line((690, 140), (790, 140), colour=HIGH)
+    drawing.text(696, 134, "18", size=10)
+    drawing.box(790, 123, 110, 34, "terminal 37")
+    drawing.line((900, 140), (1040, 140), colour=HIGH)
+    drawing.box(790, 43, 110, 34, "terminal 36")
+    drawing.line((900, 60), (1100, 60), (1100, 80), colour=HIGH)
+    drawing.line((210, 60), (300, 60), colour=HIGH)
+    drawing.text(205, 64, "+24 V", anchor="end", colour=HIGH, size=10)
+    drawing.box(300, 45, 110, 30, "F4 0.5 A slow")
+    drawing.line((410, 60), (790, 60), colour=HIGH)
+    drawing.line((410, 95), (430, 95), (430, 60), colour=HIGH)
+    drawing.line((625, 80), (625, 60), colour=HIGH)
+    drawing.text(631, 74, "pin 10", size=10)
+    drawing.box(1040, 80, 120, 90, "valve, 24 V", "6 W or less,", "spring return")
+    drawing.line((960, 60), (960, 88), colour=HIGH)
+    drawing.box(920, 88, 80, 34, "1N4007")
+    drawing.line((960, 122), (960, 140), colour=HIGH)
+    drawing.text(20, 212, "The diode sits at the coil, cathode at +. Set use_solenoid = 1 before the valve is connected.", size=12)
+    drawing.text(20, 232, "Terminals 9 to 11 stay empty: a valve there would get 5 to 6 V and servo pulses.", size=12)
+    return drawing.svg()
 
 
 def draw_lane(pins: LanePins, number: int) -> str:
@@ -261,8 +312,10 @@ def make_terminal_plan() -> str:
 
 
 def replace_tables(page: str) -> str:
-    """Returns `page` with new tables between their marks: the pins, the terminal plan, and the wires of the example."""
+    """Returns `page` with new tables between their marks: pins, terminal plan, and the example's wires and blocks."""
     tables = [(BEGIN, make_pin_table(), END), (BEGIN_TERMINALS, make_terminal_plan(), END_TERMINALS)]
+    tables.append((cabinet.BEGIN_VALVE, cabinet.make_valve_wires(), cabinet.END_VALVE))
+    tables.append((cabinet.BEGIN_BLOCKS, cabinet.make_blocks(), cabinet.END_BLOCKS))
     tables.append((cabinet.BEGIN, cabinet.make_lane_wires(), cabinet.END))
     for begin, table, end in tables:
         before, _, rest = page.partition(begin)
@@ -272,8 +325,9 @@ def replace_tables(page: str) -> str:
 
 
 def write() -> None:
-    """Writes the drawings docs/wiring.svg and docs/wiring-cabinet.svg, and the tables in docs/wiring.md."""
+    """Writes the three drawings of the wiring guide, and the tables in docs/wiring.md."""
     (DOCS / "wiring.svg").write_text(draw_lane(LANES[0], 1))
+    (DOCS / "wiring-valve.svg").write_text(draw_valve(LANES[1], 2))
     (DOCS / "wiring-cabinet.svg").write_text(cabinet.draw_cabinet())
     page = DOCS / "wiring.md"
     page.write_text(replace_tables(page.read_text()))
