@@ -68,7 +68,7 @@ BLOCKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("2XN", "0 V of lane 2", ("X0:5",)),
     ("XG", "GND rail", ("pin GND of the Mega", "G2 -", "G3 -", "G4 -", "G5 -", "X0:13")),
     ("X5", "5 V rail", ("pin 5V of the Mega",)),
-    ("X6", "5 V of the relay modules", ("G5 +",)),
+    ("X6", "5 V of the relay modules and encoders", ("G5 +",)),
 )
 
 
