@@ -196,8 +196,9 @@ def make_topics_page() -> dict[str, str]:
     )
     remark = (
         "A dead letter also keeps the headers of the original record, at most 32 headers of at most 1,024 bytes each.\n\n"
-        "The command `castline dead-letters redrive` writes marks to the same topic: records with an empty value and headers `redrive-…`, "
-        "which are no dead letters. A record that was sent again has the header `redriven-from`, which names its dead letter."
+        "The command `castline dead-letters redrive` also writes marks to this topic. A mark is a record with an empty value and "
+        "headers `redrive-…`. It is no dead letter.\n\n"
+        "A record that was sent again has the header `redriven-from`. The header names the dead letter of the record."
     )
     parts += _make_header_section("dead letters", DEAD_LETTER_HEADERS, remark)
     parts.append("## Fields of the JSON records")
