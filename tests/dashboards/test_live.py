@@ -86,7 +86,16 @@ def returns_data(prometheus: PrometheusServer, placed: PlacedExpression) -> bool
 
 def test_every_process_is_found_by_its_file(monitored: MonitoredPlant) -> None:
     up = {series["metric"]["instance_name"]: series for series in monitored.prometheus.query("up")}
-    assert set(up) == {"gateway-1", "inspector-1", "localiser-1", "archivist-1", "station-1", "sorter-line-1-1", "sorter-line-2-1"}
+    assert set(up) == {
+        "broker-1",
+        "gateway-1",
+        "inspector-1",
+        "localiser-1",
+        "archivist-1",
+        "station-1",
+        "sorter-line-1-1",
+        "sorter-line-2-1",
+    }
     assert {series["value"][1] for series in up.values()} == {"1"}
     assert {series["metric"]["plant"] for series in up.values()} == {"north"}
     assert all("pid" not in series["metric"] for series in up.values())

@@ -110,6 +110,8 @@ def test_a_second_machine_does_not_take_over_work_that_cannot_be_shared(
         group_id=identity.group,
         group_instance_id=identity.instance_id,
         client_id=identity.client_id,
+        # A topic that the broker has just created may be missing in the first metadata.
+        metadata_max_age_ms=500,
     )
     with closing(working):
         wait_for(lambda: bool(working.poll(100) or working.assignment()), 30, "expected the process of the first machine to work")
