@@ -65,13 +65,21 @@ class _FailureLog:
 class SupervisedThread:
     """A daemon thread that calls `work`. If `work` raises an error, the thread calls it again after a pause of 0.5 to 30 s.
 
-    The thread ends when `work` returns, or when `stopping` is set during a pause. `name` is a label of a metric, so it holds no number that
-    changes, such as a process id.
+    - `name`: a label of a metric, so it holds no number that changes, such as a process id.
+    - `stopping`: the thread ends if this event is set during a pause. The thread also ends when `work` returns.
+    - `pause`: called for each pause with its seconds. It returns early if `stopping` is set. The default only waits.
     """
 
-    def __init__(self, name: str, work: Callable[[], object], stopping: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], object],
+        stopping: threading.Event | None = None,
+        pause: Callable[[float], object] | None = None,
+    ) -> None:
         self._work = work
         self._stopping = stopping or threading.Event()
+        self._pause = pause or self._stopping.wait
         self._failures = _FailureLog(name)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -99,8 +107,10 @@ class SupervisedThread:
                 self._work()
                 return
             except Exception as error:  # noqa: BLE001  A thread must survive every error. The error is logged, counted and shown.
-                if self._stopping.wait(self._failures.add(error)):
-                    return
+                wait_s = self._failures.add(error)
+            self._pause(wait_s)
+            if self._stopping.is_set():
+                return
 
 
 async def run_supervised(name: str, work: Callable[[], Awaitable[object]]) -> None:

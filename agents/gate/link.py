@@ -65,17 +65,22 @@ class LinkSettings:
 
 
 class GateLink:
-    """Keeps a connection to one board. Call `add_lane` for each line, then `start`. After that, any thread may use the returned lanes."""
+    """Keeps a connection to one board. Call `add_lane` for each line, then `start`. After that, any thread may use the returned lanes.
 
-    def __init__(self, settings: LinkSettings) -> None:
+    `acknowledges_unserved`: whether the host acknowledges the events of lanes that were not added. The board then deletes these events.
+    Pass False if the sorter of such a lane must still record them.
+    """
+
+    def __init__(self, settings: LinkSettings, acknowledges_unserved: bool = True) -> None:
         self.settings = settings
+        self._acknowledges_unserved = acknowledges_unserved
         self.lanes: list[GateLane] = []
         self._waker = Waker()
         self._requests = RequestWindow(waker=self._waker)
         self._clock = BoardClock()
         self._stopping = threading.Event()
         self._session: BoardSession | None = None
-        self._thread = SupervisedThread(f"gate-{settings.port.rsplit('/', 1)[-1]}", self._run, self._stopping)
+        self._thread = SupervisedThread(f"gate-{settings.port.rsplit('/', 1)[-1]}", self._run, self._stopping, self._pause)
 
     def add_lane(
         self,
@@ -113,6 +118,7 @@ class GateLink:
         self._waker.wake()
         self._thread.join(5)
         if not self._thread.is_alive():
+            self._requests.drop_all("stopping")
             self._waker.close()
 
     def send_command(self, name: str, *fields: object) -> Future[BoardResponse]:
@@ -122,7 +128,6 @@ class GateLink:
     # The methods below run in the link's thread.
 
     def _run(self) -> None:
-        self._begin_again(GateState.AWAY)
         backoff = Backoff(FIRST_REOPEN_S, LONGEST_REOPEN_S)
         while not self._stopping.is_set():
             state = GateState.AWAY
@@ -141,8 +146,13 @@ class GateLink:
                 log.log(logging.WARNING if error.retriable else logging.ERROR, problem)
                 if not error.retriable:
                     wait_s, state = REFUSED_RETRY_S, GateState.REFUSED
+            except Exception:
+                self._begin_again(GateState.AWAY)
+                raise
             for lane in self.lanes:
-                lane.problem = problem
+                # A lane whose settings the board refuses already names its own reason.
+                if not lane.state is state is GateState.REFUSED:
+                    lane.problem = problem
             self._begin_again(state)
             self._pause(wait_s)
         self._set_states(GateState.AWAY)
@@ -153,7 +163,9 @@ class GateLink:
         """Opens the port and talks to the board until the link stops. Raises one of PORT_ERRORS, or GateError, if the connection fails."""
         port = SerialPort(self.settings.port, self.settings.baud)
         try:
-            self._session = session = BoardSession(port, self._waker, self.lanes, self._requests, self._clock, self._stopping)
+            self._session = session = BoardSession(
+                port, self._waker, self.lanes, self._requests, self._clock, self._stopping, self._acknowledges_unserved
+            )
             while not self._stopping.is_set():
                 try:
                     session.begin(self.settings.window)
@@ -166,9 +178,7 @@ class GateLink:
             port.close()
 
     def _begin_again(self, state: GateState) -> None:
-        """Ends the session with the board. Unanswered requests wait for the next session. After an unexpected error, `_run` calls this
-        method, too.
-        """
+        """Ends the session with the board. Unanswered requests wait for the next session."""
         self._session = None
         self._set_states(state)
         self._requests.requeue()
@@ -205,6 +215,7 @@ class BoardSession:
         requests: RequestWindow,
         clock: BoardClock,
         stopping: threading.Event,
+        acknowledges_unserved: bool,
     ) -> None:
         self.run = 0
         self.is_greeted = False
@@ -216,6 +227,7 @@ class BoardSession:
         self._window = requests
         self._clock = clock
         self._stopping = stopping
+        self._acknowledges_unserved = acknowledges_unserved
         self._supports_grades = False
         self._is_board_heard = False
         self._left_boot_loader_s = 0.0
@@ -351,6 +363,8 @@ class BoardSession:
                 lane.problem = "A casting is on the belt, so the board accepts no other settings. Let the belt run empty."
                 return None
             log.error("%s: the board refuses the settings: %s. They are sent again in %.0f s.", lane.line, error, REFUSED_RETRY_S)
+            # Other threads read the reason as soon as they see the new state.
+            lane.problem = f"The board refuses the settings: {error}."
             lane.set_state(GateState.REFUSED)
             return error
         self._requests.held_lanes.discard(lane.number)
@@ -492,13 +506,13 @@ class BoardSession:
             now = datetime.now(UTC)
             for lane in self._lanes:
                 self._window.add_missing(lane.read_event(frame, self._received_s, now))
-            if self._is_of_unserved_lane(frame):
+            if self._acknowledges_unserved and self._is_of_unserved_lane(frame):
                 self._window.add_missing([BoardRequest("ACK", (frame.fields[0],))])
 
     def _is_of_unserved_lane(self, frame: Frame) -> bool:
-        """Returns whether an event belongs to a lane that no line uses now.
+        """Returns whether an event belongs to a lane that was not added to the link.
 
-        The host acknowledges such an event, because unacknowledged events would fill the board's memory.
+        A sorter acknowledges such an event, because unacknowledged events would fill the board's memory.
         """
         served = {"0", *(str(lane.number) for lane in self._lanes)}
         return frame.name in ("GATE", "FAULT") and len(frame.fields) > 1 and frame.fields[1] not in served

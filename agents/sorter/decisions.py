@@ -201,6 +201,11 @@ def make_late_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sor
     return previous.model_copy(update=change)
 
 
+def make_obeyed_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sorting:
+    """Returns a second sorting record of a part, which names the verdict that the board obeyed. The first record names no verdict."""
+    return previous.model_copy(update={"label": verdict.label, "verdict_id": verdict.verdict_id, "sorted_at": now})
+
+
 def make_untracked_sorting(
     state: PartState, line: str, run: int, part: int, board: str, reason: SortingReason, code: int, now: datetime
 ) -> Sorting:

@@ -159,6 +159,12 @@ class SortingJournal:
             rows = self._connection.execute("SELECT seq, value FROM sortings WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)).fetchall()
         return [JournalEntry(row[0], Sorting.decode(row[1])) for row in rows]
 
+    def read_newest(self, limit: int) -> list[JournalEntry]:
+        """Returns the newest records, at most `limit`, in the order of writing."""
+        with self._lock:
+            rows = self._connection.execute("SELECT seq, value FROM sortings ORDER BY seq DESC LIMIT ?", (limit,)).fetchall()
+        return [JournalEntry(row[0], Sorting.decode(row[1])) for row in reversed(rows)]
+
     def remove_through(self, seq: int) -> None:
         """Deletes the records up to the sequence number `seq`, which Kafka has confirmed. Raises JournalError if the disk refuses."""
         with self._lock:

@@ -3,6 +3,9 @@
     board's report --> record in the journal on disk --> acknowledged to the board
 
 A board stores 64 reports. Without the recorder, a sorter that is restarted during a Kafka outage would lose the later reports.
+
+The gateway is told about the counted parts only after the sorter has started. A picture from the outage therefore gets no part number if it
+has waited longer than `match_window_s`.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ log = logging.getLogger(__name__)
 
 # If Kafka answers within this time, the recorder does not open the serial port.
 _PATIENCE_S = 3.0
-# The largest number of journal records that are read at the start.
-_MAX_READ = 4096
+# The recorder recognises this many of its newest reports. A board repeats at most 64 reports.
+_MAX_RECOGNISED = 4096
 
 
 class OutageRecorder:
@@ -75,7 +78,7 @@ class OutageRecorder:
         for line, gate in self._gates.items():
             journal = SortingJournal(self._settings.sorter.journal_dir, line)
             self._resources.callback(journal.close)
-            recorder = _LaneRecorder(line, gate, journal)
+            recorder = _LaneRecorder(line, gate, journal, self._settings.find_line(line).is_triggered_by_board)
             recorder.lane = link.add_lane(line, recorder.record, lane=gate.lane)
         # The link is stopped before the journals are closed.
         self._resources.callback(link.stop)
@@ -84,28 +87,33 @@ class OutageRecorder:
 
 
 class _LaneRecorder:
-    """Records the events of one lane. `record` is called in the thread of the gate link."""
+    """Records the events of one lane. `record` is called in the thread of the gate link.
+
+    `reports_parts`: whether the sorter must tell the gateway which parts were counted.
+    """
 
     lane: GateLane
 
-    def __init__(self, line: str, gate: GateSettings, journal: SortingJournal) -> None:
+    def __init__(self, line: str, gate: GateSettings, journal: SortingJournal, reports_parts: bool) -> None:
         self._line = line
+        self._reports_parts = reports_parts
         self._grade_names = {grade.lane: grade.name for grade in gate.grades}
         self._board = gate.port.rsplit("/", 1)[-1]
         self._journal = journal
         self._faults = LaneFaults()
-        # Run and number of the reports that are in the journal.
-        self._recorded = {(entry.sorting.run, entry.sorting.event) for entry in journal.read_after(0, _MAX_READ)}
+        # Run and number of the newest reports that are in the journal, in the order of writing. The values of the dictionary are not used.
+        self._recorded = {(entry.sorting.run, entry.sorting.event): None for entry in journal.read_newest(_MAX_RECOGNISED)}
 
     def record(self, event: GateEvent) -> None:
         """Writes an event to the journal, and acknowledges it to the board. If the disk refuses, the board keeps the event."""
         try:
             if isinstance(event, PartCounted):
                 metrics.parts_counted.labels(self._line).inc()
-                self._journal.append((), [CountedPart(event.run, event.part, event.counted_at)])
+                counted = [CountedPart(event.run, event.part, event.counted_at)]
+                self._journal.append((), counted, unreported=counted if self._reports_parts else ())
             elif isinstance(event, PartSorted):
                 self._journal.append(self._sortings_of(event))
-                self._recorded.add((event.run, event.event))
+                self._remember(event)
             elif isinstance(event, FaultChanged):
                 log.warning(
                     "%s: fault %d %s. Its detail is %d.", self._line, event.code, "began" if event.raised else "ended", event.detail
@@ -113,9 +121,17 @@ class _LaneRecorder:
                 self._faults.change(event.code, event.raised)
         except JournalError as error:
             log.error("%s The board keeps the report.", error)
+            if isinstance(event, PartSorted):
+                # The lane then passes on the next repetition of the report.
+                self.lane.forget_event(event.event, event.run)
             return
         if isinstance(event, PartSorted | FaultChanged):
             self.lane.acknowledge_event(event.event, event.run)
+
+    def _remember(self, event: PartSorted) -> None:
+        self._recorded[event.run, event.event] = None
+        while len(self._recorded) > _MAX_RECOGNISED:
+            del self._recorded[next(iter(self._recorded))]
 
     def _sortings_of(self, event: PartSorted) -> list[Sorting]:
         if event.part == 0 or (event.run, event.event) in self._recorded:

@@ -91,7 +91,10 @@ class PartReports:
             while True:
                 refusal, is_final = await self._post(part)
                 if (refusal and is_final) or (not is_late and time.monotonic() > due_s):
-                    self._count_failure(part, refusal or "the gateway accepted the report too late", is_final)
+                    self._log_failure(part, refusal or "the gateway accepted the report too late", is_final)
+                    # A late report that the gateway refuses later is still one failed report.
+                    if not is_late:
+                        metrics.part_reports_failed.labels(self._line).inc()
                     is_late = True
                 if is_final:
                     break
@@ -112,8 +115,7 @@ class PartReports:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return f"{self._address}: {error!r}", False
 
-    def _count_failure(self, counted: CountedPart, reason: str, is_final: bool) -> None:
-        metrics.part_reports_failed.labels(self._line).inc()
+    def _log_failure(self, counted: CountedPart, reason: str, is_final: bool) -> None:
         part = f"{self._line}:{counted.run}:{counted.part}"
         outlook = "Its picture gets no part number." if is_final else "The sorter repeats the report until the gateway answers."
         log.warning("The gateway did not accept the report of part %s in time. %s Cause: %s", part, outlook, reason, extra={"part": part})

@@ -160,7 +160,7 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal) -> Pa
             f"Cannot read the newest records of {line} from Kafka at {settings.bootstrap}: {error!r}. Check the broker."
         ) from error
     states = join_states(verdicts, sortings, _MAX_SORTINGS_READ)
-    for entry in journal.read_after(0, MAX_PARTS):
+    for entry in journal.read_newest(MAX_PARTS):
         states.add_sorting(entry.sorting)
     states.last_run = journal.last_run() or 0
     for counted in journal.counted_parts():

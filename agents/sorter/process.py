@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -107,9 +108,14 @@ async def _make_group(
     except ValueError as error:
         raise SettingsError(f"lines.{line}.gate: {error}") from None
     file = kept_file(settings.sorter.journal_dir, line)
+    # A single thread writes the file, so that the newest settings are written last.
+    keeper = ThreadPoolExecutor(1, f"keep-{line}")
+    stack.callback(keeper.shutdown)
 
     def keep(used: Mapping[int, LaneSettings]) -> None:
-        loop.call_soon_threadsafe(loop.run_in_executor, None, _keep_settings, file, line, gate.port, used)
+        # The temporary settings of a teaching session are not kept for an exchanged board.
+        if used == commands.teaching.lasting_settings:
+            keeper.submit(_keep_settings, file, line, gate.port, used)
 
     lane.on_accepted = keep
     commands = LineCommands(line, lane, gate, settings.service.run_dir / "paused" / line, lambda: recent_start.description)
@@ -118,13 +124,13 @@ async def _make_group(
     journal = SortingJournal(settings.sorter.journal_dir, line)
     stack.callback(journal.close)
     part_states = await loop.run_in_executor(None, restore_states, settings, line, journal)
-    camera = settings.find_line(line).camera
+    camera, is_triggered_by_board = settings.find_line(line).camera, settings.find_line(line).is_triggered_by_board
     gateway_url = settings.sorter.gateway_url or f"http://{settings.gateway.host}:{settings.gateway.port}"
     match_window_s = camera.match_window_s if camera else 1.0
-    is_triggered_by_board = camera is None or camera.trigger == "board"
     token = settings.gateway.token.get_secret_value()
     reports = await stack.enter_async_context(PartReports(gateway_url, line, token, match_window_s))
-    reports.send_again(await loop.run_in_executor(None, journal.unreported_parts))
+    if is_triggered_by_board:
+        reports.send_again(await loop.run_in_executor(None, journal.unreported_parts))
     producer = RecordProducer(app, settings, ROLE, health.set_problem)
     topic = TopicNames(settings.topics.prefix).sorted(line)
     sender = JournalSender(journal, producer, topic, ROLE, partial(health.set_problem, topic="journal"))

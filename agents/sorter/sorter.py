@@ -25,6 +25,7 @@ from agents.sorter.decisions import (
     LaneFaults,
     board_verdict,
     make_late_sorting,
+    make_obeyed_sorting,
     make_sorting,
     make_untracked_sorting,
     verdict_deadline,
@@ -231,6 +232,11 @@ class Sorter:
         verdict = refusal.verdict
         previous = self._states.last_sorting(verdict.run, verdict.part)
         if previous is not None and (previous.verdict_id is not None or previous.late):
+            return True
+        if previous is not None and previous.reason == "verdict":
+            # The board obeyed a verdict of an earlier process of this sorter, and the outage recorder did not know the verdict.
+            if self._states.get(verdict.run, verdict.part).verdict_id == verdict.verdict_id:
+                await self._record(make_obeyed_sorting(previous, verdict, _now()))
             return True
         self._states.get(verdict.run, verdict.part).is_late = True
         metrics.verdicts_late.labels(self._line).inc()

@@ -93,6 +93,11 @@ class Teaching:
         return self._castings is not None
 
     @property
+    def lasting_settings(self) -> dict[int, LaneSettings]:
+        """The settings that the board uses outside a teaching session, by lane."""
+        return {self._number: lane_settings(self._gate), **grade_settings(self._gate)}
+
+    @property
     def _number(self) -> int:
         return self._board.lane.number
 
@@ -197,7 +202,7 @@ class Teaching:
             with suppress(GateError):
                 await self._board.ask(time.monotonic() + _ANSWER_S, "SERVO", self._number, 0)
         finally:
-            self._board.lane.change_settings({self._number: lane_settings(self._gate), **grade_settings(self._gate)})
+            self._board.lane.change_settings(self.lasting_settings)
             self._is_taken = False
         log.info("%s: the teaching session of %s has ended", self._board.line, self._person)
 

@@ -189,7 +189,8 @@ def _connect(
     """
     if not Path(address.port).exists():
         raise GateError(f"There is no serial port {address.port}. Connect the board, or pass another --port.", code_of("port-in-use"))
-    link = GateLink(LinkSettings(address.port, address.baud))
+    # The command adds one lane only. The board keeps the reports of its other lanes for their sorter.
+    link = GateLink(LinkSettings(address.port, address.baud), acknowledges_unserved=False)
     link.add_lane("board", lambda event: None, settings, lane, grades)
     link.start()
     try:

@@ -48,9 +48,11 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
 
     Raises SettingsError if a person must change the file. The message names the settings to change.
     """
+    changes = _find_changes(gate, saved[gate.lane])
+    # A change of the line, such as `safe`, may also change the settings of its additional gates.
     other_gates = [
         f"lane {lane}: {name} = {value}"
-        for lane, settings in grade_settings(gate).items()
+        for lane, settings in grade_settings(change_gate(gate, changes)).items()
         for name, _, value in find_differences({lane: settings.values}, {lane: saved[lane]})
     ]
     if other_gates:
@@ -58,7 +60,6 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
             f"The settings file and the saved settings differ for the additional gates of {line}. Nothing was changed. Put these values "
             f"into [[lines.gate.grades]], then repeat this command: {'; '.join(other_gates)}"
         )
-    changes = _find_changes(gate, saved[gate.lane])
     if not changes:
         return None
     try:

@@ -278,6 +278,11 @@ class LineSettings(Section):
         return self
 
     @property
+    def is_triggered_by_board(self) -> bool:
+        """Whether the board triggers the camera. A line without a camera counts as triggered, because other programs may need its parts."""
+        return self.camera is None or self.camera.trigger == "board"
+
+    @property
     def verdict_deadline_s(self) -> float | None:
         """Longest time from a picture to its verdict, in seconds, or None if the line has neither a deadline nor a gate.
 

@@ -8,16 +8,18 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from agents.gate.lane import GateEvent, GateLane, GateState, PartCounted, PartSorted
-from agents.gate.link import GateLink, LinkSettings
+from agents.gate.link import BoardSession, GateLink, LinkSettings
 from agents.gate.port import PORT_ERRORS, SerialPort, describe_port_error
 from agents.gate.requests import BoardResponse
 from agents.sorter.part_states import PartStates
 from firmware.fault_table import code_of
 from firmware.lane_settings import LaneSettings
+from streams import supervision
 from streams.errors import GateError
 from tests.wired_line import SETTINGS, EventRecorder, WiredLine, wait_until
 
@@ -287,6 +289,75 @@ def test_a_lane_that_keeps_its_settings_after_a_refusal_gets_verdicts_while_cast
         with pytest.raises(GateError) as answer:
             lane.send_verdict(lane.run, 99_999, "keep", in_seconds(3)).result(10)
         assert answer.value.code == code_of("unknown-part"), "the verdict was not sent to the board"
+
+
+def test_a_lane_names_the_reason_of_a_refusal_as_soon_as_it_is_refused() -> None:
+    link = GateLink(LinkSettings("/dev/null"))
+    lane = link.add_lane("line-1", EventRecorder(), SETTINGS)
+    seen: list[str] = []
+    lane.set_state = lambda state: seen.append(lane.problem)  # type: ignore[method-assign]
+
+    class RefusingSession(BoardSession):
+        def _commit_lane(self, lane: GateLane) -> None:
+            raise GateError("lane_of is 2", code_of("wrong-fields"), retriable=False)
+
+    session = RefusingSession(cast(Any, None), link._waker, link.lanes, link._requests, link._clock, link._stopping, True)
+    session._configure(lane)
+    assert seen == ["The board refuses the settings: lane_of is 2."]
+
+
+def test_each_refused_lane_keeps_its_own_reason(port: Path) -> None:
+    with WiredLine(port, parts=0):
+        link = GateLink(LinkSettings(str(port)))
+        lanes = [link.add_lane(f"line-{number}", EventRecorder(), LaneSettings({"lane_of": 3}), lane=number) for number in (1, 2)]
+        link.start()
+        wait_until(lambda: all(lane.state is GateState.REFUSED for lane in lanes))
+        time.sleep(0.3)
+        assert [lane.problem.rpartition(": the settings")[0] for lane in lanes] == [
+            f"The board refuses the settings: COMMIT {number}" for number in (1, 2)
+        ]
+        link.stop()
+
+
+def test_a_link_that_does_not_acknowledge_other_lanes_leaves_their_reports_on_the_board(port: Path) -> None:
+    def watch(acknowledges_unserved: bool) -> int:
+        link = GateLink(LinkSettings(str(port)), acknowledges_unserved)
+        lane = link.add_lane("board", EventRecorder(), lane=2)
+        link.start()
+        wait_until(lambda: lane.state in WORKING or lane.is_configured)
+        time.sleep(1.5)
+        link.stop()
+        return int(line.line.board.events.pending)
+
+    sorter = EventRecorder()
+    with WiredLine(port, parts=3) as line:
+        with connect(port, sorter):
+            wait_until(lambda: len(sorter.sorted) == 3)
+        assert watch(acknowledges_unserved=False) >= 3, "the sorter of the line has not recorded these reports"
+        assert watch(acknowledges_unserved=True) == 0
+
+
+def test_after_an_unexpected_error_the_lane_is_away_and_its_verdicts_end(port: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "_FIRST_RETRY_S", 30.0)
+    with WiredLine(port, parts=0):
+        link = GateLink(LinkSettings(str(port)))
+        lane = link.add_lane("line-1", EventRecorder(), SETTINGS)
+        link.start()
+        wait_until(lambda: lane.state is GateState.RUNNING)
+
+        def fail(self: BoardSession) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(BoardSession, "run_cycle", fail)
+        wait_until(lambda: lane.state is GateState.AWAY)
+        with pytest.raises(GateError) as late:
+            lane.send_verdict(1, 1, "keep", in_seconds(0.2)).result(10)
+        assert late.value.code == code_of("deadline"), "deadlines pass during the pause, too"
+        waiting = lane.send_verdict(1, 2, "keep", in_seconds(60))
+        link.stop()
+        with pytest.raises(GateError) as stopped:
+            waiting.result(1)
+        assert stopped.value.code == code_of("stopping")
 
 
 def test_a_verdict_that_waits_when_the_link_closes_may_be_sent_again(port: Path) -> None:

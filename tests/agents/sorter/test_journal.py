@@ -272,3 +272,10 @@ def test_a_part_that_was_not_reported_to_the_gateway_is_remembered_until_it_is(t
     assert journal.unreported_parts() == [parts[0], parts[2]], "a sorted part is still to be reported"
     assert journal.counted_parts() == parts[1:]
     journal.close()
+
+
+def test_the_newest_records_are_read_in_the_order_of_writing(tmp_path: Path) -> None:
+    journal = SortingJournal(tmp_path, "line-1")
+    journal.append([sorting(part) for part in range(1, 8)])
+    assert [entry.sorting.part for entry in journal.read_newest(3)] == [5, 6, 7]
+    journal.close()

@@ -110,3 +110,25 @@ def test_a_gateway_that_answers_nothing_holds_up_neither_the_sorter_nor_its_end(
                 assert reports.take_finished() == [], "the part waits already"
 
     asyncio.run(run())
+
+
+def test_a_late_report_that_the_gateway_then_refuses_counts_once() -> None:
+    async def run() -> None:
+        before, tries = read_failures("away-4"), 0
+
+        def choose_status(part: int) -> int:
+            nonlocal tries
+            tries += 1
+            return 503 if tries < 4 else 422
+
+        gateway = Gateway(free_ports(), choose_status)
+        await gateway.start()
+        async with PartReports(f"http://127.0.0.1:{gateway.port}", "away-4", "", in_time_s=0.1) as reports:
+            reports.report(counted(1))
+            async with asyncio.timeout(20):
+                while not reports.take_finished():  # noqa: ASYNC110  The report has no event.
+                    await asyncio.sleep(0.02)
+        assert (tries, read_failures("away-4")) == (4, before + 1)
+        await gateway.stop()
+
+    asyncio.run(run())

@@ -14,11 +14,12 @@ from typing import Any, cast
 from prometheus_client import REGISTRY
 
 from agents.gate.lane import BoardClock, GateLane, GateState, PartCounted, PartSorted, RunBegan
-from agents.gate.requests import RequestWindow
+from agents.gate.requests import RequestWindow, gate_error
+from agents.sorter.decisions import make_sorting
 from agents.sorter.journal import SortingJournal
 from agents.sorter.journal_sender import JournalSender
-from agents.sorter.part_states import PartStates
-from agents.sorter.sorter import MAX_OPEN_VERDICTS, Sorter
+from agents.sorter.part_states import PartState, PartStates
+from agents.sorter.sorter import MAX_OPEN_VERDICTS, Sorter, _Refusal
 from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer
 from streams.records import Sorting, Verdict
 from streams.settings import GateSettings, Settings
@@ -234,5 +235,25 @@ def test_a_sorter_that_stops_while_the_board_is_away_leaves_late_verdicts_of_unr
             async with asyncio.timeout(10):
                 await rig.sorter.drain()
             assert (rig.records, commits.acknowledged) == ([], [])
+
+    asyncio.run(run())
+
+
+def test_a_verdict_that_the_board_obeyed_during_an_outage_is_not_recorded_as_late(tmp_path: Path) -> None:
+    """The outage recorder wrote a record without the verdict. Kafka then delivers the verdict again, too late for the gate."""
+
+    async def run() -> None:
+        verdict = make_verdict(LINE, 1, 5, "defect", datetime.now(UTC) - timedelta(seconds=30))
+        states = PartStates()
+        obeyed = replace(report(5), reason="verdict")
+        states.add_sorting(make_sorting(obeyed, PartState(), LINE, "board", 0, datetime.now(UTC)))
+        async with running(tmp_path, states) as rig:
+            rig.lane.run = 1
+            refusal = _Refusal(verdict, gate_error("late", "VERDICT"), time.monotonic() - 20)
+            states.get(1, 5).set_verdict(verdict)
+            assert await rig.sorter._record_refusal(refusal)
+            assert [(each.late, each.reason, each.code, each.verdict_id) for each in rig.records] == [
+                (False, "verdict", 0, verdict.verdict_id)
+            ]
 
     asyncio.run(run())

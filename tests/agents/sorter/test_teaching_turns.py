@@ -137,3 +137,14 @@ async def test_the_reason_why_settings_are_not_used_is_the_true_one(
     with pytest.raises(GateError, match=sentence):
         await session.ask("apply", settings={"travel_mm": 650})
     assert session.board.number("eye_gap_mm") == 720
+
+
+def test_the_temporary_settings_of_a_session_are_not_the_lasting_ones() -> None:
+    async def run() -> None:
+        session = Session()
+        await session.begin()
+        assert session.board.lane.settings_by_lane != session.teaching.lasting_settings
+        await session.teaching.end()
+        assert session.board.lane.settings_by_lane == session.teaching.lasting_settings == {1: lane_settings(GATE)}
+
+    asyncio.run(run())

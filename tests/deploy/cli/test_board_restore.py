@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agents.gate.link import GateLink, LinkSettings
-from agents.sorter.decisions import lane_settings
+from agents.sorter.decisions import grade_settings, lane_settings
 from agents.sorter.saved_settings import keep_settings, kept_file
 from deploy.cli.board_restore import plan_edit
 from deploy.cli.main import castline
@@ -281,3 +281,14 @@ def test_other_settings_of_an_additional_gate_are_named(tmp_path: Path) -> None:
     other = LaneSettings({"gate_mm": 350, "lane_of": 1})
     with pytest.raises(SettingsError, match=r"lane 2: gate_mm = 350"):
         plan_edit(tmp_path / "castline.toml", LINE, gate, {1: own, 2: other})
+
+
+def test_a_change_of_the_line_that_also_changes_its_additional_gate_is_planned(tmp_path: Path) -> None:
+    write_settings(tmp_path, "[[lines.gate.grades]]\nname = 'rework'\nlane = 2\ntakes = ['review']\ngate_mm = 300")
+    file = tmp_path / "castline.toml"
+    gate = load_settings(file, {}).find_line(LINE).gate
+    assert gate is not None
+    passing = gate.model_copy(update={"safe": "pass"})
+    edit = plan_edit(file, LINE, gate, {1: lane_settings(passing), **grade_settings(passing)})
+    assert edit is not None
+    assert edit.changes == {"safe": "pass"}
