@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -129,10 +129,17 @@ def find_unknown_host(admin: KafkaAdminClient) -> str:
     return ""
 
 
-def read_to_end(settings: Settings, role: str, topics: Sequence[str], since: datetime | None = None) -> Iterator[Any]:
+def read_to_end(
+    settings: Settings,
+    role: str,
+    topics: Sequence[str],
+    since: datetime | None = None,
+    first_offsets: Mapping[TopicPartition, int] | None = None,
+) -> Iterator[Any]:
     """Yields the records that `topics` hold at the time of the call, in order within each partition.
 
-    Records older than `since` are left out. Raises CastlineError if a topic is missing or silent for 30 s.
+    Records older than `since`, or before the `first_offsets` of their partition, are left out. Raises CastlineError if a topic is missing
+    or silent for 30 s.
     """
     consumer = KafkaConsumer(**make_client_arguments(settings, role), group_id=None, enable_auto_commit=False)
     try:
@@ -143,6 +150,7 @@ def read_to_end(settings: Settings, role: str, topics: Sequence[str], since: dat
             found = consumer.offsets_for_times(dict.fromkeys(partitions, int(since.timestamp() * 1000)))
             # Kafka returns no offset for a partition if all its records are older than `since`. Such a partition is not read.
             starts = {partition: found[partition].offset if found[partition] else ends[partition] for partition in partitions}
+        starts = {partition: max(start, (first_offsets or {}).get(partition, 0)) for partition, start in starts.items()}
         for partition in partitions:
             consumer.seek(partition, starts[partition])
         unread = {partition for partition in partitions if ends[partition] > starts[partition]}

@@ -228,7 +228,7 @@ class ConsumerGroup:
             await self._report_expired(expired)
 
     def _assigned_partitions(self) -> set[Partition]:
-        if not self._health.is_ready():
+        if not self.has_partitions.is_set():
             return set()
         return {(place.topic, place.partition) for place in self.app.consumer.assignment()}
 

@@ -71,12 +71,15 @@ class WorkerProcess:
             if admin is None:
                 return False
             try:
-                existing = {topic["name"] for topic in admin.describe_topics(None)}
+                found = {topic["name"] for topic in admin.describe_topics(None)}
                 for identity in identities:
                     session_s = self.settings.kafka.session_timeout_s
                     wait_until_free(admin, identity, session_s, self.report_not_ready, self.stop_requested.is_set)
+                existing = found
             except (KafkaError, OSError) as error:
-                self.report_not_ready(f"Kafka at {self.settings.bootstrap} does not name its topics ({error!r}). It is asked again.")
+                self.report_not_ready(
+                    f"Kafka at {self.settings.bootstrap} does not name its topics and groups ({error!r}). It is asked again."
+                )
                 self.stop_requested.wait(1)
             finally:
                 admin.close()

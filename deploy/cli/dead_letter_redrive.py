@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from streams.errors import CastlineError
@@ -26,8 +26,12 @@ from streams.topics import TopicNames, declare_topics
 
 _ROLE = "dead-letters"
 _CONFIRM_S = 30
+# A redrive marks this many records, sends them, and then goes on. An interrupted redrive leaves at most this many marks without a record.
+_GROUP_RECORDS = 20
 # This limit is high because a record may have been compressed when it arrived. The broker still refuses a record that is too large.
 _MAX_RECORD_BYTES = 2**28
+# This reason of a dead letter means that Kafka deleted records before they were judged.
+_EXPIRED = "expired"
 _MARK_STATE, _BEGUN, _SENT = "redrive-state", "begun", "sent"
 _GONE = "not sent: Kafka no longer has the whole record"
 # The header of a record that was sent again. It names the dead letter.
@@ -45,6 +49,11 @@ class RedriveMark:
     by: str
     to: str
 
+    @property
+    def partition(self) -> str:
+        """The number of the partition that has the dead letter and the mark."""
+        return self.place.partition("@")[0]
+
     def describe(self) -> str:
         if self.is_sent:
             return f"sent again on {self.at} by {self.by}, to {self.to}"
@@ -53,7 +62,10 @@ class RedriveMark:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A dead letter without its value, with the marks of its redrives in the order in which they were written."""
+    """A dead letter without its value, with the marks of its record.
+
+    Several roles may have made a dead letter of one record. Each of these dead letters has the marks of all.
+    """
 
     partition: int
     offset: int
@@ -78,14 +90,27 @@ class DeadLetter:
         return self.headers.get("dead-topic", "")
 
     @property
-    def origin(self) -> tuple[str, str, str]:
-        """Topic, partition and offset of the original record."""
-        return self.topic, self.headers.get("dead-partition", ""), self.headers.get("dead-offset", "")
+    def original_position(self) -> tuple[int, int] | None:
+        """Partition and offset of the original record. None if Kafka never took the record, or if the dead letter does not name them."""
+        partition, offset = self.headers.get("dead-partition", ""), self.headers.get("dead-offset", "")
+        return (int(partition), int(offset)) if partition.isdecimal() and offset.isdecimal() else None
+
+    @property
+    def origin(self) -> tuple[str, int, int]:
+        """Identifies the original record by topic, partition and offset. The dead letter identifies a record without a position."""
+        return (self.topic, *self.original_position) if self.original_position else ("", self.partition, self.offset)
 
     @property
     def is_cut(self) -> bool:
         """Whether the dead letter has only the first bytes of the original record."""
         return "dead-sha256" in self.headers
+
+    def describe_mark(self) -> str:
+        """Returns when and by whom the record was sent again, or "" if nobody has sent it again."""
+        if self.mark is None:
+            return ""
+        which = "" if self.mark.place == self.place else f"the same record, from the dead letter {self.mark.place}: "
+        return which + self.mark.describe()
 
 
 @dataclass(frozen=True)
@@ -102,56 +127,86 @@ def read_dead_letters(settings: Settings) -> list[DeadLetter]:
     Raises CastlineError if the topic does not exist or cannot be read.
     """
     letters: list[DeadLetter] = []
-    marks: dict[str, tuple[RedriveMark, ...]] = {}
+    marks: list[RedriveMark] = []
     for record in read_to_end(settings, _ROLE, [TopicNames(settings.topics.prefix).dead_letters]):
-        headers = {name: value.decode(errors="replace") for name, value in make_header_map(record.headers).items()}
-        if mark := _read_mark(headers):
-            marks[mark.place] = (*marks.get(mark.place, ()), mark)
+        if mark := _read_mark(record):
+            marks.append(mark)
         else:
+            headers = _decode_headers(record)
             letters.append(DeadLetter(record.partition, record.offset, record.key, len(record.value or b""), headers))
-    return [replace(letter, marks=marks.get(letter.place, ())) for letter in letters]
+    by_origin = group_by_origin(letters, marks)
+    return [replace(letter, marks=by_origin.get(letter.origin, ())) for letter in letters]
 
 
-def _read_mark(headers: dict[str, str]) -> RedriveMark | None:
+def group_by_origin(letters: Sequence[DeadLetter], marks: Sequence[RedriveMark]) -> dict[tuple[str, int, int], tuple[RedriveMark, ...]]:
+    """Returns the marks of each original record in their order, by the `origin` of its dead letters."""
+    origins = {letter.place: letter.origin for letter in letters}
+    by_origin: dict[tuple[str, int, int], tuple[RedriveMark, ...]] = {}
+    for mark in marks:
+        if origin := origins.get(mark.place):
+            by_origin[origin] = (*by_origin.get(origin, ()), mark)
+    return by_origin
+
+
+def _decode_headers(record: Any) -> dict[str, str]:
+    return {name: value.decode(errors="replace") for name, value in make_header_map(record.headers).items()}
+
+
+def _read_mark(record: Any) -> RedriveMark | None:
+    headers = _decode_headers(record)
     if not is_redrive_mark(headers):
         return None
     at, by, to = (headers.get(f"redrive-{name}", "?") for name in ("at", "by", "to"))
     return RedriveMark(headers[REDRIVE_MARK], headers.get("redrive-id", ""), headers.get(_MARK_STATE) == _SENT, at, by, to)
 
 
-def plan_redrive(settings: Settings, chosen: Sequence[DeadLetter], known: Sequence[DeadLetter], again: bool) -> list[RedriveStep]:
-    """Returns what a redrive of the `chosen` letters does with each of them. `known` are all dead letters.
+def plan_redrive(settings: Settings, chosen: Sequence[DeadLetter], again: bool, named: Collection[str] = ()) -> list[RedriveStep]:
+    """Returns what a redrive of the `chosen` letters does with each of them.
 
-    If several dead letters come from the same record, only the first sends the record. If `again` is true, records that were already sent
-    are sent once more.
+    If several dead letters come from the same record, only the first sends the record. If `again` is true, records with a mark are sent
+    again. A record that Kafka has confirmed is then only sent if `named` has the place of its dead letter.
     """
-    topics = {spec.name for spec in declare_topics(settings)}
+    cleanup_by_topic = {spec.name: spec.configs["cleanup.policy"] for spec in declare_topics(settings)}
     names = TopicNames(settings.topics.prefix)
-    sent = {letter.origin: letter for letter in known if letter.mark is not None}
+    planned: dict[tuple[str, int, int], DeadLetter] = {}
     steps = []
     for letter in chosen:
-        refusal, twin = "", sent.get(letter.origin)
-        if letter.topic not in topics or letter.topic == names.dead_letters:
+        if letter.topic not in cleanup_by_topic or letter.topic == names.dead_letters:
             refusal = f"its topic {letter.topic or '(none)'} is no topic of these settings"
+        elif letter.headers.get("dead-reason") == _EXPIRED:
+            refusal = "the dead letter holds no record, because Kafka had deleted the records"
         elif letter.topic == names.commands:
             refusal = "a command is valid for a minute only, so send a new command"
-        elif twin is not None and twin.mark is not None and not again:
-            which = "" if twin.place == letter.place else f"the same record, from the dead letter {twin.place}, was "
-            refusal = which + twin.mark.describe()
-        elif twin is not None and twin.mark is None:
-            refusal = f"it is the same record as the dead letter {twin.place}"
+        elif cleanup_by_topic[letter.topic] == "compact":
+            refusal = "an old decision must not replace a newer one, so choose or review again instead"
+        elif letter.origin in planned:
+            refusal = f"it is the same record as the dead letter {planned[letter.origin].place}"
+        else:
+            refusal = _describe_earlier_redrive(letter, again, letter.place in named)
         steps.append(RedriveStep(letter, refusal))
-        if not refusal and "-1" not in letter.origin:
-            sent[letter.origin] = replace(letter, marks=())
+        if not refusal:
+            planned[letter.origin] = letter
     return steps
 
 
-class Redrive:
-    """Sends the original records of dead letters again. Use a Redrive in a `with` block. `by` is the name of the person who sends them."""
+def _describe_earlier_redrive(letter: DeadLetter, again: bool, is_named: bool) -> str:
+    """Returns the earlier redrive of a record that must not be sent now, or "" if the record may be sent."""
+    if letter.mark is None or (again and (is_named or not letter.mark.is_sent)):
+        return ""
+    return letter.describe_mark() + (". To send the record once more, name its PLACE" if again else "")
 
-    def __init__(self, settings: Settings, by: str) -> None:
+
+class Redrive:
+    """Sends the original records of dead letters again. Use a Redrive in a `with` block.
+
+    - `by`: the person who sends. The name is written into the marks.
+    - `known`: all dead letters, as `read_dead_letters` returned them before the choice.
+    """
+
+    def __init__(self, settings: Settings, by: str, known: Sequence[DeadLetter]) -> None:
         self._settings = settings
         self._by = by
+        self._known = known
         self._topic = TopicNames(settings.topics.prefix).dead_letters
         self._reader = ImageTopicReader(settings, _ROLE)
         self._id = str(uuid.uuid4())
@@ -176,15 +231,17 @@ class Redrive:
 
         Raises CastlineError if Kafka does not confirm a record. The records before this record stay sent and marked.
         """
+        for start in range(0, len(letters), _GROUP_RECORDS):
+            yield from self._send_group(letters[start : start + _GROUP_RECORDS])
+
+    def _send_group(self, letters: Sequence[DeadLetter]) -> Iterator[tuple[DeadLetter, str]]:
         whole = [letter for letter in letters if not letter.is_cut or self._read_original(letter) is not None]
         yield from ((letter, _GONE) for letter in letters if letter not in whole)
         for letter in whole:
             self._mark(letter, _BEGUN)
-        present = {letter.place: letter.marks for letter in read_dead_letters(self._settings)}
+        marks_by_origin = self._read_new_marks()
         for letter in whole:
-            # If two people redrive a letter at the same time, the first of their marks decides who sends it.
-            new_marks = present.get(letter.place, ())[len(letter.marks) :]
-            if not new_marks or new_marks[0].id != self._id:
+            if self._has_rival(letter, marks_by_origin.get(letter.origin, ())):
                 yield letter, "not sent: another person sends it at this moment"
                 continue
             original = self._read_original(letter)
@@ -196,14 +253,34 @@ class Redrive:
             self._mark(letter, _SENT, to)
             yield letter, to
 
+    def _read_new_marks(self) -> Mapping[tuple[str, int, int], tuple[RedriveMark, ...]]:
+        """Returns the marks that were written after the known dead letters, by the origin of their record."""
+        first_offsets = {TopicPartition(self._topic, letter.partition): letter.offset for letter in self._known}
+        records = list(read_to_end(self._settings, _ROLE, [self._topic], first_offsets=first_offsets))
+        letters = [
+            DeadLetter(record.partition, record.offset, record.key, 0, _decode_headers(record))
+            for record in records
+            if not _read_mark(record)
+        ]
+        return group_by_origin([*self._known, *letters], [mark for record in records if (mark := _read_mark(record))])
+
+    def _has_rival(self, letter: DeadLetter, marks: Sequence[RedriveMark]) -> bool:
+        """Returns whether another person may send the record of `letter` at this moment.
+
+        In one partition the first mark decides. Kafka keeps no order between partitions, so there each mark of another person counts.
+        """
+        new_marks = [mark for mark in marks if mark not in letter.marks]
+        own = next((place for place, mark in enumerate(new_marks) if mark.id == self._id), len(new_marks))
+        own_partition = str(letter.partition)
+        return any(mark.id != self._id and (place < own or mark.partition != own_partition) for place, mark in enumerate(new_marks))
+
     def _read_original(self, letter: DeadLetter) -> ConsumedRecord | None:
         """Returns the original record without the headers `dead-…`, or None if Kafka no longer has the whole record."""
         try:
             if not letter.is_cut:
                 record = self._reader.read(self._topic, letter.partition, letter.offset)
             else:
-                _, partition, offset = letter.origin
-                record = self._reader.read(letter.topic, int(partition), int(offset)) if offset != "-1" else None
+                record = self._reader.read(letter.topic, *letter.original_position) if letter.original_position else None
         except (KafkaError, OSError, ValueError) as error:
             raise CastlineError(f"The dead letter {letter.place} cannot be read: {error}. Nothing was sent. Check the brokers.") from error
         if record is None:

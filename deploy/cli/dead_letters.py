@@ -42,12 +42,12 @@ def list_dead_letters(file: Path | None, reason: str | None, as_json: bool) -> N
         if reason is not None and headers.get("dead-reason") != reason:
             continue
         key = (letter.key or b"").decode(errors="replace")
-        redriven = letter.mark.describe() if letter.mark else ""
+        redriven = letter.describe_mark()
         if as_json:
             click.echo(json.dumps({"place": letter.place, "key": key, "bytes": letter.size, "headers": headers, "redriven": redriven}))
         else:
             explanation = f"{headers.get('dead-reason', '?')}: {headers.get('dead-detail', '')}{f' ({redriven})' if redriven else ''}"
-            click.echo(f"{letter.place:>10}  {headers.get('dead-at', '')}  {letter.topic}  {key[:60] or '-'}  {explanation}")
+            _print_line(f"{letter.place:>10}  {headers.get('dead-at', '')}  {letter.topic}  {key[:60] or '-'}  {explanation}")
 
 
 @command.command("save")
@@ -71,7 +71,7 @@ def save(file: Path | None, place: str, out: Path) -> None:
     except OSError as error:
         raise CastlineError(f"Cannot write {out}: {error.strerror}. Choose another OUT.") from None
     note = f", the first of {letter.headers.get('dead-bytes')} bytes" if letter.is_cut else ""
-    click.echo(f"{out}: {len(content)} bytes{note}, {letter.headers.get('dead-reason', 'no reason given')}")
+    _print_line(f"{out}: {len(content)} bytes{note}, {letter.headers.get('dead-reason', 'no reason given')}")
 
 
 @command.command("redrive")
@@ -84,7 +84,9 @@ def save(file: Path | None, place: str, out: Path) -> None:
     default=_DEFAULT_LIMIT,
     help=f"Send at most this many records.  [default: {_DEFAULT_LIMIT}]",
 )
-@click.option("--again", is_flag=True, help="Also send records that were sent again before.")
+@click.option(
+    "--again", is_flag=True, help="Also send records whose redrive was interrupted, and named records that were sent again before."
+)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
 def redrive(file: Path | None, places: tuple[str, ...], reason: str | None, topic: str | None, limit: int, again: bool, yes: bool) -> None:
@@ -92,10 +94,14 @@ def redrive(file: Path | None, places: tuple[str, ...], reason: str | None, topi
 
     Choose the dead letters by PLACE, by --reason or by --topic. The command first shows what it would send, and asks for confirmation.
 
-    A record that was sent is marked on the topic of dead letters and is not sent a second time without --again. The archive and the gate
-    keep the first verdict of a part. A second verdict for the same part changes nothing.
+    A record that was sent is marked on the topic of dead letters and is not sent a second time. The archive and the gate keep the first
+    verdict of a part. A second verdict for the same part changes nothing.
 
-    Commands to a line are never sent again. Records whose dead letter has only their first bytes are sent while Kafka has the original.
+    With --again, the command sends records whose redrive was interrupted. It sends records that Kafka has confirmed only if their PLACE is
+    named.
+
+    Commands, choices of models, changes of line settings and reviews are never sent again. Records whose dead letter has only their first
+    bytes are sent while Kafka has the original.
     """
     if not (places or reason or topic):
         raise click.UsageError("No dead letter is chosen. Name a PLACE, or give --reason or --topic.")
@@ -108,7 +114,7 @@ def redrive(file: Path | None, places: tuple[str, ...], reason: str | None, topi
     ]
     if not chosen:
         raise CastlineError('No dead letter was found. "castline dead-letters list" shows all of them.')
-    steps = plan_redrive(settings, chosen, known, again)
+    steps = plan_redrive(settings, chosen, again, places)
     letters = [step.letter for step in steps if not step.refusal]
     _show_plan(steps, limit)
     if not letters:
@@ -118,9 +124,9 @@ def redrive(file: Path | None, places: tuple[str, ...], reason: str | None, topi
         click.echo("Nothing is sent.")
         return
     count = 0
-    with Redrive(settings, describe_user(settings.service)) as sending:
+    with Redrive(settings, describe_user(settings.service), known) as sending:
         for letter, result in sending.send(letters[:limit]):
-            click.echo(f"{letter.place:>10}  {result}")
+            _print_line(f"{letter.place:>10}  {result}")
             count += not result.startswith("not sent")
     click.echo(f"{count} records were sent again.")
 
@@ -137,9 +143,14 @@ def _show_plan(steps: Sequence[RedriveStep], limit: int) -> None:
         key = (step.letter.key or b"").decode(errors="replace")
         action = f"not sent: {step.refusal}" if step.refusal else "would be sent" if room > 0 else f"not sent: the limit is {limit}"
         room -= not step.refusal
-        click.echo(
+        _print_line(
             f"{step.letter.place:>10}  {step.letter.topic}  {key[:60] or '-'}  {step.letter.headers.get('dead-reason', '?')}  {action}"
         )
+
+
+def _print_line(text: str) -> None:
+    """Prints a line. Anybody may have written the record, so a character that could control the terminal becomes U+FFFD."""
+    click.echo("".join(character if character.isprintable() else "\ufffd" for character in text))
 
 
 def _find_letters(known: Sequence[DeadLetter], places: Sequence[str]) -> list[DeadLetter]:

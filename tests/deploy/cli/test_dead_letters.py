@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from kafka import KafkaProducer
 
+from deploy.cli.dead_letter_redrive import Redrive, plan_redrive, read_dead_letters
 from streams.record_producer import ConsumedRecord, ProducerRecord, cut_dead_letter, make_dead_letter
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -86,7 +87,7 @@ def test_chosen_records_are_shown_then_sent_and_not_a_second_time(box: LetterBox
 
     listed = box.run("list").stdout.splitlines()
     assert len(listed) == 4, "the marks are no dead letters"
-    assert sum("sent again on" in line for line in listed) == 2
+    assert sum("sent again on" in line for line in listed) == 3, "the sorter's dead letter is of the same record"
 
 
 def test_commands_foreign_topics_and_lost_originals_are_not_sent(box: LetterBox) -> None:
@@ -123,3 +124,63 @@ def test_a_wrong_choice_gets_a_sentence_and_the_limit_holds(box: LetterBox) -> N
     limited = box.run("redrive", "--reason", "same", "--limit", "2", "--yes")
     assert "not sent: the limit is 2" in limited.stdout
     assert len(box.read(box.names.verdicts(LINE)).values) == 2
+
+
+def test_an_interrupted_redrive_leaves_few_marks_and_again_sends_no_confirmed_record_twice(box: LetterBox) -> None:
+    verdicts = box.names.verdicts(LINE)
+    for number in range(25):
+        box.write("judged", verdicts, b"%d" % number, offset=number)
+    known = read_dead_letters(box.settings)
+    with Redrive(box.settings, "a person", known) as sending:
+        (sent, _), *_ = [next(results := sending.send(known)), next(results)]
+    after = read_dead_letters(box.settings)
+    assert sum(letter.mark is not None for letter in after) == 20, "a record that was not reached has no mark"
+    steps = plan_redrive(box.settings, after, again=True)
+    assert sum(not step.refusal for step in steps) == 23
+    assert "name its PLACE" in next(step.refusal for step in steps if step.letter.place == sent.place)
+    assert all(not step.refusal for step in plan_redrive(box.settings, after, again=True, named=[sent.place]) if step.letter == sent)
+
+
+def test_records_without_a_position_are_different_records(box: LetterBox) -> None:
+    findings = box.names.findings(LINE)
+    for value in (b"1", b"2"):
+        box.write("refused-by-kafka", findings, value, offset=-1, partition=-1)
+    done = box.run("redrive", "--reason", "refused-by-kafka", "--yes")
+    assert "2 records were sent again." in done.stdout, done.stderr
+    assert sorted(box.read(findings).values, key=str) == [b"1", b"2"]
+
+
+def test_decisions_and_dead_letters_without_a_record_are_not_sent(box: LetterBox) -> None:
+    decided = (box.names.models, box.names.lines, box.names.reviews)
+    for topic in decided:
+        box.write(topic, topic, b"{}")
+    box.write("expired", box.names.images(LINE), b"")
+    done = box.run("redrive", *box.places.values(), "--yes")
+    assert done.stdout.count("an old decision must not replace a newer one") == 3
+    assert "the dead letter holds no record" in done.stdout
+    assert "Nothing is sent." in done.stdout
+    assert [box.read(topic).values for topic in (*decided, box.names.images(LINE))] == [[]] * 4
+
+
+def test_two_people_who_choose_two_dead_letters_of_one_record_send_it_once(box: LetterBox) -> None:
+    box.write("of-archivist", box.names.verdicts(LINE), b"1", offset=1)
+    box.write("of-sorter", box.names.verdicts(LINE), b"1", offset=1, role="sorter")
+    known = read_dead_letters(box.settings)
+    with Redrive(box.settings, "first", known) as first, Redrive(box.settings, "second", known) as second:
+        results = [result for sending, letter in zip((first, second), known, strict=True) for _, result in sending.send([letter])]
+    assert ["another person" in result for result in results] == [False, True]
+    assert box.read(box.names.verdicts(LINE)).values == [b"1"]
+
+
+def test_characters_that_control_a_terminal_are_not_printed(box: LetterBox) -> None:
+    source = ConsumedRecord(box.names.verdicts(LINE), 0, 0, b"key\x1b[2J", b"x", {})
+    box.send("odd", make_dead_letter(box.names.dead_letters, source, "sorter", "odd\x07", "A\x1b]0;title\nreason."))
+    for arguments in (
+        ["list"],
+        ["redrive", box.places["odd"], "--yes"],
+        ["save", box.places["odd"], str(box.settings.service.run_dir / "out")],
+    ):
+        box.settings.service.run_dir.mkdir(parents=True, exist_ok=True)
+        printed = box.run(*arguments).stdout
+        assert "\ufffd" in printed
+        assert all(character.isprintable() for line in printed.split("\n") for character in line), printed
