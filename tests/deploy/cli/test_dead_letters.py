@@ -143,10 +143,10 @@ def test_an_interrupted_redrive_leaves_few_marks_and_again_sends_no_confirmed_re
 
 def test_records_without_a_position_are_different_records(box: LetterBox) -> None:
     findings = box.names.findings(LINE)
-    for value in (b"1", b"2"):
-        box.write("refused-by-kafka", findings, value, offset=-1, partition=-1)
-    done = box.run("redrive", "--reason", "refused-by-kafka", "--yes")
-    assert "2 records were sent again." in done.stdout, done.stderr
+    for name, value in (("first", b"1"), ("second", b"2")):
+        box.write(name, findings, value, offset=-1, partition=-1)
+    for place in box.places.values():
+        assert "1 records were sent again." in box.run("redrive", place, "--yes").stdout
     assert sorted(box.read(findings).values, key=str) == [b"1", b"2"]
 
 
