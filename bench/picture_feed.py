@@ -25,7 +25,9 @@ _SKIPPED_S = 1.0
 
 
 def load_pictures(folder: Path | None, count: int) -> list[bytes]:
-    """Returns at most `count` encoded pictures: files below `folder`, in the order of their paths, or rendered castings without a folder.
+    """Returns at most `count` encoded pictures: the files below `folder` in the order of their paths.
+
+    If `folder` is None, returns rendered castings.
 
     Raises SettingsError if the folder holds no picture.
     """

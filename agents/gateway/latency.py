@@ -255,7 +255,6 @@ def _speaks_against(rival_share: float, share: float) -> bool:
 
 
 def _is_nearer(pairs: Sequence[tuple[float, float]]) -> bool:
-    """Returns whether the best latency brings the pictures clearly nearer to parts than the other latency."""
     if len(pairs) < MIN_PICTURES:
         return False
     gains = [min(theirs, 0.5) - min(ours, 0.5) for ours, theirs in pairs]

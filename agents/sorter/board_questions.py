@@ -15,7 +15,7 @@ _UNKNOWN_SETTING, _WRONG_FIELDS = code_of("unknown-setting"), code_of("wrong-fie
 
 
 class OldFirmwareError(GateError):
-    """Raised if the firmware of a board does not know what a command needs."""
+    """Raised if the firmware of a board is too old for a command."""
 
 
 class BoardQuestions:

@@ -136,7 +136,7 @@ def pipeline(
 @click.option(
     "--load",
     type=click.FloatRange(0.001, 0.95),
-    help="Also measure latencies with few pictures. Example: with 0.05, pictures come at 5 % of the throughput of the first run.",
+    help="Also measure latencies at a lower rate of pictures. Example: with 0.05, pictures come at 5 % of the throughput of the first run.",
 )
 @click.option(
     "--pairs",

@@ -316,7 +316,7 @@ class Lane {
   Chute chute_;
   // How far the belt had travelled at the last change of the chute's eye, and when the last casting left this eye.
   Place chute_place_ = 0, chute_end_ = 0;
-  // Time at which the chute was last seen with room.
+  // Time at which the chute was last not full.
   uint32_t chute_had_room_ms_ = 0;
   Settings settings_;
   Tracker tracker_;

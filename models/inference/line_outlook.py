@@ -31,7 +31,7 @@ class Outlook:
     note: str
 
     def describe(self) -> str:
-        """Returns the threshold, the review band and the numbers an hour as a sentence."""
+        """Returns a sentence with the threshold, the review band, and the expected rejects and misses an hour."""
         if self.false_alarms_per_hour is None:
             return f"threshold {self.threshold:.4f}. {self.note}"
         band = f", review from {self.review_low:.4f} to {self.review_high:.4f}" if self.review_low < self.review_high else ""

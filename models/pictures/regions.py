@@ -19,7 +19,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """The regions to inspect and the regions to ignore of one line. Equal regions give equal masks."""
+    """The regions of one line: those to inspect and those to ignore. Equal regions give equal masks."""
 
     inspect: tuple[tuple[tuple[float, float], ...], ...] = ()
     ignore: tuple[tuple[tuple[float, float], ...], ...] = ()

@@ -6,7 +6,7 @@ from models.registry import Manifest
 from station.archive.models import Part
 from streams.records import ANOMALY
 
-# A scorer is a model that was trained on good parts only. Verdicts hold its score scaled so that its cut-off is 0.5.
+# A scorer is a model that was trained on good parts only. In a verdict, a score of 0.5 is the cut-off of the scorer.
 _SCALED_CUT_OFF = 0.5
 _SMALL_DEFECT_SEARCH = "detail-template"
 # Verdicts hold rounded thresholds. Thresholds that differ by less than this value count as equal.

@@ -111,8 +111,8 @@ class CameraSettings(Section):
         1.0,
         gt=0,
         le=60,
-        description="For the trigger `board`: the longest time between a picture (minus the latency) and its part, in seconds. A picture "
-        "waits this long for the report of its part.",
+        description="For the trigger `board`: how long a picture waits for the report of its part, in seconds. A picture and a part belong "
+        "together only if their times differ by less, after the latency of the camera is taken off.",
     )
 
     @model_validator(mode="after")
