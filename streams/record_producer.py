@@ -25,7 +25,7 @@ from faust.types import AppT
 
 from streams import metrics
 from streams.backoff import Backoff
-from streams.identity import Headers, format_time
+from streams.identity import EXPIRED_HEADER, Headers, format_time
 from streams.records import Record
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -37,14 +37,19 @@ _MAX_HEADERS = 32
 _MAX_HEADER_BYTES = 1024
 _MAX_HEADER_NAME_CHARACTERS = 128
 DEAD_LETTER_PREFIX = "dead-"
+# Every dead letter has this header.
+DEAD_REASON = "dead-reason"
 # `castline dead-letters redrive` writes marks to the topic of dead letters. Only a mark has this header.
 REDRIVE_MARK = "redrive-of"
+# A sender could hide its dead letters by headers that begin with one of these words, so a dead letter takes no such header from its record.
+_OWN_PREFIXES = (DEAD_LETTER_PREFIX, "redrive-", EXPIRED_HEADER)
 # A dead letter that is too large for Kafka keeps only this many bytes of its value.
 CUT_VALUE_BYTES = 2**16
 # The key, the headers (at most 32 + 9) and the frame of a dead letter need less than this, in addition to its value.
 _DEAD_LETTER_OVERHEAD_BYTES = 2**16
-# With one of these errors, Kafka refuses a record for ever, however often it is sent. Most records are refused for their size.
-_FINAL_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError, PolicyViolationError)
+# With one of these errors, Kafka refuses a record for ever, however often it is sent. Most records are refused for their size. The error
+# InvalidTimestampError is missing here, because each attempt takes a new time from the clock of this machine.
+_FINAL_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, PolicyViolationError)
 # This reason of a dead letter means that Kafka refused the record that a role sent.
 REFUSED_BY_KAFKA = "refused-by-kafka"
 # This reason of a dead letter means that the record is valid, but a role failed on it.
@@ -97,10 +102,10 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
     original = [
         (name[:_MAX_HEADER_NAME_CHARACTERS], value[:_MAX_HEADER_BYTES])
         for name, value in record.headers.items()
-        if not name.startswith(DEAD_LETTER_PREFIX)
+        if not name.startswith(_OWN_PREFIXES)
     ]
     added = {
-        "dead-reason": reason,
+        DEAD_REASON: reason,
         "dead-detail": detail[:_MAX_HEADER_BYTES],
         "dead-role": role,
         "dead-topic": record.topic,
@@ -117,7 +122,7 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
 
 def is_redrive_mark(headers: Mapping[str, object]) -> bool:
     """Returns whether a record with these headers on the topic of dead letters is a mark of a redrive instead of a dead letter."""
-    return REDRIVE_MARK in headers
+    return REDRIVE_MARK in headers and DEAD_REASON not in headers
 
 
 def cut_dead_letter(letter: ProducerRecord, largest_bytes: int) -> ProducerRecord:
@@ -149,24 +154,28 @@ class RecordProducer:
         self._dead_letters = TopicNames(settings.topics.prefix).dead_letters
         self._largest_bytes = settings.topics.max_message_bytes - _DEAD_LETTER_OVERHEAD_BYTES
 
-    async def deliver(self, records: Sequence[ProducerRecord]) -> None:
-        """Sends `records` in the given order, and returns when the brokers have confirmed all of them.
+    async def deliver(self, records: Sequence[ProducerRecord]) -> list[ProducerRecord]:
+        """Sends `records` in the given order until the brokers have confirmed all of them. Returns the records that became dead letters.
 
         A confirmed record is never sent again. A dead letter that is too large is cut. Any other record that Kafka refuses for its size or
         its content becomes a dead letter. If Kafka does not answer, a record may arrive twice, but no record is lost.
         """
+        replaced: list[ProducerRecord] = []
         unconfirmed = [self._bound(record) for record in records]
         backoff = Backoff(first_s=0.2, longest_s=1.0)
         while unconfirmed:
             result = await self._send_once(unconfirmed)
             unconfirmed = [*self._replace_refused(result.refused), *result.unconfirmed]
+            replaced += [record for record, _ in result.refused if record.topic != self._dead_letters]
             if result.error is None:
                 continue
             wait_s = backoff.failed()
-            self._report_problem(f"Kafka did not accept {len(unconfirmed)} records: {result.error!r}")
+            advice = " Set the clock of this machine." if isinstance(result.error, InvalidTimestampError) else ""
+            self._report_problem(f"Kafka did not accept {len(unconfirmed)} records: {result.error!r}.{advice}")
             log.warning("Kafka did not accept %d records (%r). The next attempt follows in %.1f s.", len(unconfirmed), result.error, wait_s)
             await asyncio.sleep(wait_s)
         self._report_problem("")
+        return replaced
 
     def _bound(self, record: ProducerRecord) -> ProducerRecord:
         return cut_dead_letter(record, self._largest_bytes) if record.topic == self._dead_letters else record

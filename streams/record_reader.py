@@ -28,6 +28,8 @@ EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 MAX_AHEAD = timedelta(days=2)
 # A field whose name ends with `until` names the end of something planned, such as a stop of the line.
 MAX_UNTIL_AHEAD = timedelta(days=366)
+# A Kafka record whose time is further ahead of the reader's clock has an odd time.
+_MAX_BROKER_AHEAD = timedelta(days=366)
 
 _MAX_VALUE_BYTES = 2**20
 _MAX_TEXT = 4096
@@ -81,14 +83,15 @@ def read_record(kind: type[R], value: bytes | None, broker_time: datetime | None
 def read_broker_time(timestamp_s: float | None, now: datetime | None = None) -> datetime:
     """Returns the time of a Kafka record in UTC. `timestamp_s` are seconds since 1970.
 
-    Returns `now`, by default the present time, if the record has no time, a time before 2020, or a time more than two days ahead.
+    Returns `now`, by default the present time, if the record has no time, a time before 2020, or a time more than a year ahead. The year
+    leaves room for a reader whose own clock is behind, because the brokers refuse a record that is ahead of their clock.
     """
     now = now or datetime.now(UTC)
     try:
         time = datetime.fromtimestamp(timestamp_s or 0, UTC)
     except (ValueError, OverflowError, OSError):
         return now
-    return time if is_in_bounds(time, now) else now
+    return time if EARLIEST <= time <= now + _MAX_BROKER_AHEAD else now
 
 
 def skip_record(role: str, record: Any, error: Exception) -> None:
@@ -101,20 +104,25 @@ def skip_record(role: str, record: Any, error: Exception) -> None:
 
 def is_in_bounds(time: datetime, broker_time: datetime) -> bool:
     """Returns whether a record that Kafka got at `broker_time` may contain `time`. Both times must have a zone."""
-    return EARLIEST <= time <= broker_time + MAX_AHEAD
+    return EARLIEST <= time <= _newer_clock(broker_time) + MAX_AHEAD
+
+
+def _newer_clock(broker_time: datetime) -> datetime:
+    """Returns the newer of `broker_time` and the reader's clock, because the clock of the writer or of the reader may be behind."""
+    return max(broker_time, datetime.now(UTC))
 
 
 def check_header_time(name: str, time: datetime | None, broker_time: datetime) -> None:
     """Raises IdentityError if the time in the header `name` of a Kafka record is out of bounds. A missing time (None) is allowed."""
     if time is not None and not is_in_bounds(time, broker_time):
-        raise IdentityError(_time_problem(f"the header {name}", time, broker_time + MAX_AHEAD))
+        raise IdentityError(_time_problem(f"the header {name}", time, _newer_clock(broker_time) + MAX_AHEAD))
 
 
 class _Bounds:
     """The bounds of a record that Kafka got at `broker_time`. A method raises ValueError with a sentence if a value is out of bounds."""
 
     def __init__(self, broker_time: datetime) -> None:
-        self._broker_time = broker_time
+        self._newest_clock = _newer_clock(broker_time)
 
     def check(self, place: str, name: str, value: object) -> None:
         """Checks a value and everything that it contains. `place` is the path to the value, and `name` is the name of its field."""
@@ -156,7 +164,7 @@ class _Bounds:
     def _check_time(self, place: str, name: str, time: datetime) -> None:
         if time.tzinfo is None:
             raise ValueError(f"expected a time with a time zone in {place}, found {time.isoformat()}")
-        latest = self._broker_time + (MAX_UNTIL_AHEAD if name.endswith("until") else MAX_AHEAD)
+        latest = self._newest_clock + (MAX_UNTIL_AHEAD if name.endswith("until") else MAX_AHEAD)
         if not EARLIEST <= time <= latest:
             raise ValueError(_time_problem(place, time, latest))
 

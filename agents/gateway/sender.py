@@ -22,7 +22,6 @@ from typing import Any, Protocol
 from kafka import KafkaProducer
 from kafka.errors import (
     InvalidRecordError,
-    InvalidTimestampError,
     KafkaError,
     MessageSizeTooLargeError,
     PolicyViolationError,
@@ -42,8 +41,9 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# With one of these errors, Kafka refuses a single record. The record's picture is sent again only after a restart.
-_RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError, InvalidTimestampError, PolicyViolationError)
+# With one of these errors, Kafka refuses a single record. The record's picture is sent again only after a restart. The error
+# InvalidTimestampError is missing here, because it means that the clock of this machine is wrong, which affects all pictures.
+_RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError, PolicyViolationError)
 
 # Kafka counts as unavailable if it confirms nothing for this many seconds while pictures are in flight (sent, not yet confirmed).
 _SILENT_S = 2.0

@@ -280,21 +280,24 @@ class Inspector:
                 for judged, assignment, rule in zip(batch.judged, batch.assignments, batch.rules, strict=True)
             ]
             with metrics.deliver_seconds.time():
-                await self._producer.deliver(self._make_records(batch, verdicts))
+                sent = [self._make_record(verdict) for verdict in verdicts]
+                refused = await self._producer.deliver([*sent, *self._make_dead_letters(batch)])
             self.has_delivered.set()
             for record in batch.records:
                 await record.received.acknowledge()
-            _count_verdicts(batch.judged, verdicts)
+            _count_verdicts([item[:2] for item in zip(batch.judged, verdicts, sent, strict=True) if item[2] not in refused])
             self._pass_to_background(batch)
         self._finished.set()
 
-    def _make_records(self, batch: JudgedBatch, verdicts: list[Verdict]) -> list[ProducerRecord]:
-        """Returns the verdicts as records. Adds a dead letter if a record has no part, or if its picture could not be judged."""
+    def _make_record(self, verdict: Verdict) -> ProducerRecord:
+        part = verdict.part_id
+        return make_json_record(self._names.verdicts(part.line), part.key, verdict, ROLE, verdict.verdict_id)
+
+    def _make_dead_letters(self, batch: JudgedBatch) -> list[ProducerRecord]:
+        """Returns a dead letter for each record that has no part, and for each picture that could not be judged."""
         records = []
-        for judged, verdict in zip(batch.judged, verdicts, strict=True):
-            part = verdict.part_id
-            records.append(make_json_record(self._names.verdicts(part.line), part.key, verdict, ROLE, verdict.verdict_id))
-            error = judged.prediction
+        for judged in batch.judged:
+            part, error = judged.decoded.record.part, judged.prediction
             if isinstance(error, PictureError):
                 log.warning("The picture of part %s cannot be judged: %s", part, error, extra={"part": str(part)})
                 records.append(self._make_dead_letter(judged.decoded.record.source, error.reason, str(error)))
@@ -317,9 +320,9 @@ class Inspector:
             f"Kafka deleted {expired.count} pictures, from offset {expired.first} to {last}, before they were judged. Their parts have no "
             "verdict. Start more inspectors, or raise topics.image_hours."
         )
-        headers = {EXPIRED_HEADER: str(expired.count).encode()}
-        source = ConsumedRecord(expired.topic, expired.partition, expired.first, None, None, headers)
-        await self._producer.deliver([self._make_dead_letter(source, "expired", detail)])
+        source = ConsumedRecord(expired.topic, expired.partition, expired.first, None, None, {})
+        letter = self._make_dead_letter(source, "expired", detail)
+        await self._producer.deliver([replace(letter, headers=[*letter.headers, (EXPIRED_HEADER, str(expired.count).encode())])])
 
     def _pass_to_background(self, batch: JudgedBatch) -> None:
         """Passes a delivered batch to the shadow versions and the drift monitor."""
@@ -405,10 +408,10 @@ def _report_ages(records: Iterable[PendingImage]) -> None:
         metrics.consumer_lag_seconds.labels(line).set((now - captured_at).total_seconds())
 
 
-def _count_verdicts(judged_images: list[JudgedImage], verdicts: list[Verdict]) -> None:
-    """Updates the metrics of verdicts after the brokers have confirmed `verdicts`."""
+def _count_verdicts(confirmed: list[tuple[JudgedImage, Verdict]]) -> None:
+    """Updates the metrics of verdicts after the brokers have confirmed them. Each verdict comes with the judged image."""
     confirmed_at = utc_now()
-    for judged, verdict in zip(judged_images, verdicts, strict=True):
+    for judged, verdict in confirmed:
         line = verdict.line
         metrics.verdicts.labels(line, verdict.label, verdict.model).inc()
         metrics.verdict_age_seconds.labels(line).observe(max(0.0, (confirmed_at - verdict.captured_at).total_seconds()))

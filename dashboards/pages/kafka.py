@@ -10,8 +10,9 @@ _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 
 BROKER_DISK = "How full is the disk of the embedded broker?"
-# Every process exports the two metrics of the broker's disk, but only the broker sets them.
-BROKER_FREE_SHARE = 'castline_broker_disk_free_bytes{role="broker"} / (castline_broker_disk_bytes{role="broker"} > 0)'
+# Every process exports these two metrics, but only the broker sets them.
+_BROKER_FREE = 'castline_broker_disk_free_bytes{role="broker"}'
+BROKER_DISK_IS_FILLING = f'{_BROKER_FREE} / (castline_broker_disk_bytes{{role="broker"}} > 0) < 0.2 and {_BROKER_FREE} < 20 * 2^30'
 SPOOL_SHARE = "How full is the spool on each gateway's disk?"
 
 PAGE = DashboardPage(
@@ -79,8 +80,8 @@ PAGE = DashboardPage(
             ),
             Query(rate("castline_broker_drops_total", "what", scope=PLANT), "{{what}} dropped, times per second"),
             unit="percentunit",
-            description="Share of the disk of the embedded broker that is free. Below 20 %, an alert fires. Below 10 %, the broker drops "
-            "records: judged pictures first, and findings and dead letters last.",
+            description="Share of the disk of the embedded broker that is free. An alert fires below 20 % and 20 GiB. Below 10 % and "
+            "4 GiB, the broker drops judged pictures. Below 5 % and 512 MiB, it drops all records, findings and dead letters last.",
             alerts=("BrokerDiskFilling", "BrokerDropsRecords"),
         ),
         timeseries_panel(

@@ -347,7 +347,7 @@ ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "BrokerDiskFilling",
-        f"{kafka.BROKER_FREE_SHARE} < 0.2",
+        kafka.BROKER_DISK_IS_FILLING,
         "30s",
         "warning",
         "{{ $labels.machine }}: only {{ $value | humanizePercentage }} of the broker's disk are free",
@@ -355,8 +355,8 @@ ALERTS: tuple[Alert, ...] = (
         kafka.BROKER_DISK,
         Runbook(
             "The disk of the embedded broker's data folder is filling up.",
-            "Below 10 %, the broker drops records: judged pictures first, then waiting pictures, sortings and verdicts. Findings and dead "
-            "letters are dropped last.",
+            "Below 10 % and 4 GiB, the broker drops judged pictures. Below 5 % and 512 MiB, the broker also drops waiting pictures, then "
+            "sortings and verdicts, and at last findings and dead letters. If dropping frees no room, the broker drops nothing more.",
             "Run `df` on the machine of the broker, and `du -s` on `broker.data_dir`. Find out whether Kafka or another program uses the "
             "room.",
             "Delete other files from the disk. If Kafka uses the room, lower `broker.max_bytes` and run `castline topics create`.",

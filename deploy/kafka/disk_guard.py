@@ -7,6 +7,9 @@ Kafka stops when the disk is full, and then cannot start again. Castline therefo
 3. sorting records,
 4. verdicts,
 5. findings and dead letters, which are the evidence of defects.
+
+Judged pictures are dropped below the watermark `drop`, and the other kinds only below the lower watermark `floor`. If a drop frees no file
+of Kafka, other files fill the disk, and nothing more is dropped.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from kafka import KafkaAdminClient, TopicPartition
@@ -22,14 +26,17 @@ from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
 from streams import metrics
+from streams.errors import BrokerError
 from streams.settings import Settings
 from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
 RESERVE_FILE = "reserve"
+# Shares of the disk that are free at the alarm, and at the beginning of dropping. On large disks, the limits in bytes count.
 _ALARM_SHARE, _DROP_SHARE = 0.2, 0.1
-# While Kafka deletes dropped records, cameras may send this many bytes. A small disk keeps so many bytes free, but at most this share.
+_ALARM_LIMIT_BYTES, _DROP_LIMIT_BYTES = 20 * 2**30, 4 * 2**30
+# Kafka needs some seconds to delete dropped records. In this time, cameras may send this many bytes. Only small disks need these limits.
 _DROP_BYTES, _SMALL_DROP_SHARE = 256 * 2**20, 0.2
 # At its start, Kafka writes some megabytes of metadata, indexes and first segments.
 _START_BYTES = 48 * 2**20
@@ -48,12 +55,14 @@ class Watermarks:
     """Limits of the free disk space, in bytes.
 
     - `alarm`: below it, the health page and an alert warn.
-    - `drop`: below it, records are dropped.
+    - `drop`: below it, judged pictures are dropped.
+    - `floor`: below it, records of all kinds are dropped.
     - `start`: below it, Kafka is not started.
     """
 
     alarm: int
     drop: int
+    floor: int
     start: int
     reserve: int
 
@@ -61,8 +70,9 @@ class Watermarks:
 def compute_watermarks(disk_bytes: int) -> Watermarks:
     """Returns the watermarks for a disk of `disk_bytes`."""
     reserve = min(2 * _START_BYTES, int(_RESERVE_SHARE * disk_bytes))
-    drop = max(int(_DROP_SHARE * disk_bytes), min(_DROP_BYTES, int(_SMALL_DROP_SHARE * disk_bytes)))
-    return Watermarks(max(int(_ALARM_SHARE * disk_bytes), 3 * drop // 2), drop, min(_START_BYTES, reserve), reserve)
+    drop = max(min(int(_DROP_SHARE * disk_bytes), _DROP_LIMIT_BYTES), min(_DROP_BYTES, int(_SMALL_DROP_SHARE * disk_bytes)))
+    alarm = max(min(int(_ALARM_SHARE * disk_bytes), _ALARM_LIMIT_BYTES), 3 * drop // 2)
+    return Watermarks(alarm, drop, min(drop // 2, 2 * _DROP_BYTES), min(_START_BYTES, reserve), reserve)
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,15 @@ def read_free_bytes(folder: Path) -> tuple[int, int]:
     return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
 
+def list_segments(folder: Path, prefix: str) -> frozenset[str]:
+    """Returns the paths of the segment files of all topics with `prefix` below Kafka's log folder `folder`.
+
+    A segment that Kafka has renamed, because Kafka will delete the segment soon, has its former path here.
+    """
+    topics = f"{escape(prefix)}.*"
+    return frozenset(str(path).removesuffix(".deleted") for end in ("log", "log.deleted") for path in folder.glob(f"{topics}/*.{end}"))
+
+
 class DiskGuard:
     """Watches the disk of the embedded broker's data folder. Call `check` once a second while the broker runs.
 
@@ -123,19 +142,30 @@ class DiskGuard:
         self._reserve = self._folder / RESERVE_FILE
         self._report_problem = report_problem
         self._checks_to_wait = 0
+        # The segments of Kafka just before the last drop.
+        self._before_drop: frozenset[str] | None = None
+        self._was_drop_vain = False
         self._reported = ""
         for what in DROP_ORDER:
             metrics.broker_drops.labels(what)
 
     def has_room_to_start(self) -> bool:
-        """Returns whether the disk has enough free space for a start of Kafka. On a nearly full disk, deletes the reserve file first."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        free, disk = read_free_bytes(self._folder)
-        marks = compute_watermarks(disk)
-        if free < marks.start and self._reserve.exists():
-            self._reserve.unlink()
-            log.warning("The disk of %s is nearly full, so the broker gives back its reserve of %d bytes.", self._folder, marks.reserve)
-            free, _ = read_free_bytes(self._folder)
+        """Returns whether Kafka can start. If the disk is nearly full, gives back the reserve first.
+
+        Raises BrokerError if the data folder cannot be used.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            free, disk = read_free_bytes(self._folder)
+            marks = compute_watermarks(disk)
+            if free < marks.start and self._reserve.exists():
+                self._reserve.unlink()
+                log.warning("The disk of %s is nearly full, so the broker gives back its reserve of %d bytes.", self._folder, marks.reserve)
+                free, _ = read_free_bytes(self._folder)
+        except OSError as error:
+            raise BrokerError(
+                f"Cannot write to broker.data_dir {self._folder}: {error.strerror}. Choose another broker.data_dir."
+            ) from None
         self._show(free, disk)
         if free >= marks.start:
             return True
@@ -146,25 +176,41 @@ class DiskGuard:
         return False
 
     def check(self) -> None:
-        """Measures the free space. If little is free, reports a problem and may drop records. Otherwise, keeps the reserve file."""
-        free, disk = read_free_bytes(self._folder)
+        """Measures the free space. Reports a low level, drops records if necessary, and keeps the reserve when there is room."""
+        try:
+            free, disk = read_free_bytes(self._folder)
+        except OSError as error:
+            self._report(
+                f"The free space of broker.data_dir {self._folder} cannot be read: {error.strerror}. Check this folder and its disk."
+            )
+            return
         marks = compute_watermarks(disk)
         self._show(free, disk)
         if free >= marks.alarm:
             self._report("")
             self._keep_reserve(free, marks)
             return
-        action = "Old records are dropped" if free < marks.drop else f"Below {_mb(marks.drop)} MB, old records are dropped"
+        if free < marks.drop:
+            self._checks_to_wait -= 1
+            if self._checks_to_wait <= 0:
+                self._checks_to_wait = _CHECKS_BETWEEN_DROPS
+                self._drop(free < marks.floor)
+        else:
+            self._before_drop, self._was_drop_vain = None, False
         self._report(
-            f"The disk of the broker's data folder {self._folder} has only {_mb(free)} of {_mb(disk)} MB free. {action}, judged pictures "
-            "first. Free space on this disk, or lower broker.max_bytes, topics.image_hours or topics.record_days."
+            f"The disk of the broker's data folder {self._folder} has only {_mb(free)} of {_mb(disk)} MB free. "
+            f"{self._describe_action(free, marks)} Free space on this disk, or lower broker.max_bytes, topics.image_hours or "
+            "topics.record_days."
         )
-        if free >= marks.drop:
-            return
-        self._checks_to_wait -= 1
-        if self._checks_to_wait <= 0:
-            self._checks_to_wait = _CHECKS_BETWEEN_DROPS
-            self._drop()
+
+    def _describe_action(self, free: int, marks: Watermarks) -> str:
+        if self._was_drop_vain:
+            return "Dropping old records has freed no room, so no more records are dropped."
+        if free < marks.floor:
+            return "Old records are dropped, judged pictures first."
+        if free < marks.drop:
+            return f"Judged pictures are dropped. Below {_mb(marks.floor)} MB, other old records are dropped as well."
+        return f"Below {_mb(marks.drop)} MB, judged pictures are dropped."
 
     def _keep_reserve(self, free: int, marks: Watermarks) -> None:
         if self._reserve.exists() or free - marks.reserve < marks.drop:
@@ -176,7 +222,15 @@ class DiskGuard:
             self._reserve.unlink(missing_ok=True)
             log.warning("The broker cannot reserve %d bytes in %s: %s", marks.reserve, self._folder, error)
 
-    def _drop(self) -> None:
+    def _drop(self, may_drop_all: bool) -> None:
+        """Drops the records of the next step. Without `may_drop_all`, only judged pictures are dropped.
+
+        Kafka frees only the room of whole segments. If no segment has gone since the last drop, waits until Kafka begins a new segment.
+        """
+        segments = list_segments(self._folder / "log", self._settings.topics.prefix)
+        self._was_drop_vain = segments == self._before_drop
+        if self._was_drop_vain:
+            return
         try:
             admin = KafkaAdminClient(bootstrap_servers=self._settings.bootstrap, bootstrap_timeout_ms=2000, request_timeout_ms=5000)
             try:
@@ -184,12 +238,15 @@ class DiskGuard:
                 if step is None:
                     log.error("The disk of %s is nearly full, and no record is left to drop.", self._folder)
                     return
+                if step.what != DROP_ORDER[0] and not may_drop_all:
+                    return
                 admin.delete_records(step.offsets)
             finally:
                 admin.close()
         except (KafkaError, OSError) as error:
             log.warning("Records could not be dropped: %r", error)
             return
+        self._before_drop = segments
         log.error("The disk of %s is nearly full, so the broker drops records of the kind %s.", self._folder, step.what)
         metrics.broker_drops.labels(step.what).inc()
 

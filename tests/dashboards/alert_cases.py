@@ -260,7 +260,7 @@ CASES: tuple[AlertCase, ...] = (
         "BrokerDiskFilling",
         5,
         {f"castline_broker_disk_free_bytes{{{BROKER}}}": "3e9-3e8x10", f"castline_broker_disk_bytes{{{BROKER}}}": "1e10x10"},
-        {f"castline_broker_disk_free_bytes{{{BROKER}}}": "3e9x10", f"castline_broker_disk_bytes{{{BROKER}}}": "1e10x10"},
+        {f"castline_broker_disk_free_bytes{{{BROKER}}}": "1.5e11x10", f"castline_broker_disk_bytes{{{BROKER}}}": "2e12x10"},
         {"plant": "north", "machine": "pc1", "instance_name": "broker-1", "role": "broker"},
         "pc1: only 15% of the broker's disk are free",
     ),

@@ -9,11 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
-from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
+from aiokafka.errors import InvalidTimestampError, KafkaConnectionError, MessageSizeTooLargeError
 from faust.exceptions import ProducerSendError
 from faust.types import AppT
 
-from streams.record_producer import CUT_VALUE_BYTES, ConsumedRecord, ProducerRecord, RecordProducer, cut_dead_letter, make_dead_letter
+from streams.record_producer import (
+    CUT_VALUE_BYTES,
+    ConsumedRecord,
+    ProducerRecord,
+    RecordProducer,
+    cut_dead_letter,
+    is_redrive_mark,
+    make_dead_letter,
+)
 from streams.settings import Settings
 
 SETTINGS = Settings()
@@ -53,10 +61,10 @@ class ScriptedKafka:
             future.set_result(None)
         return future
 
-    async def deliver(self, *records: ProducerRecord) -> None:
+    async def deliver(self, *records: ProducerRecord) -> list[ProducerRecord]:
         producer = RecordProducer(cast(AppT[object], self), SETTINGS, "inspector", self.problems.append)
         async with asyncio.timeout(30):
-            await producer.deliver(records)
+            return await producer.deliver(records)
 
 
 def make_letter(value: bytes | None, key: bytes | None = b"line-1:1:1") -> ProducerRecord:
@@ -104,7 +112,8 @@ async def test_a_broker_with_a_smaller_limit_gets_a_cut_dead_letter_and_nothing_
 @pytest.mark.parametrize("moment", ["early", "late"])
 async def test_any_other_record_that_is_refused_for_its_size_becomes_a_dead_letter(moment: str) -> None:
     kafka = refusing(moment, lambda topic, value: MessageSizeTooLargeError() if topic != LETTERS else None)
-    await kafka.deliver(ProducerRecord("castings.findings.line-1", b"line-1:1:1", b"{}", [("ce_type", b"castline.finding.v1")]))
+    finding = ProducerRecord("castings.findings.line-1", b"line-1:1:1", b"{}", [("ce_type", b"castline.finding.v1")])
+    assert await kafka.deliver(finding) == [finding]
     ((topic, value, headers),) = kafka.confirmed
     assert (topic, value) == (LETTERS, b"{}")
     assert dict(headers)["dead-reason"] == b"refused-by-kafka"
@@ -142,3 +151,22 @@ def test_a_short_dead_letter_keeps_its_value() -> None:
     letter = make_letter(b"x" * 100)
     assert cut_dead_letter(letter, 100) is letter
     assert cut_dead_letter(letter, 99).value == b"x" * 100
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("letter", [False, True])
+async def test_a_record_that_is_refused_because_of_the_clock_is_sent_again_until_the_clock_is_right(letter: bool) -> None:
+    answers = iter([InvalidTimestampError(), InvalidTimestampError()])
+    kafka = ScriptedKafka(refuse_late=lambda topic, value: next(answers, None))
+    assert await kafka.deliver(make_letter(b"1") if letter else ProducerRecord("verdicts", b"a", b"1")) == []
+    assert [(topic, value) for topic, value, _ in kafka.confirmed] == [(LETTERS if letter else "verdicts", b"1")]
+    assert "Set the clock" in kafka.problems[0]
+
+
+def test_a_sender_cannot_hide_its_dead_letter_behind_the_headers_of_a_mark() -> None:
+    headers = {"redrive-of": b"0@0", "redrive-id": b"x", "expired-records": b"9", "line": b"line-1"}
+    record = ConsumedRecord("castings.images.line-1", 0, 0, None, b"x", headers)
+    written = dict(make_dead_letter(LETTERS, record, "inspector", "identity", "No part.").headers)
+    assert headers.keys() & written.keys() == {"line"}
+    assert not is_redrive_mark(written | headers), "a letter of an older release may still have these headers"
+    assert is_redrive_mark({"redrive-of": b"0@0"})

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
+from kafka.errors import InvalidTimestampError, KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 
 from agents.gateway.sender import ChannelUnavailableError, KafkaChannel, PictureChannel, Sender, SendResult, UnsendableError
 from agents.gateway.spool import CheckedPicture, Spool, SpoolBudget, SpooledPicture
@@ -169,6 +169,18 @@ def test_a_picture_that_kafka_refuses_is_parked_and_the_others_are_sent(tmp_path
     with running_sender(tmp_path, kafka) as (spool, _):
         wait_until(lambda: spool.waiting_count == 0)
     assert kafka.confirmed[-1].part == 3
+
+
+def test_a_picture_that_is_refused_because_of_the_clock_is_sent_again_and_not_parked(tmp_path: Path) -> None:
+    kafka = FakeKafka()
+    kafka.errors[1] = InvalidTimestampError("ahead of the broker")
+    with running_sender(tmp_path, kafka) as (spool, sender):
+        spool.accept(make_picture(1))
+        sender.wake()
+        wait_until(lambda: "ahead of the broker" in sender.problem)
+        assert spool.parked_count == 0
+        kafka.errors.clear()
+        wait_until(lambda: spool.waiting_count == 0)
 
 
 def test_a_picture_of_which_no_record_can_be_made_is_parked_and_the_others_are_sent(tmp_path: Path) -> None:

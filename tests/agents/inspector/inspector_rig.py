@@ -44,13 +44,15 @@ class RecordingRuntime:
 
 
 class RecordingProducer(RecordProducer):
-    """Keeps the records instead of sending them."""
+    """Keeps the records instead of sending them. Reports those with a key in `refused_keys` as refused."""
 
     def __init__(self) -> None:
         self.records: list[ProducerRecord] = []
+        self.refused_keys: set[bytes | None] = set()
 
-    async def deliver(self, records: Sequence[ProducerRecord]) -> None:
+    async def deliver(self, records: Sequence[ProducerRecord]) -> list[ProducerRecord]:
         self.records += records
+        return [record for record in records if record.key in self.refused_keys]
 
 
 @dataclass

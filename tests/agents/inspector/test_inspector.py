@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from streams import metrics
 from streams.records import Verdict
 from tests.agents.inspector.inspector_rig import InspectorRig, RecordingRuntime, run_inspector, wait_until
 
@@ -38,3 +39,16 @@ async def test_a_cameras_picture_never_waits_for_an_upload_that_is_being_decoded
         finally:
             decoder.resume()
     assert read_lines(rig)[4:] == ["uploads"], "the inspector judges every picture before it stops"
+
+
+@pytest.mark.asyncio
+async def test_a_verdict_that_kafka_refuses_is_not_counted(tmp_path: Path) -> None:
+    def count() -> float:
+        return sum(sample.value for family in metrics.verdicts.collect() for sample in family.samples if sample.name.endswith("_total"))
+
+    async with run_inspector(tmp_path, RecordingRuntime()) as rig:
+        rig.producer.refused_keys.add(b"line-1:1:2")
+        before = count()
+        await rig.send("line-1", 3)
+        await wait_until(lambda: len(read_lines(rig)) == 3)
+    assert count() - before == 2

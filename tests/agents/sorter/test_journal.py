@@ -153,10 +153,11 @@ class HeldProducer(RecordProducer):
         self.is_back = asyncio.Event()
         self.is_asked = asyncio.Event()
 
-    async def deliver(self, records: Sequence[ProducerRecord]) -> None:
+    async def deliver(self, records: Sequence[ProducerRecord]) -> list[ProducerRecord]:
         self.is_asked.set()
         await self.is_back.wait()
         self.delivered += [Sorting.decode(record.value or b"").part for record in records]
+        return []
 
 
 class RefusingJournal(SortingJournal):

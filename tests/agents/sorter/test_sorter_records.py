@@ -36,8 +36,9 @@ class AbsentKafka(RecordProducer):
     def __init__(self) -> None:
         """Creates no connection."""
 
-    async def deliver(self, records: Sequence[ProducerRecord]) -> None:
+    async def deliver(self, records: Sequence[ProducerRecord]) -> list[ProducerRecord]:
         await asyncio.Event().wait()
+        return []
 
 
 class Rig:

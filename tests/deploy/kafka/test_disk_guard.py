@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from kafka import TopicPartition
+from kafka.admin import OffsetSpec
 
+from deploy.kafka import disk_guard
 from deploy.kafka.disk_guard import DROP_ORDER, RESERVE_FILE, DiskGuard, choose_step, compute_watermarks, read_free_bytes
+from streams.errors import BrokerError
 from streams.settings import Settings
 from streams.topics import TopicNames, compute_max_bytes, declare_topics
 
@@ -77,3 +84,92 @@ def test_a_broker_with_enough_room_starts_and_shows_no_problem(tmp_path: Path) -
     assert guard.has_room_to_start()
     assert problems == []
     assert not (tmp_path / "kafka" / RESERVE_FILE).exists(), "the reserve is made while the broker runs"
+
+
+def test_a_large_disk_with_much_room_drops_nothing_and_raises_no_alarm() -> None:
+    marks = compute_watermarks(2 * 10**12)
+    assert (marks.alarm, marks.drop, marks.floor) == (20 * 2**30, 4 * 2**30, 2**29)
+
+
+@dataclass
+class FakeAdmin:
+    """Stands for Kafka's admin client. One line has 100 pictures, of which `judged` are judged, and 100 dead letters."""
+
+    judged: int
+    dropped: list[dict[TopicPartition, int]] = field(default_factory=list)
+    starts: dict[TopicPartition, int] = field(default_factory=lambda: {IMAGES: 0, DEAD_LETTERS: 0})
+
+    def describe_topics(self, _: None) -> list[dict[str, Any]]:
+        return [{"name": place.topic, "partitions": [{"partition_index": 0}]} for place in self.starts]
+
+    def list_partition_offsets(self, specs: dict[TopicPartition, OffsetSpec]) -> dict[TopicPartition, Any]:
+        return {place: SimpleNamespace(offset=self.starts[place] if spec == OffsetSpec.EARLIEST else 100) for place, spec in specs.items()}
+
+    def list_group_offsets(self, groups: dict[str, list[TopicPartition]]) -> dict[str, dict[TopicPartition, Any]]:
+        return {group: {IMAGES: SimpleNamespace(offset=self.judged)} for group in groups}
+
+    def delete_records(self, offsets: dict[TopicPartition, int]) -> None:
+        self.dropped.append(offsets)
+        self.starts |= offsets
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class GuardRig:
+    """A guard of a disk of 1 GB with `free_bytes`, and a Kafka with one segment file."""
+
+    folder: Path
+    admin: FakeAdmin
+    free_bytes: int
+    problems: list[str] = field(default_factory=list)
+
+    def make_guard(self, monkeypatch: pytest.MonkeyPatch) -> DiskGuard:
+        monkeypatch.setattr(disk_guard, "read_free_bytes", lambda folder: (self.free_bytes, 10**9))
+        monkeypatch.setattr(disk_guard, "KafkaAdminClient", lambda **_: self.admin)
+        self.add_segment(0)
+        return DiskGuard(
+            Settings.model_validate({"broker": {"data_dir": self.folder}, "lines": [{"name": "line-1"}]}), self.problems.append
+        )
+
+    def add_segment(self, offset: int) -> None:
+        topic = self.folder / "log" / f"{IMAGES.topic}-0"
+        topic.mkdir(parents=True, exist_ok=True)
+        (topic / f"{offset:020}.log").touch()
+
+
+def check_often(guard: DiskGuard, count: int = 30) -> None:
+    for _ in range(count):
+        guard.check()
+
+
+def test_nothing_more_is_dropped_when_a_drop_has_freed_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = GuardRig(tmp_path, FakeAdmin(judged=60), free_bytes=10**7)
+    guard = rig.make_guard(monkeypatch)
+    check_often(guard)
+    assert rig.admin.dropped == [{IMAGES: 60}]
+    assert "has freed no room" in rig.problems[-1]
+    rig.add_segment(60)
+    check_often(guard)
+    assert rig.admin.dropped == [{IMAGES: 60}, {IMAGES: 80}], "a new segment means that Kafka can delete the one before"
+
+
+def test_above_the_floor_only_judged_pictures_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = compute_watermarks(10**9)
+    rig = GuardRig(tmp_path, FakeAdmin(judged=60), free_bytes=marks.floor)
+    guard = rig.make_guard(monkeypatch)
+    for number in range(1, 40):
+        rig.add_segment(number)
+        guard.check()
+    assert rig.admin.dropped == [{IMAGES: 60}]
+    assert "Judged pictures are dropped" in rig.problems[-1]
+
+
+def test_a_data_folder_that_cannot_be_used_is_named_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    problems: list[str] = []
+    guard = DiskGuard(Settings.model_validate({"broker": {"data_dir": tmp_path / "file" / "kafka"}}), problems.append)
+    with pytest.raises(BrokerError, match=r"Choose another broker\.data_dir"):
+        guard.has_room_to_start()
+    guard.check()
+    assert "cannot be read" in problems[-1]
