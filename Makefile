@@ -7,7 +7,7 @@ READY := .venv/.ready
 ARGS ?=
 # Number of processes that run the tests in parallel. WORKERS=0 runs all tests in one process, which is needed to see their output
 # with ARGS=-s.
-WORKERS ?= 2
+WORKERS ?= 3
 # All tests of a file run in the same process, so that they share their fixtures.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
