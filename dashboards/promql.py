@@ -33,7 +33,7 @@ def select(metric: str, where: str = "", scope: str = LINE) -> str:
 
 
 def rate(metric: str, by: str = "line", where: str = "", scope: str = LINE) -> str:
-    """Returns an expression for the growth of a counter per second. Series with the same labels `by` are summed."""
+    """Returns an expression for the growth of a counter per second. Series that agree in all labels of `by` are added up."""
     return f"sum by ({by}) (rate({select(metric, where, scope)}[$__rate_interval]))"
 
 

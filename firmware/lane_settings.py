@@ -155,7 +155,7 @@ class LaneSettings:
 
     @property
     def _chute_end_mm(self) -> int:
-        """The longest travel of the belt from the gate's moment until the chute's eye must have seen the part; 0 without this eye."""
+        """How far the belt may run after a part was diverted until the chute's eye must have seen the part; 0 without this eye."""
         return self.number("chute_mm") + self.number("chute_window_mm") if self.number("chute_mm") else 0
 
     def is_gate_within_reach(self, step_nm: int) -> bool:

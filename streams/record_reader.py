@@ -108,7 +108,6 @@ def is_in_bounds(time: datetime, broker_time: datetime) -> bool:
 
 
 def _newer_clock(broker_time: datetime) -> datetime:
-    """Returns the newer of `broker_time` and the reader's clock, because the clock of the writer or of the reader may be behind."""
     return max(broker_time, datetime.now(UTC))
 
 

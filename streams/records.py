@@ -191,7 +191,9 @@ class Sorting(PartRecord):
     )
     reason: SortingReason = Field(description="Reason for the action.")
     code: int = Field(0, ge=0, description="Error code from firmware/error_codes.csv; 0 if there was no error.")
-    label: Label | None = Field(None, description="Label of the verdict that reached the board or came too late; null if there was none.")
+    label: Label | None = Field(
+        None, description="Label of the verdict for this part, also if the verdict came too late; null if there was no verdict."
+    )
     verdict_id: uuid.UUID | None = Field(None, description="Id of the verdict that gave `label`; null if `label` is null.")
     gate_moved: bool = Field(description="True if the servo moved for this part.")
     move_count: int = Field(ge=0, description="Number of servo movements that the board had counted when it reported this part.")

@@ -1,4 +1,4 @@
-"""Finds castings in the edges at the two photo-eyes of a lane, for `castline board teach`."""
+"""Finds which castings passed the two photo-eyes of a lane, from the times of their signals. `castline board teach` uses the result."""
 
 from __future__ import annotations
 

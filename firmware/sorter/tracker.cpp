@@ -6,7 +6,7 @@ const char kReasonWords[] PROGMEM = "verdict no-verdict cancelled spacing touchi
 
 namespace {
 
-// Places after which the last part is forgotten. Places have only 24 bits. A place twice as far behind would seem to lie ahead.
+// Distance after which the last part is forgotten. A place has only 24 bits, so a part that is far behind would seem to lie ahead.
 const int32_t kForgotten = 1L << 22;
 
 }  // namespace

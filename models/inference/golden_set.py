@@ -82,7 +82,7 @@ def load_golden_set(version: Version) -> GoldenSet:
 def load_golden_pixels(version: Version) -> npt.NDArray[np.uint8]:
     """Returns the pictures of the golden set without their probabilities.
 
-    Unlike `load_golden_set`, this also works for a version with only some of its voters, as in one stage of a cascade.
+    Unlike `load_golden_set`, this also works for a version without some of its networks, for example the first stage of a cascade.
     """
     with version.file(version.manifest.golden.file).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         pixels: npt.NDArray[np.uint8] = arrays["pixels"]

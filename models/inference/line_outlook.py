@@ -81,7 +81,7 @@ def make_present_outlook(manifest: Manifest, line: LiveLineSettings | None, shar
 
 
 def find_share(manifest: Manifest, line: LiveLineSettings | None) -> float | None:
-    """Returns the share of defects in the settings of a line. If nobody set it, returns the share among the training pictures.
+    """Returns a line's share of defective parts from its settings. If it is not set, returns the share among the training pictures.
 
     Returns None if neither share is known.
     """

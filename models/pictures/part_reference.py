@@ -27,7 +27,7 @@ Signature = Annotated[tuple[float, ...], Field(min_length=SIGNATURE_LENGTH, max_
 
 
 class PartReference(BaseModel):
-    """The limits within which a picture shows the whole part of a line. They are learned from good parts.
+    """Limits that tell whether a picture shows a whole part, and the line's own part. They are learned from good parts.
 
     `algorithm` is the version of the part finder. The limits are valid only for measures from this version.
     """

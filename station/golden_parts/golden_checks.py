@@ -135,7 +135,7 @@ def _parse_part(text: str, line: str) -> PartId:
     except IdentityError:
         raise GoldenPartRefusedError(f"Part: {text[:80]!r} is not the id of a part. Enter an id such as {line}:7:1024.") from None
     if part.line != line:
-        raise GoldenPartRefusedError(f"Part: {part} is not a part of {line}. Enter a part of the same line.")
+        raise GoldenPartRefusedError(f"Part: {part} does not belong to {line}. Enter a part of {line}.")
     return part
 
 

@@ -1,4 +1,4 @@
-// Unit tests of the inputs and outputs without a pin: contact, push-button, end switch, chute, belt speed and camera pulses.
+// Unit tests of contact, push-button, end switch, chute, belt speed and camera pulses. The tests read and write no pin.
 #include <initializer_list>
 
 #include "../button.h"

@@ -128,7 +128,7 @@ def compare_good_only_scorers(
                         if name == COMBINATION:
                             found[name] = combine_scores([_expect_scores(found, member) for member in scorers])
                         else:
-                            # A cut-off needs scores from 5 folds. For the combination, 2 folds are enough.
+                            # A cut-off needs scores from 5 folds. The combination of two scorers needs scores from 2 folds.
                             cross_folds = 5 if condition.with_cut_off else 2 if len(scorers) > 1 else 0
                             found[name] = _score_fold(pixels, groups, seen, test, scorers[name], cross_folds)
                         values[name].append(_measure(found[name], is_defect[test], condition.with_cut_off))

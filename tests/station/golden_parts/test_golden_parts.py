@@ -94,7 +94,7 @@ def test_a_shift_without_its_golden_parts_is_counted_only_if_the_line_ran(engine
         ({"action": "add", "name": "x", "label": "review"}, "Right verdict: choose ok or defect."),
         ({"action": "add", "name": "x", "label": "ok", "picture": "abc"}, "Part: &#x27;abc&#x27; is not the id of a part."),
         ({"action": "add", "name": "x", "label": "ok", "picture": "line-1:7:999"}, "Picture: the archive has no picture of line-1:7:999."),
-        ({"action": "show", "part": "line-2:7:1"}, "Part: line-2:7:1 is not a part of line-1."),
+        ({"action": "show", "part": "line-2:7:1"}, "Part: line-2:7:1 does not belong to line-1."),
         ({"action": "show", "golden": "no", "part": "line-1:7:1"}, "Golden part: choose a part from the list."),
     ],
 )
