@@ -89,7 +89,7 @@ class PartReports:
         is_late = False
         async with self._requests:
             while True:
-                refusal, is_final = await self._post(part)
+                refusal, is_final = await self._send_once(part)
                 if (refusal and is_final) or (not is_late and time.monotonic() > due_s):
                     self._log_failure(part, refusal or "the gateway accepted the report too late", is_final)
                     # A late report that the gateway refuses later is still one failed report.
@@ -102,7 +102,7 @@ class PartReports:
         self._waiting.pop(part, None)
         self._finish(part)
 
-    async def _post(self, part: CountedPart) -> tuple[str, bool]:
+    async def _send_once(self, part: CountedPart) -> tuple[str, bool]:
         """Sends a report once. Returns why the gateway did not accept the report, or "", and whether the answer is final."""
         assert self._session is not None
         body = {"run": part.run, "part": part.part, "captured_at": format_time(part.counted_at)}

@@ -20,7 +20,7 @@ from agents.sorter.journal_sender import JournalSender
 from agents.sorter.line_commands import LineCommands
 from agents.sorter.part_reports import PartReports
 from agents.sorter.part_states import restore_states
-from agents.sorter.saved_settings import keep_settings, kept_file
+from agents.sorter.saved_settings import keep_settings, settings_path
 from agents.sorter.sorter import MAX_OPEN_VERDICTS, ROLE, Sorter
 from firmware.lane_settings import LaneSettings
 from streams.errors import SettingsError
@@ -107,7 +107,7 @@ async def _make_group(
         lane = link.add_lane(line, handle_event, lane_settings(gate), gate.lane, grade_settings(gate))
     except ValueError as error:
         raise SettingsError(f"lines.{line}.gate: {error}") from None
-    file = kept_file(settings.sorter.journal_dir, line)
+    file = settings_path(settings.sorter.journal_dir, line)
     # A single thread writes the file, so that the newest settings are written last.
     keeper = ThreadPoolExecutor(1, f"keep-{line}")
     stack.callback(keeper.shutdown)

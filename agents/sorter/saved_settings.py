@@ -24,7 +24,7 @@ _TITLE = "# Settings of a line's board. The command castline board restore reads
 Lanes = Mapping[int, Mapping[str, SettingValue]]
 
 
-def kept_file(journal_dir: Path, line: str) -> Path:
+def settings_path(journal_dir: Path, line: str) -> Path:
     """Returns the file in which the sorter of `line` keeps the settings that its board used last."""
     return journal_dir / f"{line}.board.toml"
 

@@ -27,7 +27,7 @@ from agents.gate.link import GateLink, LinkSettings
 from agents.gate.port import locked_port
 from agents.sorter.command_socket import ask_sorter, is_sorter_running
 from agents.sorter.decisions import grade_settings, lane_settings
-from agents.sorter.saved_settings import SavedSettings, kept_file, read_saved_settings
+from agents.sorter.saved_settings import SavedSettings, read_saved_settings, settings_path
 from deploy.cli.board_monitor import render_monitor
 from deploy.cli.board_restore import find_differences, plan_edit, read_values
 from deploy.cli.board_teach import STEPS, run_teach
@@ -329,7 +329,7 @@ def restore(file: Path | None, name: str, saved_file: Path | None, is_confirmed:
     address, gate = _find_gate(file, name)
     if is_sorter_running(address.service.run_dir, name):
         raise _port_in_use_error(f"The sorter of {name} uses the serial port {gate.port}. Stop this sorter.")
-    saved = read_saved_settings(saved_file or kept_file(load_settings(file).sorter.journal_dir, name), name, gate.lanes)
+    saved = read_saved_settings(saved_file or settings_path(load_settings(file).sorter.journal_dir, name), name, gate.lanes)
     settings = saved.lane_settings()
     _board_settings(name, gate)  # Raises SettingsError if the settings file contradicts itself.
     edit = plan_edit(find_settings_file(file), name, gate, settings)

@@ -274,7 +274,7 @@ class RealTimeBoard(SimulatedBoard):
         os.set_blocking(self._process.stdout.fileno(), False)
         self._partial_line = ""
 
-    def set_pace(self, factor: float) -> None:
+    def set_speed(self, factor: float) -> None:
         """Makes the board's time run `factor` times as fast as real time."""
         self._queue(f"pace {factor:g}")
 

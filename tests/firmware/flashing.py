@@ -18,7 +18,7 @@ _SLOW, _FAST, _NORMAL = 0.1, 4.0, 1.0
 def flash(board: RealTimeBoard, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
     """Runs a command `castline board flash ...` in `folder`, and returns its output. Fails if the command fails."""
     toolchain.ensure_installed(("avrdude",))
-    board.set_pace(_SLOW)
+    board.set_speed(_SLOW)
     board.poll()
     process = subprocess.Popen(command, cwd=folder, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout is not None
@@ -30,10 +30,10 @@ def flash(board: RealTimeBoard, command: Sequence[str], folder: Path, environmen
             output += os.read(process.stdout.fileno(), 65536)
         if not has_begun and b"ready to accept instructions" in output:
             has_begun = True
-            board.set_pace(_FAST)
+            board.set_speed(_FAST)
     output += process.stdout.read() or b""
     process.stdout.close()
-    board.set_pace(_NORMAL)
+    board.set_speed(_NORMAL)
     board.poll()
     text = output.decode(errors="replace")
     assert process.returncode == 0, text

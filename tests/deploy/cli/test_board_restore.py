@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from agents.gate.link import GateLink, LinkSettings
 from agents.sorter.decisions import grade_settings, lane_settings
-from agents.sorter.saved_settings import keep_settings, kept_file
+from agents.sorter.saved_settings import keep_settings, settings_path
 from deploy.cli.board_restore import plan_edit
 from deploy.cli.main import castline
 from firmware.lane_settings import LaneSettings
@@ -124,7 +124,7 @@ def test_an_answer_of_no_changes_nothing(folder: Path) -> None:
 
 
 def test_without_a_file_the_board_gets_the_settings_that_the_sorter_kept(folder: Path) -> None:
-    keep_settings(kept_file(folder / "journal", LINE), LINE, "/dev/old-board", {1: OLD})
+    keep_settings(settings_path(folder / "journal", LINE), LINE, "/dev/old-board", {1: OLD})
     with board_with(folder, None) as new:
         result = call(folder, "restore", "--line", LINE, "--yes")
         assert result.return_value == 0, result.output
@@ -133,7 +133,7 @@ def test_without_a_file_the_board_gets_the_settings_that_the_sorter_kept(folder:
 
 
 def test_settings_are_kept_once_and_a_damaged_file_is_replaced(tmp_path: Path) -> None:
-    file = kept_file(tmp_path, LINE)
+    file = settings_path(tmp_path, LINE)
     keep_settings(file, LINE, "/dev/board", {1: OLD})
     first = file.stat()
     keep_settings(file, LINE, "/dev/board", {1: OLD})
