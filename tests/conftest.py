@@ -17,6 +17,8 @@ from xdist.scheduler import LoadFileScheduling
 
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
+from streams import supervision
+from streams.complaints import Complaints
 from streams.settings import BrokerSettings, LineSettings, Settings
 from streams.topics import create_topics
 
@@ -141,6 +143,12 @@ def same_priority() -> Iterator[None]:
     yield
     if os.getpriority(os.PRIO_PROCESS, 0) != before:
         os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts each test without faults of threads, because a process shows such faults for ten minutes."""
+    monkeypatch.setattr(supervision, "_faults", Complaints())
 
 
 MakeSettings = Callable[..., Settings]
