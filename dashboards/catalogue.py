@@ -59,6 +59,8 @@ EMPTY_IN_HEALTH: dict[str, str] = {
     f"castline-quality: {quality.VERSIONS}: {{{{line}}}}: {{{{model}}}} on {{{{runtime}}}}, shadow": _NO_SHADOW,
     f"castline-quality: {quality.SHADOW}: {{{{line}}}} {{{{model}}}}": _NO_SHADOW,
     f"castline-quality: {quality.SHADOW}: {{{{line}}}} pictures a second dropped for lack of time": _NO_SHADOW,
+    f"castline-pipeline: {pipeline.DEAD_LETTERS}: {{{{role}}}}: refused by Kafka": "Kafka refuses no record in health",
+    f"castline-pipeline: {pipeline.DEAD_LETTERS}: {{{{role}}}}: {{{{kind}}}} skipped": "no record is invalid in health",
     **{
         f"castline-gates: {panel}: {{{{line}}}} {legend}": _NO_TIMED_CAMERA
         for panel, legends in (

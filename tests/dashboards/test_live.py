@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
 _TOKEN = "of-the-hosted-stack"
 _REFUSALS = 2
+# Broker, gateway, inspector, localiser, archivist, station and two sorters.
+_PROCESSES = 8
 # Longer than the range of the rates in the panels.
 _RUN_S = 18
 # A board reports a fault if it hears nothing from its sorter for 2 s. Then a plant is not in health.
@@ -70,8 +72,14 @@ def _start_plant(folder: Path, stack: ExitStack) -> MonitoredPlant:
     prometheus = PrometheusServer(folder, config, free_ports())
     stack.callback(prometheus.stop)
     plant.wait_until(lambda: " running; " in plant.output and "; verdicts 0 " not in plant.output.splitlines()[-1], 180)
+    # Sorters do not wait for the station, so the station may be ready later than they are.
+    plant.wait_until(lambda: _count_targets_up(prometheus) >= _PROCESSES, 120)
     time.sleep(_RUN_S)
     return MonitoredPlant(plant, prometheus, hosted)
+
+
+def _count_targets_up(prometheus: PrometheusServer) -> int:
+    return sum(series["value"][1] == "1" for series in prometheus.query("up"))
 
 
 def fill_variables(expression: str) -> str:
