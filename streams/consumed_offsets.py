@@ -91,7 +91,7 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
                 self._committed_offset[partition] = start.offset or None
             if start.expired and self.reports_expired_at_start:
                 await self.transport.on_expired(ExpiredRecords(partition.topic, partition.partition, committed or 0, start.expired))
-                # Without this commit, the next start would report the same records again if the partition gets no new record until then.
+                # Without this commit, the next start may report the same records again, namely if no new record comes before it.
                 await self._commit({partition: start.offset})
 
     async def check_offset(self, partition: TP, offset: int) -> None:
@@ -118,8 +118,8 @@ class CheckedTransport(Transport):  # type: ignore[misc]  # Faust ships no types
 AnyTransport = TypeVar("AnyTransport", bound=CheckedTransport)
 
 
-def check_offsets(app: AppT[object], kind: type[AnyTransport]) -> AnyTransport:
-    """Makes `app` use a transport of the given kind, and returns the transport."""
+def set_transport(app: AppT[object], kind: type[AnyTransport]) -> AnyTransport:
+    """Makes `app` read from Kafka through a new transport of the class `kind`, and returns the transport."""
     transport = kind(app.conf.broker_consumer, app)
     app.transport = transport
     return transport

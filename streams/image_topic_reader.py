@@ -67,7 +67,7 @@ class ImageTopicReader:
 
 def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any | None:
     """Returns the record at `offset`, or None if the topic does not have it. Raises ConnectionError if Kafka sends nothing in time."""
-    # All partitions stay assigned, and only the wanted one is fetched. If its topic had to be assigned again, the consumer would first ask
+    # All partitions stay assigned, and only the wanted one is fetched. If a partition were assigned anew, the consumer would first ask
     # for the metadata of the topic and wait for 100 ms.
     others = consumer.assignment() - {partition}
     if partition not in consumer.assignment():

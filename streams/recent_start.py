@@ -14,7 +14,7 @@ from typing import Any
 from aiokafka import TopicPartition
 from faust.types import AppT
 
-from streams.consumed_offsets import CheckedConsumer, CheckedTransport, check_offsets
+from streams.consumed_offsets import CheckedConsumer, CheckedTransport, set_transport
 from streams.identity import format_time
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class RecentStart:
 
         If a partition is assigned again later, the consumer continues at the committed offset, but not before its first start.
         """
-        check_offsets(app, _RecentTransport).start = self
+        set_transport(app, _RecentTransport).start = self
 
     def add_skipped(self, topic: str, records: int) -> None:
         """Counts `records` of `topic` as skipped, and logs a warning."""

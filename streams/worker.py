@@ -28,7 +28,7 @@ from faust.tables.manager import TableManager
 from faust.types import AppT, EventT, StreamT
 
 from streams import metrics
-from streams.consumed_offsets import CheckedTransport, ExpiredRecords, check_offsets
+from streams.consumed_offsets import CheckedTransport, ExpiredRecords, set_transport
 from streams.errors import BrokerError, DuplicateProcessError
 from streams.group_members import GroupIdentity
 from streams.health import ProcessHealth
@@ -90,7 +90,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         logging_config=None,
         worker_redirect_stdouts=False,
     )
-    check_offsets(app, CheckedTransport)
+    set_transport(app, CheckedTransport)
     return app
 
 

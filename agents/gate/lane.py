@@ -245,7 +245,7 @@ class GateLane:
         self.is_configured = False
         # True while the sorter sends no verdicts, because a person has paused it.
         self.is_paused = False
-        # Why the board is not connected, or why it accepts no settings, as a sentence for a person. Otherwise empty.
+        # The reason why the board is not connected or accepts no settings, as one sentence. Otherwise empty.
         self.problem = ""
         # The code of the oldest fault in the board's last answer to STATUS, or 0. The fault may be older than the sorter's start.
         self.oldest_fault = 0

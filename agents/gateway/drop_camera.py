@@ -140,7 +140,8 @@ class DropCamera:
 
         - `forget_key`: deletes an idempotency key from the spool.
         - `folder`: if given, it is used in place of the folder at `settings.path`.
-        - `buffer_bytes`: limits the files that are read in advance, and separately the overwritten pictures.
+        - `buffer_bytes`: most bytes of files that are read in advance. The same limit applies once more to pictures whose files a camera
+          overwrote.
         """
         assert settings.path is not None  # CameraSettings requires a path for this kind of camera.
         self._line = line

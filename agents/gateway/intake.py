@@ -215,7 +215,7 @@ class Intake:
         if self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
             self._store(pending, frame.part)
         elif not has_own_time:
-            # The picture gets no part of the board. Its time is not from the camera and could lead to a wrong part.
+            # The picture is not matched with a part of the board, because its time is not from the camera and could lead to a wrong part.
             self._store(pending, None)
         else:
             self._apply(self._match(pending, self._matcher, self._latency))

@@ -162,7 +162,7 @@ class Matcher(Generic[Picture]):
         if nearest.is_waiting and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.is_waiting = False
             return MatchDecision(waiting.picture, nearest.part, *located)
-        # `is_exact` says that both parts of this gap are neighbours by number. So no unreported part can be nearer to the picture.
+        # `is_exact` says that the parts before and after the picture have consecutive numbers. So no other part can be nearer.
         is_far = at_picture.is_exact and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
         if is_far or (is_final and before.is_exact and after.is_exact):
             return MatchDecision(waiting.picture, None, *located)

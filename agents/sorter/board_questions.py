@@ -27,7 +27,10 @@ class BoardQuestions:
         self.port = port
 
     async def ask(self, deadline_s: float, name: str, *fields: object) -> Fields:
-        """Sends a command to the board and returns the fields of its answer. Raises GateError with a sentence for a person."""
+        """Sends a command to the board and returns the fields of its answer.
+
+        Raises GateError if the board is not connected, refuses the command, or does not answer in time.
+        """
         if self.lane.state is GateState.AWAY:
             raise GateError(
                 f"The sorter of {self.line} has no connection to the board at {self.port}. {self.lane.problem}", _LINK_AWAY, retriable=True

@@ -59,7 +59,7 @@ class PassedCastings:
 
     If a gap is shorter than `part_min_ms`, the object after the gap is the same casting.
 
-    `problem` is a sentence for a person if the castings cannot be measured, otherwise "".
+    `problem` says why the castings cannot be measured. It is empty if they can.
     """
 
     def __init__(self, edge1: EyeEdges, edge2: EyeEdges, part_min_ms: float, has_encoder: bool) -> None:

@@ -365,7 +365,8 @@ ALERTS: tuple[Alert, ...] = (
             "Pictures with a wrong time are judged. But on a line with a board, the gateway cannot find their parts. The board then "
             "applies the line's safe action (divert, pass or stop) to these parts.",
             "Run `curl <address>/healthz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. The page "
-            "shows the last wrong time.\n\nA year such as 1970 means that the camera has lost its clock, often after a power cut.",
+            "shows the last wrong time that the camera gave.\n\n"
+            "A year such as 1970 means that the camera has lost its clock, often after a power cut.",
             "Set the clock of the camera or file server, preferably by NTP. Then run `castline gateway measure <line>`.\n\nIf the clock "
             "cannot be set, set `lines.camera.time_source` to `arrival`, so that the gateway dates every picture by its arrival. Then "
             "run `castline gateway measure <line>`.",

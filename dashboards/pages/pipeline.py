@@ -359,7 +359,8 @@ ALERTS: tuple[Alert, ...] = (
             "sortings and verdicts, and at last findings and dead letters. If dropping frees no room, the broker drops nothing more.",
             "Run `df` on the machine of the broker, and `du -s` on `broker.data_dir`. Find out whether Kafka or another program uses the "
             "room.",
-            "Delete other files from the disk. If Kafka uses the room, lower `broker.max_bytes` and run `castline topics create`.",
+            "Delete files that Castline does not need. If Kafka's data fills the disk, lower `broker.max_bytes`. Then run "
+            "`castline topics create` to apply the new limit.",
         ),
     ),
     Alert(

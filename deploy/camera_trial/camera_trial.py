@@ -31,7 +31,8 @@ from streams.settings import CameraSettings, LineSettings, Settings
 from streams.supervision import SupervisedThread
 
 THUMBNAIL_PX = 320
-# Before the brightness is measured, pictures are scaled down to this side in pixels, so that a defective camera pixel does not count.
+# The brightness is measured in a reduced picture with this number of pixels on its longer side. There, a defective camera pixel hardly
+# counts.
 _MEASURED_PX = 256
 # The trial reads larger files than the gateway, so that it can show a file as too large.
 _LARGEST_BYTES = 2**28

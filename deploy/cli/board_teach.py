@@ -1,6 +1,6 @@
 """The dialogue of `castline board teach`: measures a lane together with a person, and proposes its settings.
 
-The sorter of the line serves the session. If this program ends, the sorter gives the lane its former settings.
+The program measures through the running sorter of the line. If the program ends, the sorter gives the lane its former settings.
 """
 
 from __future__ import annotations

@@ -199,8 +199,8 @@ def _describe_earlier_redrive(letter: DeadLetter, again: bool, is_named: bool) -
 class Redrive:
     """Sends the original records of dead letters again. Use a Redrive in a `with` block.
 
-    - `by`: the person who sends. The name is written into the marks.
-    - `known`: all dead letters, as `read_dead_letters` returned them before the choice.
+    - `by`: the person who sends. The name is written into the marks, which record what was sent again.
+    - `known`: all dead letters, as `read_dead_letters` returned them.
     """
 
     def __init__(self, settings: Settings, by: str, known: Sequence[DeadLetter]) -> None:
@@ -254,7 +254,7 @@ class Redrive:
             yield letter, to
 
     def _read_new_marks(self) -> Mapping[tuple[str, int, int], tuple[RedriveMark, ...]]:
-        """Returns the marks that were written after the known dead letters, by the origin of their record."""
+        """Reads the marks that were written after the known dead letters. The key of the result is the original position of a record."""
         first_offsets = {TopicPartition(self._topic, letter.partition): letter.offset for letter in self._known}
         records = list(read_to_end(self._settings, _ROLE, [self._topic], first_offsets=first_offsets))
         letters = [

@@ -223,9 +223,10 @@ class DiskGuard:
             log.warning("The broker cannot reserve %d bytes in %s: %s", marks.reserve, self._folder, error)
 
     def _drop(self, may_drop_all: bool) -> None:
-        """Drops the records of the next step. Without `may_drop_all`, only judged pictures are dropped.
+        """Drops the next records of the order in decision 0236. Without `may_drop_all`, only judged pictures are dropped.
 
-        Kafka frees only the room of whole segments. If no segment has gone since the last drop, waits until Kafka begins a new segment.
+        Kafka frees the disk only by deleting whole segment files. If no segment was deleted since the last drop, drops nothing until Kafka
+        begins a new segment.
         """
         segments = list_segments(self._folder / "log", self._settings.topics.prefix)
         self._was_drop_vain = segments == self._before_drop

@@ -71,7 +71,7 @@ MAX_TILT_DIFFERENCE = 0.06
 RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
-# An outline is fitted to the edges and to the shape of the cavity. These are the weights of the shape. Each edge has the weight 1.
+# An outline is fitted to the edges and to the shape of the cavity, once for each of these weights of the shape. An edge has the weight 1.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
 # A signature describes a part only up to this share of its radius. The belt and thin excess metal at the rim are left out.
