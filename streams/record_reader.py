@@ -28,7 +28,7 @@ EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 MAX_AHEAD = timedelta(days=2)
 # A field whose name ends with `until` names the end of something planned, such as a stop of the line.
 MAX_UNTIL_AHEAD = timedelta(days=366)
-# A Kafka record whose time is further ahead of the reader's clock has an odd time.
+# If the time of a Kafka record is later than the reader's clock by more than this, the record's time is not used.
 _MAX_BROKER_AHEAD = timedelta(days=366)
 
 _MAX_VALUE_BYTES = 2**20

@@ -93,12 +93,12 @@ class SpoolBudget:
 
     @property
     def picture_bytes(self) -> int:
-        """The bytes of the pictures in all spools."""
+        """The size of the pictures in all spools, in bytes."""
         return self._picture_bytes
 
     @property
     def write_ahead_bytes(self) -> int:
-        """The bytes of the write-ahead logs of all spools."""
+        """The size of the write-ahead logs of all spools, in bytes."""
         return sum(list(self._write_ahead_bytes.values()))
 
     @property

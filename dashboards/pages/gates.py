@@ -347,8 +347,8 @@ ALERTS: tuple[Alert, ...] = (
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"
             "If the median moves steadily, the clock of the camera drifts. If it has jumped, the camera, the trigger or the "
             "network has changed.",
-            "Synchronise the clock of the camera or file server by NTP. Then run `castline gateway measure <line>` while parts pass. If "
-            "`lines.camera.latency_s` is set, correct the setting instead.",
+            "Synchronise the clock of the camera or file server by NTP. If the setting `lines.camera.latency_s` is empty, "
+            "run `castline gateway measure <line>` while parts pass. If it has a value, write the right latency there.",
         ),
     ),
     Alert(
