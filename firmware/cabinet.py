@@ -13,8 +13,9 @@ BEGIN_BLOCKS, END_BLOCKS = "<!-- blocks: written by python -m firmware.wiring --
 EXAMPLE_LANES = (1, 2)
 PE, FOREIGN = "#2e7d32", "#e07000"
 
-# Each row names a terminal, the device that is connected outside, and the wires inside the cabinet. Its last item is the field of LanePins
-# or "". `{n}` is the lane, and `{pin}` is the pin of the Mega. `{first}` and `{second}` are contact numbers of the contactors.
+# Each row names a terminal, the device that is connected outside, and the wires inside the cabinet. Its last item is the
+# field of LanePins with the pin, or "" for a terminal without a pin. `{n}` is the lane, and `{pin}` is the pin of the Mega.
+# `{first}` and `{second}` are contact numbers of the contactors.
 # The text {in:K} is an input circuit with optocoupler K, and {out:K} is an output circuit.
 LANE_WIRES: tuple[tuple[int, str, str, str], ...] = (
     (1, "{n}B1 brown", "{n}XP", ""),

@@ -188,7 +188,7 @@ class BoardClock:
     def _unwrap(self, board_ms: int, near_s: float) -> int:
         """Returns the board's time in milliseconds since its start.
 
-        `board_ms` starts again from 0 after 49.7 days. Therefore the possible time that is nearest to `near_s` is returned.
+        `board_ms` starts again from 0 after 49.7 days, so several times are possible. The time nearest to `near_s` (seconds) is returned.
         """
         last = self._samples[-1]
         near_ms = round((last.board_s + near_s - last.middle_s) * 1000)

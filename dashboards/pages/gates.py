@@ -340,8 +340,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         DISTANCE,
         Runbook(
-            "The latency of the camera is changing, so pictures are no longer close to their parts in time. The median distance is more "
-            "than an eighth of the time between two parts.",
+            "The latency of the camera is changing, so pictures do not come at the same time as their parts any more. The median of "
+            "the difference is more than an eighth of the time between two parts.",
             "No part is affected yet. If the distance between pictures and parts grows beyond a quarter of the time between two parts, "
             "the gateway assigns no more pictures to parts.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"
