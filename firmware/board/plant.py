@@ -134,7 +134,7 @@ class Plant:
 
     - `exits`: the castings that have left the belt, oldest first.
     - `angles`: the angle of each blade, from 0 (at rest) to 1 (out).
-    - `jammed_gates`: the gates that cannot move. 0 is the belt's own gate. 1 to 4 are the numbers of the lanes whose servos move additional gates.
+    - `jammed_gates`: the gates that cannot move. 0 is the belt's own gate. 1 to 4 are the lanes whose servos move additional gates.
     - `to_lose`: how many of the next diverted castings fall beside the chute, so that the chute's eye does not see them.
     """
 
