@@ -334,8 +334,8 @@ class LiveLineSettings(Record):
     inspect_regions: tuple[Region, ...] = Field(
         (),
         max_length=32,
-        description="Regions of the picture to inspect. If there are none, the whole picture is inspected. Outside the "
-        "inspected area, nothing raises an anomaly score, and findings show no defect. The networks always judge the whole picture.",
+        description="Regions of the picture to inspect. If there are none, the whole picture is inspected. Anomaly scores and "
+        "findings leave out all other places. The networks judge the whole picture, also outside the regions.",
     )
     ignore_regions: tuple[Region, ...] = Field(
         (), max_length=32, description="Regions of the picture to ignore. They are ignored even where they overlap a region to inspect."

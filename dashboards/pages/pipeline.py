@@ -99,8 +99,8 @@ PAGE = DashboardPage(
             ),
             Query(rate("castline_details_skipped_total", "line, reason"), "{{line}} pictures a second not searched: {{reason}}"),
             unit="short",
-            description="Seconds that an inspector needs to name the types of defect in a batch, and to search one large picture for small "
-            "defects. A part whose picture could not be searched counts as different from good parts.",
+            description="Two times in seconds: for naming the types of defect in one batch, and for searching one large picture for small "
+            "defects. If a picture could not be searched, its part may have a small defect and counts as different from good parts.",
         ),
         timeseries_panel(
             REFUSED,
