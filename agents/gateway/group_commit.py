@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from agents.gateway.spool import Spool
 from streams import metrics
@@ -59,10 +60,13 @@ class GroupCommit:
                 group, self._waiting = self._waiting, []
             if not group:
                 return
-            self._flush(group)
-            with self._changed:
-                self._waiting_bytes -= sum(size for size, _ in group)
-                self._changed.notify_all()
+            try:
+                self._flush(group)
+            finally:
+                # Also after an error in a callback. Otherwise, the bytes of this group would block `add` for ever.
+                with self._changed:
+                    self._waiting_bytes -= sum(size for size, _ in group)
+                    self._changed.notify_all()
 
     def _flush(self, group: list[tuple[int, OnFlushed]]) -> None:
         began_s = time.monotonic()
@@ -72,5 +76,7 @@ class GroupCommit:
         except OSError as error:
             failure = error
         metrics.spool_flush_seconds.labels(self._spool.line).observe(time.monotonic() - began_s)
-        for _, on_flushed in group:
-            on_flushed(failure)
+        # The stack calls the functions in reverse order. If one of them raises an error, the others are still called.
+        with ExitStack() as stack:
+            for _, on_flushed in reversed(group):
+                stack.callback(on_flushed, failure)

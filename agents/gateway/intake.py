@@ -389,7 +389,7 @@ class Intake:
             _answer(answer, receipt)
             return
         # The camera sends the picture again. It must then be stored again, because a failed flush may have lost the stored picture.
-        with suppress(sqlite3.OperationalError):
+        with suppress(sqlite3.Error):
             for key in keys:
                 self._spool.forget_key(key)
         log.error("The picture of part %s may be lost, because the disk failed: %s. Check the disk.", receipt.part, failure)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -113,6 +115,26 @@ def test_the_complaint_about_a_clock_ends_ten_minutes_after_its_last_picture(tmp
     assert len(intake.list_complaints()) == 1
     now_s += 601
     assert intake.list_complaints() == []
+    spool.close()
+
+
+class DamagedSpool(Spool):
+    """A spool on a disk that has failed and has damaged the file."""
+
+    def flush(self) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def forget_key(self, key: str) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+
+def test_a_camera_gets_its_answer_although_the_file_of_the_spool_is_damaged(tmp_path: Path) -> None:
+    spool = DamagedSpool(tmp_path, "line-1", SpoolBudget(2**20))
+    intake = Intake(CameraSettings(kind="http"), 10_000, spool, on_stored=lambda: None)
+    frame = CameraFrame(JPEG, datetime.now(UTC), idempotency_key="key:1")
+    intake.accept(frame)
+    with pytest.raises(SpoolFullError, match="Input/output error"):
+        frame.receipt.result(0)
     spool.close()
 
 
