@@ -97,8 +97,8 @@ class _LaneRecorder:
     def __init__(self, line: str, gate: GateSettings, journal: SortingJournal, reports_parts: bool) -> None:
         self._line = line
         self._reports_parts = reports_parts
-        self._grade_names = {grade.lane: grade.name for grade in gate.grades}
-        self._board = gate.port.rsplit("/", 1)[-1]
+        self._grade_names = gate.grade_names
+        self._board = gate.board_name
         self._journal = journal
         self._faults = LaneFaults()
         # Run and number of the newest reports that are in the journal, in the order of writing. The values of the dictionary are not used.

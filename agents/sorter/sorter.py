@@ -99,8 +99,8 @@ class Sorter:
         self._reports = reports
         self._states = states
         self._names = TopicNames(settings.topics.prefix)
-        self._grade_names = {grade.lane: grade.name for grade in gate.grades}
-        self._board = gate.port.rsplit("/", 1)[-1]
+        self._grade_names = gate.grade_names
+        self._board = gate.board_name
         self._sending = asyncio.Semaphore(MAX_OPEN_VERDICTS)
         self._accepted: asyncio.Queue[tuple[ReceivedRecord, asyncio.Task[bool]] | None] = asyncio.Queue(_MAX_ACCEPTED_VERDICTS)
         self._is_draining = False

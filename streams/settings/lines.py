@@ -223,6 +223,16 @@ class GateSettings(Section):
         """All lanes of the board that this line uses. The lane of the line's own gate comes first."""
         return [self.lane, *(grade.lane for grade in self.grades)]
 
+    @property
+    def grade_names(self) -> dict[int, str]:
+        """The name of each additional gate, by its lane."""
+        return {grade.lane: grade.name for grade in self.grades}
+
+    @property
+    def board_name(self) -> str:
+        """The name of the board in sorting records: the last part of the path of its serial port."""
+        return self.port.rsplit("/", 1)[-1]
+
 
 class LineSettings(Section):
     """[[lines]]: one line of the foundry."""

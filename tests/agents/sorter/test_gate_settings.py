@@ -21,6 +21,11 @@ def plant(*gates: dict[str, object]) -> Settings:
     return Settings.model_validate({"lines": lines})
 
 
+def test_a_gate_names_its_board_and_its_additional_gates() -> None:
+    gate = GateSettings.model_validate({"port": "/dev/serial/by-id/mega-1", "grades": [REVIEW, REWORK]})
+    assert (gate.board_name, gate.grade_names) == ("mega-1", {2: "review", 3: "rework"})
+
+
 def test_lines_with_the_same_port_share_a_board() -> None:
     settings = plant({"port": "a"}, {"port": "b"}, {"port": "a", "lane": 2})
     assert settings.lines_by_board() == [["line-1", "line-3"], ["line-2"]]
