@@ -9,7 +9,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -105,9 +105,9 @@ class SortingJournal:
     def append(
         self,
         sortings: Iterable[Sorting],
-        counted: Iterable[CountedPart] = (),
+        counted: Sequence[CountedPart] = (),
         run: int | None = None,
-        unreported: Iterable[CountedPart] = (),
+        unreported: Sequence[CountedPart] = (),
         reported: Iterable[CountedPart] = (),
     ) -> None:
         """Stores sorting records, counted parts and the board's run number on disk, in one transaction.
@@ -127,7 +127,7 @@ class SortingJournal:
                 self._roll_back()
                 raise JournalError(f"The journal {self._path} cannot be written ({error}). Free space on its disk.") from None
 
-    def _insert(self, sortings: Iterable[Sorting], counted: Iterable[CountedPart], run: int | None) -> None:
+    def _insert(self, sortings: Iterable[Sorting], counted: Sequence[CountedPart], run: int | None) -> None:
         execute = self._connection.execute
         self._insert_parts("counted", counted)
         for sorting in sortings:
@@ -136,14 +136,16 @@ class SortingJournal:
         if run is not None:
             execute("INSERT OR REPLACE INTO runs VALUES (1, ?)", (run,))
 
-    def _insert_parts(self, table: str, parts: Iterable[CountedPart]) -> None:
+    def _insert_parts(self, table: str, parts: Sequence[CountedPart]) -> None:
+        if not parts:
+            return
         execute = self._connection.execute
         for part in parts:
             row = (part.run, part.part, format_time(part.counted_at))
             execute(f"INSERT OR REPLACE INTO {table} (run, part, counted_at) VALUES (?, ?, ?)", row)
         execute(f"DELETE FROM {table} WHERE seq <= (SELECT max(seq) FROM {table}) - ?", (_MAX_COUNTED,))
 
-    def _change_reports(self, unreported: Iterable[CountedPart], reported: Iterable[CountedPart]) -> None:
+    def _change_reports(self, unreported: Sequence[CountedPart], reported: Iterable[CountedPart]) -> None:
         self._insert_parts("reports", unreported)
         for part in reported:
             self._connection.execute("DELETE FROM reports WHERE run = ? AND part = ?", (part.run, part.part))

@@ -43,10 +43,10 @@ class JournalSender:
         run: int | None = None,
         unreported: Sequence[CountedPart] = (),
         reported: Sequence[CountedPart] = (),
-    ) -> None:
-        """Returns when the records are safe: on disk, or in Kafka if the disk refuses them.
+    ) -> bool:
+        """Returns when the records are safe: True if they are on disk, False if the disk refused them and they are in Kafka.
 
-        The arguments are those of `SortingJournal.append`.
+        If the disk refused, nothing but `sortings` is stored. The arguments are those of `SortingJournal.append`.
         """
         async with self._write_lock:
             try:
@@ -57,11 +57,12 @@ class JournalSender:
                 # Records that are already in the journal go first, so that the records of a part keep their order.
                 await self._is_empty.wait()
                 await self._producer.deliver([self._make_record(sorting) for sorting in sortings])
-                return
+                return False
             self._report_problem("")
             if sortings:
                 self._is_empty.clear()
                 self._has_records.set()
+            return True
 
     async def send_records(self) -> None:
         """Sends the records of the journal to Kafka and deletes them when the brokers have confirmed them. Never returns."""

@@ -71,6 +71,10 @@ class PartReports:
         finished, self._finished = self._finished, []
         return finished
 
+    def put_back(self, parts: Iterable[CountedPart]) -> None:
+        """Puts back parts from `take_finished` that the journal could not note. At most MAX_REPORTS parts are kept, the oldest ones."""
+        self._finished = [*parts, *self._finished][:MAX_REPORTS]
+
     def _start(self, part: CountedPart, age_s: float) -> None:
         if part in self._waiting:
             return

@@ -294,7 +294,11 @@ class Sorter:
                 sortings += self._remember(self._sortings_of(event))
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
-            await self._store(sortings, counted, runs[-1] if runs else None)
+            # The events of all counted parts are taken from the queue by now. Therefore no part is noted as reported before it is stored.
+            reported = self._reports.take_finished() if self._reports is not None else []
+            is_on_disk = await self._store(sortings, counted, runs[-1] if runs else None, reported)
+            if self._reports is not None and not is_on_disk:
+                self._reports.put_back(reported)
             for event in events:
                 if isinstance(event, PartSorted | FaultChanged):
                     self._lane.acknowledge_event(event.event, event.run)
@@ -369,13 +373,20 @@ class Sorter:
         self._states.add_sorting(sorting)
         await self._store([sorting])
 
-    async def _store(self, sortings: list[Sorting], counted: Sequence[CountedPart] = (), run: int | None = None) -> None:
-        reported = self._reports.take_finished() if self._reports is not None else []
+    async def _store(
+        self,
+        sortings: list[Sorting],
+        counted: Sequence[CountedPart] = (),
+        run: int | None = None,
+        reported: Sequence[CountedPart] = (),
+    ) -> bool:
+        """Returns False if the disk refused the records. They are then in Kafka."""
         if not (sortings or counted or run or reported):
-            return
-        await self._sender.store(sortings, counted, run, counted if self._reports is not None else (), reported)
+            return True
+        is_on_disk = await self._sender.store(sortings, counted, run, counted if self._reports is not None else (), reported)
         async with self._sorting_added:
             self._sorting_added.notify_all()
+        return is_on_disk
 
     async def drain(self) -> None:
         """Accepts no more verdicts. Returns when all accepted verdicts were sent or recorded, and acknowledged to Kafka.

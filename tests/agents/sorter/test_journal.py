@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from agents.gate.lane import BoardClock, GateLane, PartSorted
+from agents.gate.lane import BoardClock, GateLane, PartCounted, PartSorted
 from agents.gate.requests import RequestWindow
 from agents.sorter.decisions import make_untracked_sorting
 from agents.sorter.journal import CountedPart, JournalError, SortingJournal
 from agents.sorter.journal_sender import JournalSender
+from agents.sorter.part_reports import PartReports
 from agents.sorter.part_states import PartState, PartStates
 from agents.sorter.sorter import Sorter
 from streams.errors import SettingsError
@@ -273,6 +274,81 @@ def test_a_part_that_was_not_reported_to_the_gateway_is_remembered_until_it_is(t
     assert journal.unreported_parts() == [parts[0], parts[2]], "a sorted part is still to be reported"
     assert journal.counted_parts() == parts[1:]
     journal.close()
+
+
+def test_a_write_without_counted_parts_does_not_touch_their_tables(tmp_path: Path) -> None:
+    journal, statements = SortingJournal(tmp_path, "line-1"), list[str]()
+    journal._connection.set_trace_callback(statements.append)
+    journal.append([], run=7)
+    assert [statement for statement in statements if "counted" in statement or "reports" in statement] == []
+    journal.close()
+
+
+class AnsweredReports(PartReports):
+    """Stands for reports to a gateway that accepts each of them at once."""
+
+    def report(self, counted: PartCounted) -> None:
+        self._finish(CountedPart(counted.run, counted.part, counted.counted_at))
+
+
+class ReportingSorter:
+    """A sorter whose parts are reported to a gateway at once. Its journal is on a real disk, and Kafka confirms every record."""
+
+    def __init__(self, folder: Path) -> None:
+        self.journal, producer = RefusingJournal(folder, "line-1"), HeldProducer()
+        producer.is_back.set()
+        gate = GateSettings(port="board")
+        settings = Settings.model_validate({"lines": [{"name": "line-1", "gate": gate}]})
+        lane = GateLane("line-1", 1, None, {}, BoardClock(), RequestWindow(size=8), lambda event: None)
+        self.problems: list[str] = []
+        self.sender = JournalSender(self.journal, producer, "topic", "sorter", self.problems.append)
+        self.reports = AnsweredReports("http://gateway", "line-1", "", in_time_s=1)
+        self.sorter = Sorter(settings, "line-1", gate, lane, producer, self.sender, self.reports, PartStates())
+
+    def count(self, part: int) -> None:
+        self.sorter.handle_event(PartCounted(1, part, NOW, 0.0))
+
+    async def wait_for_counted(self, part: int) -> None:
+        """Returns when the journal holds `part` as a counted part."""
+        async with asyncio.timeout(20):
+            while CountedPart(1, part, NOW) not in self.journal.counted_parts():  # noqa: ASYNC110  The journal has no event.
+                await asyncio.sleep(0.01)
+
+
+def test_a_report_that_ends_before_its_part_is_in_the_journal_is_not_sent_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        rig = ReportingSorter(tmp_path)
+        rig.count(2)
+        await rig.sorter._record(sorting(1))
+        recording = asyncio.create_task(rig.sorter.record_events())
+        await rig.wait_for_counted(2)
+        assert rig.journal.unreported_parts() == []
+        recording.cancel()
+        rig.journal.close()
+
+    asyncio.run(run())
+
+
+def test_a_report_that_ends_while_the_disk_is_full_is_not_sent_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        rig = ReportingSorter(tmp_path)
+        rig.journal.append([], unreported=[CountedPart(1, 1, NOW)])
+        tasks = [asyncio.create_task(each) for each in (rig.sorter.record_events(), rig.sender.send_records())]
+        rig.journal.is_full = True
+        rig.reports.report(PartCounted(1, 1, NOW, 0.0))
+        rig.count(2)
+        async with asyncio.timeout(20):
+            while not rig.problems:  # noqa: ASYNC110  The problem has no event.
+                await asyncio.sleep(0.01)
+        rig.journal.is_full = False
+        rig.count(3)
+        await rig.wait_for_counted(3)
+        assert rig.journal.unreported_parts() == []
+        for task in tasks:
+            task.cancel()
+        rig.journal.close()
+
+    asyncio.run(run())
 
 
 def test_the_newest_records_are_read_in_the_order_of_writing(tmp_path: Path) -> None:
