@@ -22,7 +22,8 @@ _SETTINGS_AT_FAULT = 3  # the exit status for wrong settings, as EXIT_CODES in d
 class ManagedProcess:
     """The state of one role, and its process if one runs. Times are in monotonic seconds.
 
-    `is_duplicate` is true if the last process ended because the same role already runs on another machine.
+    - `is_duplicate`: true if the last process ended because the same role already runs on another machine.
+    - `grace_s`: how many seconds the process has between SIGTERM and `kill_at`.
     """
 
     role: Role
@@ -32,6 +33,7 @@ class ManagedProcess:
     ready_at: float = math.inf
     restart_at: float = 0.0
     kill_at: float = math.inf
+    grace_s: float = 0.0
     was_ready: bool = False
     is_duplicate: bool = False
     starts: int = 0
@@ -52,6 +54,12 @@ class ManagedProcess:
         if self.is_duplicate:
             return policy.longest_s
         return self.backoff.failed() if self.deaths > 1 else 0.0
+
+    def terminate(self, now: float, grace_s: float) -> None:
+        """Sends SIGTERM to the process, which must have ended `grace_s` seconds after `now`."""
+        assert self.process is not None
+        self.grace_s, self.kill_at = grace_s, now + grace_s
+        self.process.terminate()
 
     @property
     def pid(self) -> int:
@@ -223,14 +231,12 @@ class Supervisor:
         """
         if managed.kill_at < math.inf:
             return
-        assert managed.process is not None
         self._journal.warn(f"{managed.role.name} is {reason}; it is stopped and started again")
-        managed.process.terminate()
-        managed.kill_at = now + (managed.role.grace_s if grace_s is None else grace_s)
+        managed.terminate(now, managed.role.grace_s if grace_s is None else grace_s)
 
     def _kill_if_overdue(self, managed: ManagedProcess, now: float) -> None:
         if managed.process and now > managed.kill_at:
-            self._journal.warn(f"{managed.role.name} did not stop within {managed.role.grace_s:g} s of SIGTERM and is killed")
+            self._journal.warn(f"{managed.role.name} did not stop within {managed.grace_s:g} s of SIGTERM and is killed")
             managed.kill_at = math.inf
             managed.process.kill()
 
@@ -238,8 +244,8 @@ class Supervisor:
         now = time.monotonic()
         for managed in group:
             if managed.process:
-                managed.state, managed.kill_at = State.STOPPING, now + managed.role.grace_s
-                managed.process.terminate()
+                managed.state = State.STOPPING
+                managed.terminate(now, managed.role.grace_s)
             elif managed.state is not State.GIVEN_UP:
                 managed.state = State.ENDED
         self._wait_for_end(group, kill_now, meanwhile)

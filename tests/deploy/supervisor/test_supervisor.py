@@ -265,6 +265,7 @@ def test_a_frozen_worker_is_killed_without_a_grace_time(tmp_path: Path) -> None:
         tick_until(supervisor, lambda: supervisor.processes["worker"].starts == 2 and supervisor.all_ready)
         assert not alive(frozen)
     assert "worker is silent for 2.5 s" in log.getvalue()
+    assert "worker did not stop within 0 s of SIGTERM and is killed" in log.getvalue()
 
 
 def test_a_later_stage_does_not_wait_for_a_process_that_another_machine_runs(tmp_path: Path) -> None:
