@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from streams.errors import IdentityError, RecordError
-from streams.identity import PartId, format_time, make_header_map, read_identity
+from streams.identity import PartId, format_time, make_header_map, read_part_id
 from streams.kafka import read_to_end
 from streams.record_reader import read_broker_time, read_record
 from streams.records import Sorting, Verdict
@@ -76,7 +76,7 @@ def _belongs_to(record: Any, part: PartId) -> bool:
     if record.key:
         return False
     try:
-        return read_identity(None, make_header_map(record.headers), part.line).part == part
+        return read_part_id(None, make_header_map(record.headers), part.line) == part
     except IdentityError:
         return False
 
