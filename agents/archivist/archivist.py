@@ -42,8 +42,6 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "archivist"
-# All lines share these topics. In the metrics of such a topic, the label `line` has the name given here instead of a line's name.
-_SHARED_TOPICS = frozenset({"reviews", "models", "lines"})
 # Values of the label `kind` of the metric `castline_records_archived_total`.
 _KINDS: dict[type[ArchivedRecord], str] = {
     Verdict: "verdict",
@@ -56,7 +54,10 @@ _KINDS: dict[type[ArchivedRecord], str] = {
 
 @dataclass(frozen=True)
 class ArchivedTopic:
-    """A topic that the archivist reads, with the type of its records and the line to which they must belong."""
+    """A topic that the archivist reads, with the type of its records and the line to which they must belong.
+
+    All lines share the topics of reviews, model choices and line settings. `line` is then only the value of the label `line` in metrics.
+    """
 
     record_type: type[Record]
     line: str
@@ -99,7 +100,7 @@ def decode_record(topic: ArchivedTopic, received: ReceivedRecord) -> ArchivedRec
     if not isinstance(record, PartRecord):
         _check_key(record, key)
         return None
-    if topic.line not in (*_SHARED_TOPICS, record.line):
+    if topic.record_type is not Review and topic.line != record.line:
         # A client that may write to the topic of one line must not change the history of another line.
         raise RecordError("other-line", f"The record belongs to {record.line}, but its topic belongs to {topic.line}.")
     return record
