@@ -7,8 +7,9 @@ but they write the same verdicts repeatedly.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kafka import KafkaAdminClient
 
@@ -88,7 +89,11 @@ def make_identity(settings: Settings, group: str, instance: str, is_exclusive: b
 
 def list_members(admin: KafkaAdminClient, group: str) -> list[GroupMember]:
     """Returns the members of `group`. A killed process stays in the list until its session times out."""
-    described = admin.describe_groups([group])[group]
+    return make_members(admin.describe_groups([group])[group])
+
+
+def make_members(described: Mapping[str, Any]) -> list[GroupMember]:
+    """Returns the members of a group that `KafkaAdminClient.describe_groups` has described."""
     return [GroupMember(member["group_instance_id"] or "", member["client_id"], member["client_host"]) for member in described["members"]]
 
 

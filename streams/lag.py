@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import closing
+from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
 from streams import metrics
-from streams.group_members import GroupIdentity, list_members
+from streams.group_members import GroupIdentity, GroupMember, make_members
 from streams.health import ProcessHealth, ProgressWatchdog
 from streams.kafka import make_client_arguments
 from streams.settings import Settings
@@ -116,12 +117,15 @@ class LagMonitor:
                 return
 
     def _measure(self, admin: KafkaAdminClient) -> None:
-        self._check_members(admin)
-        if not self._check_topics(admin):
+        group = admin.describe_groups([self._identity.group])[self._identity.group]
+        self._check_members(make_members(group))
+        topics = admin.describe_topics(list(self._lines_by_topic))
+        if not self._check_topics(topics):
             return
         own = set(self._assigned_partitions())
-        self._check_owners(admin)
-        partitions = own or self._list_all_partitions(admin)
+        every_partition = {(topic["name"], part["partition_index"]) for topic in topics for part in topic["partitions"]}
+        self._check_owners(group, every_partition)
+        partitions = own or every_partition
         end_offsets = _list_offsets(admin, partitions, OffsetSpec.LATEST)
         start_offsets = _list_offsets(admin, partitions, OffsetSpec.EARLIEST)
         groups = admin.list_group_offsets({self._identity.group: [TopicPartition(*partition) for partition in partitions]})
@@ -138,16 +142,15 @@ class LagMonitor:
         self._previous_committed = committed
         self._health.watchdog.set_pending(sum(lag.values()))
 
-    def _check_members(self, admin: KafkaAdminClient) -> None:
+    def _check_members(self, members: Sequence[GroupMember]) -> None:
         """Reports a conflict with another machine. The check at the start of a process misses a machine that starts at the same time."""
-        rival = self._identity.find_rival(list_members(admin, self._identity.group))
+        rival = self._identity.find_rival(members)
         if rival is not None and self._identity.must_yield_to(rival):
             self._report_conflict(self._identity.describe_conflict(rival))
 
-    def _check_topics(self, admin: KafkaAdminClient) -> bool:
+    def _check_topics(self, topics: Iterable[Mapping[str, Any]]) -> bool:
         """Returns whether all topics exist. Reports a topic that is missing, or that was deleted and created again."""
-        found = admin.describe_topics(list(self._lines_by_topic))
-        present = {topic["name"]: topic["topic_id"] for topic in found if not topic["error_code"]}
+        present = {topic["name"]: topic["topic_id"] for topic in topics if not topic["error_code"]}
         missing = sorted(self._lines_by_topic.keys() - present.keys())
         problem = f"These topics do not exist: {', '.join(missing)}. Create them with: castline topics create" if missing else ""
         self._health.set_problem(problem, "topics")
@@ -176,12 +179,11 @@ class LagMonitor:
                 return f"partition {partition} of {topic}: {stall}"
         return ""
 
-    def _check_owners(self, admin: KafkaAdminClient) -> None:
-        """Calls `on_ownerless_partition` if Kafka's group leaves out a partition for several measurements.
+    def _check_owners(self, group: Mapping[str, Any], partitions: Set[Partition]) -> None:
+        """Calls `on_ownerless_partition` if Kafka's `group` leaves out one of the `partitions` for several measurements.
 
         A restarted worker gets back only its former partitions. Kafka gives new partitions to no worker until it shares them out again.
         """
-        group = admin.describe_groups([self._identity.group])[self._identity.group]
         owned = {
             (topic["topic"], partition)
             for member in group["members"]
@@ -189,15 +191,11 @@ class LagMonitor:
             for topic in member["member_assignment"]["assigned_partitions"]
             for partition in topic["partitions"]
         }
-        is_complete = group["group_state"] != "Stable" or self._list_all_partitions(admin) <= owned
+        is_complete = group["group_state"] != "Stable" or partitions <= owned
         self._ownerless_count = 0 if is_complete else self._ownerless_count + 1
         if self._ownerless_count >= _MAX_OWNERLESS:
             self._ownerless_count = 0
             self.on_ownerless_partition()
-
-    def _list_all_partitions(self, admin: KafkaAdminClient) -> set[Partition]:
-        topics = admin.describe_topics(list(self._lines_by_topic))
-        return {(topic["name"], part["partition_index"]) for topic in topics for part in topic["partitions"]}
 
 
 def _list_offsets(admin: KafkaAdminClient, partitions: Iterable[Partition], spec: OffsetSpec) -> dict[Partition, int]:
