@@ -56,8 +56,6 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
 
     # Faust logs each start and stop of a consumer with this logger. Castline shows only warnings of Faust's loggers.
     logger = logging.getLogger("faust.consumer")
-    # Whether records that expired before the start are reported. A consumer that skips old records on purpose sets this to False.
-    reports_expired_at_start = True
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -73,26 +71,34 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         self._next_offsets = {}
         for partition in partitions:
             committed = self._committed_offset[partition]
-            start = choose_start(committed, log_starts[partition], log_ends[partition])
+            start = await self.choose_start(partition, committed, log_starts[partition], log_ends[partition])
             self._next_offsets[partition] = start.offset
             if start.is_of_other_topic:
                 log.warning(
                     "The committed offset %s of %s/%d is beyond the end %s of the partition, so it belongs to an earlier topic with this "
-                    "name. The consumer starts at the oldest record.",
+                    "name. The consumer starts at the offset %d.",
                     committed,
                     partition.topic,
                     partition.partition,
                     log_ends[partition],
+                    start.offset,
                 )
             if start.offset != committed:
                 # Without this call, records that were fetched and dropped during the rebalance would not be fetched again.
                 await self.seek(partition, start.offset)
                 # Faust commits an offset only if no records are missing between it and the last committed offset.
                 self._committed_offset[partition] = start.offset or None
-            if start.expired and self.reports_expired_at_start:
+            if start.expired:
                 await self.transport.on_expired(ExpiredRecords(partition.topic, partition.partition, committed or 0, start.expired))
                 # Without this commit, the next start may report the same records again, namely if no new record comes before it.
                 await self._commit({partition: start.offset})
+
+    async def choose_start(self, partition: TP, committed: int | None, log_start: int, log_end: int) -> StartOffset:
+        """Returns where the consumer starts in `partition`. The arguments are those of the function `choose_start`.
+
+        A subclass may choose another offset. The records that the returned `expired` counts are reported.
+        """
+        return choose_start(committed, log_start, log_end)
 
     async def check_offset(self, partition: TP, offset: int) -> None:
         """Finds out whether Kafka has deleted records between the last record of `partition` and the record at `offset`."""

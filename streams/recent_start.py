@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from aiokafka import TopicPartition
-from faust.types import AppT
+from faust.types import TP, AppT
 
-from streams.consumed_offsets import CheckedConsumer, CheckedTransport, set_transport
+from streams.consumed_offsets import CheckedConsumer, CheckedTransport, StartOffset, set_transport
 from streams.identity import format_time
 
 log = logging.getLogger(__name__)
@@ -52,38 +52,32 @@ class RecentStart:
 class _RecentConsumer(CheckedConsumer):
     """A consumer that starts each partition at the first record after a given time."""
 
-    reports_expired_at_start = False
-
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._first_offsets: dict[TopicPartition, int] = {}
+        self._first_offsets: dict[TP, int] = {}
 
-    async def perform_seek(self) -> None:
-        """Moves to the next records to read. Faust calls this method after each assignment of partitions."""
-        await super().perform_seek()
-        for partition in self.assignment():
-            committed = self._committed_offset[partition]
-            first = self._first_offsets.get(partition)
-            if first is None:
-                first = self._first_offsets[partition] = await self._recent_offset(partition)
-            elif committed is not None and committed >= first:
-                continue
-            await self.seek(partition, first)
-            self._next_offsets[partition] = first
-            # Faust commits an offset only if no records are missing between it and the last committed offset.
-            self._committed_offset[partition] = first
+    async def choose_start(self, partition: TP, committed: int | None, log_start: int, log_end: int) -> StartOffset:
+        """Returns the first recent record if the partition is assigned for the first time, and later the committed offset.
 
-    async def _recent_offset(self, partition: TopicPartition) -> int:
-        consumer, key = self._thread._ensure_consumer(), TopicPartition(partition.topic, partition.partition)
-        beginning = (await self._thread.call_thread(consumer.beginning_offsets, [key]))[key]
-        # The end offset is requested first, so that a record that arrives between the two requests is not skipped.
-        end = (await self._thread.call_thread(consumer.end_offsets, [key]))[key]
-        found = (await self._thread.call_thread(consumer.offsets_for_times, {key: int(self.transport.start.since_s * 1000)}))[key]
-        offset = found.offset if found else end
-        committed = self._committed_offset[partition]
-        log.info("Records of %s are read from offset %d on. The committed offset was %s.", partition.topic, offset, committed)
-        self.transport.start.add_skipped(partition.topic, offset - max(committed or 0, beginning))
-        return int(offset)
+        No records count as expired, because the consumer skips old records on purpose.
+        """
+        usual = await super().choose_start(partition, committed, log_start, log_end)
+        first = self._first_offsets.get(partition)
+        if first is not None:
+            return replace(usual, offset=max(usual.offset, first), expired=0)
+        # `log_end` was requested before this request, so that a record that arrives between the two requests is not skipped.
+        found = await self._find_recent_record(partition)
+        first = self._first_offsets[partition] = log_end if found is None else found
+        last = "none" if committed is None else committed
+        log.info("Records of %s are read from offset %d on. The last committed offset: %s.", partition.topic, first, last)
+        self.transport.start.add_skipped(partition.topic, first - usual.offset)
+        return replace(usual, offset=first, expired=0)
+
+    async def _find_recent_record(self, partition: TP) -> int | None:
+        """Returns the offset of the first recent record, or None if the partition has no recent record."""
+        time_ms = int(self.transport.start.since_s * 1000)
+        found = await self._thread.call_thread(self._thread._ensure_consumer().offsets_for_times, {partition: time_ms})
+        return None if found[partition] is None else int(found[partition].offset)
 
 
 class _RecentTransport(CheckedTransport):
