@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from streams.errors import BrokerError
+from streams.errors import BrokerError, RecordError
 from streams.kafka import make_client_arguments, read_to_end
 from streams.kafka_thread import KafkaThread
 from streams.record_producer import make_json_record
@@ -45,9 +45,12 @@ def add_kafka_record(newest: Newest, record: Any, role: str) -> Newest:
     """Returns `newest` with a Kafka record of its topic added. If the record is not valid, counts it and returns `newest` unchanged."""
     try:
         return newest.with_record(record.key, record.value, read_broker_time(record.timestamp / 1000))
-    except Exception as error:  # noqa: BLE001  no record may end the thread that reads the topic
+    except RecordError as error:
         skip_record(role, record, error)
-        return newest
+    except Exception as error:  # no record may end the thread that reads the topic
+        skip_record(role, record, error)
+        log.exception("Castline itself failed on the record at %s/%d@%d.", record.topic, record.partition, record.offset)
+    return newest
 
 
 def read_compacted_topic(settings: Settings, role: str, topic: str, empty: Newest) -> Newest:

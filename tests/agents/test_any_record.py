@@ -21,7 +21,6 @@ from agents.sorter.decisions import board_verdict, verdict_deadline
 from agents.sorter.part_states import PartState, _read, join_states
 from deploy.cli.trace import _steps, format_steps
 from streams.commands import decode_command
-from streams.compacted_topics import add_kafka_record
 from streams.errors import IdentityError, PictureError, RecordError
 from streams.identity import make_header_map
 from streams.live_line_settings import LiveSettingsByLine
@@ -127,13 +126,22 @@ def read_command(record: MutatedRecord) -> None:
 
 
 def read_model_choices(record: MutatedRecord) -> None:
-    choices = add_kafka_record(ModelChoices("demo"), as_kafka_record(record), "inspector")
+    received = as_received(record)
+    try:
+        choices = ModelChoices("demo").with_record(received.record.key, received.record.value, received.broker_time)
+    except RecordError:
+        return
     assert len(choices.list_candidates(LINE)) >= 1
 
 
 def read_line_settings(record: MutatedRecord) -> None:
+    received = as_received(record)
+    try:
+        line_settings = LiveSettingsByLine().with_record(received.record.key, received.record.value, received.broker_time)
+    except RecordError:
+        return
     rules = LineRules()
-    rules.follow(add_kafka_record(LiveSettingsByLine(), as_kafka_record(record), "inspector"))
+    rules.follow(line_settings)
     if regions := rules.find_regions(LINE):
         regions.make_square_mask(32, 64, 48)
 
