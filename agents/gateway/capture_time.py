@@ -5,13 +5,12 @@ A camera with an empty battery may say 1970. The intake replaces such a time wit
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from streams.errors import IdentityError
 from streams.identity import parse_time
+from streams.record_reader import EARLIEST, MAX_AHEAD
 
-EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
-MAX_AHEAD = timedelta(days=2)
 _LATEST_UTC = datetime.max.replace(tzinfo=UTC)
 
 
