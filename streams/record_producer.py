@@ -54,6 +54,8 @@ _FINAL_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, PolicyViolat
 REFUSED_BY_KAFKA = "refused-by-kafka"
 # This reason of a dead letter means that the record is valid, but a role failed on it.
 HANDLING_FAILED = "handling-failed"
+# This reason of a dead letter means that Kafka deleted records before they were judged. The dead letter holds no record.
+EXPIRED = "expired"
 
 
 @dataclass(frozen=True)

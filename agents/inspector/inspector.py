@@ -39,6 +39,7 @@ from streams.errors import IdentityError, PictureError, RecordError
 from streams.identity import EXPIRED_HEADER
 from streams.object_store import ObjectStore
 from streams.record_producer import (
+    EXPIRED,
     HANDLING_FAILED,
     ConsumedRecord,
     ProducerRecord,
@@ -321,7 +322,7 @@ class Inspector:
             "verdict. Start more inspectors, or raise topics.image_hours."
         )
         source = ConsumedRecord(expired.topic, expired.partition, expired.first, None, None, {})
-        letter = self._make_dead_letter(source, "expired", detail)
+        letter = self._make_dead_letter(source, EXPIRED, detail)
         await self._producer.deliver([replace(letter, headers=[*letter.headers, (EXPIRED_HEADER, str(expired.count).encode())])])
 
     def _pass_to_background(self, batch: JudgedBatch) -> None:

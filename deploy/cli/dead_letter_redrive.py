@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ from streams.errors import CastlineError
 from streams.identity import format_time, make_header_map
 from streams.image_topic_reader import ImageTopicReader
 from streams.kafka import make_client_arguments, read_to_end
-from streams.record_producer import DEAD_LETTER_PREFIX, REDRIVE_MARK, ConsumedRecord, is_redrive_mark
+from streams.record_producer import DEAD_LETTER_PREFIX, DEAD_REASON, EXPIRED, REDRIVE_MARK, ConsumedRecord, is_redrive_mark
 from streams.settings import Settings
 from streams.topics import TopicNames, declare_topics
 
@@ -30,8 +30,6 @@ _CONFIRM_S = 30
 _GROUP_RECORDS = 20
 # This limit is high because a record may have been compressed when it arrived. The broker still refuses a record that is too large.
 _MAX_RECORD_BYTES = 2**28
-# This reason of a dead letter means that Kafka deleted records before they were judged.
-_EXPIRED = "expired"
 _MARK_STATE, _BEGUN, _SENT = "redrive-state", "begun", "sent"
 _GONE = "not sent: Kafka no longer has the whole record"
 # The header of a record that was sent again. It names the dead letter.
@@ -80,6 +78,11 @@ class DeadLetter:
         return f"{self.partition}@{self.offset}"
 
     @property
+    def reason(self) -> str | None:
+        """Why the record could not be processed, in one word. None if the record on the topic of dead letters has no reason."""
+        return self.headers.get(DEAD_REASON)
+
+    @property
     def mark(self) -> RedriveMark | None:
         """The last mark with `is_sent`. If no record was sent, the last mark of all, or None if the dead letter has no mark."""
         return max(reversed(self.marks), key=lambda mark: mark.is_sent, default=None)
@@ -126,14 +129,7 @@ def read_dead_letters(settings: Settings) -> list[DeadLetter]:
 
     Raises CastlineError if the topic does not exist or cannot be read.
     """
-    letters: list[DeadLetter] = []
-    marks: list[RedriveMark] = []
-    for record in read_to_end(settings, _ROLE, [TopicNames(settings.topics.prefix).dead_letters]):
-        if mark := _read_mark(record):
-            marks.append(mark)
-        else:
-            headers = _decode_headers(record)
-            letters.append(DeadLetter(record.partition, record.offset, record.key, len(record.value or b""), headers))
+    letters, marks = _split(read_to_end(settings, _ROLE, [TopicNames(settings.topics.prefix).dead_letters]))
     by_origin = group_by_origin(letters, marks)
     return [replace(letter, marks=by_origin.get(letter.origin, ())) for letter in letters]
 
@@ -146,6 +142,19 @@ def group_by_origin(letters: Sequence[DeadLetter], marks: Sequence[RedriveMark])
         if origin := origins.get(mark.place):
             by_origin[origin] = (*by_origin.get(origin, ()), mark)
     return by_origin
+
+
+def _split(records: Iterable[Any]) -> tuple[list[DeadLetter], list[RedriveMark]]:
+    """Returns the dead letters and the marks among `records` of the topic of dead letters. The dead letters have no marks yet."""
+    letters: list[DeadLetter] = []
+    marks: list[RedriveMark] = []
+    for record in records:
+        if mark := _read_mark(record):
+            marks.append(mark)
+        else:
+            headers = _decode_headers(record)
+            letters.append(DeadLetter(record.partition, record.offset, record.key, len(record.value or b""), headers))
+    return letters, marks
 
 
 def _decode_headers(record: Any) -> dict[str, str]:
@@ -173,7 +182,7 @@ def plan_redrive(settings: Settings, chosen: Sequence[DeadLetter], again: bool, 
     for letter in chosen:
         if letter.topic not in cleanup_by_topic or letter.topic == names.dead_letters:
             refusal = f"its topic {letter.topic or '(none)'} is no topic of these settings"
-        elif letter.headers.get("dead-reason") == _EXPIRED:
+        elif letter.reason == EXPIRED:
             refusal = "the dead letter holds no record, because Kafka had deleted the records"
         elif letter.topic == names.commands:
             refusal = "a command is valid for a minute only, so send a new command"
@@ -256,13 +265,8 @@ class Redrive:
     def _read_new_marks(self) -> Mapping[tuple[str, int, int], tuple[RedriveMark, ...]]:
         """Reads the marks that were written after the known dead letters. The key of the result is the original position of a record."""
         first_offsets = {TopicPartition(self._topic, letter.partition): letter.offset for letter in self._known}
-        records = list(read_to_end(self._settings, _ROLE, [self._topic], first_offsets=first_offsets))
-        letters = [
-            DeadLetter(record.partition, record.offset, record.key, 0, _decode_headers(record))
-            for record in records
-            if not _read_mark(record)
-        ]
-        return group_by_origin([*self._known, *letters], [mark for record in records if (mark := _read_mark(record))])
+        letters, marks = _split(read_to_end(self._settings, _ROLE, [self._topic], first_offsets=first_offsets))
+        return group_by_origin([*self._known, *letters], marks)
 
     def _has_rival(self, letter: DeadLetter, marks: Sequence[RedriveMark]) -> bool:
         """Returns whether another person may send the record of `letter` at this moment.

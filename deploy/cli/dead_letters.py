@@ -39,14 +39,14 @@ def list_dead_letters(file: Path | None, reason: str | None, as_json: bool) -> N
     """
     for letter in read_dead_letters(load_settings(file)):
         headers = letter.headers
-        if reason is not None and headers.get("dead-reason") != reason:
+        if reason not in (None, letter.reason):
             continue
         key = (letter.key or b"").decode(errors="replace")
         redriven = letter.describe_mark()
         if as_json:
             click.echo(json.dumps({"place": letter.place, "key": key, "bytes": letter.size, "headers": headers, "redriven": redriven}))
         else:
-            explanation = f"{headers.get('dead-reason', '?')}: {headers.get('dead-detail', '')}{f' ({redriven})' if redriven else ''}"
+            explanation = f"{letter.reason or '?'}: {headers.get('dead-detail', '')}{f' ({redriven})' if redriven else ''}"
             _print_line(f"{letter.place:>10}  {headers.get('dead-at', '')}  {letter.topic}  {key[:60] or '-'}  {explanation}")
 
 
@@ -71,7 +71,7 @@ def save(file: Path | None, place: str, out: Path) -> None:
     except OSError as error:
         raise CastlineError(f"Cannot write {out}: {error.strerror}. Choose another OUT.") from None
     note = f", the first of {letter.headers.get('dead-bytes')} bytes" if letter.is_cut else ""
-    _print_line(f"{out}: {len(content)} bytes{note}, {letter.headers.get('dead-reason', 'no reason given')}")
+    _print_line(f"{out}: {len(content)} bytes{note}, {letter.reason or 'no reason given'}")
 
 
 @command.command("redrive")
@@ -110,7 +110,7 @@ def redrive(file: Path | None, places: tuple[str, ...], reason: str | None, topi
     chosen = [
         letter
         for letter in (_find_letters(known, places) if places else known)
-        if reason in (None, letter.headers.get("dead-reason")) and topic in (None, letter.topic)
+        if reason in (None, letter.reason) and topic in (None, letter.topic)
     ]
     if not chosen:
         raise CastlineError('No dead letter was found. "castline dead-letters list" shows all of them.')
@@ -143,9 +143,7 @@ def _show_plan(steps: Sequence[RedriveStep], limit: int) -> None:
         key = (step.letter.key or b"").decode(errors="replace")
         action = f"not sent: {step.refusal}" if step.refusal else "would be sent" if room > 0 else f"not sent: the limit is {limit}"
         room -= not step.refusal
-        _print_line(
-            f"{step.letter.place:>10}  {step.letter.topic}  {key[:60] or '-'}  {step.letter.headers.get('dead-reason', '?')}  {action}"
-        )
+        _print_line(f"{step.letter.place:>10}  {step.letter.topic}  {key[:60] or '-'}  {step.letter.reason or '?'}  {action}")
 
 
 def _print_line(text: str) -> None:
