@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _MAX_LINE_BYTES = 2**18
 _READ_S = 5.0
+# Wait before the next client is accepted after an error, such as too many open files.
+_ACCEPT_AGAIN_S = 1.0
 # The caller waits for an answer until the command expires, and this much longer.
 _ANSWER_MARGIN_S = 3.0
 
@@ -93,7 +95,7 @@ class CommandSocket:
         self._folder = folder
         self._commands = commands
         self._path = folder / socket_name(commands.line)
-        self._server: asyncio.Server | None = None
+        self._listening: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -102,31 +104,46 @@ class CommandSocket:
             with _short_address(self._folder, self._path.name) as address:
                 _remove_stale(self._path, address, self._commands.line)
                 listener.bind(address)
-            # Change the mode before `start_unix_server` listens, so that no other user can connect.
+            # Change the mode before `listen`, so that no other user can connect.
             self._path.chmod(0o600)
-            self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_MAX_LINE_BYTES)
+            listener.setblocking(False)
+            listener.listen()
         except OSError as error:
             listener.close()
             raise SettingsError(f"Cannot make the sorter's socket {self._path}: {error}. Check the setting service.run_dir.") from error
+        self._listening = asyncio.create_task(self._accept_clients(listener))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._server is not None
-        self._server.close()
+        assert self._listening is not None
         self._path.unlink(missing_ok=True)
+        self._listening.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._listening
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(_READ_S):
-                line = await reader.readline()
-            writer.write((await self._answer(line)).encode() + b"\n")
-            await writer.drain()
-        except (OSError, ValueError, TimeoutError) as error:
-            log.warning("A command on the socket %s is ignored: %s", self._path, error)
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
+    async def _accept_clients(self, listener: socket.socket) -> None:
+        # `asyncio.start_unix_server` of Python 3.11 would leave clients open that were accepted just before it was closed.
+        with listener:
+            async with asyncio.TaskGroup() as clients:
+                while True:
+                    try:
+                        client, _ = await asyncio.get_running_loop().sock_accept(listener)
+                    except OSError as error:
+                        log.warning("A client of the socket %s is not accepted: %s", self._path, error)
+                        await asyncio.sleep(_ACCEPT_AGAIN_S)
+                        continue
+                    clients.create_task(self._serve(client))
+
+    async def _serve(self, client: socket.socket) -> None:
+        with client:
+            try:
+                line = await _read_line(client)
+                # A client that only looks whether a sorter runs sends nothing.
+                if line:
+                    answer = await self._answer(line)
+                    await asyncio.get_running_loop().sock_sendall(client, answer.encode() + b"\n")
+            except (OSError, ValueError) as error:
+                log.warning("A command on the socket %s is ignored: %s", self._path, error)
 
     async def _answer(self, line: bytes) -> Command:
         try:
@@ -138,6 +155,23 @@ class CommandSocket:
         else:
             answer = await self._commands.execute(command)
         return command.model_copy(update={"answer": answer})
+
+
+async def _read_line(client: socket.socket) -> bytes:
+    """Reads until the end of the line or of the connection. Raises ValueError if the line is too long or does not end in time."""
+    received = b""
+    try:
+        async with asyncio.timeout(_READ_S):
+            while b"\n" not in received:
+                data = await asyncio.get_running_loop().sock_recv(client, _MAX_LINE_BYTES)
+                if not data:
+                    break
+                received += data
+                if len(received) > _MAX_LINE_BYTES:
+                    raise ValueError(f"The line is longer than {_MAX_LINE_BYTES} bytes.")
+    except TimeoutError as error:
+        raise ValueError(f"The end of the line was not received within {_READ_S:g} s.") from error
+    return received
 
 
 def _remove_stale(path: Path, address: str, line: str) -> None:
