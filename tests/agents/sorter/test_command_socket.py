@@ -61,9 +61,7 @@ def test_a_client_that_was_accepted_just_before_the_end_is_closed(
     assert not caplog.records
 
 
-def test_a_look_at_the_socket_is_not_logged_as_a_command(
-    tmp_path: Path, commands: LineCommands, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_look_at_the_socket_is_not_logged_as_a_command(tmp_path: Path, commands: LineCommands, caplog: pytest.LogCaptureFixture) -> None:
     found: list[bool] = []
 
     def look_and_ask() -> None:
