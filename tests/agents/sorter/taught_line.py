@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from click.testing import CliRunner, Result
 
@@ -57,13 +58,13 @@ class TaughtLine:
     # Pulls the board's cable.
     unplug: Callable[[], None] = lambda: None
 
-    def call(self, *arguments: str, keys: str = "") -> Result:
-        """Runs `castline board` with the settings file, and types `keys`."""
+    def call(self, *arguments: str, keys: str | IO[bytes] = "") -> Result:
+        """Runs `castline board` with the settings file, and types `keys`. A stream is read one line at a time."""
         environment: dict[str, str | None] = dict.fromkeys(name for name in os.environ if name.startswith("CASTLINE_"))
         runner = CliRunner(env=environment)
         return runner.invoke(castline, ["--settings", str(self.file), "board", *arguments], input=keys, standalone_mode=False)
 
-    def teach(self, *arguments: str, keys: str = "", rate_per_s: float = 1.2, feed: Callable[[], None] | None = None) -> Result:
+    def teach(self, *arguments: str, keys: str | IO[bytes] = "", rate_per_s: float = 1.2, feed: Callable[[], None] | None = None) -> Result:
         """Runs `castline board teach` for the line. When the measurement has begun, 14 castings come, or `feed` is called.
 
         The command needs ten castings. On a busy machine, some castings are not measured, because the sorter reads the photo-eyes too late.
@@ -81,7 +82,7 @@ class TaughtLine:
         with in_thread(begin):
             return self._teach(*arguments, keys=keys)
 
-    def _teach(self, *arguments: str, keys: str = "") -> Result:
+    def _teach(self, *arguments: str, keys: str | IO[bytes] = "") -> Result:
         return self.call("teach", "--line", LINE, "--page", str(self.file.with_name("page.html")), *arguments, keys=keys)
 
 

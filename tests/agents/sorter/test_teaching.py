@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import io
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from agents.sorter.command_socket import ask_sorter
 from deploy.cli.main import castline
 from firmware.board.board import Board, CommandError
+from firmware.board.line import SimulatedLine
 from firmware.board.memory import BoardMemory
 from firmware.board.plant import END_SWITCH, Belt
 from firmware.protocol import EDGE_PAGES, Fields
@@ -210,10 +212,25 @@ def test_the_settings_file_keeps_its_owner_its_mode_and_the_link_that_leads_to_i
         assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (OWNER, OWNER, 0o640)
 
 
+class LateKeys(io.BytesIO):
+    """The keys of a person who waits until the belt has moved before each line is typed."""
+
+    def __init__(self, keys: bytes, line: TaughtLine) -> None:
+        super().__init__(keys)
+        self._line = line
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        assert isinstance(self._line.line, SimulatedLine)
+        lane = self._line.line.board.lanes[0]
+        before = lane.position_steps
+        wait_until(lambda: lane.position_steps > before)
+        return self.readline()
+
+
 def test_a_length_that_a_person_types_in_gives_the_step_of_the_encoder(tmp_path: Path) -> None:
     belt = Belt(speed_mm_s=1000, eye_gap_mm=600, encoder_um=20)
     with taught_line(tmp_path, 600, board="{ encoder = 1, step_um = 20 }", belt=belt) as line:
-        result = line.teach("--step", "encoder", "--yes", keys="\n100\n", feed=lambda: None)
+        result = line.teach("--step", "encoder", "--yes", keys=LateKeys(b"\n100\n", line), feed=lambda: None)
         assert result.return_value == 0, f"{result.output}\n{result.exception}"
         page = (tmp_path / "page.html").read_text()
         steps = int(page.split(" um (")[1].split(" edges")[0])
