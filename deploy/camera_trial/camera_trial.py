@@ -34,7 +34,7 @@ THUMBNAIL_PX = 320
 # The brightness is measured in a reduced picture with this number of pixels on its longer side. There, a defective camera pixel hardly
 # counts.
 _MEASURED_PX = 256
-# The trial reads larger files than the gateway, so that it can show a file as too large.
+# The camera trial reads larger files than the gateway. It can then show that a file is too large for the gateway.
 _LARGEST_BYTES = 2**28
 
 
@@ -42,7 +42,8 @@ _LARGEST_BYTES = 2**28
 class TriedPicture:
     """One picture of a trial. A value that could not be measured is None.
 
-    - `name`, `refusal`: "" for none.
+    - `name`: the file name of a picture from a drop folder, otherwise "".
+    - `refusal`: why the gateway or the inspector would refuse the picture, or "" if they would accept it.
     - `offset_s`: seconds from capture to arrival.
     - `mean`, `darkest`, `brightest`: grey levels, 0 (black) to 255 (white).
     - `thumbnail`: a JPEG, or b"" for a picture that cannot be decoded.

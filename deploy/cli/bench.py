@@ -31,7 +31,11 @@ def _print_json(content: object) -> None:
 
 @contextmanager
 def _use_model(settings: Settings, is_full_size: bool) -> Iterator[Settings]:
-    """Yields `settings`. If `is_full_size` is True, yields a copy that names a temporary version with full-size, untrained networks."""
+    """Yields the settings for a measurement.
+
+    If `is_full_size` is False, these are `settings` unchanged. If it is True, they name a temporary model version. Its networks are
+    untrained, and as large as in the papers.
+    """
     if not is_full_size:
         yield settings
         return
@@ -164,14 +168,14 @@ def compare(
     pictures: int,
     as_json: bool,
 ) -> int:
-    """Compare the speed of the inspectors of this checkout and of OLD_CHECKOUT.
+    """Compare the speed of the new inspector, from this checkout, with the old inspector, from OLD_CHECKOUT.
 
-    Call `make setup` in OLD_CHECKOUT first. To compare two settings files, pass this checkout as OLD_CHECKOUT.
+    Call `make setup` in OLD_CHECKOUT first. The two inspectors judge the same pictures in turn, each time in a new process. The command
+    prints the processor time per picture and the throughput of each inspector. It also prints the ratio NEW / OLD of these figures, with
+    a 95 % interval. For example, the ratio 1.2 of the throughput means that the new inspector is 20 % faster.
 
-    The two inspectors judge the same pictures in turn, each time in a new process. The command prints processor time per picture and
-    throughput. It also prints the ratio of new to old: its median and its 95 % interval.
-
-    Without --old-settings or --new-settings, an inspector uses the file of `castline --settings` or the defaults of its checkout.
+    To compare two settings files, name the files with --old-settings and --new-settings, and pass this checkout as OLD_CHECKOUT. If an
+    inspector has no such option, it uses the file of `castline --settings`, or the defaults of its checkout.
 
     Both inspectors use the model versions of the old checkout, so that only the code differs. To compare versions, set `model.root` and
     `model.version` in the settings files.
@@ -376,8 +380,8 @@ def verdicts(rate: float, seconds: float, python_board: bool, as_json: bool) -> 
     The time begins when the verdict's record is sent to Kafka. It ends when the board's acknowledgement arrives at the sorter.
 
     The command starts a broker, a sorter and a simulated board with four lanes. It also shows the time of each step: from Kafka to the
-    sorter, to the serial port, and over the serial line to the board and back. The simulated board makes the last step longer than a real
-    board does, because it needs a part of the processors.
+    sorter, to the serial port, and over the serial line to the board and back. The simulated board takes processor time, so the last step
+    takes longer than with a real board.
     """
     from bench.verdict_path import STEPS, measure_verdict_path
 

@@ -181,15 +181,16 @@ class BoardConnection:
 def _connect(
     address: BoardAddress, lane: int, settings: LaneSettings | None = None, grades: Mapping[int, LaneSettings] | None = None
 ) -> Iterator[BoardConnection]:
-    """Connects to a board until the `with` block ends. The first connection after the board was plugged in resets an Arduino Mega.
+    """Connects to a board until the `with` block ends.
 
-    `settings` are sent to the lane `lane`. `grades` holds the settings of other gates at the same belt, by lane.
+    - `settings`: the settings that the lane `lane` gets.
+    - `grades`: the settings of the belt's additional gates, by lane. Each additional gate diverts the castings of one grade.
 
-    Raises GateError if the port does not exist.
+    The first connection resets an Arduino Mega that was just plugged in. Raises GateError if the port does not exist.
     """
     if not Path(address.port).exists():
         raise GateError(f"There is no serial port {address.port}. Connect the board, or pass another --port.", code_of("port-in-use"))
-    # The command adds one lane only. The board keeps the reports of its other lanes for their sorter.
+    # The link does not acknowledge the reports of other lanes. The board therefore keeps these reports for the sorters of those lanes.
     link = GateLink(LinkSettings(address.port, address.baud), acknowledges_unserved=False)
     link.add_lane("board", lambda event: None, settings, lane, grades)
     link.start()
@@ -220,7 +221,7 @@ def status(file: Path | None, name: str | None, port: str | None, lane: int | No
                 try:
                     pages[page] = dict(board.ask("STATUS", address.lane, page))
                 except GateError as error:
-                    # A board with older firmware does not know this page.
+                    # Older firmware does not know the status page `chute` or `plant`.
                     if error.code != code_of("wrong-fields"):
                         raise
         for values in pages.values():
@@ -429,7 +430,7 @@ def clear(file: Path | None, name: str | None, port: str | None, lane: int | Non
 @_with_address_options
 @click.pass_obj
 def acknowledge(file: Path | None, name: str | None, port: str | None, lane: int | None) -> None:
-    """End all faults of a lane whose causes are gone, through the running sorter. Look at the line first, because its gate may move."""
+    """On one lane, end each fault whose cause is gone. The sorter of the line must run. Look at the line first: the gate can move."""
     click.echo(_send_to_running_sorter(_find_address(file, name, port, lane), "acknowledge").message)
 
 
@@ -496,11 +497,11 @@ def _find_taught_line(file: Path | None, name: str | None, port: str | None, lan
     if len(found) == 1:
         return found[0]
     if name is not None and name not in gates:
-        # The line has no gate or does not exist. The caller reports the error.
+        # No line with a gate has this name. _find_gate() reports this error later.
         return name
     lanes = ", ".join(f"{each} is lane {gate.lane} of {gate.port}" for each, gate in gates.items()) or "no line has a gate"
     problem = f"The options describe {len(found)} lines" if found else "No line has this port and this lane"
-    raise SettingsError(f"{problem}. The settings say: {lanes}. Pass the name of the line with --line.")
+    raise SettingsError(f"{problem}. In the settings, {lanes}. Pass the name of the line with --line.")
 
 
 @command.command("teach")
@@ -534,20 +535,21 @@ def teach(
     page: Path | None,
     is_confirmed: bool,
 ) -> int:
-    """Learn the settings of a lane from castings that run through, and from what a person measures.
+    """Measure the settings of a lane with castings on the running belt, and with the help of a person.
 
     The steps are: `encoder` (length of an encoder step), `travel` (distance of the photo-eyes, window, speed), `servo` (rest and out
-    positions) and `swing` (time of a swing). The command shows the values before and after, and asks before it uses them. Ctrl-C stops the
-    command, and the lane then has its former settings. The values come from the running sorter of the line.
+    positions) and `swing` (time of a swing). If the gate has an end switch, the step `swing` measures the time by itself.
 
-    With an end switch, the step `swing` measures the time. Name the line with --line, or with --port and
-    --lane of its gate.
+    The sorter of the line must run. Name the line with --line, or with --port and --lane of its gate. The command shows the old and the
+    new settings, and asks before it uses the new settings. If you press Ctrl-C, the lane keeps its old settings.
     """
     name = _find_taught_line(file, name, port, lane)
     address, gate = _find_gate(file, name)
     page = page or Path(f"teach-{name}-{datetime.now().astimezone():%Y-%m-%d-%H%M}.html")
     if not os.access(page.absolute().parent, os.W_OK):
-        raise SettingsError(f"The folder {page.absolute().parent} cannot be written, so there is no place for the protocol. Pass --page.")
+        raise SettingsError(
+            f"The protocol to be signed cannot be written into {page.absolute().parent}. Pass a file in another folder with --page."
+        )
 
     def ask(teach: str, **fields: object) -> CommandAnswer:
         return _send_to_running_sorter(address, "teach", MAX_ANSWER_S, teach=teach, **fields)
@@ -727,8 +729,8 @@ def _make_avr_line(stack: ExitStack, plants: dict[int, Plant], memory: Path, log
 
 def _make_belt(gate: GateSettings, travel_s: float | None) -> Belt:
     speed_mm_s = gate.belt_mm_per_s if travel_s is None else gate.travel_mm / travel_s
-    # A real servo needs 0.08 s to swing the blade, and the part moves on by `swing_mm` in this time. The simulated blade swings at once, so
-    # it stands `swing_mm` further along the belt.
+    # A real servo swings the blade in 0.08 s. In this time, the part moves on by `swing_mm`. The simulated blade swings at once, so the
+    # simulation puts the blade `swing_mm` further along the belt.
     swing_mm = 0.08 * speed_mm_s
     further = tuple(Blade(grade.lane, grade.gate_mm + swing_mm) for grade in gate.grades)
     return Belt(

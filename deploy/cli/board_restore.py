@@ -34,7 +34,7 @@ class FileEdit:
 def find_differences(used: Mapping[int, Mapping[str, object]], saved: Mapping[int, LaneSettings]) -> Iterator[tuple[str, str, str]]:
     """Yields name, present value and saved value of each setting that differs.
 
-    A setting that the board does not know counts as its default, because old firmware then does the same.
+    Old firmware does not know all settings. It acts as if an unknown setting had its default, so the default is the present value.
     """
     for lane, settings in saved.items():
         for key, value in settings.values.items():
@@ -57,8 +57,8 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
     ]
     if other_gates:
         raise SettingsError(
-            f"The settings file and the saved settings differ for the additional gates of {line}. Nothing was changed. Put these values "
-            f"into [[lines.gate.grades]], then repeat this command: {'; '.join(other_gates)}"
+            f"The additional gates of {line} have other settings in the settings file than in the saved settings. Nothing was changed. "
+            f"Write these values into [[lines.gate.grades]]: {'; '.join(other_gates)}. Then repeat this command."
         )
     if not changes:
         return None
@@ -66,7 +66,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
         if file is None:
             raise ValueError("there is no settings file")
         if any(variable.startswith(f"{VARIABLE_PREFIX}LINES") for variable in os.environ):
-            raise ValueError("environment variables replace the lines of the file")
+            raise ValueError(f"an environment variable {VARIABLE_PREFIX}LINES… overrides the sections [[lines]] of the file")
         return FileEdit(file, edit_gate(file.read_text(encoding="utf-8"), line, changes), changes)
     except (OSError, ValueError) as error:
         raise SettingsError(
@@ -76,7 +76,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
 
 
 def _find_changes(gate: GateSettings, saved: LaneSettings) -> dict[str, Value]:
-    """Returns the keys to change in the section [lines.gate], with their new values. The line's lane then gets the saved settings."""
+    """Returns the keys of the section [lines.gate] that must change so that the lane gets the saved settings, with the new values."""
     present = lane_settings(gate).values
     differing = {key: value for key, value in saved.values.items() if value != present[key]}
     changes: dict[str, Value] = {}

@@ -38,10 +38,10 @@ from streams.settings import VARIABLE_PREFIX, GateSettings
 from streams.supervision import SupervisedThread
 
 STEPS = ("encoder", "travel", "servo", "swing")
-# At these intervals, the program repeats the servo's pulse, and tells the sorter that the person is still there.
+# In the step `servo`, the command repeats the servo's pulse every second. Every 4 s, it tells the sorter that the dialogue goes on.
 _REFRESH_S, _KEEP_ALIVE_S, _POLL_S = 1.0, 4.0, 0.3
 _LEAST_MARK_MM = 100.0
-# The number of measured swings in each direction, and the factor by which a worn gate may be slower.
+# The gate is measured for three swings in each direction. A worn gate is expected to be 10 % slower.
 _SWINGS, _WEAR = 3, 1.1
 _SMALL_US, _LARGE_US = 5, 50
 _KEYS = {"\x1b[D": -_SMALL_US, "\x1b[C": _SMALL_US, "\x1b[B": -_LARGE_US, "\x1b[A": _LARGE_US}
@@ -85,7 +85,7 @@ class TeachDialogue:
             self._propose_limits(self._record.measured)
 
     def _number(self, key: str) -> Number:
-        """Returns the learnt value of a board's setting, or the value that the board uses."""
+        """Returns the learnt value of a board's setting. If the value was not learnt, returns the value that the board uses."""
         return self.changes.get(f"board.{key}", int(self._used[key]))
 
     def _skip(self, sentence: str) -> None:
@@ -161,7 +161,7 @@ class TeachDialogue:
                 raise GateError(
                     f"No casting passed both photo-eyes within {wait_s:g} s. Photo-eye 1 was blocked {seen['eye1']} times, and photo-eye 2 "
                     f"{seen['eye2']} times. Check the photo-eyes with castline board monitor --line {self._record.line}, let castings run "
-                    "through, and start teach again. Nothing was written.",
+                    'through, and start "castline board teach" again. Nothing was written.',
                     retriable=False,
                 )
             time.sleep(_POLL_S)
@@ -328,7 +328,9 @@ def run_teach(
     except (KeyboardInterrupt, click.Abort):
         click.echo()
         nothing = "Nothing was written. The lane has its former settings, and the servo is in its former position."
-        perhaps = "The board or the settings file may have them already. Start teach again to see the settings of the board."
+        perhaps = (
+            'The board or the settings file can have them already. Start "castline board teach" again to see the settings of the board.'
+        )
         say(f"Stopped while the new settings were sent. {perhaps}" if is_sent else f"Stopped. {nothing}")
         return 1
     write_atomically(page, render_page(record))
@@ -341,7 +343,7 @@ def _find_changes(
 ) -> dict[str, Number]:
     """Prints the learnt settings beside the present ones, and returns those that differ.
 
-    Raises SettingsError if the learnt settings contradict others.
+    Raises SettingsError if the learnt settings contradict other settings of the gate.
     """
     before = gate.model_dump()
     changes: dict[str, Number] = {}
@@ -351,7 +353,7 @@ def _find_changes(
         if name == "travel_mm" and "eye_gap_mm" not in gate.board:
             old = used["eye_gap_mm"]
         old_text, new_text = (f"{each:g}" if isinstance(each, float) else str(each) for each in (old, value))
-        # The file may have been changed after the start of the sorter. Therefore the value is compared with the board and with the file.
+        # `value` is compared with the board and with the settings file. They differ if a person changed the file after the sorter's start.
         is_same = value == old and value == before.get(name, value)
         marked = " " if is_same else "*"
         click.echo(f"{name.removeprefix('board.'):16}{old_text:>10}{new_text:>10} {marked}")
@@ -363,7 +365,9 @@ def _find_changes(
     try:
         lane_settings(change_gate(gate, changes))
     except ValueError as error:
-        raise SettingsError(f"The learnt settings contradict others: {error}. Correct the others first. Nothing was written.") from error
+        raise SettingsError(
+            f"The learnt settings contradict other settings of the gate: {error}. Correct the other settings first. Nothing was written."
+        ) from error
     return changes
 
 
@@ -373,7 +377,7 @@ def _write_settings(file: Path | None, line: str, changes: Mapping[str, Number])
         if file is None:
             raise ValueError("there is no settings file")
         if any(variable.startswith(f"{VARIABLE_PREFIX}LINES") for variable in os.environ):
-            raise ValueError("environment variables replace the lines of the file")
+            raise ValueError(f"an environment variable {VARIABLE_PREFIX}LINES… overrides the sections [[lines]] of the file")
         replace_atomically(file, edit_gate(file.read_text(encoding="utf-8"), line, changes))
     except (OSError, ValueError) as error:
         say(f"The settings file was not changed: {error}. Put these lines there, or the next start of the sorter uses the old settings:")

@@ -1,7 +1,8 @@
-"""Sends the original records of dead letters to their topics again, each at most once.
+"""The redrive of dead letters: sends their original records to the original topics again, each record at most once.
 
-A mark is a record on the topic of dead letters. The mark tells all machines that a dead letter was sent again. Castline writes the mark
-before it sends the original record. If Castline crashes between mark and record, the record counts as sent. Use `--again` to send it.
+Castline remembers a redrive by two marks. A mark is a record on the topic of dead letters, so all machines can read it. Castline writes
+the first mark before it sends the original record, and the second mark after Kafka has confirmed the record. If Castline crashes after
+the first mark, the record counts as sent. The option `--again` sends such a record nevertheless.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from streams.topics import TopicNames, declare_topics
 
 _ROLE = "dead-letters"
 _CONFIRM_S = 30
-# A redrive marks this many records, sends them, and then goes on. An interrupted redrive leaves at most this many marks without a record.
+# A redrive writes the first marks of 20 dead letters, sends their 20 records, and then goes on with the next 20. If the redrive is
+# interrupted, at most 20 dead letters have a mark although their record was not sent.
 _GROUP_RECORDS = 20
 # This limit is high because a record may have been compressed when it arrived. The broker still refuses a record that is too large.
 _MAX_RECORD_BYTES = 2**28
@@ -38,7 +40,13 @@ REDRIVEN_FROM = "redriven-from"
 
 @dataclass(frozen=True)
 class RedriveMark:
-    """A record that says that a person began to send the dead letter at `place` again. If `is_sent`, Kafka has confirmed it."""
+    """A mark on the topic of dead letters: a person has begun to send the record of a dead letter again.
+
+    - `place`: the place of the dead letter, PARTITION@OFFSET.
+    - `is_sent`: whether Kafka has confirmed the record that was sent.
+    - `at`, `by`: time and person.
+    - `to`: the new place of the record, or "" if `is_sent` is False.
+    """
 
     place: str
     id: str
@@ -49,7 +57,7 @@ class RedriveMark:
 
     @property
     def partition(self) -> str:
-        """The number of the partition that has the dead letter and the mark."""
+        """The number of the partition. The mark is in the same partition as the dead letter."""
         return self.place.partition("@")[0]
 
     def describe(self) -> str:
@@ -60,9 +68,9 @@ class RedriveMark:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A dead letter without its value, with the marks of its record.
+    """A dead letter without its value.
 
-    Several roles may have made a dead letter of one record. Each of these dead letters has the marks of all.
+    `marks` say when the original record was sent again. If several dead letters come from the same record, each has the marks of all.
     """
 
     partition: int
@@ -84,7 +92,7 @@ class DeadLetter:
 
     @property
     def mark(self) -> RedriveMark | None:
-        """The last mark with `is_sent`. If no record was sent, the last mark of all, or None if the dead letter has no mark."""
+        """The last mark that says that Kafka has confirmed the record. If there is no such mark, the last mark, or None without marks."""
         return max(reversed(self.marks), key=lambda mark: mark.is_sent, default=None)
 
     @property
@@ -100,7 +108,10 @@ class DeadLetter:
 
     @property
     def origin(self) -> tuple[str, int, int]:
-        """Identifies the original record by topic, partition and offset. The dead letter identifies a record without a position."""
+        """The topic, partition and offset of the original record.
+
+        If the position of the original record is unknown, these are "" and the position of the dead letter.
+        """
         return (self.topic, *self.original_position) if self.original_position else ("", self.partition, self.offset)
 
     @property
@@ -135,7 +146,7 @@ def read_dead_letters(settings: Settings) -> list[DeadLetter]:
 
 
 def group_by_origin(letters: Sequence[DeadLetter], marks: Sequence[RedriveMark]) -> dict[tuple[str, int, int], tuple[RedriveMark, ...]]:
-    """Returns the marks of each original record in their order, by the `origin` of its dead letters."""
+    """Returns the marks of each original record, oldest first in each partition. The key is the `origin` of the record's dead letters."""
     origins = {letter.place: letter.origin for letter in letters}
     by_origin: dict[tuple[str, int, int], tuple[RedriveMark, ...]] = {}
     for mark in marks:
@@ -145,7 +156,7 @@ def group_by_origin(letters: Sequence[DeadLetter], marks: Sequence[RedriveMark])
 
 
 def _split(records: Iterable[Any]) -> tuple[list[DeadLetter], list[RedriveMark]]:
-    """Returns the dead letters and the marks among `records` of the topic of dead letters. The dead letters have no marks yet."""
+    """Divides the records of the topic of dead letters into dead letters and marks. The field `marks` of the dead letters stays empty."""
     letters: list[DeadLetter] = []
     marks: list[RedriveMark] = []
     for record in records:
@@ -170,10 +181,12 @@ def _read_mark(record: Any) -> RedriveMark | None:
 
 
 def plan_redrive(settings: Settings, chosen: Sequence[DeadLetter], again: bool, named: Collection[str] = ()) -> list[RedriveStep]:
-    """Returns what a redrive of the `chosen` letters does with each of them.
+    """Returns a step for each of the `chosen` dead letters. A step says whether the record is sent again, or why not.
 
-    If several dead letters come from the same record, only the first sends the record. If `again` is true, records with a mark are sent
-    again. A record that Kafka has confirmed is then only sent if `named` has the place of its dead letter.
+    If several dead letters come from the same record, the record is sent only once. If a dead letter has a mark, its record is not sent.
+
+    - `again`: also send records with a mark, if Kafka has not confirmed them.
+    - `named`: places of dead letters. With `again`, their records are sent even if Kafka has confirmed them.
     """
     cleanup_by_topic = {spec.name: spec.configs["cleanup.policy"] for spec in declare_topics(settings)}
     names = TopicNames(settings.topics.prefix)
@@ -199,7 +212,7 @@ def plan_redrive(settings: Settings, chosen: Sequence[DeadLetter], again: bool, 
 
 
 def _describe_earlier_redrive(letter: DeadLetter, again: bool, is_named: bool) -> str:
-    """Returns the earlier redrive of a record that must not be sent now, or "" if the record may be sent."""
+    """Returns why the record must not be sent now: when and by whom it was sent before. Returns "" if the record can be sent."""
     if letter.mark is None or (again and (is_named or not letter.mark.is_sent)):
         return ""
     return letter.describe_mark() + (". To send the record once more, name its PLACE" if again else "")
@@ -263,15 +276,16 @@ class Redrive:
             yield letter, to
 
     def _read_new_marks(self) -> Mapping[tuple[str, int, int], tuple[RedriveMark, ...]]:
-        """Reads the marks that were written after the known dead letters. The key of the result is the original position of a record."""
+        """Reads the marks that follow the last known dead letter of each partition. The key is the `origin` of a record."""
         first_offsets = {TopicPartition(self._topic, letter.partition): letter.offset for letter in self._known}
         letters, marks = _split(read_to_end(self._settings, _ROLE, [self._topic], first_offsets=first_offsets))
         return group_by_origin([*self._known, *letters], marks)
 
     def _has_rival(self, letter: DeadLetter, marks: Sequence[RedriveMark]) -> bool:
-        """Returns whether another person may send the record of `letter` at this moment.
+        """Returns whether another person is perhaps sending the record of `letter` at this moment, too.
 
-        In one partition the first mark decides. Kafka keeps no order between partitions, so there each mark of another person counts.
+        If both people have written their marks into the same partition, the person with the first mark sends the record. Kafka keeps no
+        order between partitions. If the marks are in different partitions, neither person sends the record.
         """
         new_marks = [mark for mark in marks if mark not in letter.marks]
         own = next((place for place, mark in enumerate(new_marks) if mark.id == self._id), len(new_marks))

@@ -85,7 +85,9 @@ def save(file: Path | None, place: str, out: Path) -> None:
     help=f"Send at most this many records.  [default: {_DEFAULT_LIMIT}]",
 )
 @click.option(
-    "--again", is_flag=True, help="Also send records whose redrive was interrupted, and named records that were sent again before."
+    "--again",
+    is_flag=True,
+    help="Also send a record if its redrive was interrupted. If you give its PLACE, also send it if it was sent again before.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
@@ -94,14 +96,14 @@ def redrive(file: Path | None, places: tuple[str, ...], reason: str | None, topi
 
     Choose the dead letters by PLACE, by --reason or by --topic. The command first shows what it would send, and asks for confirmation.
 
-    A record that was sent is marked on the topic of dead letters and is not sent a second time. The archive and the gate keep the first
-    verdict of a part. A second verdict for the same part changes nothing.
+    The command marks each record that it sends, on the topic of dead letters. A marked record is not sent a second time. The archive and
+    the gate keep the first verdict of a part. A second verdict for the same part changes nothing.
 
-    With --again, the command sends records whose redrive was interrupted. It sends records that Kafka has confirmed only if their PLACE is
-    named.
+    If this command was interrupted, a marked record was perhaps not sent. To send such records, give --again. To send a record a second
+    time, give --again and its PLACE.
 
-    Commands, choices of models, changes of line settings and reviews are never sent again. Records whose dead letter has only their first
-    bytes are sent while Kafka has the original.
+    Commands, choices of models, changes of line settings and reviews are never sent again. If a record was too large, its dead letter has
+    only the first bytes. Such a record is sent if Kafka still has the original.
     """
     if not (places or reason or topic):
         raise click.UsageError("No dead letter is chosen. Name a PLACE, or give --reason or --topic.")

@@ -157,7 +157,10 @@ def _conclude(report: DemoReport, file: Path | None, output: Console) -> int:
 
 
 def _prepare_firmware(boards: str, progress: Console) -> bool:
-    """Builds the firmware if the boards run it, and returns whether they do. Raises SettingsError if the build fails."""
+    """Returns whether the simulated boards run the Mega's firmware. If they do, builds the firmware first.
+
+    Raises SettingsError if the build fails.
+    """
     from firmware import toolchain
     from streams.errors import SettingsError
 

@@ -107,7 +107,9 @@ def recipe_options(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[.
 
 @click.group("experiment")
 def command() -> None:
-    """Train variants of the networks on the same pictures, and print a table of the results. After Ctrl-C, the same command continues.
+    """Train variants of the networks on the same pictures, and print a table of the results.
+
+    If you stop a command with Ctrl-C, run the same command again. It then continues the experiment.
 
     Exit codes: 0 done, 2 wrong option, 3 the pictures or the folder cannot be used, 130 interrupted.
     """
@@ -170,8 +172,8 @@ ENSEMBLE_RECIPE: dict[str, Any] = {
 def voters(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: Any) -> int:
     """Compare the ensemble with each of its networks and a support vector machine.
 
-    For each seed, the pictures are divided at random, and a part is kept for the test. Near-duplicates stay together. The table shows the
-    figures on the test pictures.
+    For each seed, the command divides the pictures at random into training pictures and test pictures. Near-duplicates stay together. The
+    table shows the figures on the test pictures.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.comparison import Comparison, make_classifier_table, split_by_seeds
@@ -224,7 +226,11 @@ def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
     "--steps", default=2500, show_default=True, type=click.IntRange(1), help="Number of batches in one training. A batch has 64 pictures."
 )
 @click.option(
-    "--prototypes", default=64, show_default=True, type=click.IntRange(2), help="Number of prototypes in the memory of the autoencoder."
+    "--prototypes",
+    default=64,
+    show_default=True,
+    type=click.IntRange(2),
+    help="Number of learned patterns of good parts (prototypes) from which the autoencoder rebuilds a picture.",
 )
 def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_px: int, steps: int, prototypes: int) -> int:
     """Compare four variants of the autoencoder: complete, without its memory, without its adversary, and without both.
@@ -261,14 +267,14 @@ def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_
     "--patch-memory",
     "features_name",
     metavar="VERSION",
-    help="Also test the scorer `patch memory`, alone and together with the golden template. It uses the first layer of this version's "
-    "AlexNet. The version must not have learned from castings that --data shows.",
+    help="Also test the scorer `patch memory`, alone and together with the golden template. It uses the first layer of the AlexNet in "
+    "VERSION. VERSION must have learned from other castings than those in --data.",
 )
 def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, seed: int, features_name: str | None) -> int:
     """Cross-validate the scorers that learn from good parts alone.
 
-    Each scorer learns from all good pictures, then from a few, and then from good pictures with some defective ones among them. The table
-    shows how well it finds defective parts each time.
+    Each scorer learns three times: from all good pictures, from a few good pictures, and from good pictures mixed with some defective
+    pictures. For each of the three, the table shows how well the scorer finds defective parts.
     """
     _silence_tensorflow()
     from models.anomaly.patch_memory import PatchMemory, learn_patch_memory, read_first_convolution

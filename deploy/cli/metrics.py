@@ -84,7 +84,7 @@ def prometheus(file: Path | None, plant: str | None, folder: Path, targets: tupl
     if not agent:
         (folder / "rules.yml").write_text(make_rules())
         (folder / "alertmanager.yml").write_text(make_alertmanager_config())
-    # Prometheus deletes samples that are too old. Without --agent it also limits their disk space.
+    # An agent deletes samples after 24 hours. A whole Prometheus deletes samples after 40 days, or earlier if they need more than 20 GB.
     flags = (
         f"--enable-feature=agent --storage.agent.path={folder / 'kept'} --storage.agent.retention.max-time=24h"
         if agent

@@ -124,7 +124,7 @@ def status(file: Path | None, as_json: bool) -> int:
 
 
 def _load_settings_and_key(file: Path | None, line: str | None) -> tuple[Settings, str]:
-    """Returns the settings, and the key of the model choice: the name of the line, or `*` for all lines."""
+    """Returns the settings of Castline, and the key for a choice of a model: the name of the line, or `*` if `line` is None."""
     settings = load_settings(file)
     return settings, settings.find_line(line).name if line is not None else ALL_LINES
 
@@ -144,7 +144,10 @@ def _publish(settings: Settings, choices: ModelChoices, record: ModelChoice) -> 
 
 
 def _find_changed_lines(settings: Settings, choices: ModelChoices, key: str) -> list[str]:
-    """Returns the lines whose version a choice for `key` changes. A choice for `*` changes only lines without a choice of their own."""
+    """Returns the lines that get another version if a person makes a choice for `key`.
+
+    If `key` is `*`, these are the lines without a choice of their own. Otherwise, `key` is the only line.
+    """
     return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in choices.by_key]
 
 
@@ -168,9 +171,9 @@ def _compare_on_lines(
 
 
 def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices, key: str) -> None:
-    """Raises ModelError if the present version of a line has other classes than `manifest`.
+    """Raises ModelError if `manifest` has other classes than the present version of a line.
 
-    Checks a line only if a choice for `key` changes the version of this line.
+    Checks the line `key`. If `key` is `*`, checks all lines that have no choice of their own.
     """
     registry = open_registry(settings.model.root)
     for line in _find_changed_lines(settings, choices, key):
@@ -204,7 +207,11 @@ def _describe_line(settings: Settings, line: str, model: EffectiveModel) -> dict
 
 
 def _describe_manifest(settings: Settings, name: str) -> dict[str, str]:
-    """Returns two warnings about version `name`, or empty texts: another picture decoder, and training on rendered pictures only."""
+    """Returns two warnings about version `name`. A warning is "" if it does not apply.
+
+    - `decoder`: the version was trained with another picture decoder.
+    - `training_pictures`: the version was trained on rendered pictures only.
+    """
     try:
         manifest = open_registry(settings.model.root).read_manifest(name)
     except ModelError:

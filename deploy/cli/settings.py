@@ -99,7 +99,10 @@ def _describe_section(section: Mapping[str, Any], root: Mapping[str, Any], prefi
 
 
 def _resolve_section(schema_of_name: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    """Returns the schema of a section, and "[]" if it is a list of sections. Returns None as the schema if the name is a setting."""
+    """Returns the schema of a section, and a suffix for its name. The suffix is "[]" for a list of sections, such as `lines`.
+
+    If `schema_of_name` describes a single setting, returns None and "".
+    """
     items = schema_of_name.get("items", {})
     options = schema_of_name.get("anyOf", [])
     for node, suffix in ((schema_of_name, ""), (items, "[]"), *((option, "") for option in options)):

@@ -33,7 +33,7 @@ def edit_gate(text: str, line: str, changes: Mapping[str, Value]) -> str:
             _set_value(rows, _find_section(rows, index, "lines.gate"), key, json.dumps(value))
     edited = "\n".join(rows)
     if tomllib.loads(edited) != expected:
-        raise ValueError("the section of the gate is written in an unusual way")
+        raise ValueError("this command does not understand how the section [lines.gate] is written")
     return edited
 
 
@@ -45,7 +45,10 @@ def describe_changes(line: str, changes: Mapping[str, Value]) -> str:
 
 
 def _find_section(rows: list[str], index: int, name: str) -> range:
-    """Returns the rows of the section `name` of the line `index`, without the header. The range is empty if there is no such section."""
+    """Returns the indexes of the rows in the section `name` of the line `index`, without the header.
+
+    If there is no such section, the range is empty.
+    """
     lines_seen, begin = -1, None
     for number, row in enumerate(rows):
         header = _HEADER.match(row)

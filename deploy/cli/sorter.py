@@ -85,7 +85,7 @@ def _serve_lines(process: WorkerProcess, lines: list[str]) -> int:
     # Imported here because importing Faust takes a second, and `castline sorter --help` should be fast.
     from agents.sorter.process import run_sorters
 
-    # After `freeze`, the garbage collector skips the imported modules. Otherwise it would delay verdicts.
+    # `freeze` excludes the imported modules from garbage collection. Without `freeze`, long collections would delay verdicts.
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -94,7 +94,8 @@ def _serve_lines(process: WorkerProcess, lines: list[str]) -> int:
         try:
             return await run_sorters(process.settings, lines, process.instance, process.health)
         except BrokerError as error:
-            # The restart happens inside the event loop, because its end may wait for a thread of Faust that waits for Kafka.
+            # Restart here, before asyncio.run() ends. At its end, asyncio.run() waits for all threads, and a thread of Faust can wait a
+            # long time for Kafka.
             process.restart(f"The sorter waits for Kafka. {error}")
             return 0
 

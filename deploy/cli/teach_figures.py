@@ -19,15 +19,17 @@ from streams.settings import GateSettings
 
 _MAD_TO_SPREAD = 1.4826
 _OUTLIER_SPREADS, _LEAST_OUTLIER_MM = 5, 5.0
-# With more outliers or a larger spread, the command stops: the castings slip, or a photo-eye is loose.
+# Largest share of outliers, and largest spread (5 % of the travel, but at least 10 mm). Above them, the command `teach` stops, because the
+# castings probably slip or a photo-eye is loose.
 _MAX_OUTLIER_SHARE, _MAX_SPREAD_SHARE, _LEAST_MAX_SPREAD_MM = 0.2, 0.05, 10.0
-# The window is six spreads wide, and at least 15 mm. Without an encoder, it is at least 2 % of the travel, because the speed varies.
+# The window (setting `window_mm`) is six times the spread, and at least 15 mm. If there is no encoder, the speed is less certain, so the
+# window is also at least 2 % of the travel.
 _WINDOW_SPREADS, _LEAST_WINDOW_MM, _TIMED_WINDOW_SHARE = 6, 15, 0.02
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The median and the spread of measured values, without the outliers. `outliers` are indexes of `values`, the first one is 0."""
+    """The median and the spread of measured values, without the outliers. `outliers` holds the indexes of the outliers in `values`."""
 
     values: tuple[float, ...]
     median: float
@@ -73,8 +75,9 @@ def evaluate(castings: Sequence[Mapping[str, int | str]], step_nm: int, gate: Ga
     ):
         shown = ", ".join(f"{value:.0f}" for value in travel.values)
         raise GateError(
-            f"The castings differ too much to learn from them. Their travels in mm are {shown}. Check that the castings do not slip, that "
-            "the photo-eyes are fixed, and that the belt runs steadily. Then start teach again. Nothing was written.",
+            f"The castings differ too much to learn from them. Between the photo-eyes, they moved by {shown} mm. Check that the castings "
+            'do not slip, that the photo-eyes are fixed, and that the belt runs steadily. Then start "castline board teach" again. Nothing '
+            "was written.",
             retriable=False,
         )
     speeds = [1000 * length_mm(casting, "travel") / int(casting["travel_ms"]) for casting in castings]
@@ -83,7 +86,10 @@ def evaluate(castings: Sequence[Mapping[str, int | str]], step_nm: int, gate: Ga
 
 
 def propose_travel(measured: LaneMeasurement, gate: GateSettings, has_encoder: bool) -> dict[str, Number]:
-    """Returns the settings for the distance of the photo-eyes, the window and, with an encoder, the speed of the belt."""
+    """Returns the settings `travel_mm` (distance of the photo-eyes) and `window_mm` (where photo-eye 2 expects a part).
+
+    If the lane has an encoder, also returns the speed of the belt.
+    """
     travel_mm = round(measured.travel.median)
     window_mm = max(_LEAST_WINDOW_MM, math.ceil(_WINDOW_SPREADS * measured.travel.spread))
     if not has_encoder:
@@ -100,7 +106,7 @@ def propose_limits(measured: LaneMeasurement, used: Mapping[str, int | str], win
     """Returns the settings `stuck_mm` and `spacing_mm` that suit the longest casting and the gate.
 
     - `stuck_mm`: at least three lengths of the longest casting, and at least twice `part_max_mm`.
-    - `spacing_mm`: so long that the gate can return between two castings, and that the castings do not touch.
+    - `spacing_mm`: long enough that the gate can return between two castings, and longer than a casting.
     """
     longest_mm = measured.longest_mm
     stuck_mm = max(50, 10 * math.ceil(max(3 * longest_mm, 2 * int(used["part_max_mm"])) / 10))

@@ -18,7 +18,14 @@ from streams.settings import load_settings
     help="Path pattern of the target files, which list the processes to show. The default is <service.run_dir>/targets/*.json. The "
     "option may be repeated.",
 )
-@click.option("--every", "every_s", default=2.0, show_default=True, type=click.FloatRange(0.5, 60), help="Seconds between two readings.")
+@click.option(
+    "--every",
+    "every_s",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0.5, 60),
+    help="Interval at which the command reads the metrics of the processes, in seconds.",
+)
 @click.option("--seconds", type=click.FloatRange(0.5), help="End after this many seconds. The default is to run until Ctrl-C.")
 @click.option(
     "--plain",

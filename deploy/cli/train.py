@@ -155,8 +155,8 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--defect-share",
     type=float,
-    help="Choose the scorer's cut-off with the lowest costs, if this share of the parts is defective. Uses --cost-miss and "
-    "--cost-false-alarm.",
+    help="Expected share of defective parts. The scorer gets the cut-off with the lowest costs for this share. The costs of errors are "
+    "--cost-miss and --cost-false-alarm.",
 )
 @click.option("--half/--full", default=None, help="Save the weights in half precision, which takes half the disk space.")
 def command(data: tuple[Path, ...], good_only: Path | None, out: Path, resume: bool, **chosen: Any) -> int:
@@ -276,7 +276,10 @@ def shorten_paths(arguments: list[str]) -> list[str]:
 
 
 def _show_defaults() -> None:
-    """Adds the default of each option to its help text. The options have no default in click, so that only the given options are passed."""
+    """Adds the defaults of the training options to their help texts.
+
+    The options have no default in click, because the command must know which options the person has given.
+    """
     for parameter in command.params:
         default = TrainingOptions.model_fields[parameter.name].default if parameter.name in TrainingOptions.model_fields else None
         if isinstance(parameter, click.Option) and default is not None and not parameter.is_flag:

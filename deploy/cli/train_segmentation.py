@@ -1,4 +1,4 @@
-"""The command `castline train-segmentation`: teaches a version where defects are and of which kind, and writes a new version."""
+"""The command `castline train-segmentation`: trains a network that marks defects and names their kinds, and writes a new version."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def _check_plant(settings: Settings) -> None:
 
 
 def _missing_devices(settings: Settings) -> list[str]:
-    """Returns a warning for each missing board and camera folder. A missing device is no error, because it may be connected later."""
+    """Returns a warning for each missing board, and for each missing folder of a camera. A person can connect the device later."""
     warnings = []
     for line in settings.lines:
         if line.gate and not Path(line.gate.port).exists():

@@ -21,7 +21,7 @@ from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# The reasons of sortings in which the gate acted without a verdict.
+# If a sorting record has one of these reasons, the gate acted without a verdict.
 _REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict"})
 _MAX_LOST_PARTS = 20
 
@@ -111,7 +111,7 @@ class AuditResult:
     diverted: int
     # Parts that lack a picture, a verdict or, on a line with a gate, a sorting record.
     lost: int
-    # Number of second and further movements of a gate for the same part.
+    # Number of repeated movements. If a gate moves three times for one part, two movements are repeated.
     repeated_moves: int
     late: int
     # Share of correct verdicts. Castings with an unknown true label or the verdict `review` are left out.
@@ -231,7 +231,8 @@ def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
 
 
 def _find_sorted_without_verdict(sortings: Iterable[Sorting]) -> set[PartId]:
-    # `sortings` must include repeated records. If a verdict is late, the sorter sends the sorting again, with `late` set.
+    # A part can have two sorting records. If its verdict comes too late, the sorter sends the sorting record again, with `late` set.
+    # `sortings` must therefore contain all records.
     return {event.part_id for event in sortings if event.late or event.reason in _REASONS_WITHOUT_VERDICT}
 
 

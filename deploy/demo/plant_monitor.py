@@ -174,7 +174,7 @@ class PlantMonitor:
     def __init__(self) -> None:
         self._history: deque[PlantMetrics] = deque()
         self._started_at: float | None = None
-        # The number of verdicts of each line, and the time of its last change.
+        # For each line, the number of verdicts, and the time at which this number last changed.
         self._verdicts: dict[str, tuple[float, float]] = {}
         self._unready_since: dict[str, float] = {}
 

@@ -1,6 +1,7 @@
 """Keeps the disk of the embedded broker from filling up. A reserve file keeps some space for the next start of Kafka.
 
-Kafka stops when the disk is full, and then cannot start again. Castline therefore drops records before the disk is full, in this order:
+Kafka stops when the disk is full, and then cannot start again. Castline therefore drops (deletes) records before the disk is full, in this
+order:
 
 1. pictures that are judged, the oldest first,
 2. pictures that wait for an inspector,
@@ -8,8 +9,8 @@ Kafka stops when the disk is full, and then cannot start again. Castline therefo
 4. verdicts,
 5. findings and dead letters, which are the evidence of defects.
 
-Judged pictures are dropped below the watermark `drop`, and the other kinds only below the lower watermark `floor`. If a drop frees no file
-of Kafka, other files fill the disk, and nothing more is dropped.
+Castline drops judged pictures if less space is free than the limit `drop`. It drops the other kinds only if less space is free than the
+smaller limit `floor`. If Kafka deletes no file after a drop, the disk is full of other files. Castline then drops nothing more.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 RESERVE_FILE = "reserve"
-# Shares of the disk that are free at the alarm, and at the beginning of dropping. On large disks, the limits in bytes count.
+# The limit for the alarm is 20 % of the disk, but at most 20 GiB. The limit for dropping records is 10 % of the disk, but at most 4 GiB.
 _ALARM_SHARE, _DROP_SHARE = 0.2, 0.1
 _ALARM_LIMIT_BYTES, _DROP_LIMIT_BYTES = 20 * 2**30, 4 * 2**30
 # Kafka needs some seconds to delete dropped records. In this time, cameras may send this many bytes. Only small disks need these limits.
@@ -68,7 +69,7 @@ class Watermarks:
 
 
 def compute_watermarks(disk_bytes: int) -> Watermarks:
-    """Returns the watermarks for a disk of `disk_bytes`."""
+    """Returns the limits of the free space for a disk of `disk_bytes`."""
     reserve = min(2 * _START_BYTES, int(_RESERVE_SHARE * disk_bytes))
     drop = max(min(int(_DROP_SHARE * disk_bytes), _DROP_LIMIT_BYTES), min(_DROP_BYTES, int(_SMALL_DROP_SHARE * disk_bytes)))
     alarm = max(min(int(_ALARM_SHARE * disk_bytes), _ALARM_LIMIT_BYTES), 3 * drop // 2)
@@ -124,7 +125,7 @@ def read_free_bytes(folder: Path) -> tuple[int, int]:
 def list_segments(folder: Path, prefix: str) -> frozenset[str]:
     """Returns the paths of the segment files of all topics with `prefix` below Kafka's log folder `folder`.
 
-    A segment that Kafka has renamed, because Kafka will delete the segment soon, has its former path here.
+    Shortly before Kafka deletes a segment, it adds ".deleted" to the file name. The result contains the path without this suffix.
     """
     topics = f"{escape(prefix)}.*"
     return frozenset(str(path).removesuffix(".deleted") for end in ("log", "log.deleted") for path in folder.glob(f"{topics}/*.{end}"))
@@ -142,7 +143,7 @@ class DiskGuard:
         self._reserve = self._folder / RESERVE_FILE
         self._report_problem = report_problem
         self._checks_to_wait = 0
-        # The segments of Kafka just before the last drop.
+        # Kafka's segment files, as they were just before records were last dropped.
         self._before_drop: frozenset[str] | None = None
         self._was_drop_vain = False
         self._reported = ""
@@ -150,7 +151,7 @@ class DiskGuard:
             metrics.broker_drops.labels(what)
 
     def has_room_to_start(self) -> bool:
-        """Returns whether Kafka can start. If the disk is nearly full, gives back the reserve first.
+        """Returns whether the disk has enough free space to start Kafka. If not, deletes the reserve file first.
 
         Raises BrokerError if the data folder cannot be used.
         """
@@ -176,7 +177,10 @@ class DiskGuard:
         return False
 
     def check(self) -> None:
-        """Measures the free space. Reports a low level, drops records if necessary, and keeps the reserve when there is room."""
+        """Measures the free space. If too little space is free, reports a problem and drops records.
+
+        If enough space is free and the reserve file is missing, makes the reserve file.
+        """
         try:
             free, disk = read_free_bytes(self._folder)
         except OSError as error:
@@ -223,10 +227,10 @@ class DiskGuard:
             log.warning("The broker cannot reserve %d bytes in %s: %s", marks.reserve, self._folder, error)
 
     def _drop(self, may_drop_all: bool) -> None:
-        """Drops the next records of the order in decision 0236. Without `may_drop_all`, only judged pictures are dropped.
+        """Drops records of the first kind in DROP_ORDER that still has records. If `may_drop_all` is False, drops only judged pictures.
 
-        Kafka frees the disk only by deleting whole segment files. If no segment was deleted since the last drop, drops nothing until Kafka
-        begins a new segment.
+        Kafka frees disk space only by deleting whole segment files. If Kafka has deleted no segment file after the last drop, another drop
+        would not help. The method then drops nothing until Kafka begins a new segment file.
         """
         segments = list_segments(self._folder / "log", self._settings.topics.prefix)
         self._was_drop_vain = segments == self._before_drop
@@ -237,7 +241,9 @@ class DiskGuard:
             try:
                 step = self._choose(admin)
                 if step is None:
-                    log.error("The disk of %s is nearly full, and no record is left to drop.", self._folder)
+                    log.error(
+                        "The disk of %s is nearly full, and Kafka has no more records that can be dropped to free space.", self._folder
+                    )
                     return
                 if step.what != DROP_ORDER[0] and not may_drop_all:
                     return
@@ -245,7 +251,7 @@ class DiskGuard:
             finally:
                 admin.close()
         except (KafkaError, OSError) as error:
-            log.warning("Records could not be dropped: %r", error)
+            log.warning("Kafka could not delete old records to free disk space: %r", error)
             return
         self._before_drop = segments
         log.error("The disk of %s is nearly full, so the broker drops records of the kind %s.", self._folder, step.what)

@@ -18,7 +18,8 @@ from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
-# The library that writes Kafka's log. A separate call of jgo fetches this jar, because one call for both would mix up versions.
+# The library that writes Kafka's log. Castline fetches it with a second call of jgo. A common call for Kafka and this
+# library would mix up the versions of their jars.
 LOG_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 CHECKSUMS = Path(__file__).with_name("kafka_jars.sha256")
 

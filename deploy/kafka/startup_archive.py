@@ -17,7 +17,7 @@ from deploy.supervisor.ports import free_ports
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings, Settings
 
-# Longest time for stopping the broker. The Java runtime writes the archive when it ends, which takes long.
+# Longest time for stopping the broker. When the Java runtime ends, it first writes the start-up archive, which takes long.
 _WRITING_S = 180.0
 
 

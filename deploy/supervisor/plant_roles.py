@@ -8,8 +8,8 @@ from pathlib import Path
 from deploy.supervisor import LinePrinted, PageReady, RestartPolicy, Role, castline_command
 from streams.settings import Settings
 
-# The sorters start last, because a board counts parts as soon as its sorter runs. The gateway and the inspectors must be ready then.
-# The archivist, the station and the localiser start together with the sorters, so that no sorter waits for them.
+# A board counts parts as soon as its sorter runs, and the gateway and the inspectors must then be ready. The sorters are therefore in the
+# last stage. Archivist, station and localiser are in the same stage, so that no sorter waits for them.
 _BROKER, _TOPICS, _WORKERS, _SORTERS = range(4)
 BOARDS_STAGE = _WORKERS
 # Simulated boards stop first, then gateway, inspectors, sorters and archivist, so that each can finish its work. The broker stops last.

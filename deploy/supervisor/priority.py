@@ -14,14 +14,16 @@ LOWEST_NICENESS = 19
 
 
 def raise_priority() -> bool:
-    """Raises the priority of this thread, and of threads that it starts later. Returns False if the user may not.
+    """Raises the priority of this thread, and of threads that it starts later.
+
+    Returns False if the user of this process is not allowed to raise a priority.
 
     On a busy machine, 99 % of the verdicts reached the serial port within 1,225 ms at normal and within 7.5 ms at raised priority.
     """
     try:
         os.setpriority(os.PRIO_PROCESS, 0, GATE_NICENESS)
     except PermissionError:
-        log.info("The user may not raise the priority of this process, so it runs at the normal priority.")
+        log.info("This user is not allowed to raise the priority of a process, so this process runs at the normal priority.")
         return False
     _set_session_priority(GATE_NICENESS)
     return True
@@ -38,11 +40,11 @@ def lower_priority(niceness: int = LOWEST_NICENESS) -> None:
 
 
 def _set_session_priority(niceness: int) -> None:
-    """Sets the priority of the session, if this process is the leader of its session.
+    """If this process has started its own session (setsid), sets the priority of the session.
 
-    Many Linux systems (`sched_autogroup_enabled`) first share the processors among sessions. The priority of a process counts only inside
-    its session.
+    Many Linux systems (`sched_autogroup_enabled`) divide the processor time among sessions, and then among the processes in a session.
+    The priority of a process has no effect on other sessions.
     """
     if os.getsid(0) == os.getpid():
-        with suppress(OSError):  # Some kernels have no such file, and the kernel may refuse a change.
+        with suppress(OSError):  # The file is missing in some kernels, or the kernel refuses the change.
             Path("/proc/self/autogroup").write_text(str(niceness))

@@ -93,7 +93,7 @@ class Prober:
             self._results.setdefault(pid, ProbeResult(address))
 
     def remove(self, pid: int) -> None:
-        """Stops reading the pages of process `pid`."""
+        """Stops reading the web pages of process `pid`, such as /healthz."""
         with self._lock:
             self._results.pop(pid, None)
             self._metrics_read_at.pop(pid, None)
@@ -167,5 +167,5 @@ def find_target(run_dir: Path, pid: int) -> str | None:
             if target["labels"]["pid"] == str(pid):
                 return str(target["targets"][0])
         except (OSError, ValueError, KeyError, IndexError, TypeError):
-            continue  # The file is being replaced, or it is not a target file.
+            continue  # A process is writing the file at this moment, or the file does not describe a process.
     return None

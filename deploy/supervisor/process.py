@@ -65,7 +65,7 @@ class ChildProcess:
             return None
         self._signal_group(signal.SIGKILL)
         status = self._process.wait()
-        self._reader.join(1)  # Read the rest of the output, because last_line() needs it.
+        self._reader.join(1)  # Wait until the reader thread has read all output, because last_line() needs the last line.
         return status
 
     def terminate(self) -> None:

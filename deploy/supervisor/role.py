@@ -1,4 +1,4 @@
-"""Describes one process of the plant: its command, and when it is ready, restarted and stopped."""
+"""Describes a role, which is one process of the plant: what it runs, when it is ready, and how it is restarted and stopped."""
 
 from __future__ import annotations
 
@@ -87,11 +87,13 @@ class RestartPolicy:
 
 @dataclass(frozen=True)
 class Role:
-    """A process that the supervisor keeps running. Roles start by `stage` and stop by `stop_order`.
+    """A process that the supervisor keeps running.
 
+    - `stage`: the roles of stage 0 start first. The roles of stage 1 start when all roles of stage 0 are ready, and so on.
+    - `stop_order`: the roles with the lowest number stop first.
     - `grace_s`: time from SIGTERM to SIGKILL.
     - `slow_start_s`: if the process is not ready after this time, it is restarted.
-    - `is_one_shot`: the process does one job and ends with status 0. It runs again after a role of an earlier stage was restarted.
+    - `is_one_shot`: the process does one job and ends with status 0. If a role of a lower stage was restarted, the job is done again.
     - `is_essential`: the plant stops if the process ends with status 3 (wrong settings) before it is ready.
     """
 

@@ -56,7 +56,7 @@ class ManagedProcess:
         return self.backoff.failed() if self.deaths > 1 else 0.0
 
     def terminate(self, now: float, grace_s: float) -> None:
-        """Sends SIGTERM to the process, which must have ended `grace_s` seconds after `now`."""
+        """Sends SIGTERM to the process. If the process still runs `grace_s` seconds later, the supervisor kills the process."""
         assert self.process is not None
         self.grace_s, self.kill_at = grace_s, now + grace_s
         self.process.terminate()
@@ -81,8 +81,8 @@ class Supervisor:
 
     If a process dies again and again, `failure` names the process and the reason. Otherwise `failure` is empty.
 
-    - `unhealthy_s`: a process that has been unhealthy for longer gets SIGTERM.
-    - `silent_s`: a process that has not answered for longer is killed. A frozen process could not react to SIGTERM.
+    - `unhealthy_s`: if a process is unhealthy for more than this number of seconds, it gets SIGTERM.
+    - `silent_s`: if a process does not answer for more than this number of seconds, it is killed, because it could not react to SIGTERM.
     """
 
     def __init__(self, roles: Iterable[Role], journal: Journal, unhealthy_s: float = 15.0, silent_s: float = 8.0) -> None:
@@ -117,7 +117,7 @@ class Supervisor:
             self._start_next_stage(now)
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Runs the processes until `until` returns True or `failure` is set. Calls `tick` ten times a second."""
+        """Calls `tick` ten times a second. Returns when the function `until` returns True, or when `failure` is set."""
         while not until() and not self.failure:
             self.tick()
             time.sleep(TICK_S)
@@ -148,7 +148,8 @@ class Supervisor:
         self.prober.close()
 
     def _start_next_stage(self, now: float) -> None:
-        # A role of an earlier stage must have been ready once. It may be restarting now, because workers reconnect to a restarted broker.
+        # A stage begins when all roles of lower stages have been ready at least once. It does not wait for a role that is restarted at this
+        # moment, because workers reconnect to a restarted broker.
         for stage in sorted({managed.role.stage for managed in self.processes.values()}):
             in_stage = [managed for managed in self.processes.values() if managed.role.stage == stage]
             for managed in in_stage:
@@ -219,7 +220,10 @@ class Supervisor:
         self._kill_if_overdue(managed, now)
 
     def _repeat_jobs(self, stage: int) -> None:
-        """Runs the one-shot roles of later stages again. For example, if the broker lost its data, the topics must be created again."""
+        """Runs all one-shot roles whose stage is higher than `stage` a second time.
+
+        For example, if the broker (stage 0) was restarted without its data, the topics (stage 1) must be created again.
+        """
         for managed in self.processes.values():
             if managed.role.is_one_shot and managed.role.stage > stage and managed.state is State.ENDED:
                 managed.state = State.WAITING

@@ -263,9 +263,9 @@ def test_the_end_switch_gives_the_time_of_a_swing_and_a_broken_one_is_refused(tm
     [
         (("--port", "{port}", "--lane", "2"), "No running sorter of line-2 was found"),
         (("--line", "line-2", "--lane", "2"), "No running sorter of line-2 was found"),
-        (("--port", "{port}"), "The options describe 2 lines. The settings say: line-1 is lane 1 of"),
-        (("--port", "{port}", "--lane", "3"), "No line has this port and this lane. The settings say: line-1 is lane 1 of"),
-        (("--line", "line-1", "--lane", "2"), "No line has this port and this lane. The settings say: line-1 is lane 1 of"),
+        (("--port", "{port}"), "The options describe 2 lines. In the settings, line-1 is lane 1 of"),
+        (("--port", "{port}", "--lane", "3"), "No line has this port and this lane. In the settings, line-1 is lane 1 of"),
+        (("--line", "line-1", "--lane", "2"), "No line has this port and this lane. In the settings, line-1 is lane 1 of"),
         (("--lane", "2"), "Pass --line, or --port and --lane."),
         (("--line", "line-3"), "line-3"),
     ],
