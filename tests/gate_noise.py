@@ -1,4 +1,4 @@
-"""Disturbs the inputs, the serial line and the EEPROM of a board that runs the real firmware in the AVR simulator.
+"""Disturbs the inputs, the serial line and the EEPROM of a board that runs the real firmware in the AVR simulator, and lets it wait.
 
 `make campaign-noise` runs the long form and prints its counts. The tests run a short form of each part. The lists of inputs, settings and
 bytes come from the tables of the firmware and from what the firmware itself writes.
@@ -11,6 +11,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +23,9 @@ from firmware.pins import LANES, PLANT, LanePins, Pin, PlantPins, inputs_of
 from firmware.simulator.avr import SimulatedBoard, start_mega
 from firmware.simulator.avr_line import AvrLine
 from tests.firmware.line_host import DelayedVerdict, LineHost
+from tests.firmware.rigs import AvrRig
 from tests.firmware.test_firmware import StepHost
+from tests.firmware.test_long_times import check_eyes_after_36_minutes
 
 # Inputs that are low while nothing happens. All others have pull-ups and are high.
 LOW_INPUTS = ("estop", "belt", "encoder_a", "encoder_b", "end_switch", "chute_full")
@@ -296,6 +299,17 @@ def _faults(host: StepHost) -> set[int]:
     return {int(event.fields[2]) for event in host.events if event.name == "FAULT" and event.fields[3] == "1"}
 
 
+def wait_36_minutes() -> Findings:
+    """Lets a board without settings wait for more than half the range of its microsecond counter."""
+    findings = Findings({"wait": 1})
+    with closing(AvrRig()) as rig:
+        try:
+            check_eyes_after_36_minutes(rig)
+        except AssertionError as error:
+            findings.wrong.append(f"the photo-eyes after 36 minutes: {error}")
+    return findings
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=10_000)
@@ -309,6 +323,7 @@ def main() -> int:
             "bounce at the photo-eyes": lambda: bounce_at_edges(options.castings),
             "damaged bytes on the serial line": lambda: damage_frames(options.frames, folder),
             "damage at each byte of the EEPROM": lambda: damage_eeprom(folder),
+            "a wait of 36 minutes": wait_36_minutes,
         }
         is_wrong = False
         for title, run_part in parts.items():

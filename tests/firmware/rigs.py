@@ -472,6 +472,10 @@ class AvrRig(SimulatedRig):
         super().close()
         shutil.rmtree(self._folder)
 
+    def jump(self, ms: int) -> None:
+        """Lets a long time pass. The simulator needs about 5 s for a minute."""
+        self.wait(ms)
+
 
 class StockMegaRig(AvrRig):
     """A Mega as it is sold: its boot loader runs first after each reset and clears the causes of the reset."""
