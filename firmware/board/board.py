@@ -23,7 +23,7 @@ BOOT_INTERVAL_US = 1_000_000
 BEAT_INTERVAL_US = 1_000_000
 # The board sends PART again at this interval until the host has acknowledged it with SEEN.
 PART_INTERVAL_US = 300_000
-# The causes of a reset that fault 46 reports, each with the detail of the fault.
+# The detail of fault 46 (abnormal-reset) for each cause of the reset.
 ABNORMAL_CAUSES = {"brown-out": 1, "watchdog": 2, "unknown": 3}
 _U32 = 2**32
 
@@ -40,9 +40,9 @@ class CommandError(Exception):
 
 
 class Board:
-    """A simulated board that was just reset. Times are microseconds since the reset, and never go back.
+    """A simulated board that was just reset. Times are microseconds since the reset.
 
-    `clock_ms` is what the board's clock shows at the reset.
+    The time of a call must not be before the time of the previous call. The board's clock begins with `clock_ms` milliseconds.
     """
 
     def __init__(self, memory: BoardMemory, cause: str = "power", clock_ms: int = 0) -> None:
@@ -50,7 +50,7 @@ class Board:
         self.run = memory.begin_run()
         self.cause = cause
         self.is_greeted = False
-        # Whether the host has said in HELLO that it reads the field `confirmed` of GATE.
+        # True if the host reads the field `confirmed` of GATE. The host says so in HELLO.
         self._sends_confirmed = False
         self.clock_ms = clock_ms
         self.events = EventRing(MAX_EVENTS)
@@ -62,7 +62,7 @@ class Board:
         self.board_faults: list[int] = []
         # Values of CONFIGURE that wait for COMMIT, by lane number and key.
         self._uncommitted: dict[int, dict[str, SettingValue]] = {}
-        # The token of each lane's last TEST. If a TEST with the same token comes again, the board does not carry it out.
+        # The token (a number) in the last command TEST of each lane. If a TEST with the same token comes again, no new test begins.
         self._test_tokens: dict[int, int] = {}
         self._out = bytearray()
         self._event_seq = 0
@@ -88,7 +88,7 @@ class Board:
         return out
 
     def tick(self, now_us: int) -> None:
-        """Moves the board's time forward to `now_us`: decides parts, moves gates and sends events."""
+        """Moves the board's time forward to `now_us`. Decides about parts, moves gates and sends events."""
         for lane in self.lanes:
             lane.tick(now_us)
             silence_us = now_us - self._received_us
@@ -107,8 +107,12 @@ class Board:
             self._send_event(due.name, due.event, *due.fields, *self._confirmation_fields(due))
 
     def _confirmation_fields(self, event: StoredEvent) -> tuple[object, ...]:
-        """Returns the last fields of a GATE event about a part that the chute's eye had to see: `gate` if absent, and `confirmed`."""
-        # The field makes the frame longer, so an older host might drop the frame.
+        """Returns the fields at the end of a GATE event that say whether the chute's eye has seen the part.
+
+        The result is `confirmed`. If the event has no field `gate` yet, the result is `gate` (0) and `confirmed`. The result is empty if
+        the lane has no eye in its chute, or if the host does not read `confirmed`.
+        """
+        # An older host does not know the field `confirmed`. It could drop the longer frame.
         if event.confirmed is None or not self._sends_confirmed:
             return ()
         has_gate = len(event.fields) == len(EVENTS["GATE"])
@@ -138,7 +142,7 @@ class Board:
         """Returns the fields of BEAT: board_ms, state, lamp, tracked, pending."""
         return self.wire_ms(now_us), self.state, self.lamp, sum(lane.tracked for lane in self.lanes), self.events.pending
 
-    # The methods by which the lanes report events to their board, as LaneReporter requires
+    # The lanes call these methods to report events to the board. LaneReporter lists the methods.
 
     def report_counted(self, lane: int, part: TrackedPart) -> None:
         """Sends the event PART for a part that a lane has just counted."""
@@ -147,9 +151,9 @@ class Board:
             self._send_part(lane, part)
 
     def report_sorted(self, lane: int, part: int, decision: PartDecision, move: GateMove, at_us: int, travel_us: int | None) -> int:
-        """Stores the event GATE about a part and returns its number.
+        """Stores a GATE event, which says what the gate did with a part. Returns the number of the event.
 
-        `travel_us` is the time since photo-eye 1, or None for a part that was not counted.
+        `travel_us` is the time since the part was at photo-eye 1. It is None if photo-eye 1 did not count the part.
         """
         travel_ms = 0 if travel_us is None else min(65535, travel_us // 1000)
         further_gate = (decision.gate,) if decision.gate else ()
@@ -166,7 +170,7 @@ class Board:
         )
 
     def confirm_sorted(self, event: int, is_seen: bool) -> int:
-        """Says whether the chute's eye has seen the part of a GATE event. Returns the number of the part."""
+        """Stores in a GATE event whether the chute's eye has seen the part. Returns the number of the part."""
         return self.events.confirm(event, is_seen)
 
     def report_fault(self, lane: int, code: int, raised: bool, detail: int, at_us: int) -> None:
@@ -286,9 +290,11 @@ class Board:
         return ("chute-far",) if settings.is_chute_far(spacing_mm) else ()
 
     def _are_gates_consistent(self, lane: BoardLane, settings: LaneSettings) -> bool:
-        """Returns whether new settings of a lane agree with the settings of the other lanes.
+        """Returns whether the new settings of `lane` agree with the settings of the other lanes.
 
-        If a lane's gate stands at another lane's belt, that lane must be committed. The gate is at most 500,000 steps behind photo-eye 2.
+        If `lane_of` is 2, the gate of `lane` stands at the belt of lane 2. Then lane 2 must be committed.
+
+        A gate must stand at most 500,000 steps behind photo-eye 2 of its belt.
         """
         belt_number, step_nm = settings.number("lane_of"), settings.step_nm
         if belt_number:
@@ -298,7 +304,10 @@ class Board:
         return all(gate_lane.settings.is_gate_within_reach(step_nm) for gate_lane in lane.gate_lanes[1:])
 
     def _are_plant_pins_free(self, lane: BoardLane, settings: LaneSettings) -> bool:
-        """Returns whether no other lane uses the pins of the lane and of its plant interface."""
+        """Returns whether the pins that the lane needs are free.
+
+        The plant interface of lane 1 needs the pins of lane 3. The plant interface of lane 2 needs the pins of lane 4.
+        """
         if lane.number in PLANT_LANES:
             return not settings.number("use_plant") or not self.lanes[PLANT_LANES[lane.number] - 1].is_committed
         lender = next(number for number, spare in PLANT_LANES.items() if spare == lane.number)

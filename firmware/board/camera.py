@@ -1,4 +1,4 @@
-"""The camera pulses of one lane of a simulated board: a queue of pulses that wait for their moment, and the pulse that is being sent."""
+"""Sends the camera pulses of one lane of a simulated board. The other pulses wait in a queue for their moment."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CameraTrigger:
         self._moments.clear()
 
     def tick(self, position: int, now_us: int, pulse_us: int) -> None:
-        """Begins the next pulse if its moment has come. The pulse before it ends early if it still lasts."""
+        """Begins the next pulse if its moment has come. If the previous pulse still lasts, it ends early."""
         if self._moments and position >= self._moments[0] and now_us >= min(self._end_us, self._least_end_us) + PAUSE_US:
             self._moments.popleft()
             self.began_us.append(now_us)

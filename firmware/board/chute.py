@@ -9,7 +9,7 @@ from __future__ import annotations
 MAX_CHUTE_PARTS = 8
 # A gate with an end switch must reach its other end within 2 x servo_ms plus this time.
 END_MARGIN_US = 100_000
-# The gate must have left its end within servo_ms / 2 plus contact_ms plus this time, the longest wait for a servo pulse.
+# A gate that must move has servo_ms / 2 + contact_ms + LEAVE_MARGIN_US to leave its end. Its servo waits up to 20 ms for the next pulse.
 LEAVE_MARGIN_US = 20_000
 # What is wrong with a gate: the detail of fault 54.
 NOT_LEFT, NOT_ARRIVED = 1, 2
@@ -27,14 +27,14 @@ class Chute:
         return not self._expected
 
     def add(self, event: int, place: int) -> bool:
-        """Adds a part that must block the eye when the belt is at `place`. Returns False if there is no room."""
+        """Adds a part that must block the eye when the belt has the position `place`. Returns False if there is no room."""
         if len(self._expected) == MAX_CHUTE_PARTS:
             return False
         self._expected[event] = place
         return True
 
     def take_nearest(self, place: int, window: int) -> int | None:
-        """Removes the part that is expected nearest to `place`, at most `window` away.
+        """Removes the part whose expected position is nearest to `place`, if the distance is at most `window`.
 
         Returns the event of the part, or None if there is no such part.
         """
@@ -46,7 +46,10 @@ class Chute:
         return event
 
     def take_overdue(self, place: int, window: int) -> list[int]:
-        """Removes the overdue parts: the belt has moved more than `window` past their expected place. Returns their events."""
+        """Removes the overdue parts, and returns their events.
+
+        A part is overdue if the belt has moved more than `window` past the part's expected position.
+        """
         overdue = [event for event, expected in self._expected.items() if place > expected + window]
         for event in overdue:
             del self._expected[event]
@@ -60,21 +63,24 @@ class Chute:
 
 
 class EndSwitch:
-    """Checks whether a gate really moves. The switch is on while the gate stands at one of its two ends."""
+    """Checks with a gate's end switch whether the gate really moves.
+
+    The end switch is on while the gate is at one of its two ends: at rest or fully out.
+    """
 
     def __init__(self) -> None:
         self._was_out = self._must_leave = False
         self._since_us = 0
 
     def restart(self, is_out: bool, now_us: int) -> None:
-        """Starts the check again. The gate may stand anywhere, and the time limit to reach an end begins now."""
+        """Restarts the check. The gate can be anywhere now, and has the whole time limit to reach an end."""
         self._was_out, self._must_leave, self._since_us = is_out, False, now_us
 
     def check(self, at_end: bool, is_out: bool, now_us: int, limit_us: int, leave_us: int) -> int:
-        """Returns NOT_LEFT or NOT_ARRIVED if the gate has not moved in time, otherwise 0. Each problem is returned once.
+        """Returns NOT_LEFT or NOT_ARRIVED if the gate has not moved in time, otherwise 0. Returns each problem only once.
 
-        `is_out` says where the servo was told to move the gate. A gate that is told to turn back within `leave_us`, before it has left its
-        end, may stay there.
+        `is_out` is True if the last order moves the gate out. If the opposite order comes within `leave_us`, the gate is allowed to stay at
+        its end.
         """
         if is_out != self._was_out:
             if at_end and self._must_leave and now_us >= self._since_us + leave_us:

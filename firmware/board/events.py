@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 # An event is sent again if it is not acknowledged within this time.
 REPEAT_US = 1_000_000
-# Largest number of events that are sent again within REPEAT_US. The oldest events are chosen.
+# The board repeats at most this many events within REPEAT_US. It repeats the oldest events.
 MAX_REPEATED_EVENTS = 4
 # After the board has sent a stored event, it waits at least this long before it sends the next one.
 EVENT_INTERVAL_US = 10_000
@@ -72,7 +72,10 @@ class EventRing:
         return number
 
     def confirm(self, number: int, is_seen: bool) -> int:
-        """Sets `confirmed` of a GATE event that waited for it. Returns the number of its part, or 0 if the event was lost."""
+        """Stores in a waiting GATE event whether the chute's eye has seen the part. Returns the number of the part.
+
+        The result is 0 if the event was lost.
+        """
         for event in self._events:
             if event.event == number:
                 event.confirmed, event.is_awaited = int(is_seen), False

@@ -9,7 +9,7 @@ ABNORMAL_RESET, TRACKER_FULL, EVENTS_LOST, STOPPED, PARTS_EXHAUSTED, SETTINGS_LO
 TRIGGER_LOST, GATE_STUCK, CHUTE_MISSED, CHUTE_FULL = 53, 54, 55, 56
 REJECTS_IN_A_ROW, BYPASS = 57, 58
 
-# The detail of the end of a fault, which says who ended it.
+# When a fault ends, the detail of its FAULT event is one of these values. It says who ended the fault.
 ENDED_BY_HOST, ENDED_BY_BUTTON = 0, 1
 
 GATE_HELD, STOPPED_LINE, BYPASSED = "gate held", "stopped", "bypassed"
@@ -52,7 +52,7 @@ class Faults:
     codes: list[int] = field(default_factory=list)
 
     def has(self, effect: str) -> bool:
-        """Returns whether there is a fault with this effect."""
+        """Returns whether one of the faults has the effect `effect`, for example GATE_HELD."""
         return any(EFFECTS[code] == effect for code in self.codes)
 
     @property

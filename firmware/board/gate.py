@@ -1,6 +1,6 @@
 """The state machine of a gate. It decides which pulse the gate's servo gets.
 
-    rest --moment of a diverted part--> going out --servo_ms--> out --dwell over--> returning --servo_ms--> rest
+    rest --diverted part at the gate--> going out --servo_ms--> out --dwell over--> returning --servo_ms--> rest
 
 While a fault holds the gate, the gate does not move for parts.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from firmware.lane_settings import LaneSettings
 
-# The servo gets the pulse of the command SERVO for this time.
+# After the command SERVO, the servo gets the pulse width of the command for this time.
 SERVO_HOLD_US = 5_000_000
 
 
@@ -82,7 +82,10 @@ class Gate:
         self._move(True, now_us)
 
     def hold_pulse(self, pulse_us: int, now_us: int) -> None:
-        """Gives the servo the pulse of the command SERVO for SERVO_HOLD_US. With 0, the servo gets its former pulse again."""
+        """Gives the servo pulses of the width `pulse_us` for SERVO_HOLD_US, as the command SERVO demands.
+
+        If `pulse_us` is 0, the servo gets its former pulse width again.
+        """
         self._held_pulse = (pulse_us, now_us + SERVO_HOLD_US) if pulse_us else None
 
     def tick(self, place: int, now_us: int) -> None:

@@ -6,8 +6,10 @@ from __future__ import annotations
 class Contact:
     """An on-off input, such as the emergency stop, that ignores short pulses.
 
-    `is_on` changes when the new level has lasted `hold_us` longer than the old level. For example, with a `hold_us` of 10 ms, 14 ms of the
-    new level and 4 ms of the old level are enough. If `restarts` is True, the new level must last for `hold_us` without interruption.
+    A sum grows while the input has the new level, and falls while it has the old level. `is_on` changes when the sum reaches `hold_us`. For
+    example, with a `hold_us` of 10 ms, 14 ms of the new level and 4 ms of the old level are enough.
+
+    If `restarts` is True, each return of the old level sets the sum back. Then the new level must last for `hold_us` without interruption.
     """
 
     def __init__(self, restarts: bool = False) -> None:
@@ -15,11 +17,14 @@ class Contact:
         self._restarts = restarts
         self._level = False
         self._ticked_us = 0
-        # Grows while the input is on, up to `hold_us`. Falls while the input is off, down to 0.
+        # The sum (see the class) grows while the input is on, up to `hold_us`. It falls while the input is off, down to 0.
         self._sum_us = 0
 
     def assume_on(self, hold_us: int) -> None:
-        """Treats the input as on until it was off for `hold_us`. So an input that is stuck since the start never changes from off to on."""
+        """Treats the input as on until it has been off for `hold_us`.
+
+        So a button that is stuck from the beginning never counts as newly pressed.
+        """
         self.is_on, self._sum_us = True, hold_us
 
     @property
@@ -28,7 +33,7 @@ class Contact:
         return self._level
 
     def invert(self, hold_us: int) -> None:
-        """Swaps the meanings of the two levels after a setting has changed. The input itself has not changed."""
+        """Swaps the levels that mean on and off, because the setting `eye_light_on` has changed. The input itself has not changed."""
         self.is_on, self._level, self._sum_us = not self.is_on, not self._level, max(0, hold_us - self._sum_us)
 
     def change(self, level: bool, at_us: int, hold_us: int) -> None:
@@ -61,7 +66,7 @@ class Button:
         self.forget_press()
 
     def forget_press(self) -> None:
-        """Lets a press that has begun before not count, because its beginning was not seen."""
+        """Ignores a press that has already begun, because its beginning was not seen."""
         self._contact.assume_on(MIN_PRESS_US)
         self._counts = False
 
@@ -87,16 +92,16 @@ class Button:
 class Drive:
     """The speed of a belt without an encoder. It is computed from the times at which the belt was switched on and off.
 
-    `speed` is 0 while the belt stands, and 1 at full speed.
+    `speed` is 0 while the belt stands still, and 1 at full speed.
     """
 
     def __init__(self) -> None:
         self.speed = 0.0
 
     def advance(self, runs: bool, passed_us: int, ramp_us: int) -> float:
-        """Returns how far the belt travels in `passed_us`. The unit is the distance that the belt travels in a microsecond at full speed.
+        """Returns how far the belt travels in `passed_us`. The travel is given as the time that it takes at full speed.
 
-        `ramp_us` is the time from standing to full speed, or back.
+        For example, 1000 us at half of the full speed give 500. `ramp_us` is the time from standstill to full speed, or back.
         """
         target, before = float(runs), self.speed
         changing_us = min(passed_us, abs(target - before) * ramp_us)

@@ -23,7 +23,7 @@ from firmware.lane_settings import LaneSettings
 MAX_PART = 99_999_999
 # If one wire of an encoder is broken, the position only changes by one step forwards and backwards. This does not count as turning.
 LEAST_STEPS = 2
-# The contacts of the plant interface must last for this time, which is longer than the bounce of a key switch.
+# A contact of the plant interface must keep its new level for this time. A key switch bounces for less time.
 KEY_US = 30_000
 # Duration of a test of the command TEST. The test of the lamp takes this time for each of its three colours.
 TEST_US = 1_000_000
@@ -32,7 +32,7 @@ BLINK_US = 512_000
 
 
 class LaneReporter(Protocol):
-    """The members of the board that a lane uses: the list of all lanes, and the methods that report events to the host."""
+    """Gives a lane access to its board: the list of all lanes, and the methods that report events to the host."""
 
     lanes: list[BoardLane]
 
@@ -94,8 +94,8 @@ class GateMove:
 class BoardLane:
     """A lane of a simulated board. Times are microseconds of the board's clock.
 
-    `stored` has the settings of the lane in the EEPROM, or is None if there are no valid ones. `stored_faults` has the codes of the faults
-    that began before the reset and must still be ended by a person.
+    - `stored`: the lane's settings from the EEPROM, or None if the EEPROM has no valid settings.
+    - `stored_faults`: the codes of the faults from before the reset that no person has ended.
     """
 
     def __init__(self, number: int, stored: LaneSettings | None, stored_faults: list[int], capacity: int, reporter: LaneReporter) -> None:
@@ -134,7 +134,7 @@ class BoardLane:
         self.rejects_in_a_row = 0
         self._drive = Drive()
         self.camera = CameraTrigger()
-        # The present test of the command TEST and the time of its end. The camera's test ends at once.
+        # The test that the last command TEST began, and the time at which this test ends. A camera test is one pulse and is not stored.
         self._test, self._test_until_us = "", 0
         # True if this lane has no belt of its own, because its gate stands at another lane's belt (an additional gate).
         self.is_further_gate = self.settings.number("lane_of") > 0
@@ -142,25 +142,27 @@ class BoardLane:
         self._reporter = reporter
         # Decided parts on their way from photo-eye 2 to this lane's gate.
         self._armed: list[DecidedPart] = []
-        # Leading edges of the parts that block photo-eyes 1 and 2 now. _edge2 is None again when the part has been decided.
+        # Leading edges of the objects that block photo-eyes 1 and 2 now, or None. When the board decides about a part, _edge2 becomes None.
         self._edge1: Edge | None = None
         self._edge2: Edge | None = None
         # The part that blocks photo-eye 1, if it has been counted.
         self._part_at_eye1: TrackedPart | None = None
-        # The edges of the last parts that left photo-eyes 1 and 2. If an eye is blocked again within part_min_mm, the part has not ended.
+        # _end1 has the last part at photo-eye 1 with its trailing and leading edge. _end2 has the trailing edge of the last part at
+        # photo-eye 2.
+        # If an object comes less than part_min_mm later, it still belongs to this part.
         self._end1: tuple[Edge, Edge, TrackedPart] | None = None
         self._end2: Edge | None = None
         self._steps = self._turned_steps = 0
-        # How far a belt without an encoder has travelled, as the time in microseconds that the belt would need for it at full speed.
+        # The travel of a belt without an encoder. For example, 2,000,000 means as far as the belt runs in two seconds at full speed.
         self._running_us = 0.0
-        # How often a photo-eye was blocked since the belt stopped.
+        # The number of times that a photo-eye was blocked during the present stop of the belt.
         self._edges_at_rest = 0
         self._ticked_us = 0
         self._stepped_us: int | None = None
-        # Time of the first change at a photo-eye while the encoder gives no steps. If no step follows, fault 43 (encoder stopped) begins.
+        # The time at which a photo-eye changed although the encoder gave no steps. If no step follows, fault 43 (encoder stopped) begins.
         self._no_step_since_us: int | None = None
         self._missing_in_a_row = self._unmatched_in_a_row = 0
-        # Place of the belt up to which missing and unmatched parts raise no fault. Such parts are normal after a fault or a reset.
+        # After a fault or a reset, missing and unmatched parts are normal. They raise no fault until the belt has moved to this position.
         self._ignore_missing_until: int | None = 0
         for code in (code for code in stored_faults if code in faults.KEPT):
             self.faults.codes.append(code)
@@ -175,7 +177,10 @@ class BoardLane:
 
     @property
     def belt(self) -> BoardLane:
-        """The lane at whose belt this gate stands. With the setting `lane_of`, this is another lane. Otherwise, it is this lane."""
+        """The lane of the belt at which this gate stands.
+
+        With the setting `lane_of`, the gate stands at the belt of another lane. Otherwise, the gate stands at the belt of its own lane.
+        """
         return self._reporter.lanes[self.settings.number("lane_of") - 1] if self.is_further_gate else self
 
     @property
@@ -185,7 +190,7 @@ class BoardLane:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no counted part is between photo-eye 1 and the last gate of the belt, or between a gate and the eye in its chute."""
+        """True if the belt is empty: no counted part is before its gate, and no diverted part is before the eye in its chute."""
         return not self.belt.tracker.parts and not any(lane._armed or not lane._chute.is_empty for lane in self.belt.gate_lanes)
 
     @property
@@ -251,7 +256,10 @@ class BoardLane:
         return {name: level and self.uses_plant for name, level in signals.items()}
 
     def is_relay_closed(self, now_us: int) -> bool:
-        """Returns whether the relay lets the belt run. A lane whose gate stands at another belt has an open relay."""
+        """Returns whether the lane's relay lets its belt run.
+
+        If the lane's gate stands at another lane's belt, the lane has no belt of its own, and its relay is open.
+        """
         is_tested = self._test == "relay" and self.is_testing(now_us)
         if self.is_bypassed:
             return not is_tested and faults.EMERGENCY_STOP not in self.faults.codes
@@ -287,7 +295,7 @@ class BoardLane:
 
     @property
     def is_belt_on(self) -> bool:
-        """Whether the belt runs according to the input "belt runs". The setting `use_belt` makes no difference."""
+        """Whether the input "belt runs" says that the belt runs, even if the setting `use_belt` is 0."""
         return not self._belt_off.is_on
 
     @property
@@ -377,17 +385,17 @@ class BoardLane:
             self._acknowledge(now_us)
         ran = self._runs
         if self._belt_off.advance(now_us, self._hold_us) and self._runs != ran:
-            # The input changed `_hold_us` ago, but the change counts only now. So the travel since the change is computed again.
+            # The belt was switched on or off `_hold_us` ago, but the input shows it only now. So the travel of this time is corrected.
             self._running_us -= self._drive.speed * self._hold_us
             self._drive_belt(self._hold_us)
 
     @property
     def _is_at_rest(self) -> bool:
-        """Whether a belt without an encoder stands. Always False if the input "belt runs" is not used."""
+        """Whether a belt without an encoder stands still. Always False if the setting `use_belt` is 0."""
         return self.settings.number("use_belt") > 0 and not self.settings.number("encoder") and self._drive.speed == 0
 
     def _drive_belt(self, passed_us: int) -> None:
-        # A belt that speeds up evenly has half the full speed on average, so it needs twice the time.
+        # While a belt speeds up evenly, its average speed is half of the full speed. So the distance takes twice the time.
         ramp_us = 2 * self.settings.travel("run_up_mm" if self._runs else "run_down_mm")
         self._running_us += self._drive.advance(self._runs, passed_us, ramp_us)
         if self._drive.speed > 0:
@@ -429,10 +437,11 @@ class BoardLane:
     # Commands and faults
 
     def commit(self, settings: LaneSettings, now_us: int) -> None:
-        """Uses new settings from now on. The first commit after a reset begins the counting of parts."""
+        """Uses new settings from now on. If this is the first commit after a reset, the lane begins to count parts."""
         is_changed = settings != self.settings
         was_further_gate, is_first = self.is_further_gate, not self.is_committed
-        # Waiting camera pulses have a time or, with `trigger_mm`, a position of the belt. If this changes, they are deleted.
+        # A camera pulse waits for a time or, with `trigger_mm`, for a belt position. If the new settings switch between the two, the
+        # waiting pulses are deleted.
         if bool(settings.number("trigger_mm")) != bool(self.settings.number("trigger_mm")):
             self.camera.clear()
         inverts = settings.number("eye_light_on") != self.settings.number("eye_light_on")
@@ -447,7 +456,7 @@ class BoardLane:
         self._restart_gate_checks(now_us)
         self.is_committed = True
         if self.is_further_gate:
-            # This lane's gate now stands at another lane's belt. Such a lane has no faults of its own, so its old faults end.
+            # This lane's gate now stands at another lane's belt. Faults now belong to the belt's lane, so the old faults of this lane end.
             for code in list(self.faults.codes):
                 self.end_fault(code, now_us)
             self.gate.hold(self._held_action, now_us)
@@ -464,11 +473,11 @@ class BoardLane:
         self._chute_had_room_us = now_us
         for lane in self._reporter.lanes:
             if lane.belt is self.belt:
-                # The new settings may count the places of the belt anew.
+                # New settings can change the unit of the belt's positions. So this stored position is no longer valid.
                 lane._chute_end = None
 
     def _forget_presses(self, settings: LaneSettings) -> None:
-        """Lets a press that has begun before not count at the buttons that the new settings add."""
+        """If `settings` begins to use a button, ignores a press that has already begun there."""
         if settings.number("use_plant") != self.settings.number("use_plant"):
             self._reset_pressed.assume_on(KEY_US)
         if settings.number("use_button") != self.settings.number("use_button"):
@@ -524,7 +533,7 @@ class BoardLane:
         return code == faults.CHUTE_FULL and self.settings.number("chute_full_ms") > 0 and self.is_chute_full
 
     def _acknowledge(self, now_us: int) -> None:
-        """Ends the faults of the belt that CLEAR could end now. Called when a person has pressed the push-button."""
+        """Ends each fault of the belt that the command CLEAR could end now. Called when a person has pressed the push-button."""
         belt = self.belt
         for code in sorted(belt.faults.codes):
             if faults.ENDS_BY[code] == "CLEAR" and not belt.has_fault_cause(code):
@@ -536,9 +545,9 @@ class BoardLane:
 
     @property
     def _held_action(self) -> str | None:
-        """The action with which the lane's gate is held now.
+        """The action that the lane's gate must keep now, or None in normal operation.
 
-        The action is `pass` while the belt is bypassed, the setting `safe` during a fault or before COMMIT, and None in normal operation.
+        During the bypass, the action is `pass`. During a fault or before COMMIT, the setting `safe` gives the action.
         """
         if self.belt.is_bypassed:
             return "pass"
@@ -547,13 +556,13 @@ class BoardLane:
         return self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None
 
     def _hold_gates(self, now_us: int) -> None:
-        """Holds or releases all gates of the belt, because a part that passes one gate reaches the next."""
+        """Holds or releases all gates of the belt. One gate is not enough, because a part that passes this gate reaches the next gate."""
         for lane in self._reporter.lanes:
             if lane._has_stored_settings and lane.belt is self:
                 lane.gate.hold(lane._held_action, now_us)
 
     def _switch_bypass(self, now_us: int) -> None:
-        """Begins or ends the bypass, as the key says. When the bypass begins, parts that wait for a gate will pass."""
+        """Begins or ends the bypass after a person has turned the bypass key. When the bypass begins, the gates let waiting parts pass."""
         if self.is_bypassed:
             self.end_fault(faults.BYPASS, now_us)
         else:
@@ -710,7 +719,7 @@ class BoardLane:
     def _decide_parts(self, edge: Edge, now_us: int) -> None:
         for decided in self.tracker.decide_at_eye2(edge):
             if self.faults.has(GATE_HELD):
-                # A missing part before this part may have raised a fault that holds the gate. Then this part is reported at once.
+                # The fault of an earlier missing part holds the gate now. So this part does not wait for the gate, but is reported at once.
                 safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
                 self._report(DecidedPart(decided.part, safe, Edge(False, self.place(), now_us)), False)
             else:
@@ -746,13 +755,16 @@ class BoardLane:
         self._check_eyes(now_us)
 
     def _count_reject(self, is_reject: bool, now_us: int) -> None:
-        """Raises fault 57 if `reject_limit` parts in a row were diverted or had no verdict. The parts of a bypassed lane do not count."""
+        """Raises fault 57 if `reject_limit` parts in a row were diverted or had no verdict. During the bypass, the count stays 0."""
         self.rejects_in_a_row = self.rejects_in_a_row + 1 if is_reject and not self.is_bypassed else 0
         if 0 < self.settings.number("reject_limit") <= self.rejects_in_a_row:
             self.raise_fault(faults.REJECTS_IN_A_ROW, self.rejects_in_a_row, now_us)
 
     def _check_eyes(self, now_us: int) -> None:
-        """Raises a fault if `lost_limit` parts in a row are missing or unmatched, because one of the photo-eyes must then be defective."""
+        """Raises a fault if `lost_limit` parts in a row are missing or unmatched.
+
+        If parts are missing, photo-eye 2 seems defective. If parts are unmatched, photo-eye 1 did not count them and seems defective.
+        """
         if self._ignore_missing_until is not None:
             if self.place() < self._ignore_missing_until:
                 self._missing_in_a_row = self._unmatched_in_a_row = 0
@@ -784,7 +796,7 @@ class BoardLane:
         return self.settings.number("chute_mm") > 0
 
     def _follow_into_chute(self, event: int, moment: int, now_us: int) -> None:
-        """Waits for a diverted part at the chute's eye. `moment` is the place of the belt at which the gate moved."""
+        """Waits until the chute's eye sees a diverted part. The gate moved for this part at the belt position `moment`."""
         if self._chute.add(event, moment + self.belt.settings.places(self.settings.number("chute_mm"))):
             return
         self._reporter.confirm_sorted(event, False)
@@ -794,7 +806,8 @@ class BoardLane:
     def _watch_chute(self, now_us: int) -> None:
         belt = self.belt
         if belt._is_light_on != self._is_chute_light_on:
-            # The setting has swapped the meanings of the levels. Without this step, the swap would count as a casting.
+            # The setting `eye_light_on` has changed, so each level of the input now has the opposite meaning. The stored levels are
+            # inverted here. Otherwise the board would count a casting that does not exist.
             self._is_chute_light_on = belt._is_light_on
             self._chute_eye.invert(self._hold_us)
             self.is_chute_blocked = not self.is_chute_blocked
@@ -855,7 +868,7 @@ class BoardLane:
         return self._reporter.report_sorted(belt.number, part.number, decided.decision, move, at_us, travel_us)
 
     def _remove_parts(self, now_us: int) -> None:
-        """Reports each part that is on the belt, and removes it. The reports have the action that the setting `safe` names."""
+        """Reports each part on the belt with the action of the setting `safe`, and removes the part."""
         safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
         edge = Edge(False, self.place(), now_us)
         for lane in self.gate_lanes:

@@ -36,9 +36,10 @@ def exit_facts(casting: CastingExit) -> dict[str, Any]:
 
 
 class SimulatedLine:
-    """A simulated board and its belts, by lane number. A single Plant is connected to lane 1.
+    """A simulated board with its simulated belts. A belt is an object of the class Plant.
 
-    `on_truth` is called for every physical event.
+    `plants` has the belts by lane number. If `plants` is a single Plant, it is the belt of lane 1. `on_truth` is called for every physical
+    event, for example when a casting leaves the belt.
     """
 
     def __init__(self, board: Board, plants: Plant | Mapping[int, Plant], on_truth: TruthListener = lambda event, facts: None) -> None:
@@ -131,8 +132,8 @@ class SimulatedLine:
 # The rest of this module runs a line in real time, at a pseudo-terminal that programs open as a serial port.
 
 TICK_S = 0.001
-# If the simulation is late, it catches up in steps of at most this board time. The port is read between the steps, so that the host's
-# commands do not wait for all steps.
+# The longest step of the simulation, in microseconds of simulated time. After each step, the port is read. So the host's commands do not
+# wait for long if the simulation is late.
 MAX_STEP_US = 10_000
 # Before the simulated line ends, it waits at most this many seconds until the host has acknowledged all events.
 MAX_DRAIN_S = 5.0

@@ -31,7 +31,7 @@ class BoardMemory:
         return self.run
 
     def raise_run(self, run: int) -> None:
-        """Stores a higher run number. The next reset counts on from this number."""
+        """Stores a higher run number. The next reset adds 1 to this number."""
         self.run = run
         self._save()
 

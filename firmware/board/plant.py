@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-# Castings are put on the belt at this place, in mm from photo-eye 1. The place lies before the photo-eye.
+# Castings are put on the belt at this position in mm. It is negative, because they then travel to photo-eye 1 at 0 mm.
 FEED_MM = -60.0
 EYE1, EYE2, STEPS = "eye1", "eye2", "steps"
 END_SWITCH, CHUTE_EYE = "end_switch", "chute_eye"
@@ -35,7 +35,7 @@ class Belt:
     - `servo_s`: the time of a full swing.
     - `further`: the blades of additional gates on this belt. The servo of an additional gate belongs to another lane.
     - `encoder_um`: travel per encoder edge; 0 without an encoder.
-    - `eye_light_on`: True if the photo-eyes and the eyes in the chutes are on while they see light. Then the input of a free eye is low.
+    - `eye_light_on`: True if the output of each eye is on while the eye sees light. Then the board's input is low while the eye is free.
     - `chute_s`: the time that a diverted casting needs from the belt to the eye in the reject chute.
     """
 
@@ -53,7 +53,7 @@ class Belt:
 
     @cached_property
     def blades(self) -> tuple[Blade, ...]:
-        """The blade of the belt's own gate (as lane 0), followed by the blades of additional gates, which other lanes move."""
+        """The blades of all gates on the belt. The belt's own gate comes first, with the lane 0. Then come the additional gates."""
         return (Blade(0, self.blade_mm, self.servo_s, self.rest_us, self.out_us), *self.further)
 
 
@@ -117,7 +117,7 @@ class CastingExit:
 
     - `side`: `diverted` or `passed`.
     - `struck`: whether a moving gate hit the casting.
-    - `gate`: 0, or the lane that moves the gate if an additional gate on the belt diverted the casting.
+    - `gate`: the lane of the additional gate that diverted the casting, otherwise 0.
     """
 
     number: int
@@ -154,7 +154,7 @@ class Plant:
     _next_feed_mm: float = 0.0
     _removed: list[str] = field(default_factory=list)
     _gate_changes: list[GateInputChange] = field(default_factory=list)
-    # The coming changes at the eyes in the chutes.
+    # Changes that will happen at the eyes in the chutes. A diverted casting needs `chute_s` to reach its eye.
     _chute_changes: list[GateInputChange] = field(default_factory=list)
     _castings_at_eye: dict[str, int] = field(default_factory=lambda: {EYE1: 0, EYE2: 0})
 
@@ -177,7 +177,7 @@ class Plant:
 
     @property
     def has_fed_all(self) -> bool:
-        """Whether all castings of the feed were put on the belt. False if their number has no limit."""
+        """Whether all castings of the feed have been put on the belt. Always False if `feed.parts` is None."""
         return self.feed.parts is not None and self.fed >= self.feed.parts
 
     def place_casting(self, lead_mm: float, length_mm: float | None = None) -> BeltCasting:
@@ -197,7 +197,7 @@ class Plant:
     def advance(self, to_us: int, pulse_us: int, belt_runs: bool, further_us: Sequence[int] = ()) -> list[InputChange]:
         """Moves the time forward to `to_us`, and returns the changes at the board's inputs in the order of time.
 
-        `pulse_us` is the servo pulse of the belt's own gate. `further_us` are the servo pulses of additional gates, which other lanes move.
+        `pulse_us` is the servo pulse of the belt's own gate. `further_us` has the servo pulses of the additional gates on the belt.
         """
         from_us, self.now_us = self.now_us, to_us
         self._swing((pulse_us, *further_us), (to_us - from_us) / 1e6)
@@ -208,7 +208,7 @@ class Plant:
             return self._level_changes(removed)
         travel_mm = self.belt.speed_mm_s * (to_us - from_us) / 1e6
         self._feed(travel_mm)
-        # If one casting leaves an eye while the next one arrives, the arrival (value 1) must come first. Then the eye stays blocked.
+        # One casting can leave an eye while the next casting arrives. The arrival (value 1) is sorted first, so the eye stays blocked.
         edges = sorted([*removed, *self._edges(from_us, travel_mm)], key=lambda change: (change.at_us, -change.value))
         changes = self._level_changes(edges)
         if self.belt.encoder_um:
@@ -253,9 +253,9 @@ class Plant:
         return (EYE1, 0.0), (EYE2, self.belt.eye_gap_mm)
 
     def _level_changes(self, edges: list[InputChange]) -> list[InputChange]:
-        """Returns the edges that change the level of a photo-eye. A leading edge has the value 1, and a rear end has the value 0.
+        """Returns the edges at which a photo-eye becomes blocked (value 1) or free (value 0).
 
-        An edge changes nothing while another casting blocks the eye.
+        While one casting blocks a photo-eye, the edges of other castings do not change the level of this photo-eye.
         """
         changes = []
         for edge in edges:
@@ -277,7 +277,7 @@ class Plant:
                         yield InputChange(at_us, what, level)
 
     def _with_steps(self, changes: list[InputChange], from_us: int, to_us: int) -> Iterator[InputChange]:
-        """Yields `changes` together with the encoder steps up to `to_us`, in the order of time."""
+        """Yields `changes` and the encoder steps up to `to_us`, all in the order of time."""
         for at_us in [*(change.at_us for change in changes), to_us]:
             place_mm = self._travelled_mm + self.belt.speed_mm_s * (at_us - from_us) / 1e6
             steps = int(place_mm * 1000 / self.belt.encoder_um) - self._reported_steps

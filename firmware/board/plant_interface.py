@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 
-# At most this many results can wait until the earlier results have been given.
+# At most this many results can wait. The signals show the plant's controller one result after the other.
 WAITING_RESULTS = 8
-# The signal `reject` does not change during this time before and after the signal `result valid`.
+# The signal `reject` is set this time before `result valid` begins. It stays for this time after `result valid` has ended.
 RESULT_MARGIN_US = 5000
-# The heartbeat and the buzzer change each time after this interval. So a whole period takes a second.
+# The heartbeat and the buzzer change whenever this interval is over. So a whole period takes a second.
 HALF_PERIOD_US = 500_000
 
 
 class PlantInterface:
-    """The signals that change by time: `result valid`, `reject`, the heartbeat and the buzzer.
+    """The signals `result valid`, `reject`, heartbeat and buzzer. Each result goes through these phases:
 
-    idle --result--> before --5 ms--> valid --result_ms--> after --5 ms--> idle
+        idle --result--> before --5 ms--> valid --result_ms--> after --5 ms--> idle
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class PlantInterface:
         self._now_us = 0
 
     def add_result(self, is_reject: bool) -> bool:
-        """Adds the result of a part that is at the gate now. Returns False if there is no room."""
+        """Puts the result of the part at the gate into the queue of results. Returns False if the queue is full."""
         if len(self._waiting) == WAITING_RESULTS:
             return False
         self._waiting.append(is_reject)
@@ -44,7 +44,7 @@ class PlantInterface:
             self._phase, self._since_us, self._is_reject = "before", now_us, self._waiting.popleft()
 
     def signals(self, has_host: bool, has_fault: bool) -> dict[str, bool]:
-        """Returns the levels of the signals. `has_fault` says that the gate is held or the line is stopped."""
+        """Returns the levels of the signals. `has_fault` is True if a fault holds the gate or stops the line."""
         beat = self._now_us // HALF_PERIOD_US % 2 == 1
         return {
             "valid": self._phase == "valid",

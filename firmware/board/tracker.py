@@ -1,6 +1,6 @@
 """Follows the parts of one lane from photo-eye 1 to photo-eye 2, and decides what the gate does with each. See firmware/PROTOCOL.md.
 
-    counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided --moment of the gate--> reported
+    counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided --part at the gate--> reported
     counted --more than window_mm late, or a later part came first--> missing
 
 Places are in thousandths of a step, times in microseconds.
@@ -72,11 +72,11 @@ class Eye:
         self._changing = Edge(blocked, place, at_us, steps) if blocked != self.blocked else None
 
     def invert(self, place: int, at_us: int, debounce_us: int, steps: int) -> None:
-        """Swaps the meanings of the two levels, because `eye_light_on` has changed."""
+        """Swaps the levels that mean "blocked" and "free", because the setting `eye_light_on` has changed."""
         self.change(not self._raw_level, place, at_us, debounce_us, steps)
 
     def restart(self, place: int, now_us: int) -> None:
-        """If an object blocks the eye now, measures its length from `place` on."""
+        """If an object blocks the eye now, `place` counts as the object's leading edge from now on."""
         if self.blocking_edge is not None:
             self.blocking_edge = Edge(True, place, now_us)
 
@@ -117,7 +117,7 @@ class TrackedPart:
 
     - `number`: 0 if photo-eye 1 did not count the part.
     - `edge`: the leading edge at photo-eye 1.
-    - `gate`: 0, or the lane that moves the gate if an additional gate on the belt must divert the part.
+    - `gate`: the lane of the additional gate that must divert the part, otherwise 0.
     """
 
     number: int
@@ -158,7 +158,7 @@ class Tracker:
         self._last_at_eye2: tuple[int, PartDecision] | None = None
 
     def add(self, edge: Edge) -> TrackedPart | None:
-        """Counts a part with this leading edge at photo-eye 1. Returns None if `capacity` parts are tracked already."""
+        """Counts a part whose leading edge at photo-eye 1 is `edge`. Returns None if `capacity` parts are tracked already."""
         if len(self.parts) >= self.capacity:
             return None
         self.count += 1
@@ -191,7 +191,7 @@ class Tracker:
         return decided
 
     def take_missing(self, place: int, now_us: int) -> list[DecidedPart]:
-        """Removes and returns the missing parts. When the belt is at `place`, these parts should already have reached photo-eye 2."""
+        """Removes and returns the missing parts, which should have reached photo-eye 2 by now. `place` is the belt's present position."""
         reach = self.settings.travel("eye_gap_mm") + self.settings.travel("window_mm")
         missing = []
         while self.parts and place - self.parts[0].edge.place > reach:
