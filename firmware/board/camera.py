@@ -1,4 +1,4 @@
-"""Sends the camera pulses of one lane of a simulated board. The other pulses wait in a queue for their moment."""
+"""Sends the camera pulses of one lane of a simulated board. Pulses that are not due yet wait in a queue."""
 
 from __future__ import annotations
 

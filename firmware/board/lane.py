@@ -839,7 +839,7 @@ class BoardLane:
             servo_us = settings.number("servo_ms") * 1000
             limit_us, leave_us = 2 * servo_us + END_MARGIN_US, servo_us // 2 + self._hold_us + LEAVE_MARGIN_US
             if self.gate.is_pulse_held:
-                # The command SERVO may hold the gate between its ends.
+                # While the command SERVO holds the gate, the gate can be between its two ends. So the check is restarted in each call.
                 self._end_switch.restart(self.gate.is_out, now_us)
             if trouble := self._end_switch.check(self.is_gate_at_end, self.gate.is_out, now_us, limit_us, leave_us):
                 belt.raise_fault(faults.GATE_STUCK, trouble, now_us)

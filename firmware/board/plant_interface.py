@@ -15,7 +15,7 @@ HALF_PERIOD_US = 500_000
 class PlantInterface:
     """The signals `result valid`, `reject`, heartbeat and buzzer. Each result goes through these phases:
 
-        idle --result--> before --5 ms--> valid --result_ms--> after --5 ms--> idle
+    idle --result--> before --5 ms--> valid --result_ms--> after --5 ms--> idle
     """
 
     def __init__(self) -> None:

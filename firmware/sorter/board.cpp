@@ -27,7 +27,7 @@ void Board::start(uint32_t now_us, uint16_t run, Cause cause, const StoredLane* 
 }
 
 void Board::advance(uint32_t now_us) {
-  // While the hardware timer overflows, `now_us` can be in the past. Such a time is ignored.
+  // While the hardware timer overflows, `now_us` can be less than in the previous call. Such a time is ignored.
   if (!reached(now_us, shared_.clock.us())) return;
   const uint32_t passed_us = now_us - shared_.clock.us();
   shared_.clock.advance(now_us);
@@ -52,7 +52,8 @@ void Board::move_gates() {
 
 void Board::tick() {
   const uint32_t silence_ms = shared_.clock.now().ms - received_ms_;
-  // Each call updates only one committed lane. If it updated all lanes, the timing error of the gates would double.
+  // Each call updates only one of the lanes that have had a COMMIT. If a call updated all lanes, each round of the main loop would take
+  // longer, and the timing error of the gates would double.
   for (uint8_t index = 0; index < kLanes; ++index) {
     last_updated_ = static_cast<uint8_t>((last_updated_ + 1) & (kLanes - 1));
     Lane& lane = lanes_[last_updated_];

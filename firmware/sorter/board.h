@@ -40,7 +40,7 @@ class Board {
   Lane& lane(uint8_t index) { return lanes_[index]; }
   // Returns a bit mask of the lanes with a COMMIT since the last call. The caller stores their settings in the EEPROM.
   uint8_t take_committed();
-  // Returns the run number that RAISE has set since the last call, or 0. The caller stores the number in the EEPROM.
+  // Returns the new run number if the host has sent one with RAISE since the last call, otherwise 0. The caller stores it in the EEPROM.
   uint16_t take_raised_run();
   const Clock& clock() const { return shared_.clock; }
   bool is_greeted() const { return is_greeted_; }
@@ -128,7 +128,7 @@ class Board {
   uint32_t overrun_ = 0;
   uint16_t run_ = 0, raised_run_ = 0;
   uint16_t tokens_[kLanes];
-  // Bit mask of the lanes that had a command TEST since the reset. tokens_ is valid for these lanes only.
+  // Bit mask of the lanes that have received a command TEST since the reset. Only these lanes have a token in tokens_.
   uint8_t has_token_ = 0;
   uint8_t seq_ = 0;
   // Index of the lane that the last tick() updated.
@@ -136,7 +136,7 @@ class Board {
   uint8_t committed_lanes_ = 0;
   Cause cause_ = kPower;
   bool is_greeted_ = false, is_boot_sent_ = false, is_answer_due_ = false;
-  // Whether the host has said in HELLO that it reads the field `confirmed` of GATE.
+  // True if the host reads the field `confirmed` of GATE. The host says so in HELLO.
   bool sends_confirmed_ = false;
 };
 

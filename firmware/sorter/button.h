@@ -9,7 +9,7 @@ namespace castline {
 //   pressed --kMaxPressMs over--> stuck --released--> free
 class Button {
  public:
-  // A press that has begun before does not count, because its beginning was not seen.
+  // Ignores a press that has already begun, because its beginning was not seen.
   Button() : counts_(false) { contact_.assume_on(kMinPressMs * 1000U); }
 
   bool is_pressed() const { return contact_.is_on(); }

@@ -1,14 +1,14 @@
-// The camera pulses of a lane: a queue of pulses that wait for their moment, and the pulse that is being sent.
+// Sends the camera pulses of a lane. Pulses that are not due yet wait in a queue.
 #pragma once
 #include "config.h"
 #include "place.h"
 
 namespace castline {
 
-//   idle --first moment of the queue--> pulse --length over, or next moment--> pause --kPause--> idle
+//   idle --next pulse is due--> pulse --pulse length over, or next pulse is due--> pause --1 ms over--> idle
 //
-// A moment says when a pulse begins: at a time in units of 64 us or, with the setting trigger_mm, at a position of the belt. Times and
-// positions both have 24 bits, so the type Place holds either.
+// A pulse is due at its moment. The moment is a time in units of 64 us. With the setting trigger_mm, the moment is a position of the belt.
+// The type Place stores times and positions alike, as 24 bits.
 class Camera {
  public:
   bool is_triggering() const { return phase_ == kPulse; }

@@ -5,13 +5,15 @@
 
 namespace castline {
 
-//   diverted --eye blocked within chute_window_mm of the expected place--> confirmed
-//   diverted --belt more than chute_window_mm past the expected place--> overdue
+//   diverted --eye blocked near the expected position--> confirmed
+//   diverted --belt too far past the expected position--> overdue
+//
+// Near means at most chute_window_mm away, and too far means more than chute_window_mm.
 class Chute {
  public:
   bool is_empty() const { return count_ == 0; }
 
-  // Adds a diverted part. `event` is the number of its event, and `expected` the belt's place at which the part must block the eye.
+  // Adds a diverted part. `event` is the number of its GATE event. The part must block the eye when the belt has the position `expected`.
   // Returns false if there is no room.
   bool add(uint16_t event, Place expected) {
     if (count_ == kChuteParts) return false;
@@ -20,7 +22,7 @@ class Chute {
     return true;
   }
 
-  // Removes the part that is expected nearest to `place`, at most `window` away. Returns false if no part is expected there.
+  // Removes the part whose expected position is nearest to `place`. Returns false if no part is within the distance `window`.
   bool take_nearest(Place place, Place window, uint16_t& event) {
     int32_t least = static_cast<int32_t>(window);
     uint8_t nearest = count_;
@@ -33,7 +35,8 @@ class Chute {
     return take(nearest, event);
   }
 
-  // Removes an overdue part: the belt has moved more than `window` past its expected place. Returns false if no part is overdue.
+  // Removes an overdue part. A part is overdue if the belt has moved more than `window` past the part's expected position.
+  // Returns false if no part is overdue.
   bool take_overdue(Place here, Place window, uint16_t& event) {
     uint8_t index = 0;
     while (index < count_ && past(here, moves_[index].expected) <= static_cast<int32_t>(window)) ++index;

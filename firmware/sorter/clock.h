@@ -7,7 +7,7 @@ namespace castline {
 // Returns whether `now_us` is at or after `then_us`.
 inline bool reached(uint32_t now_us, uint32_t then_us) { return static_cast<int32_t>(now_us - then_us) >= 0; }
 
-// A time as the protocol sends it: `ms` since the reset (wraps after 49.7 days), and `us` (0..999) within the millisecond.
+// A time as the protocol sends it: `ms` milliseconds and `us` microseconds (0..999) since the reset. `ms` wraps after 49.7 days.
 struct Stamp {
   uint32_t ms;
   uint16_t us;
@@ -25,7 +25,7 @@ class Clock {
   void advance(uint32_t now_us) {
     uint32_t passed = now_us - us_ + stamp_.us;
     us_ = now_us;
-    // Usually less than 2 ms have passed, so a loop is faster than a division.
+    // The loop subtracts each whole millisecond. Usually there are less than two, so the loop is faster than a division.
     for (; passed >= 1000; passed -= 1000) ++stamp_.ms;
     stamp_.us = static_cast<uint16_t>(passed);
   }

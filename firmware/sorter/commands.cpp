@@ -14,7 +14,7 @@ enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kV
 //   +  HELLO
 //   *  HELLO and COMMIT
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+ r+ lu+";
-// The letters of fields that are numbers, such as v for the version. kNumberBounds has the bounds in the same order.
+// These letters in kShapes mean a number, for example v the version. kNumberBounds has the bounds of the numbers in the same order.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c u";
 // Shortest servo pulse of the command SERVO, in microseconds. SERVO also accepts 0.
 const uint16_t kLeastServoUs = 544;
@@ -69,7 +69,8 @@ uint8_t Board::write_answer(char* buffer) {
   return refusal.close();
 }
 
-// Checks a command, in this order: fields, HELLO, lane, COMMIT. Reads the fields into `values`, and sets lane_.
+// Checks a command in this order: Are the fields valid? Has HELLO come? Does the lane exist? Has the lane had its COMMIT?
+// Reads the fields into `values`, and sets lane_.
 Board::Error Board::check_command(int8_t name, uint32_t* values) {
   WordList shape = kShapes;
   for (; name > 0; ++shape) {
@@ -142,7 +143,8 @@ Board::Error Board::raise_run(uint32_t run, FrameWriter& answer) {
   return kNoError;
 }
 
-// Stores a new value until COMMIT. To save RAM, only one lane can have new values. A value for another lane deletes them.
+// Stores a new setting of a lane until COMMIT. To save RAM, the board stores new settings of only one lane.
+// A new setting of another lane deletes the stored ones.
 Board::Error Board::configure(const uint32_t* values, FrameWriter& answer) {
   const int8_t key = find_word(kKeyWords, deframer_.field(kKeyAt));
   if (key < 0) return kUnknownSetting;

@@ -9,7 +9,7 @@ namespace castline {
 const uint8_t kLanes = 4;
 // The plant interface of lane n uses the pins of lane n + kPlantLanes, so only the first lanes can have one.
 const uint8_t kPlantLanes = 2;
-// Largest number of parts between the photo-eyes of a belt. At 10 parts a second, parts may take 6.4 s from eye to eye.
+// Largest number of parts between the photo-eyes of a belt. At 10 parts a second, 64 parts allow up to 6.4 s from eye to eye.
 const uint8_t kParts = 64;
 // Largest number of parts on their way from photo-eye 2 to the belt's own gate.
 const uint8_t kArmed = 3;
@@ -43,30 +43,31 @@ const uint16_t kAnnounceEveryMs = 300;
 const uint16_t kRepeatEveryMs = 1000;
 // After the board has sent a stored event, it waits at least this long before it sends the next one. See PROTOCOL.md, "Flow".
 const uint16_t kEventIntervalMs = 10;
-// Largest number of events that are sent again within kRepeatEveryMs. The oldest events are chosen.
+// The board repeats at most this many events within kRepeatEveryMs. It repeats the oldest events.
 const uint8_t kMaxRepeatedEvents = 4;
-// A host counts as talking if its last frame is not older than this time. A reset while a host talks does not come from opening the port.
+// The host counts as talking for this time after each frame. Opening the port resets the board, but a talking host opened the port earlier.
 const uint16_t kHostTalksMs = 1000;
 // A push-button must be pressed for at least this long, and released before kMaxPressMs. A longer press does nothing.
 const uint16_t kMinPressMs = 50;
 const uint16_t kMaxPressMs = 3000;
 // A gate with an end switch must reach the other end within 2 x servo_ms plus this time. The servo gets a pulse only every 20 ms.
 const uint16_t kEndMarginMs = 100;
-// A gate with an end switch must have left its end within servo_ms / 2 plus contact_ms plus this time, the longest wait for a servo pulse.
+// A gate that must move has servo_ms / 2 + contact_ms + kLeaveMarginMs to leave its end. Its servo waits up to 20 ms for the next pulse.
 const uint16_t kLeaveMarginMs = 20;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;
-// The servo gets the pulse of the command SERVO for this time. The host repeats the command while a person watches the gate.
+// After the command SERVO, the servo gets the pulse width of the command for this time.
+// The host repeats the command while a person watches the gate.
 const uint16_t kServoHoldMs = 5000;
 // Width of the servo pulse if no settings are stored: the middle of the servo's travel.
 const uint16_t kNeutralUs = 1500;
 // Time from one servo pulse to the next: 50 pulses a second, which every hobby servo accepts.
 const uint16_t kServoFrameUs = 20000;
-// During this time before a gate moves out, its servo gets no new pulse (see servo.h).
+// If a gate must move out within this time, its servo gets no new pulse before the movement (see servo.h).
 const uint16_t kServoQuietUs = 4500;
 // The photo-eyes are read at this interval. It is short, because each delay here also delays the gate.
 const uint16_t kEyeSampleUs = 200;
-// The main loop reads the inputs of a gate in every fourth round. If a round is slow, the time between two readings counts as this time.
+// The main loop reads the inputs of a gate in every fourth round. The time between two readings counts as at most kGateSampleUs.
 const uint16_t kGateSampleUs = 4000;
 // Largest age of a part that the board can report. 16 bits hold at most 65,535 ms.
 const uint16_t kMaxAgeMs = 65000;

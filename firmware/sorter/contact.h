@@ -4,8 +4,11 @@
 
 namespace castline {
 
-// The state changes when the new level has lasted `hold_us` longer than the old level. For example, with a `hold_us` of 10 ms, 14 ms of the
-// new level and 4 ms of the old level are enough. If `most_us` is above 1 ms, the new level must last for `hold_us` without interruption.
+// A sum grows while the input has the new level, and falls while it has the old level. The state changes when the sum reaches `hold_us`.
+// For example, with a `hold_us` of 10 ms, 14 ms of the new level and 4 ms of the old level are enough.
+//
+// If `most_us` of sample() is above 1 ms, each reading of the old level sets the sum back. Then the new level must last for `hold_us`
+// without interruption.
 class Contact {
  public:
   Contact() : is_on_(false), was_on_(false) {}
@@ -14,14 +17,14 @@ class Contact {
   // The level that the input had at the last call of sample().
   bool level() const { return was_on_; }
 
-  // Swaps the meanings of the two levels after a setting has changed. The input itself has not changed.
+  // Swaps the levels that mean on and off, because the setting `eye_light_on` has changed. The input itself has not changed.
   void invert(uint16_t hold_us) {
     is_on_ = !is_on_;
     was_on_ = !was_on_;
     sum_us_ = hold_us > sum_us_ ? static_cast<uint16_t>(hold_us - sum_us_) : 0;
   }
 
-  // Treats the input as on until it was off for `hold_us`. So an input that is stuck since the start never changes from off to on.
+  // Treats the input as on until it has been off for `hold_us`. So a button that is stuck from the beginning never counts as newly pressed.
   void assume_on(uint16_t hold_us) {
     is_on_ = was_on_ = true;
     sum_us_ = hold_us;
@@ -32,11 +35,13 @@ class Contact {
   __attribute__((always_inline)) bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;
     was_on_ = level;
-    // An input that is read only every few milliseconds can change between two readings. So a reading of the old level restarts the count.
+    // An input that is read every few milliseconds can change between two readings. So each reading of the old level sets the sum back.
     if (most_us > kMostUs && level == is_on_) sum_us_ = level ? hold_us : 0;
-    // If the level has changed since the last call, the time in between is not counted. So a pulse never counts for more than its length.
+    // If the level has changed since the last call, the moment of the change is not known. So the time between the two calls is not
+    // counted.
+    // A pulse never counts as longer than it is.
     if (!has_lasted || (level ? is_on_ && sum_us_ == hold_us : sum_us_ == 0)) return false;
-    // One call adds at most `most_us`. Otherwise, two short pulses around a slow round of the main loop would count as one long pulse.
+    // One call counts at most `most_us`. Otherwise, two short pulses before and after a slow round would count as one long pulse.
     if (passed_us > most_us) passed_us = most_us;
     if (level) {
       sum_us_ = hold_us - sum_us_ > passed_us && hold_us > sum_us_ ? static_cast<uint16_t>(sum_us_ + passed_us) : hold_us;
@@ -50,7 +55,7 @@ class Contact {
 
  private:
   static const uint16_t kMostUs = 1000;
-  // Grows while the input is on, up to `hold_us`. Falls while the input is off, down to 0.
+  // The sum (see the class) grows while the input is on, up to `hold_us`. It falls while the input is off, down to 0.
   uint16_t sum_us_ = 0;
   bool is_on_ : 1, was_on_ : 1;
 };

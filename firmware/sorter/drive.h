@@ -11,8 +11,8 @@ class Drive {
   // Whether the belt has its final speed already: full speed if it `runs`, otherwise 0.
   bool is_steady(bool runs) const { return speed_ == (runs ? kFull : 0); }
 
-  // Returns how far the belt travels in `passed_us`. The unit is the distance of a microsecond at full speed. `ramp_ms` is the time from
-  // standing to full speed, or back.
+  // Returns how far the belt travels in `passed_us`. The travel is given as the time that it takes at full speed.
+  // For example, 1000 us at half of the full speed give 500. `ramp_ms` is the time from standstill to full speed, or back.
   uint32_t advance(bool runs, uint32_t passed_us, uint32_t ramp_ms) {
     const uint32_t target = runs ? kFull : 0;
     if (speed_ == target || ramp_ms == 0) {

@@ -7,21 +7,24 @@ namespace castline {
 // What is wrong with a gate. The numbers are the details of fault 54.
 enum GateTrouble : uint8_t { kNoTrouble, kNotLeft, kNotArrived };
 
-//   at an end --gate told to move--> must leave --switch off--> between the ends --switch on--> at an end
-//   must leave --limit over, or turned back too late--> kNotLeft        between the ends --limit over--> kNotArrived
+// A gate has two ends: at rest and fully out. The end switch is on at each end.
+//
+//   at an end --order to move--> must leave the end --switch off--> between the ends --switch on--> at an end
+//   must leave the end --time limit over, or opposite order later than leave_ms--> kNotLeft
+//   between the ends --time limit over--> kNotArrived
 class EndSwitch {
  public:
   EndSwitch() : was_out_(false), must_leave_(false) {}
 
-  // Starts the check again. The gate may stand anywhere, and the time limit to reach an end begins now.
+  // Restarts the check. The gate can be anywhere now, and has the whole time limit to reach an end.
   void restart(bool is_out, uint32_t now_us) {
     was_out_ = is_out;
     must_leave_ = false;
     since_us_ = now_us;
   }
 
-  // Must be called often. Returns each problem once. `is_out` is true if the servo was told to move the gate out. A gate that turns back
-  // within `leave_ms` need not leave its end. PROTOCOL.md, "Confirmed moves", says when a stuck gate is not noticed.
+  // Must be called often. Returns each problem only once. `is_out` is true if the last order moves the gate out. If the opposite order
+  // comes within `leave_ms`, the gate is allowed to stay at its end. PROTOCOL.md, "Confirmed moves", says when a stuck gate is not noticed.
   __attribute__((always_inline)) GateTrouble check(bool at_end, bool is_out, uint32_t now_us, uint32_t limit_us, uint16_t leave_ms) {
     if (is_out != was_out_) {
       const bool has_stayed = at_end && must_leave_ && reached(now_us, since_us_ + uint32_t{leave_ms} * 1000);
@@ -45,7 +48,7 @@ class EndSwitch {
   }
 
  private:
-  // The start of the time limit: the time of the last command to move, or the last time at which the gate was seen at its right end.
+  // The time limit begins at this time: at the last order to move, or when the gate was last seen at the end where it should be.
   uint32_t since_us_ = 0;
   bool was_out_ : 1, must_leave_ : 1;
 };

@@ -3,7 +3,8 @@
 namespace castline {
 
 namespace {
-// Time is divided into phases of 256 ms, with the numbers 1 to 7 in turn (three bits). An event is sent again after four phases.
+// An event stores in three bits when it was sent: the number (1 to 7) of a phase. A phase lasts 256 ms. After phase 7 comes phase 1.
+// An event is sent again after four phases.
 const uint8_t kPhaseMsLog2 = 8;
 const uint8_t kPhases = 7;
 const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;

@@ -6,11 +6,12 @@
 
 namespace castline {
 
-// Whether the eye in the reject chute has seen a diverted part. An event with kAwaited is not sent yet.
+// Whether the eye in the reject chute has seen a diverted part. With kAwaited, the answer is still open, and the event is not sent yet.
 enum Confirmation : uint8_t { kNotEquipped, kUnseen, kSeenInChute, kAwaited };
 
-// A GATE or FAULT event in 16 bytes. In a GATE event, `outcome` is an Action, or kFurther + n for the gate of lane n.
-// In a FAULT event, the members mean:
+// A GATE or FAULT event in 16 bytes.
+// In a GATE event, `outcome` is an Action, or kFurther + n if the additional gate of lane n diverted the part.
+// In a FAULT event, the members have other meanings:
 //   part                the code of the fault
 //   moved               the field `raised`
 //   outcome             the lane, 0..4
@@ -19,7 +20,7 @@ struct __attribute__((packed)) Event {
   uint32_t part : 27;
   uint32_t moved : 1;
   uint32_t fault : 1;
-  // The phase (see events.cpp) in which the event was last sent, or 0 if it was not sent since the last HELLO.
+  // The phase (1..7) in which the event was last sent. A phase lasts 256 ms (see events.cpp). 0 means not sent since the last HELLO.
   uint32_t sent : 3;
   uint16_t number;
   uint32_t at_ms;
@@ -31,7 +32,7 @@ struct __attribute__((packed)) Event {
   uint8_t lane : 2;
   uint8_t confirmation;
 };
-// The value kFurther + 2 of `outcome` says that the gate of lane 2, which stands at the belt of another lane, diverted the part.
+// If an additional gate has diverted the part, `outcome` is kFurther plus the lane of this gate. For lane 2, it is kFurther + 2.
 const uint8_t kFurther = kStop;
 static_assert(sizeof(Event) == 16, "no padding");
 
@@ -40,8 +41,8 @@ class Events {
   // Stores a GATE event and returns its number.
   uint16_t gate(uint8_t lane, uint32_t part, Decision decision, bool moved, uint16_t moves, uint32_t at_ms, uint16_t travel_ms,
                 Confirmation confirmation = kNotEquipped);
-  // Sets the confirmation of a GATE event that was stored with kAwaited, so that the event is sent. Returns the number of its part, or 0 if
-  // the event was lost.
+  // Stores in a GATE event whether the chute's eye has seen the part. Until then, the event has the value kAwaited and is not sent.
+  // Returns the number of the part, or 0 if the event was lost.
   uint32_t confirm(uint16_t number, bool seen);
   void fault(uint8_t lane, Fault code, bool raised, uint32_t detail, uint32_t at_ms);
 

@@ -13,7 +13,8 @@ struct Edge {
 // The edges at a photo-eye since the reset, for the pages `edge1` and `edge2` of STATUS. They are stored in every state of the lane.
 struct EdgeLog {
   uint16_t count = 0;
-  // Time and encoder edges of the last leading edge, and from there to the trailing edge (0 while an object blocks the eye).
+  // `ms` and `steps` are the time and the encoder edges at the last leading edge of an object.
+  // `length_ms` and `length_steps` count from there to the object's trailing edge. They are 0 while the object blocks the eye.
   uint32_t ms = 0, steps = 0, length_ms = 0, length_steps = 0;
 
   void add(bool blocked, uint32_t at_ms, uint32_t at_steps) {
@@ -30,7 +31,7 @@ struct EdgeLog {
 };
 
 //   level changes --lasts for debounce_us--> edge
-//   level changes --changes back before--> ignored
+//   level changes --changes back within debounce_us--> ignored
 class Eye {
  public:
   Eye() : since_(0), blocked_(false), raw_(false), pending_(false), place_(0) {}
@@ -53,7 +54,7 @@ class Eye {
     steps_ = steps;
   }
 
-  // Swaps the meanings of the two levels, because `eye_light_on` has changed.
+  // Swaps the levels that mean "blocked" and "free", because the setting `eye_light_on` has changed.
   void invert(Place place, uint32_t at_us, uint32_t steps) { change(!raw_, place, at_us, steps); }
 
   // Returns true if a change has lasted for `debounce_us`. Then place() and at_us() return where and when it began.

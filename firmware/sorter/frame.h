@@ -38,7 +38,7 @@ class Deframer {
   bool open_ = false;
   uint8_t seq_ = 0;
   uint8_t fields_ = 0;
-  // The position of each field in line_.
+  // For each field, the index in line_ at which the field begins.
   uint8_t field_[kMaxFields];
 };
 
@@ -46,7 +46,7 @@ class Deframer {
 class FrameWriter {
  public:
   FrameWriter(char* buffer, char start, uint8_t seq);
-  // Adds a space and the word of `list` with this index.
+  // Adds a space and a word from `list` to the frame. `index` is 0 for the first word of the list.
   FrameWriter& word(WordList list, uint8_t index = 0);
   // Adds a space and a text from RAM.
   FrameWriter& text(const char* letters);

@@ -1,6 +1,6 @@
 // The state machine of a gate. It decides which pulse the gate's servo gets.
 //
-//   rest --moment of a diverted part--> going out --servo_ms--> out --dwell over--> returning --servo_ms--> rest
+//   rest --diverted part at the gate--> going out --servo_ms--> out --dwell over--> returning --servo_ms--> rest
 //   out --next diverted part--> out, without a movement
 //   returning --next diverted part--> going out again
 //   any state --fault--> held as the setting `safe` says, until the lane releases the gate
@@ -24,23 +24,25 @@ class Gate {
   uint16_t moves() const { return moves_; }
   Position position() const { return is_moving_ ? kMoving : is_out_ ? kOut : kAtRest; }
   bool is_out() const { return is_out_; }
-  // Whether the next call of tick() may change something.
+  // True while the gate moves, or is out and not held. Otherwise, tick() has nothing to do.
   bool is_busy() const { return is_moving_ || (is_out_ && !is_held_); }
 
   // Uses new settings: a gate at rest gets the new rest_us at once, and a gate that is out gets the new out_us.
   void configure(const Settings& settings) { send(settings); }
 
-  // Moves the gate out for a part, until the belt has reached `until`. Returns false if the gate was out already.
+  // Moves the gate out for a part. The gate returns when the belt has the position `until`. Returns false if the gate was out already.
   bool divert(Place until, const Settings& settings, uint32_t now_us);
 
-  // Holds the gate during a fault: out (kDivert), at rest (kPass), or where it is now (kStop). kNone releases the gate.
+  // Holds the gate during a fault. kDivert holds it out, kPass holds it at rest, and kStop holds it where it is now.
+  // kNone releases the gate.
   void hold(Action action, const Settings& settings, uint32_t now_us);
 
   // Moves the gate out for the command TEST. The gate stays out until end_test() is called.
   void test(const Settings& settings, uint32_t now_us);
   void end_test() { is_testing_ = false; }
 
-  // Gives the servo the pulse of the command SERVO for kServoHoldMs. With 0, the servo gets its former pulse again.
+  // Gives the servo pulses of the width `pulse_us` for kServoHoldMs, as the command SERVO demands. If `pulse_us` is 0, the servo gets its
+  // former pulse width again.
   void hold_pulse(uint16_t pulse_us, uint32_t now_us) {
     held_us_ = pulse_us;
     held_since_us_ = now_us;
@@ -48,7 +50,7 @@ class Gate {
   void tick_held_pulse(uint32_t now_us);
   bool is_pulse_held() const { return held_us_ != 0; }
 
-  // Moves the gate back to rest after a diverted part. If `near` is true, the gate stays out, because the next part needs it soon.
+  // Moves the gate back to rest after a diverted part, unless `near` is true. Then the gate stays out, because the next part needs it soon.
   void tick(Place place, const Settings& settings, uint32_t now_us, bool near);
 
  private:

@@ -16,9 +16,9 @@ namespace hardware {
 
 namespace {
 
-// True for a few milliseconds before a gate moves. Then no frame is read or written, because this could delay the gate.
+// True for a few milliseconds before a gate moves. While `quiet` is true, no frame is read or written, because frames could delay the gate.
 bool quiet = false;
-// Whether `quiet` was true when this round of the main loop began. Such a round has read no bytes.
+// The value of `quiet` at the beginning of this round of the main loop. If it is true, this round has read no bytes from the host.
 bool was_quiet = false;
 
 // Time at which the lamps were set last, in units of 16 ms.
@@ -27,10 +27,11 @@ uint8_t lamps_set_at = 0;
 // Returns the bits for a lane's lamp: 1 is green, 2 is yellow, 4 is red, and 0 is dark.
 uint8_t lamp_bits(Lamp lamp) { return lamp == kDark ? 0 : static_cast<uint8_t>(1 << lamp); }
 
-// Returns the three bits of a lamp in reverse order, as port L needs them (green at PL7 and PL4).
+// Returns the three bits of a lamp in reverse order. On port L, the highest of the three bits is green, and the lowest is red.
 uint8_t mirrored(uint8_t bits) { return static_cast<uint8_t>((bits & 1) << 2 | (bits & 2) | bits >> 2); }
 
-// Returns the bits for the lamp of the lane whose pins a plant interface uses. Its pins are busy, buzzer and fault.
+// Converts the signals of a plant interface to the bits of a lamp. The pins of this lamp carry the signals `busy` (green), `buzzer`
+// (yellow) and `fault` (red).
 uint8_t slow_plant_bits(uint8_t signals) {
   return static_cast<uint8_t>((signals & kBusySignal ? 1 : 0) | (signals & kBuzzerSignal ? 2 : 0) | (signals & kFaultSignal ? 4 : 0));
 }
@@ -115,7 +116,7 @@ void drive_gates(Board& board) {
     const Lane& lane = board.lane(index);
     quiet = quiet || lane.gate_moves_soon();
     if (index >= kPlantLanes && board.lane(index - kPlantLanes).uses_plant()) {
-      // The pin of this lane belongs to the plant interface of another lane.
+      // The servo pin of this lane carries the signal `reject` of another lane's plant interface.
       servo::set_level(index, board.lane(index - kPlantLanes).plant_signals() & kRejectSignal);
     } else if (lane.settings()[kUseSolenoid]) {
       servo::set_level(index, lane.is_solenoid_on());
@@ -139,7 +140,7 @@ void write(Board& board) {
   }
   PORTF = triggers | relays;
   set_lamps(board);
-  // After a quiet time, one round reads the waiting commands before a frame is sent. Otherwise an event could go before an answer.
+  // If this round has read no commands (was_quiet), it sends no frame. Otherwise an event could go before the answer to a waiting command.
   if (!quiet && !was_quiet && link::is_idle()) {
     const uint8_t length = board.next_frame(link::buffer());
     if (length > 0) link::send(length);

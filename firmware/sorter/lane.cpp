@@ -83,7 +83,7 @@ Place Lane::place() const {
 
 // ---- inputs and time
 
-// Adds encoder steps, and measures the belt's speed over 16 steps or 30 ms. Over two or three steps, the error could be 50 %.
+// Adds encoder steps, and measures the belt's speed over 16 steps or 30 ms. Only two or three steps would give an error of up to 50 %.
 void Lane::add_steps(int16_t count) {
   if (count == 0) return;
   steps_ += static_cast<uint32_t>(static_cast<int32_t>(count));
@@ -124,7 +124,7 @@ void Lane::change_eye(uint8_t which, bool is_low, uint32_t at_us) {
   }
 }
 
-// Forgets the former levels of the inputs of the plant interface. A reset button that is pressed now counts only when it is pressed again.
+// Forgets the former levels of the inputs of the plant interface. If a person is pressing the reset button now, this press does not count.
 void Lane::restart_plant_inputs() {
   reset_pressed_.assume_on(kKeyMs * 1000U);
   bypass_on_ = Contact();
@@ -147,7 +147,7 @@ void Lane::set_inputs(bool estop_open, bool servo_power, bool belt_runs) {
   servo_power_missing_.sample(!servo_power, passed_us, hold_us);
   const bool ran = runs();
   if (!belt_off_.sample(!belt_runs, passed_us, hold_us) || runs() == ran) return;
-  // The belt was switched on or off `hold_us` ago, but the input shows it only now. So the travel since then is computed again.
+  // The belt was switched on or off `hold_us` ago, but the input shows it only now. So the travel of this time is corrected.
   travelled_us_ -= drive_.travel(hold_us);
   drive_belt(hold_us);
 }
@@ -159,7 +159,7 @@ void Lane::advance(uint32_t passed_us) {
 
 void Lane::drive_belt(uint32_t passed_us) {
   const bool runs = this->runs();
-  // While a belt speeds up evenly, it has half of its full speed on average. So it needs twice as long for the distance as at full speed.
+  // While a belt speeds up evenly, its average speed is half of the full speed. So the distance takes twice the time.
   const Key ramp = runs ? kRunUpMm : kRunDownMm;
   const bool is_ramp = settings_[ramp] > 0 && !drive_.is_steady(runs);
   travelled_us_ += drive_.advance(runs, passed_us, is_ramp ? 2 * settings_.steps(settings_[ramp]) : 0);
@@ -201,7 +201,7 @@ void Lane::update_plant() {
   if (!is_empty()) plant_signals_ |= kBusySignal;
 }
 
-// Begins or ends the bypass, as the key says. When the bypass begins, parts that wait for a gate will pass.
+// Begins or ends the bypass after a person has turned the bypass key. When the bypass begins, the gates let waiting parts pass.
 void Lane::switch_bypass() {
   if (is_bypassed()) {
     end_fault(kBypass);
@@ -225,7 +225,7 @@ void Lane::move_gate() {
     return;
   }
   const Place here = belt().place();
-  // A fault that holds the gate needs no check here, because it has removed all parts that wait for the gate.
+  // No check for a fault that holds the gate is needed here. When such a fault begins, the lane removes all parts that wait for the gate.
   act_on_moments(here);
   is_divert_near_ = is_divert_near(here);
   gate_.tick(here, settings_, shared_->clock.us(), is_divert_near_);
@@ -259,7 +259,8 @@ void Lane::check_inputs(Place here) {
 
 void Lane::commit(const Settings& settings) {
   const bool first = !is_committed_, was_further = is_further_gate_;
-  // A camera pulse waits for a time or, if trigger_mm is set, for a place. If that changes, the waiting pulses are dropped.
+  // A camera pulse waits for a time or, with trigger_mm, for a belt position. If the new settings switch between the two, the waiting
+  // pulses are deleted.
   if ((settings.value[kTriggerMm] == 0) != (settings_[kTriggerMm] == 0)) camera_.clear();
   const bool inverts = settings.value[kEyeLightOn] != settings_[kEyeLightOn];
   const bool switches_button = settings.value[kUseButton] != settings_[kUseButton];
@@ -278,7 +279,7 @@ void Lane::commit(const Settings& settings) {
   plant_signals_ = 0;
   switch_relay();
   if (is_further_gate_) {
-    // This lane's gate now stands at another lane's belt. Such a lane has no faults of its own, so its old faults end.
+    // This lane's gate now stands at another lane's belt. Faults now belong to the belt's lane, so the old faults of this lane end.
     while (faults_.oldest() != 0) end_fault(static_cast<Fault>(faults_.oldest()));
     gate_.hold(held_action(), settings_, shared_->clock.us());
     return;
@@ -309,7 +310,7 @@ Action Lane::held_action() const {
   return !is_committed_ || belt().faults_.has(kHoldsGate) ? (is_committed_ ? belt() : *this).settings_.action(kSafeAction) : kNone;
 }
 
-// Holds or releases all gates of the belt, because a part that passes one gate reaches the next.
+// Holds or releases all gates of the belt. One gate is not enough, because a part that passes this gate reaches the next gate.
 void Lane::hold_gates() {
   for (uint8_t index = 0; index < kLanes; ++index) {
     Lane& other = shared_->lanes[index];
@@ -365,7 +366,7 @@ void Lane::begin_counting() {
   edges_at_rest_ = 0;
   take_edge(0, shared_->clock.us(), 0);
   take_edge(1, shared_->clock.us(), 0);
-  // A place is a 24-bit number that wraps. Before COMMIT, the eyes stored old places, so their distances to new places may be wrong.
+  // A position of the belt has 24 bits and wraps. A position that an eye stored before COMMIT can be too old to compare, so it is replaced.
   eyes_[0].restart(place());
   eyes_[1].restart(place());
   missing_in_a_row_ = unmatched_in_a_row_ = 0;

@@ -33,8 +33,11 @@ struct LaneCounters {
   uint32_t diverted, passed, missing, unmatched, no_verdict;
 };
 
-// Counts since the reset, for the page `chute` of STATUS: castings that the chute's eye has seen, castings among them that no gate had
-// diverted, and diverted parts that the eye did not see.
+// What the chute's eye has seen since the reset. STATUS returns these numbers on its page `chute`.
+//
+//   seen          all castings
+//   unexpected    castings that no gate had diverted
+//   unconfirmed   diverted parts that the eye did not see
 struct ChuteCounters {
   uint32_t seen, unexpected, unconfirmed;
 };
@@ -48,7 +51,7 @@ struct GateInputs {
   bool chute_full, button_pressed;
 };
 
-// The detail of the end of a fault, which says who ended it.
+// When a fault ends, the detail of its FAULT event is one of these values. It says who ended the fault.
 enum EndedBy : uint8_t { kEndedByHost, kEndedByButton };
 
 class Lane;
@@ -104,8 +107,8 @@ class Lane {
   bool end_fault(Fault code, EndedBy by = kEndedByHost);
   bool has_fault_cause(Fault code) const;
   void test(Test what);
-  // Gives the servo the pulse of the command SERVO for kServoHoldMs. The servo gets its former pulse again at once if `pulse_us` is 0 or a
-  // part is at a photo-eye of the belt.
+  // Gives the servo pulses of the width `pulse_us` for kServoHoldMs, as the command SERVO demands. The former width comes back at once in
+  // two cases: `pulse_us` is 0, or a part arrives at a photo-eye of the belt.
   void hold_servo(uint16_t pulse_us) { gate_.hold_pulse(pulse_us, shared_->clock.us()); }
 
   // ---- outputs
@@ -160,7 +163,7 @@ class Lane {
   bool is_chute_blocked() const { return chute_eye_.is_on(); }
   bool is_chute_full() const { return chute_full_.is_on(); }
   bool is_button_pressed() const { return button_.is_pressed(); }
-  // Returns the belt's position. On an uncommitted lane, it is the number of encoder edges, whatever the settings say.
+  // Returns the belt's position in steps. Before the first COMMIT, this is always the number of encoder edges.
   uint32_t position_steps() const { return settings_[kEncoder] || !is_committed_ ? steps_ : travelled_us_ / 1000; }
 
  private:
@@ -168,10 +171,10 @@ class Lane {
   // A measurement of the belt's speed ends after 16 encoder steps, or after 30 ms if fewer steps have come by then.
   static const uint8_t kSpeedSteps = 16;
   static const uint16_t kSpeedUs = 30000;
-  // An encoder turns if it moves by at least this many steps. If one of its wires is broken, it only goes one step forward and one back.
+  // Movements of fewer steps do not count as turning. If a wire of an encoder is broken, it only goes one step forward and one back.
   static const uint8_t kLeastSteps = 2;
 
-  // A decided part between photo-eye 2 and its gate. The gate must move when the belt has reached the place `moment`.
+  // A decided part between photo-eye 2 and its gate. The gate must move when the belt has the position `moment`.
   struct __attribute__((packed, may_alias)) Armed {
     uint32_t part : 27;
     uint8_t action : 2;
@@ -183,13 +186,14 @@ class Lane {
 
   static const uint8_t kFurtherGateArmed = sizeof(Part) * kParts / sizeof(Armed);
 
-  // The contacts of the plant interface must last for this time, which is longer than the bounce of a key switch.
+  // A contact of the plant interface must keep its new level for this time. A key switch bounces for less time.
   static const uint16_t kKeyMs = 30;
 
-  // Returns the lane at whose belt this gate stands. With the setting lane_of, this is another lane. Otherwise, it is this lane.
+  // Returns the lane of the belt at which this gate stands.
+  // With the setting lane_of, the gate stands at the belt of another lane. Otherwise, the gate stands at the belt of its own lane.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // Returns the decided parts on their way to this gate. If the lane has no belt of its own, its unused tracker stores these parts.
+  // Returns the decided parts on their way to this gate. A lane without a belt of its own stores them in the unused memory of its tracker.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to the parts that wait for this gate. Returns false if there is no room.
@@ -213,7 +217,7 @@ class Lane {
 
   Place place() const;
   Place place_at(uint32_t at_us) const;
-  // Whether the belt stands, according to its relay and, if the setting `use_belt` is 1, to the input "belt runs".
+  // Whether a belt without an encoder stands still. The answer follows from its relay and, if `use_belt` is 1, from the input "belt runs".
   bool stands() const { return !settings_[kEncoder] && drive_.is_standing(); }
   bool runs() const { return is_relay_closed_ && !(settings_[kUseBelt] && belt_off_.is_on()); }
   void drive_belt(uint32_t passed_us);
@@ -223,7 +227,7 @@ class Lane {
   void handle_edge1();
   void handle_edge2();
   void check_lengths(Place here);
-  // Returns whether a length at a photo-eye is less than part_min_mm. A shorter object is no part, and a shorter gap does not end a part.
+  // Returns whether the length of an object or of a gap is less than part_min_mm. A short object is no part. A part can have a short gap.
   bool is_short(int32_t length) const { return length < static_cast<int32_t>(settings_.travel(kPartMinMm)); }
   void count_part();
   void decide_part();
@@ -246,19 +250,20 @@ class Lane {
   // Whether a part blocks photo-eye 1, and whether the board has counted this part.
   bool blocks_eye1_ : 1, is_counted1_ : 1;
   bool blocks_eye2_ : 1;
-  // Whether the belt has travelled less than part_min_mm since a part left photo-eye 1 or 2. An object that comes now is the same part.
+  // True until the belt has moved part_min_mm after a part left photo-eye 1 or 2. An object that comes earlier belongs to the same part.
   bool has_end1_ : 1, has_end2_ : 1;
   // True if the encoder has given no step for longer than the setting encoder_timeout_ms.
   bool is_encoder_silent_ : 1;
-  // True if a photo-eye has changed at unstepped_edge_us_ and the encoder has given no step since then.
+  // True from a change at a photo-eye (at unstepped_edge_us_) to the next encoder step, if the encoder gave no steps before the change.
   bool has_unstepped_edge_ : 1;
-  // True until the belt reaches ignore_missing_until_, or until a counted part reaches photo-eye 2.
+  // While this is true, missing and unmatched parts raise no fault.
+  // It becomes false at the belt position ignore_missing_until_, or when a counted part reaches photo-eye 2.
   bool ignores_missing_ : 1;
   bool is_relay_closed_ : 1;
   bool is_divert_near_ : 1;
   // True if this lane has no belt of its own, because its gate stands at another lane's belt (an additional gate).
   bool is_further_gate_ : 1;
-  // Whether the belt has travelled less than part_min_mm since a casting left the chute's eye. An object there is still the same casting.
+  // True until the belt has moved part_min_mm after a casting left the chute's eye. An object that comes earlier is the same casting.
   bool has_chute_end_ : 1;
   // The value of `eye_light_on` when the chute's eye was last read.
   bool is_chute_light_on_ : 1;
@@ -267,7 +272,7 @@ class Lane {
   BoardShared* shared_ = nullptr;
   // Number of encoder steps since the reset.
   uint32_t steps_ = 0;
-  // The travel of a belt without an encoder, in microseconds. The belt at full speed would need this time for the travel.
+  // The travel of a belt without an encoder. For example, 2,000,000 means as far as the belt runs in two seconds at full speed.
   uint32_t travelled_us_ = 0;
   // Time since the last call of set_inputs().
   uint16_t unsampled_us_ = 0;
@@ -283,7 +288,7 @@ class Lane {
   Place ends_[2] = {0, 0};
   // A part is missing if it has travelled this distance (eye_gap_mm + window_mm) without reaching photo-eye 2.
   Place missing_after_ = 0;
-  // Missing and unmatched parts are normal after a fault or a reset. They raise no fault until the belt reaches this place.
+  // After a fault or a reset, missing and unmatched parts are normal. They raise no fault until the belt has moved to this position.
   Place ignore_missing_until_ = 0;
   // Time at which the encoder turned last, and the number of steps at this time.
   uint32_t stepped_us_ = 0;
@@ -307,16 +312,16 @@ class Lane {
   uint8_t plant_signals_ = 0;
   uint8_t number_ = 0;
   Faults faults_;
-  // Leading edges of the parts that block the eyes now.
+  // Leading edges (position and time) of the objects that block photo-eyes 1 and 2 now.
   Edge edge1_, edge2_;
   EdgeLog edge_logs_[2];
   LaneCounters counters_ = {0, 0, 0, 0, 0};
   ChuteCounters chute_counters_ = {0, 0, 0};
   EndSwitch end_switch_;
   Chute chute_;
-  // How far the belt had travelled at the last change of the chute's eye, and when the last casting left this eye.
+  // The belt's position at the last change of the chute's eye, and the belt's position when the last casting left this eye.
   Place chute_place_ = 0, chute_end_ = 0;
-  // Time at which the chute was last not full.
+  // The last time at which the chute was not full.
   uint32_t chute_had_room_ms_ = 0;
   Settings settings_;
   Tracker tracker_;

@@ -17,7 +17,8 @@ void Lane::set_gate_inputs(const GateInputs& inputs) {
 void Lane::watch_chute(bool is_low, uint16_t passed_us, uint16_t hold_us) {
   const bool is_light_on = belt().settings_[kEyeLightOn] != 0;
   if (is_light_on != is_chute_light_on_) {
-    // The setting has swapped the meanings of the levels. Without this step, the swap would count as a casting.
+    // The setting `eye_light_on` has changed, so each level of the input now has the opposite meaning. The stored levels are inverted here.
+    // Otherwise the board would count a casting that does not exist.
     is_chute_light_on_ = is_light_on;
     chute_eye_.invert(hold_us);
   }
@@ -45,7 +46,7 @@ void Lane::see_in_chute(Place place) {
   }
 }
 
-// Waits for a diverted part at the eye in the chute. `moment` is the place of the belt at which the gate moved.
+// Waits until the chute's eye sees a diverted part. The gate moved for this part at the belt position `moment`.
 void Lane::follow_into_chute(uint16_t event, Place moment) {
   if (chute_.add(event, moment + belt().settings_.places(settings_[kChuteMm]))) return;
   shared_->events.confirm(event, false);
@@ -59,7 +60,7 @@ void Lane::give_up_chute() {
   while (chute_.take_oldest(event)) shared_->events.confirm(event, false);
 }
 
-// Forgets the places at which castings left the chutes' eyes of the belt, because new settings may count the places of the belt anew.
+// Forgets the belt positions at which castings left the eyes in the chutes. New settings can change the unit of these positions.
 void Lane::forget_chute_ends() {
   for (uint8_t index = 0; index < kLanes; ++index) {
     Lane& other = shared_->lanes[index];
@@ -73,7 +74,7 @@ void Lane::check_gate(Place here) {
   if (settings_[kUseEndSwitch]) {
     const uint32_t limit_us = (2 * uint32_t{settings_[kServoMs]} + kEndMarginMs) * 1000;
     const uint16_t leave_ms = static_cast<uint16_t>(settings_[kServoMs] / 2 + settings_[kContactMs] + kLeaveMarginMs);
-    // The command SERVO may hold the gate between its ends.
+    // While the command SERVO holds the gate, the gate can be between its two ends. So the check is restarted in each call.
     if (is_servo_held()) end_switch_.restart(gate_.is_out(), shared_->clock.us());
     const GateTrouble trouble = end_switch_.check(is_gate_at_end(), gate_.is_out(), shared_->clock.us(), limit_us, leave_ms);
     if (trouble != kNoTrouble) belt().raise(kGateStuck, trouble);
@@ -90,7 +91,7 @@ void Lane::check_gate(Place here) {
   }
 }
 
-// Ends the faults of the belt that CLEAR could end now. Called when a person has pressed the push-button.
+// Ends each fault of the belt that the command CLEAR could end now. Called when a person has pressed the push-button.
 void Lane::acknowledge() {
   Lane& belt = this->belt();
   for (uint8_t index = 0; index < kFaultCodes; ++index) {

@@ -140,7 +140,7 @@ void Lane::decide_part() {
     if (unmatched_in_a_row_ < 255) ++unmatched_in_a_row_;
   } else {
     for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
-    // A missing part can raise a fault that holds the gate. Such a fault has already reported and removed all parts.
+    // If a missing part raises a fault that holds the gate, raise() has reported and removed all parts. Then nothing is left to decide.
     if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];
@@ -172,7 +172,7 @@ void Lane::decide_part() {
   check_eyes();
 }
 
-// Raises fault 57 if reject_limit parts in a row were diverted or had no verdict. The parts of a bypassed lane do not count.
+// Raises fault 57 if reject_limit parts in a row were diverted or had no verdict. During the bypass, the count stays 0.
 void Lane::count_reject(bool is_reject) {
   if (!is_reject || is_bypassed()) {
     rejects_in_a_row_ = 0;
@@ -198,7 +198,8 @@ void Lane::report_missing_front(const Stamp& at) {
   check_eyes();
 }
 
-// Raises a fault if lost_limit parts in a row are missing or unmatched, because one of the photo-eyes must then be defective.
+// Raises a fault if lost_limit parts in a row are missing or unmatched. If parts are missing, photo-eye 2 seems defective. If parts are
+// unmatched, photo-eye 1 did not count them and seems defective.
 void Lane::check_eyes() {
   if (ignores_missing_) {
     if (past(place(), ignore_missing_until_) < 0) {
@@ -223,7 +224,7 @@ void Lane::act_on_moments(Place here) {
     const Place until = next.moment + belt().settings_.places(settings_[kDwellMm]);
     const bool is_diverted = next.action == kDivert;
     const bool moved = is_diverted && gate_.divert(until, settings_, shared_->clock.us());
-    // The bypass key may have changed the action of a part on its way to an additional gate to kPass.
+    // On the way to an additional gate, the action of a part can become kPass, because a person has turned the bypass key.
     const uint8_t further_gate = is_further_gate_ && is_diverted ? number_ : uint8_t{0};
     const Decision decision = {static_cast<Action>(next.action), static_cast<Reason>(next.reason), further_gate};
     const uint16_t event = report(next.part, decision, moved, next.at_ms, next.travel_ms, true);
@@ -245,8 +246,8 @@ bool Lane::is_divert_near(Place here) const {
   if (left <= 0) return true;
   if (left >= 65536) return false;
   if (!belt.settings_[kEncoder]) return left < kServoQuietUs >> kMicrosPerPlaceLog2;
-  // The part needs (left / 16) * (measured_duration_us_ / measured_steps_) microseconds to the gate. Compare this time with kServoQuietUs,
-  // but multiply both sides, because divisions are slow.
+  // The part reaches the gate in (left / 16) * (measured_duration_us_ / measured_steps_) microseconds. Is this less than kServoQuietUs?
+  // Divisions are slow, so each side of the comparison is multiplied by 16 * measured_steps_.
   const uint32_t quiet = (uint32_t{kServoQuietUs} << kPlacesPerStepLog2) * belt.measured_steps_;
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }

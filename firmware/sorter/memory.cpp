@@ -20,12 +20,12 @@ static_assert(kKeys <= kMostKeys, "the settings of a lane must fit into its two 
 
 // Bit mask of the lanes whose settings are not completely stored yet.
 uint8_t dirty = 0;
-// Lane and offset of the byte of the settings that tick() writes next.
+// The byte that tick() writes next: its lane, and its index in the stored settings of this lane.
 uint8_t lane = 0, offset = 0;
-// The lane whose stored faults tick() compares next.
+// The lane whose faults tick() compares next with the faults in the EEPROM.
 uint8_t compared_lane = 0;
-// The new run number from the command RAISE. A run number is the number of resets, so tick() writes it to both copies of that number.
-// `raised_left` of their eight bytes are still to be written.
+// The new run number from the command RAISE. The run number is the number of resets, which the EEPROM stores in two copies of four bytes.
+// `raised_left` says how many of these eight bytes tick() must still write.
 uint16_t raised_run = 0;
 uint8_t raised_left = 0;
 
@@ -88,7 +88,8 @@ uint16_t boot_copy(uint8_t copy) {
   return run == static_cast<uint16_t>(~check) ? run : 0;
 }
 
-// Writes the next byte of `raised_run`. Copy 1 is written before copy 0, so that a power cut can damage only one of them.
+// Writes the next byte of the new run number `raised_run`. The EEPROM stores the run number in two copies. Copy 1 is complete before copy 0
+// changes, so a power cut can damage only one of the copies.
 void write_raised_run() {
   --raised_left;
   const uint16_t word = raised_left % 4 < 2 ? raised_run : static_cast<uint16_t>(~raised_run);
@@ -134,7 +135,8 @@ void tick(Board& board) {
     write_raised_run();
     return;
   }
-  // Both copies of a lane's faults are written first. Only then is a byte of the settings written, or the next lane compared.
+  // The faults of `compared_lane` are written first. A byte of the settings follows only when both stored copies of these faults are up to
+  // date.
   if (write_faults(compared_lane, board.lane(compared_lane).faults().kept())) return;
   compared_lane = static_cast<uint8_t>((compared_lane + 1) % kLanes);
   if (dirty == 0) return;

@@ -12,10 +12,10 @@ const uint8_t kPlacesPerStep = 1 << kPlacesPerStepLog2;
 const uint16_t kPlacesPerSecond = 15625;
 const uint8_t kMicrosPerPlaceLog2 = 6;
 
-// Converts microseconds to places (us / 64). On an 8-bit processor, `us << 2 >> 8` is four times faster than `us >> 6`.
+// Converts microseconds to units of Place (64 us each). On an 8-bit processor, `us << 2 >> 8` is four times faster than `us >> 6`.
 inline Place places_of_us(uint32_t us) { return us << 2 >> 8; }
 
-// The longest distance that settings may have, in encoder steps. It is 8 million units of Place. past() works up to 8.4 million.
+// The longest distance in the settings, in encoder steps. This is 8 million units of Place. The function past() can compare 8.4 million.
 const uint32_t kMaxSteps = 500000;
 
 // Returns how far `place` is past `mark`. The result is negative if `place` is before `mark`.

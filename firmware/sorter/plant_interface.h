@@ -15,21 +15,21 @@ enum PlantSignal : uint8_t {
   kBuzzerSignal = 64
 };
 
-// At most this many results can wait until the earlier results have been given.
+// At most this many results can wait. The signals show the plant's controller one result after the other.
 const uint8_t kWaitingResults = 8;
-// The signal `reject` does not change during this time before and after the signal `result valid`.
+// The signal `reject` is set this time before `result valid` begins. It stays for this time after `result valid` has ended.
 const uint8_t kResultMarginMs = 5;
-// The heartbeat and the buzzer change each time after this interval. So a whole period takes a second.
+// The heartbeat and the buzzer change whenever this interval is over. So a whole period takes a second.
 const uint16_t kHalfPeriodMs = 500;
 
-// The signals that change by time: `result valid`, `reject`, the heartbeat and the buzzer.
+// The signals `result valid`, `reject`, heartbeat and buzzer. Each result goes through these phases:
 //
 //   idle --result--> before --kResultMarginMs--> valid --result_ms--> after --kResultMarginMs--> idle
 class PlantInterface {
  public:
   PlantInterface() : beat_(false), is_silenced_(false) {}
 
-  // Adds the result of a part that is at the gate now. Returns false if there is no room.
+  // Puts the result of the part at the gate into the queue of results. Returns false if the queue is full.
   bool add_result(bool is_reject) {
     if (count_ == kWaitingResults) return false;
     rejects_ = static_cast<uint8_t>(is_reject ? rejects_ | 1 << count_ : rejects_ & ~(1 << count_));
@@ -60,7 +60,7 @@ class PlantInterface {
     --count_;
   }
 
-  // Returns the bits of the signals. `has_fault` says that the gate is held or the line is stopped.
+  // Returns the signals as bits of PlantSignal. `has_fault` is true if a fault holds the gate or stops the line.
   uint8_t signals(bool has_host, bool has_fault) const {
     uint8_t bits = phase_ == kValid ? kValidSignal : 0;
     if (phase_ != kIdle && is_reject_) bits |= kRejectSignal;

@@ -1,5 +1,6 @@
-// Marks in RAM that a reset leaves unchanged. They tell the cause of a reset when the boot loader has cleared the causes in MCUSR.
+// Marks in RAM that a reset leaves unchanged. They tell the cause of a reset if the boot loader has cleared the register MCUSR.
 //
+//   found in RAM                                    what caused the reset                           result
 //   no marks                                        the RAM was without power                       kPower
 //   marks, main loop stood still before the reset   the watchdog                                    kWatchdog
 //   marks, a host was talking to the board          the button, low voltage, or a disturbance       kUnknownCause
@@ -10,7 +11,7 @@
 namespace castline {
 namespace reset_marks {
 
-// Returns the cause of the last reset, and writes new marks. Must be called once after a reset.
+// Returns the cause of the last reset, and sets the marks for the next reset. Must be called once after a reset.
 Cause begin();
 
 // Must be called in every round of the main loop.

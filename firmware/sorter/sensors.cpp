@@ -43,7 +43,8 @@ void stamp(uint8_t eye, uint16_t count) {
   stamps[eye].steps = steps[eye / 2];
 }
 
-// Counts one step after an edge of phase A or B. When the belt runs forward, A changes before B. If both have changed, the edge is noise.
+// Counts one step when the level of phase A or B has changed. When the belt runs forward, A changes before B.
+// If A and B have changed together, this is noise, and no step is counted.
 void turn(uint8_t lane, bool a, bool b) {
   // The quarter (0..3) of the encoder's cycle. When the belt runs forward, the order is 0, 1, 2, 3, 0.
   const uint8_t phase = static_cast<uint8_t>(a ? (b ? 2 : 1) : (b ? 3 : 0));
@@ -101,7 +102,8 @@ void begin() {
   TCCR5A = 0;
   TCNT5 = 0;
   TCCR5B = _BV(ICNC5) | _BV(CS51);
-  // If photo-eye 2 of lane 1 is low from the beginning, no edge comes. So its level is read here, when the pull-up has charged the wire.
+  // If photo-eye 2 of lane 1 is low from the beginning, it has no edge that could be recorded. So its level is read here.
+  // The delay gives the pull-up time to charge the wire.
   _delay_us(20);
   if (!(PINL & _BV(PL1))) {
     TCCR5B |= _BV(ICES5);
@@ -157,7 +159,7 @@ void read(Board& board) {
     belts = static_cast<uint8_t>(belts << 1);
     board.lane(lane).set_inputs(estop == kEstopOpenLevel, power == kServoPowerLevel, belt == kBeltRunsLevel);
   }
-  // The inputs of gates and chutes are slow. One lane in each round is enough, and keeps the rounds short.
+  // The inputs of gates and chutes change slowly. So each round reads these inputs of only one lane, and the rounds stay short.
   gate_lane = static_cast<uint8_t>((gate_lane + 1) % kLanes);
   board.lane(gate_lane).set_gate_inputs(read_gate(gate_lane));
 }
@@ -187,7 +189,7 @@ ISR(TIMER5_COMPA_vect) {
 
 ISR(TIMER5_CAPT_vect) {
   const uint16_t count = ICR5;
-  // Read the level from the pin. If it were inverted at each capture, one lost capture would make it wrong for ever.
+  // Read the level from the pin. If the stored level were inverted at each capture instead, it would stay wrong after one lost capture.
   // Do not clear the capture flag here, because simavr would clear a pending overflow too.
   const bool high = PINL & _BV(PL1);
   TCCR5B = high ? TCCR5B & static_cast<uint8_t>(~_BV(ICES5)) : TCCR5B | _BV(ICES5);

@@ -15,9 +15,9 @@ namespace {
 const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-// To delay a pulse, the timer is set back, so that this many counts are left until the pulse begins.
+// To delay a pulse, the timer is set back. After that, kHold counts (6.5 ms) are left until the pulse begins.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
-// The timer is not set if a pulse begins within this many counts, because the few instructions up to then take time, too.
+// If the next pulse begins within this many counts (20 us), the timer is not set. The instructions that set it would take too long.
 const uint16_t kGuard = 40;
 
 // The registers of a gate's servo output. Gates 1 and 4 share timer 4, so a gate may have to wait 2.4 ms for the other one.
@@ -43,7 +43,7 @@ uint8_t changed = 0;
 // Bit mask of the gates whose next pulse was delayed. Each pulse is delayed only once, so that the servo is never without pulses for long.
 uint8_t held_off = 0;
 
-// Writes a 16-bit register of a timer. Interrupts are off, because an interrupt between the two bytes could write another register.
+// Writes a 16-bit register of a timer. An interrupt between the two bytes could spoil the value, so interrupts are off.
 void put(volatile uint16_t* to, uint16_t value) {
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { *to = value; }
 }
@@ -59,7 +59,7 @@ void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volat
   *control_b |= _BV(CS41);
 }
 
-// Bit mask of the gates whose pins have a level instead of pulses.
+// Bit mask of the gates whose pins carry no pulses. Such a pin stays high or low, for example for a solenoid valve.
 uint8_t level_pins = 0;
 
 // Connects a gate's pin with its timer, or disconnects it. A disconnected pin is low.
@@ -106,10 +106,10 @@ void begin(uint8_t index, uint16_t pulse_us) {
 void set_pulse(uint8_t index, uint16_t pulse_us) {
   const uint8_t gate = static_cast<uint8_t>(1 << index);
   if (pulse_us != width[index]) {
-    // If the previous width was not sent yet, the pulse in progress may have this width or the one before. The longer width is assumed.
+    // If `width` was not sent yet, the pulse in progress has either this width or width_before. width_before keeps the longer width.
     if (!(changed & gate) || width[index] > width_before[index]) width_before[index] = width[index];
     width[index] = pulse_us;
-    // In fast PWM mode, a new compare value is used only when the next period of 20 ms begins.
+    // In fast PWM mode, the timer begins to use a new compare value when its next period of 20 ms begins.
     put(channel(index).compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));
     changed |= gate;
   }
@@ -124,16 +124,16 @@ void time_pulse(uint8_t index, bool quiet) {
   const uint8_t gate = static_cast<uint8_t>(1 << index);
   if (!quiet && !((changed | held_off) & gate)) return;
   volatile uint16_t* const to = channel(index).count;
-  // Gates 1 and 4 share a timer, so each must also wait for a pulse of the other. Gates 2 and 3 have their own timers.
+  // Gates 1 and 4 share a timer. It is set only while no pulse of gate 1 or 4 is in progress. Gates 2 and 3 have their own timers.
   const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;
-  // Interrupts are off between reading and setting the timer. Otherwise a pulse could begin in between, and last until the timer's end.
+  // Interrupts are off while the timer is read and set. A pulse that began in between would last until the end of the timer's period.
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
     const uint16_t count = *to;
     if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {
       held_off &= static_cast<uint8_t>(~gate);
     } else if (count < kTop - kGuard) {
       if (changed & gate) {
-        // At its end, the timer begins a new period with the new widths of both gates that share the timer.
+        // The timer is set to the end of its period. In the next period, all gates of this timer get their new widths.
         *to = kTop - 1;
         width_before[index] = width[index];
         width_before[other] = width[other];

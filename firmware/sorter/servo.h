@@ -13,11 +13,12 @@ void begin(uint8_t index, uint16_t pulse_us);
 // Sets the width of the pulses. Must be called in every round of the main loop.
 void set_pulse(uint8_t index, uint16_t pulse_us);
 
-// Sends a pulse of a new width as soon as possible. If `quiet` is true and the width is not new, delays the next pulse.
-// Must be called in every round of the main loop, after set_pulse() of all gates. Then gates with the same timer get new widths together.
+// If the width of the gate's pulses is new, sends a pulse as soon as possible. If the width is not new and `quiet` is true, delays the next
+// pulse.
+// Must be called in every round of the main loop, after set_pulse() of all gates. So gates with the same timer get new widths together.
 void time_pulse(uint8_t index, bool quiet);
 
-// Returns whether a pulse of a new width still waits for the end of another pulse.
+// Returns whether a pulse of a new width was not sent yet, because another pulse is still in progress.
 bool is_pulse_waiting();
 
 // Sets the gate's pin to a level, for a solenoid valve or for a signal of the plant interface. A pulse in progress is finished first.

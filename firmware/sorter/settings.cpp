@@ -16,7 +16,7 @@ const char kKeyWords[] PROGMEM =
 
 namespace {
 
-// Marks a setting whose value is a word. In kTable, this number stands in the column of the minimum.
+// If a setting has this number as its minimum in kTable, its value is a word instead of a number.
 const uint16_t kWordMark = 0xFFFF;
 
 // The minimum, the maximum and the default of each setting.
@@ -64,8 +64,8 @@ const uint16_t kTable[kKeys][3] PROGMEM = {
     {0, 1, 0},                      // use_solenoid
 };
 
-// Returns 1000 * count / step_nm, rounded down. `count` is at most 384 million, and 1000 * count would need 64 bits. So the function first
-// multiplies by 8 and divides, and then multiplies by 125.
+// Returns 1000 * count / step_nm, rounded down. `count` is at most 384 million, so 1000 * count does not fit into 32 bits.
+// So the function first multiplies by 8 and divides, and then multiplies by 125.
 uint32_t divide_by_step(uint32_t count, uint32_t step_nm) {
   return 8 * count / step_nm * 125 + 8 * count % step_nm * 125 / step_nm;
 }

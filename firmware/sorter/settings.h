@@ -71,7 +71,7 @@ struct Settings {
   uint16_t operator[](Key key) const { return value[key]; }
   Action action(Key key) const { return static_cast<Action>(value[key]); }
 
-  // Converts the setting `key` from mm to places (see place.h). The error is less than one place.
+  // Converts the setting `key` from mm to units of Place (see place.h). The error is less than one unit.
   Place travel(Key key) const { return places(value[key]); }
   Place places(uint32_t mm) const;
   // Converts mm to steps, rounded down.
@@ -80,7 +80,9 @@ struct Settings {
   // Length of a step in nm.
   uint32_t step_nm() const { return uint32_t{value[kStepUm]} * 1000 + value[kStepNm]; }
 
-  // Returns whether gate_mm + dwell_mm, and gate_mm + chute_mm + chute_window_mm, are at most kMaxSteps steps of `step_nm` each.
+  // Returns whether these two distances are at most kMaxSteps steps of `step_nm` each:
+  //   gate_mm + dwell_mm
+  //   gate_mm + chute_mm + chute_window_mm
   bool is_gate_within_reach(uint32_t step_nm) const;
 
   // Returns whether the settings obey the rules of COMMIT. Rules about other lanes are not checked here.

@@ -1,13 +1,15 @@
 // The firmware of Castline's board for the Arduino Mega 2560. See firmware/PROTOCOL.md and docs/wiring.md. The files:
 //
-//   hardware, link, sensors, servo           all access to registers
-//   memory, reset_marks                      what a reset leaves unchanged: EEPROM, marks in RAM
-//   board, commands, events, frame           the protocol
-//   lane, lane_parts, lane_gate, faults,
-//   settings                                 one lane
-//   tracker, gate, eye                       parts between the photo-eyes, the gate, a photo-eye
-//   end_switch, chute, button, contact       what confirms a gate's moves, a push-button, an on-off input
-//   clock, place, text, crc16, config        time, positions, words in flash, checksum, pins and sizes
+//   hardware, link, sensors, servo       all access to registers
+//   memory, reset_marks                  the EEPROM, and marks in RAM that a reset does not delete
+//   board, commands, events, frame       the protocol
+//   lane, lane_parts, lane_gate          one lane
+//   faults, settings                     the faults and the settings of a lane
+//   eye, tracker, drive                  a photo-eye, the parts between the photo-eyes, the speed of a belt without an encoder
+//   gate, end_switch, chute              a gate, and the inputs that confirm its moves
+//   camera, plant_interface              the camera pulses, and the signals for the plant's controller
+//   contact, button                      an on-off input, and a push-button
+//   clock, place, text, crc16, config    time, positions of the belt, words in flash, checksum, pins and sizes
 #include "board.h"
 #include "hardware.h"
 

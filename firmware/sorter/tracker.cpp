@@ -114,7 +114,7 @@ const Part* Tracker::next_to_announce(uint32_t& number) {
 }
 
 void Tracker::age(Place place, uint32_t now_ms) {
-  // The next part may already block photo-eye 2, so the last part is remembered for much longer than its spacing.
+  // The next part can already block photo-eye 2 and wait for its decision. So the last part is remembered far beyond spacing_mm.
   if (has_last_ && past(place, last_until_) >= kForgotten) has_last_ = false;
   if (size_ == 0) return;
   // Each call checks one part. There are at most 64 parts, so 64 calls check them all.

@@ -1,7 +1,8 @@
 // Follows the parts of one lane from photo-eye 1 to photo-eye 2.
 //
-//   counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided
-//   counted --decision about an earlier part of the same cluster--> decided, but still between the photo-eyes
+//   counted --VERDICT--> counted, with a verdict
+//   counted, with or without a verdict --leading edge at photo-eye 2--> decided
+//   counted, with or without a verdict --an earlier part of its cluster is decided--> decided, before it reaches photo-eye 2
 //   counted --more than window_mm late, or a later part came first--> missing
 #pragma once
 #include "config.h"
@@ -13,7 +14,7 @@ namespace castline {
 enum Reason : uint8_t { kVerdict, kNoVerdict, kCancelled, kSpacing, kTouching, kSafe, kMissing, kUnmatched };
 extern const char kReasonWords[] PROGMEM;
 
-// The verdict of a part. kReject diverts the part at the belt's own gate, and kReject + n at the gate on this belt that lane n moves.
+// The verdict of a part. kReject diverts the part at the belt's own gate. kReject + 2 diverts it at the additional gate of lane 2.
 enum PartVerdict : uint8_t { kUnjudged, kVerdictCancelled, kKeep, kReject = 4 };
 
 struct Decision {
@@ -29,7 +30,7 @@ struct Decision {
 
 // A counted part between the photo-eyes, in 6 bytes. 256 parts take a fifth of the Mega's RAM.
 struct __attribute__((packed)) Part {
-  // Place of the belt when the leading edge of the part was at photo-eye 1.
+  // The belt's position when the leading edge of the part was at photo-eye 1.
   uint32_t place : 24;
   // A PartVerdict.
   uint8_t verdict : 4;
@@ -39,19 +40,19 @@ struct __attribute__((packed)) Part {
   uint8_t seen : 1;
   // The Basis of the decision.
   uint8_t basis : 2;
-  // The low 16 bits of the time at photo-eye 1, in ms. If the part takes longer than 65 s, Tracker::age() moves this time forward.
+  // The low 16 bits of the time at photo-eye 1, in ms. If this time is more than 65 s ago, Tracker::age() replaces it by the time 65 s ago.
   uint16_t at_ms;
 };
 static_assert(sizeof(Part) == 6, "no padding");
 
-// How the lane decided about a part. To save RAM, a part stores no action, because the action follows from `basis` and `verdict`.
+// How the lane decided about a part. To save RAM, the action of a part is not stored. `basis` and `verdict` are enough to find the action.
 enum Basis : uint8_t { kUndecided, kOwnDecision, kOwnDecisionHostSilent, kClusterDecision };
 
 class Tracker {
  public:
   Tracker() : last_action_(kNone), last_gate_(0), has_last_(false) {}
 
-  // Counts a part with this leading edge at photo-eye 1. Returns false if there is no memory for the part.
+  // Counts a part whose leading edge at photo-eye 1 is `edge`. Returns false if there is no memory for the part.
   bool add(const Edge& edge);
 
   // Number of parts that were counted since the reset. The newest part has this number.
@@ -83,11 +84,13 @@ class Tracker {
   // Returns the array in which the parts are stored. The caller may use this memory for something else while no part is tracked.
   void* unused_memory() { return parts_; }
 
-  // Returns the next part for PART, and its `number`: new parts first, then repetitions. Returns nullptr if there is none.
+  // Returns the part that the next message PART reports, or nullptr if there is none. Writes the number of the part to `number`.
+  // New parts come before repeated ones.
   const Part* next_to_announce(uint32_t& number);
   void announce_all_again() { round_ = 0; }
 
-  // Must be called in every update. Moves old times forward, because a time of 16 bits would look new again after its wrap.
+  // Must be called in every update. A part stores the time at photo-eye 1 in 16 bits, so a time more than 65 s ago would look new again.
+  // This function replaces such a time by the time 65 s ago.
   void age(Place place, uint32_t now_ms);
 
   // Returns the time at which `part` was at photo-eye 1. If this was more than 65 s ago, returns the time 65 s ago.
@@ -107,14 +110,14 @@ class Tracker {
 
   Part parts_[kParts];
   uint8_t first_ = 0, size_ = 0;
-  // Index of the part that the last call of age() has checked.
+  // Index of the part whose time the last call of age() has checked. Each call checks one part.
   uint8_t last_aged_ = 0;
   // How many of the newest parts have not been announced to the host yet.
   uint8_t unannounced_ = 0;
-  // Index of the part whose message PART is repeated next, or kRoundOver if no message is due.
+  // The board repeats the message PART for one part after the other. This is the index of the next part, or kRoundOver if no part is left.
   uint8_t round_ = kRoundOver;
   uint32_t counted_ = 0;
-  // Until the belt reaches this place, a part at photo-eye 2 gets the action of the previous part, which is less than spacing_mm away.
+  // The belt position spacing_mm behind the last part at photo-eye 2. A part that comes earlier gets the action of the last part.
   Place last_until_ = 0;
   uint8_t last_action_ : 2;
   uint8_t last_gate_ : 3;

@@ -1,5 +1,5 @@
-// Runs the firmware on a PC, without the files that access registers. It understands the commands of the AVR simulator
-// (firmware/simulator/control.c), so that the same tests can use either.
+// Runs the firmware on a PC, without the files that access registers. This program understands the commands of the AVR simulator
+// (firmware/simulator/control.c). So the same tests can run with this program and with the simulator.
 #include <array>
 #include <cinttypes>
 #include <cstdio>

@@ -23,7 +23,7 @@ int hold(Contact& contact, bool level, uint32_t us) {
   return changes;
 }
 
-// Holds a button for some time. Returns how many presses have counted.
+// Holds a button pressed or released for some time. Returns the number of presses that count.
 int hold(Button& button, bool pressed, uint32_t ms, uint32_t& now_ms) {
   int presses = 0;
   for (const uint32_t end_ms = now_ms + ms; now_ms < end_ms; ++now_ms) presses += button.sample(pressed, 1000, now_ms);
@@ -62,7 +62,7 @@ TEST(a_slow_round_of_the_main_loop_does_not_lengthen_a_pulse) {
   CHECK(!contact.sample(true, kRoundUs, kHoldUs));
   for (int round = 0; round < 9; ++round) CHECK(!contact.sample(true, 60000, kHoldUs));
   CHECK(contact.sample(true, 60000, kHoldUs));
-  // A pulse before and one after a slow round are not a long pulse.
+  // A short pulse before a slow round and a short pulse after it do not count as one long pulse.
   Contact pulses;
   for (int pulse = 0; pulse < 40; ++pulse) {
     CHECK(!pulses.sample(true, 60000, kHoldUs));
@@ -230,7 +230,7 @@ TEST(a_ramp_that_is_longer_than_the_steps_of_the_speed_still_ends) {
   CHECK(drive.is_steady(true));
 }
 
-// ---- camera.h. Times are in units of 64 us.
+// ---- camera.h. The tests give times in units of 64 us.
 
 TEST(a_pulse_begins_at_its_moment_and_has_its_length) {
   Camera camera;

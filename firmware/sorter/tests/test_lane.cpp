@@ -1,4 +1,4 @@
-// Unit tests of a lane: edges that are slightly earlier or later than the time of the clock.
+// Unit tests of a lane. In these tests, a photo-eye changes shortly before or after the time of the lane's clock.
 #include "../lane.h"
 #include "check.h"
 
@@ -56,7 +56,7 @@ TEST(a_belt_that_stops_right_after_an_edge_has_no_stopped_encoder) {
   EncodedLane encoded;
   encoded.run_until(1000000);
   encoded.lane().add_steps(4);
-  // The edge at 999950 us came before the four encoder steps.
+  // Photo-eye 1 changed 50 us before the four encoder steps, but the lane learns of this change after the steps.
   encoded.lane().change_eye(1, true, 999950);
   encoded.run_until(3000000);
   CHECK(!encoded.has_encoder_fault());

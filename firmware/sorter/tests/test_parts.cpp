@@ -8,7 +8,7 @@ using namespace castline;
 
 namespace {
 
-// Settings of a belt that runs at one metre per second: 15,625 places per second, or about 16 places per millimetre.
+// Settings of a belt that runs at one metre per second. The belt moves 15,625 units of Place in a second, or about 16 in a millimetre.
 Settings quick() {
   Settings settings;
   settings.set_defaults();
