@@ -43,8 +43,8 @@ class Eye {
   // From now on, the length of the object at the eye is measured from `place`.
   void restart(Place place) { since_ = place & kPlaceMask; }
 
-  // Stores a new level of the input (true means blocked), with the number of encoder edges so far. Call settle() first, or an earlier change
-  // could be lost.
+  // Stores a new level of the input (true means blocked), with the number of encoder edges so far.
+  // Call settle() first, because otherwise an earlier change could be lost.
   void change(bool level, Place place, uint32_t at_us, uint32_t steps) {
     if (level == raw_) return;
     raw_ = level;
