@@ -109,15 +109,17 @@ class Grafana:
         try:
             return getattr(self._api, method)(path, json=body)
         except GrafanaException as error:
-            reason = _REASONS.get(error.status_code, "Grafana did not accept the request")
+            reason = _REASONS.get(error.status_code, "Grafana did not accept it")
             answer = _shorten_answer(error.response)
-            raise GrafanaError(f"{request}: {reason} (status {error.status_code}: {answer}).", error.status_code) from None
+            message = f"The request {request} failed: {reason}. Grafana answered with status {error.status_code}: {answer}."
+            raise GrafanaError(message, error.status_code) from None
         except requests.exceptions.JSONDecodeError:
             # Grafana may answer DELETE and PUT with an empty body (status 204). The library grafana-api then raises JSONDecodeError.
             if method in ("DELETE", "PUT"):
                 return None
             raise GrafanaError(
-                f"{request}: {self.url} did not answer with JSON. Check whether a proxy in front of Grafana shows its login page."
+                f"The request {request} failed: {self.url} did not answer with JSON. "
+                "Check whether a proxy in front of Grafana shows its login page."
             ) from None
         except requests.exceptions.SSLError as error:
             raise GrafanaError(

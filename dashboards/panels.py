@@ -29,12 +29,12 @@ NO_THRESHOLDS: Thresholds = ((None, NEUTRAL),)
 
 
 def rising(warning: float, bad: float) -> Thresholds:
-    """Returns colour thresholds for a value that is good while it is low."""
+    """Returns colour thresholds for a value that should be low: orange from `warning` upwards, and red from `bad` upwards."""
     return ((None, GOOD), (warning, WARNING), (bad, BAD))
 
 
 def falling(bad: float, warning: float) -> Thresholds:
-    """Returns colour thresholds for a value that is good while it is high."""
+    """Returns colour thresholds for a value that should be high: orange below `warning`, and red below `bad`."""
     return ((None, BAD), (bad, WARNING), (warning, GOOD))
 
 
@@ -122,7 +122,7 @@ def text_panel(title: str, markdown: str) -> Panel:
 
 
 def lay_out(panels: Sequence[Panel]) -> Iterator[tuple[Panel, model.GridPos]]:
-    """Yields each panel with its position. Panels fill a row from left to right. The next row begins below the highest panel of the row."""
+    """Yields each panel with its position. Panels fill a row from left to right. The next row begins below the tallest panel."""
     x = y = height = 0
     for panel in panels:
         if x + panel.width > COLUMNS:

@@ -51,9 +51,9 @@ def make_prometheus_config(config: ScrapeConfig) -> str:
         "job_name": JOB,
         "file_sd_configs": [{"files": list(config.targets), "refresh_interval": "30s"}],
         "relabel_configs": [
-            # The label `plant` is set for each target, because a Prometheus cannot use its external labels in its own queries.
+            # Queries need the label `plant`, and cannot use the external labels of Prometheus. So each target gets this label.
             {"target_label": "plant", "replacement": config.plant},
-            # The label `pid` is dropped, because it changes at every restart, and then all series would begin anew.
+            # The label `pid` changes at every restart of a process. With this label, each restart would begin new series.
             {"action": "labeldrop", "regex": "pid"},
         ],
     }

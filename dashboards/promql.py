@@ -28,7 +28,10 @@ _NAME = re.compile(r"(?<![\w$\"=~.:-])([a-z_][a-z0-9_]*:)?(castline_\w+(?::\w+)?
 
 
 def select(metric: str, where: str = "", scope: str = LINE) -> str:
-    """Returns a selector of `metric` for the plants and lines that the dashboard shows. `where` adds label matchers."""
+    """Returns the metric with label matchers in braces. By default, they select the plants and lines that the dashboard shows.
+
+    `where` adds further matchers, for example `role="inspector"`.
+    """
     return f"{metric}{{{','.join(part for part in (scope, where) if part)}}}"
 
 

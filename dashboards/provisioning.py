@@ -244,7 +244,7 @@ class ResourceDiff:
 def list_desired(options: ProvisioningOptions) -> list[DesiredResource]:
     """Returns all resources that Grafana should have, in the order in which they are written.
 
-    The resources that need the most rights come first. If the token lacks these rights, nothing has been changed yet.
+    The resources that need the most rights come first. If the token lacks these rights, Grafana refuses before anything is changed.
     """
     desired: list[DesiredResource] = []
     if not options.datasource_uid:
@@ -277,7 +277,7 @@ def make_alert_rule(alert: Alert, group: str, datasource_uid: str) -> Content:
         "ruleGroup": group,
         "condition": "C",
         "for": "0s" if alert.for_duration == "0m" else alert.for_duration,
-        # If an expression returns no series, all is well, because an alert's expression returns a series only if there is a problem.
+        # The expression of an alert returns a series only if there is a problem. So no data means that all is well.
         "noDataState": "OK",
         "execErrState": "Error",
         "labels": alert.labels,
@@ -291,7 +291,7 @@ def make_alert_rule(alert: Alert, group: str, datasource_uid: str) -> Content:
 
 
 def plan_changes(grafana: Grafana, desired: Sequence[DesiredResource]) -> list[ResourceDiff]:
-    """Returns the change that each resource needs, without making it. Raises GrafanaError if Grafana refuses or does not answer."""
+    """Returns the changes that Grafana needs, but changes nothing. Raises GrafanaError if Grafana refuses or does not answer."""
     grafana.expect_known_version()
     changes = []
     for resource in desired:
@@ -326,7 +326,8 @@ def apply_changes(grafana: Grafana, changes: Sequence[ResourceDiff], report: Cal
             # Status 0: Grafana did not answer, but may have made the change, so the change is undone too.
             remaining = _undo(grafana, done if error.status else [*done, change])
             outcome = f"These changes could not be undone: {', '.join(remaining)}." if remaining else "Nothing was changed."
-            raise GrafanaError(f"{change.kind.name} {change.uid}: {error} {outcome}", error.status) from None
+            message = f"Cannot {change.action} the {change.kind.name} {change.uid}: {error} {outcome}"
+            raise GrafanaError(message, error.status) from None
         done.append(change)
         report(f"{change.action}d {change.kind.name} {change.uid}")
 
@@ -338,7 +339,7 @@ def _undo(grafana: Grafana, done: Sequence[ResourceDiff]) -> list[str]:
         try:
             current = change.kind.read(grafana, change.uid)
             if change.before is not None:
-                # The change has raised the version number of the resource. An update must send the current number.
+                # Each change raises the version number of a resource, and an update must send the current number. So `current` is sent.
                 change.kind.write(grafana, change.before.content, current)
             elif current is not None:
                 change.kind.remove(grafana, change.uid)

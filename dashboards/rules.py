@@ -13,8 +13,10 @@ Severity = Literal["critical", "warning"]
 class Runbook:
     """Instructions for the person whom an alert calls.
 
-    `meaning` says what happened, `impact` what this means for the castings, `first_look` where to look first, and `fix` how to end the
-    problem.
+    - `meaning`: what happened.
+    - `impact`: the consequences for the castings.
+    - `first_look`: the pages, logs and commands that show the cause.
+    - `fix`: the steps that end the problem.
     """
 
     meaning: str
@@ -92,8 +94,8 @@ BUDGET = round(1 - OBJECTIVE, 6)
 WINDOWS = ("5m", "30m", "1h", "6h", "30d")
 
 _WITHOUT_VERDICT = 'reason=~"no-verdict|late-verdict"'
-# The objective counts only parts that were sorted by their verdict, or had none in time. Other reasons, such as a fault of the board, do
-# not show whether verdicts are late.
+# The board reports for each part the reason of the gate's action. The objective counts only parts that followed their verdict, and parts
+# that had no verdict in time. A part with another reason, such as a fault of the board, does not show whether verdicts are late.
 _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 
 

@@ -30,7 +30,10 @@ def make_documents() -> dict[str, str]:
 
 
 def find_outdated(folder: Path = DOCS) -> list[str]:
-    """Returns the paths of documents below `folder` that are missing, differ from the code, or describe a record that no longer exists."""
+    """Returns the paths of all outdated files below `folder`.
+
+    A document is outdated if it is missing or differs from the code. A schema is also outdated if its record no longer exists.
+    """
     documents = make_documents()
     outdated = [
         path for path, text in documents.items() if not (folder / path).is_file() or (folder / path).read_text(encoding="utf-8") != text

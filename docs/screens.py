@@ -61,7 +61,7 @@ def _read_log_in(process: subprocess.Popen[str]) -> StationLogIn:
 
 
 def take_all_pictures(browser: Browser, station: StationLogIn, castings: Path) -> None:
-    """Takes pictures of every page in light colours, of the wall in dark colours too, and of two pages on a tablet."""
+    """Takes pictures of the station: every page in light colours, the page "wall" also in dark colours, and two pages on a tablet."""
     page = _log_in(browser, station, _DESKTOP, take_picture=True)
     page.goto("/")
     page.wait_for_timeout(_SETTLE_MS)

@@ -44,8 +44,8 @@ PAGE = DashboardPage(
             Query(rate("castline_moves_confirmed_total", "line, confirmed"), "{{line}} {{confirmed}}"),
             Query(rate("castline_button_acknowledgements_total"), "{{line}} faults ended by the push-button"),
             unit="cps",
-            description="Diverted parts: `yes` were seen by the eye in the reject chute, `no` were not, and `not-equipped` come from gates "
-            "without this eye.",
+            description="Diverted parts. The curve `yes` counts the parts that the eye in the reject chute saw. The curve `no` counts the "
+            "parts that the eye did not see. The curve `not-equipped` counts the parts at gates without this eye.",
             alerts=("MoveUnconfirmed",),
         ),
         timeseries_panel(
@@ -278,9 +278,10 @@ ALERTS: tuple[Alert, ...] = (
             "Some parts that photo-eye 1 counted have no picture, or the gateway could not assign some pictures to a counted part.",
             "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). The verdict "
             "on a picture without a part does not reach the board.",
-            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\nIf the distances are small, "
-            "pictures or part reports are lost. If many distances are larger than a quarter of the time between two parts, the latency "
-            "is wrong or the delay varies too much.",
+            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\nThe panel shows the "
+            "distance in time between a picture and the nearest part. If the distances are small, the latency is right, so pictures or "
+            "part reports must be lost. If many distances are larger than a quarter of the time between two parts, the latency is wrong "
+            "or the delay of the pictures varies too much.",
             "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert "
             "`PartReportsFail`.\n\n"
             "If the latency is wrong, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
@@ -305,8 +306,8 @@ ALERTS: tuple[Alert, ...] = (
             "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
             "The page names each line whose latency is unknown.",
             "Run `castline gateway measure <line>` while parts pass. If you know the latency, you can set `lines.camera.latency_s` "
-            "instead.\n\nIf the parts follow each other at equal intervals, hold one of them back for half an interval. Otherwise "
-            "several latencies fit equally well.",
+            "instead.\n\nIf all parts follow each other at equal intervals, several latencies fit equally well. To find the right one, "
+            "hold one part back for half an interval during the measurement.",
         ),
     ),
     Alert(
@@ -323,10 +324,12 @@ ALERTS: tuple[Alert, ...] = (
             "The gateway assigns no picture of this line to a part, because a part could get the verdict on its neighbour. So the board "
             "applies the line's safe action (divert, pass or stop) to every part.",
             "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
-            "The page says what the pictures showed. Compare the clock of the camera with the clock of the gateway's machine.",
-            "First remove the cause: repair the time synchronisation (NTP) of the camera or file server, or the network.\n\nThen run "
-            "`castline gateway measure <line>` while parts pass. If the parts follow each other at equal intervals, hold one of them "
-            "back for half an interval.\n\nIf `lines.camera.latency_s` is set, correct this setting, because it overrides the measured "
+            "The page says which latency the last pictures have. Often a clock is wrong, so compare the clock of the "
+            "camera with the clock of the gateway's machine.",
+            "First remove the cause: repair the time synchronisation (NTP) of the camera or file server, or the network.\n\nThen "
+            "measure the latency anew: run `castline gateway measure <line>` while parts pass. If all parts follow each other at equal "
+            "intervals, several latencies fit equally well. To find the right one, hold one part back for half an interval during the "
+            "measurement.\n\nIf `lines.camera.latency_s` is set, correct this setting, because it overrides the measured "
             "latency. Do not raise `lines.camera.match_window_s`, because it does not change the latency.",
         ),
     ),
@@ -340,8 +343,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         DISTANCE,
         Runbook(
-            "The latency of the camera is changing, so pictures do not come at the same time as their parts any more. The median of "
-            "the difference is more than an eighth of the time between two parts.",
+            "The latency of the camera is changing, so pictures come earlier or later than the gateway expects. The median of this "
+            "deviation is more than an eighth of the time between two parts.",
             "No part is affected yet. If the distance between pictures and parts grows beyond a quarter of the time between two parts, "
             "the gateway assigns no more pictures to parts.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"

@@ -10,7 +10,7 @@ _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 
 BROKER_DISK = "How full is the disk of the embedded broker?"
-# Every process exports these two metrics, but only the broker sets them.
+# Every process exports the two metrics about the broker's disk, but only the broker sets them. So the query selects the role `broker`.
 _BROKER_FREE = 'castline_broker_disk_free_bytes{role="broker"}'
 BROKER_DISK_IS_FILLING = f'{_BROKER_FREE} / (castline_broker_disk_bytes{{role="broker"}} > 0) < 0.2 and {_BROKER_FREE} < 20 * 2^30'
 SPOOL_SHARE = "How full is the spool on each gateway's disk?"
@@ -80,8 +80,9 @@ PAGE = DashboardPage(
             ),
             Query(rate("castline_broker_drops_total", "what", scope=PLANT), "{{what}} dropped, times per second"),
             unit="percentunit",
-            description="Share of the disk of the embedded broker that is free. An alert fires below 20 % and 20 GiB. Below 10 % and "
-            "4 GiB, the broker drops judged pictures. Below 5 % and 512 MiB, it drops all records, findings and dead letters last.",
+            description="Free share of the embedded broker's disk. If less than 20 % and less than 20 GiB are free, an alert fires. If "
+            "less than 10 % and less than 4 GiB are free, the broker drops judged pictures. If less than 5 % and less than 512 MiB are "
+            "free, the broker drops records of every kind. Findings and dead letters are the last kind that the broker drops.",
             alerts=("BrokerDiskFilling", "BrokerDropsRecords"),
         ),
         timeseries_panel(

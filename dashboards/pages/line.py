@@ -127,8 +127,8 @@ ALERTS: tuple[Alert, ...] = (
             "close together that the gate could not move between them.",
             "Bad castings may lie among the good ones. The topic `castings.sorted.<line>` names each part that passed without the "
             "verdict `ok`, and gives the reason.",
-            "On the Line dashboard, find the reason in the panel “What did the gate do, and why?”. For `no-verdict` or `late-verdict`, "
-            "open the Pipeline dashboard. For `fault`, open the Gates dashboard.",
+            "On the Line dashboard, find the reason in the panel “What did the gate do, and why?”. If the reason is "
+            "`no-verdict` or `late-verdict`, open the Pipeline dashboard. If the reason is `fault`, open the Gates dashboard.",
             "Hold back the castings that passed without a verdict. Remove the cause, which another alert usually names.\n\n"
             "If a bad part costs more than a good one, set `lines.gate.safe` to `divert`.",
         ),

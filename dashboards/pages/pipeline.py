@@ -49,8 +49,8 @@ PAGE = DashboardPage(
             Query(f'sum by (line) (castline_consumer_lag_records{{{LINE},role="sorter"}})', "{{line}} verdicts for the sorter"),
             Query(rate("castline_records_expired_total"), "{{line}} records that expired unread, per second"),
             unit="short",
-            description="Number of pictures that wait on the brokers for an inspector, and of verdicts that wait for a sorter. When a "
-            "number rises, it should fall back to a few within seconds.",
+            description="Pictures that wait on the brokers for an inspector, and verdicts that wait for a sorter. If a number rises, it "
+            "should fall to nearly 0 within seconds.",
             thresholds=rising(30, 300),
             alerts=("LagGrowing", "RecordsExpired"),
         ),
@@ -355,8 +355,9 @@ ALERTS: tuple[Alert, ...] = (
         kafka.BROKER_DISK,
         Runbook(
             "The disk of the embedded broker's data folder is filling up.",
-            "Below 10 % and 4 GiB, the broker drops judged pictures. Below 5 % and 512 MiB, the broker also drops waiting pictures, then "
-            "sortings and verdicts, and at last findings and dead letters. If dropping frees no room, the broker drops nothing more.",
+            "If less than 10 % and less than 4 GiB of the disk are free, the broker drops judged pictures. If less than 5 % and less than "
+            "512 MiB are free, the broker drops more records in this order: waiting pictures, sortings, verdicts, and last findings and "
+            "dead letters.\n\nIf dropping frees no room, other files fill the disk. Then the broker drops nothing more.",
             "Run `df` on the machine of the broker, and `du -s` on `broker.data_dir`. Find out whether Kafka or another program uses the "
             "room.",
             "Delete files that Castline does not need. If Kafka's data fills the disk, lower `broker.max_bytes`. Then run "
@@ -373,8 +374,9 @@ ALERTS: tuple[Alert, ...] = (
         kafka.BROKER_DISK,
         Runbook(
             "The disk of the embedded broker is nearly full, so the broker dropped its oldest records of this kind.",
-            "Judged pictures are needed only for heat maps and for the archive. If waiting pictures were dropped, their parts have no "
-            "verdict. If the alert names the kind `evidence`, findings and dead letters were dropped.",
+            "The alert names the kind of the dropped records. Records of the kind `judged-pictures` are needed only for heat maps and for "
+            "the archive. If the kind is `waiting-pictures`, the parts on these pictures get no verdict. Records of the kind `evidence` "
+            "are findings and dead letters.",
             "Run `df` on the machine of the broker. The log of the broker names each kind of records that was dropped.",
             "Free space on the disk at once. Then give the broker a larger disk, or lower `broker.max_bytes`.",
         ),
@@ -411,10 +413,10 @@ ALERTS: tuple[Alert, ...] = (
             "The gateway refused pictures. The reason is `spool-full` (the queue on disk is full), `too-large` or `refused-by-kafka`.",
             "The parts on the refused pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
             "Read the alert's summary, which names the reason why the gateway refused the pictures.",
-            "For `spool-full`, see the alert `SpoolFilling`. For `too-large`, make the camera's pictures smaller, or raise "
-            "`pictures.max_bytes`.\n\n"
-            "For `refused-by-kafka`, raise the largest record size of the topic and the broker, or give the gateway the right to write "
-            "to the topic.",
+            "If the reason is `spool-full`, do what the runbook says under `SpoolFilling`. If the reason is `too-large`, make the camera's "
+            "pictures smaller, or raise `pictures.max_bytes`.\n\n"
+            "If the reason is `refused-by-kafka`, raise the largest record size of the topic and the broker, or give the gateway the "
+            "right to write to the topic.",
         ),
     ),
     Alert(
@@ -462,14 +464,14 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         COMPLAINTS,
         Runbook(
-            "The camera delivered pictures that were gone before the gateway could read them.\n\nThe reason `overwritten` means that the "
-            "next picture got the same name too soon. The reason `not-readable` means that a file of a `folder` camera is missing or "
-            "cannot be read.",
+            "The camera delivered pictures that were gone before the gateway could read them.\n\nThe reason `overwritten` means that "
+            "a new picture with the same file name replaced a picture before the gateway had read it. The reason `not-readable` means "
+            "that a file of a `folder` camera is missing or cannot be read.",
             "The parts on the lost pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
             "Run `curl <address>/healthz` with the address of the gateway. The page names the file whose picture was lost. The address "
             "is in the file `<run_dir>/targets/<instance>.json`.",
-            "For `overwritten`, let the camera give each file a new name, such as a number or the time. For `not-readable`, restore "
-            "the files, or give the gateway the right to read them.",
+            "If the reason is `overwritten`, let the camera give each file a new name, such as a number or the time. If the reason is "
+            "`not-readable`, restore the files, or give the gateway the right to read them.",
         ),
     ),
     Alert(
@@ -487,11 +489,11 @@ ALERTS: tuple[Alert, ...] = (
             "person has to look at the part.",
             "Run `castline dead-letters list`, which shows the reason for each record. `castline dead-letters save` writes one record, "
             "such as a picture, to a file.",
-            "For `truncated`, `damaged` and `partly-blank`, check the camera's cable, its disk and its file transfer, which must be in "
-            "binary mode. For `blank`, check the light and the lens cap.\n\n"
-            "For `depth`, set `depth_bits` of the line to the number of bits that the camera delivers.\n\n"
-            "For `not-an-image`, find the program that writes other files into the camera's folder. For `identity`, correct the program "
-            "that sends records without a valid line, run and part.",
+            "The dead letter names the reason. If the reason is `truncated`, `damaged` or `partly-blank`, check the camera's cable, its "
+            "disk and its file transfer, which must be in binary mode. If the reason is `blank`, check the light and the lens cap.\n\n"
+            "If the reason is `depth`, set `depth_bits` of the line to the number of bits that the camera delivers for a pixel.\n\n"
+            "If the reason is `not-an-image`, find the program that writes other files into the camera's folder. If the reason is "
+            "`identity`, correct the program that sends records without a valid line, run and part.",
         ),
     ),
     Alert(

@@ -24,7 +24,8 @@ PAGE = DashboardPage(
             SILENT_LINES,
             Query(_SILENT, "{{plant}} {{line}}"),
             unit="short",
-            description="0 is good. 1 means that photo-eye 1 counted castings in the last two minutes, and that none of them was judged.",
+            description="The value 0 means that all is well. The value 1 means that photo-eye 1 counted castings in the last two minutes, "
+            "but no inspector judged them.",
             thresholds=rising(0.5, 1),
             alerts=("LineSilent",),
             width=8,
@@ -45,7 +46,7 @@ PAGE = DashboardPage(
             Query(f"1 - line:castline_unseen_parts:ratio_rate30d{{{LINE}}} / {BUDGET}", "{{plant}} {{line}}"),
             unit="percentunit",
             description="Over 30 days, 99.95 % of the parts should have a verdict before they reach the gate. The remaining 0.05 % are "
-            "the error budget. Below 0, the line has missed this objective.",
+            "the error budget. If the value is below 0, the line has used more than its budget, so it has missed the objective.",
             thresholds=falling(0, 0.25),
             width=10,
         ),

@@ -32,8 +32,8 @@ PAGE = DashboardPage(
             Query(f"sum by (line, model, runtime) (castline_model_info{{{LINE}}})", "{{line}}: {{model}} on {{runtime}}"),
             Query(f"sum by (line, model, runtime) (castline_model_shadow_info{{{LINE}}})", "{{line}}: {{model}} on {{runtime}}, shadow"),
             unit="short",
-            description="Number of inspectors that judge with each version. If a line has several versions for more than a few minutes, a "
-            "switch of versions did not finish.",
+            description="The number behind a version says how many inspectors judge with this version. If a line has several versions for "
+            "more than a few minutes, some inspectors did not switch to the new version.",
             thresholds=((None, "blue"),),
             alerts=("ModelVersionsDiffer",),
             width=12,
@@ -258,7 +258,7 @@ MODEL_ALERTS: tuple[Alert, ...] = (
             "On the Quality dashboard, look at the panel “Why are parts left to a person?”. The reason `doubt` means a defect "
             "probability near the threshold, and `anomaly` a part that differs from good parts. The other reasons mean pictures that "
             "could not be judged.",
-            "If pictures cannot be judged, see the alert `DeadLettersRising`.\n\n"
+            "If most of these reviews come from pictures that cannot be judged, do what the runbook says under `DeadLettersRising`.\n\n"
             "If the model is in doubt, do what the runbook says under `VerdictsDrift`, or train a version with a narrower review band "
             "(`castline train --review-share`).\n\n"
             "If so many reviews are wanted on this line, raise `lines.review_share_high`.",
@@ -277,7 +277,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
             "Parts that a person should see may pass without a review, because a threshold, a cut-off or the model version has changed.",
             "Compare the time at which the share fell with the page “Models” of the station and with `castline lines show`. Both show "
             "who changed what, and when.",
-            "Take the change back if it was a mistake. If the parts have become better, lower `lines.review_share_low`.",
+            "If somebody changed a threshold, a cut-off or the model version by mistake, set the old value again. If fewer parts are "
+            "doubtful because the castings have become better, lower `lines.review_share_low`.",
         ),
     ),
     Alert(
@@ -291,7 +292,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "For ten minutes, the inspectors have judged the line with different model versions, because a switch of versions did not "
             "finish.",
-            "The verdict on a casting may depend on which inspector judges it.",
+            "Two model versions can give the same casting different verdicts. So chance decides: the verdict depends on the inspector that "
+            "gets the picture.",
             "On the Quality dashboard, open the panel “Which version judges each line?”. It shows how many inspectors use each version.",
             "Choose the version again with `castline models choose`. Restart the inspectors that still use the other version. Set "
             "`model.version` to the same value on all machines.",
@@ -307,8 +309,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         REFUSED_VERSIONS,
         Runbook(
             "A version was chosen for the line, but the inspectors refused it.\n\n"
-            "The files of the version may be damaged, or its classes may differ from those of the version in use. The version may also "
-            "give wrong verdicts for its own golden set of test pictures.",
+            "There are several possible causes. A file of the version is damaged, or its classes differ from the classes of the version in "
+            "use. Or the version gives wrong verdicts on its golden set, the test pictures that it contains.",
             "No part is affected, because the version that was in force before continues to judge.",
             "Read the inspector's log, which says what was expected and what was found. `castline models verify` repeats the check of the "
             "version's files and of its golden set.",
@@ -334,7 +336,7 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Five or more pictures in a row are equal in every pixel. Two pictures of a working camera always differ.",
             "Every part is judged by the picture of another part, so bad castings may pass the gate.",
-            "On the station, look at the last pictures of the line. The inspector's log shows since when they have been equal.",
+            "On the station, look at the last pictures of the line. The inspector's log says when the camera began to send equal pictures.",
             "Hold back the castings that have passed since the pictures became equal. Switch the camera off and on. Check the camera's "
             "driver, or the program that writes its files.",
         ),

@@ -129,9 +129,9 @@ def _describe_metric(metric: Counter | Gauge | Histogram, section: str) -> Metri
 
 
 def _read_sections() -> dict[str, str]:
-    """Returns the section of each metric in `streams/metrics.py`. The keys are the names of the variables.
+    """Returns the section in `streams/metrics.py` for the name of each metric's variable, such as `details_skipped`.
 
-    A section begins with a comment line in that module and ends at the next comment line.
+    A section of this module begins with a comment line and ends at the next comment line.
     """
     sections, section = {}, ""
     for line in inspect.getsource(metrics).splitlines():

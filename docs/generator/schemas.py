@@ -16,7 +16,7 @@ from streams.records import RECORDS, Record
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = Mapping[str, Any]
 
-# Keywords of JSON Schema that a later release may change, because they do not decide which records are valid.
+# These keywords of JSON Schema do not decide whether a record is valid. So a later release is allowed to change their values.
 _FREE_KEYWORDS = frozenset({"title", "description", "examples", "$comment", "$schema", "$id", "$defs"})
 
 
