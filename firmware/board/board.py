@@ -282,7 +282,7 @@ class Board:
         return (settings.digest, *self._warnings(settings))
 
     def _warnings(self, settings: LaneSettings) -> tuple[str, ...]:
-        """Returns the warning in the answer to COMMIT, if more castings may be behind photo-eye 2 than the board can store."""
+        """Returns the warning in the answer to COMMIT, if more castings can be behind photo-eye 2 than the board can store."""
         belt = self.lanes[settings.number("lane_of") - 1].settings if settings.number("lane_of") else settings
         spacing_mm = belt.number("spacing_mm")
         if settings.is_gate_far(spacing_mm):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from firmware.lane_settings import LaneSettings
 
-# After the command SERVO, the servo gets the pulse width of the command for this time.
+# After the command SERVO, the servo gets the pulse width of the command for SERVO_HOLD_US.
 SERVO_HOLD_US = 5_000_000
 
 
@@ -45,7 +45,7 @@ class Gate:
 
     @property
     def is_out(self) -> bool:
-        """Whether the servo gets the pulse for the position `out`. The gate may still be on its way there."""
+        """Whether the servo gets the pulse for the position `out`. The gate can still be on its way there."""
         return self._pulse_us == self.settings.number("out_us")
 
     def configure(self, settings: LaneSettings) -> None:
@@ -82,7 +82,7 @@ class Gate:
         self._move(True, now_us)
 
     def hold_pulse(self, pulse_us: int, now_us: int) -> None:
-        """Gives the servo pulses of the width `pulse_us` for SERVO_HOLD_US, as the command SERVO demands.
+        """Changes the pulse width of the servo to `pulse_us` for SERVO_HOLD_US. The command SERVO uses this method.
 
         If `pulse_us` is 0, the servo gets its former pulse width again.
         """

@@ -23,7 +23,7 @@ from firmware.lane_settings import LaneSettings
 MAX_PART = 99_999_999
 # If one wire of an encoder is broken, the position only changes by one step forwards and backwards. This does not count as turning.
 LEAST_STEPS = 2
-# A contact of the plant interface must keep its new level for this time. A key switch bounces for less time.
+# A contact of the plant interface must keep its new level for KEY_US. A key switch bounces for less time.
 KEY_US = 30_000
 # Duration of a test of the command TEST. The test of the lamp takes this time for each of its three colours.
 TEST_US = 1_000_000
@@ -456,7 +456,7 @@ class BoardLane:
         self._restart_gate_checks(now_us)
         self.is_committed = True
         if self.is_further_gate:
-            # This lane's gate now stands at another lane's belt. Faults now belong to the belt's lane, so the old faults of this lane end.
+            # This lane's gate now stands at another lane's belt. Only the belt's lane has faults, so the old faults of this lane end.
             for code in list(self.faults.codes):
                 self.end_fault(code, now_us)
             self.gate.hold(self._held_action, now_us)
@@ -881,7 +881,7 @@ class BoardLane:
             self._report(DecidedPart(part, safe, edge), False)
 
     def _begin_counting(self, now_us: int) -> None:
-        # A part that blocks an eye now is not counted, because the place of its leading edge is not known.
+        # A part that blocks an eye now is not counted, because the position of its leading edge is not known.
         self._edge1 = self._edge2 = self._part_at_eye1 = self._end1 = self._end2 = None
         self._edges_at_rest = 0
         for eye in self.eyes:

@@ -200,13 +200,13 @@ bool Board::are_plant_pins_free(uint8_t lane, const Settings& requested) const {
   return !requested[kUsePlant] || !lanes_[lane - 1 + kPlantLanes].is_committed();
 }
 
-// Returns whether the gate is so far away that more castings may be on their way to it than a board can store.
+// Returns whether more castings than a board can store can be on their way from photo-eye 2 to the gate.
 bool Board::is_gate_far(const Settings& settings) const {
   const uint32_t spacing_mm = spacing_of(settings);
   return spacing_mm > 0 && settings[kGateMm] > spacing_mm * (settings[kLaneOf] == 0 ? kArmed : kFurtherGateParts);
 }
 
-// Returns whether more castings than the board can store may be on their way from the gate to the eye in its chute.
+// Returns whether more castings than the board can store can be on their way from the gate to the eye in its chute.
 bool Board::is_chute_far(const Settings& settings) const {
   const uint32_t spacing_mm = spacing_of(settings), chute_mm = settings[kChuteMm];
   return spacing_mm > 0 && chute_mm > 0 && chute_mm + settings[kChuteWindowMm] > spacing_mm * kChuteParts;

@@ -45,7 +45,8 @@ const uint16_t kRepeatEveryMs = 1000;
 const uint16_t kEventIntervalMs = 10;
 // The board repeats at most this many events within kRepeatEveryMs. It repeats the oldest events.
 const uint8_t kMaxRepeatedEvents = 4;
-// The host counts as talking for this time after each frame. Opening the port resets the board, but a talking host opened the port earlier.
+// The host counts as talking for kHostTalksMs after each frame.
+// Opening the port resets the board, but a talking host has opened the port earlier. So it has not caused the reset.
 const uint16_t kHostTalksMs = 1000;
 // A push-button must be pressed for at least this long, and released before kMaxPressMs. A longer press does nothing.
 const uint16_t kMinPressMs = 50;
@@ -56,14 +57,14 @@ const uint16_t kEndMarginMs = 100;
 const uint16_t kLeaveMarginMs = 20;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;
-// After the command SERVO, the servo gets the pulse width of the command for this time.
+// After the command SERVO, the servo gets the pulse width of the command for kServoHoldMs.
 // The host repeats the command while a person watches the gate.
 const uint16_t kServoHoldMs = 5000;
 // Width of the servo pulse if no settings are stored: the middle of the servo's travel.
 const uint16_t kNeutralUs = 1500;
 // Time from one servo pulse to the next: 50 pulses a second, which every hobby servo accepts.
 const uint16_t kServoFrameUs = 20000;
-// If a gate must move out within this time, its servo gets no new pulse before the movement (see servo.h).
+// If a gate must move out within kServoQuietUs, its servo gets no new pulse before the movement (see servo.h).
 const uint16_t kServoQuietUs = 4500;
 // The photo-eyes are read at this interval. It is short, because each delay here also delays the gate.
 const uint16_t kEyeSampleUs = 200;

@@ -41,8 +41,8 @@ class Gate {
   void test(const Settings& settings, uint32_t now_us);
   void end_test() { is_testing_ = false; }
 
-  // Gives the servo pulses of the width `pulse_us` for kServoHoldMs, as the command SERVO demands. If `pulse_us` is 0, the servo gets its
-  // former pulse width again.
+  // Changes the pulse width of the servo to `pulse_us` for kServoHoldMs. The command SERVO uses this method.
+  // If `pulse_us` is 0, the servo gets its former pulse width again.
   void hold_pulse(uint16_t pulse_us, uint32_t now_us) {
     held_us_ = pulse_us;
     held_since_us_ = now_us;

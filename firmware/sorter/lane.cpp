@@ -279,7 +279,7 @@ void Lane::commit(const Settings& settings) {
   plant_signals_ = 0;
   switch_relay();
   if (is_further_gate_) {
-    // This lane's gate now stands at another lane's belt. Faults now belong to the belt's lane, so the old faults of this lane end.
+    // This lane's gate now stands at another lane's belt. Only the belt's lane has faults, so the old faults of this lane end.
     while (faults_.oldest() != 0) end_fault(static_cast<Fault>(faults_.oldest()));
     gate_.hold(held_action(), settings_, shared_->clock.us());
     return;
@@ -361,7 +361,7 @@ void Lane::invert_eyes() {
 }
 
 void Lane::begin_counting() {
-  // A part that blocks an eye now is not counted, because the place of its leading edge is not known.
+  // A part that blocks an eye now is not counted, because the position of its leading edge is not known.
   blocks_eye1_ = blocks_eye2_ = is_counted1_ = has_end1_ = has_end2_ = false;
   edges_at_rest_ = 0;
   take_edge(0, shared_->clock.us(), 0);

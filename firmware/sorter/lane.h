@@ -107,8 +107,8 @@ class Lane {
   bool end_fault(Fault code, EndedBy by = kEndedByHost);
   bool has_fault_cause(Fault code) const;
   void test(Test what);
-  // Gives the servo pulses of the width `pulse_us` for kServoHoldMs, as the command SERVO demands. The former width comes back at once in
-  // two cases: `pulse_us` is 0, or a part arrives at a photo-eye of the belt.
+  // Changes the pulse width of the servo to `pulse_us` for kServoHoldMs. The command SERVO uses this method.
+  // The former width comes back at once in two cases: `pulse_us` is 0, or a part arrives at a photo-eye of the belt.
   void hold_servo(uint16_t pulse_us) { gate_.hold_pulse(pulse_us, shared_->clock.us()); }
 
   // ---- outputs
@@ -118,7 +118,7 @@ class Lane {
   // The colour that the lamp shows now, also while the lamp is tested. A lane without a belt of its own has
   // no lamp (kDark). The lamp blinks while the lane is bypassed.
   Lamp shown_lamp() const;
-  // True if the gate must move out within kServoQuietUs. Then no new pulse of its servo may begin before the movement.
+  // True if the gate must move out within kServoQuietUs. Then no new pulse of its servo is allowed to begin before the movement.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
 
   // The signals of the plant interface, as bits of PlantSignal.
@@ -147,13 +147,13 @@ class Lane {
   uint8_t tracked() const { return tracker_.size(); }
   bool is_further_gate() const { return is_further_gate_; }
   bool is_gate_of(uint8_t lane) const { return is_further_gate_ && is_committed_ && settings_[kLaneOf] == lane; }
-  // True if no counted part is between photo-eye 1 and the last gate of the belt, or between a gate and the eye in its chute.
+  // True if the belt is empty: no counted part is before its gate, and no diverted part is before the eye in its chute.
   bool is_empty() const;
   bool is_testing() const { return test_ != kNoTest; }
   bool is_servo_held() const { return gate_.is_pulse_held(); }
   bool has_servo_power() const { return !servo_power_missing_.is_on(); }
   bool is_estop_open() const { return estop_open_.is_on(); }
-  // Returns what the input "belt runs" says, whether or not the settings use this input.
+  // Returns whether the input "belt runs" says that the belt runs, even if the setting `use_belt` is 0.
   bool is_belt_on() const { return !belt_off_.is_on(); }
   bool is_blocked(uint8_t which) const { return eyes_[which - 1].is_blocked(); }
   // Whether an object blocks a photo-eye of the belt at which this lane's gate stands.
@@ -186,7 +186,7 @@ class Lane {
 
   static const uint8_t kFurtherGateArmed = sizeof(Part) * kParts / sizeof(Armed);
 
-  // A contact of the plant interface must keep its new level for this time. A key switch bounces for less time.
+  // A contact of the plant interface must keep its new level for kKeyMs. A key switch bounces for less time.
   static const uint16_t kKeyMs = 30;
 
   // Returns the lane of the belt at which this gate stands.

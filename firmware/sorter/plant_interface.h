@@ -17,7 +17,7 @@ enum PlantSignal : uint8_t {
 
 // At most this many results can wait. The signals show the plant's controller one result after the other.
 const uint8_t kWaitingResults = 8;
-// The signal `reject` is set this time before `result valid` begins. It stays for this time after `result valid` has ended.
+// The signal `reject` keeps its level from kResultMarginMs before `result valid` begins until kResultMarginMs after `result valid` ends.
 const uint8_t kResultMarginMs = 5;
 // The heartbeat and the buzzer change whenever this interval is over. So a whole period takes a second.
 const uint16_t kHalfPeriodMs = 500;

@@ -17,10 +17,11 @@ const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
 // To delay a pulse, the timer is set back. After that, kHold counts (6.5 ms) are left until the pulse begins.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
-// If the next pulse begins within this many counts (20 us), the timer is not set. The instructions that set it would take too long.
+// If the next pulse begins within kGuard counts (20 us), the timer is not set. The instructions that set it would take too long.
 const uint16_t kGuard = 40;
 
-// The registers of a gate's servo output. Gates 1 and 4 share timer 4, so a gate may have to wait 2.4 ms for the other one.
+// The registers of a gate's servo output.
+// Gates 1 and 4 share timer 4. So gate 1 can have to wait 2.4 ms for a pulse of gate 4, and gate 4 for a pulse of gate 1.
 struct Channel {
   volatile uint16_t* count;
   volatile uint16_t* compare;
@@ -36,7 +37,7 @@ Channel channel(uint8_t index) {
 }
 
 uint16_t width[kLanes];
-// Width of each gate's pulse before the last change. A pulse of this width may still be in progress.
+// Width of each gate's pulse before the last change. A pulse of this width can still be in progress.
 uint16_t width_before[kLanes];
 // Bit mask of the gates with a new pulse width that was not sent yet.
 uint8_t changed = 0;
@@ -76,7 +77,7 @@ void connect(uint8_t index, bool to_timer) {
   }
 }
 
-// Returns whether a pulse of the gate may be in progress. This pulse can still have the previous width.
+// Returns whether a pulse of the gate can be in progress. This pulse can still have the previous width.
 bool pulse_may_be_high(uint8_t index, uint16_t count) {
   return count < width[index] * kCountsPerUs || count < width_before[index] * kCountsPerUs;
 }

@@ -1,6 +1,6 @@
 // Makes the servo pulses with hardware timers (fast PWM mode 14). The pulses are exact to half a microsecond.
 //
-// Shortly before a gate moves, no pulse may begin, because it would delay the movement.
+// Shortly before a gate moves, no pulse is allowed to begin, because it would delay the movement.
 #pragma once
 #include <stdint.h>
 

@@ -81,7 +81,7 @@ class Tracker {
   void drop_front();
   void forget_last_part() { has_last_ = false; }
 
-  // Returns the array in which the parts are stored. The caller may use this memory for something else while no part is tracked.
+  // Returns the array in which the parts are stored. The caller can use this memory for something else while no part is tracked.
   void* unused_memory() { return parts_; }
 
   // Returns the part that the next message PART reports, or nullptr if there is none. Writes the number of the part to `number`.
