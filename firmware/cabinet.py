@@ -13,10 +13,10 @@ BEGIN_BLOCKS, END_BLOCKS = "<!-- blocks: written by python -m firmware.wiring --
 EXAMPLE_LANES = (1, 2)
 PE, FOREIGN = "#2e7d32", "#e07000"
 
-# Each row names a terminal, the device that is connected outside, and the wires inside the cabinet. Its last item is the
-# field of LanePins with the pin, or "" for a terminal without a pin. `{n}` is the lane, and `{pin}` is the pin of the Mega.
-# `{first}` and `{second}` are contact numbers of the contactors.
-# The text {in:K} is an input circuit with optocoupler K, and {out:K} is an output circuit.
+# The wires of one lane. Each row has four items: the terminal, the device outside the cabinet, the wires inside the cabinet, and a field of
+# LanePins. This field holds the pin of the Mega for the terminal. It is "" if the terminal has no pin. In the texts, {n} is replaced by the
+# lane, {pin} by the pin, and {first} and {second} by contact numbers of the contactors. {in:K} is replaced by an input circuit with the
+# optocoupler K, and {out:K} by an output circuit.
 LANE_WIRES: tuple[tuple[int, str, str, str], ...] = (
     (1, "{n}B1 brown", "{n}XP", ""),
     (2, "{n}B1 blue", "{n}XN", ""),
@@ -59,7 +59,7 @@ _INPUT = "2.2 kohm to {n}K{k}:1; {n}K{k}:2 to {n}XN; {n}K{k}:3 to XG; {n}K{k}:4 
 _OUTPUT = "{pin} through 330 ohm to {n}K{k}:1; {n}K{k}:2 to XG; {n}XL to {n}K{k}:4; {n}K{k}:3 through 10 kohm"
 _VALVE = "{pin} through 330 ohm to {n}K{k}:1; {n}K{k}:2 to XG; {n}K{k}:3 through 10 kohm"
 
-# The distribution blocks: name, meaning, and the wires that do not stand in LANE_WIRES.
+# The blocks in the cabinet that join wires. Each row has the name, the meaning, and the wires that are not in LANE_WIRES.
 BLOCKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("1XP", "+24 V of lane 1", ("1F1:2",)),
     ("2XP", "+24 V of lane 2", ("2F1:2",)),

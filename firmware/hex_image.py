@@ -16,11 +16,11 @@ MARK = b"HELLO CONFIGURE COMMIT SHOW PING"
 
 
 class HexImageError(CastlineError):
-    """A file must not be written to a board. The message says why, and what to do."""
+    """The error for a file that must not be written to a board. The message says why, and what to do."""
 
 
 def checksum_file(image: Path) -> Path:
-    """Returns the path of the file with the checksum of `image`. Its format is that of the program sha256sum."""
+    """Returns the path of the checksum file that belongs to `image`. The checksum file has the format of the program sha256sum."""
     return image.with_name(image.name + ".sha256")
 
 

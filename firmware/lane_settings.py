@@ -10,8 +10,8 @@ from firmware.protocol import crc16, is_protocol_number
 CHOICES = ("divert", "pass", "stop")
 # No distance on the belt may be longer than this many steps, because a board may store positions in 24 bits.
 MAX_STEPS = 500_000
-# Every board can store at least 3 parts between photo-eye 2 and the belt's own gate, and 16 parts on their way to
-# an additional gate, which another lane moves.
+# Every board can store at least 3 parts between photo-eye 2 and the belt's own gate. For each additional gate, a board can store at least
+# 16 parts on their way to this gate.
 GATE_PARTS, FURTHER_GATE_PARTS = 3, 16
 # Every board can store at least 8 diverted parts on their way from a gate to the eye in its chute.
 CHUTE_PARTS = 8
@@ -139,7 +139,7 @@ class LaneSettings:
         return self.number("step_um") * 1000 + self.number("step_nm")
 
     def is_gate_far(self, spacing_mm: int) -> bool:
-        """Returns whether the gate is so far away that more castings may be on their way to it than a board can store.
+        """Returns whether the gate is so far away that a board cannot store all castings on their way to the gate.
 
         `spacing_mm` is the distance between castings, from the settings of the belt's lane. If it is 0, the result is False.
         """
@@ -147,7 +147,7 @@ class LaneSettings:
         return spacing_mm > 0 and self.number("gate_mm") > room * spacing_mm
 
     def is_chute_far(self, spacing_mm: int) -> bool:
-        """Returns whether more castings than a board can store may be on their way from the gate to the eye in its chute.
+        """Returns whether the eye in the chute is so far away that a board cannot store all castings on their way from the gate to the eye.
 
         `spacing_mm` is the distance between castings, from the settings of the belt's lane. If it is 0, the result is False.
         """
@@ -155,7 +155,7 @@ class LaneSettings:
 
     @property
     def _chute_end_mm(self) -> int:
-        """How far the belt may run after a part was diverted until the chute's eye must have seen the part; 0 without this eye."""
+        """The belt travel from the movement of the gate until a diverted part is overdue at the eye in the chute; 0 without this eye."""
         return self.number("chute_mm") + self.number("chute_window_mm") if self.number("chute_mm") else 0
 
     def is_gate_within_reach(self, step_nm: int) -> bool:

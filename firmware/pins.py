@@ -154,7 +154,7 @@ def _plant_pins(spare: LanePins) -> PlantPins:
     )
 
 
-# The plant interfaces of lanes 1 and 2. They use the pins of lanes 3 and 4.
+# The pins of the plant interfaces. The interface of lane 1 uses the pins of lane 3, and that of lane 2 uses the pins of lane 4.
 PLANT: tuple[PlantPins, ...] = tuple(_plant_pins(spare) for spare in LANES[2:])
 
 # The pins that the board drives. All other pins are inputs.

@@ -141,7 +141,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
 # The optional fields at the end of a frame. The keys are names of events, commands and status pages.
 OPTIONAL: dict[str, tuple[str, ...]] = {"GATE": ("gate", "confirmed"), "COMMIT": ("warning",), "eyes": ("belt",)}
 
-# The optional fields at the end of a command.
+# The optional fields at the end of a command. The keys are names of commands.
 COMMAND_OPTIONAL: dict[str, tuple[str, ...]] = {"HELLO": ("confirms",)}
 
 # The fields of this host's HELLO. The last one says that the host reads the field `confirmed` of GATE.
@@ -163,7 +163,7 @@ PAGES: dict[str, tuple[str, ...]] = {
 # Older boards do not know these pages of STATUS, and answer with the error `wrong-fields`.
 EDGE_PAGES = ("edge1", "edge2")
 CHUTE_PAGE, PLANT_PAGE = "chute", "plant"
-# Pages that every board knows.
+# The pages of STATUS that every board knows, even a board with older firmware.
 KNOWN_PAGES = tuple(page for page in PAGES if page not in (*EDGE_PAGES, CHUTE_PAGE, PLANT_PAGE))
 
 _U32 = 2**32 - 1

@@ -28,7 +28,7 @@ BOOT_LOADER = ARDUINO / "bootloaders/stk500v2/stk500boot_v2_mega2560.hex"
 
 # The packages that build the firmware for a board.
 AVR_PACKAGES = ("gcc-avr", "binutils-avr", "avr-libc")
-# All packages, including those of the simulator.
+# All packages that build and simulate the firmware.
 DEBIAN_PACKAGES = ("gcc", "g++", "libc6-dev", *AVR_PACKAGES, "libsimavr-dev", "arduino-core-avr")
 # The programs and files of each package. If all of them exist, the package is installed.
 _CONTENTS: dict[str, tuple[str, ...]] = {

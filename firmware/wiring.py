@@ -16,7 +16,7 @@ BEGIN, END = "<!-- pins: written by python -m firmware.wiring -->", "<!-- end of
 BEGIN_TERMINALS, END_TERMINALS = "<!-- terminals: written by python -m firmware.wiring -->", "<!-- end of terminals -->"
 
 WIDTH, HEIGHT = 1180, 1180
-# The Mega in the drawing: left, top, width and height in pixels.
+# The rectangle of the Mega in the drawing, in pixels: x and y of the upper left corner, width, height.
 BOARD = (490, 70, 200, 1070)
 
 # The table of pins. Each row has the use, the field of LanePins, the direction, and the meaning of the level.
@@ -40,8 +40,8 @@ USES: tuple[tuple[str, str, str, str], ...] = (
     ("lamp red", "red", "out", "high: lit"),
 )
 
-# The terminal plan. Each row has the colour of the wire, the device outside, the connection inside, and the field of LanePins or "".
-# The colours of sensors are those of IEC 60947-5-2.
+# The terminal plan. Each row has the colour of the wire, the device outside the cabinet, the connection inside the cabinet, and a field of
+# LanePins. This field holds the pin of the Mega, or is "" if the terminal has no pin. The colours of sensors are those of IEC 60947-5-2.
 TERMINALS: tuple[tuple[str, str, str, str], ...] = (
     ("brown", "photo-eye 1, +", "fuse F1 (+24 V)", ""),
     ("blue", "photo-eye 1, 0 V", "0 V of the 24 V supply", ""),
@@ -89,7 +89,7 @@ TERMINALS: tuple[tuple[str, str, str, str], ...] = (
 
 
 def _draw_pin(drawing: SvgDrawing, label: str, y: float, left: bool) -> float:
-    """Draws a pin at the Mega's edge and returns the x coordinate at which the wire ends."""
+    """Draws a dot and a label for a pin at the edge of the Mega. Returns the x coordinate of the dot, to which a wire can be drawn."""
     x, _, width, _ = BOARD
     edge = x if left else x + width
     drawing.dot(edge, y)
@@ -312,7 +312,10 @@ def make_terminal_plan() -> str:
 
 
 def replace_tables(page: str) -> str:
-    """Returns `page` with new tables between their marks: pins, terminal plan, and the example's wires and blocks."""
+    """Returns `page` with new tables of pins, terminals, and the wires and blocks of the example.
+
+    A comment before and a comment after each table mark its place in the page, for example BEGIN and END.
+    """
     tables = [(BEGIN, make_pin_table(), END), (BEGIN_TERMINALS, make_terminal_plan(), END_TERMINALS)]
     tables.append((cabinet.BEGIN_VALVE, cabinet.make_valve_wires(), cabinet.END_VALVE))
     tables.append((cabinet.BEGIN_BLOCKS, cabinet.make_blocks(), cabinet.END_BLOCKS))

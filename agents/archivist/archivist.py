@@ -64,7 +64,7 @@ class ArchivedTopic:
 
     @property
     def is_checked_only(self) -> bool:
-        """Whether the records of this topic get no row in the database."""
+        """Whether records of this topic are only checked, and not stored as rows in the database."""
         return not issubclass(self.record_type, PartRecord)
 
 
@@ -107,7 +107,7 @@ def decode_record(topic: ArchivedTopic, received: ReceivedRecord) -> ArchivedRec
 
 
 def _check_key(record: Record, key: bytes | None) -> None:
-    """Raises RecordError if the key of a model choice or of line settings is not the name of their line."""
+    """Raises RecordError if the key of `record` is not the name of its line. Checks only model choices and line settings."""
     if isinstance(record, ModelChoice | LiveLineSettings) and record.line.encode() != key:
         raise RecordError("other-line", f"The record is for {record.line}, but its key is {(key or b'')[:80]!r}.")
 
@@ -125,9 +125,10 @@ class PartArchive(Protocol):
 
 @dataclass(frozen=True)
 class PendingArchiveRecord:
-    """An accepted record that is not acknowledged yet, with its decoded content or the reason why it is invalid.
+    """An accepted record that is not acknowledged yet.
 
-    `content` is None if the record is valid and gets no row.
+    `content` is the decoded record, or the reason why the record is invalid. It is None for a valid record that needs no row in the
+    database.
     """
 
     received: ReceivedRecord

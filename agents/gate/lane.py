@@ -1,4 +1,4 @@
-"""One lane of a board: the part of the board that works for one line.
+"""The host's side of one lane of a board. A lane is a belt with two photo-eyes and a gate. It belongs to one line.
 
 Times of the board's clock are converted to times of the host's clock.
 """
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class GateState(StrEnum):
-    """The state of a line's gate as its sorter knows it. The values are also the label `state` of the metric `castline_gate_state`."""
+    """The state of a line's gate as its sorter knows it. The label `state` of the metric `castline_gate_state` has the same values."""
 
     # The port is closed, or the board does not answer.
     AWAY = "away"
@@ -39,11 +39,11 @@ class GateState(StrEnum):
     STOPPED = "stopped"
 
 
-# The board answers in these states.
 CONNECTED_STATES = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
 # After HELLO, a board sends all stored reports again within this time.
 _REPORTING_S = 3.0
-# A lost board usually answers again within this time. Opening the port again takes up to 5 s, listening 2.5 s, and greeting up to 8 s.
+# If the connection to a board is lost, the board usually answers again within this time. The host needs up to 5 s to open the port again,
+# 2.5 s to listen, and 8 s to greet the board.
 _MAX_ABSENCE_S = 20.0
 _STATE_OF_WORD = {"running": GateState.RUNNING, "safe": GateState.SAFE, "stopped": GateState.STOPPED}
 
@@ -64,9 +64,9 @@ class PartCounted:
 
 @dataclass(frozen=True)
 class PartSorted:
-    """Event: a gate diverted a part, let it pass or stopped the belt.
+    """Event: a gate has diverted a part, has let it pass, or has stopped the belt.
 
-    - `part`: 0 if photo-eye 1 had not counted the part.
+    - `part`: 0 if photo-eye 1 has not counted the part.
     - `action`, `reason`: words of the protocol.
     - `gate`: the lane of an additional gate, otherwise 0.
     - `counted_s`: the time of the count on the host's monotonic clock, or None if it is unknown.
@@ -87,7 +87,7 @@ class PartSorted:
     is_confirmed: bool | None = None
 
 
-# The detail with which a board reports that a person ended a fault with the push-button.
+# A FAULT event at the end of a fault has this value in the field `detail` if a person ended the fault with the push-button.
 _ENDED_BY_BUTTON = 1
 
 
@@ -216,7 +216,7 @@ class GateLane:
     """A lane of a board, through which the sorter of a line sends verdicts and receives events.
 
     - `settings`: None if nothing is sent to the board.
-    - `grades`: the settings of other gates at the same belt. The key is the number of the lane to which such a gate is wired.
+    - `grades`: the settings of the additional gates at the same belt. The key is the number of the lane that moves the gate.
     - `on_event`: called once for each event, in the link's thread.
     """
 
@@ -238,7 +238,8 @@ class GateLane:
         self.settings_by_lane = {} if settings is None else {number: settings, **grades}
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
-        # Returns the run number that the board must use. The arguments are the present run number and the number of counted parts.
+        # Returns the run number for the board: the present number, or a higher number if older parts have the present number. The arguments
+        # are the present run number and the number of parts that the lane has counted in this run.
         self.choose_run: Callable[[int, int], int] = lambda run, counted: run
         # Called in the link's thread when the board has accepted the settings of the lane and of the additional gates.
         self.on_accepted: Callable[[Mapping[int, LaneSettings]], None] = lambda settings_by_lane: None
@@ -252,7 +253,7 @@ class GateLane:
         self.next_configuring_s = 0.0
         # The time at which the board answered again, or was lost. Monotonic clock.
         self._connection_changed_s = time.monotonic()
-        # The run of the board in which the settings of each lane were last committed. The board keeps them until its next run.
+        # For each lane, the run in which the board last accepted the settings. In a later run, the settings must be sent again.
         self.committed_run: dict[int, int] = {}
         # The run of the board in which the board last accepted all settings of this lane, or 0.
         self.accepted_run = 0
@@ -270,7 +271,7 @@ class GateLane:
         """Sends the verdict `keep` or `divert` for a part to the board.
 
         - `deadline_s`: after this time of the monotonic clock, the verdict is not sent.
-        - `gate`: the lane of another gate at the belt that must divert the part.
+        - `gate`: the lane number of an additional gate if this gate must divert the part. None means the belt's own gate.
 
         The future fails with GateError, for example if the verdict is late.
         """
@@ -298,12 +299,12 @@ class GateLane:
     def send_command(self, name: str, *fields: object, deadline_s: float | None = None) -> Future[BoardResponse]:
         """Sends a command of the protocol to the board. The returned future gets the board's answer or fails with GateError.
 
-        Pass `deadline_s` (monotonic clock) for a command of a person. The command is not sent after this time, and not after a reset of the
-        board.
+        If a person gives the command, pass `deadline_s` (monotonic clock). The command expires at this time, or at a reset of the board.
         """
         is_asked = deadline_s is not None
         texts = tuple(str(field) for field in fields)
-        # A request with a lane waits until the lane is configured. A person's command has no lane here, so it does not wait.
+        # If the request names its lane, it waits until the lane is configured. A person's command must not wait, so its request names no
+        # lane.
         run, lane = (self.run or None, None) if is_asked else (None, self.number)
         request = BoardRequest(name, texts, deadline_s, run, lane)
         self._requests.submit(request)
@@ -375,9 +376,9 @@ class GateLane:
         self._unacknowledged.discard((run or self.run, event))
 
     def read_event(self, frame: Frame, now_s: float, now: datetime) -> list[BoardRequest]:
-        """Passes a PART, GATE or FAULT event of this lane to `on_event`, and returns the commands that the host must send in answer.
+        """Passes a PART, GATE or FAULT event of this lane to `on_event`. Returns the commands with which the host answers, such as SEEN.
 
-        `now_s` (monotonic clock) and `now` (UTC) are the same moment.
+        `now_s` and `now` are the time of the event's arrival: `now_s` on the monotonic clock, `now` in UTC.
         """
         if not self._is_clock_set:
             self._early_frames.append(frame)

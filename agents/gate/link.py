@@ -2,7 +2,8 @@
 
     away     --port is open, and the board has sent a frame or 2.5 s have passed--> greeting
     greeting --the board has answered HELLO, SYNC, CONFIGURE and COMMIT-----------> running
-    running  --the answer to BEAT says so-----------------------------------------> safe or stopped, and back
+    running  --the answer to STATUS names the state safe or stopped---------------> safe or stopped
+    safe or stopped --BEAT or the answer to STATUS names the state running--------> running
     any      --the board was reset------------------------------------------------> greeting
     any      --the port fails, 3 s of silence, or five tries without an answer----> away
 
@@ -150,7 +151,7 @@ class GateLink:
                 self._begin_again(GateState.AWAY)
                 raise
             for lane in self.lanes:
-                # A lane whose settings the board refuses already names its own reason.
+                # If the board refuses the settings of this lane, `lane.problem` already holds the reason. It must not be replaced.
                 if not lane.state is state is GateState.REFUSED:
                     lane.problem = problem
             self._begin_again(state)
@@ -223,7 +224,7 @@ class BoardSession:
         self._waker = waker
         self._lanes = lanes
         self._requests = requests
-        # During the greeting, `_window` is an empty window, so that the sorters' commands in `requests` wait until the greeting is done.
+        # The commands of the greeting get a window of their own. The sorters' commands wait in `requests` until the greeting is done.
         self._window = requests
         self._clock = clock
         self._stopping = stopping
@@ -328,8 +329,8 @@ class BoardSession:
             raised = self._ask("RAISE", unused).number("run")
         except GateError as error:
             log.error(
-                "%s: the board is in run %d, which earlier parts may have had. The board refuses the new run %d (%s), so new parts may get "
-                "the numbers of old parts. Load newer firmware with castline board flash.",
+                "%s: the board uses the run number %d, and older parts can have this run number, too. The board refuses the run number %d "
+                "(%s), so new parts can get the numbers of old parts. Load newer firmware with castline board flash.",
                 lines,
                 run,
                 unused,
@@ -353,7 +354,7 @@ class BoardSession:
             is_busy = error.code == code_of("busy")
             if error.retriable and not is_busy:
                 raise
-            # A busy board still sorts by the settings that it accepted before, so it still needs the lane's verdicts.
+            # While a casting is on the belt, the board keeps its former settings and still sorts. So it needs the verdicts of the lane.
             if is_busy and lane.accepted_run == self.run:
                 self._requests.held_lanes.discard(lane.number)
             else:
@@ -406,9 +407,9 @@ class BoardSession:
                     raise
                 if value != setting.default:
                     raise GateError(
-                        f"The firmware of the board does not know the setting {setting.key}, because it is older than this release. The "
-                        f"setting is {value} for lane {lane_number}. Write the firmware of this release with castline board flash, or "
-                        "remove the setting from the settings file",
+                        f"The firmware of the board does not know the setting {setting.key}, because the firmware is older than this "
+                        f"release. Lane {lane_number} needs {setting.key} = {value}. Write the firmware of this release with castline "
+                        f"board flash, or remove {setting.key} from the settings file",
                         error.code,
                         retriable=False,
                     ) from error
@@ -486,7 +487,7 @@ class BoardSession:
         if request.response.exception() is not None:
             return
         answer = request.response.result().fields
-        # If SYNC was sent twice, nobody knows which one was answered, so the answer is no sample of the clock.
+        # If SYNC was sent twice, the host does not know which of the two the board has answered. Such an answer must not set the clock.
         if request.name == "SYNC" and request.tries == 1 and self._window is self._requests:
             self._clock.add_sample(request.sent_s, self._received_s, answer.number("board_ms"), answer.number("board_us"))
         if request.name == "STATUS" and answer.word("page") == "line":

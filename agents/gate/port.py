@@ -18,8 +18,8 @@ from firmware.protocol import Deframer, Frame
 
 # Any method of SerialPort may raise these errors, because a cable can be pulled at any time.
 PORT_ERRORS = (serial.SerialException, OSError, termios.error)
-# The message of STK500v2 by which a Mega's boot loader starts the board's program (Atmel application note AVR068): start, sequence number,
-# length in two bytes, token, the command "leave programming mode", and the exclusive or of these bytes.
+# The command "leave programming mode" of the protocol STK500v2 (Atmel application note AVR068). With this command, the boot loader of a
+# Mega starts the firmware. The bytes are: start, sequence number, length (two bytes), token, command, and the XOR of all bytes before.
 LEAVE_PROGRAMMING_MODE = bytes((0x1B, 0x01, 0x00, 0x01, 0x0E, 0x11, 0x04))
 
 
@@ -69,13 +69,13 @@ class SerialPort:
         self._deframer = Deframer("<!")
 
     def _keep_dtr(self) -> None:
-        """Switches HUPCL off, so that DTR stays high when the port is closed. A Mega is reset when DTR rises at the next opening."""
+        """Switches HUPCL off, so that DTR stays high when the port is closed. If DTR rose at the next opening, a Mega would be reset."""
         settings = termios.tcgetattr(self._port.fileno())
         settings[2] &= ~termios.HUPCL
         termios.tcsetattr(self._port.fileno(), termios.TCSANOW, settings)
 
     def leave_boot_loader(self) -> None:
-        """Makes the boot loader of a Mega start the firmware. A running firmware ignores the message, because it is no frame."""
+        """Sends LEAVE_PROGRAMMING_MODE, so that the boot loader of a Mega starts the firmware. A running firmware ignores these bytes."""
         self._port.write(LEAVE_PROGRAMMING_MODE)
 
     def write(self, frames: list[Frame]) -> None:
@@ -133,7 +133,7 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except termios.error:
-        # The file is no terminal. The program that uses it says so.
+        # The file is not a serial port, so it has no flag HUPCL. The program that writes to the port reports this error.
         return True
     return True
 

@@ -26,7 +26,7 @@ from streams.errors import GateError
 FIRST_RESEND_S = 0.25
 LONGEST_RESEND_S = 1.0
 MAX_TRIES = 5
-# The answer to a verdict that was sent in time may come this much later than the deadline.
+# If a verdict was sent in time, the host waits for its answer until this long after the deadline.
 LATE_ANSWER_S = 0.5
 
 

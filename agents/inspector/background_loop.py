@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 class BackgroundLoop:
-    """Lets a background task wait until it has new work, until a time has passed, or until the inspector stops."""
+    """Makes a background task wait. A wait ends when new work comes, when a timeout has passed, or when the inspector stops."""
 
     def __init__(self) -> None:
         self.is_closed = False

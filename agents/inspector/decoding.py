@@ -20,7 +20,7 @@ from streams.record_producer import HANDLING_FAILED, ConsumedRecord
 from streams.record_reader import check_header_time
 from streams.settings import LineSettings, PictureSettings
 
-# The reason in the verdict of a part whose image record has a wrong header. The headers that name the part are correct.
+# A verdict has this reason if the image record names its part correctly, but another header of the record is wrong.
 WRONG_HEADER = "wrong-header"
 
 
@@ -68,9 +68,9 @@ class DecodedImage:
     regions: Regions | None = None
 
     def fits(self, side_px: int, details: VersionDetails | None = None, regions: Regions | None = None) -> bool:
-        """Returns whether a version with `side_px` and `details` can judge this image as it was decoded, with these `regions`.
+        """Returns whether a model version can judge this image. If not, the image must be decoded again.
 
-        An undecodable image fits every version.
+        `side_px` and `details` belong to the version, and `regions` to the line. A picture that cannot be decoded fits every version.
         """
         if isinstance(self.picture, PictureError):
             return True
@@ -129,7 +129,7 @@ def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: d
 
 
 def make_handling_error(part: PartId, error: Exception) -> PictureError:
-    """Returns the error of a picture on which the inspector failed in an unexpected way."""
+    """Returns the PictureError for a part whose record made the inspector fail in an unexpected way."""
     return PictureError(HANDLING_FAILED, f"The inspector failed on the record of part {part}: {error!r}")
 
 

@@ -100,7 +100,8 @@ class DriftMonitor:
         self._lines = {line: LineMonitor() for line in lines}
         self._loop = BackgroundLoop()
         for line in self._lines:
-            # The state `gap` is exported only after the first picture, because another worker may receive the pictures of the line.
+            # The state `gap` says that no pictures come. It gets no value here, because the pictures of the line can go to another worker.
+            # A worker without pictures must not say whether the camera has a gap.
             for state in set(STATES) - {GAP}:
                 metrics.camera_state.labels(line, state).set(0)
             for quantity in DRIFT_QUANTITIES:

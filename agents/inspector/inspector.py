@@ -79,7 +79,7 @@ class JudgedBatch:
     """A batch that the networks have judged.
 
     - `judged`: the images, in the order of their records.
-    - `assignments`: for each image, the model version that has judged it, and the shadow version that will judge it only to compare.
+    - `assignments`: for each image, the model version that has judged it, and the shadow version (or None) for a comparison.
     - `rules`: the rule that labelled each image.
     """
 
@@ -124,7 +124,7 @@ class Inspector:
         )
         self._deliveries: asyncio.Queue[asyncio.Future[JudgedBatch] | None] = asyncio.Queue(parallel_batches + _BATCHES_AHEAD)
         self._decoders = ThreadPoolExecutor(settings.inspector.decoders, "decoder")
-        # Uploads are decoded in one process, so that they need little memory and no decoder thread of the cameras.
+        # Uploaded pictures are decoded one at a time, in one process. They need little memory, and leave `_decoders` to the cameras.
         self._upload_decoders = ThreadPoolExecutor(1, "upload decoder")
         self._upload_process = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
         self._uploads: UploadAdmission[PendingImage] = UploadAdmission(self._batcher.put, settings.inspector.buffer)
@@ -177,7 +177,7 @@ class Inspector:
         metrics.buffered_pictures.set(len(self._batcher))
 
     def _is_idle(self) -> bool:
-        """Returns whether the networks have nothing to judge. An upload that is still being decoded does not use them."""
+        """Returns whether the networks have nothing to judge. Uploads that are still being decoded do not count."""
         return self._batches_at_networks == 0 and len(self._batcher) == 0
 
     def _assigned_ensemble(self, line: str) -> Ensemble:
@@ -236,7 +236,7 @@ class Inspector:
             self._batches_at_networks += 1
             judging = loop.run_in_executor(self._networks, self._judge_batch, records)
             judging.add_done_callback(self._release_networks)
-            # While `deliver_batches` delivers the verdicts of this batch, the networks already compute the next batch.
+            # Another task (`deliver_batches`) delivers the verdicts of this batch. So the networks can begin the next batch at once.
             await self._deliveries.put(judging)
             metrics.buffered_pictures.set(len(self._batcher))
         self.shadow_judge.close()
@@ -262,7 +262,8 @@ class Inspector:
             self._line_rules.find(image.record.part.line, assignment.ensemble.version)
             for image, assignment in zip(decoded, assignments, strict=True)
         ]
-        # Parts are searched in this thread only, because several Python threads would block each other in the many short steps.
+        # Only this thread searches the pictures for their parts. The search has many short steps, so several Python threads would block
+        # each other.
         fitting = [
             self._prepare(image, assignment.ensemble, rule.regions)
             for image, assignment, rule in zip(decoded, assignments, rules, strict=True)
@@ -315,7 +316,7 @@ class Inspector:
         return make_dead_letter(self._names.dead_letters, source, ROLE, reason, detail)
 
     async def report_expired(self, expired: ExpiredRecords) -> None:
-        """Sends a dead letter without a picture that names the pictures which Kafka deleted before they were judged."""
+        """Sends a dead letter about pictures that Kafka deleted before they were judged. The dead letter holds no picture."""
         last = expired.first + expired.count - 1
         detail = (
             f"Kafka deleted {expired.count} pictures, from offset {expired.first} to {last}, before they were judged. Their parts have no "
@@ -326,7 +327,7 @@ class Inspector:
         await self._producer.deliver([replace(letter, headers=[*letter.headers, (EXPIRED_HEADER, str(expired.count).encode())])])
 
     def _pass_to_background(self, batch: JudgedBatch) -> None:
-        """Passes a delivered batch to the shadow versions and the drift monitor."""
+        """Gives the images of a batch to the shadow versions and the drift monitor. The verdicts of the batch were delivered before."""
         samples = [
             ShadowSample(judged, assignment.ensemble, assignment.shadow)
             for judged, assignment in zip(batch.judged, batch.assignments, strict=True)
@@ -360,9 +361,9 @@ def _search_details(decoded: DecodedImage, details: VersionDetails | None, regio
 
 
 def _isolate(image: DecodedImage, step: Callable[[DecodedImage], DecodedImage]) -> DecodedImage:
-    """Returns `step(image)`. If `step` fails, returns `image` with the error of the failure.
+    """Returns `step(image)`. If the picture makes `step` fail, returns `image` with the error in place of the picture.
 
-    Raises an OSError of `step`, because the picture is not its cause: the object store or the inspector's machine has failed.
+    Raises OSError if `step` raises it. Then the object store or the inspector's machine has failed, and the picture is not the cause.
     """
     try:
         return step(image)

@@ -117,7 +117,10 @@ def _with_kind(image: JudgedImage, kind: str) -> JudgedImage:
 
 
 def group_by_predictor(predictors: Sequence[Predictor]) -> list[tuple[Predictor, list[int]]]:
-    """Returns each different predictor once, with all its indices in `predictors` in ascending order."""
+    """Returns each predictor once, with its indices in `predictors` in ascending order.
+
+    Example: for the predictors a, b, a, the result is [(a, [0, 2]), (b, [1])].
+    """
     indices_by_id: dict[int, list[int]] = {}
     for index, predictor in enumerate(predictors):
         indices_by_id.setdefault(id(predictor), []).append(index)

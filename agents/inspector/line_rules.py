@@ -58,8 +58,8 @@ class LineRules:
     """Holds the rules of all lines. Threads that judge pictures may read the rules while another thread replaces them."""
 
     def __init__(self) -> None:
-        # The settings of all lines, and the rules made from them. One assignment replaces both, so that no thread sees a rule of older
-        # settings.
+        # The settings of all lines, and the rules made from them. They are one tuple and are replaced together, so that no thread combines
+        # new settings with old rules.
         self._current: tuple[LiveSettingsByLine, dict[tuple[str, str], LineRule]] = (LiveSettingsByLine(), {})
         self.are_known = False
 

@@ -88,9 +88,9 @@ class ModelSwitcher:
         self._thread.start()
 
     def follow(self, choices: ModelChoices) -> None:
-        """Makes the switcher's thread put new choices into effect. May be called from any thread.
+        """Makes the switcher's thread put `choices` into effect. Any thread can call this method.
 
-        If newer choices arrive before the thread has begun with these, the thread skips these.
+        If newer choices arrive before the thread has begun with `choices`, it skips `choices`.
         """
         with self._changed:
             self._next_choices = choices
@@ -103,7 +103,7 @@ class ModelSwitcher:
             self._changed.notify()
 
     def wait_for_choices(self, timeout_s: float | None = None) -> ModelChoices | None:
-        """Waits for new choices and returns the latest that `follow` received. Returns None after the timeout and after `stop`."""
+        """Waits until `follow` gets new choices, and returns the newest. Returns None if `timeout_s` has passed or `stop` was called."""
         with self._changed:
             self._changed.wait_for(lambda: self._next_choices is not None or self._is_stopping, timeout_s)
             choices, self._next_choices = self._next_choices, None
@@ -158,7 +158,10 @@ class ModelSwitcher:
             return current
 
     def _switch_shadow(self, line: str, choices: ModelChoices) -> ModelAssignment:
-        """Returns the assignment of `line` with the chosen shadow version, or without a shadow version if the chosen one is rejected."""
+        """Returns the assignment of `line` with the shadow version of `choices`.
+
+        If the switcher rejects this shadow version, the assignment has no shadow version.
+        """
         current, name = self._assignments[line], choices.find(line).shadow
         if name is None or name == current.ensemble.version_name:
             return ModelAssignment(current.ensemble)
@@ -171,7 +174,7 @@ class ModelSwitcher:
     def _admit(self, name: str, like: Version | None) -> Ensemble:
         """Returns the ensemble of version `name`, ready to judge. Loads the version if it is not in memory.
 
-        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from those of the version named `like`.
+        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from the classes of `like`.
         """
         start_s = time.monotonic()
         if name in self._rejected:
@@ -192,7 +195,7 @@ class ModelSwitcher:
         self._unload_spare()
         try:
             ensemble = self._open_version(version)
-        except Exception as error:  # A bad version may cause any error, which must not stop the inspector.
+        except Exception as error:  # A bad version can raise any error, but the inspector must go on.
             raise self._reject(name, WARM_UP, error) from error
         opened_s = time.monotonic() - start_s
         metrics.model_open_seconds.observe(opened_s)
@@ -249,8 +252,8 @@ def _assigned_names(assignments: Mapping[str, ModelAssignment]) -> set[str]:
 def _report_assignment(line: str, previous: ModelAssignment | None, current: ModelAssignment) -> None:
     """Logs a change of the versions of `line`, and sets the metrics that name its versions."""
     if previous is None or previous.ensemble is not current.ensemble:
-        instead = f" instead of version {previous.ensemble.version_name}" if previous else ""
-        log.info("Version %s judges %s from now on%s.", current.ensemble.version_name, line, instead)
+        before = previous.ensemble.version_name if previous else "none"
+        log.info("The version that judges %s is now %s. Before, it was %s.", line, current.ensemble.version_name, before)
     if (previous.shadow if previous else None) is not current.shadow:
         log.info("The shadow version of %s is now %s.", line, current.shadow.version_name if current.shadow else "none")
     for gauge, old, new in (

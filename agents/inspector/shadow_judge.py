@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # Largest number of pictures that wait for a shadow version, two full batches. The limit bounds the memory.
 _MAX_SAMPLES = 64
-# A shadow version judges this many pictures at a time. The number is small, because a camera's picture may wait for them.
+# A shadow version judges this many pictures at a time. In this time, a camera's picture must wait for the networks, so the number is small.
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 
@@ -37,7 +37,7 @@ ApplyRule = Callable[[JudgedImage, Version], JudgedImage]
 
 @dataclass(frozen=True)
 class ShadowSample:
-    """An image that the version in use (`ensemble`) has judged, and that the shadow version (`shadow`) will judge as well."""
+    """An image for a comparison of two versions. `ensemble` (in use) has judged the image, and `shadow` will judge it too."""
 
     judged: JudgedImage
     ensemble: Ensemble
@@ -79,7 +79,7 @@ class ShadowJudge:
                 await self._loop.wait(_BUSY_WAIT_S)
 
     def _take_batch(self) -> list[ShadowSample]:
-        """Removes the next few images from the queue and returns them. All of them wait for the same shadow version."""
+        """Removes the next few images from the queue and returns them. The returned images have the same shadow version."""
         shadow = self._samples[0].shadow
         batch: list[ShadowSample] = []
         while self._samples and self._samples[0].shadow is shadow and len(batch) < min(_MAX_BATCH, shadow.max_batch):

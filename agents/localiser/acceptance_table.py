@@ -65,7 +65,10 @@ class AcceptanceRule(BaseModel):
         return violations
 
     def find_unmeasured(self, boxes: Sequence[Box]) -> bool:
-        """Returns whether a limit in millimetres cannot be applied, because a defect of the rule's kinds was not measured."""
+        """Returns whether this rule cannot be applied, because it limits the size of defects and the size of a defect is unknown.
+
+        Only defects of the kinds in the rule count.
+        """
         needs_size = self.max_length_mm is not None or self.max_area_mm2 is not None
         return needs_size and any((box.kind or "unknown") in self.kinds and box.length_mm is None for box in boxes)
 

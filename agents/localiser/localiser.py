@@ -176,7 +176,7 @@ class Localiser:
         self._opened: dict[str, DefectLocator | None] = {}
         # Versions that could not be opened, with the times, in monotonic seconds, at which they are tried again.
         self._failed_until_s: dict[str, float] = {}
-        # One thread reads, decodes and explains pictures, and opens defect locators.
+        # One thread reads and decodes pictures, makes their heat maps, and opens defect locators.
         self._thread = ThreadPoolExecutor(1, "localiser")
         # Uploaded pictures come from strangers, so they are decoded in a separate process, as in the inspector.
         self._upload_process = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
@@ -218,13 +218,14 @@ class Localiser:
         The archivist makes dead letters of invalid verdicts, so they are only counted here.
         """
         record = received.record
-        # Kafka deletes pictures after this time. Older verdicts are not logged, because thousands may come at once after a long pause.
+        # Kafka deletes a picture after this time, so an older verdict needs no heat map. Older verdicts are not logged, because thousands
+        # of them can come at once after a long pause.
         if datetime.now(UTC) - received.broker_time > timedelta(hours=self._settings.topics.image_hours):
             return None
         line = self._lines[record.topic].name
         try:
             verdict = read_record(Verdict, record.value, received.broker_time)
-            # A forged verdict must not make the localiser read any other topic.
+            # A forged verdict could name any topic. The localiser must read pictures only from the line's own topic of pictures.
             if verdict.line != line or verdict.image.topic != self._names.images(line):
                 raise RecordError("other-line", "The verdict names another line or another picture topic than those of its topic.")
         except RecordError as error:
@@ -382,7 +383,7 @@ class Localiser:
         return decoded.picture
 
     async def drain(self) -> None:
-        """Accepts no more verdicts. Returns when no accepted verdict waits for its finding."""
+        """Accepts no more verdicts, and waits until every accepted verdict is finished."""
         self._is_draining = True
         self._woken.set()
         await self._finished.wait()
@@ -395,8 +396,9 @@ def _partition_of(received: ReceivedRecord) -> tuple[str, int]:
 def make_finding(verdict: Verdict, found: DefectMap, address: str, found_at: datetime, mm_per_px: float | None = None) -> Finding:
     """Returns the finding for `verdict`. `found` is the defect map of the whole picture, whose heat map is stored at `address`.
 
-    Even a good part has hot areas. Therefore the score of a box is its highest heat times the defect probability of the verdict. The score
-    of a small defect is only its highest heat, because the networks do not see small defects. The same is true without networks.
+    - The score of a box is its highest heat times the defect probability of the verdict, because even a good part has hot areas.
+    - The score of a small defect is only its highest heat, because the networks do not see small defects.
+    - If no network has judged the part, the verdict has no defect probability. Then each score is only the highest heat.
 
     If `mm_per_px` is given, each box has the area and the length of its defect in millimetres.
     """

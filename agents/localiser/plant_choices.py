@@ -48,6 +48,6 @@ class PlantChoices:
         return None if regions is None else regions.make_mask(rows, columns)
 
     def find_scale(self, line: str) -> float | None:
-        """Returns the millimetres on the part for each pixel of the pictures of `line`, or None if nobody has set them."""
+        """Returns how many millimetres of the part one pixel of a picture of `line` shows, or None if the scale is not set."""
         live = self._lines.find(line)
         return None if live is None else live.mm_per_px

@@ -1,4 +1,4 @@
-"""Sends the questions of a person to the board of a line. Each error message says what to do."""
+"""Asks the board of a line for its settings and status, and sends it commands of a person. Each error message says what to do."""
 
 from __future__ import annotations
 

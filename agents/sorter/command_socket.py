@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 _MAX_LINE_BYTES = 2**18
 _READ_S = 5.0
-# Wait before the next client is accepted after an error, such as too many open files.
+# After an error, such as too many open files, the sorter waits this long before it accepts the next client.
 _ACCEPT_AGAIN_S = 1.0
-# The caller waits for an answer until the command expires, and this much longer.
+# After its command has expired, the caller still waits this long for an answer.
 _ANSWER_MARGIN_S = 3.0
 
 
@@ -138,7 +138,7 @@ class CommandSocket:
         with client:
             try:
                 line = await _read_line(client)
-                # A client that only looks whether a sorter runs sends nothing.
+                # If a client only checks whether the sorter runs, it connects and sends nothing.
                 if line:
                     answer = await self._answer(line)
                     await asyncio.get_running_loop().sock_sendall(client, answer.encode() + b"\n")
@@ -149,7 +149,7 @@ class CommandSocket:
         try:
             command = read_record(Command, line)
         except RecordError as error:
-            raise ValueError(f"The line is no command: {error}") from error
+            raise ValueError(f"The received text is not a command: {error}") from error
         if command.line != self._commands.line:
             answer = make_answer("refused", f"This socket belongs to {self._commands.line}. Send the command to the line's own socket.")
         else:

@@ -141,7 +141,7 @@ class LaneFaults:
 
         - The bypass comes first, because it controls the gate even during other faults.
         - After a restart of the sorter, only the board knows the older faults. `oldest_on_board` is the oldest of them, or 0.
-        - Without an active fault, the fault that ended last explains the part, because the board decided the part before that end.
+        - If no fault is active now, the result is the fault that ended last. It was still active when the board decided about the part.
         """
         if _BYPASS in self._active:
             return _BYPASS
@@ -159,7 +159,7 @@ def make_sorting(
     reason = _REASONS[event.reason]
     if state.is_late and reason == "no-verdict":
         reason = LATE
-    # If no verdict has reached the board, the record names none, because the board decided without a verdict.
+    # The record names a verdict only if the verdict reached the board or came too late. Otherwise the board decided without a verdict.
     has_verdict = state.answered_at is not None or state.is_late or event.reason == "verdict"
     return Sorting(
         line=line,
@@ -187,7 +187,7 @@ def make_sorting(
 def make_late_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sorting:
     """Returns a second sorting record of a part, which adds a verdict that came too late.
 
-    The new record keeps the board, run and event number, which shows that the gate did not move again.
+    The second record has the board, run and event number of the first record. So a reader knows that the gate did not move a second time.
     """
     reason: SortingReason = LATE if previous.reason == "no-verdict" else previous.reason
     change = {
@@ -202,7 +202,10 @@ def make_late_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sor
 
 
 def make_obeyed_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sorting:
-    """Returns a second sorting record of a part, which names the verdict that the board obeyed. The first record names no verdict."""
+    """Returns a second sorting record of a part, which adds the verdict that the board obeyed.
+
+    The writer of the first record did not know this verdict.
+    """
     return previous.model_copy(update={"label": verdict.label, "verdict_id": verdict.verdict_id, "sorted_at": now})
 
 

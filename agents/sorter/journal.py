@@ -61,7 +61,7 @@ class JournalEntry:
 
 
 class SortingJournal:
-    """The journal of one line, which only one process at a time can open. Thread-safe."""
+    """The journal of one production line. Only one process at a time can open the journal. Thread-safe."""
 
     def __init__(self, folder: Path, line: str) -> None:
         """Opens or creates the file of `line` in `folder`. A damaged file is set aside, and a new one is created.
@@ -73,7 +73,8 @@ class SortingJournal:
         self._lock_file = lock_queue(folder, line, _SETTING, "sorter")
         try:
             self._connection = self._open()
-            # This connection deletes records without waiting for the disk. If a power cut undoes a deletion, the record is only sent again.
+            # This connection deletes records without waiting for the disk. If a power cut undoes a deletion, the sorter sends the record a
+            # second time, which does no harm.
             self._remover = connect_queue(self._path, _SCHEMA, _LAYOUT_VERSION)
             self._remover.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.Error as error:
@@ -95,7 +96,7 @@ class SortingJournal:
         except sqlite3.DatabaseError as error:
             result = str(error)
         damaged = self._path.with_suffix(f".damaged-{int(time.time())}")
-        log.error("The journal %s is damaged (%s). It is now %s, and a new journal is used.", self._path, result, damaged.name)
+        log.error("The journal %s is damaged (%s). Its file is renamed to %s, and a new journal begins.", self._path, result, damaged.name)
         self._path.replace(damaged)
         for suffix in ("-wal", "-shm"):
             with suppress(FileNotFoundError):
@@ -112,10 +113,10 @@ class SortingJournal:
     ) -> None:
         """Stores sorting records, counted parts and the board's run number on disk, in one transaction.
 
-        - `unreported`: parts that the gateway has to be told.
-        - `reported`: parts that the gateway has been told.
+        - `unreported`: parts that the sorter must still report to the gateway.
+        - `reported`: parts that the sorter has reported to the gateway.
 
-        Raises JournalError if the disk refuses.
+        Raises JournalError if the journal cannot be written.
         """
         with self._lock:
             try:
@@ -168,19 +169,21 @@ class SortingJournal:
         return [JournalEntry(row[0], Sorting.decode(row[1])) for row in reversed(rows)]
 
     def remove_through(self, seq: int) -> None:
-        """Deletes the records up to the sequence number `seq`, which Kafka has confirmed. Raises JournalError if the disk refuses."""
+        """Deletes the records up to the sequence number `seq`, which Kafka has confirmed. Raises JournalError if the deletion fails."""
         with self._lock:
             try:
                 self._remover.execute("DELETE FROM sortings WHERE seq <= ?", (seq,))
             except sqlite3.Error as error:
-                raise JournalError(f"Sent records stay in the journal {self._path} ({error}). Free space on its disk.") from None
+                raise JournalError(
+                    f"The records that were sent cannot be deleted from the journal {self._path} ({error}). Free space on its disk."
+                ) from None
 
     def counted_parts(self) -> list[CountedPart]:
         """Returns the parts that were counted and have no sorting record in the journal, oldest first."""
         return self._read_parts("counted")
 
     def unreported_parts(self) -> list[CountedPart]:
-        """Returns the parts of which the gateway has not been told, oldest first."""
+        """Returns the parts that the sorter must still report to the gateway, oldest first."""
         return self._read_parts("reports")
 
     def _read_parts(self, table: str) -> list[CountedPart]:

@@ -33,7 +33,7 @@ class JournalSender:
         self._sent_seq = 0
         self._has_records = asyncio.Event()
         self._is_empty = asyncio.Event()
-        # Records of an earlier process may be in the journal.
+        # At the start, the journal can hold records that an earlier process has not sent.
         self._has_records.set()
 
     async def store(
@@ -44,15 +44,17 @@ class JournalSender:
         unreported: Sequence[CountedPart] = (),
         reported: Sequence[CountedPart] = (),
     ) -> bool:
-        """Returns when the records are safe: True if they are on disk, False if the disk refused them and they are in Kafka.
+        """Writes the records to the journal and returns True. If the disk refuses them, sends only `sortings` to Kafka and returns False.
 
-        If the disk refused, nothing but `sortings` is stored. The arguments are those of `SortingJournal.append`.
+        In both cases the sorting records are safe afterwards. The arguments are those of `SortingJournal.append`.
         """
         async with self._write_lock:
             try:
                 await asyncio.to_thread(self._journal.append, sortings, counted, run, unreported, reported)
             except JournalError as error:
-                log.error("%s While the journal cannot be written, the board keeps each report until Kafka has it.", error)
+                log.error(
+                    "%s The sorter now sends its records directly to Kafka. The board keeps each report until Kafka has its record.", error
+                )
                 self._report_problem(str(error))
                 # Records that are already in the journal go first, so that the records of a part keep their order.
                 await self._is_empty.wait()

@@ -29,7 +29,7 @@ from streams.settings import GateSettings
 
 log = logging.getLogger(__name__)
 
-# The clock of the station may be ahead of the sorter's clock by at most this much. Otherwise the sorter refuses the command.
+# If the clock of the station is ahead of the sorter's clock by more than this, the sorter refuses all commands of the station.
 _MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
 _MAX_RECENT = 20
 _FAULT_PRESENT, _NOT_CLEARABLE = code_of("fault-present"), code_of("not-clearable")
@@ -94,7 +94,9 @@ class LineCommands:
             answer = await self._dispatch(command, deadline_s)
         except GateError as error:
             answer = make_answer("failed" if error.code == _LINK_AWAY else "refused", str(error), error.code)
-        log.info("%s: the command %s of %s: %s. %s", self.line, command.action, command.asked_by, answer.outcome, answer.message)
+        log.info(
+            "%s: %s gave the command %s. Its outcome: %s. %s", self.line, command.asked_by, command.action, answer.outcome, answer.message
+        )
         return answer
 
     async def _dispatch(self, command: Command, deadline_s: float) -> CommandAnswer:

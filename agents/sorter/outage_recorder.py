@@ -29,9 +29,9 @@ from streams.settings import GateSettings, Settings
 
 log = logging.getLogger(__name__)
 
-# If Kafka answers within this time, the recorder does not open the serial port.
+# The recorder opens the serial port only if Kafka has not answered for this time. If Kafka answers sooner, no recorder is needed.
 _PATIENCE_S = 3.0
-# The recorder recognises this many of its newest reports. A board repeats at most 64 reports.
+# The number of newest reports that the recorder remembers, to recognise repetitions. A board repeats at most 64 reports.
 _MAX_RECOGNISED = 4096
 
 
@@ -59,7 +59,8 @@ class OutageRecorder:
         self._timer.cancel()
         with self._lock:
             self._resources.close()
-        # The timer's thread may be waiting for the lock. Wait until this thread has seen that the timer is cancelled.
+        # The thread of the timer can still be waiting for the lock in `_begin`. With the lock, it sees that the timer is cancelled, and
+        # ends.
         self._timer.join()
 
     def _begin(self) -> None:
@@ -101,11 +102,12 @@ class _LaneRecorder:
         self._board = gate.board_name
         self._journal = journal
         self._faults = LaneFaults()
-        # Run and number of the newest reports that are in the journal, in the order of writing. The values of the dictionary are not used.
+        # The keys are the run and the event number of the newest reports in the journal, in the order of writing. The values are always
+        # None: the dictionary serves as a set with an order.
         self._recorded = {(entry.sorting.run, entry.sorting.event): None for entry in journal.read_newest(_MAX_RECOGNISED)}
 
     def record(self, event: GateEvent) -> None:
-        """Writes an event to the journal, and acknowledges it to the board. If the disk refuses, the board keeps the event."""
+        """Writes an event to the journal, and acknowledges it to the board. If the disk refuses the write, the board keeps the event."""
         try:
             if isinstance(event, PartCounted):
                 metrics.parts_counted.labels(self._line).inc()
@@ -115,14 +117,13 @@ class _LaneRecorder:
                 self._journal.append(self._sortings_of(event))
                 self._remember(event)
             elif isinstance(event, FaultChanged):
-                log.warning(
-                    "%s: fault %d %s. Its detail is %d.", self._line, event.code, "began" if event.raised else "ended", event.detail
-                )
+                change = "began" if event.raised else "ended"
+                log.warning("%s: fault %d %s. Its detail is %d (see firmware/PROTOCOL.md).", self._line, event.code, change, event.detail)
                 self._faults.change(event.code, event.raised)
         except JournalError as error:
-            log.error("%s The board keeps the report.", error)
+            log.error("%s The board keeps its report about the part.", error)
             if isinstance(event, PartSorted):
-                # The lane then passes on the next repetition of the report.
+                # After this call, the lane treats the next repetition of the report as a new event, so the recorder gets it again.
                 self.lane.forget_event(event.event, event.run)
             return
         if isinstance(event, PartSorted | FaultChanged):

@@ -18,7 +18,7 @@ from streams.identity import format_time
 
 log = logging.getLogger(__name__)
 
-# The largest number of reports that wait for the gateway. At 10 parts a second, so many parts pass in three minutes.
+# The largest number of reports that wait for the gateway. At 10 parts a second, 2,048 parts pass in more than three minutes.
 MAX_REPORTS = 2048
 _MAX_REQUESTS = 32
 # The pause between two attempts is short, because a picture waits for its part only for `match_window_s`, usually a second.
@@ -62,7 +62,7 @@ class PartReports:
         self._start(CountedPart(counted.run, counted.part, counted.counted_at), counted.age_s)
 
     def send_again(self, parts: Iterable[CountedPart]) -> None:
-        """Starts to send the reports that the gateway had not accepted when an earlier process of this sorter ended."""
+        """Starts to send the reports about `parts`, which the gateway had not accepted from an earlier process of this sorter."""
         for part in parts:
             self._start(part, self._in_time_s)
 
@@ -72,7 +72,7 @@ class PartReports:
         return finished
 
     def put_back(self, parts: Iterable[CountedPart]) -> None:
-        """Puts back parts from `take_finished` that the journal could not note. At most MAX_REPORTS parts are kept, the oldest ones."""
+        """Puts back parts from `take_finished` that could not be written to the journal. Keeps only the oldest MAX_REPORTS parts."""
         self._finished = [*parts, *self._finished][:MAX_REPORTS]
 
     def _start(self, part: CountedPart, age_s: float) -> None:
@@ -96,7 +96,7 @@ class PartReports:
                 refusal, is_final = await self._send_once(part)
                 if (refusal and is_final) or (not is_late and time.monotonic() > due_s):
                     self._log_failure(part, refusal or "the gateway accepted the report too late", is_final)
-                    # A late report that the gateway refuses later is still one failed report.
+                    # A report counts as failed only once, even if it is late and the gateway refuses it afterwards.
                     if not is_late:
                         metrics.part_reports_failed.labels(self._line).inc()
                     is_late = True
@@ -107,7 +107,10 @@ class PartReports:
         self._finish(part)
 
     async def _send_once(self, part: CountedPart) -> tuple[str, bool]:
-        """Sends a report once. Returns why the gateway did not accept the report, or "", and whether the answer is final."""
+        """Sends a report once. Returns the reason why the gateway did not accept the report, and whether the result is final.
+
+        The reason is "" if the gateway has accepted the report.
+        """
         assert self._session is not None
         body = {"run": part.run, "part": part.part, "captured_at": format_time(part.counted_at)}
         try:

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 PartKey = tuple[int, int]
 # The number of remembered parts. At 10 parts a second, they cover six minutes. A part reaches the gate in less time.
 MAX_PARTS = 4096
-# The count and the picture of a part are at most this far apart. A larger difference means that a new part has the same number.
+# The time of a count and the time of the picture of the same part differ by at most this. If they differ more, a new part has the number of
+# an old part.
 _MAX_TIME_DIFFERENCE = timedelta(seconds=60)
 _MAX_RESTORE_S = 30.0
 _MAX_BOOTSTRAP_MS = 5000
@@ -67,9 +68,10 @@ class PartState:
         return self.counted_at is not None or (self.sorting is not None and self.sorting.counted_at is not None)
 
     def is_of_other_count(self, counted_at: datetime, counted_s: float | None) -> bool:
-        """Returns whether this state belongs to another part, which an earlier board counted under the same number.
+        """Returns whether this state belongs to another part than the part that was counted at `counted_at`.
 
-        The monotonic times are compared if both are known, because a correction of the wall clock does not change them.
+        After an exchange of the board, two parts can have the same number. The monotonic times are compared if both are known, because a
+        correction of the wall clock does not change them.
         """
         if self.counted_s is not None and counted_s is not None:
             return abs(counted_s - self.counted_s) > _MAX_TIME_DIFFERENCE.total_seconds()
@@ -117,9 +119,9 @@ class PartStates:
         self.get(sorting.run, sorting.part).sorting = sorting
 
     def unrecorded_parts(self, run: int) -> list[PartKey]:
-        """Returns the parts of other runs than `run` that were counted or judged and have no sorting record.
+        """Returns the parts without a sorting record that were counted or judged in another run than `run`.
 
-        If the board is now in `run`, it will not report these parts.
+        If the present run of the board is `run`, the board will not report these parts.
         """
         return [
             key
@@ -128,11 +130,14 @@ class PartStates:
         ]
 
     def unused_run(self, run: int, counted: int) -> int:
-        """Returns the run in which the line's board must go on, so that no part number is used twice.
+        """Returns a run number for the line's board with which no part number is used twice. Any thread can call this method.
 
-        `run` is the present run of the board, and `counted` is the number of parts of the line that it has counted in this run. Returns a
-        free run if `run` is older than the newest known run, or if more than `counted` parts of `run` are known. Otherwise returns `run`.
-        May be called in any thread.
+        `run` is the present run of the board, and `counted` is the number of parts of the line that it has counted in this run.
+
+        - If `run` is older than the newest known run, the result is the newest known run plus 1.
+        - If the sorter knows parts of `run` with numbers above `counted`, the result is `run` plus 1. Example: `run` is 7, `counted` is 3,
+          and the sorter knows part 5 of run 7. The result is 8.
+        - Otherwise the result is `run`.
         """
         parts = [key for key, state in list(self._states.items()) if state.is_of_board and key[0] <= MAX_RUN]
         highest = max((self.last_run, *(known_run for known_run, _ in parts)))
@@ -172,8 +177,8 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal) -> Pa
 def join_states(verdicts: list[Verdict], sortings: list[Sorting], most_sortings: int) -> PartStates:
     """Returns the states of the parts of `verdicts`, and of the newest parts of `sortings` that have no verdict.
 
-    Example: `most_sortings` is 100, and all 100 records were read, the oldest from 10:00. Then a verdict from 9:59 without a record is
-    ignored, because its record may be one that was not read.
+    If `sortings` has `most_sortings` records, older records exist that were not read. Example: the oldest of 100 records is from 10:00, and
+    a picture of 9:59 has a verdict but no record. This verdict is ignored, because its record can be older than 10:00.
     """
     known_since = sortings[0].sorted_at if len(sortings) >= most_sortings else None
     judged = {(verdict.run, verdict.part) for verdict in verdicts}

@@ -24,12 +24,12 @@ class EyeEdges:
 
     @classmethod
     def from_page(cls, page: Mapping[str, int | str]) -> Self:
-        """Returns the edges that a status page describes."""
+        """Reads the status page `edge1` or `edge2` of a board: the edges of the last casting at one photo-eye."""
         return cls(*(int(page[name]) for name in ("edges", "edge_ms", "edge_steps", "length_ms", "length_steps")))
 
     @property
     def end(self) -> tuple[int, int]:
-        """Time in ms and encoder edges of the trailing edge."""
+        """The time of the trailing edge in ms, and the encoder count at this time."""
         return self.at_ms + self.length_ms, self.steps + self.length_steps
 
 
@@ -47,7 +47,10 @@ class PassedCasting:
 
 
 def signed(later: int, earlier: int, wrap: int = _U32) -> int:
-    """Returns the difference of two counters that start again from 0 at `wrap`. The result is from -wrap / 2 to wrap / 2."""
+    """Returns by how much a counter has grown from `earlier` to `later`. The counter starts again from 0 at `wrap`.
+
+    The result is from -wrap / 2 to wrap / 2. Example: with a `wrap` of 100, the counter grows by 4 from 98 to 2.
+    """
     return (later - earlier + wrap // 2) % wrap - wrap // 2
 
 
@@ -65,7 +68,7 @@ class PassedCastings:
     def __init__(self, edge1: EyeEdges, edge2: EyeEdges, part_min_ms: float, has_encoder: bool) -> None:
         self.castings: list[PassedCasting] = []
         self.problem = ""
-        # The number of leading edges that each photo-eye has seen.
+        # For each photo-eye, the number of leading edges that were counted.
         self.seen = {1: 0, 2: 0}
         self._part_min_ms = part_min_ms
         self._has_encoder = has_encoder
@@ -76,15 +79,15 @@ class PassedCastings:
         self._is_spoiled = False
 
     def add(self, edge1: EyeEdges, edge2: EyeEdges) -> None:
-        """Adds the present status pages of both photo-eyes."""
+        """Adds the newest values of photo-eye 1 and photo-eye 2. They come from the status pages `edge1` and `edge2` of the board."""
         pages = {1: edge1, 2: edge2}
         eyes = [eye for eye in (1, 2) if pages[eye].count != self._last[eye].count]
-        # The edges at photo-eye 1 of the casting that has reached photo-eye 2.
+        # The values of photo-eye 1 for the casting that has reached photo-eye 2.
         own_edge1 = edge1
         if len(eyes) == 2 and signed(edge1.at_ms, edge2.at_ms) > 0:
             eyes.reverse()
             if not self._is_same_object(edge1, self._last[1]):
-                # The edge at photo-eye 1 belongs to the next casting.
+                # Photo-eye 1 already sees the next casting. The casting at photo-eye 2 has the values of the previous call.
                 own_edge1 = self._last[1]
         for eye in eyes:
             edge, before = pages[eye], self._last[eye]

@@ -65,7 +65,7 @@ async def run_sorters(settings: Settings, lines: list[str], instance: str, healt
 
 
 class _LineHealth(ProcessHealth):
-    """The health of one line. Every problem of the line becomes a problem of the process, which serves several lines."""
+    """The health of one line, in a process that serves several lines. A problem of the line is also a problem of the process."""
 
     def __init__(self, process: ProcessHealth, line: str, stall_s: float) -> None:
         super().__init__(process.role, ProgressWatchdog(stall_s))
@@ -113,7 +113,7 @@ async def _make_group(
     stack.callback(keeper.shutdown)
 
     def keep(used: Mapping[int, LaneSettings]) -> None:
-        # The temporary settings of a teaching session are not kept for an exchanged board.
+        # The saved settings are for a new board that replaces this board. So the temporary settings of a teaching session are not saved.
         if used == commands.teaching.lasting_settings:
             keeper.submit(_keep_settings, file, line, gate.port, used)
 
@@ -149,9 +149,9 @@ def _keep_settings(file: Path, line: str, port: str, settings_by_lane: Mapping[i
 
 
 async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
-    """Opens the serial port after every line receives verdicts from Kafka and can write the board's reports to its journal.
+    """Opens the serial port when the sorters of all lines are ready for parts. The board counts parts as soon as it is configured.
 
-    The board counts parts as soon as it is configured, so the sorters must be ready for these parts.
+    A sorter is ready when it receives verdicts from Kafka and can write to its journal.
     """
     for group in groups:
         await group.has_partitions.wait()

@@ -31,7 +31,7 @@ def settings_path(journal_dir: Path, line: str) -> Path:
 
 @dataclass(frozen=True)
 class SavedSettings:
-    """The settings of all lanes of a board that belong to `line`. `port` is the serial port at which the board was."""
+    """The settings of the lanes that belong to `line`. `port` is the serial port of their board."""
 
     line: str
     port: str

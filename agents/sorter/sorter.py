@@ -49,11 +49,13 @@ log = logging.getLogger(__name__)
 ROLE = "sorter"
 # The largest number of verdicts that are sent to the board at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
-# The largest number of accepted verdicts. Late verdicts wait here for the report of an absent board, and keep no fresh verdict in Kafka.
+# The largest number of accepted verdicts. A late verdict can wait here for the report of an absent board. The number is large, so that
+# fresh verdicts need not wait in Kafka behind late verdicts.
 _MAX_ACCEPTED_VERDICTS = 1024
-# The board reports a part at most this long after the deadline of its verdict. A late verdict is recorded after this report.
+# The board reports a part at most this long after the deadline for its verdict. The sorter waits for the report before it records a late
+# verdict.
 _MAX_REPORT_DELAY_S = 2.0
-# At this interval, the sorter checks whether a lost board answers again and may still report a part.
+# While a late verdict waits, the sorter checks at this interval whether the board can still report the part.
 _REPORT_CHECK_S = 0.5
 # A stopping sorter waits at most this long until Kafka has confirmed the records of its journal.
 _MAX_SENDING_S = 2.0
@@ -67,7 +69,7 @@ _EVENTS_LOST, _TRIGGER_LOST = code_of("events-lost"), code_of("trigger-lost")
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A verdict that the board did not accept, and the latest time of the monotonic clock at which it could be sent."""
+    """A verdict that the board did not accept. After `deadline_s` (monotonic clock), the sorter must not send the verdict."""
 
     verdict: Verdict
     error: GateError
@@ -134,7 +136,7 @@ class Sorter:
     async def acknowledge_verdicts(self) -> None:
         """Acknowledges handled verdicts to Kafka in the order of their arrival.
 
-        In another order, Faust could commit the offset of a later verdict while an earlier verdict is not handled yet.
+        The order is important. Otherwise Faust could commit the offset of a later verdict before an earlier verdict is handled.
         """
         while (pair := await self._accepted.get()) is not None:
             received, handling = pair
@@ -147,7 +149,7 @@ class Sorter:
     async def _handle_verdict(self, received: ReceivedRecord) -> bool:
         """Sends one verdict to the board. If the board refuses it, writes a sorting record that says why.
 
-        Returns False if the sorter stops before and Kafka must deliver the verdict again.
+        Returns False if the sorter stops before the verdict is handled. Kafka must then deliver the verdict again.
         """
         try:
             try:
@@ -234,7 +236,8 @@ class Sorter:
         if previous is not None and (previous.verdict_id is not None or previous.late):
             return True
         if previous is not None and previous.reason == "verdict":
-            # The board obeyed a verdict of an earlier process of this sorter, and the outage recorder did not know the verdict.
+            # An earlier process of this sorter sent the verdict, and the board obeyed it. Then the outage recorder wrote the first record,
+            # without knowing the verdict.
             if self._states.get(verdict.run, verdict.part).verdict_id == verdict.verdict_id:
                 await self._record(make_obeyed_sorting(previous, verdict, _now()))
             return True
@@ -290,11 +293,13 @@ class Sorter:
                 events.append(self._events.get_nowait())
             sortings: list[Sorting] = []
             for event in events:
-                # Remember the records before the next event. Otherwise, after two resets in a row, a part could get two records.
+                # Remember the records of this event before the next event is handled. Otherwise, if the board is reset two times in a row,
+                # a part could get two records.
                 sortings += self._remember(self._sortings_of(event))
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
-            # The events of all counted parts are taken from the queue by now. Therefore no part is noted as reported before it is stored.
+            # A reported part was counted before, so its event is in `events` or already in the journal. The journal never learns about the
+            # report before it learns about the part.
             reported = self._reports.take_finished() if self._reports is not None else []
             is_on_disk = await self._store(sortings, counted, runs[-1] if runs else None, reported)
             if self._reports is not None and not is_on_disk:
@@ -350,8 +355,9 @@ class Sorter:
     def _change_fault(self, event: FaultChanged) -> None:
         row = error_codes().get(event.code)
         name = row.name if row else "unknown"
+        change = "began" if event.raised else "ended"
         log.warning(
-            "%s: fault %d (%s) %s. Its detail is %d.", self._line, event.code, name, "began" if event.raised else "ended", event.detail
+            "%s: fault %d (%s) %s. Its detail is %d (see firmware/PROTOCOL.md).", self._line, event.code, name, change, event.detail
         )
         self._faults.change(event.code, event.raised)
         if event.raised:
@@ -369,7 +375,8 @@ class Sorter:
         return make_untracked_sorting(self._states.get(run, part), self._line, run, part, self._board, reason, code, _now())
 
     async def _record(self, sorting: Sorting) -> None:
-        # Remember the record before the slow write. The board may repeat an event during the write, and it must not get a second record.
+        # Remember the record before the slow write. The board can repeat its event during the write, and the repetition must not get a
+        # record.
         self._states.add_sorting(sorting)
         await self._store([sorting])
 
@@ -380,7 +387,7 @@ class Sorter:
         run: int | None = None,
         reported: Sequence[CountedPart] = (),
     ) -> bool:
-        """Returns False if the disk refused the records. They are then in Kafka."""
+        """Returns True if the records are on disk. If the disk refuses them, sends `sortings` to Kafka and returns False."""
         if not (sortings or counted or run or reported):
             return True
         is_on_disk = await self._sender.store(sortings, counted, run, counted if self._reports is not None else (), reported)
@@ -391,7 +398,7 @@ class Sorter:
     async def drain(self) -> None:
         """Accepts no more verdicts. Returns when all accepted verdicts were sent or recorded, and acknowledged to Kafka.
 
-        Late verdicts whose parts an absent board may still report stay in Kafka, with all verdicts after them.
+        If the board is absent, it can still report a part with a late verdict. Such a verdict stays in Kafka, with all verdicts after it.
 
         Sorting records that Kafka does not confirm soon stay in the journal.
         """

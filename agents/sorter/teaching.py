@@ -1,6 +1,6 @@
 """A session of `castline board teach`: measures castings, holds the servo, and gives the board the settings that a person has confirmed.
 
-idle --begin--> teaching --apply, end, or 15 s without a command--> idle
+A session begins with the command `begin`. It ends with the command `apply` or `end`, or after 15 s without a command.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Teaching:
         self.on_gate_changed: Callable[[GateSettings], None] = lambda gate: None
         self._board = board
         self._gate = gate
-        # True from the first moment of `begin`, when no session has an id yet, until the lane has its former settings again.
+        # True while a session begins, runs or ends. `_session` is None at the beginning and at the end.
         self._is_taken = False
         self._session: uuid.UUID | None = None
         self._person = ""
@@ -64,13 +64,18 @@ class Teaching:
         self._task: asyncio.Task[None] | None = None
 
     async def execute(self, command: Command, deadline_s: float) -> CommandAnswer:
-        """Executes a command `teach`. Raises GateError with a message for a person if the sorter or the board refuses it."""
+        """Executes a command of `castline board teach`. Raises GateError if the sorter or the board refuses the command.
+
+        The message of the error says what the person should do.
+        """
         if command.lane not in (None, self._board.lane.number):
             raise GateError("teach works only for the line's own lane. Call it without --lane.", retriable=False)
         if command.teach == "begin":
             return await self._begin(command, deadline_s)
         if self._session is None or command.session != self._session:
-            raise GateError("This teaching session has ended, and the lane has its former settings. Start teach again.", retriable=False)
+            raise GateError(
+                "This teaching session has ended, and the lane has its former settings. Start castline board teach again.", retriable=False
+            )
         self._last_command_s = time.monotonic()
         match command.teach:
             case "eyes":
@@ -89,7 +94,7 @@ class Teaching:
 
     @property
     def is_measuring(self) -> bool:
-        """Whether castings are measured now."""
+        """Whether the session now measures castings that pass the photo-eyes."""
         return self._castings is not None
 
     @property
@@ -107,7 +112,7 @@ class Teaching:
         if self._is_taken:
             raise GateError(
                 f"{self._person} has been teaching {self._board.line} since {self._began_at.astimezone():%H:%M:%S}. Wait until that person "
-                "has finished, then start teach again.",
+                "has finished, then start castline board teach again.",
                 _BUSY,
                 retriable=False,
             )
@@ -141,7 +146,8 @@ class Teaching:
             name = error_codes()[int(page["code"])].name if page["code"] in error_codes() else "no fault"
             raise GateError(
                 f"Lane {self._number} does not run: its state is {page['state']}, and its oldest fault is {page['code']} ({name}). Remove "
-                f"the cause, end the fault with castline board acknowledge --line {self._board.line}, and start teach again.",
+                f"the cause, end the fault with castline board acknowledge --line {self._board.line}, and start castline board teach "
+                "again.",
                 _BUSY,
                 retriable=False,
             )
@@ -157,13 +163,15 @@ class Teaching:
             )
         if not lane.is_connected:
             return GateError(
-                f"The sorter of {self._board.line} has no connection to {board}. {lane.problem} Then start teach again.", retriable=False
+                f"The sorter of {self._board.line} has no connection to {board}. {lane.problem} Then start castline board teach again.",
+                retriable=False,
             )
         return self._busy_error()
 
     def _busy_error(self) -> GateError:
         return GateError(
-            f"A casting is on the belt of {self._board.line} or at a photo-eye. Let the belt run empty, then start teach again.",
+            f"A casting is on the belt of {self._board.line} or at a photo-eye. Let the belt run empty. Then start castline "
+            "board teach again.",
             _BUSY,
             retriable=False,
         )
@@ -171,7 +179,7 @@ class Teaching:
     async def _change_settings(self, gate: GateSettings, settings: LaneSettings) -> None:
         """Sends the settings of the lane, and of the additional gates of `gate`, to the board.
 
-        Raises GateError if castings on the belt prevent this, or if the session ends in the meantime. The session has then ended.
+        Raises GateError if castings on the belt prevent the change, or if the session ends too early. The session is then over.
         """
         lane, session = self._board.lane, self._session
         lane.change_settings({self._number: settings, **grade_settings(gate)})
@@ -249,7 +257,8 @@ class Teaching:
             if error.code == _UNKNOWN_COMMAND:
                 raise OldFirmwareError(
                     f"The firmware of the board at {self._board.port} is too old, because it does not know the command SERVO. Stop the "
-                    'sorter, write the present firmware with "castline board flash", start the sorter, and start teach again.',
+                    'sorter, write the present firmware with "castline board flash", start the sorter, and start castline board '
+                    "teach again.",
                     error.code,
                     retriable=False,
                 ) from error
@@ -262,7 +271,7 @@ class Teaching:
         The time is up to 30 ms too long, because the servo's pulse begins within 20 ms, and each question to the board takes some time.
         """
         if not (await self._is_gate_at_end(deadline_s)):
-            raise self._swing_error("does not stand at an end, as far as its end switch shows")
+            raise self._swing_error("does not stand at an end")
         await self._hold_servo(pulse_us, deadline_s)
         began_s, has_left = time.monotonic(), False
         while (passed_s := time.monotonic() - began_s) < _MAX_SWING_S:
@@ -271,15 +280,15 @@ class Teaching:
                 return make_answer("done", "", values={"swing": {"ms": round((time.monotonic() - began_s) * 1000)}})
             has_left |= not is_at_end
         state = "has not reached its other end" if has_left else "has not left its end"
-        raise self._swing_error(f"{state} within {passed_s:.0f} s, as far as its end switch shows")
+        raise self._swing_error(f"{state} within {passed_s:.0f} s")
 
     async def _is_gate_at_end(self, deadline_s: float) -> bool:
         return bool((await self._board.read_page(deadline_s, self._number, CHUTE_PAGE))["at_end"])
 
     def _swing_error(self, trouble: str) -> GateError:
         return GateError(
-            f"The gate of {self._board.line} {trouble}. Check the end switch, its wires, the positions rest and out, and whether something "
-            "blocks the gate. Then start teach again. Nothing was written.",
+            f"The end switch says that the gate of {self._board.line} {trouble}. Check the end switch, its wires, the positions rest and "
+            "out, and whether something blocks the gate. Then start castline board teach again. Nothing was written.",
             retriable=False,
         )
 

@@ -44,7 +44,7 @@ class ServoPulse:
 
 @dataclass(frozen=True)
 class PinChange:
-    """A change of an output pin."""
+    """A change of an output pin of the board: the pin has the new `level` from `at_us` on."""
 
     at_us: float
     pin: str
@@ -90,8 +90,9 @@ class SimulatedBoard:
         self.levels: dict[str, bool] = {}
         self._sent: list[SentBytes] = []
         self._loops = LoopDurations(0, 0, 0)
-        # The simulator gets a process group of its own, because Ctrl-C would otherwise end it before this program. It stays in the session
-        # of this program, because Linux divides the processor between sessions, and the simulator needs the priority of this program.
+        # The simulator gets its own process group. In the group of this program, Ctrl-C would end the simulator before this program. But
+        # the simulator stays in the session of this program, because Linux divides the processor between sessions. The simulator needs the
+        # same priority as this program.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
         self._commands: list[str] = []
         self._read_until("ready")
@@ -132,7 +133,7 @@ class SimulatedBoard:
         self._queue(f"reset {cause}")
 
     def set_dtr(self, level: bool) -> None:
-        """Lowers or raises the line DTR. If the board has its boot loader, raising DTR resets the board."""
+        """Sets the level of the signal DTR of the serial port. If the board has a boot loader, a rising DTR resets the board."""
         self._queue(f"dtr {level:d}")
 
     def hang(self) -> None:
@@ -146,7 +147,10 @@ class SimulatedBoard:
         self._queue(f"servo {'all' if every_pulse else 'changes'}")
 
     def watch_pin(self, pin: str) -> None:
-        """Records the changes of one more output pin from now on, such as a servo's pin that has a level instead of pulses."""
+        """Also records the level changes of the output `pin` from now on.
+
+        Example: if a solenoid valve moves the gate, the pin of the servo has steady levels and no pulses.
+        """
         self._queue(f"watch {pin}")
 
     def begin_loop_timing(self) -> None:
@@ -283,7 +287,7 @@ class RealTimeBoard(SimulatedBoard):
         if self._commands:
             self._flush()
         assert self._process.stdout is not None
-        # readline() is not used, because it would wait for the end of a line of which only a part has arrived.
+        # readline() would wait if only the first half of a text line has arrived. So the bytes are read and split into lines here.
         with suppress(BlockingIOError):
             while piece := os.read(self._process.stdout.fileno(), 65536):
                 *lines, self._partial_line = (self._partial_line + piece.decode()).split("\n")

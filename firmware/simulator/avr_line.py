@@ -1,6 +1,7 @@
 """Simulated belts that are connected to the pins of a simulated Mega, which runs the real firmware.
 
-AvrLine and firmware.board.line.SimulatedLine have the same methods, so `run_in_real_time` can run both at a pseudo-terminal.
+The class AvrLine has the same methods as firmware.board.line.SimulatedLine. So `run_in_real_time` can connect objects of the two classes
+to a pseudo-terminal.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from firmware.pins import LANES
 from firmware.protocol import Deframer, Frame
 from firmware.simulator.avr import SimulatedBoard
 
-# Length of a step of the simulation, 1/40 of a servo's swing. An output reaches the belts after at most this time.
+# The length of a simulation step, 1/40 of a servo's swing. If the board changes an output, the belts react within one step.
 STEP_US = 2000
 
 
@@ -112,7 +113,8 @@ class AvrLine:
         self._deframer = Deframer("<!")
         self._out = bytearray()
         self._pulses_read = self._changes_read = 0
-        # The keys are the timer outputs of the gates. Each value has two numbers: the lane of the belt and the lane of the gate.
+        # For each gate, by the timer output that moves its servo: the lane of the belt at which the gate stands, and the lane to which the
+        # gate is wired.
         self._gates = {LANES[lane - 1].compare: (lane, lane) for lane in self.plants}
         for lane, plant in self.plants.items():
             self._gates |= {LANES[blade.lane - 1].compare: (lane, blade.lane) for blade in plant.belt.further}
@@ -122,12 +124,12 @@ class AvrLine:
 
     @property
     def belt(self) -> AvrBelt:
-        """The first belt."""
+        """The first belt of `belts`. Use this property if the simulation has only one belt."""
         return next(iter(self.belts.values()))
 
     @property
     def plant(self) -> Plant:
-        """The simulated plant of the first belt."""
+        """The conveyor, castings and sensors of the first belt."""
         return self.belt.plant
 
     def boot(self) -> int:

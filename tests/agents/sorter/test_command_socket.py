@@ -77,8 +77,8 @@ def test_a_look_at_the_socket_is_not_logged_as_a_command(tmp_path: Path, command
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"{\n", "The line is no command"),
-        (b"\n\n", "The line is no command"),
+        (b"{\n", "The received text is not a command"),
+        (b"\n\n", "The received text is not a command"),
         (b"\xff" * (command_socket._MAX_LINE_BYTES + 1), "The line is longer than 262144 bytes"),
     ],
 )
