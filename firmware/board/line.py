@@ -234,6 +234,6 @@ def run_in_real_time(line: BoardLine, terminal: PseudoTerminal, stopping: thread
                 terminal.write(out)
         if stopping.is_set() and not any(plant.castings for plant in line.plants.values()):
             emptied_s = emptied_s or now_s
-            # Wait for the last acknowledgements, but not for ever, because the host can have ended.
+            # Wait for the last acknowledgements, but not for ever, because the host has perhaps ended.
             if line.pending == 0 or now_s - emptied_s > MAX_DRAIN_S:
                 return

@@ -21,7 +21,7 @@ const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 const uint16_t kGuard = 40;
 
 // The registers of a gate's servo output.
-// Gates 1 and 4 share timer 4. So gate 1 can have to wait 2.4 ms for a pulse of gate 4, and gate 4 for a pulse of gate 1.
+// Gates 1 and 4 share timer 4. So gate 1 sometimes waits 2.4 ms for a pulse of gate 4. Gate 4 waits for gate 1 in the same way.
 struct Channel {
   volatile uint16_t* count;
   volatile uint16_t* compare;
