@@ -144,7 +144,7 @@ class DetailTemplate:
             return None
         rows, columns = pixels.shape
         result: npt.NDArray[np.float16] = self.grid.wrap(polar, part, rows, columns)
-        # Near the centre, several points of the grid share a pixel of `result`. The pixel must get the largest of their residuals.
+        # Near the centre, several points of the polar grid lie in the same pixel of `result`. The largest residual must not be lost there.
         ring, angle = divmod(int(polar.argmax()), self.grid.angles)
         x_px, y_px = self._find_point(part, ring, angle)
         result[min(max(round(y_px), 0), rows - 1), min(max(round(x_px), 0), columns - 1)] = polar[ring, angle]
@@ -212,7 +212,10 @@ def choose_detail_grid(radius_px: float) -> PolarGrid:
 
 
 def count_overlap_rings(grid: PolarGrid) -> int:
-    """Returns the number of extra rings on each side of a strip. The outermost rings of the strip are compared with them."""
+    """Returns how many extra rings are read on each side of a strip. A strip is a group of neighbouring rings around the part.
+
+    The points in the first and last rings of the strip are compared with points in the extra rings.
+    """
     return grid.count_rings(ACROSS_RINGS)[1] + sum(SMOOTHING_STEPS)
 
 
@@ -251,7 +254,10 @@ def measure_rings(
 def _compare_strips(
     pixels: PixelArray, part: FoundPart, grid: PolarGrid, end_s: float, strip_rings: int
 ) -> Iterator[tuple[slice, FloatArray]]:
-    """Yields two values for each strip: the slice of its rings, and the differences of their points, shape (steps, rings, angles).
+    """Divides the part into strips of `strip_rings` neighbouring rings. Yields two values for each strip.
+
+    - A slice: the numbers of the rings in the strip.
+    - An array, shape (steps, rings, angles): how much each point of these rings differs from the points near it.
 
     Ends early if `time.monotonic()` reaches `end_s`.
     """

@@ -264,9 +264,9 @@ def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: O
 
 
 def compute_residuals(network: keras.Model, pixels: PixelArray) -> FloatArray:
-    """Returns each picture minus its rebuilt picture, shape (n, side_px, side_px). Values may be negative.
+    """Returns each picture minus its rebuilt picture, shape (n, side_px, side_px). Values can be negative.
 
-    `pixels` are registered pictures, same shape. Their light is normalised first.
+    `pixels`, shape (n, side_px, side_px), are registered pictures. First, all pictures get the same mean and spread of grey levels.
     """
     grey = normalise_light(pixels)
     rebuilt = []
@@ -376,7 +376,7 @@ def _hide_pixels(pixels: PixelArray, inspected: npt.NDArray[np.bool_], rings: np
 
 
 def _compute_inspected_shares(counts: npt.NDArray[np.bool_], rings: npt.NDArray[np.int32]) -> FloatArray:
-    """Returns the share of the pixels of each ring that count, shape (n, rings)."""
+    """Returns which share of each ring's pixels is inspected, shape (n, rings). `counts` is True for inspected pixels."""
     shares: FloatArray = np.stack([counts[:, rings == ring].mean(axis=1) for ring in range(RINGS)], axis=1).astype(np.float32)
     return shares
 
@@ -448,7 +448,7 @@ def _make_losses(
 
 
 def _mean_of_output(target: Any, output: Any) -> Any:
-    """Returns the output as its own loss, so that the training makes the output small."""
+    """A loss function that ignores the target. The loss is the output itself, so the training makes the output small."""
     return output
 
 

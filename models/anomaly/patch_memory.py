@@ -28,17 +28,18 @@ STRIDE_PX = 4
 MEMORY_PATCHES = 500
 # A patch memory learns from at most this many random pictures, because the features of 300 pictures take 200 MB.
 MAX_PICTURES = 300
-# The memory is chosen from at most this many random patches, so that learning takes seconds.
+# The remembered patches are chosen from at most this many random patches. So learning takes only seconds.
 MAX_CANDIDATES = 10_000
 # To choose patches faster, features are first projected at random to this many dimensions, as in PatchCore.
 PROJECTED_FEATURES = 16
 # The limit of a ring is chosen so that 5 % of the good parts exceed it.
 LIMIT_SHARE = 0.05
-# Limits are measured with two memories, each learned from half of the pictures. So at least two pictures are needed.
+# To measure limits, each half of the pictures is compared with patches of the other half. So at least two pictures are needed.
 MIN_PICTURES = 2
-# This share of the mean variance is added to each feature. Otherwise the whitening would amplify rounding errors.
+# Features are scaled to the variance 1. First, this share of the mean variance is added to the variance of each feature. Otherwise the
+# scaling would amplify rounding errors in features that hardly vary.
 LEAST_VARIANCE = 0.01
-# Smallest limit of a ring, so that no distance is divided by nearly 0.
+# A score is a distance divided by the limit of a ring. A limit is at least this large, so that no distance is divided by nearly 0.
 MIN_DISTANCE = 1e-3
 
 
@@ -99,7 +100,7 @@ class PatchMemory(ResidualScorer):
         return place_residuals(residuals, part, self.side_px)
 
     def save(self, folder: Path) -> tuple[str, ...]:
-        """Writes the memory and the convolution into `folder`, and returns the names of the files."""
+        """Writes the remembered patches, the limits and the convolution into `folder`. Returns the names of the files."""
         file = f"{self.name}.npz"
         arrays = {"kernel": self.convolution.kernel, "bias": self.convolution.bias, "means": self.means, "whitening": self.whitening}
         save_arrays(folder / file, {**arrays, "patches": self.patches, "limits": self.limits, "side_px": np.array(self.side_px)})
@@ -171,9 +172,9 @@ def _compute_whitening(features: FloatArray) -> FloatArray:
 
 
 def measure_limits(features: FloatArray, rings: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
-    """Returns how far good parts usually are from the memory, for each ring, shape (rings,).
+    """Returns the limit of each ring, shape (rings,): the usual distance of a good part's patches from the remembered patches.
 
-    Each half of the pictures is compared with a memory of the other half.
+    To measure this distance, each half of the pictures is compared with remembered patches of the other half.
     `features` has shape (pictures, patches, features), and `rings` has shape (patches,).
     """
     order = random.permutation(len(features))

@@ -36,12 +36,15 @@ class PolarGrid:
         return np.linspace(self.inner, self.outer, self.rings, dtype=np.float32)
 
     def count_angles(self, radii: tuple[float, float]) -> tuple[int, int]:
-        """Converts two lengths along the rim, as shares of the part's radius, to numbers of angles."""
+        """Converts two lengths along the rim to counts of grid angles. Each length is a share of the part's radius.
+
+        Example: with 360 angles, a length of 0.35 is 20 angles.
+        """
         first, second = (max(1, round(radius * self.angles / (2 * np.pi))) for radius in radii)
         return first, second
 
     def count_rings(self, radii: tuple[float, float]) -> tuple[int, int]:
-        """Converts two distances along the radius, as shares of the part's radius, to numbers of rings."""
+        """Converts two lengths along the radius to counts of grid rings. Each length is a share of the part's radius."""
         first, second = (max(1, round(radius * (self.rings - 1) / (self.outer - self.inner))) for radius in radii)
         return first, second
 

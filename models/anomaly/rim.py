@@ -14,14 +14,15 @@ from scipy.ndimage import uniform_filter1d  # type: ignore[import-untyped]  # no
 from models.anomaly.polar import FloatArray, PolarGrid, circle_to_ellipse
 from models.pictures.part_finder import FoundPart
 
-# The rim is searched for three times, each time nearer to the outline. The distances are shares of the part's radius.
+# The program looks for the rim three times, each time in a narrower band around the outline. For a radius of 100 px, the first band
+# reaches 6 px from the outline.
 BANDS = (0.06, 0.03, 0.015)
 ANGLES = 720
 # An edge is the difference of the grey levels of two rings that are this many pixels apart.
 EDGE_RINGS = 5
 # The grey levels are averaged over this many angles, so that texture is not mistaken for the rim.
 SMOOTHED_ANGLES = 21
-# The curve along the rim is fitted this many times. Each time, edges must be nearer to the curve to count.
+# The curve along the rim is fitted this many times. Each time, edges far from the curve get less weight.
 FIT_ROUNDS = 12
 SHARPENING = 0.7
 LEAST_DISTANCE_PX = 0.7
@@ -52,9 +53,9 @@ def _find_edges(pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float
 
 
 def _fit_harmonics(offsets: FloatArray, strength: FloatArray, first_distance: float, least_distance: float) -> npt.NDArray[np.float64]:
-    """Fits a curve to `offsets`. Returns five numbers: one for the size, two for the shift and two for the shape.
+    """Fits a curve to the edges that were found around the outline. Returns five numbers: one for size, two for shift, two for shape.
 
-    Edges far from the curve have little weight.
+    `offsets` says how far each edge is from the outline. Edges far from the curve have little weight.
     Source: graduated non-convexity (Blake, Zisserman, Visual Reconstruction, 1987).
     """
     harmonics = np.zeros(_HARMONICS.shape[1])

@@ -26,10 +26,10 @@ PixelArray = npt.NDArray[np.uint8]
 
 # With fewer good pictures than this, the scores do not show how much good parts vary, so no cut-off is chosen.
 MIN_GOOD_PICTURES = 8
-# A cut-off above all scores is extrapolated from the largest scores: one fifth of all scores, but at least 5.
+# A cut-off above all scores is extrapolated from the largest fifth of the scores, but from at least 5 scores.
 TAIL_SHARE = 0.2
 MIN_TAIL_PICTURES = 5
-# Limits the extrapolation. With 100 good pictures, a share of false alarms below 1 / 2000 is refused, because it would be a guess.
+# A share of false alarms below 1 / (20 * pictures) is refused, because the cut-off would be a guess. With 100 pictures, this is 1 / 2000.
 MAX_TAIL_EXTENSION = 20.0
 # A cut-off that sends more than this share of the good parts to review is refused, because nobody would review so many parts.
 MAX_ALARM_SHARE = 0.5
@@ -84,7 +84,7 @@ class GoodOnlyScorer(Protocol):
 
 
 class PartScorer(GoodOnlyScorer, Protocol):
-    """A scorer that can judge parts whose outlines are known already. An inspector uses such scorers."""
+    """A scorer whose method `score_parts` gets the outlines of the parts from the caller. So the scorer need not find the parts again."""
 
     def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart], masks: Masks | None = None) -> FloatArray:
         """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures.
@@ -102,7 +102,10 @@ class ResidualScorer(ABC):
 
     @abstractmethod
     def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
-        """Returns how much the part in `picture` differs from good parts. `part` is its outline. The shape depends on the scorer."""
+        """Returns how much the part in `picture` differs from good parts. `part` is the outline of the part.
+
+        Each scorer chooses the shape of this array, for example (rings, angles).
+        """
 
     @abstractmethod
     def place(self, residuals: FloatArray, part: FoundPart) -> FloatArray:
@@ -169,7 +172,7 @@ class AlarmShare:
 
 @dataclass(frozen=True, slots=True)
 class AlarmsPerHour:
-    """The objective of at most `alarms_per_hour` false alarms an hour, if the line makes `parts_per_hour` parts an hour."""
+    """Limits the false alarms to `alarms_per_hour` on a line that makes `parts_per_hour` parts an hour."""
 
     alarms_per_hour: float
     parts_per_hour: float
@@ -186,14 +189,16 @@ class AlarmsPerHour:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedCosts:
-    """Chooses the share of alarms with the lowest costs: `miss` for a missed defect, and `false_alarm` for the review of a good part.
+    """Chooses which share of the good parts goes to review, so that the costs are lowest.
 
-    A review saves money if the odds that the part is good are at most miss / false_alarm. With 100 and 5, these are odds of 20 to 1. The
-    odds of a part are at least:
+    A missed defect costs `miss`, and the review of a good part costs `false_alarm`. If `miss` is 100 and `false_alarm` is 5, a review saves
+    money up to odds of 100 / 5 = 20 good parts to 1 defective part.
+
+    Let p be the share of good parts with at least the score of a part. Then the odds that this part is good are at least:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
-    Here p is the share of good parts with at least the same score. Source: Sellke, Bayarri, Berger, 2001.
+    Source: Sellke, Bayarri, Berger, 2001.
     """
 
     miss: float
@@ -201,7 +206,7 @@ class ExpectedCosts:
     defect_share: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the share of good parts that may be sent to review, so that the costs are lowest.
+        """Returns the share of good parts in review for which the costs are lowest.
 
         Raises ModelError if a cost or the share of defects is out of range, or if reviewing every part is cheapest.
         """
@@ -261,7 +266,7 @@ def choose_cut_off(good_scores: npt.NDArray[Any], objective: CutOffObjective) ->
     scores = np.sort(np.asarray(good_scores, np.float64).ravel())
     _expect_usable_scores(scores)
     share = objective.compute_alarm_share()
-    # If k of n scores exceed the cut-off, a new good part exceeds it with a probability of at most (k + 1) / (n + 1).
+    # If k of n good parts exceed the cut-off, the next good part exceeds it with a probability of at most (k + 1) / (n + 1).
     between = _place_between_scores(scores, int(np.floor(share * (len(scores) + 1))) - 1)
     score = _extend_tail(scores, share) if between is None else between
     alarms = int((scores > score).sum())

@@ -1,4 +1,4 @@
-"""The golden template finds places on a round part that differ from their surroundings more than on good parts.
+"""The golden template compares each place on a round part with the places around it. It reports differences that good parts do not have.
 
 Sources: Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000 (golden template);
 Starck, Murtagh, Astronomical Image and Data Analysis, 2006 (wavelet).
@@ -29,13 +29,16 @@ ANGLES_PER_PX = 3.84
 # Each point is compared with points at these distances. The distances are shares of the part's radius.
 ALONG_RING = (0.13, 0.26)
 ACROSS_RINGS = (0.03, 0.06)
-# The grey levels are smoothed twice (a trous wavelet): over neighbouring points, then over points that are 2 apart.
+# The grey levels are smoothed twice (a trous wavelet). First, each grid point is averaged with its direct neighbours. Then it is averaged
+# with grid points that are 2 steps away.
 SMOOTHING_STEPS = (1, 2)
-# 5 % of the good parts may exceed the limit of a ring. Otherwise one defective picture among them could raise the limit.
+# 5 % of the good parts are allowed to exceed the limit of a ring. Otherwise, one defective part among the good parts could raise the limit.
 LIMIT_SHARE = 0.05
-# Few pictures give uneven limits, so limits are smoothed over neighbouring rings, with this standard deviation in rings.
+# Each ring around the part's centre has a limit. If the limits come from few pictures, neighbouring rings can have very different limits.
+# So a Gaussian with a standard deviation of 2 rings smooths the limits.
 LIMIT_SMOOTHING_RINGS = 2.0
-# A limit is at least 3 times the ring's texture, because even a good ring has differences of about this size.
+# The texture of a ring is the usual difference between points on this ring. The limit of a ring is at least 3 times its texture, because
+# single points on a good ring also differ by about 3 times the texture.
 MIN_LIMIT = 3.0
 # Half of the usual texture is added to the texture of a picture. Otherwise dust on a very smooth ring would count as a defect.
 USUAL_TEXTURE_SHARE = 0.5

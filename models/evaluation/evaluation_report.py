@@ -114,7 +114,8 @@ def evaluate_version(
     `advance` is called after each batch with the number of its pictures. If the version has no networks, the largest score of its scorers
     is used instead of the defect probability.
 
-    - If `ensemble` searches for small defects, read `pictures` with `details=ensemble.details`. Disturbed copies are not searched.
+    - If `ensemble` searches for small defects, `pictures` must come from a reader with `details=ensemble.details`. Disturbed copies are not
+      searched.
     - A picture that does not show the whole part has the label `review`. Its probability still counts in the figures.
 
     Raises ModelError if the classes of the pictures differ from those of the version.

@@ -149,7 +149,10 @@ def _compute_residual(opened: VersionScorer, pixels: npt.NDArray[np.uint8]) -> n
 
 
 def _mark_above_cut_off(pixels: npt.NDArray[np.uint8], residual: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Returns the picture with all places above the cut-off in red. From twice the cut-off on, they are fully red."""
+    """Returns the picture with red places where the residual is above the cut-off. A larger residual gives a stronger red.
+
+    If the residual is at least twice the cut-off, the place is fully red.
+    """
     return np.asarray(overlay_heat_map(pixels, np.clip((residual - 0.5) * 6, 0, 1).astype(np.float32)))
 
 

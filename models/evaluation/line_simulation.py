@@ -15,7 +15,7 @@ from streams.errors import ModelError
 
 _LABELS = ("ok", "defect", "review")
 _DRAWS = 4000
-# For each label, the estimate adds half a casting with this label (Jeffreys' prior).
+# To the counted castings of each label, the estimate adds 0.5. So no share is estimated as exactly 0 (Jeffreys' prior).
 _PRIOR_WEIGHT = 0.5
 
 FloatArray = npt.NDArray[np.float64]
@@ -90,17 +90,17 @@ def estimate_cost_interval(
 
     `groups`, shape (n,), has the same number for near-duplicates. For the other arguments, see `simulate_line`.
 
-    The groups get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981). Rare errors may be missing, so half a
-    casting with each label is added to each class (Jeffreys' prior).
+    The groups get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981). The pictures may show no rare error. So
+    in each class, 0.5 is added to the count of castings with each label (Jeffreys' prior).
 
-    Example: if none of 100 good castings was rejected, up to 2.4 % of all good castings may still be rejected.
+    Example: if none of 100 good castings was rejected, the true share of rejected good castings can still be up to 2.4 %.
     """
     random = np.random.default_rng(seed)
     labels = np.array([rule.choose_label(float(value)) if rule else "ok" for value in probability])
     good = _draw_label_shares(labels[~is_defect], groups[~is_defect], random)
     bad = _draw_label_shares(labels[is_defect], groups[is_defect], random)
     if rule is None:
-        # Without a rule every part passes, so the cost is certain.
+        # If `rule` is None, every part passes. Then every defect is missed, so the cost is known exactly and the interval has no width.
         return CostInterval(line_share * costs.miss, line_share * costs.miss)
     drawn = (
         (1 - line_share) * good @ np.array([0, costs.false_alarm, costs.review])
@@ -116,7 +116,7 @@ def _draw_label_shares(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.int3
     counts = np.zeros((len(sizes), len(_LABELS)))
     for column, label in enumerate(_LABELS):
         np.add.at(counts[:, column], group_of[labels == label], 1)
-    # An added casting has as many pictures as an average group.
+    # Each label gets one added group for Jeffreys' prior. This group has as many pictures as the average group of near-duplicates.
     counts = np.concatenate([counts, np.eye(len(_LABELS)) * sizes.mean()])
     shapes = np.concatenate([np.ones(len(sizes)), np.full(len(_LABELS), _PRIOR_WEIGHT)])
     totals = random.gamma(shapes, size=(_DRAWS, len(shapes))) @ counts
@@ -125,7 +125,7 @@ def _draw_label_shares(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.int3
 
 
 def find_validation_pictures(split: Path) -> list[LabelledFile]:
-    """Returns the validation pictures that `split` lists, the file split.csv of a training run.
+    """Returns the validation pictures of a training run. `split` is the path of the file split.csv that the run wrote.
 
     The training used no near-duplicate of these pictures. Raises ModelError if the file cannot be read or lists no validation picture.
     """

@@ -34,7 +34,7 @@ Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 
-# Number of cells along the longer side of the grid. The published pictures of castings also have 300 px.
+# Number of cells along the longer side of the grid. For the published pictures of castings (300 px), a cell is one pixel.
 GRID_SIDE_PX = 300
 # If the hottest cell of a heat map is at most this many cells away from a defect, the map points at the defect.
 NEAR_PX = 8.0
@@ -135,10 +135,10 @@ def read_masked_pictures(
     """Finds and reads the masks of `files`, which come from one folder or list of pictures.
 
     - The mask of `source/def_front/a.jpeg` is `masks_folder/def_front/a.png`, an 8-bit PNG of the picture's size.
-    - 0 means no defect. `part_values` mark the casting without a defect. All other values mean a defect.
+    - The values 0 and `part_values` mean no defect. For example, a mask can mark the casting with 1. All other values mean a defect.
     - Pictures of the class `ok_class` need no mask. `left_out` lists masks and defective pictures that cannot be used.
 
-    Raises ModelError if nothing is left, if a mask fits two pictures, or if most masks of good pictures show defects.
+    Raises ModelError if no defective picture is left, if two pictures have the same mask, or if most masks of good pictures show defects.
     """
     limits = limits or PictureLimits()
     paths = list_masks(masks_folder)
@@ -147,8 +147,8 @@ def read_masked_pictures(
         key = find_mask_key(file)
         if key in by_key and key in paths:
             raise ModelError(
-                f"The mask {paths[key]} fits two pictures, {by_key[key].path} and {file.path}. Leave one of them out of the data, or "
-                "give only the set for which the masks were drawn."
+                f"The mask {paths[key]} fits two pictures, {by_key[key].path} and {file.path}. Leave out one of these pictures. If the "
+                "masks belong to only one data set, give only this data set."
             )
         by_key[key] = file
     reader = _MaskReader(ok_class, part_values, limits)
@@ -239,7 +239,7 @@ def compute_aupimo(
     if not good or not defective:
         return None
     thresholds, rates = _list_false_positives(good, high)
-    # For false positive rates from rates[k - 1] to rates[k], defect pixels hotter than thresholds[k] count as found.
+    # Between the false positive rates rates[k - 1] and rates[k], the threshold is thresholds[k]. Hotter defect pixels count as found.
     edges = np.log(np.clip(np.concatenate([[low], rates]), low, high))
     widths = np.diff(edges) / (np.log(high) - np.log(low))
     pimo = []
@@ -326,7 +326,7 @@ class _MaskReader:
             advice = f"for example --part-value {values[0]}" if values else "or correct the masks"
             raise ModelError(
                 f"The masks of {len(self._marked_good)} of {self._good_masks} good pictures show defects, for example "
-                f"{self._marked_good[0][0]}. If a grey value in the masks means the casting itself, name this value with --part-value, "
+                f"{self._marked_good[0][0]}. If a grey value marks the casting and not a defect, give this value with --part-value, "
                 f"{advice}."
             )
         for path, _ in self._marked_good:
@@ -413,12 +413,15 @@ def _weigh_defects(mask: Mask) -> FloatArray:
 def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[np.float32], weights: FloatArray, limit: float) -> float:
     """Returns the area under a ROC curve for false positive rates from 0 to `limit`, divided by `limit`.
 
-    `background` holds the sorted heat values of good pixels, and `levels` those of defect pixels, with their `weights`.
+    - `background`: the sorted heat values of good pixels.
+    - `levels`: the heat values of defect pixels.
+    - `weights`: how much each defect pixel counts, in the order of `levels`.
     """
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
     heights = sums / sums[-1]
-    # If a defect pixel and background pixels are equally hot, the curve gets two points: without and with the background pixels.
+    # If a defect pixel and good pixels are equally hot, the ROC curve gets two points for this heat. The first point does not count these
+    # good pixels as false positives, and the second point does.
     above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
     x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])
     y = np.concatenate([[0.0, 0.0], np.repeat(heights, 2)])
@@ -435,7 +438,8 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # With the `count` hottest pixels of one picture, the mean rate already reaches `high`. So the list needs no colder pixels.
+        # The list ends at the false positive rate `high`, so only hot pixels are needed. Even if all other pictures are cold, the `count`
+        # hottest pixels of this picture bring the mean rate to `high`.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

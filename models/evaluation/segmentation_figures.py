@@ -47,9 +47,9 @@ def find_largest_kind(marks: npt.NDArray[np.uint8]) -> int:
 
 
 def measure_kinds(answers: Sequence[str], pictures: MarkedPictures) -> KindFigures:
-    """Compares `answers` with the true kinds. The true kind is that of the largest defect in the mask.
+    """Compares `answers`, a kind of defect for each picture, with the true kinds. Pictures without a mask do not count.
 
-    Pictures without a mask do not count.
+    The true kind of a picture is the kind of the largest defect in its mask.
     """
     pairs: dict[tuple[str, str], int] = {}
     for answer, marks in zip(answers, pictures.marks, strict=True):
@@ -75,7 +75,7 @@ def measure_maps(maps: Sequence[DefectMap], masks: npt.NDArray[np.bool_]) -> Loc
 
 
 def name_kinds(maps: Sequence[DefectMap]) -> list[str]:
-    """Returns the kind of the largest defect in each of `maps`."""
+    """Returns the kind of the largest defect in each defect map."""
     return [name_largest_kind(found) for found in maps]
 
 

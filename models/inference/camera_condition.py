@@ -15,12 +15,12 @@ STATES = (FROZEN, DARK, BRIGHT, BLURRED, GAP)
 _FROZEN_PICTURES = 5
 # The median of this many pictures is compared with the limits, so that one unusual part is not taken for a fault.
 _MEDIAN_PICTURES = 8
-# Pictures are too dark below this share of the brightness of the darkest reference pictures (the 1st percentile).
+# The limit for dark pictures is this share of a reference brightness: the 1st percentile of the reference pictures.
 _DARK_SHARE = 0.6
-# Pictures are too bright above a limit between the brightest reference pictures (the 99th percentile) and white (255). The limit is this
-# share of the way to white. Example: for 155, the limit is 195.
+# The limit for bright pictures lies between a reference brightness (the 99th percentile) and white (255). Example: for a reference
+# brightness of 155, the limit is 155 + 0.4 * (255 - 155) = 195.
 _BRIGHT_SHARE = 0.4
-# Pictures are blurred below this share of the sharpness of the least sharp reference pictures (the 1st percentile).
+# The limit for blurred pictures is this share of a reference sharpness: the 1st percentile of the reference pictures.
 _BLURRED_SHARE = 0.5
 # The lowest and the highest normal brightness (mean grey level, 0..255) if the version has no drift reference.
 _DARK_LEVEL, _BRIGHT_LEVEL = 30.0, 225.0

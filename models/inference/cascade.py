@@ -17,7 +17,8 @@ from models.registry import Version
 from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
-# Both ends of the cascade band are moved outwards by this factor in odds. A low end of 0.2 (odds 1:4), for example, becomes 0.11 (1:8).
+# Inside the cascade band, the first voter does not decide alone. To be safe, the band is widened: the odds of its ends change by this
+# factor. For example, a low end of 0.2 has the odds 1:4. It becomes 0.11, which has the odds 1:8.
 ODDS_MARGIN = 2.0
 
 
@@ -37,7 +38,7 @@ class Cascade:
     band: CascadeBand
 
     def warm_up(self) -> None:
-        """Computes a batch of each size once in both stages, because the first computation of a size takes longer."""
+        """Lets both stages of the cascade compute a batch of each size once, because the first batch of a size takes longer."""
         self.first.warm_up()
         self.others.warm_up()
 
@@ -62,7 +63,7 @@ class Cascade:
 
     @property
     def all_voters(self) -> Runtime:
-        """A runtime with the same networks, in which every network judges every picture. The check of the golden set uses it."""
+        """A runtime in which every network of the cascade judges every picture. The check of the golden set uses this runtime."""
         return _TwoStages(f"{self.name} asking all", self.max_batch, self.first, self.others, self.first_index, self._other_indices)
 
     @property
@@ -93,8 +94,8 @@ class _TwoStages:
 def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], limits: tuple[float, float] | None = None) -> Cascade:
     """Returns the cascade of `version`. `open_stage` opens a runtime with the voters of one stage.
 
-    `limits` are the ends of the cascade band. None means the band in the manifest. Raises ModelError if there is no band or no second
-    voter.
+    `limits` are the ends of the cascade band: a range of defect probabilities in which the first voter does not decide alone. None means
+    the band in the manifest. Raises ModelError if there is no band or no second voter.
     """
     manifest, vote = version.manifest, SoftVote.from_manifest(version.manifest)
     band = manifest.cascade
@@ -120,15 +121,16 @@ def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], lim
 
 
 def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilities) -> CascadeBand:
-    """Returns the cascade band for `voter`: the range of defect probabilities in which `voter` does not decide alone.
+    """Returns the cascade band for `voter`. `voter` decides alone only about pictures with a defect probability outside of the band.
 
-    Outside of the band, `voter` and the ensemble agree on all validation pictures. `probabilities` has shape (n, voters, classes).
+    All validation pictures outside of the band get the same label from `voter` and from the ensemble. `probabilities` has shape
+    (n, voters, classes).
     """
     index = vote.names.index(voter)
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)
     labels = np.array([vote.choose_label(float(probability)) for probability in combined])
     not_ok, not_defect = own[labels != "ok"], own[labels != "defect"]
-    # The band contains the threshold, the review band, and all validation pictures to which voter and ensemble give different labels.
+    # The band contains the threshold, the review band, and each validation picture on which the voter and the ensemble disagree.
     low = _scale_odds(min(float(not_ok.min(initial=1.0)), vote.low, vote.threshold), 1 / ODDS_MARGIN)
     high = _scale_odds(max(float(not_defect.max(initial=0.0)), vote.high, vote.threshold), ODDS_MARGIN)
     return CascadeBand(voter=voter, low=low, high=high)

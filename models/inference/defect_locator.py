@@ -44,11 +44,12 @@ class DefectLocator:
     def locate(
         self, picture: DecodedPicture, label: Label, scores: Mapping[str, float], find_mask: FindMask = lambda rows, columns: None
     ) -> DefectMap | None:
-        """Returns the defect map of a picture with this `label` and these `scores`, or None if no map can be made.
+        """Returns the defect map of a picture, or None if no map can be made. The inspection gave the picture `label` and `scores`.
 
         - The map has the shape of the reduced picture without its margins.
-        - If `needs_original(scores)`, the picture must hold its original pixels.
-        - The map shows defects in the reduced picture and small defects. If only small defects decided, the map of Grad-CAM is left out.
+        - If `needs_original(scores)` is True, `picture` must contain its original pixels.
+        - The map shows the defects in the reduced picture and small defects in the original pixels. If only small defects are found, the
+          map shows only small defects.
         """
         small = self._find_small_defects(picture, find_mask) if self.needs_original(scores) else None
         if self.mapper is None:
@@ -98,7 +99,10 @@ def _sees_defect(found: DefectMap, label: Label) -> bool:
 
 
 def _combine(found: DefectMap, small: DefectMap, picture: DecodedPicture) -> DefectMap:
-    """Returns one map with the heat of both maps. Boxes of `small` are more exact, so boxes of `found` that overlap them are left out."""
+    """Returns one map with the heat of `found` and of `small`. A box of `found` is left out if it overlaps a box of `small`.
+
+    The boxes of `small` are more exact, because they come from the original pixels.
+    """
     others = [
         box for box in found.find_boxes(picture.width_px, picture.height_px) if not any(_overlap(box, exact) for exact in small.boxes or ())
     ]

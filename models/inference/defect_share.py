@@ -16,8 +16,8 @@ MIN_REVIEWED = 20
 _LIKELIHOOD_DROP = 1.92
 # Largest log odds of an estimated share, in both directions. The share lies between 0.00003 % and 99.99997 %.
 _MAX_LOG_ODDS = 15.0
-# Reviews correct the log odds of the version by an offset and a slope. Before any review, both are uncertain: the constants are the
-# standard deviations of the offset and of the slope.
+# Reviews correct the log odds of the version by an offset and a slope. Before the first review, the correction is uncertain. The constants
+# are the standard deviations of the offset and the slope at this time.
 _OFFSET_DEVIATION, _SLOPE_DEVIATION = 2.0, 0.5
 _DRAWS = 2000
 
@@ -74,7 +74,7 @@ def correct_by_reviews(
     everything = np.concatenate([probability, reviewed])
     prior = np.array([logit(estimate_from_probabilities(everything, training_share).value), 1.0])
     deviations = np.array([_OFFSET_DEVIATION, _SLOPE_DEVIATION])
-    # The log of a likelihood ratio: how much more likely a picture is for a defective part than for a good part.
+    # Logarithms of likelihood ratios. A ratio of 10 means that defective parts give such a picture 10 times as often as good parts.
     ratio, reviewed_ratio = (
         logit(np.clip(some, MIN_PROBABILITY, 1 - MIN_PROBABILITY)) - logit(training_share) for some in (probability, reviewed)
     )

@@ -25,7 +25,7 @@ MIN_PICTURES = 200
 MIN_SHARE = 1e-3
 # To save time, only every 16th row and every 16th column of a picture are measured.
 _LINE_STEP = 16
-# The share of defects is estimated in this many steps (expectation maximisation). Later steps would hardly change it.
+# The share of defects is estimated in this many steps (expectation maximisation). Further steps would hardly change the estimate.
 _MIXTURE_STEPS = 30
 
 FloatArray = npt.NDArray[np.float64]

@@ -66,11 +66,13 @@ class Ensemble:
         parts: Sequence[FoundPart | None] | None = None,
         masks: Sequence[Mask | None] | None = None,
     ) -> list[Prediction]:
-        """Returns one prediction for each picture, in order. Scores change the label only in versions without networks.
+        """Returns one prediction for each picture, in order. The networks choose the label, and the scorers add anomaly scores.
+
+        If the version has no networks, the scores choose the label.
 
         - `pixels`: shape (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch.
         - `parts`: the outlines of the parts, or None.
-        - `masks`: the pixels that raise an anomaly score, or None for the whole picture. The networks always judge the whole picture.
+        - `masks`: the pixels that the scorers inspect, or None for the whole picture. The networks always judge the whole picture.
         """
         if not self.vote.names:
             predictions = [Prediction("ok", None, {}) for _ in pixels]

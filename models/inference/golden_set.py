@@ -107,8 +107,8 @@ def check_golden_set(version: Version, runtime: Runtime) -> GoldenSetComparison:
     tolerance = version.manifest.golden.tolerance
     if not comparison.same_labels or not comparison.distance <= tolerance:
         raise ModelError(
-            f"The runtime {runtime.name} judges the golden set differently from the record in {version.folder}: labels are "
-            f"{'the same' if comparison.same_labels else 'different'}, and probabilities differ by up to {comparison.distance:.4f} "
+            f"The runtime {runtime.name} judges the golden set differently from the record in {version.folder}. The labels are "
+            f"{'equal' if comparison.same_labels else 'not equal'}. The probabilities differ by up to {comparison.distance:.4f} "
             f"(allowed: {tolerance}). Choose another runtime."
         )
     return comparison

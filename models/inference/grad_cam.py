@@ -96,5 +96,5 @@ def _normalise(heat: npt.NDArray[Any]) -> HeatMap:
 
 
 def _resize(cells: npt.NDArray[np.float32], side_px: int) -> HeatMap:
-    """Returns the coarse map `cells`, scaled to 0..1 and resampled to the picture's side."""
+    """Returns the coarse heat map `cells`, scaled to 0..1 and resampled to `side_px` rows and columns."""
     return np.asarray(Image.fromarray(_normalise(cells)).resize((side_px, side_px), Image.Resampling.BILINEAR))

@@ -16,11 +16,11 @@ from models.pictures.regions import find_picture_area
 HOT_SHARE = 0.5
 # At most this many hot areas of a picture are marked with boxes, because people do not look at more.
 MAX_BOXES = 5
-# If the kinds of the defects are known, up to this many areas are marked, because an acceptance table counts the defects.
+# If a method names the kinds of defects, up to this many hot areas are marked. An acceptance table counts all these areas.
 MAX_DEFECTS = 25
 # The kind of a defect if the method is not sure. Never rename this word, because verdicts and findings contain it.
 UNKNOWN_KIND = "unknown"
-# The length of an area is measured in this many directions. It is then at most 0.1 % too small.
+# The length of a hot area is measured in this many directions. The measured length is then at most 0.1 % too small.
 _DIRECTIONS = 36
 
 # A heat map has the shape (rows, columns) and values from 0 (cold) to 1 (hot).
@@ -148,9 +148,10 @@ def find_boxes(
 
 
 def name_kind(shares: npt.NDArray[np.float32], kinds: tuple[str, ...], least_certainty: float) -> str:
-    """Returns the most probable kind of a defect, or UNKNOWN_KIND if its part of the sum of `shares` is below `least_certainty`.
+    """Returns the most probable kind of a defect, or UNKNOWN_KIND if this kind is not certain enough.
 
-    `shares`, shape (kinds,), holds the probability of each kind, added up over the pixels of the defect.
+    `shares`, shape (kinds,), holds the probability of each kind, added up over the pixels of the defect. Example: with a `least_certainty`
+    of 0.6, the most probable kind must have at least 60 % of the sum of all kinds.
     """
     best = int(shares.argmax())
     return kinds[best] if shares[best] >= least_certainty * shares.sum() > 0 else UNKNOWN_KIND

@@ -16,9 +16,10 @@ from models.inference.soft_vote import SCALED_CUT_OFF
 from models.registry import Version
 
 RESIDUAL = "residual"
-# A segmentation head is used only if its hottest point lay near a defect in at least this share of its validation pictures.
+# In at least this share of the validation pictures, the hottest point of a segmentation head must lie near a defect. Otherwise the head is
+# not used.
 LEAST_POINTING = 0.75
-# Together with the residuals of a scorer, a head may be less accurate.
+# If the head is combined with the residuals of a scorer, this lower share is enough.
 LEAST_POINTING_COMBINED = 0.5
 # Combined maps are smoothed with a Gaussian. Its standard deviation is this share of the picture's side: 2 px for 150 px.
 SMOOTHING_SHARE = 1 / 75
@@ -82,14 +83,15 @@ class CombinedMapper:
 
 
 def combine_heat(probabilities: HeatMap, residuals: HeatMap, box_level: float) -> HeatMap:
-    """Combines two maps into one heat map. Where one of the two is at least 0.5, the heat map is, too.
+    """Combines two maps into one heat map. If a pixel has at least 0.5 in one of the maps, it has at least 0.5 in the heat map.
 
     All maps have the shape (rows, columns) and values 0..1.
 
     - `probabilities`: the map of a segmentation head. It is smoothed, and scaled so that `box_level` becomes 0.5.
     - `residuals`: the residuals of a scorer, with the cut-off at 0.5.
 
-    The combined heat is 1 - (1 - a)(1 - b), the "noisy or" of the two maps. Source: Pearl, Probabilistic Reasoning, 1988.
+    If a pixel has the values a and b in the two maps, its combined heat is 1 - (1 - a)(1 - b), the "noisy or". Source: Pearl, Probabilistic
+    Reasoning, 1988.
     """
     smooth = ndimage.gaussian_filter(probabilities, SMOOTHING_SHARE * len(probabilities))
     heat: HeatMap = 1 - (1 - residuals) * (1 - smooth / (smooth + np.float32(box_level)))
@@ -99,8 +101,14 @@ def combine_heat(probabilities: HeatMap, residuals: HeatMap, box_level: float) -
 def open_heat_mapper(version: Version) -> HeatMapper | None:
     """Returns the warmed-up heat mapper of `version`, or None if the version cannot make heat maps. Takes seconds.
 
-    Prefers a segmentation head combined with the residuals of a scorer, then a good head, then residuals, then Grad-CAM.
-    docs/RESULTS.md compares them.
+    The heat mapper uses the first of these methods that the version has. docs/RESULTS.md compares the methods.
+
+    1. a segmentation head together with the residuals of a scorer
+    2. a segmentation head
+    3. the residuals of a scorer
+    4. Grad-CAM
+
+    A segmentation head that is not accurate enough in the validation is not used.
     Raises ModelError if weights cannot be read.
     """
     # TensorFlow is imported only here, because a worker with another runtime may never open a heat mapper.

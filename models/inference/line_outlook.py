@@ -42,7 +42,9 @@ class Outlook:
 
 
 def make_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float | None, parts_per_hour: float) -> Outlook:
-    """Returns what is expected on a line. `line` holds its settings, and `share` is its share of defects.
+    """Returns how many errors and reviews a line can expect in an hour.
+
+    `line` holds the settings of the line, and `share` is its share of defects.
 
     Raises ModelError if the settings cannot be applied to the version (see `make_decision_rule`).
     """

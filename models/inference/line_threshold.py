@@ -174,7 +174,7 @@ def estimate_shares(manifest: Manifest, rule: DecisionRule, line_share: float) -
         )
     good = reference.good_detail or reference.good
     bad = reference.bad_detail or reference.bad
-    # If there is a review band, parts above the band are rejected and parts below it pass.
+    # A part is rejected if its defect probability is above the review band. A part passes if its defect probability is below the band.
     pass_below, reject_from = min(rule.low, rule.threshold), max(rule.high, rule.threshold)
     false_alarms = (1 - line_share) * (1 - share_below(good, reject_from))
     misses = line_share * share_below(bad, pass_below)

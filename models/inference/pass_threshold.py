@@ -15,7 +15,8 @@ from streams.errors import ModelError
 
 # A miss curve has at most this many points, so that a manifest stays small.
 MAX_POINTS = 2000
-# The pass threshold lies between two probabilities: below the upper one by this share of the gap. So rounding changes no label.
+# The pass threshold lies between two probabilities, not exactly at the upper one. So rounding changes no label. Example: between 0.4 and
+# 0.5, the threshold is 0.49.
 GAP_MARGIN = 0.1
 
 FloatArray = npt.NDArray[np.float64]
@@ -31,13 +32,15 @@ def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> M
     order = np.argsort(probability, kind="stable")
     misses = np.cumsum(1 / sizes[group_of][order])
     kept = np.unique(np.linspace(0, len(order) - 1, MAX_POINTS).astype(np.int64))
-    # A point of the curve counts the misses of all pictures before the next point.
+    # Only some pictures become points of the curve. Each point also counts the misses of the pictures between this point and the next.
     upper = np.append(kept[1:] - 1, len(order) - 1)
     return MissCurve(castings=len(sizes), probabilities=tuple(probability[order][kept].tolist()), misses=tuple(misses[upper].tolist()))
 
 
 def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
-    """Returns the highest pass threshold at which at most the share `miss_risk` of the defective parts is expected to pass.
+    """Returns the highest pass threshold that fits `miss_risk`.
+
+    Example: with a `miss_risk` of 0.01, at most 1 % of the defective parts are expected to pass.
 
     Raises ModelError if there are too few defective castings for this risk.
 
@@ -57,7 +60,7 @@ def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
             f"{manifest.version} has only {curve.castings}. Add defective pictures and train a new version, or state a risk of at least "
             f"{smallest:g}."
         )
-    # A point with more misses than allowed always exists, because all castings are missed at the last point.
+    # The last point of the miss curve counts all castings as missed. So the curve always has a point with more misses than allowed.
     first = int(np.flatnonzero(np.array(curve.misses) > allowed + 1e-9)[0])
     end = curve.probabilities[first]
     below = max((value for value in curve.probabilities[:first] if value < end), default=0.0)

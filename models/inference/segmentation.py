@@ -56,9 +56,10 @@ class Segmentation:
         return DefectMap(1 - probabilities[..., 0], self.method, member.box_level, member.kinds, kinds, member.least_certainty)
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Returns for each pixel the probability of no defect (channel 0) and of each kind, shape (n, side_px, side_px, 1 + kinds).
+        """Returns probabilities for each pixel, shape (n, side_px, side_px, 1 + kinds).
 
-        Input shape: (n, side_px, side_px), grey levels 0..255. Raises ValueError for pictures of another side.
+        Channel 0 is the probability of no defect. Each further channel is the probability of one kind of defect.
+        Input shape: (n, side_px, side_px), grey levels 0..255. Raises ValueError if the pictures have another size.
         """
         if pixels.shape[1:] != (self.side_px, self.side_px):
             raise ValueError(f"expected pictures of {self.side_px} x {self.side_px} px, found {pixels.shape[1:]}")

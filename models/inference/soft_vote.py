@@ -20,7 +20,7 @@ VoterProbabilities = npt.NDArray[np.float32]
 Label = Literal["ok", "defect", "review"]
 
 IN_DOUBT = "doubt"
-# Scores in verdicts are scaled, so that every scorer has this cut-off.
+# Verdicts contain scaled scores. On this scale, the cut-off of every scorer is 0.5.
 SCALED_CUT_OFF = 0.5
 
 # Smaller probabilities are raised to this value before their logarithm is taken, because 0 has no logarithm.
@@ -47,7 +47,7 @@ class Prediction:
 
     @property
     def is_anomaly(self) -> bool:
-        """True if a score of the picture is above the cut-off of good-only scorers."""
+        """True if at least one scorer gave the picture a score above the cut-off."""
         return any(score > SCALED_CUT_OFF for score in self.scores.values())
 
     def add_score(self, name: str, score: float) -> Prediction:

@@ -29,8 +29,8 @@ THUMBNAIL_SIDE_PX, THUMBNAIL_QUALITY = 64, 50
 
 GRID = PolarGrid(rings=16, angles=128, inner=0.1, outer=0.98)
 WAVES = 24
-# A descriptor says how strong waves of several lengths are in the picture. It holds log(strength + this share of the contrast), because
-# camera noise would change the logarithm of a small strength very much.
+# A descriptor holds the logarithms of strengths: how strong waves of several lengths are in the picture. This share of the contrast is
+# added to each strength first. Otherwise, camera noise would change the logarithm of a small strength very much.
 NOISE = 0.01
 # The values of a descriptor are stored as integers from -127 to 127. The integer 127 stands for 4 standard deviations above the mean.
 STEPS_PER_DEVIATION = 127 / 4
@@ -55,9 +55,9 @@ class TrainingPicture:
 
 @dataclass(frozen=True)
 class TrainingIndex:
-    """The look of the training pictures of a version, and where their files were.
+    """Descriptors of the training pictures of a version, and the paths of the files. Similar pictures have similar descriptors.
 
-    - `mean` and `deviation`, shape (values,): mean and standard deviation of the descriptors before they were standardised.
+    - `mean` and `deviation`, shape (values,): a descriptor is standardised to (descriptor - mean) / deviation.
     - `descriptors`, shape (n, values), int8: the standardised descriptors of the pictures.
     - `usual_distance`: 99 % of the pictures are at most this far from the nearest other picture.
     """
@@ -99,7 +99,7 @@ class TrainingIndex:
 
 
 def load_training_index(content: bytes) -> TrainingIndex:
-    """Returns the index in `content`, the bytes of its file. Raises ModelError if they are not an index."""
+    """Returns the index of the training pictures from the bytes of its file. Raises ModelError if the bytes are not such an index."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             classes, thumbnails = arrays["classes"].tolist(), arrays["thumbnails"].tobytes()
@@ -127,8 +127,8 @@ def make_training_index(
 ) -> TrainingIndex:
     """Makes an index of the training pictures `pixels`, shape (n, side_px, side_px).
 
-    `groups`, shape (n,), holds the number of each picture's group of near-duplicates. The index gets one picture of each group and class.
-    If these are more than `most`, pictures of the largest classes are left out first.
+    `groups`, shape (n,), holds the number of each picture's group of near-duplicates. The index gets one picture of each group and class,
+    but at most `most` pictures. If there are too many, pictures of the largest classes are left out first.
     """
     chosen = _choose_pictures(groups, np.array(class_names), most)
     described = np.stack([_describe(pixels[number]) for number in chosen])
@@ -151,7 +151,7 @@ def _choose_pictures(groups: npt.NDArray[np.int32], class_names: npt.NDArray[np.
     for (_, name), number in first.items():
         of_class.setdefault(name, []).append(number)
     chosen: list[int] = []
-    # The smallest class comes first. Places in the index that it does not need are divided among the larger classes.
+    # Each class gets an equal part of the index. The smallest class comes first. If it does not fill its part, the larger classes get more.
     for left, numbers in zip(range(len(of_class), 0, -1), sorted(of_class.values(), key=len), strict=True):
         share = (most - len(chosen)) // left
         chosen += np.random.default_rng(1).permutation(numbers)[:share].tolist()

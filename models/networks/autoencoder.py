@@ -14,21 +14,23 @@ layers, ops = keras.layers, keras.ops
 
 # The encoder halves the side four times, so each code in its output describes 16 x 16 px of the picture.
 CODE_STRIDE_PX = 16
-# The smallest side of the input pictures. A smaller picture would have fewer than 2 x 2 codes.
+# The smallest side of the input pictures. The encoder makes a code for each 16 x 16 px, so a smaller picture would have fewer than 2 x 2
+# codes.
 MIN_SIDE_PX = 32
-# Similarities are multiplied by 10 before the softmax, so that a code is replaced by few prototypes. A mixture of all prototypes could
-# also rebuild defects.
+# The memory replaces a code by a mixture of similar prototypes. Similarities times 10 go into the softmax, so that only a few prototypes
+# get a large weight. A mixture of many prototypes could also rebuild defects.
 SHARPNESS = 10.0
-# Names of the outputs of the training network, and keys of its losses.
+# The names of the training network's outputs. Each loss has the name of its output.
 REBUILT, ADDRESSING, GENUINE, FORGED = "rebuilt", "addressing_entropy", "genuine", "forged"
 
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """The two networks of one autoencoder, which share their weights. Pictures have shape (batch, side_px, side_px, 1), grey level 0..1.
+    """Two networks with shared weights. Pictures have shape (batch, side_px, side_px, 1), grey level 0..1.
 
-    - `rebuilding`: rebuilds pictures.
-    - `training`: the same, with further outputs for the losses: "addressing_entropy" (memory), "genuine" and "forged" (adversary).
+    - `rebuilding`: rebuilds each picture from its codes.
+    - `training`: also rebuilds pictures, and has further outputs for the losses. "addressing_entropy" comes from the memory. "genuine" and
+      "forged" are what the adversary says about real pictures and about rebuilt pictures.
     """
 
     rebuilding: keras.Model
@@ -82,11 +84,14 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         self.prototypes = prototypes
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the memory, shape (prototypes, channels)."""
+        """Creates the prototypes that replace codes, shape (prototypes, channels)."""
         self.memory = self.add_weight(shape=(self.prototypes, input_shape[-1]), initializer="random_normal", name="memory")
 
     def call(self, codes: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Returns the mixtures that replace the codes, and the mean entropy of the weights for each picture."""
+        """Replaces each code by a mixture of the stored prototypes. A code describes 16 x 16 px of a picture.
+
+        Returns two outputs: the mixtures, and for each picture the mean entropy of the mixing weights.
+        """
         weights = self.address(codes)
         entropy = -ops.sum(weights * ops.log(weights + 1e-12), axis=-1)
         return ops.matmul(weights, self.memory), ops.mean(entropy, axis=(1, 2))[:, None]
@@ -101,7 +106,7 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         return kept / (ops.sum(kept, axis=-1, keepdims=True) + 1e-12)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[tuple[int | None, ...], tuple[int | None, int]]:
-        """Returns the shapes of the two outputs: the mixtures and the entropies."""
+        """Returns the shapes of the two outputs of `call`. The first output has the shape of the input."""
         return input_shape, (input_shape[0], 1)
 
 
@@ -109,7 +114,7 @@ class ReversedGradient(keras.layers.Layer):  # type: ignore[misc]  # Keras comes
     """Returns its input unchanged, but changes the sign of the gradient (Ganin et al. 2016, equations 16 and 17)."""
 
     def call(self, values: keras.KerasTensor) -> keras.KerasTensor:
-        """Returns `values` unchanged. In training, the gradient changes its sign in this layer."""
+        """Returns `values` unchanged. During the training, the gradient leaves this layer with the opposite sign."""
         return ops.stop_gradient(2.0 * values) - values
 
 
@@ -134,7 +139,10 @@ def _decode(code: keras.KerasTensor, width: int) -> keras.KerasTensor:
 
 
 def _build_discriminator(side_px: int, width: int) -> keras.Model:
-    """Returns the network that tells real from rebuilt pictures. It gives a logit for each of many overlapping patches (PatchGAN)."""
+    """Returns the network that says whether a picture is real or rebuilt. The network gives a logit for each of many overlapping patches.
+
+    Such a network is called PatchGAN.
+    """
     pixels = keras.Input((side_px, side_px, 1), name="judged_pixels")
     features = layers.Rescaling(2.0, -1.0, name="judged_centre")(pixels)
     for number, filters in enumerate((width, 2 * width, 4 * width), start=1):

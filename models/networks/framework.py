@@ -11,7 +11,7 @@ import sys
 _UNUSED_LIBRARIES = [name for name in ("sklearn", "matplotlib", "cv2") if name not in sys.modules]
 # With None in sys.modules, the import of a library fails as if the library were not installed.
 sys.modules.update(dict.fromkeys(_UNUSED_LIBRARIES))  # type: ignore[arg-type]
-# The garbage collector is off during the import, because it would take a seventh of the time and free almost nothing.
+# The garbage collector is off during the import. Collecting would take a seventh of the import time and free almost nothing.
 _IS_COLLECTING = gc.isenabled()
 gc.disable()
 try:

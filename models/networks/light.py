@@ -10,7 +10,8 @@ LightNetwork = Literal["mobilenet-v2", "nasnet-mobile"]
 LIGHT_NETWORKS: tuple[LightNetwork, ...] = get_args(LightNetwork)
 # The smallest side of the input, in pixels, that Keras accepts for both networks.
 MIN_SIDE_PX = 32
-# Momentum of the averages in batch normalisation. The values of Keras are too slow for a few hundred pictures.
+# Momentum of the averages in batch normalisation. With the default momentum of Keras, the averages adapt too slowly to a few hundred
+# pictures.
 AVERAGE_MOMENTUM = 0.9
 
 

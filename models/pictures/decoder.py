@@ -3,7 +3,7 @@
 - The picture is padded to a square, so that a round part stays round.
 - Transparent pixels become white.
 
-Raise `DECODER_VERSION` with every change that gives other grey levels.
+Increase `DECODER_VERSION` with every change that gives other grey levels.
 """
 
 from __future__ import annotations

@@ -120,7 +120,10 @@ class DecoderProcess:
         limits: PictureLimits,
         depth_bits: int | None,
     ) -> tuple[_Answer, bytes]:
-        """Returns the answer of the separate process and the bytes after it. Raises PictureError if the process refuses the picture."""
+        """Returns the answer of the separate process, and the picture's bytes that follow the answer.
+
+        Raises PictureError if the process refuses the picture.
+        """
         check_file_size(value, limits)  # A picture that is too large is not even copied to the process.
         request = _Request(operation, len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits)
         with self._lock:
@@ -149,7 +152,7 @@ class DecoderProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                # NumPy may use only one thread, because the stacks of more threads would count against the memory limit.
+                # NumPy gets only one thread. Each further thread would need memory for its stack, and the memory is limited.
                 env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
             # The process writes one byte when it is ready. The time limit of the first picture begins only then.

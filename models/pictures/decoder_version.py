@@ -5,9 +5,9 @@ This module imports nothing that is slow to load.
 
 from __future__ import annotations
 
-# Raise this number if the same file gives other grey levels. In version 2, the bit depth comes from the settings or the file.
+# Increase this number if the same file gives other grey levels. In version 2, the bit depth comes from the settings or the file.
 DECODER_VERSION = 2
-# The decoder version of release 0.1.0, whose manifests do not name a decoder version.
+# Release 0.1.0 had this decoder version. Manifests of that release do not name a decoder version.
 FIRST_DECODER_VERSION = 1
 
 

@@ -36,7 +36,10 @@ class FormatHeader:
 
     @property
     def mode(self) -> str:
-        """Pillow's name for the kind of the pixels: L, LA, RGB or RGBA, or CMYK for a JPEG with four samples."""
+        """Pillow's name for the samples of a pixel.
+
+        One to four samples are L, LA, RGB and RGBA. In a JPEG, four samples are CMYK.
+        """
         return "CMYK" if self.format == "JPEG" and self.samples == 4 else {1: "L", 2: "LA", 3: "RGB"}.get(self.samples, "RGBA")
 
     @property

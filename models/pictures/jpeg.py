@@ -23,7 +23,8 @@ _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _HUFFMAN, _QUANTISATION, _APP1, _APP2, _APP14 = 0xC4, 0xDB, 0xE1, 0xE2, 0xEE
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
-# Cameras store a few dozen scans at most. A small file with thousands of scans would take minutes.
+# A progressive JPEG stores the picture in several scans. Cameras write at most a few dozen scans. A small file with thousands of scans
+# would take minutes to decode.
 _MAX_SCANS = 100
 _MAX_ZEROS = 32
 # The factors by which libjpeg may reduce a JPEG. Pillow uses the same factors, so pictures get the same grey levels as in training.
@@ -71,7 +72,11 @@ def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, m
 
 
 def choose_scale(header: FormatHeader, min_side_px: int | None) -> int:
-    """Returns the factor, 1, 2, 4 or 8, by which `decode_jpeg` reduces a JPEG with this header and `min_side_px`."""
+    """Returns the factor by which `decode_jpeg` reduces a JPEG: 1, 2, 4 or 8.
+
+    The factor is the largest that leaves at least `min_side_px` pixels on each side. Example: for 1000 px and a `min_side_px` of 192, the
+    factor is 4. A small JPEG is not reduced.
+    """
     if min_side_px is None:
         return 1
     room = min(header.width_px // min_side_px, header.height_px // min_side_px)

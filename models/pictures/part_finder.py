@@ -1,8 +1,8 @@
-"""Finds the casting in a picture, and checks whether the picture shows the whole part of a line.
+"""Finds the casting in a picture. Checks whether the picture shows a whole casting of the kind that the line makes.
 
     picture -> dark cavity -> rays from its centre -> edges -> outline -> ellipse
 
-The part must be round and have a dark cavity around its centre, such as an impeller.
+The part must be round, such as an impeller, and must have a dark cavity around its centre.
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ MIN_SIDE_PX = 48
 # found with the first limit, the second limit is tried.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
-# Smallest difference between the median and the darkest grey levels of a picture with a cavity.
+# A picture can contain a dark cavity only if its darkest grey levels are at least this much below its median grey level.
 MIN_DARK_CONTRAST = 25
 # A dark region that covers less than this share of the picture is no cavity. A usual cavity covers 8 %.
 MIN_CAVITY_SHARE = 0.003
-# A cavity fills between these shares of its bounding box. A disc fills 79 % of the box, but a shadow at the rim only 20 %.
+# A dark region is a cavity only if it fills at least 25 % and at most 95 % of its bounding box. A disc fills 79 % of its box, but a shadow
+# at the rim fills only 20 %.
 CAVITY_FILL = (0.25, 0.95)
 MIN_CAVITY_ASPECT = 0.6
 MAX_CAVITIES = 4
@@ -60,39 +61,43 @@ RIM_RANGE = (1.2, 4.5)
 MAX_RIM_SHARE = 0.62
 RAYS = 48
 MIN_EDGE = 6.0
-# An edge is at least this strong, as a share of the strongest edge on the same ray.
+# On each ray, edges that are weaker than this share of the strongest edge are ignored.
 MIN_RELATIVE_EDGE = 0.2
 # Largest distance between the centres of rim and cavity, as a share of the rim's radius. In real pictures, it was at most 0.1.
 MAX_OFFSET = 0.15
 # Largest difference between the tilts of rim and cavity. The tilt of an outline says how oval the outline is. A circle has the tilt 0.
 MAX_TILT_DIFFERENCE = 0.06
-# The support of an outline is the share of rays with an edge near it. The rim is the outermost outline with at least this share of the
-# highest support.
+# The support of an outline is the share of rays with an edge near the outline. Outlines with at least 90 % of the highest support can be
+# the rim. The outermost of these outlines is chosen.
 RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
-# An outline is fitted to the edges and to the shape of the cavity, once for each of these weights of the shape. An edge has the weight 1.
+# An outline has five terms: one for the size, two for the offset and two for the tilt. The outline is fitted to edges with the weight 1.
+# With these weights, each term is also pulled towards the centre and the shape of the cavity.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
-# A signature describes a part only up to this share of its radius. The belt and thin excess metal at the rim are left out.
+# A signature describes the surface of a part from the centre to 96 % of the radius. So the belt and thin excess metal at the rim are left
+# out.
 SIGNATURE_REACH = 0.96
 SIGNATURE_ANGLES = 48
 SECTORS = 8
 
-# At least this number and this share of the given pictures must show the same part.
+# At least 8 pictures, and at least 80 % of the given pictures, must show the same part.
 MIN_PICTURES = 8
 MIN_KEPT_SHARE = 0.8
 ODD_DISTANCE = 0.3
 ODD_NEIGHBOURS = 1
-# Distance of a limit from the range that was measured on good parts, as a share of this range.
+# A limit lies a little outside of the range that was measured on good parts. Example: for a range from 2 to 3, the limits are 1.9 and 3.1.
 ROOM_SHARE = 0.1
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
-# No reference requires an edge on more than this share of the rim, because some good rims have the same grey level as the belt.
+# A part reference requires visible edges on at most this share of the rim. Some good rims have the same grey level as the belt, so parts of
+# these rims have no visible edge.
 ENOUGH_SUPPORT = 0.7
-# A picture is blurred if its detail is below this share of the smallest detail in the good pictures.
+# The detail of a picture is a number that says how sharp the picture is. A picture is blurred if its detail is below 90 % of the smallest
+# detail of a good picture.
 DETAIL_SHARE = 0.9
-# A signature may differ from the nearest good signature by DISTANCE_FACTOR times the usual difference, but always within DISTANCE_RANGE.
-# A smaller limit would refuse defective parts, and a larger limit would accept washers.
+# A part is unknown if its signature is too far from all signatures of good parts. The limit is DISTANCE_FACTOR times the usual distance,
+# but at least 0.35 and at most 0.42. A smaller limit would refuse defective parts, and a larger limit would accept objects such as washers.
 DISTANCE_FACTOR = 4.0
 DISTANCE_RANGE = (0.35, 0.42)
 # A part counts as wholly in view if at most this share of its radius lies outside the picture.
@@ -109,7 +114,10 @@ _PRIOR = (np.diag(PRIOR_RAYS) + 1e-3 * np.eye(5)).astype(np.float32)
 
 
 def _invert_harmonics(rays: int, terms: int) -> Floats:
-    """Returns matrices that compute the first `terms` harmonics of an outline from its radii on a few rays. Matrix k begins with ray k."""
+    """Returns matrices that compute the first `terms` harmonics of an outline from its radii on a few rays.
+
+    With 6 `rays`, matrix 0 uses the radii on rays 0, 8, 16 and so on, and matrix 1 uses the radii on rays 1, 9, 17 and so on.
+    """
     step = RAYS // rays
     return np.stack([np.linalg.pinv(_HARMONICS[first::step, :terms]) for first in range(step)]).astype(np.float32)
 
@@ -164,7 +172,7 @@ class PartCheck:
 
 @dataclass(frozen=True, slots=True)
 class _Cavity:
-    """The dark cavity of a part, in pixels. The 2 x 2 matrix `shape` turns a circle into the outline of the cavity, with the same area."""
+    """The dark cavity of a part, in pixels. The 2 x 2 matrix `shape` stretches a circle to the outline of the cavity and keeps the area."""
 
     x_px: float
     y_px: float
@@ -174,9 +182,11 @@ class _Cavity:
 
 @dataclass(frozen=True, slots=True)
 class _Rays:
-    """The edges on rays from the cavity's centre. Shapes are (RAYS, radii), (RAYS,) or (radii,).
+    """The edges on rays from the cavity's centre. A ray is measured at each of `radii`.
 
-    One step along a ray moves by (`step_x`, `step_y`) pixels. `least_edge` is the smallest strength of an edge on each ray.
+    - `step_x`, `step_y`, shape (RAYS,): the movement of one step along a ray, in pixels.
+    - `strength`, `is_edge`, `is_visible`, shape (RAYS, radii): values of each point on a ray.
+    - `least_edge`, shape (RAYS,): a point on the ray needs at least this strength to be an edge.
     """
 
     cavity: _Cavity
@@ -344,9 +354,10 @@ def _erode(mask: Flags) -> Flags:
 
 
 def _describe_cavity(mask: Flags, box: tuple[slice, slice], halved_shape: tuple[int, ...]) -> _Cavity | None:
-    """Returns the cavity with the pixels `mask`, or None if `mask` does not have the shape of a cavity.
+    """Returns the cavity whose pixels are True in `mask`, or None if these pixels do not have the shape of a cavity.
 
-    `mask` lies at `box` in a picture with half the original width and height, whose shape is `halved_shape`.
+    `mask` is a part of a picture with half the original width and height. `halved_shape` is the shape of that picture, and `box` says
+    where `mask` lies in it.
     """
     fill = np.count_nonzero(mask) / mask.size
     if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:
@@ -364,7 +375,7 @@ def _describe_cavity(mask: Flags, box: tuple[slice, slice], halved_shape: tuple[
 
 
 def _measure_tilt(mask: Flags) -> Matrix | None:
-    """Returns the symmetric matrix that turns a circle into the shape of `mask`, or None if `mask` is too long for a cavity.
+    """Returns the symmetric matrix that stretches a circle to the ellipse of `mask`, or None if the ellipse is too narrow for a cavity.
 
     Source of the square root of a matrix: Levinger, Mathematics Magazine 53(4), 1980.
     """
@@ -386,9 +397,10 @@ def _measure_tilt(mask: Flags) -> Matrix | None:
 
 
 def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
-    """Returns the middle of a cavity along one axis, half its length, and whether the border of the picture cuts the cavity.
+    """Returns three values for one axis: the middle of the cavity, half its length, and whether the picture's border cuts the cavity.
 
-    The cavity is seen from `start` to `stop`. If it is cut, its length is assumed to be `across`, its length along the other axis.
+    The visible cavity goes from `start` to `stop`. If the border cuts the cavity, its full length is not visible. The result then uses
+    `across`, the length of the cavity along the other axis.
     """
     is_cut = (start <= 1) != (stop >= side - 1) and stop - start < across
     if not is_cut:
@@ -397,7 +409,7 @@ def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, flo
 
 
 def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
-    """Measures edges along rays from the cavity's centre. Returns None if the rays would be too short."""
+    """Measures edges along rays from the cavity's centre. Returns None if a ray has fewer than 8 points."""
     height, width = pixels.shape
     first, last = RIM_RANGE[0] * cavity.radius_px, min(RIM_RANGE[1] * cavity.radius_px, MAX_RIM_SHARE * max(height, width))
     radii = np.arange(first, last, 1, dtype=np.float32)
@@ -439,7 +451,9 @@ def _median(values: Floats) -> Floats:
 
 
 def _choose_outline(rays: _Rays) -> Floats | None:
-    """Returns the harmonics, shape (5,), of the outermost outline that many edges support, or None.
+    """Returns the outline of the rim as five harmonics, shape (5,), or None if no outline is found.
+
+    The rim is the outermost outline near which many rays have an edge.
 
     Source: RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981), but with fixed samples.
     """
@@ -463,9 +477,10 @@ def _choose_outline(rays: _Rays) -> Floats | None:
 
 
 def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
-    """Computes an outline through each sample of 4 or 6 edges. Returns the terms of its radius (harmonics), shape (3, samples, terms).
+    """Computes an outline through each sample. A sample is a set of 4 or 6 edges on different rays.
 
-    `candidates`, shape (3, RAYS), holds the radii of three edges on each ray.
+    `candidates`, shape (3, RAYS), holds the radii of three edges on each ray. The result, shape (3, samples, terms), holds the harmonics of
+    each outline.
     """
     samples, _, rays = inverses.shape
     radii = candidates.reshape(3, rays, samples).transpose(2, 1, 0)
@@ -474,7 +489,11 @@ def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
 
 
 def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
-    """Returns the outermost of the well supported `outlines`, shape (n, 5). Returns None if no outline fits the cavity."""
+    """Returns the best of `outlines`, shape (n, 5), or None if no outline fits the cavity.
+
+    The support of an outline is the share of rays with an edge near the outline. Of all outlines with nearly the highest support, the
+    outermost is the best.
+    """
     size = outlines[:, 0]
     is_possible = (np.hypot(outlines[:, 1], outlines[:, 2]) < MAX_OFFSET * size) & (
         np.hypot(outlines[:, 3], outlines[:, 4]) < MAX_TILT_DIFFERENCE * size
@@ -490,7 +509,7 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
     is_near_edge[:, :-1] |= rays.is_edge[:, 1:]
     edges = np.count_nonzero(is_near_edge[_RAY, index] & is_inside, axis=1)
     visible = np.count_nonzero(rays.is_visible[_RAY, index] & is_inside, axis=1)
-    # A ray counts only half if the outline lies outside the picture on this ray.
+    # On some rays, the outline can lie outside the picture. Each such ray counts as half a ray.
     support = edges / (0.5 * (visible + RAYS))
     size = outlines[:, 0]
     outermost = np.where(support >= RIM_SUPPORT_SHARE * support.max(), size, -1).max()
@@ -562,7 +581,7 @@ def fit_ellipse(x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], rim_su
         return None
     centre_u, centre_v = (2 * c * d - b * e) / determinant, (2 * a * e - b * d) / determinant
     level = 1 + a * centre_u**2 + b * centre_u * centre_v + c * centre_v**2
-    # The half axes follow from the two eigenvalues of the matrix ((a, b / 2), (b / 2, c)).
+    # The two eigenvalues of the matrix ((a, b / 2), (b / 2, c)) give the lengths of the ellipse's two half axes.
     middle, spread = (a + c) / 2, math.hypot((a - c) / 2, b / 2)
     if middle - spread <= 0 or level <= 0:
         return None
@@ -673,7 +692,7 @@ def _make_reference(measured: list[_Measures]) -> PartReference:
 def _choose_signatures(signatures: Floats) -> list[int]:
     """Returns the indices of at most MAX_SIGNATURES signatures.
 
-    The first one is the signature nearest to the mean. Each further one is the signature that differs most from those chosen before.
+    First, the signature nearest to the mean is chosen. Then, in each step, the signature farthest from all chosen signatures is added.
     """
     chosen = [int(_distances(signatures, signatures.mean(axis=0, keepdims=True))[:, 0].argmin())]
     nearest = _distances(signatures, signatures[chosen])[:, 0]

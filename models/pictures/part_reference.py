@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# Why a picture does not show the whole part of a line. Never rename these words, because verdicts contain them.
+# Why a picture is refused: it shows no part, only a piece of the part, or a part of another kind than the line makes. Never rename these
+# words, because verdicts contain them.
 PartRefusal = Literal["no-part", "partly-in-view", "unknown-part"]
 PART_REFUSALS: tuple[PartRefusal, ...] = ("no-part", "partly-in-view", "unknown-part")
 # Number of rings of a part in a signature. For each ring, a signature holds the mean and the spread of the grey levels.
@@ -27,7 +28,7 @@ Signature = Annotated[tuple[float, ...], Field(min_length=SIGNATURE_LENGTH, max_
 
 
 class PartReference(BaseModel):
-    """Limits that tell whether a picture shows a whole part, and the line's own part. They are learned from good parts.
+    """Limits that are learned from good parts. They tell whether a picture shows a whole part of the kind that the line makes.
 
     `algorithm` is the version of the part finder. The limits are valid only for measures from this version.
     """
@@ -43,11 +44,11 @@ class PartReference(BaseModel):
         gt=0, description="Largest size of the part: the mean radius of its outline, as a share of the picture's longer side."
     )
     least_aspect: Share = Field(description="Smallest ratio of the shorter axis to the longer axis of the part's outline.")
-    most_overhang: float = Field(ge=0, description="How far the part may reach out of the picture, as a share of its radius.")
+    most_overhang: float = Field(ge=0, description="How far the part can extend beyond the picture's border, as a share of its radius.")
     most_offset: float = Field(
         ge=0,
-        description="Largest distance of the part's centre from the picture's centre, as a share of the picture's longer side. It is "
-        "checked only for a part that reaches out of the picture.",
+        description="Largest distance between the part's centre and the picture's centre, as a share of the picture's longer side. The "
+        "distance is checked only if the part extends beyond the picture's border.",
     )
     least_support: Share = Field(description="An edge must be seen along at least this share of the part's outline.")
     most_asymmetry: float = Field(

@@ -69,7 +69,8 @@ def read_levels(value: bytes, header: FormatHeader) -> npt.NDArray[np.generic]:
             return levels.view(np.uint32) if image.mode == "I" and header.sample_bits == 32 and not header.is_signed else levels
         arguments = image.tile[0].args
         raw_mode = str(arguments[0] if isinstance(arguments, tuple) else arguments)
-        if raw_mode == "LA;16B":  # Pillow cannot return only the lower byte of each sample, so read all four bytes of a pixel as RGBA
+        if raw_mode == "LA;16B":
+            # A pixel has two samples of two bytes. Pillow cannot return only the lower bytes. So all four bytes are read as one RGBA pixel.
             return _read_bytes(image, "RGBA").view(">u2")
         if ";16" not in raw_mode or image.mode not in ("RGB", "RGBA"):
             raise unsupported(f"pixels of the kind {image.mode} with {header.sample_bits} bits per sample are not supported")

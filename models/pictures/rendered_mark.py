@@ -1,4 +1,4 @@
-"""The mark in the files of rendered castings. By this mark, a training run tells rendered pictures from photographs."""
+"""The mark in the files of rendered castings. A training run uses this mark to find out which pictures are rendered."""
 
 from __future__ import annotations
 

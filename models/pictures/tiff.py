@@ -69,7 +69,7 @@ def read_tiff_header(value: bytes) -> FormatHeader:
 def prepare_tiff(value: bytes, header: FormatHeader) -> bytes:
     """Checks the pixels of a TIFF, and returns the file with tags that say "upright" and "0 means black".
 
-    Pillow then leaves the pixels as they are, because the decoder rotates and inverts them itself.
+    With these tags, Pillow neither rotates nor inverts the pixels. Castline's decoder does both later.
     Raises PictureError if a strip or tile of the first picture is damaged.
     """
     _check_pieces(value)

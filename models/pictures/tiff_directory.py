@@ -71,5 +71,5 @@ def _read_values(value: bytes, form: str, at: int, count: int) -> tuple[float, .
     if size > 4:
         (at,) = struct.unpack_from(form[0] + "I", value, at)
     if at + size > len(value):
-        raise truncated(f"the values of a tag of the TIFF begin at byte {at} and do not end within the file of {len(value)} bytes")
+        raise truncated(f"the values of a TIFF tag go from byte {at} to byte {at + size}, but the file has only {len(value)} bytes")
     return struct.unpack_from(form, value, at)

@@ -18,7 +18,8 @@ VERSION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 # The files of a version lie directly in its folder, so their names contain no slash.
 FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
-# In manifests without the field `only_rendered`, this command shows that a version was trained on rendered pictures.
+# Older manifests do not have the field `only_rendered`. If their field `command` begins with this text, the version was trained on rendered
+# pictures only.
 _DEMO_COMMAND = "castline models make-demo"
 
 NetworkOption = bool | int | float | str
@@ -101,7 +102,7 @@ class DetailEntry(_ManifestModel):
     rings: int = Field(ge=2, le=2000, description="Number of rings into which the part is divided.")
     strip_rings: int = Field(ge=1, description="Number of rings that are searched at a time. They form a strip.")
     overlap_rings: int = Field(ge=0, description="Number of extra rings on each side of a strip, so that strips overlap.")
-    cut_off: float = Field(gt=0, description="A part whose score is above this value has a place that differs from good parts.")
+    cut_off: float = Field(gt=0, description="If a part's score is above this value, at least one place on the part is unusual.")
     alarm_share: float = Field(gt=0, le=0.5, description="The wanted share of good parts above the cut-off.")
     highest_alarm_share: Probability = Field(description="With 95 % confidence, at most this share of good parts exceeds the cut-off.")
     good_pictures: int = Field(ge=1, description="Number of good pictures from which the cut-off was chosen.")
@@ -199,7 +200,7 @@ class PercentileHistogram(Histogram):
 class MissCurve(_ManifestModel):
     """How many defective validation castings pass at each pass threshold. A group of near-duplicates counts as one casting.
 
-    `misses[k]` castings pass at thresholds above `probabilities[k]`, up to `probabilities[k + 1]`.
+    If a threshold is above `probabilities[k]` and at most `probabilities[k + 1]`, `misses[k]` castings pass.
     Example: with `probabilities` (0.1, 0.3) and `misses` (1, 2), one casting passes at the threshold 0.2.
     """
 
@@ -209,14 +210,16 @@ class MissCurve(_ManifestModel):
     probabilities: tuple[Probability, ...] = Field(
         min_length=1, description="Defect probabilities of the defective validation pictures, in ascending order."
     )
-    misses: tuple[float, ...] = Field(description="For each probability, the number of castings that pass, in ascending order.")
+    misses: tuple[float, ...] = Field(
+        description="Number of castings that pass, for each value of `probabilities`. The numbers are in ascending order."
+    )
 
     @model_validator(mode="after")
     def _check_curve(self) -> Self:
         if len(self.probabilities) != len(self.misses):
-            raise ValueError(f"expected as many misses as probabilities ({len(self.probabilities)}), found {len(self.misses)}")
+            raise ValueError(f"expected {len(self.probabilities)} values of misses, one for each probability, found {len(self.misses)}")
         if list(self.probabilities) != sorted(self.probabilities) or list(self.misses) != sorted(self.misses):
-            raise ValueError("expected rising probabilities and rising misses")
+            raise ValueError("expected the values of probabilities and of misses in ascending order")
         return self
 
 
@@ -246,7 +249,7 @@ class DriftReference(_ManifestModel):
     )
     miss_curve: MissCurve | None = Field(
         default=None,
-        description="How many defective castings each pass threshold lets through. It is absent in older versions.",
+        description="For each pass threshold, the number of defective castings that pass. Older versions have no such curve.",
     )
 
 
@@ -345,7 +348,10 @@ class Manifest(_ManifestModel):
 
     @property
     def picture_classes(self) -> tuple[str, ...] | None:
-        """The classes that labelled pictures for this version must have. None means any classes, because the version has no networks."""
+        """The classes that labelled pictures for this version must have.
+
+        None means that pictures can have any classes, because the version has no networks.
+        """
         return self.classes if self.voters else None
 
     def has_same_classes(self, other: Manifest) -> bool:

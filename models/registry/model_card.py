@@ -27,7 +27,7 @@ from models.registry.version_report import (
 )
 
 CLEANING_FILE = "cleaning.json"
-# With fewer pictures than these, the figures of a version say little, and the card warns.
+# If a version was tested with fewer than 50 good or 20 defective pictures, its figures are uncertain. The model card then shows a warning.
 FEW_GOOD, FEW_DEFECTIVE = 50, 20
 _MAX_ERRORS = 20
 _STYLE = (
@@ -186,7 +186,7 @@ def _list_figures(figures: ClassificationFigures) -> list[Row]:
 
 
 def _describe_conditions(report: VersionReport | None) -> list[CardSection]:
-    """Returns sections about each network alone, disturbed pictures and heat maps, as far as the report has them."""
+    """Returns sections about each network alone, disturbed pictures and heat maps. Leaves out a section if the report has no figures."""
     if report is None:
         return []
     sections = []

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 def parse_remote_url(root: Path | str) -> str | None:
     """Returns `root` as an fsspec address, or None if `root` is a folder of this machine.
 
-    A Path shortens `s3://` to `s3:/`, so an address with a single slash is accepted as well.
+    The class `Path` shortens `s3://` to `s3:/`. So an address with a single slash is accepted, too.
     """
     found = re.match(r"([a-z][a-z0-9+.-]+):/{1,3}([^/].*)", str(root))
     if not found:
@@ -75,10 +75,10 @@ class RemoteRegistry:
         return self._parse(content, name)
 
     def check_version(self, name: str) -> bool:
-        """Compares the names and sizes of the remote files of the version `name` with its manifest.
+        """Compares the names and sizes of the remote files of the version `name` with its manifest. Does not compare checksums.
 
-        Returns False, which means that no checksums were compared. Raises ModelError, naming the file, if a file is missing, has another
-        size or is unknown.
+        Always returns False, because the result says whether checksums were compared. Raises ModelError, naming the file, if a file is
+        missing, has another size or is unknown.
         """
         with _connect(self.url) as (files, root):
             folder = f"{root}/{_check_name(name)}"
@@ -220,7 +220,7 @@ def _connect(url: str) -> Iterator[tuple[Any, str]]:
 
 
 def _check_name(name: str) -> str:
-    """Returns `name`. Raises ModelError if it is not a valid name of a version, for example a path such as "../other"."""
+    """Returns `name`. Raises ModelError if a version cannot have this name. For example, "../other" is refused."""
     if not re.fullmatch(VERSION_PATTERN, name):
         raise ModelError(f"There is no version {name[:64]!r}. The name of a version has only a-z, 0-9, dots, hyphens and underscores.")
     return name

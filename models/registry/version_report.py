@@ -107,7 +107,8 @@ class ClassificationFigures(_ReportModel):
     average_precision: float | None = None
     calibration_error: float = Field(0.0, description="Expected calibration error, computed in 10 bins.")
     confusion: tuple[tuple[int, int], tuple[int, int]] = Field(
-        description="Confusion matrix. Rows: truly good, truly defective. Columns: called good, called defective."
+        description="Confusion matrix. The first row counts good parts, the second row defective parts. The first column counts parts that "
+        "the version calls good, the second column parts that it calls defective."
     )
 
 
@@ -136,7 +137,7 @@ class LocalisationFigures(_ReportModel):
 
 
 class LocalisationReport(_ReportModel):
-    """Figures of several sources of heat maps on the same pictures. The keys of `sources` are names, such as grad-cam.
+    """Compares several sources of heat maps on the same pictures. The keys of `sources` are names of sources, such as grad-cam.
 
     `left_out` names pictures and masks that could not be compared, and says why.
     """
@@ -215,7 +216,7 @@ class ErrorShare(_ReportModel):
 
     @property
     def percent(self) -> float:
-        """The value in per cent."""
+        """The share of errors in per cent: 2.5 for a `value` of 0.025."""
         return 100 * self.value
 
     def __str__(self) -> str:
@@ -223,9 +224,9 @@ class ErrorShare(_ReportModel):
 
 
 class LearningCurvePoint(_ReportModel):
-    """The errors on pictures that were not used for training.
+    """The share of errors of networks on pictures from which they did not learn.
 
-    `share` is the share of all other pictures that were used for training.
+    `share` says how many of the other pictures the networks used. Example: 0.5 means that they learned from half of the other pictures.
     """
 
     share: float
@@ -234,7 +235,7 @@ class LearningCurvePoint(_ReportModel):
 
 
 class ContradictedPicture(_ReportModel):
-    """A picture with a doubtful label, because networks that have not seen the picture give another label."""
+    """A picture whose label is probably wrong. Networks that have not seen the picture give another label."""
 
     path: str
     class_name: str

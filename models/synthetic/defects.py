@@ -23,13 +23,13 @@ class DefectKind(IntEnum):
     BLOW_HOLE = 1
     # A cavity with ragged edges, which opened when the cooling metal shrank.
     SHRINKAGE = 2
-    # A seam between two streams of metal that were too cold to join.
+    # A seam in the surface. Two streams of metal met there and were too cold to join.
     COLD_SHUT = 3
     # A piece broken out of the rim.
     CHIPPING = 4
     # Thin fins at the rim, where metal flowed between the two halves of the mould.
     FLASH = 5
-    # A nearly straight mark that was made while the casting was handled.
+    # A nearly straight line in the surface. It appears when people or machines move the casting.
     SCRATCH = 6
 
     @property

@@ -20,7 +20,8 @@ from models.training.training_run import TrainingCallback, TrainingResult, Train
 CASTINGS, SEED = 4000, 2026
 HEAD_STEPS = 2000
 COMMAND = "castline models make-demo"
-# At 160 px, the smallest hole is still two pixels wide. AlexNet learns better from many small batches.
+# The side is 160 px, because the smallest hole is then still two pixels wide. The batches are small, because AlexNet learns better from
+# many small batches.
 OPTIONS = TrainingOptions(
     side_px=160,
     lenet_side_px=160,

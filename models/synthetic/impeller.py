@@ -20,10 +20,12 @@ VANES = 7
 
 @dataclass(frozen=True)
 class CameraView:
-    """How the camera sees one casting. Angles are in radians, counter-clockwise from the right.
+    """How the camera sees one casting. Angles are in radians, counter-clockwise from the positive x axis.
 
-    - `radius_px`: half of the longer axis of the plate, which looks like an ellipse.
-    - `squash`: shorter axis divided by longer axis.
+    The plate is the large round disc of the impeller. In the picture, the plate looks like an ellipse.
+
+    - `radius_px`: half of the plate's longer axis.
+    - `squash`: the plate's shorter axis divided by its longer axis.
     - `tilt`: direction of the shorter axis.
     - `depth_px`: shift of the hub relative to the plate.
     - `light`: direction of the light.
@@ -170,9 +172,9 @@ def clouds(rng: Generator, side_px: int, cells: int) -> Field:
 
 
 def noise_along(rng: Generator, values: Field, cells: int, smooth: int = 1) -> Field:
-    """Returns noise of standard deviation 1. Pixels with equal `values` (0..1) get equal noise.
+    """Returns noise of standard deviation 1. The noise of a pixel depends only on its value in `values`, 0..1.
 
-    If `values` are distances from a centre, the noise forms rings. If they are angles, the noise forms streaks.
+    If `values` are distances from a centre, the noise forms rings. If `values` are angles, the noise forms streaks from the centre.
     """
     table = rng.normal(0, 1, cells + smooth).astype(np.float32)
     table = np.convolve(table, np.ones(smooth, np.float32) / np.sqrt(smooth), "valid")[:cells].astype(np.float32)

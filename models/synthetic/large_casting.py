@@ -20,7 +20,7 @@ from models.synthetic.impeller import CameraView, Field, Generator, angle_betwee
 FIVE_MEGAPIXELS_SIDE_PX = 2236
 SMALL_KINDS = (DefectKind.BLOW_HOLE, DefectKind.SCRATCH, DefectKind.CHIPPING, DefectKind.FLASH)
 GRAIN_LEVELS = (2.0, 6.0)
-# Smoothing with this standard deviation makes grains of about 2 px.
+# The grain of the metal surface is random noise, smoothed with this standard deviation. One grain has a size of about 2 px.
 GRAIN_SMOOTHING_PX = 1.0
 DUST_PX = (7, 15)
 WINDOW_LENGTHS = 6

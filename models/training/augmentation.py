@@ -10,11 +10,11 @@ import math
 
 from models.networks.framework import tf
 
-# A picture is enlarged or reduced by at most this share of its size.
+# A picture becomes larger or smaller by at most this share: 100 px become 90 to 110 px.
 MAX_SCALE = 0.1
 # A picture is moved in each direction by at most this share of its side.
 MAX_SHIFT = 0.05
-# A casting becomes narrower along one axis by at most this share, as if the camera were tilted.
+# A casting looks narrower along one axis, as if the camera were tilted: 100 px become at least 80 px.
 MAX_TILT = 0.2
 # A picture becomes brighter or darker by at most this share of the difference between black and white.
 MAX_BRIGHTNESS = 0.12
@@ -30,7 +30,7 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: bool
     - `seed` is two integers. The same seed gives the same changes.
     - If `turned` is "quarter", pictures are only rotated by right angles, and not moved, scaled or tilted. This suits textures, because
       resampling would blur their grain.
-    - If `handed` is True, no picture is mirrored, because a mirrored part would be a different part.
+    - If `handed` is True, pictures are not mirrored. This suits parts whose mirror image is another part, such as a left-hand impeller.
     """
     chance = _draw_chance(grey, seed)
     moved = _move(grey, chance, turned, handed, "BILINEAR")
@@ -45,9 +45,9 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: bool
 
 
 def move_marks(marks: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: bool = False) -> tf.Tensor:
-    """Returns `marks`, shape (n, side, side, 1), moved as `augment` moves pictures with the same `seed`, `turned` and `handed`.
+    """Moves `marks`, shape (n, side, side, 1), exactly as `augment` moves the pictures. Both functions need the same arguments.
 
-    Each pixel gets the mark of the nearest pixel, because marks are numbers of kinds and cannot be mixed.
+    A mark is the number of a kind of defect, so two marks have no mean value. Each pixel gets the mark of the nearest original pixel.
     """
     return _move(marks, _draw_chance(marks, seed), turned, handed, "NEAREST")
 
@@ -78,7 +78,8 @@ def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str, handed: bool) -
     if turned == "quarter":
         turn, scale, tilt = tf.floor(2 * chance[0]) / 2 * math.pi, tf.ones_like(scale), tf.zeros_like(tilt)
         shift_x, shift_y = tf.zeros_like(shift_x), tf.zeros_like(shift_y)
-    # The transform goes from the changed picture back to the original, so the tilt is undone before the other changes.
+    # For each pixel of the changed picture, the transform computes the place in the original picture. So all changes are undone, and the
+    # last change, the tilt, is undone first.
     wider = 1 / (1 - tilt) - 1
     xx, xy, yy = 1 + wider * tf.cos(axis) ** 2, wider * tf.cos(axis) * tf.sin(axis), 1 + wider * tf.sin(axis) ** 2
     cos, sin = tf.cos(turn) / scale, tf.sin(turn) / scale

@@ -21,10 +21,9 @@ from streams.errors import ModelError
 TEMPERATURE_LIMITS = (0.5, 20.0)
 WEIGHT_STEPS = 20
 FOLDS = 5
-# A threshold between two probabilities keeps a distance from both: this share of the gap between them. Between 0.4 and 0.6, a threshold is
-# at least 0.42 and at most 0.58.
+# A threshold between two probabilities is not too near to either. Between 0.4 and 0.6, for example, it is at least 0.42 and at most 0.58.
 GAP_MARGIN = 0.1
-# On each side, the review band ends at most this far (in log odds) beyond the last picture in the band.
+# The review band extends beyond the probabilities of its pictures by at most this much, in log odds.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
 # Largest distance, in log odds, between the threshold and an end of the review band. With the threshold 0.5, this allows 0.05 to 0.95.
 MAX_BAND_LOGITS = 3.0
@@ -52,7 +51,7 @@ class Combination:
 
     @property
     def beats_members(self) -> bool:
-        """True if the ensemble's errors cost less than those of each network alone. If the costs are equal, the cross-entropies decide."""
+        """True if the ensemble is better than each network alone: its errors cost less, or the same with a lower cross-entropy."""
         members = zip(self.member_costs, self.member_cross_entropies, strict=True)
         return all((self.cost, self.cross_entropy) < member for member in members)
 
@@ -85,7 +84,8 @@ def choose_combination(
     plain = SoftVote(tuple(names), np.ones(len(names)) / len(names), temperatures, 1.0, ok_class, 0.5, 0.5, 0.5)
     candidates = _candidate_weights(len(names))
     held_out = compare_weights(candidates, probabilities, labels, ok_class, counts, groups)
-    # `candidates` holds each network alone, and then equal weights. Equal weights are used if no weights could be compared.
+    # Each candidate is a set of weights. The first candidates use one network alone, and the next candidate has equal weights for all
+    # networks. If the candidates could not be compared, the equal weights are used.
     best = min(len(names), len(candidates) - 1) if held_out is None else int(np.argmin(held_out))
 
     def rate(weights: Numbers) -> tuple[SoftVote, float, float]:
@@ -187,7 +187,7 @@ def choose_review_band(probability: Numbers, threshold: float, share: float) -> 
     """Returns the review band around `threshold`. A `share` of 0.05 means that about 5 % of the pictures lie in the band.
 
     In log odds, the threshold is the middle of the band. MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit the width of the band.
-    The ends of the band are never equal to the probability of a picture, because rounding could then change its label.
+    The ends of the band lie between the probabilities of pictures. So rounding does not change a label.
     """
     inside = int(share * len(probability))
     if inside == 0:
@@ -222,7 +222,10 @@ def _candidate_weights(networks: int) -> list[Numbers]:
 
 
 def _describe_weights(names: Sequence[str], candidates: Sequence[Numbers], held_out: Numbers | None) -> list[str]:
-    """Returns a note if the weights could not be compared, or if one network alone is the best. Otherwise returns an empty list."""
+    """Explains unusual weights to a person. Returns one sentence or more in a list, or an empty list for usual weights.
+
+    Weights are unusual if they could not be compared and are equal, or if one network alone has all the weight.
+    """
     if len(names) == 1:
         return []
     if held_out is None:
@@ -243,7 +246,10 @@ def _describe_weights(names: Sequence[str], candidates: Sequence[Numbers], held_
 def _describe_threshold(
     vote: SoftVote, probabilities: npt.NDArray[np.float32], is_defect: Flags, costs: Costs, counts: Numbers, cost: float
 ) -> list[str]:
-    """Returns a note if it would cost less to give all validation pictures the same label. Otherwise returns an empty list."""
+    """Warns a person if the networks are of little use: if the same label for all validation pictures would cost less.
+
+    Returns the warning in a list, or an empty list if there is no warning.
+    """
     share = float(counts[is_defect].sum() / counts.sum())
     degenerate, name = min((costs.false_alarm * (1 - share), "every part"), (costs.miss * share, "no part"))
     if degenerate >= cost:
@@ -265,8 +271,9 @@ def expect_separation(probability: Numbers, is_defect: Flags) -> None:
     good, bad = probability[~is_defect].min(initial=1), probability[is_defect].max(initial=0)
     if bad <= good:
         raise ModelError(
-            f"Defective validation pictures have a defect probability of at most {bad:.4f}, but good ones of at least {good:.4f}. So no "
-            "threshold tells them apart. Train for more epochs, or add pictures of clear defects."
+            "No defective validation picture has a higher defect probability than a good picture. The highest probability of a defective "
+            f"picture is {bad:.4f}, and the lowest probability of a good picture is {good:.4f}. So no threshold tells them apart. Train for "
+            "more epochs, or add pictures of clear defects."
         )
 
 

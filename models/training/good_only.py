@@ -64,7 +64,7 @@ class GoodOnlyCallback(Protocol):
         """Called after each picture file. `done` of `total` files have been read."""
 
     def on_pictures_left_out(self, reason: str, names: Sequence[str]) -> None:
-        """Called for each reason for which pictures are left out. `names` are the files of these pictures."""
+        """Called if pictures are not used, once for each reason. `names` are the files that are not used for this reason."""
 
     def on_scorer_learned(self, done: int, total: int) -> None:
         """Called after each learned scorer. The last of the `total` scorers is the final one. The others help to choose the cut-off."""
@@ -72,7 +72,10 @@ class GoodOnlyCallback(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GoodOnlyResult:
-    """The version that was written, the cut-off of its scorer, and the number of groups of near-duplicates among the good pictures."""
+    """The result of a training with good parts only: the new version and the cut-off of its scorer.
+
+    `groups` is the number of groups of near-duplicates among the good pictures.
+    """
 
     version: Version
     cut_off: CutOff
@@ -81,9 +84,10 @@ class GoodOnlyResult:
 
 @dataclass(frozen=True, slots=True)
 class LearnedScorer:
-    """A scorer with its cut-off. `scores`, shape (n,), holds a score of each good picture.
+    """A scorer that has learned from all good pictures, with its cut-off.
 
-    The score of a picture comes from another scorer, which has not learned from this picture.
+    `scores`, shape (n,), are the scores of the good pictures, from which the cut-off was chosen. They do not come from `scorer`, but from
+    further scorers. Each picture was scored by a scorer that had not learned from this picture.
     """
 
     scorer: GoodOnlyScorer
@@ -216,7 +220,7 @@ def add_scorer(
     try:
         learned = learn_scorer(pictures.pixels[is_good], groups[is_good], objective)
     except ModelError as error:
-        log.warning("The version gets no scorer that has learned from good parts alone. %s", error)
+        log.warning("No scorer could learn from the good parts, so the version gets no scorer. %s", error)
         return None
     return learned.save(folder), learned
 

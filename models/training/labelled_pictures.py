@@ -78,7 +78,10 @@ class LabelledPictures:
 
     @property
     def ok_class(self) -> int:
-        """Index of the class of good parts. Its name begins with "ok". Raises ModelError if no class or several classes begin so."""
+        """Index of the class of good parts, the only class with a name that begins with "ok".
+
+        Raises ModelError if there is no such class, or if there are several.
+        """
         found = [index for index, name in enumerate(self.classes) if name.lower().startswith("ok")]
         if len(found) != 1:
             raise ModelError(
@@ -99,10 +102,10 @@ class LabelledPictures:
         return tuple(file.class_name for file in self.files), tuple(str(file.path) for file in self.files)
 
     def select(self, is_included: npt.NDArray[np.bool_]) -> LabelledPictures:
-        """Returns only the pictures for which `is_included`, shape (n,), is true. The list of unreadable files stays the same.
+        """Returns only the pictures for which `is_included`, shape (n,), is True. The list of unreadable files stays the same.
 
-        It is unknown which pictures are rendered. So if 5 of 100 pictures are rendered, `rendered` is 5 for 20 selected pictures, and 3 for
-        3 selected pictures.
+        Only the number of rendered pictures is known. So `rendered` becomes the largest possible number in the selection. Example: 5 of 100
+        pictures are rendered. Of 20 selected pictures, at most 5 are rendered. Of 3 selected pictures, at most 3 are rendered.
         """
         indices = np.flatnonzero(is_included)
         files, checksums = tuple(self.files[index] for index in indices), tuple(self.checksums[index] for index in indices)
@@ -128,9 +131,9 @@ class LabelledPictures:
         """
         counts = {name: count for name, count in self.class_counts.items() if count}
         if min(counts.values()) < folds:
-            found = " and ".join(f"{count} of {name}" for name, count in counts.items())
+            found = " and ".join(f"{count} pictures of {name}" for name, count in counts.items())
             unread = f" {len(self.unreadable)} more files could not be read." if self.unreadable else ""
-            raise ModelError(f"Found {found}, but at least {folds} pictures of each class are needed.{unread} Add pictures.")
+            raise ModelError(f"Each class needs at least {folds} pictures, but there are only {found}.{unread} Add pictures.")
 
     def describe_shortage(self) -> list[str]:
         """Returns warnings if there are fewer than FEW_GOOD good or FEW_DEFECTIVE defective pictures, otherwise an empty list."""

@@ -31,7 +31,8 @@ from streams.errors import ModelError, PictureError
 
 Pixels = npt.NDArray[np.uint8]
 
-# From this number on, a mark means a pixel in a box. So there must be fewer kinds of defect than this.
+# Marks from 1 to 127 are numbers of kinds of defect. Marks from 128 on mean that the pixel lies in a box. So there must be fewer than 128
+# kinds of defect.
 BOX_MARK = 128
 # A pixel of a reduced mask is marked if defects cover more than this share of it. The renderer's masks have the same limit.
 MIN_COVER = 0.3
@@ -81,13 +82,13 @@ class MarkedPictures:
 
     @property
     def has_mask(self) -> npt.NDArray[np.bool_]:
-        """Tells for each picture whether a mask gives the kind of at least one pixel, shape (n,)."""
+        """True for each picture in which a mask marks at least one pixel as a defect, shape (n,). Boxes do not count."""
         has_mask: npt.NDArray[np.bool_] = np.any((self.marks > 0) & (self.marks < BOX_MARK), axis=(1, 2))
         return has_mask
 
     @property
     def is_good(self) -> npt.NDArray[np.bool_]:
-        """Tells for each picture whether no pixel is marked, shape (n,)."""
+        """True for each picture without marked pixels, shape (n,)."""
         is_good: npt.NDArray[np.bool_] = np.all(self.marks == 0, axis=(1, 2))
         return is_good
 
@@ -203,13 +204,14 @@ def read_marked_pictures(
 ) -> MarkedPictures:
     """Reads `files` and the marks of their defects, resampled to `side_px`.
 
-    - `kinds`: the name of each mask value. Values may share a name. The kinds of boxes are added.
+    - `kinds`: the kind of defect for each mask value. Several values can mean the same kind. If `files` have boxes around defects, the
+      kinds of these boxes are added.
     - `part_values`: mask values that mark the casting and not a defect.
     - `on_read`: called after each file with the number of files read so far and the number of all files.
 
     Files that cannot be used are left out. Defective pictures that have neither a mask nor a box are left out, too.
 
-    Raises ModelError if a mask has a value that nobody named, or if no defect is left.
+    Raises ModelError if a mask has a value that is neither in `kinds` nor in `part_values`, or if no defect is left.
     """
     reader = _MarkReader(files, side_px, kinds, part_values, depth_bits)
     for done, file in enumerate(files, 1):
@@ -233,7 +235,7 @@ class _MarkReader:
         self._problems: dict[str, list[Path]] = {}
 
     def add(self, file: MarkedFile) -> None:
-        """Reads one picture with its marks. If the picture cannot be used, it is left out."""
+        """Reads one picture, and its mask or boxes of defects. If the picture cannot be used, it is left out."""
         if not file.is_good and file.mask_path is None and not file.boxes:
             self._leave_out("defective pictures have neither a mask nor a box", file.path)
             return
@@ -313,9 +315,10 @@ def _place_in_square(side_px: int, width_px: int, height_px: int) -> tuple[int, 
 
 
 def _reduce_marks(numbers: Pixels, side_px: int) -> Pixels:
-    """Returns the marks of a mask that is reduced to a square of the side `side_px`.
+    """Reduces a mask to `side_px` rows and columns. Returns for each pixel the number of a kind of defect, or 0.
 
-    Each pixel gets the kind that covers most of it. If defects cover no pixel enough, the pixel that they cover most is marked.
+    If defects cover more than MIN_COVER of a pixel, the pixel gets the kind with the largest cover. Very small defects reach MIN_COVER in
+    no pixel. Then the pixel with the largest cover is marked.
     """
     rows, columns = numbers.shape
     left, top, width, height, _ = _place_in_square(side_px, columns, rows)

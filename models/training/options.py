@@ -161,7 +161,7 @@ class TrainingOptions(BaseModel):
 
         Raises ModelError if two objectives are given, or if only one of `alarms_per_hour` and `parts_per_hour` is given.
         """
-        from models.anomaly.scorer import AlarmShare, AlarmsPerHour, ExpectedCosts  # imported here, because they take long to load
+        from models.anomaly.scorer import AlarmShare, AlarmsPerHour, ExpectedCosts  # imported here, because this import takes long
 
         if self.alarms_per_hour is not None and self.defect_share is not None:
             raise ModelError("The options --alarms-per-hour and --defect-share give two objectives for one cut-off. Leave out one option.")

@@ -86,7 +86,10 @@ def describe_member(pictures: MarkedPictures, recipe: SegmentationRecipe, comman
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Copies the weights of each layer of `source` to the layer of `target` with the same name. Layers with another shape do not change."""
+    """Copies the weights of each layer in `source` to the layer with the same name in `target`.
+
+    If the weights of the two layers have different shapes, the layer in `target` keeps its own weights.
+    """
     for layer in target.layers:
         weights = source.get_layer(layer.name).get_weights()
         if [array.shape for array in weights] == [array.shape for array in layer.get_weights()]:
@@ -96,12 +99,14 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
 def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Returns a function that computes the loss of predicted probabilities for the marks of pictures (see `MarkedPictures`).
 
-    Shapes: probabilities (n, side, side, 1 + kinds), marks (n, side, side, 1). The loss is a sum of four terms:
+    Shapes: probabilities (n, side, side, 1 + kinds), marks (n, side, side, 1). The loss is a sum of four terms. Terms 1 and 2 ask only
+    whether a pixel shows a defect, and leave out the pixels in boxes.
 
-    - Defect or no defect, outside of boxes: mean cross-entropy in nats. Defects have the weight DEFECT_WEIGHT.
-    - Defect or no defect, outside of boxes: one minus the Dice coefficient (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
-    - Kind of defect, in pixels of defects: mean cross-entropy, times KIND_WEIGHT. Kinds were hardly learned as part of the first term.
-    - Boxes: cross-entropy of the highest probabilities in a box (multiple instance learning, Ilse, Tomczak, Welling, ICML 2018).
+    1. The mean cross-entropy in nats. Defects have the weight DEFECT_WEIGHT.
+    2. One minus the Dice coefficient (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
+    3. For the kind of each defect pixel, the mean cross-entropy times KIND_WEIGHT. As a part of term 1, kinds would hardly be learned.
+    4. For each box, the cross-entropy of the highest probabilities in the box (multiple instance learning, Ilse, Tomczak, Welling, ICML
+       2018).
     """
 
     def compute(marks: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
@@ -139,11 +144,12 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
 
 
 def compute_draw_chances(marks: npt.NDArray[np.uint8], kinds: int) -> npt.NDArray[np.float64]:
-    """Returns the chance that a defective picture is drawn for a batch, shape (n,). The sum is 1.
+    """Returns the chance that a defective picture is drawn for a batch, shape (n,). The sum is 1. Shape of `marks`: (n, side, side).
 
-    The chance is inversely proportional to the square root of the number of pictures with the same main kind. For example, if 100 pictures
-    show flash and 25 show scratches, each scratch is drawn twice as often as each flash. The main kind is the most frequent mark of a
-    picture. Pictures that only have boxes count as one more kind. Shape of `marks`: (n, side, side).
+    The main kind of a picture is its most frequent mark. Pictures that only have boxes count as one more kind.
+
+    If few pictures have the same main kind, each is drawn more often. The chance is inversely proportional to the square root of their
+    number. Example: if 100 pictures show flash and 25 show scratches, a picture of scratches is drawn twice as often as a picture of flash.
     """
     exact = np.where(marks < BOX_MARK, marks, 0).reshape(len(marks), -1)
     pixels = np.stack([(exact == kind).sum(axis=1) for kind in range(1, 1 + kinds)], axis=1)
@@ -154,7 +160,10 @@ def compute_draw_chances(marks: npt.NDArray[np.uint8], kinds: int) -> npt.NDArra
 
 
 def _batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> tf.data.Dataset:
-    """Returns the batches for a training: pixels in the range 0..1, and marks. Each picture is turned, shifted and lit at random."""
+    """Returns the batches for a training. A batch holds grey levels, 0..1, and for each pixel the number of a kind of defect or 0.
+
+    Position, angle and brightness of each picture are changed at random.
+    """
     pixels, marks = tf.constant(pictures.pixels), tf.constant(pictures.marks)
 
     def prepare(chosen: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -173,7 +182,8 @@ def _choose_batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> Any
     chances = compute_draw_chances(pictures.marks[defective], len(pictures.kinds))
     from_defective = round(DEFECT_SHARE * recipe.batch) if len(good) else recipe.batch
     for step in range(recipe.steps):
-        # `augment` also uses the next two seeds, for example 5 and 6 after 4. With steps of 4, no two batches share a seed.
+        # Each batch has a seed that is 4 higher than the seed before. `augment` also uses the next two seeds: for 4, also 5 and 6. So two
+        # batches never use the same seed.
         yield (
             np.concatenate([rng.choice(defective, from_defective, p=chances), _draw(rng, good, recipe.batch - from_defective)]),
             [recipe.seed, 4 * step],

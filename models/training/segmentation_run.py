@@ -22,7 +22,7 @@ from models.training.near_duplicates import group_near_duplicates
 from models.training.segmentation import SegmentationRecipe, describe_member, train_segmentation
 from streams.errors import ModelError
 
-# A head learns almost nothing from fewer pictures with marked defects than this.
+# The smallest number of pictures with marked defects. From fewer pictures, a head learns almost nothing.
 MIN_DEFECTIVE = 10
 OnStep = Callable[[int, int, float], object]
 MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
@@ -30,13 +30,13 @@ MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 
 @dataclass(frozen=True)
 class SegmentationRun:
-    """Trains a segmentation head for `version`, and writes `version` with this head as the new version `root`/`name`.
+    """Trains a segmentation head and adds it to a copy of `version`. The copy is the new version `root`/`name`.
 
-    If `version` has a segmentation head already, the training begins with its weights. Otherwise it begins with the weights of the head of
-    `start`, or with random weights.
+    The training begins with the weights of the head in `version`. If `version` has no head, the head in `start` is used. If `start` has no
+    head either, the training begins with random weights.
 
-    The pictures are divided into groups of near-duplicates. The share `validation_share` of the groups is not used for training, but to
-    measure the figures in the manifest.
+    The pictures are divided into groups of near-duplicates. The share `validation_share` of the groups is kept for the validation. On these
+    groups, the figures in the manifest are measured.
     """
 
     version: Version
@@ -75,7 +75,7 @@ class SegmentationRun:
         return add_segmentation(self.version, self.root, self.name, network, member, replace)
 
     def _split(self, pictures: MarkedPictures) -> tuple[MarkedPictures, MarkedPictures | None]:
-        """Returns the training pictures and the validation pictures. If the latter have no mask, returns None in their place."""
+        """Returns the training pictures and the validation pictures. If no validation picture has a mask, the second value is None."""
         if self.validation_share == 0:
             return pictures, None
         groups = group_near_duplicates(pictures.pixels, pictures.checksums)

@@ -230,7 +230,8 @@ class Trainer:
             rounds = math.ceil(self.steps_per_epoch * batch / len(indices))
             order = np.concatenate([random.permutation(indices) for _ in range(rounds)])
             for step in range(self.steps_per_epoch):
-                # `augment` also uses the next two seeds, for example 5 and 6 after 4. With steps of 4, no two batches share a seed.
+                # Each batch has a seed that is 4 higher than the seed before. `augment` also uses the next two seeds: for 4, also 5 and 6.
+                # So two batches never use the same seed.
                 yield order[step * batch : (step + 1) * batch], [seed, number * 2**16 + step * 4]
 
 

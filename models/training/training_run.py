@@ -64,7 +64,7 @@ class TrainingCallback(Protocol):
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
         """Called after each batch. The training of `network` has finished `done` of its `total` batches.
 
-        `epoch` is the result of the epoch that has just ended, or None within an epoch.
+        After the last batch of an epoch, `epoch` is the result of this epoch. After all other batches, `epoch` is None.
         """
 
 
@@ -328,7 +328,10 @@ class TrainingRun:
 
 
 def _find_band(vote: SoftVote, probabilities: VoterProbabilities) -> CascadeBand | None:
-    """Returns the cascade band of LeNet, or None if LeNet is missing or only one network has a weight above 0."""
+    """Returns the cascade band: the range of defect probabilities in which LeNet does not decide alone.
+
+    Returns None if the version has no LeNet, or if only one network has a weight above 0.
+    """
     has_cascade = "lenet" in vote.names and np.count_nonzero(vote.weights) > 1
     return find_cascade_band(vote, "lenet", probabilities) if has_cascade else None
 

@@ -43,9 +43,11 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class RegisteredPictures:
-    """Pictures in which the rim of the part is a circle around the middle (`register_part`), shape (n, side_px, side_px).
+    """Pictures of parts, each resampled by `register_part` so that the rim is a circle around the middle.
 
-    `is_defect` says which pictures show a defect. Each picture is tested in its fold from `folds`. -1 means that it is never tested.
+    - `pixels`: shape (n, side_px, side_px).
+    - `is_defect`: which pictures show a defect.
+    - `folds`: the number of the fold in which a picture is tested. Pictures with -1 are never tested.
     """
 
     pixels: PixelArray

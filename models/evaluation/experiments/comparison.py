@@ -55,7 +55,7 @@ class ComparisonSplit:
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-        """The masks of the validation pictures and of the test pictures, each with its name in the result file."""
+        """Two names of arrays in the result file, each with a mask of its pictures: "chooses" for validation, "judges" for test."""
         return ("chooses", self.is_validation), ("judges", self.is_test)
 
 
@@ -279,7 +279,7 @@ def measure_difference(
 
 
 def _compare_cross_entropy(results: Sequence[SplitResult]) -> list[str]:
-    """Returns a sentence for each split, and one about all splits: how the ensemble compares with its best network."""
+    """Compares the ensemble with its best network. Returns a text for each split, and a last sentence about all splits."""
     sentences, kept = [], 0
     for result in results:
         means = {name: float(values.mean()) for name, values in result.cross_entropy.items()}

@@ -1,6 +1,7 @@
 """Common parts of all experiments: the folder of results, the training of a network, the progress and the table of results.
 
-A cell is the training and the test of one network. Interrupted cells continue from a checkpoint.
+A cell of an experiment is the training and the test of one network, as in a cell of a table. An interrupted cell continues from a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class ExperimentFolder:
     path: Path
 
     def claim(self, description: Mapping[str, Any]) -> None:
-        """Writes `description` into the folder, so that it belongs to one experiment. Accepts a folder with the same description.
+        """Writes `description` into the folder, so that the folder belongs to one experiment. Accepts a folder with the same description.
 
         Raises ModelError if the folder has another description.
         """
@@ -104,7 +105,7 @@ class ExperimentFolder:
             ) from error
 
     def save_result(self, cell: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
-        """Writes the result of `cell`, a finished training, and removes the checkpoint of the training."""
+        """Writes the result of `cell`, and removes its checkpoint. A cell is the training and the test of one network."""
         save_arrays(self._result_path(cell), dict(arrays))
         self._checkpoint_path(cell).unlink(missing_ok=True)
 
@@ -165,7 +166,7 @@ def format_spread(values: Sequence[float]) -> str:
 
 
 def format_interval(values: Sequence[float]) -> str:
-    """Returns the mean of `values` and, if there are several, its 95 % interval as text."""
+    """Returns the mean of `values` as text. If there are at least two values, the text also has the 95 % interval of the mean."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return f"{mean:.3f}"

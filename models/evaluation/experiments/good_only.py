@@ -120,7 +120,7 @@ def compare_good_only_scorers(
         for number, (others, test) in enumerate(splits):
             values: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
             for draw in range(condition.draws):
-                # All conditions use the same seed, so a condition with more good pictures includes the pictures of the others.
+                # All conditions use the same seed. So a condition with 50 good pictures includes the 20 pictures of a smaller condition.
                 seen = _choose_seen(others, is_defect, condition, np.random.default_rng([seed + number, draw]))
                 found: dict[str, FoldScores] = {}
                 for name in names:
@@ -128,7 +128,7 @@ def compare_good_only_scorers(
                         if name == COMBINATION:
                             found[name] = combine_scores([_expect_scores(found, member) for member in scorers])
                         else:
-                            # A cut-off needs scores from 5 folds. The combination of two scorers needs scores from 2 folds.
+                            # To choose a cut-off, pictures are scored in 5 folds. To scale scores for a combination, 2 folds are enough.
                             cross_folds = 5 if condition.with_cut_off else 2 if len(scorers) > 1 else 0
                             found[name] = _score_fold(pixels, groups, seen, test, scorers[name], cross_folds)
                         values[name].append(_measure(found[name], is_defect[test], condition.with_cut_off))
@@ -142,9 +142,9 @@ def compare_good_only_scorers(
 
 
 def combine_scores(members: Sequence[FoldScores]) -> FoldScores:
-    """Divides the scores of each member by a scale, and returns the largest of these scores for each picture.
+    """Combines the scores of several scorers (`members`). The combined score of a picture is the largest scaled score.
 
-    The scale of a member is a high score: only the share SCALE_SHARE of the pictures in `seen` have a higher score.
+    Each scorer's scores are divided by a high score of this scorer. Of its scores in `seen`, only the share SCALE_SHARE is higher.
     """
     scales = [max(float(np.quantile(member.seen, 1 - SCALE_SHARE)), 1e-9) for member in members]
     test = np.max([member.test / scale for member, scale in zip(members, scales, strict=True)], axis=0)
@@ -202,9 +202,9 @@ def _score_fold(
     learn: LearnScorer,
     cross_folds: int,
 ) -> FoldScores:
-    """Lets a scorer learn from `seen` and score `test`. Raises ModelError if the scorer refuses to learn.
+    """Makes a scorer from the pictures `seen`, and scores the pictures `test`. Raises ModelError if the scorer refuses to learn.
 
-    If `cross_folds` is not 0, other scorers, which have not seen these pictures, score `seen`.
+    If `cross_folds` is not 0, the pictures `seen` get scores, too. These scores come from scorers that have not learned from them.
     """
     scores = _score_all(learn(pixels[seen]), pixels[test])
     if not cross_folds or len(np.unique(groups[seen])) < 2:

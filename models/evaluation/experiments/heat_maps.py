@@ -91,7 +91,7 @@ class HeatMapExperiment:
                 heats.setdefault(name, []).extend(found.astype(np.float32))
             callback.on_cell_progress(cell, fold + 1, self.folds)
         for name in self.scorers:
-            # A residual of 1 exceeds the limit of good parts.
+            # Residuals are multiples of the limit of good parts, so the cut-off is 1.
             pairs = zip(heats[SEGMENTATION], heats[name], strict=True)
             heats[f"{SEGMENTATION}+{name}"] = [
                 combine_heat(head, scale_scores(residuals, 1.0), SCALED_CUT_OFF) for head, residuals in pairs
@@ -102,7 +102,10 @@ class HeatMapExperiment:
     def _run_fold(
         self, seen: MarkedPictures, pixels: npt.NDArray[np.uint8], grid_px: int, report: Callable[[int, int, float], object]
     ) -> dict[str, npt.NDArray[Any]]:
-        """Trains all sources on `seen`. Returns the heat maps of `pixels` for each source, and the kinds of defect from the head."""
+        """Trains a segmentation head and the scorers on `seen`. Returns heat maps of `pixels` by the name of their source.
+
+        The sources are the head, the scorers and `fixed`. The array "kinds" holds the kind of defect that the head sees in each picture.
+        """
         member = describe_member(seen, self.recipe, "castline experiment heat-maps")
         side_px = self.recipe.side_px
         head = Segmentation(trace_head(train_segmentation(seen, self.recipe, self.start, report), member, side_px), member, side_px)

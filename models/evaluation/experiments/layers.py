@@ -43,7 +43,7 @@ class LayersExperiment:
             | ({"apart": test_pictures.fingerprint()} if test_pictures else {})
         )
         groups = group_near_duplicates(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
-        # All numbers of layers are trained for one seed before the next, so a stopped experiment has complete columns.
+        # Each seed is a column of the table. All networks of one seed are trained first, so a stopped experiment has complete columns.
         cells = [(count, seed) for seed in self.seeds for count in self.layers]
         for number, (count, seed) in enumerate(cells):
             progress = CellProgress(callback, _cell_name(count, seed), number, len(cells))

@@ -36,7 +36,7 @@ from streams.errors import ModelError
 SHARES = (0.125, 0.25, 0.5, 1.0)
 FOLDS = 3
 NETWORK = "lenet"
-# If networks that have not seen a picture give its label at most this probability, the label counts as contradicted.
+# A label counts as contradicted if its probability is at most 0.1. The probability comes from networks that have not seen the picture.
 CONTRADICTED = 0.1
 _MAX_NAMED, _MAX_DRAWN = 100, 24
 _RESAMPLES = 2000
@@ -46,10 +46,13 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class HeldOutResult:
-    """Defect probabilities of all pictures, shape (n,), from networks that have not learned from these pictures.
+    """The result of networks that judged only pictures from which they had not learned.
 
-    The pictures are divided into folds. For each fold, a network learned from the share `share` of the pictures outside of the fold:
-    on average from `training_pictures` pictures.
+    The pictures are divided into folds, and each fold is judged by a network that has learned from pictures outside of the fold.
+
+    - `share`: the share of these pictures that a network used.
+    - `training_pictures`: the mean number of pictures that a network used.
+    - `probability`, shape (n,): the defect probability of each picture.
     """
 
     share: float
@@ -113,9 +116,10 @@ def _hold_out(
 
 
 def select_share(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], available: Flags, share: float, seed: int) -> Flags:
-    """Returns a mask that selects about the share `share` of the `available` pictures of each class, but at least one group.
+    """Returns a mask of randomly selected pictures. A `share` of 0.25 selects about a quarter of the `available` pictures of each class.
 
-    Groups are never divided. With the same seed, a larger share contains all pictures of a smaller share.
+    A group is selected as a whole, and each class gets at least one group. With the same seed, a larger share contains all pictures of a
+    smaller share.
     """
     selected = np.zeros(len(labels), np.bool_)
     order = np.random.default_rng(seed).permutation(np.unique(groups[available]))

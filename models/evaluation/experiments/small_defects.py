@@ -35,7 +35,7 @@ from streams.errors import ModelError
 ALARM_SHARE = 0.01
 # Side of the reduced picture, which the decoder also makes. The detail template does not use it.
 NETWORK_SIDE_PX = 192
-# The template points at a defect if its largest residual is at most 2 lengths of the defect away from it.
+# The template counts as pointing at a defect if its largest residual is near the defect. For a defect of 1 mm, near means at most 2 mm.
 POINTING_LENGTHS = 2.0
 COLUMNS = ("kind", "length_mm", "score", "distance", "time_s")
 NO_LIMIT_S = float("inf")
@@ -154,7 +154,10 @@ def _photograph(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def measure_memory(template: DetailTemplate, side_px: int) -> int:
-    """Returns the memory for the inspection of one picture with `side_px` rows and columns, in bytes, without the picture itself."""
+    """Returns how many bytes of memory the inspection of one picture needs. The picture has `side_px` rows and columns.
+
+    The memory of the picture itself does not count.
+    """
     pixels = _photograph(render_large_casting(np.random.default_rng(0), side_px).expose(None, 0, np.random.default_rng(0))[0])
     tracemalloc.start()
     try:
@@ -167,7 +170,10 @@ def measure_memory(template: DetailTemplate, side_px: int) -> int:
 def make_small_defect_table(
     experiment: SmallDefectExperiment, results: Sequence[SmallDefectResult], memory_bytes: int, cut_off: float
 ) -> ResultTable:
-    """Returns the table of the experiment. The good castings have one row. Each length has a row for each kind and one for all kinds."""
+    """Returns the table of the experiment. The first row is for good castings.
+
+    For each length of a defect, the table has a row for each kind of defect and a row for all kinds together.
+    """
     rows = [_make_row("none", "", [result for result in results if result.kind is None])]
     for length_mm in experiment.lengths_mm:
         of_length = [result for result in results if result.length_mm == length_mm]

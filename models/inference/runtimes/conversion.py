@@ -79,7 +79,7 @@ def _get_file(version: Version, name: str, convert: Callable[[], bytes]) -> Path
 def fold_first_convolution(network: Any) -> Callable[[Any], Any]:
     """Returns a function that computes the same as `network`, but faster if `network` is an AlexNet.
 
-    Blocks of 4 x 4 pixels become 16 channels, so the first convolution needs no stride.
+    Each block of 4 x 4 pixels becomes one point with 16 channels. The first convolution then moves by 1 point instead of 4 pixels.
     """
     from models.networks.framework import keras, tf
 
@@ -176,11 +176,10 @@ def _resample(grey: Any, side_px: int) -> Any:
     with tf.init_scope():
         unit = np.eye(from_px, dtype=np.float32)[..., np.newaxis]
         weights = tf.image.resize(unit, (side_px, from_px), "bilinear", antialias=True).numpy()[..., 0]
-    # The columns are treated as channels. The resampling is then a 1 x 1 convolution, which can be computed with 8 bits.
+    # A 1 x 1 convolution resamples the columns, with the columns as channels. Unlike other resampling, it can be computed with 8 bits.
     kernel = tf.constant(weights.T[np.newaxis, np.newaxis])
 
     def resample_and_transpose(some: Any) -> Any:
-        """Resamples the columns, then swaps rows and columns."""
         rows = some.shape[1]
         narrow = tf.nn.conv2d(tf.reshape(some, (-1, rows, 1, from_px)), kernel, 1, "VALID")
         return tf.reshape(tf.transpose(narrow, (0, 3, 1, 2)), (-1, side_px, rows, 1))
@@ -189,7 +188,7 @@ def _resample(grey: Any, side_px: int) -> Any:
 
 
 def _build_key(version: Version) -> str:
-    # The key depends on the manifest and on the voters, because the two stages of a cascade have the same manifest.
+    # The two stages of a cascade have the same manifest but different voters. So the key depends on the manifest and on the voters.
     digest = hashlib.sha256(version.file(MANIFEST_FILE).read_bytes())
     voters = " ".join(voter.name for voter in version.manifest.voters)
     digest.update(f"{REVISION} {get_release('tensorflow')} {voters}".encode())

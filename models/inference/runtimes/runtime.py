@@ -81,7 +81,7 @@ class EmptyRuntime:
         """Does nothing, because there is nothing to load."""
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Returns an empty array, shape (n, 0, classes), for `pixels`, shape (n, side_px, side_px)."""
+        """Returns an empty array, shape (n, 0, classes), because there are 0 networks. `pixels` has shape (n, side_px, side_px)."""
         return np.zeros((len(pixels), 0, self._classes), np.float32)
 
 

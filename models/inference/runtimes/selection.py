@@ -1,4 +1,7 @@
-"""Finds the fastest runtime for a version on this machine. Measures only runtimes that judge the golden set as recorded."""
+"""Finds the fastest runtime for a version on this machine. A runtime is measured only if it gives the recorded results.
+
+The recorded results are the labels and probabilities of the golden set.
+"""
 
 from __future__ import annotations
 
