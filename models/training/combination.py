@@ -272,8 +272,8 @@ def expect_separation(probability: Numbers, is_defect: Flags) -> None:
     if bad <= good:
         raise ModelError(
             "No defective validation picture has a higher defect probability than a good picture. The highest probability of a defective "
-            f"picture is {bad:.4f}, and the lowest probability of a good picture is {good:.4f}. So no threshold tells them apart. Train for "
-            "more epochs, or add pictures of clear defects."
+            f"picture is {bad:.4f}, and the lowest probability of a good picture is {good:.4f}. So no threshold tells them apart. Train "
+            "for more epochs, or add pictures of clear defects."
         )
 
 
