@@ -148,11 +148,11 @@ LearnScorer = Callable[[PixelArray], GoodOnlyScorer]
 class CutOffObjective(Protocol):
     """What a cut-off should achieve, for example at most one false alarm an hour.
 
-    The objective is converted to the share of good parts that may be sent to review.
+    The objective is converted to the largest allowed share of good parts in review.
     """
 
     def compute_alarm_share(self) -> float:
-        """Returns the share of good parts that may be sent to review, above 0 and at most 0.5.
+        """Returns the largest allowed share of good parts in review, above 0 and at most 0.5.
 
         Raises ModelError if the objective gives a share outside of this range.
         """
@@ -166,7 +166,7 @@ class AlarmShare:
     share: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the share of good parts that may be sent to review. Raises ModelError unless `share` is above 0 and at most 0.5."""
+        """Returns the largest allowed share of good parts in review. Raises ModelError unless `share` is above 0 and at most 0.5."""
         return _expect_share(self.share, f"a share of false alarms of {self.share:g}")
 
 
@@ -178,7 +178,7 @@ class AlarmsPerHour:
     parts_per_hour: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the share of parts that may be false alarms. Raises ModelError unless it is above 0 and at most 0.5."""
+        """Returns the largest allowed share of false alarms among the parts. Raises ModelError unless it is above 0 and at most 0.5."""
         if not self.parts_per_hour > 0:
             raise ModelError(
                 f"The number of parts an hour is {self.parts_per_hour:g}. Give the number of parts that the line makes in an hour."
@@ -206,7 +206,7 @@ class ExpectedCosts:
     defect_share: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the share of good parts in review for which the costs are lowest.
+        """Returns the share of good parts in review with the lowest costs.
 
         Raises ModelError if a cost or the share of defects is out of range, or if reviewing every part is cheapest.
         """

@@ -92,7 +92,7 @@ class PictureReader:
 
         The image has no transparency, and is not rotated yet.
 
-        With `min_side_px`, a large JPEG may be decoded at a smaller size, but each side has at least this many pixels.
+        With `min_side_px`, a large JPEG can be decoded at a smaller size, but each side has at least this many pixels.
         """
         if self.header.format == "JPEG":
             return Image.fromarray(decode_jpeg(self.value, mode, self.header, min_side_px))

@@ -71,7 +71,7 @@ def prepare_png(value: bytes, _: FormatHeader) -> bytes:
     inflate = zlib.decompressobj()
     try:
         rows = inflate.decompress(b"".join(packed), expected + 1)
-        # zlib may have returned all pixels without having read the checksum that follows them. This call reads the checksum.
+        # zlib can return all pixels before it has read the checksum after the pixels. This call reads the checksum.
         rows += inflate.decompress(inflate.unconsumed_tail, 1)
     except zlib.error as error:
         raise damaged(f"the pixels of the PNG cannot be decompressed: {error}") from error

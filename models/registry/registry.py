@@ -16,7 +16,7 @@ class Registry(Protocol):
     """A folder of model versions, on this machine or remote. Every method raises ModelError if the registry cannot be read."""
 
     def list_names(self) -> list[str]:
-        """Returns the sorted names of all versions. The versions are not verified, so some of them may be damaged."""
+        """Returns the sorted names of all versions. The versions are not verified, so some of them can be damaged."""
 
     def read_manifest(self, name: str) -> Manifest:
         """Returns the manifest of the version `name`, without reading its other files.

@@ -194,7 +194,7 @@ class RemoteRegistry:
 
 
 class _UnreachableError(ModelError):
-    """The remote registry does not answer. An earlier local copy of the version may be used instead."""
+    """The remote registry does not answer. An earlier local copy of the version can be used instead."""
 
 
 @contextmanager
@@ -212,7 +212,7 @@ def _connect(url: str) -> Iterator[tuple[Any, str]]:
     except ModelError:
         raise
     except Exception as error:
-        # The libraries of fsspec may be missing here, so their errors are recognised by the names of their modules.
+        # The libraries of fsspec can be missing here, so their errors are recognised by the names of their modules.
         if not isinstance(error, (OSError, ValueError)) and type(error).__module__.partition(".")[0] not in CLIENT_LIBRARIES:
             raise
         message = f"The model registry {url} does not answer: {error}. Check the address, the network and the credentials."

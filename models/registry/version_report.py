@@ -5,7 +5,7 @@
     <version>.report/*.png              curves, errors and doubtful pictures
     <version>.report/report.html        the report as one web page
     <version>.report/learning-curve.*   LearningCurve and its picture
-    <version>.report/contradicted.png   pictures that may have a wrong label
+    <version>.report/contradicted.png   pictures that probably have a wrong label
     <version>.report/runtimes.json      RuntimeReport
     <version>.training/<network>.png    training curves of a network
     <version>.training/<network>.json   TrainingCurves
@@ -246,7 +246,7 @@ class LearningCurve(_ReportModel):
     """The content of learning-curve.json.
 
     - `gain`: how much lower the share of errors is with all training pictures than with half of them.
-    - `contradicted`: at most 100 pictures that may have a wrong label, the worst first.
+    - `contradicted`: at most 100 pictures that probably have a wrong label, the worst first.
     """
 
     fingerprint: str

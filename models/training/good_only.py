@@ -115,7 +115,7 @@ class LearnedScorer:
 class GoodOnlyRun:
     """Learns from the good pictures in `folder`, and writes the version `root`/`version`.
 
-    - `objective`: which share of the good parts may be sent to review.
+    - `objective`: which share of the good parts is allowed to go to review.
     - `depth_bits`: the bits that the camera really uses if the files have more than 8 bits a pixel.
     - `command`: the command line, for the manifest.
     - `with_details`: the version also searches the original pixels of large pictures for small defects.

@@ -127,7 +127,7 @@ def expect_groups_of_each_class(labels: npt.NDArray[np.int32], groups: npt.NDArr
 
 
 def expect_members(labels: npt.NDArray[np.int32], folds: int) -> None:
-    """Raises ModelError if every class has fewer than `folds` pictures. `labels` belong to the pictures that may be used for validation."""
+    """Raises ModelError if every class has fewer than `folds` pictures. `labels` belong to the pictures that can be used for validation."""
     counts = np.bincount(labels) if len(labels) else np.zeros(1, np.int64)
     if counts.max() < folds:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Answers two questions about training pictures: are there enough of them, and which of them may have a wrong label?
+"""Answers two questions about training pictures: are there enough of them, and which of them probably have a wrong label?
 
 LeNet is trained on growing shares of the pictures. Each picture is then judged by networks that have not seen it or a near-duplicate.
 """
@@ -136,7 +136,7 @@ def select_share(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], a
 
 
 def make_learning_curve(pictures: LabelledPictures, groups: npt.NDArray[np.int32], results: Sequence[HeldOutResult]) -> LearningCurve:
-    """Returns the error rate for each share of training pictures, and the pictures whose labels may be wrong.
+    """Returns the error rate for each share of training pictures, and the pictures whose labels are probably wrong.
 
     The intervals come from a bootstrap over groups of near-duplicates, because errors within a group are not independent.
     """
