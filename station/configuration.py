@@ -30,7 +30,7 @@ def configure(settings: Settings) -> None:
 
 def current_settings() -> Settings:
     """Returns the Castline settings of this process. Raises AttributeError if `configure` was not called."""
-    # getattr is used because the type checker does not know this setting of Castline.
+    # mypy knows only Django's own settings. It would report `django_settings.CASTLINE` as an error.
     settings = getattr(django_settings, "CASTLINE")  # noqa: B009
     assert isinstance(settings, Settings)
     return settings

@@ -98,7 +98,7 @@ def _close(producer: Any) -> None:
     try:
         producer.close(timeout=1)
     except KafkaError:
-        # close() did not end the thread of the producer, because it could not send the last records. End the thread here.
+        # If close() cannot send the last records, it leaves the producer's thread running. End this thread here.
         producer._sender.force_close()
         producer._sender.join(5)
 

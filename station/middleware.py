@@ -27,7 +27,7 @@ _UPLOAD_PREFIXES = ("/uploads/", API_PREFIX)
 _MAX_RUNNING = 160
 _MAX_QUEUE_WAIT_S = 15.0
 _MAX_QUEUED = 320
-# Longest pause in a request body. Otherwise a client that never sends the promised body would occupy a request for ever.
+# Longest pause in a request body. Without this limit, a client that stops sending would occupy one of the running requests for ever.
 _MAX_BODY_PAUSE_S = 30.0
 
 
@@ -115,7 +115,7 @@ class BodyLimitMiddleware:
         async def receive_within_limits() -> AsgiEvent:
             nonlocal read_bytes, body_complete, refusal
             try:
-                # Once the body is complete, Django waits only for the client to disconnect, so there is no time limit.
+                # After the complete body, Django calls receive() again to wait for the end of the connection. This wait has no limit.
                 async with asyncio.timeout(None if body_complete else self._max_pause_s):
                     event = await receive()
             except TimeoutError:

@@ -18,7 +18,8 @@ _FILTERED = ("model", "defect_probability", "action")
 class Part(models.Model):
     """One part, which is a casting that a line has counted.
 
-    Columns stay empty until their record arrives. If a part has several verdicts, the row holds the earliest, because the gate acted on it.
+    The columns come from several records, such as verdict and sorting. A column is empty until its record arrives. If a part has several
+    verdicts, the row holds the earliest verdict, because the gate acted on this verdict.
     """
 
     line = models.CharField(max_length=40)
@@ -64,7 +65,7 @@ class Part(models.Model):
     finding_boxes = models.JSONField(default=list, blank=True)
     heat_map = models.CharField(max_length=255, blank=True, default="")
     found_at = RecordTimeField(null=True)
-    # The result of the line's acceptance table, with the keys `table`, `result` and `rules`. Empty if the line has no table.
+    # The fields of `Acceptance`: name of the acceptance table, result, and sentences about its rules. Empty if the line has no such table.
     acceptance = models.JSONField(default=dict, blank=True)
 
     review_label = models.CharField(max_length=8, blank=True, default="")

@@ -132,7 +132,7 @@ def time_of(record: PartRecord) -> datetime:
             return record.found_at
         case Review():
             return record.reviewed_at
-    raise TypeError(f"a {type(record).__name__} is not a record about a part")
+    raise TypeError(f"time_of() takes a Verdict, Sorting, Finding or Review. It got a {type(record).__name__}.")
 
 
 def merge_record(row: Part, record: ArchivedRecord, policy: RetentionPolicy) -> None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from django.db import models
 
-# Every time zone and every browser's form can show the times between these two.
+# A time between these limits can be converted to every time zone and shown in a form of every browser.
 _EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)
 _LATEST = datetime(8999, 12, 31, tzinfo=UTC)
 
 if TYPE_CHECKING:
-    # mypy knows the Python types only of Django's own fields, so it must not see the subclass.
+    # mypy knows only Django's own fields. For mypy, RecordTimeField is therefore the same as DateTimeField.
     RecordTimeField = models.DateTimeField
 else:
 
@@ -26,6 +26,6 @@ else:
             return None if value is None else min(max(value, _EARLIEST), _LATEST)
 
         def deconstruct(self):
-            """Describes the column as a DateTimeField for migrations, because the database stores both kinds of field alike."""
+            """Names this field DateTimeField in migrations, because the database stores both fields in the same way."""
             name, _, arguments, options = super().deconstruct()
             return name, "django.db.models.DateTimeField", arguments, options

@@ -87,9 +87,9 @@ class PictureArchiver:
             metrics.archive_dropped.labels(deleted)
 
     def archive_pictures(self, go_on: Callable[[], bool]) -> int:
-        """Copies up to 32 pictures that must be kept into the object store, oldest first. Stops early if `go_on` returns False.
+        """Copies pictures with the mark `keep_picture` into the object store, at most 32, oldest first.
 
-        Returns the number of pictures that were copied or no longer exist.
+        Stops early if `go_on` returns False. Returns the number of pictures that were copied or no longer exist.
         """
         marked = list(Part.objects.filter(keep_picture=True).order_by("seen_at")[:_ARCHIVED_PER_STEP])
         done: list[Part] = []
@@ -180,7 +180,8 @@ class PictureArchiver:
 
     def _delete_orphans(self, now: datetime) -> None:
         """Deletes pictures in the store that belong to no part. Each call searches one folder."""
-        # A new picture may have no part yet, because the inspector has not read its record. Such a picture is not deleted.
+        # A new picture can lie in the store before its part is in the archive. Delete only pictures that are at least a
+        # day older than the records in Kafka.
         before = now - timedelta(hours=self._topics.image_hours + 24)
         found = set(self._store.list_older_than(f"pictures/{self._next_folder:02x}", before))
         self._next_folder = (self._next_folder + 1) % _FOLDERS

@@ -75,7 +75,9 @@ def _fill(check: GoldenCheck, row: Part) -> None:
 
 
 def add_golden_part(line: str, name: str, label: str, picture: str, made_by: User, at: datetime) -> GoldenPart:
-    """Adds a golden part to `line`. `picture` is the SHA-256 of its picture, the id of a part with this picture, or empty.
+    """Adds a golden part to `line`.
+
+    `picture` is what a person entered: the SHA-256 of the golden part's picture, the id of a part with the same picture, or "".
 
     Raises GoldenPartRefusedError if a value is wrong.
     """
@@ -110,9 +112,11 @@ def retire_golden_part(golden: GoldenPart, retired_by: User, at: datetime) -> No
 
 
 def record_showing(golden: GoldenPart, part_text: str, shown_by: User, at: datetime) -> GoldenCheck:
-    """Notes that the part with the id `part_text` was the golden part `golden`. The verdict is compared once it is in the archive.
+    """Records that the part with the id `part_text` was the golden part `golden`.
 
-    Raises GoldenPartRefusedError if the id is wrong or is noted already.
+    Compares the part's verdict with the right verdict as soon as the archive has the part's verdict.
+
+    Raises GoldenPartRefusedError if the id is wrong, or if this was already recorded.
     """
     part = _parse_part(part_text, golden.line)
     row = _find_row(part)
@@ -123,7 +127,7 @@ def record_showing(golden: GoldenPart, part_text: str, shown_by: User, at: datet
             )
             AuditEntry.record(shown_by, "golden part shown", str(golden), part=str(part))
     except IntegrityError:
-        raise GoldenPartRefusedError(f"Part: {part} is noted as {golden.name} already.") from None
+        raise GoldenPartRefusedError(f"Part: it is already recorded that {part} was {golden.name}. Enter another part.") from None
     if row is not None and row.label:
         _fill(check, row)
     return check

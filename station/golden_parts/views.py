@@ -68,7 +68,7 @@ def _show(request: HttpRequest, line: str) -> HttpResponse:
     golden = _find_golden_part(request, line)
     check = record_showing(golden, request.POST.get("part", ""), _get_user(request), timezone.now())
     if not check.label:
-        messages.success(request, f"{golden.name} is noted. Its verdict is compared as soon as it is in the archive.")
+        messages.success(request, f"Recorded: {golden.name} was shown. Its verdict is compared as soon as the archive has the verdict.")
     elif check.is_right:
         messages.success(request, f"{golden.name} has the right verdict: {check.label}.")
     else:

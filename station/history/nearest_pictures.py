@@ -18,7 +18,7 @@ SHOWN_PICTURES = 6
 
 @dataclass(frozen=True)
 class NearestPictures:
-    """Sentences for the page, and the training pictures that look most like the part, the most similar first."""
+    """The training pictures that look most like a part, the most similar first, and sentences that describe them on the page."""
 
     sentences: list[str]
     pictures: list[TrainingPicture]

@@ -21,9 +21,9 @@ from streams.identity import format_time, parse_time
 ROWS_PER_PAGE = 50
 SEARCH_LIMIT = 20_000
 COUNT_LIMIT = 10_000
-# The two most frequent gate actions. The index part_action_seen does not contain parts with these actions.
+# The two most frequent gate actions. Most parts have them, so the database index part_action_seen leaves these parts out.
 _COMMON_ACTIONS = ("none", "passed")
-# The SQL conditions of the partial indexes that station.archive.models.Part declares, by the column of the index.
+# The partial indexes of the table of parts (station.archive.models.Part). For the column of each index, the SQL condition of the index.
 _INDEX_CONDITIONS = {
     "kind": """NOT ("archive_part"."kind" = '')""",
     "reviewer": """NOT ("archive_part"."reviewer" = '')""",
@@ -51,7 +51,7 @@ class HistoryKey:
             return cls(parse_time(time), int(number))
         except (ValueError, IdentityError):
             raise ValueError(
-                f"{text[:40]!r} is not a key of the history, which is a time and a number, such as 2026-01-31T12:00:00Z~345"
+                f"{text[:40]!r} is not a key of the history. A key consists of a time and a number, such as 2026-01-31T12:00:00Z~345"
             ) from None
 
 
@@ -76,13 +76,20 @@ def load_page(
     rows: int = ROWS_PER_PAGE,
     search_limit: int = SEARCH_LIMIT,
 ) -> HistoryPage:
-    """Returns the parts just older than `before`, or just newer than `after`, or the newest parts if both keys are None."""
+    """Returns a page of the history: up to `rows` parts that fulfil `filters`.
+
+    - `before`: key of a part. The page has the parts that are just older.
+    - `after`: key of a part. The page has the parts that are just newer.
+
+    If `before` and `after` are None, the page has the newest parts.
+    """
     if filters.part:
         return HistoryPage(list(order(filter_parts(filters), newest_first=True)[:rows]), None, None)
     if after is not None:
         found, limit = _search(filters, after, False, rows, search_limit)
         shown, has_more = found[:rows][::-1], len(found) > rows
-        # The search has reached the newest part, so the page would be short. Load the newest page instead, which is always full.
+        # The search for newer parts has reached the newest part, and has perhaps found only a few parts. A page with few parts looks odd, so
+        # load the newest page instead.
         if not has_more and limit is None:
             return load_page(filters, rows=rows, search_limit=search_limit)
         newer = _key_of(shown[0]) if has_more and shown else limit
@@ -115,7 +122,7 @@ def parts_beyond(parts: QuerySet[Part], key: HistoryKey | None, older: bool) -> 
     """Returns the parts that are older than `key`, or newer if `older` is False. Returns all parts if `key` is None."""
     if key is None:
         return parts
-    # The first condition on `seen_at` follows from the others, but the database needs it to use an index.
+    # The first condition, on `seen_at` alone, does not change the result. The database needs it to use the index of `seen_at`.
     if older:
         return parts.filter(Q(seen_at__lte=key.seen_at) & (Q(seen_at__lt=key.seen_at) | Q(id__lt=key.id)))
     return parts.filter(Q(seen_at__gte=key.seen_at) & (Q(seen_at__gt=key.seen_at) | Q(id__gt=key.id)))
@@ -156,14 +163,20 @@ def _search(
 
 
 def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, search_limit: int) -> HistoryKey | None:
-    """Returns the key at which a search that begins at `key` has read `search_limit` parts, or None if there are fewer parts."""
+    """Returns the key of the part at which a search must stop: `search_limit` parts after `key`, where the search begins.
+
+    Returns None if there are fewer parts.
+    """
     parts = parts_beyond(Part.objects.filter(_indexed_condition(filters), filters.time_conditions()), key, older)
     last = order(parts, newest_first=older).values_list("seen_at", "id")[search_limit : search_limit + 1]
     return HistoryKey(*last[0]) if last else None
 
 
 def _indexed_condition(filters: PartFilters) -> Q:
-    """Returns the condition of one filter that has an index. Chooses the filter that probably finds the fewest parts."""
+    """Returns one of the conditions in `filters`, as a query condition that the database can answer with an index.
+
+    Chooses the filter that probably finds the fewest parts. If no filter has an index, returns an empty condition.
+    """
     for column, value in (("reviewer", filters.reviewer), ("kind", filters.kind), ("action", filters.action)):
         if value and value not in _COMMON_ACTIONS:
             return Q(**{column: value}) & index_condition(column)

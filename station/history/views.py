@@ -100,14 +100,14 @@ def _make_url(filters: PartFilters, **keys: HistoryKey | None) -> str:
 @require_safe
 @right_required("look")
 def download_csv(request: HttpRequest) -> HttpResponseBase:
-    """Sends a CSV file of all parts that fulfil the filters in the URL's query."""
+    """Returns a CSV file of all parts that match the filters in the URL."""
     return _download(request, export_csv, "text/csv; charset=utf-8", "csv")
 
 
 @require_safe
 @right_required("look")
 def download_parquet(request: HttpRequest) -> HttpResponseBase:
-    """Sends a Parquet file of all parts that fulfil the filters in the URL's query."""
+    """Returns a Parquet file of all parts that match the filters in the URL."""
     return _download(request, export_parquet, "application/vnd.apache.parquet", "parquet")
 
 
@@ -215,7 +215,7 @@ def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Par
         # The URL contains a number that is too large for the database.
         raise Http404 from None
     live = get_live_consumer().find_part(PartId(line, run, part))
-    # The live consumer may have records about a new part that the archivist has not stored yet.
+    # If the archivist has not stored all records of a new part yet, use what the live consumer has read from Kafka.
     is_archive_complete = (
         archived is not None and (archived.image_topic or archived.picture) and (archived.heat_map or not (live and live.heat_map))
     )

@@ -1,1 +1,1 @@
-"""The page on which people set a line while it runs: its regions, scale, threshold and share of defects."""
+"""The page on which people change the settings of a running line: its regions, scale, threshold and share of defects."""

@@ -41,7 +41,7 @@ class LineSettingsForm:
     def from_post(cls, fields: Mapping[str, str]) -> LineSettingsForm:
         """Returns the form that a browser sent. Missing fields are empty.
 
-        If the person has pressed the button that takes the estimated share of defects, this share replaces the text of its field.
+        If the person pressed the button "Take this share", the estimated share of defects replaces the text in `defect_percent`.
         """
         regions = {name: fields.get(name, "")[:_MAX_REGION_CHARACTERS] or "[]" for name in ("inspect_regions", "ignore_regions")}
         names = ("mm_per_px", "threshold", "defect_percent", "miss_risk_percent", "shown_at")

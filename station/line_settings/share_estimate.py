@@ -77,7 +77,7 @@ class LineShareEstimate:
 
     @property
     def warning(self) -> str:
-        """A sentence that says that too few parts are reviewed, or "" if enough are."""
+        """A warning for the page if too few parts were reviewed. If enough parts were reviewed, the text is empty."""
         from models.inference.defect_share import MIN_REVIEWED
 
         if self.corrected is not None:

@@ -21,7 +21,7 @@ from station.live.live_consumer import LiveConsumer, get_live_consumer
 MAX_STREAMS = 64
 TICK_S = 0.5
 _STATUS_TICKS = 4
-# Once a minute the stream checks that the person may still see the page.
+# Once a minute, the stream checks whether the person is still allowed to see the page.
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
 _RENDER_INTERVAL_S = 2.0
 _BUSY_RENDER_INTERVAL_S = 10.0
@@ -56,7 +56,7 @@ class CardRenderer:
         self._lock = threading.Lock()
 
     def render_card(self, line: str, for_page: bool) -> RenderedCard:
-        """Returns the current card of `line` for the wall. If `for_page` is True, returns the content of the page of the line."""
+        """Returns the card of `line` for the page that shows all lines (the wall). If `for_page` is True, returns the line's own page."""
         now = datetime.now(UTC)
         busy_interval = timedelta(seconds=_BUSY_RENDER_INTERVAL_S)
         with self._lock:
@@ -68,7 +68,7 @@ class CardRenderer:
             # If the age is negative, the machine's clock was set back, so the card is rendered again.
             if known is not None and (known.revision == revision or timedelta() <= age < interval):
                 return known
-            # If nobody has looked at the card for a while, it shows the newest parts at once.
+            # If nobody has looked at the card for 20 s, it shows only the newest parts. Otherwise, at most two parts are replaced.
             shown_parts = known.parts if known and age < 2 * busy_interval else []
             with self.consumer.lock:
                 parts = state.update_selection(shown_parts, PARTS_ON_PAGE if for_page else PARTS_ON_WALL)

@@ -55,7 +55,10 @@ class TrendBar:
 
 @dataclass(frozen=True)
 class LineCard:
-    """The content of a card. `faulty_parts`, `bars` and `max_per_minute` are empty or 0 except on the page of the line."""
+    """What the live pages show about a line: its last parts, the numbers of this shift, the gate and the alarms.
+
+    The page that shows all lines does not use `faulty_parts`, `bars` and `max_per_minute`, so they are empty or 0 there.
+    """
 
     name: str
     has_gate: bool
@@ -82,7 +85,7 @@ class LineCard:
 
     @property
     def good_percent(self) -> float | None:
-        """Share of the judged parts that the model called ok, in per cent, or None before the first part."""
+        """The share of judged parts with the label ok, in per cent. None if no part was judged in this shift."""
         return 100 * self.ok / self.judged if self.judged else None
 
 

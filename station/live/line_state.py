@@ -88,7 +88,7 @@ class LivePart:
 
     @property
     def seen_at(self) -> datetime | None:
-        """The time of the picture. Until the verdict arrives, this is the time at which photo-eye 1 counted the part."""
+        """The time of the picture. It is known from the verdict. Before the verdict arrives, the time at photo-eye 1 is returned."""
         return self.verdict.captured_at if self.verdict else self.sorting.counted_at if self.sorting else None
 
     @property
@@ -178,7 +178,8 @@ class LineState:
     def start_shift(self, since: datetime, counts: Counter[str], minutes: dict[datetime, Counter[str]] | None = None) -> None:
         """Starts counting a shift that began at `since`.
 
-        `counts` are the numbers of archived parts of the shift, by label. If `minutes` is given, it replaces the trend of the last hour.
+        - `counts`: number of parts of the shift in the archive, for each label.
+        - `minutes`: these numbers for each minute of the last hour. If `minutes` is None, the minutes so far are kept.
         """
         self.shift_since, self.counts, self.diverted = since, Counter(counts), 0
         if minutes is not None:
@@ -209,7 +210,8 @@ class LineState:
         latency_s = (max(arrived_at, verdict.decided_at) - verdict.captured_at).total_seconds()
         self._latencies.append((arrived_at, max(0.0, latency_s)))
         if len(self._trend) > _MAX_TREND_MINUTES:
-            # A camera's clock may be fast. A picture with a time in the future must not remove the minutes of the last hour.
+            # `_trend` keeps the counts of the last hour. A camera whose clock is fast gives a picture a time in the future. min() prevents
+            # that such a picture deletes all counts.
             newest = min(verdict.captured_at, arrived_at)
             self._trend = {minute: counts for minute, counts in self._trend.items() if newest - minute <= _HOUR}
 
@@ -256,9 +258,9 @@ class LineState:
         return [part for part, _ in zip(with_verdict, range(count), strict=False)]
 
     def update_selection(self, shown: Sequence[LivePart], count: int) -> list[LivePart]:
-        """Returns the `count` parts that a card shows next, newest first. `shown` are the parts that the card shows now.
+        """Returns the `count` parts that a card shows next, newest first. `shown` holds the parts that the card shows now.
 
-        At most two of the parts are new, because people cannot follow more on a fast line.
+        At most two parts are new at each update, because people cannot look at more new pictures on a fast line.
         """
         if len(shown) < count:
             return self.last_parts(count)

@@ -46,7 +46,8 @@ _RECONNECT_WAIT_S = 1.0
 # The consumer starts with the sorting records of the last ten minutes and the dead letters of the last hour.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
-# People may upload many pictures at once and wait for all verdicts, so the upload line keeps more parts.
+# Number of newest uploads that the consumer remembers. It is larger than for other lines, because a person can upload many pictures at
+# once, and then waits for all verdicts.
 _RECENT_UPLOADS = 2000
 # The archive may not have the parts of the last minutes yet, so these parts are counted from Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)
@@ -96,7 +97,7 @@ CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 class LiveConsumer:
     """Reads the topics of all lines in a thread, and keeps the state of each line in `lines`. Acquire `lock` to use a state.
 
-    `connection_fault` is a sentence for the page if Kafka does not answer, otherwise "".
+    If Kafka does not answer, `connection_fault` is a sentence that the page shows. Otherwise, it is "".
     """
 
     def __init__(self, settings: Settings, count_parts: CountParts = count_archived_parts) -> None:

@@ -1,4 +1,7 @@
-"""Computes the figures of a report about a shift or a day. The database counts groups of equal parts, and this module adds them up."""
+"""Computes the figures of a report about a shift or a day.
+
+The database counts the parts in each group, such as all parts of line-1 with the label ok. This module adds up the numbers of the groups.
+"""
 
 from __future__ import annotations
 
@@ -108,9 +111,9 @@ class PartCounters:
 
     @property
     def pareto(self) -> list[tuple[str, int, float]]:
-        """Defect types with their number of parts, the most frequent type first.
+        """A row for each defect type, the most frequent type first: type, number of parts, and cumulative share of all defects (0..1).
 
-        The third value of a row is the share (0..1) of all defects that have this type or a more frequent type.
+        For example, [("blow hole", 6, 0.6), ("crack", 4, 1.0)].
         """
         rows, total, cumulative = [], self.defect_types.total(), 0
         for defect_type, count in sorted(self.defect_types.items(), key=lambda pair: (-pair[1], pair[0])):

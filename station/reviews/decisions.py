@@ -32,11 +32,11 @@ SendRecord = Callable[[str, str, bytes | None], tuple[int, int]]
 
 
 class InvalidBoxesError(ValueError):
-    """The boxes that a page sent cannot be accepted. The error message can be shown on a page."""
+    """Raised if the boxes that a person drew have a wrong form or number. The error message can be shown on a page."""
 
 
 class DecisionRefusedError(ValueError):
-    """A person's decision about a part cannot be accepted. The error message can be shown on a page."""
+    """Raised if a person's decision about a part cannot be accepted. The error message can be shown on a page."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,10 @@ def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool 
 
 
 def find_effective(labels: Sequence[str]) -> int | None:
-    """Returns the index of the last label that is not `skip`, or None if all are `skip`. This decision counts for the part."""
+    """Returns the index of the decision that counts for the part: the last decision whose label is not `skip`.
+
+    `labels` are the labels of all decisions. Returns None if all labels are `skip`.
+    """
     indexes = [index for index, label in enumerate(labels) if label != SKIP]
     return indexes[-1] if indexes else None
 
@@ -187,7 +190,7 @@ def make_review(part: Part, reviewer: str, annotation: Annotation, at: datetime)
     Raises DecisionRefusedError if the person skipped the part, because a skip is not sent to Kafka.
     """
     if annotation.label not in ("ok", "defect"):
-        raise DecisionRefusedError("A part that was skipped has no review. Choose ok or defect.")
+        raise DecisionRefusedError("Your decision is skip, which is no review and cannot be sent. Choose ok or defect.")
     return Review(
         line=part.line,
         run=part.run,

@@ -28,7 +28,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class StudyRefusedError(CastlineError):
-    """A study cannot be made. The message can be shown on a page."""
+    """Raised if a study cannot be made or closed. The error message can be shown on a page."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def close_study(study: Study, closed_by: User | None, at: datetime) -> None:
 
 
 def _find_people(plan: StudyPlan) -> list[User]:
-    """Checks everything in `plan` except the parts, and returns the accounts of its people."""
+    """Returns the accounts of the people in `plan`. Also checks the name and the number of rounds."""
     if not _NAME.fullmatch(plan.name):
         raise StudyRefusedError(
             f"The name {plan.name[:70]!r} is not possible. Use up to 64 small letters, digits, dots, hyphens and underscores."

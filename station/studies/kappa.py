@@ -36,15 +36,16 @@ class Kappa:
 
 
 def compute_cohen(first: Labels, second: Labels) -> Kappa:
-    """Returns Cohen's kappa of two sides, with an interval by bootstrap (random samples of the parts).
+    """Returns Cohen's kappa of two sides, such as a person and the model. The interval comes from bootstrap (random samples of the parts).
 
-    Both arrays have shape (parts, comparisons) and contain 0, 1 or MISSING.
+    `first` and `second` hold the labels of the two sides: 0, 1 or MISSING. Both have a row for each part, and a column for each comparison,
+    such as a round of a study.
 
     Source: Cohen, Educational and Psychological Measurement 20(1), 1960. Interval: Efron and Tibshirani, An Introduction to the Bootstrap,
     1993.
     """
     is_counted = (first != MISSING) & (second != MISSING)
-    # For each part, the numbers of the four pairs of labels: (ok, ok), (ok, defect), (defect, ok) and (defect, defect).
+    # A row for each part: how often each pair of labels occurs. The columns are (ok, ok), (ok, defect), (defect, ok) and (defect, defect).
     counts = np.stack([((2 * first + second == cell) & is_counted).sum(axis=1) for cell in range(4)], axis=1).astype(np.float64)
     return _bootstrap(counts[counts.sum(axis=1) > 0], _cohen_of_totals)
 
@@ -61,7 +62,7 @@ def compute_fleiss(labels: Labels) -> Kappa:
     defects = complete.sum(axis=1, dtype=np.float64)
     pairs = max(1, raters * (raters - 1))
     agreement = (defects * (defects - 1) + (raters - defects) * (raters - defects - 1)) / pairs
-    # The columns are: the number 1, the share of label pairs that are equal, and the share of the labels that are `defect`.
+    # A row for each part, with three columns: 1 (so that a sum counts the parts), the share of equal label pairs, the share of `defect`.
     counts = np.stack([np.ones_like(defects), agreement, defects / max(1, raters)], axis=1)
     return _bootstrap(counts if raters > 1 else counts[:0], _fleiss_of_totals)
 

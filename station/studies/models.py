@@ -46,7 +46,7 @@ class StudyPart(models.Model):
     model = models.CharField(max_length=64, blank=True, default="")
     model_label = models.CharField(max_length=8, blank=True, default="")
 
-    # The picture is always in the object store, so it has no place on the image topic.
+    # The picture is in the object store, so it has no topic, partition and offset in Kafka.
     image_topic = ""
     image_partition = None
     image_offset = None

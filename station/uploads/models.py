@@ -16,7 +16,7 @@ from streams.topics import TopicNames
 
 
 class UploadRun(models.Model):
-    """The run number in the part ids of all uploads. The table has exactly one row.
+    """The run number of all uploads. It is a part of their part ids. This database table has exactly one row.
 
     The run number is the time when the table was made. Two databases therefore never give the same part id to different uploads.
     """
@@ -47,7 +47,7 @@ class Upload(models.Model):
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-id"], name="upload_owner")]
 
-    # Addresses in the object store. They are empty, because the picture of an upload is read from Kafka.
+    # The addresses of picture and heat map in the object store are empty, because the picture of an upload is read from Kafka.
     picture = heat_map = ""
 
     def __str__(self) -> str:

@@ -162,7 +162,8 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
         by_api=by_api,
         sent_at=datetime.now(UTC),
     )
-    # If Kafka does not confirm the picture, the row is deleted. The database never uses its number again, so part ids stay unique.
+    # If Kafka does not confirm the picture, the row is deleted. The database never gives the row's number to another row, so no part id is
+    # used twice.
     try:
         upload.image_partition, upload.image_offset = _send_to_kafka(upload, picture)
         upload.save(update_fields=["image_partition", "image_offset"])

@@ -137,7 +137,10 @@ def publish_choice(choice: CheckedModelChoice, user: User) -> None:
 
 
 def _find_changed_lines(settings: Settings, current: ModelChoices, key: str) -> list[str]:
-    """Returns the lines that a choice for `key` changes. `key` is a line, or "*" for all lines without a choice of their own."""
+    """Returns the lines that get another version if a person makes a choice for `key`.
+
+    If `key` is "*", these are the lines without a choice of their own. Otherwise, `key` is the only line.
+    """
     return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
 
 
@@ -148,7 +151,8 @@ def _check_classes(settings: Settings, registry: Registry, requested: Manifest, 
             present = registry.read_manifest(current.find(line).version)
         except ModelError as error:
             raise DifferentClassesError(
-                f"The classes of {requested.version} cannot be compared with those of the version in force on {line}: {error}"
+                f"The version that judges {line} now cannot be read, so its classes cannot be compared with the classes of "
+                f"{requested.version}: {error}"
             ) from None
         if not present.has_same_classes(requested):
             raise DifferentClassesError(

@@ -45,7 +45,12 @@ from streams.model_choices import ALL_LINES, EffectiveModel, ModelChoices
 
 @dataclass(frozen=True)
 class LineModel:
-    """The model that is `chosen` for a line, and the version `running` that gave the latest verdict, at the time `running_at`."""
+    """The model versions of a line.
+
+    - `chosen`: the model that a person or the settings chose for the line.
+    - `running`: the version that gave the latest verdict, or "" if there is no verdict.
+    - `running_at`: the time of the latest verdict.
+    """
 
     name: str
     chosen: EffectiveModel
