@@ -74,7 +74,7 @@ class RequestQueueMiddleware:
             self._running.release()
 
     async def _acquire(self) -> bool:
-        """Waits until the request may run, then returns True. Returns False if the queue is full or the wait takes too long."""
+        """Waits until the request is allowed to run, then returns True. Returns False if the queue is full or the wait takes too long."""
         if self._running.locked() and self._queued >= self._max_queued:
             return False
         self._queued += 1
@@ -105,7 +105,7 @@ class BodyLimitMiddleware:
             await self._inner(scope, receive, send)
             return
         limit = self._upload_bytes if scope["path"].startswith(_UPLOAD_PREFIXES) else self._form_bytes
-        too_large = f"Too large: a request to this address may have at most {limit // 1024} KiB."
+        too_large = f"Too large: a request to this address can have at most {limit // 1024} KiB."
         if _announced_bytes(scope["headers"]) > limit:
             await _refuse(scope, send, 413, too_large)
             return

@@ -21,7 +21,7 @@ class ShiftPeriod:
     to: datetime
 
     def hours(self) -> Iterator[tuple[datetime, datetime]]:
-        """Yields the beginning and the end of each hour of the period. The last hour may be shorter."""
+        """Yields the beginning and the end of each hour of the period. The last hour can be shorter."""
         begin = self.since
         while begin < self.to:
             end = min(begin + timedelta(hours=1), self.to)

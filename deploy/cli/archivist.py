@@ -95,7 +95,7 @@ async def _run(process: WorkerProcess) -> int:
 
 
 def _make_identity(process: WorkerProcess) -> GroupIdentity:
-    """Returns the identity of this archivist. Several archivists may share the work only if they use the same PostgreSQL database.
+    """Returns the identity of this archivist. Several archivists can share the work only if they use the same PostgreSQL database.
 
     Two archivists with one SQLite file each would divide the history of the parts between the two files.
     """

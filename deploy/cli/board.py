@@ -67,7 +67,7 @@ class BoardAddress:
     baud: int
     lane: int
     gate: GateSettings | None
-    # The line whose sorter may have opened the port, or None if no line of the settings has this port.
+    # The line whose sorter has perhaps opened the port, or None if no line of the settings has this port.
     line: str | None
     service: ServiceSettings
 

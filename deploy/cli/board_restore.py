@@ -49,7 +49,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
     Raises SettingsError if a person must change the file. The message names the settings to change.
     """
     changes = _find_changes(gate, saved[gate.lane])
-    # A change of the line, such as `safe`, may also change the settings of its additional gates.
+    # A change of the line, such as `safe`, can also change the settings of its additional gates.
     other_gates = [
         f"lane {lane}: {name} = {value}"
         for lane, settings in grade_settings(change_gate(gate, changes)).items()

@@ -30,7 +30,7 @@ _CONFIRM_S = 30
 # A redrive writes the first marks of 20 dead letters, sends their 20 records, and then goes on with the next 20. If the redrive is
 # interrupted, at most 20 dead letters have a mark although their record was not sent.
 _GROUP_RECORDS = 20
-# This limit is high because a record may have been compressed when it arrived. The broker still refuses a record that is too large.
+# This limit is high because a record was perhaps compressed when it arrived. The broker still refuses a record that is too large.
 _MAX_RECORD_BYTES = 2**28
 _MARK_STATE, _BEGUN, _SENT = "redrive-state", "begun", "sent"
 _GONE = "not sent: Kafka no longer has the whole record"
@@ -63,7 +63,7 @@ class RedriveMark:
     def describe(self) -> str:
         if self.is_sent:
             return f"sent again on {self.at} by {self.by}, to {self.to}"
-        return f"{self.by} began to send it again on {self.at}, and Kafka may have it"
+        return f"{self.by} began to send it again on {self.at}, and perhaps Kafka has it"
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def _show_plan(steps: Sequence[RedriveStep], limit: int) -> None:
 
 
 def _print_line(text: str) -> None:
-    """Prints a line. Anybody may have written the record, so a character that could control the terminal becomes U+FFFD."""
+    """Prints a line. The record can come from anybody, so a character that could control the terminal becomes U+FFFD."""
     click.echo("".join(character if character.isprintable() else "\ufffd" for character in text))
 
 

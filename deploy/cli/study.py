@@ -96,7 +96,10 @@ def show(file: Path | None, name: str, as_json: bool) -> None:
     rows: list[tuple[str, Kappa]] = [(f"{one}, one round with another", kappa) for one, kappa in report.within]
     rows += [(f"{first} and {second}", kappa) for first, second, kappa in report.between]
     rows += [(f"{one} and the model", kappa) for one, kappa in report.with_model]
-    rows += [("all people (Fleiss)", report.all_people), ("all people and the model (Fleiss)", report.all_with_model)]
+    rows += [
+        ("all people together (Fleiss' kappa)", report.all_people),
+        ("all people and the model together (Fleiss' kappa)", report.all_with_model),
+    ]
     for title, kappa in rows:
         click.echo(f"  {title}: {_format_kappa(kappa)}")
     click.echo(f"{report.left_to_people} of {report.parts} parts have no label ok or defect of the model.")

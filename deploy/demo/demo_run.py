@@ -272,7 +272,7 @@ class DemoRun:
         return LineStatus(
             name=line,
             figures=figures,
-            # `counted` may be older than the other two numbers, because metrics are read less often than topics.
+            # `counted` is sometimes older than the other two numbers, because metrics are read less often than topics.
             parts=max(counted, figures.verdicts, figures.sorted),
             queue=int(sum(inspector.value("castline_consumer_lag_records", line=line) for inspector in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,

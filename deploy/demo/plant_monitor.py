@@ -98,9 +98,9 @@ class PlantMetrics:
 
 
 def find_targets(patterns: Iterable[str]) -> list[ScrapeTarget]:
-    """Returns the processes that the target files list. In `patterns`, the file name may have a `*`.
+    """Returns the processes that the target files list. In `patterns`, the file name can contain a `*`.
 
-    A file that cannot be read is skipped, because its process may be writing the file.
+    A file that cannot be read is skipped, because its process is perhaps writing the file.
     """
     targets = {}
     for pattern in patterns:

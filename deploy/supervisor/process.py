@@ -60,7 +60,7 @@ class ChildProcess:
         """
         if self._process.returncode is not None:
             return self._process.returncode
-        # Kill the process group before `wait`, because after `wait` a new process may get the same id.
+        # Kill the process group before `wait`, because after `wait` a new process can get the same id.
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
             return None
         self._signal_group(signal.SIGKILL)

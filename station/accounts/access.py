@@ -1,4 +1,4 @@
-"""Decides who may do what: the roles, their rights, and the check before each page.
+"""Decides who is allowed to do what: the roles, their rights, and the check before each page.
 
 A role is a Django group of the same name. `RIGHTS` lists the rights of each role.
 """

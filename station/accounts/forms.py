@@ -45,7 +45,7 @@ class NewAccountForm(UserCreationForm):  # type: ignore[type-arg]
 
 
 class ChangeAccountForm(forms.Form):
-    """The form that changes an account: its role, its password, and whether it may log in."""
+    """The form that changes an account: its role, its password, and whether it is allowed to log in."""
 
     role = forms.ChoiceField(choices=_ROLE_CHOICES, label="Role")
     is_active = forms.BooleanField(required=False, label="May log in")

@@ -17,7 +17,7 @@ _RENEWED_AT = "seen"
 def client_address(request: HttpRequest) -> str:
     """Returns the network address of the client.
 
-    Each proxy appends an address to the header X-Forwarded-For. Addresses that the client itself may have written are ignored.
+    Each proxy appends an address to the header X-Forwarded-For. Addresses that the client itself can write are ignored.
     """
     # PostgreSQL cannot store an empty address, so a connection without an address gets 0.0.0.0.
     peer: str = request.META.get("REMOTE_ADDR", "") or "0.0.0.0"

@@ -47,7 +47,7 @@ class ApiToken(models.Model):
     def find_owner(cls, text: str) -> User | None:
         """Returns the account that the token `text` belongs to, and updates the time of the token's last use.
 
-        Returns None if the token is unknown or revoked, or if the account may no longer log in.
+        Returns None if the token is unknown or revoked, or if the account is no longer allowed to log in.
         """
         token = cls.objects.select_related("user").filter(sha256=_hash(text), user__is_active=True).first()
         if token is None:

@@ -49,7 +49,7 @@ def wait_for_database(report: Callable[[str], None], sleep: Callable[[float], bo
 
 
 def migrate_database(apply: bool = True) -> list[str]:
-    """Brings the tables up to date and returns the names of the applied migrations. Several processes may call this function at once.
+    """Brings the tables up to date and returns the names of the applied migrations. Several processes can call this function at once.
 
     Raises SettingsError if the tables cannot be used.
     """

@@ -1,4 +1,4 @@
-"""Writes records into the table of parts, one row for each part. The records may arrive in any order.
+"""Writes records into the table of parts, one row for each part. The records can arrive in any order.
 
 If a part has several verdicts, the earliest counts. If it has several findings or reviews, the last counts.
 """

@@ -88,8 +88,8 @@ def load_page(
     if after is not None:
         found, limit = _search(filters, after, False, rows, search_limit)
         shown, has_more = found[:rows][::-1], len(found) > rows
-        # The search for newer parts has reached the newest part, and has perhaps found only a few parts. A page with few parts looks odd, so
-        # load the newest page instead.
+        # The search has reached the newest part, so the parts that it found can be too few for a page. Load the page of the newest parts
+        # instead, which is full.
         if not has_more and limit is None:
             return load_page(filters, rows=rows, search_limit=search_limit)
         newer = _key_of(shown[0]) if has_more and shown else limit
@@ -102,7 +102,7 @@ def load_page(
 
 
 def count_parts(filters: PartFilters, limit: int = COUNT_LIMIT, search_limit: int = SEARCH_LIMIT) -> tuple[int, bool]:
-    """Returns the number of parts that fulfil `filters`, at most `limit`, and whether there may be more parts.
+    """Returns the number of parts that fulfil `filters`, at most `limit`, and whether more parts are possible.
 
     If no index fits the filters, searches only the newest `search_limit` rows.
     """

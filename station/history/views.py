@@ -170,7 +170,7 @@ def training_picture(request: HttpRequest, version: str, number: int) -> HttpRes
 
 
 def get_visible_part(request: HttpRequest, line: str, run: int, part: int) -> Part:
-    """Returns the part's row in the archive. Raises Http404 if the part does not exist or the person may not see it."""
+    """Returns the part's row in the archive. Raises Http404 if the part does not exist or the person is not allowed to see it."""
     if max(run, part) > _MAX_INTEGER or not may_see_part(request.user, line, run, part):
         raise Http404
     row = Part.objects.filter(line=line, run=run, part=part).first()

@@ -95,7 +95,7 @@ def get_card_renderer() -> CardRenderer:
 
 
 class OpenStreams:
-    """Counts the open event streams. At most MAX_STREAMS may be open, so that many browsers do not overload the station."""
+    """Counts the open event streams. At most MAX_STREAMS can be open, so that many browsers do not overload the station."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -115,7 +115,7 @@ class LivePart:
 
     @property
     def thumbnail_url(self) -> str:
-        """URL of the small picture. The URL is signed, except for an upload, which only its owner may see."""
+        """URL of the small picture. The URL is signed, except for an upload, which only its owner is allowed to see."""
         if self.line == current_settings().station.upload_line:
             return f"{reverse('part-picture', args=(self.line, self.run, self.part))}?side={_THUMBNAIL_PX}"
         return make_signed_url(self, _THUMBNAIL_PX)

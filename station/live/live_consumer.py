@@ -49,7 +49,7 @@ _DEAD_LETTERS_BACK = timedelta(hours=1)
 # Number of newest uploads that the consumer remembers. It is larger than for other lines, because a person can upload many pictures at
 # once, and then waits for all verdicts.
 _RECENT_UPLOADS = 2000
-# The archive may not have the parts of the last minutes yet, so these parts are counted from Kafka.
+# The archive perhaps does not have the parts of the last minutes yet, so these parts are counted from Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)
 _ARCHIVE_DELAY = timedelta(minutes=1)
 _TREND = timedelta(hours=1)
@@ -138,7 +138,7 @@ class LiveConsumer:
         """
         try:
             self._add_record(record)
-        except Exception as error:  # noqa: BLE001  no record may end the thread, which would read the same record again
+        except Exception as error:  # noqa: BLE001  otherwise the thread would end, start again and read the same record
             skip_record("station", record, error)
 
     def update_shift(self, now: datetime) -> None:

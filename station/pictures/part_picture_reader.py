@@ -62,7 +62,7 @@ class PictureLocation(Protocol):
 class PartPictureReader:
     """Reads pictures, converts them for browsers, and caches up to 48 MiB of converted pictures. Thread-safe.
 
-    A separate process with limited memory and time converts the pictures, because a stranger's picture may be harmful.
+    A separate process with limited memory and time converts the pictures, because a stranger's picture can be harmful.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -167,7 +167,7 @@ class PartPictureReader:
 
     def _read_from_topic(self, part: PictureLocation) -> bytes | None:
         image_topics = {self._names.images(line.name) for line in self._settings.lines}
-        # The topic's name comes from a verdict, and a verdict may be forged. Read only topics of this plant's lines.
+        # The topic's name comes from a verdict, and a verdict can be forged. Read only topics of this plant's lines.
         if part.image_topic not in image_topics or part.image_partition is None or part.image_offset is None:
             return None
         try:

@@ -107,7 +107,7 @@ class CandidateQueue:
             Candidate(part=part, score=priority.score, why=priority.why[:400], audit=priority.audit, since=part.seen_at)
             for part, priority in selected
         ]
-        # Update the score of known parts, because their reasons may have changed, for example by a late verdict.
+        # Update the score of known parts, because their reasons have perhaps changed, for example by a late verdict.
         Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
 
 

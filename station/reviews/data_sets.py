@@ -159,7 +159,7 @@ class _WrittenPictures:
 
 def _next_number(root: Path) -> int:
     number = (DataSet.objects.aggregate(last=Max("number"))["last"] or 0) + 1
-    # If an older copy of the database was restored, the folder may have data sets that are missing in the table.
+    # If an older copy of the database was restored, the folder can have data sets that are missing in the table.
     while any(root.glob(f"reviews-{number:04d}-*")):
         number += 1
     return number

@@ -96,7 +96,7 @@ def _parse_list(text: str) -> list[dict[str, Any]]:
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise InvalidBoxesError("The boxes could not be read. Reload the page and draw them again.")
     if len(values) > MAX_BOXES:
-        raise InvalidBoxesError(f"A part may have at most {MAX_BOXES} boxes, but {len(values)} were sent. Remove some of them.")
+        raise InvalidBoxesError(f"A part can have at most {MAX_BOXES} boxes, but {len(values)} were sent. Remove some of them.")
     return values
 
 

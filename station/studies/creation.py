@@ -108,7 +108,9 @@ def _find_people(plan: StudyPlan) -> list[User]:
     people = {user.username: user for user in User.objects.filter(username__in=names, is_active=True)}
     for name in names:
         if name not in people or "review" not in get_rights(people[name]):
-            raise StudyRefusedError(f"{name[:150]} has no account that may review parts. Choose other people, or change the role.")
+            raise StudyRefusedError(
+                f"{name[:150]} has no account that is allowed to review parts. Choose other people, or change the role."
+            )
     return [people[name] for name in names]
 
 

@@ -46,7 +46,7 @@ def is_complete(study: Study) -> bool:
 
 
 def is_open_for_results(study: Study) -> bool:
-    """Returns whether the results may be shown. They stay hidden while people answer, because they would influence the answers."""
+    """Returns whether the results are shown. During a study, the results stay hidden, because they would influence the answers."""
     return study.closed_at is not None or is_complete(study)
 
 

@@ -96,7 +96,7 @@ class TokenAuthentication(HttpBearer):
 
 
 class UploadThrottle(BaseThrottle):
-    """Limits how many pictures an account may send in a minute, from the upload page and the API together.
+    """Limits how many pictures an account can send in a minute, from the upload page and the API together.
 
     Django Ninja's own SimpleRateThrottle is not used, because it is not thread-safe.
     """

@@ -1,4 +1,4 @@
-"""The tables of uploaded pictures, and the rule that says who may see an upload."""
+"""The tables of uploaded pictures, and the rule that says who is allowed to see an upload."""
 
 from __future__ import annotations
 
@@ -70,16 +70,16 @@ class Upload(models.Model):
 
 
 def uploads_visible_to(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Upload]:
-    """Returns the uploads that `user` may see. An administrator may see all uploads, and any other user only their own."""
+    """Returns the uploads that `user` is allowed to see: all uploads for an administrator, otherwise the user's own uploads."""
     if "administer" in get_rights(user):
         return Upload.objects.all()
     return Upload.objects.filter(owner_id=user.pk) if user.pk is not None else Upload.objects.none()
 
 
 def may_see_part(user: AbstractBaseUser | AnonymousUser, line: str, run: int, part: int) -> bool:
-    """Returns whether `user` may see a part.
+    """Returns whether `user` is allowed to see a part.
 
-    Every user may see the parts of the plant's lines. Only the owner and administrators may see an uploaded picture.
+    Every user sees the parts of the plant's lines. Only the owner and administrators see an uploaded picture.
     """
     if line != current_settings().station.upload_line or "administer" in get_rights(user):
         return True

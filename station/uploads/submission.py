@@ -1,4 +1,4 @@
-"""Accepts uploaded pictures: limits how many an account may send, checks each picture, and sends it to Kafka.
+"""Accepts uploaded pictures: limits how many an account can send, checks each picture, and sends it to Kafka.
 
 The limits hold for the upload page and the API together.
 """
@@ -34,7 +34,7 @@ _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 4
 class UploadRefusedError(CastlineError):
     """An uploaded picture was not accepted. `status` is the HTTP status of the answer.
 
-    `retry_after_s` says when the sender may try again, in seconds. It is 0 if another try would fail too.
+    `retry_after_s` says when the sender can try again, in seconds. It is 0 if another try would fail too.
     """
 
     def __init__(self, status: int, message: str, retry_after_s: float = 0) -> None:
@@ -52,14 +52,14 @@ class RateLimiter:
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
         self._clock = clock
-        # For each account: the number of pictures that it may still send, and the time at which this number was computed.
+        # For each account: the number of pictures that it can still send, and the time at which this number was computed.
         self._buckets: dict[int, tuple[float, float]] = {}
         self._lock = threading.Lock()
 
     def acquire(self, account: int, pictures: int = 1) -> float:
-        """Returns 0 if the account may send `pictures` pictures now, and counts these pictures against its limit.
+        """Returns 0 if the account is allowed to send `pictures` pictures now, and counts these pictures against its limit.
 
-        Otherwise returns the number of seconds until the account may try again.
+        Otherwise returns the number of seconds until the account can try again.
         """
         now = self._clock()
         with self._lock:
@@ -75,7 +75,7 @@ class RateLimiter:
 
 
 class ConcurrencyLimiter:
-    """Limits how many uploads of all accounts together may be in progress at the same time. Thread-safe."""
+    """Limits how many uploads of all accounts together can be in progress at the same time. Thread-safe."""
 
     def __init__(self, limit: int = MAX_CONCURRENT_REQUESTS) -> None:
         self._limit = limit

@@ -105,7 +105,7 @@ def _parse_number_and_state(text: str) -> tuple[int, str]:
 @require_safe
 @right_required("upload")
 def upload(request: HttpRequest, number: int) -> HttpResponse:
-    """Shows the page of one upload. A request of the page's script gets only the section that may change."""
+    """Shows the page of one upload. A request of the page's script gets only the section that can change."""
     template = "station/uploads/_result.html" if request.headers.get("HX-Request") else "station/uploads/upload.html"
     return render(request, template, {"status": _find_status(request, number)})
 

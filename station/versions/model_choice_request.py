@@ -33,7 +33,7 @@ NO_SHADOW = "none"
 class ModelChoiceRequest:
     """A person's request to change the model of a line. The line "*" means all lines.
 
-    `version` is empty for a roll-back. If `force` is true, the version may have other classes than the version in force.
+    `version` is empty for a roll-back. If `force` is true, the version is allowed to have other classes than the version in force.
     """
 
     action: ModelAction
