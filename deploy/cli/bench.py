@@ -272,7 +272,7 @@ def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, 
         labels = "same labels" if row.same_labels else f"{row.other_labels} of {comparison.labelled} labels differ"
         click.echo(f"{row.runtime:16} batch {row.batch:2}: {row.per_s:7.1f} a second, {labels}")
     for name, reason in comparison.refused.items():
-        click.echo(f"{name:16} may not judge: {reason}")
+        click.echo(f"{name:16} is not allowed to judge: {reason}")
     for name, reason in comparison.left_out.items():
         click.echo(f"{name:16} not measured: {reason}")
     click.echo(

@@ -126,7 +126,7 @@ def _send_to_sorter(address: BoardAddress, action: CommandAction, valid_s: float
 
 def _warn_of_reset(address: BoardAddress) -> None:
     click.echo(
-        f"No sorter on this machine takes commands for the board at {address.port}, so this command opens the port itself. This may reset "
+        f"No sorter on this machine takes commands for the board at {address.port}, so this command opens the port itself. This can reset "
         "the board. A board that is reset forgets the castings on its belt.",
         err=True,
     )
@@ -207,7 +207,7 @@ def _connect(
 def status(file: Path | None, name: str | None, port: str | None, lane: int | None, as_json: bool) -> int:
     """Show the state, counters, gate, link and photo-eyes of a lane. The exit status is 1 if the lane has a fault.
 
-    If the line's sorter runs, the command goes through it. Otherwise the command opens the port itself, which may reset the board.
+    If the line's sorter runs, the command goes through it. Otherwise the command opens the port itself, which can reset the board.
     """
     address = _find_address(file, name, port, lane)
     if (answer := _send_to_sorter(address, "status")) is not None:
@@ -290,7 +290,7 @@ def _board_settings(name: str | None, gate: GateSettings) -> tuple[LaneSettings,
 def save(file: Path | None, name: str, out: Path | None) -> int:
     """Save the settings that the board of a line uses, before the board is exchanged or its firmware is replaced.
 
-    If the line's sorter runs, the command goes through it. Otherwise the command opens the port itself, which may reset the board. The exit
+    If the line's sorter runs, the command goes through it. Otherwise the command opens the port itself, which can reset the board. The exit
     status is 1 if the settings file has other settings than the board.
     """
     address, gate = _find_gate(file, name)
@@ -511,7 +511,7 @@ def _find_taught_line(file: Path | None, name: str | None, port: str | None, lan
     "steps",
     multiple=True,
     type=click.Choice(STEPS),
-    help="Step to carry out. The option may be repeated.  [default: all steps]",
+    help="Step to carry out. You can repeat the option.  [default: all steps]",
 )
 @click.option("--castings", default=10, show_default=True, type=click.IntRange(3, 50), help="Number of castings to measure.")
 @click.option(
@@ -591,7 +591,9 @@ def flash(file: Path | None, port: str, image: Path | None) -> int:
         click.echo(f"Writing {image.name}, {size} bytes, to the board at {port}.")
         done = subprocess.run(["avrdude", *arguments], check=False)
     if done.returncode != 0:
-        click.echo("avrdude failed, so the board may hold a part of the firmware only. Check the cable and repeat the command.", err=True)
+        click.echo(
+            "avrdude failed, so the board perhaps holds only a part of the firmware. Check the cable and repeat the command.", err=True
+        )
         return 1
     click.echo("The board holds the firmware. Start the sorter now.")
     return 0

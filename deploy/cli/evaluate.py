@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     multiple=True,
     required=True,
-    help="Folder with a subfolder of pictures for each class, or CSV list with the columns path and class. The option may be repeated.",
+    help="Folder with a subfolder of pictures for each class, or CSV list with the columns path and class. You can repeat the option.",
 )
 @click.option(
     "--report",

@@ -27,7 +27,7 @@ DATA = click.option(
     type=click.Path(path_type=Path),
     multiple=True,
     required=True,
-    help="Folder with a subfolder of pictures for each class, or CSV list with the columns path and class. The option may be repeated.",
+    help="Folder with a subfolder of pictures for each class, or CSV list with the columns path and class. You can repeat the option.",
 )
 OUT = click.option(
     "--out",
@@ -492,10 +492,10 @@ def _run_and_show(out: Path, run: Callable[[ProgressBars], ResultTable]) -> int:
 @recipe_options(lenet_side_px=96, lenet_epochs=15, min_steps=600)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def learning_curve(data: tuple[Path, ...], out: Path, as_json: bool, **chosen: Any) -> int:
-    """Find out whether there are enough training pictures, and which labels may be wrong.
+    """Find out whether there are enough training pictures, and which labels are perhaps wrong.
 
-    LeNet is trained on an eighth, a quarter, half and all of the pictures. On 1,000 pictures this takes some minutes. A label may be wrong
-    if a network that has not seen the picture is certain of another label.
+    LeNet is trained on an eighth, a quarter, half and all of the pictures. On 1,000 pictures this takes some minutes. If a network that has
+    not seen a picture is certain of another label, the label of the picture is perhaps wrong.
 
     The command writes learning-curve.json, learning-curve.png and contradicted.png.
     """

@@ -11,7 +11,7 @@ from streams.settings import load_settings
 
 
 @click.group("gateway", invoke_without_command=True)
-@click.option("--line", "lines", multiple=True, metavar="NAME", help="Serve only this line. The option may be given more than once.")
+@click.option("--line", "lines", multiple=True, metavar="NAME", help="Serve only this line. You can repeat the option.")
 @click.pass_context
 def command(context: click.Context, lines: tuple[str, ...]) -> int:
     """Take pictures from the cameras of the lines, give each picture a part id, and send it to Kafka.

@@ -313,7 +313,7 @@ def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, a
     type=click.Path(path_type=Path),
     multiple=True,
     help="Labelled pictures, instead of --split: a folder with a subfolder for each class, or a CSV list with the columns path and class. "
-    "The version must not have learned from these pictures. The option may be repeated.",
+    "The version must not have learned from these pictures. You can repeat the option.",
 )
 @click.option(
     "--defect-share", type=click.FloatRange(_MIN_SHARE, 1 - _MIN_SHARE), required=True, help="Share of defective parts on the line."

@@ -21,7 +21,7 @@ COMMANDS = {
     "gateway": "Send the pictures of the cameras to Kafka.",
     "inspector": "Judge the pictures on Kafka and publish verdicts.",
     "sorter": "Send the verdicts of a line to the board that moves its gate.",
-    "localiser": "Make heat maps, which show where suspicious parts may be defective.",
+    "localiser": "Make heat maps, which show where suspicious parts are perhaps defective.",
     "archivist": "Write the history of every part to the database, and keep pictures.",
     "station": "Serve the web pages and manage their accounts.",
     "study": "Make agreement studies of people and the model, and show their results.",

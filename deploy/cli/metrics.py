@@ -48,7 +48,7 @@ def list_metrics(as_json: bool) -> None:
     "--targets",
     multiple=True,
     help="Path pattern of further target files, such as those of another machine. Target files tell Prometheus which processes to read. "
-    "The option may be repeated.",
+    "You can repeat the option.",
 )
 @click.option("--alertmanager", default="", help="Send alerts to the Alertmanager at this host:port.")
 @click.option(

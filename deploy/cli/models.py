@@ -225,7 +225,7 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
     type=click.Path(path_type=Path),
     multiple=True,
     help="Folder or CSV list of pictures. A runtime is refused if its labels for these pictures differ from TensorFlow's labels in "
-    "float32. The option may be repeated.",
+    "float32. You can repeat the option.",
 )
 @click.option(
     "--report",

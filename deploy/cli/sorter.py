@@ -29,7 +29,7 @@ _SWITCH_INTERVAL_S = 0.0005
 
 @click.command("sorter")
 @click.option(
-    "--line", "names", multiple=True, help="Name of a line to serve. The option may be repeated.  [default: all lines that have a gate]"
+    "--line", "names", multiple=True, help="Name of a line to serve. You can repeat the option.  [default: all lines that have a gate]"
 )
 @click.option(
     "--port",

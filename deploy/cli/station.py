@@ -89,7 +89,10 @@ def migrate(file: Path | None) -> None:
 @command.command("account")
 @click.argument("name")
 @click.option(
-    "--role", type=click.Choice(["operator", "reviewer", "engineer", "administrator"]), required=True, help="What the account may do."
+    "--role",
+    type=click.Choice(["operator", "reviewer", "engineer", "administrator"]),
+    required=True,
+    help="The role says what the account is allowed to do.",
 )
 @click.option(
     "--password-file",

@@ -15,8 +15,8 @@ from streams.settings import load_settings
 @click.option(
     "--targets",
     multiple=True,
-    help="Path pattern of the target files, which list the processes to show. The default is <service.run_dir>/targets/*.json. The "
-    "option may be repeated.",
+    help="Path pattern of the target files, which list the processes to show. The default is <service.run_dir>/targets/*.json. You "
+    "can repeat the option.",
 )
 @click.option(
     "--every",

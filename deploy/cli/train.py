@@ -36,7 +36,7 @@ _GOOD_ONLY_OPTIONS = (
     type=click.Path(path_type=Path),
     multiple=True,
     help="Folder whose subfolders are named after the classes (ok..., def...), or CSV list with the columns path and class. "
-    "The option may be repeated.",
+    "You can repeat the option.",
 )
 @click.option(
     "--good-only",

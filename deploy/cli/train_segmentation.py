@@ -12,7 +12,7 @@ import click
 from deploy.cli.train import shorten_paths
 
 KIND_HELP = (
-    "Kind of defect that a value in the masks means, such as '1=blow hole'. Repeat the option for each value. Several values may have the "
+    "Kind of defect that a value in the masks means, such as '1=blow hole'. Repeat the option for each value. Several values can have the "
     "same name."
 )
 

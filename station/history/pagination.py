@@ -23,7 +23,7 @@ SEARCH_LIMIT = 20_000
 COUNT_LIMIT = 10_000
 # The two most frequent gate actions. Most parts have them, so the database index part_action_seen leaves these parts out.
 _COMMON_ACTIONS = ("none", "passed")
-# The partial indexes of the table of parts (station.archive.models.Part). For the column of each index, the SQL condition of the index.
+# The SQL condition of each partial index of the table of parts (station.archive.models.Part). The key is the column of the index.
 _INDEX_CONDITIONS = {
     "kind": """NOT ("archive_part"."kind" = '')""",
     "reviewer": """NOT ("archive_part"."reviewer" = '')""",
@@ -102,7 +102,7 @@ def load_page(
 
 
 def count_parts(filters: PartFilters, limit: int = COUNT_LIMIT, search_limit: int = SEARCH_LIMIT) -> tuple[int, bool]:
-    """Returns the number of parts that fulfil `filters`, at most `limit`, and whether more parts are possible.
+    """Returns the number of parts that fulfil `filters`, at most `limit`, and whether there are perhaps more parts.
 
     If no index fits the filters, searches only the newest `search_limit` rows.
     """

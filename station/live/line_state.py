@@ -88,7 +88,7 @@ class LivePart:
 
     @property
     def seen_at(self) -> datetime | None:
-        """The time of the picture. It is known from the verdict. Before the verdict arrives, the time at photo-eye 1 is returned."""
+        """The time of the picture, as the verdict says. Before the verdict arrives, the time at which photo-eye 1 counted the part."""
         return self.verdict.captured_at if self.verdict else self.sorting.counted_at if self.sorting else None
 
     @property
