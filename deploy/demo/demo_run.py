@@ -34,7 +34,7 @@ _WARNING_SHOWN_S = 20.0
 
 
 class DemoInterruptedError(CastlineError):
-    """The user stopped the demo before it could audit the topics."""
+    """Raised if the user stops the demo before the demo can audit the topics."""
 
 
 class ProcessUsage:

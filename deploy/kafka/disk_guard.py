@@ -161,7 +161,9 @@ class DiskGuard:
             marks = compute_watermarks(disk)
             if free < marks.start and self._reserve.exists():
                 self._reserve.unlink()
-                log.warning("The disk of %s is nearly full, so the broker gives back its reserve of %d bytes.", self._folder, marks.reserve)
+                log.warning(
+                    "The disk of %s is nearly full, so the broker deletes its reserve file of %d bytes.", self._folder, marks.reserve
+                )
                 free, _ = read_free_bytes(self._folder)
         except OSError as error:
             raise BrokerError(

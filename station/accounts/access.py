@@ -43,7 +43,7 @@ RIGHT_DESCRIPTIONS: dict[Right, str] = {
     "choose": "choose model versions",
     "set lines": "change the settings of lines",
     "make studies": "make agreement studies",
-    "show golden parts": "note that a golden part was shown",
+    "show golden parts": "record that a golden part was shown",
     "acknowledge faults": "acknowledge faults of gates",
     "move gates": "test gates and pause lines",
     "administer": "administer accounts",

@@ -28,7 +28,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class GoldenPartRefusedError(CastlineError):
-    """A golden part cannot be added or shown. The message can be shown on a page."""
+    """Raised if a golden part cannot be added or recorded. The error message can be shown on a page."""
 
 
 @dataclass(frozen=True)

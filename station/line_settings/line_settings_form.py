@@ -86,7 +86,7 @@ class LineSettingsForm:
 
 
 class LineSettingsRefusedError(ValueError):
-    """The form contains wrong values. `sentences` has an error message for each of them, which can be shown on the page."""
+    """Raised if the form contains wrong values. `sentences` has an error message for each wrong value. The page can show these messages."""
 
     def __init__(self, sentences: list[str]) -> None:
         super().__init__(" ".join(sentences))

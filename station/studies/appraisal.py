@@ -15,7 +15,7 @@ LABELS = ("ok", "defect")
 
 
 class AnswerRefusedError(ValueError):
-    """An answer in a study cannot be accepted. The message can be shown on a page."""
+    """Raised if an answer in a study cannot be accepted. The error message can be shown on a page."""
 
 
 @dataclass(frozen=True)

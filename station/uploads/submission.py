@@ -32,7 +32,7 @@ _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 4
 
 
 class UploadRefusedError(CastlineError):
-    """An uploaded picture was not accepted. `status` is the HTTP status of the answer.
+    """Raised if an uploaded picture is not accepted. `status` is the HTTP status of the answer.
 
     `retry_after_s` says when the sender can try again, in seconds. It is 0 if another try would fail too.
     """

@@ -57,7 +57,7 @@ class CheckedModelChoice:
 
 
 class DifferentClassesError(ModelError):
-    """The requested version has other classes than the version in force. A request with `force` can still choose it."""
+    """Raised if the requested version has other classes than the version in force. A request with `force` can still choose this version."""
 
 
 def read_current_choices() -> ModelChoices:
