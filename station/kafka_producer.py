@@ -62,7 +62,7 @@ class ConfirmedProducer:
         with self._lock:
             if self._producer is not None:
                 return self._producer
-            # First check that the broker answers, because each KafkaProducer that fails to connect keeps a file descriptor open for some time.
+            # First check that the broker answers, because a KafkaProducer that cannot connect keeps a file descriptor open for some time.
             if not is_reachable(self.settings.bootstrap):
                 raise KafkaUnavailableError(_not_sent("nothing listens there"))
             try:
