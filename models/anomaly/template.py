@@ -1,4 +1,4 @@
-"""The golden template compares each place on a round part with the places around it. It reports differences that good parts do not have.
+"""The golden template compares each place on a round part with its neighbours. Differences that are larger than on good parts are reported.
 
 Sources: Xie, Guan, IAPR Workshop on Machine Vision Applications, 2000 (golden template);
 Starck, Murtagh, Astronomical Image and Data Analysis, 2006 (wavelet).

@@ -90,8 +90,8 @@ def estimate_cost_interval(
 
     `groups`, shape (n,), has the same number for near-duplicates. For the other arguments, see `simulate_line`.
 
-    The groups get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981). The pictures may show no rare error. So
-    in each class, 0.5 is added to the count of castings with each label (Jeffreys' prior).
+    The groups get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981). Rare errors can be missing among the
+    pictures. So in each class, 0.5 is added to the count of castings with each label (Jeffreys' prior).
 
     Example: if none of 100 good castings was rejected, the true share of rejected good castings can still be up to 2.4 %.
     """

@@ -18,7 +18,7 @@ from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
 # Inside the cascade band, the first voter does not decide alone. To be safe, the band is widened: the odds of its ends change by this
-# factor. For example, a low end of 0.2 has the odds 1:4. It becomes 0.11, which has the odds 1:8.
+# factor. For example, a low end of 0.2 has the odds 1:4. The new odds are 1:8, so the low end becomes 0.11.
 ODDS_MARGIN = 2.0
 
 

@@ -83,7 +83,7 @@ class CombinedMapper:
 
 
 def combine_heat(probabilities: HeatMap, residuals: HeatMap, box_level: float) -> HeatMap:
-    """Combines two maps into one heat map. If a pixel has at least 0.5 in one of the maps, it has at least 0.5 in the heat map.
+    """Combines two maps into one heat map. If a pixel has at least 0.5 in one map, the pixel also has at least 0.5 in the heat map.
 
     All maps have the shape (rows, columns) and values 0..1.
 

@@ -120,7 +120,7 @@ class DecoderProcess:
         limits: PictureLimits,
         depth_bits: int | None,
     ) -> tuple[_Answer, bytes]:
-        """Returns the answer of the separate process, and the picture's bytes that follow the answer.
+        """Returns the answer of the separate process, and the bytes that the process sends after the answer.
 
         Raises PictureError if the process refuses the picture.
         """

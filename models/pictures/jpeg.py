@@ -74,8 +74,8 @@ def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, m
 def choose_scale(header: FormatHeader, min_side_px: int | None) -> int:
     """Returns the factor by which `decode_jpeg` reduces a JPEG: 1, 2, 4 or 8.
 
-    The factor is the largest that leaves at least `min_side_px` pixels on each side. Example: for 1000 px and a `min_side_px` of 192, the
-    factor is 4. A small JPEG is not reduced.
+    The factor is as large as possible, but each side keeps at least `min_side_px` pixels. Example: if the sides have 1000 px and
+    `min_side_px` is 192, the factor is 4. A small JPEG is not reduced.
     """
     if min_side_px is None:
         return 1

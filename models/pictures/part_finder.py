@@ -73,7 +73,7 @@ RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
 # An outline has five terms: one for the size, two for the offset and two for the tilt. The outline is fitted to edges with the weight 1.
-# With these weights, each term is also pulled towards the centre and the shape of the cavity.
+# With these weights, offset and tilt are also pulled towards the centre and the shape of the cavity.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
 # A signature describes the surface of a part from the centre to 96 % of the radius. So the belt and thin excess metal at the rim are left

@@ -216,7 +216,7 @@ class ErrorShare(_ReportModel):
 
     @property
     def percent(self) -> float:
-        """The share of errors in per cent: 2.5 for a `value` of 0.025."""
+        """`value` in per cent. Example: 2.5 for a `value` of 0.025."""
         return 100 * self.value
 
     def __str__(self) -> str:
@@ -224,9 +224,9 @@ class ErrorShare(_ReportModel):
 
 
 class LearningCurvePoint(_ReportModel):
-    """The share of errors of networks on pictures from which they did not learn.
+    """One point of a learning curve: the share of errors on pictures that were not used for training.
 
-    `share` says how many of the other pictures the networks used. Example: 0.5 means that they learned from half of the other pictures.
+    `share` says how many of the other pictures were used for training. Example: 0.5 means half of the other pictures.
     """
 
     share: float

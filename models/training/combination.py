@@ -222,9 +222,9 @@ def _candidate_weights(networks: int) -> list[Numbers]:
 
 
 def _describe_weights(names: Sequence[str], candidates: Sequence[Numbers], held_out: Numbers | None) -> list[str]:
-    """Explains unusual weights to a person. Returns one sentence or more in a list, or an empty list for usual weights.
+    """Returns sentences that explain unusual weights to a person, or an empty list.
 
-    Weights are unusual if they could not be compared and are equal, or if one network alone has all the weight.
+    Two cases are unusual: too few pictures to compare weights, so all networks have the same weight; or one network with the whole weight.
     """
     if len(names) == 1:
         return []
@@ -246,9 +246,9 @@ def _describe_weights(names: Sequence[str], candidates: Sequence[Numbers], held_
 def _describe_threshold(
     vote: SoftVote, probabilities: npt.NDArray[np.float32], is_defect: Flags, costs: Costs, counts: Numbers, cost: float
 ) -> list[str]:
-    """Warns a person if the networks are of little use: if the same label for all validation pictures would cost less.
+    """Returns a warning in a list if the networks are of little use. Otherwise returns an empty list.
 
-    Returns the warning in a list, or an empty list if there is no warning.
+    The networks are of little use if it would cost less to give all validation pictures the same label.
     """
     share = float(counts[is_defect].sum() / counts.sum())
     degenerate, name = min((costs.false_alarm * (1 - share), "every part"), (costs.miss * share, "no part"))

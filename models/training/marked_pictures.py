@@ -66,8 +66,8 @@ class MarkedFile:
 class MarkedPictures:
     """Pictures with a mark for each pixel. `pixels` and `marks` have the shape (n, side_px, side_px), uint8.
 
-    The mark k means `kinds[k - 1]`. `paths` and `checksums` have the order of `pixels`. `left_out` says in sentences which
-    pictures were left out.
+    A mark says what a pixel shows: 0 is no defect, k is the kind `kinds[k - 1]`, and marks from BOX_MARK on are pixels in a box.
+    `paths` and `checksums` have the order of `pixels`. `left_out` says in sentences which pictures were left out.
     """
 
     pixels: Pixels
@@ -317,8 +317,8 @@ def _place_in_square(side_px: int, width_px: int, height_px: int) -> tuple[int, 
 def _reduce_marks(numbers: Pixels, side_px: int) -> Pixels:
     """Reduces a mask to `side_px` rows and columns. Returns for each pixel the number of a kind of defect, or 0.
 
-    If defects cover more than MIN_COVER of a pixel, the pixel gets the kind with the largest cover. Very small defects reach MIN_COVER in
-    no pixel. Then the pixel with the largest cover is marked.
+    If defects cover more than MIN_COVER of a pixel, the pixel gets the kind with the largest cover. If the defects are too small for this,
+    only the pixel with the largest cover is marked.
     """
     rows, columns = numbers.shape
     left, top, width, height, _ = _place_in_square(side_px, columns, rows)

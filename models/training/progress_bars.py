@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class ProgressBars:
     """The TrainingCallback of the command line. Draws progress bars on standard error, and handles Ctrl-C. Use it as a context manager.
 
-    The first Ctrl-C raises KeyboardInterrupt, but only after the current batch. If the exception came during a batch, TensorFlow would lose
-    it. The second Ctrl-C stops the program at once.
+    The first Ctrl-C raises KeyboardInterrupt, but only after the current batch. TensorFlow would lose an exception during a batch. The
+    second Ctrl-C stops the program at once.
     """
 
     def __init__(self) -> None:

@@ -160,7 +160,7 @@ def compute_draw_chances(marks: npt.NDArray[np.uint8], kinds: int) -> npt.NDArra
 
 
 def _batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> tf.data.Dataset:
-    """Returns the batches for a training. A batch holds grey levels, 0..1, and for each pixel the number of a kind of defect or 0.
+    """Returns the batches for a training. A batch holds grey levels, 0..1, and a mark for each pixel (see `MarkedPictures`).
 
     Position, angle and brightness of each picture are changed at random.
     """

@@ -55,7 +55,7 @@ class ComparisonSplit:
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-        """Two names of arrays in the result file, each with a mask of its pictures: "chooses" for validation, "judges" for test."""
+        """Two pairs of a name in the result file and a mask: "chooses" selects the validation pictures, and "judges" the test pictures."""
         return ("chooses", self.is_validation), ("judges", self.is_test)
 
 

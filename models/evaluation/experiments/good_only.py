@@ -204,7 +204,7 @@ def _score_fold(
 ) -> FoldScores:
     """Makes a scorer from the pictures `seen`, and scores the pictures `test`. Raises ModelError if the scorer refuses to learn.
 
-    If `cross_folds` is not 0, the pictures `seen` get scores, too. These scores come from scorers that have not learned from them.
+    If `cross_folds` is not 0, the pictures `seen` get scores, too. Each picture is then scored by a scorer that has not learned from it.
     """
     scores = _score_all(learn(pixels[seen]), pixels[test])
     if not cross_folds or len(np.unique(groups[seen])) < 2:

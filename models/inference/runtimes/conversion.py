@@ -176,7 +176,7 @@ def _resample(grey: Any, side_px: int) -> Any:
     with tf.init_scope():
         unit = np.eye(from_px, dtype=np.float32)[..., np.newaxis]
         weights = tf.image.resize(unit, (side_px, from_px), "bilinear", antialias=True).numpy()[..., 0]
-    # A 1 x 1 convolution resamples the columns, with the columns as channels. Unlike other resampling, it can be computed with 8 bits.
+    # A 1 x 1 convolution resamples the columns. For this, each column becomes a channel. A convolution can be computed with 8 bits.
     kernel = tf.constant(weights.T[np.newaxis, np.newaxis])
 
     def resample_and_transpose(some: Any) -> Any:
