@@ -1,4 +1,4 @@
-"""Measures the speed and the cost of Castline's parts on this machine.
+"""Measures the speed and the cost of Castline's programs on this machine.
 
 Most measurements compare two things in one run, because the speed of a machine differs from hour to hour.
 """

@@ -181,7 +181,8 @@ def estimate_median(values: Sequence[float]) -> RatioEstimate:
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # On each side, `left_out` values lie outside of the interval. `tail` is the probability that the true median lies below the interval.
+    # The interval leaves out the smallest `left_out` values, and as many of the largest values. `tail` is the probability that the true
+    # median is below the interval.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:
@@ -237,7 +238,8 @@ def compare_checkouts(
         with run_broker(bench.settings):
             pairs = []
             for number in range(1, pair_count + 1):
-                # The inspectors take turns in going first, so that a change of the machine's speed favours neither.
+                # In one pair the old inspector is measured first, in the next pair the new inspector. So a change of the machine's speed
+                # affects the two inspectors equally.
                 order = (old, new) if number % 2 else (new, old)
                 by_name = {checkout.name: bench.measure_turn(checkout, f"{checkout.name}-{number}") for checkout in order}
                 pairs.append(PairMeasurement(by_name["old"], by_name["new"]))
@@ -263,10 +265,11 @@ class _ComparisonBench:
         self._warm_up_count = min(_WARM_UP_PICTURES, picture_count)
         self._load = load
         self._report_progress = report_progress
-        # Both inspectors judge with the versions of the old checkout, so that only the code differs.
+        # The two inspectors judge with the model versions of the old checkout, so that only their code differs.
         old, _ = checkouts
         self._sections = {checkout.name: checkout.read_sections(old.versions) for checkout in checkouts}
-        # An inspector becomes slower when no more pictures wait. So extra pictures are sent, as many as it can fetch ahead.
+        # Without waiting pictures, an inspector becomes slower. So extra pictures are sent after the measured ones: as many as an
+        # inspector fetches in advance.
         self._tail_count = max(self._count_ahead(sections) for sections in self._sections.values())
         # An empty settings file, so that no inspector reads the castline.toml of its checkout.
         self._empty_file = folder / "empty.toml"
@@ -372,7 +375,7 @@ class _ProcessorTimes:
     def _read_seconds(self) -> float:
         times = [self._process.cpu_times()]
         for child in self._process.children(recursive=True):
-            # The time of an ended child process is part of the `children_…` times of its parent.
+            # The processor time of a child process that has ended is already part of its parent's `children_…` times.
             with contextlib.suppress(psutil.NoSuchProcess):
                 times.append(child.cpu_times())
         return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))
@@ -383,7 +386,7 @@ class _ProcessorTimes:
             time.sleep(0.1)
 
     def seconds_at(self, time_s: float) -> float:
-        """Returns the processor time that had been used at `time_s`, in seconds."""
+        """Returns how many seconds of processor time the process used until `time_s`."""
         times, seconds = zip(*self._samples, strict=True)
         return float(np.interp(time_s, times, seconds))
 

@@ -66,7 +66,7 @@ def _set_normalisations(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
 def _make_manifest_fields(voters: list[Voter]) -> dict[str, object]:
     """Returns the fields of the manifest, without checksums.
 
-    The threshold 0.1 is far from the probabilities of untrained networks, so rounding errors change no label.
+    Untrained networks give probabilities that are far from the threshold 0.1. So rounding errors cannot change a label.
     """
     return {
         "version": _NAME,

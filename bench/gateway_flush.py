@@ -1,4 +1,6 @@
-"""Measures how much slower the gateway is because it forces each picture to the disk before it confirms the picture to the camera.
+"""Measures how much the flush of each picture to the disk slows down the gateway.
+
+The gateway first forces a picture to the disk, and then confirms the picture to the camera.
 
 Rounds with and without the flush alternate in one run. Kafka is not measured: a channel in memory confirms each picture at once.
 """
@@ -55,7 +57,7 @@ class FlushComparison:
 
 
 class _UnflushedSpool(Spool):
-    """A spool that confirms pictures which may still be only in the operating system's cache."""
+    """A spool that does not wait for the disk. It confirms pictures that can still be lost by a power cut."""
 
     def flush(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Measures how long the station takes for a history page when its database holds the parts of several years.
+"""Measures how long the station takes for a history page when its database holds several years of data about parts.
 
 Django's test client requests the pages. It runs the real view with its queries and templates, but without a network.
 """
@@ -144,7 +144,7 @@ def _make_default(field: Any) -> str:
 def make_queries(rows: int) -> list[HistoryQuery]:
     """Returns the searches that are measured: each filter alone, some filters together, and one part by its id.
 
-    Each search by filter is made for all times, and also for the time before a random moment.
+    Each search with a filter has two versions: over all times, and only over the time before a random moment.
     """
     first_part_at = _LAST_PART_AT - timedelta(seconds=rows / _PARTS_PER_S)
 
@@ -188,7 +188,7 @@ def make_queries(rows: int) -> list[HistoryQuery]:
 
 
 def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> dict[str, Any]:
-    """Requests each search `requests` times, and also the next page with older parts. Returns the times in milliseconds for JSON."""
+    """Measures the first page and the next page of each search, `requests` times. Returns the durations in milliseconds, for JSON."""
     from django.contrib.auth.models import User
     from django.test import Client
 

@@ -68,7 +68,8 @@ def measure_instrumentation(
             feed = PictureFeed(settings, pictures)
             for number in range(1, round_count + 1):
                 per_s: dict[bool, float] = {}
-                # The inspectors take turns in going first, so that a change of the machine's speed favours neither.
+                # In one round the inspector with metrics is measured first, in the next round the inspector without metrics. So a change
+                # of the machine's speed affects the two inspectors equally.
                 for has_metrics in (True, False) if number % 2 else (False, True):
                     inspector = with_metrics if has_metrics else without_metrics
                     with _scrape(inspector) if has_metrics else nullcontext():

@@ -28,7 +28,7 @@ ReportProgress = Callable[[str], None]
 
 _LINES = 3
 _WARM_UP_PICTURES = 512
-# After the localiser was stopped or continued, the processes reach their new speeds within this time.
+# The bench pauses and continues the localiser. This many seconds later, the processes have reached their new speeds.
 _SETTLE_S = 1.0
 _FIRST_FINDING_S = 180.0
 
@@ -39,7 +39,8 @@ class LocaliserCost:
 
     - `ratio`: the inspector's speed with the localiser, divided by its speed without.
     - `with_per_s`, `without_per_s`: the inspector's speed with and without the localiser, in pictures a second.
-    - `findings_beside_per_s`, `findings_alone_per_s`: heat maps a second, beside an inspector and alone.
+    - `findings_beside_per_s`: heat maps a second while an inspector runs.
+    - `findings_alone_per_s`: heat maps a second while no inspector runs.
     - `processor_ms_per_finding`: processor time of the localiser for one heat map.
     """
 
@@ -61,7 +62,8 @@ def measure_localiser(
 ) -> LocaliserCost:
     """Measures pairs of windows of `window_s` seconds with and without the localiser. Then measures the localiser alone.
 
-    `base` gives the sections model, batch, inspector and pictures. Raises BrokerError if a process fails or makes no heat map.
+    `base` gives the settings of the sections [model], [batch], [inspector] and [pictures]. Raises BrokerError if a process fails or makes
+    no heat map.
     """
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
@@ -95,7 +97,8 @@ class _LocaliserBench:
                 windows, beside_per_s = [], []
                 for number in range(1, pairs + 1):
                     rates: dict[bool, float] = {}
-                    # The two kinds of windows take turns in going first, so that a change of the machine's speed favours neither.
+                    # In one pair the window with the localiser comes first, in the next pair the window without it. So a change of the
+                    # machine's speed affects the two windows equally.
                     for is_running in (True, False) if number % 2 else (False, True):
                         rates[is_running], findings_per_s = self._measure_window(is_running)
                         if is_running:
@@ -160,7 +163,7 @@ class _LocaliserBench:
     def _measure_findings(self, seconds: float) -> tuple[float, float]:
         """Measures the localiser while no inspector runs. Returns heat maps per second, and the processor time of one heat map in ms.
 
-        Raises BrokerError if the localiser makes no heat map in this time.
+        Raises BrokerError if the localiser makes no heat map within `seconds`.
         """
         process = psutil.Process(self._localiser.pid)
         before, before_s, start_s = self._findings.count(), _read_processor_s(process), time.monotonic()

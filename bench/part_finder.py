@@ -19,11 +19,13 @@ _ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class PartFinderTime:
-    """Processor time for one picture of 160 px in the fastest of several rounds, in microseconds.
+    """The result of a measurement with pictures of 160 px.
 
-    - `find_us`: to find the part.
-    - `check_us`: to find the part and compare it with the reference.
-    - `empty_us`: the same for a picture of noise.
+    The times are processor times for one picture, in microseconds. Each time comes from the fastest of several rounds.
+
+    - `find_us`: time to find the part.
+    - `check_us`: time to find the part and compare it with the reference.
+    - `empty_us`: the same time as `check_us`, for a picture of noise.
     - `found`: number of pictures in which a part was found.
     - `accepted`: number of pictures in which the part also fits the reference.
     """

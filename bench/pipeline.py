@@ -1,6 +1,7 @@
-"""Measures the throughput, the latency and the memory of an inspector, and compares it with the throughput of its networks alone.
+"""Measures the throughput, the latency and the memory of an inspector.
 
-Latency is measured while pictures come at half of the inspector's throughput.
+The throughput is compared with the throughput of the inspector's networks alone. The latency is measured while
+pictures come at half of the inspector's throughput.
 """
 
 from __future__ import annotations

@@ -35,16 +35,17 @@ _STEADY_S = 5.0
 _LONGEST_PAUSE_S = 2.0
 _FIRST_SPAN = "noticed by the supervisor"
 _LAST_SPAN = "the first verdict"
-# The clients of the measurement connect again quickly, so that they add nothing to the silence.
+# The Kafka clients of this bench connect again quickly, so that they do not make the measured time without verdicts longer.
 _RECONNECT = {"reconnect_backoff_ms": 50, "reconnect_backoff_max_ms": 200}
 
 
 @dataclass(frozen=True)
 class Silence:
-    """The silence after one kill. Times are in seconds.
+    """The time without verdicts after a process was killed. Times are in seconds.
 
+    - `killed`: the killed process, `inspector` or `broker`.
     - `longest_s`: the longest time between two verdicts.
-    - `spans`: the steps from the kill to the first verdict, in order. Empty for the broker.
+    - `spans`: the steps from the kill to the first verdict, in order. If the broker was killed, `spans` is empty.
     - `load`: the load average of the operating system, that is, the number of processes that want a processor.
     """
 
@@ -56,12 +57,12 @@ class Silence:
 
 @dataclass(frozen=True)
 class RestartResult:
-    """All silences of a measurement."""
+    """The results of a measurement, one for each killed process."""
 
     silences: list[Silence]
 
     def as_json(self) -> list[dict[str, object]]:
-        """Returns one object for each kill."""
+        """Returns the results as a list for JSON, with one dictionary for each killed process."""
         return [asdict(silence) for silence in self.silences]
 
     def describe(self) -> list[str]:
@@ -89,7 +90,7 @@ def measure_restarts(
     """
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
-        # A localiser is left out, because its start would take processor time from the inspector.
+        # The measured plant has no localiser, because the start of a localiser would take processor time from the inspector.
         base = base.model_copy(update={"inspector": base.inspector.model_copy(update={"localise": False})})
         settings = make_bench_settings(base, folder, line_count=1)
         with _run_plant(settings, folder) as plant, _feed(settings, pictures, rate_per_s), _VerdictClock(settings) as clock:
@@ -102,7 +103,7 @@ def measure_restarts(
 
 
 class _Plant:
-    """A running `castline up`, whose log contains the process ids of its processes."""
+    """A plant that the command `castline up` has started. The log of the command contains the process ids of the plant."""
 
     def __init__(self, settings: Settings, log: Path) -> None:
         self._run_dir = settings.service.run_dir
@@ -162,7 +163,7 @@ def _run_plant(settings: Settings, folder: Path) -> Iterator[_Plant]:
 
 @contextmanager
 def _feed(settings: Settings, pictures: Sequence[bytes], rate_per_s: float) -> Iterator[None]:
-    """Sends pictures to the first line until the block ends, even while the broker is away."""
+    """Sends pictures to the first line until the `with` block ends. Continues while the broker does not run."""
     ending = threading.Event()
     line = settings.lines[0].name
 
@@ -212,7 +213,10 @@ class _VerdictClock:
         consumer.close()
 
     def wait_for_steady_verdicts(self, since_s: float = 0.0) -> None:
-        """Waits until verdicts have come for some seconds after `since_s` without a long pause. Raises BrokerError otherwise."""
+        """Waits for some seconds with verdicts and without a long pause. These seconds begin after `since_s`.
+
+        Raises BrokerError if the verdicts do not come steadily in time.
+        """
         start_s = time.monotonic()
 
         def is_steady() -> bool:

@@ -73,7 +73,7 @@ class PlainPredict:
         self._inputs: list[npt.NDArray[np.float32]] = []
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        # The same pictures are judged again and again. Only the first call scales and resamples them.
+        # This function is called many times with the same pictures. Only the first call scales and resamples these pictures.
         if pixels is not self._last_pixels:
             self._last_pixels, self._inputs = pixels, self._prepare(pixels)
         pairs = zip(self._networks, self._inputs, strict=True)

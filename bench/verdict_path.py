@@ -1,12 +1,14 @@
-"""Measures how long a verdict takes from Kafka to the board, in all and in each of three steps.
+"""Measures how long a verdict takes from Kafka to the board, and how long each of three steps takes.
 
-The time runs from the sending of the record until the board acknowledges the verdict.
+The steps are `fetch`, `send` and `board`. This process sends a verdict to Kafka for each part that the sorter reports. The time begins with
+the sending, and ends when the board acknowledges the verdict.
 
     board, four lanes -> sorter -> HTTP: "part 345" -> this process -> castings.verdicts.<line> --fetch--> sorter --send--> serial port
     serial port --board--> acknowledgement
 
 The sorter measures the steps itself (metric `castline_verdict_step_seconds`). In the step `board`, the serial line at 115200 baud alone
-takes about 5 ms. The simulation of the board shares the processors with the sorter, so it makes this step longer than a real board does.
+takes about 5 ms. The simulation of the board shares the processors with the sorter, so the step `board` takes
+longer than with a real board.
 """
 
 from __future__ import annotations
@@ -57,7 +59,10 @@ Buckets = dict[float, float]
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Median and 99th percentile of a step, in milliseconds. They are interpolated between the bounds of a histogram's buckets."""
+    """How long a step of a verdict's path takes, in milliseconds: the median and the 99th percentile.
+
+    The two values are interpolated between the bounds of a histogram's buckets.
+    """
 
     p50_ms: float
     p99_ms: float
@@ -113,14 +118,14 @@ def measure_verdict_path(per_s: float, seconds: float, is_avr: bool, report_prog
 
 
 def read_step_times(step: str, before: str, after: str) -> StepTimes:
-    """Returns the times of a step for the verdicts between two metrics pages of a sorter.
+    """Returns how long the step `step` took. `before` and `after` are two texts of the sorter's metrics page.
 
-    Raises CastlineError if there are none.
+    Only verdicts between these two texts count. Raises CastlineError if there are none.
     """
     earlier, later = _read_buckets(step, before), _read_buckets(step, after)
     counts = {bound: count - earlier.get(bound, 0.0) for bound, count in sorted(later.items())}
     if not counts or not max(counts.values()):
-        raise CastlineError(f"The metrics of the sorter have no times of the step {step}. Measure for longer.")
+        raise CastlineError(f"The sorter measured no verdict in the step {step}. Run the measurement for a longer time.")
     return StepTimes(*(round(_quantile(counts, share) * 1000, 1) for share in (0.5, 0.99)))
 
 

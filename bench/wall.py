@@ -1,4 +1,4 @@
-"""Measures how much processor time the wall takes while an inspector is busy. The wall is the station's page that shows all lines live.
+"""Measures the processor time for the station's page "wall" while an inspector is busy. This page shows all lines live.
 
 The result is the time of the station plus the additional time of the broker. The time of the browsers does not count.
 """
@@ -147,7 +147,7 @@ def _processor_seconds(process: psutil.Process) -> float:
 def _estimate_share(shares: list[float]) -> ShareEstimate:
     """Returns the mean of `shares` and its 95 % interval. The lowest and the highest fifth do not count (Tukey and McLaughlin, 1963).
 
-    In a mean of all shares, other programs on the machine would cause most of the error.
+    Other programs on the machine make a few shares very low or very high. Without this rule, such shares would cause most of the error.
     """
     if len(shares) < _MIN_ROUNDS_FOR_INTERVAL:
         return ShareEstimate(statistics.fmean(shares), math.inf)

@@ -1,6 +1,6 @@
 """The micro-batcher: gathers records for the next batch while the current batch is being processed.
 
-Faust's `Stream.take` is not used, because it gathers nothing during the processing and acknowledges a batch that failed.
+Faust's `Stream.take` is not used. It gathers no records while a batch is being processed, and it acknowledges a batch that failed.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def choose_batch_size(count: int, limits: BatchSettings) -> int:
 
 
 class Batcher(Generic[Item]):
-    """A bounded queue of at most `capacity` items, given out in batches, the oldest first.
+    """A queue of at most `capacity` items. `get_batch` returns the oldest items as a batch.
 
-    While `is_busy` returns True, only full batches are given out. Call `reconsider` when it returns False again. `clock` returns
-    monotonic seconds.
+    While `is_busy` returns True, `get_batch` returns only full batches. When `is_busy` returns False again, call `reconsider`.
+    `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Batcher(Generic[Item]):
         """Returns how many seconds the next batch may still wait, 0 if it is due, or None while it must wait for the busy consumer."""
         if self._is_busy() and len(self._queue) < self._limits.size:
             return None
-        # Only the deadlines of the first `size` items count, because later items are not part of the next batch.
+        # The next batch has at most `limits.size` items, so only the deadlines of these items count.
         members = [self._queue[index] for index in range(min(self._limits.size, len(self._queue)))]
         deadlines = [member.deadline_s for member in members if member.deadline_s is not None]
         return compute_wait_s(self._clock(), len(self._queue), members[0].arrived_s, min(deadlines, default=None), self._limits)

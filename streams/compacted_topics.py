@@ -31,7 +31,7 @@ class NewestRecords(Protocol):
     """Holds the newest record of each key of one compacted topic. Objects are immutable: `with_record` returns a new one."""
 
     def with_record(self, key: bytes | None, value: bytes | None, broker_time: datetime | None = None) -> Self:
-        """Returns a copy in which `value` is the record of `key`. An empty value removes the key.
+        """Returns a copy of this object in which `value` is the newest record of `key`. An empty `value` removes the record of `key`.
 
         `broker_time` is the time of the Kafka record, and None stands for the present time. Raises RecordError if the record is not valid.
         """
@@ -49,12 +49,14 @@ def add_kafka_record(newest: Newest, record: Any, role: str) -> Newest:
         skip_record(role, record, error)
     except Exception as error:  # no record may end the thread that reads the topic
         skip_record(role, record, error)
-        log.exception("Castline itself failed on the record at %s/%d@%d.", record.topic, record.partition, record.offset)
+        log.exception(
+            "An error in Castline's own code stopped the work on the record at %s/%d@%d.", record.topic, record.partition, record.offset
+        )
     return newest
 
 
 def read_compacted_topic(settings: Settings, role: str, topic: str, empty: Newest) -> Newest:
-    """Reads `topic` to its end and returns `empty` with the newest record of each key added.
+    """Reads `topic` to its end. Returns a copy of `empty` that holds the newest record of each key.
 
     Raises CastlineError if the topic does not exist or cannot be read.
     """
@@ -84,7 +86,7 @@ def publish_keyed_record(settings: Settings, topic: str, key: str, record: Recor
 class FollowedTopic(Generic[Newest]):
     """A compacted topic that a `CompactedTopicFollower` reads.
 
-    - `empty`: an object without any record.
+    - `empty`: the object that holds no records yet.
     - `on_change`: is called with the newest record of each key, when the topic has been read to its end and after each later change.
     """
 

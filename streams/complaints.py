@@ -11,12 +11,15 @@ _EVENT_SHOWN_S = 600.0
 
 
 class Complaints:
-    """The current complaints of a camera, at most one sentence for each subject. Thread-safe. `clock` returns monotonic seconds."""
+    """The current complaints of a camera. Thread-safe. `clock` returns monotonic seconds.
+
+    A complaint is a sentence about a `topic`, a short word such as "cleaning". Each topic has at most one complaint.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        # For each subject, the sentence and the time at which the sentence expires. For a lasting problem this time is infinite.
+        # Maps each topic to its complaint and to the time at which this complaint expires. For a lasting problem, this time is infinite.
         self._texts: dict[str, tuple[str, float]] = {}
 
     def set(self, topic: str, text: str) -> None:
@@ -31,21 +34,21 @@ class Complaints:
                 self._texts.pop(topic, None)
 
     def add_event(self, topic: str, text: str) -> None:
-        """Sets the complaint about an event, such as a lost picture, under the subject `topic`.
+        """Sets the complaint about an event, such as a lost picture.
 
-        The complaint disappears ten minutes after the last event with this subject.
+        The complaint disappears ten minutes after the last event with this `topic`.
         """
         with self._lock:
             self._texts[topic] = (text, self._clock() + _EVENT_SHOWN_S)
 
     def find(self, topic: str) -> str:
-        """Returns the sentence about a subject, or "" if there is none or if it has expired."""
+        """Returns the complaint about `topic`. If the topic has no complaint, or if the complaint has expired, returns ""."""
         with self._lock:
             text, expires_s = self._texts.get(topic, ("", 0.0))
         return text if expires_s > self._clock() else ""
 
     def list_texts(self) -> list[str]:
-        """Returns the sentences of all complaints that have not expired, sorted by subject."""
+        """Returns the sentences of all complaints that have not expired, sorted by topic."""
         now_s = self._clock()
         with self._lock:
             self._texts = {topic: found for topic, found in self._texts.items() if found[1] > now_s}

@@ -29,9 +29,10 @@ class ExpiredRecords:
 
 @dataclass(frozen=True)
 class StartOffset:
-    """Where a consumer starts in a partition, and how many records before this offset it has never read.
+    """The offset at which a consumer starts in a partition.
 
-    `is_of_other_topic` says that the committed offset belongs to an earlier topic with the same name.
+    - `expired`: how many records before `offset` the consumer has never read, because Kafka deleted them.
+    - `is_of_other_topic`: True if the committed offset belongs to an earlier topic with the same name.
     """
 
     offset: int
@@ -62,7 +63,7 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         self._next_offsets: dict[TP, int] = {}
 
     async def perform_seek(self) -> None:
-        """Moves each assigned partition to its start. Faust calls this method after each assignment of partitions."""
+        """Moves the read position of each assigned partition to its start offset. Faust calls this method after each assignment."""
         await super().perform_seek()
         partitions = list(self.assignment())
         if not partitions:
@@ -86,17 +87,18 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             if start.offset != committed:
                 # Without this call, records that were fetched and dropped during the rebalance would not be fetched again.
                 await self.seek(partition, start.offset)
-                # Faust commits an offset only if no records are missing between it and the last committed offset.
+                # Faust commits an offset only if all records after the last committed offset are acknowledged. So the start counts
+                # as committed.
                 self._committed_offset[partition] = start.offset or None
             if start.expired:
                 await self.transport.on_expired(ExpiredRecords(partition.topic, partition.partition, committed or 0, start.expired))
-                # Without this commit, the next start may report the same records again, namely if no new record comes before it.
+                # Without this commit, the next start would report the same expired records again if no new record comes in the meantime.
                 await self._commit({partition: start.offset})
 
     async def choose_start(self, partition: TP, committed: int | None, log_start: int, log_end: int) -> StartOffset:
-        """Returns where the consumer starts in `partition`. The arguments are those of the function `choose_start`.
+        """Returns the offset at which the consumer starts in `partition`. The function `choose_start` explains the arguments.
 
-        A subclass may choose another offset. The records that the returned `expired` counts are reported.
+        A subclass can choose another offset. If the field `expired` of the result is not 0, these records are reported as expired.
         """
         return choose_start(committed, log_start, log_end)
 

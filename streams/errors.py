@@ -3,14 +3,14 @@
 CastlineError
   +- PictureError    A picture cannot be judged: dead letter, and the verdict `review`.
   +- IdentityError   A record does not name its part: dead letter, no verdict.
-  +- RecordError     A record is not valid for its topic: dead letter. If another role writes it, the record is only counted.
+  +- RecordError     A record is not valid for its topic: one role writes the dead letter, and other roles only count the record.
   +- ModelError      A model version cannot be used: the current version stays in use.
   +- GateError       A board or its link failed: tried again if `retriable`.
   +- ArchiveError    The database refused a record: tried again if `retriable`, otherwise dead letter.
   +- SpoolFullError  The gateway's queue on disk is full: the picture is refused.
   +- SettingsError   A setting is wrong: the process does not start.
   +- BrokerError     Kafka cannot run or does not answer: the process or the command ends.
-  +- DuplicateProcessError  Another machine has the name or the work of this process: the process ends with exit code 4.
+  +- DuplicateProcessError  Another installation runs a process with the same name or task: this process ends with exit code 4.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class GateError(CastlineError):
 
 
 class ArchiveError(CastlineError):
-    """The database did not accept records. `retriable` is False if one of the records can never be stored."""
+    """Raised if the database refuses records. `retriable` is False if at least one of these records can never be stored."""
 
     def __init__(self, message: str, retriable: bool = True) -> None:
         super().__init__(message)
@@ -74,6 +74,9 @@ class BrokerError(CastlineError):
 
 
 class DuplicateProcessError(CastlineError):
-    """Another machine or another installation already has the name or the exclusive work of this process."""
+    """Another installation already runs a process that cannot run twice.
+
+    It has the same name, or it does a task for which only one process is allowed, such as the sorting of a line.
+    """
 
     EXIT_STATUS = 4

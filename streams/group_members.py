@@ -17,7 +17,7 @@ from streams.errors import DuplicateProcessError
 from streams.kafka import make_client_id
 from streams.settings import Settings
 
-# A killed process stays a member of its group until its session times out. The broker needs a moment more to remove the member.
+# A killed process stays a member of its group until its session times out. Then the broker needs up to 2 s to remove the member.
 _REMOVAL_S = 2.0
 _POLL_S = 0.5
 
@@ -52,7 +52,10 @@ class GroupIdentity:
     is_exclusive: bool = False
 
     def find_rival(self, members: Sequence[GroupMember]) -> GroupMember | None:
-        """Returns a member of another installation that has this process's name or its exclusive work. Returns None if there is none."""
+        """Returns a member of another installation that has the name of this process. Returns None if there is none.
+
+        If `is_exclusive` is True, any member of another installation is a rival, also one with another name.
+        """
         own = GroupMember(self.instance_id, self.client_id, "")
         for member in members:
             if member.fingerprint != own.fingerprint and (self.is_exclusive or member.instance_id == own.instance_id):
@@ -74,8 +77,8 @@ class GroupIdentity:
     def must_yield_to(self, rival: GroupMember) -> bool:
         """Returns whether this process must end if this process and `rival` have joined the group at the same time.
 
-        Exactly one of the two processes ends. If both have the same name, this is the second one, because Kafka lists the client id of the
-        first one. Otherwise the process with the larger client id ends.
+        Exactly one of the two processes ends. If the names are equal, Kafka lists only the client id of the first process. So only the
+        second process sees a rival, and it ends. If the names differ, the process with the larger client id ends.
         """
         return rival.instance_id == self.instance_id or self.client_id > rival.client_id
 
@@ -104,7 +107,7 @@ def wait_until_free(
     report_problem: Callable[[str], None],
     should_stop: Callable[[], bool],
 ) -> None:
-    """Waits until no other installation has the name or the exclusive work of `identity`, or until `should_stop` returns True.
+    """Waits until the consumer group has no rival of `identity` (see `find_rival`), or until `should_stop` returns True.
 
     A rival that was killed disappears when its session times out. Raises DuplicateProcessError if the rival stays longer.
     """

@@ -24,7 +24,7 @@ from streams.atomic_file import write_atomically
 from streams.settings import ServiceSettings
 from streams.supervision import SupervisedThread, list_thread_faults
 
-# If only a person can make the process ready, the answer of /readyz has this header with the value "person".
+# If a process waits for a person, the answer of its page /readyz has this header with the value "person".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
 
 
@@ -74,11 +74,11 @@ class ProcessHealth:
         self.role = role
         self.watchdog = watchdog
         self._problems = {"start": "starting"}
-        # The topics of problems that only a person can solve. They are words such as "start", and not Kafka topics.
+        # Keys of `_problems`. Only a person can solve the problems under these keys.
         self._person_topics: set[str] = set()
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
         self._complaint_checks: list[Callable[[], str]] = []
-        # Maps each part of the process, such as the camera of a line, to its problem or to "". The process stays ready despite the problem.
+        # Maps each component of the process, such as the camera of a line, to its problem or to "". The process stays ready.
         self._part_problems: dict[str, str] = {}
 
     def add_check(self, find_problem: Callable[[], str]) -> None:
@@ -113,17 +113,17 @@ class ProcessHealth:
             self.set_ready(topic)
 
     def set_person_problem(self, problem: str, topic: str) -> None:
-        """Sets a problem that only a person can solve, or removes it if `problem` is "".
+        """Sets the problem under the key `topic`, which only a person can solve. If `problem` is "", removes the problem.
 
-        The process is then not ready, but a supervisor neither waits for it nor restarts it.
+        A process with such a problem is not ready. A supervisor neither waits for this process nor restarts it.
         """
         self._person_topics.add(topic)
         self.set_problem(problem, topic)
 
     def set_part_problem(self, part: str, problem: str) -> None:
-        """Sets the problem of a part of the process, or removes the problem if `problem` is "". The process stays ready.
+        """Sets the problem of a component of the process, such as the camera of a line. If `problem` is "", removes the problem.
 
-        The page /readyz/`part` shows the problem.
+        The process stays ready. The page /readyz/`part` shows the problem.
         """
         self._part_problems[part] = problem
 

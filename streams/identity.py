@@ -12,7 +12,7 @@ from pydantic import StringConstraints
 
 from streams.errors import IdentityError
 
-# A line's name is a part of topic names, so it must not contain a dot, which separates the words of a topic name.
+# Topic names contain the name of the line. Dots separate the words of a topic name, so the name of a line must not contain a dot.
 LINE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
 LineName = Annotated[str, StringConstraints(pattern=LINE_PATTERN)]
 
@@ -90,7 +90,7 @@ def _parse_number(name: str, text: str) -> int:
 
 @dataclass(frozen=True)
 class PictureIdentity:
-    """What the key and the headers of an image record say about its picture. A value without a header is None.
+    """Facts about a picture from the key and the headers of its image record. If a header is missing, its value is None.
 
     `claim` is the address of a picture that is in the object store.
     """

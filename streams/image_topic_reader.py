@@ -59,7 +59,8 @@ class ImageTopicReader:
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=1,
-            # A poll sleeps for this time when it meets records that were fetched in advance and are not wanted. The default is 100 ms.
+            # Sometimes a poll finds only records that were fetched in advance and are not wanted. Then it sleeps for this time, by default
+            # for 100 ms.
             retry_backoff_ms=_BACKOFF_MS,
             metrics_enabled=False,
         )
@@ -80,11 +81,11 @@ def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any |
             return record if record.offset == offset else None
     except OffsetOutOfRangeError:
         return None
-    # Kafka sent no record. A forged verdict may name a partition that does not exist. The consumer must stop asking for such a partition.
+    # Kafka sent no record. If a forged verdict named a partition that does not exist, the consumer must no longer ask for this partition.
     if partition.partition not in (consumer.partitions_for_topic(partition.topic) or {partition.partition}):
         consumer.assign(list(others))
         return None
-    # If the partition ends before `offset`, the record has not been written yet. Otherwise Kafka is too slow.
+    # If the partition ends before `offset`, its record has not been written yet. If the record exists, Kafka did not send it in time.
     if consumer.end_offsets([partition])[partition] <= offset:
         return None
     raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")

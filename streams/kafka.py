@@ -51,7 +51,7 @@ def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
         "client_id": make_client_id(settings, role),
         "security_protocol": _SECURITY_PROTOCOLS[kafka.security],
         "request_timeout_ms": int(kafka.request_timeout_s * 1000),
-        # By default the waits between attempts to connect grow up to 30 s. A line would then be silent long after a broker has restarted.
+        # By default, the wait between two attempts to connect grows to 30 s. A line could then be silent for 30 s after a broker is back.
         "reconnect_backoff_max_ms": 1000,
     }
     if context := make_tls_context(kafka):

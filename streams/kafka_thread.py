@@ -48,7 +48,10 @@ class KafkaThread:
         self._thread.join(_MAX_STOP_S)
 
     def report_success(self) -> None:
-        """Must be called by `follow` when Kafka has answered, so that the next failure is logged."""
+        """Tells the thread that Kafka has answered. `follow` must call this method after each success.
+
+        The same failure is logged again only after a success.
+        """
         self._logged_reason = ""
 
     def _run(self) -> None:

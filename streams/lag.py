@@ -25,9 +25,10 @@ from streams.supervision import SupervisedThread
 
 Partition = tuple[str, int]
 
-# A partition may stand still this many times as long as the whole worker, because the worker reads the partitions of a backlog in turn.
+# A worker reads the partitions of a backlog one after the other. So a partition counts as stalled only after twice the time that
+# is allowed for the whole worker.
 _PARTITION_STALLS = 2
-# If a partition has no owner in this many measurements in a row, the group is asked to share out its partitions again.
+# If a partition has no owner in this many measurements in a row, the worker asks Kafka to distribute the partitions again.
 _MAX_OWNERLESS = 5
 
 
@@ -51,7 +52,7 @@ class LagMonitor:
 
     The thread calls these functions:
 
-    - `report_conflict`: with a sentence if another machine has the name or the exclusive work of this process.
+    - `report_conflict`: with a sentence if another installation runs a process with the same name or task.
     - `on_topic_replaced`: with the name of a topic that was deleted and created again.
     - `on_ownerless_partition`: when a partition has had no owner for some seconds, although the group is stable.
     """
@@ -161,7 +162,7 @@ class LagMonitor:
         return not missing
 
     def _watch_partitions(self, lag: Mapping[Partition, int], committed: Mapping[Partition, int]) -> None:
-        """Passes lag and progress of each partition to its watchdog. A partition that the worker has lost is no longer watched."""
+        """Passes the lag and the progress of each partition to its watchdog. Partitions that the worker no longer reads are not watched."""
         watchdogs = {
             partition: self._watchdogs.get(partition) or ProgressWatchdog(_PARTITION_STALLS * self._settings.service.stall_s, self._clock)
             for partition in lag
@@ -173,16 +174,16 @@ class LagMonitor:
         self._watchdogs = watchdogs
 
     def find_stalled_partition(self) -> str:
-        """Returns a sentence about a partition that makes no progress even if other partitions make progress, or "" if there is none."""
+        """Returns a sentence about a partition without progress, or "" if there is none. Progress of other partitions does not count."""
         for (topic, partition), watchdog in self._watchdogs.items():
             if stall := watchdog.find_stall():
                 return f"partition {partition} of {topic}: {stall}"
         return ""
 
     def _check_owners(self, group: Mapping[str, Any], partitions: Set[Partition]) -> None:
-        """Calls `on_ownerless_partition` if Kafka's `group` leaves out one of the `partitions` for several measurements.
+        """Calls `on_ownerless_partition` if no worker of `group` has read one of the `partitions` in several measurements.
 
-        A restarted worker gets back only its former partitions. Kafka gives new partitions to no worker until it shares them out again.
+        A restarted worker gets back only its former partitions. A new partition has no worker until Kafka distributes the partitions again.
         """
         owned = {
             (topic["topic"], partition)

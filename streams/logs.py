@@ -63,5 +63,5 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
     # At level info, these libraries would log every connection and every fetch from Kafka.
     for name in (*_KAFKA_CLIENTS, "faust", "mode", "asyncio", "urllib3", "fsspec"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    # TensorFlow warns about each batch size that it compiles after the fifth one. Castline compiles all batch sizes once, on purpose.
+    # TensorFlow compiles its code for each batch size. From the sixth size on, it would log warnings, but Castline needs all sizes.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

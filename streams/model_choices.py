@@ -100,7 +100,7 @@ class ModelChoices:
             raise ModelError(f"There is no version to roll back to for {line}, because no other version was chosen for it before.")
         version, *previous = own.previous
         shadow = own.shadow if own.shadow != version else None
-        # `forced` permits a version with other classes than the current one. This version has judged the line before, so it is permitted.
+        # The earlier version was used for the line before, so `forced` permits it even if its classes differ from the current classes.
         return ModelChoice(line=line, version=version, shadow=shadow, chosen_by=by, chosen_at=at, previous=tuple(previous), forced=True)
 
 

@@ -1,4 +1,7 @@
-"""Opens a queue on disk: an SQLite file for one line, which one process at a time uses. The gateway and the sorter keep such queues."""
+"""Opens a queue on disk: an SQLite file for one line. Only one process at a time uses the file.
+
+The gateway and the sorter keep such queues.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def lock_queue(folder: Path, line: str, setting: str, owner: str) -> IO[str]:
     except BlockingIOError:
         lock_file.close()
         name = setting.rpartition(".")[2].removesuffix("_dir")
-        raise SettingsError(f"{setting}: expected the {name} of {line} in {folder} to be free, found another {owner} using it") from None
+        raise SettingsError(f"{setting}: another {owner} already uses the {name} of {line} in {folder}; stop that {owner}") from None
     return lock_file
 
 

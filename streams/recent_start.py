@@ -31,7 +31,7 @@ class RecentStart:
     def apply_to(self, app: AppT[object]) -> None:
         """Makes `app` start each partition at the recent records instead of the committed offset.
 
-        If a partition is assigned again later, the consumer continues at the committed offset, but not before its first start.
+        If a partition is assigned again later, the consumer continues at the committed offset. It never goes back to skipped records.
         """
         set_transport(app, _RecentTransport).start = self
 
@@ -57,7 +57,7 @@ class _RecentConsumer(CheckedConsumer):
         self._first_offsets: dict[TP, int] = {}
 
     async def choose_start(self, partition: TP, committed: int | None, log_start: int, log_end: int) -> StartOffset:
-        """Returns the first recent record if the partition is assigned for the first time, and later the committed offset.
+        """Returns the start of `partition`: at first the offset of its first recent record, and later the committed offset.
 
         No records count as expired, because the consumer skips old records on purpose.
         """
@@ -65,7 +65,7 @@ class _RecentConsumer(CheckedConsumer):
         first = self._first_offsets.get(partition)
         if first is not None:
             return replace(usual, offset=max(usual.offset, first), expired=0)
-        # `log_end` was requested before this request, so that a record that arrives between the two requests is not skipped.
+        # `log_end` was requested earlier. If a record arrives between the two requests, it is behind `log_end`, so it is not skipped.
         found = await self._find_recent_record(partition)
         first = self._first_offsets[partition] = log_end if found is None else found
         last = "none" if committed is None else committed

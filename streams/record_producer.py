@@ -41,20 +41,21 @@ DEAD_LETTER_PREFIX = "dead-"
 DEAD_REASON = "dead-reason"
 # `castline dead-letters redrive` writes marks to the topic of dead letters. Only a mark has this header.
 REDRIVE_MARK = "redrive-of"
-# A sender could hide its dead letters by headers that begin with one of these words, so a dead letter takes no such header from its record.
+# Castline adds headers that begin with one of these words to dead letters. A dead letter gets no such header from its record, because
+# a sender could use such a header to hide the dead letter.
 _OWN_PREFIXES = (DEAD_LETTER_PREFIX, "redrive-", EXPIRED_HEADER)
 # A dead letter that is too large for Kafka keeps only this many bytes of its value.
 CUT_VALUE_BYTES = 2**16
-# The key, the headers (at most 32 + 9) and the frame of a dead letter need less than this, in addition to its value.
+# A dead letter has a value, a key, at most 32 + 9 headers and a frame. All of these except the value need fewer bytes than this.
 _DEAD_LETTER_OVERHEAD_BYTES = 2**16
 # With one of these errors, Kafka refuses a record for ever, however often it is sent. Most records are refused for their size. The error
 # InvalidTimestampError is missing here, because each attempt takes a new time from the clock of this machine.
 _FINAL_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, PolicyViolationError)
-# This reason of a dead letter means that Kafka refused the record that a role sent.
+# A dead letter with this reason holds a record that a role sent and that Kafka refused.
 REFUSED_BY_KAFKA = "refused-by-kafka"
-# This reason of a dead letter means that the record is valid, but a role failed on it.
+# A dead letter with this reason holds a valid record on which a role failed.
 HANDLING_FAILED = "handling-failed"
-# This reason of a dead letter means that Kafka deleted records before they were judged. The dead letter holds no record.
+# A dead letter with this reason holds no record. It says that Kafka deleted records before they were judged.
 EXPIRED = "expired"
 
 
@@ -123,7 +124,7 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
 
 
 def is_redrive_mark(headers: Mapping[str, object]) -> bool:
-    """Returns whether a record with these headers on the topic of dead letters is a mark of a redrive instead of a dead letter."""
+    """Returns True for the mark of a redrive, and False for a dead letter. `headers` come from a record on their common topic."""
     return REDRIVE_MARK in headers and DEAD_REASON not in headers
 
 
@@ -159,8 +160,8 @@ class RecordProducer:
     async def deliver(self, records: Sequence[ProducerRecord]) -> list[ProducerRecord]:
         """Sends `records` in the given order until the brokers have confirmed all of them. Returns the records that became dead letters.
 
-        A confirmed record is never sent again. A dead letter that is too large is cut. Any other record that Kafka refuses for its size or
-        its content becomes a dead letter. If Kafka does not answer, a record may arrive twice, but no record is lost.
+        A confirmed record is never sent again. If Kafka does not answer, a record can arrive twice, but no record is lost. If Kafka refuses
+        a record for its size or its content, the record becomes a dead letter. The value of a dead letter that is too large is shortened.
         """
         replaced: list[ProducerRecord] = []
         unconfirmed = [self._bound(record) for record in records]
@@ -183,7 +184,7 @@ class RecordProducer:
         return cut_dead_letter(record, self._largest_bytes) if record.topic == self._dead_letters else record
 
     def _replace_refused(self, refused: Sequence[tuple[ProducerRecord, BaseException]]) -> list[ProducerRecord]:
-        """Returns the dead letters to send instead of `refused`. Cuts a refused dead letter, or drops it if it is short already."""
+        """Makes dead letters from the records that Kafka refused. Cuts a long refused dead letter, and drops a short one."""
         letters = []
         for record, error in refused:
             metrics.records_refused.labels(self._role).inc()

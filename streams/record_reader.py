@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 # No plant that Castline watches has pictures from before this time. A clock without a battery begins in 1970 or in 2000.
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
-# Clocks of one plant differ by at most a day if a time zone is set wrong.
+# If a machine has a wrong time zone, its clock differs from the other clocks of the plant by at most a day.
 MAX_AHEAD = timedelta(days=2)
 # A field whose name ends with `until` names the end of something planned, such as a stop of the line.
 MAX_UNTIL_AHEAD = timedelta(days=366)
-# If the time of a Kafka record is later than the reader's clock by more than this, the record's time is not used.
+# The reader ignores the time of a Kafka record that is more than a year ahead of the reader's clock.
 _MAX_BROKER_AHEAD = timedelta(days=366)
 
 _MAX_VALUE_BYTES = 2**20
@@ -83,8 +83,8 @@ def read_record(kind: type[R], value: bytes | None, broker_time: datetime | None
 def read_broker_time(timestamp_s: float | None, now: datetime | None = None) -> datetime:
     """Returns the time of a Kafka record in UTC. `timestamp_s` are seconds since 1970.
 
-    Returns `now`, by default the present time, if the record has no time, a time before 2020, or a time more than a year ahead. The year
-    leaves room for a reader whose own clock is behind, because the brokers refuse a record that is ahead of their clock.
+    If the record has no time, or a time before 2020 or more than a year after `now`, returns `now`. By default, `now` is the present time.
+    A time up to a year after `now` is accepted, because the clock of the reader can be wrong. The brokers check it with their own clock.
     """
     now = now or datetime.now(UTC)
     try:
@@ -95,7 +95,7 @@ def read_broker_time(timestamp_s: float | None, now: datetime | None = None) -> 
 
 
 def skip_record(role: str, record: Any, error: Exception) -> None:
-    """Logs and counts an invalid Kafka record that `role` leaves out, because another role writes the dead letter of the record."""
+    """Logs and counts an invalid Kafka record that `role` skips. Another role writes the dead letter of this record."""
     # The second word of a topic name is the kind of topic, such as `verdicts` in castings.verdicts.line-1.
     kind = record.topic.split(".")[1]
     metrics.records_skipped.labels(role, kind).inc()
@@ -103,7 +103,10 @@ def skip_record(role: str, record: Any, error: Exception) -> None:
 
 
 def is_in_bounds(time: datetime, broker_time: datetime) -> bool:
-    """Returns whether a record that Kafka got at `broker_time` may contain `time`. Both times must have a zone."""
+    """Returns whether `time` is plausible in a record that Kafka got at `broker_time`. The two times must have a zone.
+
+    A plausible time is not before 2020. It is at most two days ahead of the broker's or the reader's clock, whichever is later.
+    """
     return EARLIEST <= time <= _newer_clock(broker_time) + MAX_AHEAD
 
 
@@ -118,7 +121,10 @@ def check_header_time(name: str, time: datetime | None, broker_time: datetime) -
 
 
 class _Bounds:
-    """The bounds of a record that Kafka got at `broker_time`. A method raises ValueError with a sentence if a value is out of bounds."""
+    """Checks the values of a record that Kafka got at `broker_time`: times, numbers, and the lengths of texts and lists.
+
+    If a value is out of bounds, `check` raises ValueError. The error names the value.
+    """
 
     def __init__(self, broker_time: datetime) -> None:
         self._newest_clock = _newer_clock(broker_time)

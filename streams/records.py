@@ -98,8 +98,8 @@ class Verdict(PartRecord):
     model: str = Field(description="Model version that judged the picture.")
     decision: str = Field(
         "",
-        description="Digest of those settings on the topic `castings.lines` that can change a label; empty if the line has none. Two "
-        "verdicts with the same `model` and `decision` were decided by the same rule.",
+        description="Digest of the line's settings from the topic `castings.lines`. It covers only settings that can change a label. If "
+        "the line has none, it is empty. If `model` and `decision` of two verdicts are equal, the same rule decided the verdicts.",
     )
     reason: str = Field(
         "",
@@ -199,8 +199,8 @@ class Sorting(PartRecord):
     move_count: int = Field(ge=0, description="Number of servo movements that the board had counted when it reported this part.")
     confirmed: Confirmation | None = Field(
         None,
-        description="`yes` if the eye in the reject chute saw the diverted part, `no` if it did not, and `not-equipped` if the gate has no "
-        "such eye; null if no gate diverted the part, and in the records of older sorters.",
+        description="`yes` if the eye in the reject chute saw the diverted part. `no` if it did not. `not-equipped` if the gate has no "
+        "such eye. Null if no gate diverted the part. Records of older sorters also have null.",
     )
     late: bool = Field(False, description="True if the verdict came too late for the gate.")
     counted_at: Time | None = Field(None, description="Time at which photo-eye 1, at the camera, counted the part.")
@@ -236,7 +236,7 @@ class Acceptance(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    table: str = Field(description="Name of the acceptance table.")
+    table: str = Field(description="Name of the acceptance table, which holds the foundry's limits for defects.")
     result: Literal["accepted", "rejected", "not-graded"] = Field(
         description="What the table says about the part. `not-graded` means that a limit in millimetres could not be applied, because "
         "the scale of the line's pictures is not set."
@@ -259,8 +259,8 @@ class Finding(PartRecord):
     model: str = Field(description="Version of the model that made the finding.")
     boxes: tuple[Box, ...] = Field(description="Suspicious areas, the most suspicious one first.")
     heat_map: str = Field(
-        description="Address of the heat map in the object store. The heat map is a grey PNG that covers the whole picture. The grey level "
-        "255 is the most suspicious. Stretch the PNG to the size of the picture."
+        description="Address of the heat map in the object store. The heat map is a grey PNG that covers the whole picture. Areas "
+        "with the grey level 255 are the most suspicious. Stretch the PNG to the size of the picture."
     )
     found_at: Time = Field(description="Time at which the finding was made.")
     acceptance: Acceptance | None = Field(None, description="Result of the line's acceptance table; null if the line has none.")
@@ -359,13 +359,14 @@ class LiveLineSettings(Record):
         None,
         gt=0,
         lt=1,
-        description="Largest expected share of the defective parts that pass without a review, 0..1. The inspector computes a pass "
-        "threshold from this share. Parts between the pass threshold and the threshold get `review`. If null, there is no pass threshold.",
+        description="Largest expected share of the defective parts that pass without a review, 0..1. From this share, the inspector "
+        "computes a pass threshold. A part with a lower defect probability passes. A part between the pass threshold and the line's "
+        "threshold for defects gets `review`. If null, there is no pass threshold.",
     )
     review_anomalies: bool | None = Field(
         None,
-        description="If true, a part that differs from good parts gets the label `review` instead of `ok`. A scorer that has learned "
-        "from good parts alone decides this. If null or false, no scorer changes a label.",
+        description="If true, a part that differs from good parts gets the label `review` instead of `ok`. An anomaly scorer finds "
+        "such parts. It has learned only from good parts. If null or false, no scorer changes a label.",
     )
     planned_stop_until: Time | None = Field(
         None, description="End of a planned stop of the line; null if none is planned. A time in the past has no effect."
@@ -405,11 +406,11 @@ class CommandAnswer(BaseModel):
     message: str = Field(description="Result of the command in a sentence, for the person who sent the command.")
     code: int = Field(0, ge=0, description="Error code from firmware/error_codes.csv; 0 if there was no error.")
     values: dict[str, dict[str, int | str]] = Field(
-        {}, description="Values of the board, grouped by status page, or by lane for the command `settings`."
+        {}, description="Values that the board has sent, grouped by status page. For the command `settings`, they are grouped by lane."
     )
-    recent_parts: tuple[str, ...] = Field((), description="For `monitor`: the last parts at the gate, one text for each, the newest first.")
+    recent_parts: tuple[str, ...] = Field((), description="For `monitor`: a text for each of the last parts at the gate, the newest first.")
     recent_faults: tuple[str, ...] = Field(
-        (), description="For `monitor`: the last changes of faults, one text for each, the newest first."
+        (), description="For `monitor`: a text for each of the last changes of faults, the newest first."
     )
     answered_at: Time = Field(description="Time of the answer.")
 
@@ -425,25 +426,27 @@ class Command(Record):
     command_id: uuid.UUID = Field(description="Id of the command. A sorter executes each id at most once.")
     line: LineName = Field(description="Name of the line.")
     action: CommandAction = Field(
-        description="`acknowledge` ends all faults of the lane whose causes are gone, `clear` ends the fault `code`, and `test` makes the "
-        "test `what`. From `pause` to `resume`, the sorter sends no verdicts, so the board treats every part as a part without verdict. "
-        "`status`, `settings` and `monitor` only read. `teach` takes the action in the field `teach`."
+        description="`acknowledge` ends all faults of the lane whose causes are gone. `clear` ends the fault in the field `code`. "
+        "`test` tests the device in the field `what`. After `pause`, the sorter sends no verdicts until `resume`, so the board treats every "
+        "part as a part without verdict. `status`, `settings` and `monitor` only read. For `teach`, the field `teach` holds the step."
     )
     lane: int | None = Field(None, ge=1, le=4, description="Lane of an additional gate at the line's belt; null for the line's own lane.")
     code: int | None = Field(None, ge=40, le=69, description="For `clear`: code of the fault, from firmware/error_codes.csv.")
     what: Literal["gate", "trigger", "lamp", "relay"] | None = Field(None, description="For `test`: what to test.")
     teach: TeachAction | None = Field(
         None,
-        description="For `teach`: `begin` begins a session, which ends with `end` or after 15 s without a command. `eyes` and `castings` "
-        "read what the photo-eyes saw, and `servo` gives the servo the pulse `servo_us`. `swing` also gives the servo this pulse, and "
-        "measures the time until the end switch says that the gate has arrived. `apply` gives the board the settings `settings`.",
+        description="Step of the command `teach`. `begin` begins a session. The session ends with `end`, or after 15 s without a command. "
+        "`eyes` and `castings` read what the photo-eyes saw. `servo` gives the servo the pulse in `servo_us`. `swing` does this too, and "
+        "measures the time until the end switch says that the gate has arrived. `apply` sends the values in `settings` to the board.",
     )
-    session: uuid.UUID | None = Field(None, description="For `teach`: id of the command that began the session; null for `begin`.")
+    session: uuid.UUID | None = Field(
+        None, description="For `teach`: id of the command with the step `begin`, which began the session. For `begin` itself, it is null."
+    )
     servo_us: int | None = Field(
         None,
         ge=0,
         le=2400,
-        description="For `teach` with `servo` or `swing`: servo pulse in microseconds; 0 gives the servo its former pulse again.",
+        description="For the steps `servo` and `swing`: servo pulse in microseconds. With 0, the servo gets its former pulse again.",
     )
     settings: dict[str, int | float] | None = Field(
         None, description="For `teach` with `apply`: settings of the line's gate, such as `travel_mm` or `board.window_mm`."
@@ -464,7 +467,7 @@ class Command(Record):
         if self.action == "test" and self.what is None:
             raise ValueError("The command `test` needs the field `what`.")
         if self.action == "teach" and self.teach is None:
-            raise ValueError("The command `teach` needs the field `teach`.")
+            raise ValueError("The command `teach` needs a step, such as `begin`, in its field `teach`.")
         if self.valid_until > self.asked_at + MAX_COMMAND_VALIDITY:
             raise ValueError("The time `valid_until` is more than 60 s after `asked_at`.")
         return self

@@ -127,7 +127,8 @@ def _make_spec(name: str, topics: TopicSettings, partitions: int, retention_ms: 
         cleanup = {"cleanup.policy": "compact"}
     else:
         cleanup = {"cleanup.policy": "delete", "retention.ms": str(int(retention_ms))}
-    # Without copies on other machines, a power cut would lose the records that the broker has confirmed but not yet forced to its disk.
+    # With replication 1, no other machine has a copy of a record. So the broker must force each record to its disk before it confirms
+    # the record. Otherwise a power cut could lose confirmed records.
     flush = {"flush.messages": "1"} if topics.replication == 1 else {}
     return TopicSpec(name, partitions, topics.replication, {**cleanup, **flush, "max.message.bytes": str(topics.max_message_bytes)})
 

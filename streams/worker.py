@@ -71,7 +71,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         consumer_max_fetch_size=request_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=buffer_records,
-        # If this were True, Faust would wait at each rebalance until all pictures of the current batches are judged.
+        # With the value True, Faust would wait at each rebalance until all pictures of the current batches are judged.
         stream_wait_empty=False,
         producer_acks=-1,
         producer_linger=0.0,
@@ -149,7 +149,7 @@ class ConsumerGroup:
     - `report_expired`: awaited with each range of records that Kafka deleted before the worker read them.
     - `has_partitions`: set when Kafka assigns partitions for the first time.
     - `has_tasks`: set when the background tasks of the handler run. Faust starts the tasks only after the first offsets are known.
-    - `conflict`: a future that gets a sentence if another machine has the name or the exclusive work of this process.
+    - `conflict`: a future. Its result is a sentence if another installation runs a process with the same name or task.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class ConsumerGroup:
                     await self.app.consumer.check_offset(event.message.tp, event.message.offset)
                     await self._handler.accept(_received(event, unacknowledged))
             except asyncio.CancelledError:
-                # Faust also cancels the agent when the worker stops as planned. A raised CancelledError would then look like a crash.
+                # Faust also cancels the agent at a planned stop. Then the error is not raised again, because it would look like a crash.
                 if not self._is_draining:
                     raise
 
@@ -205,7 +205,7 @@ class ConsumerGroup:
             self.app.task(task)
 
     def _report_conflict(self, sentence: str) -> None:
-        """Ends the worker because of a conflict. Called in the thread of the lag monitor."""
+        """Ends the worker because another installation does its work. The lag monitor's thread calls this method."""
 
         def set_conflict() -> None:
             if not self.conflict.done():
@@ -233,13 +233,16 @@ class ConsumerGroup:
         return {(place.topic, place.partition) for place in self.app.consumer.assignment()}
 
     def _request_rejoin(self) -> None:
-        """Asks Kafka to share out the partitions of the group again. Only the request of the group's leader has an effect."""
-        log.warning("Consumer group %s leaves out a partition. This worker asks for a new distribution.", self.app.conf.id)
+        """Asks Kafka to distribute the partitions of the group again. Only the request of the group's leader has an effect."""
+        log.warning(
+            "A partition of the consumer group %s has no worker. This worker asks Kafka to distribute the partitions again.",
+            self.app.conf.id,
+        )
         thread = self.app.consumer._thread
         client = thread._consumer
 
         async def rejoin() -> None:
-            # The leader shares out only the partitions that its metadata name, and it renews its metadata only every five minutes.
+            # The leader distributes only the partitions in its metadata. Without this call, it renews them only every five minutes.
             await client._client.force_metadata_update()
             client._coordinator.request_rejoin()
 
@@ -262,7 +265,7 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
     """Runs the consumer groups until SIGTERM, SIGINT or a crash. Returns the exit status: 1 after a crash, 0 otherwise.
 
     After a signal, the groups finish their records for at most `grace_s` seconds. Raises BrokerError if Kafka goes away during the start.
-    Raises DuplicateProcessError if another machine has the name or the exclusive work of this process.
+    Raises DuplicateProcessError if another installation runs a process with the same name or task.
     """
     worker = _DrainingWorker(groups, grace_s)
     for group in groups:
@@ -332,7 +335,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
             self.loop.add_signal_handler(signum, self._begin_stop)
 
     def release_process(self) -> None:
-        """Lets the process go on after the worker: restores the former signal handlers, and takes back the forced exit."""
+        """Restores the former signal handlers and cancels the forced exit, so that the process can continue after the worker has ended."""
         for signum, handler in self._former_handlers.items():
             self.loop.remove_signal_handler(signum)
             signal.signal(signum, handler)
@@ -340,7 +343,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
             self._forced_exit.cancel()
 
     def stop_at_conflict(self, conflict: asyncio.Future[str]) -> None:
-        """Stops the worker without finishing its records, because another process already works on them."""
+        """Stops the worker at once, because another process does the same work. That process handles the records that are not finished."""
         self.conflict = conflict.result()
         log.error(self.conflict)
         if self._stopping is None:

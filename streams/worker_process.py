@@ -45,9 +45,9 @@ class WorkerProcess:
     spans: StartSpans
 
     def restart(self, reason: str) -> None:
-        """Replaces this process by a new one with the same command, process number and port. Returns only if this process must stop.
+        """Starts the command of this process again, with the same process id and port. If the process must stop, only reports `reason`.
 
-        The command must have the option `--port`. The new process has none of the threads and signal handlers of a failed start.
+        The command must have the option `--port`. The threads and signal handlers of the failed start are gone after the new start.
         """
         self.report_not_ready(reason)
         if not self.stop_requested.is_set():
@@ -101,7 +101,7 @@ def handle_stop_signals() -> threading.Event:
 def worker_process(settings: Settings, role: str, port: int, slot_name: str = "") -> Iterator[WorkerProcess]:
     """Sets up this process for `role`, and serves its health pages at `port` (0: a free port) until the block ends.
 
-    If each process of a role has its own work, `slot_name` names role and work, such as `sorter-line-1`. Otherwise `slot_name` is "".
+    If each process of a role has its own task, `slot_name` names the role and the task, such as `sorter-line-1`. Otherwise it is "".
     """
     stop_requested = handle_stop_signals()
     slot = InstanceSlot(settings.service.run_dir, slot_name or role)

@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _StoredLatency:
-    """The content of the file in which the gateway keeps a measured latency, in seconds.
+    """The content of the file in which the gateway keeps a measured latency. All latencies are in seconds.
 
-    `suspended_s` is the latency in use if it is no longer trusted, otherwise None. `suspension` is the reason, or "".
+    If the gateway no longer trusts a latency, `suspended_s` is this latency, and `suspension` is the reason.
     """
 
     measured_s: float | None = None
@@ -30,7 +30,7 @@ class _StoredLatency:
 
     @classmethod
     def read(cls, file: Path) -> _StoredLatency:
-        """Returns the content of `file`, or no latency if the file does not exist or is not valid."""
+        """Reads `file`. If the file does not exist or is not valid, the result holds no latency."""
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             measured_s, suspended_s = (_read_latency(content.get(name)) for name in ("measured_s", "suspended_s"))
@@ -98,7 +98,10 @@ class CameraLatency:
 
     @property
     def median_share(self) -> float:
-        """The median delay of the last pictures against the latency in use, as a share of the time between two parts (-0.5 to 0.5)."""
+        """The median of how late the last pictures came, divided by the time between two parts (-0.5 to 0.5).
+
+        Example: parts come every second. A picture that comes 0.1 s later than the latency in use predicts has the value 0.1.
+        """
         return self._monitor.median_share if self._monitor else 0.0
 
     def find_problem(self) -> str:
@@ -117,9 +120,9 @@ class CameraLatency:
         return ""
 
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
-        """Stores a measured latency. Raises OSError if it cannot be stored.
+        """Stores a measured latency. Raises OSError if the file cannot be written.
 
-        A latency in the settings stays in use. If the measured latency is similar, the latency in the settings is trusted again.
+        If the settings give a latency, the gateway still uses that latency. A similar measured latency confirms it, so a suspension ends.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:
@@ -176,7 +179,7 @@ class CameraLatency:
             log.error("The gateway stops assigning pictures to parts. %s", self.find_problem())
         else:
             log.warning(
-                "%s: the pictures show that the latency of %.3f s is right. Pictures are assigned to parts again.",
+                "%s: the latency of %.3f s fits the last pictures again. The gateway assigns pictures to parts again.",
                 self.line,
                 self._monitor.latency_s,
             )

@@ -56,7 +56,7 @@ _LONGEST_RETRY_S = 60.0
 _LONGEST_FOLDER_RETRY_S = 5.0
 # If the listing of the folder takes longer than this many seconds, the folder counts as out of reach.
 _SLOW_LISTING_S = 10.0
-# The arrival time of a new file is known only if the previous listing of the folder is at most this many seconds old.
+# A new file arrived between the last two listings of its folder. If more seconds than this lie between them, its arrival time is unknown.
 _MAX_LOOK_GAP_S = 1.0
 # If a file keeps changing for longer than this many seconds, a complaint names it.
 _RESTLESS_S = 15.0
@@ -113,7 +113,7 @@ class _FileVersion:
         return self.backoff.failures >= _TRIES
 
     def is_continued_by(self, later: _FileVersion, content: bytes) -> bool:
-        """Returns whether the file has only grown: `content`, the bytes of the next version, begins with the bytes of this one."""
+        """Returns whether the file has only grown. `content`, the bytes of `later`, then begins with the bytes of this earlier version."""
         return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 
 
@@ -122,9 +122,9 @@ def _count_bytes(versions: Iterable[_FileVersion]) -> int:
 
 
 class DropCamera:
-    """Yields the picture in each file of a folder, and again the new picture if a file is overwritten.
+    """Yields the picture in each file of a folder. If a file is overwritten, its new picture is yielded too.
 
-    After a crash, a file may be yielded a second time. The spool recognises the picture by its idempotency key.
+    After a crash, the picture in a file can be yielded a second time. The spool recognises the picture by its idempotency key.
     """
 
     def __init__(
@@ -140,8 +140,8 @@ class DropCamera:
 
         - `forget_key`: deletes an idempotency key from the spool.
         - `folder`: if given, it is used in place of the folder at `settings.path`.
-        - `buffer_bytes`: most bytes of files that are read in advance. The same limit applies once more to pictures whose files a camera
-          overwrote.
+        - `buffer_bytes`: limit for the files that are read in advance, in bytes. A second limit of the same size is for pictures in
+          memory whose files a camera has overwritten.
         """
         assert settings.path is not None  # CameraSettings requires a path for this kind of camera.
         self._line = line
@@ -171,7 +171,7 @@ class DropCamera:
         # The monotonic time at which the present listing of the folder began, or None if the folder is not being listed.
         self._listing_since_s: float | None = None
         self._folder_backoff = Backoff(_FIRST_RETRY_S, _LONGEST_FOLDER_RETRY_S)
-        # If the folder cannot be made, `_scan` reports that it cannot be read.
+        # An error is ignored here. If the folder does not exist, `_scan` reports the problem.
         with suppress(OSError):
             settings.path.mkdir(parents=True, exist_ok=True)
 
@@ -254,14 +254,15 @@ class DropCamera:
         )
 
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
-        """Keeps the picture of the version `before` if a new picture has overwritten it. `state` is the new state of the file.
+        """Decides what happens to the picture of `before` after its file has changed to `state`.
 
-        A larger file may be the same picture, still being written. Then returns the earlier version, for a comparison with the whole file.
+        If a new picture has overwritten this picture, the method keeps it in memory. A file that has only grown can still hold the same
+        picture. In this case, the method returns the earlier version, which is compared with the file when the file is complete.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
         if not before.is_whole:
-            # A new inode shows that a new file has replaced the old one. The picture in the old file was never read.
+            # If the inode is new, another file has replaced the old file. If the old file was never read, its picture is lost.
             if before.end is None and before.state.size and state.inode != before.state.inode:
                 self._count_lost(before.path)
             return before.previous
@@ -336,9 +337,9 @@ class DropCamera:
         return quiet_s >= (settle_s if is_over else max(settle_s, self._settings.end_wait_s))
 
     def _find_next(self) -> _FileVersion | None:
-        """Returns the version of a file that is handled next, or None if no file is due or the spool is full.
+        """Returns the next file to handle, as a `_FileVersion`. Returns None if no file is due, or if the spool is full.
 
-        Overwritten pictures in memory come first, then the oldest file. At equal times, `2.jpg` comes before `10.jpg`.
+        Pictures in memory whose files were overwritten come first, then the oldest file. At equal times, `2.jpg` comes before `10.jpg`.
         """
         if time.monotonic() < self._paused_until_s:
             return None
@@ -407,7 +408,7 @@ class DropCamera:
         else:
             self._fail(version, "internal", error)
         if version.destination is None and not is_current and not version.is_put_aside:
-            version.content = frame.value  # The file was overwritten, so this picture exists only in memory.
+            version.content = frame.value  # The file now holds another picture, so this picture is kept in memory.
             self._add_overwritten(version)
         version.is_offered = False
 
@@ -424,11 +425,11 @@ class DropCamera:
             self._forget_key(version.key)
 
     def _attempt(self, version: _FileVersion, reason: str, act: Callable[[_FileVersion], object]) -> None:
-        """Calls `act` with `version`. After an error, `version` is tried again later. Other files are handled in the meantime."""
+        """Calls `act` with `version`, one version of a file. After an error, the file is tried again later, and other files come first."""
         try:
             act(version)
         except FileNotFoundError as error:
-            # A missing file needs no further work. If the file is still there, the target folder is missing, which is an error.
+            # If the file is gone, nothing is left to do. If the file is still there, its target folder is missing, which is an error.
             if self._is_there(version):
                 self._fail(version, reason, error)
         except Exception as error:  # noqa: BLE001  One file must not stop the others. The failure is counted and shown.
@@ -501,9 +502,9 @@ class DropCamera:
         self._complaints.set("cleaning", text)
 
     def _mention_once(self, path: str, reason: str) -> None:
-        """Counts and logs a path that the camera does not read, but only once.
+        """Counts and logs a path that the camera does not read. Later calls with the same path do nothing.
 
-        Of the files that cameras write beside pictures, such as XML, only the first 1,000 are logged.
+        Some cameras write another file, such as XML, beside each picture. Only the first 1,000 of these files are logged.
         """
         if path in self._mentioned:
             return

@@ -66,12 +66,12 @@ def make_printable(path: str) -> str:
 
 def sort_naturally(name: str) -> list[tuple[int, int, str]]:
     """Returns a sort key that compares the numbers in names by value, so that `2.jpg` comes before `10.jpg`."""
-    words = re.split(r"([0-9]+)", name)  # The split list holds the numbers of the name at its odd indexes: "a12b" gives "a", "12", "b".
+    words = re.split(r"([0-9]+)", name)  # Example: "a12b" gives ["a", "12", "b"]. Numbers always have an odd index.
     return [(0, int(word), "") if index % 2 else (1, 0, word) for index, word in enumerate(words)]
 
 
 class DropFolder:
-    """Lists, reads, moves and deletes files below `root`. All methods raise OSError if the operating system refuses."""
+    """Lists, reads, moves and deletes files below `root`. All methods raise OSError if the operating system reports an error."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -201,7 +201,10 @@ class DropFolder:
 
     @contextmanager
     def _opened(self, folder: str) -> Iterator[int]:
-        """Yields the handle of a folder below the root. Opens the root again each time, because its share may have been remounted."""
+        """Yields the handle of a folder below the root. The root is opened at each call.
+
+        If the root is a network folder, it can have been mounted again after the last call.
+        """
         handle = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in folder.split("/") if folder else ():

@@ -61,7 +61,7 @@ class GatewayLine:
         return self.settings.name
 
     def make_endpoint(self) -> LineEndpoint:
-        """Returns the endpoint that says which HTTP requests this line accepts: uploads, part reports or none."""
+        """Returns the HTTP endpoint of this line. It accepts uploads, part reports or no requests."""
         has_board = self.settings.camera is not None and self.settings.camera.trigger == "board"
         return LineEndpoint(
             line=self.name,
@@ -252,7 +252,7 @@ class Gateway:
         add_latency_routes(app, timed, gateway.token)
         runner, address = await start_site(app, gateway.host, gateway.port)
         log.info("The gateway accepts uploads and part reports at %s.", address)
-        # If gateway.port is 0, the system chooses the port. `castline gateway measure` reads the address from the line's file.
+        # If gateway.port is 0, the system chooses the port. So each line gets a file with the address for `castline gateway measure`.
         for line in self._lines:
             write_atomically(self._settings.service.run_dir / "gateways" / line.name, f"{address}\n")
         return runner

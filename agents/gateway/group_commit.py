@@ -63,7 +63,7 @@ class GroupCommit:
             try:
                 self._flush(group)
             finally:
-                # Also after an error in a callback. Otherwise, the bytes of this group would block `add` for ever.
+                # The bytes are subtracted even after an error in a callback. Otherwise they would block `add` for ever.
                 with self._changed:
                     self._waiting_bytes -= sum(size for size, _ in group)
                     self._changed.notify_all()

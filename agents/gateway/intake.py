@@ -39,7 +39,7 @@ KEY_REUSED = "key-reused"
 NO_PICTURE = "no-picture"
 MEMORY_FULL = "memory-full"
 
-# A part waits for its picture for this time plus the latency. A later picture would be too late for the gate.
+# A part waits for its picture until 10 s plus the latency are over. A later picture would be too late for the gate.
 _PART_TIMEOUT_S = 10.0
 _MAX_REMEMBERED_REPORTS = 10_000
 
@@ -252,7 +252,7 @@ class Intake:
             return self._track_offsets(matcher.add_picture(pending, time_s - latency.usable_s, self._clock(), len(pending.frame.value)))
 
     def _track_offsets(self, decisions: list[MatchDecision[_PendingFrame]]) -> list[MatchDecision[_PendingFrame]]:
-        """Records how far each picture was from its nearest part, and returns `decisions` unchanged. The caller must hold the lock."""
+        """Records the time between each picture and its nearest part. Returns `decisions` unchanged. The caller must hold the lock."""
         if self._latency is not None:
             for decision in decisions:
                 if decision.offset_s is not None and decision.spacing_s is not None:
@@ -294,7 +294,7 @@ class Intake:
             )
 
     def store_latency(self, latency_s: float, spacing_s: float) -> None:
-        """Stores a measured latency. Pictures that are waiting for their parts get no parts.
+        """Stores a measured latency. Waiting pictures are sent without a part, because the earlier latency may have been wrong.
 
         Raises ValueError if the camera needs no latency, and OSError if the latency cannot be stored.
         """
@@ -394,7 +394,7 @@ class Intake:
                 self._spool.forget_key(key)
         log.error("The picture of part %s may be lost, because the disk failed: %s. Check the disk.", receipt.part, failure)
         metrics.pictures_refused.labels(self._line, SPOOL_FULL).inc()
-        _answer(answer, SpoolFullError(f"expected to write part {receipt.part} to the disk, but the disk refused: {failure.strerror}"))
+        _answer(answer, SpoolFullError(f"the picture of part {receipt.part} cannot be written to the disk: {failure.strerror}"))
 
     def start(self) -> None:
         """Starts the thread that waits for the disk. Without this thread, `accept` itself waits for the disk."""

@@ -31,16 +31,17 @@ LOWEST_LATENCY_S = -60.0
 HIGHEST_LATENCY_S = 60.0
 # An estimate needs at least this many pictures and this many parts.
 MIN_PICTURES = 10
-# A picture fits a latency if its time minus the latency is less than a fifth of the spacing away from a part.
+# Subtract a latency from the time of a picture. If a part is less than a fifth of the spacing away, the picture fits the latency.
 _FIT_SHARE = 0.2
 # A latency is accepted if at least 80 % of all pictures get a part, and also 80 % of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# With a possible latency, at least 70 % of the pictures lie between the first and the last known part.
+# The latency is subtracted from the times of the pictures. If fewer than 70 % of these times lie between the first and the last known
+# part, the latency is not examined.
 _KNOWN_SHARE = 0.7
-# Two latencies are compared by the pictures that lie between two known parts with each of them. At least this many are needed.
+# Two latencies are compared only if at least this many pictures have a known nearest part with the first and with the second latency.
 _MIN_COMMON_PICTURES = 5
-# A latency is better if it brings pictures nearer to parts by at least this share of the spacing, on average.
+# A latency is better than another if its pictures are nearer to parts by at least 2 % of the spacing, on average.
 _NEARER_SHARE = 0.02
 # The average gain must be at least this many times its standard error, so that it is not chance.
 _NEARER_ERRORS = 5.0
@@ -52,13 +53,14 @@ _MAX_CANDIDATES = 1500
 # assigned to a part.
 _WATCHED_PICTURES = 12
 _TOO_MANY_FAR = 7
-# After every eighth picture, the latency is estimated from the 16 newest pictures. If they are not enough, 48 are used.
+# After every eighth picture, the latency is estimated from the 16 newest pictures. If this estimate is not certain, the 48 newest
+# pictures are used.
 _ESTIMATE_EVERY = 8
 _ESTIMATE_PICTURES = (16, 48)
 _ESTIMATE_RANGE_SPACINGS = 4.5
 _KEPT_PARTS = 2048
 _KEPT_PICTURES = 128
-# A measurement uses the newest pictures: first 128 of them, then fewer and fewer, until an estimate is certain.
+# A measurement first uses the newest 128 pictures. If this estimate is not certain, it uses only the newest 64, then 32, then 16.
 _MEASURED_PICTURES = (128, 64, 32, 16)
 
 
@@ -71,7 +73,7 @@ class LatencyEstimate:
     - `spread_s`: nine of ten pictures are at most this far from a part.
     - `spacing_s`: the median time between two parts.
     - `rival_s`: another latency that fits almost as well, or None.
-    - `speaking_count`: how many pictures fit `latency_s` but not `rival_s`.
+    - `speaking_count`: number of pictures that speak against `rival_s`. They fit `latency_s`, and they do not fit `rival_s`.
     """
 
     picture_count: int
@@ -95,10 +97,10 @@ class _PartGrid:
         self.spacing_s = median(later - earlier for earlier, later in pairwise(times))
 
     def locate(self, time_s: float) -> tuple[float, float] | None:
-        """Returns the time from the nearest part to `time_s` (negative if the part is later), and the spacing at this part.
+        """Returns `time_s` minus the time of the nearest part, and the spacing at this part. Both numbers are in seconds.
 
-        The spacing is the smaller of the gaps before and after the part. Returns None if `time_s` is clearly before the first part or after
-        the last one.
+        The spacing is the gap before or after the part, whichever is smaller. Returns None if `time_s` is clearly before the first part or
+        clearly after the last part.
         """
         times = self.times
         index = bisect_left(times, time_s)
@@ -116,9 +118,9 @@ class _PartGrid:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A possible latency. `shares` holds each picture's distance from its nearest part, divided by the spacing.
+    """A possible latency. `shares` has one number for each picture: the distance from the nearest part, divided by the spacing.
 
-    The share of a picture before the first part or after the last part is None.
+    Example: 0.1 s from the nearest part at a spacing of 0.5 s gives 0.2. A picture before the first or after the last part gets None.
     """
 
     latency_s: float
@@ -134,7 +136,7 @@ class _Candidate:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """A pair that is smallest for the best candidate: the share of pictures without a part, and the mean distance from a part."""
+        """A sort key. The best candidate has the smallest key: the share of pictures without a part, then the mean distance from a part."""
         known = self.known_shares
         return self.unexplained_count / len(known), fmean(min(share, ASSIGNED_SHARE) for share in known)
 
@@ -224,10 +226,10 @@ def _explains(candidate: _Candidate) -> bool:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """The result of comparing the best latency with the latency `rival_s`.
+    """The result of comparing the best latency with another latency, `rival_s`.
 
     - `is_decided`: the pictures prove that `rival_s` is wrong.
-    - `speaking_count`: how many pictures fit the best latency but not `rival_s`.
+    - `speaking_count`: number of pictures that speak against `rival_s`. They fit the best latency, and they do not fit `rival_s`.
     """
 
     rival_s: float
@@ -236,16 +238,17 @@ class _Comparison:
 
 
 def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
-    """Compares the best latency with a rival.
+    """Compares the best latency with `rival`, another latency.
 
-    A picture counts if it lies between two known parts with each of the two latencies. Returns None if fewer than five pictures count.
+    Only pictures with a known part for `best` and for `rival` count. Returns None if fewer than five pictures count.
     """
     pairs = [(ours, theirs) for ours, theirs in zip(best.shares, rival.shares, strict=True) if ours is not None and theirs is not None]
     if len(pairs) < _MIN_COMMON_PICTURES:
         return None
     speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # If every picture fits the best latency, one picture that contradicts the other latency is enough. Otherwise two are needed.
+    # `speaking` counts the pictures that fit only `best`, and `opposing` those that fit only `rival`. If `best` explains every picture, one
+    # speaking picture proves that `rival` is wrong. Otherwise two are needed. Each opposing picture adds two.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
 
@@ -289,7 +292,8 @@ class TimeHistory:
 class LatencyMonitor:
     """Checks whether the latency in use fits the last pictures and parts. Sets `suspension` to the reason if the latency is wrong.
 
-    While `suspension` is not "", pictures get no part. It becomes "" when an irregular gap between parts proves that the latency is right.
+    While `suspension` is not "", pictures get no part. If parts come at equal intervals, several latencies fit the pictures. So
+    `suspension` becomes "" only after an irregular gap between parts, when the latency in use fits and the others do not.
     """
 
     def __init__(self, latency_s: float, suspension: str = "") -> None:
@@ -302,12 +306,18 @@ class LatencyMonitor:
 
     @property
     def median_offset_s(self) -> float:
-        """The median delay of the last pictures against the latency in use, in seconds. 0 without pictures."""
+        """The median of how late the last pictures came, in seconds. If there are no pictures, it is 0.
+
+        A picture that comes 0.1 s later than the latency in use predicts has the value 0.1. An early picture has a negative value.
+        """
         return median(offset_s for offset_s, _ in self._offsets) if self._offsets else 0.0
 
     @property
     def median_share(self) -> float:
-        """The median delay of the last pictures against the latency in use, as a share of the time between two parts (-0.5 to 0.5)."""
+        """The median of how late the last pictures came, divided by the time between two parts (-0.5 to 0.5).
+
+        Example: parts come every second. A picture that comes 0.1 s later than the latency in use predicts has the value 0.1.
+        """
         return median(offset_s / spacing_s for offset_s, spacing_s in self._offsets) if self._offsets else 0.0
 
     def add_part(self, time_s: float) -> None:
@@ -347,7 +357,7 @@ class LatencyMonitor:
 
     def _suspend(self, reason: str) -> None:
         if not self.suspension:
-            # The pictures until now made the latency look wrong. Only later pictures may prove it right, so the earlier ones are deleted.
+            # The earlier pictures made the latency look wrong. Only later pictures can prove that it is right, so the earlier pictures go.
             self._history.pictures.clear()
             self._offsets.clear()
             self._pictures_since_estimate = 0

@@ -31,8 +31,8 @@ _REPORT_DELAY_S = 0.1
 class MatchDecision(Generic[Picture]):
     """Says which part a picture shows. `part` is None for a picture without a part. `picture` is None for a part without a picture.
 
-    - `offset_s`: the seconds from the nearest part to the picture, after subtracting the latency.
-    - `spacing_s`: the smaller of the gaps before and after this part.
+    - `offset_s`: the time of the picture, minus the latency, minus the time of the nearest part. In seconds.
+    - `spacing_s`: the gap before or after the nearest part, whichever is smaller. In seconds.
     """
 
     picture: Picture | None
@@ -43,7 +43,10 @@ class MatchDecision(Generic[Picture]):
 
 @dataclass(frozen=True)
 class _WaitingPicture(Generic[Picture]):
-    """A picture of `size` bytes that waits for its part. It waits longer than `expires_s` only if this can prove its part."""
+    """A picture of `size` bytes that waits until the matcher knows its part.
+
+    The wait ends at `expires_s`. If a longer wait can show which part it is, the picture waits longer.
+    """
 
     time_s: float
     expires_s: float
@@ -141,12 +144,15 @@ class Matcher(Generic[Picture]):
         return decisions + self._expire_parts(float("inf") if is_ending else now_s)
 
     def release_pictures(self) -> list[MatchDecision[Picture]]:
-        """Returns all waiting pictures without a part. Call it if the latency was wrong, because it changed the times of these pictures."""
+        """Ends the wait of all pictures. Returns decisions that they belong to no part.
+
+        Call this method if the latency was wrong, because the times of these pictures were computed with the wrong latency.
+        """
         pictures, self._pictures = self._pictures, []
         return [MatchDecision(waiting.picture, None) for waiting in pictures]
 
     def _decide(self, waiting: _WaitingPicture[Picture], now_s: float, is_final: bool) -> MatchDecision[Picture] | None:
-        """Returns the decision about a picture, or None if it has to wait."""
+        """Decides which part a picture shows. Returns None if the picture must still wait."""
         index = self._find_nearest(waiting.time_s)
         if index is None:
             return MatchDecision(waiting.picture, None) if is_final else None
@@ -162,14 +168,17 @@ class Matcher(Generic[Picture]):
         if nearest.is_waiting and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.is_waiting = False
             return MatchDecision(waiting.picture, nearest.part, *located)
-        # `is_exact` says that the parts before and after the picture have consecutive numbers. So no other part can be nearer.
+        # If `is_exact` is True, the parts before and after the picture have consecutive numbers. So no unknown part is nearer to it.
         is_far = at_picture.is_exact and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
         if is_far or (is_final and before.is_exact and after.is_exact):
             return MatchDecision(waiting.picture, None, *located)
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
-        """Returns whether a longer wait without another part would prove that the picture shows the newest part."""
+        """Returns whether the picture should wait longer.
+
+        If no other part comes during this wait, the picture must show the newest part.
+        """
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
             return False
@@ -178,11 +187,13 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        # If `is_exact` is False, the report of a part in this gap may be lost. The gap then counts as at most the smallest recent gap.
+        # If `is_exact` is False, this gap can contain a part whose report was lost. The real gap is then shorter, so the smallest recent
+        # gap is used if it is smaller.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # When the wait is over and the neighbour is still unknown, the gap probably is not shorter than the smallest recent gap.
+        # The wait is over, and the part at the end of this gap is still unknown. The gap is then assumed to be at least as long as the
+        # smallest recent gap.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:

@@ -13,13 +13,14 @@ from streams.identity import sniff_content_type
 
 # In a JPEG, FF and one more byte are a marker. FF00, FFD0 to FFD7 and FFFF do not end the compressed pixels.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# Some programs append bytes to a JPEG, such as a line feed. So the end marker is searched for in this many last bytes.
+# Some programs append bytes to a JPEG, such as a line feed. So the gateway looks for the end marker in the last 64 bytes.
 _TAIL_BYTES = 64
 # At most this many directories of a TIFF are read, because the directories of a damaged file may form a circle.
 _MAX_TIFF_DIRECTORIES = 64
 # At most this many strips or tiles of a TIFF directory are read.
 _MAX_TIFF_PIECES = 1_000_000
-# A TIFF stores its pixels in strips or in tiles. The tag of their offsets is mapped to the tag of their sizes.
+# A TIFF stores its pixels in strips or in tiles. Each key is the tag with their offsets, and its value is the tag with their
+# sizes.
 _TIFF_OFFSETS = {273: 279, 324: 325}
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
@@ -63,7 +64,7 @@ def _has_jpeg_end(value: bytes) -> bool:
             return True
         if kind == 0xFF:
             at += 1
-        elif kind == 0xDA:  # Compressed pixels follow, up to the next marker.
+        elif kind == 0xDA:  # After this marker, compressed pixels follow until the next marker.
             marker = _JPEG_MARKER.search(value, at + 2 + int.from_bytes(value[at + 2 : at + 4]))
             if marker is None:
                 return False

@@ -41,8 +41,8 @@ from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
-# With one of these errors, Kafka refuses a single record. The record's picture is sent again only after a restart. The error
-# InvalidTimestampError is missing here, because it means that the clock of this machine is wrong, which affects all pictures.
+# If Kafka answers with one of these errors, it refuses a single record. The picture of this record is sent again only after a restart.
+# InvalidTimestampError is not in this list. It means that the clock of this machine is wrong, so it affects all pictures.
 _RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError, PolicyViolationError)
 
 # Kafka counts as unavailable if it confirms nothing for this many seconds while pictures are in flight (sent, not yet confirmed).
@@ -149,7 +149,7 @@ class KafkaChannel:
         try:
             self._producer.close(timeout=1)
         except KafkaError:
-            # If close() times out, the producer's thread runs on and sends pictures. Only these private methods end it.
+            # If close() times out, the producer's thread still sends pictures. Only these two private methods end the thread.
             self._producer._sender.force_close()
             self._producer._sender.join(5)
 
@@ -174,7 +174,7 @@ class _InFlightWindow:
 
     @property
     def silent_s(self) -> float:
-        """The time since Kafka's last answer, in seconds. After a pause, the time since the first picture was sent."""
+        """How many seconds Kafka has been silent: from its last answer, or from the first picture that was sent later."""
         return time.monotonic() - self._last_result_s
 
     def send_next(self) -> int:
@@ -231,9 +231,9 @@ class Sender:
         watchdog: ProgressWatchdog,
         in_flight_bytes: int = 2**25,
     ) -> None:
-        """`connect` opens a channel or raises ChannelUnavailableError.
+        """Creates the sender. `connect` is a function that opens a channel or raises ChannelUnavailableError.
 
-        At most `in_flight` pictures wait for Kafka's confirmation at the same time. In all, they have about `in_flight_bytes` bytes.
+        At most `in_flight` pictures wait for Kafka's confirmation at the same time. Together they have about `in_flight_bytes` bytes.
         """
         self.problem = "connecting to Kafka"
         self._spool = spool
@@ -259,7 +259,7 @@ class Sender:
         self._wake_up.set()
 
     def stop(self, by_s: float) -> None:
-        """Makes the thread end as soon as the spool is empty, Kafka is unavailable, or the monotonic time `by_s` is reached."""
+        """Makes the thread end when the spool is empty or Kafka is unavailable, at the latest at the monotonic time `by_s`."""
         self._stop_by_s = by_s
         self._wake_up.set()
 
@@ -277,15 +277,15 @@ class Sender:
             try:
                 channel = self._connect()
                 try:
-                    # If pictures wait, Kafka counts as available only after it has confirmed the first picture.
+                    # If no picture waits, Kafka counts as available now. Otherwise it counts as available after it has confirmed a picture.
                     if self._spool.sendable_count == 0:
                         self._set_available()
                     self._send_pictures(channel)
                 finally:
                     channel.close()
             except (ChannelUnavailableError, sqlite3.OperationalError) as error:
-                # OperationalError means that the disk is full or fails. Pictures that could not be deleted are sent again with the same
-                # part ids.
+                # OperationalError means that the disk is full or fails. Confirmed pictures then cannot be deleted from the spool, so they
+                # are sent again with the same part ids.
                 self._set_unavailable(str(error))
                 self._wait_before_retry()
 
@@ -334,7 +334,7 @@ class Sender:
             time.sleep(0.1)
 
     def _apply_results(self, results: list[SendResult]) -> None:
-        """Deletes confirmed pictures from the spool. Refused pictures wait there for the next start.
+        """Deletes confirmed pictures from the spool. Refused pictures stay in the spool until the gateway starts again.
 
         Raises ChannelUnavailableError after a temporary error.
         """
@@ -376,7 +376,7 @@ class Sender:
         waiting = self._spool.sendable_count
         if not self._is_behind and waiting > 2 * self._max_in_flight:
             self._is_behind = True
-            # While Kafka is unavailable, the log already names the reason for the backlog.
+            # If Kafka is unavailable, the log already names this reason, so no warning is needed.
             if not self.problem:
                 log.warning("Pictures of %s arrive faster than Kafka accepts them. %d wait in the spool.", self._spool.line, waiting)
         elif self._is_behind and waiting <= self._max_in_flight // 2:

@@ -125,7 +125,7 @@ class SpoolBudget:
             self._picture_bytes += size
 
     def add_existing(self, size: int) -> None:
-        """Counts `size` bytes that a spool already holds when it is opened. They are accepted even if they exceed the limit."""
+        """Adds the `size` bytes that a spool already holds when it is opened. The sum is allowed to exceed the limit."""
         with self._lock:
             self._picture_bytes += size
 
@@ -160,10 +160,10 @@ class Spool:
             # Checkpoints use a separate connection, so that pictures can be read and written while a checkpoint waits for the disk.
             self._checkpointer = self._connect()
             self.run = self._begin_run(int(clock()))
-            # From here on, `flush` waits for the disk, and the commits of this connection do not.
+            # From here on, a commit of this connection does not wait for the disk. Only the method `flush` waits.
             self._writer.execute("PRAGMA synchronous = NORMAL")
             self._write_ahead_file = os.open(self._write_ahead_path, os.O_RDONLY)
-            # The folder must name the files after a power cut, too.
+            # Without this flush, the new files could be missing from the folder after a power cut.
             flush_to_disk(folder)
             count, size = self._writer.execute("SELECT count(*), total(size) FROM pictures").fetchone()
             self._waiting_count, self._parked_count = int(count), 0
@@ -171,7 +171,7 @@ class Spool:
             self._lock_file.close()
             raise SettingsError(
                 f"gateway.spool_dir: the spool of {line} in {self._path} cannot be used ({error}); "
-                "move the file to another folder, and the gateway makes a new one; keep the old file, because it may hold unsent pictures"
+                "move the file to another folder and keep it, because it may hold unsent pictures; the gateway then makes a new file"
             ) from None
         self._last_part = 0
         budget.add_existing(int(size))
@@ -199,7 +199,7 @@ class Spool:
 
     @property
     def parked_count(self) -> int:
-        """The number of parked pictures, which Kafka has refused since the start."""
+        """The number of parked pictures. Kafka refused each of them after the gateway had started."""
         return self._parked_count
 
     @property
@@ -208,7 +208,7 @@ class Spool:
         return self._waiting_count - self._parked_count
 
     def flush(self) -> None:
-        """Returns when all pictures that were accepted before this call are on the disk. Raises OSError if the disk refuses.
+        """Waits until all pictures that were accepted before this call are on the disk. Raises OSError if the disk fails.
 
         A flush of the write-ahead log is enough, because the log holds each commit until the commit is safe in the database file.
         """
@@ -223,12 +223,12 @@ class Spool:
     def accept(self, picture: CheckedPicture, keys: Iterable[str] = (), part: PartId | None = None) -> PictureReceipt:
         """Stores `picture` under `part`. If `part` is None, the spool gives the picture the next part number of its own run.
 
-        If one of the idempotency `keys` is known, returns the earlier part. A power cut may undo this call until `flush` has returned.
-        Raises SpoolFullError if there is no room.
+        If the spool knows one of the idempotency `keys`, it stores nothing and returns the part of the earlier picture with this key.
+        Raises SpoolFullError if there is no room. Call `flush` afterwards, because a power cut before it can undo this call.
         """
         size = len(picture.value) + _ROW_BYTES
         if not self._budget.has_room(size):
-            # If the disk refuses, the write-ahead log keeps its size, and `reserve` below refuses the picture.
+            # An empty write-ahead log makes room for the picture. If the log cannot be emptied, `reserve` below raises SpoolFullError.
             with suppress(sqlite3.OperationalError):
                 self._empty_write_ahead()
         with self._lock:
@@ -241,7 +241,7 @@ class Spool:
                 self._insert(picture, new_part, size, keys)
             except sqlite3.OperationalError as error:
                 self._budget.release(size)
-                raise SpoolFullError(f"expected to write part {new_part} to {self._path}, but the disk refused: {error}") from None
+                raise SpoolFullError(f"the picture of part {new_part} cannot be written to {self._path}: {error}") from None
             except BaseException:
                 self._budget.release(size)
                 raise
@@ -332,26 +332,26 @@ class Spool:
             self._writer.execute("DELETE FROM receipts WHERE mark = ?", (key,))
 
     def run_maintenance(self) -> None:
-        """Deletes old receipts and writes SQLite's write-ahead log back. Call it about once a second.
+        """Deletes old receipts, and copies SQLite's write-ahead log into the database file. Raises sqlite3.Error if the disk fails.
 
-        The call may wait for the disk, so it needs a thread of its own. Raises sqlite3.Error if the disk refuses.
+        Call this method about once a second, in a separate thread, because it can wait for the disk.
         """
         with self._lock:
             self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))
         self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        # While pictures arrive, a PASSIVE checkpoint never writes everything back, so the write-ahead log would grow without limit.
+        # While pictures arrive, a PASSIVE checkpoint never copies everything, so the write-ahead log would grow without limit.
         limit = min(_MAX_WRITE_AHEAD_BYTES, _MAX_WRITE_AHEAD_SHARE * self._budget.max_bytes)
         if self._count_write_ahead() > limit or not self._budget.has_room(_NEARLY_FULL_SHARE * self._budget.max_bytes):
             self._empty_write_ahead()
 
     def _empty_write_ahead(self) -> None:
-        """Writes the whole write-ahead log back to the database file and empties the log. In the meantime, pictures wait."""
+        """Copies the whole write-ahead log into the database file and empties the log. In the meantime, pictures wait."""
         with self._reader_lock, self._lock:
             self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._count_write_ahead()
 
     def _count_write_ahead(self) -> int:
-        """Counts the size of the write-ahead log in the budget and returns it, in bytes."""
+        """Tells the budget the size of the write-ahead log. Returns this size, in bytes."""
         size = os.fstat(self._write_ahead_file).st_size
         self._budget.set_write_ahead(self.line, size)
         return size

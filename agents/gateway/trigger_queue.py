@@ -11,13 +11,16 @@ from agents.gateway.intake import NO_PICTURE, PictureRefusedError
 from agents.gateway.spool import PictureReceipt
 from streams.identity import PartId
 
-# If more parts than this wait, the oldest part has left the camera long ago. A picture taken now would show another part.
+# If more parts than this wait, the oldest part is no longer in front of the camera. A new picture would show another part.
 _MAX_TRIGGERS = 256
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """The request for the picture of `part`, which the board counted at `captured_at`. The intake sets the answer in `receipt`."""
+    """A request for the picture of `part`. The board counted this part at `captured_at`.
+
+    `receipt` is a future. The intake sets its result when the picture is in the spool.
+    """
 
     part: PartId
     captured_at: datetime
@@ -29,7 +32,7 @@ class Trigger:
 
 
 class TriggerQueue:
-    """At most 256 triggers, in the order of their arrival. Thread-safe."""
+    """A queue of at most 256 triggers, in the order of their arrival. Thread-safe."""
 
     def __init__(self) -> None:
         self._queue: Queue[Trigger] = Queue(_MAX_TRIGGERS)

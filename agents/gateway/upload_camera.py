@@ -60,7 +60,7 @@ from streams.identity import PartId
 
 _RECEIPT_TIMEOUT_S = 15.0
 _MAX_KEY_CHARACTERS = 200
-_REFUSED = "refused"  # The subject of the complaint about the last refused request.
+_REFUSED = "refused"  # The complaint about the last refused request is stored under this name.
 _STATUS_BY_REASON = {EMPTY: 422, TOO_LARGE: 413, KEY_REUSED: 422, NO_PICTURE: 409}
 
 
@@ -93,7 +93,10 @@ class UploadCamera:
             self._queue.remove(frame)
 
     def find_outage(self) -> str:
-        """Returns "", because the gateway cannot tell a broken camera from a camera that has no part to photograph."""
+        """Returns "", which means that no outage is known.
+
+        The gateway cannot tell a broken camera from a camera that has no part to photograph.
+        """
         return ""
 
     def list_complaints(self) -> list[str]:
@@ -154,7 +157,7 @@ async def start_site(app: web.Application, host: str, port: int) -> tuple[web.Ap
 
     Raises SettingsError if the port is in use.
     """
-    # `read_picture` unpacks compressed bodies, because aiohttp would unpack them without a size limit.
+    # aiohttp must not unpack compressed bodies, because it has no size limit. `read_picture` unpacks them with a limit.
     # If a sender closes its connection, aiohttp cancels the handler, which then frees the memory of the picture.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2, auto_decompress=False, handler_cancellation=True)
     await runner.setup()

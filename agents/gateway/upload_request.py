@@ -48,10 +48,10 @@ class UploadedPicture:
 
 
 async def read_picture(request: web.Request, max_bytes: int, reserve: Callable[[int], None]) -> UploadedPicture:
-    """Returns the picture in a request. The picture may have at most `max_bytes`.
+    """Returns the picture in a request. The picture is allowed to have at most `max_bytes`.
 
-    `reserve` is called with the number of bytes before they are kept. It raises RequestRefusedError with status 503 if memory is short.
-    Raises RequestRefusedError with status 400 (malformed), 413 (too large) or 415 (no picture).
+    Raises RequestRefusedError with status 400 (malformed), 413 (too large) or 415 (no picture). Before bytes are put into memory,
+    `reserve` is called with their number. If memory is short, `reserve` raises RequestRefusedError with status 503.
     """
     is_form = request.content_type.startswith("multipart/")
     if not (is_form or request.content_type.startswith("image/") or request.content_type in _RAW_TYPES):
@@ -72,9 +72,9 @@ async def read_picture(request: web.Request, max_bytes: int, reserve: Callable[[
 
 
 async def _read_body(request: web.Request, limit: int, max_bytes: int, reserve: Callable[[int], None]) -> bytes:
-    """Returns the body, unpacked if it is compressed.
+    """Returns the body of the request. A compressed body is unpacked.
 
-    Raises RequestRefusedError if the body is malformed or has more than `limit` bytes. `max_bytes` is the largest picture, for the message.
+    Raises RequestRefusedError if the body is malformed or has more than `limit` bytes. The error message names `max_bytes` as the limit.
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):

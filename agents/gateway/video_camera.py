@@ -310,9 +310,9 @@ class VideoCamera:
             yield replace(frame, receipt=trigger.receipt)
 
     def _take_near(self, captured_at: datetime, window_s: float) -> _GrabbedPicture | None:
-        """Returns the picture nearest to `captured_at`, or None if it is more than `window_s` away.
+        """Returns the picture nearest to `captured_at`. Returns None if this picture is more than `window_s` away.
 
-        Waits until a later picture was grabbed.
+        Before this, waits at most `window_s` for a picture that was grabbed at `captured_at` or later.
         """
 
         def is_later_one_there() -> bool:
@@ -323,7 +323,7 @@ class VideoCamera:
             found = min(self._pictures, key=lambda grabbed: abs(grabbed.grabbed_at - captured_at), default=None)
             if found is None or abs((found.grabbed_at - captured_at).total_seconds()) > window_s:
                 return None
-            # Drop this picture and the earlier ones, so that a later part gets a later picture.
+            # This picture and all earlier pictures are dropped, because the next part needs a later picture.
             while self._pictures and self._pictures[0].grabbed_at <= found.grabbed_at:
                 self._pictures.popleft()
         return found

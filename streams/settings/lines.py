@@ -38,14 +38,14 @@ class CameraSettings(Section):
         2.0,
         gt=0,
         le=1000,
-        description="Number of pictures that a camera of the kind `folder` or `video` gives in a second if the trigger is `free`.",
+        description="Pictures a second of a camera of the kind `folder` or `video`. Only for the trigger `free`.",
     )
     jitter: float = Field(
         0.0,
         ge=0,
         le=0.9,
-        description="How irregularly a camera of the kind `folder` gives its pictures: 0 is at equal intervals. With 0.2 and one picture a "
-        "second, each picture comes at most 0.1 s too early or too late, at random.",
+        description="How irregularly a camera of the kind `folder` gives its pictures. 0 means equal intervals. Example: with 0.2 and one "
+        "picture a second, each picture comes within a range of 0.2 s: at random up to 0.1 s too early or too late.",
     )
     loop: bool = Field(True, description="If true, a camera of the kind `folder` begins again with its first picture after the last one.")
     shuffle: bool = Field(
@@ -111,8 +111,9 @@ class CameraSettings(Section):
         1.0,
         gt=0,
         le=60,
-        description="For the trigger `board`: how long a picture waits for the report of its part, in seconds. A picture and a part belong "
-        "together only if their times differ by less, after the latency of the camera is taken off.",
+        description="For the trigger `board`: longest wait of a picture for the report of its part, in seconds. The gateway subtracts the "
+        "latency of the camera from the time of the picture. If the result and the time of a part differ by more than this "
+        "setting, they do not belong together.",
     )
 
     @model_validator(mode="after")
@@ -209,7 +210,7 @@ class GateSettings(Section):
                 raise ValueError(f"grades: expected each gate of a belt to have its own {what}, found {', '.join(repeated)} more than once")
         if self.on_review == "pass" and (names := [grade.name for grade in self.grades if "review" in grade.takes]):
             raise ValueError(
-                f"grades: no part with the label review reaches {', '.join(names)}, because on_review is pass. Set on_review to divert"
+                f"grades: a part with the label review cannot reach {', '.join(names)}, because on_review is pass. Set on_review to divert"
             )
         return self
 
@@ -289,7 +290,10 @@ class LineSettings(Section):
 
     @property
     def is_triggered_by_board(self) -> bool:
-        """Whether the board triggers the camera. A line without a camera counts as triggered, because other programs may need its parts."""
+        """Whether the board triggers the camera, so that the sorter reports each part to the gateway.
+
+        Also True for a line without a camera, because another program can then need the reports.
+        """
         return self.camera is None or self.camera.trigger == "board"
 
     @property
@@ -330,7 +334,10 @@ def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
 
 
 def _check_plant_pins(gates: Mapping[str, GateSettings], line_by_lane: Mapping[str, Mapping[int, str]]) -> None:
-    """Checks that no line uses a lane whose pins a plant interface needs. `line_by_lane` has the lines of each board by their lanes."""
+    """Raises ValueError if a line uses a lane whose pins the plant interface of another line needs.
+
+    `line_by_lane` maps the address of each board and the lane to the name of the line.
+    """
     for line, gate in gates.items():
         spare = _PLANT_LANES.get(gate.lane)
         if gate.board.get("use_plant") not in (1, "1"):
@@ -343,6 +350,6 @@ def _check_plant_pins(gates: Mapping[str, GateSettings], line_by_lane: Mapping[s
         if spare in line_by_lane[gate.port]:
             raise ValueError(
                 f"lines.gate.board.use_plant: the plant interface of the line {line} needs the pins of lane {spare} of the board at "
-                f"{gate.port}, but the line {line_by_lane[gate.port][spare]} uses this lane. Move that line to another lane or board, "
-                "or set use_plant to 0."
+                f"{gate.port}. The line {line_by_lane[gate.port][spare]} already uses lane {spare}. Move the line "
+                f"{line_by_lane[gate.port][spare]} to another lane or board, or set use_plant of the line {line} to 0."
             )

@@ -176,7 +176,10 @@ class ServiceSettings(Section):
 
     @property
     def machine_name(self) -> str:
-        """The setting `machine`. If it is empty, the host name, with hyphens instead of all characters but letters and digits."""
+        """The setting `machine`. If it is empty, the host name.
+
+        In the host name, each character that is neither a letter nor a digit becomes a hyphen.
+        """
         host = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:63]
         return self.machine or host or "localhost"
 
@@ -206,8 +209,8 @@ class PictureSettings(Section):
         ge=2**25,
         le=2**36,
         description=(
-            "Memory for decoding one upload, or for converting one picture for the station's pages, in bytes. If an upload needs more, "
-            "its part gets `review`. If a picture needs more, it is not shown."
+            "Memory, in bytes, to decode an uploaded picture before it is judged, or to convert a picture for the station's pages. "
+            "If decoding needs more, the part gets `review`. If converting needs more, the picture is not shown."
         ),
     )
     upload_time_s: float = Field(
@@ -215,8 +218,8 @@ class PictureSettings(Section):
         ge=0.1,
         le=300,
         description=(
-            "Longest time for decoding one upload, or for converting one picture for the station's pages, in seconds. If an upload takes "
-            "longer, its part gets `review`. If a picture takes longer, it is not shown."
+            "Longest time, in seconds, to decode an uploaded picture before it is judged, or to convert a picture for the station's pages. "
+            "If decoding takes longer, the part gets `review`. If converting takes longer, the picture is not shown."
         ),
     )
 
@@ -497,7 +500,7 @@ class StationSettings(Section):
         if self.time_zone not in available_timezones():
             raise ValueError(f"time_zone: expected the name of a time zone such as Europe/Berlin, found {self.time_zone!r}")
         if list(self.shifts) != sorted(set(self.shifts)) or any(begin.tzinfo for begin in self.shifts):
-            raise ValueError("shifts: expected times of day such as 06:00 in ascending order, without a zone")
+            raise ValueError("shifts: the times of day must be in ascending order and without a time zone, such as 06:00, 14:00 and 22:00")
         return self
 
     @model_validator(mode="after")
@@ -559,5 +562,5 @@ class ReviewSettings(Section):
         if not self.ok_class.lower().startswith("ok") or self.defect_class.lower().startswith("ok"):
             raise ValueError(f"ok_class must begin with `ok`, and defect_class must not; found {self.ok_class} and {self.defect_class}")
         if len(set(self.kinds)) != len(self.kinds):
-            raise ValueError("kinds: expected different types of defect, found the same type twice")
+            raise ValueError("kinds: expected each type of defect only once, found a type twice")
         return self
