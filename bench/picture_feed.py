@@ -42,7 +42,10 @@ def load_pictures(folder: Path | None, count: int) -> list[bytes]:
 
 
 class PictureFeed:
-    """Sends pictures to the image topics of all lines in turn. Parts are numbered across the lines: line-1 gets 1, line-2 gets 2."""
+    """Sends pictures to the image topics of all lines, one line after the other.
+
+    Parts are numbered across the lines: line-1 gets part 1, and line-2 gets part 2.
+    """
 
     def __init__(self, settings: Settings, pictures: list[bytes]) -> None:
         self.settings = settings

@@ -213,7 +213,7 @@ class _VerdictClock:
         consumer.close()
 
     def wait_for_steady_verdicts(self, since_s: float = 0.0) -> None:
-        """Waits for some seconds with verdicts and without a long pause. These seconds begin after `since_s`.
+        """Waits until verdicts have come for five seconds without a pause of two seconds. The five seconds begin after `since_s`.
 
         Raises BrokerError if the verdicts do not come steadily in time.
         """

@@ -181,7 +181,7 @@ class LagMonitor:
         return ""
 
     def _check_owners(self, group: Mapping[str, Any], partitions: Set[Partition]) -> None:
-        """Calls `on_ownerless_partition` if no worker of `group` has read one of the `partitions` in several measurements.
+        """Calls `on_ownerless_partition` if one of the `partitions` has no worker in several measurements in a row.
 
         A restarted worker gets back only its former partitions. A new partition has no worker until Kafka distributes the partitions again.
         """

@@ -48,8 +48,8 @@ _OWN_PREFIXES = (DEAD_LETTER_PREFIX, "redrive-", EXPIRED_HEADER)
 CUT_VALUE_BYTES = 2**16
 # A dead letter has a value, a key, at most 32 + 9 headers and a frame. All of these except the value need fewer bytes than this.
 _DEAD_LETTER_OVERHEAD_BYTES = 2**16
-# With one of these errors, Kafka refuses a record for ever, however often it is sent. Most records are refused for their size. The error
-# InvalidTimestampError is missing here, because each attempt takes a new time from the clock of this machine.
+# If Kafka answers with one of these errors, it refuses the record at each attempt. Most records are refused for their size.
+# InvalidTimestampError is not in this list, because each attempt takes a new time from the clock of this machine.
 _FINAL_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, PolicyViolationError)
 # A dead letter with this reason holds a record that a role sent and that Kafka refused.
 REFUSED_BY_KAFKA = "refused-by-kafka"
@@ -124,7 +124,7 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
 
 
 def is_redrive_mark(headers: Mapping[str, object]) -> bool:
-    """Returns True for the mark of a redrive, and False for a dead letter. `headers` come from a record on their common topic."""
+    """Says what a record on the topic of dead letters is: True for the mark of a redrive, and False for a dead letter."""
     return REDRIVE_MARK in headers and DEAD_REASON not in headers
 
 
@@ -184,7 +184,7 @@ class RecordProducer:
         return cut_dead_letter(record, self._largest_bytes) if record.topic == self._dead_letters else record
 
     def _replace_refused(self, refused: Sequence[tuple[ProducerRecord, BaseException]]) -> list[ProducerRecord]:
-        """Makes dead letters from the records that Kafka refused. Cuts a long refused dead letter, and drops a short one."""
+        """Returns dead letters for the records that Kafka refused. Cuts a long refused dead letter, and drops a short one."""
         letters = []
         for record, error in refused:
             metrics.records_refused.labels(self._role).inc()

@@ -98,8 +98,8 @@ class Verdict(PartRecord):
     model: str = Field(description="Model version that judged the picture.")
     decision: str = Field(
         "",
-        description="Digest of the line's settings from the topic `castings.lines`. It covers only settings that can change a label. If "
-        "the line has none, it is empty. If `model` and `decision` of two verdicts are equal, the same rule decided the verdicts.",
+        description="Digest of the line's settings from the topic `castings.lines` that can change a label. Without such settings, the "
+        "digest is empty. If `model` and `decision` of two verdicts are equal, the same rule decided the verdicts.",
     )
     reason: str = Field(
         "",
@@ -427,8 +427,8 @@ class Command(Record):
     line: LineName = Field(description="Name of the line.")
     action: CommandAction = Field(
         description="`acknowledge` ends all faults of the lane whose causes are gone. `clear` ends the fault in the field `code`. "
-        "`test` tests the device in the field `what`. After `pause`, the sorter sends no verdicts until `resume`, so the board treats every "
-        "part as a part without verdict. `status`, `settings` and `monitor` only read. For `teach`, the field `teach` holds the step."
+        "`test` tests the device in the field `what`. After `pause`, the sorter sends no verdicts until `resume`, so the board treats "
+        "every part as a part without verdict. `status`, `settings` and `monitor` only read. For `teach`, the field `teach` holds the step."
     )
     lane: int | None = Field(None, ge=1, le=4, description="Lane of an additional gate at the line's belt; null for the line's own lane.")
     code: int | None = Field(None, ge=40, le=69, description="For `clear`: code of the fault, from firmware/error_codes.csv.")

@@ -62,7 +62,7 @@ class WorkerProcess:
     def wait_for_topics(self, topics: Iterable[str], identities: Iterable[GroupIdentity] = ()) -> bool:
         """Waits until Kafka answers. Returns True if `topics` exist, and False if the process is asked to stop before.
 
-        Raises SettingsError if one of `topics` does not exist. Raises DuplicateProcessError if another machine has one of `identities`.
+        Raises SettingsError if one of `topics` does not exist. Raises DuplicateProcessError if one of `identities` has a rival.
         """
         self.health.set_not_ready("waiting for Kafka")
         existing = None

@@ -39,7 +39,7 @@ KEY_REUSED = "key-reused"
 NO_PICTURE = "no-picture"
 MEMORY_FULL = "memory-full"
 
-# A part waits for its picture until 10 s plus the latency are over. A later picture would be too late for the gate.
+# A part waits for its picture for at most 10 s plus the latency. A later picture would be too late for the gate.
 _PART_TIMEOUT_S = 10.0
 _MAX_REMEMBERED_REPORTS = 10_000
 

@@ -357,7 +357,7 @@ class LatencyMonitor:
 
     def _suspend(self, reason: str) -> None:
         if not self.suspension:
-            # The earlier pictures made the latency look wrong. Only later pictures can prove that it is right, so the earlier pictures go.
+            # The earlier pictures made the latency look wrong. They are deleted, because only later pictures can prove that it is right.
             self._history.pictures.clear()
             self._offsets.clear()
             self._pictures_since_estimate = 0

@@ -45,7 +45,7 @@ class MatchDecision(Generic[Picture]):
 class _WaitingPicture(Generic[Picture]):
     """A picture of `size` bytes that waits until the matcher knows its part.
 
-    The wait ends at `expires_s`. If a longer wait can show which part it is, the picture waits longer.
+    The wait usually ends at `expires_s`. If a longer wait can show which part the picture shows, the picture waits longer.
     """
 
     time_s: float

@@ -38,7 +38,7 @@ class CameraSettings(Section):
         2.0,
         gt=0,
         le=1000,
-        description="Pictures a second of a camera of the kind `folder` or `video`. Only for the trigger `free`.",
+        description="Number of pictures a second from a camera of the kind `folder` or `video`. Used only with the trigger `free`.",
     )
     jitter: float = Field(
         0.0,

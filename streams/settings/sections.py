@@ -176,9 +176,9 @@ class ServiceSettings(Section):
 
     @property
     def machine_name(self) -> str:
-        """The setting `machine`. If it is empty, the host name.
+        """The setting `machine`. If it is empty, the host name in lower case.
 
-        In the host name, each character that is neither a letter nor a digit becomes a hyphen.
+        Hyphens replace all characters of the host name except a to z and 0 to 9.
         """
         host = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:63]
         return self.machine or host or "localhost"

@@ -25,5 +25,5 @@ def test_a_step_is_computed_from_the_verdicts_between_two_metrics_pages() -> Non
 
 
 def test_a_step_without_verdicts_is_an_error() -> None:
-    with pytest.raises(CastlineError, match="no times of the step fetch"):
+    with pytest.raises(CastlineError, match="no verdict in the step fetch"):
         read_step_times("fetch", PAGE.format(0, 0, 0), PAGE.format(50, 100, 150))
