@@ -43,6 +43,7 @@ class RedriveMark:
     """A mark on the topic of dead letters: a person has begun to send the record of a dead letter again.
 
     - `place`: the place of the dead letter, PARTITION@OFFSET.
+    - `id`: identifies the redrive. All marks of a redrive have the same id.
     - `is_sent`: whether Kafka has confirmed the record that was sent.
     - `at`, `by`: time and person.
     - `to`: the new place of the record, or "" if `is_sent` is False.
