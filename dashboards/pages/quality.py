@@ -290,8 +290,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         VERSIONS,
         Runbook(
-            "For ten minutes, the inspectors have judged the line with different model versions, because a switch of versions did not "
-            "finish.",
+            "For ten minutes, the inspectors have judged the line with different model versions, because some inspectors did not "
+            "switch to the new version.",
             "Two model versions can give the same casting different verdicts. So chance decides: the verdict depends on the inspector that "
             "gets the picture.",
             "On the Quality dashboard, open the panel “Which version judges each line?”. It shows how many inspectors use each version.",
