@@ -280,8 +280,8 @@ ALERTS: tuple[Alert, ...] = (
             "on a picture without a part does not reach the board.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\nThe panel shows the "
             "distance in time between a picture and the nearest part, without the latency of the camera. If the distances are small, "
-            "the latency is right, so pictures or part reports must be lost. If many distances are larger than a quarter of the time between two parts, the latency is wrong "
-            "or the delay of the pictures varies too much.",
+            "the latency is right, so pictures or part reports must be lost. If many distances are larger than a quarter of "
+            "the time between two parts, the latency is wrong or the delay of the pictures varies too much.",
             "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert "
             "`PartReportsFail`.\n\n"
             "If the latency is wrong, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
