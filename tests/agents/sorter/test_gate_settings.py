@@ -42,15 +42,15 @@ def test_lines_with_the_same_port_share_a_board() -> None:
         (({"port": "a", "grades": [REVIEW, REVIEW | {"lane": 3}]},), "its own name, found review more than once"),
         (
             ({"port": "a", "board": PLANT}, {"port": "a", "lane": 3}),
-            "line line-1 needs .* lane 3 .* line-2 uses this lane",
+            "line line-1 needs .* lane 3 .* line-2 already uses lane 3",
         ),
         (
             ({"port": "a", "lane": 4}, {"port": "a", "lane": 2, "board": PLANT}),
-            "line line-2 needs .* line-1 uses this lane",
+            "line line-2 needs .* line-1 already uses lane 4",
         ),
         (({"port": "a", "board": PLANT, "grades": [REWORK]},), "interface of the line line-1 needs the pins of lane 3"),
         (({"port": "a", "lane": 3, "board": PLANT},), "only the lanes 1 and 2 can have a plant interface"),
-        (({"port": "a", "on_review": "pass", "grades": [REVIEW]},), "no part with the label review reaches review"),
+        (({"port": "a", "on_review": "pass", "grades": [REVIEW]},), "a part with the label review cannot reach review"),
     ],
 )
 def test_contradicting_settings_are_refused_with_a_sentence(gates: tuple[dict[str, object], ...], sentence: str) -> None:

@@ -103,7 +103,7 @@ def test_a_damaged_file_is_set_aside_and_the_sorter_goes_on(tmp_path: Path, capl
 
 def test_a_second_sorter_on_the_same_journal_is_refused(tmp_path: Path) -> None:
     journal = SortingJournal(tmp_path, "line-1")
-    with pytest.raises(SettingsError, match="another sorter using it"):
+    with pytest.raises(SettingsError, match="another sorter already uses the journal"):
         SortingJournal(tmp_path, "line-1")
     journal.close()
 
