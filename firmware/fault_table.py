@@ -1,6 +1,6 @@
 """Reads `firmware/error_codes.csv`, the table of the gate protocol's error and fault codes.
 
-All packages of Castline may import this module.
+All packages of Castline are allowed to import this module.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from firmware.protocol import crc16, is_protocol_number
 
 CHOICES = ("divert", "pass", "stop")
-# No distance on the belt may be longer than this many steps, because a board may store positions in 24 bits.
+# No distance on the belt is allowed to be longer than this many steps, because a board can store positions in 24 bits.
 MAX_STEPS = 500_000
 # Every board can store at least 3 parts between photo-eye 2 and the belt's own gate. For each additional gate, a board can store at least
 # 16 parts on their way to this gate.

@@ -277,7 +277,7 @@ def read_fields(names: Sequence[str], values: Sequence[str]) -> Fields:
 
 
 def read_event(name: str, values: Sequence[str]) -> Fields:
-    """Checks the fields of the event `name` and returns them by their names. Optional fields may be left out.
+    """Checks the fields of the event `name` and returns them by their names. Optional fields can be left out.
 
     Raises ValueError if a field is absent, malformed or out of its bounds.
     """
@@ -285,7 +285,7 @@ def read_event(name: str, values: Sequence[str]) -> Fields:
 
 
 def read_answer(name: str, command_fields: Sequence[str], values: Sequence[str]) -> Fields:
-    """Checks the fields of OK, the answer to the command `name`, and returns them by their names. Optional fields may be left out.
+    """Checks the fields of OK, the answer to the command `name`, and returns them by their names. Optional fields can be left out.
 
     Raises ValueError if a field is absent, malformed or out of its bounds.
     """

@@ -101,7 +101,7 @@ def decode_record(topic: ArchivedTopic, received: ReceivedRecord) -> ArchivedRec
         _check_key(record, key)
         return None
     if topic.record_type is not Review and topic.line != record.line:
-        # A client that may write to the topic of one line must not change the history of another line.
+        # A client with the right to write to one topic must not change the history of another line.
         raise RecordError("other-line", f"The record belongs to {record.line}, but its topic belongs to {topic.line}.")
     return record
 
@@ -173,7 +173,7 @@ class Archivist:
             content = decode_record(self._topics[source.topic], received)
         except RecordError as error:
             content = error
-        except Exception as error:  # noqa: BLE001  a record may cause any error, and only this record must fail
+        except Exception as error:  # noqa: BLE001  a record can cause any error, and only this record must fail
             content = RecordError(HANDLING_FAILED, f"The archivist failed on the record: {error!r}")
         await self._batcher.put(PendingArchiveRecord(received, content), None)
 
@@ -233,7 +233,7 @@ class Archivist:
                 await asyncio.sleep(wait_s)
                 continue
             except (OSError, MemoryError):
-                # The machine has failed, for example its disk. The records may be valid, and Kafka delivers them again after a restart.
+                # The machine has failed, for example its disk. The records can be valid, and Kafka delivers them again after a restart.
                 raise
             except Exception as error:
                 raise ArchiveError(f"The archivist failed to store {len(contents)} records: {error!r}", retriable=False) from error

@@ -248,7 +248,7 @@ class GateLane:
         self.is_paused = False
         # The reason why the board is not connected or accepts no settings, as one sentence. Otherwise empty.
         self.problem = ""
-        # The code of the oldest fault in the board's last answer to STATUS, or 0. The fault may be older than the sorter's start.
+        # The code of the oldest fault in the board's last answer to STATUS, or 0. The fault can be older than the sorter's start.
         self.oldest_fault = 0
         self.next_configuring_s = 0.0
         # The time at which the board answered again, or was lost. Monotonic clock.
@@ -284,10 +284,10 @@ class GateLane:
     def change_settings(self, settings_by_lane: Mapping[int, LaneSettings]) -> None:
         """Gives the lane new settings, which the link sends to the board as soon as no part is on the belt.
 
-        `is_configured` is False until the board uses the settings. Any thread may call this method.
+        `is_configured` is False until the board uses the settings. Any thread can call this method.
         """
         self.settings_by_lane = dict(settings_by_lane)
-        # An empty `committed_run` makes the link send every setting, because the board may hold values of an earlier attempt.
+        # An empty `committed_run` makes the link send every setting, because the board can hold values of an earlier attempt.
         self.committed_run = {}
         self.next_configuring_s = 0.0
         self.is_configured = False
@@ -317,7 +317,7 @@ class GateLane:
 
     @property
     def reports_until_s(self) -> float:
-        """The time of the monotonic clock until which the board may send reports about earlier castings.
+        """The time of the monotonic clock until which the board can send reports about earlier castings.
 
         When a lost board answers again, it first reports the castings that it has sorted in the meantime.
         """
@@ -344,7 +344,7 @@ class GateLane:
         self.set_state(_STATE_OF_WORD.get(state_word, GateState.GREETING))
 
     def begin_greeting(self) -> None:
-        """Prepares the lane for a new greeting of the board, which may have been reset.
+        """Prepares the lane for a new greeting of the board, because the board can have been reset.
 
         Events that arrive now are kept until `read_early_events` is called, because the board's time is not known yet.
         """
@@ -372,7 +372,7 @@ class GateLane:
         return [request for frame in frames for request in self.read_event(frame, now_s, now)]
 
     def forget_event(self, event: int, run: int | None) -> None:
-        """Forgets an event that the board has deleted, because the board may use the number of the event again."""
+        """Forgets an event that the board has deleted, because the board can use the number of the event again."""
         self._unacknowledged.discard((run or self.run, event))
 
     def read_event(self, frame: Frame, now_s: float, now: datetime) -> list[BoardRequest]:

@@ -35,14 +35,14 @@ log = logging.getLogger(__name__)
 
 # Shortest and longest wait before the port is opened again after a failure.
 FIRST_REOPEN_S, LONGEST_REOPEN_S = 0.2, 5.0
-# After the port is opened, the host sends nothing until the board has sent a frame, but waits at most this long. Opening the port may
+# After the port is opened, the host sends nothing until the board has sent a frame, but waits at most this long. Opening the port can
 # reset a Mega, which then stays in its boot loader for 0.84 s. A byte from the host would keep it there for 5 s more.
 MAX_LISTENING_S = 2.5
 MAX_GREETING_S = 8.0
 HELLO_INTERVAL_S = 1.0
 # If the board sends nothing for this long, the link treats it as gone and opens the port again.
 MAX_SILENCE_S = 3.0
-# If the board sends nothing for this long, it may be in its boot loader. The host then makes the boot loader start the firmware.
+# If the board sends nothing for this long, it can be in its boot loader. The host then makes the boot loader start the firmware.
 CAUGHT_SILENCE_S = 1.5
 PING_INTERVAL_S = 0.4
 SYNC_INTERVAL_S = 10.0
@@ -58,7 +58,7 @@ _CODES_AFTER_RESET = tuple((str(code_of(name)),) for name in ("not-greeted", "no
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """The serial port of one board. At most `window` commands may be unanswered at the same time. The board can lower this number."""
+    """The serial port of one board. At most `window` commands can be unanswered at the same time. The board can lower this number."""
 
     port: str
     baud: int = 115200
@@ -66,7 +66,7 @@ class LinkSettings:
 
 
 class GateLink:
-    """Keeps a connection to one board. Call `add_lane` for each line, then `start`. After that, any thread may use the returned lanes.
+    """Keeps a connection to one board. Call `add_lane` for each line, then `start`. After that, any thread can use the returned lanes.
 
     `acknowledges_unserved`: whether the host acknowledges the events of lanes that were not added. The board then deletes these events.
     Pass False if the sorter of such a lane must still record them.
@@ -502,7 +502,7 @@ class BoardSession:
         elif frame.name == "BEAT":
             if len(frame.fields) > 1:
                 self._handle_heartbeat(frame.fields[1])
-        # Events with unknown names are ignored. A board with newer firmware than this program may send them.
+        # Events with unknown names are ignored. A board with newer firmware than this program can send them.
         elif frame.name in EVENTS:
             now = datetime.now(UTC)
             for lane in self._lanes:

@@ -16,7 +16,7 @@ import serial
 
 from firmware.protocol import Deframer, Frame
 
-# Any method of SerialPort may raise these errors, because a cable can be pulled at any time.
+# Any method of SerialPort can raise these errors, because a cable can be pulled at any time.
 PORT_ERRORS = (serial.SerialException, OSError, termios.error)
 # The command "leave programming mode" of the protocol STK500v2 (Atmel application note AVR068). With this command, the boot loader of a
 # Mega starts the firmware. The bytes are: start, sequence number, length (two bytes), token, command, and the XOR of all bytes before.
@@ -57,7 +57,7 @@ class Waker:
 
 
 class SerialPort:
-    """An open serial port that sends and receives frames of the gate protocol. Every method may raise one of PORT_ERRORS."""
+    """An open serial port that sends and receives frames of the gate protocol. Every method can raise one of PORT_ERRORS."""
 
     def __init__(self, path: str, baud: int) -> None:
         # The port is opened exclusively, because two sorters on one board would read each other's answers.

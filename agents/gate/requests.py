@@ -88,10 +88,10 @@ class BoardRequest:
 class RequestWindow:
     """Holds the requests that the board has not answered yet, and says which requests to send now.
 
-    - `size`: how many requests may wait for answers.
+    - `size`: the largest number of requests that wait for answers.
     - `held_lanes`: lanes whose requests stay in the queue.
 
-    Any thread may call `submit`. Only the link's thread may call the other methods.
+    Any thread can call `submit`. Only the link's thread is allowed to call the other methods.
     """
 
     size: int = 1
@@ -108,7 +108,7 @@ class RequestWindow:
         return len(self.queued) + len(self.sent) + self._submitted.qsize()
 
     def submit(self, request: BoardRequest) -> None:
-        """Adds a request and wakes the link's thread, which sends it. Any thread may call this method."""
+        """Adds a request and wakes the link's thread, which sends it. Any thread can call this method."""
         self._submitted.put(request)
         if self.waker is not None:
             self.waker.wake()

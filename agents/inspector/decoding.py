@@ -171,7 +171,7 @@ def decode_image(
         return DecodedImage(record, sha256, error)
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001  a picture may cause any error, and only this picture must fail
+    except Exception as error:  # noqa: BLE001  a picture can cause any error, and only this picture must fail
         return DecodedImage(record, sha256, make_handling_error(record.part, error))
     return DecodedImage(record, sha256, picture)
 

@@ -167,7 +167,7 @@ class Inspector:
             decoding = decoders.submit(self._decode, image, self._assigned_ensemble(line.name), regions)
         except IdentityError as error:
             decoding = error
-        except Exception as error:  # noqa: BLE001  a record may cause any error, and only this record must fail
+        except Exception as error:  # noqa: BLE001  a record can cause any error, and only this record must fail
             decoding = RecordError(HANDLING_FAILED, f"The inspector failed on the record: {error!r}")
         pending = PendingImage(received, line.name, captured_at, decoding, time.monotonic())
         if self._is_upload(line.name):
@@ -214,7 +214,7 @@ class Inspector:
         return self._decode(decoded.record, ensemble, decoded.regions)
 
     def _fit(self, decoded: DecodedImage, ensemble: Ensemble, regions: Regions | None) -> DecodedImage:
-        """Returns the image as `ensemble` needs it. Version and regions may have changed since the image was decoded."""
+        """Returns the image as `ensemble` needs it. The version or the regions can have changed since the image was decoded."""
         if not decoded.fits(ensemble.side_px, ensemble.details, regions):
             decoded = self._decode(decoded.record, ensemble, regions)
         return replace(decoded, regions=regions)
@@ -369,14 +369,14 @@ def _isolate(image: DecodedImage, step: Callable[[DecodedImage], DecodedImage]) 
         return step(image)
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001  a picture may cause any error, and only this picture must fail
+    except Exception as error:  # noqa: BLE001  a picture can cause any error, and only this picture must fail
         return replace(image, picture=make_handling_error(image.record.part, error))
 
 
 def _apply_rule(rule: LineRule, judged: JudgedImage) -> JudgedImage:
     try:
         return rule.apply(judged)
-    except Exception as error:  # noqa: BLE001  a picture may cause any error, and only this picture must fail
+    except Exception as error:  # noqa: BLE001  a picture can cause any error, and only this picture must fail
         return replace(judged, prediction=make_handling_error(judged.decoded.record.part, error))
 
 

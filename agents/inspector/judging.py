@@ -72,7 +72,7 @@ def _judge_isolated(images: Sequence[DecodedImage], predictor: PicturePredictor)
         return []
     try:
         return list(judge_pictures([image.as_inspected() for image in images], predictor))
-    except Exception as error:  # noqa: BLE001  a picture may cause any error, and only this picture must fail
+    except Exception as error:  # noqa: BLE001  a picture can cause any error, and only this picture must fail
         if len(images) == 1:
             return [PictureError(INFERENCE_FAILED, f"The networks failed on the picture of part {images[0].record.part}: {error!r}")]
         metrics.batches_split.inc()

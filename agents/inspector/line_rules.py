@@ -55,7 +55,7 @@ class LineRule:
 
 
 class LineRules:
-    """Holds the rules of all lines. Threads that judge pictures may read the rules while another thread replaces them."""
+    """Holds the rules of all lines. Threads that judge pictures can read the rules while another thread replaces them."""
 
     def __init__(self) -> None:
         # The settings of all lines, and the rules made from them. They are one tuple and are replaced together, so that no thread combines

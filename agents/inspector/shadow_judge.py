@@ -28,7 +28,7 @@ _MAX_SAMPLES = 64
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 
-# A function that decodes an image again for the given ensemble. A shadow version may need another size than the version in use.
+# A function that decodes an image again for the given ensemble. A shadow version can need another size than the version in use.
 DecodeAgain = Callable[[DecodedImage, Ensemble], DecodedImage]
 
 # A function that labels an image by the settings of its line. The second argument is the version that judged the image.

@@ -1,7 +1,7 @@
 """Reads the acceptance table of a part, and decides whether the defects found on a part are accepted.
 
 An acceptance table is a TOML file that the foundry writes. Its limits are agreed with the customer, because the surface standards
-ASTM A802 and ISO 11971 give no limits in millimetres. The name of a rule may use the terms of a standard. Example:
+ASTM A802 and ISO 11971 give no limits in millimetres. The name of a rule can use the terms of a standard. Example:
 
     name = "impeller 17, customer drawing 4711-B"
     other_kinds = "rejected"
@@ -33,7 +33,7 @@ class AcceptanceRule(BaseModel):
     """The limits for some kinds of defect. A defect at a limit is still accepted.
 
     `max_number` is the largest number of defects of these kinds on the part. With `max_number` 0, every defect of these kinds is rejected.
-    `kinds` may contain `unknown`, which stands for defects whose kind is not sure.
+    `kinds` can contain `unknown`, which stands for defects whose kind is not sure.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

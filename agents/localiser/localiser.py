@@ -55,7 +55,7 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "localiser"
-# Largest number of ordinary verdicts that may wait for their heat maps.
+# Largest number of ordinary verdicts that can wait for their heat maps.
 _MAX_ORDINARY = 64
 # Largest number of verdicts that are accepted but not yet acknowledged. A verdict takes about 2 kB of memory.
 _MAX_PENDING = 4096
@@ -65,7 +65,7 @@ _MAX_DELIVERED = 4096
 _VERSION_CHECK_S = 1.0
 # A version whose defect locator could not be opened is tried again after this time.
 _OPEN_AGAIN_S = 60.0
-# On a busy machine, opening a defect locator may take minutes. The watchdog waits this long before it reports a stall.
+# On a busy machine, opening a defect locator can take minutes. The watchdog waits this long before it reports a stall.
 _MAX_OPEN_S = 300.0
 _PROGRESS_S = 1.0
 

@@ -13,7 +13,7 @@ from streams.model_choices import ModelChoices
 
 
 class PlantChoices:
-    """The newest records of the topics `castings.models` and `castings.lines`. A thread may read them while another thread replaces them.
+    """The newest records of the topics `castings.models` and `castings.lines`. A thread can read them while another thread replaces them.
 
     `default_version` is the model version of lines for which nobody has chosen a version.
     """

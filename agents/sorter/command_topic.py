@@ -1,6 +1,6 @@
 """Reads the commands of the station from `castings.commands`, and writes the sorter's answers there.
 
-Commands that were on the topic before the sorter started are never executed, because an earlier sorter may have executed them.
+Commands that were on the topic before the sorter started are never executed, because an earlier sorter can have executed them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from firmware.lane_settings import LaneSettings
 from streams.records import Action, Confirmation, Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, GradeSettings
 
-# If a part reaches the gate in less than this time, its verdict is not sent, because sending may take this long.
+# If a part reaches the gate in less than this time, its verdict is not sent, because sending can take this long.
 MIN_SENDING_TIME = timedelta(milliseconds=30)
 LATE: SortingReason = "late-verdict"
 _BYPASS = code_of("bypass")
@@ -108,7 +108,7 @@ def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
 
 
 def verdict_deadline(state: PartState, captured_at: datetime, gate: GateSettings, now: datetime, now_s: float) -> float:
-    """Returns the latest time of the monotonic clock at which a verdict may be sent to the board.
+    """Returns the latest time of the monotonic clock at which a verdict is allowed to be sent to the board.
 
     The deadline is counted from the time at which the board counted the part. If this time is unknown, the deadline is counted from
     `captured_at`, the time of the picture, or from `now` if `captured_at` is later than `now`. `now` and `now_s` are the present time on

@@ -34,7 +34,7 @@ _MAX_RESTORE_S = 30.0
 _MAX_BOOTSTRAP_MS = 5000
 # The largest run number of a board. A gateway without a board uses larger numbers.
 MAX_RUN = 65535
-# A starting sorter reads at most 2,048 verdicts and 16,384 sorting records. A part may have two sorting records, but only one verdict.
+# A starting sorter reads at most 2,048 verdicts and 16,384 sorting records. A part can have two sorting records, but only one verdict.
 _MAX_VERDICTS_READ, _MAX_SORTINGS_READ = MAX_PARTS // 2, 4 * MAX_PARTS
 
 
@@ -64,7 +64,7 @@ class PartState:
 
     @property
     def is_of_board(self) -> bool:
-        """True if a board has counted the part. A verdict alone may name a part that no board knows."""
+        """True if a board has counted the part. A verdict alone can name a part that no board knows."""
         return self.counted_at is not None or (self.sorting is not None and self.sorting.counted_at is not None)
 
     def is_of_other_count(self, counted_at: datetime, counted_s: float | None) -> bool:

@@ -179,7 +179,7 @@ class Sorter:
             response = await asyncio.wrap_future(self._lane.send_verdict(verdict.run, verdict.part, sent.word, deadline_s, sent.gate))
         except GateError as error:
             return _Refusal(verdict, error, deadline_s)
-        # The state of the part is read again, because `set_counted` may have replaced it during the wait.
+        # The state of the part is read again, because `set_counted` can have replaced it during the wait.
         state = self._states.get(verdict.run, verdict.part)
         state.answered_at = state.answered_at or response.answered_at
         metrics.verdict_tell_seconds.labels(self._line).observe(max(0.0, (response.answered_at - verdict.decided_at).total_seconds()))
@@ -227,7 +227,7 @@ class Sorter:
     async def _record_late_verdict(self, refusal: _Refusal) -> bool:
         """Writes a sorting record that names the late verdict, unless the part already has a record with a verdict.
 
-        Returns False if the sorter stops while the board may still report the part.
+        Returns False if the sorter stops while the board can still report the part.
         """
         if not await self._wait_for_report(refusal):
             return False
