@@ -129,7 +129,7 @@ class AvrLine:
 
     @property
     def plant(self) -> Plant:
-        """The conveyor, castings and sensors of the first belt."""
+        """The simulated conveyor of the first belt, with its castings and gates."""
         return self.belt.plant
 
     def boot(self) -> int:
