@@ -1,0 +1,1 @@
+"""Small changes of the source code, called mutants. A test must fail for each mutant."""

@@ -1,0 +1,89 @@
+"""Makes one wrong change of the source code after another, called a mutant, and checks that a test fails for each change.
+
+`make campaign-mutants` prints each mutant with the test that found it. The exit status is 1 if a mutant without an explanation survived,
+or if a mutant does not fit the source code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.mutants.delivery_mutants import DELIVERY_MUTANTS
+from tests.mutants.gate_mutants import GATE_MUTANTS
+from tests.mutants.mutant import MisfitError
+
+ROOT = Path(__file__).parents[2]
+# The firmware, the gate link and the decisions of the sorter form the group "gate". All other code of the host forms the group "delivery".
+MUTANTS_BY_GROUP = {"gate": GATE_MUTANTS, "delivery": DELIVERY_MUTANTS}
+# The exit status of pytest if its arguments choose no test.
+_NO_TEST = 5
+# A mutant can make a program hang.
+_MAX_RUN_S = 600
+
+
+@contextmanager
+def copied_tree() -> Iterator[Path]:
+    """Yields a copy of the tracked files of this tree."""
+    with tempfile.TemporaryDirectory(prefix="castline-mutants-") as name:
+        folder = Path(name)
+        tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+        for file in filter(None, tracked.split("\0")):
+            if (ROOT / file).is_file():
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / file, folder / file)
+        yield folder
+
+
+def run_tests(folder: Path, tests: str) -> tuple[bool, str]:
+    """Runs tests in `folder` until one fails. Returns whether all passed, and the name of the failed test or the reason."""
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = f"{sys.executable} -m pytest -q -x -p no:cacheprovider --durations=0 --no-header {tests}"
+    try:
+        done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=_MAX_RUN_S)
+    except subprocess.TimeoutExpired:
+        return False, "a test hung"
+    if done.returncode == _NO_TEST:
+        raise MisfitError(f"no test is chosen by {tests}")
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return done.returncode == 0, failed.group(1) if failed else f"status {done.returncode}: {done.stdout[-300:]} {done.stderr[-300:]}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--group", choices=("all", *MUTANTS_BY_GROUP), default="all", help="run the mutants of this group")
+    parser.add_argument("--only", default="", help="run the mutants whose names contain this text")
+    parser.add_argument("--check", action="store_true", help="only check that each mutant fits the source code")
+    options = parser.parse_args()
+    groups = MUTANTS_BY_GROUP if options.group == "all" else [options.group]
+    chosen = [mutant for group in groups for mutant in MUTANTS_BY_GROUP[group] if options.only in mutant.name]
+    found = unexplained = wrong = 0
+    with copied_tree() as folder:
+        for mutant in chosen:
+            try:
+                with mutant.applied(folder):
+                    passed, test = (True, "") if options.check else run_tests(folder, mutant.tests)
+            except MisfitError as error:
+                wrong += 1
+                print(f"{mutant.name}: {error}", flush=True)
+                continue
+            if options.check:
+                continue
+            found += not passed
+            unexplained += passed and not mutant.survives_because
+            result = f"found by {test}" if not passed else f"SURVIVED. {mutant.survives_because}"
+            print(f"{mutant.name:52} {result}", flush=True)
+    print(f"{found} of {len(chosen)} mutants found, {unexplained} survived without an explanation, {wrong} patches do not fit")
+    return int(bool(unexplained or wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
