@@ -6,6 +6,7 @@ pass some hundred of them to the reader of each topic in each role.
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -143,7 +144,8 @@ def _change_fields(record: MutatedRecord, chance: random.Random) -> MutatedRecor
     content = json.loads(record.value or b"{}")
     for _ in range(chance.choice((1, 1, 1, 2))):
         holder, name = chance.choice(list(list_fields(content)))
-        holder[name] = chance.choice(ODD_VALUES)
+        # A copy, because the next damage may change a field inside this value.
+        holder[name] = copy.deepcopy(chance.choice(ODD_VALUES))
     if chance.random() < 0.1:
         content["a_field_of_a_later_release"] = chance.choice(ODD_VALUES)
     return _copy(record, value=json.dumps(content).encode())
