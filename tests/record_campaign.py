@@ -234,7 +234,7 @@ class RecordCampaign:
 def _has_answer(value: bytes | None) -> bool:
     try:
         content = json.loads(value or b"")
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(content, dict) and content.get("answer") is not None
 
