@@ -75,7 +75,7 @@ def read_record(kind: type[R], value: bytes | None, broker_time: datetime | None
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = ".".join(str(step) for step in fault["loc"]) or "the record"
         raise RecordError("not-a-record", f"The record is not a valid {kind.name}: {field}: {fault['msg']}") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise RecordError("not-a-record", f"The record is not a valid {kind.name}: {error}") from None
     return record
 

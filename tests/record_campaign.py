@@ -223,7 +223,7 @@ class RecordCampaign:
 
     def _count_listed(self) -> int:
         with TopicReader(self._settings, self._names.dead_letters) as reader:
-            return sum("redrive-of" not in headers for headers in reader.read_new().headers)
+            return sum("redrive-of" not in headers or "dead-reason" in headers for headers in reader.read_new().headers)
 
     def _open_pages(self) -> None:
         for page in ("/", "/history/", "/history/?label=review", "/reviews/", f"/lines/{LINE}/", f"/parts/{LINE}/1/1000000/"):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from streams.record_reader import is_in_bounds, read_broker_time
+import pytest
+
+from streams.errors import RecordError
+from streams.record_reader import is_in_bounds, read_broker_time, read_record
+from streams.records import Command, make_command
 
 NOW = datetime.now(UTC)
 
@@ -23,3 +27,11 @@ def test_a_record_of_a_writer_whose_clock_is_days_behind_may_name_the_present_ti
 def test_a_record_with_an_odd_time_is_read_by_the_clock_of_the_reader() -> None:
     for odd in (None, 0.0, -1e18, 1e18, (NOW + timedelta(days=400)).timestamp()):
         assert read_broker_time(odd, NOW) == NOW
+
+
+@pytest.mark.parametrize("time", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
+def test_a_command_at_the_end_of_the_calendar_is_no_valid_record(time: datetime) -> None:
+    """A sum with such a time overflows."""
+    command = make_command("line-1", "status", "anna", 10).model_copy(update={"asked_at": time, "valid_until": time})
+    with pytest.raises(RecordError, match="asked_at"):
+        read_record(Command, command.encode())
