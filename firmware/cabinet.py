@@ -10,6 +10,7 @@ from firmware.svg_drawing import GROUND, HIGH, SvgDrawing
 BEGIN, END = "<!-- example: written by python -m firmware.wiring -->", "<!-- end of example -->"
 BEGIN_VALVE, END_VALVE = "<!-- valve: written by python -m firmware.wiring -->", "<!-- end of valve -->"
 BEGIN_BLOCKS, END_BLOCKS = "<!-- blocks: written by python -m firmware.wiring -->", "<!-- end of blocks -->"
+BEGIN_ENCODER, END_ENCODER = "<!-- encoder: written by python -m firmware.wiring -->", "<!-- end of encoder -->"
 EXAMPLE_LANES = (1, 2)
 PE, FOREIGN = "#2e7d32", "#e07000"
 
@@ -29,7 +30,12 @@ LANE_WIRES: tuple[tuple[int, str, str, str], ...] = (
     (9, "{n}M1 red", "{n}F3:2; only with `use_servo_power`: 4.7 kohm to {pin}, and 10 kohm from {pin} to XG", "servo_power"),
     (10, "{n}M1 brown", "G{t}-", ""),
     (11, "{n}M1 orange", "220 ohm to {pin}", "servo"),
-    (12, "{n}TA enable, first side", "{n}K20:11; input of {n}K20 to {pin}, its + to X6, and its - to XG", "relay"),
+    (
+        12,
+        "{n}TA enable, first side",
+        "{n}K20:11; input of {n}K20 to {pin}, its + to X6, and its - to XG; 10 kohm from {pin} to XG",
+        "relay",
+    ),
     (13, "{n}TA enable, second side", "{n}K20:14", ""),
     (14, "{n}C1 trigger +", "{n}K4:4; {pin} through 330 ohm to {n}K4:1, and {n}K4:2 to XG", "trigger"),
     (15, "{n}C1 trigger -", "{n}K4:3", ""),
@@ -54,6 +60,13 @@ LANE_WIRES: tuple[tuple[int, str, str, str], ...] = (
 VALVE_WIRES: tuple[tuple[int, str, str, str], ...] = (
     (36, "{n}Y1 +, and the cathode of its diode", "{n}F4:2; one more wire from this terminal to {n}N2:10 and {n}K12:4", ""),
     (37, "{n}Y1 -, and the anode of its diode", "{n}N2:18; {valve:12} to {n}N2:1; {n}N2:9 to {n}XN", "servo"),
+)
+# The wires of an encoder, whose terminals are empty in the example.
+ENCODER_WIRES: tuple[tuple[int, str, str, str], ...] = (
+    (20, "{n}B4 red", "{n}F5:2; {n}F5:1 to X6", ""),
+    (21, "{n}B4 black, and the screen of its cable", "XG", ""),
+    (22, "{n}B4 white (A)", "2.2 kohm to X5; 1 kohm to {pin}; 1 nF from {pin} to XG", "encoder_a"),
+    (23, "{n}B4 green (B)", "2.2 kohm to X5; 1 kohm to {pin}; 1 nF from {pin} to XG", "encoder_b"),
 )
 _INPUT = "2.2 kohm to {n}K{k}:1; {n}K{k}:2 to {n}XN; {n}K{k}:3 to XG; {n}K{k}:4 to {pin}; 4.7 kohm from {pin} to X5"
 _OUTPUT = "{pin} through 330 ohm to {n}K{k}:1; {n}K{k}:2 to XG; {n}XL to {n}K{k}:4; {n}K{k}:3 through 10 kohm"
@@ -98,6 +111,11 @@ def make_lane_wires() -> str:
 def make_valve_wires() -> str:
     """Returns the wires of a solenoid valve in each lane of the example as Markdown."""
     return _make_wires(VALVE_WIRES)
+
+
+def make_encoder_wires() -> str:
+    """Returns the wires of an encoder in each lane of the example as Markdown."""
+    return _make_wires(ENCODER_WIRES)
 
 
 def make_blocks() -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from firmware import cabinet
-from firmware.pins import LANES, LanePins
+from firmware import cabinet, plant_strip
+from firmware.pins import LANES, PLANT, LanePins
 from firmware.svg_drawing import GROUND, HIGH, SIGNAL, SvgDrawing
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -59,8 +59,13 @@ TERMINALS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("brown", "servo, -", "- of the servo supply", ""),
     ("orange", "servo, signal", "220 ohm", "servo"),
-    ("any", "belt drive, enable, first side", "contact of the relay module (closes when the belt may run)", "relay"),
-    ("any", "belt drive, enable, second side", "the other side of this contact", ""),
+    (
+        "orange",
+        "belt drive, enable, first side",
+        "contact of the relay module (closes when the belt may run); 10 kohm from the pin to GND",
+        "relay",
+    ),
+    ("orange", "belt drive, enable, second side", "the other side of this contact", ""),
     ("any", "camera, trigger input +", "optocoupler K4, collector; its LED through 330 ohm from the pin to GND", "trigger"),
     ("any", "camera, trigger input -", "optocoupler K4, emitter", ""),
     ("any", "lamp, common +", "fuse F2 (+24 V)", ""),
@@ -86,6 +91,9 @@ TERMINALS: tuple[tuple[str, str, str, str], ...] = (
     ("any", "valve instead of the servo, +", "fuse F4 (+24 V)", ""),
     ("any", "valve instead of the servo, -", "ULN2803 N2, pin 18; its input pin 1 comes from optocoupler K12, output circuit", "servo"),
 )
+
+# The terminals that need three places, because three wires end there. All other terminals need two places.
+THREE_PLACES = frozenset({1, 2, 4, 5, 9, 21, 26, 27, 28, 29, 35, 36})
 
 
 def _draw_pin(drawing: SvgDrawing, label: str, y: float, left: bool) -> float:
@@ -182,6 +190,7 @@ def _draw_outputs(drawing: SvgDrawing, pins: LanePins) -> None:
     y = 500
     edge = _draw_pin(drawing, pins.relay.label, y, left=False)
     drawing.line((edge, y), (850, y), colour=SIGNAL)
+    drawing.text(696, y - 6, "10 k to GND", colour=SIGNAL, size=10)
     drawing.box(850, y - 30, 110, 60, "relay module", "active high,", "contact isolated")
     drawing.line((960, y), (1010, y), colour=HIGH)
     drawing.box(1010, y - 30, 150, 60, "belt drive", "enable; contact", "open: belt stops")
@@ -239,7 +248,7 @@ def _draw_fuses(drawing: SvgDrawing) -> None:
 
 def draw_valve(pins: LanePins, number: int) -> str:
     """Returns a drawing of a solenoid valve that moves a lane's gate instead of a servo, as SVG."""
-    drawing = SvgDrawing(1180, 260, "A solenoid valve instead of a servo")
+    drawing = SvgDrawing(1180, 270, "A solenoid valve instead of a servo")
     drawing.text(20, 34, f"Castline: lane {number} with a solenoid valve instead of a servo", bold=True, size=18)
     drawing.box(20, 80, 150, 90, "Mega 2560", f"{pins.servo.label} high:", "gate out", fill="#e8f0f8")
     drawing.line((170, 110), (210, 110), colour=SIGNAL)
@@ -270,8 +279,9 @@ def draw_valve(pins: LanePins, number: int) -> str:
     drawing.line((960, 60), (960, 88), colour=HIGH)
     drawing.box(920, 88, 80, 34, "1N4007")
     drawing.line((960, 122), (960, 140), colour=HIGH)
-    drawing.text(20, 212, "The diode sits at the coil, cathode at +. Set use_solenoid = 1 before the valve is connected.", size=12)
+    drawing.text(20, 212, "The diode sits at the coil, cathode at +.", size=12)
     drawing.text(20, 232, "Terminals 9 to 11 stay empty: a valve there would get 5 to 6 V and servo pulses.", size=12)
+    drawing.text(20, 252, "F4 stays out until the board has stored use_solenoid = 1.", size=12)
     return drawing.svg()
 
 
@@ -303,11 +313,12 @@ def make_pin_table() -> str:
 
 def make_terminal_plan() -> str:
     """Returns the terminal plan of a lane as Markdown. The last columns hold the pins of the four lanes."""
-    rows = [f"| terminal | wire | outside | inside | {' | '.join(f'lane {number}' for number in range(1, len(LANES) + 1))} |"]
-    rows.append("| ---: | --- | --- | --- |" + " --- |" * len(LANES))
+    rows = [f"| terminal | places | wire | outside | inside | {' | '.join(f'lane {number}' for number in range(1, len(LANES) + 1))} |"]
+    rows.append("| ---: | ---: | --- | --- | --- |" + " --- |" * len(LANES))
     for terminal, (wire, outside, inside, name) in enumerate(TERMINALS, 1):
         labels = " | ".join(getattr(lane, name).label if name else "" for lane in LANES)
-        rows.append(f"| {terminal} | {wire} | {outside} | {inside} | {labels} |")
+        places = 3 if terminal in THREE_PLACES else 2
+        rows.append(f"| {terminal} | {places} | {wire} | {outside} | {inside} | {labels} |")
     return "\n".join(rows)
 
 
@@ -318,6 +329,7 @@ def replace_tables(page: str) -> str:
     """
     tables = [(BEGIN, make_pin_table(), END), (BEGIN_TERMINALS, make_terminal_plan(), END_TERMINALS)]
     tables.append((cabinet.BEGIN_VALVE, cabinet.make_valve_wires(), cabinet.END_VALVE))
+    tables.append((cabinet.BEGIN_ENCODER, cabinet.make_encoder_wires(), cabinet.END_ENCODER))
     tables.append((cabinet.BEGIN_BLOCKS, cabinet.make_blocks(), cabinet.END_BLOCKS))
     tables.append((cabinet.BEGIN, cabinet.make_lane_wires(), cabinet.END))
     for begin, table, end in tables:
@@ -328,12 +340,15 @@ def replace_tables(page: str) -> str:
 
 
 def write() -> None:
-    """Writes the three drawings of the wiring guide, and the tables in docs/wiring.md."""
+    """Writes the drawings, and the tables in docs/wiring.md and docs/plant-interface.md."""
     (DOCS / "wiring.svg").write_text(draw_lane(LANES[0], 1))
     (DOCS / "wiring-valve.svg").write_text(draw_valve(LANES[1], 2))
     (DOCS / "wiring-cabinet.svg").write_text(cabinet.draw_cabinet())
+    (DOCS / "wiring-plant.svg").write_text(plant_strip.draw_plant(PLANT[0]))
     page = DOCS / "wiring.md"
     page.write_text(replace_tables(page.read_text()))
+    page = DOCS / "plant-interface.md"
+    page.write_text(plant_strip.replace_table(page.read_text()))
 
 
 if __name__ == "__main__":

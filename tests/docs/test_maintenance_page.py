@@ -47,7 +47,11 @@ PAGE_PORT = "/dev/ttyACM0"
 LINE = "line-1"
 PINS, BYPASS = LANES[0], PLANT[0].bypass
 TRAVEL_S = 2.0
-GATE = {"travel_mm": 500 * TRAVEL_S, "belt_mm_per_s": 500, "board": {"use_plant": 1, "window_mm": 150, "part_max_mm": 450, "dwell_mm": 77}}
+GATE = {
+    "travel_mm": 500 * TRAVEL_S,
+    "belt_mm_per_s": 500,
+    "board": {"use_plant": 1, "use_solenoid": 1, "window_mm": 150, "part_max_mm": 450, "dwell_mm": 77},
+}
 
 # The board has been reset 40 times. Its first copy of this number is stored with its complement, and all other bytes are blank.
 EEPROM_OF_AN_OLD_BOARD = (40).to_bytes(2, "little") + (0xFFFF - 40).to_bytes(2, "little") + b"\xff" * 4092
@@ -99,6 +103,12 @@ class MaintainedBoard:
 
     def unplug(self) -> None:
         self._boards.close()
+
+    def cut_power(self) -> None:
+        """Switches the supply off and on when the board has stored its settings."""
+        self.board.poll_for(1)
+        self.board.reset("power")
+        self.board.poll_for(1)
 
     def wait_for(self, condition: Callable[[], object]) -> None:
         def is_met() -> object:
@@ -203,13 +213,17 @@ def assert_page_names_the_bypass(record: Sorting) -> None:
 
 def exchange(line: MaintainedBoard, sorter: CastlineProcess, start_sorter: Callable[[], CastlineProcess], old: Path) -> None:
     """Carries out the second procedure. The new board comes with the firmware of an old release, and has no settings."""
-    saved, flashed, restored, kept, runs, tested = steps_of("Exchange a board")
+    saved, flashed, restored, kept, stored, runs, tested = steps_of("Exchange a board")
     line.follow(saved)
     assert sorter.stop() == 0
     line.plug(old, "new.eeprom")
     line.follow(flashed)
     line.follow(restored)
     line.follow(kept)
+    line.cut_power()
+    line.follow(stored)
+    settings = (line.folder / "new-board-line-1.toml").read_text().splitlines()
+    assert {"use_solenoid = 1", "use_plant = 1"} <= set(settings)
     started = start_sorter()
     line.follow(runs)
     for text in runs.logged:
