@@ -72,6 +72,7 @@ def _draw_output(drawing: SvgDrawing, y: float, pin: str, number: int, terminal:
     drawing.line((290, y), (350, y), colour=SIGNAL)
     drawing.box(350, y - 20, 100, 40, f"K{number}", "PC817C", fill="#f4f4ea")
     drawing.line((450, y - 12), (480, y - 12), colour=FOREIGN)
+    drawing.dot(480, y - 12, FOREIGN)
     drawing.line((450, y + 8), (520, y + 8), colour=FOREIGN)
     drawing.box(520, y - 3, 70, 22, "1 k 1 W")
     drawing.line((590, y + 8), (650, y + 8), colour=FOREIGN)
@@ -129,9 +130,9 @@ def draw_plant(pins: PlantPins) -> str:
     for number, name in enumerate(outputs):
         _draw_output(drawing, 150 + 62 * number, getattr(pins, name).label, 31 + number, 2 + number, name.replace("_", " "))
     last = 150 + 62 * (len(outputs) - 1)
-    drawing.text(350, 425, "2.2 k from K35:1 to K35:2", size=11)
+    drawing.text(200, 425, "2.2 k from K35:1 to K35:2", size=11)
     drawing.line((480, last - 12), (480, 100), (520, 100), colour=FOREIGN)
-    drawing.text(486, 118, "block XF", colour=FOREIGN, size=11)
+    drawing.text(474, 104, "block XF", anchor="end", colour=FOREIGN, size=11)
     drawing.box(520, 86, 70, 28, "F6 0.5 A")
     drawing.line((590, 100), (650, 100), colour=FOREIGN)
     drawing.box(650, 86, 90, 28, "X9:1")
@@ -144,7 +145,7 @@ def draw_plant(pins: PlantPins) -> str:
     _draw_buzzer(drawing, 610, pins.buzzer.label)
     _draw_input(drawing, 710, pins.reset.label, 38, 11, "acknowledge", "button S5,", "closing contact")
     _draw_input(drawing, 810, pins.bypass.label, 39, 13, "bypass key S6,", "contact closed", "while turned")
-    grounds = "Pin 2 of K31 to K37, and pin 3 of K38 and K39, go to XG. Pin 2 of K38 and K39 goes to XN."
+    grounds = "Pin 2 of K31 to K37, and pin 3 of K38 and K39, go to XG. Pin 2 of K38 and K39 goes to XN. Pin 4 of K37 goes to XL."
     drawing.text(350, 850, grounds, colour=GROUND, size=11)
     plant = "24 V of the plant, live while Q1 is off"
     for x, text, colour in ((20, "5 V logic", SIGNAL), (140, "24 V of the cabinet", HIGH), (320, plant, FOREIGN)):
