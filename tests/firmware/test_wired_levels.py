@@ -101,6 +101,22 @@ def test_a_broken_wire_of_the_belt_contact_lets_castings_pass_until_fault_43(hos
     assert host.rig.swing_count() == 1
 
 
+def test_a_gate_that_is_out_stays_out_when_the_wire_of_the_belt_contact_breaks(host: ProtocolHost) -> None:
+    host.rig.set_belt(True)
+    host.greet(use_belt=1, dwell_mm=60)
+    part, at_ms = host.count_part()
+    host.send_verdict(part, "divert")
+    host.carry_to_eye2(at_ms)
+    while host.rig.pulse_us() != 2000:
+        host.wait(5)
+    host.rig.set_belt(False)
+    host.wait(3000)
+    assert host.rig.pulse_us() == 2000
+    host.rig.set_belt(True)
+    host.wait(500)
+    assert host.rig.pulse_us() == 1000
+
+
 def test_the_push_button_does_not_silence_the_buzzer_but_the_acknowledge_button_does(host: ProtocolHost) -> None:
     host.rig.set_bypass(False)
     host.rig.set_reset_button(False)
