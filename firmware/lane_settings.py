@@ -155,7 +155,7 @@ class LaneSettings:
 
     @property
     def _chute_end_mm(self) -> int:
-        """The belt travel from the movement of the gate until a diverted part is overdue at the eye in the chute; 0 without this eye."""
+        """The belt travel after which a diverted part is overdue: `chute_mm` + `chute_window_mm`. 0 without an eye in the chute."""
         return self.number("chute_mm") + self.number("chute_window_mm") if self.number("chute_mm") else 0
 
     def is_gate_within_reach(self, step_nm: int) -> bool:

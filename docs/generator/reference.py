@@ -129,9 +129,9 @@ def _describe_metric(metric: Counter | Gauge | Histogram, section: str) -> Metri
 
 
 def _read_sections() -> dict[str, str]:
-    """Returns the section in `streams/metrics.py` for the name of each metric's variable, such as `details_skipped`.
+    """Returns a dictionary from the variable of each metric to the comment line above the metric's section in `streams/metrics.py`.
 
-    A section of this module begins with a comment line and ends at the next comment line.
+    Example: {"decode_seconds": "Metrics of the inspector", "details_skipped": "Metrics of the inspector"}.
     """
     sections, section = {}, ""
     for line in inspect.getsource(metrics).splitlines():

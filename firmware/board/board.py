@@ -107,10 +107,11 @@ class Board:
             self._send_event(due.name, due.event, *due.fields, *self._confirmation_fields(due))
 
     def _confirmation_fields(self, event: StoredEvent) -> tuple[object, ...]:
-        """Returns the fields at the end of a GATE event that say whether the chute's eye has seen the part.
+        """Returns the last fields of a GATE event, which say whether the chute's eye has seen the part.
 
-        The result is `confirmed`. If the event has no field `gate` yet, the result is `gate` (0) and `confirmed`. The result is empty if
-        the lane has no eye in its chute, or if the host does not read `confirmed`.
+        For example, the eye has seen the part. If the event already has the field `gate`, the result is `confirmed`: (1,). Otherwise the
+        result is `gate` and `confirmed`: (0, 1). If the lane has no eye in its chute, or an old host does not read `confirmed`, the
+        result is ().
         """
         # An older host does not know the field `confirmed`. It could drop the longer frame.
         if event.confirmed is None or not self._sends_confirmed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 MAX_CHUTE_PARTS = 8
 # A gate with an end switch must reach its other end within 2 x servo_ms plus this time.
 END_MARGIN_US = 100_000
-# A gate that must move has servo_ms / 2 + contact_ms + LEAVE_MARGIN_US to leave its end. Its servo waits up to 20 ms for the next pulse.
+# A good gate leaves its end within servo_ms / 2 + contact_ms + LEAVE_MARGIN_US. The margin is the time until the servo gets its next pulse.
 LEAVE_MARGIN_US = 20_000
 # What is wrong with a gate: the detail of fault 54.
 NOT_LEFT, NOT_ARRIVED = 1, 2
@@ -77,10 +77,10 @@ class EndSwitch:
         self._was_out, self._must_leave, self._since_us = is_out, False, now_us
 
     def check(self, at_end: bool, is_out: bool, now_us: int, limit_us: int, leave_us: int) -> int:
-        """Returns NOT_LEFT or NOT_ARRIVED if the gate has not moved in time, otherwise 0. Returns each problem only once.
+        """Returns NOT_LEFT or NOT_ARRIVED if the gate has not moved in time, otherwise 0. After a problem, the check begins again.
 
-        `is_out` is True if the last order moves the gate out. If the opposite order comes within `leave_us`, the gate is allowed to stay at
-        its end.
+        `is_out` is True after the order to move out, and False after the order to turn back. If less than `leave_us` passes between two
+        orders, the gate has no time to move, so NOT_LEFT is not returned.
         """
         if is_out != self._was_out:
             if at_end and self._must_leave and now_us >= self._since_us + leave_us:

@@ -23,7 +23,7 @@ class Contact:
     def assume_on(self, hold_us: int) -> None:
         """Treats the input as on until it has been off for `hold_us`.
 
-        So a button that is stuck from the beginning never counts as newly pressed.
+        For example, a button is already pressed when the board starts. A person must then release the button before a press counts.
         """
         self.is_on, self._sum_us = True, hold_us
 
@@ -99,9 +99,10 @@ class Drive:
         self.speed = 0.0
 
     def advance(self, runs: bool, passed_us: int, ramp_us: int) -> float:
-        """Returns how far the belt travels in `passed_us`. The travel is given as the time that it takes at full speed.
+        """Moves the time forward by `passed_us`. Returns the time in which a belt at full speed travels as far.
 
-        For example, 1000 us at half of the full speed give 500. `ramp_us` is the time from standstill to full speed, or back.
+        For example, the belt travels as far in 1000 us at half speed as in 500 us at full speed, so the result is 500. `ramp_us` is the
+        time from standstill to full speed, or back.
         """
         target, before = float(runs), self.speed
         changing_us = min(passed_us, abs(target - before) * ramp_us)

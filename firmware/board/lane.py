@@ -134,7 +134,7 @@ class BoardLane:
         self.rejects_in_a_row = 0
         self._drive = Drive()
         self.camera = CameraTrigger()
-        # The test that the last command TEST began, and the time at which this test ends. A camera test is one pulse and is not stored.
+        # The name and the end time of the last test (command TEST). Camera tests are not stored, because a camera test is only one pulse.
         self._test, self._test_until_us = "", 0
         # True if this lane has no belt of its own, because its gate stands at another lane's belt (an additional gate).
         self.is_further_gate = self.settings.number("lane_of") > 0
@@ -295,7 +295,7 @@ class BoardLane:
 
     @property
     def is_belt_on(self) -> bool:
-        """Whether the input "belt runs" says that the belt runs, even if the setting `use_belt` is 0."""
+        """Whether the input "belt runs" is on. The setting `use_belt` does not change the result."""
         return not self._belt_off.is_on
 
     @property
@@ -385,7 +385,7 @@ class BoardLane:
             self._acknowledge(now_us)
         ran = self._runs
         if self._belt_off.advance(now_us, self._hold_us) and self._runs != ran:
-            # The belt was switched on or off `_hold_us` ago, but the input shows it only now. So the travel of this time is corrected.
+            # The input "belt runs" changes `_hold_us` later than the belt. So the travel of the last `_hold_us` is computed again.
             self._running_us -= self._drive.speed * self._hold_us
             self._drive_belt(self._hold_us)
 
@@ -395,7 +395,8 @@ class BoardLane:
         return self.settings.number("use_belt") > 0 and not self.settings.number("encoder") and self._drive.speed == 0
 
     def _drive_belt(self, passed_us: int) -> None:
-        # While a belt speeds up evenly, its average speed is half of the full speed. So the distance takes twice the time.
+        # While a belt speeds up or slows down evenly, its average speed is half of the full speed. So the belt needs twice as long
+        # for `run_up_mm` or `run_down_mm` as at full speed.
         ramp_us = 2 * self.settings.travel("run_up_mm" if self._runs else "run_down_mm")
         self._running_us += self._drive.advance(self._runs, passed_us, ramp_us)
         if self._drive.speed > 0:
@@ -477,7 +478,7 @@ class BoardLane:
                 lane._chute_end = None
 
     def _forget_presses(self, settings: LaneSettings) -> None:
-        """If `settings` begins to use a button, ignores a press that has already begun there."""
+        """Ignores a press that has already begun at a button, if the new `settings` switch this button on or off."""
         if settings.number("use_plant") != self.settings.number("use_plant"):
             self._reset_pressed.assume_on(KEY_US)
         if settings.number("use_button") != self.settings.number("use_button"):

@@ -113,8 +113,8 @@ class AvrLine:
         self._deframer = Deframer("<!")
         self._out = bytearray()
         self._pulses_read = self._changes_read = 0
-        # For each gate, by the timer output that moves its servo: the lane of the belt at which the gate stands, and the lane to which the
-        # gate is wired.
+        # Each key is the timer output of a gate's servo. The value (1, 2) means that the gate stands at the belt of lane 1, and that its
+        # servo is wired to lane 2.
         self._gates = {LANES[lane - 1].compare: (lane, lane) for lane in self.plants}
         for lane, plant in self.plants.items():
             self._gates |= {LANES[blade.lane - 1].compare: (lane, blade.lane) for blade in plant.belt.further}

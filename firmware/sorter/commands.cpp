@@ -14,7 +14,8 @@ enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kV
 //   +  HELLO
 //   *  HELLO and COMMIT
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+ r+ lu+";
-// These letters in kShapes mean a number, for example v the version. kNumberBounds has the bounds of the numbers in the same order.
+// In kShapes, each of these letters stands for a number. For example, v stands for the version of the protocol.
+// kNumberBounds has the bounds of each number, in the order of these letters.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c u";
 // Shortest servo pulse of the command SERVO, in microseconds. SERVO also accepts 0.
 const uint16_t kLeastServoUs = 544;

@@ -45,15 +45,15 @@ const uint16_t kRepeatEveryMs = 1000;
 const uint16_t kEventIntervalMs = 10;
 // The board repeats at most this many events within kRepeatEveryMs. It repeats the oldest events.
 const uint8_t kMaxRepeatedEvents = 4;
-// The host counts as talking for kHostTalksMs after each frame.
-// Opening the port resets the board, but a talking host has opened the port earlier. So it has not caused the reset.
+// The host counts as talking for kHostTalksMs after each frame. If the board is reset while the host is talking, the board raises fault 46.
+// The host has opened the port before it talks, so the opening is not the cause of such a reset.
 const uint16_t kHostTalksMs = 1000;
 // A push-button must be pressed for at least this long, and released before kMaxPressMs. A longer press does nothing.
 const uint16_t kMinPressMs = 50;
 const uint16_t kMaxPressMs = 3000;
 // A gate with an end switch must reach the other end within 2 x servo_ms plus this time. The servo gets a pulse only every 20 ms.
 const uint16_t kEndMarginMs = 100;
-// A gate that must move has servo_ms / 2 + contact_ms + kLeaveMarginMs to leave its end. Its servo waits up to 20 ms for the next pulse.
+// A good gate leaves its end within servo_ms / 2 + contact_ms + kLeaveMarginMs. The margin is the time until the servo gets its next pulse.
 const uint16_t kLeaveMarginMs = 20;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;

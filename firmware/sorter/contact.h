@@ -7,8 +7,8 @@ namespace castline {
 // A sum grows while the input has the new level, and falls while it has the old level. The state changes when the sum reaches `hold_us`.
 // For example, with a `hold_us` of 10 ms, 14 ms of the new level and 4 ms of the old level are enough.
 //
-// If `most_us` of sample() is above 1 ms, each reading of the old level sets the sum back. Then the new level must last for `hold_us`
-// without interruption.
+// The inputs of a gate are read only every few milliseconds (`most_us` of sample() is above 1 ms). Their new level must last for `hold_us`
+// without interruption, because each reading of the old level begins the sum again.
 class Contact {
  public:
   Contact() : is_on_(false), was_on_(false) {}
@@ -24,7 +24,8 @@ class Contact {
     sum_us_ = hold_us > sum_us_ ? static_cast<uint16_t>(hold_us - sum_us_) : 0;
   }
 
-  // Treats the input as on until it has been off for `hold_us`. So a button that is stuck from the beginning never counts as newly pressed.
+  // Treats the input as on until it has been off for `hold_us`.
+  // For example, a button is already pressed when the board starts. A person must then release the button before a press counts.
   void assume_on(uint16_t hold_us) {
     is_on_ = was_on_ = true;
     sum_us_ = hold_us;
@@ -35,13 +36,14 @@ class Contact {
   __attribute__((always_inline)) bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;
     was_on_ = level;
-    // An input that is read every few milliseconds can change between two readings. So each reading of the old level sets the sum back.
+    // An input that is read only every few milliseconds can change unseen between two readings. So each reading of the old level begins the
+    // sum again: with 0 if the old level is off, and with `hold_us` if the old level is on.
     if (most_us > kMostUs && level == is_on_) sum_us_ = level ? hold_us : 0;
-    // If the level has changed since the last call, the moment of the change is not known. So the time between the two calls is not
-    // counted.
-    // A pulse never counts as longer than it is.
+    // If the level has changed since the last call, the moment of the change is not known. The time between the two calls is not counted,
+    // because a short pulse must not count as a longer pulse.
     if (!has_lasted || (level ? is_on_ && sum_us_ == hold_us : sum_us_ == 0)) return false;
-    // One call counts at most `most_us`. Otherwise, two short pulses before and after a slow round would count as one long pulse.
+    // One call changes the sum by at most `most_us`. For example, one round of the main loop takes 20 ms, and the input is on shortly before
+    // and shortly after this round. Without the limit, the two short pulses would count as one pulse of 20 ms.
     if (passed_us > most_us) passed_us = most_us;
     if (level) {
       sum_us_ = hold_us - sum_us_ > passed_us && hold_us > sum_us_ ? static_cast<uint16_t>(sum_us_ + passed_us) : hold_us;

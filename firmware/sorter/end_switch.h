@@ -23,8 +23,10 @@ class EndSwitch {
     since_us_ = now_us;
   }
 
-  // Must be called often. Returns each problem only once. `is_out` is true if the last order moves the gate out. If the opposite order
-  // comes within `leave_ms`, the gate is allowed to stay at its end. PROTOCOL.md, "Confirmed moves", says when a stuck gate is not noticed.
+  // Returns whether the gate has moved in time. Must be called often. After a problem, the check begins again.
+  // `is_out` is true after the order to move out, and false after the order to turn back.
+  // If less than `leave_ms` passes between two orders, the gate has no time to move, so kNotLeft is not returned.
+  // See PROTOCOL.md, "Confirmed moves".
   __attribute__((always_inline)) GateTrouble check(bool at_end, bool is_out, uint32_t now_us, uint32_t limit_us, uint16_t leave_ms) {
     if (is_out != was_out_) {
       const bool has_stayed = at_end && must_leave_ && reached(now_us, since_us_ + uint32_t{leave_ms} * 1000);
@@ -48,7 +50,7 @@ class EndSwitch {
   }
 
  private:
-  // The time limit begins at this time: at the last order to move, or when the gate was last seen at the end where it should be.
+  // The start of the time limit: the last order to move. While the gate stands at the ordered end, the start is set to the present time.
   uint32_t since_us_ = 0;
   bool was_out_ : 1, must_leave_ : 1;
 };

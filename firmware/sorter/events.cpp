@@ -3,8 +3,8 @@
 namespace castline {
 
 namespace {
-// An event stores in three bits when it was sent: the number (1 to 7) of a phase. A phase lasts 256 ms. After phase 7 comes phase 1.
-// An event is sent again after four phases.
+// The time is divided into phases of 256 ms. The phases have the numbers 1 to 7, and after phase 7 comes phase 1.
+// An event stores in three bits the phase in which it was sent. The event is sent again four phases later.
 const uint8_t kPhaseMsLog2 = 8;
 const uint8_t kPhases = 7;
 const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;

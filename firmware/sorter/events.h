@@ -6,7 +6,8 @@
 
 namespace castline {
 
-// Whether the eye in the reject chute has seen a diverted part. With kAwaited, the answer is still open, and the event is not sent yet.
+// Whether the eye in the reject chute has seen a diverted part. kAwaited means that the part is still on its way to the eye.
+// The GATE event of the part is sent after the value kAwaited has changed.
 enum Confirmation : uint8_t { kNotEquipped, kUnseen, kSeenInChute, kAwaited };
 
 // A GATE or FAULT event in 16 bytes.
@@ -41,7 +42,7 @@ class Events {
   // Stores a GATE event and returns its number.
   uint16_t gate(uint8_t lane, uint32_t part, Decision decision, bool moved, uint16_t moves, uint32_t at_ms, uint16_t travel_ms,
                 Confirmation confirmation = kNotEquipped);
-  // Stores in a GATE event whether the chute's eye has seen the part. Until then, the event has the value kAwaited and is not sent.
+  // Changes the confirmation of a GATE event from kAwaited to kSeenInChute or kUnseen, so that the event can be sent.
   // Returns the number of the part, or 0 if the event was lost.
   uint32_t confirm(uint16_t number, bool seen);
   void fault(uint8_t lane, Fault code, bool raised, uint32_t detail, uint32_t at_ms);

@@ -30,8 +30,8 @@ uint8_t lamp_bits(Lamp lamp) { return lamp == kDark ? 0 : static_cast<uint8_t>(1
 // Returns the three bits of a lamp in reverse order. On port L, the highest of the three bits is green, and the lowest is red.
 uint8_t mirrored(uint8_t bits) { return static_cast<uint8_t>((bits & 1) << 2 | (bits & 2) | bits >> 2); }
 
-// Converts the signals of a plant interface to the bits of a lamp. The pins of this lamp carry the signals `busy` (green), `buzzer`
-// (yellow) and `fault` (red).
+// Returns the bits for three signals of a plant interface: 1 is `busy`, 2 is `buzzer`, and 4 is `fault`.
+// The plant interface of lane 1 sends these signals at the lamp pins of lane 3, and the interface of lane 2 at the lamp pins of lane 4.
 uint8_t slow_plant_bits(uint8_t signals) {
   return static_cast<uint8_t>((signals & kBusySignal ? 1 : 0) | (signals & kBuzzerSignal ? 2 : 0) | (signals & kFaultSignal ? 4 : 0));
 }
@@ -140,7 +140,8 @@ void write(Board& board) {
   }
   PORTF = triggers | relays;
   set_lamps(board);
-  // If this round has read no commands (was_quiet), it sends no frame. Otherwise an event could go before the answer to a waiting command.
+  // If `was_quiet` is true, this round has read no bytes, and a command can be waiting unread. The board must answer this command before it
+  // sends an event, so this round sends no frame.
   if (!quiet && !was_quiet && link::is_idle()) {
     const uint8_t length = board.next_frame(link::buffer());
     if (length > 0) link::send(length);

@@ -279,7 +279,7 @@ void Lane::commit(const Settings& settings) {
   plant_signals_ = 0;
   switch_relay();
   if (is_further_gate_) {
-    // This lane's gate now stands at another lane's belt. Only the belt's lane has faults, so the old faults of this lane end.
+    // This lane is now an additional gate, and an additional gate has no faults of its own. So the old faults of this lane end.
     while (faults_.oldest() != 0) end_fault(static_cast<Fault>(faults_.oldest()));
     gate_.hold(held_action(), settings_, shared_->clock.us());
     return;
@@ -366,7 +366,8 @@ void Lane::begin_counting() {
   edges_at_rest_ = 0;
   take_edge(0, shared_->clock.us(), 0);
   take_edge(1, shared_->clock.us(), 0);
-  // A position of the belt has 24 bits and wraps. A position that an eye stored before COMMIT can be too old to compare, so it is replaced.
+  // Each eye gets the present position of the belt. Positions have 24 bits and wrap, so an older position of an eye is perhaps not
+  // comparable with new positions.
   eyes_[0].restart(place());
   eyes_[1].restart(place());
   missing_in_a_row_ = unmatched_in_a_row_ = 0;
