@@ -129,9 +129,9 @@ def _describe_metric(metric: Counter | Gauge | Histogram, section: str) -> Metri
 
 
 def _read_sections() -> dict[str, str]:
-    """Returns a dictionary from the variable of each metric to the comment line above the metric's section in `streams/metrics.py`.
+    """Maps the variable of each metric to the heading of a section, for example {"details_skipped": "Metrics of the inspector"}.
 
-    Example: {"decode_seconds": "Metrics of the inspector", "details_skipped": "Metrics of the inspector"}.
+    In `streams/metrics.py`, the heading is the comment line above the metrics of a section.
     """
     sections, section = {}, ""
     for line in inspect.getsource(metrics).splitlines():

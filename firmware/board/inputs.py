@@ -9,7 +9,7 @@ class Contact:
     A sum grows while the input has the new level, and falls while it has the old level. `is_on` changes when the sum reaches `hold_us`. For
     example, with a `hold_us` of 10 ms, 14 ms of the new level and 4 ms of the old level are enough.
 
-    If `restarts` is True, each return of the old level sets the sum back. Then the new level must last for `hold_us` without interruption.
+    If `restarts` is True, the new level must last for `hold_us` without interruption, because the old level begins the sum again.
     """
 
     def __init__(self, restarts: bool = False) -> None:

@@ -42,8 +42,8 @@ class Contact {
     // If the level has changed since the last call, the moment of the change is not known. The time between the two calls is not counted,
     // because a short pulse must not count as a longer pulse.
     if (!has_lasted || (level ? is_on_ && sum_us_ == hold_us : sum_us_ == 0)) return false;
-    // One call changes the sum by at most `most_us`. For example, one round of the main loop takes 20 ms, and the input is on shortly before
-    // and shortly after this round. Without the limit, the two short pulses would count as one pulse of 20 ms.
+    // One call changes the sum by at most `most_us`. For example, one round of the main loop takes 20 ms, and the input is on shortly
+    // before and shortly after this round. Without the limit, the two short pulses would count as one pulse of 20 ms.
     if (passed_us > most_us) passed_us = most_us;
     if (level) {
       sum_us_ = hold_us - sum_us_ > passed_us && hold_us > sum_us_ ? static_cast<uint16_t>(sum_us_ + passed_us) : hold_us;
