@@ -254,7 +254,7 @@ class Lane {
   bool has_end1_ : 1, has_end2_ : 1;
   // True if the encoder has given no step for longer than the setting encoder_timeout_ms.
   bool is_encoder_silent_ : 1;
-  // True from a change at a photo-eye (at unstepped_edge_us_) to the next encoder step, if the encoder gave no steps before the change.
+  // Becomes true if a photo-eye changes while the encoder gives no steps. The next encoder step makes it false.
   bool has_unstepped_edge_ : 1;
   // While this is true, missing and unmatched parts raise no fault.
   // It becomes false at the belt position ignore_missing_until_, or when a counted part reaches photo-eye 2.

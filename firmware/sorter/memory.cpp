@@ -135,8 +135,7 @@ void tick(Board& board) {
     write_raised_run();
     return;
   }
-  // The faults of `compared_lane` are written first. A byte of the settings follows only when both stored copies of these faults are up to
-  // date.
+  // Faults are written before settings. If write_faults() has written a byte, the settings wait for a later call of tick().
   if (write_faults(compared_lane, board.lane(compared_lane).faults().kept())) return;
   compared_lane = static_cast<uint8_t>((compared_lane + 1) % kLanes);
   if (dirty == 0) return;

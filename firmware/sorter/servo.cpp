@@ -15,7 +15,7 @@ namespace {
 const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-// To delay a pulse, the timer is set back. After that, kHold counts (6.5 ms) are left until the pulse begins.
+// To delay a pulse, time_pulse() sets the timer to an earlier count. Then the pulse begins 6.5 ms later. kHold is this time in counts.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 // If the next pulse begins within kGuard counts (20 us), the timer is not set. The instructions that set it would take too long.
 const uint16_t kGuard = 40;
@@ -107,7 +107,8 @@ void begin(uint8_t index, uint16_t pulse_us) {
 void set_pulse(uint8_t index, uint16_t pulse_us) {
   const uint8_t gate = static_cast<uint8_t>(1 << index);
   if (pulse_us != width[index]) {
-    // If `width` was not sent yet, the pulse in progress has either this width or width_before. width_before keeps the longer width.
+    // width_before is the longest width that the pulse in progress can have. Example: the width changes from 1000 us to 2000 us. Before a new
+    // pulse begins, the width changes to 1500 us. Then width_before is 2000 us.
     if (!(changed & gate) || width[index] > width_before[index]) width_before[index] = width[index];
     width[index] = pulse_us;
     // In fast PWM mode, the timer begins to use a new compare value when its next period of 20 ms begins.
@@ -127,7 +128,8 @@ void time_pulse(uint8_t index, bool quiet) {
   volatile uint16_t* const to = channel(index).count;
   // Gates 1 and 4 share a timer. It is set only while no pulse of gate 1 or 4 is in progress. Gates 2 and 3 have their own timers.
   const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;
-  // Interrupts are off while the timer is read and set. A pulse that began in between would last until the end of the timer's period.
+  // Interrupts are off while the timer is read and set. If a pulse began in between, the pulse would last until the end of the timer's
+  // period.
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
     const uint16_t count = *to;
     if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {

@@ -18,7 +18,7 @@ void set_pulse(uint8_t index, uint16_t pulse_us);
 // Must be called in every round of the main loop, after set_pulse() of all gates. So gates with the same timer get new widths together.
 void time_pulse(uint8_t index, bool quiet);
 
-// Returns whether a pulse of a new width was not sent yet, because another pulse is still in progress.
+// Returns true while a new pulse width waits for the end of a pulse in progress.
 bool is_pulse_waiting();
 
 // Sets the gate's pin to a level, for a solenoid valve or for a signal of the plant interface. A pulse in progress is finished first.

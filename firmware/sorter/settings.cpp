@@ -16,7 +16,7 @@ const char kKeyWords[] PROGMEM =
 
 namespace {
 
-// If a setting has this number as its minimum in kTable, its value is a word instead of a number.
+// Marks a setting whose value is a word, such as `divert`. In kTable, this mark stands in place of the minimum.
 const uint16_t kWordMark = 0xFFFF;
 
 // The minimum, the maximum and the default of each setting.

@@ -80,7 +80,7 @@ struct Settings {
   // Length of a step in nm.
   uint32_t step_nm() const { return uint32_t{value[kStepUm]} * 1000 + value[kStepNm]; }
 
-  // Returns whether these two distances are at most kMaxSteps steps of `step_nm` each:
+  // Returns whether both distances below are at most kMaxSteps encoder steps long. One step is `step_nm` long.
   //   gate_mm + dwell_mm
   //   gate_mm + chute_mm + chute_window_mm
   bool is_gate_within_reach(uint32_t step_nm) const;

@@ -40,7 +40,7 @@ struct __attribute__((packed)) Part {
   uint8_t seen : 1;
   // The Basis of the decision.
   uint8_t basis : 2;
-  // The low 16 bits of the time at photo-eye 1, in ms. If this time is more than 65 s ago, Tracker::age() replaces it by the time 65 s ago.
+  // The low 16 bits of the time at photo-eye 1, in ms. After 65 s, Tracker::age() increases this value, so that the part's age stays 65 s.
   uint16_t at_ms;
 };
 static_assert(sizeof(Part) == 6, "no padding");
@@ -110,7 +110,7 @@ class Tracker {
 
   Part parts_[kParts];
   uint8_t first_ = 0, size_ = 0;
-  // Index of the part whose time the last call of age() has checked. Each call checks one part.
+  // Each call of age() checks one part. This is the index of the part that was checked last.
   uint8_t last_aged_ = 0;
   // How many of the newest parts have not been announced to the host yet.
   uint8_t unannounced_ = 0;

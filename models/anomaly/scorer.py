@@ -26,7 +26,7 @@ PixelArray = npt.NDArray[np.uint8]
 
 # With fewer good pictures than this, the scores do not show how much good parts vary, so no cut-off is chosen.
 MIN_GOOD_PICTURES = 8
-# A cut-off above all scores is extrapolated from the largest fifth of the scores, but from at least 5 scores.
+# If the cut-off lies above all scores, it is extrapolated from the highest 20 % of the scores. At least 5 scores are used.
 TAIL_SHARE = 0.2
 MIN_TAIL_PICTURES = 5
 # A share of false alarms below 1 / (20 * pictures) is refused, because the cut-off would be a guess. With 100 pictures, this is 1 / 2000.
@@ -194,7 +194,7 @@ class ExpectedCosts:
     A missed defect costs `miss`, and the review of a good part costs `false_alarm`. If `miss` is 100 and `false_alarm` is 5, a review saves
     money up to odds of 100 / 5 = 20 good parts to 1 defective part.
 
-    Let p be the share of good parts with at least the score of a part. Then the odds that this part is good are at least:
+    Let p be the share of good parts that have a score of s or more. Then the odds that a part with the score s is good are at least:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 

@@ -88,10 +88,11 @@ def estimate_cost_interval(
 ) -> CostInterval:
     """Returns the 95 % interval of the mean cost of a part on a line with the share `line_share` of defects.
 
-    `groups`, shape (n,), has the same number for near-duplicates. For the other arguments, see `simulate_line`.
+    `groups`, shape (n,), holds a group number for each picture. Near-duplicates have the same number. For the other arguments, see
+    `simulate_line`.
 
-    The groups get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981). Rare errors can be missing among the
-    pictures. So in each class, 0.5 is added to the count of castings with each label (Jeffreys' prior).
+    The groups get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981). An error can be so rare that no picture
+    shows it. So the count of castings with each label begins at 0.5 instead of 0 (Jeffreys' prior).
 
     Example: if none of 100 good castings was rejected, the true share of rejected good castings can still be up to 2.4 %.
     """

@@ -239,7 +239,7 @@ def compute_aupimo(
     if not good or not defective:
         return None
     thresholds, rates = _list_false_positives(good, high)
-    # Between the false positive rates rates[k - 1] and rates[k], the threshold is thresholds[k]. Hotter defect pixels count as found.
+    # For a false positive rate between rates[k - 1] and rates[k], a defect pixel counts as found if its heat is above thresholds[k].
     edges = np.log(np.clip(np.concatenate([[low], rates]), low, high))
     widths = np.diff(edges) / (np.log(high) - np.log(low))
     pimo = []
@@ -438,8 +438,8 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # The list ends at the false positive rate `high`, so only hot pixels are needed. Even if all other pictures are cold, the `count`
-        # hottest pixels of this picture bring the mean rate to `high`.
+        # Only the `count` hottest pixels are needed. If all of them are false positives, the mean rate of all pictures reaches `high`.
+        # At this rate, the list ends.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

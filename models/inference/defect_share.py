@@ -16,8 +16,8 @@ MIN_REVIEWED = 20
 _LIKELIHOOD_DROP = 1.92
 # Largest log odds of an estimated share, in both directions. The share lies between 0.00003 % and 99.99997 %.
 _MAX_LOG_ODDS = 15.0
-# Reviews correct the log odds of the version by an offset and a slope. Before the first review, the correction is uncertain. The constants
-# are the standard deviations of the offset and the slope at this time.
+# The log odds of a defect are estimated as offset + slope * x, where x comes from the version's probability. Reviews correct the offset and
+# the slope. The constants are the standard deviations of the offset and the slope before the first review.
 _OFFSET_DEVIATION, _SLOPE_DEVIATION = 2.0, 0.5
 _DRAWS = 2000
 

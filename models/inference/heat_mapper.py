@@ -19,7 +19,8 @@ RESIDUAL = "residual"
 # In at least this share of the validation pictures, the hottest point of a segmentation head must lie near a defect. Otherwise the head is
 # not used.
 LEAST_POINTING = 0.75
-# If the head is combined with the residuals of a scorer, this lower share is enough.
+# A segmentation head can be combined with the residuals of a scorer. Then the head's hottest point must lie near a defect in at least this
+# share of the validation pictures.
 LEAST_POINTING_COMBINED = 0.5
 # Combined maps are smoothed with a Gaussian. Its standard deviation is this share of the picture's side: 2 px for 150 px.
 SMOOTHING_SHARE = 1 / 75

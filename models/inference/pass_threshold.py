@@ -32,7 +32,7 @@ def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> M
     order = np.argsort(probability, kind="stable")
     misses = np.cumsum(1 / sizes[group_of][order])
     kept = np.unique(np.linspace(0, len(order) - 1, MAX_POINTS).astype(np.int64))
-    # Only some pictures become points of the curve. Each point also counts the misses of the pictures between this point and the next.
+    # The miss curve has at most MAX_POINTS points, so some pictures get no point. Such a picture counts at the point before it.
     upper = np.append(kept[1:] - 1, len(order) - 1)
     return MissCurve(castings=len(sizes), probabilities=tuple(probability[order][kept].tolist()), misses=tuple(misses[upper].tolist()))
 

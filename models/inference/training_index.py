@@ -29,8 +29,8 @@ THUMBNAIL_SIDE_PX, THUMBNAIL_QUALITY = 64, 50
 
 GRID = PolarGrid(rings=16, angles=128, inner=0.1, outer=0.98)
 WAVES = 24
-# A descriptor holds the logarithms of strengths: how strong waves of several lengths are in the picture. This share of the contrast is
-# added to each strength first. Otherwise, camera noise would change the logarithm of a small strength very much.
+# A descriptor holds the value log(strength + NOISE) for waves of several lengths. The strength of a wave is relative to the contrast of the
+# picture. Without NOISE, camera noise would change the logarithm of a small strength very much.
 NOISE = 0.01
 # The values of a descriptor are stored as integers from -127 to 127. The integer 127 stands for 4 standard deviations above the mean.
 STEPS_PER_DEVIATION = 127 / 4

@@ -84,7 +84,7 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         self.prototypes = prototypes
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the prototypes that replace codes, shape (prototypes, channels)."""
+        """Creates the weights of this layer: the prototypes, shape (prototypes, channels)."""
         self.memory = self.add_weight(shape=(self.prototypes, input_shape[-1]), initializer="random_normal", name="memory")
 
     def call(self, codes: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:

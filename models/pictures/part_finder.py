@@ -72,8 +72,8 @@ MAX_TILT_DIFFERENCE = 0.06
 RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
-# An outline has five terms: one for the size, two for the offset and two for the tilt. The outline is fitted to edges with the weight 1.
-# With these weights, offset and tilt are also pulled towards the centre and the shape of the cavity.
+# An outline has five terms: one for the size, two for the offset and two for the tilt. The outline is fitted to edges, which have the
+# weight 1, and to the cavity. The weights of the cavity are 2 for the offset and 8 for the tilt.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
 # A signature describes the surface of a part from the centre to 96 % of the radius. So the belt and thin excess metal at the rim are left
@@ -90,8 +90,8 @@ ODD_NEIGHBOURS = 1
 # A limit lies a little outside of the range that was measured on good parts. Example: for a range from 2 to 3, the limits are 1.9 and 3.1.
 ROOM_SHARE = 0.1
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
-# A part reference requires visible edges on at most this share of the rim. Some good rims have the same grey level as the belt, so parts of
-# these rims have no visible edge.
+# A part reference never requires visible edges on more than 70 % of the rim. If a section of a good rim is as grey as the belt, the edge is
+# not visible there.
 ENOUGH_SUPPORT = 0.7
 # The detail of a picture is a number that says how sharp the picture is. A picture is blurred if its detail is below 90 % of the smallest
 # detail of a good picture.
@@ -116,7 +116,8 @@ _PRIOR = (np.diag(PRIOR_RAYS) + 1e-3 * np.eye(5)).astype(np.float32)
 def _invert_harmonics(rays: int, terms: int) -> Floats:
     """Returns matrices that compute the first `terms` harmonics of an outline from its radii on a few rays.
 
-    With 6 `rays`, matrix 0 uses the radii on rays 0, 8, 16 and so on, and matrix 1 uses the radii on rays 1, 9, 17 and so on.
+    Example: if `rays` is 6, each matrix uses 6 of the 48 rays. Matrix 0 uses the rays 0, 8, 16, 24, 32 and 40. Matrix 1 uses the rays 1, 9,
+    17, 25, 33 and 41.
     """
     step = RAYS // rays
     return np.stack([np.linalg.pinv(_HARMONICS[first::step, :terms]) for first in range(step)]).astype(np.float32)
@@ -477,10 +478,10 @@ def _choose_outline(rays: _Rays) -> Floats | None:
 
 
 def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
-    """Computes an outline through each sample. A sample is a set of 4 or 6 edges on different rays.
+    """Computes an outline through each sample. A sample is a set of 4 or 6 edges on different rays from the centre.
 
-    `candidates`, shape (3, RAYS), holds the radii of three edges on each ray. The result, shape (3, samples, terms), holds the harmonics of
-    each outline.
+    `candidates`, shape (3, RAYS), holds the radii of three edges on each ray. The result, shape (3, samples, terms), describes each outline
+    by its terms for size, offset and tilt.
     """
     samples, _, rays = inverses.shape
     radii = candidates.reshape(3, rays, samples).transpose(2, 1, 0)

@@ -67,9 +67,9 @@ def read_tiff_header(value: bytes) -> FormatHeader:
 
 
 def prepare_tiff(value: bytes, header: FormatHeader) -> bytes:
-    """Checks the pixels of a TIFF, and returns the file with tags that say "upright" and "0 means black".
+    """Checks the pixels of a TIFF. Returns the file with changed tags, so that Pillow does not rotate or invert the pixels.
 
-    With these tags, Pillow neither rotates nor inverts the pixels. Castline's decoder does both later.
+    The changed tags say "upright" and "0 means black". Castline's decoder uses the original tags to rotate and invert the pixels later.
     Raises PictureError if a strip or tile of the first picture is damaged.
     """
     _check_pieces(value)

@@ -72,7 +72,7 @@ def render_casting(rng: Generator, kinds: tuple[DefectKind, ...], number: int = 
 
     With the same state of `rng`, castings with different `kinds` have the same view, surface and light.
     """
-    # The camera has its own random generator. Otherwise, drawing a defect would change the next random numbers, and so exposure and noise.
+    # The camera has its own random generator, so a casting's defects do not change the exposure and the noise.
     camera_rng = rng.spawn(1)[0]
     view = CameraView.draw(rng, SIDE_PX)
     image = render_impeller(view, rng)

@@ -23,7 +23,7 @@ WEIGHT_STEPS = 20
 FOLDS = 5
 # A threshold between two probabilities is not too near to either. Between 0.4 and 0.6, for example, it is at least 0.42 and at most 0.58.
 GAP_MARGIN = 0.1
-# The review band extends beyond the probabilities of its pictures by at most this much, in log odds.
+# The review band reaches at most this far, in log odds, beyond the outermost picture inside the band.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
 # Largest distance, in log odds, between the threshold and an end of the review band. With the threshold 0.5, this allows 0.05 to 0.95.
 MAX_BAND_LOGITS = 3.0
@@ -187,7 +187,7 @@ def choose_review_band(probability: Numbers, threshold: float, share: float) -> 
     """Returns the review band around `threshold`. A `share` of 0.05 means that about 5 % of the pictures lie in the band.
 
     In log odds, the threshold is the middle of the band. MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit the width of the band.
-    The ends of the band lie between the probabilities of pictures. So rounding does not change a label.
+    No picture's probability is exactly at an end of the band. Otherwise, rounding could change the label of this picture.
     """
     inside = int(share * len(probability))
     if inside == 0:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates  # type: ignore[import-untyped]  # no stubs
 
-# For a perceptual hash, a picture is divided into 16 x 16 cells. The brightness of each cell is compared with the next cell in the row and
-# with the next cell in the column. Each comparison gives a bit.
+# For a perceptual hash, a picture is divided into 16 x 16 cells. Each cell gives two bits. The first bit says whether the next cell in the
+# row is brighter. The second bit says whether the next cell in the column is brighter.
 HASH_SIDE = 16
 # The hashes of near-duplicates differ in at most this many bits. With 60 bits or more, thousands of real impellers formed one group.
 NEAR_BITS = 40

@@ -42,7 +42,8 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
 def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """Returns a weight for each validation picture. The weights give each class its share among all pictures.
 
-    Example: 20 % of all pictures are defective, but only 10 % of the validation pictures. Then each of these 10 % has the weight 2.
+    Example: 20 % of all pictures are defective, but only 10 % of the validation pictures. Then each defective validation picture has
+    the weight 2.
     """
     all_shares = np.bincount(labels, minlength=labels.max() + 1) / len(labels)
     validation_shares = np.bincount(labels[validates], minlength=labels.max() + 1) / validates.sum()

@@ -18,7 +18,7 @@ SHOWN_PICTURES = 6
 
 @dataclass(frozen=True)
 class NearestPictures:
-    """The training pictures that look most like a part, the most similar first, and sentences that describe them on the page."""
+    """Holds the training pictures that are most similar to a part, and sentences for the page. The most similar picture comes first."""
 
     sentences: list[str]
     pictures: list[TrainingPicture]

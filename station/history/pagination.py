@@ -163,9 +163,9 @@ def _search(
 
 
 def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, search_limit: int) -> HistoryKey | None:
-    """Returns the key of the part at which a search must stop: `search_limit` parts after `key`, where the search begins.
+    """Returns the key of the part at which a search must stop. The search begins at `key` and reads at most `search_limit` parts.
 
-    Returns None if there are fewer parts.
+    Returns None if fewer parts are left, so that the search needs no limit.
     """
     parts = parts_beyond(Part.objects.filter(_indexed_condition(filters), filters.time_conditions()), key, older)
     last = order(parts, newest_first=older).values_list("seen_at", "id")[search_limit : search_limit + 1]

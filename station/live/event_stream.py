@@ -56,7 +56,7 @@ class CardRenderer:
         self._lock = threading.Lock()
 
     def render_card(self, line: str, for_page: bool) -> RenderedCard:
-        """Returns the card of `line` for the page that shows all lines (the wall). If `for_page` is True, returns the line's own page."""
+        """Renders `line` for the line's own page if `for_page` is True. Otherwise, renders its small card for the page of all lines."""
         now = datetime.now(UTC)
         busy_interval = timedelta(seconds=_BUSY_RENDER_INTERVAL_S)
         with self._lock:
@@ -68,7 +68,8 @@ class CardRenderer:
             # If the age is negative, the machine's clock was set back, so the card is rendered again.
             if known is not None and (known.revision == revision or timedelta() <= age < interval):
                 return known
-            # If nobody has looked at the card for 20 s, it shows only the newest parts. Otherwise, at most two parts are replaced.
+            # While people look at the card, each update replaces at most two of its parts, so that people can follow. If nobody has looked
+            # for 20 s, the card shows the newest parts.
             shown_parts = known.parts if known and age < 2 * busy_interval else []
             with self.consumer.lock:
                 parts = state.update_selection(shown_parts, PARTS_ON_PAGE if for_page else PARTS_ON_WALL)

@@ -176,10 +176,10 @@ class LineState:
         self._missed_verdicts: deque[tuple[datetime, str]] = deque(maxlen=_REMEMBERED_EVENTS)
 
     def start_shift(self, since: datetime, counts: Counter[str], minutes: dict[datetime, Counter[str]] | None = None) -> None:
-        """Starts counting a shift that began at `since`.
+        """Replaces the counts of the last shift by the counts of a shift that began at `since`.
 
-        - `counts`: number of parts of the shift in the archive, for each label.
-        - `minutes`: these numbers for each minute of the last hour. If `minutes` is None, the minutes so far are kept.
+        - `counts`: number of parts of the new shift in the archive, for each label.
+        - `minutes`: number of parts in each minute of the last hour, for each label. If None, the present numbers for each minute stay.
         """
         self.shift_since, self.counts, self.diverted = since, Counter(counts), 0
         if minutes is not None:
@@ -210,8 +210,8 @@ class LineState:
         latency_s = (max(arrived_at, verdict.decided_at) - verdict.captured_at).total_seconds()
         self._latencies.append((arrived_at, max(0.0, latency_s)))
         if len(self._trend) > _MAX_TREND_MINUTES:
-            # `_trend` keeps the counts of the last hour. A camera whose clock is fast gives a picture a time in the future. min() prevents
-            # that such a picture deletes all counts.
+            # `_trend` keeps the counts of the last hour. If a camera's clock is wrong, a picture can have a time in the future. For such a
+            # picture, the hour ends at `arrived_at`. Otherwise, the picture would delete all counts.
             newest = min(verdict.captured_at, arrived_at)
             self._trend = {minute: counts for minute, counts in self._trend.items() if newest - minute <= _HOUR}
 

@@ -137,9 +137,9 @@ def publish_choice(choice: CheckedModelChoice, user: User) -> None:
 
 
 def _find_changed_lines(settings: Settings, current: ModelChoices, key: str) -> list[str]:
-    """Returns the lines that get another version if a person makes a choice for `key`.
+    """Returns the lines whose version changes if a person chooses a version for `key`.
 
-    If `key` is "*", these are the lines without a choice of their own. Otherwise, `key` is the only line.
+    `key` is the name of a line, or "*" for all lines without a choice of their own.
     """
     return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
 

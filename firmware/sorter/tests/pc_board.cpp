@@ -1,5 +1,5 @@
-// Runs the firmware on a PC, without the files that access registers. This program understands the commands of the AVR simulator
-// (firmware/simulator/control.c). So the same tests can run with this program and with the simulator.
+// Runs the firmware on a PC. The firmware's files that access registers are left out.
+// This program understands the same commands as the AVR simulator (firmware/simulator/control.c). So a test can use either program.
 #include <array>
 #include <cinttypes>
 #include <cstdio>

@@ -23,7 +23,7 @@ int hold(Contact& contact, bool level, uint32_t us) {
   return changes;
 }
 
-// Holds a button pressed or released for some time. Returns the number of presses that count.
+// Calls sample() each millisecond for `ms`, with the button pressed or released. Returns how often sample() reported a press.
 int hold(Button& button, bool pressed, uint32_t ms, uint32_t& now_ms) {
   int presses = 0;
   for (const uint32_t end_ms = now_ms + ms; now_ms < end_ms; ++now_ms) presses += button.sample(pressed, 1000, now_ms);
@@ -62,7 +62,7 @@ TEST(a_slow_round_of_the_main_loop_does_not_lengthen_a_pulse) {
   CHECK(!contact.sample(true, kRoundUs, kHoldUs));
   for (int round = 0; round < 9; ++round) CHECK(!contact.sample(true, 60000, kHoldUs));
   CHECK(contact.sample(true, 60000, kHoldUs));
-  // A short pulse before a slow round and a short pulse after it do not count as one long pulse.
+  // The level changes at each call of sample(), so all pulses are short. The 60 ms between two calls must not count as a long pulse.
   Contact pulses;
   for (int pulse = 0; pulse < 40; ++pulse) {
     CHECK(!pulses.sample(true, 60000, kHoldUs));

@@ -55,7 +55,7 @@ class ComparisonSplit:
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-        """Two pairs of a name in the result file and a mask: "chooses" selects the validation pictures, and "judges" the test pictures."""
+        """Returns the masks of the validation pictures ("chooses") and the test pictures ("judges"). The result file uses these names."""
         return ("chooses", self.is_validation), ("judges", self.is_test)
 
 

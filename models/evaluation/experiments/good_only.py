@@ -144,7 +144,7 @@ def compare_good_only_scorers(
 def combine_scores(members: Sequence[FoldScores]) -> FoldScores:
     """Combines the scores of several scorers (`members`). The combined score of a picture is the largest scaled score.
 
-    Each scorer's scores are divided by a high score of this scorer. Of its scores in `seen`, only the share SCALE_SHARE is higher.
+    Scaling divides a scorer's scores by the 95 % quantile (1 - SCALE_SHARE) of the scorer's scores in `seen`.
     """
     scales = [max(float(np.quantile(member.seen, 1 - SCALE_SHARE)), 1e-9) for member in members]
     test = np.max([member.test / scale for member, scale in zip(members, scales, strict=True)], axis=0)

@@ -102,9 +102,10 @@ class HeatMapExperiment:
     def _run_fold(
         self, seen: MarkedPictures, pixels: npt.NDArray[np.uint8], grid_px: int, report: Callable[[int, int, float], object]
     ) -> dict[str, npt.NDArray[Any]]:
-        """Trains a segmentation head and the scorers on `seen`. Returns heat maps of `pixels` by the name of their source.
+        """Trains a segmentation head and the scorers on `seen`. Returns a dictionary with the heat maps of `pixels`.
 
-        The sources are the head, the scorers and `fixed`. The array "kinds" holds the kind of defect that the head sees in each picture.
+        The keys are the names of the head, of each scorer, and of each method in `fixed`, such as Grad-CAM.
+        The key "kinds" holds the kind of defect that the head sees in each picture.
         """
         member = describe_member(seen, self.recipe, "castline experiment heat-maps")
         side_px = self.recipe.side_px

@@ -136,7 +136,7 @@ def select_share(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], a
 
 
 def make_learning_curve(pictures: LabelledPictures, groups: npt.NDArray[np.int32], results: Sequence[HeldOutResult]) -> LearningCurve:
-    """Returns the error rate for each share of training pictures, and the pictures whose labels are probably wrong.
+    """Returns the error rate for each size of the training set, and the pictures whose labels are probably wrong.
 
     The intervals come from a bootstrap over groups of near-duplicates, because errors within a group are not independent.
     """
