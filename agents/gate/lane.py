@@ -303,8 +303,7 @@ class GateLane:
         """
         is_asked = deadline_s is not None
         texts = tuple(str(field) for field in fields)
-        # If the request names its lane, it waits until the lane is configured. A person's command must not wait, so its request names no
-        # lane.
+        # A request with a lane waits until the lane is configured. A person must not wait, so a person's request has no lane.
         run, lane = (self.run or None, None) if is_asked else (None, self.number)
         request = BoardRequest(name, texts, deadline_s, run, lane)
         self._requests.submit(request)

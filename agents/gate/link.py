@@ -329,8 +329,8 @@ class BoardSession:
             raised = self._ask("RAISE", unused).number("run")
         except GateError as error:
             log.error(
-                "%s: the board uses the run number %d, and older parts can have this run number, too. The board refuses the run number %d "
-                "(%s), so new parts can get the numbers of old parts. Load newer firmware with castline board flash.",
+                "%s: the board must change its run number from %d to %d, but refuses the change (%s). New parts can get the numbers of "
+                "old parts. Load newer firmware with castline board flash.",
                 lines,
                 run,
                 unused,
@@ -354,7 +354,7 @@ class BoardSession:
             is_busy = error.code == code_of("busy")
             if error.retriable and not is_busy:
                 raise
-            # While a casting is on the belt, the board keeps its former settings and still sorts. So it needs the verdicts of the lane.
+            # If a casting is on the belt, the board sorts with its former settings. So the host goes on to send verdicts for the lane.
             if is_busy and lane.accepted_run == self.run:
                 self._requests.held_lanes.discard(lane.number)
             else:

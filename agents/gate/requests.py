@@ -26,7 +26,7 @@ from streams.errors import GateError
 FIRST_RESEND_S = 0.25
 LONGEST_RESEND_S = 1.0
 MAX_TRIES = 5
-# If a verdict was sent in time, the host waits for its answer until this long after the deadline.
+# If a request was sent before its deadline, the host waits for the answer until 0.5 s after the deadline.
 LATE_ANSWER_S = 0.5
 
 

@@ -118,7 +118,7 @@ class _LaneRecorder:
                 self._remember(event)
             elif isinstance(event, FaultChanged):
                 change = "began" if event.raised else "ended"
-                log.warning("%s: fault %d %s. Its detail is %d (see firmware/PROTOCOL.md).", self._line, event.code, change, event.detail)
+                log.warning("%s: fault %d %s. See firmware/PROTOCOL.md for the detail %d.", self._line, event.code, change, event.detail)
                 self._faults.change(event.code, event.raised)
         except JournalError as error:
             log.error("%s The board keeps its report about the part.", error)

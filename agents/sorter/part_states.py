@@ -119,9 +119,9 @@ class PartStates:
         self.get(sorting.run, sorting.part).sorting = sorting
 
     def unrecorded_parts(self, run: int) -> list[PartKey]:
-        """Returns the parts without a sorting record that were counted or judged in another run than `run`.
+        """Returns the parts without a sorting record from all runs except `run`.
 
-        If the present run of the board is `run`, the board will not report these parts.
+        `run` is the present run of the board. The board does not report parts of other runs any more.
         """
         return [
             key
@@ -130,14 +130,16 @@ class PartStates:
         ]
 
     def unused_run(self, run: int, counted: int) -> int:
-        """Returns a run number for the line's board with which no part number is used twice. Any thread can call this method.
+        """Returns the run number that the line's board must use, so that no new part gets the key of an old part.
 
-        `run` is the present run of the board, and `counted` is the number of parts of the line that it has counted in this run.
+        `run` is the present run of the board. In this run, the board has counted `counted` parts on the line.
 
-        - If `run` is older than the newest known run, the result is the newest known run plus 1.
-        - If the sorter knows parts of `run` with numbers above `counted`, the result is `run` plus 1. Example: `run` is 7, `counted` is 3,
-          and the sorter knows part 5 of run 7. The result is 8.
+        - If the sorter knows a newer run than `run`, the result is the newest known run plus 1.
+        - If the sorter knows a part of `run` with a number above `counted`, the result is `run` plus 1. For example, `run` is 7, `counted`
+          is 3, and the sorter knows part 5 of run 7. The result is 8.
         - Otherwise the result is `run`.
+
+        Any thread can call this method.
         """
         parts = [key for key, state in list(self._states.items()) if state.is_of_board and key[0] <= MAX_RUN]
         highest = max((self.last_run, *(known_run for known_run, _ in parts)))
@@ -175,10 +177,12 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal) -> Pa
 
 
 def join_states(verdicts: list[Verdict], sortings: list[Sorting], most_sortings: int) -> PartStates:
-    """Returns the states of the parts of `verdicts`, and of the newest parts of `sortings` that have no verdict.
+    """Returns the states of the parts in `verdicts`, and of the newest parts in `sortings` that have no verdict.
 
-    If `sortings` has `most_sortings` records, older records exist that were not read. Example: the oldest of 100 records is from 10:00, and
-    a picture of 9:59 has a verdict but no record. This verdict is ignored, because its record can be older than 10:00.
+    At most `most_sortings` records were read. If `sortings` has so many records, older records are unknown.
+
+    For example, the oldest record in `sortings` is from 10:00. The picture of a part is from 9:59, and its verdict has no record. Perhaps
+    the record of the part was not read, so the verdict is ignored.
     """
     known_since = sortings[0].sorted_at if len(sortings) >= most_sortings else None
     judged = {(verdict.run, verdict.part) for verdict in verdicts}

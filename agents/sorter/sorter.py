@@ -236,8 +236,8 @@ class Sorter:
         if previous is not None and (previous.verdict_id is not None or previous.late):
             return True
         if previous is not None and previous.reason == "verdict":
-            # An earlier process of this sorter sent the verdict, and the board obeyed it. Then the outage recorder wrote the first record,
-            # without knowing the verdict.
+            # The sorter sent the verdict and then crashed. During its absence, the outage recorder wrote the first sorting record of the
+            # part. The outage recorder does not know verdicts, so the part now gets a second record that names the verdict.
             if self._states.get(verdict.run, verdict.part).verdict_id == verdict.verdict_id:
                 await self._record(make_obeyed_sorting(previous, verdict, _now()))
             return True
@@ -298,8 +298,8 @@ class Sorter:
                 sortings += self._remember(self._sortings_of(event))
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
-            # A reported part was counted before, so its event is in `events` or already in the journal. The journal never learns about the
-            # report before it learns about the part.
+            # The journal must know a part before the end of the part's report to the gateway. All parts of `reported` are in `events` or
+            # already in the journal.
             reported = self._reports.take_finished() if self._reports is not None else []
             is_on_disk = await self._store(sortings, counted, runs[-1] if runs else None, reported)
             if self._reports is not None and not is_on_disk:
@@ -356,9 +356,7 @@ class Sorter:
         row = error_codes().get(event.code)
         name = row.name if row else "unknown"
         change = "began" if event.raised else "ended"
-        log.warning(
-            "%s: fault %d (%s) %s. Its detail is %d (see firmware/PROTOCOL.md).", self._line, event.code, name, change, event.detail
-        )
+        log.warning("%s: fault %d (%s) %s. See firmware/PROTOCOL.md for the detail %d.", self._line, event.code, name, change, event.detail)
         self._faults.change(event.code, event.raised)
         if event.raised:
             metrics.gate_faults.labels(self._line, str(event.code)).inc()
@@ -398,9 +396,9 @@ class Sorter:
     async def drain(self) -> None:
         """Accepts no more verdicts. Returns when all accepted verdicts were sent or recorded, and acknowledged to Kafka.
 
-        If the board is absent, it can still report a part with a late verdict. Such a verdict stays in Kafka, with all verdicts after it.
+        An absent board can later report a part whose verdict was late. Such a verdict and all verdicts after it stay in Kafka.
 
-        Sorting records that Kafka does not confirm soon stay in the journal.
+        If Kafka does not confirm a sorting record within 2 s, the record stays in the journal.
         """
         self._is_draining = True
         await self._accepted.put(None)

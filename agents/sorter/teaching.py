@@ -279,8 +279,8 @@ class Teaching:
             if is_at_end and has_left:
                 return make_answer("done", "", values={"swing": {"ms": round((time.monotonic() - began_s) * 1000)}})
             has_left |= not is_at_end
-        state = "has not reached its other end" if has_left else "has not left its end"
-        raise self._swing_error(f"{state} within {passed_s:.0f} s")
+        trouble = "has not reached its other end" if has_left else "has not left its end"
+        raise self._swing_error(f"{trouble} {passed_s:.0f} s after the order to move")
 
     async def _is_gate_at_end(self, deadline_s: float) -> bool:
         return bool((await self._board.read_page(deadline_s, self._number, CHUTE_PAGE))["at_end"])

@@ -343,8 +343,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         DISTANCE,
         Runbook(
-            "The latency of the camera is changing, so pictures come earlier or later than the gateway expects. The median of this "
-            "deviation is more than an eighth of the time between two parts.",
+            "The latency of the camera has changed, so pictures come too early or too late. The median difference from the expected "
+            "time is more than an eighth of the time between two parts.",
             "No part is affected yet. If the distance between pictures and parts grows beyond a quarter of the time between two parts, "
             "the gateway assigns no more pictures to parts.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"

@@ -80,9 +80,9 @@ PAGE = DashboardPage(
             ),
             Query(rate("castline_broker_drops_total", "what", scope=PLANT), "{{what}} dropped, times per second"),
             unit="percentunit",
-            description="Free share of the embedded broker's disk. If less than 20 % and less than 20 GiB are free, an alert fires. If "
-            "less than 10 % and less than 4 GiB are free, the broker drops judged pictures. If less than 5 % and less than 512 MiB are "
-            "free, the broker drops records of every kind. Findings and dead letters are the last kind that the broker drops.",
+            description="Free share of the embedded broker's disk. Below both 20 % and 20 GiB, an alert fires. Below both 10 % and 4 GiB, "
+            "the broker drops judged pictures. Below both 5 % and 512 MiB, the broker drops all kinds of records. Findings and dead "
+            "letters are dropped last.",
             alerts=("BrokerDiskFilling", "BrokerDropsRecords"),
         ),
         timeseries_panel(

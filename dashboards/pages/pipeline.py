@@ -356,8 +356,8 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The disk of the embedded broker's data folder is filling up.",
             "If less than 10 % and less than 4 GiB of the disk are free, the broker drops judged pictures. If less than 5 % and less than "
-            "512 MiB are free, the broker drops more records in this order: waiting pictures, sortings, verdicts, and last findings and "
-            "dead letters.\n\nIf dropping frees no room, other files fill the disk. Then the broker drops nothing more.",
+            "512 MiB are free, the broker also drops waiting pictures, then sortings, then verdicts. Findings and dead letters are dropped "
+            "last.\n\nIf dropping records frees no room, other files than Kafka's fill the disk. The broker then stops dropping records.",
             "Run `df` on the machine of the broker, and `du -s` on `broker.data_dir`. Find out whether Kafka or another program uses the "
             "room.",
             "Delete files that Castline does not need. If Kafka's data fills the disk, lower `broker.max_bytes`. Then run "

@@ -49,7 +49,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
     Raises SettingsError if a person must change the file. The message names the settings to change.
     """
     changes = _find_changes(gate, saved[gate.lane])
-    # A change of the line, such as `safe`, can also change the settings of its additional gates.
+    # The additional gates of a line take over the setting `safe` from the line. So a change of `safe` can change them, too.
     other_gates = [
         f"lane {lane}: {name} = {value}"
         for lane, settings in grade_settings(change_gate(gate, changes)).items()
@@ -76,7 +76,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
 
 
 def _find_changes(gate: GateSettings, saved: LaneSettings) -> dict[str, Value]:
-    """Returns the keys of the section [lines.gate] that must change so that the lane gets the saved settings, with the new values."""
+    """Returns the keys of the section [lines.gate] to change, with their new values. The lane then gets the settings `saved`."""
     present = lane_settings(gate).values
     differing = {key: value for key, value in saved.values.items() if value != present[key]}
     changes: dict[str, Value] = {}

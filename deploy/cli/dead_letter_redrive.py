@@ -69,9 +69,10 @@ class RedriveMark:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A dead letter without its value.
+    """A dead letter: its place, key and headers, without the bytes of the original record.
 
-    `marks` say when the original record was sent again. If several dead letters come from the same record, each has the marks of all.
+    Each mark in `marks` stands for a try to send the original record again. For example, two dead letters come from the same record. If
+    one dead letter gets a mark, `marks` of both dead letters hold this mark.
     """
 
     partition: int
@@ -93,7 +94,7 @@ class DeadLetter:
 
     @property
     def mark(self) -> RedriveMark | None:
-        """The last mark that says that Kafka has confirmed the record. If there is no such mark, the last mark, or None without marks."""
+        """Returns the newest mark with `is_sent`. If no mark has `is_sent`, returns the newest mark, or None if there are no marks."""
         return max(reversed(self.marks), key=lambda mark: mark.is_sent, default=None)
 
     @property
@@ -111,7 +112,7 @@ class DeadLetter:
     def origin(self) -> tuple[str, int, int]:
         """The topic, partition and offset of the original record.
 
-        If the position of the original record is unknown, these are "" and the position of the dead letter.
+        If the position of the original record is unknown, the topic is "". The partition and offset are those of the dead letter.
         """
         return (self.topic, *self.original_position) if self.original_position else ("", self.partition, self.offset)
 
@@ -157,7 +158,6 @@ def group_by_origin(letters: Sequence[DeadLetter], marks: Sequence[RedriveMark])
 
 
 def _split(records: Iterable[Any]) -> tuple[list[DeadLetter], list[RedriveMark]]:
-    """Divides the records of the topic of dead letters into dead letters and marks. The field `marks` of the dead letters stays empty."""
     letters: list[DeadLetter] = []
     marks: list[RedriveMark] = []
     for record in records:

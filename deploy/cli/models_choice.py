@@ -144,9 +144,9 @@ def _publish(settings: Settings, choices: ModelChoices, record: ModelChoice) -> 
 
 
 def _find_changed_lines(settings: Settings, choices: ModelChoices, key: str) -> list[str]:
-    """Returns the lines that get another version if a person makes a choice for `key`.
+    """Returns the lines whose version can change if a person makes a choice for `key`.
 
-    If `key` is `*`, these are the lines without a choice of their own. Otherwise, `key` is the only line.
+    The key `*` stands for all lines without a choice of their own. Any other key is the name of a line.
     """
     return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in choices.by_key]
 

@@ -19,8 +19,8 @@ from streams.settings import GateSettings
 
 _MAD_TO_SPREAD = 1.4826
 _OUTLIER_SPREADS, _LEAST_OUTLIER_MM = 5, 5.0
-# Largest share of outliers, and largest spread (5 % of the travel, but at least 10 mm). Above them, the command `teach` stops, because the
-# castings probably slip or a photo-eye is loose.
+# The command `teach` stops if more than 20 % of the castings are outliers. The castings then probably slip, or a photo-eye is loose. The
+# command also stops if the spread of the travel is above 10 mm and above 5 % of the median travel.
 _MAX_OUTLIER_SHARE, _MAX_SPREAD_SHARE, _LEAST_MAX_SPREAD_MM = 0.2, 0.05, 10.0
 # The window (setting `window_mm`) is six times the spread, and at least 15 mm. If there is no encoder, the speed is less certain, so the
 # window is also at least 2 % of the travel.

@@ -143,7 +143,7 @@ class DiskGuard:
         self._reserve = self._folder / RESERVE_FILE
         self._report_problem = report_problem
         self._checks_to_wait = 0
-        # Kafka's segment files, as they were just before records were last dropped.
+        # Kafka's segment files before the last drop. If they are unchanged at the next drop, the last drop freed no room.
         self._before_drop: frozenset[str] | None = None
         self._was_drop_vain = False
         self._reported = ""
@@ -151,7 +151,9 @@ class DiskGuard:
             metrics.broker_drops.labels(what)
 
     def has_room_to_start(self) -> bool:
-        """Returns whether the disk has enough free space to start Kafka. If not, deletes the reserve file first.
+        """Returns whether the disk has enough free space to start Kafka.
+
+        If the free space is too small, deletes the reserve file and measures again.
 
         Raises BrokerError if the data folder cannot be used.
         """

@@ -46,5 +46,5 @@ def _set_session_priority(niceness: int) -> None:
     The priority of a process has no effect on other sessions.
     """
     if os.getsid(0) == os.getpid():
-        with suppress(OSError):  # The file is missing in some kernels, or the kernel refuses the change.
+        with suppress(OSError):  # Some kernels do not have the file below, or refuse the change.
             Path("/proc/self/autogroup").write_text(str(niceness))

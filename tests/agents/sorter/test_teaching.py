@@ -254,7 +254,7 @@ def test_the_end_switch_gives_the_time_of_a_swing_and_a_broken_one_is_refused(tm
         assert isinstance(line.line, AvrLine)
         line.line.belt.broken.add(END_SWITCH)
         refused = line.teach("--step", "swing", "--yes", feed=lambda: None)
-        assert "has not left its end within 2 s" in str(refused.exception)
+        assert "has not left its end 2 s after the order to move" in str(refused.exception)
         assert tomllib.loads(line.file.read_text())["lines"][0]["gate"]["board"]["servo_ms"] == learnt_ms
 
 
