@@ -23,6 +23,7 @@ from streams.record_producer import (
     make_dead_letter,
 )
 from streams.settings import Settings
+from tests.held_kafka import HeldKafka
 
 SETTINGS = Settings()
 LETTERS = "castings.dead-letters"
@@ -138,6 +139,42 @@ async def test_after_an_outage_only_the_unconfirmed_records_are_sent_again_in_th
     assert sorted(sent, key=str) == [b"0", b"1", b"2", b"3"], "each arrived once"
     assert len(kafka.problems) == 2
     assert "did not accept" in kafka.problems[0]
+
+
+@pytest.mark.asyncio
+async def test_a_delivery_ends_only_when_kafka_has_confirmed_the_last_record() -> None:
+    kafka = HeldKafka()
+    records = [ProducerRecord("verdicts", b"a", b"%d" % number) for number in range(3)]
+    delivery = asyncio.create_task(kafka.make_producer().deliver(records))
+    assert await kafka.wait_for(3) == records
+    await kafka.confirm(2)
+    assert not delivery.done()
+    for _ in range(3):
+        await kafka.refuse(KafkaConnectionError())
+        assert await kafka.wait_for(1) == records[2:], "a confirmed record is not sent again"
+        assert not delivery.done()
+    await kafka.confirm()
+    assert await delivery == []
+
+
+@pytest.mark.asyncio
+async def test_a_record_that_failed_is_sent_again_before_the_records_behind_it() -> None:
+    """Kafka loses the answer to record 0, and the connection breaks before record 1 is sent."""
+    early, late = iter([None, KafkaConnectionError()]), iter([KafkaConnectionError()])
+    kafka = ScriptedKafka(refuse_early=lambda *_: next(early, None), refuse_late=lambda *_: next(late, None))
+    await kafka.deliver(*(ProducerRecord("verdicts", b"a", b"%d" % number) for number in range(4)))
+    assert [value for _, value, _ in kafka.confirmed] == [b"0", b"1", b"2", b"3"]
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_nobody_expects_is_no_confirmation() -> None:
+    """Then the role crashes, and Kafka delivers its records again after the restart."""
+    kafka = HeldKafka()
+    delivery = asyncio.create_task(kafka.make_producer().deliver([ProducerRecord("verdicts", b"a", b"1")]))
+    await kafka.wait_for(1)
+    await kafka.refuse(ZeroDivisionError("an error that nobody expects"))
+    with pytest.raises(ZeroDivisionError):
+        await delivery
 
 
 @pytest.mark.asyncio

@@ -83,7 +83,10 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def run_inspector(folder: Path, runtime: RecordingRuntime, **inspector_settings: Any) -> AsyncIterator[InspectorRig]:
+async def run_inspector(
+    folder: Path, runtime: RecordingRuntime, producer: RecordProducer | None = None, **inspector_settings: Any
+) -> AsyncIterator[InspectorRig]:
+    """Runs an inspector. Its records go to `producer`, or to the producer of the rig if `producer` is None."""
     settings = Settings.model_validate(
         {
             "lines": [LineSettings(name=line) for line in LINES],
@@ -94,11 +97,11 @@ async def run_inspector(folder: Path, runtime: RecordingRuntime, **inspector_set
     )
     switcher = ModelSwitcher(LINES, make_version, lambda version: Ensemble(version, runtime, SoftVote.from_manifest(version.manifest)))
     switcher.start(ModelChoices("a"))
-    producer = RecordingProducer()
-    inspector = Inspector(settings, switcher, ObjectStore(str(folder)), producer, lambda *_: None)
+    recorder = RecordingProducer()
+    inspector = Inspector(settings, switcher, ObjectStore(str(folder)), producer or recorder, lambda *_: None)
     tasks = [asyncio.create_task(run()) for run in inspector.background_tasks]
     try:
-        yield InspectorRig(inspector, producer)
+        yield InspectorRig(inspector, recorder)
     finally:
         await inspector.drain()
         await asyncio.wait_for(asyncio.gather(*tasks), 10)

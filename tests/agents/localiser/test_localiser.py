@@ -30,7 +30,7 @@ from models.inference.heat_map import DefectMap, HeatBox
 from streams.errors import ModelError
 from streams.live_line_settings import LiveSettingsByLine
 from streams.object_store import ObjectStore
-from streams.record_producer import ConsumedRecord
+from streams.record_producer import ConsumedRecord, RecordProducer
 from streams.records import Finding, ImageReference, LiveLineSettings, Region, RegionPoint, Verdict
 from streams.settings import LineSettings, Settings
 from streams.worker import ReceivedRecord
@@ -151,6 +151,7 @@ async def run_localiser(
     picture: bytes = JPEG,
     tables: Mapping[str, AcceptanceTable] = MappingProxyType({}),
     names_kinds: bool = False,
+    producer: RecordProducer | None = None,
 ) -> AsyncIterator[LocaliserRig]:
     settings = Settings.model_validate({"lines": [LineSettings(name=line) for line in LINES], "store": {"url": str(folder)}})
     rig = LocaliserRig(FakePictures(picture), RecordingProducer(), ObjectStore(str(folder)))
@@ -158,7 +159,7 @@ async def run_localiser(
         settings,
         rig.pictures,
         rig.store,
-        rig.producer,
+        producer or rig.producer,
         rig.open_version,
         lambda text, _: rig.problems.append(text),
         choices or PlantChoices("a"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,9 +27,9 @@ def journal(tmp_path: Path) -> Iterator[SortingJournal]:
     journal.close()
 
 
-def recorder_of(journal: SortingJournal, reports_parts: bool = True) -> _LaneRecorder:
+def recorder_of(journal: SortingJournal, reports_parts: bool = True, requests: RequestWindow | None = None) -> _LaneRecorder:
     recorder = _LaneRecorder(LINE, GateSettings(port="board"), journal, reports_parts)
-    recorder.lane = GateLane(LINE, 1, None, {}, BoardClock(), RequestWindow(), lambda event: None)
+    recorder.lane = GateLane(LINE, 1, None, {}, BoardClock(), RequestWindow() if requests is None else requests, lambda event: None)
     recorder.lane.run = 1
     return recorder
 
@@ -56,6 +57,38 @@ def test_a_report_that_the_full_disk_refused_is_recorded_when_the_board_repeats_
     assert recorder.lane._is_new(5), "the lane must pass on the repetition"
     recorder.record(report(5))
     assert events_of(journal) == [5]
+
+
+class WatchedJournal(SortingJournal):
+    """A journal that notes, before each write, how many commands wait for the board. Its disk is full while `is_full` is True."""
+
+    requests: RequestWindow
+    is_full = False
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, LINE)
+        self.waiting_commands: list[int] = []
+
+    def append(self, *arguments: Any, **options: Any) -> None:
+        self.waiting_commands.append(len(self.requests))
+        if self.is_full:
+            refuse()
+        super().append(*arguments, **options)
+
+
+def test_a_report_is_acknowledged_only_when_its_record_is_in_the_journal(tmp_path: Path) -> None:
+    journal = WatchedJournal(tmp_path)
+    journal.requests = RequestWindow()
+    recorder = recorder_of(journal, requests=journal.requests)
+    journal.is_full = True
+    recorder.record(report(5))
+    assert len(journal.requests) == 0, "the disk has refused the record, so the board must keep the report"
+    journal.is_full = False
+    recorder.record(report(5))
+    assert journal.waiting_commands == [0, 0], "the board is told before the record is written"
+    assert len(journal.requests) == 1
+    assert events_of(journal) == [5]
+    journal.close()
 
 
 def test_the_newest_reports_are_recognised_after_a_long_outage(journal: SortingJournal, monkeypatch: pytest.MonkeyPatch) -> None:

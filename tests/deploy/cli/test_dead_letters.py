@@ -6,9 +6,11 @@ import subprocess
 from dataclasses import dataclass, field
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from deploy.cli.dead_letter_redrive import Redrive, plan_redrive, read_dead_letters
+from streams.errors import CastlineError
 from streams.record_producer import ConsumedRecord, ProducerRecord, cut_dead_letter, make_dead_letter
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -139,6 +141,23 @@ def test_an_interrupted_redrive_leaves_few_marks_and_again_sends_no_confirmed_re
     assert sum(not step.refusal for step in steps) == 23
     assert "name its PLACE" in next(step.refusal for step in steps if step.letter.place == sent.place)
     assert all(not step.refusal for step in plan_redrive(box.settings, after, again=True, named=[sent.place]) if step.letter == sent)
+
+
+def test_a_record_that_kafka_does_not_confirm_is_not_marked_as_sent(box: LetterBox) -> None:
+    findings = box.names.findings(LINE)
+    box.write("judged", findings, b"x" * 3000)
+    admin = KafkaAdminClient(bootstrap_servers=box.settings.bootstrap)
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, findings, {"max.message.bytes": "100"})])
+    known = read_dead_letters(box.settings)
+    with Redrive(box.settings, "a person", known) as sending, pytest.raises(CastlineError, match="Kafka did not confirm"):
+        list(sending.send(known))
+    (letter,) = read_dead_letters(box.settings)
+    assert [mark.is_sent for mark in letter.marks] == [False]
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, findings, {"max.message.bytes": "100000"})])
+    admin.close()
+    done = box.run("redrive", box.places["judged"], "--again", "--yes")
+    assert "1 records were sent again." in done.stdout
+    assert box.read(findings).values == [b"x" * 3000]
 
 
 def test_records_without_a_position_are_different_records(box: LetterBox) -> None:

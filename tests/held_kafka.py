@@ -1,0 +1,111 @@
+"""A Kafka that confirms and refuses records only when a test commands it, for the tests of the delivery."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import cast
+
+from faust.types import AppT, EventT, StreamT
+
+from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer
+from streams.settings import Settings
+from streams.worker import ReceivedRecord
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Returns when `condition` returns True. Fails after 10 s."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  The tested objects have no event for a test.
+            await asyncio.sleep(0.005)
+
+
+async def run_ready_tasks() -> None:
+    """Lets each task of the event loop run until it waits for something that a test must command."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+@dataclass
+class HeldKafka:
+    """Stands for Faust's app and producer, and for the stream that takes the acknowledgements.
+
+    Use the object in an `async with` block inside the block of the tested role. At its end, Kafka confirms everything, so the role can
+    end.
+
+    - `waiting`: the records that were sent and neither confirmed nor refused, each with its future.
+    - `confirmed`: the confirmed records, in the order in which Kafka has received them.
+    - `acknowledged`: the offsets of the acknowledged records, in the order of their acknowledgements.
+    """
+
+    waiting: list[tuple[ProducerRecord, asyncio.Future[None]]] = field(default_factory=list)
+    confirmed: list[ProducerRecord] = field(default_factory=list)
+    acknowledged: list[int] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    _is_open: bool = False
+
+    # The side of Faust
+
+    async def maybe_start_producer(self) -> HeldKafka:
+        return self
+
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, _: None, __: None, headers: list[tuple[str, bytes]]
+    ) -> asyncio.Future[None]:
+        confirmation: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append((ProducerRecord(topic, key, value, headers), confirmation))
+        if self._is_open:
+            self._confirm_oldest(None)
+        return confirmation
+
+    async def ack(self, event: object) -> None:
+        self.acknowledged.append(cast(int, event))
+
+    # The side of the test
+
+    async def __aenter__(self) -> HeldKafka:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """From now on, confirms every record at once, so that the tested role can end."""
+        self._is_open = True
+        await self.confirm()
+
+    def make_producer(self, role: str = "inspector") -> RecordProducer:
+        """Returns a real producer that sends its records to this Kafka."""
+        return RecordProducer(cast(AppT[object], self), Settings(), role, self.problems.append)
+
+    def make_received(self, topic: str, offset: int, key: bytes | None, value: bytes | None) -> ReceivedRecord:
+        """Returns a record as a worker receives it. Its acknowledgement appends `offset` to `acknowledged`."""
+        record = ConsumedRecord(topic, 0, offset, key, value, {})
+        return ReceivedRecord(record, datetime.now(UTC), cast(EventT[bytes], offset), cast(StreamT[bytes], self))
+
+    async def wait_for(self, count: int) -> list[ProducerRecord]:
+        """Returns the waiting records when there are `count` of them."""
+        await wait_until(lambda: len(self.waiting) >= count)
+        await run_ready_tasks()
+        assert len(self.waiting) == count
+        return [record for record, _ in self.waiting]
+
+    async def confirm(self, count: int | None = None) -> None:
+        """Confirms the oldest `count` waiting records, or all of them."""
+        self._confirm_oldest(count)
+        await run_ready_tasks()
+
+    async def refuse(self, error: Exception, count: int | None = None) -> None:
+        """Answers the oldest `count` waiting records, or all of them, with `error`."""
+        for _, confirmation in self._take(count):
+            confirmation.set_exception(error)
+        await run_ready_tasks()
+
+    def _confirm_oldest(self, count: int | None) -> None:
+        for record, confirmation in self._take(count):
+            self.confirmed.append(record)
+            confirmation.set_result(None)
+
+    def _take(self, count: int | None) -> list[tuple[ProducerRecord, asyncio.Future[None]]]:
+        taken = self.waiting[:count]
+        del self.waiting[: len(taken)]
+        return taken
