@@ -53,7 +53,7 @@ def run_tests(folder: Path, tests: str) -> tuple[bool, str]:
         return False, "a test hung"
     if done.returncode == _NO_TEST:
         raise MisfitError(f"no test is chosen by {tests}")
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/.+?)(?: - |$)", done.stdout, re.MULTILINE)
     return done.returncode == 0, failed.group(1) if failed else f"status {done.returncode}: {done.stdout[-300:]} {done.stderr[-300:]}"
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from agents.gate.lane import BoardClock, GateLane, PartCounted, PartSorted
 from agents.gate.requests import RequestWindow
@@ -25,6 +26,7 @@ from streams.errors import SettingsError
 from streams.record_producer import ProducerRecord, RecordProducer
 from streams.records import Sorting
 from streams.settings import GateSettings, Settings
+from tests.held_kafka import HeldKafka
 
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 
@@ -199,6 +201,26 @@ def test_records_are_safe_without_kafka_and_go_to_kafka_in_order_even_if_the_dis
         journal.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.asyncio
+async def test_a_record_that_the_full_disk_refuses_is_safe_only_when_kafka_has_confirmed_it(tmp_path: Path) -> None:
+    journal, kafka = RefusingJournal(tmp_path, "line-1"), HeldKafka()
+    sender = JournalSender(journal, kafka.make_producer("sorter"), "topic", "sorter", lambda problem: None)
+    sending = asyncio.create_task(sender.send_records())
+    # The journal is empty, so nothing else holds up the record.
+    await sender.wait_until_sent(10)
+    journal.is_full = True
+    storing = asyncio.create_task(sender.store([sorting(1)]))
+    await kafka.wait_for(1)
+    assert not storing.done(), "neither the disk nor Kafka has the record, so the board must keep its report"
+    await kafka.refuse(KafkaConnectionError())
+    assert not storing.done()
+    await kafka.wait_for(1)
+    await kafka.confirm()
+    assert not await storing
+    sending.cancel()
+    journal.close()
 
 
 def test_what_kafka_did_not_confirm_is_sent_by_the_next_process(tmp_path: Path) -> None:
