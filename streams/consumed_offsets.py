@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP, AppT
 
+from streams.record_memory import BoundedConsumerThread
+
 log = logging.getLogger(__name__)
 
 
@@ -61,6 +63,9 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._next_offsets: dict[TP, int] = {}
+
+    def _new_consumer_thread(self) -> BoundedConsumerThread:
+        return BoundedConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def perform_seek(self) -> None:
         """Moves the read position of each assigned partition to its start offset. Faust calls this method after each assignment."""

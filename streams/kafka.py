@@ -20,6 +20,10 @@ from streams.settings import KafkaSettings, Settings
 
 _SECURITY_PROTOCOLS = {"plaintext": "PLAINTEXT", "tls": "SSL", "sasl-plaintext": "SASL_PLAINTEXT", "sasl-tls": "SASL_SSL"}
 _READ_TIMEOUT_S = 30
+# A reader without a group holds at most one answer of each broker, and the records of one poll. The numbers are small because a record may
+# be a picture of some megabytes. Kafka always sends one record, even if the record is larger than the limit.
+_ANSWER_BYTES = 8 * 2**20
+READER_POLL_RECORDS = 4
 
 
 def make_tls_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
@@ -63,6 +67,16 @@ def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
             "sasl_plain_password": kafka.read_password(),
         }
     return arguments
+
+
+def make_reader_arguments(settings: Settings, role: str) -> dict[str, Any]:
+    """Returns the arguments of a KafkaConsumer that belongs to no consumer group and needs little memory for large records."""
+    return make_client_arguments(settings, role) | {
+        "group_id": None,
+        "enable_auto_commit": False,
+        "fetch_max_bytes": _ANSWER_BYTES,
+        "max_poll_records": READER_POLL_RECORDS,
+    }
 
 
 def make_faust_credentials(kafka: KafkaSettings) -> faust.auth.Credentials | None:
@@ -141,7 +155,7 @@ def read_to_end(
     Records older than `since`, or before the `first_offsets` of their partition, are left out. Raises CastlineError if a topic is missing
     or silent for 30 s.
     """
-    consumer = KafkaConsumer(**make_client_arguments(settings, role), group_id=None, enable_auto_commit=False)
+    consumer = KafkaConsumer(**make_reader_arguments(settings, role))
     try:
         partitions = _find_partitions(consumer, topics, settings.bootstrap)
         consumer.assign(partitions)

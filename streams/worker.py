@@ -35,6 +35,7 @@ from streams.health import ProcessHealth
 from streams.identity import make_header_map
 from streams.kafka import make_faust_credentials
 from streams.lag import LagMonitor, Partition
+from streams.record_memory import BoundedApp, RecordMemory, measure_record
 from streams.record_producer import ConsumedRecord
 from streams.record_reader import read_broker_time
 from streams.settings import Settings
@@ -56,7 +57,8 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
     folder = settings.service.run_dir / "faust" / identity.instance_id
     # Faust creates only the last folder of the path, so its parents are created here.
     folder.parent.mkdir(parents=True, exist_ok=True)
-    app: AppT[object] = faust.App(
+    app: AppT[object] = BoundedApp(
+        buffer_bytes=kafka.buffer_bytes,
         id=identity.group,
         broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
         broker_credentials=make_faust_credentials(kafka),
@@ -116,12 +118,14 @@ class ReceivedRecord:
     broker_time: datetime
     _event: EventT[bytes]
     _stream: StreamT[bytes]
+    _release_memory: Callable[[], None] = lambda: None
 
     async def acknowledge(self) -> None:
-        """Marks the record as finished, so that the next commit includes it.
+        """Marks the record as finished, so that the next commit includes it, and frees its share of the worker's memory.
 
         Acknowledge the records of a partition in their order, because Faust may otherwise commit a later record first.
         """
+        self._release_memory()
         await self._stream.ack(self._event)
 
 
@@ -171,6 +175,7 @@ class ConsumerGroup:
         self.lag_monitor = LagMonitor(settings, identity, handler.lines_by_topic, self._assigned_partitions, health, self._report_conflict)
         self.lag_monitor.on_ownerless_partition = self._request_rejoin
         self._handler = handler
+        self._memory = RecordMemory(settings.kafka.buffer_bytes // 2)
         self._health = health
         self._is_draining = False
         self._connect(role)
@@ -186,7 +191,7 @@ class ConsumerGroup:
             try:
                 async for event in unacknowledged.events():
                     await self.app.consumer.check_offset(event.message.tp, event.message.offset)
-                    await self._handler.accept(_received(event, unacknowledged))
+                    await self._accept(event, unacknowledged)
             except asyncio.CancelledError:
                 # Faust also cancels the agent at a planned stop. Then the error is not raised again, because it would look like a crash.
                 if not self._is_draining:
@@ -203,6 +208,16 @@ class ConsumerGroup:
 
         for task in (*self._handler.background_tasks, report_tasks):
             self.app.task(task)
+
+    async def _accept(self, event: EventT[bytes], stream: StreamT[bytes]) -> None:
+        """Waits until there is memory for the record of `event`, and passes the record to the handler."""
+        release = await self._memory.reserve(measure_record(event.message.key, event.message.value))
+        try:
+            await self._handler.accept(_received(event, stream, release))
+        except BaseException:
+            # Faust cancels this call at a rebalance. The handler then does not acknowledge the record.
+            release()
+            raise
 
     def _report_conflict(self, sentence: str) -> None:
         """Ends the worker because another installation does its work. The lag monitor's thread calls this method."""
@@ -255,10 +270,10 @@ class ConsumerGroup:
         await self._handler.drain()
 
 
-def _received(event: EventT[bytes], stream: StreamT[bytes]) -> ReceivedRecord:
+def _received(event: EventT[bytes], stream: StreamT[bytes], release_memory: Callable[[], None]) -> ReceivedRecord:
     message = event.message
     record = ConsumedRecord(message.topic, message.partition, message.offset, message.key, message.value, make_header_map(message.headers))
-    return ReceivedRecord(record, read_broker_time(message.timestamp), event, stream)
+    return ReceivedRecord(record, read_broker_time(message.timestamp), event, stream, release_memory)
 
 
 async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float) -> int:

@@ -22,8 +22,9 @@ from streams import metrics
 
 log = logging.getLogger(__name__)
 
-# Largest number of pictures that wait for a shadow version, two full batches. The limit bounds the memory.
+# Largest number of pictures that wait for a shadow version, two full batches, and the largest size of their records together.
 _MAX_SAMPLES = 64
+_MAX_SAMPLE_BYTES = 32 * 2**20
 # A shadow version judges this many pictures at a time. In this time, a camera's picture must wait for the networks, so the number is small.
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
@@ -43,6 +44,11 @@ class ShadowSample:
     ensemble: Ensemble
     shadow: Ensemble
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of the picture in its Kafka record. A picture in the object store counts as 0 bytes."""
+        return len(self.judged.decoded.record.source.value or b"")
+
 
 class ShadowJudge:
     """Lets shadow versions judge queued images while `is_idle` returns True. `executor` holds the threads in which networks run."""
@@ -53,13 +59,15 @@ class ShadowJudge:
         self._decode_again = decode_again
         self._apply_rule = apply_rule
         self._samples: deque[ShadowSample] = deque()
+        self._sample_bytes = 0
         self._loop = BackgroundLoop()
 
     def add_samples(self, samples: Sequence[ShadowSample]) -> None:
         """Queues images for their shadow versions. The pictures must be decoded. If the queue is full, drops and counts further images."""
         for sample in samples:
-            if len(self._samples) < _MAX_SAMPLES:
+            if len(self._samples) < _MAX_SAMPLES and self._sample_bytes < _MAX_SAMPLE_BYTES:
                 self._samples.append(sample)
+                self._sample_bytes += sample.size_bytes
             else:
                 metrics.shadow_dropped.labels(sample.judged.decoded.record.part.line).inc()
         self._loop.wake()
@@ -84,6 +92,7 @@ class ShadowJudge:
         batch: list[ShadowSample] = []
         while self._samples and self._samples[0].shadow is shadow and len(batch) < min(_MAX_BATCH, shadow.max_batch):
             batch.append(self._samples.popleft())
+            self._sample_bytes -= batch[-1].size_bytes
         return batch
 
     def _compare(self, batch: Sequence[ShadowSample]) -> None:

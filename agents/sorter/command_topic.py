@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -19,7 +20,7 @@ from streams import metrics
 from streams.commands import decode_command, make_command_record
 from streams.errors import RecordError
 from streams.identity import make_header_map
-from streams.kafka import make_client_arguments
+from streams.kafka import make_reader_arguments
 from streams.kafka_thread import KafkaThread
 from streams.record_producer import HANDLING_FAILED, ConsumedRecord, RecordProducer, make_dead_letter
 from streams.records import Command, CommandAnswer, make_answer
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 ROLE = "sorter"
 _POLL_MS = 200
+# The sorter reads no further commands while it works on records of more than this size together. Each record also takes a few kB.
+_MAX_OPEN_BYTES = 8 * 2**20
+_RECORD_OVERHEAD_BYTES = 4096
 
 
 class CommandTopic:
@@ -44,7 +48,8 @@ class CommandTopic:
         gated = [line.name for line in settings.lines if line.gate is not None]
         self._lines_with_gate, self._reports_unknown = set(gated), bool(gated) and gated[0] in commands
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        # The records that the event loop works on, with their sizes in bytes.
+        self._open: dict[Future[None], int] = {}
         # Ids of the commands that were already answered when the sorter started.
         self._answered: frozenset[uuid.UUID] = frozenset()
         self._next_offset: int | None = None
@@ -61,8 +66,7 @@ class CommandTopic:
 
     def _follow(self) -> None:
         """Follows the topic until `stop` is called. Raises KafkaError or OSError if Kafka fails."""
-        arguments = make_client_arguments(self._settings, "commands")
-        consumer = KafkaConsumer(**arguments, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest")
+        consumer = KafkaConsumer(**make_reader_arguments(self._settings, "commands"), auto_offset_reset="earliest")
         try:
             partition = TopicPartition(self._names.commands, 0)
             if not consumer.partitions_for_topic(partition.topic):
@@ -76,22 +80,39 @@ class CommandTopic:
             while not self._thread.is_stopping:
                 for record in consumer.poll(timeout_ms=_POLL_MS).get(partition, ()):
                     self._next_offset = record.offset + 1
-                    self._loop.call_soon_threadsafe(self._begin, _consumed(record), False)
+                    self._hand_over(_consumed(record), False)
         finally:
             consumer.close()
 
     def _read_history(self, consumer: Any, partition: TopicPartition) -> int:
         """Handles the records that were on the topic at the start. Returns the offset of the next record."""
         end: int = consumer.end_offsets([partition])[partition]
-        consumer.seek_to_beginning(partition)
-        records: list[ConsumedRecord] = []
-        while consumer.position(partition) < end and not self._thread.is_stopping:
-            records += [_consumed(record) for record in consumer.poll(timeout_ms=_POLL_MS).get(partition, ()) if record.offset < end]
-        valid = [(record, command) for record in records if (command := self._decode(record)) is not None]
-        self._answered = frozenset(command.command_id for _, command in valid if command.answer is not None)
-        for record, _ in valid:
-            self._loop.call_soon_threadsafe(self._begin, record, True)
+        # The topic is read twice, because the records may need too much memory to keep them until all answers are known.
+        answers = (command for _, command in self._read_commands(consumer, partition, end) if command.answer is not None)
+        self._answered = frozenset(command.command_id for command in answers)
+        for record, _ in self._read_commands(consumer, partition, end):
+            self._hand_over(record, True)
         return end
+
+    def _read_commands(self, consumer: Any, partition: TopicPartition, end: int) -> Iterator[tuple[ConsumedRecord, Command]]:
+        """Yields the valid records of the topic before the offset `end`, each with its command."""
+        consumer.seek_to_beginning(partition)
+        while consumer.position(partition) < end and not self._thread.is_stopping:
+            for polled in consumer.poll(timeout_ms=_POLL_MS).get(partition, ()):
+                record = _consumed(polled)
+                if record.offset < end and (command := self._decode(record)) is not None:
+                    yield record, command
+
+    def _hand_over(self, record: ConsumedRecord, is_old: bool) -> None:
+        """Lets the event loop handle a record. Waits while the loop works on records of more than _MAX_OPEN_BYTES together."""
+        handling = asyncio.run_coroutine_threadsafe(self._handle(record, is_old), self._loop)
+        self._open[handling] = len(record.value or b"") + _RECORD_OVERHEAD_BYTES
+        while not self._thread.is_stopping:
+            for done in [handling for handling in self._open if handling.done()]:
+                del self._open[done]
+            if sum(self._open.values()) <= _MAX_OPEN_BYTES:
+                return
+            wait(self._open, timeout=_POLL_MS / 1000, return_when=FIRST_COMPLETED)
 
     def _decode(self, record: ConsumedRecord) -> Command | None:
         try:
@@ -100,11 +121,6 @@ class CommandTopic:
             return None
 
     # The methods below run in the event loop.
-
-    def _begin(self, record: ConsumedRecord, is_old: bool) -> None:
-        task = self._loop.create_task(self._handle(record, is_old))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _handle(self, record: ConsumedRecord, is_old: bool) -> None:
         line = (record.key or b"").decode(errors="replace")

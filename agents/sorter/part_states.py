@@ -15,7 +15,7 @@ from kafka.errors import KafkaError
 
 from agents.sorter.journal import SortingJournal
 from streams.errors import BrokerError, RecordError
-from streams.kafka import make_client_arguments
+from streams.kafka import make_reader_arguments
 from streams.record_reader import read_broker_time, read_record, skip_record
 from streams.records import Label, Record, Sorting, Verdict
 from streams.settings import Settings
@@ -209,8 +209,8 @@ def _read_newest(settings: Settings, topic: str, kind: type[R], most: int, least
 
     If these are more than `most`, reads only the newest `most` records.
     """
-    arguments = make_client_arguments(settings, "recall") | {"bootstrap_timeout_ms": _MAX_BOOTSTRAP_MS}
-    consumer = KafkaConsumer(**arguments, enable_auto_commit=False, group_id=None, auto_offset_reset="earliest")
+    arguments = make_reader_arguments(settings, "recall") | {"bootstrap_timeout_ms": _MAX_BOOTSTRAP_MS}
+    consumer = KafkaConsumer(**arguments, auto_offset_reset="earliest")
     try:
         partition = TopicPartition(topic, 0)
         consumer.assign([partition])

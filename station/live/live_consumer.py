@@ -25,7 +25,7 @@ from station.configuration import current_settings
 from station.live.line_state import RECENT_PARTS, LineState, LivePart
 from station.shifts import period_at
 from streams.identity import PartId, make_header_map
-from streams.kafka import is_reachable, make_client_arguments
+from streams.kafka import READER_POLL_RECORDS, is_reachable, make_reader_arguments
 from streams.model_choices import ModelChoices
 from streams.record_reader import read_broker_time, read_record, skip_record
 from streams.records import Finding, Sorting, Verdict
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 _POLL_MS = 250
 # Pause between two polls. Without a pause, polling takes 10 % of a processor on a fast line.
 _POLL_PAUSE_S = 0.4
-# If a poll returns 500 records or more, even more are probably waiting, so the thread polls again without a pause.
-_BACKLOG_RECORDS = 500
 _CONNECTION_CHECK_S = 2.0
 _RESPONSE_MS = 4000
 _RECONNECT_WAIT_S = 1.0
@@ -213,10 +211,8 @@ class LiveConsumer:
     def _connect_and_read(self) -> None:
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
-        arguments = make_client_arguments(self._settings, "station-watch") | {"bootstrap_timeout_ms": 5000}
-        consumer = KafkaConsumer(
-            **arguments, group_id=None, enable_auto_commit=False, auto_offset_reset="latest", max_poll_records=2000, metrics_enabled=False
-        )
+        arguments = make_reader_arguments(self._settings, "station-watch") | {"bootstrap_timeout_ms": 5000}
+        consumer = KafkaConsumer(**arguments, auto_offset_reset="latest", metrics_enabled=False)
         try:
             partitions = self._find_partitions(consumer)
             consumer.assign(partitions)
@@ -277,7 +273,8 @@ class LiveConsumer:
                 checked_at = now
                 self.connection_fault, self._is_disconnected = "", False
             self.update_shift(datetime.now(UTC))
-            if 0 < sum(map(len, polled.values())) < _BACKLOG_RECORDS:
+            # If a poll returns its largest number of records, more records are probably waiting, so the thread makes no pause.
+            if 0 < sum(map(len, polled.values())) < READER_POLL_RECORDS:
                 self._stopping.wait(_POLL_PAUSE_S)
 
 

@@ -102,6 +102,13 @@ class KafkaSettings(Section):
         le=60,
         description="Time between two offset commits, in seconds. After a crash, the work since the last commit is done again.",
     )
+    buffer_bytes: int = Field(
+        256 * 2**20,
+        ge=2**20,
+        le=2**36,
+        description="Memory for the records that a worker has fetched and not finished, in bytes. If it is full, further records wait in "
+        "Kafka.",
+    )
 
     @model_validator(mode="after")
     def _check_credentials(self) -> Self:

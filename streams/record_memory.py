@@ -1,0 +1,167 @@
+"""Limits the memory of a Faust worker's records in bytes, because a record may hold a picture of some megabytes.
+
+The setting `kafka.buffer_bytes` is shared out to these places:
+
+| place | share | class |
+| --- | --- | --- |
+| records in the Kafka client's buffer | 1/8 for each broker | `BoundedConsumerThread` |
+| records of one poll | 1/8 | `BoundedConsumerThread` |
+| records in Faust's queue | 1/4 | `FetchedRecords` |
+| records that the handler has accepted and not acknowledged | 1/2 | `RecordMemory` |
+
+Each place accepts one record that is larger than its share, so that a large record cannot stop the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import faust
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+from mode.utils.queues import ThrowableQueue
+
+# After the queue of fetched records was full, Faust fetches again when the queue has shrunk to this share of its limit.
+_RESUME_SHARE = 0.4
+# aiokafka asks a broker for more records after this time, even if the records of its last answer are still in the client's buffer.
+_NEVER_S = 86_400.0
+
+
+def measure_record(key: bytes | None, value: bytes | None) -> int:
+    """Returns the bytes of a record's key and value."""
+    return len(key or b"") + len(value or b"")
+
+
+class RecordMemory:
+    """Counts the bytes of accepted records. All methods are called in the event loop."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._has_room = asyncio.Event()
+        self.used_bytes = 0
+
+    async def reserve(self, size: int) -> Callable[[], None]:
+        """Waits until `size` bytes are free, and reserves them. A record that is larger than the limit waits until it is the only one.
+
+        Returns a function that frees the bytes. Only its first call has an effect.
+        """
+        while self.used_bytes and self.used_bytes + size > self._max_bytes:
+            self._has_room.clear()
+            await self._has_room.wait()
+        self.used_bytes += size
+        reserved = size
+
+        def release() -> None:
+            nonlocal reserved
+            self.used_bytes -= reserved
+            reserved = 0
+            self._has_room.set()
+
+        return release
+
+
+class FetchedRecords(ThrowableQueue[Any]):  # type: ignore[misc]  # mode ships no types
+    """Faust's queue of fetched records. The queue is full when it holds `maxsize` records or `max_bytes` bytes."""
+
+    def __init__(self, *arguments: Any, max_bytes: int, **options: Any) -> None:
+        self._max_bytes = max_bytes
+        self.used_bytes = 0
+        super().__init__(*arguments, **options)
+
+    def full(self) -> bool:
+        return super().full() or self.used_bytes >= self._max_bytes
+
+    def clear(self) -> None:
+        super().clear()
+        self.used_bytes = 0
+
+    def in_pressure_high_state(self, callback: Callable[..., Any]) -> bool:
+        """Returns whether Faust must stop fetching from a partition. Faust calls `callback` when the queue has room again."""
+        if self.used_bytes < self._max_bytes / self.pressure_high_ratio or callback in self._pending_pressure_drop_callbacks:
+            return bool(super().in_pressure_high_state(callback))
+        self._pending_pressure_drop_callbacks.add(callback)
+        self.on_pressure_high()
+        return True
+
+    def maybe_endorse_pressure_drop(self) -> None:
+        if self.used_bytes <= _RESUME_SHARE * self._max_bytes:
+            super().maybe_endorse_pressure_drop()
+
+    def _put(self, item: Any) -> None:
+        self.used_bytes += _measure_event(item)
+        super()._put(item)
+
+    def _get(self) -> Any:
+        item = super()._get()
+        self.used_bytes -= _measure_event(item)
+        return item
+
+
+def _measure_event(event: Any) -> int:
+    message = getattr(event, "message", None)
+    return measure_record(message.key, message.value) if message is not None else 0
+
+
+class BoundedApp(faust.App):  # type: ignore[misc]  # Faust ships no types
+    """A Faust application whose buffers hold at most `buffer_bytes` bytes of records."""
+
+    def __init__(self, *arguments: Any, buffer_bytes: int, **options: Any) -> None:
+        self.buffer_bytes = buffer_bytes
+        super().__init__(*arguments, **options)
+
+    def FlowControlQueue(self, maxsize: int | None = None, *, clear_on_resume: bool = False) -> FetchedRecords:
+        return FetchedRecords(
+            maxsize=maxsize, flow_control=self.flow_control, clear_on_resume=clear_on_resume, max_bytes=self.buffer_bytes // 4
+        )
+
+
+class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types
+    """The thread of Faust's Kafka client. A broker's answer and the records of one poll are limited in bytes."""
+
+    _postponed_error: Exception | None = None
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_bytes = min(consumer._fetch_max_bytes, self.app.buffer_bytes // 8)
+        consumer._max_partition_fetch_bytes = min(consumer._max_partition_fetch_bytes, consumer._fetch_max_bytes)
+        return consumer
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        # Without this line, aiokafka would keep the unread records of all partitions, and not only those of the last answer.
+        self._consumer._fetcher._prefetch_backoff = _NEVER_S
+
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active_partitions: Any,
+        timeout: float | None = None,  # noqa: ASYNC109  the method of Faust has this parameter
+        max_records: int | None = None,
+    ) -> dict[Any, list[Any]]:
+        """Takes records from the client's buffer, until `max_records` or the limit of bytes is reached, or the buffer is empty.
+
+        The records are taken one by one, because a compressed record shows its size only after it was taken.
+        """
+        if (error := self._postponed_error) is not None:
+            self._postponed_error = None
+            raise error
+        taken: dict[Any, list[Any]] = {}
+        left_bytes = self.app.buffer_bytes // 8
+        for _ in range(max_records or 1):
+            try:
+                one = await super()._fetch_records(consumer, active_partitions, timeout=0 if taken else timeout, max_records=1)
+            except Exception as error:
+                if not taken:
+                    raise
+                # The records that were taken are returned first, because aiokafka would not return them again.
+                self._postponed_error = error
+                break
+            if not one:
+                break
+            for partition, records in one.items():
+                taken.setdefault(partition, []).extend(records)
+                left_bytes -= sum(measure_record(record.key, record.value) for record in records)
+            if left_bytes <= 0:
+                break
+        return taken

@@ -1,0 +1,160 @@
+"""The records of a worker are limited in bytes, and not only in their number."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer
+from mode.utils.queues import FlowControlEvent
+
+from streams.record_memory import FetchedRecords, RecordMemory
+from streams.topics import TopicNames
+from tests.conftest import MakeSettings
+from tests.image_topics import read_topic, wait_for
+from tests.processes import make_environment
+
+MIB = 2**20
+RECORDS, RECORD_BYTES = 40, 20 * MIB
+BUFFER_BYTES = 64 * MIB
+# Each of the four buffers may exceed its share by one record. A record that is being unpacked exists in two or three copies.
+LARGEST_GROWTH = BUFFER_BYTES + 7 * RECORD_BYTES
+
+# A worker that keeps each record until no further record comes, and then acknowledges and copies the offsets of all records.
+WORKER = """
+import asyncio, logging, sys
+from collections import deque
+from streams.group_members import make_identity
+from streams.record_producer import ProducerRecord, RecordProducer
+from streams.settings import load_settings
+from streams.topics import TopicNames
+from streams.worker import ConsumerGroup, make_app, run_worker
+from streams.worker_process import worker_process
+
+logging.basicConfig(level="INFO")
+settings = load_settings(None)
+names = TopicNames(settings.topics.prefix)
+
+class Keeper:
+    lines_by_topic = {names.images("line-1"): "line-1"}
+
+    def __init__(self, producer):
+        self._producer = producer
+        self._kept = deque()
+        self.background_tasks = (self.finish,)
+
+    async def accept(self, received):
+        self._kept.append(received)
+
+    async def finish(self):
+        seen = 0
+        while not self._kept or len(self._kept) > seen:
+            seen = len(self._kept)
+            await asyncio.sleep(2)
+        while True:
+            while self._kept:
+                received = self._kept.popleft()
+                await self._producer.deliver([ProducerRecord(names.verdicts("line-1"), None, b"%d" % received.record.offset)])
+                await received.acknowledge()
+                del received
+            await asyncio.sleep(0.01)
+
+    async def drain(self):
+        pass
+
+async def run(process):
+    identity = make_identity(settings, "inspector", process.instance)
+    app = make_app(settings, identity, 256)
+    producer = RecordProducer(app, settings, "inspector", process.health.set_problem)
+    group = ConsumerGroup(app, identity, Keeper(producer), settings, "inspector", process.health)
+    return await run_worker([group], "inspector", 5)
+
+with worker_process(settings, "inspector", 0) as process:
+    sys.exit(asyncio.run(run(process)))
+"""
+
+
+def make_event(size: int) -> Any:
+    return SimpleNamespace(message=SimpleNamespace(key=b"", value=bytes(size)))
+
+
+@pytest.mark.asyncio
+async def test_a_record_waits_until_earlier_ones_are_finished_and_a_huge_one_until_it_is_alone() -> None:
+    memory = RecordMemory(100)
+    release_first = await memory.reserve(60)
+    small = asyncio.create_task(memory.reserve(50))
+    await asyncio.sleep(0)
+    assert not small.done()
+    release_first()
+    release_first()
+    release_small = await small
+    assert memory.used_bytes == 50, "only the first call frees the bytes of a record"
+    huge = asyncio.create_task(memory.reserve(1000))
+    await asyncio.sleep(0)
+    assert not huge.done()
+    release_small()
+    await huge
+    assert memory.used_bytes == 1000
+
+
+@pytest.mark.asyncio
+async def test_fetching_stops_when_large_records_fill_the_queue_and_goes_on_when_they_are_read() -> None:
+    calls: list[str] = []
+    queue = FetchedRecords(maxsize=256, flow_control=FlowControlEvent(initially_suspended=False), max_bytes=10_000)
+    stop, resume = lambda: calls.append("stop"), lambda: calls.append("go on")
+
+    def put(size: int) -> None:
+        queue.put_nowait_enhanced(make_event(size), on_pressure_high=stop, on_pressure_drop=resume)
+
+    put(8_500)
+    put(6_000)
+    assert (queue.full(), queue.used_bytes, calls) == (True, 14_500, ["stop"]), "two records of 256, but more than the limit of bytes"
+    waiting = asyncio.create_task(queue.put(make_event(10)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.get_nowait()
+    await waiting
+    queue.get_nowait()
+    queue.get_nowait()
+    assert (queue.used_bytes, queue.full(), calls) == (0, False, ["stop", "go on"])
+    put(20_000)
+    queue.clear()
+    assert queue.used_bytes == 0
+
+
+def read_peak_bytes(pid: int) -> int:
+    """Returns the largest memory that the process has used so far."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
+def test_a_backlog_of_large_records_takes_no_more_memory_than_the_setting_allows(make_settings: MakeSettings, tmp_path: Path) -> None:
+    settings = make_settings(topics={"image_partitions": 1}, kafka={"buffer_bytes": BUFFER_BYTES})
+    names, log = TopicNames(settings.topics.prefix), tmp_path / "worker.log"
+    with log.open("ab") as output:
+        worker = subprocess.Popen([sys.executable, "-c", WORKER], env=make_environment(settings), stdout=output, stderr=output)
+    try:
+        wait_for(lambda: "was assigned 1 partitions" in log.read_text(), 60, "the worker gets its partition")
+        before = read_peak_bytes(worker.pid)
+        # Kafka limits the size of the compressed record only, so the broker takes records of 20 MiB.
+        producer = KafkaProducer(bootstrap_servers=settings.bootstrap, compression_type="gzip", max_request_size=2 * RECORD_BYTES)
+        for _ in range(RECORDS):
+            producer.send(names.images("line-1"), bytes(RECORD_BYTES)).get(30)
+        producer.close()
+
+        def read_offsets() -> list[int]:
+            return [int(value or b"") for value in read_topic(settings, names.verdicts("line-1")).values]
+
+        wait_for(lambda: len(read_offsets()) >= RECORDS, 120, "every record is finished")
+        assert read_offsets() == list(range(RECORDS))
+        growth = read_peak_bytes(worker.pid) - before
+        assert growth < LARGEST_GROWTH, f"the worker's memory grew by {growth / MIB:.0f} MiB"
+        print(f"the worker's memory grew by {growth / MIB:.0f} MiB")
+    finally:
+        worker.kill()
+        worker.wait()
