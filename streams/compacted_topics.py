@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from streams.errors import BrokerError, RecordError
-from streams.kafka import make_client_arguments, make_reader_arguments, read_to_end
+from streams.kafka import make_client_arguments, make_reader, read_to_end
 from streams.kafka_thread import KafkaThread
 from streams.record_producer import make_json_record
 from streams.record_reader import read_broker_time, skip_record
@@ -119,7 +119,7 @@ class CompactedTopicFollower:
         Raises KafkaError or OSError if Kafka fails. The caller then reads from the beginning again.
         """
         partitions = list(self._topics)
-        consumer = KafkaConsumer(**make_reader_arguments(self._settings, f"{self._role}-compacted"), auto_offset_reset="earliest")
+        consumer = make_reader(self._settings, f"{self._role}-compacted", auto_offset_reset="earliest")
         try:
             consumer.assign(partitions)
             consumer.seek_to_beginning(*partitions)

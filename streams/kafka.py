@@ -69,14 +69,13 @@ def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
     return arguments
 
 
-def make_reader_arguments(settings: Settings, role: str) -> dict[str, Any]:
-    """Returns the arguments of a KafkaConsumer that belongs to no consumer group and needs little memory for large records."""
-    return make_client_arguments(settings, role) | {
-        "group_id": None,
-        "enable_auto_commit": False,
-        "fetch_max_bytes": _ANSWER_BYTES,
-        "max_poll_records": READER_POLL_RECORDS,
-    }
+def make_reader(settings: Settings, role: str, **options: Any) -> KafkaConsumer:
+    """Returns a consumer that belongs to no consumer group and needs little memory for large records.
+
+    `options` are further arguments of KafkaConsumer.
+    """
+    limits = {"fetch_max_bytes": _ANSWER_BYTES, "max_poll_records": READER_POLL_RECORDS}
+    return KafkaConsumer(**make_client_arguments(settings, role) | limits | options, group_id=None, enable_auto_commit=False)
 
 
 def make_faust_credentials(kafka: KafkaSettings) -> faust.auth.Credentials | None:
@@ -155,7 +154,7 @@ def read_to_end(
     Records older than `since`, or before the `first_offsets` of their partition, are left out. Raises CastlineError if a topic is missing
     or silent for 30 s.
     """
-    consumer = KafkaConsumer(**make_reader_arguments(settings, role))
+    consumer = make_reader(settings, role)
     try:
         partitions = _find_partitions(consumer, topics, settings.bootstrap)
         consumer.assign(partitions)

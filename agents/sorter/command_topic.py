@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from agents.sorter.line_commands import LineCommands
@@ -20,7 +20,7 @@ from streams import metrics
 from streams.commands import decode_command, make_command_record
 from streams.errors import RecordError
 from streams.identity import make_header_map
-from streams.kafka import make_reader_arguments
+from streams.kafka import make_reader
 from streams.kafka_thread import KafkaThread
 from streams.record_producer import HANDLING_FAILED, ConsumedRecord, RecordProducer, make_dead_letter
 from streams.records import Command, CommandAnswer, make_answer
@@ -66,7 +66,7 @@ class CommandTopic:
 
     def _follow(self) -> None:
         """Follows the topic until `stop` is called. Raises KafkaError or OSError if Kafka fails."""
-        consumer = KafkaConsumer(**make_reader_arguments(self._settings, "commands"), auto_offset_reset="earliest")
+        consumer = make_reader(self._settings, "commands", auto_offset_reset="earliest")
         try:
             partition = TopicPartition(self._names.commands, 0)
             if not consumer.partitions_for_topic(partition.topic):

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from agents.sorter.journal import SortingJournal
 from streams.errors import BrokerError, RecordError
-from streams.kafka import make_reader_arguments
+from streams.kafka import make_reader
 from streams.record_reader import read_broker_time, read_record, skip_record
 from streams.records import Label, Record, Sorting, Verdict
 from streams.settings import Settings
@@ -209,8 +209,7 @@ def _read_newest(settings: Settings, topic: str, kind: type[R], most: int, least
 
     If these are more than `most`, reads only the newest `most` records.
     """
-    arguments = make_reader_arguments(settings, "recall") | {"bootstrap_timeout_ms": _MAX_BOOTSTRAP_MS}
-    consumer = KafkaConsumer(**arguments, auto_offset_reset="earliest")
+    consumer = make_reader(settings, "recall", bootstrap_timeout_ms=_MAX_BOOTSTRAP_MS, auto_offset_reset="earliest")
     try:
         partition = TopicPartition(topic, 0)
         consumer.assign([partition])

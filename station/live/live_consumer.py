@@ -17,7 +17,7 @@ from typing import Any
 from django.db import Error, connection
 from django.db.models import Count, Max
 from django.db.models.functions import TruncMinute
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from station.archive.models import Part
@@ -25,7 +25,7 @@ from station.configuration import current_settings
 from station.live.line_state import RECENT_PARTS, LineState, LivePart
 from station.shifts import period_at
 from streams.identity import PartId, make_header_map
-from streams.kafka import READER_POLL_RECORDS, is_reachable, make_reader_arguments
+from streams.kafka import READER_POLL_RECORDS, is_reachable, make_reader
 from streams.model_choices import ModelChoices
 from streams.record_reader import read_broker_time, read_record, skip_record
 from streams.records import Finding, Sorting, Verdict
@@ -211,8 +211,9 @@ class LiveConsumer:
     def _connect_and_read(self) -> None:
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
-        arguments = make_reader_arguments(self._settings, "station-watch") | {"bootstrap_timeout_ms": 5000}
-        consumer = KafkaConsumer(**arguments, auto_offset_reset="latest", metrics_enabled=False)
+        consumer = make_reader(
+            self._settings, "station-watch", bootstrap_timeout_ms=5000, auto_offset_reset="latest", metrics_enabled=False
+        )
         try:
             partitions = self._find_partitions(consumer)
             consumer.assign(partitions)

@@ -13,7 +13,9 @@ import pytest
 from kafka import KafkaProducer
 from mode.utils.queues import FlowControlEvent
 
+from streams.kafka import READER_POLL_RECORDS
 from streams.record_memory import FetchedRecords, RecordMemory
+from streams.settings import Settings
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
 from tests.image_topics import read_topic, wait_for
@@ -78,6 +80,18 @@ with worker_process(settings, "inspector", 0) as process:
     sys.exit(asyncio.run(run(process)))
 """
 
+# A reader without a group that counts the records of the image topic, as the station and the sorter read their topics.
+READER = """
+from streams.kafka import read_to_end
+from streams.settings import load_settings
+from streams.topics import TopicNames
+
+settings = load_settings(None)
+print("ready", flush=True)
+input()
+print(sum(1 for _ in read_to_end(settings, "reader", [TopicNames(settings.topics.prefix).images("line-1")])), flush=True)
+"""
+
 
 def make_event(size: int) -> Any:
     return SimpleNamespace(message=SimpleNamespace(key=b"", value=bytes(size)))
@@ -127,10 +141,24 @@ async def test_fetching_stops_when_large_records_fill_the_queue_and_goes_on_when
     assert queue.used_bytes == 0
 
 
+def send_large_records(settings: Settings) -> None:
+    """Sends pictures that are larger than the setting `topics.max_message_bytes`. Kafka limits only the size of the compressed record."""
+    producer = KafkaProducer(bootstrap_servers=settings.bootstrap, compression_type="gzip", max_request_size=2 * RECORD_BYTES)
+    for _ in range(RECORDS):
+        producer.send(TopicNames(settings.topics.prefix).images("line-1"), bytes(RECORD_BYTES)).get(30)
+    producer.close()
+
+
 def read_peak_bytes(pid: int) -> int:
     """Returns the largest memory that the process has used so far."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
+def count_growth(process: subprocess.Popen[bytes], before: int) -> int:
+    growth = read_peak_bytes(process.pid) - before
+    print(f"the memory of the process grew by {growth / MIB:.0f} MiB")
+    return growth
 
 
 def test_a_backlog_of_large_records_takes_no_more_memory_than_the_setting_allows(make_settings: MakeSettings, tmp_path: Path) -> None:
@@ -141,20 +169,41 @@ def test_a_backlog_of_large_records_takes_no_more_memory_than_the_setting_allows
     try:
         wait_for(lambda: "was assigned 1 partitions" in log.read_text(), 60, "the worker gets its partition")
         before = read_peak_bytes(worker.pid)
-        # Kafka limits the size of the compressed record only, so the broker takes records of 20 MiB.
-        producer = KafkaProducer(bootstrap_servers=settings.bootstrap, compression_type="gzip", max_request_size=2 * RECORD_BYTES)
-        for _ in range(RECORDS):
-            producer.send(names.images("line-1"), bytes(RECORD_BYTES)).get(30)
-        producer.close()
+        send_large_records(settings)
 
         def read_offsets() -> list[int]:
             return [int(value or b"") for value in read_topic(settings, names.verdicts("line-1")).values]
 
         wait_for(lambda: len(read_offsets()) >= RECORDS, 120, "every record is finished")
         assert read_offsets() == list(range(RECORDS))
-        growth = read_peak_bytes(worker.pid) - before
-        assert growth < LARGEST_GROWTH, f"the worker's memory grew by {growth / MIB:.0f} MiB"
-        print(f"the worker's memory grew by {growth / MIB:.0f} MiB")
+        assert count_growth(worker, before) < LARGEST_GROWTH
     finally:
         worker.kill()
         worker.wait()
+
+
+def test_a_reader_without_a_group_holds_few_large_records(make_settings: MakeSettings) -> None:
+    settings = make_settings(topics={"image_partitions": 1})
+    send_large_records(settings)
+    reader = subprocess.Popen([sys.executable, "-c", READER], env=make_environment(settings), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert reader.stdin is not None
+    assert reader.stdout is not None
+    try:
+        assert reader.stdout.readline() == b"ready\n"
+        before = read_peak_bytes(reader.pid)
+        reader.stdin.write(b"read\n")
+        reader.stdin.flush()
+        assert int(reader.stdout.readline()) == RECORDS
+        # While a poll returns its records, the records of the poll before are still in use.
+        assert count_growth(reader, before) < (2 * READER_POLL_RECORDS + 5) * RECORD_BYTES
+    finally:
+        reader.kill()
+        reader.wait()
+        reader.stdin.close()
+        reader.stdout.close()
+
+
+def test_only_two_modules_open_a_reader_without_a_group() -> None:
+    folders = [Path(__file__).parents[2] / folder for folder in ("agents", "station", "streams")]
+    modules = {path.name for folder in folders for path in folder.rglob("*.py") if "KafkaConsumer(" in path.read_text()}
+    assert modules == {"kafka.py", "image_topic_reader.py"}, "make_reader limits the memory, and image_topic_reader asks for one record"
