@@ -19,8 +19,8 @@ from collections.abc import Callable
 from typing import Any
 
 import faust
+from faust.app.base import ThrowableQueue
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
-from mode.utils.queues import ThrowableQueue
 
 # After the queue of fetched records was full, Faust fetches again when the queue has shrunk to this share of its limit.
 _RESUME_SHARE = 0.4
@@ -61,7 +61,7 @@ class RecordMemory:
         return release
 
 
-class FetchedRecords(ThrowableQueue[Any]):  # type: ignore[misc]  # mode ships no types
+class FetchedRecords(ThrowableQueue[Any]):  # type: ignore[misc]  # Faust ships no types
     """Faust's queue of fetched records. The queue is full when it holds `maxsize` records or `max_bytes` bytes."""
 
     def __init__(self, *arguments: Any, max_bytes: int, **options: Any) -> None:

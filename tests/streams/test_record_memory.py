@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.app.base import FlowControlEvent
 from kafka import KafkaProducer
-from mode.utils.queues import FlowControlEvent
 
 from streams.kafka import READER_POLL_RECORDS
 from streams.record_memory import FetchedRecords, RecordMemory
