@@ -31,6 +31,8 @@ class WiredLine:
     def __init__(self, port: Path, rate_per_s: float = 6, parts: int | None = None, clock_ms: int = 0) -> None:
         self.port = port
         self.error_rate = 0.0
+        # Pause between two exchanges of bytes with the host.
+        self.pause_s = 0.002
         # How often the servo left its rest position.
         self.swings = 0
         self.memory = BoardMemory()
@@ -94,7 +96,7 @@ class WiredLine:
                 if self._terminal is not None:
                     self._terminal.write(sent)
                     self.line.receive(self._with_errors(self._terminal.read(0)))
-            time.sleep(0.002)
+            time.sleep(self.pause_s)
 
     def _with_errors(self, data: bytes) -> bytes:
         if not self.error_rate:

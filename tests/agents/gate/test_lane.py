@@ -1,12 +1,18 @@
-"""A lane's clock: offset, drift and wrap of the board's time."""
+"""A lane's clock (offset, drift and wrap of the board's time), and the events that the lane passes on."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.gate.lane import BoardClock
+from agents.gate.lane import BoardClock, GateLane
+from agents.gate.port import Waker
+from agents.gate.requests import RequestWindow
+from firmware.protocol import Frame
+from tests.wired_line import EventRecorder
 
 WRAP_S = 2**32 / 1000
 
@@ -60,3 +66,40 @@ def test_a_reset_board_has_a_new_clock() -> None:
     clock.reset()
     clock.add_sample(200.0, 200.002, 10, 0)
     assert clock.host_s(20, 200.1) == pytest.approx(200.011, abs=1e-6)
+
+
+@pytest.fixture
+def recorder() -> EventRecorder:
+    return EventRecorder()
+
+
+@pytest.fixture
+def lane(recorder: EventRecorder) -> GateLane:
+    """A lane whose board is in run 5 and has answered SYNC."""
+    clock = BoardClock()
+    clock.add_sample(100.0, 100.002, 50_000, 0)
+    lane = GateLane("line-1", 1, None, {}, clock, RequestWindow(waker=Waker()), recorder)
+    lane.begin_greeting()
+    lane.begin_run(5, "power")
+    lane.read_early_events(100.0, datetime.now(UTC))
+    return lane
+
+
+def receive(lane: GateLane, name: str, *fields: object) -> list[str]:
+    """Gives the lane an event, and returns the names of the commands with which the host answers."""
+    frame = Frame("!", 0, name, tuple(str(field) for field in fields))
+    return [request.name for request in lane.read_event(frame, 101.0, datetime.now(UTC))]
+
+
+def test_a_part_that_the_board_announces_again_is_counted_once_and_answered_each_time(lane: GateLane, recorder: EventRecorder) -> None:
+    for _ in range(2):
+        assert receive(lane, "PART", 1, 5, 7, 50_500) == ["SEEN"]
+    assert [(event.run, event.part) for event in recorder.counted] == [(5, 7)]
+
+
+def test_events_of_an_earlier_run_are_not_passed_on(lane: GateLane, recorder: EventRecorder) -> None:
+    for run in (4, 5):
+        receive(lane, "PART", 1, run, run + 10, 50_500)
+        receive(lane, "GATE", run + 20, 1, run, run + 10, "pass", "verdict", 0, 0, 50_900, 600)
+    assert [(event.run, event.part) for event in recorder.counted] == [(5, 15)]
+    assert [(event.run, event.part) for event in recorder.sorted] == [(5, 15)]
