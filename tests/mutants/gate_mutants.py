@@ -533,7 +533,7 @@ GATE_MUTANTS = (
         _HOST + "lane.py",
         "if run == self.run and (run, part) not in self._announced_parts:",
         "if run == self.run:",
-        _LINK,
+        "tests/agents/gate/test_lane.py",
     ),
     Mutant(
         "event of an earlier run passed on",
