@@ -278,7 +278,7 @@ class BatchSettings(Section):
 
     size: int = Field(32, ge=1, le=256, description="Largest number of pictures that the networks judge in one call.")
     max_wait_s: float = Field(
-        0.02, gt=0, le=5, description="Longest time that the first picture of a batch waits for more pictures, in seconds."
+        0.02, gt=0, le=10, description="Longest time that the first picture of a batch waits for more pictures, in seconds."
     )
     shapes: tuple[int, ...] = Field(
         (1, 2, 4, 8, 16, 32),

@@ -9,6 +9,7 @@ _INSPECTOR, _ARCHIVIST, _LOCALISER = "agents/inspector/inspector.py", "agents/ar
 _GATEWAY, _SORTER = "agents/gateway/", "agents/sorter/"
 
 _ACKNOWLEDGEMENTS = "tests/agents/test_acknowledgements.py"
+_TEST_KILLS = "tests/plant/test_kills_between_steps.py"
 _TEST_PRODUCER = "tests/streams/test_record_producer.py"
 _TEST_JOURNAL = "tests/agents/sorter/test_journal.py"
 _TEST_RECORDER = "tests/agents/sorter/test_outage_recorder.py"
@@ -58,6 +59,28 @@ DELIVERY_MUTANTS = (
         "                letters.append(self._make_letter_of_refused(record, error))\n",
         "",
         _TEST_PRODUCER,
+    ),
+    # The worker
+    Mutant(
+        "record acknowledged when the next record is read",
+        "streams/worker.py",
+        "            unacknowledged = stream.noack()\n",
+        "            unacknowledged = stream\n",
+        _TEST_KILLS,
+    ),
+    Mutant(
+        "group without a commit starts at the end",
+        "streams/consumed_offsets.py",
+        "    if committed is None:\n        return StartOffset(log_start, 0, False)\n",
+        "    if committed is None:\n        return StartOffset(log_end, 0, False)\n",
+        "tests/streams/test_consumed_offsets.py -k oldest_record",
+    ),
+    Mutant(
+        "expired records not reported",
+        "streams/consumed_offsets.py",
+        "max(0, log_start - committed), False)",
+        "0, False)",
+        "tests/streams/test_consumed_offsets.py -k oldest_record",
     ),
     # The inspector
     Mutant(

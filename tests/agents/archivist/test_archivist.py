@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from agents.archivist.archivist import decode_record, list_archived_topics
+from agents.archivist.archivist import Archivist, decode_record, list_archived_topics
 from streams.errors import RecordError
 from streams.identity import PartId
 from streams.record_producer import ConsumedRecord
 from streams.records import PartRecord
-from streams.settings import LineSettings, Settings
+from streams.settings import ArchivistSettings, LineSettings, Settings
 from streams.topics import TopicNames
 from streams.worker import ReceivedRecord
 from tests.sample_records import make_review, make_sorting
@@ -40,3 +40,10 @@ def test_a_record_on_the_topic_of_another_line_is_refused_whatever_the_line_is_c
 def test_the_reviews_of_all_lines_share_a_topic() -> None:
     review = make_review(PartId("line-1", 1, 2), "defect")
     assert decode_record(TOPICS[NAMES.reviews], receive(NAMES.reviews, review)) == review
+
+
+@pytest.mark.asyncio
+async def test_an_archivist_starts_with_the_longest_wait_that_the_settings_allow() -> None:
+    settings = SETTINGS.model_copy(update={"archivist": ArchivistSettings(max_wait_s=10)})
+    archivist = Archivist(settings, cast(Any, None), cast(Any, None), lambda *_: None)
+    assert set(archivist.lines_by_topic) == set(TOPICS)

@@ -44,11 +44,17 @@ class AbsentKafka(RecordProducer):
 class Rig:
     """A sorter with its journal. `records` are the records in the journal."""
 
-    def __init__(self, folder: Path, states: PartStates | None = None, producer: RecordProducer | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        states: PartStates | None = None,
+        producer: RecordProducer | None = None,
+        settings: Settings | None = None,
+    ) -> None:
         self.requests = RequestWindow(size=8)
         self.lane = GateLane(LINE, 1, None, {}, BoardClock(), self.requests, lambda event: None)
         self.journal = SortingJournal(folder, LINE)
-        settings = Settings.model_validate({"lines": [{"name": LINE, "gate": GATE}]})
+        settings = settings or Settings.model_validate({"lines": [{"name": LINE, "gate": GATE}]})
         producer = producer or AbsentKafka()
         sender = JournalSender(self.journal, producer, "topic", "sorter", lambda problem: None)
         self.sorter = Sorter(settings, LINE, GATE, self.lane, producer, sender, None, states or PartStates())
