@@ -24,8 +24,8 @@ from tests.mutants.mutant import MisfitError
 ROOT = Path(__file__).parents[2]
 # The firmware, the gate link and the decisions of the sorter form the group "gate". All other code of the host forms the group "delivery".
 MUTANTS_BY_GROUP = {"gate": GATE_MUTANTS, "delivery": DELIVERY_MUTANTS}
-# The exit status of pytest if its arguments choose no test.
-_NO_TEST = 5
+# The exit statuses of pytest if all tests passed, and if a test failed. Any other status means that the tests could not run.
+_PASSED, _FAILED = 0, 1
 # A mutant can make a program hang.
 _MAX_RUN_S = 600
 
@@ -51,10 +51,10 @@ def run_tests(folder: Path, tests: str) -> tuple[bool, str]:
         done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=_MAX_RUN_S)
     except subprocess.TimeoutExpired:
         return False, "a test hung"
-    if done.returncode == _NO_TEST:
-        raise MisfitError(f"no test is chosen by {tests}")
+    if done.returncode not in (_PASSED, _FAILED):
+        raise MisfitError(f"pytest ended with status {done.returncode} for {tests}: {done.stdout[-300:]} {done.stderr[-300:]}")
     failed = re.search(r"^(?:FAILED|ERROR) (tests/.+?)(?: - |$)", done.stdout, re.MULTILINE)
-    return done.returncode == 0, failed.group(1) if failed else f"status {done.returncode}: {done.stdout[-300:]} {done.stderr[-300:]}"
+    return done.returncode == _PASSED, failed.group(1) if failed else done.stdout[-300:]
 
 
 def main() -> int:

@@ -62,6 +62,13 @@ DELIVERY_MUTANTS = (
     ),
     # The worker
     Mutant(
+        "producer does not wait for the brokers",
+        "streams/worker.py",
+        "producer_acks=-1",
+        "producer_acks=0",
+        "tests/plant/test_paused_broker.py",
+    ),
+    Mutant(
         "record acknowledged when the next record is read",
         "streams/worker.py",
         "            unacknowledged = stream.noack()\n",
@@ -286,6 +293,20 @@ DELIVERY_MUTANTS = (
         "[result.sent for result in results if result.error is None]",
         "[result.sent for result in results]",
         _TEST_SENDER,
+    ),
+    Mutant(
+        "picture not sent again after a failure",
+        _GATEWAY + "sender.py",
+        "        if temporary_error is not None:\n            raise ChannelUnavailableError(",
+        "        if temporary_error is not None:\n            ChannelUnavailableError(",
+        _TEST_SENDER,
+    ),
+    Mutant(
+        "single broker does not flush its records",
+        "streams/topics.py",
+        '{"flush.messages": "1"} if topics.replication == 1 else {}',
+        "{}",
+        "tests/agents/gateway/test_power_cut.py -k broker",
     ),
     # The redrive of dead letters
     Mutant(
