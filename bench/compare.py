@@ -181,8 +181,8 @@ def estimate_median(values: Sequence[float]) -> RatioEstimate:
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # The interval leaves out the smallest `left_out` values, and as many of the largest values. `tail` is the probability that the true
-    # median is below the interval.
+    # The interval leaves out the `left_out` smallest and the `left_out` largest values. `tail` is the probability that the true median is
+    # below the interval.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:
@@ -268,8 +268,8 @@ class _ComparisonBench:
         # The two inspectors judge with the model versions of the old checkout, so that only their code differs.
         old, _ = checkouts
         self._sections = {checkout.name: checkout.read_sections(old.versions) for checkout in checkouts}
-        # Without waiting pictures, an inspector becomes slower. So extra pictures are sent after the measured ones: as many as an
-        # inspector fetches in advance.
+        # An inspector becomes slower if it cannot fetch pictures in advance. So extra pictures are sent after the measured pictures: as
+        # many as an inspector fetches in advance.
         self._tail_count = max(self._count_ahead(sections) for sections in self._sections.values())
         # An empty settings file, so that no inspector reads the castline.toml of its checkout.
         self._empty_file = folder / "empty.toml"

@@ -94,8 +94,8 @@ BUDGET = round(1 - OBJECTIVE, 6)
 WINDOWS = ("5m", "30m", "1h", "6h", "30d")
 
 _WITHOUT_VERDICT = 'reason=~"no-verdict|late-verdict"'
-# The board reports for each part the reason of the gate's action. The objective counts only parts that followed their verdict, and parts
-# that had no verdict in time. A part with another reason, such as a fault of the board, does not show whether verdicts are late.
+# For each part, the board reports why the gate moved or stayed. The objective counts a part only if the reason is its verdict, or a verdict
+# that did not come in time. Another reason, such as a fault of the board, does not show whether verdicts are late.
 _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 
 

@@ -75,10 +75,10 @@ class GroupIdentity:
         )
 
     def must_yield_to(self, rival: GroupMember) -> bool:
-        """Returns whether this process must end if this process and `rival` have joined the group at the same time.
+        """Returns True if this process must end, and False if `rival` must end. The two have joined the group at the same time.
 
-        Exactly one of the two processes ends. If the names are equal, Kafka lists only the client id of the first process. So only the
-        second process sees a rival, and it ends. If the names differ, the process with the larger client id ends.
+        - If the names differ, the process with the larger client id ends.
+        - If the names are equal, Kafka lists only the first process. So only the second process sees a rival, and ends.
         """
         return rival.instance_id == self.instance_id or self.client_id > rival.client_id
 

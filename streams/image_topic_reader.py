@@ -81,11 +81,12 @@ def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any |
             return record if record.offset == offset else None
     except OffsetOutOfRangeError:
         return None
-    # Kafka sent no record. If a forged verdict named a partition that does not exist, the consumer must no longer ask for this partition.
+    # Kafka sent no record. Perhaps the partition does not exist, for example because `partition` comes from a forged verdict. The consumer
+    # must then no longer ask for this partition.
     if partition.partition not in (consumer.partitions_for_topic(partition.topic) or {partition.partition}):
         consumer.assign(list(others))
         return None
-    # If the partition ends before `offset`, its record has not been written yet. If the record exists, Kafka did not send it in time.
+    # If the partition ends at `offset` or before, no record has been written at `offset` yet. Otherwise Kafka did not send it in time.
     if consumer.end_offsets([partition])[partition] <= offset:
         return None
     raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")

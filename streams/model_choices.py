@@ -100,7 +100,7 @@ class ModelChoices:
             raise ModelError(f"There is no version to roll back to for {line}, because no other version was chosen for it before.")
         version, *previous = own.previous
         shadow = own.shadow if own.shadow != version else None
-        # The earlier version was used for the line before, so `forced` permits it even if its classes differ from the current classes.
+        # The line has already used this version. So `forced` permits the version even if it has other classes than the current version.
         return ModelChoice(line=line, version=version, shadow=shadow, chosen_by=by, chosen_at=at, previous=tuple(previous), forced=True)
 
 

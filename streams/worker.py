@@ -73,7 +73,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         consumer_max_fetch_size=request_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=buffer_records,
-        # With the value True, Faust would wait at each rebalance until all pictures of the current batches are judged.
+        # If stream_wait_empty were True, Faust would wait at each rebalance until all pictures of the current batches are judged.
         stream_wait_empty=False,
         producer_acks=-1,
         producer_linger=0.0,
@@ -257,7 +257,8 @@ class ConsumerGroup:
         client = thread._consumer
 
         async def rejoin() -> None:
-            # The leader distributes only the partitions in its metadata. Without this call, it renews them only every five minutes.
+            # The group's leader distributes only the partitions in its metadata. Without force_metadata_update(), the leader's metadata can
+            # be up to five minutes old.
             await client._client.force_metadata_update()
             client._coordinator.request_rejoin()
 

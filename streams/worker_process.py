@@ -45,9 +45,9 @@ class WorkerProcess:
     spans: StartSpans
 
     def restart(self, reason: str) -> None:
-        """Starts the command of this process again, with the same process id and port. If the process must stop, only reports `reason`.
+        """Reports `reason`, and restarts this process with the same command, process id and port. If the process must stop, only reports.
 
-        The command must have the option `--port`. The threads and signal handlers of the failed start are gone after the new start.
+        The command must have the option `--port`. The restart removes the threads and signal handlers of the failed start.
         """
         self.report_not_ready(reason)
         if not self.stop_requested.is_set():

@@ -287,7 +287,7 @@ class GateLane:
         `is_configured` is False until the board uses the settings. Any thread can call this method.
         """
         self.settings_by_lane = dict(settings_by_lane)
-        # An empty `committed_run` makes the link send every setting, because the board can hold values of an earlier attempt.
+        # The board can hold some values of a failed attempt. If `committed_run` is empty, the link sends every setting again.
         self.committed_run = {}
         self.next_configuring_s = 0.0
         self.is_configured = False
@@ -316,9 +316,9 @@ class GateLane:
 
     @property
     def reports_until_s(self) -> float:
-        """The time of the monotonic clock until which the board can send reports about earlier castings.
+        """The end of the wait for late reports, in seconds of the monotonic clock.
 
-        When a lost board answers again, it first reports the castings that it has sorted in the meantime.
+        A board that was not connected reports afterwards which castings it has sorted. After this time, no such report is expected.
         """
         return self._connection_changed_s + (_REPORTING_S if self.is_connected else _MAX_ABSENCE_S)
 

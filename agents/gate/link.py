@@ -354,7 +354,7 @@ class BoardSession:
             is_busy = error.code == code_of("busy")
             if error.retriable and not is_busy:
                 raise
-            # If a casting is on the belt, the board sorts with its former settings. So the host goes on to send verdicts for the lane.
+            # If a casting is on the belt, the board sorts with its former settings. So the host keeps sending verdicts.
             if is_busy and lane.accepted_run == self.run:
                 self._requests.held_lanes.discard(lane.number)
             else:

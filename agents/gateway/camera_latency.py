@@ -122,7 +122,8 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency. Raises OSError if the file cannot be written.
 
-        If the settings give a latency, the gateway still uses that latency. A similar measured latency confirms it, so a suspension ends.
+        If the settings give a latency, the gateway still uses that latency. If the measured latency is similar, the gateway assigns
+        pictures to parts again.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:

@@ -32,8 +32,8 @@ def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     except IdentityError as error:
         refusal = error
     try:
-        # A text without a time zone is read as UTC. If the time is plausible, it is refused below, because its zone is unknown.
-        # An implausible time, such as 1970, is returned, because the caller replaces it.
+        # A time without a time zone is read as UTC. A plausible time can then be wrong by hours, so it is refused below.
+        # An implausible time, such as 1970, is returned, because the caller replaces it anyway.
         captured_at = datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:
         raise refusal from None

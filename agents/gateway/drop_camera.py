@@ -254,10 +254,11 @@ class DropCamera:
         )
 
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
-        """Decides what happens to the picture of `before` after its file has changed to `state`.
+        """Saves the picture of `before`, the old version of a file whose new version has `state`.
 
-        If a new picture has overwritten this picture, the method keeps it in memory. A file that has only grown can still hold the same
-        picture. In this case, the method returns the earlier version, which is compared with the file when the file is complete.
+        - If the file was replaced or has shrunk, it holds a new picture. The method then keeps the old picture in memory.
+        - If the file has only grown, it can still hold the old picture. The method then returns the old version, which is compared with
+          the file when the file is complete.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
@@ -425,7 +426,7 @@ class DropCamera:
             self._forget_key(version.key)
 
     def _attempt(self, version: _FileVersion, reason: str, act: Callable[[_FileVersion], object]) -> None:
-        """Calls `act` with `version`, one version of a file. After an error, the file is tried again later, and other files come first."""
+        """Calls `act` with `version`, one version of a file. If `act` fails, other files come next, and this file is tried again later."""
         try:
             act(version)
         except FileNotFoundError as error:

@@ -247,8 +247,8 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
         return None
     speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # `speaking` counts the pictures that fit only `best`, and `opposing` those that fit only `rival`. If `best` explains every picture, one
-    # speaking picture proves that `rival` is wrong. Otherwise two are needed. Each opposing picture adds two.
+    # `speaking` counts the pictures that fit only `best`, and `opposing` those that fit only `rival`. `rival` is wrong if `speaking` is at
+    # least `needed`. For example, with `opposing` 1, `needed` is 3 if `best` explains every picture, and 4 if not.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
 

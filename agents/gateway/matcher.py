@@ -144,9 +144,9 @@ class Matcher(Generic[Picture]):
         return decisions + self._expire_parts(float("inf") if is_ending else now_s)
 
     def release_pictures(self) -> list[MatchDecision[Picture]]:
-        """Ends the wait of all pictures. Returns decisions that they belong to no part.
+        """Ends the wait of all pictures. Each returned decision says that a picture belongs to no part.
 
-        Call this method if the latency was wrong, because the times of these pictures were computed with the wrong latency.
+        Call this method if the latency was wrong, because the times of the waiting pictures are then wrong, too.
         """
         pictures, self._pictures = self._pictures, []
         return [MatchDecision(waiting.picture, None) for waiting in pictures]
@@ -175,9 +175,9 @@ class Matcher(Generic[Picture]):
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
-        """Returns whether the picture should wait longer.
+        """Returns whether a longer wait can show that the picture belongs to the newest part.
 
-        If no other part comes during this wait, the picture must show the newest part.
+        If the board counts no other part during this wait, the newest part is the nearest part.
         """
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
@@ -187,8 +187,8 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        # If `is_exact` is False, this gap can contain a part whose report was lost. The real gap is then shorter, so the smallest recent
-        # gap is used if it is smaller.
+        # If `is_exact` is False, the gap can contain a part whose report was lost. So the gap counts as no longer than the smallest recent
+        # gap.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:

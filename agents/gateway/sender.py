@@ -174,7 +174,10 @@ class _InFlightWindow:
 
     @property
     def silent_s(self) -> float:
-        """How many seconds Kafka has been silent: from its last answer, or from the first picture that was sent later."""
+        """The seconds since Kafka's last answer.
+
+        If no picture was in flight after this answer, the result is the seconds since the next picture was sent.
+        """
         return time.monotonic() - self._last_result_s
 
     def send_next(self) -> int:

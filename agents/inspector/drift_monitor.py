@@ -100,8 +100,8 @@ class DriftMonitor:
         self._lines = {line: LineMonitor() for line in lines}
         self._loop = BackgroundLoop()
         for line in self._lines:
-            # The state `gap` says that the camera sends no pictures. This worker does not know the state yet: another worker can get all
-            # pictures of the line.
+            # The state `gap` says that the camera sends no pictures. It is not set here, because perhaps another worker gets the line's
+            # pictures.
             for state in set(STATES) - {GAP}:
                 metrics.camera_state.labels(line, state).set(0)
             for quantity in DRIFT_QUANTITIES:

@@ -1,7 +1,7 @@
 """Reads the acceptance table of a part, and decides whether the defects found on a part are accepted.
 
 An acceptance table is a TOML file that the foundry writes. Its limits are agreed with the customer, because the surface standards
-ASTM A802 and ISO 11971 give no limits in millimetres. The name of a rule can use the terms of a standard. Example:
+ASTM A802 and ISO 11971 give no limits in millimetres. In this example, `other_kinds` rejects every kind of defect without a rule:
 
     name = "impeller 17, customer drawing 4711-B"
     other_kinds = "rejected"

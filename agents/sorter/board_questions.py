@@ -1,4 +1,7 @@
-"""Asks the board of a line for its settings and status, and sends it commands of a person. Each error message says what to do."""
+"""Asks the board of a line for its settings and status, and sends a person's commands to the board.
+
+Each error message says what to do.
+"""
 
 from __future__ import annotations
 

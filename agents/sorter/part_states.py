@@ -179,10 +179,10 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal) -> Pa
 def join_states(verdicts: list[Verdict], sortings: list[Sorting], most_sortings: int) -> PartStates:
     """Returns the states of the parts in `verdicts`, and of the newest parts in `sortings` that have no verdict.
 
-    At most `most_sortings` records were read. If `sortings` has so many records, older records are unknown.
+    If `sortings` has `most_sortings` records, older sorting records were perhaps not read. A part without a record in `sortings` can then
+    be sorted already. So its verdict is ignored if its picture is older than the oldest record.
 
-    For example, the oldest record in `sortings` is from 10:00. The picture of a part is from 9:59, and its verdict has no record. Perhaps
-    the record of the part was not read, so the verdict is ignored.
+    For example, the oldest record is from 10:00. A verdict without a record is ignored if its picture is from 9:59.
     """
     known_since = sortings[0].sorted_at if len(sortings) >= most_sortings else None
     judged = {(verdict.run, verdict.part) for verdict in verdicts}

@@ -298,8 +298,8 @@ class Sorter:
                 sortings += self._remember(self._sortings_of(event))
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
-            # The journal must know a part before the end of the part's report to the gateway. All parts of `reported` are in `events` or
-            # already in the journal.
+            # The journal keeps a list of the parts that are not reported to the gateway yet. It must not remove a part before it has added
+            # the part. All parts of `reported` are in `events` or already in the journal, so each part is added first.
             reported = self._reports.take_finished() if self._reports is not None else []
             is_on_disk = await self._store(sortings, counted, runs[-1] if runs else None, reported)
             if self._reports is not None and not is_on_disk:

@@ -112,7 +112,7 @@ class DeadLetter:
     def origin(self) -> tuple[str, int, int]:
         """The topic, partition and offset of the original record.
 
-        If the position of the original record is unknown, the topic is "". The partition and offset are those of the dead letter.
+        If this position is unknown, the result is "" with the partition and offset of the dead letter.
         """
         return (self.topic, *self.original_position) if self.original_position else ("", self.partition, self.offset)
 

@@ -95,7 +95,7 @@ def command() -> None:
 @AS_JSON
 @click.pass_obj
 def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bool) -> None:
-    """Show the settings of the lines, the present threshold, and how many rejects and misses an hour are expected."""
+    """Show the settings of the lines, the present threshold, and how many rejects and misses per hour are expected."""
     settings = load_settings(file)
     lines = [settings.find_line(line).name] if line is not None else [one.name for one in settings.lines]
     live, choices = read_live_line_settings(settings, ROLE), read_model_choices(settings, ROLE)
@@ -156,7 +156,7 @@ def set_line(
 ) -> None:
     """Change settings of a line. Settings that are not named stay as they are.
 
-    If the change affects labels, the command first shows how many rejects and misses an hour are expected, and asks for confirmation.
+    If the change affects labels, the command first shows how many rejects and misses per hour are expected, and asks for confirmation.
     """
     settings = load_settings(file)
     name = settings.find_line(line).name

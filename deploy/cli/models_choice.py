@@ -46,7 +46,7 @@ LINE = click.option(
 def choose(file: Path | None, version: str, line: str | None, force: bool, dry_run: bool, parts_per_hour: float) -> None:
     """Choose VERSION for the lines: running inspectors load it and judge with it from then on.
 
-    For each line, the command first shows how many rejects and misses an hour are expected before and after the change.
+    For each line, the command first shows how many rejects and misses per hour are expected before and after the change.
 
     Each inspector verifies the files of VERSION, and tests it on a few dozen pictures inside VERSION (the golden set). If a check fails,
     the inspector keeps the previous version and logs the reason. To try a refused version again, choose it once more.

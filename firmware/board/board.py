@@ -109,9 +109,9 @@ class Board:
     def _confirmation_fields(self, event: StoredEvent) -> tuple[object, ...]:
         """Returns the last fields of a GATE event, which say whether the chute's eye has seen the part.
 
-        For example, the eye has seen the part. If the event already has the field `gate`, the result is `confirmed`: (1,). Otherwise the
-        result is `gate` and `confirmed`: (0, 1). If the lane has no eye in its chute, or an old host does not read `confirmed`, the
-        result is ().
+        - (1,): the eye has seen the part. The field `confirmed` is 1.
+        - (0, 1): the same for an event without the field `gate`. The result adds `gate` 0.
+        - (): the lane has no eye in its chute, or an old host does not read `confirmed`.
         """
         # An older host does not know the field `confirmed`. It could drop the longer frame.
         if event.confirmed is None or not self._sends_confirmed:

@@ -21,9 +21,9 @@ class Contact:
         self._sum_us = 0
 
     def assume_on(self, hold_us: int) -> None:
-        """Treats the input as on until it has been off for `hold_us`.
+        """Sets the input to on. It changes to off when its level has been off for `hold_us`.
 
-        For example, a button is already pressed when the board starts. A person must then release the button before a press counts.
+        So a button that is already pressed when the board starts is no new press. A person must release it first.
         """
         self.is_on, self._sum_us = True, hold_us
 
@@ -99,10 +99,9 @@ class Drive:
         self.speed = 0.0
 
     def advance(self, runs: bool, passed_us: int, ramp_us: int) -> float:
-        """Moves the time forward by `passed_us`. Returns the time in which a belt at full speed travels as far.
+        """Moves the time forward by `passed_us`. Returns the belt's travel as a time: the time that it would take at full speed.
 
-        For example, the belt travels as far in 1000 us at half speed as in 500 us at full speed, so the result is 500. `ramp_us` is the
-        time from standstill to full speed, or back.
+        For example, 1000 us at half speed give 500. `ramp_us` is the time from standstill to full speed, or back.
         """
         target, before = float(runs), self.speed
         changing_us = min(passed_us, abs(target - before) * ramp_us)

@@ -385,7 +385,8 @@ class BoardLane:
             self._acknowledge(now_us)
         ran = self._runs
         if self._belt_off.advance(now_us, self._hold_us) and self._runs != ran:
-            # The input "belt runs" changes `_hold_us` later than the belt. So the travel of the last `_hold_us` is computed again.
+            # The input shows only now that the belt was switched on or off `_hold_us` ago. The belt's travel since then was computed with
+            # the old state, so it is computed again.
             self._running_us -= self._drive.speed * self._hold_us
             self._drive_belt(self._hold_us)
 
@@ -478,7 +479,7 @@ class BoardLane:
                 lane._chute_end = None
 
     def _forget_presses(self, settings: LaneSettings) -> None:
-        """Ignores a press that has already begun at a button, if the new `settings` switch this button on or off."""
+        """Ignores the present press of each button that the new `settings` switch on or off."""
         if settings.number("use_plant") != self.settings.number("use_plant"):
             self._reset_pressed.assume_on(KEY_US)
         if settings.number("use_button") != self.settings.number("use_button"):

@@ -208,7 +208,8 @@ class Plant:
             return self._level_changes(removed)
         travel_mm = self.belt.speed_mm_s * (to_us - from_us) / 1e6
         self._feed(travel_mm)
-        # One casting can leave an eye while the next casting arrives. The arrival (value 1) is sorted first, so the eye stays blocked.
+        # A casting can arrive at a photo-eye at the moment when the casting before it leaves. The arrival (value 1) then comes first in the
+        # list, so that the photo-eye stays blocked.
         edges = sorted([*removed, *self._edges(from_us, travel_mm)], key=lambda change: (change.at_us, -change.value))
         changes = self._level_changes(edges)
         if self.belt.encoder_um:

@@ -53,7 +53,8 @@ const uint16_t kMinPressMs = 50;
 const uint16_t kMaxPressMs = 3000;
 // A gate with an end switch must reach the other end within 2 x servo_ms plus this time. The servo gets a pulse only every 20 ms.
 const uint16_t kEndMarginMs = 100;
-// A good gate leaves its end within servo_ms / 2 + contact_ms + kLeaveMarginMs. The margin is the time until the servo gets its next pulse.
+// A gate without a fault opens its end switch within servo_ms / 2 + contact_ms + kLeaveMarginMs after an order to move. The servo gets a
+// pulse only every 20 ms.
 const uint16_t kLeaveMarginMs = 20;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;

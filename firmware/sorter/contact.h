@@ -24,8 +24,8 @@ class Contact {
     sum_us_ = hold_us > sum_us_ ? static_cast<uint16_t>(hold_us - sum_us_) : 0;
   }
 
-  // Treats the input as on until it has been off for `hold_us`.
-  // For example, a button is already pressed when the board starts. A person must then release the button before a press counts.
+  // Sets the input to on. It changes to off when its level has been off for `hold_us`.
+  // So a button that is already pressed when the board starts is no new press. A person must release it first.
   void assume_on(uint16_t hold_us) {
     is_on_ = was_on_ = true;
     sum_us_ = hold_us;
@@ -42,8 +42,8 @@ class Contact {
     // If the level has changed since the last call, the moment of the change is not known. The time between the two calls is not counted,
     // because a short pulse must not count as a longer pulse.
     if (!has_lasted || (level ? is_on_ && sum_us_ == hold_us : sum_us_ == 0)) return false;
-    // One call changes the sum by at most `most_us`. For example, one round of the main loop takes 20 ms, and the input is on shortly
-    // before and shortly after this round. Without the limit, the two short pulses would count as one pulse of 20 ms.
+    // One call changes sum_us_ by at most `most_us`. Without this limit, two short pulses could count as one pulse of 20 ms: the first at
+    // the start of a round of 20 ms, and the second at its end.
     if (passed_us > most_us) passed_us = most_us;
     if (level) {
       sum_us_ = hold_us - sum_us_ > passed_us && hold_us > sum_us_ ? static_cast<uint16_t>(sum_us_ + passed_us) : hold_us;

@@ -11,8 +11,8 @@ class Drive {
   // Whether the belt has its final speed already: full speed if it `runs`, otherwise 0.
   bool is_steady(bool runs) const { return speed_ == (runs ? kFull : 0); }
 
-  // Moves the time forward by `passed_us`. Returns the time, in microseconds, in which a belt at full speed travels as far.
-  // For example, the belt travels as far in 1000 us at half speed as in 500 us at full speed, so the result is 500.
+  // Moves the time forward by `passed_us`. Returns the belt's travel as a time: the microseconds that it would take at full speed.
+  // For example, 1000 us at half speed give 500.
   // `ramp_ms` is the time from standstill to full speed, or back.
   uint32_t advance(bool runs, uint32_t passed_us, uint32_t ramp_ms) {
     const uint32_t target = runs ? kFull : 0;
@@ -38,7 +38,7 @@ class Drive {
     return travelled;
   }
 
-  // Returns the time in which a belt at full speed travels as far as this belt in `us` at its present speed. `us` is at most 65 ms.
+  // Returns the belt's travel in `us` at its present speed, in the same form as advance(): 1000 us at half speed give 500.
   uint32_t travel(uint16_t us) const { return speed_ == kFull ? us : (speed_ >> 8) * us >> 16; }
 
  private:

@@ -50,7 +50,7 @@ class EndSwitch {
   }
 
  private:
-  // The start of the time limit: the last order to move. While the gate stands at the ordered end, the start is set to the present time.
+  // The time limit begins at the last order to move, or when the gate last stood at the ordered end.
   uint32_t since_us_ = 0;
   bool was_out_ : 1, must_leave_ : 1;
 };

@@ -15,7 +15,7 @@ namespace {
 const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-// To delay a pulse, time_pulse() sets the timer to an earlier count. Then the pulse begins 6.5 ms later. kHold is this time in counts.
+// To delay the next pulse, time_pulse() sets the timer back, to kHold counts (6.5 ms) before the pulse.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 // If the next pulse begins within kGuard counts (20 us), the timer is not set. The instructions that set it would take too long.
 const uint16_t kGuard = 40;
@@ -128,8 +128,8 @@ void time_pulse(uint8_t index, bool quiet) {
   volatile uint16_t* const to = channel(index).count;
   // Gates 1 and 4 share a timer. It is set only while no pulse of gate 1 or 4 is in progress. Gates 2 and 3 have their own timers.
   const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;
-  // Interrupts are off while the timer is read and set. If a pulse began in between, the pulse would last until the end of the timer's
-  // period.
+  // Interrupts are off from reading the timer to setting it. Otherwise a pulse could begin during an interrupt. The new count would skip
+  // the end of this pulse, so the pulse would last until the end of the timer's period.
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
     const uint16_t count = *to;
     if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {

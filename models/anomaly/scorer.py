@@ -194,9 +194,12 @@ class ExpectedCosts:
     A missed defect costs `miss`, and the review of a good part costs `false_alarm`. If `miss` is 100 and `false_alarm` is 5, a review saves
     money up to odds of 100 / 5 = 20 good parts to 1 defective part.
 
-    Let p be the share of good parts that have a score of s or more. Then the odds that a part with the score s is good are at least:
+    A part with an unusual score is good with at least these odds:
 
         (1 - defect_share) / defect_share * (-e p ln p)
+
+    Here p is the share of good parts with the same score or a higher score. For example, p is 0.01 and 1 % of the parts are defective. Then
+    the odds are at least 99 * 0.125 = 12 good parts to 1 defective part. This is less than 20, so the part goes to review.
 
     Source: Sellke, Bayarri, Berger, 2001.
     """

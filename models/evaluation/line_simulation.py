@@ -86,15 +86,15 @@ def estimate_cost_interval(
     costs: PartCosts,
     seed: int,
 ) -> CostInterval:
-    """Returns the 95 % interval of the mean cost of a part on a line with the share `line_share` of defects.
+    """Returns the 95 % interval of the mean cost of a part on a line. `line_share` is the share of defective parts on the line.
 
     `groups`, shape (n,), holds a group number for each picture. Near-duplicates have the same number. For the other arguments, see
     `simulate_line`.
 
-    The groups get random weights (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981). An error can be so rare that no picture
-    shows it. So the count of castings with each label begins at 0.5 instead of 0 (Jeffreys' prior).
+    The interval comes from random weights of the groups (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981).
 
-    Example: if none of 100 good castings was rejected, the true share of rejected good castings can still be up to 2.4 %.
+    Rare errors count even if no picture shows them, because the number of castings with each label begins at 0.5 (Jeffreys' prior). For
+    example, if none of 100 good castings was rejected, the true share of rejected good castings can still be up to 2.4 %.
     """
     random = np.random.default_rng(seed)
     labels = np.array([rule.choose_label(float(value)) if rule else "ok" for value in probability])

@@ -438,8 +438,8 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # Only the `count` hottest pixels are needed. If all of them are false positives, the mean rate of all pictures reaches `high`.
-        # At this rate, the list ends.
+        # The `count` hottest pixels of a picture are enough. If all of them are false positives, the mean rate of all pictures already
+        # reaches `high`, and the returned list ends.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

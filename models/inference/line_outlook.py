@@ -17,7 +17,7 @@ PARTS_PER_HOUR = 1000
 
 @dataclass(frozen=True)
 class Outlook:
-    """The threshold and the review band of a line, and the expected numbers of false alarms, misses and reviews an hour.
+    """The threshold and the review band of a line, and the expected numbers of false alarms, misses and reviews per hour.
 
     If the numbers cannot be estimated, they are None, and `note` says why.
     """
@@ -31,12 +31,12 @@ class Outlook:
     note: str
 
     def describe(self) -> str:
-        """Returns a sentence with the threshold, the review band, and the expected rejects and misses an hour."""
+        """Returns a sentence with the threshold, the review band, and the expected rejects and misses per hour."""
         if self.false_alarms_per_hour is None:
             return f"threshold {self.threshold:.4f}. {self.note}"
         band = f", review from {self.review_low:.4f} to {self.review_high:.4f}" if self.review_low < self.review_high else ""
         return (
-            f"threshold {self.threshold:.4f}{band}: an hour {self.false_alarms_per_hour:.2f} good parts rejected, "
+            f"threshold {self.threshold:.4f}{band}: per hour {self.false_alarms_per_hour:.2f} good parts rejected, "
             f"{self.misses_per_hour:.2f} defects missed, {self.reviews_per_hour:.2f} parts for review"
         )
 

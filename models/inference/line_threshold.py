@@ -1,4 +1,4 @@
-"""Computes the threshold of a line from its expected share of defects, and estimates rejects and misses an hour.
+"""Computes the threshold of a line from its expected share of defects, and estimates rejects and misses per hour.
 
 A version is trained on many defects. On a line with few defects, its own threshold would reject too many good parts.
 """

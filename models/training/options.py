@@ -122,7 +122,7 @@ class TrainingOptions(BaseModel):
     half: bool = Field(False, description="Save the weights as float16, which needs half the disk space.")
     scorer: bool = Field(
         False,
-        description="Also learn a scorer from the good pictures alone. The settings of a line decide whether it changes labels.",
+        description="Also learn a scorer from the good pictures alone. The settings of a line decide whether the scorer changes labels.",
     )
     details: bool = Field(
         False,

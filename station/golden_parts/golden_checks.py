@@ -116,7 +116,7 @@ def record_showing(golden: GoldenPart, part_text: str, shown_by: User, at: datet
 
     Compares the part's verdict with the right verdict as soon as the archive has the part's verdict.
 
-    Raises GoldenPartRefusedError if the id is wrong, or if this was already recorded.
+    Raises GoldenPartRefusedError if the id is wrong, or if the part is already recorded as this golden part.
     """
     part = _parse_part(part_text, golden.line)
     row = _find_row(part)
@@ -127,7 +127,7 @@ def record_showing(golden: GoldenPart, part_text: str, shown_by: User, at: datet
             )
             AuditEntry.record(shown_by, "golden part shown", str(golden), part=str(part))
     except IntegrityError:
-        raise GoldenPartRefusedError(f"Part: it is already recorded that {part} was {golden.name}. Enter another part.") from None
+        raise GoldenPartRefusedError(f"Part: {part} is already recorded as {golden.name}. Enter another part.") from None
     if row is not None and row.label:
         _fill(check, row)
     return check

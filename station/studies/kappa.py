@@ -45,8 +45,8 @@ def compute_cohen(first: Labels, second: Labels) -> Kappa:
     1993.
     """
     is_counted = (first != MISSING) & (second != MISSING)
-    # Each part has a row in `counts`, and a pair of labels for each comparison. The four columns count the pairs (ok, ok), (ok, defect),
-    # (defect, ok) and (defect, defect).
+    # Each part has a row in `counts`. The four columns count its pairs of labels: (ok, ok), (ok, defect), (defect, ok) and
+    # (defect, defect).
     counts = np.stack([((2 * first + second == cell) & is_counted).sum(axis=1) for cell in range(4)], axis=1).astype(np.float64)
     return _bootstrap(counts[counts.sum(axis=1) > 0], _cohen_of_totals)
 
@@ -63,8 +63,8 @@ def compute_fleiss(labels: Labels) -> Kappa:
     defects = complete.sum(axis=1, dtype=np.float64)
     pairs = max(1, raters * (raters - 1))
     agreement = (defects * (defects - 1) + (raters - defects) * (raters - defects - 1)) / pairs
-    # Each part has a row with three numbers: the number 1, the share of pairs of people who agree, and the share of `defect`.
-    # So the sum of the first column is the number of parts.
+    # Each part has a row. The first column is always 1, so its sum is the number of parts. The second column is the share of pairs of
+    # people who agree, and the third column is the share of `defect`.
     counts = np.stack([np.ones_like(defects), agreement, defects / max(1, raters)], axis=1)
     return _bootstrap(counts if raters > 1 else counts[:0], _fleiss_of_totals)
 

@@ -137,10 +137,7 @@ def publish_choice(choice: CheckedModelChoice, user: User) -> None:
 
 
 def _find_changed_lines(settings: Settings, current: ModelChoices, key: str) -> list[str]:
-    """Returns the lines whose version changes if a person chooses a version for `key`.
-
-    `key` is the name of a line, or "*" for all lines without a choice of their own.
-    """
+    """Returns the names of the lines for which `key` stands: one line, or with "*" all lines without a choice of their own."""
     return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
 
 

@@ -55,7 +55,7 @@ class ComparisonSplit:
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-        """Returns the masks of the validation pictures ("chooses") and the test pictures ("judges"). The result file uses these names."""
+        """Returns the masks of the validation and the test pictures, each with its name in the result file: "chooses" or "judges"."""
         return ("chooses", self.is_validation), ("judges", self.is_test)
 
 

@@ -176,8 +176,8 @@ def _resample(grey: Any, side_px: int) -> Any:
     with tf.init_scope():
         unit = np.eye(from_px, dtype=np.float32)[..., np.newaxis]
         weights = tf.image.resize(unit, (side_px, from_px), "bilinear", antialias=True).numpy()[..., 0]
-    # Each column of the picture becomes a channel. Then a 1 x 1 convolution resamples the channels, and with them the columns. Unlike other
-    # ways to resample, a convolution can be computed with 8 bits.
+    # A 1 x 1 convolution mixes only channels, so the columns of the picture are used as channels. Unlike other ways to resample, a
+    # convolution can be computed with 8 bits.
     kernel = tf.constant(weights.T[np.newaxis, np.newaxis])
 
     def resample_and_transpose(some: Any) -> Any:

@@ -42,7 +42,7 @@ def test_a_share_of_defects_is_shown_before_it_is_set_and_set_only_if_a_person_a
     agreed = run(settings, "set", "--line", "line-1", "--defect-share", "0.01", "--parts-per-hour", "500", keys="y\n")
     assert agreed.exit_code == 0
     before, after = (line for line in agreed.output.splitlines() if " threshold " in line)
-    assert "threshold 0.1364: an hour" in before
+    assert "threshold 0.1364: per hour" in before
     assert "threshold 0.98" in after
     record = read_settings(settings)
     assert record is not None

@@ -1,4 +1,4 @@
-"""The outlook of a line: rejects and misses an hour, before and after a change of its settings or of its version."""
+"""The outlook of a line: rejects and misses per hour, before and after a change of its settings or of its version."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_two_versions_are_compared_at_the_share_that_was_set_for_the_line() -> N
     assert found.before is not None
     assert found.before.false_alarms_per_hour == pytest.approx(45, abs=0.5)
     assert found.after.false_alarms_per_hour == pytest.approx(0, abs=0.5)
-    assert "an hour 45.00 good parts rejected, 1.00 defects missed" in found.before.describe()
+    assert "per hour 45.00 good parts rejected, 1.00 defects missed" in found.before.describe()
 
 
 def test_without_a_set_share_the_training_pictures_give_it() -> None:

@@ -117,7 +117,7 @@ def test_the_estimated_share_of_defects_is_shown_with_its_effect_and_taken_by_a_
         expect(estimate).to_be_visible()
     expect(estimate).to_contain_text("With 95 % certainty, the share lies between")
     expect(estimate).to_contain_text("Fewer than 20 of these parts are reviewed")
-    rejects = estimate.get_by_role("row", name="Good parts rejected an hour").get_by_role("cell")
+    rejects = estimate.get_by_role("row", name="Good parts rejected per hour").get_by_role("cell")
     assert [float(text.replace(",", "")) >= 0 for text in rejects.all_inner_texts()] == [True, True]
     assert find_serious_violations(Axe().run(page).response) == []
     page.get_by_label("Threshold").fill("")
