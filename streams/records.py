@@ -468,7 +468,11 @@ class Command(Record):
             raise ValueError("The command `test` needs the field `what`.")
         if self.action == "teach" and self.teach is None:
             raise ValueError("The command `teach` needs a step, such as `begin`, in its field `teach`.")
-        if self.valid_until - self.asked_at > MAX_COMMAND_VALIDITY:
+        try:
+            validity = self.valid_until - self.asked_at
+        except TypeError:
+            raise ValueError("The times `asked_at` and `valid_until` need a time zone, such as Z.") from None
+        if validity > MAX_COMMAND_VALIDITY:
             raise ValueError("The time `valid_until` is more than 60 s after `asked_at`.")
         return self
 

@@ -40,7 +40,7 @@ def check_eyes_after_36_minutes(rig: PythonRig | CoreRig | AvrRig) -> None:
     assert [frame.fields[2] for frame in host.received if frame.name == "PART"] == ["1"]
 
 
-@pytest.mark.parametrize("make_rig", [PythonRig, CoreRig])
+@pytest.mark.parametrize("make_rig", [PythonRig, pytest.param(CoreRig, marks=pytest.mark.real)])
 def test_a_lane_without_settings_sees_its_photo_eyes_after_36_minutes(make_rig: Callable[[], PythonRig | CoreRig]) -> None:
     with closing(make_rig()) as rig:
         check_eyes_after_36_minutes(rig)

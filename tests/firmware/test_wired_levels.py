@@ -10,6 +10,8 @@ from firmware.pins import PLANT_OUTPUTS
 from tests.firmware.protocol_host import ProtocolHost
 from tests.firmware.rigs import STORING_MS, AvrRig
 
+pytestmark = pytest.mark.real
+
 # The pin of the heartbeat is only pulled up while the board does not use the plant interface. The circuit then makes the signal low.
 PULLED_UP = "heartbeat"
 

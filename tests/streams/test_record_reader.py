@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -35,3 +36,9 @@ def test_a_command_at_the_end_of_the_calendar_is_no_valid_record(time: datetime)
     command = make_command("line-1", "status", "anna", 10).model_copy(update={"asked_at": time, "valid_until": time})
     with pytest.raises(RecordError, match="asked_at"):
         read_record(Command, command.encode())
+
+
+def test_a_command_of_which_only_one_time_has_a_zone_is_no_valid_record() -> None:
+    command = json.loads(make_command("line-1", "status", "anna", 10).encode())
+    with pytest.raises(RecordError, match="need a time zone"):
+        read_record(Command, json.dumps({**command, "asked_at": "2026-11-27T12:00:00"}).encode())

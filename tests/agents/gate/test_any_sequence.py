@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,8 @@ from firmware.board.plant import Belt, BeltCasting, Blade, CastingFeed, Plant
 from firmware.lane_settings import LaneSettings
 from firmware.protocol import Deframer, Fields, Frame, read_event
 from streams.errors import GateError
+
+pytestmark = pytest.mark.real
 
 SETTINGS = LaneSettings(
     {"step_um": 1000, "eye_gap_mm": 600, "window_mm": 15, "spacing_mm": 66, "gate_mm": 20, "dwell_mm": 62, "servo_ms": 40, "lost_limit": 50}

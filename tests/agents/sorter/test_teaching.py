@@ -26,6 +26,8 @@ from streams.records import CommandAnswer, make_command
 from tests.agents.sorter.taught_line import LINE, TaughtLine, taught_line, write_settings
 from tests.wired_line import wait_until
 
+pytestmark = pytest.mark.real
+
 # Only root may give a file to another user.
 OWNER = 65534 if os.geteuid() == 0 else os.geteuid()
 FORMER = {"eye_gap_mm": 720, "lost_limit": 5}
@@ -37,7 +39,6 @@ def used(line: TaughtLine) -> dict[str, object]:
     return {key: int(shown[key]) for key in FORMER}
 
 
-@pytest.mark.real
 @pytest.mark.parametrize(
     ("travel_mm", "encoder_um"), [(720, 0), (480, 0), (720, 500)], ids=["20-percent-too-far", "20-percent-too-near", "with-encoder"]
 )
@@ -237,7 +238,6 @@ def test_a_length_that_a_person_types_in_gives_the_step_of_the_encoder(tmp_path:
         assert line.lane.settings_by_lane[1].step_nm == round(100 * 1e6 / steps)
 
 
-@pytest.mark.real
 def test_the_end_switch_gives_the_time_of_a_swing_and_a_broken_one_is_refused(tmp_path: Path) -> None:
     """The simulated gate needs 120 ms for a swing. Later its end switch stays on, as with a bridged wire."""
     swing_ms, before_ms = 120, 80

@@ -60,6 +60,7 @@ def learn() -> tuple[DetailTemplate, float]:
     return learn_detail_template(measures, grid, radius_px), choose_cut_off(scores, AlarmShare(0.01)).score
 
 
+@pytest.mark.real
 def test_defects_of_six_pixels_are_found_where_they_are() -> None:
     template, cut_off = learn()
     found = 0

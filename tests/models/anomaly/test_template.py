@@ -46,6 +46,7 @@ def template() -> GoldenTemplate:
     return learn_golden_template(pictures(True)[:20])
 
 
+@pytest.mark.real
 def test_twenty_good_castings_tell_defective_castings_from_good_ones() -> None:
     good, bad = template().score(pictures(True)[20:]).scores, template().score(pictures(False)).scores
     assert roc_auc_score([0] * len(good) + [1] * len(bad), [*good, *bad]) > 0.95

@@ -389,6 +389,7 @@ def test_the_command_compares_heat_maps_with_masks_and_reports_them(rendered: Pa
     assert "<h2>Heat maps compared with masks</h2>" in (tmp_path / "report" / "report.html").read_text()
 
 
+@pytest.mark.real
 def test_masks_that_cannot_be_used_end_the_command_before_anything_is_written(rendered: Path, tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     report = tmp_path / "report"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from models.evaluation.experiments.small_defects import SmallDefectExperiment, SmallDefectResult, make_small_defect_table
 from models.synthetic.defects import DefectKind
 
@@ -25,6 +27,7 @@ def test_the_table_has_a_row_for_good_castings_and_for_each_kind_of_each_length(
     assert "30 MB" in table.sentences[1]
 
 
+@pytest.mark.real
 def test_an_experiment_continues_with_the_castings_that_are_missing(tmp_path: Path) -> None:
     """The pictures have 700 px. Castings that were measured before are read from their files."""
     seen: list[str] = []

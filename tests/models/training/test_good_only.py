@@ -76,6 +76,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
     return result.version
 
 
+@pytest.mark.real
 def test_the_version_separates_good_from_defective_parts(version: Version) -> None:
     pixels = np.stack([*castings(True)[20:], *castings(False)])
     labels = np.repeat([0, 1], [60, 80]).astype(np.int32)
