@@ -147,21 +147,19 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
             self._postponed_error = None
             raise error
         taken: dict[Any, list[Any]] = {}
-        left_bytes = self.app.buffer_bytes // 8
-        for _ in range(max_records or 1):
-            try:
-                one = await super()._fetch_records(consumer, active_partitions, timeout=0 if taken else timeout, max_records=1)
-            except Exception as error:
-                if not taken:
-                    raise
-                # The records that were taken are returned first, because aiokafka would not return them again.
-                self._postponed_error = error
-                break
-            if not one:
-                break
-            for partition, records in one.items():
-                taken.setdefault(partition, []).extend(records)
-                left_bytes -= sum(measure_record(record.key, record.value) for record in records)
-            if left_bytes <= 0:
-                break
+        count, left_bytes = 0, self.app.buffer_bytes // 8
+        try:
+            one = await super()._fetch_records(consumer, active_partitions, timeout, max_records=1)
+            while one:
+                ((partition, (record,)),) = one.items()
+                taken.setdefault(partition, []).append(record)
+                count, left_bytes = count + 1, left_bytes - measure_record(record.key, record.value)
+                if left_bytes <= 0 or count == max_records:
+                    break
+                one = await consumer._fetcher.fetched_records(active_partitions, timeout=0, max_records=1)
+        except Exception as error:
+            if not taken:
+                raise
+            # The records that were taken are returned first, because aiokafka would not return them again.
+            self._postponed_error = error
         return taken

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import CorruptRecordException
 from faust.app.base import FlowControlEvent
 from kafka import KafkaProducer
 
 from streams.kafka import READER_POLL_RECORDS
-from streams.record_memory import FetchedRecords, RecordMemory
+from streams.record_memory import BoundedConsumerThread, FetchedRecords, RecordMemory
 from streams.settings import Settings
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
@@ -139,6 +141,34 @@ async def test_fetching_stops_when_large_records_fill_the_queue_and_goes_on_when
     put(20_000)
     queue.clear()
     assert queue.used_bytes == 0
+
+
+class BrokenFetcher:
+    """A fetcher of aiokafka that holds two records and then an error."""
+
+    _closed = False
+
+    def __init__(self) -> None:
+        self._subscriptions = SimpleNamespace(fetch_context=nullcontext)
+        self._answers: list[Any] = [SimpleNamespace(key=b"", value=b"1"), SimpleNamespace(key=b"", value=b"2"), CorruptRecordException()]
+
+    async def fetched_records(self, _partitions: Any, timeout: float, max_records: int) -> dict[str, list[Any]]:  # noqa: ASYNC109
+        answer = self._answers.pop(0) if self._answers else None
+        if isinstance(answer, Exception):
+            raise answer
+        return {"partition": [answer]} if answer else {}
+
+
+@pytest.mark.asyncio
+async def test_records_before_a_broken_one_are_returned_and_the_error_comes_with_the_next_poll() -> None:
+    thread = BoundedConsumerThread.__new__(BoundedConsumerThread)
+    thread.app, thread.consumer = SimpleNamespace(buffer_bytes=BUFFER_BYTES), SimpleNamespace(flow_active=True)
+    consumer = SimpleNamespace(_closed=False, _fetcher=BrokenFetcher())
+    taken = await thread._fetch_records(consumer, {"partition"}, 1.0, 64)
+    assert [record.value for record in taken["partition"]] == [b"1", b"2"]
+    with pytest.raises(CorruptRecordException):
+        await thread._fetch_records(consumer, {"partition"}, 1.0, 64)
+    assert await thread._fetch_records(consumer, {"partition"}, 1.0, 64) == {}
 
 
 def send_large_records(settings: Settings) -> None:
