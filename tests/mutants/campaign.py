@@ -1,7 +1,7 @@
 """Makes one wrong change of the source code after another, called a mutant, and checks that a test fails for each change.
 
 `make campaign-mutants` prints each mutant with the test that found it. The exit status is 1 if a mutant without an explanation survived,
-or if a mutant does not fit the source code.
+or if a mutant could not be tried, because it does not fit the source code or its tests fail without it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.mutants.delivery_mutants import DELIVERY_MUTANTS
 from tests.mutants.gate_mutants import GATE_MUTANTS
-from tests.mutants.mutant import MisfitError
+from tests.mutants.mutant import MisfitError, Mutant
 
 ROOT = Path(__file__).parents[2]
 # The firmware, the gate link and the decisions of the sorter form the group "gate". All other code of the host forms the group "delivery".
@@ -57,6 +57,47 @@ def run_tests(folder: Path, tests: str) -> tuple[bool, str]:
     return done.returncode == _PASSED, failed.group(1) if failed else done.stdout[-300:]
 
 
+class Campaign:
+    """Runs mutants in one copy of the source code, and counts the results."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._are_passing: dict[str, bool] = {}
+        self.found = self.unexplained = self.misfits = 0
+
+    def run(self, mutant: Mutant) -> None:
+        """Prints the test that finds `mutant`, or that the mutant survived or does not fit."""
+        try:
+            self._check_unchanged(mutant.tests)
+            with mutant.applied(self._folder):
+                passed, test = run_tests(self._folder, mutant.tests)
+        except MisfitError as error:
+            self.misfits += 1
+            print(f"{mutant.name}: {error}", flush=True)
+            return
+        self.found += not passed
+        self.unexplained += passed and not mutant.survives_because
+        print(f"{mutant.name:60} {f'SURVIVED. {mutant.survives_because}' if passed else f'found by {test}'}", flush=True)
+
+    def _check_unchanged(self, tests: str) -> None:
+        """Raises MisfitError if `tests` fail without a mutant. Such tests would seem to find every mutant."""
+        if tests not in self._are_passing:
+            self._are_passing[tests], _ = run_tests(self._folder, tests)
+        if not self._are_passing[tests]:
+            raise MisfitError(f"the tests fail without the mutant: {tests}")
+
+
+def list_misfits(mutants: Sequence[Mutant]) -> list[str]:
+    """Returns a sentence for each mutant that does not fit the source code."""
+    misfits = []
+    for mutant in mutants:
+        try:
+            mutant.change((ROOT / mutant.file).read_text(encoding="utf-8"))
+        except MisfitError as error:
+            misfits.append(f"{mutant.name}: {error}")
+    return misfits
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--group", choices=("all", *MUTANTS_BY_GROUP), default="all", help="run the mutants of this group")
@@ -65,24 +106,19 @@ def main() -> int:
     options = parser.parse_args()
     groups = MUTANTS_BY_GROUP if options.group == "all" else [options.group]
     chosen = [mutant for group in groups for mutant in MUTANTS_BY_GROUP[group] if options.only in mutant.name]
-    found = unexplained = wrong = 0
+    if options.check:
+        misfits = list_misfits(chosen)
+        print("\n".join([*misfits, f"{len(chosen) - len(misfits)} of {len(chosen)} mutants fit the source code"]))
+        return int(bool(misfits))
     with copied_tree() as folder:
+        campaign = Campaign(folder)
         for mutant in chosen:
-            try:
-                with mutant.applied(folder):
-                    passed, test = (True, "") if options.check else run_tests(folder, mutant.tests)
-            except MisfitError as error:
-                wrong += 1
-                print(f"{mutant.name}: {error}", flush=True)
-                continue
-            if options.check:
-                continue
-            found += not passed
-            unexplained += passed and not mutant.survives_because
-            result = f"found by {test}" if not passed else f"SURVIVED. {mutant.survives_because}"
-            print(f"{mutant.name:52} {result}", flush=True)
-    print(f"{found} of {len(chosen)} mutants found, {unexplained} survived without an explanation, {wrong} patches do not fit")
-    return int(bool(unexplained or wrong))
+            campaign.run(mutant)
+    print(
+        f"{campaign.found} of {len(chosen)} mutants found, {campaign.unexplained} survived without an explanation, "
+        f"{campaign.misfits} could not be tried"
+    )
+    return int(bool(campaign.unexplained or campaign.misfits))
 
 
 if __name__ == "__main__":
