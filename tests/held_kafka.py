@@ -1,4 +1,4 @@
-"""A Kafka that confirms and refuses records only when a test commands it, for the tests of the delivery."""
+"""Stands for Kafka in tests of the delivery. A record is confirmed or refused only when the test says so."""
 
 from __future__ import annotations
 
@@ -32,21 +32,19 @@ async def run_ready_tasks() -> None:
 class HeldKafka:
     """Stands for Faust's app and producer, and for the stream that takes the acknowledgements.
 
-    Use the object in an `async with` block inside the block of the tested role. At its end, Kafka confirms everything, so the role can
-    end.
+    Use a HeldKafka in an `async with` block inside the block of the tested role. At the end of the inner block, Kafka confirms everything,
+    so that the role can end.
 
     - `waiting`: the records that were sent and neither confirmed nor refused, each with its future.
-    - `confirmed`: the confirmed records, in the order in which Kafka has received them.
     - `acknowledged`: the offsets of the acknowledged records, in the order of their acknowledgements.
     """
 
     waiting: list[tuple[ProducerRecord, asyncio.Future[None]]] = field(default_factory=list)
-    confirmed: list[ProducerRecord] = field(default_factory=list)
     acknowledged: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     _is_open: bool = False
 
-    # The side of Faust
+    # The tested role calls these methods.
 
     async def maybe_start_producer(self) -> HeldKafka:
         return self
@@ -63,7 +61,7 @@ class HeldKafka:
     async def ack(self, event: object) -> None:
         self.acknowledged.append(cast(int, event))
 
-    # The side of the test
+    # The test calls these methods.
 
     async def __aenter__(self) -> HeldKafka:
         return self
@@ -101,8 +99,7 @@ class HeldKafka:
         await run_ready_tasks()
 
     def _confirm_oldest(self, count: int | None) -> None:
-        for record, confirmation in self._take(count):
-            self.confirmed.append(record)
+        for _, confirmation in self._take(count):
             confirmation.set_result(None)
 
     def _take(self, count: int | None) -> list[tuple[ProducerRecord, asyncio.Future[None]]]:

@@ -1,4 +1,4 @@
-"""A worker of a role on a real broker that stops between two steps of its delivery, where a test can kill it.
+"""Runs a role on a real broker. The role stops between two steps of its delivery, so that a test can kill the role there.
 
 The test writes a word to the standard input. After `before`, the worker stops before each delivery. After `after`, the worker stops between
 each delivery and its acknowledgement. After `never`, the worker does not stop.
@@ -62,7 +62,7 @@ class Steps:
             await asyncio.sleep(0.01)
 
     def reach_in_thread(self, step: Step) -> None:
-        """The same as `reach`, for another thread than that of the event loop."""
+        """Does the same as `reach`. Must be called in a thread without an event loop."""
         asyncio.run_coroutine_threadsafe(self.reach(step), self._loop).result()
 
 

@@ -22,7 +22,8 @@ from tests.mutants.gate_mutants import GATE_MUTANTS
 from tests.mutants.mutant import MisfitError, Mutant
 
 ROOT = Path(__file__).parents[2]
-# The firmware, the gate link and the decisions of the sorter form the group "gate". All other code of the host forms the group "delivery".
+# The group "gate" changes the firmware, the gate link and the decisions of the sorter. The group "delivery" changes how the roles deliver
+# records.
 MUTANTS_BY_GROUP = {"gate": GATE_MUTANTS, "delivery": DELIVERY_MUTANTS}
 # The exit statuses of pytest if all tests passed, and if a test failed. Any other status means that the tests could not run.
 _PASSED, _FAILED = 0, 1

@@ -1,4 +1,4 @@
-"""A broker that is paused: its silence is no confirmation."""
+"""No delivery ends while the broker is paused, because silence is no confirmation."""
 
 from __future__ import annotations
 
