@@ -6,9 +6,12 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
@@ -47,6 +50,37 @@ async def test_the_inspector_acknowledges_pictures_after_their_verdicts_and_dead
         assert [record.topic for record in await kafka.wait_for(1)] == [LETTERS], "the verdicts are not sent again"
         await kafka.confirm()
         assert kafka.acknowledged == [0, 1]
+
+
+@dataclass
+class HeldRuntime(RecordingRuntime):
+    """A runtime that does not judge its first batch before the test allows it."""
+
+    may_go_on: threading.Event = field(default_factory=threading.Event)
+    began: int = 0
+
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        self.began += 1
+        if self.began == 1:
+            assert self.may_go_on.wait(10)
+        return super().predict(pixels)
+
+
+@pytest.mark.asyncio
+async def test_the_inspector_acknowledges_its_batches_in_order_although_the_second_batch_is_judged_first(tmp_path: Path) -> None:
+    kafka, runtime = HeldKafka(), HeldRuntime()
+    async with run_inspector(tmp_path, runtime, kafka.make_producer(), parallel_batches=2) as rig, kafka:
+        for offset in range(2):
+            await rig.inspector.accept(kafka.make_received(IMAGES, offset, b"line-1:1:%d" % (offset + 1), make_jpeg(1)))
+            await wait_until(lambda: runtime.began == offset + 1)  # noqa: B023  The function is called in the same turn of the loop.
+        await wait_until(lambda: rig.inspector._batches_at_networks == 1)
+        await asyncio.sleep(0.1)
+        assert kafka.waiting == [], "Faust would also commit the first picture"
+        runtime.may_go_on.set()
+        for acknowledged in ([0], [0, 1]):
+            await kafka.wait_for(1)
+            await kafka.confirm()
+            assert kafka.acknowledged == acknowledged
 
 
 @pytest.mark.asyncio

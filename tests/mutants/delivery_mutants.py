@@ -113,6 +113,16 @@ DELIVERY_MUTANTS = (
         "self.report = asyncio.create_task(self._producer.deliver([letter]))",
         _ACKNOWLEDGEMENTS,
     ),
+    Mutant(
+        "batch acknowledged before an earlier batch",
+        _INSPECTOR,
+        "            batch = await judging\n",
+        "            if not judging.done() and await asyncio.sleep(0, result=True):\n"
+        "                await self._deliveries.put(judging)\n"
+        "                continue\n"
+        "            batch = await judging\n",
+        _ACKNOWLEDGEMENTS,
+    ),
     # The archivist
     Mutant(
         "record acknowledged before the database has it",

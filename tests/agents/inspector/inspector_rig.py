@@ -84,7 +84,11 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def run_inspector(
-    folder: Path, runtime: RecordingRuntime, producer: RecordProducer | None = None, **inspector_settings: Any
+    folder: Path,
+    runtime: RecordingRuntime,
+    producer: RecordProducer | None = None,
+    parallel_batches: int = 1,
+    **inspector_settings: Any,
 ) -> AsyncIterator[InspectorRig]:
     """Runs an inspector. Its records go to `producer`, or to the producer of the rig if `producer` is None."""
     settings = Settings.model_validate(
@@ -98,7 +102,7 @@ async def run_inspector(
     switcher = ModelSwitcher(LINES, make_version, lambda version: Ensemble(version, runtime, SoftVote.from_manifest(version.manifest)))
     switcher.start(ModelChoices("a"))
     recorder = RecordingProducer()
-    inspector = Inspector(settings, switcher, ObjectStore(str(folder)), producer or recorder, lambda *_: None)
+    inspector = Inspector(settings, switcher, ObjectStore(str(folder)), producer or recorder, lambda *_: None, parallel_batches)
     tasks = [asyncio.create_task(run()) for run in inspector.background_tasks]
     try:
         yield InspectorRig(inspector, recorder)
