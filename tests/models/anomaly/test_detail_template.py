@@ -29,6 +29,8 @@ from models.pictures.part_finder import find_part
 from models.synthetic.large_casting import SMALL_KINDS, LargeCasting, SmallDefect, render_large_casting
 from streams.errors import ModelError
 
+pytestmark = pytest.mark.real
+
 SIDE_PX = 1000
 LENGTH_MM = 2.2
 GOOD = 16
@@ -60,7 +62,6 @@ def learn() -> tuple[DetailTemplate, float]:
     return learn_detail_template(measures, grid, radius_px), choose_cut_off(scores, AlarmShare(0.01)).score
 
 
-@pytest.mark.real
 def test_defects_of_six_pixels_are_found_where_they_are() -> None:
     template, cut_off = learn()
     found = 0

@@ -27,6 +27,8 @@ from models.synthetic import RenderedCasting, render_series
 from streams.errors import ModelError
 from tests.models.anomaly.test_template import SIDE_PX, resample
 
+pytestmark = pytest.mark.real
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -52,7 +54,6 @@ def memory() -> PatchMemory:
     return learn_patch_memory(pictures(True)[:20], convolution())
 
 
-@pytest.mark.real
 def test_the_features_are_those_of_the_trained_alexnet() -> None:
     version = locate_version("demo")
     (voter,) = (voter for voter in version.manifest.voters if voter.network == "alexnet")
@@ -63,7 +64,6 @@ def test_the_features_are_those_of_the_trained_alexnet() -> None:
     assert convolution().compute_features(picture) == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.real
 def test_twenty_good_castings_tell_defective_castings_from_good_ones() -> None:
     good, bad = memory().score(pictures(True)[20:]).scores, memory().score(pictures(False)).scores
     assert roc_auc_score([0] * len(good) + [1] * len(bad), [*good, *bad]) > 0.9

@@ -52,6 +52,7 @@ def test_twenty_good_castings_tell_defective_castings_from_good_ones() -> None:
     assert roc_auc_score([0] * len(good) + [1] * len(bad), [*good, *bad]) > 0.95
 
 
+@pytest.mark.real
 def test_the_largest_residual_lies_on_the_defect() -> None:
     defective = [casting for casting in castings() if not casting.is_ok]
     residuals = template().score(np.stack([resample(casting.pixels) for casting in defective])).residuals

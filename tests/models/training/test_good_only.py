@@ -30,6 +30,8 @@ from tests.agents.inspector.images import CAPTURED_AT, make_decoded_image
 from tests.part_pictures import ALL_KINDS, make_pictures
 from tests.rendered_pictures import Pixels, resample
 
+pytestmark = pytest.mark.real
+
 SIDE_PX = 160
 LINE = LineSettings(name="line-1")
 
@@ -76,7 +78,6 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
     return result.version
 
 
-@pytest.mark.real
 def test_the_version_separates_good_from_defective_parts(version: Version) -> None:
     pixels = np.stack([*castings(True)[20:], *castings(False)])
     labels = np.repeat([0, 1], [60, 80]).astype(np.int32)
