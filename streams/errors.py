@@ -15,6 +15,10 @@ CastlineError
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+Error = TypeVar("Error", bound=BaseException)
+
 
 class CastlineError(Exception):
     """The root of all errors that Castline raises on purpose."""
@@ -80,3 +84,12 @@ class DuplicateProcessError(CastlineError):
     """
 
     EXIT_STATUS = 4
+
+
+def drop_traceback(error: Error) -> Error:
+    """Returns `error` after removing its traceback and the errors before it. Call this function before an error is stored.
+
+    A traceback keeps the variables of its functions in memory, and with them the record and its picture.
+    """
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)

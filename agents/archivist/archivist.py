@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from streams import metrics
 from streams.backoff import Backoff
 from streams.batcher import Batcher
-from streams.errors import ArchiveError, IdentityError, RecordError
+from streams.errors import ArchiveError, IdentityError, RecordError, drop_traceback
 from streams.identity import PartId
 from streams.record_producer import HANDLING_FAILED, ConsumedRecord, ProducerRecord, RecordProducer, make_dead_letter
 from streams.record_reader import read_record
@@ -172,7 +172,7 @@ class Archivist:
         try:
             content = decode_record(self._topics[source.topic], received)
         except RecordError as error:
-            content = error
+            content = drop_traceback(error)
         except Exception as error:  # noqa: BLE001  a record can cause any error, and only this record must fail
             content = RecordError(HANDLING_FAILED, f"The archivist failed on the record: {error!r}")
         await self._batcher.put(PendingArchiveRecord(received, content), None)

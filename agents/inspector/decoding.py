@@ -13,7 +13,7 @@ from models.pictures.decoder import DecodedPicture, PictureLimits, decode_pictur
 from models.pictures.part_finder import PartCheck, check_part
 from models.pictures.part_reference import PartReference
 from models.pictures.regions import Regions
-from streams.errors import IdentityError, PictureError
+from streams.errors import IdentityError, PictureError, drop_traceback
 from streams.identity import PartId, PictureIdentity, read_part_id, read_picture_headers
 from streams.object_store import ObjectStore
 from streams.record_producer import HANDLING_FAILED, ConsumedRecord
@@ -168,7 +168,7 @@ def decode_image(
             )
         picture = decoder(value, side_px, PictureLimits.from_settings(limits), record.depth_bits, keep_original)
     except PictureError as error:
-        return DecodedImage(record, sha256, error)
+        return DecodedImage(record, sha256, drop_traceback(error))
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001  a picture can cause any error, and only this picture must fail

@@ -35,7 +35,7 @@ from streams import metrics
 from streams.backoff import Backoff
 from streams.batcher import Batcher, QueuedItem
 from streams.consumed_offsets import ExpiredRecords
-from streams.errors import IdentityError, PictureError, RecordError
+from streams.errors import IdentityError, PictureError, RecordError, drop_traceback
 from streams.identity import EXPIRED_HEADER
 from streams.object_store import ObjectStore
 from streams.record_producer import (
@@ -166,7 +166,7 @@ class Inspector:
             regions = self._line_rules.find_regions(line.name)
             decoding = decoders.submit(self._decode, image, self._assigned_ensemble(line.name), regions)
         except IdentityError as error:
-            decoding = error
+            decoding = drop_traceback(error)
         except Exception as error:  # noqa: BLE001  a record can cause any error, and only this record must fail
             decoding = RecordError(HANDLING_FAILED, f"The inspector failed on the record: {error!r}")
         pending = PendingImage(received, line.name, captured_at, decoding, time.monotonic())

@@ -13,21 +13,14 @@ from typing import Any
 import pytest
 from aiokafka.errors import CorruptRecordException
 from faust.app.base import FlowControlEvent
-from kafka import KafkaProducer
 
 from streams.kafka import READER_POLL_RECORDS
 from streams.record_memory import BoundedConsumerThread, FetchedRecords, RecordMemory
-from streams.settings import Settings
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
 from tests.image_topics import read_topic, wait_for
+from tests.large_records import BUFFER_BYTES, LARGEST_GROWTH, RECORD_BYTES, RECORDS, PeakMemory, send_large_records
 from tests.processes import make_environment
-
-MIB = 2**20
-RECORDS, RECORD_BYTES = 40, 20 * MIB
-BUFFER_BYTES = 64 * MIB
-# Each of the four buffers may exceed its share by one record. A record that is being unpacked exists in two or three copies.
-LARGEST_GROWTH = BUFFER_BYTES + 7 * RECORD_BYTES
 
 # A worker that keeps each record until no further record comes, and then acknowledges and copies the offsets of all records.
 WORKER = """
@@ -171,26 +164,6 @@ async def test_records_before_a_broken_one_are_returned_and_the_error_comes_with
     assert await thread._fetch_records(consumer, {"partition"}, 1.0, 64) == {}
 
 
-def send_large_records(settings: Settings) -> None:
-    """Sends pictures that are larger than the setting `topics.max_message_bytes`. Kafka limits only the size of the compressed record."""
-    producer = KafkaProducer(bootstrap_servers=settings.bootstrap, compression_type="gzip", max_request_size=2 * RECORD_BYTES)
-    for _ in range(RECORDS):
-        producer.send(TopicNames(settings.topics.prefix).images("line-1"), bytes(RECORD_BYTES)).get(30)
-    producer.close()
-
-
-def read_peak_bytes(pid: int) -> int:
-    """Returns the largest memory that the process has used so far."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-
-
-def count_growth(process: subprocess.Popen[bytes], before: int) -> int:
-    growth = read_peak_bytes(process.pid) - before
-    print(f"the memory of the process grew by {growth / MIB:.0f} MiB")
-    return growth
-
-
 def test_a_backlog_of_large_records_takes_no_more_memory_than_the_setting_allows(make_settings: MakeSettings, tmp_path: Path) -> None:
     settings = make_settings(topics={"image_partitions": 1}, kafka={"buffer_bytes": BUFFER_BYTES})
     names, log = TopicNames(settings.topics.prefix), tmp_path / "worker.log"
@@ -198,15 +171,15 @@ def test_a_backlog_of_large_records_takes_no_more_memory_than_the_setting_allows
         worker = subprocess.Popen([sys.executable, "-c", WORKER], env=make_environment(settings), stdout=output, stderr=output)
     try:
         wait_for(lambda: "was assigned 1 partitions" in log.read_text(), 60, "the worker gets its partition")
-        before = read_peak_bytes(worker.pid)
-        send_large_records(settings)
+        memory = PeakMemory(worker.pid)
+        send_large_records(settings, names.images("line-1"), "line-1")
 
         def read_offsets() -> list[int]:
             return [int(value or b"") for value in read_topic(settings, names.verdicts("line-1")).values]
 
         wait_for(lambda: len(read_offsets()) >= RECORDS, 120, "every record is finished")
         assert read_offsets() == list(range(RECORDS))
-        assert count_growth(worker, before) < LARGEST_GROWTH
+        assert memory.growth() < LARGEST_GROWTH
     finally:
         worker.kill()
         worker.wait()
@@ -214,18 +187,18 @@ def test_a_backlog_of_large_records_takes_no_more_memory_than_the_setting_allows
 
 def test_a_reader_without_a_group_holds_few_large_records(make_settings: MakeSettings) -> None:
     settings = make_settings(topics={"image_partitions": 1})
-    send_large_records(settings)
+    send_large_records(settings, TopicNames(settings.topics.prefix).images("line-1"), "line-1")
     reader = subprocess.Popen([sys.executable, "-c", READER], env=make_environment(settings), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert reader.stdin is not None
     assert reader.stdout is not None
     try:
         assert reader.stdout.readline() == b"ready\n"
-        before = read_peak_bytes(reader.pid)
+        memory = PeakMemory(reader.pid)
         reader.stdin.write(b"read\n")
         reader.stdin.flush()
         assert int(reader.stdout.readline()) == RECORDS
         # While a poll returns its records, the records of the poll before are still in use.
-        assert count_growth(reader, before) < (2 * READER_POLL_RECORDS + 5) * RECORD_BYTES
+        assert memory.growth() < (2 * READER_POLL_RECORDS + 5) * RECORD_BYTES
     finally:
         reader.kill()
         reader.wait()

@@ -1,0 +1,40 @@
+"""A backlog of large records on Kafka, and the memory of the processes that read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kafka import KafkaProducer
+
+from streams.settings import Settings
+
+MIB = 2**20
+RECORDS, RECORD_BYTES = 25, 20 * MIB
+BUFFER_BYTES = 64 * MIB
+# Each of the four buffers of a worker may exceed its share by one record. A record that is being unpacked exists in two or three copies.
+LARGEST_GROWTH = BUFFER_BYTES + 8 * RECORD_BYTES
+
+
+def send_large_records(settings: Settings, topic: str, line: str) -> None:
+    """Sends records that are larger than the setting `topics.max_message_bytes`. Kafka limits only the size of the compressed record."""
+    producer = KafkaProducer(bootstrap_servers=settings.bootstrap, compression_type="gzip", max_request_size=2 * RECORD_BYTES)
+    for part in range(1, RECORDS + 1):
+        producer.send(topic, key=f"{line}:1:{part}".encode(), value=bytes(RECORD_BYTES)).get(30)
+    producer.close()
+
+
+class PeakMemory:
+    """Measures how far the largest memory of a process grows after the creation of this object."""
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        self._before = self._read()
+
+    def growth(self) -> int:
+        """Returns the growth in bytes so far, and prints it."""
+        growth = self._read() - self._before
+        print(f"the memory of the process grew by {growth / MIB:.0f} MiB")
+        return growth
+
+    def _read(self) -> int:
+        return next(int(line.split()[1]) * 1024 for line in self._status.read_text().splitlines() if line.startswith("VmHWM:"))
