@@ -22,6 +22,8 @@ import faust
 from faust.app.base import ThrowableQueue
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 
+from streams.errors import drop_traceback
+
 # After the queue of fetched records was full, Faust fetches again when the queue has shrunk to this share of its limit.
 _RESUME_SHARE = 0.4
 # aiokafka asks a broker for more records after this time, even if the records of its last answer are still in the client's buffer.
@@ -161,5 +163,5 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
             if not taken:
                 raise
             # The records that were taken are returned first, because aiokafka would not return them again.
-            self._postponed_error = error
+            self._postponed_error = drop_traceback(error)
         return taken
