@@ -145,9 +145,9 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
 
         The records are taken one by one, because a compressed record shows its size only after it was taken.
         """
-        if (error := self._postponed_error) is not None:
+        if (postponed := self._postponed_error) is not None:
             self._postponed_error = None
-            raise error
+            raise postponed
         taken: dict[Any, list[Any]] = {}
         count, left_bytes = 0, self.app.buffer_bytes // 8
         try:
