@@ -14,31 +14,46 @@ from scipy.ndimage import uniform_filter1d  # type: ignore[import-untyped]  # no
 from models.anomaly.polar import FloatArray, PolarGrid, circle_to_ellipse
 from models.pictures.part_finder import FoundPart
 
-# The program looks for the rim three times, each time in a narrower band around the outline. For a radius of 100 px, the first band
-# reaches 6 px from the outline.
+# First, the program looks for the rim as the strongest edge, three times, each time in a narrower band around the outline. For a radius
+# of 100 px, the first band reaches 6 px from the outline.
 BANDS = (0.06, 0.03, 0.015)
 ANGLES = 720
 # An edge is the difference of the grey levels of two rings that are this many pixels apart.
 EDGE_RINGS = 5
 # The grey levels are averaged over this many angles, so that texture is not mistaken for the rim.
 SMOOTHED_ANGLES = 21
+# The strongest edge can be a soft shadow inside the rim. Therefore, the program then looks for the outermost sharp edge, four times.
+# Each round has three numbers: the width of the band as a share of the radius, the number of averaged angles, and the least strength of
+# an edge as a share of the strongest edge in the same direction.
+SHARP_ROUNDS = ((0.03, 21, 0.4), (0.03, 31, 0.4), (0.012, 41, 1.0), (0.012, 41, 1.0))
+SHARP_ANGLES = 2880
+# A sharp edge is a difference of the grey levels of two rings that are 2 px apart. The differences 4 px further in and out are smaller.
+SHARP_RINGS = 2
+SHARP_MARGIN = 4
+LEAST_SHARP_BAND_PX = 10.0
 # The curve along the rim is fitted this many times. Each time, edges far from the curve get less weight.
 FIT_ROUNDS = 12
 SHARPENING = 0.7
 LEAST_DISTANCE_PX = 0.7
 OUTLIER_DISTANCE = 1.5
 
-_TURN = np.arange(ANGLES) * (2 * np.pi / ANGLES)
-_HARMONICS = np.stack([np.ones(ANGLES), np.cos(_TURN), np.sin(_TURN), np.cos(2 * _TURN), np.sin(2 * _TURN)], axis=1)
-
 
 def refine_outline(pixels: npt.NDArray[np.uint8], part: FoundPart) -> FoundPart:
     """Returns `part` with its outline moved to the rim. `pixels`, shape (rows, columns), is the picture in which `part` was found."""
     for band in BANDS:
-        radius_px = float(np.sqrt(part.semi_major_px * part.semi_minor_px))
+        radius_px = _measure_radius(part)
         offsets, strength = _find_edges(pixels, part, radius_px, band)
         part = _move_outline(part, _fit_harmonics(offsets, strength, band / 2, LEAST_DISTANCE_PX / radius_px))
+    for band, smoothed, least_share in SHARP_ROUNDS:
+        radius_px = _measure_radius(part)
+        wide = max(band, LEAST_SHARP_BAND_PX / radius_px)
+        offsets, strength = _find_sharp_edges(pixels, part, radius_px, wide, smoothed, least_share)
+        part = _move_outline(part, _fit_harmonics(offsets, strength, wide / 2, LEAST_DISTANCE_PX / radius_px))
     return part
+
+
+def _measure_radius(part: FoundPart) -> float:
+    return float(np.sqrt(part.semi_major_px * part.semi_minor_px))
 
 
 def _find_edges(pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float, band: float) -> tuple[FloatArray, FloatArray]:
@@ -52,19 +67,39 @@ def _find_edges(pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float
     return radii[strongest] - 1, edges[strongest, np.arange(ANGLES)]
 
 
+def _find_sharp_edges(
+    pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float, band: float, smoothed: int, least_share: float
+) -> tuple[FloatArray, FloatArray]:
+    """Finds the outermost sharp edge in each direction. Returns its distances from the outline, as shares of the radius, and its strengths.
+
+    In each direction, an edge counts if its strength is at least `least_share` of the largest strength.
+    """
+    grid = PolarGrid(round(2 * band * radius_px) + 1, SHARP_ANGLES, 1 - band, 1 + band)
+    grey, _ = grid.unwrap(pixels, part)
+    grey = uniform_filter1d(grey, smoothed, axis=1, mode="wrap")
+    steps = grey[SHARP_RINGS:] - grey[:-SHARP_RINGS]
+    beside = (steps[2 * SHARP_MARGIN :] + steps[: -2 * SHARP_MARGIN]) / 2
+    edges = np.abs(steps[SHARP_MARGIN:-SHARP_MARGIN] - beside)
+    outermost = len(edges) - 1 - (edges >= least_share * edges.max(axis=0))[::-1].argmax(axis=0)
+    radii = (grid.radii[SHARP_RINGS:] + grid.radii[:-SHARP_RINGS])[SHARP_MARGIN:-SHARP_MARGIN] / 2
+    return radii[outermost] - 1, edges[outermost, np.arange(SHARP_ANGLES)]
+
+
 def _fit_harmonics(offsets: FloatArray, strength: FloatArray, first_distance: float, least_distance: float) -> npt.NDArray[np.float64]:
     """Fits a curve to the edges that were found around the outline. Returns five numbers: one for size, two for shift, two for shape.
 
     `offsets` says how far each edge is from the outline. Edges far from the curve have little weight.
     Source: graduated non-convexity (Blake, Zisserman, Visual Reconstruction, 1987).
     """
-    harmonics = np.zeros(_HARMONICS.shape[1])
+    turn = np.arange(len(offsets)) * (2 * np.pi / len(offsets))
+    curves = np.stack([np.ones(len(offsets)), np.cos(turn), np.sin(turn), np.cos(2 * turn), np.sin(2 * turn)], axis=1)
+    harmonics = np.zeros(curves.shape[1])
     harmonics[0] = np.median(offsets)
     near = first_distance
     for _ in range(FIT_ROUNDS):
-        distance = offsets - _HARMONICS @ harmonics
+        distance = offsets - curves @ harmonics
         root = strength / (1 + np.square(distance / (OUTLIER_DISTANCE * near)))
-        harmonics = np.linalg.lstsq(_HARMONICS * root[:, None], offsets * root, rcond=None)[0]
+        harmonics = np.linalg.lstsq(curves * root[:, None], offsets * root, rcond=None)[0]
         near = max(SHARPENING * near, least_distance)
     return harmonics
 
