@@ -2,7 +2,8 @@
 
     accept -> queue -> picture from Kafka -> decoder -> heat map -> object store -> findings topic -> acknowledgement to Kafka
 
-The localiser is a process of its own with a low priority, so that no verdict waits for a heat map.
+The localiser is a process of its own with a low priority, so that no verdict waits for a heat map. While other programs keep all
+processors of the machine busy, the localiser makes one heat map in two seconds.
 
 - A heat map is made for each part that is not `ok`.
 - In the lines of the setting `inspector.explain_lines`, a person waits for the heat maps. Every part of these lines gets a heat map,
@@ -37,6 +38,7 @@ from PIL import Image
 from agents.inspector.decoding import decode_image, read_image_record
 from agents.localiser.acceptance_table import AcceptanceTable
 from agents.localiser.plant_choices import PlantChoices
+from agents.localiser.spare_processors import SAMPLE_S
 from models.inference.defect_locator import DefectLocator
 from models.inference.heat_map import DefectMap, HeatBox
 from models.pictures.decoder import DecodedPicture, decode_picture
@@ -68,6 +70,8 @@ _OPEN_AGAIN_S = 60.0
 # On a busy machine, opening a defect locator can take minutes. The watchdog waits this long before it reports a stall.
 _MAX_OPEN_S = 300.0
 _PROGRESS_S = 1.0
+# While other programs keep all processors busy, one heat map is made in this time, so that people do not wait for ever.
+_LONGEST_PAUSE_S = 2.0
 
 
 # A function that finds the version with the given name, opens its defect locator and warms it up. Returns None if the version supports no
@@ -147,6 +151,7 @@ class Localiser:
         choices: PlantChoices | None = None,
         tables: Mapping[str, AcceptanceTable] = MappingProxyType({}),
         record_progress: Callable[[], None] = lambda: None,
+        are_processors_free: Callable[[], bool] = lambda: True,
     ) -> None:
         """Creates the localiser.
 
@@ -154,6 +159,7 @@ class Localiser:
         - `tables`: the acceptance tables of the lines that have one.
         - `report_problem`: called with a sentence and the failed service when a problem begins, and with "" and the service when it ends.
         - `record_progress`: called during long waits in which a restart of the process would not help.
+        - `are_processors_free`: returns whether other programs leave processor time for heat maps. If not, the next heat map waits.
         """
         self._settings = settings
         self._pictures = pictures
@@ -164,6 +170,7 @@ class Localiser:
         self._choices = choices or PlantChoices(settings.model.version)
         self._tables = tables
         self._record_progress = record_progress
+        self._are_processors_free = are_processors_free
         self._names = TopicNames(settings.topics.prefix)
         self._lines = {self._names.verdicts(line.name): line for line in settings.lines}
         self._queue = HeatMapQueue(settings.inspector.explain_lines)
@@ -248,6 +255,7 @@ class Localiser:
         """Makes one heat map after the other. Ends after `drain`, when no verdict waits."""
         while len(self._queue) or not self._is_draining:
             if len(self._queue):
+                await self._wait_for_processors()
                 request = self._queue.pop()
                 if not await self._explain(request):
                     break
@@ -262,6 +270,13 @@ class Localiser:
         self._upload_process.close()
         self._pictures.close()
         self._finished.set()
+
+    async def _wait_for_processors(self) -> None:
+        """Waits while other programs, such as an inspector with a backlog, keep all processors busy. Waits at most _LONGEST_PAUSE_S."""
+        end_s = time.monotonic() + _LONGEST_PAUSE_S
+        while not self._is_draining and time.monotonic() < end_s and not self._are_processors_free():
+            self._record_progress()
+            await asyncio.sleep(SAMPLE_S)
 
     def _find_unopened(self) -> str | None:
         """Returns a chosen model version that is not open yet, or None."""

@@ -420,6 +420,11 @@ def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: A
 @OUT
 @click.option("--good", default=40, show_default=True, type=click.IntRange(8), help="Number of good castings to learn from.")
 @click.option("--tested", default=50, show_default=True, type=click.IntRange(1), help="Number of castings to test with.")
+@click.option(
+    "--defective",
+    type=click.IntRange(1),
+    help="Number of tested castings that are also shown with defects. Without the option, all are.",
+)
 @click.option("--side", "side_px", default=2236, show_default=True, type=click.IntRange(512, 7000), help="Side of the pictures, in pixels.")
 @click.option("--part-mm", default=300.0, show_default=True, type=click.FloatRange(1, 10000), help="Diameter of the part, in millimetres.")
 @click.option(
@@ -431,7 +436,9 @@ def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: A
     help="Lengths of the defects in millimetres, separated by commas.",
 )
 @click.option("--seed", default=17, show_default=True, type=click.IntRange(0), help="Seed of the random numbers.")
-def small_defects(out: Path, good: int, tested: int, side_px: int, part_mm: float, lengths_mm: tuple[float, ...], seed: int) -> int:
+def small_defects(
+    out: Path, good: int, tested: int, defective: int | None, side_px: int, part_mm: float, lengths_mm: tuple[float, ...], seed: int
+) -> int:
     """Measure whether small defects are found in large pictures. The command renders the pictures, which takes about 4 s for each casting.
 
     The table shows how many pictures would count as defective: good ones, and those with each kind and length of defect.
@@ -439,7 +446,7 @@ def small_defects(out: Path, good: int, tested: int, side_px: int, part_mm: floa
     _silence_tensorflow()
     from models.evaluation.experiments.small_defects import SmallDefectExperiment
 
-    experiment = SmallDefectExperiment(good, tested, side_px, part_mm, lengths_mm, seed, out)
+    experiment = SmallDefectExperiment(good, tested, side_px, part_mm, lengths_mm, seed, out, defective)
     return _run_and_show(out, lambda bars: experiment.run(bars.on_cell_progress))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deploy.supervisor.priority import lower_priority
+from deploy.supervisor.priority import LOWEST_NICENESS, lower_priority
 from streams import metrics
 from streams.compacted_topics import CompactedTopicFollower, FollowedTopic
 from streams.errors import SettingsError
@@ -39,8 +39,10 @@ def command(file: Path | None, port: int) -> int:
 
     Lines in inspector.explain_lines get heat maps of all parts.
 
-    The process runs with low priority. If it is too slow, the oldest waiting parts get no heat map. The metric
-    castline_findings_dropped_total counts these parts.
+    The process runs with low priority. With the setting inspector.localiser_niceness at 19, it also waits while other programs keep all
+    processors busy. Then it makes one heat map in two seconds.
+
+    If the process is too slow, the oldest waiting parts get no heat map. The metric castline_findings_dropped_total counts these parts.
 
     While Kafka or the object store does not answer, /readyz returns 503 with the reason.
     """
@@ -94,6 +96,7 @@ def _serve(process: WorkerProcess) -> int:
 async def _run(process: WorkerProcess, choices: PlantChoices) -> int:
     from agents.localiser.acceptance_table import read_acceptance_table
     from agents.localiser.localiser import Localiser
+    from agents.localiser.spare_processors import SpareProcessors
     from models.inference.defect_locator import DefectLocator, open_defect_locator
     from models.registry import open_registry
     from streams.image_topic_reader import ImageTopicReader
@@ -123,5 +126,6 @@ async def _run(process: WorkerProcess, choices: PlantChoices) -> int:
         choices,
         tables,
         health.watchdog.record_progress,
+        SpareProcessors().are_free if settings.inspector.localiser_niceness == LOWEST_NICENESS else lambda: True,
     )
     return await run_worker([ConsumerGroup(app, identity, localiser, settings, ROLE, health)], ROLE, settings.service.grace_s)

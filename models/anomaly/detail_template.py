@@ -24,7 +24,6 @@ from models.anomaly.template import (
     LIMIT_SMOOTHING_RINGS,
     MIN_LIMIT,
     SMOOTHING_STEPS,
-    USUAL_TEXTURE_SHARE,
     compare_places,
     measure_contrast,
     measure_texture,
@@ -86,7 +85,8 @@ class DetailScore:
 class DetailTemplate:
     """Describes the surface of good parts at full size, to find small defects.
 
-    - `texture`, `limits`: see `GoldenTemplate`.
+    - `texture`, `limits`: see `GoldenTemplate`. If a ring has less texture than on good parts, the texture of good parts counts. Otherwise
+      every grain on a nearly black ring would be suspicious.
     - `radius_px`: the radius of the part in the good pictures.
     - `name`: the name of the score in manifests and verdicts.
     """
@@ -135,7 +135,7 @@ class DetailTemplate:
         polar = np.zeros((self.grid.rings, self.grid.angles), np.float16)
         is_complete = False
         for rings, differences in _compare_strips(pixels, part, self.grid, end_s, STRIP_RINGS):
-            texture = measure_texture(differences) + USUAL_TEXTURE_SHARE * self.texture[:, rings]
+            texture = np.maximum(measure_texture(differences), self.texture[:, rings])
             bright, dark = 1 / (self.limits[:, :, rings] * texture)
             residuals = np.maximum(differences * bright[..., None], differences * -dark[..., None]).max(axis=0)
             polar[rings] = np.minimum(residuals, MAX_RESIDUAL)
@@ -166,7 +166,7 @@ class DetailTemplate:
 
     def compare(self, measures: RingMeasures) -> FloatArray:
         """Returns the largest residuals of each ring, shape (2, steps, rings): those of bright points, then those of dark points."""
-        residuals: FloatArray = measures.extremes / (self.limits * (measures.texture + USUAL_TEXTURE_SHARE * self.texture))
+        residuals: FloatArray = measures.extremes / (self.limits * np.maximum(measures.texture, self.texture))
         return residuals
 
     def save(self, folder: Path) -> str:
@@ -283,7 +283,7 @@ def learn_detail_template(measures: Sequence[RingMeasures], grid: PolarGrid, rad
     The function takes measures instead of pictures, because many large pictures would not fit into memory.
     """
     usual = np.median([measure.texture for measure in measures], axis=0)
-    extremes = np.stack([measure.extremes / (measure.texture + USUAL_TEXTURE_SHARE * usual) for measure in measures])
+    extremes = np.stack([measure.extremes / np.maximum(measure.texture, usual) for measure in measures])
     limits = gaussian_filter1d(np.quantile(extremes, 1 - LIMIT_SHARE, axis=0), LIMIT_SMOOTHING_RINGS, axis=-1)
     return DetailTemplate(grid, usual.astype(np.float32), np.maximum(limits, MIN_LIMIT).astype(np.float32), radius_px)
 

@@ -27,10 +27,14 @@ SMOOTHED_ANGLES = 21
 # an edge as a share of the strongest edge in the same direction.
 SHARP_ROUNDS = ((0.03, 21, 0.4), (0.03, 31, 0.4), (0.012, 41, 1.0), (0.012, 41, 1.0))
 SHARP_ANGLES = 2880
-# A sharp edge is a difference of the grey levels of two rings that are 2 px apart. The differences 4 px further in and out are smaller.
+# An edge is the difference of the grey levels of two rings that are this many pixels apart.
 SHARP_RINGS = 2
-SHARP_MARGIN = 4
-LEAST_SHARP_BAND_PX = 10.0
+# An edge is sharp if the differences a few pixels further in and further out are smaller. A large part has softer shadows. Therefore, this
+# distance grows with the radius, from 2 px to 4 px.
+MARGIN_SHARE = 1 / 190
+MARGIN_LIMITS_PX = (2, 4)
+# The band around the outline is at least this many of these distances wide.
+LEAST_BAND_MARGINS = 2.5
 # The curve along the rim is fitted this many times. Each time, edges far from the curve get less weight.
 FIT_ROUNDS = 12
 SHARPENING = 0.7
@@ -46,8 +50,9 @@ def refine_outline(pixels: npt.NDArray[np.uint8], part: FoundPart) -> FoundPart:
         part = _move_outline(part, _fit_harmonics(offsets, strength, band / 2, LEAST_DISTANCE_PX / radius_px))
     for band, smoothed, least_share in SHARP_ROUNDS:
         radius_px = _measure_radius(part)
-        wide = max(band, LEAST_SHARP_BAND_PX / radius_px)
-        offsets, strength = _find_sharp_edges(pixels, part, radius_px, wide, smoothed, least_share)
+        margin = int(np.clip(MARGIN_SHARE * radius_px, *MARGIN_LIMITS_PX))
+        wide = max(band, LEAST_BAND_MARGINS * margin / radius_px)
+        offsets, strength = _find_sharp_edges(pixels, part, wide, margin, smoothed, least_share)
         part = _move_outline(part, _fit_harmonics(offsets, strength, wide / 2, LEAST_DISTANCE_PX / radius_px))
     return part
 
@@ -68,20 +73,20 @@ def _find_edges(pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float
 
 
 def _find_sharp_edges(
-    pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float, band: float, smoothed: int, least_share: float
+    pixels: npt.NDArray[np.uint8], part: FoundPart, band: float, margin: int, smoothed: int, least_share: float
 ) -> tuple[FloatArray, FloatArray]:
     """Finds the outermost sharp edge in each direction. Returns its distances from the outline, as shares of the radius, and its strengths.
 
     In each direction, an edge counts if its strength is at least `least_share` of the largest strength.
     """
-    grid = PolarGrid(round(2 * band * radius_px) + 1, SHARP_ANGLES, 1 - band, 1 + band)
+    grid = PolarGrid(round(2 * band * _measure_radius(part)) + 1, SHARP_ANGLES, 1 - band, 1 + band)
     grey, _ = grid.unwrap(pixels, part)
     grey = uniform_filter1d(grey, smoothed, axis=1, mode="wrap")
     steps = grey[SHARP_RINGS:] - grey[:-SHARP_RINGS]
-    beside = (steps[2 * SHARP_MARGIN :] + steps[: -2 * SHARP_MARGIN]) / 2
-    edges = np.abs(steps[SHARP_MARGIN:-SHARP_MARGIN] - beside)
+    beside = (steps[2 * margin :] + steps[: -2 * margin]) / 2
+    edges = np.abs(steps[margin:-margin] - beside)
     outermost = len(edges) - 1 - (edges >= least_share * edges.max(axis=0))[::-1].argmax(axis=0)
-    radii = (grid.radii[SHARP_RINGS:] + grid.radii[:-SHARP_RINGS])[SHARP_MARGIN:-SHARP_MARGIN] / 2
+    radii = (grid.radii[SHARP_RINGS:] + grid.radii[:-SHARP_RINGS])[margin:-margin] / 2
     return radii[outermost] - 1, edges[outermost, np.arange(SHARP_ANGLES)]
 
 

@@ -62,8 +62,8 @@ class SmallDefectResult:
 class SmallDefectExperiment:
     """Lets a detail template learn from `good` rendered castings, and tests it on `tested` other castings.
 
-    Each tested casting is inspected without a defect, and with each kind and length of defect. Pictures have the side `side_px`, and parts
-    the diameter `part_mm`.
+    Each tested casting is inspected without a defect. The first `defective` of them (None: all)
+    are also inspected with each kind and length of defect. Pictures have the side `side_px`, and parts the diameter `part_mm`.
     """
 
     good: int
@@ -73,6 +73,7 @@ class SmallDefectExperiment:
     lengths_mm: tuple[float, ...]
     seed: int
     folder: Path
+    defective: int | None = None
 
     def run(self, on_progress: Callable[[str, float, int], object]) -> ResultTable:
         """Renders the castings that have no result in the folder yet, and returns the table of the results.
@@ -81,7 +82,9 @@ class SmallDefectExperiment:
         """
         folder, total = ExperimentFolder(self.folder), self.good + self.tested
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("good", "tested", "folder")}
-        folder.claim({"experiment": "small-defects", "good": self.good, **options})
+        # Folders of earlier experiments, in which all castings had defects, name no number of defective castings.
+        chosen = {name: value for name, value in options.items() if value is not None}
+        folder.claim({"experiment": "small-defects", "good": self.good, **chosen})
         for number in range(self.good):
             on_progress("good castings", number, total)
             if not folder.is_finished(f"good-{number}"):
@@ -124,7 +127,9 @@ class SmallDefectExperiment:
         """
         casting = render_large_casting(self._rng(self.good + number), self.side_px, self.part_mm)
         rows = []
-        for kind, length_mm in ((None, 0.0), *((kind, length_mm) for length_mm in self.lengths_mm for kind in SMALL_KINDS)):
+        is_defective = self.defective is None or number < self.defective
+        defects = [(kind, length_mm) for length_mm in self.lengths_mm for kind in SMALL_KINDS] if is_defective else []
+        for kind, length_mm in ((None, 0.0), *defects):
             pixels, defect = casting.expose(kind, length_mm, self._rng(self.good + number))
             pixels = _photograph(pixels)
             start_s = time.process_time()

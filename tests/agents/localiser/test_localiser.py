@@ -95,6 +95,7 @@ class LocaliserRig:
     problems: list[str] = field(default_factory=list)
     names_kinds: bool = False
     progress_count: int = 0
+    are_processors_free: bool = True
 
     def open_version(self, name: str) -> DefectLocator | None:
         if name == "missing":
@@ -165,6 +166,7 @@ async def run_localiser(
         choices or PlantChoices("a"),
         tables,
         rig.record_progress,
+        lambda: rig.are_processors_free,
     )
     rig.names_kinds = names_kinds
     rig.may_go_on.set()
@@ -209,6 +211,27 @@ async def test_at_saturation_the_oldest_are_dropped_and_counted(tmp_path: Path) 
     assert rig.explained == [1, *range(37, 101)]
     assert rig.acknowledged == list(range(1, 101))
     assert read_counter("_dropped", "line-1") == before + 35
+
+
+@pytest.mark.asyncio
+async def test_while_other_programs_use_all_processors_heat_maps_wait(tmp_path: Path) -> None:
+    async with run_localiser(tmp_path) as rig:
+        rig.are_processors_free = False
+        await rig.send("line-1", 1)
+        await wait_until(lambda: rig.progress_count >= 2)
+        assert rig.pictures.reads == 0
+        rig.are_processors_free = True
+        await wait_until(lambda: rig.explained == [1])
+
+
+@pytest.mark.asyncio
+async def test_other_programs_cannot_stop_the_heat_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(localiser_module, "_LONGEST_PAUSE_S", 0.3)
+    async with run_localiser(tmp_path) as rig:
+        rig.are_processors_free = False
+        await rig.send("line-1", 1)
+        await wait_until(lambda: rig.explained == [1])
+        assert rig.progress_count > 0
 
 
 @pytest.mark.asyncio

@@ -40,3 +40,8 @@ def test_an_experiment_continues_with_the_castings_that_are_missing(tmp_path: Pa
     assert again.rows == table.rows
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("good-*.npz")} == before
     assert seen[-1] == "tested castings"
+
+
+def test_only_the_first_tested_castings_are_shown_with_defects(tmp_path: Path) -> None:
+    table = SmallDefectExperiment(8, 2, 700, 300.0, (4.0,), 1, tmp_path, defective=1).run(lambda cell, done, total: None)
+    assert [row[2] for row in table.rows] == ["2", "1", "1", "1", "1", "4"]

@@ -1,0 +1,66 @@
+"""Says whether other programs leave processor time for heat maps, so that heat maps do not slow down an inspector on the same machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+
+# The use of the processors is measured over at least this time. Linux counts it in steps of 10 ms.
+SAMPLE_S = 0.25
+# A longer time says nothing about the present.
+MAX_SAMPLE_S = 2.0
+# A heat map keeps one processor busy. The localiser waits if other programs leave less than this part of a processor.
+LEAST_FREE_PROCESSORS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorTimes:
+    """Processor times in seconds, each summed over all processors.
+
+    - `at_s`: the monotonic time of the reading.
+    - `total_s`, `idle_s`: the time since the machine started, and the part of this time in which the processors had nothing to do.
+    - `own_s`: the time that this process has used.
+    """
+
+    at_s: float
+    total_s: float
+    idle_s: float
+    own_s: float
+
+
+def read_processor_times() -> ProcessorTimes:
+    """Returns the processor times of the machine and of this process."""
+    # The times of guests are left out, because Linux counts them as `user` and `nice`, too.
+    times = {name: value for name, value in psutil.cpu_times()._asdict().items() if not name.startswith("guest")}
+    idle_s = times["idle"] + times.get("iowait", 0.0)
+    return ProcessorTimes(time.monotonic(), sum(times.values()), idle_s, time.process_time())
+
+
+def count_free_processors(before: ProcessorTimes, after: ProcessorTimes) -> float:
+    """Returns how many processors other programs left free between two readings. The localiser's own time counts as free."""
+    free_s = after.idle_s - before.idle_s + after.own_s - before.own_s
+    return free_s / max(after.at_s - before.at_s, 1e-6)
+
+
+class SpareProcessors:
+    """Measures again and again whether other programs leave enough processor time for heat maps."""
+
+    def __init__(self, read: Callable[[], ProcessorTimes] = read_processor_times) -> None:
+        self._read = read
+        self._before = read()
+        self._are_free = True
+
+    def are_free(self) -> bool:
+        """Returns whether other programs left at least half a processor free, measured over the last moments.
+
+        Returns True if the last call was long ago, because the use of the processors is then not known.
+        """
+        now = self._read()
+        elapsed_s = now.at_s - self._before.at_s
+        if elapsed_s >= SAMPLE_S:
+            self._are_free = elapsed_s > MAX_SAMPLE_S or count_free_processors(self._before, now) >= LEAST_FREE_PROCESSORS
+            self._before = now
+        return self._are_free
