@@ -42,6 +42,9 @@ class LocaliserCost:
     - `findings_beside_per_s`: heat maps a second while an inspector runs.
     - `findings_alone_per_s`: heat maps a second while no inspector runs.
     - `processor_ms_per_finding`: processor time of the localiser for one heat map.
+    - `processor_ratio`: the inspector's processor time for one picture with the localiser, divided by that time without the localiser.
+      Other programs on the machine hardly change this ratio.
+    - `localiser_processors`: number of processors that the localiser uses while an inspector runs.
     """
 
     ratio: RatioEstimate
@@ -50,6 +53,8 @@ class LocaliserCost:
     findings_beside_per_s: float
     findings_alone_per_s: float
     processor_ms_per_finding: float
+    processor_ratio: RatioEstimate
+    localiser_processors: float
     windows: list[tuple[float, float]]
 
     def as_json(self) -> dict[str, Any]:
@@ -81,6 +86,16 @@ def measure_localiser(
                 bench.close()
 
 
+@dataclass(frozen=True)
+class _Window:
+    """The figures of one window: pictures and heat maps a second, and processor time."""
+
+    pictures_per_s: float
+    findings_per_s: float
+    processor_ms_per_picture: float
+    localiser_processors: float
+
+
 class _LocaliserBench:
     def __init__(self, settings: Settings, folder: Path, pictures: list[bytes], window_s: float, report_progress: ReportProgress) -> None:
         self._inspector = RoleProcess.of_settings(settings, folder)
@@ -94,30 +109,31 @@ class _LocaliserBench:
         with self._localiser:
             with self._inspector:
                 self._warm_up()
-                windows, beside_per_s = [], []
+                windows: list[tuple[_Window, _Window]] = []
                 for number in range(1, pairs + 1):
-                    rates: dict[bool, float] = {}
                     # In one pair the window with the localiser comes first, in the next pair the window without it. So a change of the
                     # machine's speed affects the two windows equally.
-                    for is_running in (True, False) if number % 2 else (False, True):
-                        rates[is_running], findings_per_s = self._measure_window(is_running)
-                        if is_running:
-                            beside_per_s.append(findings_per_s)
-                    windows.append((rates[True], rates[False]))
+                    pair = {is_running: self._measure_window(is_running) for is_running in ((True, False) if number % 2 else (False, True))}
+                    windows.append((pair[True], pair[False]))
+                    with_per_s, without_per_s = pair[True].pictures_per_s, pair[False].pictures_per_s
                     self._report_progress(
-                        f"pair {number} of {pairs}: {rates[True]:.1f}/s with the localiser, {rates[False]:.1f}/s without, ratio "
-                        f"{rates[True] / rates[False]:.3f}"
+                        f"pair {number} of {pairs}: {with_per_s:.1f}/s with the localiser, {without_per_s:.1f}/s without, ratio "
+                        f"{with_per_s / without_per_s:.3f}"
                     )
                 self._continue_localiser()
             alone_per_s, processor_ms = self._measure_findings(findings_s)
         return LocaliserCost(
-            ratio=estimate_median([with_it / without for with_it, without in windows]),
-            with_per_s=statistics.median(with_it for with_it, _ in windows),
-            without_per_s=statistics.median(without for _, without in windows),
-            findings_beside_per_s=statistics.median(beside_per_s),
+            ratio=estimate_median([with_it.pictures_per_s / without.pictures_per_s for with_it, without in windows]),
+            with_per_s=statistics.median(with_it.pictures_per_s for with_it, _ in windows),
+            without_per_s=statistics.median(without.pictures_per_s for _, without in windows),
+            findings_beside_per_s=statistics.median(with_it.findings_per_s for with_it, _ in windows),
             findings_alone_per_s=alone_per_s,
             processor_ms_per_finding=processor_ms,
-            windows=windows,
+            processor_ratio=estimate_median(
+                [with_it.processor_ms_per_picture / without.processor_ms_per_picture for with_it, without in windows]
+            ),
+            localiser_processors=statistics.median(with_it.localiser_processors for with_it, _ in windows),
+            windows=[(with_it.pictures_per_s, without.pictures_per_s) for with_it, without in windows],
         )
 
     def close(self) -> None:
@@ -134,21 +150,29 @@ class _LocaliserBench:
                 raise BrokerError(f"The localiser made no heat map within {_FIRST_FINDING_S:.0f} s. Run the bench again.")
             time.sleep(0.2)
 
-    def _measure_window(self, is_running: bool) -> tuple[float, float]:
-        """Returns how many pictures the inspector judges, and how many heat maps the localiser makes, in a second."""
+    def _measure_window(self, is_running: bool) -> _Window:
+        inspector, localiser = psutil.Process(self._inspector.pid), psutil.Process(self._localiser.pid)
         self._fill_queue()
         if is_running:
             self._continue_localiser()
         else:
-            psutil.Process(self._localiser.pid).send_signal(signal.SIGSTOP)
+            localiser.send_signal(signal.SIGSTOP)
         time.sleep(_SETTLE_S)
         verdicts, findings, start_s = self._verdicts.count(), self._findings.count(), time.monotonic()
+        inspector_s, localiser_s = _read_processor_s(inspector), _read_processor_s(localiser)
         time.sleep(self._window_s)
         self._inspector.check_alive()
-        seconds = time.monotonic() - start_s
+        seconds, judged = time.monotonic() - start_s, self._verdicts.count() - verdicts
         if self._verdicts.count() >= self._feed.sent_count:
             raise BrokerError("The inspector judged all pictures before the window ended. Run the bench again with a smaller --seconds.")
-        return (self._verdicts.count() - verdicts) / seconds, (self._findings.count() - findings) / seconds
+        if not judged:
+            raise BrokerError("The inspector judged no picture in a window. Run the bench again with more --seconds.")
+        return _Window(
+            judged / seconds,
+            (self._findings.count() - findings) / seconds,
+            (_read_processor_s(inspector) - inspector_s) / judged * 1000,
+            (_read_processor_s(localiser) - localiser_s) / seconds,
+        )
 
     def _fill_queue(self) -> None:
         before, start_s = self._verdicts.count(), time.monotonic()

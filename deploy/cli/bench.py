@@ -521,16 +521,22 @@ def localiser(context: click.Context, pairs: int, seconds: float, findings_secon
     if as_json:
         _print_json(result.as_json())
         return
-    interval = result.ratio.interval
-    shown = f", 95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
     click.echo(
-        f"inspector with localiser {result.with_per_s:.1f}/s, without {result.without_per_s:.1f}/s, median ratio {result.ratio.median:.3f}"
-        f"{shown}"
+        f"inspector with localiser {result.with_per_s:.1f}/s, without {result.without_per_s:.1f}/s, median ratio "
+        f"{_format_ratio(result.ratio.median, result.ratio.interval)}"
+    )
+    click.echo(
+        f"inspector's processor time for one picture, with localiser over without: {_format_ratio(result.processor_ratio.median, result.processor_ratio.interval)}"
     )
     click.echo(
         f"heat maps beside the inspector {result.findings_beside_per_s:.1f}/s, alone {result.findings_alone_per_s:.1f}/s; "
-        f"processor time for one heat map {result.processor_ms_per_finding:.0f} ms"
+        f"processor time for one heat map {result.processor_ms_per_finding:.0f} ms; the localiser used {result.localiser_processors:.3f} "
+        "processors beside the inspector"
     )
+
+
+def _format_ratio(median: float, interval: tuple[float, float] | None) -> str:
+    return f"{median:.3f}, 95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else f"{median:.3f}"
 
 
 @command.command("part-finder")

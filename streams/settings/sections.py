@@ -378,8 +378,8 @@ class InspectorSettings(Section):
         19,
         ge=0,
         le=19,
-        description="Priority of the localiser's process, from 0 (like the inspector) to 19 (lowest). With 19, a busy inspector loses "
-        "nearly no processor time to heat maps. With a smaller number, heat maps come earlier on a busy machine.",
+        description="Priority of the localiser's process, from 0 (like the inspector) to 19 (lowest). With 19, heat maps also wait while "
+        "other programs keep all processors busy, at most 2 seconds each. With a smaller number, heat maps come earlier on a busy machine.",
     )
 
 
