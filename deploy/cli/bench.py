@@ -525,9 +525,8 @@ def localiser(context: click.Context, pairs: int, seconds: float, findings_secon
         f"inspector with localiser {result.with_per_s:.1f}/s, without {result.without_per_s:.1f}/s, median ratio "
         f"{_format_ratio(result.ratio.median, result.ratio.interval)}"
     )
-    click.echo(
-        f"inspector's processor time for one picture, with localiser over without: {_format_ratio(result.processor_ratio.median, result.processor_ratio.interval)}"
-    )
+    processor_ratio = _format_ratio(result.processor_ratio.median, result.processor_ratio.interval)
+    click.echo(f"inspector's processor time for one picture, with localiser divided by without: {processor_ratio}")
     click.echo(
         f"heat maps beside the inspector {result.findings_beside_per_s:.1f}/s, alone {result.findings_alone_per_s:.1f}/s; "
         f"processor time for one heat map {result.processor_ms_per_finding:.0f} ms; the localiser used {result.localiser_processors:.3f} "

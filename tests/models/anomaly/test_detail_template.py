@@ -145,7 +145,7 @@ def test_a_ring_that_is_nearly_black_is_compared_with_the_texture_of_good_parts(
     assert part is not None
     measures = measure_rings(pixels, refine_outline(pixels, part), template.grid)
     assert measures is not None
-    usual, black = replace(measures, texture=template.texture), replace(measures, texture=template.texture / 10)
+    usual, black = replace(measures, texture=template.texture), replace(measures, texture=template.texture / np.float32(10))
     assert np.array_equal(template.compare(black), template.compare(usual))
 
 
