@@ -94,8 +94,8 @@ BUDGET = round(1 - OBJECTIVE, 6)
 WINDOWS = ("5m", "30m", "1h", "6h", "30d")
 
 _WITHOUT_VERDICT = 'reason=~"no-verdict|late-verdict"'
-# For each part, the board reports why the gate moved or stayed. The objective counts a part only if the reason is its verdict, or a verdict
-# that did not come in time. Another reason, such as a fault of the board, does not show whether verdicts are late.
+# For each part, the board reports the reason why its gate moved or stayed. The objective counts only parts with one of these three
+# reasons. Another reason, such as a fault of the board, does not show whether the verdict was late.
 _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 
 

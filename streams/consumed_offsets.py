@@ -93,7 +93,7 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
                 # Without this call, records that were fetched and dropped during the rebalance would not be fetched again.
                 await self.seek(partition, start.offset)
                 # Faust commits an offset only if all records after the last committed offset are acknowledged. The records before
-                # `start.offset` are never acknowledged, so Faust must take this offset as committed.
+                # `start.offset` are not read and never acknowledged. Without this line, Faust would commit no later offset.
                 self._committed_offset[partition] = start.offset or None
             if start.expired:
                 await self.transport.on_expired(ExpiredRecords(partition.topic, partition.partition, committed or 0, start.expired))

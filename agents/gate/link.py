@@ -93,7 +93,8 @@ class GateLink:
     ) -> GateLane:
         """Adds the lane that `line` is wired to. Must be called before `start`.
 
-        - `on_event`: called with each event, in the link's thread.
+        - `on_event`: called with each event, in the link's thread. In a sorter, agents/sorter/process.py passes the event on to
+          `Sorter.handle_event` and `LineCommands.add_event`.
         - `settings`: with None, the host sends no settings.
         - `grades`: the settings of additional gates at the belt, by lane.
         """

@@ -426,7 +426,7 @@ class DropCamera:
             self._forget_key(version.key)
 
     def _attempt(self, version: _FileVersion, reason: str, act: Callable[[_FileVersion], object]) -> None:
-        """Calls `act` with `version`, one version of a file. If `act` fails, other files come next, and this file is tried again later."""
+        """Calls `act(version)`. If `act` fails, logs the error and plans another try, so that one bad file does not stop the others."""
         try:
             act(version)
         except FileNotFoundError as error:

@@ -1,6 +1,7 @@
 """The folder to which a camera writes its files.
 
-Links in the folder are never followed, because a link could lead to any file of this machine.
+`drop_camera.py` lists, reads and moves the files with this module. Links in the folder are never followed, because a link could lead to
+any file of this machine.
 """
 
 from __future__ import annotations

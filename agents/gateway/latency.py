@@ -247,8 +247,10 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
         return None
     speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # `speaking` counts the pictures that fit only `best`, and `opposing` those that fit only `rival`. `rival` is wrong if `speaking` is at
-    # least `needed`. For example, with `opposing` 1, `needed` is 3 if `best` explains every picture, and 4 if not.
+    # `speaking` counts the pictures that fit the latency `best`, but not the latency `rival`. `opposing` counts the reverse.
+    # `rival` is wrong if `speaking` reaches `needed`. Each opposing picture raises `needed` by 2.
+    # Example: `opposing` is 1. If `best` finds a part for every picture, `needed` is 1 + 2 = 3. Otherwise, `best` is less certain, and
+    # `needed` is 2 + 2 = 4.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
 

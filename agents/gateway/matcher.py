@@ -5,7 +5,7 @@ parts     |--------A--------|--------B--------|
 pictures           a    ?            b b2            a gets A, b gets B; `?` and b2 get no part
 ```
 
-The nearest part matches if it is less than a quarter of the spacing away.
+The nearest part matches if it is less than a quarter of the spacing away. `intake.py` passes the pictures and parts of a line to `Matcher`.
 """
 
 from __future__ import annotations
@@ -187,8 +187,8 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        # If `is_exact` is False, the gap can contain a part whose report was lost. So the gap counts as no longer than the smallest recent
-        # gap.
+        # If `is_exact` is False, this gap between two parts can contain another part whose report was lost. So the smallest recent gap
+        # limits the result. Example: this gap is 4 s, and the smallest recent gap is 1 s. The result is 1 s.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:

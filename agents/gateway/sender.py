@@ -174,9 +174,9 @@ class _InFlightWindow:
 
     @property
     def silent_s(self) -> float:
-        """The seconds since Kafka's last answer.
+        """The seconds since Kafka's last answer. If no picture waits for an answer, sending a picture sets the result to 0.
 
-        If no picture was in flight after this answer, the result is the seconds since the next picture was sent.
+        Example: Kafka confirms all pictures at 10:00:00. The next picture is sent at 10:05:00. At 10:05:02, the result is 2.
         """
         return time.monotonic() - self._last_result_s
 

@@ -1,5 +1,7 @@
 """The spool of a line: the gateway's queue on disk between camera and Kafka, an SQLite file.
 
+`intake.py` stores pictures in the spool, and `sender.py` sends them from there to Kafka.
+
 A commit does not wait for the disk. `flush` forces all earlier commits to the disk, and only then may a picture be confirmed to its camera.
 """
 

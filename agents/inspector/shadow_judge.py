@@ -22,7 +22,7 @@ from streams import metrics
 
 log = logging.getLogger(__name__)
 
-# Largest number of pictures that wait for a shadow version, two full batches, and the largest size of their records together.
+# At most this many pictures wait for a shadow version. Pictures are also dropped if the records of the waiting pictures reach 32 MiB.
 _MAX_SAMPLES = 64
 _MAX_SAMPLE_BYTES = 32 * 2**20
 # A shadow version judges this many pictures at a time. In this time, a camera's picture must wait for the networks, so the number is small.

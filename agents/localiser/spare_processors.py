@@ -10,7 +10,7 @@ import psutil
 
 # The use of the processors is measured over at least this time. Linux counts it in steps of 10 ms.
 SAMPLE_S = 0.25
-# A longer time says nothing about the present.
+# If two readings are further apart, their mean does not show the present use. The processors then count as free.
 MAX_SAMPLE_S = 2.0
 # A heat map keeps one processor busy. The localiser waits if other programs leave less than this part of a processor.
 LEAST_FREE_PROCESSORS = 0.5

@@ -179,10 +179,11 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal) -> Pa
 def join_states(verdicts: list[Verdict], sortings: list[Sorting], most_sortings: int) -> PartStates:
     """Returns the states of the parts in `verdicts`, and of the newest parts in `sortings` that have no verdict.
 
-    If `sortings` has `most_sortings` records, older sorting records were perhaps not read. A part without a record in `sortings` can then
-    be sorted already. So its verdict is ignored if its picture is older than the oldest record.
+    `sortings` begins with the oldest record. The sorter reads at most `most_sortings` of these records. If this limit is not reached, no
+    verdict is ignored.
 
-    For example, the oldest record is from 10:00. A verdict without a record is ignored if its picture is from 9:59.
+    For example, the limit is reached, and the oldest sorting record is from 10:00. A part has a picture from 9:59 and no sorting record.
+    This part was perhaps sorted before 10:00, so its verdict is ignored.
     """
     known_since = sortings[0].sorted_at if len(sortings) >= most_sortings else None
     judged = {(verdict.run, verdict.part) for verdict in verdicts}

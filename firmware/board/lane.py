@@ -479,7 +479,7 @@ class BoardLane:
                 lane._chute_end = None
 
     def _forget_presses(self, settings: LaneSettings) -> None:
-        """Ignores the present press of each button that the new `settings` switch on or off."""
+        """Ignores a press that has already begun, if the button's use differs between the old settings and `settings`."""
         if settings.number("use_plant") != self.settings.number("use_plant"):
             self._reset_pressed.assume_on(KEY_US)
         if settings.number("use_button") != self.settings.number("use_button"):

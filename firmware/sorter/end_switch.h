@@ -50,7 +50,7 @@ class EndSwitch {
   }
 
  private:
-  // The time limit begins at the last order to move, or when the gate last stood at the ordered end.
+  // The time limit begins at the later of two times: the last order to move, and the last time when the gate was at the ordered end.
   uint32_t since_us_ = 0;
   bool was_out_ : 1, must_leave_ : 1;
 };

@@ -15,7 +15,7 @@ namespace {
 const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-// To delay the next pulse, time_pulse() sets the timer back, to kHold counts (6.5 ms) before the pulse.
+// To delay the next pulse, time_pulse() sets the timer to a lower count. The pulse then begins after kHold counts (6.5 ms).
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 // If the next pulse begins within kGuard counts (20 us), the timer is not set. The instructions that set it would take too long.
 const uint16_t kGuard = 40;

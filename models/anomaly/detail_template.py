@@ -85,8 +85,8 @@ class DetailScore:
 class DetailTemplate:
     """Describes the surface of good parts at full size, to find small defects.
 
-    - `texture`, `limits`: see `GoldenTemplate`. If a ring has less texture than on good parts, the texture of good parts counts. Otherwise
-      every grain on a nearly black ring would be suspicious.
+    - `texture`, `limits`: see `GoldenTemplate`. A ring is compared with the larger of two textures: the ring's own texture, and `texture`.
+      Otherwise, every grain on a nearly black ring would be suspicious.
     - `radius_px`: the radius of the part in the good pictures.
     - `name`: the name of the score in manifests and verdicts.
     """

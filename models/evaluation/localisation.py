@@ -438,8 +438,8 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # The `count` hottest pixels of a picture are enough. If all of them are false positives, the mean rate of all pictures already
-        # reaches `high`, and the returned list ends.
+        # The `count` hottest pixels are enough: as false positives, they alone raise the mean rate of all pictures to `high`.
+        # Example: `high` is 0.01. For 10 pictures of 1000 pixels, `count` is 101 of all 10,000 pixels.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

@@ -1,6 +1,6 @@
 """Computes the threshold of a line from its expected share of defects, and estimates rejects and misses per hour.
 
-A version is trained on many defects. On a line with few defects, its own threshold would reject too many good parts.
+A version is trained on many defects. On a line with few defects, the threshold of the version would reject too many good parts.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ WEIGHT_STEPS = 20
 FOLDS = 5
 # A threshold between two probabilities is not too near to either. Between 0.4 and 0.6, for example, it is at least 0.42 and at most 0.58.
 GAP_MARGIN = 0.1
-# Largest distance, in log odds, from the last picture inside the review band to the end of the band.
+# The review band ends at most this far beyond the outermost picture inside the band, in log odds. Without this limit, a wide gap between
+# two pictures could make the band too wide.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
 # Largest distance, in log odds, between the threshold and an end of the review band. With the threshold 0.5, this allows 0.05 to 0.95.
 MAX_BAND_LOGITS = 3.0

@@ -137,7 +137,10 @@ def publish_choice(choice: CheckedModelChoice, user: User) -> None:
 
 
 def _find_changed_lines(settings: Settings, current: ModelChoices, key: str) -> list[str]:
-    """Returns the names of the lines for which `key` stands: one line, or with "*" all lines without a choice of their own."""
+    """Returns the names of the lines whose model a choice for `key` changes.
+
+    `key` is the name of one line. "*" means all lines for which no model was chosen by name.
+    """
     return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
 
 

@@ -55,7 +55,10 @@ class ComparisonSplit:
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-        """Returns the masks of the validation and the test pictures, each with its name in the result file: "chooses" or "judges"."""
+        """Returns the masks of the validation and the test pictures, each with its key in the result file.
+
+        The validation pictures choose the voting rule, so their key is "chooses". The test pictures judge the result: "judges".
+        """
         return ("chooses", self.is_validation), ("judges", self.is_test)
 
 
