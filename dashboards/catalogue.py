@@ -46,6 +46,7 @@ PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, qualit
 
 # Metrics of Castline that no panel and no rule reads, each with the reason.
 METRICS_WITHOUT_PANEL: dict[str, str] = {
+    "castline_planned_stop_until_seconds": "The state planned-stop shows whether a stop is planned. `castline top` reads the time.",
     "castline_start_span_seconds": "The metric explains one start of a process. `castline bench restart` prints its values.",
 }
 
@@ -53,9 +54,11 @@ _NO_SHADOW = "There is no value until a shadow version is chosen."
 _NO_TIMED_CAMERA = "The gateway needs the latency of a camera only if it matches the camera's pictures and the board's parts by time."
 _NO_HEAD = "Only a version with a segmentation head names types of defect."
 _NO_DETAILS = "Only a version with a detail template searches for small defects."
+_NO_ARCHIVIST = "The archivist exports the states. A plant may run without it."
 _NO_STATION = "A plant may run without the station."
 # Queries of panels that may return no series although all is well, each with the reason. Queries of alerts are not listed here.
 EMPTY_IN_HEALTH: dict[str, str] = {
+    f"castline-plant: {plant.STATES}: {{{{plant}}}} {{{{line}}}} {{{{state}}}}": _NO_ARCHIVIST,
     f"castline-quality: {quality.VERSIONS}: {{{{line}}}}: {{{{model}}}} on {{{{runtime}}}}, shadow": _NO_SHADOW,
     f"castline-quality: {quality.SHADOW}: {{{{line}}}} {{{{model}}}}": _NO_SHADOW,
     f"castline-quality: {quality.SHADOW}: {{{{line}}}} pictures a second dropped for lack of time": _NO_SHADOW,

@@ -274,6 +274,15 @@ archive_dropped = Counter(
     ["what"],
 )
 archive_kept_bytes = Gauge("castline_archive_kept_bytes", "Bytes of all archived pictures.")
+line_state = Gauge(
+    "castline_line_state",
+    "1 for the state of the line, 0 for all other states. If several states apply, the first one of this list counts: disconnected, "
+    "gate-held, planned-stop, running-blind, camera-silent, late, no-castings, running.",
+    ["line", "state"],
+)
+planned_stop_until = Gauge(
+    "castline_planned_stop_until_seconds", "End of the planned stop of the line, in seconds since 1970; 0 if none is set.", ["line"]
+)
 archive_pictures_wanted = Gauge("castline_archive_pictures_wanted", "Pictures that the archivist has still to fetch for the archive.")
 
 # Metrics of the station

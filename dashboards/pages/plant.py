@@ -11,6 +11,7 @@ _SILENT = (
     f"* on (plant, line) (sum by (plant, line) (rate(castline_verdicts_total{{{LINE}}}[2m])) == bool 0)"
 )
 
+STATES = "In which state is each line?"
 SILENT_LINES = "Does every running line get verdicts?"
 BURN_RATE = "How fast is the error budget spent?"
 PROCESSES = "Is every process up and ready?"
@@ -29,6 +30,14 @@ PAGE = DashboardPage(
             thresholds=rising(0.5, 1),
             alerts=("LineSilent",),
             width=8,
+        ),
+        timeseries_panel(
+            STATES,
+            Query(f"max by (plant, line, state) (castline_line_state{{{LINE}}}) == 1", "{{plant}} {{line}} {{state}}"),
+            unit="short",
+            description="The archivist computes these states. `running` is the normal state. The wall of the station and `castline top` "
+            "show states of the same names. If several states apply, the first one of this list counts: `disconnected`, `gate-held`, "
+            "`planned-stop`, `running-blind`, `camera-silent`, `late`, `no-castings`, `running`.",
         ),
         stat_panel(
             "How many alerts are firing?",

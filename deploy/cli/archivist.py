@@ -71,6 +71,7 @@ async def _run(process: WorkerProcess) -> int:
     from station.pictures.part_picture_reader import PartPictureReader
     from station.reviews.candidates import CandidateQueue
     from streams.object_store import ObjectStore
+    from streams.plant_watch import PlantWatch, export_state
     from streams.record_producer import RecordProducer
     from streams.worker import ConsumerGroup, make_app, run_worker
 
@@ -86,10 +87,13 @@ async def _run(process: WorkerProcess) -> int:
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     archiver = PictureArchiver(store, picture_reader, settings.archivist, settings.topics)
     retention = RetentionWorker(archiver, settings.archivist.sweep_s, lambda fault: health.set_problem(fault, "pictures"))
+    watch = PlantWatch(settings, ROLE, export_state)
     retention.start()
+    watch.start()
     try:
         return await run_worker([ConsumerGroup(app, identity, archivist, settings, ROLE, health)], ROLE, settings.service.grace_s)
     finally:
+        watch.stop()
         retention.stop(within_s=3)
         picture_reader.close()
 

@@ -36,8 +36,9 @@ from streams.settings import load_settings
 def command(file: Path | None, targets: tuple[str, ...], every_s: float, seconds: float | None, plain: bool) -> int:
     """Watch the lines of a running plant.
 
-    The view shows the parts of each line, the verdicts and their age, the waiting pictures and the state of the gate. An alarm appears when
-    an operator should act.
+    The view shows the parts of each line, the verdicts and their age, the waiting pictures and the state of the line. The states are
+    disconnected, gate held, planned stop, running blind, camera silent, late, no castings and running. An alarm appears when an operator
+    should act.
 
     Every process counts from its own start. Ages and rates are those of the last minute. The exit status is 3 if no process is listed in
     `<service.run_dir>/targets`.
@@ -47,16 +48,17 @@ def command(file: Path | None, targets: tuple[str, ...], every_s: float, seconds
     from deploy.demo.plant_monitor import PlantMonitor, find_targets, read_plant_metrics
     from deploy.demo.terminal_view import LiveScreen, PlainScreen
 
-    patterns = targets or (str(load_settings(file).service.run_dir / "targets" / "*.json"),)
+    settings = load_settings(file)
+    patterns = targets or (str(settings.service.run_dir / "targets" / "*.json"),)
     if not find_targets(patterns):
         places = ", ".join(patterns)
         raise SettingsError(f"No running process is listed in {places}. Start the plant with castline up, or pass another --targets.")
-    monitor, output, started_at = PlantMonitor(), Console(highlight=False), time.monotonic()
+    monitor, output, started_at = PlantMonitor(settings), Console(highlight=False), time.monotonic()
     with PlainScreen(output) if plain or not output.is_terminal else LiveScreen(output) as screen:
         try:
             while seconds is None or time.monotonic() - started_at < seconds:
                 # The targets are read again each time, because a restarted process has another address.
-                monitor.add(read_plant_metrics(find_targets(patterns), time.monotonic()))
+                monitor.add(read_plant_metrics(find_targets(patterns), time.monotonic()), time.time())
                 screen.show(monitor.make_snapshot())
                 time.sleep(every_s)
         except KeyboardInterrupt:

@@ -13,6 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from deploy.demo.audit import read_topic_records
 from deploy.demo.foundry import Foundry
+from deploy.demo.line_states import LineStates
 from deploy.demo.report import DemoReport, make_report, read_falls
 from deploy.demo.terminal_view import LineStatus, ProcessStatus, Screen, Snapshot
 from deploy.demo.topic_monitor import LineFigures, TopicMonitor
@@ -21,6 +22,7 @@ from deploy.supervisor.plant_roles import BROKER_STOP, INSPECTORS_STOP, sorter_n
 from deploy.supervisor.supervisor import TICK_S
 from streams.errors import CastlineError
 from streams.kafka import make_client_arguments
+from streams.plant_states import LineCounts
 from streams.topics import TopicNames
 
 _SHOW_EVERY_S = 0.5
@@ -101,6 +103,7 @@ class DemoRun:
         self._journal = journal
         self._supervisor = Supervisor(foundry.roles, journal)
         self._monitor = TopicMonitor(foundry.gated_settings)
+        self._line_states = LineStates(foundry.gated_settings)
         self._usage = ProcessUsage()
         self._started_at = time.monotonic()
         self._phase = "starting"
@@ -254,7 +257,7 @@ class DemoRun:
             phase=self._phase,
             elapsed_s=now - self._phase_started_at,
             seconds=self._seconds if self._phase == "running" else None,
-            rows=[self._make_line_status(line, figures[line]) for line in self._foundry.lines],
+            rows=[self._make_line_status(line, figures[line], now) for line in self._foundry.lines],
             processes=processes,
             cores=self._cores,
             memory_mb=self._usage.current_mb,
@@ -264,11 +267,19 @@ class DemoRun:
             warnings=self._journal.latest_warnings(_MAX_WARNINGS, _WARNING_SHOWN_S) if is_busy else (),
         )
 
-    def _make_line_status(self, line: str, figures: LineFigures) -> LineStatus:
+    def _make_line_status(self, line: str, figures: LineFigures, now: float) -> LineStatus:
         sorter, gateway = self._supervisor.probe_result(sorter_name(line)), self._supervisor.probe_result("gateway")
         names = [name for name in self._supervisor.processes if name.startswith("inspector")]
         inspectors = [result for name in names if (result := self._supervisor.probe_result(name))]
         counted = int(sorter.value("castline_parts_counted_total", line=line)) if sorter else 0
+        counts = LineCounts(
+            castings=counted,
+            pictures=int(gateway.value("castline_pictures_received_total", line=line)) if gateway else 0,
+            verdicts=figures.verdicts,
+            reports=figures.sorted,
+            missed=figures.no_verdict + figures.late,
+        )
+        gate_states = sorter.labels("castline_gate_state", "state", line=line) if sorter else []
         return LineStatus(
             name=line,
             figures=figures,
@@ -276,5 +287,5 @@ class DemoRun:
             parts=max(counted, figures.verdicts, figures.sorted),
             queue=int(sum(inspector.value("castline_consumer_lag_records", line=line) for inspector in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,
-            gate=", ".join(sorter.labels("castline_gate_state", "state", line=line) if sorter else []),
+            state=self._line_states.compute(line, counts, gate_states, is_stop_planned=False, now=now),
         )

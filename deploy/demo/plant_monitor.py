@@ -13,9 +13,12 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from deploy.demo.line_states import LineStates
 from deploy.demo.terminal_view import LineStatus, ProcessStatus, Snapshot
 from deploy.demo.topic_monitor import LineFigures
 from deploy.supervisor import State
+from streams.plant_states import LineCounts, PlantState
+from streams.settings import Settings
 
 _WINDOW_S = 60.0
 _PAGE_TIMEOUT_S = 2.0
@@ -171,15 +174,20 @@ def compute_quantile_s(share: float, buckets: Buckets) -> float | None:
 class PlantMonitor:
     """Keeps the metrics of the last minute and computes snapshots for the view."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._line_states = LineStates(settings)
+        self._states: dict[str, PlantState] = {}
         self._history: deque[PlantMetrics] = deque()
         self._started_at: float | None = None
         # For each line, the number of verdicts, and the time at which this number last changed.
         self._verdicts: dict[str, tuple[float, float]] = {}
         self._unready_since: dict[str, float] = {}
 
-    def add(self, metrics: PlantMetrics) -> None:
-        """Adds the latest metrics, and removes metrics that are older than a minute."""
+    def add(self, metrics: PlantMetrics, wall_s: float) -> None:
+        """Adds the latest metrics, and removes metrics that are older than a minute.
+
+        `wall_s` is the present time, in seconds since 1970. A planned stop ends at such a time.
+        """
         self._started_at = metrics.now if self._started_at is None else self._started_at
         self._history.append(metrics)
         while metrics.now - self._history[0].now > _WINDOW_S and len(self._history) > 2:
@@ -188,6 +196,7 @@ class PlantMonitor:
             count = metrics.sum("castline_verdicts_total", line=line)
             if count != self._verdicts.get(line, (-1.0, 0.0))[0]:
                 self._verdicts[line] = (count, metrics.now)
+            self._states[line] = self._compute_state(metrics, line, wall_s)
 
     def make_snapshot(self) -> Snapshot:
         """Returns the figures that the terminal view shows. Raises IndexError if `add` was not called yet."""
@@ -237,8 +246,28 @@ class PlantMonitor:
             parts=max(count("castline_parts_counted_total"), int(verdicts)),
             queue=int(latest.sum("castline_consumer_lag_records", "inspector", line=line)),
             spooled=count("castline_spool_pictures"),
-            gate=", ".join(latest.label_values("castline_gate_state", "state", line=line)),
+            state=self._states[line],
         )
+
+    def _compute_state(self, metrics: PlantMetrics, line: str, wall_s: float) -> PlantState:
+        sorted_parts = "castline_parts_sorted_total"
+        missed = sum(metrics.sum(sorted_parts, line=line, reason=reason) for reason in ("no-verdict", "late-verdict"))
+        if not self._line_states.has_gate(line):
+            missed = metrics.sum("castline_verdicts_overdue_total", line=line)
+        counts = LineCounts(
+            castings=int(metrics.sum("castline_parts_counted_total", line=line)),
+            pictures=int(metrics.sum("castline_pictures_received_total", line=line)),
+            verdicts=int(metrics.sum("castline_verdicts_total", line=line)),
+            reports=int(metrics.sum(sorted_parts, line=line)),
+            missed=int(missed),
+        )
+        planned_stops = [
+            sample.value
+            for sample in metrics.samples
+            if sample.name == "castline_planned_stop_until_seconds" and sample.labels["line"] == line
+        ]
+        gate_states = metrics.label_values("castline_gate_state", "state", line=line)
+        return self._line_states.compute(line, counts, gate_states, max(planned_stops, default=0.0) > wall_s, metrics.now)
 
     def _make_process_status(self, target: ScrapeTarget, latest: PlantMetrics) -> ProcessStatus:
         is_ready = target.instance not in latest.silent and any(

@@ -18,9 +18,8 @@ from rich.text import Text
 
 from deploy.demo.topic_monitor import LineFigures
 from deploy.supervisor import State
+from streams.plant_states import STATE_ALARMS, PlantState
 
-# The view shows an alarm if pictures wait and no verdict comes for this many seconds.
-NO_VERDICT_ALARM_S = 10.0
 _MAX_ALARMS = 6
 # The view shows an alarm if at least this many pictures wait in the spool, because then Kafka probably accepts none.
 _SPOOLED_ALARM = 10
@@ -41,7 +40,7 @@ class LineStatus:
     parts: int = 0
     queue: int = 0
     spooled: int = 0
-    gate: str = ""
+    state: PlantState = PlantState.NO_CASTINGS
 
 
 @dataclass(frozen=True)
@@ -172,12 +171,8 @@ def find_alarms(snapshot: Snapshot) -> list[str]:
         figures = row.figures
         if figures.no_verdict:
             alarms.append(f"{row.name}: {figures.no_verdict} parts reached the gate without a verdict, so the gate took its safe action")
-        if snapshot.phase == "running" and row.queue and figures.last_verdict_at:
-            waited_s = snapshot.now - figures.last_verdict_at
-            if waited_s > NO_VERDICT_ALARM_S:
-                alarms.append(f"{row.name}: {row.queue} pictures wait, and no verdict has come for {waited_s:.0f} s")
-        if _is_late(row, snapshot):
-            alarms.append(f"{row.name}: verdicts come more than {snapshot.deadline_s:.1f} s after the picture, too late for the gate")
+        if snapshot.phase == "running" and (alarm := STATE_ALARMS.get(row.state)):
+            alarms.append(f"{row.name}: {row.state.display_name}. {alarm.first_step}")
         if row.spooled >= _SPOOLED_ALARM:
             alarms.append(f"{row.name}: {row.spooled} pictures wait on the gateway's disk, because Kafka accepts none")
     return alarms
@@ -200,7 +195,7 @@ def _render_lines(snapshot: Snapshot) -> Table:
     table.add_column("line", no_wrap=True, min_width=6)
     for name in ("parts", "ok", "defect", "review", "diverted", "age ms", "queue"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("gate", no_wrap=True, min_width=7)
+    table.add_column("state", no_wrap=True, min_width=7)
     for row in snapshot.rows:
         figures, labels = row.figures, row.figures.labels
         table.add_row(
@@ -212,7 +207,10 @@ def _render_lines(snapshot: Snapshot) -> Table:
             str(figures.diverted),
             Text(f"{_format_ms(figures.p50_ms)}/{_format_ms(figures.p99_ms)}", "bold red" if _is_late(row, snapshot) else ""),
             str(row.queue),
-            Text(row.gate or "-", "green" if row.gate == "running" else "yellow"),
+            Text(
+                row.state.display_name,
+                "green" if row.state is PlantState.RUNNING else "bold red" if row.state in STATE_ALARMS else "yellow",
+            ),
         )
     return table
 

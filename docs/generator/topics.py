@@ -156,9 +156,14 @@ def describe_topics() -> list[TopicDescription]:
             key="the line, or `*`",
         ),
         describe_json(
-            "lines", names.lines, LiveLineSettings, "`castline lines`", "inspector, localiser, archivist, `castline lines`", key="the line"
+            "lines",
+            names.lines,
+            LiveLineSettings,
+            "`castline lines`",
+            "inspector, localiser, archivist, station, `castline lines`",
+            key="the line",
         ),
-        describe_json("commands", names.commands, Command, "station, sorter", "sorter, station", key="the line"),
+        describe_json("commands", names.commands, Command, "station, sorter", "sorter, station, archivist", key="the line"),
     ]
 
 

@@ -73,7 +73,8 @@ class CardRenderer:
             shown_parts = known.parts if known and age < 2 * busy_interval else []
             with self.consumer.lock:
                 parts = state.update_selection(shown_parts, PARTS_ON_PAGE if for_page else PARTS_ON_WALL)
-                card = make_card(state, now, parts, with_trend=for_page)
+                plant_state = self.consumer.watch.find_state(line, now) if line in self.consumer.wall_lines else None
+                card = make_card(state, plant_state, now, parts, with_trend=for_page)
             html = render_to_string(f"station/live/_{'page' if for_page else 'card'}.html", {"card": card, "now": now})
             rendered = self._cards[line, for_page] = RenderedCard(revision, html, parts, now)
             return rendered

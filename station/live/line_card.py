@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Literal
 
 from firmware.fault_table import describe_fault
 from station.live.line_state import LABELS, LineState, LivePart, VerdictLatency, describe_reason
+from streams.plant_states import STATE_ALARMS, PlantState
 from streams.records import Sorting
 
-_SILENCE_ALARM = timedelta(seconds=30)
-# The alarm "No part" ends after this time without parts, because people have then probably stopped the line.
-_LINE_STOPPED = timedelta(hours=1)
 _CHART_HEIGHT = 100
 _ACTIONS = {"diverted": "diverted", "passed": "passed", "stopped": "line stopped", "untracked": "not followed"}
 _SORTING_REASONS = {
@@ -55,12 +53,15 @@ class TrendBar:
 
 @dataclass(frozen=True)
 class LineCard:
-    """What the live pages show about a line: its last parts, the numbers of this shift, the gate and the alarms.
+    """What the live pages show about a line: its state, its last parts, the numbers of this shift, the gate and the alarms.
+
+    `plant_state` is None for the line of the uploads, which has no castings.
 
     The page that shows all lines does not use `faulty_parts`, `bars` and `max_per_minute`, so they are empty or 0 there.
     """
 
     name: str
+    plant_state: PlantState | None
     has_gate: bool
     parts: list[LivePart]
     faulty_parts: list[LivePart]
@@ -89,7 +90,9 @@ class LineCard:
         return 100 * self.ok / self.judged if self.judged else None
 
 
-def make_card(state: LineState, now: datetime, parts: Sequence[LivePart], with_trend: bool = False) -> LineCard:
+def make_card(
+    state: LineState, plant_state: PlantState | None, now: datetime, parts: Sequence[LivePart], with_trend: bool = False
+) -> LineCard:
     """Returns the card of a line. `parts` are the parts whose pictures the card shows.
 
     If `with_trend` is True, the card also contains the trend of the last hour and the last faulty parts.
@@ -98,6 +101,7 @@ def make_card(state: LineState, now: datetime, parts: Sequence[LivePart], with_t
     trend = state.trend(now) if with_trend else []
     return LineCard(
         name=state.name,
+        plant_state=plant_state,
         has_gate=state.settings.gate is not None,
         parts=list(parts),
         faulty_parts=list(reversed(state.faulty_parts)) if with_trend else [],
@@ -111,15 +115,15 @@ def make_card(state: LineState, now: datetime, parts: Sequence[LivePart], with_t
         gate_at=sorting.sorted_at if sorting else None,
         model=verdict.model if verdict else "",
         last_at=verdict.captured_at if verdict else None,
-        alarms=find_alarms(state, now),
+        alarms=find_alarms(state, plant_state, now),
         bars=_make_bars(trend),
         max_per_minute=max((counts.total() for _, counts in trend), default=0),
     )
 
 
-def find_alarms(state: LineState, now: datetime) -> list[LineAlarm]:
-    """Returns the alarms of a line, the most serious first."""
-    alarms = [*_find_gate_and_camera_alarms(state, now)]
+def find_alarms(state: LineState, plant_state: PlantState | None, now: datetime) -> list[LineAlarm]:
+    """Returns the alarms of a line. The alarm about its plant state comes first."""
+    alarms = [_make_state_alarm(state, plant_state)] if plant_state is not None and plant_state in STATE_ALARMS else []
     missed = state.count_missed_verdicts(now)
     if missed["late"]:
         alarms.append(LineAlarm("review", f"{_count(missed['late'], 'verdict')} too late for the gate in the last 10 minutes"))
@@ -131,20 +135,12 @@ def find_alarms(state: LineState, now: datetime) -> list[LineAlarm]:
     return alarms
 
 
-def _find_gate_and_camera_alarms(state: LineState, now: datetime) -> list[LineAlarm]:
-    alarms = []
-    sorting, verdict, gate = state.last_sorting, state.last_verdict, state.settings.gate
-    if sorting is not None and sorting.reason == "fault":
-        alarms.append(LineAlarm("defect", f"Gate in its safe state, {describe_fault(sorting.code)}"))
-    silence = now - max(verdict.captured_at, verdict.decided_at) if verdict else None
-    if silence is not None and _SILENCE_ALARM < silence < _LINE_STOPPED and (state.settings.camera or gate):
-        alarms.append(LineAlarm("review", f"No part for {_format_duration(silence)}"))
-    if gate is not None and sorting is not None and silence is not None and silence < _SILENCE_ALARM:
-        gate_silence = now - sorting.sorted_at
-        if gate_silence > _SILENCE_ALARM + timedelta(seconds=gate.travel_s):
-            text = f"Parts are judged, but the gate has been silent for {_format_duration(gate_silence)}"
-            alarms.append(LineAlarm("defect", text))
-    return alarms
+def _make_state_alarm(state: LineState, plant_state: PlantState) -> LineAlarm:
+    alarm, sorting = STATE_ALARMS[plant_state], state.last_sorting
+    meaning = alarm.meaning
+    if plant_state is PlantState.GATE_HELD and sorting is not None and sorting.reason == "fault":
+        meaning = f"{meaning.removesuffix('.')}, {describe_fault(sorting.code)}."
+    return LineAlarm("defect" if alarm.severity == "critical" else "review", f"{meaning} {alarm.first_step}")
 
 
 def _describe_gate(sorting: Sorting | None) -> str:
@@ -181,8 +177,3 @@ def _make_bars(trend: Sequence[tuple[datetime, dict[str, int]]]) -> list[TrendBa
 
 def _count(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
-def _format_duration(duration: timedelta) -> str:
-    seconds = int(duration.total_seconds())
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"

@@ -27,6 +27,7 @@ from station.shifts import period_at
 from streams.identity import PartId, make_header_map
 from streams.kafka import READER_POLL_RECORDS, is_reachable, make_reader
 from streams.model_choices import ModelChoices
+from streams.plant_watch import PlantWatch
 from streams.record_reader import read_broker_time, read_record, skip_record
 from streams.records import Finding, Sorting, Verdict
 from streams.settings import Settings
@@ -93,7 +94,9 @@ CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 
 
 class LiveConsumer:
-    """Reads the topics of all lines in a thread, and keeps the state of each line in `lines`. Acquire `lock` to use a state.
+    """Reads the topics of all lines in a thread, and keeps the records of each line in `lines`. Acquire `lock` to use them.
+
+    `watch` knows the state of each line of the wall, such as `running`.
 
     If Kafka does not answer, `connection_fault` is a sentence that the page shows. Otherwise, it is "".
     """
@@ -107,6 +110,7 @@ class LiveConsumer:
         upload_line = settings.station.upload_line
         self.lines = {line.name: LineState(line, _RECENT_UPLOADS if line.name == upload_line else RECENT_PARTS) for line in settings.lines}
         self.wall_lines = [name for name in self.lines if name != upload_line]
+        self.watch = PlantWatch(settings, "station")
         self._count_from = {name: datetime.min.replace(tzinfo=UTC) for name in self.lines}
         self.choices = ModelChoices(settings.model.version)
         self._positions: dict[TopicPartition, int] = {}
@@ -115,12 +119,14 @@ class LiveConsumer:
         self._thread = SupervisedThread("live-consumer", self._run, self._stopping)
 
     def start(self) -> None:
-        """Starts the thread that reads from Kafka."""
+        """Starts the threads that read from Kafka."""
         self._thread.start()
+        self.watch.start()
 
     def stop(self) -> None:
-        """Stops the thread and waits up to ten seconds for its end."""
+        """Stops the threads. Waits up to ten seconds for the end of each."""
         self._stopping.set()
+        self.watch.stop()
         self._thread.join(10)
 
     def find_part(self, part: PartId) -> LivePart | None:

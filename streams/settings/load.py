@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     archivist: sections.ArchivistSettings = Field(
         sections.ArchivistSettings(), description="The worker that archives what happened to the parts, and how long the archive is kept."
     )
+    states: sections.PlantStateSettings = Field(sections.PlantStateSettings(), description="The limits of the states of a line.")
     review: sections.ReviewSettings = Field(
         sections.ReviewSettings(), description="Which parts people review, and how data sets are made from the reviewed parts."
     )

@@ -436,6 +436,46 @@ class ArchivistSettings(Section):
     )
 
 
+class PlantStateSettings(Section):
+    """[states]: the limits of the states of a line. The wall, `castline top` and the metric `castline_line_state` show these states."""
+
+    no_castings_s: float = Field(
+        30,
+        gt=0,
+        le=86400,
+        description="Time without a casting after which a line has the state `no castings`, in seconds. Set it to more than the usual time "
+        "between two castings.",
+    )
+    blind_s: float = Field(
+        10,
+        gt=0,
+        le=3600,
+        description="A line has the state `running blind` if pictures have come for this many seconds without a verdict.",
+    )
+    camera_silent_s: float = Field(
+        10,
+        gt=0,
+        le=3600,
+        description="A line has the state `camera silent` if castings have come for this many seconds without a picture.",
+    )
+    board_silent_s: float = Field(
+        30,
+        gt=0,
+        le=3600,
+        description="A line has the state `disconnected` if verdicts have come for this many seconds without a report of the board. The "
+        "time that a casting takes to the gate is added.",
+    )
+    late_castings: int = Field(
+        3,
+        ge=1,
+        le=1000,
+        description="A line has the state `late` if this many castings reached the gate without their verdict within `late_window_s`.",
+    )
+    late_window_s: float = Field(
+        60, gt=0, le=3600, description="Time in which castings without a verdict are counted for the state `late`, in seconds."
+    )
+
+
 class StationSettings(Section):
     """[station]: the web application and its database."""
 

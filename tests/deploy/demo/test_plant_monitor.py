@@ -9,7 +9,10 @@ import pytest
 
 from deploy.demo.plant_monitor import PlantMetrics, PlantMonitor, ScrapeTarget, compute_quantile_s, find_targets, parse_metrics
 from deploy.demo.terminal_view import find_alarms, format_line
+from streams.plant_states import PlantState
+from streams.settings import Settings
 
+WALL_S = 1_800_000_000.0
 INSPECTOR, SORTER = ScrapeTarget("inspector-1", "inspector", "127.0.0.1:1"), ScrapeTarget("sorter-line-1-1", "sorter", "127.0.0.1:2")
 
 
@@ -45,13 +48,13 @@ def make_metrics(now: float, inspector: str, silent: frozenset[str] = frozenset(
 
 
 def test_the_figures_of_a_line_come_from_all_its_processes() -> None:
-    monitor = PlantMonitor()
-    monitor.add(make_metrics(100, make_page(10)))
-    monitor.add(make_metrics(110, make_page(20)))
+    monitor = PlantMonitor(Settings())
+    monitor.add(make_metrics(100, make_page(10)), WALL_S)
+    monitor.add(make_metrics(110, make_page(20)), WALL_S)
     snapshot = monitor.make_snapshot()
     (row,) = snapshot.rows
     figures = row.figures
-    assert (row.name, row.parts, row.queue, row.gate) == ("line-1", 24, 3, "running")
+    assert (row.name, row.parts, row.queue) == ("line-1", 24, 3)
     assert (figures.verdicts, figures.sorted, figures.diverted, figures.no_verdict) == (20, 20, 1, 1)
     assert figures.verdicts_per_s == 1.0
     assert snapshot.cores == pytest.approx(0.01)
@@ -60,28 +63,55 @@ def test_the_figures_of_a_line_come_from_all_its_processes() -> None:
 
 
 def test_ages_are_those_of_the_last_minute() -> None:
-    monitor = PlantMonitor()
+    monitor = PlantMonitor(Settings())
     for second in range(0, 200, 10):
         # The first verdicts are late, and all others are in time.
-        monitor.add(make_metrics(second, make_page(10 + second, late=10)))
+        monitor.add(make_metrics(second, make_page(10 + second, late=10)), WALL_S)
     (row,) = monitor.make_snapshot().rows
     assert row.figures.p99_ms is not None
     assert row.figures.p99_ms <= 100
 
 
-def test_late_verdicts_and_silence_are_alarms() -> None:
-    monitor = PlantMonitor()
-    monitor.add(make_metrics(100, make_page(10)))
-    monitor.add(make_metrics(110, make_page(20, late=10)))
-    monitor.add(make_metrics(125, make_page(20, late=10)))
-    found = find_alarms(monitor.make_snapshot())
-    assert any("3 pictures wait, and no verdict has come for 15 s" in alarm for alarm in found)
-    assert any("verdicts come more than 2.8 s after the picture" in alarm for alarm in found)
+def make_plant(second: int, verdicts: int, gate: str = "running", until_s: float = 0.0) -> PlantMetrics:
+    """Returns the metrics of a line on which one casting comes each second."""
+    page = f"""
+castline_verdicts_total{{label="ok",line="line-1",model="a"}} {verdicts}
+castline_pictures_received_total{{line="line-1"}} {second}
+castline_parts_counted_total{{line="line-1"}} {second}
+castline_parts_sorted_total{{action="passed",line="line-1",reason="verdict"}} {second}
+castline_gate_state{{line="line-1",state="{gate}"}} 1
+castline_planned_stop_until_seconds{{line="line-1"}} {until_s}
+"""
+    return PlantMetrics(second, list(parse_metrics(page, "sorter", "all")), (SORTER,))
+
+
+def test_the_state_of_a_line_follows_from_its_metrics() -> None:
+    monitor = PlantMonitor(Settings())
+
+    def read_state(metrics: PlantMetrics) -> PlantState:
+        monitor.add(metrics, WALL_S)
+        (row,) = monitor.make_snapshot().rows
+        return row.state
+
+    for second in range(20):
+        state = read_state(make_plant(second, second))
+    assert state is PlantState.RUNNING
+    assert read_state(make_plant(20, 20, gate="safe")) is PlantState.GATE_HELD
+    assert read_state(make_plant(21, 21, gate="away")) is PlantState.DISCONNECTED
+    assert read_state(make_plant(22, 22, until_s=WALL_S + 60)) is PlantState.PLANNED_STOP
+    assert read_state(make_plant(23, 23, until_s=WALL_S - 60)) is PlantState.RUNNING
+    for second in range(24, 40):
+        state = read_state(make_plant(second, 23))
+    assert state is PlantState.RUNNING_BLIND
+    (alarm,) = find_alarms(monitor.make_snapshot())
+    assert alarm.startswith("line-1: running blind.")
 
 
 def test_a_process_that_does_not_answer_is_named() -> None:
-    monitor = PlantMonitor()
-    monitor.add(PlantMetrics(100, list(parse_metrics(GATE, "sorter", "sorter-line-1-1")), (INSPECTOR, SORTER), frozenset({"inspector-1"})))
+    monitor = PlantMonitor(Settings())
+    monitor.add(
+        PlantMetrics(100, list(parse_metrics(GATE, "sorter", "sorter-line-1-1")), (INSPECTOR, SORTER), frozenset({"inspector-1"})), WALL_S
+    )
     snapshot = monitor.make_snapshot()
     assert snapshot.warnings == ["inspector-1 does not answer on its metrics page"]
     assert "waiting for inspector-1" in format_line(snapshot)

@@ -11,6 +11,7 @@ from rich.console import Console
 from deploy.demo.terminal_view import LineStatus, ProcessStatus, Snapshot, find_alarms, format_line, render_table
 from deploy.demo.topic_monitor import LineFigures
 from deploy.supervisor import State
+from streams.plant_states import STATE_ALARMS, PlantState
 
 FIGURES = LineFigures(
     verdicts=4242,
@@ -22,7 +23,7 @@ FIGURES = LineFigures(
     verdicts_per_s=2.0,
     last_verdict_at=100,
 )
-ROWS = [LineStatus(f"line-{number}", FIGURES, 4250, 8, 0, "running") for number in (1, 2, 3)]
+ROWS = [LineStatus(f"line-{number}", FIGURES, 4250, 8, 0, PlantState.RUNNING) for number in (1, 2, 3)]
 READY = [ProcessStatus("broker", State.READY, 60), ProcessStatus("topics", State.ENDED)]
 RUNNING = Snapshot("running", 65, 3600, ROWS, READY, cores=1.2, memory_mb=1700, deadline_s=2.8, now=101)
 
@@ -62,8 +63,8 @@ def test_a_healthy_foundry_has_no_alarm() -> None:
     ("figures", "row", "words"),
     [
         ({"no_verdict": 3}, {}, "line-1: 3 parts reached the gate without a verdict"),
-        ({"last_verdict_at": 80.0}, {}, "line-1: 8 pictures wait, and no verdict has come for 21 s"),
-        ({"p99_ms": 2900.0}, {}, "line-1: verdicts come more than 2.8 s after the picture"),
+        ({}, {"state": PlantState.RUNNING_BLIND}, "line-1: running blind. Check that an inspector runs"),
+        ({}, {"state": PlantState.LATE}, "line-1: late. Start another inspector"),
         ({}, {"spooled": 12}, "line-1: 12 pictures wait on the gateway's disk"),
     ],
 )
@@ -74,8 +75,16 @@ def test_conditions_that_need_an_operator_are_alarms(figures: dict[str, Any], ro
     assert words in format_line(replace(RUNNING, rows=[damaged]))
 
 
+@pytest.mark.parametrize("state", list(PlantState))
+def test_each_state_fits_into_80_columns_and_only_states_that_need_a_person_are_alarms(state: PlantState) -> None:
+    rows = [replace(row, state=state) for row in ROWS]
+    (row,) = [line for line in render_text(replace(RUNNING, rows=rows), 80) if line.startswith("line-2 ")]
+    assert row.rstrip().endswith(f" {state.display_name}")
+    assert len(find_alarms(replace(RUNNING, rows=rows))) == (len(rows) if state in STATE_ALARMS else 0)
+
+
 def test_many_alarms_are_cut_short_and_counted() -> None:
-    rows = [replace(row, spooled=15, figures=replace(FIGURES, no_verdict=1, p99_ms=9000.0)) for row in ROWS]
+    rows = [replace(row, spooled=15, state=PlantState.LATE, figures=replace(FIGURES, no_verdict=1)) for row in ROWS]
     assert "and 4 more" in "\n".join(render_text(replace(RUNNING, rows=rows), 80))
 
 

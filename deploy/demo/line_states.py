@@ -1,0 +1,41 @@
+"""Computes the state of each line from the metrics of its processes, for the terminal view."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from streams.plant_states import LineActivity, LineCondition, LineCounts, PlantState, compute_state
+from streams.settings import Settings
+
+# Values of the label `state` of the metric `castline_gate_state`.
+_BOARD_STATES = frozenset({"running", "safe", "stopped"})
+_HELD_STATES = frozenset({"safe", "stopped"})
+
+
+class LineStates:
+    """Remembers the counts of all lines, and computes the state of a line. Times are monotonic seconds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits = settings.states
+        self._travel_s = {line.name: line.gate.travel_s for line in settings.lines if line.gate}
+        self._activities: dict[str, LineActivity] = {}
+
+    def has_gate(self, line: str) -> bool:
+        """Returns whether `line` has a gate, as the settings or its sorter have said."""
+        return line in self._travel_s
+
+    def compute(self, line: str, counts: LineCounts, gate_states: Collection[str], is_stop_planned: bool, now: float) -> PlantState:
+        """Returns the state of `line` at the time `now`.
+
+        `gate_states` holds the present state of the gate, from the metric `castline_gate_state`. It is empty without a running sorter.
+        """
+        if gate_states:
+            self._travel_s.setdefault(line, 0.0)
+        activity = self._activities.setdefault(line, LineActivity(self._travel_s.get(line)))
+        activity.add_counts(counts, now)
+        condition = LineCondition(
+            is_connected=not self.has_gate(line) or not _BOARD_STATES.isdisjoint(gate_states),
+            is_gate_held=not _HELD_STATES.isdisjoint(gate_states),
+            is_stop_planned=is_stop_planned,
+        )
+        return compute_state(activity, condition, self._limits, now)

@@ -1,0 +1,229 @@
+"""Computes the state of a line, such as `running` or `gate held`, from what was counted on the line.
+
+All programs that show the state of a line, or raise an alarm about it, call `compute_state`.
+
+Times are seconds of one clock, which the caller chooses. The functions read no clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from streams.settings.sections import PlantStateSettings
+
+_MAX_MISSED = 1000
+
+
+class PlantState(StrEnum):
+    """The state of a line. If several states apply, the first one in this order counts.
+
+    The label `state` of the metric `castline_line_state` has the same values.
+    """
+
+    # The observer has no connection to Kafka or to the board, or verdicts come although the board reports no castings.
+    DISCONNECTED = "disconnected"
+    # A fault of the board holds the gate in its safe state.
+    GATE_HELD = "gate-held"
+    # People have announced that the line stands still.
+    PLANNED_STOP = "planned-stop"
+    # Pictures come, but no verdict. The gate treats each casting as a part without verdict.
+    RUNNING_BLIND = "running-blind"
+    # Photo-eye 1 counts castings, but no picture comes.
+    CAMERA_SILENT = "camera-silent"
+    # Verdicts come, but too late for the gate.
+    LATE = "late"
+    NO_CASTINGS = "no-castings"
+    RUNNING = "running"
+
+    @property
+    def display_name(self) -> str:
+        """The name of the state for people, such as "gate held"."""
+        return self.value.replace("-", " ")
+
+
+@dataclass(frozen=True)
+class StateAlarm:
+    """What a program tells people about a line in a state that needs a person.
+
+    - `severity`: `critical` if somebody must act at once, otherwise `warning`.
+    - `meaning`: a sentence that says what happens on the line.
+    - `first_step`: a sentence that says what to do first.
+    """
+
+    severity: Literal["critical", "warning"]
+    meaning: str
+    first_step: str
+
+
+# The other states need no person.
+STATE_ALARMS: Mapping[PlantState, StateAlarm] = {
+    PlantState.DISCONNECTED: StateAlarm(
+        "critical",
+        "The line is disconnected: Kafka or the board does not answer.",
+        "Check that the broker and the sorter run, then the power and the USB cable of the board.",
+    ),
+    PlantState.GATE_HELD: StateAlarm(
+        "critical",
+        "A fault holds the gate in its safe state.",
+        "Remove the cause of the fault, then acknowledge the fault.",
+    ),
+    PlantState.RUNNING_BLIND: StateAlarm(
+        "critical",
+        "The line is running blind: pictures come, but no verdict.",
+        "Check that an inspector runs and is ready.",
+    ),
+    PlantState.CAMERA_SILENT: StateAlarm(
+        "critical",
+        "The camera is silent: castings come, but no picture.",
+        "Check the power, the lamp and the trigger cable of the camera, then the gateway.",
+    ),
+    PlantState.LATE: StateAlarm(
+        "warning",
+        "The line is late: castings reach the gate before their verdicts.",
+        "Start another inspector, or end other programs that use the processors of its machine.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class LineCounts:
+    """Numbers that only grow while the line runs.
+
+    - `castings`: castings that photo-eye 1 counted.
+    - `pictures`: pictures of the line.
+    - `verdicts`: verdicts on these pictures.
+    - `reports`: reports of the board about castings at the gate.
+    - `missed`: castings that got their verdict too late or not at all.
+    """
+
+    castings: int = 0
+    pictures: int = 0
+    verdicts: int = 0
+    reports: int = 0
+    missed: int = 0
+
+
+@dataclass(frozen=True)
+class LineCondition:
+    """What is known about a line beside its counts.
+
+    - `is_connected`: whether the observer receives data, and the sorter has a connection to the board.
+    - `is_gate_held`: whether a fault holds the gate in its safe state.
+    - `is_stop_planned`: whether the present time lies within a planned stop.
+    """
+
+    is_connected: bool = True
+    is_gate_held: bool = False
+    is_stop_planned: bool = False
+
+
+class LineActivity:
+    """Remembers when castings, pictures, verdicts and reports of a line came.
+
+    `travel_s` is the time that a casting takes from photo-eye 1 to the gate. It is None for a line without a gate. On such a line, each
+    picture counts as a casting.
+    """
+
+    def __init__(self, travel_s: float | None) -> None:
+        self.travel_s = travel_s
+        self.newest_casting: float | None = None
+        self.newest_picture: float | None = None
+        self.newest_verdict: float | None = None
+        # The first casting after the newest picture, the first picture after the newest verdict, and the first verdict after the newest
+        # report of the board.
+        self.without_picture_since: float | None = None
+        self.without_verdict_since: float | None = None
+        self.without_report_since: float | None = None
+        self._missed: deque[float] = deque(maxlen=_MAX_MISSED)
+        self._counts: LineCounts | None = None
+
+    def add_counts(self, counts: LineCounts, now: float) -> None:
+        """Adds the counts at the time `now`. A count that has grown since the last call means that an event happened.
+
+        The first call only sets the numbers with which later calls are compared. A count that fell belongs to a restarted process, and is
+        no event.
+        """
+        before, self._counts = self._counts, counts
+        if before is None:
+            return
+        if counts.castings > before.castings:
+            self.add_casting(now)
+        if counts.pictures > before.pictures:
+            self.add_picture(now)
+        if counts.verdicts > before.verdicts:
+            self.add_verdict(now)
+        if counts.reports > before.reports:
+            self.add_report(now)
+        for _ in range(min(counts.missed - before.missed, _MAX_MISSED)):
+            self.add_missed(now)
+
+    def add_casting(self, at: float) -> None:
+        """Adds a casting that photo-eye 1 counted."""
+        self.newest_casting = max(at, self.newest_casting or at)
+        if self.without_picture_since is None and (self.newest_picture is None or at > self.newest_picture):
+            self.without_picture_since = at
+
+    def add_picture(self, at: float) -> None:
+        """Adds a picture of the line's camera."""
+        self.newest_picture = max(at, self.newest_picture or at)
+        self.without_picture_since = None
+        if self.travel_s is None:
+            self.newest_casting = self.newest_picture
+        if self.without_verdict_since is None:
+            self.without_verdict_since = at
+
+    def add_verdict(self, at: float) -> None:
+        """Adds a verdict about a casting of the line."""
+        self.newest_verdict = max(at, self.newest_verdict or at)
+        self.without_verdict_since = None
+        if self.without_report_since is None:
+            self.without_report_since = at
+
+    def add_report(self, at: float) -> None:
+        """Adds a report of the board about a casting at the gate. Verdicts up to the time `at` no longer wait for a report."""
+        if self.without_report_since is not None and self.without_report_since <= at:
+            self.without_report_since = None
+
+    def add_missed(self, at: float) -> None:
+        """Adds a casting that got its verdict too late or not at all."""
+        self._missed.append(at)
+
+    def count_missed(self, since: float) -> int:
+        """Returns how many castings got their verdict too late or not at all since the time `since`. Counts at most 1000."""
+        return sum(at >= since for at in self._missed)
+
+
+def compute_state(activity: LineActivity, condition: LineCondition, limits: PlantStateSettings, now: float) -> PlantState:
+    """Returns the state of a line at the time `now`, which is the same clock as that of `activity`."""
+    are_castings_coming = _is_recent(activity.newest_casting, limits.no_castings_s, now)
+    are_pictures_coming = _is_recent(activity.newest_picture, limits.no_castings_s, now)
+    holds = {
+        PlantState.DISCONNECTED: not condition.is_connected or _is_board_silent(activity, limits, now),
+        PlantState.GATE_HELD: condition.is_gate_held,
+        PlantState.PLANNED_STOP: condition.is_stop_planned,
+        PlantState.RUNNING_BLIND: are_pictures_coming and _has_lasted(activity.without_verdict_since, limits.blind_s, now),
+        PlantState.CAMERA_SILENT: are_castings_coming and _has_lasted(activity.without_picture_since, limits.camera_silent_s, now),
+        PlantState.LATE: activity.count_missed(now - limits.late_window_s) >= limits.late_castings,
+        PlantState.NO_CASTINGS: not (are_castings_coming or are_pictures_coming),
+        PlantState.RUNNING: True,
+    }
+    return next(state for state in PlantState if holds[state])
+
+
+def _is_board_silent(activity: LineActivity, limits: PlantStateSettings, now: float) -> bool:
+    """Returns whether verdicts have come for some time, but no report of the board. A line without a gate has no board."""
+    if activity.travel_s is None or not _is_recent(activity.newest_verdict, limits.no_castings_s, now):
+        return False
+    return _has_lasted(activity.without_report_since, limits.board_silent_s + activity.travel_s, now)
+
+
+def _is_recent(at: float | None, within_s: float, now: float) -> bool:
+    return at is not None and now - at <= within_s
+
+
+def _has_lasted(since: float | None, limit_s: float, now: float) -> bool:
+    return since is not None and now - since >= limit_s

@@ -1,0 +1,209 @@
+"""Watches all lines of the plant through the topics, so that a process knows the state of each line at any time.
+
+The records of pictures and verdicts are only counted, by the end offsets of their partitions. The records of sortings, line settings and
+commands are read.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from kafka import TopicPartition
+from kafka.errors import UnknownTopicOrPartitionError
+
+from streams import metrics
+from streams.compacted_topics import add_kafka_record
+from streams.kafka import make_reader
+from streams.kafka_thread import KafkaThread
+from streams.live_line_settings import LiveSettingsByLine
+from streams.plant_states import LineActivity, LineCondition, LineCounts, PlantState, compute_state
+from streams.record_reader import read_broker_time, read_record, skip_record
+from streams.records import Command, Sorting
+from streams.settings import LineSettings, Settings
+from streams.topics import TopicNames
+
+_POLL_MS = 200
+_PAUSE_S = 0.8
+_RESPONSE_MS = 4000
+# Sortings and commands are small, so many of them are read at once.
+_POLL_RECORDS = 500
+# At the start, the watch reads this many of the newest sortings of each line.
+_SORTINGS_BACK = 100
+_ENDING_ACTIONS = ("acknowledge", "clear")
+
+
+class WatchedLine:
+    """What the watch knows about one line. Times are seconds since 1970."""
+
+    def __init__(self, line: LineSettings) -> None:
+        self.activity = LineActivity(line.gate.travel_s if line.gate else None)
+        self._fault_at: float | None = None
+        self._fault_ended_at = 0.0
+
+    @property
+    def is_gate_held(self) -> bool:
+        """Whether the newest sorting says that a fault holds the gate, and no person has ended the fault since."""
+        return self._fault_at is not None and self._fault_at > self._fault_ended_at
+
+    def add_sorting(self, sorting: Sorting) -> None:
+        """Adds a sorting, which is the report of the board about a casting."""
+        at = sorting.sorted_at.timestamp()
+        self.activity.add_casting(sorting.counted_at.timestamp() if sorting.counted_at else at)
+        self.activity.add_report(at)
+        if sorting.late or sorting.reason in ("no-verdict", "late-verdict"):
+            self.activity.add_missed(at)
+        self._fault_at = at if sorting.reason == "fault" else None
+
+    def add_command(self, command: Command) -> None:
+        """Adds a command or its answer. An executed command that ends faults releases the gate."""
+        if command.answer and command.answer.outcome == "done" and command.action in _ENDING_ACTIONS:
+            self._fault_ended_at = max(self._fault_ended_at, command.answer.answered_at.timestamp())
+
+
+class PlantWatch:
+    """A thread that watches the lines of the plant without a consumer group, so that each process gets all records. Thread-safe.
+
+    The line of the uploads is not watched, because it has no castings. `report` is called in the thread about once a second, with the state
+    of each line and the end of its planned stop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        role: str,
+        report: Callable[[str, PlantState, datetime | None], None] = lambda name, state, planned_stop: None,
+    ) -> None:
+        self._settings = settings
+        self._role = role
+        self._topics = TopicNames(settings.topics.prefix)
+        self._lines = {line.name: WatchedLine(line) for line in settings.lines if line.name != settings.station.upload_line}
+        self._report_line = report
+        self._live_settings = LiveSettingsByLine()
+        self._is_connected = False
+        self._lock = threading.Lock()
+        self._thread = KafkaThread("plant watch", self._follow, "The lines cannot be watched, so their state is shown as disconnected.")
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread, and waits for its end for at most 5 s."""
+        self._thread.stop()
+
+    def find_state(self, name: str, now: datetime) -> PlantState:
+        """Returns the state of the line `name` at the time `now`."""
+        with self._lock:
+            line = self._lines[name]
+            condition = LineCondition(self._is_connected, line.is_gate_held, self._is_stop_planned(name, now))
+            return compute_state(line.activity, condition, self._settings.states, now.timestamp())
+
+    def find_planned_stop(self, name: str) -> datetime | None:
+        """Returns the end of the planned stop of the line `name`, or None. The end may lie in the past."""
+        settings = self._live_settings.find(name)
+        return settings.planned_stop_until if settings else None
+
+    def add_record(self, record: Any) -> None:
+        """Adds a record that kafka-python has read. Counts and skips a record that is not valid."""
+        if record.topic == self._topics.lines:
+            with self._lock:
+                self._live_settings = add_kafka_record(self._live_settings, record, self._role)
+            return
+        try:
+            self._add_line_record(record)
+        except Exception as error:  # noqa: BLE001  otherwise the thread would end, start again and read the same record
+            skip_record(self._role, record, error)
+
+    def add_counts(self, pictures: Mapping[str, int], verdicts: Mapping[str, int], now: datetime) -> None:
+        """Adds the numbers of pictures and verdicts that Kafka has received for each line until `now`."""
+        with self._lock:
+            self._is_connected = True
+            for name, line in self._lines.items():
+                line.activity.add_counts(LineCounts(pictures=pictures[name], verdicts=verdicts[name]), now.timestamp())
+
+    def _is_stop_planned(self, name: str, now: datetime) -> bool:
+        until = self.find_planned_stop(name)
+        return until is not None and now < until
+
+    def _add_line_record(self, record: Any) -> None:
+        broker_time = read_broker_time(record.timestamp / 1000)
+        if record.topic == self._topics.commands:
+            command = read_record(Command, record.value, broker_time)
+            if line := self._lines.get(command.line):
+                with self._lock:
+                    line.add_command(command)
+            return
+        sorting = read_record(Sorting, record.value, broker_time)
+        line = self._lines.get(sorting.line)
+        if line and record.topic == self._topics.sorted(sorting.line):
+            with self._lock:
+                line.add_sorting(sorting)
+
+    def _follow(self) -> None:
+        """Watches the lines until `stop` is called. Raises KafkaError or OSError if Kafka fails. The caller then calls again."""
+        consumer = make_reader(
+            self._settings,
+            f"{self._role}-states",
+            max_poll_records=_POLL_RECORDS,
+            auto_offset_reset="earliest",
+            bootstrap_timeout_ms=5000,
+            metrics_enabled=False,
+        )
+        try:
+            pictures = {name: _find_partitions(consumer, self._topics.images(name)) for name in self._lines}
+            verdicts = {name: _find_partitions(consumer, self._topics.verdicts(name)) for name in self._lines}
+            self._seek(consumer)
+            counted = [partition for partitions in (*pictures.values(), *verdicts.values()) for partition in partitions]
+            while not self._thread.is_stopping:
+                ends = consumer.end_offsets(counted, timeout_ms=_RESPONSE_MS)
+                for records in consumer.poll(timeout_ms=_POLL_MS).values():
+                    for record in records:
+                        self.add_record(record)
+                self.add_counts(_add_offsets(pictures, ends), _add_offsets(verdicts, ends), datetime.now(UTC))
+                self._thread.report_success()
+                self._report()
+                time.sleep(_PAUSE_S)
+        finally:
+            with self._lock:
+                self._is_connected = False
+            self._report()
+            consumer.close()
+
+    def _seek(self, consumer: Any) -> None:
+        """Assigns the topics to read: settings and commands from their beginning, and the newest sortings of each line."""
+        shared = [*_find_partitions(consumer, self._topics.lines), *_find_partitions(consumer, self._topics.commands)]
+        with_gate = [name for name, line in self._lines.items() if line.activity.travel_s is not None]
+        sortings = [partition for name in with_gate for partition in _find_partitions(consumer, self._topics.sorted(name))]
+        consumer.assign([*shared, *sortings])
+        consumer.seek_to_beginning(*shared)
+        starts, ends = consumer.beginning_offsets(sortings), consumer.end_offsets(sortings, timeout_ms=_RESPONSE_MS)
+        for partition in sortings:
+            consumer.seek(partition, max(starts[partition], ends[partition] - _SORTINGS_BACK))
+
+    def _report(self) -> None:
+        now = datetime.now(UTC)
+        for name in self._lines:
+            self._report_line(name, self.find_state(name, now), self.find_planned_stop(name))
+
+
+def export_state(name: str, state: PlantState, planned_stop: datetime | None) -> None:
+    """Sets the metrics of the line `name`. `planned_stop` is the end of its planned stop, or None."""
+    for each in PlantState:
+        metrics.line_state.labels(name, each.value).set(each is state)
+    metrics.planned_stop_until.labels(name).set(planned_stop.timestamp() if planned_stop else 0)
+
+
+def _find_partitions(consumer: Any, topic: str) -> list[TopicPartition]:
+    numbers = consumer.partitions_for_topic(topic)
+    if not numbers:
+        raise UnknownTopicOrPartitionError(f"the topic {topic} does not exist; create it with: castline topics create")
+    return [TopicPartition(topic, number) for number in sorted(numbers)]
+
+
+def _add_offsets(partitions: Mapping[str, list[TopicPartition]], ends: Mapping[TopicPartition, int]) -> dict[str, int]:
+    """Returns the number of records that Kafka has ever received for each line."""
+    return {name: sum(ends[partition] for partition in own) for name, own in partitions.items()}
