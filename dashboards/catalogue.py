@@ -17,6 +17,7 @@ ALERT_GROUPS: dict[str, tuple[Alert, ...]] = {
     "castline-quality": quality.MODEL_ALERTS,
     "castline-cameras": quality.CAMERA_ALERTS,
     "castline-reviews": quality.REVIEW_ALERTS,
+    "castline-states": plant.STATE_ALERTS,
 }
 ALERTS: tuple[Alert, ...] = tuple(alert for group in ALERT_GROUPS.values() for alert in group)
 
@@ -33,6 +34,13 @@ INHIBITIONS: tuple[Inhibition, ...] = (
     Inhibition("CameraLatencyWrong", ("PartsWithoutVerdict", "PicturesUnmatched", "CameraLatencyDrifts"), ("plant", "line")),
     Inhibition("ErrorBudgetBurnsFast", ("ErrorBudgetBurnsSlowly",), ("plant", "line")),
     Inhibition("PartsPassUnseen", ("PartsWithoutVerdict",), ("plant", "line")),
+    # The alerts about causes have longer instructions than the alerts about states, so they silence them.
+    Inhibition("NoInspector", ("LineRunningBlind", "LineLate"), ("plant",)),
+    Inhibition("LineSilent", ("LineRunningBlind", "LineCameraSilent"), ("plant", "line")),
+    Inhibition("CameraDown", ("LineCameraSilent",), ("plant", "line")),
+    Inhibition("GateNotAnswering", ("LineDisconnected",), ("plant", "line")),
+    Inhibition("GateHeldSafe", ("LineGateHeld",), ("plant", "line")),
+    Inhibition("VerdictsTooOld", ("LineLate",), ("plant", "line")),
 )
 
 RUNBOOK_PAGE = DashboardPage(

@@ -47,43 +47,57 @@ class PlantState(StrEnum):
 
 @dataclass(frozen=True)
 class StateAlarm:
-    """What a program tells people about a line in a state that needs a person.
+    """What people are told about a line in a state that needs a person. The wall, `castline top` and the alerts of Grafana use these texts.
 
+    - `alert`: the name of the alert.
     - `severity`: `critical` if somebody must act at once, otherwise `warning`.
     - `meaning`: a sentence that says what happens on the line.
+    - `impact`: a sentence about the consequences for the castings.
     - `first_step`: a sentence that says what to do first.
     """
 
+    alert: str
     severity: Literal["critical", "warning"]
     meaning: str
+    impact: str
     first_step: str
 
 
 # The other states need no person.
 STATE_ALARMS: Mapping[PlantState, StateAlarm] = {
     PlantState.DISCONNECTED: StateAlarm(
+        "LineDisconnected",
         "critical",
         "The line is disconnected: Kafka or the board does not answer.",
+        "Without verdicts, the board applies the line's safe action (divert, pass or stop) to every casting.",
         "Check that the broker and the sorter run, then the power and the USB cable of the board.",
     ),
     PlantState.GATE_HELD: StateAlarm(
+        "LineGateHeld",
         "critical",
         "A fault holds the gate in its safe state.",
+        "The gate follows no verdict until a person ends the fault.",
         "Remove the cause of the fault, then acknowledge the fault.",
     ),
     PlantState.RUNNING_BLIND: StateAlarm(
+        "LineRunningBlind",
         "critical",
         "The line is running blind: pictures come, but no verdict.",
+        "No casting is judged, so the board applies the line's safe action (divert, pass or stop) to every casting.",
         "Check that an inspector runs and is ready.",
     ),
     PlantState.CAMERA_SILENT: StateAlarm(
+        "LineCameraSilent",
         "critical",
         "The camera is silent: castings come, but no picture.",
+        "No casting is judged, so the board applies the line's safe action (divert, pass or stop) to every casting.",
         "Check the power, the lamp and the trigger cable of the camera, then the gateway.",
     ),
     PlantState.LATE: StateAlarm(
+        "LineLate",
         "warning",
         "The line is late: castings reach the gate before their verdicts.",
+        "The board applies the line's safe action (divert, pass or stop) to these castings.",
         "Start another inspector, or end other programs that use the processors of its machine.",
     ),
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dashboards.panels import NO_THRESHOLDS, DashboardPage, Query, falling, rising, stat_panel, timeseries_panel
 from dashboards.promql import LINE, PLANT, rate
-from dashboards.rules import BUDGET
+from dashboards.rules import BUDGET, Alert, Runbook
+from streams.plant_states import STATE_ALARMS, PlantState
 
 _SILENT = (
     f"(sum by (plant, line) (rate(castline_parts_counted_total{{{LINE}}}[2m])) > bool 0) "
@@ -38,6 +39,7 @@ PAGE = DashboardPage(
             description="The archivist computes these states. `running` is the normal state. The wall of the station and `castline top` "
             "show states of the same names. If several states apply, the first one of this list counts: `disconnected`, `gate-held`, "
             "`planned-stop`, `running-blind`, `camera-silent`, `late`, `no-castings`, `running`.",
+            alerts=tuple(alarm.alert for alarm in STATE_ALARMS.values()),
         ),
         stat_panel(
             "How many alerts are firing?",
@@ -115,4 +117,30 @@ PAGE = DashboardPage(
         ),
     ),
     time_from="now-3h",
+)
+
+_FIXES = {
+    PlantState.DISCONNECTED: "If the board does not answer, do what the runbook says under `GateNotAnswering`. If Kafka does not answer, "
+    "start the broker again, and read its log.",
+    PlantState.GATE_HELD: "Do what the runbook says under `GateHeldSafe`. The page of the line names the fault.",
+    PlantState.RUNNING_BLIND: "If no inspector is ready, do what the runbook says under `NoInspector`. If an inspector is ready, do what "
+    "the runbook says under `LineSilent`.",
+    PlantState.CAMERA_SILENT: "The page `/readyz/<line>` of the gateway says whether the gateway can reach the camera. Then do what the "
+    "runbook says under `CameraDown`.",
+    PlantState.LATE: "Do what the runbook says under `VerdictsTooOld`.",
+}
+
+# Each archivist exports the states. `min` lets an alert fire only if all archivists agree, so an archivist without Kafka calls nobody.
+STATE_ALERTS: tuple[Alert, ...] = tuple(
+    Alert(
+        alarm.alert,
+        f'min by (plant, line) (castline_line_state{{state="{state.value}"}}) > 0',
+        "30s",
+        alarm.severity,
+        f"{{{{ $labels.line }}}}: the state of the line is {state.display_name}",
+        PAGE.uid,
+        STATES,
+        Runbook(alarm.meaning, alarm.impact, alarm.first_step, _FIXES[state]),
+    )
+    for state, alarm in STATE_ALARMS.items()
 )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from streams.plant_states import STATE_ALARMS, PlantState
+
 LINE = 'plant="north",line="line-1"'
 BROKER = 'plant="north",machine="pc1",instance_name="broker-1",role="broker"'
+_FIRST = 'instance_name="archivist-1"'
 ON_LINE = {"plant": "north", "line": "line-1"}
 WORKER = 'plant="north",machine="pc1",instance_name="inspector-1",role="inspector",job="castline"'
 ON_WORKER = {"plant": "north", "machine": "pc1", "instance_name": "inspector-1", "role": "inspector", "job": "castline"}
@@ -48,6 +51,21 @@ def _verdicts(ok: str, defect: str, review: str = "0x2000") -> dict[str, str]:
 
 def _review_limits(low: str, high: str) -> dict[str, str]:
     return {f'castline_review_share_limit{{{LINE},bound="{bound}"}}': f"{value}x120" for bound, value in (("low", low), ("high", high))}
+
+
+def _state_case(state: PlantState) -> AlertCase:
+    """Returns the case of a state. If one of two archivists says otherwise, the alert does not fire."""
+    others = {f'castline_line_state{{{LINE},state="{other.value}",{_FIRST}}}': "0x4" for other in PlantState if other is not state}
+    first = f'castline_line_state{{{LINE},state="{state.value}",{_FIRST}}}'
+    second = f'castline_line_state{{{LINE},state="{state.value}",instance_name="archivist-2"}}'
+    return AlertCase(
+        STATE_ALARMS[state].alert,
+        3,
+        {**others, first: "0 1 1 1 1", second: "0 1 1 1 1"},
+        {**others, first: "0 1 1 1 1", second: "0x4"},
+        ON_LINE,
+        f"line-1: the state of the line is {state.display_name}",
+    )
 
 
 CASES: tuple[AlertCase, ...] = (
@@ -487,4 +505,5 @@ CASES: tuple[AlertCase, ...] = (
         ON_LINE,
         "line-1: golden parts that were not shown in the last shift: 2",
     ),
+    *(_state_case(state) for state in STATE_ALARMS),
 )
