@@ -95,6 +95,12 @@ class PlantWatch:
         """Ends the thread, and waits for its end for at most 5 s."""
         self._thread.stop()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether Kafka has answered the last request."""
+        with self._lock:
+            return self._is_connected
+
     def find_state(self, name: str, now: datetime) -> PlantState:
         """Returns the state of the line `name` at the time `now`."""
         with self._lock:

@@ -162,3 +162,27 @@ def test_the_watch_reads_a_real_broker_and_reports_each_state(make_settings: Mak
         watch.stop()
         producer.close()
     wait_for(lambda: is_exported(PlantState.DISCONNECTED), 20, "expected a watch that ended to show no old state")
+
+
+def test_a_line_without_a_gate_is_watched_by_its_pictures_and_the_uploads_are_not_watched(make_settings: MakeSettings) -> None:
+    settings = make_settings(lines=("gateless", "uploads"))
+    states: dict[str, PlantState] = {}
+    watch = PlantWatch(settings, "test", lambda name, state, planned_stop: states.update({name: state}))
+    producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
+    watch.start()
+    try:
+        wait_for(lambda: states == {"gateless": PlantState.NO_CASTINGS}, 20, "expected one watched line without castings")
+        producer.send(TopicNames(settings.topics.prefix).images("gateless"), value=b"a picture")
+        wait_for(lambda: states == {"gateless": PlantState.RUNNING}, 20, "expected a running line")
+    finally:
+        watch.stop()
+        producer.close()
+
+
+def test_a_plant_with_uploads_only_is_watched_without_a_fault(make_settings: MakeSettings) -> None:
+    watch = PlantWatch(make_settings(lines=("uploads",)), "test")
+    watch.start()
+    try:
+        wait_for(lambda: watch.is_connected, 20, "expected the watch to read from Kafka")
+    finally:
+        watch.stop()
