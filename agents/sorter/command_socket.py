@@ -144,6 +144,9 @@ class CommandSocket:
                     await asyncio.get_running_loop().sock_sendall(client, answer.encode() + b"\n")
             except (OSError, ValueError) as error:
                 log.warning("A command on the socket %s is ignored: %s", self._path, error)
+            except Exception:
+                # One command must not end the task group, which serves all other clients.
+                log.exception("A command on the socket %s failed because of a fault of Castline. The socket stays open.", self._path)
 
     async def _answer(self, line: bytes) -> Command:
         try:

@@ -110,6 +110,8 @@ class CommandTopic:
         while not self._thread.is_stopping:
             for done in [handling for handling in self._open if handling.done()]:
                 del self._open[done]
+                if not done.cancelled() and (error := done.exception()) is not None:
+                    log.error("A record on the topic of commands was not handled.", exc_info=error)
             if sum(self._open.values()) <= _MAX_OPEN_BYTES:
                 return
             wait(self._open, timeout=_POLL_MS / 1000, return_when=FIRST_COMPLETED)

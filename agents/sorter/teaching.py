@@ -311,5 +311,8 @@ def change_gate(gate: GateSettings, changes: Mapping[str, int | float | str]) ->
     values: dict[str, Any] = gate.model_dump()
     for name, value in changes.items():
         section, _, key = name.rpartition(".")
-        (values[section] if section else values)[key] = value
+        group = values.get(section) if section else values
+        if not isinstance(group, dict):
+            raise ValueError(f"a gate has no setting {name}")
+        group[key] = value
     return GateSettings.model_validate(values)

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from agents.sorter.decisions import BoardVerdict, board_verdict, grade_settings
+from agents.sorter.teaching import change_gate
 from streams.records import Label
 from streams.settings import GateSettings, Settings
 from tests.agents.sorter.test_decisions import NOW
@@ -79,3 +80,9 @@ def test_a_further_gate_is_configured_as_one_of_its_belt() -> None:
     (settings,) = grade_settings(gate).values()
     expected = {"lane_of": 4, "gate_mm": 250, "servo_ms": 60, "safe": "pass"}
     assert {key: settings.values[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", ["bord.window_mm", "port.x"])
+def test_a_change_of_a_setting_that_does_not_exist_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=f"no setting {name}"):
+        change_gate(GateSettings(port="/dev/board", travel_mm=600, belt_mm_per_s=1000), {name: 3})
