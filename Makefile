@@ -12,7 +12,7 @@ WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-boot-loader campaign-pictures campaign-records campaign-line campaign-mutants campaign-noise campaign-disk check format bench firmware release dashboards docs lock clean
+.PHONY: help setup demo test test-fast test-boot-loader campaign-pictures campaign-records campaign-line campaign-mutants campaign-noise campaign-disk campaign-hours check format bench firmware release dashboards docs lock clean
 
 # Prints the name of each target and the text behind its "##".
 help: ## List these targets
@@ -59,6 +59,9 @@ campaign-noise: $(READY) ## Disturb inputs, serial line and EEPROM of the board 
 
 campaign-disk: $(READY) ## Fill the broker's disk, a file system of 400 MB, and count what is left; needs root; about five minutes
 	@$(BIN)/python -m tests.disk_campaign $(ARGS)
+
+campaign-hours: $(READY) ## Run inspectors in virtual time over a broker that fails as a seed says; about half an hour; ARGS="--seeds N --first S"
+	@$(BIN)/python -m tests.hours_campaign $(ARGS)
 
 check: $(READY) ## Check format, lint rules and types, without changing a file
 	@$(BIN)/ruff format --check .

@@ -67,8 +67,19 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
     def _new_consumer_thread(self) -> BoundedConsumerThread:
         return BoundedConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    async def _commit(self, offsets: dict[TP, int]) -> bool:
+        """Commits `offsets`. Empties `offsets` and returns False if Kafka refuses them, for example after a rebalance."""
+        is_committed: bool = await super()._commit(offsets)
+        if not is_committed:
+            # Faust would take the refused offsets as committed. Then it would ignore the acknowledgements of records that are read again.
+            offsets.clear()
+        return is_committed
+
     async def perform_seek(self) -> None:
         """Moves the read position of each assigned partition to its start offset. Faust calls this method after each assignment."""
+        # After this seek, Faust empties its queues and then fetches again. But the end of an earlier rebalance can let Faust fetch already.
+        # Without this call, records that are fetched during the seek would be lost with the queues.
+        self.stop_flow()
         await super().perform_seek()
         partitions = list(self.assignment())
         if not partitions:

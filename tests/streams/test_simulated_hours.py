@@ -1,0 +1,32 @@
+"""Inspectors on a simulated broker in virtual time. The simulation runs in a process of its own, because it replaces the clocks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from functools import cache
+
+# Seeds in which pictures were lost or commits stopped, before the mends in `streams.consumed_offsets`.
+FORMER_FAULTS = ("13", "139")
+
+
+@cache
+def run_campaign(*arguments: str) -> str:
+    """Returns what the campaign printed. Fails if a seed has a fault."""
+    done = subprocess.run([sys.executable, "-m", "tests.hours_campaign", "--traces", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_picture_gets_one_verdict_although_kafka_fails_and_workers_are_killed() -> None:
+    printed = run_campaign("--seeds", "20")
+    counts = {name: int(number) for name, number in re.findall(r"([a-z][a-z ]+): (\d+)", printed)}
+    for happened in ("pictures", "killed", "stopped", "rebalances", "changes of the weather", "repeated verdicts"):
+        assert counts[happened] > 0, printed
+
+
+def test_seeds_with_former_faults_have_no_fault_and_give_the_same_run_in_another_process() -> None:
+    printed = run_campaign("--only", *FORMER_FAULTS)
+    (trace,) = re.findall(r"seed 13, checksum \w+", printed)
+    assert trace in run_campaign("--seeds", "20")
