@@ -15,6 +15,7 @@ _TEST_JOURNAL = "tests/agents/sorter/test_journal.py"
 _TEST_RECORDER = "tests/agents/sorter/test_outage_recorder.py"
 _TEST_COMMIT = "tests/agents/gateway/test_group_commit.py"
 _TEST_SENDER = "tests/agents/gateway/test_sender.py"
+_TEST_HOURS = "tests/streams/test_simulated_hours.py"
 
 DELIVERY_MUTANTS = (
     # The producer of every role
@@ -88,6 +89,20 @@ DELIVERY_MUTANTS = (
         "max(0, log_start - committed), False)",
         "0, False)",
         "tests/streams/test_consumed_offsets.py -k oldest_record",
+    ),
+    Mutant(
+        "refused commit taken as done",
+        "streams/consumed_offsets.py",
+        "            offsets.clear()\n",
+        "            pass\n",
+        _TEST_HOURS,
+    ),
+    Mutant(
+        "records fetched during a seek are lost",
+        "streams/consumed_offsets.py",
+        "        self.stop_flow()\n",
+        "",
+        _TEST_HOURS,
     ),
     # The inspector
     Mutant(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import inspect
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from faust.transport.drivers.aiokafka import Producer
 from faust.types import AppT
-from mode.utils.futures import maybe_async
 
 from agents.inspector.inspector import Inspector
 from agents.inspector.model_switcher import ModelSwitcher
@@ -44,9 +44,10 @@ class _ThreadInLoop(BoundedConsumerThread):
         if self._consumer is not None:
             await self._consumer.stop()
 
-    async def call_thread(self, fun: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+    async def call_thread(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         await asyncio.sleep(0)
-        return await maybe_async(fun(*args, **kwargs))
+        result = fun(*args, **kwargs)
+        return await result if inspect.isawaitable(result) else result
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> SimulatedConsumer:
         return SimulatedConsumer(self.transport.broker, self.app.conf.broker_max_poll_records)
