@@ -18,7 +18,7 @@ from streams.worker_process import WorkerProcess, worker_process
 
 
 @click.command("broker")
-@click.option("--fetch-only", is_flag=True, help="Download and verify Kafka's jars, prepare a faster start of Kafka, and end.")
+@click.option("--fetch-only", is_flag=True, help="Download and verify Kafka's jars, and prepare a faster start. Do not start Kafka.")
 @click.pass_obj
 def command(file: Path | None, fetch_only: bool) -> int:
     """Run Apache Kafka 4 on this machine, with its data in broker.data_dir. Only programs on this machine can connect.
@@ -64,5 +64,5 @@ def _prepare_archive() -> None:
     try:
         click.echo(f"start-up archive of the broker: {make_archive()}")
     except BrokerError as error:
-        # Without the start-up archive the broker only starts more slowly, so the command does not fail.
+        # The broker also runs without the start-up archive, so this error is no failure of the command.
         click.echo(f"castline: The broker will start without its start-up archive, in twice the time. {error}", err=True)

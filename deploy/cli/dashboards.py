@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dashboards.grafana import Grafana
     from dashboards.provisioning import ResourceDiff
 
-# These environment variables lack the prefix CASTLINE_, because the settings refuse CASTLINE_ variables that they do not know.
+# No name begins with CASTLINE_, because an environment variable CASTLINE_… that is not a setting is refused.
 TOKEN_VARIABLE, WEBHOOK_VARIABLE = "GRAFANA_TOKEN", "GRAFANA_ALERT_WEBHOOK"
 
 

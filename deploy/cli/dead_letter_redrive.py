@@ -30,7 +30,7 @@ _CONFIRM_S = 30
 # A redrive writes the first marks of 20 dead letters, sends their 20 records, and then goes on with the next 20. If the redrive is
 # interrupted, at most 20 dead letters have a mark although their record was not sent.
 _GROUP_RECORDS = 20
-# This limit is high because a record was perhaps compressed when it arrived. The broker still refuses a record that is too large.
+# The Kafka client checks the size of a record before it compresses the record, so this limit is higher than the broker's.
 _MAX_RECORD_BYTES = 2**28
 _MARK_STATE, _BEGUN, _SENT = "redrive-state", "begun", "sent"
 _GONE = "not sent: Kafka no longer has the whole record"
@@ -71,8 +71,7 @@ class RedriveMark:
 class DeadLetter:
     """A dead letter: its place, key and headers, without the bytes of the original record.
 
-    Each mark in `marks` stands for a try to send the original record again. For example, two dead letters come from the same record. If
-    one dead letter gets a mark, `marks` of both dead letters hold this mark.
+    Each mark in `marks` stands for a try to send the original record again. All dead letters of the same record have the same `marks`.
     """
 
     partition: int
@@ -112,7 +111,7 @@ class DeadLetter:
     def origin(self) -> tuple[str, int, int]:
         """The topic, partition and offset of the original record.
 
-        If this position is unknown, the result is "" with the partition and offset of the dead letter.
+        If they are unknown, the topic is "", and the partition and offset are those of the dead letter.
         """
         return (self.topic, *self.original_position) if self.original_position else ("", self.partition, self.offset)
 
@@ -148,7 +147,7 @@ def read_dead_letters(settings: Settings) -> list[DeadLetter]:
 
 
 def group_by_origin(letters: Sequence[DeadLetter], marks: Sequence[RedriveMark]) -> dict[tuple[str, int, int], tuple[RedriveMark, ...]]:
-    """Returns the marks of each original record, oldest first in each partition. The key is the `origin` of the record's dead letters."""
+    """Groups `marks` by original record. The key is the `origin` of the dead letters. The order of the marks stays."""
     origins = {letter.place: letter.origin for letter in letters}
     by_origin: dict[tuple[str, int, int], tuple[RedriveMark, ...]] = {}
     for mark in marks:
@@ -186,8 +185,8 @@ def plan_redrive(settings: Settings, chosen: Sequence[DeadLetter], again: bool, 
 
     If several dead letters come from the same record, the record is sent only once. If a dead letter has a mark, its record is not sent.
 
-    - `again`: also send records with a mark, if Kafka has not confirmed them.
-    - `named`: places of dead letters. With `again`, their records are sent even if Kafka has confirmed them.
+    - `again`: whether a marked record is sent again if Kafka has not confirmed it.
+    - `named`: the places of dead letters that a person has named. If `again` is True, their records are sent even with a confirmed mark.
     """
     cleanup_by_topic = {spec.name: spec.configs["cleanup.policy"] for spec in declare_topics(settings)}
     names = TopicNames(settings.topics.prefix)
@@ -285,8 +284,8 @@ class Redrive:
     def _has_rival(self, letter: DeadLetter, marks: Sequence[RedriveMark]) -> bool:
         """Returns whether another person is perhaps sending the record of `letter` at this moment, too.
 
-        If both people have written their marks into the same partition, the person with the first mark sends the record. Kafka keeps no
-        order between partitions. If the marks are in different partitions, neither person sends the record.
+        Each person writes a mark before sending. If the marks of two people are in the same partition, the person with the first mark sends
+        the record. If the marks are in different partitions, nobody can tell which mark is first, so neither person sends the record.
         """
         new_marks = [mark for mark in marks if mark not in letter.marks]
         own = next((place for place, mark in enumerate(new_marks) if mark.id == self._id), len(new_marks))

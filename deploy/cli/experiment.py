@@ -329,7 +329,7 @@ def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, s
 @click.option(
     "--grad-cam",
     "grad_cam_name",
-    help="Also test the Grad-CAM heat maps of this version. It must not have learned from the pictures in --data.",
+    help="Also test the Grad-CAM heat maps of this version. Choose a version that has not learned from the pictures in --data.",
 )
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(2, 20), help="Number of folds.")
 @click.option(
@@ -423,7 +423,7 @@ def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: A
 @click.option(
     "--defective",
     type=click.IntRange(1),
-    help="Number of tested castings that are also shown with defects. Without the option, all are.",
+    help="Number of tested castings that are also shown with defects.  [default: all]",
 )
 @click.option("--side", "side_px", default=2236, show_default=True, type=click.IntRange(512, 7000), help="Side of the pictures, in pixels.")
 @click.option("--part-mm", default=300.0, show_default=True, type=click.FloatRange(1, 10000), help="Diameter of the part, in millimetres.")

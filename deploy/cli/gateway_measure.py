@@ -28,7 +28,7 @@ _TIMEOUT_S = 10.0
     type=click.FloatRange(0, 3600),
     default=120,
     show_default=True,
-    help="Longest time to wait until the latency is certain, in seconds.",
+    help="Stop after this many seconds, even if the latency is not certain yet.",
 )
 @click.option("--dry-run", is_flag=True, help="Measure, but do not store the latency.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")

@@ -11,7 +11,7 @@ import click
 from streams.errors import SettingsError
 from streams.settings import load_settings
 
-# These environment variables lack the prefix CASTLINE_, because the settings refuse CASTLINE_ variables that they do not know.
+# No name begins with CASTLINE_, because an environment variable CASTLINE_… that is not a setting is refused.
 REMOTE_URL, REMOTE_TOKEN, REMOTE_USER = "REMOTE_WRITE_URL", "REMOTE_WRITE_TOKEN", "REMOTE_WRITE_USER"
 
 

@@ -128,7 +128,11 @@ def card(version: str, root: Path, out: Path) -> None:
 @command.command("verify")
 @click.argument("version")
 @click.option(
-    "--runtime", "runtime_name", default="tensorflow", show_default=True, help="Runtime that judges the test pictures inside VERSION."
+    "--runtime",
+    "runtime_name",
+    default="tensorflow",
+    show_default=True,
+    help="Runtime that judges the golden set, the test pictures of VERSION.",
 )
 def verify(version: str, runtime_name: str) -> int:
     """Verify that the files of VERSION are unchanged and its networks still give the recorded answers.

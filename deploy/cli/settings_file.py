@@ -45,9 +45,9 @@ def describe_changes(line: str, changes: Mapping[str, Value]) -> str:
 
 
 def _find_section(rows: list[str], index: int, name: str) -> range:
-    """Returns the indexes of the rows in the section `name` of the line `index`, without the header.
+    """Returns the row numbers of the section `name`, without the section's header. If there is no such section, the range is empty.
 
-    If there is no such section, the range is empty.
+    `index` is the position of the gate's line among the lines of the settings file, from 0.
     """
     lines_seen, begin = -1, None
     for number, row in enumerate(rows):

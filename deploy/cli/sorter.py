@@ -71,8 +71,8 @@ def _run_one_process_per_board(file: Path | None, boards: list[list[str]]) -> in
 def _serve_lines(process: WorkerProcess, lines: list[str]) -> int:
     """Runs the sorters of `lines` until SIGTERM, and returns the exit status.
 
-    Until Kafka answers, the sorter sends no settings, so a board that was reset stays in its safe state. The reports of a board that works
-    are kept in the journal.
+    Until Kafka answers, the sorter sends no settings, so a board that was reset stays in its safe state. A board that was not reset goes on
+    working, and its reports are kept in the journal.
     """
     from agents.sorter.outage_recorder import OutageRecorder
 

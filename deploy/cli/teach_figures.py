@@ -38,7 +38,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Returns the estimate of at least one value. Both the median and the spread are computed without the outliers."""
+    """Returns the median and the spread of `values`, computed without the outliers. `values` must not be empty."""
     centre, spread = _centre_and_spread(values)
     limit = max(_OUTLIER_SPREADS * spread, _LEAST_OUTLIER_MM)
     outliers = tuple(index for index, value in enumerate(values) if abs(value - centre) > limit)

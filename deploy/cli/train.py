@@ -86,8 +86,8 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--balance",
     type=float,
-    help="How often an epoch repeats the pictures of small --data folders and lists. 0: it repeats none. 1: it repeats them up to 16 "
-    "times, so that a small folder counts as much as the largest one.",
+    help="How much an epoch repeats the pictures of small --data folders and lists, from 0 to 1. 0: no picture is repeated. 1: a "
+    "small folder counts as much as the largest one, but no picture is used more than 16 times.",
 )
 @click.option(
     "--turned",

@@ -82,7 +82,13 @@ def parse_kinds(context: click.Context, parameter: click.Parameter, values: tupl
     show_default=True,
     help="Version whose segmentation head gives the first weights if VERSION has no head. With 'none', the first weights are random.",
 )
-@click.option("--steps", default=2000, show_default=True, type=click.IntRange(1, 1_000_000), help="Number of batches in the training.")
+@click.option(
+    "--steps",
+    default=2000,
+    show_default=True,
+    type=click.IntRange(1, 1_000_000),
+    help="Number of training steps. Each step uses one batch of pictures.",
+)
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(2, 256), help="Pictures in one batch.")
 @click.option("--rate", default=2e-3, show_default=True, type=click.FloatRange(0, 1, min_open=True), help="Highest learning rate.")
 @click.option(

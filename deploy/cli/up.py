@@ -102,7 +102,7 @@ def _missing_devices(settings: Settings) -> list[str]:
 
 
 def _settings_file(file: Path | None) -> Path | None:
-    """Returns the absolute path of the settings file. Returns None if there is no file, because then only environment variables count."""
+    """Returns the absolute path of the settings file, or None if all settings come from environment variables."""
     chosen = file or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else DEFAULT_FILE)
     return chosen.resolve() if chosen.exists() else None
 

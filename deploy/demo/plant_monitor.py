@@ -33,7 +33,7 @@ _METRICS_OF_LINES = (
     "castline_spool_pictures",
 )
 
-# A Prometheus histogram. Example: {0.1: 7, inf: 9} means that seven values are at most 0.1 s, and two are larger.
+# A cumulative Prometheus histogram. Example: in {0.1: 7, inf: 9}, there are 9 values, and 7 of them are at most 0.1 s.
 Buckets = Mapping[float, float]
 
 

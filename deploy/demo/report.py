@@ -150,7 +150,7 @@ def make_report(
 ) -> DemoReport:
     """Audits `records` and returns the report of the run.
 
-    - `falls`: the simulated castings of each line that left the belt.
+    - `falls`: for each line, the simulated castings that left the belt.
     - `cost`: processor time in seconds, and peak memory in MiB, of all processes.
     - `extra`: further fields of the JSON report.
     """

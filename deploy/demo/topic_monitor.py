@@ -143,8 +143,8 @@ class TopicMonitor:
             for partition, position in self._positions.items():
                 consumer.seek(partition, position)
             received_at = time.monotonic()
-            # After a restart of the broker, a consumer gets no records for up to half a minute. `_run` then calls `_read` again, which
-            # makes a new consumer.
+            # After a restart of the broker, an old consumer gets no records for up to half a minute. So this loop ends after some seconds
+            # without records, and `_run` calls `_read` again, which makes a new consumer.
             while not self._closing.is_set() and time.monotonic() - received_at < _RECONNECT_AFTER_S:
                 polled = consumer.poll(timeout_ms=300)
                 now = time.monotonic()

@@ -47,7 +47,7 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{listener}",
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        # Kafka runs in the data folder, so a relative path is enough. Kafka would split an absolute path with a comma into two paths.
+        # The path is relative to the data folder. An absolute path can contain a comma, and Kafka would split such a path into two paths.
         "log.dirs": "log",
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 4,

@@ -125,7 +125,7 @@ def read_free_bytes(folder: Path) -> tuple[int, int]:
 def list_segments(folder: Path, prefix: str) -> frozenset[str]:
     """Returns the paths of the segment files of all topics with `prefix` below Kafka's log folder `folder`.
 
-    Shortly before Kafka deletes a segment, it adds ".deleted" to the file name. The result contains the path without this suffix.
+    Before Kafka deletes a file, it renames the file, for example from `1.log` to `1.log.deleted`. The result still contains `1.log`.
     """
     topics = f"{escape(prefix)}.*"
     return frozenset(str(path).removesuffix(".deleted") for end in ("log", "log.deleted") for path in folder.glob(f"{topics}/*.{end}"))
@@ -233,8 +233,8 @@ class DiskGuard:
     def _drop(self, may_drop_all: bool) -> None:
         """Drops records of the first kind in DROP_ORDER that still has records. If `may_drop_all` is False, drops only judged pictures.
 
-        Kafka frees disk space only by deleting whole segment files. If Kafka has deleted no segment file after the last drop, another drop
-        would not help. The method then drops nothing until Kafka begins a new segment file.
+        Kafka frees disk space only by deleting whole segment files. If the segment files have not changed after the last drop, another drop
+        would not help, so the method drops nothing.
         """
         segments = list_segments(self._folder / "log", self._settings.topics.prefix)
         self._was_drop_vain = segments == self._before_drop

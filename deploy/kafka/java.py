@@ -67,7 +67,7 @@ def _lock_cache() -> Iterator[None]:
     """Locks the cache during a `with` block, because two processes that download jars at the same time would disturb each other."""
     folder = user_cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)  # a folder can be locked without write access
+    handle = os.open(folder, os.O_RDONLY)  # read-only is enough for a lock
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -90,7 +90,7 @@ def _fetch_jars() -> list[Path]:
 
 
 def checksums(jars: list[Path]) -> dict[str, str]:
-    """Returns the SHA-256 checksum of each jar, by the name of its file."""
+    """Returns the SHA-256 checksum of each jar (Java library). The key is the file name."""
     return {jar.name: sha256_of_file(jar) for jar in jars}
 
 

@@ -21,9 +21,9 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """The latest health and metrics of one process, read from its pages.
+    """The latest health and metrics of one process, read from its pages `/readyz`, `/healthz` and `/metrics`.
 
-    - `is_ready`: True if the process is ready, or if it waits for a person.
+    - `is_ready`: True if the process is ready. A process that only waits for a person counts as ready, too.
     - `complaint`: the text of /healthz while the process is unhealthy.
     - `unhealthy_since`: monotonic seconds, or None.
     - `is_silent`: True if the process did not answer at all.

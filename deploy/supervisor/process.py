@@ -26,7 +26,7 @@ class ChildProcess:
 
     def __init__(self, command: Sequence[str], on_line: Callable[[str], None]) -> None:
         if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("Start the process from the main thread, because it is killed when the thread that started it ends.")
+            raise RuntimeError("Start the process from the main thread. The kernel kills a process when the thread that started it ends.")
         # The process gets its own session, so that Ctrl-C reaches only the supervisor. The supervisor then stops the processes in order.
         self._process = subprocess.Popen(
             bound_command(command),
