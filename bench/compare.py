@@ -33,7 +33,7 @@ ReportProgress = Callable[[str], None]
 
 # The new inspector is "no slower" if it needs at most 3 % more processor time per picture.
 MAX_PROCESSOR_RATIO = 1.03
-# Five pairs are too few for a 95 % interval. All five ratios may lie on the same side of the true median (probability 2 ** -4).
+# Five pairs are too few for a 95 % interval. With a probability of 2 ** -4 = 6 %, all five ratios lie on the same side of the true median.
 MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
 _DIFFERENT_PICTURES = 256
@@ -156,9 +156,9 @@ class SpeedComparison:
 
     @property
     def does_throughput_reach_old(self) -> bool | None:
-        """Whether the 95 % interval of `throughput_ratio` reaches 1. If not, the new inspector is slower than the old one.
+        """False if the new inspector is slower: the whole 95 % interval of `throughput_ratio` is below 1. Otherwise True.
 
-        The value is None if there are too few pairs for an interval.
+        None if there are too few pairs for an interval.
         """
         interval = self.throughput_ratio.interval
         return None if interval is None else interval[1] >= 1
@@ -181,8 +181,8 @@ def estimate_median(values: Sequence[float]) -> RatioEstimate:
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # The interval leaves out the `left_out` smallest and the `left_out` largest values. `tail` is the probability that the true median is
-    # below the interval.
+    # The interval leaves out `left_out` values at each end of `ordered`. `tail` is the probability that the true median is below the
+    # interval. Values are left out until `tail` would become too large.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:
@@ -265,7 +265,7 @@ class _ComparisonBench:
         self._warm_up_count = min(_WARM_UP_PICTURES, picture_count)
         self._load = load
         self._report_progress = report_progress
-        # The two inspectors judge with the model versions of the old checkout, so that only their code differs.
+        # The old and the new inspector judge with the model versions of the old checkout. So only the code of the inspectors differs.
         old, _ = checkouts
         self._sections = {checkout.name: checkout.read_sections(old.versions) for checkout in checkouts}
         # An inspector becomes slower if it cannot fetch pictures in advance. So extra pictures are sent after the measured pictures: as

@@ -50,9 +50,9 @@ def write_full_size_version(root: Path) -> str:
 
 
 def _set_normalisations(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
-    """Computes the averages of the network's normalisation layers from `pixels`, and returns the network.
+    """Sets the averages of the network's normalisation layers to those of `pixels`, and returns the network.
 
-    Without these averages, values in the network would be too large for runtimes that compute with 8 bits.
+    An untrained network has no useful averages, so its values would be too large for runtimes that compute with 8 bits.
     """
     from models.networks.preprocessing import resample, scale_pixels
 

@@ -64,7 +64,7 @@ class _UnflushedSpool(Spool):
 
 
 class _MemoryChannel:
-    """Confirms each picture at once."""
+    """A channel without Kafka, which confirms each picture immediately."""
 
     def send(self, picture: SpooledPicture, on_result: Callable[[SendResult], None]) -> None:
         on_result(SendResult(picture, None))

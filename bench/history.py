@@ -127,7 +127,7 @@ def _make_insert_statement(rows: int) -> str:
 
 
 def _choose_word(words: tuple[str, ...]) -> str:
-    """Returns an SQL expression that chooses one of `words` from the number of the part. All words occur equally often."""
+    """Returns an SQL expression that gives each part one of `words`, by the part's number. All words occur equally often."""
     cases = " ".join(f"WHEN {place} THEN '{word}'" for place, word in enumerate(words))
     return f"CASE (i / 7) % {len(words)} {cases} END"
 
@@ -188,7 +188,7 @@ def make_queries(rows: int) -> list[HistoryQuery]:
 
 
 def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> dict[str, Any]:
-    """Measures the first page and the next page of each search, `requests` times. Returns the durations in milliseconds, for JSON."""
+    """Measures how long the first and the next page of each search take, `requests` times. Returns milliseconds, as values for JSON."""
     from django.contrib.auth.models import User
     from django.test import Client
 

@@ -107,7 +107,7 @@ def _scrape(inspector: RoleProcess) -> Iterator[None]:
 
 
 def silence_metrics() -> None:
-    """Makes every metric of this process ignore its updates. Metrics can still be declared and served."""
+    """Switches off the updates of all metrics of this process. Metrics can still be declared and served."""
 
     def do_nothing(*_: Any, **__: Any) -> None:
         return None

@@ -65,7 +65,7 @@ class LocaliserCost:
 def measure_localiser(
     base: Settings, pictures: list[bytes], pairs: int, window_s: float, findings_s: float, report_progress: ReportProgress
 ) -> LocaliserCost:
-    """Measures pairs of windows of `window_s` seconds with and without the localiser. Then measures the localiser alone.
+    """Measures `pairs` times for `window_s` seconds with the localiser and for as long without it. Then measures the localiser alone.
 
     `base` gives the settings of the sections [model], [batch], [inspector] and [pictures]. Raises BrokerError if a process fails or makes
     no heat map.

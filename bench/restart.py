@@ -66,7 +66,7 @@ class RestartResult:
         return [asdict(silence) for silence in self.silences]
 
     def describe(self) -> list[str]:
-        """Returns the lines of the report: for each killed process the silences, and for the inspector the steps of its start."""
+        """Returns the lines of the report: how long no verdict came after each kill, and how long the inspector's start took, by step."""
         lines = []
         for killed in dict.fromkeys(silence.killed for silence in self.silences):
             group = [silence for silence in self.silences if silence.killed == killed]
@@ -228,7 +228,7 @@ class _VerdictClock:
         _wait_for(is_steady, "The verdicts did not come steadily again.")
 
     def find_longest_gap_s(self, since_s: float) -> float:
-        """Returns the longest time between two verdicts after `since_s`. The first of these times begins at `since_s`."""
+        """Returns the longest time without a verdict after `since_s`. The time from `since_s` to the first verdict counts, too."""
         moments = [since_s, *(moment for moment in list(self._times_s) if moment > since_s)]
         return max(later - earlier for earlier, later in itertools.pairwise(moments))
 

@@ -44,7 +44,7 @@ ReportProgress = Callable[[str], None]
 LANES = 4
 # Seconds that a casting needs from photo-eye 1 to the gate. All verdicts reach the board in this time, even on a busy machine.
 _TRAVEL_S = 4.0
-# The first parts of each lane do not count, because the sorter and the broker are still slow after their start.
+# The times of the first parts of each lane are left out, because the sorter and the broker are slow just after their start.
 _SKIPPED_PARTS = 10
 # The measurement fails if the sorter writes no record for this long.
 _STALL_S = 60.0

@@ -145,9 +145,9 @@ def _processor_seconds(process: psutil.Process) -> float:
 
 
 def _estimate_share(shares: list[float]) -> ShareEstimate:
-    """Returns the mean of `shares` and its 95 % interval. The lowest and the highest fifth do not count (Tukey and McLaughlin, 1963).
+    """Returns the mean of `shares` and its 95 % interval, without the lowest and the highest fifth (Tukey and McLaughlin, 1963).
 
-    Other programs on the machine make a few shares very low or very high. Without this rule, such shares would cause most of the error.
+    Other programs on the machine make a few shares very low or very high. With these shares, the interval would be much wider.
     """
     if len(shares) < _MIN_ROUNDS_FOR_INTERVAL:
         return ShareEstimate(statistics.fmean(shares), math.inf)

@@ -64,7 +64,7 @@ _NO_HEAD = "Only a version with a segmentation head names types of defect."
 _NO_DETAILS = "Only a version with a detail template searches for small defects."
 _NO_ARCHIVIST = "The archivist exports the states. A plant may run without it."
 _NO_STATION = "A plant may run without the station."
-# Queries of panels that may return no series although all is well, each with the reason. Queries of alerts are not listed here.
+# The queries of panels that can return no series in a healthy plant, each with the reason. Queries of alerts are not listed here.
 EMPTY_IN_HEALTH: dict[str, str] = {
     f"castline-plant: {plant.STATES}: {{{{plant}}}} {{{{line}}}} {{{{state}}}}": _NO_ARCHIVIST,
     f"castline-quality: {quality.VERSIONS}: {{{{line}}}}: {{{{model}}}} on {{{{runtime}}}}, shadow": _NO_SHADOW,
@@ -171,7 +171,7 @@ def make_runbook_markdown() -> str:
             parts += [
                 f"### {alert.slug}",
                 f"The alert `{alert.name}` has the severity `{alert.severity}` and fires {delay}.",
-                f"The panel “{alert.panel_title}” on the dashboard {alert.dashboard_uid} shows the problem.",
+                f"The panel “{alert.panel_title}” on the dashboard {alert.dashboard_uid} shows the values for this alert.",
                 alert.runbook.to_markdown(),
             ]
     return "\n\n".join(parts) + "\n"

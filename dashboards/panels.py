@@ -40,7 +40,7 @@ def falling(bad: float, warning: float) -> Thresholds:
 
 @dataclass(frozen=True)
 class Query:
-    """A PromQL expression, and the text for its series in the panel's legend. Grafana replaces `{{line}}` in it by the line's name."""
+    """A PromQL expression, and the legend of its series in the panel. Grafana replaces `{{line}}` in the legend by the line's name."""
 
     expression: str
     legend: str = "{{line}}"
@@ -173,7 +173,7 @@ def _variable(name: str, query: str) -> dashboard.QueryVariable:
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
-        # `.*` also matches series without the label `plant`, which the Prometheus of a single plant need not set.
+        # `.*` also matches series without the label `plant`. The Prometheus of a single plant does not need this label.
         .all_value(".*")
         .current(model.VariableOption(selected=True, text="All", value="$__all"))
     )

@@ -323,7 +323,7 @@ def apply_changes(grafana: Grafana, changes: Sequence[ResourceDiff], report: Cal
             else:
                 change.kind.write(grafana, change.content, change.before)
         except GrafanaError as error:
-            # Status 0: Grafana did not answer, but may have made the change, so the change is undone too.
+            # Status 0 means that Grafana did not answer. Perhaps it has made this change, so this change is undone like the earlier ones.
             remaining = _undo(grafana, done if error.status else [*done, change])
             outcome = f"These changes could not be undone: {', '.join(remaining)}." if remaining else "Nothing was changed."
             message = f"Cannot {change.action} the {change.kind.name} {change.uid}: {error} {outcome}"
@@ -339,7 +339,7 @@ def _undo(grafana: Grafana, done: Sequence[ResourceDiff]) -> list[str]:
         try:
             current = change.kind.read(grafana, change.uid)
             if change.before is not None:
-                # Each change raises the version number of a resource, and an update must send the current number. So `current` is sent.
+                # An update must send the present version number of the resource, which each change raises. `current` holds this number.
                 change.kind.write(grafana, change.before.content, current)
             elif current is not None:
                 change.kind.remove(grafana, change.uid)

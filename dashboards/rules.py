@@ -94,15 +94,15 @@ BUDGET = round(1 - OBJECTIVE, 6)
 WINDOWS = ("5m", "30m", "1h", "6h", "30d")
 
 _WITHOUT_VERDICT = 'reason=~"no-verdict|late-verdict"'
-# For each part, the board reports the reason why its gate moved or stayed. The objective counts only parts with one of these three
-# reasons. Another reason, such as a fault of the board, does not show whether the verdict was late.
+# For each part, the board reports the reason why its gate moved or stayed. The objective counts only parts with the reason `verdict`,
+# `no-verdict` or `late-verdict`. Another reason, such as a fault of the board, does not show whether the verdict was late.
 _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 
 
 def _share(window: str, part: str, whole: str) -> str:
-    """Returns an expression for the increase of the counter `part` divided by the increase of the counter `whole`, for each line.
+    """Returns an expression for the share that the counter `part` has in the counter `whole`, for each line in the time `window`.
 
-    A line whose counter `whole` does not grow is left out.
+    A line is left out if `whole` did not increase.
     """
     return f"sum by (plant, line) (rate({part}[{window}])) / (sum by (plant, line) (rate({whole}[{window}])) > 0)"
 

@@ -56,7 +56,7 @@ _KINDS: dict[type[ArchivedRecord], str] = {
 class ArchivedTopic:
     """A topic that the archivist reads, with the type of its records and the line to which they must belong.
 
-    All lines share the topics of reviews, model choices and line settings. `line` is then only the value of the label `line` in metrics.
+    All lines share the topics of reviews, model choices and line settings. For such a topic, `line` is only a label in metrics.
     """
 
     record_type: type[Record]

@@ -238,20 +238,20 @@ class GateLane:
         self.settings_by_lane = {} if settings is None else {number: settings, **grades}
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
-        # Returns the run number for the board: the present number, or a higher number if older parts have the present number. The arguments
-        # are the present run number and the number of parts that the lane has counted in this run.
+        # Returns the run number for the board. The arguments are the present run number, and how many parts the lane has counted in this
+        # run. Example: the present number is 7. If parts of an older run also have the number 7, the result is higher than 7.
         self.choose_run: Callable[[int, int], int] = lambda run, counted: run
         # Called in the link's thread when the board has accepted the settings of the lane and of the additional gates.
         self.on_accepted: Callable[[Mapping[int, LaneSettings]], None] = lambda settings_by_lane: None
         self.is_configured = False
         # True while the sorter sends no verdicts, because a person has paused it.
         self.is_paused = False
-        # The reason why the board is not connected or accepts no settings, as one sentence. Otherwise empty.
+        # A sentence that says why the board is not connected or accepts no settings. Empty if there is no such problem.
         self.problem = ""
         # The code of the oldest fault in the board's last answer to STATUS, or 0. The fault can be older than the sorter's start.
         self.oldest_fault = 0
         self.next_configuring_s = 0.0
-        # The time at which the board answered again, or was lost. Monotonic clock.
+        # The monotonic time at which the connection last changed: the board answered again, or it was lost.
         self._connection_changed_s = time.monotonic()
         # For each lane, the run in which the board last accepted the settings. In a later run, the settings must be sent again.
         self.committed_run: dict[int, int] = {}
@@ -303,7 +303,7 @@ class GateLane:
         """
         is_asked = deadline_s is not None
         texts = tuple(str(field) for field in fields)
-        # A request with a lane waits until the lane is configured. A person must not wait, so a person's request has no lane.
+        # A request that names a lane waits until the lane is configured. A person's request names no lane, so it is sent at once.
         run, lane = (self.run or None, None) if is_asked else (None, self.number)
         request = BoardRequest(name, texts, deadline_s, run, lane)
         self._requests.submit(request)
@@ -365,13 +365,13 @@ class GateLane:
         self._on_event(RunBegan(run, cause))
 
     def read_early_events(self, now_s: float, now: datetime) -> list[BoardRequest]:
-        """Calls `on_event` for the events that arrived before the board's time was known. Returns the commands to send in answer."""
+        """Passes on the events that arrived before the host knew the board's clock. Returns the commands that answer these events."""
         self._is_clock_set = True
         frames, self._early_frames = self._early_frames, []
         return [request for frame in frames for request in self.read_event(frame, now_s, now)]
 
     def forget_event(self, event: int, run: int | None) -> None:
-        """Forgets an event that the board has deleted, because the board can use the number of the event again."""
+        """Forgets the number of an event. If an event with this number arrives later, the lane treats it as a new event."""
         self._unacknowledged.discard((run or self.run, event))
 
     def read_event(self, frame: Frame, now_s: float, now: datetime) -> list[BoardRequest]:

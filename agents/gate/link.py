@@ -68,8 +68,8 @@ class LinkSettings:
 class GateLink:
     """Keeps a connection to one board. Call `add_lane` for each line, then `start`. After that, any thread can use the returned lanes.
 
-    `acknowledges_unserved`: whether the host acknowledges the events of lanes that were not added. The board then deletes these events.
-    Pass False if the sorter of such a lane must still record them.
+    `acknowledges_unserved`: whether the host also acknowledges the events of lanes that were not added. The board deletes acknowledged
+    events. So pass False if another process must still record the events of these lanes.
     """
 
     def __init__(self, settings: LinkSettings, acknowledges_unserved: bool = True) -> None:
@@ -96,7 +96,7 @@ class GateLink:
         - `on_event`: called with each event, in the link's thread. In a sorter, agents/sorter/process.py passes the event on to
           `Sorter.handle_event` and `LineCommands.add_event`.
         - `settings`: with None, the host sends no settings.
-        - `grades`: the settings of additional gates at the belt, by lane.
+        - `grades`: the settings of each additional gate at the belt, by the gate's lane. An additional gate sorts out a grade.
         """
         added = GateLane(line, lane, settings, grades or {}, self._clock, self._requests, on_event)
         self.lanes.append(added)
@@ -300,7 +300,10 @@ class BoardSession:
         raise _no_board_error(self._port.received)
 
     def _listen(self) -> None:
-        """Waits until the board has sent a frame, for at most MAX_LISTENING_S. Sends nothing, so that a boot loader starts the firmware."""
+        """Waits up to MAX_LISTENING_S for a frame from the board.
+
+        Sends nothing, because a boot loader starts the firmware only if no bytes come.
+        """
         end_s = time.monotonic() + MAX_LISTENING_S
         while not self._is_board_heard and time.monotonic() < end_s and not self._stopping.is_set():
             self._send_and_receive(0.05)
@@ -355,7 +358,8 @@ class BoardSession:
             is_busy = error.code == code_of("busy")
             if error.retriable and not is_busy:
                 raise
-            # If a casting is on the belt, the board sorts with its former settings. So the host keeps sending verdicts.
+            # A busy board has a casting on the belt, and still sorts with the settings that it accepted earlier in this run. It needs
+            # verdicts for the castings, so the verdicts are not held back.
             if is_busy and lane.accepted_run == self.run:
                 self._requests.held_lanes.discard(lane.number)
             else:
@@ -365,7 +369,7 @@ class BoardSession:
                 lane.problem = "A casting is on the belt, so the board accepts no other settings. Let the belt run empty."
                 return None
             log.error("%s: the board refuses the settings: %s. They are sent again in %.0f s.", lane.line, error, REFUSED_RETRY_S)
-            # Other threads read the reason as soon as they see the new state.
+            # The reason is set before the state, because other threads read the reason as soon as they see the new state.
             lane.problem = f"The board refuses the settings: {error}."
             lane.set_state(GateState.REFUSED)
             return error

@@ -43,7 +43,7 @@ class Waker:
         try:
             os.write(self._write_end, b"x")
         except BlockingIOError:
-            # The pipe is full of unread bytes, which already wake the thread.
+            # The pipe is full. Its unread bytes already wake the thread, so another byte is not needed.
             return
 
     def clear(self) -> None:

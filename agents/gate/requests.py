@@ -118,7 +118,7 @@ class RequestWindow:
         self.queued.extend(requests)
 
     def add_missing(self, requests: Iterable[BoardRequest]) -> None:
-        """Puts requests at the end of the queue. Skips a request if the same one still waits in the queue or for its answer.
+        """Puts requests at the end of the queue. Skips a request if the same request is queued already, or still has no answer.
 
         The board repeats its events. If each repetition added a command, the queue would grow on a slow link.
         """
@@ -181,7 +181,9 @@ class RequestWindow:
         """Removes requests that are no longer useful. Their futures fail with GateError.
 
         - Code 21: the request is for another run of the board.
-        - Code 82: the deadline has passed. Requests of `stopped_lanes` are kept, because their belts stand still.
+        - Code 82: the deadline has passed.
+
+        The belts of `stopped_lanes` stand still, so requests for these lanes have no deadline.
         """
 
         def is_overdue(request: BoardRequest) -> bool:

@@ -62,7 +62,7 @@ def show_no_latency_needed(line: str) -> None:
 class CameraLatency:
     """The latency of the camera of one line, in seconds. Not thread-safe.
 
-    `set_s` from the settings is preferred to a measured latency. `file` keeps the measured latency over a restart.
+    `set_s`, the latency from the settings, overrides a measured latency. `file` stores the measured latency for the next start.
     """
 
     def __init__(self, line: str, set_s: float | None, file: Path) -> None:
@@ -98,9 +98,10 @@ class CameraLatency:
 
     @property
     def median_share(self) -> float:
-        """The median of how late the last pictures came, divided by the time between two parts (-0.5 to 0.5).
+        """The median delay of the last pictures, as a share of the time between two parts (-0.5 to 0.5).
 
-        Example: parts come every second. A picture that comes 0.1 s later than the latency in use predicts has the value 0.1.
+        Example: parts come every 2 s. A picture that comes 0.1 s later than the latency in use predicts has the value 0.05. An early
+        picture has a negative value.
         """
         return self._monitor.median_share if self._monitor else 0.0
 
@@ -122,8 +123,8 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency. Raises OSError if the file cannot be written.
 
-        If the settings give a latency, the gateway still uses that latency. If the measured latency is similar, the gateway assigns
-        pictures to parts again.
+        If the settings give a latency, the gateway still uses the latency from the settings. If the measured latency is close to the
+        latency from the settings, the gateway assigns pictures to parts again.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:
@@ -171,7 +172,7 @@ class CameraLatency:
         self._show_state()
 
     def _follow_suspension(self) -> None:
-        """Logs and stores whether the latency is trusted, if this has changed."""
+        """Logs and stores a change: the latency is no longer trusted, or it is trusted again."""
         assert self._monitor is not None
         suspension = self._monitor.suspension
         if bool(suspension) == bool(self._stored.suspension):

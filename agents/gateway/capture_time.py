@@ -15,9 +15,9 @@ _LATEST_UTC = datetime.max.replace(tzinfo=UTC)
 
 
 def is_plausible(captured_at: datetime, arrived_at: datetime) -> bool:
-    """Returns whether a picture that arrived at `arrived_at` can have been taken at `captured_at`.
+    """Returns whether `captured_at` is a believable time for a picture that arrived at `arrived_at`.
 
-    The limits are the year 2020 and two days after the arrival.
+    The time must lie between the start of 2020 and two days after the arrival.
     """
     return EARLIEST <= captured_at <= arrived_at + MAX_AHEAD
 
@@ -32,8 +32,8 @@ def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     except IdentityError as error:
         refusal = error
     try:
-        # A time without a time zone is read as UTC. A plausible time can then be wrong by hours, so it is refused below.
-        # An implausible time, such as 1970, is returned, because the caller replaces it anyway.
+        # The text has no time zone, so the true time can differ by hours. A plausible time is therefore refused. A time that is clearly
+        # wrong, such as 1970, is returned, because the caller replaces it by the time of arrival.
         captured_at = datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:
         raise refusal from None

@@ -47,7 +47,7 @@ _MAX_POLL_S = 0.1
 # The camera pauses for twice the time of a listing, so that it does not overload a slow network share.
 _PAUSE_FACTOR = 2.0
 _FULL_SPOOL_PAUSE_S = 1.0
-# An empty file must stay unchanged ten times as long as another file, because it is usually an upload that has just begun.
+# An empty file is usually an upload that has just begun. So the camera waits ten times as long as for a file with content.
 _EMPTY_FILE_FACTOR = 10
 # After this many failures, a complaint names the file. The camera still tries again.
 _TRIES = 3
@@ -56,7 +56,8 @@ _LONGEST_RETRY_S = 60.0
 _LONGEST_FOLDER_RETRY_S = 5.0
 # If the listing of the folder takes longer than this many seconds, the folder counts as out of reach.
 _SLOW_LISTING_S = 10.0
-# A new file arrived between the last two listings of its folder. If more seconds than this lie between them, its arrival time is unknown.
+# A new file arrived between the last two listings of its folder. If the second listing came more than this many seconds after the first
+# listing, the arrival time of the file is unknown.
 _MAX_LOOK_GAP_S = 1.0
 # If a file keeps changing for longer than this many seconds, a complaint names it.
 _RESTLESS_S = 15.0
@@ -113,7 +114,7 @@ class _FileVersion:
         return self.backoff.failures >= _TRIES
 
     def is_continued_by(self, later: _FileVersion, content: bytes) -> bool:
-        """Returns whether the file has only grown. `content`, the bytes of `later`, then begins with the bytes of this earlier version."""
+        """Returns whether the file has only grown from this version to the version `later`, which has the bytes `content`."""
         return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 
 
@@ -159,7 +160,7 @@ class DropCamera:
         self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)
         # Paths of the files that are no pictures and have already been counted as ignored.
         self._mentioned: set[str] = set()
-        # Number of sidecar files that the log has named. Their suffix, such as .xml, shows that they are no pictures.
+        # Number of sidecar files, such as .xml files beside pictures, whose names were written to the log.
         self._named_sidecars = 0
         # Protects `_moved`, because two threads change it: the thread of the camera, and the thread that calls `_finish`.
         self._lock = threading.Lock()
@@ -239,7 +240,7 @@ class DropCamera:
             else:
                 self._files[path] = _FileVersion(path, state, now_s, before.name_seen_s, previous=self._keep_overwritten(before, state))
         self._looked_at_s = now_s
-        # `_mentioned` keeps only paths that are still in the folder. Otherwise it would grow without limit.
+        # Files that are no longer in the folder are removed from `_mentioned`. Otherwise the set would grow without limit.
         self._mentioned &= listing.files.keys() | {path for paths in listing.unread.values() for path in paths}
         for gone in known.values():
             if gone.previous:
@@ -254,11 +255,11 @@ class DropCamera:
         )
 
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
-        """Saves the picture of `before`, the old version of a file whose new version has `state`.
+        """Keeps the old picture of a file that has changed. `before` is the old version of the file, and `state` is its present state.
 
-        - If the file was replaced or has shrunk, it holds a new picture. The method then keeps the old picture in memory.
-        - If the file has only grown, it can still hold the old picture. The method then returns the old version, which is compared with
-          the file when the file is complete.
+        - If the file was replaced or has shrunk, it holds a new picture. The old picture is kept in memory.
+        - If the file has grown, perhaps only bytes were added to the old picture. The result is then the old version. When the file is
+          complete, it is compared with the old version.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
@@ -340,7 +341,8 @@ class DropCamera:
     def _find_next(self) -> _FileVersion | None:
         """Returns the next file to handle, as a `_FileVersion`. Returns None if no file is due, or if the spool is full.
 
-        Pictures in memory whose files were overwritten come first, then the oldest file. At equal times, `2.jpg` comes before `10.jpg`.
+        Pictures in memory come first, because their files were overwritten. The oldest file comes next. At equal times, `2.jpg` comes
+        before `10.jpg`.
         """
         if time.monotonic() < self._paused_until_s:
             return None
@@ -409,7 +411,7 @@ class DropCamera:
         else:
             self._fail(version, "internal", error)
         if version.destination is None and not is_current and not version.is_put_aside:
-            version.content = frame.value  # The file now holds another picture, so this picture is kept in memory.
+            version.content = frame.value  # The file now holds a newer picture, so the older picture is kept in memory.
             self._add_overwritten(version)
         version.is_offered = False
 
@@ -430,7 +432,8 @@ class DropCamera:
         try:
             act(version)
         except FileNotFoundError as error:
-            # If the file is gone, nothing is left to do. If the file is still there, its target folder is missing, which is an error.
+            # If the file itself is gone, nothing is left to do. If the file is still there, the error means that its target folder is
+            # missing.
             if self._is_there(version):
                 self._fail(version, reason, error)
         except Exception as error:  # noqa: BLE001  One file must not stop the others. The failure is counted and shown.

@@ -33,7 +33,7 @@ _MIN_FILE_BYTES = 4096
 
 @dataclass(frozen=True)
 class FileState:
-    """Inode, size and time of last change of a file. If one of them differs from an earlier state, the file was written again."""
+    """The inode, size and time of last change of a file. If one of these values changes, the file was written or replaced."""
 
     inode: int
     size: int
@@ -67,7 +67,7 @@ def make_printable(path: str) -> str:
 
 def sort_naturally(name: str) -> list[tuple[int, int, str]]:
     """Returns a sort key that compares the numbers in names by value, so that `2.jpg` comes before `10.jpg`."""
-    words = re.split(r"([0-9]+)", name)  # Example: "a12b" gives ["a", "12", "b"]. Numbers always have an odd index.
+    words = re.split(r"([0-9]+)", name)  # Example: "a12b" gives ["a", "12", "b"]. The numbers have the indices 1, 3, 5 and so on.
     return [(0, int(word), "") if index % 2 else (1, 0, word) for index, word in enumerate(words)]
 
 
@@ -177,8 +177,8 @@ class DropFolder:
         return new_name
 
     def delete_old(self, folder: str, max_age_s: float, max_bytes: int) -> int:
-        """Deletes files that were moved to `folder` more than `max_age_s` seconds ago. If the others exceed `max_bytes`, also deletes the
-        oldest ones.
+        """Deletes files that were moved to `folder` more than `max_age_s` seconds ago. If the remaining files exceed `max_bytes`, deletes
+        the oldest remaining files, too.
 
         Returns the number of deleted files.
         """
@@ -202,9 +202,9 @@ class DropFolder:
 
     @contextmanager
     def _opened(self, folder: str) -> Iterator[int]:
-        """Yields the handle of a folder below the root. The root is opened at each call.
+        """Yields the handle of a folder below the root.
 
-        If the root is a network folder, it can have been mounted again after the last call.
+        The root is opened at each call, because a network folder is sometimes mounted again between two calls.
         """
         handle = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -261,7 +261,7 @@ def _shorten(name: str, addition: str) -> str:
     room = _MAX_NAME_BYTES - len(os.fsencode(addition + suffix + REASON_SUFFIX))
     if len(whole) <= room:
         return stem + addition + suffix
-    if room < 16:  # A long suffix can leave no room for the rest of the name.
+    if room < 16:  # The suffix is so long that no room is left for the stem.
         return hashlib.sha256(os.fsencode(name)).hexdigest()[:32] + addition
     return os.fsdecode(whole[: room - 9]) + "~" + hashlib.sha256(whole).hexdigest()[:8] + addition + suffix
 

@@ -137,7 +137,7 @@ class FolderCamera:
             delay_s = period_s * jitter * self._random.uniform(-0.5, 0.5)
             if stopping.wait(max(0.0, due_s + delay_s - time.monotonic())):
                 return
-            # After a delay, for example because the machine slept, only the missed pictures of the last second are sent.
+            # If the gateway was delayed, for example because the machine was suspended, it skips pictures that were due more than 1 s ago.
             due_s = max(due_s, time.monotonic() - 1) + period_s
             if (value := self._read(file, stopping)) is None:
                 continue

@@ -242,7 +242,7 @@ class Gateway:
             await asyncio.to_thread(thread.join, 2)
 
     async def _start_web_server(self) -> web.AppRunner | None:
-        """Starts the HTTP server for uploads and part reports, or returns None if no line accepts them."""
+        """Starts the HTTP server for uploads and part reports. Returns None if no line accepts uploads or part reports."""
         endpoints = {line.name: line.make_endpoint() for line in self._lines}
         if not any(endpoint.uploads or endpoint.part_intake for endpoint in endpoints.values()):
             return None

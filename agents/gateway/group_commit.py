@@ -76,7 +76,7 @@ class GroupCommit:
         except OSError as error:
             failure = error
         metrics.spool_flush_seconds.labels(self._spool.line).observe(time.monotonic() - began_s)
-        # The stack calls the functions in reverse order. If one of them raises an error, the others are still called.
+        # ExitStack calls every function, even if one of them raises an error. It calls the last function first, so `group` is reversed.
         with ExitStack() as stack:
             for _, on_flushed in reversed(group):
                 stack.callback(on_flushed, failure)

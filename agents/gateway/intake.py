@@ -215,7 +215,7 @@ class Intake:
         if self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
             self._store(pending, frame.part)
         elif not has_own_time:
-            # The picture is not matched with a part of the board, because its time is not from the camera and could lead to a wrong part.
+            # The time of the picture is not from the camera. With this time, the picture could get a wrong part of the board.
             self._store(pending, None)
         else:
             self._apply(self._match(pending, self._matcher, self._latency))
@@ -294,7 +294,7 @@ class Intake:
             )
 
     def store_latency(self, latency_s: float, spacing_s: float) -> None:
-        """Stores a measured latency. Waiting pictures are sent without a part, because the earlier latency may have been wrong.
+        """Stores a measured latency. Waiting pictures get no part of the board, because the earlier latency was perhaps wrong.
 
         Raises ValueError if the camera needs no latency, and OSError if the latency cannot be stored.
         """
@@ -401,7 +401,7 @@ class Intake:
         self._commit.start()
 
     def stop(self) -> None:
-        """Answers all cameras whose pictures are stored, and ends the thread."""
+        """Sends the receipts of all stored pictures to the cameras, and ends the thread."""
         self._commit.stop()
 
     def _log_full_spool(self, error: SpoolFullError | None) -> None:

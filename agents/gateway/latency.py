@@ -31,7 +31,8 @@ LOWEST_LATENCY_S = -60.0
 HIGHEST_LATENCY_S = 60.0
 # An estimate needs at least this many pictures and this many parts.
 MIN_PICTURES = 10
-# Subtract a latency from the time of a picture. If a part is less than a fifth of the spacing away, the picture fits the latency.
+# A picture fits a latency if its time minus the latency is close to the time of a part. Close means less than a fifth of the time between
+# two parts.
 _FIT_SHARE = 0.2
 # A latency is accepted if at least 80 % of all pictures get a part, and also 80 % of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
@@ -39,13 +40,14 @@ _NEWEST_PICTURES = 10
 # The latency is subtracted from the times of the pictures. If fewer than 70 % of these times lie between the first and the last known
 # part, the latency is not examined.
 _KNOWN_SHARE = 0.7
-# Two latencies are compared only if at least this many pictures have a known nearest part with the first and with the second latency.
+# The latency decides which part is nearest to a picture. Two latencies are compared only if at least this many pictures have a known
+# nearest part under each latency.
 _MIN_COMMON_PICTURES = 5
 # A latency is better than another if its pictures are nearer to parts by at least 2 % of the spacing, on average.
 _NEARER_SHARE = 0.02
 # The average gain must be at least this many times its standard error, so that it is not chance.
 _NEARER_ERRORS = 5.0
-# Example: if 40 pictures fit the best latency, another latency is examined if at least 20 pictures fit it.
+# Another latency is examined if it fits at least half as many pictures as the best latency. Example: 20 pictures instead of 40.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
@@ -60,7 +62,8 @@ _ESTIMATE_PICTURES = (16, 48)
 _ESTIMATE_RANGE_SPACINGS = 4.5
 _KEPT_PARTS = 2048
 _KEPT_PICTURES = 128
-# A measurement first uses the newest 128 pictures. If this estimate is not certain, it uses only the newest 64, then 32, then 16.
+# A measurement first estimates the latency from the newest 128 pictures. If the estimate is not certain, the measurement tries the newest
+# 64 pictures, then 32, then 16.
 _MEASURED_PICTURES = (128, 64, 32, 16)
 
 
@@ -73,7 +76,7 @@ class LatencyEstimate:
     - `spread_s`: nine of ten pictures are at most this far from a part.
     - `spacing_s`: the median time between two parts.
     - `rival_s`: another latency that fits almost as well, or None.
-    - `speaking_count`: number of pictures that speak against `rival_s`. They fit `latency_s`, and they do not fit `rival_s`.
+    - `speaking_count`: number of pictures that fit `latency_s`, but not `rival_s`.
     """
 
     picture_count: int
@@ -136,7 +139,7 @@ class _Candidate:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """A sort key. The best candidate has the smallest key: the share of pictures without a part, then the mean distance from a part."""
+        """A sort key, which is smallest for the best latency: the share of pictures without a part, then the mean distance from a part."""
         known = self.known_shares
         return self.unexplained_count / len(known), fmean(min(share, ASSIGNED_SHARE) for share in known)
 
@@ -229,7 +232,7 @@ class _Comparison:
     """The result of comparing the best latency with another latency, `rival_s`.
 
     - `is_decided`: the pictures prove that `rival_s` is wrong.
-    - `speaking_count`: number of pictures that speak against `rival_s`. They fit the best latency, and they do not fit `rival_s`.
+    - `speaking_count`: number of pictures that fit the best latency, but not `rival_s`.
     """
 
     rival_s: float
@@ -247,10 +250,9 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
         return None
     speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # `speaking` counts the pictures that fit the latency `best`, but not the latency `rival`. `opposing` counts the reverse.
-    # `rival` is wrong if `speaking` reaches `needed`. Each opposing picture raises `needed` by 2.
-    # Example: `opposing` is 1. If `best` finds a part for every picture, `needed` is 1 + 2 = 3. Otherwise, `best` is less certain, and
-    # `needed` is 2 + 2 = 4.
+    # `speaking` counts the pictures that fit only the latency `best`. `opposing` counts the pictures that fit only the latency `rival`.
+    # `rival` is wrong if `speaking` reaches `needed`. Example: without opposing pictures, `needed` is 1. With one opposing picture,
+    # `needed` is 3. If `best` finds no part for some picture, `needed` is larger by 1.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
 
@@ -292,23 +294,23 @@ class TimeHistory:
 
 
 class LatencyMonitor:
-    """Checks whether the latency in use fits the last pictures and parts. Sets `suspension` to the reason if the latency is wrong.
+    """Checks whether the latency in use fits the last pictures and parts. If the latency is wrong, `suspension` says why.
 
-    While `suspension` is not "", pictures get no part. If parts come at equal intervals, several latencies fit the pictures. So
-    `suspension` becomes "" only after an irregular gap between parts, when the latency in use fits and the others do not.
+    Pictures get no part until `suspension` is "" again. If parts come at equal intervals, several latencies fit the pictures. So
+    `suspension` ends only after an irregular gap between parts. Such a gap shows that only the latency in use fits.
     """
 
     def __init__(self, latency_s: float, suspension: str = "") -> None:
         self.latency_s = latency_s
         self.suspension = suspension
         self._history = TimeHistory()
-        # For each of the last pictures: the seconds from its nearest part to the picture, and the spacing at this part.
+        # Two times in seconds for each of the last pictures: from the nearest part to the picture, and between two parts.
         self._offsets: deque[tuple[float, float]] = deque(maxlen=_WATCHED_PICTURES)
         self._pictures_since_estimate = 0
 
     @property
     def median_offset_s(self) -> float:
-        """The median of how late the last pictures came, in seconds. If there are no pictures, it is 0.
+        """The median delay of the last pictures, in seconds. If there are no pictures, the value is 0.
 
         A picture that comes 0.1 s later than the latency in use predicts has the value 0.1. An early picture has a negative value.
         """
@@ -316,9 +318,10 @@ class LatencyMonitor:
 
     @property
     def median_share(self) -> float:
-        """The median of how late the last pictures came, divided by the time between two parts (-0.5 to 0.5).
+        """The median delay of the last pictures, as a share of the time between two parts (-0.5 to 0.5).
 
-        Example: parts come every second. A picture that comes 0.1 s later than the latency in use predicts has the value 0.1.
+        Example: parts come every 2 s. A picture that comes 0.1 s later than the latency in use predicts has the value 0.05. An early
+        picture has a negative value.
         """
         return median(offset_s / spacing_s for offset_s, spacing_s in self._offsets) if self._offsets else 0.0
 

@@ -45,7 +45,7 @@ class MatchDecision(Generic[Picture]):
 class _WaitingPicture(Generic[Picture]):
     """A picture of `size` bytes that waits until the matcher knows its part.
 
-    The wait usually ends at `expires_s`. If a longer wait can show which part the picture shows, the picture waits longer.
+    The wait usually ends at `expires_s`. The picture waits longer if its part can still become certain.
     """
 
     time_s: float
@@ -73,7 +73,7 @@ class _KnownPart:
 
 @dataclass(frozen=True)
 class _Gap:
-    """The time from a part to its neighbour. If the neighbour is unknown, `is_exact` is False and the time is at least `seconds`."""
+    """The time from a part to its neighbour. `is_exact` is False if the neighbour is unknown. The true time is then `seconds` or more."""
 
     seconds: float
     is_exact: bool
@@ -144,7 +144,7 @@ class Matcher(Generic[Picture]):
         return decisions + self._expire_parts(float("inf") if is_ending else now_s)
 
     def release_pictures(self) -> list[MatchDecision[Picture]]:
-        """Ends the wait of all pictures. Each returned decision says that a picture belongs to no part.
+        """Returns a decision for each waiting picture: the picture gets no part.
 
         Call this method if the latency was wrong, because the times of the waiting pictures are then wrong, too.
         """
@@ -168,16 +168,16 @@ class Matcher(Generic[Picture]):
         if nearest.is_waiting and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.is_waiting = False
             return MatchDecision(waiting.picture, nearest.part, *located)
-        # If `is_exact` is True, the parts before and after the picture have consecutive numbers. So no unknown part is nearer to it.
+        # If `is_exact` is True, the parts before and after the picture have consecutive numbers. So no unknown part lies between them.
         is_far = at_picture.is_exact and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
         if is_far or (is_final and before.is_exact and after.is_exact):
             return MatchDecision(waiting.picture, None, *located)
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
-        """Returns whether a longer wait can show that the picture belongs to the newest part.
+        """Returns whether a longer wait can prove that the newest part is the nearest part of the picture.
 
-        If the board counts no other part during this wait, the newest part is the nearest part.
+        The proof is that the board counts no other part during the wait.
         """
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
@@ -187,13 +187,13 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        # If `is_exact` is False, this gap between two parts can contain another part whose report was lost. So the smallest recent gap
-        # limits the result. Example: this gap is 4 s, and the smallest recent gap is 1 s. The result is 1 s.
+        # If `gap.is_exact` is False, a part inside `gap` is perhaps missing, because its report was lost. So the smallest recent gap limits
+        # the result. Example: `gap` is 4 s, and the smallest recent gap is 1 s. The result is 1 s.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # The wait is over, and the part at the end of this gap is still unknown. The gap is then assumed to be at least as long as the
-        # smallest recent gap.
+        # If `is_final` is True, the picture waits no longer. If the part at the end of `gap` is still unknown, `gap` counts as at least as
+        # long as the smallest recent gap.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:

@@ -92,7 +92,7 @@ class KafkaChannel:
     """
 
     def __init__(self, settings: Settings, line: str, store: ObjectStore) -> None:
-        """Raises ChannelUnavailableError if no broker is reachable, or if the topic does not exist or the gateway may not write to it."""
+        """Raises ChannelUnavailableError if no broker is reachable, the topic is missing, or the gateway is not allowed to write to it."""
         self._topic = TopicNames(settings.topics.prefix).images(line)
         self._inline_bytes = settings.pictures.inline_bytes
         self._store = store
@@ -174,7 +174,7 @@ class _InFlightWindow:
 
     @property
     def silent_s(self) -> float:
-        """The seconds since Kafka's last answer. If no picture waits for an answer, sending a picture sets the result to 0.
+        """How many seconds Kafka has been silent. After a pause without pictures, the seconds count from the next picture that is sent.
 
         Example: Kafka confirms all pictures at 10:00:00. The next picture is sent at 10:05:00. At 10:05:02, the result is 2.
         """
@@ -280,7 +280,8 @@ class Sender:
             try:
                 channel = self._connect()
                 try:
-                    # If no picture waits, Kafka counts as available now. Otherwise it counts as available after it has confirmed a picture.
+                    # If no picture waits, the open channel is enough to call Kafka available. If pictures wait, Kafka must first confirm a
+                    # picture.
                     if self._spool.sendable_count == 0:
                         self._set_available()
                     self._send_pictures(channel)
@@ -404,7 +405,7 @@ class Sender:
         if self.problem:
             unavailable_s = time.monotonic() - self._unavailable_since_s
             log.info(
-                "Kafka accepts pictures of %s again after %.1f s. %d wait in the spool.",
+                "Kafka accepts pictures of %s again. It accepted no picture for %.1f s. Pictures that wait in the spool: %d.",
                 self._spool.line,
                 unavailable_s,
                 self._spool.waiting_count,

@@ -140,7 +140,7 @@ class SpoolBudget:
 class Spool:
     """The spool of one line, which only one process at a time can open. Thread-safe.
 
-    `run` is the run number of the parts that this gateway counts itself. This number grows at each start.
+    `run` is the run number for parts that the gateway counts itself, without a board. Each start of the gateway raises `run`.
     """
 
     def __init__(self, folder: Path, line: str, budget: SpoolBudget, clock: Callable[[], float] = time.time) -> None:
@@ -212,7 +212,7 @@ class Spool:
     def flush(self) -> None:
         """Waits until all pictures that were accepted before this call are on the disk. Raises OSError if the disk fails.
 
-        A flush of the write-ahead log is enough, because the log holds each commit until the commit is safe in the database file.
+        Only SQLite's write-ahead log is flushed. SQLite keeps each commit in this log until the commit is safe in the database file.
         """
         os.fdatasync(self._write_ahead_file)
 
@@ -230,7 +230,7 @@ class Spool:
         """
         size = len(picture.value) + _ROW_BYTES
         if not self._budget.has_room(size):
-            # An empty write-ahead log makes room for the picture. If the log cannot be emptied, `reserve` below raises SpoolFullError.
+            # The write-ahead log is emptied to make room for the picture. If there is still no room, `reserve` below raises SpoolFullError.
             with suppress(sqlite3.OperationalError):
                 self._empty_write_ahead()
         with self._lock:

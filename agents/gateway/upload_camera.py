@@ -93,10 +93,7 @@ class UploadCamera:
             self._queue.remove(frame)
 
     def find_outage(self) -> str:
-        """Returns "", which means that no outage is known.
-
-        The gateway cannot tell a broken camera from a camera that has no part to photograph.
-        """
+        """Returns "", because the gateway cannot detect an outage. A broken camera and a camera without parts both upload nothing."""
         return ""
 
     def list_complaints(self) -> list[str]:

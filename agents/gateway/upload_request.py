@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from streams.identity import UNKNOWN_CONTENT_TYPE, sniff_content_type
 
 _CHUNK_BYTES = 2**16
-# A form may be larger than the largest picture by this many bytes, for its other fields.
+# A form has other fields beside the picture. So a form is allowed to have this many bytes more than the largest picture.
 FORM_EXTRA_BYTES = 2**20
 _MAX_PARTS = 50
 # A body with one of these content types may be the picture itself. Many programs send x-www-form-urlencoded by default.
@@ -123,7 +123,7 @@ def _read_boundary(request: web.Request) -> bytes:
 
 
 def _find_picture_part(body: bytes, boundary: bytes, max_bytes: int) -> UploadedPicture:
-    """Returns the first part of a form that is a picture, or otherwise the first part that is declared as a picture."""
+    """Returns the first field of a form that holds a picture. If there is none, returns the first field with a type for pictures."""
     declared: UploadedPicture | None = None
     found = []
     for header, content in _split_form(body, boundary):

@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 _REMEMBERED_FRAMES = 8
 # If this many threads hang in a call of OpenCV, no further thread is started.
 _MAX_HANGING_READERS = 3
-# A call of OpenCV counts as hanging after this many times `stall_s`, so that OpenCV's own time-out comes first.
+# If a call of OpenCV takes longer than `stall_s` times this factor, the call counts as hanging. OpenCV's own time-out is `stall_s`, so
+# OpenCV has time to end the call itself.
 _HANG_FACTOR = 2.0
 _WAIT_S = 0.2
 
@@ -185,7 +186,7 @@ class VideoCamera:
         return self._triggers.put(part, captured_at)
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
-        # When this method ends, its threads must end, too. Otherwise, the next call would start a second reader of the stream.
+        # When this method ends, its threads must end, too. Otherwise, the next call of `frames` would start a second reader of the stream.
         is_over = Event()
         watch = SupervisedThread(f"video-watch-{self._line}", partial(self._watch_reader, is_over), is_over)
         self._is_running = True
@@ -247,7 +248,7 @@ class VideoCamera:
             stopping.wait(wait_s)
 
     def _grab_pictures(self, stream: FrameGrabber, stopping: Event, abandoned: Event) -> None:
-        """Grabs pictures from an open stream until the stream breaks or the reader has to end."""
+        """Grabs pictures from an open stream until the stream breaks, or until `stopping` or `abandoned` is set."""
         while stream.grab():
             grabbed_at = datetime.now(UTC)
             if stopping.is_set() or abandoned.is_set():
@@ -312,7 +313,7 @@ class VideoCamera:
     def _take_near(self, captured_at: datetime, window_s: float) -> _GrabbedPicture | None:
         """Returns the picture nearest to `captured_at`. Returns None if this picture is more than `window_s` away.
 
-        Before this, waits at most `window_s` for a picture that was grabbed at `captured_at` or later.
+        The method first waits at most `window_s` for a picture that was grabbed at `captured_at` or later.
         """
 
         def is_later_one_there() -> bool:

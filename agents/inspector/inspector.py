@@ -3,7 +3,8 @@
     accept -> decoder threads ------------------------> batcher -> networks (threads of their own) -> delivery -> acknowledgement
       uploads -> decoder process -> admission --------^
 
-Each step keeps the order of arrival. Otherwise Faust could commit a later record first, and a crash would lose an earlier record.
+Uploaded pictures take the lower path. Each step keeps the order of arrival. If Faust committed a later record before an earlier record,
+a crash would lose the earlier record.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class Inspector:
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        """The coroutine functions that the worker starts, and that run until the inspector is drained."""
+        """The coroutine functions that the worker starts. They run until the inspector is drained."""
         return (
             self._uploads.run,
             self.judge_batches,
@@ -214,7 +215,7 @@ class Inspector:
         return self._decode(decoded.record, ensemble, decoded.regions)
 
     def _fit(self, decoded: DecodedImage, ensemble: Ensemble, regions: Regions | None) -> DecodedImage:
-        """Returns the image as `ensemble` needs it. The version or the regions can have changed since the image was decoded."""
+        """Returns the image as `ensemble` needs it. Decodes it again if the line got another version or other regions in the meantime."""
         if not decoded.fits(ensemble.side_px, ensemble.details, regions):
             decoded = self._decode(decoded.record, ensemble, regions)
         return replace(decoded, regions=regions)
@@ -262,8 +263,8 @@ class Inspector:
             self._line_rules.find(image.record.part.line, assignment.ensemble.version)
             for image, assignment in zip(decoded, assignments, strict=True)
         ]
-        # Only this thread searches the pictures for their parts. The search has many short steps, so several Python threads would block
-        # each other.
+        # Only this thread finds the part in each picture. The search has many short steps, so several Python threads would block each
+        # other.
         fitting = [
             self._prepare(image, assignment.ensemble, rule.regions)
             for image, assignment, rule in zip(decoded, assignments, rules, strict=True)
@@ -363,7 +364,7 @@ def _search_details(decoded: DecodedImage, details: VersionDetails | None, regio
 def _isolate(image: DecodedImage, step: Callable[[DecodedImage], DecodedImage]) -> DecodedImage:
     """Returns `step(image)`. If the picture makes `step` fail, returns `image` with the error in place of the picture.
 
-    Raises OSError if `step` raises it. Then the object store or the inspector's machine has failed, and the picture is not the cause.
+    Raises OSError if `step` raises it, because an OSError means that the object store or the machine has failed, and not the picture.
     """
     try:
         return step(image)
@@ -390,7 +391,7 @@ def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssign
 
 
 def _name_kinds(judged: list[JudgedImage], assignments: list[ModelAssignment]) -> list[JudgedImage]:
-    """Returns `judged` with the kinds of the largest defects, if the ensembles that judged the images can name them."""
+    """Returns `judged` with the kinds of the largest defects. An ensemble without a segmentation head names no kinds."""
     named = list(judged)
     for ensemble, indices in group_by_predictor([assignment.ensemble for assignment in assignments]):
         if ensemble.segmentation is not None:

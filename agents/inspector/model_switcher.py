@@ -158,9 +158,9 @@ class ModelSwitcher:
             return current
 
     def _switch_shadow(self, line: str, choices: ModelChoices) -> ModelAssignment:
-        """Returns the assignment of `line` with the shadow version of `choices`.
+        """Returns which versions judge `line`: the present version, and the shadow version that `choices` names.
 
-        If the switcher rejects this shadow version, the assignment has no shadow version.
+        If the switcher rejects the named shadow version, the line has no shadow version.
         """
         current, name = self._assignments[line], choices.find(line).shadow
         if name is None or name == current.ensemble.version_name:

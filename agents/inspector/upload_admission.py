@@ -33,7 +33,7 @@ class UploadAdmission(Generic[Item]):
         await self._queue.put((item, decoding, deadline_s))
 
     async def run(self) -> None:
-        """Passes one item after another to `admit`, until the queue is drained."""
+        """Passes the queued items to `admit`, one after another, each as soon as its upload is decoded. Ends after `drain`."""
         while (waiting := await self._queue.get()) is not None:
             item, decoding, deadline_s = waiting
             if decoding is not None:

@@ -1,1 +1,1 @@
-"""Makes heat maps: reads verdicts from Kafka, computes where each suspicious part can be defective, and sends findings."""
+"""Makes heat maps: reads verdicts from Kafka, computes which areas of a suspicious part look defective, and sends findings."""

@@ -65,7 +65,7 @@ class AcceptanceRule(BaseModel):
         return violations
 
     def find_unmeasured(self, boxes: Sequence[Box]) -> bool:
-        """Returns whether this rule cannot be applied, because it limits the size of defects and the size of a defect is unknown.
+        """Returns True if the rule limits the size of defects, but the size of a defect is unknown.
 
         Only defects of the kinds in the rule count.
         """
@@ -74,7 +74,7 @@ class AcceptanceRule(BaseModel):
 
 
 class AcceptanceTable(BaseModel):
-    """The acceptance table of a part. `other_kinds` says whether defects of all kinds without a rule are accepted or rejected."""
+    """The acceptance table of a part. `other_kinds` says whether a defect is accepted or rejected if no rule names its kind."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -98,7 +98,7 @@ class PendingVerdict:
 
 @dataclass(frozen=True, eq=False)
 class HeatMapRequest:
-    """A verdict whose part needs a heat map."""
+    """A request for a heat map of the part to which `verdict` belongs."""
 
     verdict: Verdict
     pending: PendingVerdict
@@ -155,9 +155,9 @@ class Localiser:
     ) -> None:
         """Creates the localiser.
 
-        - `choices`: the models, regions and scales that people chose. Outside the regions, a heat map is 0 and has no boxes.
+        - `choices`: the chosen models, regions and scales. Outside the regions, a heat map is 0 and has no boxes.
         - `tables`: the acceptance tables of the lines that have one.
-        - `report_problem`: called with a sentence and the failed service when a problem begins, and with "" and the service when it ends.
+        - `report_problem`: called with a sentence and the failed service when a problem begins. When the problem ends, the sentence is "".
         - `record_progress`: called during long waits in which a restart of the process would not help.
         - `are_processors_free`: returns whether other programs leave processor time for heat maps. If not, the next heat map waits.
         """
@@ -181,7 +181,7 @@ class Localiser:
         self._has_room.set()
         self._delivered: dict[uuid.UUID, None] = {}
         self._opened: dict[str, DefectLocator | None] = {}
-        # Versions that could not be opened, with the times, in monotonic seconds, at which they are tried again.
+        # For each version that could not be opened: the monotonic time of the next try.
         self._failed_until_s: dict[str, float] = {}
         # One thread reads and decodes pictures, makes their heat maps, and opens defect locators.
         self._thread = ThreadPoolExecutor(1, "localiser")
@@ -198,7 +198,7 @@ class Localiser:
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        """The coroutine functions that the worker starts, and that run until the localiser is drained."""
+        """The coroutine functions that the worker starts. They run until the localiser is drained."""
         return (self.make_findings,)
 
     async def accept(self, received: ReceivedRecord) -> None:

@@ -10,7 +10,8 @@ import psutil
 
 # The use of the processors is measured over at least this time. Linux counts it in steps of 10 ms.
 SAMPLE_S = 0.25
-# If two readings are further apart, their mean does not show the present use. The processors then count as free.
+# If more than this many seconds lie between two readings, their mean does not show the present use. The localiser then assumes that the
+# processors are free.
 MAX_SAMPLE_S = 2.0
 # A heat map keeps one processor busy. The localiser waits if other programs leave less than this part of a processor.
 LEAST_FREE_PROCESSORS = 0.5

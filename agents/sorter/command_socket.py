@@ -122,7 +122,7 @@ class CommandSocket:
             await self._listening
 
     async def _accept_clients(self, listener: socket.socket) -> None:
-        # `asyncio.start_unix_server` of Python 3.11 would leave clients open that were accepted just before it was closed.
+        # `asyncio.start_unix_server` is not used. In Python 3.11, a client that is accepted just before the server is closed stays open.
         with listener:
             async with asyncio.TaskGroup() as clients:
                 while True:
@@ -173,7 +173,7 @@ async def _read_line(client: socket.socket) -> bytes:
                 if len(received) > _MAX_LINE_BYTES:
                     raise ValueError(f"The line is longer than {_MAX_LINE_BYTES} bytes.")
     except TimeoutError as error:
-        raise ValueError(f"The end of the line was not received within {_READ_S:g} s.") from error
+        raise ValueError(f"The client sent no end of line within {_READ_S:g} s.") from error
     return received
 
 

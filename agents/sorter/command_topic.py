@@ -104,7 +104,7 @@ class CommandTopic:
                     yield record, command
 
     def _hand_over(self, record: ConsumedRecord, is_old: bool) -> None:
-        """Lets the event loop handle a record. Waits while the loop works on records of more than _MAX_OPEN_BYTES together."""
+        """Lets the event loop handle a record. Waits until the total size of the unfinished records is at most _MAX_OPEN_BYTES."""
         handling = asyncio.run_coroutine_threadsafe(self._handle(record, is_old), self._loop)
         self._open[handling] = len(record.value or b"") + _RECORD_OVERHEAD_BYTES
         while not self._thread.is_stopping:
@@ -140,7 +140,7 @@ class CommandTopic:
             await self._write_dead_letter(record, HANDLING_FAILED, f"The sorter failed on the command: {error!r}")
 
     async def _obey(self, command: Command, commands: LineCommands | None, is_old: bool) -> None:
-        """Executes and answers a command, unless it is for another sorter, is itself an answer, or was executed before."""
+        """Executes and answers a command. Ignores answers, commands for other sorters, and commands that were executed before."""
         if commands is None or command.answer is not None:
             return
         if is_old:

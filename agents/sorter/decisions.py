@@ -110,9 +110,10 @@ def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
 def verdict_deadline(state: PartState, captured_at: datetime, gate: GateSettings, now: datetime, now_s: float) -> float:
     """Returns the latest time of the monotonic clock at which a verdict is allowed to be sent to the board.
 
-    The deadline is counted from the time at which the board counted the part. If this time is unknown, the deadline is counted from
-    `captured_at`, the time of the picture, or from `now` if `captured_at` is later than `now`. `now` and `now_s` are the present time on
-    the wall clock and on the monotonic clock.
+    The deadline is counted from the time at which the board counted the part. If the time of the count is unknown, the deadline is counted
+    from `captured_at`, the time of the picture. A `captured_at` in the future counts as `now`.
+
+    `now` and `now_s` are the present time on the wall clock and on the monotonic clock.
     """
     counted_s = state.counted_s
     if counted_s is None:
@@ -137,11 +138,13 @@ class LaneFaults:
             self._active.remove(code)
 
     def explain_safe_action(self, oldest_on_board: int) -> int:
-        """Returns the code of the fault that explains a part with the reason `safe`, or 0.
+        """Returns the code of the fault because of which the board applied the safe action to a part, or 0.
 
-        - The bypass comes first, because it controls the gate even during other faults.
-        - After a restart of the sorter, only the board knows the older faults. `oldest_on_board` is the oldest of them, or 0.
-        - If no fault is active now, the result is the fault that ended last. It was still active when the board decided about the part.
+        - If the bypass is active, it is the result, because it controls the gate even during other faults.
+        - Else the newest active fault is the result.
+        - If the sorter knows no active fault, the result is `oldest_on_board`. After a restart of the sorter, only the board knows older
+          faults.
+        - If the board has no fault either, the result is the fault that ended last. It was still active when the board decided.
         """
         if _BYPASS in self._active:
             return _BYPASS
@@ -202,10 +205,7 @@ def make_late_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sor
 
 
 def make_obeyed_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sorting:
-    """Returns a second sorting record of a part, which adds the verdict that the board obeyed.
-
-    The writer of the first record did not know this verdict.
-    """
+    """Returns a second sorting record of a part. It names the verdict that the board obeyed, which is missing in the first record."""
     return previous.model_copy(update={"label": verdict.label, "verdict_id": verdict.verdict_id, "sorted_at": now})
 
 

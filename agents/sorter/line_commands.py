@@ -38,9 +38,9 @@ Values = dict[str, dict[str, int | str]]
 
 
 class LineCommands:
-    """Executes each command at most once, and never after its `valid_until`. All methods are called in the event loop.
+    """Executes each command at most once. A command expires at its `valid_until`. All methods are called in the event loop.
 
-    - `pause_file`: exists while the line is paused, so that a restart of the sorter does not end the pause.
+    - `pause_file`: this file exists while the line is paused. So a restart of the sorter does not end the pause.
     - `describe_start`: returns a sentence about the verdicts that the sorter skipped at its start, or "".
     """
 

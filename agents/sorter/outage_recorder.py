@@ -59,7 +59,7 @@ class OutageRecorder:
         self._timer.cancel()
         with self._lock:
             self._resources.close()
-        # The thread of the timer can still be waiting for the lock in `_begin`. With the lock, it sees that the timer is cancelled, and
+        # The timer's thread perhaps waits for the lock in `_begin`. When it gets the lock, it sees that the timer is cancelled. It then
         # ends.
         self._timer.join()
 
@@ -123,7 +123,7 @@ class _LaneRecorder:
         except JournalError as error:
             log.error("%s The board keeps its report about the part.", error)
             if isinstance(event, PartSorted):
-                # After this call, the lane treats the next repetition of the report as a new event, so the recorder gets it again.
+                # The board sends its report again later. After this call, the lane passes that report to this method again.
                 self.lane.forget_event(event.event, event.run)
             return
         if isinstance(event, PartSorted | FaultChanged):

@@ -62,12 +62,12 @@ class PartReports:
         self._start(CountedPart(counted.run, counted.part, counted.counted_at), counted.age_s)
 
     def send_again(self, parts: Iterable[CountedPart]) -> None:
-        """Starts to send the reports about `parts`, which the gateway had not accepted from an earlier process of this sorter."""
+        """Sends the reports about `parts` again. An earlier process of this sorter ended before the gateway accepted these reports."""
         for part in parts:
             self._start(part, self._in_time_s)
 
     def take_finished(self) -> list[CountedPart]:
-        """Returns the parts whose reports have ended since the last call, because the gateway accepted or refused them."""
+        """Returns the parts whose reports were accepted, refused or dropped since the last call."""
         finished, self._finished = self._finished, []
         return finished
 

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 PartKey = tuple[int, int]
 # The number of remembered parts. At 10 parts a second, they cover six minutes. A part reaches the gate in less time.
 MAX_PARTS = 4096
-# The time of a count and the time of the picture of the same part differ by at most this. If they differ more, a new part has the number of
-# an old part.
+# The largest time between the count of a part and its picture. If the two times differ more, the picture shows an older part with the same
+# number.
 _MAX_TIME_DIFFERENCE = timedelta(seconds=60)
 _MAX_RESTORE_S = 30.0
 _MAX_BOOTSTRAP_MS = 5000
@@ -42,7 +42,7 @@ _MAX_VERDICTS_READ, _MAX_SORTINGS_READ = MAX_PARTS // 2, 4 * MAX_PARTS
 class PartState:
     """What the sorter knows about a part. `captured_at` is the time of the picture that was judged.
 
-    `counted_s` is the monotonic time of the count. It is None if this process has not seen the count.
+    `counted_s` is the monotonic time at which the board counted the part. It is None if this process did not receive the count.
     """
 
     counted_at: datetime | None = None
@@ -179,11 +179,11 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal) -> Pa
 def join_states(verdicts: list[Verdict], sortings: list[Sorting], most_sortings: int) -> PartStates:
     """Returns the states of the parts in `verdicts`, and of the newest parts in `sortings` that have no verdict.
 
-    `sortings` begins with the oldest record. The sorter reads at most `most_sortings` of these records. If this limit is not reached, no
-    verdict is ignored.
+    `sortings` begins with the oldest record. If `sortings` has `most_sortings` records, the sorter did not read older records, so it
+    ignores verdicts on older parts.
 
-    For example, the limit is reached, and the oldest sorting record is from 10:00. A part has a picture from 9:59 and no sorting record.
-    This part was perhaps sorted before 10:00, so its verdict is ignored.
+    Example: the oldest of `most_sortings` records is from 10:00. A part has a picture from 9:59 and no sorting record. The part was perhaps
+    sorted before 10:00, so its verdict is ignored.
     """
     known_since = sortings[0].sorted_at if len(sortings) >= most_sortings else None
     judged = {(verdict.run, verdict.part) for verdict in verdicts}

@@ -60,7 +60,7 @@ class PassedCastings:
     A casting must reach photo-eye 2 before the next one reaches photo-eye 1. So it is clear to which casting an edge
     belongs, even if the distance of the photo-eyes is not known.
 
-    If a gap is shorter than `part_min_ms`, the object after the gap is the same casting.
+    If a photo-eye is free for less than `part_min_ms`, it still sees the same casting.
 
     `problem` says why the castings cannot be measured. It is empty if they can.
     """
@@ -87,7 +87,7 @@ class PassedCastings:
         if len(eyes) == 2 and signed(edge1.at_ms, edge2.at_ms) > 0:
             eyes.reverse()
             if not self._is_same_object(edge1, self._last[1]):
-                # Photo-eye 1 already sees the next casting. The casting at photo-eye 2 has the values of the previous call.
+                # Photo-eye 1 already sees the next casting. Its values for the casting at photo-eye 2 are in the page of the previous call.
                 own_edge1 = self._last[1]
         for eye in eyes:
             edge, before = pages[eye], self._last[eye]

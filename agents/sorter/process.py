@@ -113,7 +113,7 @@ async def _make_group(
     stack.callback(keeper.shutdown)
 
     def keep(used: Mapping[int, LaneSettings]) -> None:
-        # The saved settings are for a new board that replaces this board. So the temporary settings of a teaching session are not saved.
+        # The saved settings are for a board that replaces this board. The settings of a teaching session are temporary and not saved.
         if used == commands.teaching.lasting_settings:
             keeper.submit(_keep_settings, file, line, gate.port, used)
 

@@ -31,7 +31,7 @@ def settings_path(journal_dir: Path, line: str) -> Path:
 
 @dataclass(frozen=True)
 class SavedSettings:
-    """The settings of the lanes that belong to `line`. `port` is the serial port of their board."""
+    """The board's settings for the lanes of `line`. `port` is the serial port of the board."""
 
     line: str
     port: str
@@ -70,7 +70,7 @@ def keep_settings(file: Path, line: str, port: str, settings_by_lane: Mapping[in
 
 
 def read_saved_settings(file: Path, line: str, lanes: Collection[int]) -> SavedSettings:
-    """Reads the saved settings of `line`, whose gates are at these `lanes` of the board.
+    """Reads the saved settings of `line`. `lanes` are the lanes of the board to which the gates of the line are wired.
 
     Raises SettingsError with a message for a person if the file is damaged, was changed by hand, or belongs to another line.
     """

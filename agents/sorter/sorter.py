@@ -49,10 +49,10 @@ log = logging.getLogger(__name__)
 ROLE = "sorter"
 # The largest number of verdicts that are sent to the board at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
-# The largest number of accepted verdicts. A late verdict can wait here for the report of an absent board. The number is large, so that
-# fresh verdicts need not wait in Kafka behind late verdicts.
+# The largest number of accepted verdicts. If the board is not connected, late verdicts wait until the board has reported their parts. The
+# number is large, so that fresh verdicts do not wait behind late verdicts.
 _MAX_ACCEPTED_VERDICTS = 1024
-# The board reports a part at most this long after the deadline for its verdict. The sorter waits for the report before it records a late
+# After the deadline for a verdict, the board reports the part within this time. The sorter waits for the report before it records a late
 # verdict.
 _MAX_REPORT_DELAY_S = 2.0
 # While a late verdict waits, the sorter checks at this interval whether the board can still report the part.
@@ -113,7 +113,7 @@ class Sorter:
         self._verdicts_done = asyncio.Event()
 
     def use_gate(self, gate: GateSettings) -> None:
-        """From now on, uses the new settings of the gate for verdicts."""
+        """Makes the sorter use new settings of the gate for all further verdicts."""
         self._gate = gate
 
     @property
@@ -129,7 +129,7 @@ class Sorter:
     # From Kafka to the board
 
     async def accept(self, received: ReceivedRecord) -> None:
-        """Starts to handle a verdict. Waits while MAX_OPEN_VERDICTS are being sent, so that further verdicts stay in Kafka."""
+        """Starts to handle a verdict. If MAX_OPEN_VERDICTS verdicts are being sent, waits first. Further verdicts then stay in Kafka."""
         await self._sending.acquire()
         await self._accepted.put((received, asyncio.create_task(self._handle_verdict(received))))
 
@@ -206,7 +206,10 @@ class Sorter:
             raise GateError(f"part {verdict.part_id}: {row.meaning}", row.code, row.retriable)
 
     async def _record_refusal(self, refusal: _Refusal) -> bool:
-        """Writes a sorting record for a refused verdict if the part needs one. Returns False if Kafka must deliver the verdict again."""
+        """Writes a sorting record for a refused verdict. Writes none if the board has another verdict, or if the part needs no record.
+
+        Returns False if the sorter stops too early. Kafka then delivers the verdict again.
+        """
         verdict, error = refusal.verdict, refusal.error
         part = str(verdict.part_id)
         is_other_run = bool(self._lane.run) and verdict.run != self._lane.run
@@ -227,7 +230,7 @@ class Sorter:
     async def _record_late_verdict(self, refusal: _Refusal) -> bool:
         """Writes a sorting record that names the late verdict, unless the part already has a record with a verdict.
 
-        Returns False if the sorter stops while the board can still report the part.
+        Waits for the board's report about the part first. Returns False if the sorter must stop before the report has come.
         """
         if not await self._wait_for_report(refusal):
             return False
@@ -264,7 +267,7 @@ class Sorter:
 
         async with self._sorting_added:
             while self._states.last_sorting(*key) is None and left_s() > 0:
-                # `asyncio.wait_for` would sometimes ignore that this task is cancelled.
+                # `asyncio.timeout` is used, because `asyncio.wait_for` sometimes ignores the cancellation of this task.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(left_s(), _REPORT_CHECK_S)):
                         await self._sorting_added.wait()
@@ -293,13 +296,13 @@ class Sorter:
                 events.append(self._events.get_nowait())
             sortings: list[Sorting] = []
             for event in events:
-                # Remember the records of this event before the next event is handled. Otherwise, if the board is reset two times in a row,
-                # a part could get two records.
+                # The records of this event are remembered before the next event is handled. Otherwise a part could get two records, for
+                # example after two resets of the board.
                 sortings += self._remember(self._sortings_of(event))
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
-            # The journal keeps a list of the parts that are not reported to the gateway yet. It must not remove a part before it has added
-            # the part. All parts of `reported` are in `events` or already in the journal, so each part is added first.
+            # The journal must add a part to its list of unreported parts before it removes the part. Each part of `reported` is in
+            # `events`, or the journal has added the part earlier.
             reported = self._reports.take_finished() if self._reports is not None else []
             is_on_disk = await self._store(sortings, counted, runs[-1] if runs else None, reported)
             if self._reports is not None and not is_on_disk:
@@ -394,9 +397,10 @@ class Sorter:
         return is_on_disk
 
     async def drain(self) -> None:
-        """Accepts no more verdicts. Returns when all accepted verdicts were sent or recorded, and acknowledged to Kafka.
+        """Accepts no more verdicts. Returns when all accepted verdicts were handled and acknowledged to Kafka.
 
-        An absent board can later report a part whose verdict was late. Such a verdict and all verdicts after it stay in Kafka.
+        If the board is not connected, it can still report a part with a late verdict. This verdict and all later verdicts are not
+        acknowledged, so Kafka delivers them to the next process.
 
         If Kafka does not confirm a sorting record within 2 s, the record stays in the journal.
         """

@@ -155,7 +155,7 @@ class Teaching:
             raise self._busy_error()
 
     def _settings_error(self) -> GateError:
-        """Returns the reason why the board does not use settings that were sent to it."""
+        """Returns an error that tells a person why the board does not use the new settings."""
         lane, board = self._board.lane, f"the board at {self._board.port}"
         if lane.state is GateState.REFUSED:
             return GateError(

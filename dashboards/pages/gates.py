@@ -285,8 +285,8 @@ ALERTS: tuple[Alert, ...] = (
             "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert "
             "`PartReportsFail`.\n\n"
             "If the latency is wrong, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
-            "If the delay of the pictures varies, let the camera write its files directly to the gateway's machine. Or change "
-            "`lines.camera.time_source` from `file` to `arrival` or back and measure again.\n\n"
+            "If the delay of the pictures varies, let the camera write its files directly to the gateway's machine. You can also "
+            "change `lines.camera.time_source` from `file` to `arrival`, or from `arrival` to `file`. Then measure again.\n\n"
             "Raise `lines.camera.match_window_s` only if the part reports come late.",
         ),
     ),

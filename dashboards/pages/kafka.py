@@ -5,7 +5,7 @@ from __future__ import annotations
 from dashboards.panels import DashboardPage, Query, rising, stat_panel, timeseries_panel
 from dashboards.promql import LINE, PLANT, p50, p99, rate
 
-# A metric without labels is exported by every process, even by roles that never set it. So queries must select the role.
+# Every process exports a metric without labels, and the value is 0 if the process never sets it. So queries must select the role.
 _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 
@@ -62,7 +62,7 @@ PAGE = DashboardPage(
                 p50("castline_deliver_seconds", "machine, instance_name", _INSPECTOR, scope=PLANT), "{{machine}} {{instance_name}} median"
             ),
             unit="s",
-            description="Time from the decision about a batch until all replicas of the topic have confirmed its verdicts.",
+            description="Time from the judgement of a batch of pictures until all replicas of the topic have confirmed the verdicts.",
             thresholds=rising(0.1, 0.5),
         ),
         timeseries_panel(

@@ -103,7 +103,8 @@ PAGE = DashboardPage(
 )
 
 _UNSEEN_SHARE = "line:castline_unseen_parts:ratio_rate"
-# At the fast rate, 2 % of the error budget for 30 days is spent in one hour. At the slow rate, 5 % is spent in six hours.
+# A burn rate of 1 spends the error budget in exactly 30 days. At the rate 14.4, one hour spends 2 % of the budget. At the rate 6, six hours
+# spend 5 %.
 FAST_BURN, SLOW_BURN = 14.4, 6.0
 
 

@@ -8,7 +8,7 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
-# A metric without labels is exported by every process, even by roles that never set it. So queries must select the role.
+# Every process exports a metric without labels, and the value is 0 if the process never sets it. So queries must select the role.
 _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 
@@ -199,8 +199,8 @@ PAGE = DashboardPage(
             EVENT_LOOP,
             Query(_p99("castline_event_loop_delay_seconds", "machine, instance_name"), "{{machine}} {{instance_name}}"),
             unit="s",
-            description="Delay with which the event loop of a process wakes up: 99 of 100 delays are shorter. Above one second, "
-            "heartbeats and commits to Kafka come late.",
+            description="Delay with which the event loop of a process wakes up (99th percentile: 99 of 100 delays are shorter). Above one "
+            "second, heartbeats and commits to Kafka come late.",
             thresholds=rising(0.1, 1),
             alerts=("EventLoopBlocked",),
         ),
@@ -373,7 +373,7 @@ ALERTS: tuple[Alert, ...] = (
         kafka.PAGE.uid,
         kafka.BROKER_DISK,
         Runbook(
-            "The disk of the embedded broker is nearly full, so the broker dropped its oldest records of this kind.",
+            "The disk of the embedded broker is nearly full, so the broker dropped its oldest records of one kind.",
             "The alert names the kind of the dropped records. Records of the kind `judged-pictures` are needed only for heat maps and for "
             "the archive. If the kind is `waiting-pictures`, the parts on these pictures get no verdict. Records of the kind `evidence` "
             "are findings and dead letters.",
@@ -432,7 +432,7 @@ ALERTS: tuple[Alert, ...] = (
             "No pictures of this line arrive. Its parts get no verdict, so the board applies the line's safe action: divert, pass or stop.",
             "Run `curl <address>/readyz/<line>` with the address of the gateway. The page names the cause. The address is in the file "
             "`<run_dir>/targets/<instance>.json`.",
-            "Bring the camera, its network or its share back. The gateway opens the camera again by itself. Restart nothing.",
+            "Repair the camera, its network or its shared folder. The gateway then opens the camera again by itself. No restart is needed.",
         ),
     ),
     Alert(
@@ -524,8 +524,8 @@ ALERTS: tuple[Alert, ...] = (
         EVENT_LOOP,
         Runbook(
             "Something blocks the event loop of the process, so its commits, heartbeats and deliveries come late.",
-            "Kafka may conclude that the worker is dead, and give its partitions to other workers again and again. Meanwhile, verdicts "
-            "are late.",
+            "Kafka may conclude that the worker is dead, and give its partitions to other workers. Each such change "
+            "delays verdicts, and the change can repeat.",
             "On the Pipeline dashboard, open the panel “Which process uses the processors?”, and check whether all cores of the machine "
             "are busy.",
             "Run fewer processes on the machine, or lower `model.threads`, so that the networks leave one core free.",

@@ -261,7 +261,7 @@ MODEL_ALERTS: tuple[Alert, ...] = (
             "If most of these reviews come from pictures that cannot be judged, do what the runbook says under `DeadLettersRising`.\n\n"
             "If the model is in doubt, do what the runbook says under `VerdictsDrift`, or train a version with a narrower review band "
             "(`castline train --review-share`).\n\n"
-            "If so many reviews are wanted on this line, raise `lines.review_share_high`.",
+            "If this share of reviews is right for the line, raise `lines.review_share_high`.",
         ),
     ),
     Alert(
@@ -387,7 +387,7 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "No picture has come for more than twenty times the usual interval, and for at least 30 seconds, although the belt seems to "
             "run.\n\nAfter an hour without a picture, the line counts as stopped and the alert ends.",
-            "Castings that still move past the camera are not judged; see the alert `LineSilent`.",
+            "If castings move past the camera without a picture, they are not judged; see the alert `LineSilent`.",
             "Check whether the belt runs. On the Line dashboard, check whether pictures arrive at the gateway.",
             "Check the camera's power and cable, the trigger, and the folder into which the camera writes. If the line was stopped on "
             "purpose, do nothing.",

@@ -198,7 +198,7 @@ def _describe_silence(line: LineSettings, camera: GatewayCamera, wait_s: float) 
 
 
 def _answer(frame: CameraFrame, picture: TriedPicture, line: str) -> None:
-    """Accepts the picture, so that a camera that uploads its pictures gets the same response as from the gateway."""
+    """Confirms the picture. A camera that uploads its pictures then gets the same response as from the gateway."""
     receipt: Future[PictureReceipt] = frame.receipt
     receipt.set_result(PictureReceipt(PartId(line, 1, picture.number)))
 

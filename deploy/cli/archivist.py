@@ -101,7 +101,7 @@ async def _run(process: WorkerProcess) -> int:
 def _make_identity(process: WorkerProcess) -> GroupIdentity:
     """Returns the identity of this archivist. Several archivists can share the work only if they use the same PostgreSQL database.
 
-    Two archivists with one SQLite file each would divide the history of the parts between the two files.
+    With SQLite, each archivist has its own file. Two archivists would divide the history of the parts between two files.
     """
     settings = process.settings
     is_exclusive = "://" not in settings.station.database

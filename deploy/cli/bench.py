@@ -33,8 +33,8 @@ def _print_json(content: object) -> None:
 def _use_model(settings: Settings, is_full_size: bool) -> Iterator[Settings]:
     """Yields the settings for a measurement.
 
-    If `is_full_size` is False, these are `settings` unchanged. If it is True, they name a temporary model version. Its networks are
-    untrained, and as large as in the papers.
+    If `is_full_size` is False, yields `settings` unchanged. If `is_full_size` is True, the settings name a temporary model version. Its
+    networks are untrained, and as large as in the papers.
     """
     if not is_full_size:
         yield settings
@@ -329,7 +329,7 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
     default=20.0,
     show_default=True,
     type=click.FloatRange(2, 600),
-    help="Length of a round, in seconds. Give at least 10, because on a busy machine the wall changes only every ten seconds.",
+    help="Length of a round, in seconds. Give at least 10, because a busy machine updates the live page only every ten seconds.",
 )
 @click.option(
     "--browsers",

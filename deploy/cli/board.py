@@ -430,7 +430,10 @@ def clear(file: Path | None, name: str | None, port: str | None, lane: int | Non
 @_with_address_options
 @click.pass_obj
 def acknowledge(file: Path | None, name: str | None, port: str | None, lane: int | None) -> None:
-    """On one lane, end each fault whose cause is gone. The sorter of the line must run. Look at the line first: the gate can move."""
+    """End the faults of a lane if their causes are gone. The sorter of the line must run.
+
+    The gate can move, so look at the line first.
+    """
     click.echo(_send_to_running_sorter(_find_address(file, name, port, lane), "acknowledge").message)
 
 
@@ -520,7 +523,7 @@ def _find_taught_line(file: Path | None, name: str | None, port: str | None, lan
 @click.option(
     "--page",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="HTML file for the protocol to be signed.  [default: teach-<line>-<date>.html]",
+    help="HTML file for the teaching report, which a person signs.  [default: teach-<line>-<date>.html]",
 )
 @click.option("--yes", "is_confirmed", is_flag=True, help="Use the learnt settings without asking.")
 @click.pass_obj
@@ -548,7 +551,7 @@ def teach(
     page = page or Path(f"teach-{name}-{datetime.now().astimezone():%Y-%m-%d-%H%M}.html")
     if not os.access(page.absolute().parent, os.W_OK):
         raise SettingsError(
-            f"The protocol to be signed cannot be written into {page.absolute().parent}. Pass a file in another folder with --page."
+            f"The teaching report cannot be written into {page.absolute().parent}. Pass a file in another folder with --page."
         )
 
     def ask(teach: str, **fields: object) -> CommandAnswer:

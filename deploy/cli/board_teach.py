@@ -237,7 +237,7 @@ class TeachDialogue:
 
 
 def _split_keys(text: str) -> list[str]:
-    """Splits what a terminal sent at once into keys. An arrow key is three characters, such as `ESC [ A`."""
+    """Splits text from a terminal into keys. An arrow key is three characters, such as `ESC [ A`."""
     return re.findall(r"\x1b\[.|.", text, re.DOTALL)
 
 
@@ -298,9 +298,9 @@ def run_teach(
     page: Path,
     is_confirmed: bool,
 ) -> int:
-    """Teaches a lane, and returns the exit status: 0 if the settings were written or printed, 1 if the person has stopped.
+    """Teaches a lane. Returns the exit status: 0 if the settings were written or printed, 1 if the person ended the session before.
 
-    If teaching fails, the lane has its former settings, and GateError or SettingsError is raised with a message for a person.
+    If teaching fails, the lane gets its former settings back. GateError or SettingsError then tells a person the cause.
     """
     record = TeachRecord(line, person, datetime.now(UTC))
     is_sent = False
@@ -334,7 +334,7 @@ def run_teach(
         say(f"Stopped while the new settings were sent. {perhaps}" if is_sent else f"Stopped. {nothing}")
         return 1
     write_atomically(page, render_page(record))
-    say(f"The protocol to be signed is in {page}. Open it in a browser and print it.")
+    say(f"The teaching report is in {page}. Open it in a browser, print it and sign it.")
     return 0
 
 
@@ -353,7 +353,8 @@ def _find_changes(
         if name == "travel_mm" and "eye_gap_mm" not in gate.board:
             old = used["eye_gap_mm"]
         old_text, new_text = (f"{each:g}" if isinstance(each, float) else str(each) for each in (old, value))
-        # `value` is compared with the board and with the settings file. They differ if a person changed the file after the sorter's start.
+        # The learnt `value` is compared with the board and with the settings file. The board and the file differ if a person changed the
+        # file after the sorter's start.
         is_same = value == old and value == before.get(name, value)
         marked = " " if is_same else "*"
         click.echo(f"{name.removeprefix('board.'):16}{old_text:>10}{new_text:>10} {marked}")

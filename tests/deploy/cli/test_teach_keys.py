@@ -87,7 +87,7 @@ def test_arrow_keys_move_the_servo_and_choose_its_positions(tmp_path: Path) -> N
         shown.type("o", "out 1095")
         shown.type("\n", "Use these settings?")
         wait_until(lambda: pulse_us(line) == 1000)
-        shown.type("y\n", "The protocol to be signed")
+        shown.type("y\n", "The teaching report")
         assert shown.process.wait(20) == 0
         assert "board = { rest_us = 1045, out_us = 1095 }" in line.file.read_text()
         wait_until(lambda: pulse_us(line) == 1045)
