@@ -36,7 +36,7 @@ def decode_command(settings: Settings, key: bytes | None, value: bytes | None, h
             raise RecordError(
                 "signature", f"The header {SIGNATURE_HEADER} is missing or wrong. Set the same sorter.command_key for station and sorter."
             )
-    # A command is valid for a minute, so its times are compared with the present time.
+    # A command is valid for only a minute. So its times are compared with the present time, and not with the time of the Kafka record.
     command = read_record(Command, value)
     if command.line.encode() != key:
         raise RecordError("other-line", f"The command is for {command.line}, but its key is {(key or b'')[:80]!r}.")

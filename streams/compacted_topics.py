@@ -42,7 +42,7 @@ Newest = TypeVar("Newest", bound=NewestRecords)
 
 
 def add_kafka_record(newest: Newest, record: Any, role: str) -> Newest:
-    """Returns `newest` with a Kafka record of its topic added. If the record is not valid, counts it and returns `newest` unchanged."""
+    """Returns a copy of `newest` that contains `record`. If `record` is not valid, counts the record and returns `newest` unchanged."""
     try:
         return newest.with_record(record.key, record.value, read_broker_time(record.timestamp / 1000))
     except RecordError as error:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExpiredRecords:
-    """Records of one partition that Kafka deleted before the consumer read them: `count` records from the offset `first` on."""
+    """Records of one partition that Kafka deleted before the consumer read them. `first` is the offset of the first such record."""
 
     topic: str
     partition: int
@@ -101,20 +101,20 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
                     start.offset,
                 )
             if start.offset != committed:
-                # Without this call, records that were fetched and dropped during the rebalance would not be fetched again.
+                # During the rebalance, fetched records can be dropped. After this call, Kafka's client fetches such records again.
                 await self.seek(partition, start.offset)
-                # Faust commits an offset only if all records after the last committed offset are acknowledged. The records before
-                # `start.offset` are not read and never acknowledged. Without this line, Faust would commit no later offset.
+                # Faust commits an offset only if all records after the last committed offset are acknowledged. But the records before
+                # `start.offset` are never read. So `start.offset` becomes Faust's committed offset.
                 self._committed_offset[partition] = start.offset or None
             if start.expired:
                 await self.transport.on_expired(ExpiredRecords(partition.topic, partition.partition, committed or 0, start.expired))
-                # Without this commit, the next start would report the same expired records again if no new record comes in the meantime.
+                # This commit lets the next start skip the expired records, so that they are not reported again.
                 await self._commit({partition: start.offset})
 
     async def choose_start(self, partition: TP, committed: int | None, log_start: int, log_end: int) -> StartOffset:
         """Returns the offset at which the consumer starts in `partition`. The function `choose_start` explains the arguments.
 
-        A subclass can choose another offset. If the field `expired` of the result is not 0, these records are reported as expired.
+        A subclass can choose another offset. The consumer reports the expired records that the result counts in `expired`.
         """
         return choose_start(committed, log_start, log_end)
 
@@ -133,7 +133,7 @@ async def _ignore(_: ExpiredRecords) -> None:
 
 
 class CheckedTransport(Transport):  # type: ignore[misc]  # Faust ships no types
-    """The transport of a Faust app whose consumer is a CheckedConsumer. `on_expired` is awaited with each range of expired records."""
+    """A transport for Faust that reads with a CheckedConsumer. The consumer calls `on_expired` for each range of expired records."""
 
     Consumer = CheckedConsumer
     on_expired: Callable[[ExpiredRecords], Awaitable[None]] = staticmethod(_ignore)
@@ -143,7 +143,7 @@ AnyTransport = TypeVar("AnyTransport", bound=CheckedTransport)
 
 
 def set_transport(app: AppT[object], kind: type[AnyTransport]) -> AnyTransport:
-    """Makes `app` read from Kafka through a new transport of the class `kind`, and returns the transport."""
+    """Gives `app` a new transport, which is Faust's connection to Kafka. `kind` is its class. Returns the transport."""
     transport = kind(app.conf.broker_consumer, app)
     app.transport = transport
     return transport

@@ -37,7 +37,7 @@ class IdentityError(CastlineError):
 
 
 class RecordError(CastlineError):
-    """A record is not valid for its topic, or a role failed on it. `reason` is a label of a metric: one word of a small fixed set."""
+    """A record is not valid for its topic, or a role could not handle it. `reason` is a metric label: one word of a small fixed set."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

@@ -86,7 +86,7 @@ def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any |
     if partition.partition not in (consumer.partitions_for_topic(partition.topic) or {partition.partition}):
         consumer.assign(list(others))
         return None
-    # If the partition ends at `offset` or before, no record has been written at `offset` yet. Otherwise Kafka did not send it in time.
+    # A partition that ends at `offset` or earlier has no such record yet. In a longer partition, Kafka did not send the record in time.
     if consumer.end_offsets([partition])[partition] <= offset:
         return None
     raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")

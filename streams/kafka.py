@@ -161,7 +161,7 @@ def read_to_end(
         starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
         if since is not None:
             found = consumer.offsets_for_times(dict.fromkeys(partitions, int(since.timestamp() * 1000)))
-            # Kafka returns no offset for a partition if all its records are older than `since`. Such a partition is not read.
+            # If all records of a partition are older than `since`, Kafka returns no offset. Such a partition is not read.
             starts = {partition: found[partition].offset if found[partition] else ends[partition] for partition in partitions}
         starts = {partition: max(start, (first_offsets or {}).get(partition, 0)) for partition, start in starts.items()}
         for partition in partitions:

@@ -63,5 +63,5 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
     # At level info, these libraries would log every connection and every fetch from Kafka.
     for name in (*_KAFKA_CLIENTS, "faust", "mode", "asyncio", "urllib3", "fsspec"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    # TensorFlow compiles its code for each batch size. From the sixth size on, it would log warnings, but Castline needs all sizes.
+    # Castline needs many batch sizes, and TensorFlow compiles its code for each. From the sixth size on, TensorFlow would log warnings.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -42,7 +42,7 @@ class ModelChoices:
     by_key: Mapping[str, ModelChoice] = field(default_factory=dict)
 
     def find(self, line: str) -> EffectiveModel:
-        """Returns the model version that judges `line`. For `*`, returns the version of the lines without a choice of their own."""
+        """Returns the model version that judges `line`. `*` stands for all lines that have no choice of their own."""
         choice = self.by_key.get(line) or self.by_key.get(ALL_LINES)
         return EffectiveModel(choice.version, choice.shadow, choice) if choice else EffectiveModel(self.default, None, None)
 

@@ -23,7 +23,7 @@ CLAIM_DAMAGED = "claim-damaged"
 
 StoreFolder = Literal["pictures", "maps", "studies"]
 
-# One segment of an address. It must not begin with a dot or contain a colon, which excludes "..", a scheme (s3:) and a drive (C:).
+# One segment of an address. No dot at the beginning excludes "..". No colon excludes a scheme (s3:) and a drive (C:).
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 _CLAIM = re.compile(r"(?:pictures|maps|studies)/([0-9a-f]{2})/([0-9a-f]{64})")

@@ -59,13 +59,14 @@ class _RecentConsumer(CheckedConsumer):
     async def choose_start(self, partition: TP, committed: int | None, log_start: int, log_end: int) -> StartOffset:
         """Returns the start of `partition`: at first the offset of its first recent record, and later the committed offset.
 
-        No records count as expired, because the consumer skips old records on purpose.
+        The consumer skips old records on purpose, so the result counts no records as expired.
         """
         usual = await super().choose_start(partition, committed, log_start, log_end)
         first = self._first_offsets.get(partition)
         if first is not None:
             return replace(usual, offset=max(usual.offset, first), expired=0)
-        # `log_end` was requested earlier. If a record arrives between the two requests, it is behind `log_end`, so it is not skipped.
+        # `log_end` was the end before this request. If no recent record is found, the consumer starts there, and skips no record that has
+        # come since then.
         found = await self._find_recent_record(partition)
         first = self._first_offsets[partition] = log_end if found is None else found
         last = "none" if committed is None else committed

@@ -1,6 +1,6 @@
-"""Limits the memory of a Faust worker's records in bytes, because a record may hold a picture of some megabytes.
+"""Limits the bytes of the records in a Faust worker, because a record can hold a picture of some megabytes.
 
-The setting `kafka.buffer_bytes` is shared out to these places:
+The setting `kafka.buffer_bytes` is divided among these places:
 
 | place | share | class |
 | --- | --- | --- |
@@ -24,7 +24,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 
 from streams.errors import drop_traceback
 
-# After the queue of fetched records was full, Faust fetches again when the queue has shrunk to this share of its limit.
+# Faust stops fetching when its queue is full. Faust fetches again when the queue has shrunk to this share of its limit.
 _RESUME_SHARE = 0.4
 # aiokafka asks a broker for more records after this time, even if the records of its last answer are still in the client's buffer.
 _NEVER_S = 86_400.0
@@ -131,7 +131,8 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
 
     async def on_start(self) -> None:
         await super().on_start()
-        # Without this line, aiokafka would keep the unread records of all partitions, and not only those of the last answer.
+        # This line limits the client's buffer to the records of the last answer. Otherwise, aiokafka would buffer unread records of all
+        # partitions.
         self._consumer._fetcher._prefetch_backoff = _NEVER_S
 
     async def _fetch_records(
@@ -162,6 +163,6 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         except Exception as error:
             if not taken:
                 raise
-            # The records that were taken are returned first, because aiokafka would not return them again.
+            # This call returns the records in `taken`, because aiokafka gives each record only once. The next call raises the error.
             self._postponed_error = drop_traceback(error)
         return taken

@@ -46,7 +46,7 @@ REDRIVE_MARK = "redrive-of"
 _OWN_PREFIXES = (DEAD_LETTER_PREFIX, "redrive-", EXPIRED_HEADER)
 # A dead letter that is too large for Kafka keeps only this many bytes of its value.
 CUT_VALUE_BYTES = 2**16
-# A dead letter has a value, a key, at most 32 + 9 headers and a frame. All of these except the value need fewer bytes than this.
+# Upper limit, in bytes, for everything in a dead letter except its value: the key, at most 32 + 9 headers, and the frame.
 _DEAD_LETTER_OVERHEAD_BYTES = 2**16
 # If Kafka answers with one of these errors, it refuses the record at each attempt. Most records are refused for their size.
 # InvalidTimestampError is not in this list, because each attempt takes a new time from the clock of this machine.
@@ -184,7 +184,7 @@ class RecordProducer:
         return cut_dead_letter(record, self._largest_bytes) if record.topic == self._dead_letters else record
 
     def _replace_refused(self, refused: Sequence[tuple[ProducerRecord, BaseException]]) -> list[ProducerRecord]:
-        """Returns dead letters for the records that Kafka refused. Cuts a long refused dead letter, and drops a short one."""
+        """Returns dead letters for the records that Kafka refused. A refused dead letter is cut, or dropped if it is short."""
         letters = []
         for record, error in refused:
             metrics.records_refused.labels(self._role).inc()

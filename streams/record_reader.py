@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 # No plant that Castline watches has pictures from before this time. A clock without a battery begins in 1970 or in 2000.
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
-# If a machine has a wrong time zone, its clock differs from the other clocks of the plant by at most a day.
+# A time can be this far ahead of the reader's clock. A wrong time zone puts a clock ahead by at most a day.
 MAX_AHEAD = timedelta(days=2)
-# A field whose name ends with `until` names the end of something planned, such as a stop of the line.
+# A field whose name ends with `until` is the end of a plan, such as a planned stop of the line, so it can be a year ahead.
 MAX_UNTIL_AHEAD = timedelta(days=366)
-# The reader ignores the time of a Kafka record that is more than a year ahead of the reader's clock.
+# If the broker's time of a Kafka record is further ahead of the reader's clock, the reader ignores this time.
 _MAX_BROKER_AHEAD = timedelta(days=366)
 
 _MAX_VALUE_BYTES = 2**20
@@ -105,7 +105,7 @@ def skip_record(role: str, record: Any, error: Exception) -> None:
 def is_in_bounds(time: datetime, broker_time: datetime) -> bool:
     """Returns whether `time` is plausible in a record that Kafka got at `broker_time`. The two times must have a zone.
 
-    A plausible time is not before 2020. It is at most two days ahead of the broker's or the reader's clock, whichever is later.
+    A plausible time is not before 2020. It is at most two days ahead of `broker_time` or of the reader's clock.
     """
     return EARLIEST <= time <= _newer_clock(broker_time) + MAX_AHEAD
 

@@ -98,8 +98,8 @@ class Verdict(PartRecord):
     model: str = Field(description="Model version that judged the picture.")
     decision: str = Field(
         "",
-        description="Digest of the line's settings from the topic `castings.lines` that can change a label. Without such settings, the "
-        "digest is empty. If `model` and `decision` of two verdicts are equal, the same rule decided the verdicts.",
+        description="Digest of those settings on the topic `castings.lines` that can change a label. If the line has no such settings, "
+        "the digest is empty. If `model` and `decision` of two verdicts are equal, the same rule decided the verdicts.",
     )
     reason: str = Field(
         "",
@@ -371,8 +371,10 @@ class LiveLineSettings(Record):
     planned_stop_until: Time | None = Field(
         None, description="End of a planned stop of the line; null if none is planned. A time in the past has no effect."
     )
-    set_by: str = Field(description="Station account that set this. If a command did: the user and the computer, as user@host.")
-    set_at: Time = Field(description="Time at which this was set.")
+    set_by: str = Field(
+        description="Station account that set these settings. If a command set them, the user and the computer, such as anna@pc-7."
+    )
+    set_at: Time = Field(description="Time at which these settings were set.")
 
     @property
     def decision(self) -> str:
@@ -440,7 +442,7 @@ class Command(Record):
         "measures the time until the end switch says that the gate has arrived. `apply` sends the values in `settings` to the board.",
     )
     session: uuid.UUID | None = Field(
-        None, description="For `teach`: id of the command with the step `begin`, which began the session. For `begin` itself, it is null."
+        None, description="For `teach`: id of the command that began the session. In a command with the step `begin`, the field is null."
     )
     servo_us: int | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""Measures how long the steps of a process's start take, so that the silence after a crash can be explained."""
+"""Measures how long the steps of a process's start take. After a crash, a role does no work until these steps are done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class StartSpans:
-    """Divides the start of a process into named spans. The first span begins with the process itself, before its first import."""
+    """Measures the named steps (spans) of a process's start. The first span begins when the process begins, before its first import."""
 
     def __init__(self, role: str) -> None:
         self._role = role

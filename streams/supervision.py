@@ -1,6 +1,6 @@
 """Keeps the threads and tasks of a process alive. Work that fails is logged, counted, shown at /healthz, and called again after a pause.
 
-| what lives as long as the process | how it is started |
+| what is kept alive | how it is started |
 | --- | --- |
 | a thread | `SupervisedThread` |
 | a task of the event loop that holds no record of Kafka | `run_supervised` |
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 30.0
-# Work that has run for this many seconds without a failure counts as repaired. The pause after its next failure is short again.
+# After this many seconds without a failure, the pause after the next failure is short again.
 _STEADY_S = 60.0
 
 _faults = Complaints()
@@ -97,7 +97,7 @@ class SupervisedThread:
         return self._thread.ident is not None
 
     def is_alive(self) -> bool:
-        """Returns whether the thread runs. It is also alive during a pause after a failure."""
+        """Returns True until the thread ends. A thread that pauses after a failure is alive."""
         return self._thread.is_alive()
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""Builds and runs a Faust worker. A worker that is asked to stop first finishes the records that it has accepted.
+"""Builds and runs a Faust worker. If a worker is asked to stop, it finishes the accepted records before it stops.
 
     identity = make_identity(settings, "inspector", instance)
     app = make_app(settings, identity, buffer_records)
@@ -97,7 +97,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
 
 
 class _NoTables(TableManager):  # type: ignore[misc]  # Faust ships no types
-    """Replaces Faust's table manager, which waits a second for tables. Castline's workers have no tables."""
+    """A table manager for workers without tables. Faust's own table manager would wait a second for tables."""
 
     logger = logging.getLogger("faust.tables")
 
@@ -315,9 +315,9 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
 
 
 def _end_process(topic: str) -> None:
-    """Ends this process at once, because Faust keeps the offsets of the deleted topic and would skip the records of the new one.
+    """Ends this process at once and without a commit.
 
-    A normal stop would commit these offsets for the new topic.
+    Faust still has offsets from the deleted topic. If a normal stop committed these offsets, records of the new topic would be skipped.
     """
     log.critical("The topic %s was deleted and created again. This worker ends, so that its next start reads the new topic.", topic)
     logging.shutdown()
@@ -385,7 +385,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
     async def wait_until_left(self) -> None:
         """Waits for a limited time until Faust has stopped completely.
 
-        The event loop must not end before Faust, because Faust would then wait for ever for a producer that can no longer send.
+        The event loop must not end before Faust. Without the loop, Faust's producer cannot send, and Faust would wait for ever.
         """
         stopping = self._stopping or asyncio.create_task(self.stop())
         await asyncio.wait([stopping], timeout=self._grace_s + _LEAVE_S)

@@ -1,6 +1,7 @@
 """Reads the pixels of PNG, BMP and TIFF files with Pillow, and keeps all bits of each sample.
 
-Pillow reads only the upper 8 bits of 16-bit colours. The lower 8 bits come from a second reading with the opposite byte order.
+Pillow reads only the upper 8 bits of 16-bit colours. For the lower 8 bits, the file is read again with the opposite byte order, so that
+Pillow takes the lower byte for the upper byte.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from PIL import Image, ImageFile
 from models.pictures.format_header import FormatHeader
 from models.pictures.refusal import unsupported
 
-# The last letter of a raw mode of Pillow, such as RGB;16B, is a byte order: L little, B big, N native. This maps it to the opposite order.
+# Maps each byte order to the opposite byte order. L is little, B is big and N is native, as at the end of Pillow's raw mode RGB;16B.
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 class _QuietDecodes:
-    """Silences Python's warnings while any thread decodes a picture, because all threads share the filters of `warnings`."""
+    """Silences Python's warnings while at least one thread decodes a picture. All threads share the filters of `warnings`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -33,13 +33,13 @@ class RefusalReason(StrEnum):
 
 
 def truncated(found: str) -> PictureError:
-    """Returns the error for a picture that ends too early. `found` says what is missing, as a clause without a full stop."""
+    """Returns the error for a picture that ends too early. Example of `found`: "the header of the BMP is incomplete"."""
     advice = "Check that the camera's transfer is complete before the file is taken."
     return PictureError(RefusalReason.TRUNCATED, f"The picture ends too early: {found}. {advice}")
 
 
 def damaged(found: str) -> PictureError:
-    """Returns the error for a damaged picture. `found` says what is wrong with it, as a clause without a full stop."""
+    """Returns the error for a damaged picture. Example of `found`: "a strip of the TIFF has 7 bytes instead of 8"."""
     return PictureError(RefusalReason.DAMAGED, f"The picture is damaged: {found}. Check the camera's transfer; FTP must be in binary mode.")
 
 

@@ -60,7 +60,7 @@ def make_region_mask(inspect: Sequence[Polygon], ignore: Sequence[Polygon], rows
 
 
 def find_picture_area(side_px: int, width_px: int, height_px: int) -> tuple[slice, slice]:
-    """Returns the rows and the columns of a square picture that the original picture fills. The others are margins."""
+    """Returns which rows and which columns of a square picture show the original picture. The rest of the square is margin."""
     scale = side_px / max(width_px, height_px)
     width, height = max(1, round(width_px * scale)), max(1, round(height_px * scale))
     left, top = (side_px - width) // 2, (side_px - height) // 2

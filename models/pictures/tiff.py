@@ -161,7 +161,7 @@ def _list_pieces(tags: TiffTags) -> Iterator[_Piece]:
 
 
 def _make_check(compression: int, tags: TiffTags) -> Callable[[bytes, int], None] | None:
-    """Returns the function that checks strips and tiles with this `compression`, or None for LZW, which only libtiff can check."""
+    """Returns the function that checks compressed strips and tiles. Returns None for LZW, because only libtiff can check LZW."""
     if compression == _JPEG:
         tables = bytes(int(byte) for byte in tags.get(_JPEG_TABLES, ()))
         return lambda piece, _: _check_jpeg(piece, tables)

@@ -131,7 +131,7 @@ class LocalRegistry:
         self.root.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=self.root))
         try:
-            # Only the owner can read a folder from mkdtemp, but workers may run as another user.
+            # Workers can run as another user, but only the owner can read a folder from mkdtemp. So everybody gets the right to read it.
             staged.chmod(0o755)
             yield staged
             for path in staged.iterdir():

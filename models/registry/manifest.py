@@ -70,7 +70,7 @@ class SegmentationMember(_ManifestModel):
     kinds: tuple[KindName, ...] = Field(min_length=1, max_length=32, description="Kinds of defect in the order of the head's channels.")
     box_level: Probability = Field(default=0.5, description="A pixel belongs to a defect if its defect probability is at least this value.")
     least_certainty: Probability = Field(
-        default=0.6, description="Smallest probability of the most probable kind. Below it, the kind of a defect is unknown."
+        default=0.6, description="The kind of a defect is unknown if no kind has at least this probability."
     )
     pictures: dict[str, int] = Field(description="Number of pictures that the head was trained on: with masks, with boxes, and good ones.")
     figures: dict[str, float] = Field(default_factory=dict, description="Figures of the head, measured after its training.")
@@ -87,7 +87,7 @@ class ScorerEntry(_ManifestModel):
     )
     cut_off: float = Field(gt=0, description="A part whose score is above this value differs from good parts.")
     alarm_share: float = Field(gt=0, le=0.5, description="The wanted share of good parts above the cut-off.")
-    highest_alarm_share: Probability = Field(description="With 95 % confidence, at most this share of good parts exceeds the cut-off.")
+    highest_alarm_share: Probability = Field(description="Upper bound of the share of good parts above the cut-off, with 95 % confidence.")
     good_pictures: int = Field(ge=1, description="Number of good pictures from which the cut-off was chosen.")
 
 
@@ -104,7 +104,7 @@ class DetailEntry(_ManifestModel):
     overlap_rings: int = Field(ge=0, description="Number of extra rings on each side of a strip, so that strips overlap.")
     cut_off: float = Field(gt=0, description="If a part's score is above this value, at least one place on the part is unusual.")
     alarm_share: float = Field(gt=0, le=0.5, description="The wanted share of good parts above the cut-off.")
-    highest_alarm_share: Probability = Field(description="With 95 % confidence, at most this share of good parts exceeds the cut-off.")
+    highest_alarm_share: Probability = Field(description="Upper bound of the share of good parts above the cut-off, with 95 % confidence.")
     good_pictures: int = Field(ge=1, description="Number of good pictures from which the cut-off was chosen.")
 
 
@@ -175,7 +175,7 @@ class Costs(_ManifestModel):
 class Histogram(_ManifestModel):
     """The shares of measured values in bins. The shares sum to 1.
 
-    Bin k holds the values from `edges[k - 1]` to below `edges[k]`. The first and the last bin are open: edges (1, 2) make three bins.
+    Example: the edges (1, 2) make three bins. The bins hold the values below 1, from 1 to below 2, and from 2 on.
     """
 
     edges: tuple[float, ...]
@@ -236,7 +236,8 @@ class DriftReference(_ManifestModel):
     )
     bad: Histogram | None = Field(
         default=None,
-        description="Histogram of the defect probability of defective parts, in the bins of `good`. It is absent without networks.",
+        description="Histogram of the defect probability of defective parts, with the bins of `good`. It is absent in versions without "
+        "networks.",
     )
     good_detail: Histogram | None = Field(
         default=None,
@@ -245,7 +246,7 @@ class DriftReference(_ManifestModel):
     )
     bad_detail: Histogram | None = Field(
         default=None,
-        description="Histogram of the defect probability of defective parts, in the bins of `good_detail`. It is absent in older versions.",
+        description="Histogram of the defect probability of defective parts, with the bins of `good_detail`. Absent in older versions.",
     )
     miss_curve: MissCurve | None = Field(
         default=None,
@@ -355,9 +356,9 @@ class Manifest(_ManifestModel):
         return self.classes if self.voters else None
 
     def has_same_classes(self, other: Manifest) -> bool:
-        """Tells whether both versions have the same classes, in any order, and the same class of good parts.
+        """Returns True if both versions have the same classes, in any order, and the same class of good parts.
 
-        The result is True if one of the versions has no networks.
+        Also returns True if a version has no networks, because pictures for such a version can have any classes.
         """
         if not self.voters or not other.voters:
             return True

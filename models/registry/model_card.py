@@ -49,7 +49,7 @@ class CardSection:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The model card of the version `version`."""
+    """A summary of one model version for people, in sections."""
 
     version: str
     sections: tuple[CardSection, ...]

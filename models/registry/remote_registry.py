@@ -77,8 +77,8 @@ class RemoteRegistry:
     def check_version(self, name: str) -> bool:
         """Compares the names and sizes of the remote files of the version `name` with its manifest. Does not compare checksums.
 
-        Returns False, which means that checksums were not compared. Raises ModelError, naming the file, if a file is missing, has another
-        size or is unknown.
+        The result is always False, because the checksums are not verified. Raises ModelError, naming the file, if a file is missing, has
+        another size or is unknown.
         """
         with _connect(self.url) as (files, root):
             folder = f"{root}/{_check_name(name)}"

@@ -200,7 +200,7 @@ class VersionReport(_ReportModel):
 
     @property
     def gallery_by_title(self) -> dict[str, list[ReportPicture]]:
-        """The pictures of the gallery, by the titles of their groups. Pictures in reports of earlier releases have the title "Errors"."""
+        """Returns the pictures of each group, by the title of the group. In a report of an earlier release, the only title is "Errors"."""
         groups: dict[str, list[ReportPicture]] = {}
         for picture in self.gallery:
             groups.setdefault(GROUP_TITLES[picture.group or "errors"], []).append(picture)
@@ -230,7 +230,9 @@ class LearningCurvePoint(_ReportModel):
     """
 
     share: float
-    training_pictures: int = Field(description="Mean number of training pictures.")
+    training_pictures: int = Field(
+        description="Number of training pictures of a network, as the mean of all networks that make this point."
+    )
     errors: ErrorShare
 
 
@@ -280,9 +282,10 @@ class ExportCheck(_ReportModel):
 
 
 class RuntimeReport(_ReportModel):
-    """The content of runtimes.json: whether a runtime changes any verdict.
+    """The content of runtimes.json: the speed of each runtime, and which runtimes are refused.
 
-    `pictures` is the number of pictures on which labels were compared, besides the golden set. `refused` maps runtimes to reasons.
+    - `pictures`: the number of pictures on which labels were compared, besides the golden set.
+    - `refused`: for each refused runtime, the reason.
     """
 
     version: str

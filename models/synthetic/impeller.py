@@ -161,7 +161,7 @@ def _bore(view: CameraView, rng: Generator) -> Field:
 
 
 def as_float32(values: npt.NDArray[Any]) -> Field:
-    """Returns `values` as float32, because NumPy gives float64 if a float64 number is added to an array."""
+    """Returns `values` as float32. NumPy turns a float32 array into float64 if a float64 number is added to it."""
     return values.astype(np.float32, copy=False)
 
 

@@ -14,7 +14,7 @@ from models.networks.framework import tf
 MAX_SCALE = 0.1
 # A picture is moved in each direction by at most this share of its side.
 MAX_SHIFT = 0.05
-# A casting looks narrower along one axis, as if the camera were tilted: 100 px become at least 80 px.
+# A casting becomes narrower along one axis by at most this share, as if the camera were tilted: 100 px become 80 to 100 px.
 MAX_TILT = 0.2
 # A picture becomes brighter or darker by at most this share of the difference between black and white.
 MAX_BRIGHTNESS = 0.12
@@ -78,8 +78,8 @@ def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str, handed: bool) -
     if turned == "quarter":
         turn, scale, tilt = tf.floor(2 * chance[0]) / 2 * math.pi, tf.ones_like(scale), tf.zeros_like(tilt)
         shift_x, shift_y = tf.zeros_like(shift_x), tf.zeros_like(shift_y)
-    # For each pixel of the changed picture, the transform computes the place in the original picture. So all changes are undone, and the
-    # last change, the tilt, is undone first.
+    # The transform leads from each pixel of the changed picture back to the original picture. So the transform undoes the changes in
+    # reverse order: first the tilt, which is the last change.
     wider = 1 / (1 - tilt) - 1
     xx, xy, yy = 1 + wider * tf.cos(axis) ** 2, wider * tf.cos(axis) * tf.sin(axis), 1 + wider * tf.sin(axis) ** 2
     cos, sin = tf.cos(turn) / scale, tf.sin(turn) / scale

@@ -21,7 +21,7 @@ from streams.errors import ModelError
 TEMPERATURE_LIMITS = (0.5, 20.0)
 WEIGHT_STEPS = 20
 FOLDS = 5
-# A threshold between two probabilities is not too near to either. Between 0.4 and 0.6, for example, it is at least 0.42 and at most 0.58.
+# A threshold keeps at least this share of the gap between two probabilities from each of them. Between 0.4 and 0.6: 0.42 to 0.58.
 GAP_MARGIN = 0.1
 # The review band ends at most this far beyond the outermost picture inside the band, in log odds. Without this limit, a wide gap between
 # two pictures could make the band too wide.
@@ -52,7 +52,7 @@ class Combination:
 
     @property
     def beats_members(self) -> bool:
-        """True if the ensemble is better than each network alone: its errors cost less, or the same with a lower cross-entropy."""
+        """True if the ensemble has lower costs than each network alone. If the costs are equal, the lower cross-entropy is better."""
         members = zip(self.member_costs, self.member_cross_entropies, strict=True)
         return all((self.cost, self.cross_entropy) < member for member in members)
 
@@ -113,8 +113,8 @@ def compare_weights(
 ) -> Numbers | None:
     """Returns the cross-entropy of the ensemble with each of the weights `candidates`, in nats, shape (candidates,).
 
-    The pictures are divided into folds. Each fold is judged with temperatures that were chosen on the other folds. Groups of
-    near-duplicates are never divided. Returns None if two folds are not possible.
+    The pictures are divided into folds, but near-duplicates stay in the same fold. For each fold, the temperatures are chosen on the
+    other folds. Returns None if the pictures are too few for two folds.
 
     The other arguments are those of `choose_combination`.
     """
@@ -139,11 +139,11 @@ def compare_weights(
 
 
 def choose_temperature(probabilities: Numbers, labels: npt.NDArray[np.int32], counts: Numbers | None = None) -> float:
-    """Returns the temperature that gives `probabilities`, shape (n, classes), the lowest cross-entropy.
+    """Returns the temperature at which the cross-entropy of `probabilities` is lowest.
 
-    `counts`, shape (n,), gives the weight of each picture; None means 1 for all.
+    `probabilities` has the shape (n, classes). `counts`, shape (n,), gives the weight of each picture; None means 1 for all.
 
-    The temperature is at least 0.5. A lower one would make a network that has no errors on these pictures far too certain.
+    The temperature is at least 0.5. With a lower temperature, a network without errors on these pictures would be far too certain.
     """
     rows = np.arange(len(labels))
 
@@ -163,7 +163,7 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
     1 for all.
 
     - If several thresholds cost the same, the one nearest to false_alarm / (miss + false_alarm) in log odds is chosen.
-    - The threshold is never equal to the probability of a picture, because another runtime rounds differently.
+    - The threshold is never equal to a picture's probability. Otherwise, the rounding of another runtime could change the label.
     - If possible, at least one good picture lies below the threshold, and at least one defective picture above it.
     """
     edges = np.unique([0.0, *probability, 1.0])
@@ -176,7 +176,7 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
         spent[is_degenerate] = np.inf
     ideal = costs.false_alarm / (costs.miss + costs.false_alarm)
     cheapest = np.flatnonzero(spent <= spent.min() + 1e-12)
-    # All thresholds between two neighbouring probabilities (`edges`) give the same labels.
+    # All thresholds between two neighbouring `edges` give the same labels, because no picture has a probability between them.
     lowest = np.where(cheapest > 0, edges[cheapest - 1], 0.0)
     margin = (edges[cheapest] - lowest) * GAP_MARGIN
     nearest = np.clip(ideal, lowest + margin, edges[cheapest] - margin)
@@ -187,8 +187,8 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
 def choose_review_band(probability: Numbers, threshold: float, share: float) -> ReviewBand:
     """Returns the review band around `threshold`. A `share` of 0.05 means that about 5 % of the pictures lie in the band.
 
-    In log odds, the threshold is the middle of the band. MAX_BAND_LOGITS and MAX_LOGITS_BEYOND_PICTURE limit the width of the band.
-    No picture's probability is exactly at an end of the band. Otherwise, rounding could change the label of this picture.
+    The threshold is the middle of the band in log odds. Both ends of the band differ from all probabilities of pictures, so that rounding
+    cannot change a label.
     """
     inside = int(share * len(probability))
     if inside == 0:
@@ -225,7 +225,7 @@ def _candidate_weights(networks: int) -> list[Numbers]:
 def _describe_weights(names: Sequence[str], candidates: Sequence[Numbers], held_out: Numbers | None) -> list[str]:
     """Returns sentences that explain unusual weights to a person, or an empty list.
 
-    Two cases are unusual: too few pictures to compare weights, so all networks have the same weight; or one network with the whole weight.
+    Weights are unusual if one network has the whole weight, or if there are too few pictures to compare weights.
     """
     if len(names) == 1:
         return []

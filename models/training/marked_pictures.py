@@ -93,7 +93,7 @@ class MarkedPictures:
         return is_good
 
     def select(self, chosen: npt.NDArray[Any]) -> MarkedPictures:
-        """Returns some of the pictures. `chosen` holds their indices, or is a mask that is True for these pictures."""
+        """Returns the chosen pictures. `chosen` is an array of indices, or a mask with True for each chosen picture."""
         indices = np.arange(len(self))[chosen]
         return MarkedPictures(
             self.pixels[indices],

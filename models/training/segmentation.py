@@ -99,12 +99,12 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
 def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Returns a function that computes the loss of predicted probabilities for the marks of pictures (see `MarkedPictures`).
 
-    Shapes: probabilities (n, side, side, 1 + kinds), marks (n, side, side, 1). The loss is a sum of four terms. Terms 1 and 2 ask only
-    whether a pixel shows a defect, and leave out the pixels in boxes.
+    Shapes: probabilities (n, side, side, 1 + kinds), marks (n, side, side, 1). The loss is a sum of four terms. Terms 1 and 2
+    do not tell kinds of defect apart, and leave out the pixels in boxes.
 
     1. The mean cross-entropy in nats. Defects have the weight DEFECT_WEIGHT.
     2. One minus the Dice coefficient (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
-    3. For the kind of each defect pixel, the mean cross-entropy times KIND_WEIGHT. As a part of term 1, kinds would hardly be learned.
+    3. For the kind of each defect pixel, the mean cross-entropy times KIND_WEIGHT. Without this term, kinds would hardly be learned.
     4. For each box, the cross-entropy of the highest probabilities in the box (multiple instance learning, Ilse, Tomczak, Welling, ICML
        2018).
     """
@@ -146,10 +146,10 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
 def compute_draw_chances(marks: npt.NDArray[np.uint8], kinds: int) -> npt.NDArray[np.float64]:
     """Returns the chance that a defective picture is drawn for a batch, shape (n,). The sum is 1. Shape of `marks`: (n, side, side).
 
-    The main kind of a picture is its most frequent mark. Pictures that only have boxes count as one more kind.
+    The main kind of a picture is the kind with the most marked pixels. Pictures that only have boxes count as one more kind.
 
-    If few pictures have the same main kind, each is drawn more often. The chance is inversely proportional to the square root of their
-    number. Example: if 100 pictures show flash and 25 show scratches, a picture of scratches is drawn twice as often as a picture of flash.
+    A picture of a rare kind is drawn more often. The chance is proportional to 1 / sqrt(m) if m pictures have the same main kind. Example:
+    if 100 pictures show flash and 25 show scratches, a picture of scratches is drawn twice as often as a picture of flash.
     """
     exact = np.where(marks < BOX_MARK, marks, 0).reshape(len(marks), -1)
     pixels = np.stack([(exact == kind).sum(axis=1) for kind in range(1, 1 + kinds)], axis=1)
@@ -182,8 +182,7 @@ def _choose_batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> Any
     chances = compute_draw_chances(pictures.marks[defective], len(pictures.kinds))
     from_defective = round(DEFECT_SHARE * recipe.batch) if len(good) else recipe.batch
     for step in range(recipe.steps):
-        # Each batch has a seed that is 4 higher than the seed before. `augment` also uses the next two seeds: for 4, also 5 and 6. So two
-        # batches never use the same seed.
+        # `augment` uses three seeds for each batch, for example 0, 1, 2 for a batch and 4, 5, 6 for the next batch.
         yield (
             np.concatenate([rng.choice(defective, from_defective, p=chances), _draw(rng, good, recipe.batch - from_defective)]),
             [recipe.seed, 4 * step],

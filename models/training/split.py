@@ -52,7 +52,7 @@ def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np
 
 
 def count_folds(share: float) -> int:
-    """Returns the number of equal folds, of which one is used for validation: 5 for a `share` of 0.2."""
+    """Returns the number of equal folds. Example: with a `share` of 0.2 for validation, there are 5 folds."""
     return max(2, round(1 / share))
 
 

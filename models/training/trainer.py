@@ -230,8 +230,7 @@ class Trainer:
             rounds = math.ceil(self.steps_per_epoch * batch / len(indices))
             order = np.concatenate([random.permutation(indices) for _ in range(rounds)])
             for step in range(self.steps_per_epoch):
-                # Each batch has a seed that is 4 higher than the seed before. `augment` also uses the next two seeds: for 4, also 5 and 6.
-                # So two batches never use the same seed.
+                # `augment` uses three seeds for each batch, for example 0, 1, 2 for a batch and 4, 5, 6 for the next batch.
                 yield order[step * batch : (step + 1) * batch], [seed, number * 2**16 + step * 4]
 
 
@@ -256,8 +255,8 @@ class _CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ke
         logs = logs or {}
         result = EpochResult(epoch + 1, *(float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
         before, network = self.checkpoint, self._trainer.network
-        # After all epochs, the last weights are the best ones, even if an earlier epoch had a lower validation loss. The learning rate was
-        # nearly 0 then.
+        # The weights of the last epoch count as the best weights, because the learning rate has sunk to nearly 0 by this epoch. A lower
+        # validation loss of an earlier epoch does not count.
         is_last = result.number == self._trainer.recipe.epochs
         is_best = is_last or all(result.validation_loss < earlier.validation_loss for earlier in before.history)
         variables = _arrays(network.variables)

@@ -25,7 +25,7 @@ class Part(models.Model):
     line = models.CharField(max_length=40)
     run = models.BigIntegerField()
     part = models.BigIntegerField()
-    # The time of the picture. If there is no picture, the time at photo-eye 1, or the earliest known time of the part.
+    # The time of the picture. A part without a picture has the time at photo-eye 1, or else its earliest known time.
     seen_at = RecordTimeField()
 
     verdict_id = models.UUIDField(null=True)

@@ -171,7 +171,7 @@ def _merge_verdict(row: Part, verdict: Verdict) -> None:
 
 def _merge_sorting(row: Part, sorting: Sorting) -> None:
     if row.sorted_at is not None:
-        # The action `untracked` means that the board lost the part. Any other action is more reliable and replaces `untracked`.
+        # The action `untracked` means that the board lost the part. Any other action tells what the gate did, so it replaces `untracked`.
         present, new = (row.action == "untracked", row.sorted_at), (sorting.action == "untracked", sorting.sorted_at)
         if present <= new:
             return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from django.db import models
 
-# A time between these limits can be converted to every time zone and shown in a form of every browser.
+# A time between these limits can be converted to every time zone, and shown in the date field of every browser.
 _EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)
 _LATEST = datetime(8999, 12, 31, tzinfo=UTC)
 
@@ -26,6 +26,6 @@ else:
             return None if value is None else min(max(value, _EARLIEST), _LATEST)
 
         def deconstruct(self):
-            """Names this field DateTimeField in migrations, because the database stores both fields in the same way."""
+            """Names Django's DateTimeField in migrations, because the database column of a RecordTimeField is the same."""
             name, _, arguments, options = super().deconstruct()
             return name, "django.db.models.DateTimeField", arguments, options

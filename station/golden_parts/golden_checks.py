@@ -33,10 +33,11 @@ class GoldenPartRefusedError(CastlineError):
 
 @dataclass(frozen=True)
 class GoldenState:
-    """What is known about a golden part at one moment. `last` is its newest check that has a verdict.
+    """What is known about a golden part at one moment.
 
-    `shown` is true if the golden part was judged in this shift. `is_missing` is true if the line ran in the shift before, but the golden
-    part was not judged.
+    - `last`: its newest check that has a verdict.
+    - `shown`: true if the golden part was judged in the present shift.
+    - `is_missing`: true if the line had parts in the shift before, but the golden part was not judged in that shift.
     """
 
     golden: GoldenPart

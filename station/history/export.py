@@ -118,7 +118,7 @@ def export_parquet(filters: PartFilters, rows_per_query: int = ROWS_PER_QUERY, r
 
 
 def _query_parts(filters: PartFilters, rows_per_query: int) -> Iterator[list[Part]]:
-    """Yields the parts in lists, newest first. Reads each list with a new query, so that a slow download blocks no transaction."""
+    """Yields the parts in lists, newest first. Each list has its own query, because a slow download must not keep a transaction open."""
     key: HistoryKey | None = None
     while True:
         parts = parts_beyond(Part.objects.filter(filters.conditions(), filters.time_conditions()), key, older=True)

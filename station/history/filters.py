@@ -18,7 +18,7 @@ from streams.identity import LINE_PATTERN, PartId
 LABELS = ("ok", "defect", "review", "none")
 ACTIONS = ("diverted", "passed", "stopped", "untracked", "none")
 _MAX_CHARACTERS = 150
-# The years that Python, SQLite and PostgreSQL all support in dates.
+# Python, SQLite and PostgreSQL all support dates in these years.
 SUPPORTED_YEARS = range(1971, 9000)
 
 
@@ -73,7 +73,7 @@ class PartFilters:
         return not has_common_action and not has_unindexed and sum(map(bool, indexed)) <= 1
 
     def conditions(self) -> Q:
-        """Returns all filters except `since` and `to` as a condition for a query of the table of parts."""
+        """Returns a query condition for the table of parts. It contains all filters except `since` and `to`."""
         found = Q()
         if self.part:
             found &= Q(line=self.part.line, run=self.part.run, part=self.part.part)

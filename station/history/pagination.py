@@ -23,7 +23,8 @@ SEARCH_LIMIT = 20_000
 COUNT_LIMIT = 10_000
 # The two most frequent gate actions. Most parts have them, so the database index part_action_seen leaves these parts out.
 _COMMON_ACTIONS = ("none", "passed")
-# The SQL condition of each partial index of the table of parts (station.archive.models.Part). The key is the column of the index.
+# A partial index holds only some rows of the table of parts. Each value is the SQL condition for these rows, as in
+# station.archive.models.Part. Each key is the column of the index.
 _INDEX_CONDITIONS = {
     "kind": """NOT ("archive_part"."kind" = '')""",
     "reviewer": """NOT ("archive_part"."reviewer" = '')""",
@@ -163,9 +164,9 @@ def _search(
 
 
 def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, search_limit: int) -> HistoryKey | None:
-    """Returns the key of the part at which a search must stop. The search begins at `key` and reads at most `search_limit` parts.
+    """Returns the key of the part at which a search must stop. The search begins at `key` and stops after `search_limit` parts.
 
-    Returns None if fewer parts are left, so that the search needs no limit.
+    Returns None if fewer parts are left. Then the search needs no limit.
     """
     parts = parts_beyond(Part.objects.filter(_indexed_condition(filters), filters.time_conditions()), key, older)
     last = order(parts, newest_first=older).values_list("seen_at", "id")[search_limit : search_limit + 1]

@@ -67,7 +67,7 @@ class LineShareEstimate:
 
     @property
     def best(self) -> DefectShareEstimate:
-        """The estimate that reviews have corrected, or the uncorrected one if there is no other."""
+        """The estimate that reviews have corrected. Without a corrected estimate, this is the uncorrected estimate."""
         return self.corrected or self.uncorrected
 
     @property

@@ -122,7 +122,7 @@ class LivePart:
 
     @property
     def picture(self) -> str:
-        """Always an empty text: the picture of a new part is not in the object store yet, so it is read from Kafka."""
+        """The address in the object store. It is always empty, because the picture of a new part is read from Kafka."""
         return ""
 
     @property
@@ -210,8 +210,8 @@ class LineState:
         latency_s = (max(arrived_at, verdict.decided_at) - verdict.captured_at).total_seconds()
         self._latencies.append((arrived_at, max(0.0, latency_s)))
         if len(self._trend) > _MAX_TREND_MINUTES:
-            # `_trend` keeps the counts of the last hour. If a camera's clock is wrong, a picture can have a time in the future. For such a
-            # picture, the hour ends at `arrived_at`. Otherwise, the picture would delete all counts.
+            # `_trend` keeps the counts of the last hour. The hour ends with the new picture, but not after `arrived_at`. Without this
+            # limit, a picture from a wrong clock, for example of tomorrow, would delete all counts.
             newest = min(verdict.captured_at, arrived_at)
             self._trend = {minute: counts for minute, counts in self._trend.items() if newest - minute <= _HOUR}
 

@@ -60,7 +60,7 @@ def read_signed_url(token: str, now_s: float) -> SignedUrl | None:
     try:
         content = SignedUrl(*_signer().unsign_object(token))
     except (BadSignature, ValueError, TypeError):
-        # A TypeError is raised if the address was signed by a release of the station that used other fields.
+        # SignedUrl raises a TypeError if another release of the station signed the address and used other fields.
         return None
     return content if 0 <= int(now_s) // _SLOT_S - content.slot <= 1 else None
 

@@ -42,7 +42,7 @@ class ChartBar:
 
 @dataclass(frozen=True)
 class BarChart:
-    """A bar chart. `points` is a line over the bars, as the attribute `points` of an SVG polyline."""
+    """A bar chart. `points` holds the points of a line over the bars, as text for an SVG polyline. It is empty if there is no line."""
 
     bars: list[ChartBar]
     points: str = ""

@@ -23,7 +23,7 @@ _GROUPED_BY = ("line", "label", "action", "sorted_reason", "late", "kind", "revi
 
 @dataclass(frozen=True)
 class PartGroup:
-    """A number of parts (`count`) that are equal in all other fields, such as line, label and gate action."""
+    """A group of `count` parts that have the same line, the same label, the same gate action and so on."""
 
     line: str
     label: str

@@ -187,7 +187,7 @@ def undo_last_decision(user: User, settings: Settings, now: datetime, send: Send
 def make_review(part: Part, reviewer: str, annotation: Annotation, at: datetime) -> Review:
     """Returns the record of a decision for the topic `castings.reviews`.
 
-    Raises DecisionRefusedError if the person skipped the part, because a skip is not sent to Kafka.
+    Raises DecisionRefusedError if the decision is a skip, because a skip is not sent to Kafka.
     """
     if annotation.label not in ("ok", "defect"):
         raise DecisionRefusedError("Your decision is skip, which is no review and cannot be sent. Choose ok or defect.")

@@ -80,7 +80,7 @@ def find_oldest(settings: Settings, now: datetime) -> datetime | None:
 
 
 def update_metrics(settings: Settings, now: datetime) -> None:
-    """Sets the Prometheus metrics of the queue: the numbers of waiting parts, and the longest wait in seconds.
+    """Sets the Prometheus metrics of the review queue: how many parts wait, and the longest wait in seconds.
 
     Raises django.db.DatabaseError if the database does not answer.
     """

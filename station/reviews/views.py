@@ -151,7 +151,7 @@ def _render_review(request: HttpRequest, candidate: Candidate | None = None, ann
 
 def _describe_candidate(candidate: Candidate, following: Candidate | None) -> dict[str, Any]:
     part = candidate.part
-    # The verdict is hidden in the random check and for further opinions, because people tend to agree with a verdict that they see.
+    # People tend to agree with a verdict that they see. So the verdict is hidden for random checks, and for second and third opinions.
     is_blind = candidate.audit or candidate.state in ("second", "third")
     width_px, height_px = picture_size_px(part)
     return {

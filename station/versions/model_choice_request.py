@@ -137,7 +137,7 @@ def publish_choice(choice: CheckedModelChoice, user: User) -> None:
 
 
 def _find_changed_lines(settings: Settings, current: ModelChoices, key: str) -> list[str]:
-    """Returns the names of the lines whose model a choice for `key` changes.
+    """Returns the names of the lines that get their model from a choice for `key`.
 
     `key` is the name of one line. "*" means all lines for which no model was chosen by name.
     """

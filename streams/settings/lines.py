@@ -13,7 +13,7 @@ from streams.identity import LineName
 from streams.settings.sections import Section
 
 LANES = 4
-# The plant interface of a lane uses the pins of another lane, see firmware/pins.py.
+# The plant interface of lane 1 needs the pins of lane 3, and that of lane 2 needs the pins of lane 4 (firmware/pins.py).
 _PLANT_LANES = {1: 3, 2: 4}
 # A verdict must reach the gate this many seconds before the part does.
 _GATE_LEAD_S = 0.2
@@ -45,7 +45,7 @@ class CameraSettings(Section):
         ge=0,
         le=0.9,
         description="How irregularly a camera of the kind `folder` gives its pictures. 0 means equal intervals. Example: with 0.2 and one "
-        "picture a second, each picture comes within a range of 0.2 s: at random up to 0.1 s too early or too late.",
+        "picture a second, each picture comes at random up to 0.1 s too early or too late.",
     )
     loop: bool = Field(True, description="If true, a camera of the kind `folder` begins again with its first picture after the last one.")
     shuffle: bool = Field(
@@ -111,9 +111,9 @@ class CameraSettings(Section):
         1.0,
         gt=0,
         le=60,
-        description="For the trigger `board`: longest wait of a picture for the report of its part, in seconds. The gateway subtracts the "
-        "latency of the camera from the time of the picture. If the result and the time of a part differ by more than this "
-        "setting, they do not belong together.",
+        description="For the trigger `board`: longest wait of a picture for the report of its part, in seconds. A picture and a part "
+        "belong together only if their times differ by at most this setting. For the comparison, the gateway subtracts the latency of the "
+        "camera from the time of the picture.",
     )
 
     @model_validator(mode="after")
@@ -210,7 +210,7 @@ class GateSettings(Section):
                 raise ValueError(f"grades: expected each gate of a belt to have its own {what}, found {', '.join(repeated)} more than once")
         if self.on_review == "pass" and (names := [grade.name for grade in self.grades if "review" in grade.takes]):
             raise ValueError(
-                f"grades: a part with the label review cannot reach {', '.join(names)}, because on_review is pass. Set on_review to divert"
+                f'grades: with on_review = "pass", a part with the label review cannot reach {", ".join(names)}. Set on_review = "divert"'
             )
         return self
 
@@ -334,9 +334,9 @@ def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
 
 
 def _check_plant_pins(gates: Mapping[str, GateSettings], line_by_lane: Mapping[str, Mapping[int, str]]) -> None:
-    """Raises ValueError if a line uses a lane whose pins the plant interface of another line needs.
+    """Raises ValueError if the plant interface of a line needs the pins of another line's lane.
 
-    `line_by_lane` maps the address of each board and the lane to the name of the line.
+    `line_by_lane[address][lane]` is the name of the line that uses this lane of the board at `address`.
     """
     for line, gate in gates.items():
         spare = _PLANT_LANES.get(gate.lane)
