@@ -343,7 +343,7 @@ class GateLane:
         self.set_state(_STATE_OF_WORD.get(state_word, GateState.GREETING))
 
     def begin_greeting(self) -> None:
-        """Prepares the lane for a new greeting of the board, because the board can have been reset.
+        """Prepares the lane for a new greeting of the board, because the board was perhaps reset.
 
         Events that arrive now are kept until `read_early_events` is called, because the board's time is not known yet.
         """

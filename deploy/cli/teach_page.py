@@ -1,4 +1,4 @@
-"""Makes the protocol page of `castline board teach`, which a person prints and signs."""
+"""Makes the teaching report of `castline board teach`, which a person prints and signs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STYLE = "body{font:11pt sans-serif;max-width:48em;margin:2em}table{border-colla
 
 
 def render_page(record: TeachRecord) -> str:
-    """Returns the protocol as one HTML page that needs no other files."""
+    """Returns the teaching report as one HTML page that needs no other files."""
     facts = [
         ("Line", record.line),
         ("Board", record.board),

