@@ -16,7 +16,7 @@ from streams.records import RECORDS, Record
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = Mapping[str, Any]
 
-# These keywords of JSON Schema do not decide whether a record is valid. So a later release is allowed to change their values.
+# These keywords of JSON Schema only describe a record, and make no record invalid. So a later release is allowed to change them.
 _FREE_KEYWORDS = frozenset({"title", "description", "examples", "$comment", "$schema", "$id", "$defs"})
 
 

@@ -107,11 +107,10 @@ class Board:
             self._send_event(due.name, due.event, *due.fields, *self._confirmation_fields(due))
 
     def _confirmation_fields(self, event: StoredEvent) -> tuple[object, ...]:
-        """Returns the last fields of a GATE event. The field `confirmed` is 1 if the chute's eye has seen the part, and 0 if not.
+        """Returns the fields to add to a stored GATE event: `confirmed` is 1 if the chute's eye has seen the part, and 0 if not.
 
-        - (1,): only `confirmed`, because the event already has the field `gate`.
-        - (0, 1): `gate` 0, then `confirmed`, because the event lacks the field `gate`.
-        - (): the lane has no eye in its chute, or an old host does not read `confirmed`.
+        If the event lacks the field `gate`, `gate` 0 comes before `confirmed`. The result is empty if the lane has no eye in its chute, or
+        if the host does not read `confirmed`.
         """
         # An older host does not know the field `confirmed`. It could drop the longer frame.
         if event.confirmed is None or not self._sends_confirmed:

@@ -11,9 +11,9 @@ LEAST_PULSE_US = PAUSE_US = 1000
 
 
 class CameraTrigger:
-    """Sends the camera pulses of a lane. `began_us` has the start times of all pulses. `lost` counts the pulses that were never sent.
+    """Sends the camera pulses of a lane. `began_us` has the start times of the sent pulses. `lost` counts the pulses that were never sent.
 
-    The moment of a pulse is a time in microseconds or, with the setting `trigger_mm`, a position of the belt.
+    The argument `moment` says when a pulse is due. It is a time in microseconds. With the setting `trigger_mm`, it is a belt position.
     """
 
     def __init__(self) -> None:

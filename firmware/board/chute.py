@@ -9,21 +9,21 @@ from __future__ import annotations
 MAX_CHUTE_PARTS = 8
 # A gate with an end switch must reach its other end within 2 x servo_ms plus this time.
 END_MARGIN_US = 100_000
-# A good gate leaves its end within servo_ms / 2 + contact_ms + LEAVE_MARGIN_US. The margin is the time until the servo gets its next pulse.
+# A good gate leaves its old position within servo_ms / 2 + contact_ms + this time. This time is the longest wait for the next servo pulse.
 LEAVE_MARGIN_US = 20_000
 # What is wrong with a gate: the detail of fault 54.
 NOT_LEFT, NOT_ARRIVED = 1, 2
 
 
 class Chute:
-    """The diverted parts that have not reached the eye in the chute. For each part, it stores the event and the expected place."""
+    """Stores the event and the expected place of each diverted part that has not reached the eye in the chute."""
 
     def __init__(self) -> None:
         self._expected: dict[int, int] = {}
 
     @property
     def is_empty(self) -> bool:
-        """Whether no part is expected at the eye."""
+        """True if no diverted part is on its way to the eye."""
         return not self._expected
 
     def add(self, event: int, place: int) -> bool:
@@ -73,14 +73,14 @@ class EndSwitch:
         self._since_us = 0
 
     def restart(self, is_out: bool, now_us: int) -> None:
-        """Restarts the check. The gate can be anywhere now, and has the whole time limit to reach an end."""
+        """Gives the gate the whole time limit again to reach an end. The gate can be anywhere now."""
         self._was_out, self._must_leave, self._since_us = is_out, False, now_us
 
     def check(self, at_end: bool, is_out: bool, now_us: int, limit_us: int, leave_us: int) -> int:
-        """Returns NOT_LEFT or NOT_ARRIVED if the gate has not moved in time, otherwise 0. After a problem, the check begins again.
+        """Returns NOT_LEFT or NOT_ARRIVED if the gate has not moved in time, otherwise 0. After a problem, the time limit begins again.
 
-        `is_out` is True after the order to move out, and False after the order to turn back. If less than `leave_us` passes between two
-        orders, the gate has no time to move, so NOT_LEFT is not returned.
+        `is_out` is the last order: True to move out, and False to turn back. If the next order comes within `leave_us`, the gate has no
+        time to move, so NOT_LEFT is not returned.
         """
         if is_out != self._was_out:
             if at_end and self._must_leave and now_us >= self._since_us + leave_us:

@@ -72,9 +72,9 @@ class EventRing:
         return number
 
     def confirm(self, number: int, is_seen: bool) -> int:
-        """Stores in a waiting GATE event whether the chute's eye has seen the part. Returns the number of the part.
+        """Ends the wait of a GATE event: `is_seen` says whether the chute's eye has seen the part.
 
-        The result is 0 if the event was lost.
+        Returns the number of the part, or 0 if the event was lost.
         """
         for event in self._events:
             if event.event == number:
@@ -91,13 +91,13 @@ class EventRing:
             self._events.popleft()
 
     def set_run(self, run: int) -> None:
-        """Changes the run number in all stored GATE events. The run is the second field of a GATE event."""
+        """Writes a new run number into the second field of all stored GATE events."""
         for event in self._events:
             if event.name == "GATE":
                 event.fields = (event.fields[0], str(run), *event.fields[2:])
 
     def send_all_again(self) -> None:
-        """Marks all events as due to be sent again. Called when a host has sent HELLO."""
+        """Makes all stored events due again, because a host that has sent HELLO must get them all."""
         for event in self._events:
             event.sent_us = None
 

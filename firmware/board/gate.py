@@ -40,7 +40,7 @@ class Gate:
 
     @property
     def is_pulse_held(self) -> bool:
-        """Whether the servo gets the pulse of the command SERVO now."""
+        """True while the command SERVO sets the pulse of the servo."""
         return self._held_pulse is not None
 
     @property

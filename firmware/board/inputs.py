@@ -7,9 +7,9 @@ class Contact:
     """An on-off input, such as the emergency stop, that ignores short pulses.
 
     A sum grows while the input has the new level, and falls while it has the old level. `is_on` changes when the sum reaches `hold_us`. For
-    example, with a `hold_us` of 10 ms, 14 ms of the new level and 4 ms of the old level are enough.
+    example, with a `hold_us` of 10 ms, 14 ms of the new level and 4 ms of the old level are enough, because 14 - 4 is 10.
 
-    If `restarts` is True, the new level must last for `hold_us` without interruption, because the old level begins the sum again.
+    If `restarts` is True, the new level must last for `hold_us` without interruption. Each pulse of the old level starts the sum again.
     """
 
     def __init__(self, restarts: bool = False) -> None:
@@ -17,7 +17,7 @@ class Contact:
         self._restarts = restarts
         self._level = False
         self._ticked_us = 0
-        # The sum (see the class) grows while the input is on, up to `hold_us`. It falls while the input is off, down to 0.
+        # Grows up to `hold_us` while the input is on, and falls to 0 while the input is off.
         self._sum_us = 0
 
     def assume_on(self, hold_us: int) -> None:
@@ -99,9 +99,10 @@ class Drive:
         self.speed = 0.0
 
     def advance(self, runs: bool, passed_us: int, ramp_us: int) -> float:
-        """Moves the time forward by `passed_us`. Returns the belt's travel as a time: the time that it would take at full speed.
+        """Moves the time forward by `passed_us`. Returns the belt's travel, in microseconds at full speed.
 
-        For example, 1000 us at half speed give 500. `ramp_us` is the time from standstill to full speed, or back.
+        For example, 1000 us at half speed and 500 us at full speed both return 500. `ramp_us` is the time from standstill to full speed, or
+        back.
         """
         target, before = float(runs), self.speed
         changing_us = min(passed_us, abs(target - before) * ramp_us)

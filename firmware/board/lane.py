@@ -95,7 +95,7 @@ class BoardLane:
     """A lane of a simulated board. Times are microseconds of the board's clock.
 
     - `stored`: the lane's settings from the EEPROM, or None if the EEPROM has no valid settings.
-    - `stored_faults`: the codes of the faults from before the reset that no person has ended.
+    - `stored_faults`: the codes of the faults that the EEPROM kept over the reset, because no person has ended them.
     """
 
     def __init__(self, number: int, stored: LaneSettings | None, stored_faults: list[int], capacity: int, reporter: LaneReporter) -> None:
@@ -140,20 +140,21 @@ class BoardLane:
         self.is_further_gate = self.settings.number("lane_of") > 0
         self._has_stored_settings = stored is not None
         self._reporter = reporter
-        # Decided parts on their way from photo-eye 2 to this lane's gate.
+        # The parts between photo-eye 2 and this lane's gate. The board has already decided what to do with them.
         self._armed: list[DecidedPart] = []
-        # Leading edges of the objects that block photo-eyes 1 and 2 now, or None. When the board decides about a part, _edge2 becomes None.
+        # The leading edges of the objects that block photo-eyes 1 and 2 now. An edge is None if its eye is free.
+        # _edge2 is also None after the board has decided about the part at photo-eye 2.
         self._edge1: Edge | None = None
         self._edge2: Edge | None = None
         # The part that blocks photo-eye 1, if it has been counted.
         self._part_at_eye1: TrackedPart | None = None
-        # _end1 has the last part at photo-eye 1 with its trailing and leading edge. _end2 has the trailing edge of the last part at
-        # photo-eye 2.
-        # If an object comes less than part_min_mm later, it still belongs to this part.
+        # _end1: the trailing edge, the leading edge and the part of the last object at photo-eye 1.
+        # _end2: the trailing edge of the last part at photo-eye 2.
+        # If the next object comes less than part_min_mm behind the trailing edge, the next object still belongs to the same part.
         self._end1: tuple[Edge, Edge, TrackedPart] | None = None
         self._end2: Edge | None = None
         self._steps = self._turned_steps = 0
-        # The travel of a belt without an encoder. For example, 2,000,000 means as far as the belt runs in two seconds at full speed.
+        # The travel of a belt without an encoder, in microseconds at full speed. For example, 4 s at half speed add 2,000,000.
         self._running_us = 0.0
         # The number of times that a photo-eye was blocked during the present stop of the belt.
         self._edges_at_rest = 0
@@ -385,8 +386,8 @@ class BoardLane:
             self._acknowledge(now_us)
         ran = self._runs
         if self._belt_off.advance(now_us, self._hold_us) and self._runs != ran:
-            # The input shows only now that the belt was switched on or off `_hold_us` ago. The belt's travel since then was computed with
-            # the old state, so it is computed again.
+            # The belt was switched on or off `_hold_us` ago, but the filter of the input shows the change only now. The travel in
+            # between was computed with the old state of the belt, so the travel is computed again.
             self._running_us -= self._drive.speed * self._hold_us
             self._drive_belt(self._hold_us)
 
@@ -396,8 +397,8 @@ class BoardLane:
         return self.settings.number("use_belt") > 0 and not self.settings.number("encoder") and self._drive.speed == 0
 
     def _drive_belt(self, passed_us: int) -> None:
-        # While a belt speeds up or slows down evenly, its average speed is half of the full speed. So the belt needs twice as long
-        # for `run_up_mm` or `run_down_mm` as at full speed.
+        # While a belt speeds up or slows down evenly, its average speed is half of the full speed. So `run_up_mm` and `run_down_mm`
+        # take twice the time that they would take at full speed.
         ramp_us = 2 * self.settings.travel("run_up_mm" if self._runs else "run_down_mm")
         self._running_us += self._drive.advance(self._runs, passed_us, ramp_us)
         if self._drive.speed > 0:
@@ -479,7 +480,7 @@ class BoardLane:
                 lane._chute_end = None
 
     def _forget_presses(self, settings: LaneSettings) -> None:
-        """Ignores a press that has already begun, if the button's use differs between the old settings and `settings`."""
+        """If `settings` change the use of a button, ignores a press of this button that has already begun."""
         if settings.number("use_plant") != self.settings.number("use_plant"):
             self._reset_pressed.assume_on(KEY_US)
         if settings.number("use_button") != self.settings.number("use_button"):
@@ -558,7 +559,7 @@ class BoardLane:
         return self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None
 
     def _hold_gates(self, now_us: int) -> None:
-        """Holds or releases all gates of the belt. One gate is not enough, because a part that passes this gate reaches the next gate."""
+        """Holds or releases all gates of the belt, because a part that passes the first gate reaches the next gates."""
         for lane in self._reporter.lanes:
             if lane._has_stored_settings and lane.belt is self:
                 lane.gate.hold(lane._held_action, now_us)
@@ -625,7 +626,7 @@ class BoardLane:
         return now_us < self._test_until_us
 
     def test(self, what: str, now_us: int) -> None:
-        """Begins the test `what` of the command TEST."""
+        """Begins a test of the command TEST: "gate", "trigger", "lamp" or "relay"."""
         if what == "trigger":
             self.trigger_camera()
             return
@@ -689,7 +690,7 @@ class BoardLane:
         self._edge2, self._end2 = None, edge if is_part else None
 
     def _check_lengths(self, place: int, now_us: int) -> None:
-        """Counts a part, or decides about a part, when it has blocked its photo-eye for `part_min_mm`."""
+        """Counts a part with a length of `part_min_mm` at photo-eye 1, and decides about such a part at photo-eye 2."""
         min_length = self.settings.travel("part_min_mm")
         if self._edge1 is not None:
             if self._part_at_eye1 is None and place - self._edge1.place >= min_length:
@@ -721,7 +722,7 @@ class BoardLane:
     def _decide_parts(self, edge: Edge, now_us: int) -> None:
         for decided in self.tracker.decide_at_eye2(edge):
             if self.faults.has(GATE_HELD):
-                # The fault of an earlier missing part holds the gate now. So this part does not wait for the gate, but is reported at once.
+                # A missing part just before has raised a fault that holds the gate. So this part is reported at once.
                 safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
                 self._report(DecidedPart(decided.part, safe, Edge(False, self.place(), now_us)), False)
             else:
@@ -841,7 +842,7 @@ class BoardLane:
             servo_us = settings.number("servo_ms") * 1000
             limit_us, leave_us = 2 * servo_us + END_MARGIN_US, servo_us // 2 + self._hold_us + LEAVE_MARGIN_US
             if self.gate.is_pulse_held:
-                # While the command SERVO holds the gate, the gate can be between its two ends. So the check is restarted in each call.
+                # While the command SERVO holds the gate, the gate can be between its two ends. So the time limit begins again in each call.
                 self._end_switch.restart(self.gate.is_out, now_us)
             if trouble := self._end_switch.check(self.is_gate_at_end, self.gate.is_out, now_us, limit_us, leave_us):
                 belt.raise_fault(faults.GATE_STUCK, trouble, now_us)
@@ -870,7 +871,7 @@ class BoardLane:
         return self._reporter.report_sorted(belt.number, part.number, decided.decision, move, at_us, travel_us)
 
     def _remove_parts(self, now_us: int) -> None:
-        """Reports each part on the belt with the action of the setting `safe`, and removes the part."""
+        """Removes all parts from the belt, and reports each part with the safe action of the lane."""
         safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
         edge = Edge(False, self.place(), now_us)
         for lane in self.gate_lanes:

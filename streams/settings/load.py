@@ -55,7 +55,8 @@ class Settings(BaseSettings):
     sorter: sections.SorterSettings = Field(sections.SorterSettings(), description="The worker that sends verdicts to the boards.")
     station: sections.StationSettings = Field(sections.StationSettings(), description="The web application and its database.")
     archivist: sections.ArchivistSettings = Field(
-        sections.ArchivistSettings(), description="The worker that archives what happened to the parts, and how long the archive is kept."
+        sections.ArchivistSettings(),
+        description="The worker that archives results and pictures of parts. Some settings say how long the archive is kept.",
     )
     states: sections.PlantStateSettings = Field(sections.PlantStateSettings(), description="The limits of the states of a line.")
     review: sections.ReviewSettings = Field(

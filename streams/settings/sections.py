@@ -402,7 +402,7 @@ class SorterSettings(Section):
 
 
 class ArchivistSettings(Section):
-    """[archivist]: the worker that archives what happened to the parts, and how long the archive is kept."""
+    """[archivist]: the worker that archives results and pictures of parts. Some settings say how long the archive is kept."""
 
     buffer: int = Field(
         2048, ge=64, le=65536, description="Number of records that the worker fetches ahead. A smaller number saves memory."
