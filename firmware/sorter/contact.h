@@ -5,10 +5,10 @@
 namespace castline {
 
 // A sum grows while the input has the new level, and falls while it has the old level. The state changes when the sum reaches `hold_us`.
-// For example, with a `hold_us` of 10 ms, 14 ms of the new level and 4 ms of the old level are enough.
+// For example, with a `hold_us` of 10 ms, 14 ms of the new level and 4 ms of the old level are enough, because 14 - 4 is 10.
 //
 // The inputs of a gate are read only every few milliseconds (`most_us` of sample() is above 1 ms). Their new level must last for `hold_us`
-// without interruption, because each reading of the old level begins the sum again.
+// without interruption, because each reading of the old level starts the sum again.
 class Contact {
  public:
   Contact() : is_on_(false), was_on_(false) {}

@@ -11,8 +11,8 @@ class Drive {
   // Whether the belt has its final speed already: full speed if it `runs`, otherwise 0.
   bool is_steady(bool runs) const { return speed_ == (runs ? kFull : 0); }
 
-  // Moves the time forward by `passed_us`. Returns the belt's travel as a time: the microseconds that it would take at full speed.
-  // For example, 1000 us at half speed give 500.
+  // Moves the time forward by `passed_us`. Returns the belt's travel, in microseconds at full speed.
+  // For example, 1000 us at half speed and 500 us at full speed both return 500.
   // `ramp_ms` is the time from standstill to full speed, or back.
   uint32_t advance(bool runs, uint32_t passed_us, uint32_t ramp_ms) {
     const uint32_t target = runs ? kFull : 0;

@@ -16,7 +16,7 @@ class EndSwitch {
  public:
   EndSwitch() : was_out_(false), must_leave_(false) {}
 
-  // Restarts the check. The gate can be anywhere now, and has the whole time limit to reach an end.
+  // Gives the gate the whole time limit again to reach an end. The gate can be anywhere now.
   void restart(bool is_out, uint32_t now_us) {
     was_out_ = is_out;
     must_leave_ = false;

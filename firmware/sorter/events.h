@@ -49,7 +49,7 @@ class Events {
 
   // Deletes one event. Does nothing if the event was deleted before.
   void acknowledge(uint16_t number);
-  // Marks all events as due to be sent again. Called when a host has sent HELLO.
+  // Makes all stored events due again, because a host that has sent HELLO must get them all.
   void send_all_again();
 
   // Returns the next event to send and marks the event as sent. Returns nullptr if no event is due yet.

@@ -147,8 +147,8 @@ void Lane::set_inputs(bool estop_open, bool servo_power, bool belt_runs) {
   servo_power_missing_.sample(!servo_power, passed_us, hold_us);
   const bool ran = runs();
   if (!belt_off_.sample(!belt_runs, passed_us, hold_us) || runs() == ran) return;
-  // The input shows only now that the belt was switched on or off `hold_us` ago. The belt's travel since then was computed with the old
-  // state, so it is computed again.
+  // The belt was switched on or off `hold_us` ago, but the filter of the input shows the change only now. The travel in between was
+  // computed with the old state of the belt, so the travel is computed again.
   travelled_us_ -= drive_.travel(hold_us);
   drive_belt(hold_us);
 }

@@ -272,7 +272,7 @@ class Lane {
   BoardShared* shared_ = nullptr;
   // Number of encoder steps since the reset.
   uint32_t steps_ = 0;
-  // The travel of a belt without an encoder. For example, 2,000,000 means as far as the belt runs in two seconds at full speed.
+  // The travel of a belt without an encoder, in microseconds at full speed. For example, 4 s at half speed add 2,000,000.
   uint32_t travelled_us_ = 0;
   // Time since the last call of set_inputs().
   uint16_t unsampled_us_ = 0;
