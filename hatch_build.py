@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent
 
 
 class FirmwareBuildHook(BuildHookInterface):
-    """Builds the firmware with avr-gcc. If a wheel is built from a source archive, it gets the firmware in this archive."""
+    """Builds the firmware with avr-gcc. A source archive holds the built firmware, and wheels from the archive get this firmware."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Adds the files to the archive. Leaves them out, with a warning, if avr-gcc is missing."""

@@ -14,10 +14,16 @@ BEGIN_ENCODER, END_ENCODER = "<!-- encoder: written by python -m firmware.wiring
 EXAMPLE_LANES = (1, 2)
 PE, FOREIGN = "#2e7d32", "#e07000"
 
-# The wires of one lane. Each row has four items: the terminal, the device outside the cabinet, the wires inside the cabinet, and a field of
-# LanePins. This field holds the pin of the Mega for the terminal. It is "" if the terminal has no pin. In the texts, {n} is replaced by the
-# lane, {pin} by the pin, and {first} and {second} by contact numbers of the contactors. {in:K} is replaced by an input circuit with the
-# optocoupler K, and {out:K} by an output circuit.
+# The wires of one lane. Each row has four items:
+#   1. the terminal
+#   2. the device outside the cabinet
+#   3. the wires inside the cabinet
+#   4. the field of LanePins that holds the Mega's pin, or "" if the terminal has no pin
+# The texts contain these placeholders:
+#   {n}                  the lane
+#   {pin}                the Mega's pin
+#   {first}, {second}    contact numbers of the contactors
+#   {in:K}, {out:K}      an input circuit or an output circuit with the optocoupler K
 LANE_WIRES: tuple[tuple[int, str, str, str], ...] = (
     (1, "{n}B1 brown", "{n}XP", ""),
     (2, "{n}B1 blue", "{n}XN", ""),

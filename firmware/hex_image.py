@@ -25,7 +25,7 @@ def checksum_file(image: Path) -> Path:
 
 
 def write_checksum(image: Path) -> None:
-    """Writes the checksum of `image` beside it."""
+    """Writes the checksum of the firmware file `image` into a file in the same folder."""
     checksum_file(image).write_text(f"{hashlib.sha256(image.read_bytes()).hexdigest()}  {image.name}\n")
 
 

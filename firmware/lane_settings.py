@@ -15,7 +15,7 @@ MAX_STEPS = 500_000
 GATE_PARTS, FURTHER_GATE_PARTS = 3, 16
 # Every board can store at least 8 diverted parts on their way from a gate to the eye in its chute.
 CHUTE_PARTS = 8
-# The plant interface of lane 1 uses the pins of lane 3, and that of lane 2 uses the pins of lane 4.
+# The plant interface of lane 1 uses the pins of lane 3. The plant interface of lane 2 uses the pins of lane 4.
 PLANT_LANES = {1: 3, 2: 4}
 SettingValue = int | str
 
@@ -155,7 +155,7 @@ class LaneSettings:
 
     @property
     def _chute_end_mm(self) -> int:
-        """The belt travel after which a diverted part is overdue: `chute_mm` + `chute_window_mm`. 0 without an eye in the chute."""
+        """The belt travel after which a diverted part is overdue: `chute_mm` + `chute_window_mm`, or 0 without an eye in the chute."""
         return self.number("chute_mm") + self.number("chute_window_mm") if self.number("chute_mm") else 0
 
     def is_gate_within_reach(self, step_nm: int) -> bool:

@@ -9,13 +9,19 @@ from firmware.pins import PLANT, PlantPins
 from firmware.svg_drawing import GROUND, HIGH, SIGNAL, SvgDrawing
 
 BEGIN, END = "<!-- plant strip: written by python -m firmware.wiring -->", "<!-- end of plant strip -->"
-# The strip of each lane that can have a plant interface.
+# The terminal strips of the plant interfaces of lanes 1 and 2.
 STRIPS = ("X9", "X10")
 FOREIGN = "#e07000"
 
-# The terminals of a strip. Each row has the colour of the wire, the device outside the cabinet, the wires inside it, and a field of
-# PlantPins. This field holds the pin of the Mega, or is "" if the terminal has no pin. In the texts, {n} is replaced by the lane, {pin} by
-# the pin, {out:K} by an output circuit with the optocoupler K, and {in:K} by an input circuit. All wires have 0.5 mm2 outside.
+# The terminals of a strip. Each row has four items:
+#   1. the colour of the wire outside the cabinet, which has 0.5 mm2
+#   2. the device outside the cabinet
+#   3. the wires inside the cabinet
+#   4. the field of PlantPins that holds the Mega's pin, or "" if the terminal has no pin
+# The texts contain these placeholders:
+#   {n}                the lane
+#   {pin}              the Mega's pin
+#   {in:K}, {out:K}    an input circuit or an output circuit with the optocoupler K
 TERMINALS: tuple[tuple[str, str, str, str], ...] = (
     ("orange", "+24 V of the plant", "{n}F6:1; {n}F6:2 to {n}XF", ""),
     ("orange", 'input "ready" of the controller', "{out:31}", "ready"),
@@ -58,7 +64,7 @@ def make_strips() -> str:
 
 
 def replace_table(page: str) -> str:
-    """Returns `page` with a new table of the strips between BEGIN and END."""
+    """Replaces the table of terminals between the marks BEGIN and END, and returns the new page."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{make_strips()}\n{END}{after}"

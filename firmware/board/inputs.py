@@ -33,7 +33,7 @@ class Contact:
         return self._level
 
     def invert(self, hold_us: int) -> None:
-        """Swaps the levels that mean on and off, because the setting `eye_light_on` has changed. The input itself has not changed."""
+        """Exchanges on and off, because the setting `eye_light_on` has changed. The input itself has not changed."""
         self.is_on, self._level, self._sum_us = not self.is_on, not self._level, max(0, hold_us - self._sum_us)
 
     def change(self, level: bool, at_us: int, hold_us: int) -> None:

@@ -24,7 +24,7 @@ TruthListener = Callable[[str, dict[str, Any]], None]
 
 
 def exit_facts(casting: CastingExit) -> dict[str, Any]:
-    """Returns the facts about a casting that left the belt, for the physical event `fell`."""
+    """Returns the facts that the simulator reports when a casting has left the belt (the event `fell`)."""
     return {
         "at_us": casting.at_us,
         "casting": casting.number,

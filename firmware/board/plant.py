@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-# Castings are put on the belt at this position in mm. It is negative, because they then travel to photo-eye 1 at 0 mm.
+# Castings are put on the belt at this position in mm. Photo-eye 1 is at 0 mm, so the position is 60 mm before photo-eye 1.
 FEED_MM = -60.0
 EYE1, EYE2, STEPS = "eye1", "eye2", "steps"
 END_SWITCH, CHUTE_EYE = "end_switch", "chute_eye"
@@ -134,8 +134,8 @@ class Plant:
 
     - `exits`: the castings that have left the belt, oldest first.
     - `angles`: the angle of each blade, from 0 (at rest) to 1 (out).
-    - `jammed_gates`: the gates that cannot move. 0 is the belt's own gate. 1 to 4 are the lanes whose servos move additional gates.
-    - `to_lose`: how many of the next diverted castings fall beside the chute, so that the chute's eye does not see them.
+    - `jammed_gates`: the gates that cannot move. 0 is the belt's own gate. An additional gate has its lane's number, 1 to 4.
+    - `to_lose`: the number of castings that will still fall beside the chute. The chute's eye does not see these castings.
     """
 
     belt: Belt = field(default_factory=Belt)
@@ -154,7 +154,7 @@ class Plant:
     _next_feed_mm: float = 0.0
     _removed: list[str] = field(default_factory=list)
     _gate_changes: list[GateInputChange] = field(default_factory=list)
-    # Changes that will happen at the eyes in the chutes. A diverted casting needs `chute_s` to reach its eye.
+    # Later changes at the eyes in the chutes. A diverted casting reaches the chute's eye after `chute_s`.
     _chute_changes: list[GateInputChange] = field(default_factory=list)
     _castings_at_eye: dict[str, int] = field(default_factory=lambda: {EYE1: 0, EYE2: 0})
 
@@ -195,9 +195,9 @@ class Plant:
                 self._removed.append(what)
 
     def advance(self, to_us: int, pulse_us: int, belt_runs: bool, further_us: Sequence[int] = ()) -> list[InputChange]:
-        """Moves the time forward to `to_us`, and returns the changes at the board's inputs in the order of time.
+        """Moves the simulation forward to the time `to_us`. Returns the changes at the board's inputs, oldest first.
 
-        `pulse_us` is the servo pulse of the belt's own gate. `further_us` has the servo pulses of the additional gates on the belt.
+        `pulse_us` is the servo pulse of the belt's own gate. `further_us` has the servo pulse of each additional gate.
         """
         from_us, self.now_us = self.now_us, to_us
         self._swing((pulse_us, *further_us), (to_us - from_us) / 1e6)

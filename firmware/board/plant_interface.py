@@ -6,9 +6,9 @@ from collections import deque
 
 # At most this many results can wait. The signals show the plant's controller one result after the other.
 WAITING_RESULTS = 8
-# The signal `reject` keeps its level from RESULT_MARGIN_US before `result valid` begins until RESULT_MARGIN_US after `result valid` ends.
+# The signal `reject` gets its level this long before `result valid` begins, and keeps it for this long after `result valid` ends.
 RESULT_MARGIN_US = 5000
-# The heartbeat and the buzzer change whenever this interval is over. So a whole period takes a second.
+# The heartbeat and the buzzer change their level at this interval, so a whole period takes a second.
 HALF_PERIOD_US = 500_000
 
 

@@ -1,7 +1,7 @@
 """Follows the parts of one lane from photo-eye 1 to photo-eye 2, and decides what the gate does with each. See firmware/PROTOCOL.md.
 
     counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided --part at the gate--> reported
-    counted --more than window_mm late, or a later part came first--> missing
+    counted --window_mm past photo-eye 2 without an edge, or a later part came first--> missing
 
 Places are in thousandths of a step, times in microseconds.
 """
@@ -72,7 +72,7 @@ class Eye:
         self._changing = Edge(blocked, place, at_us, steps) if blocked != self.blocked else None
 
     def invert(self, place: int, at_us: int, debounce_us: int, steps: int) -> None:
-        """Swaps the levels that mean "blocked" and "free", because the setting `eye_light_on` has changed."""
+        """Inverts the stored level of the input, because the setting `eye_light_on` has changed."""
         self.change(not self._raw_level, place, at_us, debounce_us, steps)
 
     def restart(self, place: int, now_us: int) -> None:

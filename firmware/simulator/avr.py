@@ -79,7 +79,7 @@ class McuReset:
 class SimulatedBoard:
     """A simulated board in another process. Times are microseconds since the start of the process, even after a reset.
 
-    `levels` has the present levels of the output pins. The lists begin with the oldest entry.
+    `levels` has the present levels of the output pins. The lists `pulses`, `changes` and `resets` begin with the oldest entry.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -90,9 +90,9 @@ class SimulatedBoard:
         self.levels: dict[str, bool] = {}
         self._sent: list[SentBytes] = []
         self._loops = LoopDurations(0, 0, 0)
-        # The simulator gets its own process group. In the group of this program, Ctrl-C would end the simulator before this program. But
-        # the simulator stays in the session of this program, because Linux divides the processor between sessions. The simulator needs the
-        # same priority as this program.
+        # The simulator gets its own process group, because Ctrl-C would otherwise end the simulator before this program.
+        # It gets no session of its own. Linux divides the processor between sessions, so its priority could differ from this program's
+        # priority.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
         self._commands: list[str] = []
         self._read_until("ready")
@@ -149,7 +149,7 @@ class SimulatedBoard:
     def watch_pin(self, pin: str) -> None:
         """Also records the level changes of the output `pin` from now on.
 
-        Example: if a solenoid valve moves the gate, the pin of the servo has steady levels and no pulses.
+        This is useful for a pin without pulses, for example for a pin that switches a solenoid valve.
         """
         self._queue(f"watch {pin}")
 

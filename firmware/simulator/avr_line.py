@@ -91,9 +91,10 @@ class AvrBelt:
 
 
 class AvrLine:
-    """A simulated Mega and its belts, by lane number. A single Plant is connected to lane 1.
+    """A simulated Mega and its belts.
 
-    `on_truth` is called for every physical event.
+    `plants` has the belts by lane number. If `plants` is a single belt, it belongs to lane 1. `on_truth` is called for every physical
+    event, for example when a casting leaves the belt.
     """
 
     def __init__(

@@ -9,13 +9,14 @@ namespace {
 const char kCommandNames[] PROGMEM = "HELLO CONFIGURE COMMIT SHOW PING SYNC VERDICT CANCEL SEEN ACK STATUS TEST CLEAR RAISE SERVO";
 enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kVerdictName, kCancelName, kSeen, kAck, kStatus, kTest, kClear, kRaise, kServo };
 
-// The fields of each command, in the order of kCommandNames. Each field is a letter. The last sign says what the command needs before it:
+// The fields of each command, in the order of kCommandNames. A letter stands for a field. For example, "lkt+" means that CONFIGURE has a
+// lane, a key and a value.
+// The last sign says which commands must come before this command:
 //   -  nothing
 //   +  HELLO
 //   *  HELLO and COMMIT
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+ r+ lu+";
-// In kShapes, each of these letters stands for a number. For example, v stands for the version of the protocol.
-// kNumberBounds has the bounds of each number, in the order of these letters.
+// The letters of kShapes whose fields are numbers. kNumberBounds has the bounds of each number, in the same order.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c u";
 // Shortest servo pulse of the command SERVO, in microseconds. SERVO also accepts 0.
 const uint16_t kLeastServoUs = 544;
@@ -201,13 +202,13 @@ bool Board::are_plant_pins_free(uint8_t lane, const Settings& requested) const {
   return !requested[kUsePlant] || !lanes_[lane - 1 + kPlantLanes].is_committed();
 }
 
-// Returns whether more castings than a board can store can be on their way from photo-eye 2 to the gate.
+// Returns whether too many castings for the board's memory can be between photo-eye 2 and the gate.
 bool Board::is_gate_far(const Settings& settings) const {
   const uint32_t spacing_mm = spacing_of(settings);
   return spacing_mm > 0 && settings[kGateMm] > spacing_mm * (settings[kLaneOf] == 0 ? kArmed : kFurtherGateParts);
 }
 
-// Returns whether more castings than the board can store can be on their way from the gate to the eye in its chute.
+// Returns whether too many castings for the board's memory can be between the gate and the chute's eye.
 bool Board::is_chute_far(const Settings& settings) const {
   const uint32_t spacing_mm = spacing_of(settings), chute_mm = settings[kChuteMm];
   return spacing_mm > 0 && chute_mm > 0 && chute_mm + settings[kChuteWindowMm] > spacing_mm * kChuteParts;

@@ -13,13 +13,13 @@ const uint8_t kPlantLanes = 2;
 const uint8_t kParts = 64;
 // Largest number of parts on their way from photo-eye 2 to the belt's own gate.
 const uint8_t kArmed = 3;
-// A board stores this many diverted parts that are on their way from a gate to the eye in its chute.
+// Largest number of diverted parts on their way from a gate to the eye in the chute.
 const uint8_t kChuteParts = 8;
 // Every board must have room for this many parts on their way to an additional gate (see PROTOCOL.md). This board has room for more.
 const uint8_t kFurtherGateParts = 16;
 // Largest number of camera pulses of one lane that can wait: one for each part between the photo-eyes.
 const uint8_t kCameraPulses = kParts;
-// 1 means that the gate of a lane can stand at another lane's belt (setting `lane_of`).
+// Whether a gate is allowed to stand at another lane's belt (setting `lane_of`). 1 means yes.
 const uint8_t kGrades = 1;
 // Largest number of events that wait for the host's acknowledgement.
 const uint8_t kEvents = 64;
@@ -53,8 +53,8 @@ const uint16_t kMinPressMs = 50;
 const uint16_t kMaxPressMs = 3000;
 // A gate with an end switch must reach the other end within 2 x servo_ms plus this time. The servo gets a pulse only every 20 ms.
 const uint16_t kEndMarginMs = 100;
-// A gate without a fault opens its end switch within servo_ms / 2 + contact_ms + kLeaveMarginMs after an order to move. The servo gets a
-// pulse only every 20 ms.
+// After an order to move, a working gate leaves its end within servo_ms / 2 + contact_ms + kLeaveMarginMs. The servo gets a pulse only
+// every 20 ms.
 const uint16_t kLeaveMarginMs = 20;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;
@@ -65,7 +65,7 @@ const uint16_t kServoHoldMs = 5000;
 const uint16_t kNeutralUs = 1500;
 // Time from one servo pulse to the next: 50 pulses a second, which every hobby servo accepts.
 const uint16_t kServoFrameUs = 20000;
-// If a gate must move out within kServoQuietUs, its servo gets no new pulse before the movement (see servo.h).
+// In the last kServoQuietUs before a gate moves out, no pulse begins, because a pulse would delay the movement (see servo.h).
 const uint16_t kServoQuietUs = 4500;
 // The photo-eyes are read at this interval. It is short, because each delay here also delays the gate.
 const uint16_t kEyeSampleUs = 200;
@@ -136,16 +136,17 @@ const bool kBypassOnLevel = false;
 //   chute eyes     PB3 = D50, PB2 = D51, PB1 = D52, PB0 = D53
 //   chute full     PJ1 = D14, PJ0 = D15, PK3 = A11, PK7 = A15
 //   push-buttons   PG5 = D4, PA1 = D23, PL0 = D49, PB7 = D13
-// The plant interface of lane 1 uses pins of lane 3, and that of lane 2 uses pins of lane 4 (setting `use_plant`):
-//   ready         belt relay          A6, A7
-//   result valid  camera trigger      A2, A3
-//   reject        servo pulse         D5, D7
-//   busy          lamp green          D42, D45
-//   buzzer        lamp yellow         D43, D46
-//   fault         lamp red            D44, D47
-//   heartbeat     servo supply        D36, D37 (an output here)
-//   reset         emergency stop      D32, D33
-//   bypass        belt signal         D40, D41
+// The plant interface of lane 1 uses pins of lane 3. The plant interface of lane 2 uses pins of lane 4 (setting `use_plant`).
+//   signal         usual use of the pin               lane 1   lane 2
+//   ready          belt relay                         A6       A7
+//   result valid   camera trigger                     A2       A3
+//   reject         servo pulse                        D5       D7
+//   busy           lamp green                         D42      D45
+//   buzzer         lamp yellow                        D43      D46
+//   fault          lamp red                           D44      D47
+//   heartbeat      servo supply (here as an output)   D36      D37
+//   reset          emergency stop                     D32      D33
+//   bypass         belt signal                        D40      D41
 // D0 and D1 are the serial line to the host. The LED at D13 blinks while the main loop runs, if lane 4 has no push-button.
 
 }  // namespace castline

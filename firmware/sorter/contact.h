@@ -7,8 +7,8 @@ namespace castline {
 // A sum grows while the input has the new level, and falls while it has the old level. The state changes when the sum reaches `hold_us`.
 // For example, with a `hold_us` of 10 ms, 14 ms of the new level and 4 ms of the old level are enough, because 14 - 4 is 10.
 //
-// The inputs of a gate are read only every few milliseconds (`most_us` of sample() is above 1 ms). Their new level must last for `hold_us`
-// without interruption, because each reading of the old level starts the sum again.
+// The inputs of a gate have a stricter rule, because they are read only every few milliseconds (`most_us` of sample() is above 1 ms).
+// Their new level must last for `hold_us` without interruption.
 class Contact {
  public:
   Contact() : is_on_(false), was_on_(false) {}
@@ -17,7 +17,7 @@ class Contact {
   // The level that the input had at the last call of sample().
   bool level() const { return was_on_; }
 
-  // Swaps the levels that mean on and off, because the setting `eye_light_on` has changed. The input itself has not changed.
+  // Exchanges on and off, because the setting `eye_light_on` has changed. The input itself has not changed.
   void invert(uint16_t hold_us) {
     is_on_ = !is_on_;
     was_on_ = !was_on_;
@@ -36,14 +36,13 @@ class Contact {
   __attribute__((always_inline)) bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;
     was_on_ = level;
-    // An input that is read only every few milliseconds can change unseen between two readings. So each reading of the old level begins the
-    // sum again: with 0 if the old level is off, and with `hold_us` if the old level is on.
+    // The stricter rule for the inputs of a gate: a level that agrees with the state ends the interrupted change, so the sum begins again.
     if (most_us > kMostUs && level == is_on_) sum_us_ = level ? hold_us : 0;
-    // If the level has changed since the last call, the moment of the change is not known. The time between the two calls is not counted,
-    // because a short pulse must not count as a longer pulse.
+    // If the level differs from the level at the last call, the input has changed at an unknown moment since that call. The passed time is
+    // not counted, because a short pulse would count as a longer pulse.
     if (!has_lasted || (level ? is_on_ && sum_us_ == hold_us : sum_us_ == 0)) return false;
-    // One call changes sum_us_ by at most `most_us`. Without this limit, two short pulses could count as one pulse of 20 ms: the first at
-    // the start of a round of 20 ms, and the second at its end.
+    // One call counts at most `most_us`. Example: a round takes 20 ms, with a short pulse at its start and another short pulse at its end.
+    // Without the limit, the two pulses would count as one pulse of 20 ms.
     if (passed_us > most_us) passed_us = most_us;
     if (level) {
       sum_us_ = hold_us - sum_us_ > passed_us && hold_us > sum_us_ ? static_cast<uint16_t>(sum_us_ + passed_us) : hold_us;
@@ -57,7 +56,7 @@ class Contact {
 
  private:
   static const uint16_t kMostUs = 1000;
-  // The sum (see the class) grows while the input is on, up to `hold_us`. It falls while the input is off, down to 0.
+  // The sum grows while the input is on, up to `hold_us`. It falls while the input is off, down to 0.
   uint16_t sum_us_ = 0;
   bool is_on_ : 1, was_on_ : 1;
 };

@@ -10,7 +10,8 @@ enum GateTrouble : uint8_t { kNoTrouble, kNotLeft, kNotArrived };
 // A gate has two ends: at rest and fully out. The end switch is on at each end.
 //
 //   at an end --order to move--> must leave the end --switch off--> between the ends --switch on--> at an end
-//   must leave the end --time limit over, or opposite order later than leave_ms--> kNotLeft
+//   must leave the end --time limit over--> kNotLeft
+//   must leave the end --opposite order after leave_ms--> kNotLeft
 //   between the ends --time limit over--> kNotArrived
 class EndSwitch {
  public:
@@ -50,7 +51,8 @@ class EndSwitch {
   }
 
  private:
-  // The time limit begins at the later of two times: the last order to move, and the last time when the gate was at the ordered end.
+  // The start of the time limit: the time of the last order to move. While the gate stands at the ordered end, check() moves the start
+  // forward.
   uint32_t since_us_ = 0;
   bool was_out_ : 1, must_leave_ : 1;
 };

@@ -77,7 +77,7 @@ void Events::acknowledge(uint16_t number) {
   uint8_t index = 0;
   while (index < size_ && at(index).number != number) ++index;
   if (index == size_) return;
-  // Moves the older events to close the gap. Usually there is no older event.
+  // Moves the events before the deleted event by one index. Usually the deleted event is the oldest, so nothing moves.
   for (; index > 0; --index) at(index) = at(static_cast<uint8_t>(index - 1));
   first_ = static_cast<uint8_t>((first_ + 1) % kEvents);
   --size_;

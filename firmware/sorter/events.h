@@ -6,13 +6,13 @@
 
 namespace castline {
 
-// Whether the eye in the reject chute has seen a diverted part. kAwaited means that the part is still on its way to the eye.
-// The GATE event of the part is sent after the value kAwaited has changed.
+// Whether the eye in the reject chute has seen a diverted part. kAwaited means that the part is still on its way to the eye. In this case,
+// the GATE event of the part is not sent yet.
 enum Confirmation : uint8_t { kNotEquipped, kUnseen, kSeenInChute, kAwaited };
 
 // A GATE or FAULT event in 16 bytes.
-// In a GATE event, `outcome` is an Action, or kFurther + n if the additional gate of lane n diverted the part.
-// In a FAULT event, the members have other meanings:
+// In a GATE event, `outcome` is an Action, or kFurther plus a lane.
+// In a FAULT event, these members have other meanings:
 //   part                the code of the fault
 //   moved               the field `raised`
 //   outcome             the lane, 0..4
@@ -33,7 +33,7 @@ struct __attribute__((packed)) Event {
   uint8_t lane : 2;
   uint8_t confirmation;
 };
-// If an additional gate has diverted the part, `outcome` is kFurther plus the lane of this gate. For lane 2, it is kFurther + 2.
+// If an additional gate has diverted the part, `outcome` is kFurther plus the gate's lane. Example: kFurther + 2 is the gate of lane 2.
 const uint8_t kFurther = kStop;
 static_assert(sizeof(Event) == 16, "no padding");
 

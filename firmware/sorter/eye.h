@@ -10,7 +10,7 @@ struct Edge {
   Stamp at;
 };
 
-// The edges at a photo-eye since the reset, for the pages `edge1` and `edge2` of STATUS. They are stored in every state of the lane.
+// The edges at a photo-eye since the reset, for the pages `edge1` and `edge2` of STATUS. Every edge is stored, whatever state the lane has.
 struct EdgeLog {
   uint16_t count = 0;
   // `ms` and `steps` are the time and the encoder edges at the last leading edge of an object.
@@ -44,7 +44,7 @@ class Eye {
   void restart(Place place) { since_ = place & kPlaceMask; }
 
   // Stores a new level of the input (true means blocked), with the number of encoder edges so far.
-  // Call settle() first, because otherwise an earlier change could be lost.
+  // Call settle() first. Otherwise, an earlier change that has lasted long enough could be lost.
   void change(bool level, Place place, uint32_t at_us, uint32_t steps) {
     if (level == raw_) return;
     raw_ = level;
@@ -54,7 +54,7 @@ class Eye {
     steps_ = steps;
   }
 
-  // Swaps the levels that mean "blocked" and "free", because the setting `eye_light_on` has changed.
+  // Inverts the stored level of the input, because the setting `eye_light_on` has changed.
   void invert(Place place, uint32_t at_us, uint32_t steps) { change(!raw_, place, at_us, steps); }
 
   // Returns true if a change has lasted for `debounce_us`. Then place() and at_us() return where and when it began.

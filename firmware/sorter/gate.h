@@ -24,7 +24,7 @@ class Gate {
   uint16_t moves() const { return moves_; }
   Position position() const { return is_moving_ ? kMoving : is_out_ ? kOut : kAtRest; }
   bool is_out() const { return is_out_; }
-  // True while the gate moves, or is out and not held. Otherwise, tick() has nothing to do.
+  // False if tick() has nothing to do, because the gate stands at rest or is held out.
   bool is_busy() const { return is_moving_ || (is_out_ && !is_held_); }
 
   // Uses new settings: a gate at rest gets the new rest_us at once, and a gate that is out gets the new out_us.

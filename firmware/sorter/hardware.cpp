@@ -104,7 +104,7 @@ void read(Board& board) {
   board.advance(sensors::now_us());
   sensors::read(board);
   board.overrun(link::take_overrun());
-  // Each round reads at most as many bytes as a frame has. Otherwise a flood of bytes could delay the gates.
+  // Each round reads at most kMaxFrameBytes bytes. Otherwise, many bytes at once could delay the gates.
   uint8_t byte;
   for (uint8_t count = 0; count < kMaxFrameBytes && !quiet && board.can_receive() && link::read(byte); ++count) board.receive(byte);
 }
@@ -140,8 +140,8 @@ void write(Board& board) {
   }
   PORTF = triggers | relays;
   set_lamps(board);
-  // If `was_quiet` is true, this round has read no bytes, and a command can be waiting unread. The board must answer this command before it
-  // sends an event, so this round sends no frame.
+  // If `was_quiet` is true, this round has read no bytes, so a command can be waiting. The answer to a command must come before the next
+  // event. So this round sends no frame.
   if (!quiet && !was_quiet && link::is_idle()) {
     const uint8_t length = board.next_frame(link::buffer());
     if (length > 0) link::send(length);

@@ -7,7 +7,7 @@ namespace hardware {
 
 // Must be called once after a reset. Starts the servo pulses for the rest position first, then everything else.
 void begin(Board& board);
-// Passes the time, the changes at the sensors and the received bytes to the board.
+// Gives the board the present time, the changes at the sensors, and the received bytes.
 void read(Board& board);
 // Gives the gates' pins their servo pulses or levels. Must be called right after Board::move_gates(), so that no gate moves late.
 void drive_gates(Board& board);

@@ -124,7 +124,7 @@ void Lane::change_eye(uint8_t which, bool is_low, uint32_t at_us) {
   }
 }
 
-// Forgets the former levels of the inputs of the plant interface. If a person is pressing the reset button now, this press does not count.
+// Forgets the former levels of the plant interface's inputs. If the reset button is pressed during this call, the press does not count.
 void Lane::restart_plant_inputs() {
   reset_pressed_.assume_on(kKeyMs * 1000U);
   bypass_on_ = Contact();
@@ -311,7 +311,7 @@ Action Lane::held_action() const {
   return !is_committed_ || belt().faults_.has(kHoldsGate) ? (is_committed_ ? belt() : *this).settings_.action(kSafeAction) : kNone;
 }
 
-// Holds or releases all gates of the belt. One gate is not enough, because a part that passes this gate reaches the next gate.
+// Holds or releases all gates of the belt. To hold the first gate is not enough, because passing parts reach the other gates.
 void Lane::hold_gates() {
   for (uint8_t index = 0; index < kLanes; ++index) {
     Lane& other = shared_->lanes[index];
@@ -367,8 +367,8 @@ void Lane::begin_counting() {
   edges_at_rest_ = 0;
   take_edge(0, shared_->clock.us(), 0);
   take_edge(1, shared_->clock.us(), 0);
-  // Each eye gets the present position of the belt. Positions have 24 bits and wrap, so an older position of an eye is perhaps not
-  // comparable with new positions.
+  // Each eye now stores the present position of the belt as its leading edge. An older position could seem to lie ahead, because positions
+  // have only 24 bits.
   eyes_[0].restart(place());
   eyes_[1].restart(place());
   missing_in_a_row_ = unmatched_in_a_row_ = 0;

@@ -89,11 +89,11 @@ class Lane {
   // Tells the lane about a change at the input of photo-eye 1 or 2. The change is not debounced yet. The setting `eye_light_on` says which
   // level means "blocked".
   void change_eye(uint8_t which, bool is_low, uint32_t at_us);
-  // Takes the present levels of the other inputs. Must be called in every round after advance().
+  // Stores the levels of emergency stop, servo supply and belt signal. Must be called in every round after advance().
   void set_inputs(bool estop_open, bool servo_power, bool belt_runs);
-  // Takes the present levels of the gate's inputs. Must be called every few milliseconds.
+  // Stores the present levels of the gate's inputs. Must be called every few milliseconds.
   void set_gate_inputs(const GateInputs& inputs);
-  // Takes the present levels of the inputs of the plant interface. Must be called in every round after advance(), before set_inputs().
+  // Stores the present levels of the plant interface's inputs. Must be called in every round after advance(), before set_inputs().
   void set_plant_inputs(bool reset_pressed, bool bypass_on);
   // Checks the inputs and the photo-eyes, counts parts, and decides what to do with them. Must be called at least every few milliseconds.
   void update();
@@ -118,7 +118,7 @@ class Lane {
   // The colour that the lamp shows now, also while the lamp is tested. A lane without a belt of its own has
   // no lamp (kDark). The lamp blinks while the lane is bypassed.
   Lamp shown_lamp() const;
-  // True if the gate must move out within kServoQuietUs. Then no new pulse of its servo is allowed to begin before the movement.
+  // True if the gate must move out within kServoQuietUs. Until then, no servo pulse is allowed to begin, because it would delay the gate.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
 
   // The signals of the plant interface, as bits of PlantSignal.
@@ -171,7 +171,7 @@ class Lane {
   // A measurement of the belt's speed ends after 16 encoder steps, or after 30 ms if fewer steps have come by then.
   static const uint8_t kSpeedSteps = 16;
   static const uint16_t kSpeedUs = 30000;
-  // Movements of fewer steps do not count as turning. If a wire of an encoder is broken, it only goes one step forward and one back.
+  // Movements of fewer steps do not count as turning. An encoder with a broken wire gives only one step forward and one step back.
   static const uint8_t kLeastSteps = 2;
 
   // A decided part between photo-eye 2 and its gate. The gate must move when the belt has the position `moment`.
@@ -193,7 +193,8 @@ class Lane {
   // With the setting lane_of, the gate stands at the belt of another lane. Otherwise, the gate stands at the belt of its own lane.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // Returns the decided parts on their way to this gate. A lane without a belt of its own stores them in the unused memory of its tracker.
+  // Returns the decided parts on their way to this gate. The lane of an additional gate tracks no parts, so its tracker's memory is free.
+  // The lane uses this memory for the decided parts.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to the parts that wait for this gate. Returns false if there is no room.
@@ -263,7 +264,8 @@ class Lane {
   bool is_divert_near_ : 1;
   // True if this lane has no belt of its own, because its gate stands at another lane's belt (an additional gate).
   bool is_further_gate_ : 1;
-  // True until the belt has moved part_min_mm after a casting left the chute's eye. An object that comes earlier is the same casting.
+  // True after a casting has left the chute's eye, until the belt has moved part_min_mm. Until then, an object at the eye is the same
+  // casting.
   bool has_chute_end_ : 1;
   // The value of `eye_light_on` when the chute's eye was last read.
   bool is_chute_light_on_ : 1;

@@ -1,4 +1,4 @@
-// Follows the parts of a lane from photo-eye 1 to the gate. The other methods of the class Lane are in lane.cpp.
+// The methods of the class Lane that follow the parts from photo-eye 1 to the gate. lane.cpp has the other methods.
 #include <string.h>
 
 #include "lane.h"
@@ -140,7 +140,7 @@ void Lane::decide_part() {
     if (unmatched_in_a_row_ < 255) ++unmatched_in_a_row_;
   } else {
     for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
-    // If a missing part raises a fault that holds the gate, raise() has reported and removed all parts. Then nothing is left to decide.
+    // A missing part can raise a fault that holds the gate. raise() then reports and removes all parts, so no part is left to decide.
     if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];

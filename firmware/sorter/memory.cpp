@@ -9,8 +9,8 @@ namespace memory {
 
 namespace {
 
-// The layout number is the number of stored settings, except in the first layout, whose number is 1. New settings are added at the end. So
-// this firmware can read settings that an older or a newer firmware stored.
+// The layout number says how many settings are stored. Only the first layout has the number 1 instead. New settings are added at the end.
+// So a firmware can read the settings of an older or a newer firmware: it reads only the settings that it knows.
 const uint8_t kLayout = kKeys, kFirstLayout = 1;
 const uint8_t kFirstLayoutKeys = kLaneOf + 1, kMostKeys = 62;
 // Content of an EEPROM cell that was never written.
@@ -20,11 +20,11 @@ static_assert(kKeys <= kMostKeys, "the settings of a lane must fit into its two 
 
 // Bit mask of the lanes whose settings are not completely stored yet.
 uint8_t dirty = 0;
-// The byte that tick() writes next: its lane, and its index in the stored settings of this lane.
+// tick() writes the settings byte by byte. `offset` is the index of the next byte in the settings of `lane`.
 uint8_t lane = 0, offset = 0;
 // The lane whose faults tick() compares next with the faults in the EEPROM.
 uint8_t compared_lane = 0;
-// The new run number from the command RAISE. The run number is the number of resets, which the EEPROM stores in two copies of four bytes.
+// The new run number from the command RAISE. The EEPROM stores the run number in two copies of four bytes.
 // `raised_left` says how many of these eight bytes tick() must still write.
 uint16_t raised_run = 0;
 uint8_t raised_left = 0;

@@ -17,9 +17,9 @@ enum PlantSignal : uint8_t {
 
 // At most this many results can wait. The signals show the plant's controller one result after the other.
 const uint8_t kWaitingResults = 8;
-// The signal `reject` keeps its level from kResultMarginMs before `result valid` begins until kResultMarginMs after `result valid` ends.
+// The signal `reject` gets its level this long before `result valid` begins, and keeps it for this long after `result valid` ends.
 const uint8_t kResultMarginMs = 5;
-// The heartbeat and the buzzer change whenever this interval is over. So a whole period takes a second.
+// The heartbeat and the buzzer change their level at this interval, so a whole period takes a second.
 const uint16_t kHalfPeriodMs = 500;
 
 // The signals `result valid`, `reject`, heartbeat and buzzer. Each result goes through these phases:

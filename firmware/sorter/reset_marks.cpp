@@ -11,8 +11,8 @@ namespace {
 
 // The value of `check` while the firmware runs. After a power cut, the RAM holds any other value.
 const uint32_t kCheck = 0xCA571113UL;
-// The number of samples in 100 ms. If the main loop stood still for this time or longer, the watchdog counts as the cause of the reset.
-// The watchdog resets the board only after 250 ms, so the limit of 100 ms is short enough.
+// The number of samples in 100 ms. If the main loop stood still for at least 100 ms before a reset, the watchdog counts as the cause.
+// The watchdog resets the board after 250 ms without a round. A usual round is much shorter than 100 ms.
 const uint16_t kStillSamples = 100000UL / kEyeSampleUs;
 
 // The start-up code sets all variables to zero, except those in the section .noinit.

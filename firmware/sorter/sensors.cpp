@@ -78,7 +78,7 @@ void report_steps(Board& board, uint8_t lane, uint16_t counted) {
 }  // namespace
 
 void begin() {
-  // Eyes, emergency stops, servo supplies, belt signals, and the inputs of gates and chutes are inputs with pull-ups.
+  // Switches on the pull-ups of eyes, emergency stops, servo supplies and belt signals, and of the inputs of gates and chutes.
   PORTA = 0xFF;
   PORTC = 0xFF;
   PORTL |= _BV(PL0) | _BV(PL1);
@@ -143,7 +143,7 @@ void read(Board& board) {
     board.lane(lane).change_eye(static_cast<uint8_t>(1 + eye % 2), !level, now_us() - ago / kCountsPerUs);
   }
   uint8_t inputs = PINC;
-  // The belt signals of lanes 1..4 are bits 3..0.
+  // Bits 3 to 0 of `belts` are the belt signals of lanes 1 to 4.
   uint8_t belts = static_cast<uint8_t>((PIND & _BV(PD7)) >> 4 | (PING & 0x07));
   for (uint8_t lane = 0; lane < kLanes; ++lane) {
     uint16_t step;
@@ -189,7 +189,7 @@ ISR(TIMER5_COMPA_vect) {
 
 ISR(TIMER5_CAPT_vect) {
   const uint16_t count = ICR5;
-  // Read the level from the pin. If the stored level were inverted at each capture instead, it would stay wrong after one lost capture.
+  // Read the level from the pin. Do not invert the stored level instead, because it would stay wrong after a lost capture.
   // Do not clear the capture flag here, because simavr would clear a pending overflow too.
   const bool high = PINL & _BV(PL1);
   TCCR5B = high ? TCCR5B & static_cast<uint8_t>(~_BV(ICES5)) : TCCR5B | _BV(ICES5);

@@ -49,7 +49,8 @@ void put(volatile uint16_t* to, uint16_t value) {
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { *to = value; }
 }
 
-// Starts a timer, unless it runs already. The timer is stopped first, because the Arduino core has started it in another mode.
+// Starts a timer in the mode for servo pulses, unless this mode is already set. The Arduino core has started the timer in another mode, so
+// the timer is stopped first.
 void start_timer(volatile uint8_t* control_b, volatile uint8_t* control_a, volatile uint16_t* top, volatile uint16_t* count) {
   if (*control_b & _BV(WGM43)) return;
   *control_b = 0;
@@ -77,7 +78,7 @@ void connect(uint8_t index, bool to_timer) {
   }
 }
 
-// Returns whether a pulse of the gate can be in progress. This pulse can still have the previous width.
+// Returns whether a pulse of the gate with the new or the previous width can be in progress.
 bool pulse_may_be_high(uint8_t index, uint16_t count) {
   return count < width[index] * kCountsPerUs || count < width_before[index] * kCountsPerUs;
 }
@@ -107,8 +108,8 @@ void begin(uint8_t index, uint16_t pulse_us) {
 void set_pulse(uint8_t index, uint16_t pulse_us) {
   const uint8_t gate = static_cast<uint8_t>(1 << index);
   if (pulse_us != width[index]) {
-    // width_before is the longest width that the pulse in progress can have. Example: the width changes from 1000 us to 2000 us. Before a new
-    // pulse begins, the width changes to 1500 us. Then width_before is 2000 us.
+    // width_before is the longest width that the pulse in progress can have. Example: the width is set to 2000 us, and soon after to 1500
+    // us. A pulse of 2000 us can have begun in between, so width_before is 2000 us.
     if (!(changed & gate) || width[index] > width_before[index]) width_before[index] = width[index];
     width[index] = pulse_us;
     // In fast PWM mode, the timer begins to use a new compare value when its next period of 20 ms begins.
@@ -128,8 +129,8 @@ void time_pulse(uint8_t index, bool quiet) {
   volatile uint16_t* const to = channel(index).count;
   // Gates 1 and 4 share a timer. It is set only while no pulse of gate 1 or 4 is in progress. Gates 2 and 3 have their own timers.
   const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;
-  // Interrupts are off from reading the timer to setting it. Otherwise a pulse could begin during an interrupt. The new count would skip
-  // the end of this pulse, so the pulse would last until the end of the timer's period.
+  // Interrupts are off while the timer is read and set. Otherwise, a pulse could begin in between, and the new count could skip the end of
+  // the pulse. Then the pulse would last until the timer's period ends.
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
     const uint16_t count = *to;
     if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {

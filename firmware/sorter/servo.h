@@ -13,9 +13,8 @@ void begin(uint8_t index, uint16_t pulse_us);
 // Sets the width of the pulses. Must be called in every round of the main loop.
 void set_pulse(uint8_t index, uint16_t pulse_us);
 
-// If the width of the gate's pulses is new, sends a pulse as soon as possible. If the width is not new and `quiet` is true, delays the next
-// pulse.
-// Must be called in every round of the main loop, after set_pulse() of all gates. So gates with the same timer get new widths together.
+// Sends a pulse as soon as possible if its width is new. Otherwise, delays the next pulse while `quiet` is true.
+// Must be called in every round of the main loop, after set_pulse() of all gates. Then gates with a common timer get new widths together.
 void time_pulse(uint8_t index, bool quiet);
 
 // Returns true while a new pulse width waits for the end of a pulse in progress.

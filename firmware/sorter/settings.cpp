@@ -64,8 +64,8 @@ const uint16_t kTable[kKeys][3] PROGMEM = {
     {0, 1, 0},                      // use_solenoid
 };
 
-// Returns 1000 * count / step_nm, rounded down. `count` is at most 384 million, so 1000 * count does not fit into 32 bits.
-// So the function first multiplies by 8 and divides, and then multiplies by 125.
+// Returns 1000 * count / step_nm, rounded down. `count` can be 384 million. Then 8 * count fits into 32 bits, but 1000 * count does not.
+// So the function multiplies by 8 first, and by 125 after the division.
 uint32_t divide_by_step(uint32_t count, uint32_t step_nm) {
   return 8 * count / step_nm * 125 + 8 * count % step_nm * 125 / step_nm;
 }

@@ -6,7 +6,8 @@ const char kReasonWords[] PROGMEM = "verdict no-verdict cancelled spacing touchi
 
 namespace {
 
-// Distance after which the last part is forgotten. A place has only 24 bits, so a part that is far behind would seem to lie ahead.
+// Distance after which the last part is forgotten. Places have 24 bits and wrap, so a place that is too far behind looks like a place
+// ahead.
 const int32_t kForgotten = 1L << 22;
 
 }  // namespace
@@ -114,7 +115,7 @@ const Part* Tracker::next_to_announce(uint32_t& number) {
 }
 
 void Tracker::age(Place place, uint32_t now_ms) {
-  // The next part can already block photo-eye 2 and wait for its decision. So the last part is remembered far beyond spacing_mm.
+  // The last part is not forgotten right after spacing_mm, because the next part can already be at photo-eye 2 and wait for its decision.
   if (has_last_ && past(place, last_until_) >= kForgotten) has_last_ = false;
   if (size_ == 0) return;
   // Each call checks one part. There are at most 64 parts, so 64 calls check them all.

@@ -3,7 +3,7 @@
 //   counted --VERDICT--> counted, with a verdict
 //   counted, with or without a verdict --leading edge at photo-eye 2--> decided
 //   counted, with or without a verdict --an earlier part of its cluster is decided--> decided, before it reaches photo-eye 2
-//   counted --more than window_mm late, or a later part came first--> missing
+//   counted --window_mm past photo-eye 2 without an edge, or a later part came first--> missing
 #pragma once
 #include "config.h"
 #include "eye.h"
@@ -14,7 +14,7 @@ namespace castline {
 enum Reason : uint8_t { kVerdict, kNoVerdict, kCancelled, kSpacing, kTouching, kSafe, kMissing, kUnmatched };
 extern const char kReasonWords[] PROGMEM;
 
-// The verdict of a part. kReject diverts the part at the belt's own gate. kReject + 2 diverts it at the additional gate of lane 2.
+// The verdict of a part. kReject means the belt's own gate. kReject + 2 means the additional gate of lane 2.
 enum PartVerdict : uint8_t { kUnjudged, kVerdictCancelled, kKeep, kReject = 4 };
 
 struct Decision {
@@ -40,7 +40,7 @@ struct __attribute__((packed)) Part {
   uint8_t seen : 1;
   // The Basis of the decision.
   uint8_t basis : 2;
-  // The low 16 bits of the time at photo-eye 1, in ms. After 65 s, Tracker::age() increases this value, so that the part's age stays 65 s.
+  // The low 16 bits of the time at photo-eye 1, in ms. If the part is older than 65 s, Tracker::age() sets this time to 65 s ago.
   uint16_t at_ms;
 };
 static_assert(sizeof(Part) == 6, "no padding");
@@ -76,7 +76,8 @@ class Tracker {
   // Returns the decision for a part that has reached photo-eye 2 and was not counted.
   Decision take_unmatched(Place place, const Settings& settings);
 
-  // Returns whether the oldest part is missing: it has travelled farther than `reach` when the belt is at `place`.
+  // Returns whether the oldest part is missing. A part is missing if its travel from photo-eye 1 to the belt position `place` exceeds
+  // `reach`.
   bool is_front_overdue(Place place, Place reach) { return size_ > 0 && past(place, parts_[first_].place) > static_cast<int32_t>(reach); }
   void drop_front();
   void forget_last_part() { has_last_ = false; }
@@ -89,8 +90,8 @@ class Tracker {
   const Part* next_to_announce(uint32_t& number);
   void announce_all_again() { round_ = 0; }
 
-  // Must be called in every update. A part stores the time at photo-eye 1 in 16 bits, so a time more than 65 s ago would look new again.
-  // This function replaces such a time by the time 65 s ago.
+  // Must be called in every update. A part stores the time at photo-eye 1 in 16 bits, so an old time would look like a new time.
+  // If a part is older than 65 s, this function changes the stored time, so that the age stays 65 s.
   void age(Place place, uint32_t now_ms);
 
   // Returns the time at which `part` was at photo-eye 1. If this was more than 65 s ago, returns the time 65 s ago.
@@ -117,7 +118,7 @@ class Tracker {
   // The board repeats the message PART for one part after the other. This is the index of the next part, or kRoundOver if no part is left.
   uint8_t round_ = kRoundOver;
   uint32_t counted_ = 0;
-  // The belt position spacing_mm behind the last part at photo-eye 2. A part that comes earlier gets the action of the last part.
+  // The belt position at which the last part is spacing_mm past photo-eye 2. A part that arrives earlier gets the action of the last part.
   Place last_until_ = 0;
   uint8_t last_action_ : 2;
   uint8_t last_gate_ : 3;

@@ -85,8 +85,8 @@ class DetailScore:
 class DetailTemplate:
     """Describes the surface of good parts at full size, to find small defects.
 
-    - `texture`, `limits`: see `GoldenTemplate`. A ring is compared with the larger of two textures: the ring's own texture, and `texture`.
-      Otherwise, every grain on a nearly black ring would be suspicious.
+    - `texture`, `limits`: see `GoldenTemplate`. If a ring in a picture has less texture than `texture` says, the value of `texture` is
+      used. Otherwise, every grain on a nearly black ring would be suspicious.
     - `radius_px`: the radius of the part in the good pictures.
     - `name`: the name of the score in manifests and verdicts.
     """
@@ -278,7 +278,7 @@ def _compare_strips(
 
 
 def learn_detail_template(measures: Sequence[RingMeasures], grid: PolarGrid, radius_px: float) -> DetailTemplate:
-    """Learns a detail template from `measures`, one for each picture of a good part, all with the same `grid`.
+    """Learns a detail template from the `measures` of pictures of good parts. All measures have the same `grid`.
 
     The function takes measures instead of pictures, because many large pictures would not fit into memory.
     """

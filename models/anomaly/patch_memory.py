@@ -34,7 +34,8 @@ MAX_CANDIDATES = 10_000
 PROJECTED_FEATURES = 16
 # The limit of a ring is chosen so that 5 % of the good parts exceed it.
 LIMIT_SHARE = 0.05
-# To measure limits, each half of the pictures is compared with patches of the other half. So at least two pictures are needed.
+# To find the usual distances of good parts, each half of the pictures is compared with patches of the other half. So at least two pictures
+# are needed.
 MIN_PICTURES = 2
 # Features are scaled to the variance 1. First, this share of the mean variance is added to the variance of each feature. Otherwise the
 # scaling would amplify rounding errors in features that hardly vary.

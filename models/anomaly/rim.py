@@ -29,11 +29,11 @@ SHARP_ROUNDS = ((0.03, 21, 0.4), (0.03, 31, 0.4), (0.012, 41, 1.0), (0.012, 41, 
 SHARP_ANGLES = 2880
 # An edge is the difference of the grey levels of two rings that are this many pixels apart.
 SHARP_RINGS = 2
-# An edge is sharp if the differences a few pixels further in and further out are smaller. A large part has softer shadows. Therefore, this
-# distance, the margin, grows with the radius, from 2 px to 4 px.
+# An edge is sharp if the differences one margin further in and one margin further out are smaller than at the edge. A large part has softer
+# shadows. So the margin grows with the radius, from 2 px to 4 px.
 MARGIN_SHARE = 1 / 190
 MARGIN_LIMITS_PX = (2, 4)
-# A sharp edge is searched for up to at least 2.5 margins inside and outside the outline. With a margin of 4 px, this is 10 px.
+# The search for a sharp edge covers at least 2.5 margins inside and outside the outline. With a margin of 4 px, it covers at least 10 px.
 LEAST_BAND_MARGINS = 2.5
 # The curve along the rim is fitted this many times. Each time, edges far from the curve get less weight.
 FIT_ROUNDS = 12

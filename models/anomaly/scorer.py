@@ -29,7 +29,8 @@ MIN_GOOD_PICTURES = 8
 # If the cut-off lies above all scores, it is extrapolated from the highest 20 % of the scores. At least 5 scores are used.
 TAIL_SHARE = 0.2
 MIN_TAIL_PICTURES = 5
-# A share of false alarms below 1 / (20 * pictures) is refused, because the cut-off would be a guess. With 100 pictures, this is 1 / 2000.
+# A share of false alarms below 1 / (20 * pictures) is refused, because the cut-off would be a guess. With 100 pictures, the smallest share
+# is 1 / 2000.
 MAX_TAIL_EXTENSION = 20.0
 # A cut-off that sends more than this share of the good parts to review is refused, because nobody would review so many parts.
 MAX_ALARM_SHARE = 0.5
@@ -161,7 +162,7 @@ class CutOffObjective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AlarmShare:
-    """The objective that at most this share of the good parts is sent to review. 0.01 means one good part in 100."""
+    """Limits the false alarms to a share of the good parts. With a `share` of 0.01, at most one good part in 100 is sent to review."""
 
     share: float
 
@@ -191,15 +192,15 @@ class AlarmsPerHour:
 class ExpectedCosts:
     """Chooses which share of the good parts goes to review, so that the costs are lowest.
 
-    A missed defect costs `miss`, and the review of a good part costs `false_alarm`. If `miss` is 100 and `false_alarm` is 5, a review saves
-    money up to odds of 100 / 5 = 20 good parts to 1 defective part.
+    A missed defect costs `miss`, and the review of a good part costs `false_alarm`. Example: `miss` is 100 and `false_alarm` is 5. If 20
+    good parts must be reviewed to find 1 defective part, the reviews cost as much as the miss. With fewer good parts, reviews save money.
 
-    A part with an unusual score is good with at least these odds:
+    Among parts with the same unusual score, 1 defective part comes with at least this number of good parts:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
-    Here p is the share of good parts with the same score or a higher score. For example, p is 0.01 and 1 % of the parts are defective. Then
-    the odds are at least 99 * 0.125 = 12 good parts to 1 defective part. This is less than 20, so the part goes to review.
+    Here p is the share of good parts with the same score or a higher score. Example: p is 0.01, and 1 % of the parts are defective. The
+    number is 99 * 0.125 = 12 good parts, which is less than 20. So the part goes to review.
 
     Source: Sellke, Bayarri, Berger, 2001.
     """
@@ -209,7 +210,7 @@ class ExpectedCosts:
     defect_share: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the share of good parts in review with the lowest costs.
+        """Returns which share of the good parts must go to review, so that the costs are lowest.
 
         Raises ModelError if a cost or the share of defects is out of range, or if reviewing every part is cheapest.
         """
@@ -224,7 +225,7 @@ class ExpectedCosts:
             )
         from scipy.optimize import brentq  # type: ignore[import-untyped]  # no stubs; imported here because an inspector does not need it
 
-        # For p from 0 to 1/e, the value of -e p ln p rises from 0 to 1, so it equals `ratio` exactly once.
+        # While p rises from 0 to 1/e, -e p ln p rises from 0 to 1. So exactly one p gives the value `ratio`.
         return float(brentq(lambda p: -np.e * p * np.log(p) - ratio, 1e-15, 1 / np.e, xtol=1e-15))
 
 
@@ -233,8 +234,8 @@ class CutOff:
     """The score above which a part is sent to review.
 
     - `alarm_share`: the wanted share of false alarms.
-    - `alarms`: number of the `good_pictures` whose score exceeds the cut-off.
-    - `highest_alarm_share`: with 95 % confidence, the true share of false alarms is at most this.
+    - `alarms`: how many of the good pictures have a score above the cut-off.
+    - `highest_alarm_share`: the upper limit of the true share of false alarms, with 95 % confidence.
     - `is_beyond_pictures`: whether the cut-off is above the scores of all good pictures.
     """
 
@@ -358,8 +359,8 @@ def _expect_share(share: float, text: str) -> float:
     if not 0 < share <= MAX_ALARM_SHARE:
         calls = "most or all parts" if share > MAX_ALARM_SHARE else "no part"
         raise ModelError(
-            f"A cut-off for {text} would send {calls} to review. Give a value that sends some of the good parts to review, but at most "
-            f"{MAX_ALARM_SHARE:.0%}."
+            f"With {text}, {calls} would be sent to review. Give a value that sends more than 0 % and at most {MAX_ALARM_SHARE:.0%} of "
+            "the good parts to review."
         )
     return share
 

@@ -24,7 +24,7 @@ PixelArray = npt.NDArray[np.uint8]
 
 # The rings reach from near the centre to beyond the rim, because thin fins of metal can stick out. 1 is the part's radius.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
-# Number of points on each ring, divided by the part's radius in pixels. Near the rim, points are about 1.6 px apart.
+# The number of points on each ring is this value times the part's radius in pixels. So the points near the rim are about 1.6 px apart.
 ANGLES_PER_PX = 3.84
 # Each point is compared with points at these distances. The distances are shares of the part's radius.
 ALONG_RING = (0.13, 0.26)
@@ -32,7 +32,7 @@ ACROSS_RINGS = (0.03, 0.06)
 # The grey levels are smoothed twice (a trous wavelet). First, each grid point is averaged with its direct neighbours. Then it is averaged
 # with grid points that are 2 steps away.
 SMOOTHING_STEPS = (1, 2)
-# 5 % of the good parts are allowed to exceed the limit of a ring. Otherwise, one defective part among the good parts could raise the limit.
+# 5 % of the good parts are allowed to exceed the limit of a ring. So one defective part among the good parts does not raise the limit.
 LIMIT_SHARE = 0.05
 # Each ring around the part's centre has a limit. If the limits come from few pictures, neighbouring rings can have very different limits.
 # So a Gaussian with a standard deviation of 2 rings smooths the limits.
@@ -42,7 +42,8 @@ LIMIT_SMOOTHING_RINGS = 2.0
 MIN_LIMIT = 3.0
 # Half of the usual texture is added to the texture of a picture. Otherwise dust on a very smooth ring would count as a defect.
 USUAL_TEXTURE_SHARE = 0.5
-# Smallest contrast of a part, in grey levels. Without it, the noise of a nearly black picture would be amplified.
+# A smaller contrast of a part is replaced by this contrast, in grey levels. Otherwise, the noise of a nearly black picture would be
+# amplified.
 MIN_CONTRAST = 40.0
 
 
@@ -181,7 +182,7 @@ def _view_angles(padded: FloatArray, margin: int, shift: int) -> FloatArray:
 
 
 def _pad_rings(polar: FloatArray, margin: int) -> FloatArray:
-    """Adds `margin` rings on each side, mirrored at the border."""
+    """Adds `margin` rings inside the innermost ring and outside the outermost ring. The added rings are mirrored copies."""
     return np.concatenate((polar[margin:0:-1], polar, polar[-2 : -margin - 2 : -1]), axis=0)
 
 

@@ -24,9 +24,9 @@ def measure_figures(
 ) -> ClassificationFigures:
     """Computes accuracy, misses and other figures from the defect `probability` and the truth `is_defect`, both of shape (n,).
 
-    - A picture counts as called defective if its probability is at least `threshold`, even if a person reviews the picture.
+    - A picture is called defective if its probability is at least `threshold`, even if a person reviews the picture.
     - A person reviews each picture with a probability of at least `review_low` and below `review_high`.
-    - A person also reviews each picture in `is_refused`, shape (n,), because it does not show the whole part.
+    - A person also reviews the pictures in `is_refused`, shape (n,), because these pictures do not show the whole part.
     """
     is_called = probability >= threshold
     is_review = (probability >= review_low) & (probability < review_high)

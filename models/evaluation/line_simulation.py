@@ -93,8 +93,8 @@ def estimate_cost_interval(
 
     The interval comes from random weights of the groups (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981).
 
-    Rare errors count even if no picture shows them, because the number of castings with each label begins at 0.5 (Jeffreys' prior). For
-    example, if none of 100 good castings was rejected, the true share of rejected good castings can still be up to 2.4 %.
+    An error can happen on the line even if no picture shows the error. So the count of castings begins at 0.5 for each label (Jeffreys'
+    prior). Example: if none of 100 good castings was rejected, the true share of rejected good castings can still be up to 2.4 %.
     """
     random = np.random.default_rng(seed)
     labels = np.array([rule.choose_label(float(value)) if rule else "ok" for value in probability])
@@ -112,12 +112,16 @@ def estimate_cost_interval(
 
 
 def _draw_label_shares(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
-    """Returns random estimates of the shares of `ok`, `defect` and `review` in one class, shape (_DRAWS, 3)."""
+    """Returns random draws of the shares of the labels `ok`, `defect` and `review`, shape (_DRAWS, 3).
+
+    `labels` are the labels of all good parts, or of all defective parts.
+    """
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     counts = np.zeros((len(sizes), len(_LABELS)))
     for column, label in enumerate(_LABELS):
         np.add.at(counts[:, column], group_of[labels == label], 1)
-    # Each label gets one added group for Jeffreys' prior. This group has as many pictures as the average group of near-duplicates.
+    # For Jeffreys' prior, each label gets an additional group. So no label has the share 0. The group has the average size of the other
+    # groups.
     counts = np.concatenate([counts, np.eye(len(_LABELS)) * sizes.mean()])
     shapes = np.concatenate([np.ones(len(sizes)), np.full(len(_LABELS), _PRIOR_WEIGHT)])
     totals = random.gamma(shapes, size=(_DRAWS, len(shapes))) @ counts

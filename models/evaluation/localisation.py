@@ -112,20 +112,20 @@ def open_heat_sources(version: Version) -> list[HeatSource]:
     sources += [make_residual_source(opened.scorer) for opened in scorers]
     if not sources:
         raise ModelError(
-            f"Version {version.name} makes no heat maps, because it has no AlexNet, no segmentation head and no scorer. Leave --masks out, "
-            "or choose another version."
+            f"Version {version.name} makes no heat maps, because it has no AlexNet, no segmentation head and no scorer. Choose another "
+            "version, or leave out --masks, which measures heat maps."
         )
     return sources
 
 
 def make_mapper_source(name: str, mapper: HeatMapper, side_px: int) -> HeatSource:
-    """Returns `mapper` as a source of heat maps. It takes pictures with the side `side_px`."""
+    """Returns a source of the heat maps that `mapper` computes. The pictures must have the side `side_px`."""
     level = mapper.compute_defect_map(np.zeros((side_px, side_px), np.uint8)).box_level
     return HeatSource(name, side_px, lambda pixels: mapper.compute_defect_map(pixels).heat, level)
 
 
 def make_residual_source(scorer: GoodOnlyScorer) -> HeatSource:
-    """Returns `scorer` as a source of heat maps. Its heat maps are its residual maps."""
+    """Returns a source of heat maps: the residual maps of `scorer`."""
     return HeatSource(f"residual of {scorer.name}", scorer.side_px, lambda pixels: scorer.score(pixels[np.newaxis]).residuals[0])
 
 
@@ -239,7 +239,7 @@ def compute_aupimo(
     if not good or not defective:
         return None
     thresholds, rates = _list_false_positives(good, high)
-    # For a false positive rate between rates[k - 1] and rates[k], a defect pixel counts as found if its heat is above thresholds[k].
+    # From the false positive rate rates[k - 1] to rates[k], the threshold is thresholds[k]. Defect pixels with more heat count as found.
     edges = np.log(np.clip(np.concatenate([[low], rates]), low, high))
     widths = np.diff(edges) / (np.log(high) - np.log(low))
     pimo = []
@@ -420,8 +420,8 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
     heights = sums / sums[-1]
-    # If a defect pixel and good pixels are equally hot, the ROC curve gets two points for this heat. The first point does not count these
-    # good pixels as false positives, and the second point does.
+    # If good pixels are exactly as hot as a defect pixel, the ROC curve gets two points. Only the second point counts these good pixels as
+    # false positives.
     above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
     x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])
     y = np.concatenate([[0.0, 0.0], np.repeat(heights, 2)])
@@ -434,12 +434,13 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
 def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDArray[np.float32], FloatArray]:
     """Returns thresholds in descending order, and the mean false positive rate of the good pictures at each threshold.
 
-    The list ends where the rate reaches `high`.
+    The last threshold is the first threshold with a rate of at least `high`.
     """
     levels, weights = [], []
     for heat in good:
-        # The `count` hottest pixels are enough: as false positives, they alone raise the mean rate of all pictures to `high`.
-        # Example: `high` is 0.01. For 10 pictures of 1000 pixels, `count` is 101 of all 10,000 pixels.
+        # The list ends when the share `high` of all good pixels are false positives, so cold pixels are not needed.
+        # Example: `high` is 0.01, and 10 good pictures have 1000 pixels each. The list ends at 100 false positives, so the 101 hottest
+        # pixels of each picture are enough.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

@@ -36,7 +36,8 @@ class KindFigures:
 def find_largest_kind(marks: npt.NDArray[np.uint8]) -> int:
     """Returns the number of the kind of the largest defect in `marks`, shape (side, side), or 0 if there is none.
 
-    A defect is a region of pixels that touch, also at corners. Its most frequent mark counts. Boxes do not count.
+    A defect is a region of pixels that touch, also at corners. The most frequent mark in the region is the defect's kind. Boxes do not
+    count.
     """
     marks = np.where(marks < BOX_MARK, marks, 0)
     labels, count = ndimage.label(marks > 0, np.ones((3, 3), np.int8))

@@ -24,10 +24,10 @@ _BRIGHT_SHARE = 0.4
 _BLURRED_SHARE = 0.5
 # The lowest and the highest normal brightness (mean grey level, 0..255) if the version has no drift reference.
 _DARK_LEVEL, _BRIGHT_LEVEL = 30.0, 225.0
-# A gap is reported after this many times the usual interval between pictures, but not before _MIN_GAP_S.
+# A gap is reported if no picture comes for 20 usual intervals between pictures, and for at least 30 s.
 _GAP_INTERVALS = 20
 _MIN_GAP_S = 30.0
-# After a gap has been reported for this long, the line is assumed to be stopped, and the gap is no longer reported.
+# A gap is reported for at most this long. Then the line is assumed to be stopped.
 _MAX_GAP_S = 3600.0
 
 

@@ -1,4 +1,4 @@
-"""The cascade: the small network judges every picture first. The other networks judge only pictures of which it is not certain.
+"""The cascade: the small network judges every picture first. If it is not certain, the other networks judge the picture too.
 
 A cascade saves most of the computing time, but changes some verdicts. `castline evaluate --cascade` measures the difference.
 """
@@ -17,8 +17,8 @@ from models.registry import Version
 from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
-# Inside the cascade band, the first voter does not decide alone. To be safe, the band is widened: the odds of its ends change by this
-# factor. For example, a low end of 0.2 has the odds 1:4. The new odds are 1:8, so the low end becomes 0.11.
+# Inside the cascade band, the first voter does not decide alone. To be safe, the band is widened: the odds at the low end are halved, and
+# the odds at the high end are doubled. For example, a low end of 0.2 has the odds 1:4. With the odds 1:8, the low end becomes 1/9 = 0.11.
 ODDS_MARGIN = 2.0
 
 
@@ -121,10 +121,10 @@ def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], lim
 
 
 def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilities) -> CascadeBand:
-    """Returns the cascade band for `voter`. `voter` decides alone only about pictures with a defect probability outside of the band.
+    """Returns the cascade band for `voter`. Outside of the band, `voter` decides alone.
 
-    All validation pictures outside of the band get the same label from `voter` and from the ensemble. `probabilities` has shape
-    (n, voters, classes).
+    The band is so wide that `voter` and the ensemble agree on all validation pictures with a defect probability outside of the band.
+    `probabilities` has shape (n, voters, classes).
     """
     index = vote.names.index(voter)
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)

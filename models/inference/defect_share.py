@@ -12,12 +12,12 @@ from scipy.special import expit, logit  # type: ignore[import-untyped]  # no stu
 from models.inference.soft_vote import MIN_PROBABILITY
 
 MIN_REVIEWED = 20
-# The 95 % interval holds all shares whose log-likelihood is at most this much below the highest log-likelihood.
+# The 95 % interval ends where the log-likelihood is this much below its maximum.
 _LIKELIHOOD_DROP = 1.92
 # Largest log odds of an estimated share, in both directions. The share lies between 0.00003 % and 99.99997 %.
 _MAX_LOG_ODDS = 15.0
-# The log odds of a defect are estimated as offset + slope * x, where x comes from the version's probability. Reviews correct the offset and
-# the slope. The constants are the standard deviations of the offset and the slope before the first review.
+# The log odds of a defect are offset + slope * x. x is the logarithm of a likelihood ratio, which comes from the part's defect probability.
+# Offset and slope are estimated from reviews. The constants are the standard deviations of the prior of offset and slope.
 _OFFSET_DEVIATION, _SLOPE_DEVIATION = 2.0, 0.5
 _DRAWS = 2000
 
@@ -34,7 +34,7 @@ class DefectShareEstimate:
 
 
 def estimate_from_probabilities(probability: FloatArray, training_share: float) -> DefectShareEstimate:
-    """Returns the share of defects at which these defect probabilities, shape (n,), are most likely.
+    """Returns the share of defects that explains the defect probabilities, shape (n,), best (maximum likelihood).
 
     The probabilities are calibrated for `training_share`. The estimate is right only if the parts look like those in the training.
     Source: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, equation 2.9.
@@ -74,7 +74,8 @@ def correct_by_reviews(
     everything = np.concatenate([probability, reviewed])
     prior = np.array([logit(estimate_from_probabilities(everything, training_share).value), 1.0])
     deviations = np.array([_OFFSET_DEVIATION, _SLOPE_DEVIATION])
-    # Logarithms of likelihood ratios. A ratio of 10 means that defective parts give such a picture 10 times as often as good parts.
+    # The logarithm of each part's likelihood ratio. A ratio of 10 means: such pictures are 10 times as frequent among defective parts as
+    # among good parts.
     ratio, reviewed_ratio = (
         logit(np.clip(some, MIN_PROBABILITY, 1 - MIN_PROBABILITY)) - logit(training_share) for some in (probability, reviewed)
     )
@@ -90,7 +91,7 @@ def correct_by_reviews(
     inputs = np.stack([np.ones_like(reviewed_ratio), reviewed_ratio])
     precision = (inputs * (chance * (1 - chance))) @ inputs.T + np.diag(1 / deviations**2)
     curves = np.array([best, *random.multivariate_normal(best, np.linalg.inv(precision), _DRAWS)])
-    # Similar parts are counted in bins, because millions of single parts would take too long.
+    # Parts with similar ratios are counted in bins, because computing each of millions of parts would take too long.
     counts, edges = np.histogram(ratio, bins=400)
     middles = (edges[:-1] + edges[1:]) / 2
     shares = (expit(curves[:, :1] + curves[:, 1:] * middles) @ counts + is_defect.sum()) / len(everything)

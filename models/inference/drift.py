@@ -21,7 +21,7 @@ PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98
 DETAIL_EDGES = tuple(float(edge) for edge in 1 / (1 + np.exp(-np.arange(-8, 8.25, 0.25))))
 # With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200
-# The share of pictures in a bin counts as at least this value, because the index needs the logarithm of the share.
+# A smaller share of pictures in a bin is replaced by this share, because the stability index needs the logarithm, and 0 has no logarithm.
 MIN_SHARE = 1e-3
 # To save time, only every 16th row and every 16th column of a picture are measured.
 _LINE_STEP = 16
@@ -112,8 +112,8 @@ def compute_stability_index(expected: Sequence[float] | FloatArray, found: Seque
 def compute_prediction_drift(reference: DriftReference, probabilities: Sequence[float] | FloatArray) -> float:
     """Returns how much the defect `probabilities` of a line differ from `reference`, as a population stability index.
 
-    The reference has a histogram of good parts and one of defective parts. Both are mixed with the share of defects that fits best, so the
-    index does not depend on the share of defects on the line.
+    The reference has a histogram of good parts and one of defective parts. The two histograms are mixed in the proportion that fits
+    `probabilities` best. So the index does not depend on the share of defects on the line.
     """
     if reference.good is None or reference.bad is None:
         raise ValueError("The drift reference has no histograms of defect probabilities, because its version has no networks.")

@@ -11,8 +11,8 @@ from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the 
 
 from models.pictures.regions import find_picture_area
 
-# Methods such as Grad-CAM do not say from which level a pixel is hot. In their maps, a pixel is hot above this share of the hottest value.
-# The share 0.5 fits rendered defects best.
+# Methods such as Grad-CAM have no fixed limit of heat. In their maps, a pixel is hot if its heat is above 0.5 times the highest heat. The
+# factor 0.5 fits rendered defects best.
 HOT_SHARE = 0.5
 # At most this many hot areas of a picture are marked with boxes, because people do not look at more.
 MAX_BOXES = 5
@@ -55,10 +55,10 @@ class DefectMap:
     """A heat map and the kinds of defect that its method knows.
 
     - `method`: the name of the method in findings.
-    - `box_level`: least heat of a hot pixel. None means half of the hottest value.
+    - `box_level`: the lowest heat of a hot pixel. None means half of the highest heat.
     - `kind_probabilities`: shape (kinds, rows, columns), or None.
     - `least_certainty`: see `name_kind`.
-    - `boxes`: boxes that were found before the heat was reduced, or None. `find_boxes` then returns these boxes.
+    - `boxes`: boxes that were found before the heat map was made smaller, or None. `find_boxes` returns these boxes if there are any.
     """
 
     heat: HeatMap
@@ -77,7 +77,7 @@ class DefectMap:
         return replace(self, heat=crop_to_picture(self.heat, width_px, height_px), kind_probabilities=kinds)
 
     def limit_to(self, mask: npt.NDArray[np.bool_]) -> DefectMap:
-        """Returns the map with the heat 0 outside of `mask`, which has the shape of the heat map."""
+        """Returns a copy of the map in which all heat outside of `mask` is 0. `mask` has the shape of the heat map."""
         return replace(self, heat=np.where(mask, self.heat, np.float32(0)))
 
     def find_boxes(self, width_px: int, height_px: int) -> list[HeatBox]:

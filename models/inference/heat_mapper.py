@@ -112,7 +112,7 @@ def open_heat_mapper(version: Version) -> HeatMapper | None:
     A segmentation head that is not accurate enough in the validation is not used.
     Raises ModelError if weights cannot be read.
     """
-    # TensorFlow is imported only here, because a worker with another runtime may never open a heat mapper.
+    # TensorFlow is imported only here, because a worker with another runtime needs TensorFlow only for heat maps.
     from models.inference.grad_cam import open_grad_cam
     from models.inference.segmentation import open_segmentation
 

@@ -49,7 +49,7 @@ class TrainingPicture:
 
     @property
     def file_name(self) -> str:
-        """The last part of the path, without its folders."""
+        """The name of the picture's file, without folders."""
         return re.split(r"[/\\]", self.path)[-1]
 
 
@@ -151,7 +151,7 @@ def _choose_pictures(groups: npt.NDArray[np.int32], class_names: npt.NDArray[np.
     for (_, name), number in first.items():
         of_class.setdefault(name, []).append(number)
     chosen: list[int] = []
-    # Each class gets an equal part of the index. The smallest class comes first. If it has too few pictures, larger classes get more.
+    # The index is divided equally among the classes. The smallest class comes first, so the other classes can use what it leaves free.
     for left, numbers in zip(range(len(of_class), 0, -1), sorted(of_class.values(), key=len), strict=True):
         share = (most - len(chosen)) // left
         chosen += np.random.default_rng(1).permutation(numbers)[:share].tolist()

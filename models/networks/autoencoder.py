@@ -17,8 +17,8 @@ CODE_STRIDE_PX = 16
 # The smallest side of the input pictures. The encoder makes a code for each 16 x 16 px, so a smaller picture would have fewer than 2 x 2
 # codes.
 MIN_SIDE_PX = 32
-# The memory replaces a code by a mixture of similar prototypes. Similarities times 10 go into the softmax, so that only a few prototypes
-# get a large weight. A mixture of many prototypes could also rebuild defects.
+# The memory replaces each code from the encoder by a mixture of similar learned codes (prototypes). The similarities are multiplied by 10
+# before the softmax, so that only a few prototypes get a large weight. A mixture of many prototypes could also rebuild defects.
 SHARPNESS = 10.0
 # The names of the training network's outputs. Each loss has the name of its output.
 REBUILT, ADDRESSING, GENUINE, FORGED = "rebuilt", "addressing_entropy", "genuine", "forged"
@@ -88,7 +88,7 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         self.memory = self.add_weight(shape=(self.prototypes, input_shape[-1]), initializer="random_normal", name="memory")
 
     def call(self, codes: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Replaces each code by a mixture of the stored prototypes. A code describes 16 x 16 px of a picture.
+        """Replaces each code by a mixture of prototypes. A code describes 16 x 16 px of a picture. A prototype is a learned code.
 
         Returns two outputs: the mixtures, and for each picture the mean entropy of the mixing weights.
         """
@@ -97,7 +97,10 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         return ops.matmul(weights, self.memory), ops.mean(entropy, axis=(1, 2))[:, None]
 
     def address(self, codes: keras.KerasTensor) -> keras.KerasTensor:
-        """Returns the weight of each prototype for each code, shape (batch, rows, columns, prototypes). The weights of a code sum to 1."""
+        """Returns the weights of the prototypes in each code's mixture. The weights of a code sum to 1.
+
+        Shape of the result: (batch, rows, columns, prototypes).
+        """
         similarity = ops.matmul(ops.normalize(codes, axis=-1), ops.transpose(ops.normalize(self.memory, axis=-1)))
         weights = ops.softmax(SHARPNESS * similarity, axis=-1)
         least = 1.0 / self.prototypes

@@ -26,7 +26,8 @@ MIN_CONTRAST = 8
 MAX_BLANK_SHARE = 0.25
 # A BMP or TIFF is partly blank if this share of its rows has one grey level. The limit is low, because these formats have no checksum.
 MAX_BLANK_SHARE_RAW = 0.05
-# Limit for a picture whose first and last row have the same grey level. It is higher, because such rows probably show the background.
+# Limit for a picture whose first and last row have the same grey level. This limit is higher than MAX_BLANK_SHARE, because such rows
+# probably show the background.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 

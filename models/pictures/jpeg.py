@@ -180,9 +180,9 @@ def _check_zeros(value: bytes, segments: list[tuple[_Segment, bytes]]) -> None:
 
 
 def _may_hold_zeros(tables: bytes) -> bool:
-    """Returns whether undamaged pixels may contain long runs of zero bits.
+    """Returns whether the compressed pixels of an undamaged JPEG can contain long runs of zero bits.
 
-    They may if the Huffman code for the end of a block (in a table for AC coefficients) has only zero bits.
+    This happens if the Huffman code for the end of a block (in a table for AC coefficients) has only zero bits.
     Source: ITU-T T.81, B.2.4.2.
     """
     at = 0

@@ -42,8 +42,8 @@ SEARCH_SIDE_PX = 160
 ENLARGED_BELOW_PX = 120
 MIN_SIDE_PX = 48
 
-# Limits of dark grey levels: 0.3 means 30 % of the way from the darkest grey levels of the picture to their median. If no clear rim is
-# found with the first limit, the second limit is tried.
+# Limits of dark grey levels, as shares of the range from the darkest grey levels to the median. Example: the darkest grey levels are 20,
+# and the median is 120. The share 0.3 then gives the limit 50. If no clear rim is found with the first share, the second share is tried.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
 # A picture can contain a dark cavity only if its darkest grey levels are at least this much below its median grey level.
@@ -56,7 +56,7 @@ CAVITY_FILL = (0.25, 0.95)
 MIN_CAVITY_ASPECT = 0.6
 MAX_CAVITIES = 4
 
-# The radius of the rim lies between these multiples of the radius of the cavity.
+# The rim's radius is from 1.2 to 4.5 times the cavity's radius.
 RIM_RANGE = (1.2, 4.5)
 MAX_RIM_SHARE = 0.62
 RAYS = 48
@@ -72,8 +72,8 @@ MAX_TILT_DIFFERENCE = 0.06
 RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
-# An outline has five terms: one for the size, two for the offset and two for the tilt. The outline is fitted to edges, which have the
-# weight 1, and to the cavity. The weights of the cavity are 2 for the offset and 8 for the tilt.
+# An outline has five terms: one for the size, two for the offset and two for the tilt. The outline is fitted to the edges and to the
+# cavity. An edge has the weight 1. The cavity has the weight 2 for the offset and 8 for the tilt.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
 # A signature describes the surface of a part from the centre to 96 % of the radius. So the belt and thin excess metal at the rim are left
@@ -90,11 +90,11 @@ ODD_NEIGHBOURS = 1
 # A limit lies a little outside of the range that was measured on good parts. Example: for a range from 2 to 3, the limits are 1.9 and 3.1.
 ROOM_SHARE = 0.1
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
-# A part reference never requires visible edges on more than 70 % of the rim. If a section of a good rim is as grey as the belt, the edge is
-# not visible there.
+# A part reference requires a visible edge on at most 70 % of the rim. Some sections of a good rim can be as grey as the belt, so their edge
+# is not visible.
 ENOUGH_SUPPORT = 0.7
-# The detail of a picture is a number that says how sharp the picture is. A picture is blurred if its detail is below 90 % of the smallest
-# detail of a good picture.
+# The number `detail` says how sharp a picture is. A picture is blurred if its detail is below 90 % of the smallest detail among the good
+# pictures.
 DETAIL_SHARE = 0.9
 # A part is unknown if its signature is too far from all signatures of good parts. The limit is DISTANCE_FACTOR times the usual distance,
 # but at least 0.35 and at most 0.42. A smaller limit would refuse defective parts, and a larger limit would accept objects such as washers.
@@ -147,7 +147,7 @@ class FoundPart:
     rim_support: float = 1.0
 
     def scale(self, factor: float) -> FoundPart:
-        """Returns the outline for the same picture after its width and height have been multiplied by `factor`."""
+        """Returns the outline in a resized picture, which is `factor` times as wide and as high as the original."""
         return FoundPart(
             (self.centre_x_px + 0.5) * factor - 0.5,
             (self.centre_y_px + 0.5) * factor - 0.5,
@@ -270,9 +270,9 @@ def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartRefer
 
 
 def find_odd_pictures(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[bool]:
-    """Tells which pictures, shape (rows, columns), show no part or a different part than most of the pictures.
+    """Returns for each picture whether it shows no part, or a different part than most pictures.
 
-    Two pictures show the same part if their signatures are similar.
+    Each picture has the shape (rows, columns). Two pictures show the same part if their signatures are similar.
     """
     # scipy is imported here because only a training needs scipy, and an inspector must start quickly.
     from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]  # no stubs
@@ -357,8 +357,8 @@ def _erode(mask: Flags) -> Flags:
 def _describe_cavity(mask: Flags, box: tuple[slice, slice], halved_shape: tuple[int, ...]) -> _Cavity | None:
     """Returns the cavity whose pixels are True in `mask`, or None if these pixels do not have the shape of a cavity.
 
-    `mask` is a part of a picture with half the original width and height. `halved_shape` is the shape of that picture, and `box` says
-    where `mask` lies in it.
+    The picture was reduced to half its width and height, and then has the shape `halved_shape`. `mask` is the section `box` of the reduced
+    picture.
     """
     fill = np.count_nonzero(mask) / mask.size
     if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:
@@ -400,8 +400,8 @@ def _measure_tilt(mask: Flags) -> Matrix | None:
 def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
     """Returns three values for one axis: the middle of the cavity, half its length, and whether the picture's border cuts the cavity.
 
-    The visible cavity goes from `start` to `stop`. If the border cuts the cavity, its full length is not visible. The result then uses
-    `across`, the length of the cavity along the other axis.
+    The visible cavity goes from `start` to `stop`. If the border cuts the cavity, the full length is not visible. Then the cavity counts as
+    long as `across`, which is the cavity's length along the other axis.
     """
     is_cut = (start <= 1) != (stop >= side - 1) and stop - start < across
     if not is_cut:
@@ -452,9 +452,9 @@ def _median(values: Floats) -> Floats:
 
 
 def _choose_outline(rays: _Rays) -> Floats | None:
-    """Returns the outline of the rim as five harmonics, shape (5,), or None if no outline is found.
+    """Returns the outline of the rim as five terms of its radius (harmonics), shape (5,), or None if no outline is found.
 
-    The rim is the outermost outline near which many rays have an edge.
+    Many rays have an edge near the rim. If this is true for several outlines, the outermost outline is the rim.
 
     Source: RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981), but with fixed samples.
     """
@@ -510,7 +510,7 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
     is_near_edge[:, :-1] |= rays.is_edge[:, 1:]
     edges = np.count_nonzero(is_near_edge[_RAY, index] & is_inside, axis=1)
     visible = np.count_nonzero(rays.is_visible[_RAY, index] & is_inside, axis=1)
-    # On some rays, the outline can lie outside the picture. Each such ray counts as half a ray.
+    # If the outline lies outside the picture on a ray, the ray counts only half in the support.
     support = edges / (0.5 * (visible + RAYS))
     size = outlines[:, 0]
     outermost = np.where(support >= RIM_SUPPORT_SHARE * support.max(), size, -1).max()
@@ -539,9 +539,10 @@ def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
 
 
 def _fit_harmonics(radii: Floats, weights: npt.NDArray[np.floating]) -> Floats:
-    """Returns the outline that fits `radii` best (weighted least squares), as terms of its radius (harmonics), shape (5,).
+    """Returns the outline that fits `radii` best (weighted least squares), shape (5,).
 
-    If outlines fit almost equally well, the one with the centre and the tilt of the part's cavity is returned.
+    The five values are terms of the outline's radius (harmonics). If outlines fit almost equally well, the outline with the centre and the
+    tilt of the part's cavity is returned.
     """
     weighted = _HARMONICS * weights[:, None].astype(np.float32)
     result: Floats = np.linalg.solve(weighted.T @ _HARMONICS + _PRIOR, weighted.T @ radii)

@@ -57,7 +57,8 @@ class ComparisonSplit:
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
         """Returns the masks of the validation and the test pictures, each with its key in the result file.
 
-        The validation pictures choose the voting rule, so their key is "chooses". The test pictures judge the result: "judges".
+        The voting rule is chosen on the validation pictures, whose key is "chooses". The result is judged on the test pictures, whose key
+        is "judges".
         """
         return ("chooses", self.is_validation), ("judges", self.is_test)
 

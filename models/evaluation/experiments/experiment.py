@@ -114,7 +114,8 @@ class ExperimentFolder:
     ) -> keras.Model:
         """Trains one network of the experiment and returns it.
 
-        The training never stops early. Stopping would use the validation pictures, on which some experiments also test the network.
+        The training never stops early. An early stop would depend on the validation pictures, but some experiments also test the network on
+        these pictures.
         """
         keras.utils.set_random_seed(seed)
         network = build_network(voter, classes)

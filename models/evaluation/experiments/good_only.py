@@ -144,7 +144,8 @@ def compare_good_only_scorers(
 def combine_scores(members: Sequence[FoldScores]) -> FoldScores:
     """Combines the scores of several scorers (`members`). The combined score of a picture is the largest scaled score.
 
-    Scaling divides a scorer's scores by the 95 % quantile (1 - SCALE_SHARE) of the scorer's scores in `seen`.
+    Each scorer has its own scale: the 95 % quantile (1 - SCALE_SHARE) of its scores in `seen`. A scaled score is the score divided by this
+    scale.
     """
     scales = [max(float(np.quantile(member.seen, 1 - SCALE_SHARE)), 1e-9) for member in members]
     test = np.max([member.test / scale for member, scale in zip(members, scales, strict=True)], axis=0)

@@ -50,7 +50,7 @@ class HeldOutResult:
 
     The pictures are divided into folds, and each fold is judged by a network that has learned from pictures outside of the fold.
 
-    - `share`: the share of these pictures that a network used.
+    - `share`: the share of the pictures outside of the fold that a network used.
     - `training_pictures`: the mean number of pictures that a network used.
     - `probability`, shape (n,): the defect probability of each picture.
     """
@@ -65,8 +65,8 @@ def compute_learning_curve(
 ) -> LearningCurve:
     """Trains the networks that are not trained yet, and writes the learning curve and its pictures into `folder`.
 
-    After an interruption, the next call continues. Raises ModelError if the pictures cannot be divided into folds, or if the folder belongs
-    to other options or pictures.
+    After an interruption, the next call continues. Raises ModelError if the pictures cannot be divided into folds, or if `folder` holds a
+    learning curve with other options or pictures.
     """
     pictures.expect_two_classes()
     groups = group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
@@ -118,8 +118,8 @@ def _hold_out(
 def select_share(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], available: Flags, share: float, seed: int) -> Flags:
     """Returns a mask of randomly selected pictures. A `share` of 0.25 selects about a quarter of the `available` pictures of each class.
 
-    A group is selected as a whole, and each class gets at least one group. With the same seed, a larger share contains all pictures of a
-    smaller share.
+    A group is selected as a whole, and each class gets at least one group. With the same seed, the pictures for a `share` of 0.25 are also
+    among the pictures for 0.5.
     """
     selected = np.zeros(len(labels), np.bool_)
     order = np.random.default_rng(seed).permutation(np.unique(groups[available]))

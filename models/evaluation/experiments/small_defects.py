@@ -62,8 +62,8 @@ class SmallDefectResult:
 class SmallDefectExperiment:
     """Lets a detail template learn from `good` rendered castings, and tests it on `tested` other castings.
 
-    Each tested casting is inspected without a defect. The first `defective` of them (None: all)
-    are also inspected with each kind and length of defect. Pictures have the side `side_px`, and parts the diameter `part_mm`.
+    Each tested casting is inspected without a defect. The first castings are also inspected with each kind and length of defect.
+    `defective` is the number of these castings. None means all. Pictures have the side `side_px`, and parts the diameter `part_mm`.
     """
 
     good: int

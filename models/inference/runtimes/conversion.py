@@ -91,7 +91,8 @@ def fold_first_convolution(network: Any) -> Callable[[Any], Any]:
     after = keras.Model(first.output, network.output, name="after")
     kernel_size, side_px = first.kernel_size[0], first.input.shape[1]
     output_size, kernel_blocks = -(-side_px // STRIDE), -(-kernel_size // STRIDE)
-    # The padding "same" of Keras adds zeros around the picture. `leading` is their number above and to the left of the picture.
+    # The padding "same" of Keras adds zeros around the picture. `leading` rows are added above the picture, and `leading` columns on its
+    # left side.
     leading = max((output_size - 1) * STRIDE + kernel_size - side_px, 0) // 2
     trailing = (output_size + kernel_blocks - 1) * STRIDE - side_px - leading
     with tf.init_scope():
@@ -164,9 +165,9 @@ def _representative_pictures(version: Version) -> Iterator[list[npt.NDArray[np.f
 
 
 def _resample(grey: Any, side_px: int) -> Any:
-    """Computes the same as `models.networks.preprocessing.resample`, but with two convolutions.
+    """Resamples with two convolutions. The result is the same as from `models.networks.preprocessing.resample`.
 
-    The convolutions are needed because TensorFlow Lite has no antialiased resampling.
+    TensorFlow Lite cannot compute that function, because it has no antialiased resampling.
     """
     from models.networks.framework import tf
 
@@ -176,8 +177,8 @@ def _resample(grey: Any, side_px: int) -> Any:
     with tf.init_scope():
         unit = np.eye(from_px, dtype=np.float32)[..., np.newaxis]
         weights = tf.image.resize(unit, (side_px, from_px), "bilinear", antialias=True).numpy()[..., 0]
-    # A 1 x 1 convolution mixes only channels, so the columns of the picture are used as channels. Unlike other ways to resample, a
-    # convolution can be computed with 8 bits.
+    # A 1 x 1 convolution mixes only channels, so the columns of the picture become channels. A convolution is used because TensorFlow Lite
+    # can compute it with 8 bits.
     kernel = tf.constant(weights.T[np.newaxis, np.newaxis])
 
     def resample_and_transpose(some: Any) -> Any:

@@ -62,14 +62,14 @@ class Runtime(Protocol):
 
 
 class FlatbufferNetwork(Protocol):
-    """A network that is computed from a flatbuffer file. Several threads may call `predict` at the same time."""
+    """A network that is computed from a flatbuffer file. Several threads are allowed to call `predict` at the same time."""
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Returns the output of the network for `pixels`, shape (n, side_px, side_px). The first dimension of the output is n."""
 
 
 class EmptyRuntime:
-    """The runtime of a version that has no networks but only good-only scorers, which compute with NumPy."""
+    """The runtime of a version without networks. Such a version has only good-only scorers, which compute with NumPy."""
 
     name = "numpy"
 
@@ -78,7 +78,7 @@ class EmptyRuntime:
         self.max_batch = max(batch_sizes)
 
     def warm_up(self) -> None:
-        """Does nothing, because there is nothing to load."""
+        """Does nothing, because this runtime has no networks to load."""
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Returns an empty array, shape (n, 0, classes), because there are 0 networks. `pixels` has shape (n, side_px, side_px)."""

@@ -61,7 +61,7 @@ def _trace_graph(networks: list[Any], batch_size: int, side_px: int) -> Callable
 def _set_threads(threads: int, at_once: int) -> None:
     """Sets TensorFlow's number of threads for the whole process. It cannot be changed after TensorFlow has computed something."""
     if threads <= 0 and at_once == 1:
-        return  # With 0 threads nothing is set, because TensorFlow uses every processor by default.
+        return  # 0 threads means that TensorFlow uses every processor. This is its default.
     intra_op, inter_op = max(1, count_threads(threads) // at_once), at_once
     config = tf.config.threading
     if (intra_op, inter_op) == (config.get_intra_op_parallelism_threads(), config.get_inter_op_parallelism_threads()):
