@@ -1,4 +1,8 @@
-"""Queues uploaded pictures until they are decoded. So a camera's picture never waits for the decoding of an upload."""
+"""Queues uploaded pictures until they are decoded, so that a camera's picture does not wait for the decoding of an upload.
+
+A camera's picture waits only if too many uploads wait: as many as the setting `inspector.buffer` allows, or records of half of
+`kafka.buffer_bytes`. The worker then accepts no record, neither an upload nor a camera's picture, until an upload has been judged.
+"""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import psutil
 
 # The use of the processors is measured over at least this time. Linux counts it in steps of 10 ms.
 SAMPLE_S = 0.25
-# If more than this many seconds lie between two readings, their mean does not show the present use. The localiser then assumes that the
-# processors are free.
+# If more than this many seconds lie between two readings, their mean does not show the present use. The use is then measured anew, from
+# the later reading on.
 MAX_SAMPLE_S = 2.0
 # A heat map keeps one processor busy. The localiser waits if other programs leave less than this part of a processor.
 LEAST_FREE_PROCESSORS = 0.5
@@ -57,11 +57,12 @@ class SpareProcessors:
     def are_free(self) -> bool:
         """Returns whether other programs left at least half a processor free, measured over the last moments.
 
-        Returns True if the last call was long ago, because the use of the processors is then not known.
+        Returns False if the last call was more than MAX_SAMPLE_S ago, because the use of the processors is then not known. A call
+        SAMPLE_S later returns the measured answer.
         """
         now = self._read()
         elapsed_s = now.at_s - self._before.at_s
         if elapsed_s >= SAMPLE_S:
-            self._are_free = elapsed_s > MAX_SAMPLE_S or count_free_processors(self._before, now) >= LEAST_FREE_PROCESSORS
+            self._are_free = elapsed_s <= MAX_SAMPLE_S and count_free_processors(self._before, now) >= LEAST_FREE_PROCESSORS
             self._before = now
         return self._are_free

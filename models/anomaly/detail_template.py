@@ -47,6 +47,10 @@ MAX_RINGS = 2000
 MIN_RADIUS_SHARE = 0.8
 MIN_RADIUS_PX = 200
 
+# The number of the file format. The number also changes when the residuals are computed in another way, because the limits in the file and
+# the cut-off in the manifest belong to one way of computing them. Files of format 1 do not hold a number.
+FORMAT = 2
+
 # Larger residuals are set to this value. The map of residuals holds 16-bit floats, whose largest value is 65504.
 MAX_RESIDUAL = 60_000.0
 
@@ -173,13 +177,22 @@ class DetailTemplate:
         """Writes the template into `folder`, and returns the name of the file."""
         file = f"{self.name}.npz"
         shape = np.array([self.grid.angles, self.grid.inner, self.grid.outer, self.radius_px], np.float64)
-        save_arrays(folder / file, {"shape": shape, "texture": self.texture, "limits": self.limits})
+        save_arrays(folder / file, {"format": np.array(FORMAT), "shape": shape, "texture": self.texture, "limits": self.limits})
         return file
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads a template that `save` wrote. Raises ModelError, naming the file, if the file is missing or damaged."""
-        arrays = load_arrays(path, ("shape", "texture", "limits"))
+        """Reads a template that `save` wrote.
+
+        Raises ModelError, naming the file, if the file is missing or damaged, or has another format.
+        """
+        arrays = load_arrays(path, ("shape", "texture", "limits"), optional=("format",))
+        if not np.array_equal(arrays.get("format", 1), FORMAT):
+            raise ModelError(
+                f"{path} was written by another release, which compares a part with the template in another way. Make the version again "
+                "with castline train --details. Until then, the version can judge without the search for small defects: set "
+                "inspector.detail_time_s to 0."
+            )
         shape, texture, limits = arrays["shape"], arrays["texture"], arrays["limits"]
         is_shaped = shape.shape == (4,) and texture.ndim == 2 and limits.shape == (2, *texture.shape)
         if not is_shaped or len(texture) != len(SMOOTHING_STEPS) or not 2 <= texture.shape[1] <= MAX_RINGS:

@@ -320,14 +320,14 @@ def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def load_arrays(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+def load_arrays(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, npt.NDArray[Any]]:
     """Returns the arrays with these names from a file that `save_arrays` wrote. Pickled objects are refused.
 
-    Raises ModelError, naming the file, if the file cannot be read or an array is missing.
+    An array in `optional` may be missing. Raises ModelError, naming the file, if the file cannot be read or another array is missing.
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            return {name: file[name] for name in names}
+            return {name: file[name] for name in (*names, *(name for name in optional if name in file))}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path} is missing or damaged: {error}. Copy the version again.") from error
 

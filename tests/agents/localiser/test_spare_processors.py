@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from agents.localiser.spare_processors import ProcessorTimes, SpareProcessors, count_free_processors, read_processor_times
@@ -30,10 +28,16 @@ def test_the_answer_is_kept_until_a_new_one_can_be_measured() -> None:
     assert [spare.are_free() for _ in range(3)] == [False, False, True]
 
 
-def test_after_a_long_pause_the_use_of_the_processors_is_not_known() -> None:
-    readings: Iterator[ProcessorTimes] = iter((make_times(10, 0, 0), make_times(100, 0, 0), make_times(101, 0, 0)))
-    spare = SpareProcessors(lambda: next(readings))
-    assert [spare.are_free(), spare.are_free()] == [True, False]
+@pytest.mark.parametrize("are_free", [True, False])
+def test_after_a_long_pause_the_use_of_the_processors_is_measured_anew(are_free: bool) -> None:
+    """On a machine without a free processor, a heat map takes seconds. So every heat map begins after a long pause."""
+    idle_s = 0.0
+    readings = [make_times(10, 0, 0)]
+    for first_s in (11.0, 20.0, 30.0):
+        readings += [make_times(at_s, idle_s := idle_s + (at_s - readings[-1].at_s) * are_free, 0) for at_s in (first_s, first_s + 0.3)]
+    times = iter(readings)
+    spare = SpareProcessors(lambda: next(times))
+    assert [spare.are_free() for _ in range(6)] == [are_free, are_free, False, are_free, False, are_free]
 
 
 def test_the_times_of_the_machine_grow_with_the_clock() -> None:

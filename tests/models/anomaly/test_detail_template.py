@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]  # no stubs among the locked packages
 
 from models.anomaly.detail_template import (
+    FORMAT,
     DetailTemplate,
     choose_detail_grid,
     cross_fit_detail_scores,
@@ -115,20 +117,37 @@ def test_a_picture_that_cannot_be_inspected_gets_the_highest_score_and_a_reason(
     assert {score.score for score in scores} == {NO_PART_SCORE}
 
 
-def test_the_outline_is_moved_to_the_rim() -> None:
+@pytest.mark.parametrize(("blur_px", "most_px"), [(0, 3.5), (2, 12), (3, 12), (4, 12)])
+def test_the_outline_is_moved_to_the_rim(blur_px: int, most_px: float) -> None:
     """The part finder works at 160 px, so its outline is up to 15 px beside the rim in a picture of 1000 px (casting 5).
 
-    In castings 7 and 13, a soft shadow inside the rim is a stronger edge than the rim.
+    In castings 5, 7 and 13, a soft shadow inside the rim is a stronger edge than the rim. In blurred pictures the outline moves to this
+    shadow. The shadow of casting 5 is 22 px inside the rim, so casting 5 is left out there.
     """
     for number in range(GOOD):
-        view, pixels = casting(number).view, picture(number)[0]
-        part = find_part(pixels)
-        assert part is not None
-        refined = refine_outline(pixels, part)
-        centre_px = np.array((refined.centre_x_px, refined.centre_y_px))
-        rim_px = [find_rim_point(view, direction) - centre_px for direction in np.linspace(0, 2 * np.pi, 90)]
-        radii = np.hypot(*np.linalg.solve(circle_to_ellipse(refined), np.transpose(rim_px)))
-        assert np.abs(radii - 1).max() * view.radius_px < 3.5
+        if blur_px >= 3 and number == 5:
+            continue
+        pixels = picture(number)[0]
+        if blur_px:
+            pixels = add_blur_and_noise(pixels, blur_px, np.random.default_rng([6, number]))
+        assert measure_distance_from_rim(casting(number).view, pixels) < most_px
+
+
+def add_blur_and_noise(pixels: Pixels, blur_px: int, rng: np.random.Generator) -> Pixels:
+    blurred = gaussian_filter(pixels.astype(np.float32), blur_px) + rng.normal(0, 2, pixels.shape)
+    noisy: Pixels = np.clip(np.rint(blurred), 0, 255).astype(np.uint8)
+    return noisy
+
+
+def measure_distance_from_rim(view: CameraView, pixels: Pixels) -> float:
+    """Returns the largest distance between the outline that was moved to the rim and the real rim, in pixels."""
+    part = find_part(pixels)
+    assert part is not None
+    refined = refine_outline(pixels, part)
+    centre_px = np.array((refined.centre_x_px, refined.centre_y_px))
+    rim_px = [find_rim_point(view, direction) - centre_px for direction in np.linspace(0, 2 * np.pi, 90)]
+    radii = np.hypot(*np.linalg.solve(circle_to_ellipse(refined), np.transpose(rim_px)))
+    return float(np.abs(radii - 1).max() * view.radius_px)
 
 
 def find_rim_point(view: CameraView, direction: float) -> npt.NDArray[np.float64]:
@@ -160,12 +179,24 @@ def test_a_template_is_read_as_it_was_written_and_a_damaged_one_is_refused(tmp_p
     again = DetailTemplate.load(path)
     assert again.grid == template.grid
     assert again.score(picture(1)[0], SLOW_S) == template.score(picture(1)[0], SLOW_S)
-    arrays = load_arrays(path, ("shape", "texture", "limits"))
+    arrays = load_arrays(path, ("format", "shape", "texture", "limits"))
     save_arrays(path, {**arrays, "limits": arrays["limits"] * 0})
     with pytest.raises(ModelError, match="impossible numbers"):
         DetailTemplate.load(path)
     save_arrays(path, {**arrays, "limits": arrays["limits"][0]})
     with pytest.raises(ModelError, match="does not hold a detail template"):
+        DetailTemplate.load(path)
+
+
+@pytest.mark.parametrize("written", [None, FORMAT - 1, FORMAT + 1])
+def test_a_template_of_another_release_is_refused_and_the_error_names_the_command(tmp_path: Path, written: int | None) -> None:
+    """The limits of such a template belong to residuals that another release computed in another way."""
+    template, _ = learn()
+    path = tmp_path / template.save(tmp_path)
+    arrays = load_arrays(path, ("format", "shape", "texture", "limits"))
+    former = {} if written is None else {"format": np.array(written)}
+    save_arrays(path, {**{name: arrays[name] for name in ("shape", "texture", "limits")}, **former})
+    with pytest.raises(ModelError, match=r"detail-template.npz .* another release.*castline train --details"):
         DetailTemplate.load(path)
 
 
