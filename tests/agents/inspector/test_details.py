@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,17 @@ from PIL import Image
 
 from agents.inspector.decoding import DecodedImage, ImageRecord, decode_image, read_image_record
 from agents.inspector.judging import judge_images, make_verdict
+from agents.inspector.model_switcher import ModelSwitcher
 from deploy.cli.main import castline
 from deploy.cli.replay import judge_again
-from models.anomaly.scorer import AlarmShare
+from models.anomaly.scorer import AlarmShare, load_arrays, save_arrays
 from models.anomaly.version_scorers import VersionDetails, open_details
 from models.evaluation.evaluation_report import evaluate_version
 from models.inference.ensemble import Ensemble, open_ensemble
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture, decode_picture
 from models.pictures.regions import Regions
-from models.registry import Version
+from models.registry import Version, locate_version, open_registry, write_manifest
 from models.synthetic.casting import encode_jpeg
 from models.synthetic.defects import DefectKind
 from models.synthetic.large_casting import LargeCasting, render_large_casting
@@ -31,6 +33,7 @@ from models.training.details import learn_details
 from models.training.good_only import GoodOnlyRun
 from models.training.labelled_pictures import find_pictures, read_pictures
 from streams.errors import ModelError
+from streams.model_choices import ModelChoices
 from streams.object_store import ObjectStore
 from streams.record_producer import ConsumedRecord
 from streams.settings import LineSettings, PictureSettings, Settings
@@ -176,6 +179,28 @@ def test_a_template_that_does_not_fit_its_manifest_is_refused(version: Version) 
     other = version.manifest.details.model_copy(update={"rings": 50})
     with pytest.raises(ModelError, match="the manifest says 50"):
         open_details(replace(version, manifest=version.manifest.model_copy(update={"details": other})), TIME_S)
+
+
+def test_a_version_with_an_old_template_is_rejected_and_another_one_goes_on_judging(version: Version, folder: Path, tmp_path: Path) -> None:
+    """A template of format 1, which has no format number, was written before the residuals were computed in another way."""
+    for name in ("fine", "old"):
+        shutil.copytree(version.folder, tmp_path / name)
+    template = tmp_path / "old" / "detail-template.npz"
+    save_arrays(template, load_arrays(template, ("shape", "texture", "limits")))
+    entries = version.manifest.model_dump(mode="json", exclude={"files", "decoder_version", "made_by", "made_with"})
+    write_manifest(tmp_path / "old", {**entries, "version": "old"})
+
+    choice = ModelChoices("fine", {}).make_choice("line-1", "old", "anna", CAPTURED_AT)
+    opener = partial(open_ensemble, detail_time_s=TIME_S)
+    switcher = ModelSwitcher(("line-1",), open_registry(tmp_path).open_version, opener)
+    switcher.start(ModelChoices("fine", {"line-1": choice}))
+    switcher.stop()
+    assert switcher.assignments["line-1"].ensemble.version_name == "fine"
+
+    result = CliRunner().invoke(castline, ["evaluate", "--model", str(tmp_path / "old"), "--data", str(folder)])
+    assert isinstance(result.exception, ModelError)
+    assert "Make the version again with castline train --details" in str(result.exception)
+    assert open_ensemble(locate_version(str(tmp_path / "old")), detail_time_s=0).details is None
 
 
 def test_pictures_that_are_hardly_larger_than_the_reduced_ones_are_refused(tmp_path: Path) -> None:
