@@ -135,4 +135,4 @@ def test_a_slow_client_is_closed_and_delays_no_other(
 
     with_socket(tmp_path, commands, wait_and_ask)
     (record,) = caplog.records
-    assert "was not received within 0.5 s" in record.getMessage()
+    assert "sent no end of line within 0.5 s" in record.getMessage()
