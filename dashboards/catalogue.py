@@ -34,7 +34,8 @@ INHIBITIONS: tuple[Inhibition, ...] = (
     Inhibition("CameraLatencyWrong", ("PartsWithoutVerdict", "PicturesUnmatched", "CameraLatencyDrifts"), ("plant", "line")),
     Inhibition("ErrorBudgetBurnsFast", ("ErrorBudgetBurnsSlowly",), ("plant", "line")),
     Inhibition("PartsPassUnseen", ("PartsWithoutVerdict",), ("plant", "line")),
-    # The alerts about causes have longer instructions than the alerts about states, so they silence them.
+    # Each of these alerts about a cause silences the alerts about the states that follow from it. So a person reads only the
+    # instructions of the cause, which are longer.
     Inhibition("NoInspector", ("LineRunningBlind", "LineLate"), ("plant",)),
     Inhibition("LineSilent", ("LineRunningBlind", "LineCameraSilent"), ("plant", "line")),
     Inhibition("CameraDown", ("LineCameraSilent",), ("plant", "line")),

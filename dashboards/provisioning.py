@@ -339,7 +339,7 @@ def _undo(grafana: Grafana, done: Sequence[ResourceDiff]) -> list[str]:
         try:
             current = change.kind.read(grafana, change.uid)
             if change.before is not None:
-                # An update must send the present version number of the resource, which each change raises. `current` holds this number.
+                # Each change raises the version number of the resource. An update must send the present number, `current`.
                 change.kind.write(grafana, change.before.content, current)
             elif current is not None:
                 change.kind.remove(grafana, change.uid)

@@ -100,9 +100,9 @@ _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 
 
 def _share(window: str, part: str, whole: str) -> str:
-    """Returns an expression for the share that the counter `part` has in the counter `whole`, for each line in the time `window`.
+    """Returns a PromQL expression: for each line, the increase of the counter `part` divided by the increase of the counter `whole`.
 
-    A line is left out if `whole` did not increase.
+    The increases are measured over the time `window`. A line is left out if `whole` did not increase.
     """
     return f"sum by (plant, line) (rate({part}[{window}])) / (sum by (plant, line) (rate({whole}[{window}])) > 0)"
 

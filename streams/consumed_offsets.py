@@ -71,14 +71,15 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         """Commits `offsets`. Empties `offsets` and returns False if Kafka refuses them, for example after a rebalance."""
         is_committed: bool = await super()._commit(offsets)
         if not is_committed:
-            # Faust would take the refused offsets as committed. Then it would ignore the acknowledgements of records that are read again.
+            # If `offsets` were not emptied, Faust would treat the refused offsets as committed. When Kafka delivers the same records
+            # again, Faust would ignore their acknowledgements.
             offsets.clear()
         return is_committed
 
     async def perform_seek(self) -> None:
         """Moves the read position of each assigned partition to its start offset. Faust calls this method after each assignment."""
-        # After this seek, Faust empties its queues and then fetches again. But the end of an earlier rebalance can let Faust fetch already.
-        # Without this call, records that are fetched during the seek would be lost with the queues.
+        # After the seek, Faust empties its queues and then fetches again. But after an earlier rebalance, Faust can already fetch during
+        # the seek. Such records would be lost with the queues, so `stop_flow` stops the fetching.
         self.stop_flow()
         await super().perform_seek()
         partitions = list(self.assignment())
@@ -114,7 +115,7 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
     async def choose_start(self, partition: TP, committed: int | None, log_start: int, log_end: int) -> StartOffset:
         """Returns the offset at which the consumer starts in `partition`. The function `choose_start` explains the arguments.
 
-        A subclass can choose another offset. The consumer reports the expired records that the result counts in `expired`.
+        A subclass can choose another offset. If `StartOffset.expired` is above 0, the consumer reports this number of expired records.
         """
         return choose_start(committed, log_start, log_end)
 

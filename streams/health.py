@@ -113,7 +113,7 @@ class ProcessHealth:
             self.set_ready(topic)
 
     def set_person_problem(self, problem: str, topic: str) -> None:
-        """Sets the problem under the key `topic`, which only a person can solve. If `problem` is "", removes the problem.
+        """Sets a problem that only a person can solve, under the key `topic`. If `problem` is "", removes the problem.
 
         A process with such a problem is not ready. A supervisor neither waits for this process nor restarts it.
         """

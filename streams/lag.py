@@ -25,8 +25,8 @@ from streams.supervision import SupervisedThread
 
 Partition = tuple[str, int]
 
-# A partition counts as stalled only after this many times the limit for the whole worker. In a backlog, a worker reads its partitions one
-# after the other, so a partition can wait although the worker makes progress.
+# A partition counts as stalled after twice the time limit of the whole worker. In a backlog, a worker reads its partitions one after the
+# other, so a partition can wait although the worker makes progress.
 _PARTITION_STALLS = 2
 # If a partition has no owner in this many measurements in a row, the worker asks Kafka to distribute the partitions again.
 _MAX_OWNERLESS = 5

@@ -23,7 +23,8 @@ CLAIM_DAMAGED = "claim-damaged"
 
 StoreFolder = Literal["pictures", "maps", "studies"]
 
-# One segment of an address. No dot at the beginning excludes "..". No colon excludes a scheme (s3:) and a drive (C:).
+# One segment of an address. A segment never begins with a dot, so it cannot be "..". It never contains a colon, so it cannot be a scheme
+# (s3:) or a drive (C:).
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 _CLAIM = re.compile(r"(?:pictures|maps|studies)/([0-9a-f]{2})/([0-9a-f]{64})")

@@ -147,10 +147,11 @@ class LineActivity:
         self.newest_casting: float | None = None
         self.newest_picture: float | None = None
         self.newest_verdict: float | None = None
-        # The first casting after the newest picture, the first picture after the newest verdict, and the first verdict after the newest
-        # report of the board.
+        # The time of the first casting that came after the newest picture.
         self.without_picture_since: float | None = None
+        # The time of the first picture that came after the newest verdict.
         self.without_verdict_since: float | None = None
+        # The time of the first verdict that came after the newest report of the board.
         self.without_report_since: float | None = None
         self._missed: deque[float] = deque(maxlen=_MAX_MISSED)
         self._counts: LineCounts | None = None
@@ -212,7 +213,7 @@ class LineActivity:
 
 
 def compute_state(activity: LineActivity, condition: LineCondition, limits: PlantStateSettings, now: float) -> PlantState:
-    """Returns the state of a line at the time `now`, which is the same clock as that of `activity`."""
+    """Returns the state of a line at the time `now`. The times in `activity` must come from the same clock as `now`."""
     are_castings_coming = _is_recent(activity.newest_casting, limits.no_castings_s, now)
     are_pictures_coming = _is_recent(activity.newest_picture, limits.no_castings_s, now)
     holds = {

@@ -57,9 +57,10 @@ class _RecentConsumer(CheckedConsumer):
         self._first_offsets: dict[TP, int] = {}
 
     async def choose_start(self, partition: TP, committed: int | None, log_start: int, log_end: int) -> StartOffset:
-        """Returns the start of `partition`: at first the offset of its first recent record, and later the committed offset.
+        """Returns where the consumer starts in `partition`.
 
-        The consumer skips old records on purpose, so the result counts no records as expired.
+        The first call returns the offset of the first recent record. Later calls return the committed offset, but at least this offset. The
+        skipped records do not count as expired, because the consumer skips them on purpose.
         """
         usual = await super().choose_start(partition, committed, log_start, log_end)
         first = self._first_offsets.get(partition)

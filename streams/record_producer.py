@@ -184,7 +184,10 @@ class RecordProducer:
         return cut_dead_letter(record, self._largest_bytes) if record.topic == self._dead_letters else record
 
     def _replace_refused(self, refused: Sequence[tuple[ProducerRecord, BaseException]]) -> list[ProducerRecord]:
-        """Returns dead letters for the records that Kafka refused. A refused dead letter is cut, or dropped if it is short."""
+        """Returns dead letters for the records that Kafka refused.
+
+        If a refused record is itself a dead letter, the method cuts it. If that dead letter is already short, the method drops it.
+        """
         letters = []
         for record, error in refused:
             metrics.records_refused.labels(self._role).inc()

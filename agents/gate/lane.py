@@ -238,8 +238,8 @@ class GateLane:
         self.settings_by_lane = {} if settings is None else {number: settings, **grades}
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
-        # Returns the run number for the board. The arguments are the present run number, and how many parts the lane has counted in this
-        # run. Example: the present number is 7. If parts of an older run also have the number 7, the result is higher than 7.
+        # Chooses the run number that the board must use. The arguments are the board's present run number, and how many parts the lane has
+        # counted in this run. Example: the arguments are 7 and 3. If the sorter already knows part 5 of run 7, the result is 8.
         self.choose_run: Callable[[int, int], int] = lambda run, counted: run
         # Called in the link's thread when the board has accepted the settings of the lane and of the additional gates.
         self.on_accepted: Callable[[Mapping[int, LaneSettings]], None] = lambda settings_by_lane: None

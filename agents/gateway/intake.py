@@ -215,7 +215,7 @@ class Intake:
         if self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
             self._store(pending, frame.part)
         elif not has_own_time:
-            # The time of the picture is not from the camera. With this time, the picture could get a wrong part of the board.
+            # The time of the picture is not from the camera. A match by this time could assign the picture to a wrong part.
             self._store(pending, None)
         else:
             self._apply(self._match(pending, self._matcher, self._latency))

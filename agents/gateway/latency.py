@@ -76,7 +76,7 @@ class LatencyEstimate:
     - `spread_s`: nine of ten pictures are at most this far from a part.
     - `spacing_s`: the median time between two parts.
     - `rival_s`: another latency that fits almost as well, or None.
-    - `speaking_count`: number of pictures that fit `latency_s`, but not `rival_s`.
+    - `supporting_count`: number of pictures that fit `latency_s`, but not `rival_s`.
     """
 
     picture_count: int
@@ -85,7 +85,7 @@ class LatencyEstimate:
     spread_s: float = 0.0
     spacing_s: float = 0.0
     rival_s: float | None = None
-    speaking_count: int = 0
+    supporting_count: int = 0
 
     @property
     def is_certain(self) -> bool:
@@ -139,7 +139,10 @@ class _Candidate:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """A sort key, which is smallest for the best latency: the share of pictures without a part, then the mean distance from a part."""
+        """A sort key. The best latency has the smallest key.
+
+        The share of pictures without a part decides first. If it is equal, the mean distance from a part decides.
+        """
         known = self.known_shares
         return self.unexplained_count / len(known), fmean(min(share, ASSIGNED_SHARE) for share in known)
 
@@ -171,9 +174,9 @@ def estimate_latency(
         nearest_s, next_s, *_ = sorted([best.latency_s, *equals], key=abs)
         problem = f"ambiguous: {nearest_s:.2f} s and {next_s:.2f} s fit the pictures equally well because the parts come at equal intervals"
         return LatencyEstimate(len(pictures), problem, nearest_s, spread_s, grid.spacing_s, next_s)
-    weakest = min(comparisons, key=lambda comparison: comparison.speaking_count, default=None)
-    rival_s, speaking_count = (weakest.rival_s, weakest.speaking_count) if weakest else (None, len(best.known_shares))
-    return LatencyEstimate(len(pictures), "", best.latency_s, spread_s, grid.spacing_s, rival_s, speaking_count)
+    weakest = min(comparisons, key=lambda comparison: comparison.supporting_count, default=None)
+    rival_s, supporting_count = (weakest.rival_s, weakest.supporting_count) if weakest else (None, len(best.known_shares))
+    return LatencyEstimate(len(pictures), "", best.latency_s, spread_s, grid.spacing_s, rival_s, supporting_count)
 
 
 def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[float]) -> LatencyEstimate:
@@ -231,13 +234,13 @@ def _explains(candidate: _Candidate) -> bool:
 class _Comparison:
     """The result of comparing the best latency with another latency, `rival_s`.
 
-    - `is_decided`: the pictures prove that `rival_s` is wrong.
-    - `speaking_count`: number of pictures that fit the best latency, but not `rival_s`.
+    - `is_decided`: True if the pictures show that `rival_s` is wrong.
+    - `supporting_count`: number of pictures that fit the best latency, but not `rival_s`.
     """
 
     rival_s: float
     is_decided: bool
-    speaking_count: int
+    supporting_count: int
 
 
 def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
@@ -248,13 +251,12 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
     pairs = [(ours, theirs) for ours, theirs in zip(best.shares, rival.shares, strict=True) if ours is not None and theirs is not None]
     if len(pairs) < _MIN_COMMON_PICTURES:
         return None
-    speaking = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
+    supporting = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # `speaking` counts the pictures that fit only the latency `best`. `opposing` counts the pictures that fit only the latency `rival`.
-    # `rival` is wrong if `speaking` reaches `needed`. Example: without opposing pictures, `needed` is 1. With one opposing picture,
-    # `needed` is 3. If `best` finds no part for some picture, `needed` is larger by 1.
+    # `supporting` counts the pictures that fit only `best`. `opposing` counts the pictures that fit only `rival`. To reject `rival`,
+    # `supporting` must be more than twice `opposing`. If `best` leaves a picture without a part, one more picture is needed.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
-    return _Comparison(rival.latency_s, speaking >= needed or _is_nearer(pairs), speaking)
+    return _Comparison(rival.latency_s, supporting >= needed or _is_nearer(pairs), supporting)
 
 
 def _speaks_against(rival_share: float, share: float) -> bool:
@@ -304,7 +306,7 @@ class LatencyMonitor:
         self.latency_s = latency_s
         self.suspension = suspension
         self._history = TimeHistory()
-        # Two times in seconds for each of the last pictures: from the nearest part to the picture, and between two parts.
+        # Two values in seconds for each of the last pictures: its delay (see `median_offset_s`), and the time between two parts.
         self._offsets: deque[tuple[float, float]] = deque(maxlen=_WATCHED_PICTURES)
         self._pictures_since_estimate = 0
 

@@ -192,8 +192,8 @@ class Matcher(Generic[Picture]):
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # If `is_final` is True, the picture waits no longer. If the part at the end of `gap` is still unknown, `gap` counts as at least as
-        # long as the smallest recent gap.
+        # If `is_final` is True, the picture waits no longer. If `gap` is then not exact, the smallest recent gap is the lower limit of the
+        # result. Example: `gap` is 0 s, and the smallest recent gap is 1 s. The result is 1 s.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:

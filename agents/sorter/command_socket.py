@@ -145,7 +145,7 @@ class CommandSocket:
             except (OSError, ValueError) as error:
                 log.warning("A command on the socket %s is ignored: %s", self._path, error)
             except Exception:
-                # One command must not end the task group, which serves all other clients.
+                # A command that fails must not end the task group, because the task group serves all other clients.
                 log.exception("A command on the socket %s failed because of a fault of Castline. The socket stays open.", self._path)
 
     async def _answer(self, line: bytes) -> Command:

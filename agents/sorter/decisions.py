@@ -138,13 +138,14 @@ class LaneFaults:
             self._active.remove(code)
 
     def explain_safe_action(self, oldest_on_board: int) -> int:
-        """Returns the code of the fault because of which the board applied the safe action to a part, or 0.
+        """Returns the code of the fault that made the board apply the safe action to a part, or 0.
 
-        - If the bypass is active, it is the result, because it controls the gate even during other faults.
-        - Else the newest active fault is the result.
-        - If the sorter knows no active fault, the result is `oldest_on_board`. After a restart of the sorter, only the board knows older
-          faults.
-        - If the board has no fault either, the result is the fault that ended last. It was still active when the board decided.
+        The result is the first fault in this list that exists:
+
+        1. The bypass, if it is active. The bypass controls the gate even during other faults.
+        2. The newest active fault that the sorter knows.
+        3. `oldest_on_board`. After a restart of the sorter, only the board knows older faults.
+        4. The fault that ended last. This fault was still active when the board decided.
         """
         if _BYPASS in self._active:
             return _BYPASS

@@ -68,7 +68,7 @@ class PartState:
         return self.counted_at is not None or (self.sorting is not None and self.sorting.counted_at is not None)
 
     def is_of_other_count(self, counted_at: datetime, counted_s: float | None) -> bool:
-        """Returns whether this state belongs to another part than the part that was counted at `counted_at`.
+        """Returns whether this state is of another part, and not of the part that was counted at `counted_at`.
 
         After an exchange of the board, two parts can have the same number. The monotonic times are compared if both are known, because a
         correction of the wall clock does not change them.

@@ -87,7 +87,8 @@ class PassedCastings:
         if len(eyes) == 2 and signed(edge1.at_ms, edge2.at_ms) > 0:
             eyes.reverse()
             if not self._is_same_object(edge1, self._last[1]):
-                # Photo-eye 1 already sees the next casting. Its values for the casting at photo-eye 2 are in the page of the previous call.
+                # Photo-eye 1 already sees the next casting. The status page of the previous call of `add` still holds the values of
+                # photo-eye 1 for the casting that is now at photo-eye 2.
                 own_edge1 = self._last[1]
         for eye in eyes:
             edge, before = pages[eye], self._last[eye]

@@ -301,8 +301,8 @@ class Sorter:
                 sortings += self._remember(self._sortings_of(event))
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
-            # The journal must add a part to its list of unreported parts before it removes the part. Each part of `reported` is in
-            # `events`, or the journal has added the part earlier.
+            # The journal must add a part to its list of unreported parts before it removes the part. This order is kept: the journal has
+            # added each part of `reported` earlier, or adds the part now, because the part is in `events`.
             reported = self._reports.take_finished() if self._reports is not None else []
             is_on_disk = await self._store(sortings, counted, runs[-1] if runs else None, reported)
             if self._reports is not None and not is_on_disk:

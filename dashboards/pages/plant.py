@@ -130,7 +130,8 @@ _FIXES = {
     PlantState.LATE: "Do what the runbook says under `VerdictsTooOld`.",
 }
 
-# Each archivist exports the states. `min` lets an alert fire only if all archivists agree, so an archivist without Kafka calls nobody.
+# Each archivist exports the states of all lines. `min` lets an alert fire only if all archivists report the state. So an archivist that
+# has lost Kafka raises no alert alone.
 STATE_ALERTS: tuple[Alert, ...] = tuple(
     Alert(
         alarm.alert,

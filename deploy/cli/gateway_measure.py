@@ -92,10 +92,10 @@ def _advise(estimate: LatencyEstimate) -> str:
 def _describe(line: str, estimate: LatencyEstimate) -> str:
     if estimate.rival_s is None:
         certainty = "No other latency explains the pictures."
-    elif not estimate.speaking_count:
+    elif not estimate.supporting_count:
         certainty = f"Under the next best latency of {estimate.rival_s:.3f} s the pictures are clearly further from their parts."
     else:
-        speaking = "1 picture speaks" if estimate.speaking_count == 1 else f"{estimate.speaking_count} pictures speak"
+        speaking = "1 picture speaks" if estimate.supporting_count == 1 else f"{estimate.supporting_count} pictures speak"
         certainty = f"{speaking} against the next best latency of {estimate.rival_s:.3f} s."
     return (
         f"{line}: latency {estimate.latency_s:.3f} s from {estimate.picture_count} pictures. Nine of ten pictures are within "

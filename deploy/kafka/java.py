@@ -67,7 +67,7 @@ def _lock_cache() -> Iterator[None]:
     """Locks the cache during a `with` block, because two processes that download jars at the same time would disturb each other."""
     folder = user_cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)  # read-only is enough for a lock
+    handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

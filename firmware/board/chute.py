@@ -77,10 +77,10 @@ class EndSwitch:
         self._was_out, self._must_leave, self._since_us = is_out, False, now_us
 
     def check(self, at_end: bool, is_out: bool, now_us: int, limit_us: int, leave_us: int) -> int:
-        """Returns NOT_LEFT or NOT_ARRIVED if the gate has not moved in time, otherwise 0. After a problem, the time limit begins again.
+        """Returns NOT_LEFT if the gate does not leave an end in time, NOT_ARRIVED if it reaches no end in time, and otherwise 0.
 
-        `is_out` is the last order: True to move out, and False to turn back. If the next order comes within `leave_us`, the gate has no
-        time to move, so NOT_LEFT is not returned.
+        `is_out` is the last order: True to move out, and False to turn back. If the next order comes within `leave_us`, the gate has had no
+        time to move, so NOT_LEFT is not returned. After a problem, the time limit `limit_us` begins again.
         """
         if is_out != self._was_out:
             if at_end and self._must_leave and now_us >= self._since_us + leave_us:

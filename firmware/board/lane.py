@@ -148,7 +148,7 @@ class BoardLane:
         self._edge2: Edge | None = None
         # The part that blocks photo-eye 1, if it has been counted.
         self._part_at_eye1: TrackedPart | None = None
-        # _end1: the trailing edge, the leading edge and the part of the last object at photo-eye 1.
+        # _end1: the trailing edge and the leading edge of the last object at photo-eye 1, and the part to which the object belongs.
         # _end2: the trailing edge of the last part at photo-eye 2.
         # If the next object comes less than part_min_mm behind the trailing edge, the next object still belongs to the same part.
         self._end1: tuple[Edge, Edge, TrackedPart] | None = None
@@ -397,8 +397,8 @@ class BoardLane:
         return self.settings.number("use_belt") > 0 and not self.settings.number("encoder") and self._drive.speed == 0
 
     def _drive_belt(self, passed_us: int) -> None:
-        # While a belt speeds up or slows down evenly, its average speed is half of the full speed. So `run_up_mm` and `run_down_mm`
-        # take twice the time that they would take at full speed.
+        # While a belt speeds up or slows down evenly, its average speed is half of the full speed. So it needs twice the time of full
+        # speed for the distance `run_up_mm` or `run_down_mm`.
         ramp_us = 2 * self.settings.travel("run_up_mm" if self._runs else "run_down_mm")
         self._running_us += self._drive.advance(self._runs, passed_us, ramp_us)
         if self._drive.speed > 0:

@@ -154,7 +154,7 @@ class Plant:
     _next_feed_mm: float = 0.0
     _removed: list[str] = field(default_factory=list)
     _gate_changes: list[GateInputChange] = field(default_factory=list)
-    # Later changes at the eyes in the chutes. A diverted casting reaches the chute's eye after `chute_s`.
+    # The changes that will come at the eyes in the chutes. A diverted casting reaches its eye after `chute_s`.
     _chute_changes: list[GateInputChange] = field(default_factory=list)
     _castings_at_eye: dict[str, int] = field(default_factory=lambda: {EYE1: 0, EYE2: 0})
 

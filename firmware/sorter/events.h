@@ -11,10 +11,10 @@ namespace castline {
 enum Confirmation : uint8_t { kNotEquipped, kUnseen, kSeenInChute, kAwaited };
 
 // A GATE or FAULT event in 16 bytes.
-// In a GATE event, `outcome` is an Action, or kFurther plus a lane.
-// In a FAULT event, these members have other meanings:
+// In a GATE event, `outcome` is an Action, or kFurther + n if the gate of lane n diverts the part.
+// A FAULT event stores these values in the same members:
 //   part                the code of the fault
-//   moved               the field `raised`
+//   moved               1 if the fault has begun, 0 if it has ended (field `raised`)
 //   outcome             the lane, 0..4
 //   travel_ms, moves    the lower and the upper half of the field `detail`
 struct __attribute__((packed)) Event {

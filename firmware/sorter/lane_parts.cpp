@@ -140,7 +140,7 @@ void Lane::decide_part() {
     if (unmatched_in_a_row_ < 255) ++unmatched_in_a_row_;
   } else {
     for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
-    // A missing part can raise a fault that holds the gate. raise() then reports and removes all parts, so no part is left to decide.
+    // A missing part can raise a fault that holds the gate. raise() then removes all parts, so the tracker is empty.
     if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];

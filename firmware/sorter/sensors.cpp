@@ -189,8 +189,8 @@ ISR(TIMER5_COMPA_vect) {
 
 ISR(TIMER5_CAPT_vect) {
   const uint16_t count = ICR5;
-  // Read the level from the pin. Do not invert the stored level instead, because it would stay wrong after a lost capture.
-  // Do not clear the capture flag here, because simavr would clear a pending overflow too.
+  // The level is read from the pin. If the stored level were inverted instead, one lost capture would make all later levels wrong.
+  // The capture flag is not cleared here, because the simulator simavr would then also clear a pending overflow of the timer.
   const bool high = PINL & _BV(PL1);
   TCCR5B = high ? TCCR5B & static_cast<uint8_t>(~_BV(ICES5)) : TCCR5B | _BV(ICES5);
   if (high == static_cast<bool>(levels & kCaptured)) return;

@@ -6,8 +6,8 @@ const char kReasonWords[] PROGMEM = "verdict no-verdict cancelled spacing touchi
 
 namespace {
 
-// Distance after which the last part is forgotten. Places have 24 bits and wrap, so a place that is too far behind looks like a place
-// ahead.
+// The last part is forgotten after this distance. Places have 24 bits and then begin at 0 again, so the place of a much older part would
+// look like a place ahead.
 const int32_t kForgotten = 1L << 22;
 
 }  // namespace

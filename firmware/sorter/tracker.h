@@ -14,7 +14,7 @@ namespace castline {
 enum Reason : uint8_t { kVerdict, kNoVerdict, kCancelled, kSpacing, kTouching, kSafe, kMissing, kUnmatched };
 extern const char kReasonWords[] PROGMEM;
 
-// The verdict of a part. kReject means the belt's own gate. kReject + 2 means the additional gate of lane 2.
+// The verdict of a part. kReject means that the belt's own gate diverts the part. kReject + n means the additional gate of lane n.
 enum PartVerdict : uint8_t { kUnjudged, kVerdictCancelled, kKeep, kReject = 4 };
 
 struct Decision {

@@ -36,7 +36,7 @@ class PolarGrid:
         return np.linspace(self.inner, self.outer, self.rings, dtype=np.float32)
 
     def count_angles(self, radii: tuple[float, float]) -> tuple[int, int]:
-        """Returns how many grid angles each of two lengths along the rim has. A length is a share of the part's radius.
+        """Converts two lengths along the rim to numbers of grid angles. A length is a share of the part's radius.
 
         Example: with 360 angles, a length of 0.35 is 20 angles.
         """
@@ -44,7 +44,7 @@ class PolarGrid:
         return first, second
 
     def count_rings(self, radii: tuple[float, float]) -> tuple[int, int]:
-        """Returns how many grid rings each of two lengths along the radius has. A length is a share of the part's radius."""
+        """Converts two lengths along the radius to numbers of grid rings. A length is a share of the part's radius."""
         first, second = (max(1, round(radius * (self.rings - 1) / (self.outer - self.inner))) for radius in radii)
         return first, second
 

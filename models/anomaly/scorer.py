@@ -192,15 +192,15 @@ class AlarmsPerHour:
 class ExpectedCosts:
     """Chooses which share of the good parts goes to review, so that the costs are lowest.
 
-    A missed defect costs `miss`, and the review of a good part costs `false_alarm`. Example: `miss` is 100 and `false_alarm` is 5. If 20
-    good parts must be reviewed to find 1 defective part, the reviews cost as much as the miss. With fewer good parts, reviews save money.
+    A missed defect costs `miss`, and the review of a good part costs `false_alarm`. Example: `miss` is 100 and `false_alarm` is 5. Reviews
+    save money if fewer than 100 / 5 = 20 good parts are reviewed for each defective part that is found.
 
-    Among parts with the same unusual score, 1 defective part comes with at least this number of good parts:
+    Let p be the share of good parts with the score of a part or a higher score. Among parts with this score, the number of good parts for
+    each defective part is at least:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
-    Here p is the share of good parts with the same score or a higher score. Example: p is 0.01, and 1 % of the parts are defective. The
-    number is 99 * 0.125 = 12 good parts, which is less than 20. So the part goes to review.
+    Example: p is 0.01, and 1 % of the parts are defective. The number is 99 * 0.125 = 12, which is less than 20. The part goes to review.
 
     Source: Sellke, Bayarri, Berger, 2001.
     """

@@ -239,7 +239,7 @@ def compute_aupimo(
     if not good or not defective:
         return None
     thresholds, rates = _list_false_positives(good, high)
-    # From the false positive rate rates[k - 1] to rates[k], the threshold is thresholds[k]. Defect pixels with more heat count as found.
+    # Between the false positive rates rates[k - 1] and rates[k], the threshold is thresholds[k]. Defect pixels above it are found.
     edges = np.log(np.clip(np.concatenate([[low], rates]), low, high))
     widths = np.diff(edges) / (np.log(high) - np.log(low))
     pimo = []
@@ -438,9 +438,9 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # The list ends when the share `high` of all good pixels are false positives, so cold pixels are not needed.
-        # Example: `high` is 0.01, and 10 good pictures have 1000 pixels each. The list ends at 100 false positives, so the 101 hottest
-        # pixels of each picture are enough.
+        # The list ends at a false positive rate of `high`, so only the hottest pixels are needed. Example: `high` is 0.01, and 10 good
+        # pictures have 1000 pixels each. The list ends at 100 false positives. All of them can lie in one picture, so 101 pixels of each
+        # picture are kept.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

@@ -34,9 +34,10 @@ class DefectShareEstimate:
 
 
 def estimate_from_probabilities(probability: FloatArray, training_share: float) -> DefectShareEstimate:
-    """Returns the share of defects that explains the defect probabilities, shape (n,), best (maximum likelihood).
+    """Returns the share of defects that best explains the defect probabilities (maximum likelihood).
 
-    The probabilities are calibrated for `training_share`. The estimate is right only if the parts look like those in the training.
+    `probability` has shape (n,). The probabilities are calibrated for `training_share`. The estimate is right only if the parts look
+    like those in the training.
     Source: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, equation 2.9.
     """
     clipped = np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)

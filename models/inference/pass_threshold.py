@@ -32,7 +32,8 @@ def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> M
     order = np.argsort(probability, kind="stable")
     misses = np.cumsum(1 / sizes[group_of][order])
     kept = np.unique(np.linspace(0, len(order) - 1, MAX_POINTS).astype(np.int64))
-    # The miss curve has at most MAX_POINTS points, so some pictures get no point. A point also counts the pictures up to the next point.
+    # Some pictures get no point, because the curve has at most MAX_POINTS points. The last point before such a picture also counts this
+    # picture as missed.
     upper = np.append(kept[1:] - 1, len(order) - 1)
     return MissCurve(castings=len(sizes), probabilities=tuple(probability[order][kept].tolist()), misses=tuple(misses[upper].tolist()))
 
@@ -60,7 +61,7 @@ def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
             f"{manifest.version} has only {curve.castings}. Add defective pictures and train a new version, or state a risk of at least "
             f"{smallest:g}."
         )
-    # At the last point of the miss curve, all castings are missed. Fewer misses are allowed, so at least this point exceeds `allowed`.
+    # The last point of the miss curve has more misses than `allowed`, because all castings are missed there. So `first` always exists.
     first = int(np.flatnonzero(np.array(curve.misses) > allowed + 1e-9)[0])
     end = curve.probabilities[first]
     below = max((value for value in curve.probabilities[:first] if value < end), default=0.0)

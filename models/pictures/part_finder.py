@@ -90,8 +90,8 @@ ODD_NEIGHBOURS = 1
 # A limit lies a little outside of the range that was measured on good parts. Example: for a range from 2 to 3, the limits are 1.9 and 3.1.
 ROOM_SHARE = 0.1
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
-# A part reference requires a visible edge on at most 70 % of the rim. Some sections of a good rim can be as grey as the belt, so their edge
-# is not visible.
+# The lower limit for the visible share of the rim is never above 70 %. Some sections of a good rim can be as grey as the belt, so a higher
+# limit would refuse good parts.
 ENOUGH_SUPPORT = 0.7
 # The number `detail` says how sharp a picture is. A picture is blurred if its detail is below 90 % of the smallest detail among the good
 # pictures.

@@ -1,7 +1,7 @@
 """Reads the pixels of PNG, BMP and TIFF files with Pillow, and keeps all bits of each sample.
 
-Pillow reads only the upper 8 bits of 16-bit colours. For the lower 8 bits, the file is read again with the opposite byte order, so that
-Pillow takes the lower byte for the upper byte.
+Pillow reads only the upper 8 bits of 16-bit colours. For the lower 8 bits, the file is read again with the opposite byte order. In
+this order, the lower byte stands where Pillow expects the upper byte.
 """
 
 from __future__ import annotations

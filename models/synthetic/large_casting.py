@@ -104,7 +104,7 @@ def render_large_casting(rng: Generator, side_px: int = FIVE_MEGAPIXELS_SIDE_PX,
         if distance[row, column] > 1.12:
             rows, columns = rng.integers(*DUST_PX, 2)
             surface[row : row + rows, column : column + columns] -= rng.uniform(15, 50)
-    # `view` keeps the computed coordinates of all pixels, which take 80 MB. `replace` makes a copy without these coordinates.
+    # `view` keeps the computed coordinates of all pixels, which take 80 MB. `replace` makes a copy without them, to save this memory.
     return LargeCasting(replace(view), as_float32(surface), part_mm, camera_rng)
 
 
@@ -129,7 +129,7 @@ def _draw_scratch(window: Field, view: CameraView, rng: Generator, place: _Place
 
 
 def _draw_chip(window: Field, view: CameraView, rng: Generator, place: _Place) -> None:
-    """Draws a notch in the rim, as long as the defect. Its depth is 50 % to 100 % of its length."""
+    """Draws a notch in the rim. The notch has the length of the defect, and its depth is 50 % to 100 % of its length."""
     distance, angle = view.plate
     off = angle_between(angle, place.direction)
     edge = 1 - rng.uniform(0.5, 1.0) * place.length * np.clip(1 - np.square(off / (place.length / 2)), 0, 1)
@@ -138,7 +138,7 @@ def _draw_chip(window: Field, view: CameraView, rng: Generator, place: _Place) -
 
 
 def _draw_fin(window: Field, view: CameraView, rng: Generator, place: _Place) -> None:
-    """Draws a fin on the rim, as long as the defect. Its height is 50 % to 100 % of its length."""
+    """Draws a fin on the rim. The fin has the length of the defect, and its height is 50 % to 100 % of its length."""
     distance, angle = view.plate
     off = angle_between(angle, place.direction)
     edge = 1 + rng.uniform(0.5, 1.0) * place.length * np.clip(1 - np.square(off / (place.length / 2)), 0, 1)

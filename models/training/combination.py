@@ -21,7 +21,8 @@ from streams.errors import ModelError
 TEMPERATURE_LIMITS = (0.5, 20.0)
 WEIGHT_STEPS = 20
 FOLDS = 5
-# A threshold keeps at least this share of the gap between two probabilities from each of them. Between 0.4 and 0.6: 0.42 to 0.58.
+# A threshold between two probabilities keeps away from them by at least this share of their gap. Example: if the probabilities are 0.4 and
+# 0.6, the threshold lies between 0.42 and 0.58.
 GAP_MARGIN = 0.1
 # The review band ends at most this far beyond the outermost picture inside the band, in log odds. Without this limit, a wide gap between
 # two pictures could make the band too wide.
@@ -187,8 +188,8 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
 def choose_review_band(probability: Numbers, threshold: float, share: float) -> ReviewBand:
     """Returns the review band around `threshold`. A `share` of 0.05 means that about 5 % of the pictures lie in the band.
 
-    The threshold is the middle of the band in log odds. Both ends of the band differ from all probabilities of pictures, so that rounding
-    cannot change a label.
+    The threshold is the middle of the band in log odds. No picture has exactly the probability of an end of the band. So rounding cannot
+    move a picture into or out of the band.
     """
     inside = int(share * len(probability))
     if inside == 0:

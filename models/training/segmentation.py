@@ -100,7 +100,7 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Returns a function that computes the loss of predicted probabilities for the marks of pictures (see `MarkedPictures`).
 
     Shapes: probabilities (n, side, side, 1 + kinds), marks (n, side, side, 1). The loss is a sum of four terms. Terms 1 and 2
-    do not tell kinds of defect apart, and leave out the pixels in boxes.
+    treat all kinds of defect as one kind, and leave out the pixels in boxes.
 
     1. The mean cross-entropy in nats. Defects have the weight DEFECT_WEIGHT.
     2. One minus the Dice coefficient (Milletari, Navab, Ahmadi, V-Net, 3DV 2016, section 3).
@@ -182,7 +182,7 @@ def _choose_batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> Any
     chances = compute_draw_chances(pictures.marks[defective], len(pictures.kinds))
     from_defective = round(DEFECT_SHARE * recipe.batch) if len(good) else recipe.batch
     for step in range(recipe.steps):
-        # `augment` uses three seeds for each batch, for example 0, 1, 2 for a batch and 4, 5, 6 for the next batch.
+        # `augment` uses this seed and the next two. The seeds of successive batches differ by 4, so no seed is used twice.
         yield (
             np.concatenate([rng.choice(defective, from_defective, p=chances), _draw(rng, good, recipe.batch - from_defective)]),
             [recipe.seed, 4 * step],

@@ -230,7 +230,7 @@ class Trainer:
             rounds = math.ceil(self.steps_per_epoch * batch / len(indices))
             order = np.concatenate([random.permutation(indices) for _ in range(rounds)])
             for step in range(self.steps_per_epoch):
-                # `augment` uses three seeds for each batch, for example 0, 1, 2 for a batch and 4, 5, 6 for the next batch.
+                # `augment` uses this seed and the next two. The seeds of successive batches differ by 4, so no seed is used twice.
                 yield order[step * batch : (step + 1) * batch], [seed, number * 2**16 + step * 4]
 
 

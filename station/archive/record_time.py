@@ -26,6 +26,6 @@ else:
             return None if value is None else min(max(value, _EARLIEST), _LATEST)
 
         def deconstruct(self):
-            """Names Django's DateTimeField in migrations, because the database column of a RecordTimeField is the same."""
+            """Lets migrations name Django's DateTimeField, because a RecordTimeField has the same database column."""
             name, _, arguments, options = super().deconstruct()
             return name, "django.db.models.DateTimeField", arguments, options

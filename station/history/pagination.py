@@ -23,8 +23,8 @@ SEARCH_LIMIT = 20_000
 COUNT_LIMIT = 10_000
 # The two most frequent gate actions. Most parts have them, so the database index part_action_seen leaves these parts out.
 _COMMON_ACTIONS = ("none", "passed")
-# A partial index holds only some rows of the table of parts. Each value is the SQL condition for these rows, as in
-# station.archive.models.Part. Each key is the column of the index.
+# The partial indexes of the table of parts, by column. Each value is the SQL condition of the index, as in station.archive.models.Part. A
+# partial index holds only the rows that meet its condition.
 _INDEX_CONDITIONS = {
     "kind": """NOT ("archive_part"."kind" = '')""",
     "reviewer": """NOT ("archive_part"."reviewer" = '')""",

@@ -43,7 +43,7 @@ def claim_candidates(user: User, settings: Settings, now: datetime, count: int =
 
 
 def claim_candidate(candidate: Candidate, user: User, settings: Settings, now: datetime) -> bool:
-    """Reserves the part of `candidate` for `user` for some minutes. Returns False if another person is reviewing the part."""
+    """Reserves `candidate` for `user` for some minutes. Returns False if another person is reviewing the same part."""
     return _lease(candidate, user, now, now + timedelta(minutes=settings.review.lease_minutes))
 
 

@@ -63,8 +63,8 @@ def compute_fleiss(labels: Labels) -> Kappa:
     defects = complete.sum(axis=1, dtype=np.float64)
     pairs = max(1, raters * (raters - 1))
     agreement = (defects * (defects - 1) + (raters - defects) * (raters - defects - 1)) / pairs
-    # Each part has a row of three numbers: 1, the share of pairs of people who agree, and the share of `defect`. The sum of the ones is the
-    # number of parts.
+    # Each part has a row of three numbers: 1, the share of pairs of people who agree, and the share of people who chose `defect`. The sum
+    # of the first column is the number of parts.
     counts = np.stack([np.ones_like(defects), agreement, defects / max(1, raters)], axis=1)
     return _bootstrap(counts if raters > 1 else counts[:0], _fleiss_of_totals)
 

@@ -59,7 +59,7 @@ class LineModel:
 
     @property
     def is_pending(self) -> bool:
-        """Whether the chosen version is not in use yet, because the latest verdict of the line comes from another version."""
+        """True if the latest verdict of the line still comes from another version than the chosen version."""
         return bool(self.running) and self.running != self.chosen.version
 
     @property

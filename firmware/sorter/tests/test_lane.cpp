@@ -56,7 +56,7 @@ TEST(a_belt_that_stops_right_after_an_edge_has_no_stopped_encoder) {
   EncodedLane encoded;
   encoded.run_until(1000000);
   encoded.lane().add_steps(4);
-  // The change at photo-eye 1 is 50 us older than the four steps, but the lane gets the change after the steps.
+  // The change at photo-eye 1 came 50 us before the four encoder steps, but the lane gets the change after the steps.
   encoded.lane().change_eye(1, true, 999950);
   encoded.run_until(3000000);
   CHECK(!encoded.has_encoder_fault());

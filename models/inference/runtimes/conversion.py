@@ -177,8 +177,8 @@ def _resample(grey: Any, side_px: int) -> Any:
     with tf.init_scope():
         unit = np.eye(from_px, dtype=np.float32)[..., np.newaxis]
         weights = tf.image.resize(unit, (side_px, from_px), "bilinear", antialias=True).numpy()[..., 0]
-    # A 1 x 1 convolution mixes only channels, so the columns of the picture become channels. A convolution is used because TensorFlow Lite
-    # can compute it with 8 bits.
+    # TensorFlow Lite can compute convolutions with 8-bit numbers. A 1 x 1 convolution mixes only channels. So the code first turns the
+    # columns of the picture into channels.
     kernel = tf.constant(weights.T[np.newaxis, np.newaxis])
 
     def resample_and_transpose(some: Any) -> Any:
