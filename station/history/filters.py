@@ -18,7 +18,7 @@ from streams.identity import LINE_PATTERN, PartId
 LABELS = ("ok", "defect", "review", "none")
 ACTIONS = ("diverted", "passed", "stopped", "untracked", "none")
 _MAX_CHARACTERS = 150
-# A date filter accepts only these years, because Python, SQLite and PostgreSQL all support them.
+# The station accepts only dates in these years, because Python, SQLite and PostgreSQL all support them.
 SUPPORTED_YEARS = range(1971, 9000)
 
 
