@@ -162,7 +162,7 @@ def test_a_hosted_stack_that_refused_at_first_gets_its_samples_with_the_token(mo
 
 def test_top_shows_the_lines_of_the_running_plant(monitored: MonitoredPlant) -> None:
     settings = monitored.plant.run_folder / "castline.toml"
-    call = [sys.executable, str(CASTLINE), "--settings", str(settings), "top", "--plain", "--seconds", "7"]
+    call = [sys.executable, str(CASTLINE), "--settings", str(settings), "top", "--plain", "--seconds", "15"]
     result = subprocess.run(call, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
