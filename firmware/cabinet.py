@@ -64,8 +64,8 @@ LANE_WIRES: tuple[tuple[int, str, str, str], ...] = (
 )
 # The wires of a solenoid valve, which replace those of the servo at the terminals 9 to 11.
 VALVE_WIRES: tuple[tuple[int, str, str, str], ...] = (
-    (36, "{n}Y1 +, and the cathode of its diode", "{n}F4:2; one more wire from this terminal to {n}N2:10 and {n}K12:4", ""),
-    (37, "{n}Y1 -, and the anode of its diode", "{n}N2:18; {valve:12} to {n}N2:1; {n}N2:9 to {n}XN", "servo"),
+    (36, "{n}Y1 +", "{n}F4:2; one more wire from this terminal to {n}N2:10 and {n}K12:4", ""),
+    (37, "{n}Y1 -", "{n}N2:18; {valve:12} to {n}N2:1; {n}N2:9 to {n}XN", "servo"),
 )
 # The wires of an encoder, whose terminals are empty in the example.
 ENCODER_WIRES: tuple[tuple[int, str, str, str], ...] = (
@@ -231,6 +231,7 @@ def _draw_drives(drawing: SvgDrawing) -> None:
         drawing.text(750, y + 4, f"X{lane}:12 and X{lane}:13, enable of {lane}TA: voltage of the drive, also orange", size=11)
     drawing.text(720, 785, "The emergency stop does not switch the servos and valves.", size=11)
     drawing.text(720, 801, 'A gate can still move. See "Emergency stop" on this page.', size=11)
+    drawing.text(720, 817, "Optional: K0 33-34 before 1F3 or 1F4, and K0 43-44 before 2F3 or 2F4.", size=11)
 
 
 def draw_cabinet() -> str:

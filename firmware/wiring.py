@@ -13,6 +13,7 @@ from firmware.svg_drawing import GROUND, HIGH, SIGNAL, SvgDrawing
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- pins: written by python -m firmware.wiring -->", "<!-- end of pins -->"
+BEGIN_FAULTS, END_FAULTS = "<!-- faults: written by python -m firmware.wiring -->", "<!-- end of faults -->"
 BEGIN_TERMINALS, END_TERMINALS = "<!-- terminals: written by python -m firmware.wiring -->", "<!-- end of terminals -->"
 
 WIDTH, HEIGHT = 1180, 1180
@@ -94,6 +95,43 @@ TERMINALS: tuple[tuple[str, str, str, str], ...] = (
 
 # The terminals that need three places, because three wires end there. All other terminals need two places.
 THREE_PLACES = frozenset({1, 2, 4, 5, 9, 21, 26, 27, 28, 29, 35, 36})
+
+# What gate and belt do during a fault, by the effect of the fault in firmware/PROTOCOL.md. Each effect has three texts: one for each value
+# of the setting `safe` (divert, pass, stop).
+EFFECTS: dict[str, tuple[str, str, str]] = {
+    "gate held": ("gate out; belt runs", "gate at rest; belt runs", "gate stays where it is; relay opens"),
+    "host silent": (
+        "castings with a verdict by their verdict, others out; belt runs",
+        "castings with a verdict by their verdict, others pass; belt runs",
+        "castings with a verdict by their verdict; the first other casting raises fault 49",
+    ),
+    "report only": (
+        "until the sorter has sent the settings: gate out, belt runs",
+        "until the sorter has sent the settings: gate at rest, belt runs",
+        "until the sorter has sent the settings: gate at rest, relay open",
+    ),
+    "warning": ("no change",) * 3,
+    "stopped": ("gate sorts the castings that still arrive; relay opens",) * 3,
+    "bypassed": ("gate at rest; belt runs",) * 3,
+}
+# The faults that a lost wire can cause: the code, the wires, and the effect of the fault.
+LOST_WIRES: tuple[tuple[int, str, str], ...] = (
+    (40, "USB cable", "host silent"),
+    (41, "photo-eye 1: terminals 1 to 3", "gate held"),
+    (42, "photo-eye 2: terminals 4 to 6", "gate held"),
+    (43, 'encoder: terminals 20 to 23, or F5; contact "belt runs": terminals 24 and 25', "gate held"),
+    (44, "+ of the servo supply up to terminal 9, or F3; only with `use_servo_power`", "gate held"),
+    (45, "report contact: terminals 7 and 8; also F0, F1, G1, and X0:7 to X0:10", "gate held"),
+    (46, "G4, if the voltage of the USB port then falls below 4.3 V", "report only"),
+    (48, "USB cable, when the board has no room for further events", "warning"),
+    (49, "USB cable, if `safe` is `stop`; camera: terminals 14 and 15, if `no_verdict` is `stop`", "stopped"),
+    (52, "supply of the Mega: the fault comes when the board starts again, if `autostart` is 0", "gate held"),
+    (54, "end switches: terminals 26, 27 and 35; servo: terminals 9 to 11; valve: terminals 36 and 37, or F4", "stopped"),
+    (55, "eye in the chute: terminals 28 to 30; also the wires of the servo or of the valve", "stopped"),
+    (56, 'contact "chute full": terminals 31 and 32', "stopped"),
+    (57, "camera: terminals 14 and 15, if `reject_limit` is above 0", "stopped"),
+    (58, "wire from 5V of the Mega to X5, in a lane with a plant interface", "bypassed"),
+)
 
 
 def _draw_pin(drawing: SvgDrawing, label: str, y: float, left: bool) -> float:
@@ -322,12 +360,20 @@ def make_terminal_plan() -> str:
     return "\n".join(rows)
 
 
+def make_fault_table() -> str:
+    """Returns a table as Markdown: what gate and belt do during each fault that a lost wire can cause."""
+    rows = ["| fault | lost wire | `safe` is `divert` | `safe` is `pass` | `safe` is `stop` |", "| ---: | --- | --- | --- | --- |"]
+    rows += [f"| {code} | {wires} | {' | '.join(EFFECTS[effect])} |" for code, wires, effect in LOST_WIRES]
+    return "\n".join(rows)
+
+
 def replace_tables(page: str) -> str:
-    """Returns `page` with new tables of pins, terminals, and the wires and blocks of the example.
+    """Returns `page` with new tables of pins, terminals, faults, and the wires and blocks of the example.
 
     A comment before and a comment after each table mark its place in the page, for example BEGIN and END.
     """
     tables = [(BEGIN, make_pin_table(), END), (BEGIN_TERMINALS, make_terminal_plan(), END_TERMINALS)]
+    tables.append((BEGIN_FAULTS, make_fault_table(), END_FAULTS))
     tables.append((cabinet.BEGIN_VALVE, cabinet.make_valve_wires(), cabinet.END_VALVE))
     tables.append((cabinet.BEGIN_ENCODER, cabinet.make_encoder_wires(), cabinet.END_ENCODER))
     tables.append((cabinet.BEGIN_BLOCKS, cabinet.make_blocks(), cabinet.END_BLOCKS))

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from deploy.cli.board import command
 from firmware import cabinet, plant_strip, toolchain, wiring
+from firmware.board import faults
 from firmware.pins import LANES, PLANT, PLANT_OUTPUTS, Pin, PlantPins
 
 PAGE = (wiring.DOCS / "wiring.md").read_text()
@@ -182,6 +183,25 @@ def test_the_sums_of_the_5_v_rail_are_right() -> None:
         for column in range(1, len(rows[-1]) + 1):
             loads = [row[-column] for row in rows[:-1] if len(row) >= column]
             assert sum(loads) == rows[-1][-column], table
+
+
+def test_the_table_of_lost_wires_gives_each_fault_the_effect_that_the_board_gives_it() -> None:
+    shown = {code: effect for code, _, effect in wiring.LOST_WIRES}
+    assert shown == {code: faults.EFFECTS[code] for code in shown}
+    assert set(wiring.EFFECTS) == set(faults.EFFECTS.values())
+    left_out = set(faults.EFFECTS) - set(shown)
+    assert "The faults 47, 50, 51 and 53 do not come from a lost wire." in PAGE
+    assert left_out == {47, 50, 51, 53}
+
+
+def test_each_contact_of_the_safety_relay_that_cuts_the_energy_of_a_gate_has_its_wires_and_its_test() -> None:
+    for lane, first, second, supply in ((1, 33, 34, "G2 +"), (2, 43, 44, "G3 +")):
+        for gate, fuse, source in (("servo", "F3", supply), ("valve", "F4", "X0:4")):
+            wires = f"{source} to K0:{first}, and K0:{second} to {lane}{fuse}:1"
+            assert f"| {gate} of lane {lane} | {source} to {lane}{fuse}:1 | {wires} |" in PAGE
+    steps = PAGE.partition("### Before you switch on")[2].partition("\n## ")[0]
+    assert "Step 9 of" in PAGE
+    assert "9. If contacts of K0 cut the energy of the gates" in steps
 
 
 def test_the_commands_of_the_guide_exist() -> None:
