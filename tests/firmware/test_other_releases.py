@@ -99,7 +99,7 @@ def test_an_old_board_that_repeats_runs_is_served_and_the_log_says_what_to_do(
         with caplog.at_level(logging.ERROR):
             wait_for(old_board, lambda: lane.state is GateState.RUNNING)
         assert lane.run == 1
-    assert "refuses the new run 18" in caplog.text
+    assert "from 1 to 18, but refuses the change" in caplog.text
     assert "castline board flash" in caplog.text
 
 
