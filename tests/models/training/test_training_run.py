@@ -208,7 +208,7 @@ def test_resuming_with_other_pictures_is_refused(castings: Path, trained: Versio
     next((tmp_path / "castings" / "ok_front").iterdir()).unlink()
     options = json.loads((folder / "options.json").read_text())
     (tmp_path / f"{trained.name}.training" / "options.json").write_text(json.dumps(options | {"data": [str(tmp_path / "castings")]}))
-    with pytest.raises(ModelError, match=r"split\.csv lists its \d+ pictures"):
+    with pytest.raises(ModelError, match=r"split\.csv lists the \d+ pictures"):
         TrainingRun(SMALL, (tmp_path / "castings",), tmp_path, trained.name, "").run(CallbackLog(), resume=True)
 
 
