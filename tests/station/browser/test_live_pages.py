@@ -36,7 +36,8 @@ def test_the_wall_shows_a_new_part(page_of: OpenPage, station: RunningStation) -
     card = page.locator("#line-line-1")
     part_link = card.locator(f'a[href="/parts/line-1/{part.run}/{part.part}/"]')
     expect(part_link.locator(".badge")).to_have_text("defect")
-    expect(part_link.locator("svg.boxes rect").first).to_be_attached()
+    # The localiser prepares its networks for the first heat map, which takes long while other tests run.
+    expect(part_link.locator("svg.boxes rect").first).to_be_attached(timeout=120_000)
     assert part_link.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     expect(card.locator(".figure.defect dd")).not_to_have_text("0")
 
