@@ -17,7 +17,7 @@ from kafka.errors import UnknownTopicOrPartitionError
 
 from streams import metrics
 from streams.compacted_topics import add_kafka_record
-from streams.kafka import make_reader
+from streams.kafka import is_reachable, make_reader
 from streams.kafka_thread import KafkaThread
 from streams.live_line_settings import LiveSettingsByLine
 from streams.plant_states import LineActivity, LineCondition, LineCounts, PlantState, compute_state
@@ -151,6 +151,9 @@ class PlantWatch:
 
     def _follow(self) -> None:
         """Watches the lines until `stop` is called. Raises KafkaError or OSError if Kafka fails. The caller then calls again."""
+        # Without this check, the client of an unreachable Kafka would hold up the end of the thread for 5 s.
+        if not is_reachable(self._settings.bootstrap):
+            raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         consumer = make_reader(
             self._settings,
             f"{self._role}-states",
