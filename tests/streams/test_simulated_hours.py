@@ -7,6 +7,10 @@ import subprocess
 import sys
 from functools import cache
 
+import pytest
+
+pytestmark = pytest.mark.real
+
 # Seeds in which pictures were lost or commits stopped, before the mends in `streams.consumed_offsets`.
 FORMER_FAULTS = ("13", "139")
 

@@ -25,6 +25,8 @@ from deploy.supervisor.prober import Prober
 from streams.health import HealthServer, ProcessHealth, ProgressWatchdog
 from streams.settings import ServiceSettings
 
+pytestmark = pytest.mark.real
+
 QUICK = RestartPolicy(first_s=0.05, longest_s=0.1, steady_s=60, give_up_after=3)
 SAYS_READY = LinePrinted("ready")
 

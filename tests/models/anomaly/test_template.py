@@ -22,6 +22,8 @@ from models.training.near_duplicates import group_near_duplicates
 from streams.errors import ModelError
 from tests.conftest import REAL_PICTURES, needs_real_pictures
 
+pytestmark = pytest.mark.real
+
 SIDE_PX = 192
 Pixels = npt.NDArray[np.uint8]
 
@@ -46,13 +48,11 @@ def template() -> GoldenTemplate:
     return learn_golden_template(pictures(True)[:20])
 
 
-@pytest.mark.real
 def test_twenty_good_castings_tell_defective_castings_from_good_ones() -> None:
     good, bad = template().score(pictures(True)[20:]).scores, template().score(pictures(False)).scores
     assert roc_auc_score([0] * len(good) + [1] * len(bad), [*good, *bad]) > 0.95
 
 
-@pytest.mark.real
 def test_the_largest_residual_lies_on_the_defect() -> None:
     defective = [casting for casting in castings() if not casting.is_ok]
     residuals = template().score(np.stack([resample(casting.pixels) for casting in defective])).residuals
