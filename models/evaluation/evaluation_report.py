@@ -25,9 +25,9 @@ from streams.errors import ModelError
 class EvaluationReport:
     """The result of an evaluation. `predictions`, `probability` (of a defect) and `is_defect` are in the order of `pictures`.
 
-    - `sources`: the figures for each folder or list of pictures.
-    - `voters`: the figures of each network alone at the threshold 0.5.
-    - `robustness`: the figures for each disturbance, such as a blur.
+    - `sources`: the measures for each folder or list of pictures.
+    - `voters`: the measures of each network alone at the threshold 0.5.
+    - `robustness`: the measures for each disturbance, such as a blur.
     - `pictures_per_s`: the speed without the time for decoding.
     """
 

@@ -180,7 +180,7 @@ def evaluate_localisation(
 
 
 def measure_localisation(heats: Sequence[HeatMap], masks: Sequence[Mask], box_level: float | None = None) -> LocalisationFigures:
-    """Compares heat maps with masks of the same shapes, and returns the figures. See `HeatSource` for `box_level`."""
+    """Compares heat maps with masks of the same shapes. Returns measures such as the pixel AUROC. See `HeatSource` for `box_level`."""
     defective = [(heat, mask) for heat, mask in zip(heats, masks, strict=True) if mask.any()]
     pimo = compute_aupimo(heats, masks)
     return LocalisationFigures(

@@ -70,7 +70,7 @@ def measure_kinds(answers: Sequence[str], pictures: MarkedPictures) -> KindFigur
 
 
 def measure_maps(maps: Sequence[DefectMap], masks: npt.NDArray[np.bool_]) -> LocalisationFigures:
-    """Compares defect maps with `masks`, shape (n, side, side), and returns the figures. Maps are resized to the side of the masks."""
+    """Compares defect maps with `masks`, shape (n, side, side). Maps are resized to the side of the masks. Returns the measures."""
     heats = [resize_heat(found.heat, masks.shape[1]) for found in maps]
     return measure_localisation(heats, list(masks), maps[0].box_level)
 
@@ -81,7 +81,10 @@ def name_kinds(maps: Sequence[DefectMap]) -> list[str]:
 
 
 def measure_head(head: Segmentation, pictures: MarkedPictures) -> dict[str, float]:
-    """Returns the figures of `head` under their names in the manifest. Only pictures with a mask and good pictures count."""
+    """Measures how well `head` finds defects, on good pictures and on pictures with a mask.
+
+    Returns the measures by their names in the manifest.
+    """
     chosen = pictures.select(pictures.has_mask | pictures.is_good)
     maps = [head.compute_defect_map(picture) for picture in chosen.pixels]
     found = measure_maps(maps, chosen.marks > 0)

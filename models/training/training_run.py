@@ -368,7 +368,7 @@ def draw_curves(title: str, history: Sequence[EpochResult]) -> bytes:
 
 
 def measure_validation(combination: Combination, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> dict[str, float]:
-    """Returns the figures of the ensemble and of each network on the validation pictures, by their names in the manifest.
+    """Returns the measures of the ensemble and of each network on the validation pictures, by their names in the manifest.
 
     Misses and false alarms are counted as if there were no review band. Pictures in the review band are also counted as reviews.
     """
