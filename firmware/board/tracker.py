@@ -171,7 +171,7 @@ class Tracker:
         return next((part for part in self.parts if part.number == number), None)
 
     def decide_at_eye2(self, edge: Edge) -> list[DecidedPart]:
-        """Decides what to do with the part whose leading edge at photo-eye 2 is `edge`.
+        """Decides what happens to a part that reaches photo-eye 2. `edge` is the change at the eye when the part reaches it.
 
         Returns the decided parts: first the missing parts that should have come earlier, then the part itself.
         """

@@ -43,10 +43,10 @@ class Registry(Protocol):
         """
 
     def list_companions(self, folder: str) -> list[str]:
-        """Returns the sorted names of the files in `folder`, which lies beside the versions. An example of a folder is `demo.report`."""
+        """Returns the sorted names of the files in `folder`. The folder, such as `demo.report`, lies in the registry beside a version."""
 
     def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
-        """Returns the content of `file` in `folder`, which lies beside the versions. An example of a folder is `demo.report`.
+        """Returns the content of `file` in `folder`. The folder, such as `demo.report`, lies in the registry beside a version.
 
         Returns None if the file is missing, is a link, or has more than `max_bytes`.
         """

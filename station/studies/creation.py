@@ -95,7 +95,10 @@ def close_study(study: Study, closed_by: User | None, at: datetime) -> None:
 
 
 def _find_people(plan: StudyPlan) -> list[User]:
-    """Returns the accounts of the people in `plan`. Also checks the name and the number of rounds."""
+    """Checks the name of the study and its number of rounds. Returns the accounts of its people.
+
+    Raises StudyRefusedError if the study is not possible.
+    """
     if not _NAME.fullmatch(plan.name):
         raise StudyRefusedError(
             f"The name {plan.name[:70]!r} is not possible. Use up to 64 small letters, digits, dots, hyphens and underscores."
