@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from streams.errors import BrokerError, RecordError
+from streams.errors import BrokerError
 from streams.kafka import make_client_arguments, make_reader, read_to_end
 from streams.kafka_thread import KafkaThread
 from streams.record_producer import make_json_record
@@ -45,13 +45,8 @@ def add_kafka_record(newest: Newest, record: Any, role: str) -> Newest:
     """Returns a copy of `newest` that contains `record`. If `record` is not valid, counts the record and returns `newest` unchanged."""
     try:
         return newest.with_record(record.key, record.value, read_broker_time(record.timestamp / 1000))
-    except RecordError as error:
+    except Exception as error:  # noqa: BLE001  no record may end the thread that reads the topic
         skip_record(role, record, error)
-    except Exception as error:  # no record may end the thread that reads the topic
-        skip_record(role, record, error)
-        log.exception(
-            "An error in Castline's own code stopped the work on the record at %s/%d@%d.", record.topic, record.partition, record.offset
-        )
     return newest
 
 

@@ -95,11 +95,17 @@ def read_broker_time(timestamp_s: float | None, now: datetime | None = None) -> 
 
 
 def skip_record(role: str, record: Any, error: Exception) -> None:
-    """Logs and counts an invalid Kafka record that `role` skips. Another role writes the dead letter of this record."""
+    """Logs and counts a Kafka record that `role` skips because of `error`. Another role writes the dead letter of this record.
+
+    If `error` is no RecordError, it is a fault of Castline, and its traceback is logged, too.
+    """
     # The second word of a topic name is the kind of topic, such as `verdicts` in castings.verdicts.line-1.
     kind = record.topic.split(".")[1]
     metrics.records_skipped.labels(role, kind).inc()
-    log.warning("The record at %s/%d@%d is skipped: %s", record.topic, record.partition, record.offset, error)
+    place = (record.topic, record.partition, record.offset)
+    log.warning("The record at %s/%d@%d is skipped: %s", *place, error)
+    if not isinstance(error, RecordError):
+        log.error("An error in Castline's own code stopped the work on the record at %s/%d@%d.", *place, exc_info=error)
 
 
 def is_in_bounds(time: datetime, broker_time: datetime) -> bool:

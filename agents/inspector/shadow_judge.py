@@ -59,15 +59,13 @@ class ShadowJudge:
         self._decode_again = decode_again
         self._apply_rule = apply_rule
         self._samples: deque[ShadowSample] = deque()
-        self._sample_bytes = 0
         self._loop = BackgroundLoop()
 
     def add_samples(self, samples: Sequence[ShadowSample]) -> None:
         """Queues images for their shadow versions. The pictures must be decoded. If the queue is full, drops and counts further images."""
         for sample in samples:
-            if len(self._samples) < _MAX_SAMPLES and self._sample_bytes < _MAX_SAMPLE_BYTES:
+            if len(self._samples) < _MAX_SAMPLES and sum(queued.size_bytes for queued in self._samples) < _MAX_SAMPLE_BYTES:
                 self._samples.append(sample)
-                self._sample_bytes += sample.size_bytes
             else:
                 metrics.shadow_dropped.labels(sample.judged.decoded.record.part.line).inc()
         self._loop.wake()
@@ -92,7 +90,6 @@ class ShadowJudge:
         batch: list[ShadowSample] = []
         while self._samples and self._samples[0].shadow is shadow and len(batch) < min(_MAX_BATCH, shadow.max_batch):
             batch.append(self._samples.popleft())
-            self._sample_bytes -= batch[-1].size_bytes
         return batch
 
     def _compare(self, batch: Sequence[ShadowSample]) -> None:

@@ -106,12 +106,11 @@ class CommandTopic:
     def _hand_over(self, record: ConsumedRecord, is_old: bool) -> None:
         """Lets the event loop handle a record. Waits until the total size of the unfinished records is at most _MAX_OPEN_BYTES."""
         handling = asyncio.run_coroutine_threadsafe(self._handle(record, is_old), self._loop)
+        handling.add_done_callback(_log_failure)
         self._open[handling] = len(record.value or b"") + _RECORD_OVERHEAD_BYTES
         while not self._thread.is_stopping:
             for done in [handling for handling in self._open if handling.done()]:
                 del self._open[done]
-                if not done.cancelled() and (error := done.exception()) is not None:
-                    log.error("A record on the topic of commands was not handled.", exc_info=error)
             if sum(self._open.values()) <= _MAX_OPEN_BYTES:
                 return
             wait(self._open, timeout=_POLL_MS / 1000, return_when=FIRST_COMPLETED)
@@ -167,3 +166,8 @@ class CommandTopic:
 
 def _consumed(record: Any) -> ConsumedRecord:
     return ConsumedRecord(record.topic, record.partition, record.offset, record.key, record.value, make_header_map(record.headers))
+
+
+def _log_failure(handling: Future[None]) -> None:
+    if not handling.cancelled() and (error := handling.exception()) is not None:
+        log.error("A record on the topic of commands was not handled.", exc_info=error)

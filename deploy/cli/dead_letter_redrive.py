@@ -160,20 +160,15 @@ def _split(records: Iterable[Any]) -> tuple[list[DeadLetter], list[RedriveMark]]
     letters: list[DeadLetter] = []
     marks: list[RedriveMark] = []
     for record in records:
-        if mark := _read_mark(record):
+        headers = {name: value.decode(errors="replace") for name, value in make_header_map(record.headers).items()}
+        if mark := _read_mark(headers):
             marks.append(mark)
         else:
-            headers = _decode_headers(record)
             letters.append(DeadLetter(record.partition, record.offset, record.key, len(record.value or b""), headers))
     return letters, marks
 
 
-def _decode_headers(record: Any) -> dict[str, str]:
-    return {name: value.decode(errors="replace") for name, value in make_header_map(record.headers).items()}
-
-
-def _read_mark(record: Any) -> RedriveMark | None:
-    headers = _decode_headers(record)
+def _read_mark(headers: Mapping[str, str]) -> RedriveMark | None:
     if not is_redrive_mark(headers):
         return None
     at, by, to = (headers.get(f"redrive-{name}", "?") for name in ("at", "by", "to"))

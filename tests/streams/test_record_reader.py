@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from streams.errors import RecordError
-from streams.record_reader import is_in_bounds, read_broker_time, read_record
+from streams.record_reader import is_in_bounds, read_broker_time, read_record, skip_record
 from streams.records import Command, make_command
 
 NOW = datetime.now(UTC)
@@ -42,3 +43,12 @@ def test_a_command_of_which_only_one_time_has_a_zone_is_no_valid_record() -> Non
     command = json.loads(make_command("line-1", "status", "anna", 10).encode())
     with pytest.raises(RecordError, match="need a time zone"):
         read_record(Command, json.dumps({**command, "asked_at": "2026-11-27T12:00:00"}).encode())
+
+
+@pytest.mark.parametrize(("error", "count"), [(RecordError("not-a-record", "odd"), 0), (KeyError("odd"), 1)])
+def test_a_fault_of_castline_is_logged_with_its_traceback_and_an_invalid_record_is_not(
+    caplog: pytest.LogCaptureFixture, error: Exception, count: int
+) -> None:
+    skip_record("station", SimpleNamespace(topic="castings.verdicts.line-1", partition=0, offset=7), error)
+    assert sum(entry.exc_info is not None for entry in caplog.records) == count
+    assert "castings.verdicts.line-1/0@7" in caplog.text
