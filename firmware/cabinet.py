@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from firmware.pins import LANES
 from firmware.svg_drawing import GROUND, HIGH, SvgDrawing
@@ -74,9 +75,10 @@ ENCODER_WIRES: tuple[tuple[int, str, str, str], ...] = (
     (22, "{n}B4 white (A)", "2.2 kohm to X5; 1 kohm to {pin}; 1 nF from {pin} to XG", "encoder_a"),
     (23, "{n}B4 green (B)", "2.2 kohm to X5; 1 kohm to {pin}; 1 nF from {pin} to XG", "encoder_b"),
 )
-_INPUT = "2.2 kohm to {n}K{k}:1; {n}K{k}:2 to {n}XN; {n}K{k}:3 to XG; {n}K{k}:4 to {pin}; 4.7 kohm from {pin} to X5"
+INPUT = "2.2 kohm to {n}K{k}:1; {n}K{k}:2 to {n}XN; {n}K{k}:3 to XG; {n}K{k}:4 to {pin}; 4.7 kohm from {pin} to X5"
 _OUTPUT = "{pin} through 330 ohm to {n}K{k}:1; {n}K{k}:2 to XG; {n}XL to {n}K{k}:4; {n}K{k}:3 through 10 kohm"
 _VALVE = "{pin} through 330 ohm to {n}K{k}:1; {n}K{k}:2 to XG; {n}K{k}:3 through 10 kohm"
+_CIRCUITS = {"in": INPUT, "out": _OUTPUT, "valve": _VALVE}
 
 # The blocks in the cabinet that join wires. Each row has the name, the meaning, and the wires that are not in LANE_WIRES.
 BLOCKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -92,10 +94,13 @@ BLOCKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 
-def _fill(text: str, lane: int, pin: str) -> str:
-    for kind, circuit in (("in", _INPUT), ("out", _OUTPUT), ("valve", _VALVE)):
-        for number in range(1, 13):
-            text = text.replace(f"{{{kind}:{number}}}", circuit.replace("{k}", str(number)))
+def fill_placeholders(text: str, lane: int, pin: str, circuits: Mapping[str, str]) -> str:
+    """Returns `text` with values instead of its placeholders, for lane 1 or 2 and the Mega's pin `pin`.
+
+    `circuits` has a circuit for each kind. For example, the placeholder {in:3} stands for the circuit "in" with the optocoupler 3.
+    """
+    for kind, circuit in circuits.items():
+        text = re.sub(rf"{{{kind}:(\d+)}}", circuit.replace("{k}", r"\g<1>"), text)
     first, second = (("13", "14"), ("33", "34"))[lane - 1]
     return text.format(n=lane, pin=pin, t=lane + 1, first=first, second=second)
 
@@ -105,7 +110,8 @@ def _make_wires(wires: tuple[tuple[int, str, str, str], ...]) -> str:
     for lane in EXAMPLE_LANES:
         for terminal, outside, inside, name in wires:
             pin = getattr(LANES[lane - 1], name).label if name else ""
-            rows.append(f"| X{lane}:{terminal} | {_fill(outside, lane, pin)} | {_fill(inside, lane, pin)} |")
+            paths = [fill_placeholders(text, lane, pin, _CIRCUITS) for text in (outside, inside)]
+            rows.append(f"| X{lane}:{terminal} | {' | '.join(paths)} |")
     return "\n".join(rows)
 
 

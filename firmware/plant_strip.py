@@ -5,13 +5,13 @@ The pins are those of `firmware/pins.py`. A test fails if the page shows other p
 
 from __future__ import annotations
 
+from firmware.cabinet import FOREIGN, INPUT, fill_placeholders
 from firmware.pins import PLANT, PlantPins
 from firmware.svg_drawing import GROUND, HIGH, SIGNAL, SvgDrawing
 
 BEGIN, END = "<!-- plant strip: written by python -m firmware.wiring -->", "<!-- end of plant strip -->"
 # The terminal strips of the plant interfaces of lanes 1 and 2.
 STRIPS = ("X9", "X10")
-FOREIGN = "#e07000"
 
 # The terminals of a strip. Each row has four items:
 #   1. the colour of the wire outside the cabinet, which has 0.5 mm2
@@ -43,14 +43,7 @@ TERMINALS: tuple[tuple[str, str, str, str], ...] = (
     ("any", "{n}S6, second side", "{in:39}", "bypass"),
 )
 _OUTPUT = "1 kohm to {n}K{k}:3; {n}XF to {n}K{k}:4; {pin} through 680 ohm to {n}K{k}:1; {n}K{k}:2 to XG"
-_INPUT = "2.2 kohm to {n}K{k}:1; {n}K{k}:2 to {n}XN; {n}K{k}:3 to XG; {n}K{k}:4 to {pin}; 4.7 kohm from {pin} to X5"
-
-
-def _fill(text: str, lane: int, pin: str) -> str:
-    for kind, circuit in (("out", _OUTPUT), ("in", _INPUT)):
-        for number in range(31, 40):
-            text = text.replace(f"{{{kind}:{number}}}", circuit.replace("{k}", str(number)))
-    return text.format(n=lane, pin=pin)
+_CIRCUITS = {"in": INPUT, "out": _OUTPUT}
 
 
 def make_strips() -> str:
@@ -59,15 +52,9 @@ def make_strips() -> str:
     for lane, (strip, pins) in enumerate(zip(STRIPS, PLANT, strict=True), 1):
         for terminal, (wire, outside, inside, name) in enumerate(TERMINALS, 1):
             pin = getattr(pins, name).label if name else ""
-            rows.append(f"| {strip}:{terminal} | {wire} | {_fill(outside, lane, pin)} | {_fill(inside, lane, pin)} |")
+            paths = [fill_placeholders(text, lane, pin, _CIRCUITS) for text in (outside, inside)]
+            rows.append(f"| {strip}:{terminal} | {wire} | {' | '.join(paths)} |")
     return "\n".join(rows)
-
-
-def replace_table(page: str) -> str:
-    """Replaces the table of terminals between the marks BEGIN and END, and returns the new page."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{make_strips()}\n{END}{after}"
 
 
 def _draw_output(drawing: SvgDrawing, y: float, pin: str, number: int, terminal: int, signal: str) -> None:

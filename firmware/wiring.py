@@ -368,16 +368,23 @@ def make_fault_table() -> str:
 
 
 def replace_tables(page: str) -> str:
-    """Returns `page` with new tables of pins, terminals, faults, and the wires and blocks of the example.
-
-    A comment before and a comment after each table mark its place in the page, for example BEGIN and END.
-    """
+    """Returns `page`, the text of docs/wiring.md, with new tables of pins, terminals, faults, and the wires and blocks of the example."""
     tables = [(BEGIN, make_pin_table(), END), (BEGIN_TERMINALS, make_terminal_plan(), END_TERMINALS)]
     tables.append((BEGIN_FAULTS, make_fault_table(), END_FAULTS))
     tables.append((cabinet.BEGIN_VALVE, cabinet.make_valve_wires(), cabinet.END_VALVE))
     tables.append((cabinet.BEGIN_ENCODER, cabinet.make_encoder_wires(), cabinet.END_ENCODER))
     tables.append((cabinet.BEGIN_BLOCKS, cabinet.make_blocks(), cabinet.END_BLOCKS))
     tables.append((cabinet.BEGIN, cabinet.make_lane_wires(), cabinet.END))
+    return _replace_between_comments(page, tables)
+
+
+def replace_plant_strips(page: str) -> str:
+    """Returns `page`, the text of docs/plant-interface.md, with a new table of terminals."""
+    return _replace_between_comments(page, [(plant_strip.BEGIN, plant_strip.make_strips(), plant_strip.END)])
+
+
+def _replace_between_comments(page: str, tables: list[tuple[str, str, str]]) -> str:
+    """Returns `page` with new tables. Each item of `tables` has the comment before the table, the new table, and the comment after it."""
     for begin, table, end in tables:
         before, _, rest = page.partition(begin)
         _, _, after = rest.partition(end)
@@ -394,7 +401,7 @@ def write() -> None:
     page = DOCS / "wiring.md"
     page.write_text(replace_tables(page.read_text()))
     page = DOCS / "plant-interface.md"
-    page.write_text(plant_strip.replace_table(page.read_text()))
+    page.write_text(replace_plant_strips(page.read_text()))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def test_drawing_and_table_are_those_of_the_pins() -> None:
     assert (wiring.DOCS / "wiring-cabinet.svg").read_text() == cabinet.draw_cabinet()
     assert (wiring.DOCS / "wiring-plant.svg").read_text() == plant_strip.draw_plant(PLANT[0])
     assert wiring.replace_tables(PAGE) == PAGE, "call python -m firmware.wiring"
-    assert plant_strip.replace_table(PLANT_PAGE) == PLANT_PAGE, "call python -m firmware.wiring"
+    assert wiring.replace_plant_strips(PLANT_PAGE) == PLANT_PAGE, "call python -m firmware.wiring"
 
 
 def test_the_drawing_is_whole_and_names_every_pin_of_the_lane() -> None:
