@@ -87,7 +87,7 @@ class PartSorted:
     is_confirmed: bool | None = None
 
 
-# A FAULT event at the end of a fault has this value in the field `detail` if a person ended the fault with the push-button.
+# A FAULT event at the end of a fault has this value in the field `detail` if a person ended the fault with a button of the lane.
 _ENDED_BY_BUTTON = 1
 
 
@@ -104,7 +104,7 @@ class FaultChanged:
 
     @property
     def is_ended_by_button(self) -> bool:
-        """Whether a person ended the fault with the push-button of the lane."""
+        """Whether a person ended the fault with the push-button of the lane or the acknowledge button of its plant interface."""
         return not self.raised and self.detail == _ENDED_BY_BUTTON
 
 
