@@ -324,8 +324,9 @@ ALERTS: tuple[Alert, ...] = (
             "The gateway assigns no picture of this line to a part, because a part could get the verdict on its neighbour. So the board "
             "applies the line's safe action (divert, pass or stop) to every part.",
             "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
-            "The page says which latency the last pictures have. Often a clock is wrong, so compare the clock of the "
-            "camera with the clock of the gateway's machine.",
+            "The page gives the reason in one of two forms. Either it says which latency the last pictures show, or it says how many of "
+            "the last pictures are too far from the nearest part, and the median distance.\n\n"
+            "Often a clock is wrong, so compare the clock of the camera with the clock of the gateway's machine.",
             "First remove the cause: repair the time synchronisation (NTP) of the camera or file server, or the network.\n\nThen "
             "measure the latency anew: run `castline gateway measure <line>` while parts pass. If all parts follow each other at equal "
             "intervals, several latencies fit equally well. To find the right one, hold one part back for half an interval during the "
