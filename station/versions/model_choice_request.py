@@ -151,7 +151,7 @@ def _check_classes(settings: Settings, registry: Registry, requested: Manifest, 
             present = registry.read_manifest(current.find(line).version)
         except ModelError as error:
             raise DifferentClassesError(
-                f"The version that judges {line} now cannot be read, so its classes cannot be compared with the classes of "
+                f"The version in force on {line} cannot be read, so its classes cannot be compared with the classes of "
                 f"{requested.version}: {error}"
             ) from None
         if not present.has_same_classes(requested):
