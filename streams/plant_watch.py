@@ -54,7 +54,7 @@ class WatchedLine:
         at = sorting.sorted_at.timestamp()
         self.activity.add_casting(sorting.counted_at.timestamp() if sorting.counted_at else at)
         self.activity.add_report(at)
-        if sorting.late or sorting.reason in ("no-verdict", "late-verdict"):
+        if sorting.has_missed_verdict:
             self.activity.add_missed(at)
         self._fault_at = at if sorting.reason == "fault" else None
 

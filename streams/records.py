@@ -208,6 +208,11 @@ class Sorting(PartRecord):
     at_gate_at: Time | None = Field(None, description="Time at which photo-eye 2, at the gate, saw the part.")
     sorted_at: Time = Field(description="Time at which the sorter wrote the record.")
 
+    @property
+    def has_missed_verdict(self) -> bool:
+        """Whether the verdict came too late for the gate, or not at all."""
+        return self.late or self.reason in ("no-verdict", "late-verdict")
+
 
 class Box(BaseModel):
     """A rectangle in a picture, in pixels. The origin is the top left corner of the picture after the rotation that EXIF gives."""

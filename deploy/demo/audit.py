@@ -21,8 +21,6 @@ from streams.records import Sorting, Verdict
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# If a sorting record has one of these reasons, the gate acted without a verdict.
-_REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict"})
 _MAX_LOST_PARTS = 20
 
 
@@ -233,7 +231,7 @@ def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
 def _find_sorted_without_verdict(sortings: Iterable[Sorting]) -> set[PartId]:
     # A part can have two sorting records. If its verdict comes too late, the sorter sends the sorting record again, with `late` set.
     # `sortings` must therefore contain all records.
-    return {event.part_id for event in sortings if event.late or event.reason in _REASONS_WITHOUT_VERDICT}
+    return {event.part_id for event in sortings if event.has_missed_verdict}
 
 
 def _age_ms(record: VerdictRecord) -> float | None:

@@ -226,7 +226,7 @@ class LineState:
         self.last_sorting = sorting
         if self.shift_since is None or sorting.sorted_at >= self.shift_since:
             self.diverted += sorting.action == "diverted"
-        if sorting.late or sorting.reason in ("late-verdict", "no-verdict"):
+        if sorting.has_missed_verdict:
             is_late = sorting.late or sorting.reason == "late-verdict"
             self._missed_verdicts.append((sorting.sorted_at, "late" if is_late else "none"))
         self.version += 1
