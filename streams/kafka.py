@@ -5,13 +5,13 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import faust.auth
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from streams.backoff import Backoff
 from streams.errors import CastlineError
@@ -24,6 +24,13 @@ _READ_TIMEOUT_S = 30
 # be a picture of some megabytes. Kafka always sends one record, even if the record is larger than the limit.
 _ANSWER_BYTES = 8 * 2**20
 READER_POLL_RECORDS = 4
+
+
+class PartitionFinder(Protocol):
+    """Knows the partition numbers of topics, like a KafkaConsumer."""
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        """Returns the partition numbers of `topic`, or None if the topic does not exist."""
 
 
 def make_tls_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
@@ -126,6 +133,20 @@ def wait_for_kafka(
     return None
 
 
+def find_partitions(consumer: PartitionFinder, topics: Iterable[str]) -> list[TopicPartition]:
+    """Returns all partitions of `topics`, in the order of `topics` and of the partition numbers.
+
+    Raises UnknownTopicOrPartitionError if a topic does not exist.
+    """
+    partitions = []
+    for topic in topics:
+        numbers = consumer.partitions_for_topic(topic)
+        if not numbers:
+            raise UnknownTopicOrPartitionError(f'The topic {topic} does not exist. Create it with "castline topics create".')
+        partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
+    return partitions
+
+
 def find_unknown_host(admin: KafkaAdminClient) -> str:
     """Returns a sentence about a broker whose advertised host this machine does not know, or "" if it knows all hosts.
 
@@ -156,7 +177,7 @@ def read_to_end(
     """
     consumer = make_reader(settings, role)
     try:
-        partitions = _find_partitions(consumer, topics, settings.bootstrap)
+        partitions = _find_partitions_to_read(consumer, topics, settings.bootstrap)
         consumer.assign(partitions)
         starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
         if since is not None:
@@ -179,11 +200,8 @@ def read_to_end(
         consumer.close()
 
 
-def _find_partitions(consumer: KafkaConsumer, topics: Sequence[str], bootstrap: str) -> list[TopicPartition]:
-    partitions = []
-    for topic in topics:
-        numbers = consumer.partitions_for_topic(topic)
-        if not numbers:
-            raise CastlineError(f'The topic {topic} does not exist at {bootstrap}. Create it with "castline topics create".')
-        partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
-    return partitions
+def _find_partitions_to_read(consumer: KafkaConsumer, topics: Sequence[str], bootstrap: str) -> list[TopicPartition]:
+    try:
+        return find_partitions(consumer, topics)
+    except UnknownTopicOrPartitionError as error:
+        raise CastlineError(f"Kafka at {bootstrap} lacks a topic that Castline needs. {error.args[0]}") from error

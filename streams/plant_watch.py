@@ -13,11 +13,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kafka import TopicPartition
-from kafka.errors import UnknownTopicOrPartitionError
 
 from streams import metrics
 from streams.compacted_topics import add_kafka_record
-from streams.kafka import is_reachable, make_reader
+from streams.kafka import find_partitions, is_reachable, make_reader
 from streams.kafka_thread import KafkaThread
 from streams.live_line_settings import LiveSettingsByLine
 from streams.plant_states import LineActivity, LineCondition, LineCounts, PlantState, compute_state
@@ -163,8 +162,8 @@ class PlantWatch:
             metrics_enabled=False,
         )
         try:
-            pictures = {name: _find_partitions(consumer, self._topics.images(name)) for name in self._lines}
-            verdicts = {name: _find_partitions(consumer, self._topics.verdicts(name)) for name in self._lines}
+            pictures = {name: find_partitions(consumer, [self._topics.images(name)]) for name in self._lines}
+            verdicts = {name: find_partitions(consumer, [self._topics.verdicts(name)]) for name in self._lines}
             self._seek(consumer)
             counted = [partition for partitions in (*pictures.values(), *verdicts.values()) for partition in partitions]
             while not self._thread.is_stopping:
@@ -184,9 +183,9 @@ class PlantWatch:
 
     def _seek(self, consumer: Any) -> None:
         """Assigns the topics to read: settings and commands from their beginning, and the newest sortings of each line."""
-        shared = [*_find_partitions(consumer, self._topics.lines), *_find_partitions(consumer, self._topics.commands)]
+        shared = find_partitions(consumer, [self._topics.lines, self._topics.commands])
         with_gate = [name for name, line in self._lines.items() if line.activity.travel_s is not None]
-        sortings = [partition for name in with_gate for partition in _find_partitions(consumer, self._topics.sorted(name))]
+        sortings = find_partitions(consumer, [self._topics.sorted(name) for name in with_gate])
         consumer.assign([*shared, *sortings])
         consumer.seek_to_beginning(*shared)
         starts, ends = consumer.beginning_offsets(sortings), consumer.end_offsets(sortings, timeout_ms=_RESPONSE_MS)
@@ -204,13 +203,6 @@ def export_state(name: str, state: PlantState, planned_stop: datetime | None) ->
     for each in PlantState:
         metrics.line_state.labels(name, each.value).set(each is state)
     metrics.planned_stop_until.labels(name).set(planned_stop.timestamp() if planned_stop else 0)
-
-
-def _find_partitions(consumer: Any, topic: str) -> list[TopicPartition]:
-    numbers = consumer.partitions_for_topic(topic)
-    if not numbers:
-        raise UnknownTopicOrPartitionError(f"the topic {topic} does not exist; create it with: castline topics create")
-    return [TopicPartition(topic, number) for number in sorted(numbers)]
 
 
 def _add_offsets(partitions: Mapping[str, list[TopicPartition]], ends: Mapping[TopicPartition, int]) -> dict[str, int]:

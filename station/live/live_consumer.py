@@ -25,7 +25,7 @@ from station.configuration import current_settings
 from station.live.line_state import RECENT_PARTS, LineState, LivePart
 from station.shifts import period_at
 from streams.identity import PartId, make_header_map
-from streams.kafka import READER_POLL_RECORDS, is_reachable, make_reader
+from streams.kafka import READER_POLL_RECORDS, find_partitions, is_reachable, make_reader
 from streams.model_choices import ModelChoices
 from streams.plant_watch import PlantWatch
 from streams.record_reader import read_broker_time, read_record, skip_record
@@ -221,24 +221,18 @@ class LiveConsumer:
             self._settings, "station-watch", bootstrap_timeout_ms=5000, auto_offset_reset="latest", metrics_enabled=False
         )
         try:
-            partitions = self._find_partitions(consumer)
+            partitions = find_partitions(consumer, self._list_topics())
             consumer.assign(partitions)
             self._seek(consumer, partitions)
             self._read(consumer, partitions)
         finally:
             consumer.close()
 
-    def _find_partitions(self, consumer: Any) -> list[TopicPartition]:
+    def _list_topics(self) -> list[str]:
         topics = [self._names.dead_letters, self._names.models]
         for line in self.lines:
             topics += [self._names.verdicts(line), self._names.sorted(line), self._names.findings(line)]
-        partitions = []
-        for topic in topics:
-            numbers = consumer.partitions_for_topic(topic)
-            if not numbers:
-                raise ValueError(f"the topic {topic} does not exist; create it with: castline topics create")
-            partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
-        return partitions
+        return topics
 
     def _seek(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Sets the offset at which reading begins in each partition.
