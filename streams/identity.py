@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -79,6 +80,26 @@ class PartId:
         if not re.match(LINE_PATTERN, line):
             raise IdentityError(f"expected a line name like line-1, found {line[:80]!r}")
         return cls(line, _parse_number("run", run), _parse_number("part", part))
+
+
+class RecentPartIds:
+    """Remembers the ids of at most `limit` parts, so that a second record about a part can be recognised. Forgets the oldest id first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._ids: OrderedDict[PartId, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, part: PartId) -> bool:
+        """Adds `part` and returns True. Returns False if `part` is remembered already."""
+        if part in self._ids:
+            return False
+        self._ids[part] = None
+        if len(self._ids) > self._limit:
+            self._ids.popitem(last=False)
+        return True
 
 
 def _parse_number(name: str, text: str) -> int:

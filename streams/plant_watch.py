@@ -16,6 +16,7 @@ from kafka import TopicPartition
 
 from streams import metrics
 from streams.compacted_topics import add_kafka_record
+from streams.identity import RecentPartIds
 from streams.kafka import find_partitions, is_reachable, make_reader
 from streams.kafka_thread import KafkaThread
 from streams.live_line_settings import LiveSettingsByLine
@@ -32,6 +33,8 @@ _RESPONSE_MS = 4000
 _POLL_RECORDS = 500
 # At the start, the watch reads this many of the newest sortings of each line.
 _SORTINGS_BACK = 100
+# For each line, the watch remembers the ids of this many castings, to recognise a second sorting about the same casting.
+_REMEMBERED_PART_IDS = 1000
 _ENDING_ACTIONS = ("acknowledge", "clear")
 
 
@@ -40,6 +43,7 @@ class WatchedLine:
 
     def __init__(self, line: LineSettings) -> None:
         self.activity = LineActivity(line.gate.travel_s if line.gate else None)
+        self._sorted = RecentPartIds(_REMEMBERED_PART_IDS)
         self._fault_at: float | None = None
         self._fault_ended_at = 0.0
 
@@ -49,7 +53,12 @@ class WatchedLine:
         return self._fault_at is not None and self._fault_at > self._fault_ended_at
 
     def add_sorting(self, sorting: Sorting) -> None:
-        """Adds a sorting, which is the report of the board about a casting."""
+        """Adds a sorting, which is the report of the board about a casting. Ignores a further sorting about the same casting.
+
+        A casting whose verdict came late has two sortings. After a lost connection, the watch reads the newest sortings again.
+        """
+        if not self._sorted.add(sorting.part_id):
+            return
         at = sorting.sorted_at.timestamp()
         self.activity.add_casting(sorting.counted_at.timestamp() if sorting.counted_at else at)
         self.activity.add_report(at)

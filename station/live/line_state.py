@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from station.configuration import current_settings
 from station.pictures.signed_urls import make_signed_url
-from streams.identity import PartId
+from streams.identity import PartId, RecentPartIds
 from streams.records import Box, Finding, Label, Sorting, Verdict
 from streams.settings import LineSettings
 
@@ -168,8 +168,8 @@ class LineState:
         self.faulty_parts: deque[LivePart] = deque(maxlen=_REMEMBERED_FAULTY_PARTS)
         self._recent_parts = recent_parts
         self._parts: OrderedDict[PartId, LivePart] = OrderedDict()
-        self._counted: OrderedDict[PartId, None] = OrderedDict()
-        self._sorted: OrderedDict[PartId, None] = OrderedDict()
+        self._counted = RecentPartIds(_REMEMBERED_PART_IDS)
+        self._sorted = RecentPartIds(_REMEMBERED_PART_IDS)
         self._trend: dict[datetime, Counter[str]] = {}
         self._latencies: deque[tuple[datetime, float]] = deque(maxlen=_REMEMBERED_LATENCIES)
         self._dead_letters: deque[tuple[datetime, str]] = deque(maxlen=_REMEMBERED_EVENTS)
@@ -198,7 +198,7 @@ class LineState:
             return
         self._store_part(replace(known or LivePart(part), verdict=verdict))
         self.version += 1
-        if not _remember(self._counted, part):
+        if not self._counted.add(part):
             return
         if self.last_verdict is None or self.last_verdict.decided_at < verdict.decided_at:
             self.last_verdict = verdict
@@ -218,7 +218,7 @@ class LineState:
     def add_sorting(self, sorting: Sorting) -> None:
         """Adds a sorting, which is the record of what the gate did with a part."""
         part = sorting.part_id
-        if not _remember(self._sorted, part):
+        if not self._sorted.add(part):
             return
         known = self._parts.get(part)
         if known is not None:
@@ -308,13 +308,3 @@ class LineState:
                     self.faulty_parts[index] = part
                     return
             self.faulty_parts.append(part)
-
-
-def _remember(remembered: OrderedDict[PartId, None], part: PartId) -> bool:
-    """Adds `part` to `remembered` and returns True. Returns False if `part` was there already."""
-    if part in remembered:
-        return False
-    remembered[part] = None
-    if len(remembered) > _REMEMBERED_PART_IDS:
-        remembered.popitem(last=False)
-    return True

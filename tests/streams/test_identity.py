@@ -13,6 +13,7 @@ from streams.identity import (
     UNKNOWN_CONTENT_TYPE,
     PartId,
     PictureIdentity,
+    RecentPartIds,
     format_time,
     make_header_map,
     make_headers,
@@ -100,3 +101,10 @@ def test_times_of_any_zone_are_written_in_utc_with_microseconds() -> None:
 )
 def test_the_first_bytes_show_the_content_type(value: bytes, content_type: str) -> None:
     assert sniff_content_type(value) == content_type
+
+
+def test_a_part_id_is_new_once_until_newer_ones_have_replaced_it() -> None:
+    recent = RecentPartIds(2)
+    first, second, third = (PartId("line-1", 7, part) for part in (1, 2, 3))
+    assert [recent.add(part) for part in (first, second, first, third, second, first)] == [True, True, False, True, False, True]
+    assert len(recent) == 2

@@ -92,6 +92,27 @@ def test_late_sortings_make_a_line_late(watch: PlantWatch) -> None:
     assert watch.find_state("line-1", NOW) is PlantState.LATE
 
 
+def test_each_casting_counts_once_although_it_has_two_sortings_or_is_read_again(watch: PlantWatch) -> None:
+    missed = [make_sorting(part, NOW, "no-verdict") for part in (61, 62)]
+    # A second sorting says that the verdict came after the casting.
+    late = [sorting.model_copy(update={"reason": "late-verdict", "late": True}) for sorting in missed]
+    others = [make_sorting(part, NOW) for part in range(63, 1061)]
+    for sorting in (*missed, *late, *others, *missed, *late):
+        watch.add_record(make_kafka_record("castings.sorted.line-1", sorting))
+    assert watch.find_state("line-1", NOW) is PlantState.RUNNING
+    watch.add_record(make_kafka_record("castings.sorted.line-1", make_sorting(1061, NOW, "no-verdict")))
+    assert watch.find_state("line-1", NOW) is PlantState.LATE
+
+
+def test_a_second_sorting_about_a_fault_does_not_hold_a_gate_that_a_person_has_released(watch: PlantWatch) -> None:
+    fault = make_sorting(61, NOW, "fault")
+    watch.add_record(make_kafka_record("castings.sorted.line-1", fault))
+    watch.add_record(make_kafka_record("castings.commands", make_acknowledgement(NOW + timedelta(seconds=1))))
+    late = fault.model_copy(update={"late": True, "sorted_at": NOW + timedelta(seconds=2)})
+    watch.add_record(make_kafka_record("castings.sorted.line-1", late))
+    assert watch.find_state("line-1", NOW + timedelta(seconds=2)) is PlantState.RUNNING
+
+
 def test_a_fault_holds_the_gate_until_a_person_ends_it_or_castings_follow_verdicts_again(watch: PlantWatch) -> None:
     fault = make_kafka_record("castings.sorted.line-1", make_sorting(61, NOW, "fault"))
     watch.add_record(fault)
