@@ -53,11 +53,11 @@ class WatchedLine:
         return self._fault_at is not None and self._fault_at > self._fault_ended_at
 
     def add_sorting(self, sorting: Sorting) -> None:
-        """Adds a sorting, which is the report of the board about a casting. Ignores a further sorting about the same casting.
+        """Adds a sorting, if the board has reported it. Ignores a further sorting about the same casting.
 
         A casting whose verdict came late has two sortings. After a lost connection, the watch reads the newest sortings again.
         """
-        if not self._sorted.add(sorting.part_id):
+        if not sorting.is_reported_by_board or not self._sorted.add(sorting.part_id):
             return
         at = sorting.sorted_at.timestamp()
         self.activity.add_casting(sorting.counted_at.timestamp() if sorting.counted_at else at)

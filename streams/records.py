@@ -209,6 +209,11 @@ class Sorting(PartRecord):
     sorted_at: Time = Field(description="Time at which the sorter wrote the record.")
 
     @property
+    def is_reported_by_board(self) -> bool:
+        """Whether the record comes from a report of the board. The sorter writes other records without a report of the board."""
+        return self.event > 0 or self.action != "untracked"
+
+    @property
     def has_missed_verdict(self) -> bool:
         """Whether the verdict came too late for the gate, or not at all."""
         return self.late or self.reason in ("no-verdict", "late-verdict")

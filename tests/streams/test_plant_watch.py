@@ -104,6 +104,28 @@ def test_each_casting_counts_once_although_it_has_two_sortings_or_is_read_again(
     assert watch.find_state("line-1", NOW) is PlantState.LATE
 
 
+def test_a_line_is_disconnected_although_the_sorter_records_the_castings_that_an_absent_board_does_not_report(watch: PlantWatch) -> None:
+    untracked = {"event": 0, "action": "untracked", "late": True, "gate_moved": False, "move_count": 0}
+    for second in range(1, 61):
+        at = NOW + timedelta(seconds=second)
+        sorting = make_sorting(60 + second, at, "late-verdict").model_copy(update=untracked)
+        watch.add_record(make_kafka_record("castings.sorted.line-1", sorting))
+        watch.add_counts({"line-1": 60 + second}, {"line-1": 60 + second}, at)
+    assert watch.find_state("line-1", at) is PlantState.DISCONNECTED
+    # The board is back, and reports a casting that the sorter has recorded already.
+    watch.add_record(make_kafka_record("castings.sorted.line-1", make_sorting(61, at)))
+    assert watch.find_state("line-1", at) is PlantState.RUNNING
+
+
+def test_an_untracked_casting_that_the_board_reports_shows_that_the_board_is_there(watch: PlantWatch) -> None:
+    for second in range(1, 61):
+        at = NOW + timedelta(seconds=second)
+        taken_off = make_sorting(60 + second, at, "taken-off").model_copy(update={"action": "untracked"})
+        watch.add_record(make_kafka_record("castings.sorted.line-1", taken_off))
+        watch.add_counts({"line-1": 60 + second}, {"line-1": 60 + second}, at)
+    assert watch.find_state("line-1", at) is PlantState.RUNNING
+
+
 def test_a_second_sorting_about_a_fault_does_not_hold_a_gate_that_a_person_has_released(watch: PlantWatch) -> None:
     fault = make_sorting(61, NOW, "fault")
     watch.add_record(make_kafka_record("castings.sorted.line-1", fault))
