@@ -17,21 +17,21 @@ class LineStates:
 
     def __init__(self, settings: Settings) -> None:
         self._limits = settings.states
-        self._travel_s = {line.name: line.gate.travel_s for line in settings.lines if line.gate}
-        self._activities: dict[str, LineActivity] = {}
+        self._activities = {line.name: LineActivity(line.gate.travel_s if line.gate else None) for line in settings.lines}
 
     def has_gate(self, line: str) -> bool:
         """Returns whether `line` has a gate, as the settings or its sorter have said."""
-        return line in self._travel_s
+        return self._find_activity(line).travel_s is not None
 
     def compute(self, line: str, counts: LineCounts, gate_states: Collection[str], is_stop_planned: bool, now: float) -> PlantState:
         """Returns the state of `line` at the time `now`.
 
         `gate_states` holds the present state of the gate, from the metric `castline_gate_state`. It is empty without a running sorter.
         """
-        if gate_states:
-            self._travel_s.setdefault(line, 0.0)
-        activity = self._activities.setdefault(line, LineActivity(self._travel_s.get(line)))
+        if gate_states and not self.has_gate(line):
+            # Drop the earlier counts, because `missed` counts other castings if the line has a gate.
+            self._activities[line] = LineActivity(travel_s=0.0)
+        activity = self._find_activity(line)
         activity.add_counts(counts, now)
         condition = LineCondition(
             is_connected=not self.has_gate(line) or not _BOARD_STATES.isdisjoint(gate_states),
@@ -39,3 +39,6 @@ class LineStates:
             is_stop_planned=is_stop_planned,
         )
         return compute_state(activity, condition, self._limits, now)
+
+    def _find_activity(self, line: str) -> LineActivity:
+        return self._activities.setdefault(line, LineActivity(travel_s=None))

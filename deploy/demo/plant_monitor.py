@@ -252,7 +252,9 @@ class PlantMonitor:
     def _compute_state(self, metrics: PlantMetrics, line: str, wall_s: float) -> PlantState:
         sorted_parts = "castline_parts_sorted_total"
         missed = sum(metrics.sum(sorted_parts, line=line, reason=reason) for reason in ("no-verdict", "late-verdict"))
-        if not self._line_states.has_gate(line):
+        gate_states = metrics.label_values("castline_gate_state", "state", line=line)
+        # A sorter with a gate state shows that the line has a gate, even if the settings name no gate.
+        if not (gate_states or self._line_states.has_gate(line)):
             missed = metrics.sum("castline_verdicts_overdue_total", line=line)
         counts = LineCounts(
             castings=int(metrics.sum("castline_parts_counted_total", line=line)),
@@ -266,7 +268,6 @@ class PlantMonitor:
             for sample in metrics.samples
             if sample.name == "castline_planned_stop_until_seconds" and sample.labels["line"] == line
         ]
-        gate_states = metrics.label_values("castline_gate_state", "state", line=line)
         return self._line_states.compute(line, counts, gate_states, max(planned_stops, default=0.0) > wall_s, metrics.now)
 
     def _make_process_status(self, target: ScrapeTarget, latest: PlantMetrics) -> ProcessStatus:

@@ -107,6 +107,31 @@ def test_the_state_of_a_line_follows_from_its_metrics() -> None:
     assert alarm.startswith("line-1: running blind.")
 
 
+@pytest.mark.parametrize("first_with_sorter", [0, 5], ids=["from-the-beginning", "later"])
+def test_a_line_whose_gate_is_not_in_the_settings_is_not_late_because_of_old_castings(first_with_sorter: int) -> None:
+    """The settings of the view can lack lines. Its sorters then say that a line has a gate, and how many castings had no verdict before."""
+    monitor = PlantMonitor(Settings())
+
+    def read_state(second: int, without_verdict: int) -> PlantState:
+        gate = f"""
+castline_parts_counted_total{{line="line-1"}} {second}
+castline_parts_sorted_total{{action="passed",line="line-1",reason="verdict"}} {second}
+castline_parts_sorted_total{{action="diverted",line="line-1",reason="no-verdict"}} {without_verdict}
+castline_gate_state{{line="line-1",state="running"}} 1
+"""
+        page = f"""
+castline_verdicts_total{{label="ok",line="line-1",model="a"}} {second}
+castline_verdicts_overdue_total{{line="line-1"}} 0
+castline_pictures_received_total{{line="line-1"}} {second}
+{gate if second >= first_with_sorter else ""}"""
+        monitor.add(PlantMetrics(second, list(parse_metrics(page, "sorter", "all")), (SORTER,)), WALL_S)
+        return monitor.make_snapshot().rows[0].state
+
+    assert [read_state(second, 40) for second in range(10)][-1] is PlantState.RUNNING
+    assert read_state(10, 42) is PlantState.RUNNING
+    assert read_state(11, 43) is PlantState.LATE
+
+
 def test_a_process_that_does_not_answer_is_named() -> None:
     monitor = PlantMonitor(Settings())
     monitor.add(
