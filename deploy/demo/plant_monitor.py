@@ -179,8 +179,6 @@ class PlantMonitor:
         self._states: dict[str, PlantState] = {}
         self._history: deque[PlantMetrics] = deque()
         self._started_at: float | None = None
-        # For each line, the number of verdicts, and the time at which this number last changed.
-        self._verdicts: dict[str, tuple[float, float]] = {}
         self._unready_since: dict[str, float] = {}
 
     def add(self, metrics: PlantMetrics, wall_s: float) -> None:
@@ -193,9 +191,6 @@ class PlantMonitor:
         while metrics.now - self._history[0].now > _WINDOW_S and len(self._history) > 2:
             self._history.popleft()
         for line in metrics.lines():
-            count = metrics.sum("castline_verdicts_total", line=line)
-            if count != self._verdicts.get(line, (-1.0, 0.0))[0]:
-                self._verdicts[line] = (count, metrics.now)
             self._states[line] = self._compute_state(metrics, line, wall_s)
 
     def make_snapshot(self) -> Snapshot:
@@ -222,7 +217,7 @@ class PlantMonitor:
         def count(name: str, **labels: str) -> int:
             return int(latest.sum(name, line=line, **labels))
 
-        verdicts, last_verdict_at = self._verdicts.get(line, (0.0, latest.now))
+        verdicts = latest.sum("castline_verdicts_total", line=line)
         elapsed_s = latest.now - earliest.now
         before = earliest.age_buckets(line)
         ages = {bound: total - before.get(bound, 0.0) for bound, total in latest.age_buckets(line).items()}
@@ -238,7 +233,6 @@ class PlantMonitor:
             p50_ms=None if p50_s is None else p50_s * 1000,
             p99_ms=None if p99_s is None else p99_s * 1000,
             verdicts_per_s=new_verdicts / elapsed_s if elapsed_s else 0.0,
-            last_verdict_at=last_verdict_at if verdicts else None,
         )
         return LineStatus(
             name=line,

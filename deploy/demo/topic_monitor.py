@@ -35,7 +35,6 @@ class LineFigures:
 
     - `p50_ms`, `p99_ms`: median and 99th percentile of the time from capture until the verdict is on Kafka.
     - `verdicts_per_s`: mean rate of the last 10 s.
-    - `last_verdict_at`: monotonic seconds, or None.
     """
 
     verdicts: int = 0
@@ -47,7 +46,6 @@ class LineFigures:
     p50_ms: float | None = None
     p99_ms: float | None = None
     verdicts_per_s: float = 0.0
-    last_verdict_at: float | None = None
 
 
 class LineCounters:
@@ -71,7 +69,6 @@ class LineCounters:
         published_s = max(appended_s, verdict.decided_at.timestamp())
         self._ages_ms.append((published_s - verdict.captured_at.timestamp()) * 1000)
         self._verdict_times.append(now)
-        self._figures = replace(self._figures, last_verdict_at=now)
 
     def add_sorting(self, event: Sorting) -> None:
         part = (event.run, event.part)

@@ -21,7 +21,6 @@ FIGURES = LineFigures(
     p50_ms=72,
     p99_ms=285,
     verdicts_per_s=2.0,
-    last_verdict_at=100,
 )
 ROWS = [LineStatus(f"line-{number}", FIGURES, 4250, 8, 0, PlantState.RUNNING) for number in (1, 2, 3)]
 READY = [ProcessStatus("broker", State.READY, 60), ProcessStatus("topics", State.ENDED)]
