@@ -231,12 +231,8 @@ def test_a_plant_with_uploads_only_is_watched_without_a_fault(make_settings: Mak
         watch.stop()
 
 
-def test_a_watch_of_an_unreachable_kafka_stops_within_its_time() -> None:
-    """A client of Kafka that waits for a broker cannot be stopped, so the watch opens none."""
+def test_a_watch_opens_no_client_of_a_kafka_that_is_unreachable() -> None:
+    """A client that waits for a broker cannot be stopped. Such a client raises KafkaTimeoutError, which is no ConnectionError."""
     watch = PlantWatch(Settings.model_validate({"kafka": {"bootstrap": "127.0.0.1:9"}, "lines": [{"name": "line-1"}]}), "archivist")
-    opened: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("streams.plant_watch.make_reader", lambda *arguments, **more: opened.append("reader"))
-        with pytest.raises(ConnectionError, match="no Kafka broker listens"):
-            watch._follow()
-    assert not opened
+    with pytest.raises(ConnectionError, match="no Kafka broker listens"):
+        watch._follow()
