@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -88,29 +88,13 @@ class Campaign:
             raise MisfitError(f"the tests fail without the mutant: {tests}")
 
 
-def list_misfits(mutants: Sequence[Mutant]) -> list[str]:
-    """Returns a sentence for each mutant that does not fit the source code."""
-    misfits = []
-    for mutant in mutants:
-        try:
-            mutant.change((ROOT / mutant.file).read_text(encoding="utf-8"))
-        except MisfitError as error:
-            misfits.append(f"{mutant.name}: {error}")
-    return misfits
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--group", choices=("all", *MUTANTS_BY_GROUP), default="all", help="run the mutants of this group")
     parser.add_argument("--only", default="", help="run the mutants whose names contain this text")
-    parser.add_argument("--check", action="store_true", help="only check that each mutant fits the source code")
     options = parser.parse_args()
     groups = MUTANTS_BY_GROUP if options.group == "all" else [options.group]
     chosen = [mutant for group in groups for mutant in MUTANTS_BY_GROUP[group] if options.only in mutant.name]
-    if options.check:
-        misfits = list_misfits(chosen)
-        print("\n".join([*misfits, f"{len(chosen) - len(misfits)} of {len(chosen)} mutants fit the source code"]))
-        return int(bool(misfits))
     with copied_tree() as folder:
         campaign = Campaign(folder)
         for mutant in chosen:
