@@ -12,6 +12,8 @@ _SILENT = (
     f"* on (plant, line) (sum by (plant, line) (rate(castline_verdicts_total{{{LINE}}}[2m])) == bool 0)"
 )
 
+_STATES_IN_ORDER = ", ".join(f"`{state.value}`" for state in PlantState)
+
 STATES = "In which state is each line?"
 SILENT_LINES = "Does every running line get verdicts?"
 BURN_RATE = "How fast is the error budget spent?"
@@ -37,8 +39,7 @@ PAGE = DashboardPage(
             Query(f"max by (plant, line, state) (castline_line_state{{{LINE}}}) == 1", "{{plant}} {{line}} {{state}}"),
             unit="short",
             description="The archivist computes these states. `running` is the normal state. The wall of the station and `castline top` "
-            "show states of the same names. If several states apply, the first one of this list counts: `disconnected`, `gate-held`, "
-            "`planned-stop`, `running-blind`, `camera-silent`, `late`, `no-castings`, `running`.",
+            f"show states of the same names. If several states apply, the first one of this list counts: {_STATES_IN_ORDER}.",
             alerts=tuple(alarm.alert for alarm in STATE_ALARMS.values()),
         ),
         stat_panel(
