@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import cast
@@ -13,19 +12,7 @@ from faust.types import AppT, EventT, StreamT
 from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer
 from streams.settings import Settings
 from streams.worker import ReceivedRecord
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    """Returns when `condition` returns True. Fails after 10 s."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  The tested objects have no event for a test.
-            await asyncio.sleep(0.005)
-
-
-async def run_ready_tasks() -> None:
-    """Lets each task of the event loop run until it waits for something that a test must command."""
-    for _ in range(50):
-        await asyncio.sleep(0)
+from tests.event_loop import run_ready_tasks, wait_until
 
 
 @dataclass

@@ -21,19 +21,14 @@ from faust.types import AppT
 
 from agents.archivist.archivist import Archivist
 from agents.inspector.inspector import Inspector
-from agents.inspector.model_switcher import ModelSwitcher
-from models.inference.ensemble import Ensemble
-from models.inference.soft_vote import SoftVote
 from streams.group_members import make_identity
-from streams.model_choices import ModelChoices
 from streams.object_store import ObjectStore
 from streams.record_producer import ProducerRecord, RecordProducer
 from streams.records import ArchivedRecord
 from streams.settings import Settings, load_settings
 from streams.worker import ConsumerGroup, RecordHandler, make_app, run_worker
 from streams.worker_process import WorkerProcess, worker_process
-from tests.agents.inspector.inspector_rig import RecordingRuntime
-from tests.agents.inspector.test_model_switcher import make_version
+from tests.agents.inspector.inspector_rig import RecordingRuntime, make_switcher
 from tests.agents.sorter.test_sorter_records import Rig
 from tests.processes import make_environment
 
@@ -97,12 +92,7 @@ def make_handler(role: str, settings: Settings, folder: Path, producer: SteppedP
         return Archivist(settings, SteppedArchive(folder / "archive", producer.steps), producer, lambda *_: None)
     if role == "sorter":
         return Rig(folder, producer=producer, settings=settings).sorter
-
-    def open_version(version: Any) -> Ensemble:
-        return Ensemble(version, RecordingRuntime(), SoftVote.from_manifest(version.manifest))
-
-    switcher = ModelSwitcher([line.name for line in settings.lines], make_version, open_version)
-    switcher.start(ModelChoices("a"))
+    switcher = make_switcher([line.name for line in settings.lines], RecordingRuntime())
     return Inspector(settings, switcher, ObjectStore(settings.store.url), producer, lambda *_: None)
 
 

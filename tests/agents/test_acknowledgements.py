@@ -26,8 +26,9 @@ from streams.settings import LineSettings, Settings
 from tests.agents.inspector.inspector_rig import RecordingRuntime, run_inspector
 from tests.agents.localiser.test_localiser import run_localiser
 from tests.agents.sorter.test_sorter_records import Rig
+from tests.event_loop import run_ready_tasks, wait_until
 from tests.fake_inspector import make_verdict
-from tests.held_kafka import HeldKafka, run_ready_tasks, wait_until
+from tests.held_kafka import HeldKafka
 from tests.image_topics import make_jpeg
 from tests.sample_records import make_sorting
 

@@ -14,19 +14,15 @@ from faust.types import AppT
 
 from agents.inspector.inspector import Inspector
 from agents.inspector.model_switcher import ModelSwitcher
-from models.inference.ensemble import Ensemble
-from models.inference.soft_vote import SoftVote
 from streams.consumed_offsets import CheckedConsumer, CheckedTransport, set_transport
 from streams.group_members import make_identity
 from streams.health import ProcessHealth, ProgressWatchdog
-from streams.model_choices import ModelChoices
 from streams.object_store import ObjectStore
 from streams.record_memory import BoundedConsumerThread
 from streams.record_producer import RecordProducer
 from streams.settings import Settings
 from streams.worker import ConsumerGroup, ReceivedRecord, make_app
-from tests.agents.inspector.inspector_rig import RecordingRuntime
-from tests.agents.inspector.test_model_switcher import make_version
+from tests.agents.inspector.inspector_rig import RecordingRuntime, make_switcher
 from tests.simulation.broker import Broker, SimulatedConsumer, SimulatedProducer
 
 
@@ -85,10 +81,6 @@ class _WatchedInspector(Inspector):
 LINES = ("line-1", "line-2")
 
 
-def open_version(version: Any) -> Ensemble:
-    return Ensemble(version, RecordingRuntime(), SoftVote.from_manifest(version.manifest))
-
-
 class SimulatedWorker:
     """A process of the inspector: the Faust app, the consumer group and the inspector are the real ones."""
 
@@ -102,7 +94,7 @@ class SimulatedWorker:
         transport = set_transport(self.app, _SimulatedTransport)
         transport.broker = broker
         producer = RecordProducer(self.app, settings, "inspector", lambda problem: None)
-        self.inspector = _WatchedInspector(settings, make_switcher(), ObjectStore(settings.store.url), producer, lambda *_: None)
+        self.inspector = _WatchedInspector(settings, get_switcher(), ObjectStore(settings.store.url), producer, lambda *_: None)
         self.inspector.on_accept = lambda received: on_accept(self, received)
         health = ProcessHealth("inspector", ProgressWatchdog(30))
         self.group = ConsumerGroup(self.app, identity, self.inspector, settings, "inspector", health, self.inspector.report_expired)
@@ -132,11 +124,9 @@ class SimulatedWorker:
 
 
 @cache
-def make_switcher() -> ModelSwitcher:
-    """Returns the switcher of all workers. Its start takes longer than a whole seed."""
-    switcher = ModelSwitcher(LINES, make_version, open_version)
-    switcher.start(ModelChoices("a"))
-    return switcher
+def get_switcher() -> ModelSwitcher:
+    """Returns the switcher that all workers share, because its start takes longer than a whole seed."""
+    return make_switcher(LINES, RecordingRuntime())
 
 
 @cache

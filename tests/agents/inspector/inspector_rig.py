@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -76,10 +76,11 @@ class InspectorRig:
         """Stands in for the acknowledgement of Faust's stream."""
 
 
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  the inspector has no event for a test
-            await asyncio.sleep(0.005)
+def make_switcher(lines: Sequence[str], runtime: RecordingRuntime) -> ModelSwitcher:
+    """Returns a started switcher. The version `a` judges all `lines` with `runtime`."""
+    switcher = ModelSwitcher(lines, make_version, lambda version: Ensemble(version, runtime, SoftVote.from_manifest(version.manifest)))
+    switcher.start(ModelChoices("a"))
+    return switcher
 
 
 @asynccontextmanager
@@ -99,8 +100,7 @@ async def run_inspector(
             "store": {"url": str(folder)},
         }
     )
-    switcher = ModelSwitcher(LINES, make_version, lambda version: Ensemble(version, runtime, SoftVote.from_manifest(version.manifest)))
-    switcher.start(ModelChoices("a"))
+    switcher = make_switcher(LINES, runtime)
     recorder = RecordingProducer()
     inspector = Inspector(settings, switcher, ObjectStore(str(folder)), producer or recorder, lambda *_: None, parallel_batches)
     tasks = [asyncio.create_task(run()) for run in inspector.background_tasks]

@@ -9,7 +9,8 @@ import pytest
 
 from streams import metrics
 from streams.records import Verdict
-from tests.agents.inspector.inspector_rig import InspectorRig, RecordingRuntime, run_inspector, wait_until
+from tests.agents.inspector.inspector_rig import InspectorRig, RecordingRuntime, run_inspector
+from tests.event_loop import wait_until
 
 
 def read_lines(rig: InspectorRig) -> list[str]:

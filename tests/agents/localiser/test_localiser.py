@@ -34,7 +34,8 @@ from streams.record_producer import ConsumedRecord, RecordProducer
 from streams.records import Finding, ImageReference, LiveLineSettings, Region, RegionPoint, Verdict
 from streams.settings import LineSettings, Settings
 from streams.worker import ReceivedRecord
-from tests.agents.inspector.inspector_rig import RecordingProducer, wait_until
+from tests.agents.inspector.inspector_rig import RecordingProducer
+from tests.event_loop import wait_until
 from tests.fake_inspector import make_verdict
 from tests.image_topics import make_jpeg
 

@@ -26,6 +26,7 @@ from streams.errors import SettingsError
 from streams.record_producer import ProducerRecord, RecordProducer
 from streams.records import Sorting
 from streams.settings import GateSettings, Settings
+from tests.event_loop import wait_until
 from tests.held_kafka import HeldKafka
 
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
@@ -274,9 +275,7 @@ def test_a_report_is_acknowledged_to_the_board_only_when_its_record_is_on_disk(t
         assert len(requests) == 0, "the board may forget a report only when its record is on disk"
         other.execute("ROLLBACK")
         other.close()
-        for _ in range(1000):
-            if len(requests) < 2:
-                await asyncio.sleep(0.01)
+        await wait_until(lambda: len(requests) >= 2)
         assert parts_of(journal) == [1, 2]
         requests.drop_expired(0.0)
         assert [frame.body.split(" ", 1)[1] for frame in requests.take_due(0.0)] == ["ACK 1", "ACK 2"]
@@ -332,9 +331,7 @@ class ReportingSorter:
 
     async def wait_for_counted(self, part: int) -> None:
         """Returns when the journal holds `part` as a counted part."""
-        async with asyncio.timeout(20):
-            while CountedPart(1, part, NOW) not in self.journal.counted_parts():  # noqa: ASYNC110  The journal has no event.
-                await asyncio.sleep(0.01)
+        await wait_until(lambda: CountedPart(1, part, NOW) in self.journal.counted_parts())
 
 
 def test_a_report_that_ends_before_its_part_is_in_the_journal_is_not_sent_again(tmp_path: Path) -> None:
@@ -359,9 +356,7 @@ def test_a_report_that_ends_while_the_disk_is_full_is_not_sent_again(tmp_path: P
         rig.journal.is_full = True
         rig.reports.report(PartCounted(1, 1, NOW, 0.0))
         rig.count(2)
-        async with asyncio.timeout(20):
-            while not rig.problems:  # noqa: ASYNC110  The problem has no event.
-                await asyncio.sleep(0.01)
+        await wait_until(lambda: rig.problems)
         rig.journal.is_full = False
         rig.count(3)
         await rig.wait_for_counted(3)
