@@ -1,7 +1,9 @@
-"""The archivist's checks of records before they are stored."""
+"""The archivist's checks of records before they are stored, and its wait for a full batch."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -11,10 +13,12 @@ from agents.archivist.archivist import Archivist, decode_record, list_archived_t
 from streams.errors import RecordError
 from streams.identity import PartId
 from streams.record_producer import ConsumedRecord
-from streams.records import PartRecord
+from streams.records import ArchivedRecord, PartRecord
 from streams.settings import ArchivistSettings, LineSettings, Settings
 from streams.topics import TopicNames
 from streams.worker import ReceivedRecord
+from tests.event_loop import wait_until
+from tests.held_kafka import HeldKafka
 from tests.sample_records import make_review, make_sorting
 
 LINES = ("line-1", "models", "lines", "reviews")
@@ -42,8 +46,34 @@ def test_the_reviews_of_all_lines_share_a_topic() -> None:
     assert decode_record(TOPICS[NAMES.reviews], receive(NAMES.reviews, review)) == review
 
 
+class ListArchive:
+    """Stands for the database. It keeps the records in a list."""
+
+    def __init__(self) -> None:
+        self.records: list[ArchivedRecord] = []
+
+    def write(self, records: Sequence[ArchivedRecord]) -> int:
+        self.records += records
+        return len(records)
+
+
 @pytest.mark.asyncio
-async def test_an_archivist_starts_with_the_longest_wait_that_the_settings_allow() -> None:
-    settings = SETTINGS.model_copy(update={"archivist": ArchivistSettings(max_wait_s=10)})
-    archivist = Archivist(settings, cast(Any, None), cast(Any, None), lambda *_: None)
-    assert set(archivist.lines_by_topic) == set(TOPICS)
+async def test_a_record_waits_for_a_full_batch_as_long_as_the_longest_wait_of_the_settings() -> None:
+    settings = SETTINGS.model_copy(update={"archivist": ArchivistSettings(batch=2, max_wait_s=10)})
+    kafka, archive = HeldKafka(), ListArchive()
+    archivist = Archivist(settings, archive, kafka.make_producer("archivist"), lambda *_: None)
+    writing = asyncio.create_task(archivist.write_batches())
+    records = [make_sorting(PartId("line-1", 1, part)) for part in (1, 2)]
+    received = [
+        kafka.make_received(NAMES.sorted("line-1"), offset, record.part_id.key, record.encode()) for offset, record in enumerate(records)
+    ]
+    await archivist.accept(received[0])
+    # This is longer than the default of the setting `archivist.max_wait_s`.
+    await asyncio.sleep(0.4)
+    assert (archive.records, kafka.acknowledged) == ([], [])
+    await archivist.accept(received[1])
+    async with asyncio.timeout(5):
+        await wait_until(lambda: kafka.acknowledged == [0, 1])
+    assert archive.records == records
+    await archivist.drain()
+    await writing

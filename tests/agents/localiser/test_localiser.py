@@ -232,7 +232,6 @@ async def test_other_programs_cannot_stop_the_heat_maps(tmp_path: Path, monkeypa
         rig.are_processors_free = False
         await rig.send("line-1", 1)
         await wait_until(lambda: rig.explained == [1])
-        assert rig.progress_count > 0
 
 
 @pytest.mark.asyncio
