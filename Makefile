@@ -36,7 +36,7 @@ demo: $(READY) ## Run a simulated foundry of three lines over a real Kafka; ARGS
 test: $(READY) ## Run all tests, with real brokers, processes and simulators; ARGS="tests/..." runs some of them
 	@$(PYTEST) $(ARGS)
 
-test-fast: $(READY) ## Run the tests that start no broker, board, browser, training run or whole process, in about two minutes
+test-fast: $(READY) ## Run the quick tests, which start no broker, board, browser, training run or whole process, in about two minutes
 	@$(PYTEST) -m "not real" $(ARGS)
 
 test-boot-loader: $(READY) ## Run the whole conformance suite of the gate protocol against a simulated Mega with its stock boot loader

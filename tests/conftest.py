@@ -77,8 +77,9 @@ REAL_FIXTURES = {"kafka_port", "postgres", "chromium", "s3_endpoint", "models_ro
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks tests as `real`, so that `make test-fast` can leave them out.
 
-    A test is real if it uses one of REAL_FIXTURES, or a board that runs the firmware's C++ code. A module whose tests start
-    processes, brokers, boards or training runs themselves says so: `pytestmark = pytest.mark.real`.
+    This function marks each test that uses one of REAL_FIXTURES, or a board that runs the firmware's C++ code. A test that starts
+    processes, brokers, boards or training runs itself is marked where it is defined. So is a test that learns from pictures or takes
+    seconds of processor time.
     """
     for item in items:
         if isinstance(item, pytest.Function):

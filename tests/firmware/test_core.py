@@ -22,8 +22,6 @@ from firmware.simulator.avr import SimulatedBoard, start_core
 from firmware.simulator.avr_line import AvrLine
 from tests.firmware.line_host import DelayedVerdict, LineHost
 
-pytestmark = pytest.mark.real
-
 SOURCES = {path.name: path.read_text() for path in sorted(toolchain.SORTER.glob("*.*"))}
 # The lane whose servo moves the belt's second gate.
 SECOND_GATE = 3
@@ -35,6 +33,7 @@ SECOND_SETTINGS = LaneSettings({"lane_of": 1, "gate_mm": 220, "dwell_mm": 66, "s
 PART_MM = 20
 
 
+@pytest.mark.real
 def test_the_unit_tests_pass_under_the_address_and_undefined_behaviour_sanitizers() -> None:
     done = subprocess.run([toolchain.build_unit_tests()], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -201,6 +200,7 @@ def has_room(plant: Plant, lead_mm: float) -> bool:
     return 30 < lead_mm < 580 and all(abs(lead_mm - other.lead_mm) > PART_MM + 5 for other in plant.castings)
 
 
+@pytest.mark.real
 @settings(max_examples=16)
 @given(st.lists(castings, min_size=1, max_size=16), st.sampled_from([0.0, 0.05, 0.25]), st.integers(0, 2**16))
 def test_no_part_is_diverted_wrongly_twice_or_late(
@@ -309,6 +309,7 @@ def send_every_command(line: AvrLine, host: LineHost) -> None:
     use_plant_interface(line, host)
 
 
+@pytest.mark.real
 def test_most_of_the_core_is_covered(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     unit_tests, pc_board = toolchain.build_for_coverage(tmp_path)
     subprocess.run([unit_tests], check=True, capture_output=True)

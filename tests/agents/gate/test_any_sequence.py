@@ -20,8 +20,6 @@ from firmware.lane_settings import LaneSettings
 from firmware.protocol import Deframer, Fields, Frame, read_event
 from streams.errors import GateError
 
-pytestmark = pytest.mark.real
-
 SETTINGS = LaneSettings(
     {"step_um": 1000, "eye_gap_mm": 600, "window_mm": 15, "spacing_mm": 66, "gate_mm": 20, "dwell_mm": 62, "servo_ms": 40, "lost_limit": 50}
 )
@@ -198,6 +196,7 @@ def run_sequence(sequence: list[PlannedCasting], error_rate: float, seed: int) -
     return host, plant, len(swings)
 
 
+@pytest.mark.real
 @settings(max_examples=30)
 @given(st.lists(planned_castings, min_size=1, max_size=18), st.sampled_from([0.0, 0.05, 0.25]), st.integers(0, 2**16))
 def test_every_casting_falls_where_it_was_decided_and_no_gate_moves_twice_for_it(

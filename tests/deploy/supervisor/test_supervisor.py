@@ -25,8 +25,6 @@ from deploy.supervisor.prober import Prober
 from streams.health import HealthServer, ProcessHealth, ProgressWatchdog
 from streams.settings import ServiceSettings
 
-pytestmark = pytest.mark.real
-
 QUICK = RestartPolicy(first_s=0.05, longest_s=0.1, steady_s=60, give_up_after=3)
 SAYS_READY = LinePrinted("ready")
 
@@ -73,6 +71,7 @@ def gone(pids: list[int], within_s: float = 10) -> bool:
     return not any(alive(pid) for pid in pids)
 
 
+@pytest.mark.real
 def test_a_stage_starts_when_the_one_before_is_ready(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     first = role(
@@ -87,6 +86,7 @@ def test_a_stage_starts_when_the_one_before_is_ready(tmp_path: Path) -> None:
     assert written.index("first ready") < written.index("second started")
 
 
+@pytest.mark.real
 def test_a_role_that_is_done_once_is_not_started_again() -> None:
     with supervising(role("topics", python("print('made')"), is_one_shot=True), role("worker", stage=1)) as (supervisor, _):
         tick_until(supervisor, lambda: supervisor.all_ready)
@@ -94,6 +94,7 @@ def test_a_role_that_is_done_once_is_not_started_again() -> None:
         assert supervisor.processes["topics"].starts == 1
 
 
+@pytest.mark.real
 def test_a_job_is_done_again_after_a_role_of_an_earlier_stage_was_restarted() -> None:
     """A broker that has lost its data folder starts without topics."""
     job = role("topics", python("print('made')"), stage=1, is_one_shot=True)
@@ -107,6 +108,7 @@ def test_a_job_is_done_again_after_a_role_of_an_earlier_stage_was_restarted() ->
         assert supervisor.processes["topics"].starts == 2, "the topics do not depend on the worker"
 
 
+@pytest.mark.real
 def test_what_dies_is_started_again_and_the_log_says_why() -> None:
     with supervising(role("worker")) as (supervisor, log):
         tick_until(supervisor, lambda: supervisor.all_ready)
@@ -117,6 +119,7 @@ def test_what_dies_is_started_again_and_the_log_says_why() -> None:
     assert "worker ended by itself, signal 9; its last line was: ready; it is started again at once" in log.getvalue()
 
 
+@pytest.mark.real
 def test_what_keeps_dying_is_given_up_with_its_last_words() -> None:
     with supervising(role("worker", python("print('no camera'); raise SystemExit(3)"))) as (supervisor, log):
         tick_until(supervisor, lambda: bool(supervisor.failure))
@@ -125,12 +128,14 @@ def test_what_keeps_dying_is_given_up_with_its_last_words() -> None:
     assert "after 4 starts it is not started again" in log.getvalue()
 
 
+@pytest.mark.real
 def test_an_essential_role_whose_settings_are_wrong_is_not_retried() -> None:
     with supervising(role("broker", python("print('port in use'); raise SystemExit(3)"), is_essential=True)) as (supervisor, _):
         tick_until(supervisor, lambda: bool(supervisor.failure))
         assert supervisor.processes["broker"].starts == 1
 
 
+@pytest.mark.real
 def test_what_ignores_sigterm_is_killed_after_its_grace() -> None:
     stubborn = python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)")
     with supervising(role("stubborn", stubborn, grace_s=0.5)) as (supervisor, log):
@@ -141,6 +146,7 @@ def test_what_ignores_sigterm_is_killed_after_its_grace() -> None:
     assert log.getvalue().count("stubborn did not stop within 0.5 s of SIGTERM and is killed") == 1
 
 
+@pytest.mark.real
 def test_an_insistent_stop_does_not_wait_for_the_grace() -> None:
     stubborn = python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)")
     with supervising(role("stubborn", stubborn, grace_s=300)) as (supervisor, _):
@@ -151,6 +157,7 @@ def test_an_insistent_stop_does_not_wait_for_the_grace() -> None:
         assert supervisor.processes["stubborn"].state is State.ENDED
 
 
+@pytest.mark.real
 def test_roles_stop_in_their_order_and_a_part_of_them_can_be_left_running() -> None:
     roles = [role("broker", stop_order=9), role("gateway", stop_order=1), role("inspector", stop_order=2)]
     with supervising(*roles) as (supervisor, log):
@@ -163,6 +170,7 @@ def test_roles_stop_in_their_order_and_a_part_of_them_can_be_left_running() -> N
     assert stopped == ["gateway", "inspector", "broker"]
 
 
+@pytest.mark.real
 def test_a_grandchild_left_behind_is_killed_with_its_group() -> None:
     parent = python(
         """
@@ -180,6 +188,7 @@ def test_a_grandchild_left_behind_is_killed_with_its_group() -> None:
         assert gone([grandchild])
 
 
+@pytest.mark.real
 def test_a_kill_reaches_a_grandchild_with_a_session_of_its_own() -> None:
     parent = python(
         """
@@ -195,6 +204,7 @@ def test_a_kill_reaches_a_grandchild_with_a_session_of_its_own() -> None:
     assert gone([grandchild])
 
 
+@pytest.mark.real
 def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
     code = """
         import sys, time
@@ -239,6 +249,7 @@ PAGES = """
     """
 
 
+@pytest.mark.real
 def test_a_worker_is_ready_by_its_page_and_started_again_when_unhealthy_for_long(tmp_path: Path) -> None:
     ill = tmp_path / "ill"
     worker = role("worker", python(PAGES, tmp_path, ill), ready_check=PageReady(tmp_path))
@@ -258,6 +269,7 @@ def test_a_worker_is_ready_by_its_page_and_started_again_when_unhealthy_for_long
     assert "worker is unhealthy for 1 s: 3 pieces of work wait; it is stopped and started again" in log.getvalue()
 
 
+@pytest.mark.real
 def test_a_frozen_worker_is_killed_without_a_grace_time(tmp_path: Path) -> None:
     worker = role("worker", python(PAGES, tmp_path, tmp_path / "ill"), ready_check=PageReady(tmp_path), grace_s=600)
     with supervising(worker, silent_s=2.5) as (supervisor, log):
@@ -270,6 +282,7 @@ def test_a_frozen_worker_is_killed_without_a_grace_time(tmp_path: Path) -> None:
     assert "worker did not stop within 0 s of SIGTERM and is killed" in log.getvalue()
 
 
+@pytest.mark.real
 def test_a_later_stage_does_not_wait_for_a_process_that_another_machine_runs(tmp_path: Path) -> None:
     duplicate = role("duplicate", python("import sys; print('The name is taken.'); sys.exit(4)"), restarts=RestartPolicy())
     with supervising(duplicate, role("later", stage=1)) as (supervisor, log):
@@ -334,6 +347,7 @@ def test_a_process_that_waits_for_a_person_does_not_hold_up_the_others(tmp_path:
             prober.close()
 
 
+@pytest.mark.real
 def test_a_worker_that_never_gets_ready_is_started_again() -> None:
     mute = python("import time; time.sleep(600)")
     with supervising(role("mute", mute, slow_start_s=0.3)) as (supervisor, log):
@@ -347,6 +361,7 @@ def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
         assert supervisor.failure == f"worker cannot run: Cannot run {tmp_path / 'nowhere'}: No such file or directory."
 
 
+@pytest.mark.real
 def test_the_log_names_the_role_and_leaves_json_as_it_is() -> None:
     line = json.dumps({"message": "judged", "part": "line-1:7:1"})
     with supervising(role("worker", python("import sys, time; print(sys.argv[1]); print('ready'); time.sleep(600)", line))) as (
@@ -358,6 +373,7 @@ def test_the_log_names_the_role_and_leaves_json_as_it_is() -> None:
     assert json.loads(found.split(" | ", 1)[1]) == json.loads(line)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_asks_and_the_second_insists(signum: signal.Signals) -> None:
     code = """

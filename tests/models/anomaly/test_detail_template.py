@@ -33,8 +33,6 @@ from models.synthetic.impeller import CameraView
 from models.synthetic.large_casting import SMALL_KINDS, LargeCasting, SmallDefect, render_large_casting
 from streams.errors import ModelError
 
-pytestmark = pytest.mark.real
-
 SIDE_PX = 1000
 LENGTH_MM = 2.2
 GOOD = 16
@@ -66,6 +64,7 @@ def learn() -> tuple[DetailTemplate, float]:
     return learn_detail_template(measures, grid, radius_px), choose_cut_off(scores, AlarmShare(0.01)).score
 
 
+@pytest.mark.real
 def test_defects_of_six_pixels_are_found_where_they_are() -> None:
     template, cut_off = learn()
     found = 0
@@ -78,11 +77,13 @@ def test_defects_of_six_pixels_are_found_where_they_are() -> None:
     assert found >= 0.9 * TESTED
 
 
+@pytest.mark.real
 def test_good_castings_are_below_the_cut_off() -> None:
     template, cut_off = learn()
     assert sum(template.score(picture(number)[0], SLOW_S).score > cut_off for number in range(GOOD, GOOD + TESTED)) <= 1
 
 
+@pytest.mark.real
 def test_strips_change_the_memory_and_not_the_result() -> None:
     template, _ = learn()
     pixels = picture(0)[0]
@@ -107,6 +108,7 @@ def test_the_number_of_rings_has_a_limit_so_time_and_memory_have_one() -> None:
     assert large.angles < 2.2 * small.angles
 
 
+@pytest.mark.real
 def test_a_picture_that_cannot_be_inspected_gets_the_highest_score_and_a_reason() -> None:
     template, _ = learn()
     pixels = picture(0)[0]
@@ -117,6 +119,7 @@ def test_a_picture_that_cannot_be_inspected_gets_the_highest_score_and_a_reason(
     assert {score.score for score in scores} == {NO_PART_SCORE}
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(("blur_px", "most_px"), [(0, 3.5), (2, 12), (3, 12), (4, 12)])
 def test_the_outline_is_moved_to_the_rim(blur_px: int, most_px: float) -> None:
     """The part finder works at 160 px, so its outline is up to 15 px beside the rim in a picture of 1000 px (casting 5).
@@ -157,6 +160,7 @@ def find_rim_point(view: CameraView, direction: float) -> npt.NDArray[np.float64
     return np.array(view.centre_px) + view.radius_px * np.array((short * cos - long * sin, -(short * sin + long * cos)))
 
 
+@pytest.mark.real
 def test_a_ring_that_is_nearly_black_is_compared_with_the_texture_of_good_parts() -> None:
     template, _ = learn()
     pixels = picture(0)[0]
@@ -173,6 +177,7 @@ def test_parts_that_are_small_in_the_picture_are_refused() -> None:
         choose_detail_grid(150)
 
 
+@pytest.mark.real
 def test_a_template_is_read_as_it_was_written_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     template, _ = learn()
     path = tmp_path / template.save(tmp_path)
@@ -188,6 +193,7 @@ def test_a_template_is_read_as_it_was_written_and_a_damaged_one_is_refused(tmp_p
         DetailTemplate.load(path)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("written", [None, FORMAT - 1, FORMAT + 1])
 def test_a_template_of_another_release_is_refused_and_the_error_names_the_command(tmp_path: Path, written: int | None) -> None:
     """The limits of such a template belong to residuals that another release computed in another way."""

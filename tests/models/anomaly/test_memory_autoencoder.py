@@ -27,8 +27,6 @@ from models.pictures.decoder import decode_picture
 from models.pictures.part_finder import FoundPart, find_part
 from streams.errors import ModelError
 
-pytestmark = pytest.mark.real
-
 CASTINGS = Path("../shared/data/casting")
 SIDE_PX = 64
 TINY = AutoencoderRecipe(side_px=48, width=4, code_channels=8, prototypes=16, steps=256, batch=64)
@@ -69,6 +67,7 @@ def scorer() -> MemoryAutoencoder:
     return made
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("rule", ["error", "frechet"])
 def test_a_part_with_a_hole_has_a_larger_score_than_any_good_part(scorer: MemoryAutoencoder, rule: str) -> None:
     judge = replace(scorer, rule=rule)  # type: ignore[arg-type]
@@ -77,6 +76,7 @@ def test_a_part_with_a_hole_has_a_larger_score_than_any_good_part(scorer: Memory
     assert good.residuals.shape == (8, SIDE_PX, SIDE_PX)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("rule", ["error", "frechet"])
 def test_a_hole_that_is_not_inspected_raises_no_score(scorer: MemoryAutoencoder, rule: str) -> None:
     judge = replace(scorer, rule=rule)  # type: ignore[arg-type]
@@ -90,6 +90,7 @@ def test_a_hole_that_is_not_inspected_raises_no_score(scorer: MemoryAutoencoder,
     assert judge.score_parts(holed, parts, [np.zeros_like(without)] * 8).max() == 0
 
 
+@pytest.mark.real
 def test_the_largest_residual_lies_in_the_hole(scorer: MemoryAutoencoder) -> None:
     for residuals in scorer.score(draw_parts(4, 5, hole=True)).residuals:
         row, column = np.unravel_index(residuals.argmax(), residuals.shape)
@@ -97,6 +98,7 @@ def test_the_largest_residual_lies_in_the_hole(scorer: MemoryAutoencoder) -> Non
         assert abs(column - 48) <= 5
 
 
+@pytest.mark.real
 def test_a_rebuilt_part_lies_at_its_place_and_has_no_hole(scorer: MemoryAutoencoder) -> None:
     rebuilt = scorer.rebuild(draw_parts(1, 5, hole=True)[0], PART)
     assert rebuilt.shape == (SIDE_PX, SIDE_PX)
@@ -106,12 +108,14 @@ def test_a_rebuilt_part_lies_at_its_place_and_has_no_hole(scorer: MemoryAutoenco
     assert not rebuilt[:2].any(), "outside of the part nothing is drawn"
 
 
+@pytest.mark.real
 def test_a_picture_without_a_part_has_the_largest_score(scorer: MemoryAutoencoder) -> None:
     result = replace(scorer, find=lambda picture: None).score(draw_parts(2, 6))
     assert (result.scores == NO_PART_SCORE).all()
     assert not result.residuals.any()
 
 
+@pytest.mark.real
 def test_a_saved_scorer_gives_the_same_scores_and_holds_no_pickle(scorer: MemoryAutoencoder, tmp_path: Path) -> None:
     names = scorer.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
@@ -121,6 +125,7 @@ def test_a_saved_scorer_gives_the_same_scores_and_holds_no_pickle(scorer: Memory
     np.testing.assert_allclose(loaded.score(pictures).scores, scorer.score(pictures).scores, rtol=1e-4)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("damage", ["memory-autoencoder.npz", "memory-autoencoder.json", "memory-autoencoder.weights.h5"])
 def test_a_damaged_file_is_named(scorer: MemoryAutoencoder, tmp_path: Path, damage: str) -> None:
     scorer.save(tmp_path)

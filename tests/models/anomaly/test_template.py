@@ -22,8 +22,6 @@ from models.training.near_duplicates import group_near_duplicates
 from streams.errors import ModelError
 from tests.conftest import REAL_PICTURES, needs_real_pictures
 
-pytestmark = pytest.mark.real
-
 SIDE_PX = 192
 Pixels = npt.NDArray[np.uint8]
 
@@ -48,11 +46,13 @@ def template() -> GoldenTemplate:
     return learn_golden_template(pictures(True)[:20])
 
 
+@pytest.mark.real
 def test_twenty_good_castings_tell_defective_castings_from_good_ones() -> None:
     good, bad = template().score(pictures(True)[20:]).scores, template().score(pictures(False)).scores
     assert roc_auc_score([0] * len(good) + [1] * len(bad), [*good, *bad]) > 0.95
 
 
+@pytest.mark.real
 def test_the_largest_residual_lies_on_the_defect() -> None:
     defective = [casting for casting in castings() if not casting.is_ok]
     residuals = template().score(np.stack([resample(casting.pixels) for casting in defective])).residuals
@@ -64,17 +64,20 @@ def test_the_largest_residual_lies_on_the_defect() -> None:
     assert hits / len(defective) > 0.75
 
 
+@pytest.mark.real
 def test_the_score_is_the_largest_residual() -> None:
     found = template().score(pictures(False)[:8])
     assert found.scores == pytest.approx(found.residuals.max(axis=(1, 2)), rel=0.15)
 
 
+@pytest.mark.real
 def test_residuals_are_absolute() -> None:
     """A good part has small residuals everywhere. They are not stretched to the same largest value as those of a defective part."""
     good, bad = (template().score(pictures(are_good)[20:40]).residuals.max(axis=(1, 2)) for are_good in (True, False))
     assert np.median(bad) > 3 * np.median(good)
 
 
+@pytest.mark.real
 def test_light_and_place_of_the_part_do_not_matter() -> None:
     good = pictures(True)[20:30]
     before = template().score(good).scores
@@ -84,12 +87,14 @@ def test_light_and_place_of_the_part_do_not_matter() -> None:
     assert np.median(template().score(np.ascontiguousarray(turned)).scores / before) == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.real
 def test_a_picture_without_a_part_has_a_finite_score_above_all_others() -> None:
     found = template().score(np.stack([np.zeros((SIDE_PX, SIDE_PX), np.uint8), pictures(False)[0]]))
     assert found.scores[0] == NO_PART_SCORE > found.scores[1]
     assert not found.residuals[0].any()
 
 
+@pytest.mark.real
 def test_a_template_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     scorer: GoodOnlyScorer = template()
     assert scorer.save(tmp_path) == ("golden-template.npz",)
@@ -98,6 +103,7 @@ def test_a_template_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert loaded.side_px == SIDE_PX
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("name", ["shape", "texture", "limits"])
 def test_a_damaged_template_is_refused_by_name(tmp_path: Path, name: str) -> None:
     template().save(tmp_path)
@@ -108,6 +114,7 @@ def test_a_damaged_template_is_refused_by_name(tmp_path: Path, name: str) -> Non
         GoldenTemplate.load(tmp_path)
 
 
+@pytest.mark.real
 def test_a_few_pictures_without_a_part_are_left_out() -> None:
     black = np.zeros((2, SIDE_PX, SIDE_PX), np.uint8)
     learned = learn_golden_template(np.concatenate((pictures(True)[:20], black)))
@@ -121,12 +128,14 @@ def test_pictures_without_parts_are_refused() -> None:
         learn_golden_template(np.zeros((0, SIDE_PX, SIDE_PX), np.uint8))
 
 
+@pytest.mark.real
 def test_equal_good_pictures_give_no_cut_off() -> None:
     learned = learn_golden_template(np.repeat(pictures(True)[:1], 10, axis=0))
     with pytest.raises(ModelError, match="same score"):
         choose_cut_off(learned.score(np.repeat(pictures(True)[:1], 10, axis=0)).scores, AlarmShare(0.01))
 
 
+@pytest.mark.real
 def test_pictures_of_another_side_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(n, 192, 192\)"):
         template().score(np.zeros((1, 160, 160), np.uint8))
@@ -156,6 +165,7 @@ def test_places_outside_the_picture_are_marked() -> None:
     assert (polar == 7).all()
 
 
+@pytest.mark.real
 def test_a_part_at_the_edge_of_the_picture_gets_no_residual_outside() -> None:
     part = find_part(pictures(True)[0])
     assert part is not None
@@ -165,6 +175,7 @@ def test_a_part_at_the_edge_of_the_picture_gets_no_residual_outside() -> None:
     assert not residual[~is_inside].any()
 
 
+@pytest.mark.real
 @needs_real_pictures
 def test_twenty_real_good_castings_tell_defective_ones_from_others() -> None:
     files = find_pictures([REAL_PICTURES / "casting" / "512"])
@@ -177,6 +188,7 @@ def test_twenty_real_good_castings_tell_defective_ones_from_others() -> None:
     assert roc_auc_score(read.labels[others] != read.ok_class, scores) > 0.85
 
 
+@pytest.mark.real
 def test_only_inspected_pixels_raise_the_score() -> None:
     pixels = pictures(False)[:4]
     parts = [part for one in pixels if (part := find_part(one)) is not None]

@@ -80,8 +80,7 @@ def test_tiny_and_thin_pictures_show_no_part() -> None:
     assert find_part(castings(True)[0][:, :3]) is None
 
 
-@pytest.mark.real
-@pytest.mark.parametrize("is_ok", [True, False])
+@pytest.mark.parametrize("is_ok", [True, pytest.param(False, marks=pytest.mark.real)])
 def test_new_parts_are_accepted_whether_good_or_defective(is_ok: bool) -> None:
     reasons = [check_part(pixels, reference()).reason for pixels in castings(is_ok)[60:]]
     assert reasons == [""] * 100
