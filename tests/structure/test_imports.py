@@ -157,6 +157,13 @@ def test_no_packages_import_each_other_in_a_circle() -> None:
     assert circle(packages) == []
 
 
+def test_the_judge_of_the_campaign_shares_no_code_with_the_roles() -> None:
+    own = [one for one in imports("tests/campaign_judge") if one.top in (*PACKAGES, "tests") and not one.within("tests.campaign_judge")]
+    assert [str(one) for one in own] == []
+    libraries = {one.top for one in imports("tests/campaign_judge")} - {*sys.stdlib_module_names, "tests"}
+    assert libraries == {"kafka", "numpy", "pytest", "hypothesis"}
+
+
 def test_metrics_are_declared_in_one_module() -> None:
     """Two modules that declare a name each are found only when both are imported: at the plant."""
     declaring = {str(one.file) for one in imports(*PACKAGES) if one.within("prometheus_client")}
