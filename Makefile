@@ -12,7 +12,7 @@ WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-boot-loader campaign-pictures campaign-records campaign-line campaign-mutants campaign-noise campaign-disk campaign-hours check format bench firmware release dashboards docs lock clean
+.PHONY: help setup demo test test-fast test-boot-loader campaign campaign-pictures campaign-records campaign-line campaign-mutants campaign-noise campaign-disk campaign-hours check format bench firmware release dashboards docs lock clean
 
 # Prints the name of each target and the text behind its "##".
 help: ## List these targets
@@ -41,6 +41,9 @@ test-fast: $(READY) ## Run the quick tests, which start no broker, board, browse
 
 test-boot-loader: $(READY) ## Run the whole conformance suite of the gate protocol against a simulated Mega with its stock boot loader
 	@STOCK_MEGA=all $(PYTEST) tests/firmware -k stock-mega $(ARGS)
+
+campaign: $(READY) ## Strike a whole plant with kills, cuts, full disks and poison, and judge what it did; ARGS="--seed N --minutes M"
+	@$(BIN)/python -m tests.campaign $(ARGS)
 
 campaign-pictures: $(READY) ## Send 10,000 damaged pictures through decoder and running roles, and count the answers; ARGS="--seed N --count M"
 	@$(BIN)/python -m tests.picture_mutations $(ARGS)
