@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +73,16 @@ def pytest_collection_finish() -> None:
 
 # Fixtures that start a broker, a database, a browser, an S3 server or TensorFlow.
 REAL_FIXTURES = {"kafka_port", "postgres", "chromium", "s3_endpoint", "models_root"}
+
+
+# In a module with this line, all tests are real.
+_ONLY_REAL = re.compile(r"^pytestmark = \[?pytest\.mark\.real\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Keeps `make test-fast` from importing modules whose tests are all real. Each process would spend seconds on importing TensorFlow."""
+    is_module = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    return (config.option.markexpr == "not real" and is_module and bool(_ONLY_REAL.search(collection_path.read_text("utf-8")))) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -176,6 +176,7 @@ READERS: list[tuple[str, Callable[[MutatedRecord], None]]] = [
 ]
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(("kind", "read"), READERS, ids=[f"{kind}-{read.__name__}" for kind, read in READERS])
 @settings(max_examples=150)
 @given(data=st.data())

@@ -23,6 +23,8 @@ from tests.image_topics import PICTURES, wait_for_verdicts
 from tests.processes import CASTLINE, CastlineProcess, make_environment
 from tests.tiny_version import make_tiny_version
 
+pytestmark = pytest.mark.real
+
 
 @pytest.fixture
 def version(tmp_path: Path) -> Version:

@@ -31,6 +31,8 @@ from tests.image_topics import PICTURES, PictureProducer, count_by_part, read_ve
 from tests.processes import CASTLINE, CastlineProcess, make_environment
 from tests.tiny_version import make_tiny_version
 
+pytestmark = pytest.mark.real
+
 SWITCHES = 20
 
 

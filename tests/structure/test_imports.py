@@ -164,6 +164,21 @@ def test_the_judge_of_the_campaign_shares_no_code_with_the_roles() -> None:
     assert libraries == {"kafka", "numpy", "pytest", "hypothesis"}
 
 
+def test_no_module_of_quick_tests_imports_tensorflow() -> None:
+    """TensorFlow takes seconds to import, in each process that runs tests. Modules with the line `pytestmark` are not imported then."""
+    importers: dict[str, set[str]] = {}
+    for one in imports(*PACKAGES, "tests"):
+        if not one.is_deferred:
+            importers.setdefault(one.target, set()).add(_name(one.file))
+    found, fresh = set[str](), {"models.networks.framework"}
+    while fresh:
+        found |= fresh
+        fresh = {importer for target in fresh for importer in importers.get(target, ())} - found
+    assert "tests.models.networks.test_networks" in found
+    quick = [path for path in modules("tests") if path.name.startswith(("test_", "conftest")) and _name(path) in found]
+    assert [str(path) for path in quick if "\npytestmark = pytest.mark.real\n" not in (ROOT / path).read_text("utf-8")] == []
+
+
 def test_metrics_are_declared_in_one_module() -> None:
     """Two modules that declare a name each are found only when both are imported: at the plant."""
     declaring = {str(one.file) for one in imports(*PACKAGES) if one.within("prometheus_client")}
@@ -200,10 +215,11 @@ def test_every_library_that_is_imported_is_declared(packages: tuple[str, ...], g
     """What comes only because another library needs it may be gone with that library's next release."""
     distributions = packages_distributions()
     known = {*sys.stdlib_module_names, *PACKAGES, "tests"}
+    named = declared(*groups)
     undeclared = []
     for one in imports(*packages):
         names = distributions.get(one.top, [])
         optional = one.top == "cv2"  # of the extra `video`, which need not be installed
-        if one.top not in known and not optional and not {_normal(name) for name in names} & declared(*groups):
+        if one.top not in known and not optional and not {_normal(name) for name in names} & named:
             undeclared.append(f"{one}, of {', '.join(names) or 'nothing installed'}")
     assert undeclared == []

@@ -24,11 +24,15 @@ def tracked() -> tuple[Path, ...]:
 
 @dataclass(frozen=True)
 class Import:
-    """One import, wherever it stands in its module: at the top, in a function, for the type checker only."""
+    """One import, wherever it stands in its module.
+
+    `is_deferred` is True for an import in a function or for the type checker only, which does not run when its module is imported.
+    """
 
     file: Path
     line: int
     target: str
+    is_deferred: bool = False
 
     @property
     def top(self) -> str:
@@ -48,25 +52,39 @@ def modules(*packages: str) -> list[Path]:
     return sorted(file.relative_to(ROOT) for package in packages for file in (ROOT / package).rglob("*.py"))
 
 
-@cache
 def imports(*packages: str) -> list[Import]:
     """All imports of `packages`."""
-    return [found for file in modules(*packages) for found in imports_of(file, (ROOT / file).read_text(encoding="utf-8"))]
+    return [found for file in modules(*packages) for found in _imports_of_file(file)]
+
+
+@cache
+def _imports_of_file(file: Path) -> tuple[Import, ...]:
+    return tuple(imports_of(file, (ROOT / file).read_text(encoding="utf-8")))
 
 
 def imports_of(file: Path, text: str) -> Iterator[Import]:
     """The imports of one module; `from a import b` is of `a.b` where that is a module of ours."""
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    deferred: set[ast.AST] = set()
+    for node in ast.walk(tree):  # from the outside to the inside
+        if node not in deferred and _is_run_later(node):
+            deferred.update(ast.walk(node))
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(file, node.lineno, alias.name)
+                yield Import(file, node.lineno, alias.name, node in deferred)
         elif isinstance(node, ast.ImportFrom):
             package = node.module or ""
             if node.level:
                 package = ".".join([*file.parts[: -node.level], *([package] if package else [])])
             for alias in node.names:
                 inner = f"{package}.{alias.name}"
-                yield Import(file, node.lineno, inner if _is_module(inner) else package)
+                yield Import(file, node.lineno, inner if _is_module(inner) else package, node in deferred)
+
+
+def _is_run_later(node: ast.AST) -> bool:
+    is_for_type_checker = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return is_for_type_checker or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def _is_module(name: str) -> bool:

@@ -198,6 +198,7 @@ while True:
 """
 
 
+@pytest.mark.real
 def test_a_kill_at_any_time_loses_no_accepted_picture_and_gives_none_a_second_part_id(tmp_path: Path) -> None:
     accepted: list[PartId] = []
     sent: dict[PartId, str] = {}

@@ -263,6 +263,7 @@ def test_a_replay_gives_each_picture_the_label_and_reason_of_the_inspector(ensem
     assert [(one.label, one.prediction.reason) for one in judged] == list(expected.values())
 
 
+@pytest.mark.real
 def test_the_commands_search_as_the_settings_say(
     version: Version, ensemble: Ensemble, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def killed_writer(folder: Path, records: int) -> int:
     return confirmed[-1]
 
 
+@pytest.mark.real
 def test_a_killed_writer_loses_no_confirmed_record(tmp_path: Path) -> None:
     confirmed = killed_writer(tmp_path, 50)
     journal = SortingJournal(tmp_path, "line-1")
@@ -75,6 +76,7 @@ def test_a_killed_writer_loses_no_confirmed_record(tmp_path: Path) -> None:
     assert len(found) <= confirmed + 1, "at most the record that was being written comes in addition"
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("damage", ["cut", "overwritten", "garbage behind"])
 def test_a_damaged_tail_costs_only_the_records_in_the_tail(tmp_path: Path, damage: str) -> None:
     confirmed = killed_writer(tmp_path, 50)

@@ -17,6 +17,8 @@ from aiohttp import ClientSession, encode_basic_auth
 from models.synthetic import render_series
 from tests.processes import CASTLINE, enable_ctrl_c
 
+pytestmark = pytest.mark.real
+
 JPEGS = [casting.to_jpeg() for casting in render_series(4, seed=8)]
 
 

@@ -20,6 +20,8 @@ from tests.image_topics import make_jpeg
 from tests.processes import CASTLINE, make_environment
 from tests.tiny_version import make_tiny_version
 
+pytestmark = pytest.mark.real
+
 
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:

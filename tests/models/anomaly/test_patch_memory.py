@@ -27,6 +27,8 @@ from models.synthetic import RenderedCasting, render_series
 from streams.errors import ModelError
 from tests.models.anomaly.test_template import SIDE_PX, resample
 
+pytestmark = pytest.mark.real
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -52,7 +54,6 @@ def memory() -> PatchMemory:
     return learn_patch_memory(pictures(True)[:20], convolution())
 
 
-@pytest.mark.real
 def test_the_features_are_those_of_the_trained_alexnet() -> None:
     version = locate_version("demo")
     (voter,) = (voter for voter in version.manifest.voters if voter.network == "alexnet")
@@ -63,13 +64,11 @@ def test_the_features_are_those_of_the_trained_alexnet() -> None:
     assert convolution().compute_features(picture) == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.real
 def test_twenty_good_castings_tell_defective_castings_from_good_ones() -> None:
     good, bad = memory().score(pictures(True)[20:]).scores, memory().score(pictures(False)).scores
     assert roc_auc_score([0] * len(good) + [1] * len(bad), [*good, *bad]) > 0.9
 
 
-@pytest.mark.real
 def test_the_largest_residual_lies_on_the_defect() -> None:
     residuals = memory().score(pictures(False)).residuals
     hits = 0
@@ -88,19 +87,16 @@ def test_the_limits_are_measured_on_parts_that_the_memory_has_not_seen() -> None
     assert limits[0] > 1
 
 
-@pytest.mark.real
 def test_the_memory_is_smaller_than_what_it_has_seen() -> None:
     assert memory().patches.shape == (MEMORY_PATCHES, convolution().bias.size)
 
 
-@pytest.mark.real
 def test_a_picture_without_a_part_has_a_finite_score_and_no_residual() -> None:
     found = memory().score(np.stack([np.zeros((SIDE_PX, SIDE_PX), np.uint8), pictures(False)[0]]))
     assert found.scores[0] == NO_PART_SCORE > found.scores[1]
     assert not found.residuals[0].any()
 
 
-@pytest.mark.real
 def test_a_memory_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     scorer: GoodOnlyScorer = memory()
     assert scorer.save(tmp_path) == ("patch-memory.npz",)
@@ -109,7 +105,6 @@ def test_a_memory_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert loaded.side_px == SIDE_PX
 
 
-@pytest.mark.real
 @pytest.mark.parametrize("name", ["kernel", "whitening", "patches", "limits"])
 def test_a_damaged_memory_is_refused_by_name(tmp_path: Path, name: str) -> None:
     memory().save(tmp_path)
@@ -120,13 +115,11 @@ def test_a_damaged_memory_is_refused_by_name(tmp_path: Path, name: str) -> None:
         PatchMemory.load(tmp_path)
 
 
-@pytest.mark.real
 def test_one_picture_is_refused() -> None:
     with pytest.raises(ModelError, match="needs at least 2 good pictures"):
         learn_patch_memory(pictures(True)[:1], convolution())
 
 
-@pytest.mark.real
 def test_pictures_of_another_side_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(n, 192, 192\)"):
         memory().score(np.zeros((1, 160, 160), np.uint8))

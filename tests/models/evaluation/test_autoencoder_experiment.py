@@ -16,6 +16,8 @@ from models.training.labelled_pictures import find_pictures, read_pictures
 from models.training.trainer import EpochResult
 from streams.errors import ModelError
 
+pytestmark = pytest.mark.real
+
 TINY = AutoencoderRecipe(side_px=48, width=4, code_channels=4, prototypes=8, steps=1)
 
 
@@ -34,7 +36,6 @@ class CellLog:
         raise AssertionError(f"{network} reports no steps")
 
 
-@pytest.mark.real
 def test_the_table_has_every_variant_and_a_second_run_repeats_nothing(tmp_path: Path) -> None:
     write_castings(tmp_path / "castings", 32, seed=5)
     pictures = read_pictures(find_pictures([tmp_path / "castings"]), 96)

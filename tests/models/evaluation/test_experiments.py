@@ -29,6 +29,8 @@ from models.training.options import TrainingOptions
 from models.training.trainer import EpochResult
 from streams.errors import ModelError
 
+pytestmark = pytest.mark.real
+
 SMALL = TrainingOptions(
     side_px=64, lenet_side_px=64, lenet_width=1, dense_width=16, dense_layers=1, maps=0.1, epochs=1, lenet_epochs=1, batch=8, min_steps=0
 )
@@ -59,7 +61,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> LabelledPictures:
     return read_pictures(find_pictures([root]), 64)
 
 
-@pytest.mark.real
 def test_a_table_of_layers_is_made_cell_by_cell_and_no_finished_cell_is_trained_again(pictures: LabelledPictures, tmp_path: Path) -> None:
     experiment = LayersExperiment(SMALL, (1, 2), (1,), tmp_path)
     stopped = CallbackLog(stop_at="layers-2-seed-1")
@@ -78,7 +79,6 @@ def test_a_table_of_layers_is_made_cell_by_cell_and_no_finished_cell_is_trained_
         LayersExperiment(SMALL.model_copy(update={"epochs": 2}), (1,), (1,), tmp_path).run(pictures, pictures, CallbackLog())
 
 
-@pytest.mark.real
 def test_no_group_of_pictures_stands_on_two_of_the_three_sides(pictures: LabelledPictures) -> None:
     doubled = LabelledPictures(
         np.concatenate([pictures.pixels, pictures.pixels[:, ::-1]]),
@@ -95,7 +95,6 @@ def test_no_group_of_pictures_stands_on_two_of_the_three_sides(pictures: Labelle
     assert np.sum([split.is_test for split in split_into_folds(doubled, SMALL, 4)], axis=0).tolist() == [1] * 64
 
 
-@pytest.mark.real
 def test_classifiers_are_tested_on_pictures_that_neither_taught_nor_validated(pictures: LabelledPictures, tmp_path: Path) -> None:
     splits = split_by_seeds(pictures, SMALL, (1,))
     comparison = Comparison(SMALL, tmp_path, "voters", with_svm=True)
@@ -177,7 +176,6 @@ def test_the_table_of_light_networks_compares_their_times_round_by_round() -> No
     assert table.rows[0][4] == format_interval([0.9, 0.8])
 
 
-@pytest.mark.real
 def test_the_experiment_with_light_networks_trains_all_of_them_at_the_same_side(tmp_path: Path) -> None:
     experiment = LightExperiment(SMALL, (1,), tmp_path)
     assert {experiment.build(name, 2).input_shape for name in NETWORKS if name != "nasnet-mobile"} == {(None, 64, 64, 1)}

@@ -21,6 +21,8 @@ from models.pictures.part_finder import RememberingPartFinder
 from models.training.labelled_pictures import LabelledFile, LabelledPictures
 from streams.errors import ModelError
 
+pytestmark = pytest.mark.real
+
 SIDE_PX = 32
 
 

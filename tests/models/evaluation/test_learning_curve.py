@@ -29,6 +29,8 @@ from models.training.split import list_folds
 from models.training.trainer import EpochResult
 from tests.encoded_pictures import make_png
 
+pytestmark = pytest.mark.real
+
 COUNT = 100
 
 
@@ -94,7 +96,6 @@ def test_contradicted_pictures_are_named_with_their_held_out_probability(labelle
     assert {one.class_name for one in curve.contradicted} == {file.class_name for file in labelled.files[:3]}
 
 
-@pytest.mark.real
 def test_the_curve_is_written_beside_the_report_and_only_missing_trainings_run(tmp_path: Path) -> None:
     write_castings(tmp_path / "castings", 40, seed=3)
     options = TrainingOptions(side_px=64, lenet_side_px=64, lenet_epochs=1, min_steps=1)

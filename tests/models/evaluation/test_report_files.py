@@ -20,6 +20,8 @@ from models.registry import LocalRegistry, Version
 from models.registry.version_report import read_report, read_report_picture
 from models.training.labelled_pictures import find_pictures, read_pictures
 
+pytestmark = pytest.mark.real
+
 
 @pytest.fixture(scope="module")
 def version(models_root: Path) -> Version:

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from models.evaluation.experiments.heat_maps import make_heat_map_table
-from models.evaluation.localisation import make_mapper_source, make_residual_source, measure_localisation
+from models.evaluation.localisation import make_mapper_source, make_residual_source
 from models.evaluation.segmentation_figures import find_largest_kind, measure_kinds, measure_maps
 from models.inference.heat_map import UNKNOWN_KIND, DefectMap
 from models.training.marked_pictures import BOX_MARK, MarkedPictures
@@ -48,10 +47,6 @@ def test_kinds_are_counted_by_truth_and_answer_and_unknown_is_not_named() -> Non
     assert figures.right_if_named is not None
     assert figures.right_if_named.value == 0.5
     assert figures.pairs == {("hole", "hole"): 1, ("flash", "hole"): 1, ("flash", UNKNOWN_KIND): 1}
-    heat = [(marks[0] > 0).astype(np.float32), np.zeros((SIDE_PX, SIDE_PX), np.float32)]
-    table = make_heat_map_table({"segmentation": measure_localisation(heat, [marks[0] > 0, marks[3] > 0])}, figures)
-    assert table.rows[0][:2] == ("segmentation", "1.000")
-    assert "flash as unknown: 1" in table.sentences[1]
 
 
 def test_a_map_of_another_size_is_compared_with_the_mask_in_the_masks_size() -> None:

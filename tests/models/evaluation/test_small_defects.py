@@ -9,6 +9,8 @@ import pytest
 from models.evaluation.experiments.small_defects import SmallDefectExperiment, SmallDefectResult, make_small_defect_table
 from models.synthetic.defects import DefectKind
 
+pytestmark = pytest.mark.real
+
 
 def test_the_table_has_a_row_for_good_castings_and_for_each_kind_of_each_length(tmp_path: Path) -> None:
     experiment = SmallDefectExperiment(8, 4, 1000, 300.0, (1.0, 2.0), 1, tmp_path)
@@ -27,7 +29,6 @@ def test_the_table_has_a_row_for_good_castings_and_for_each_kind_of_each_length(
     assert "30 MB" in table.sentences[1]
 
 
-@pytest.mark.real
 def test_an_experiment_continues_with_the_castings_that_are_missing(tmp_path: Path) -> None:
     """The pictures have 700 px. Castings that were measured before are read from their files."""
     seen: list[str] = []

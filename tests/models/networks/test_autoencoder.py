@@ -8,6 +8,8 @@ import pytest
 from models.networks.autoencoder import ADDRESSING, FORGED, GENUINE, REBUILT, PrototypeMemory, ReversedGradient, build_autoencoder
 from models.networks.framework import tf
 
+pytestmark = pytest.mark.real
+
 
 def test_the_autoencoder_rebuilds_pictures_of_the_same_size() -> None:
     rebuilt = build_autoencoder(48, width=4, prototypes=8).rebuilding(np.full((2, 48, 48, 1), 0.5, np.float32))

@@ -11,6 +11,8 @@ from models.networks.lenet import lenet
 from models.registry.manifest import Voter
 from streams.errors import ModelError
 
+pytestmark = pytest.mark.real
+
 
 def counted(network: object, kind: str) -> int:
     return sum(type(layer).__name__ == kind for layer in network.layers)  # type: ignore[attr-defined]

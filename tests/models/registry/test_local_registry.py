@@ -12,12 +12,12 @@ import pytest
 
 from models.registry import MANIFEST_FILE, LocalRegistry, Version, open_registry
 from streams.errors import ModelError
-from tests.tiny_version import make_tiny_version
+from tests.tiny_version import make_version_of_random_bytes
 
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
-    return make_tiny_version(tmp_path_factory.mktemp("versions"))
+    return make_version_of_random_bytes(tmp_path_factory.mktemp("versions"))
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from tests.agents.inspector.images import make_decoded_image
 from tests.conftest import REAL_PICTURES, needs_real_pictures
 from tests.part_pictures import ALL_KINDS, make_pictures
 
+pytestmark = pytest.mark.real
+
 UNSEEN_SEED = SEED + 1
 LINE = LineSettings(name="line-1")
 # Largest distance of the hottest point from a defect, in pixels of a picture of 300.
@@ -41,7 +43,6 @@ def test_every_shipped_version_is_verified() -> None:
         open_registry(BUNDLED_VERSIONS).open_version(name)
 
 
-@pytest.mark.real
 def test_it_judges_nearly_all_unseen_castings_correctly(demo: Ensemble) -> None:
     castings = list(render_series(128, UNSEEN_SEED))
     pixels = np.stack([decode_picture(casting.to_jpeg(), demo.side_px).pixels for casting in castings])
@@ -52,7 +53,6 @@ def test_it_judges_nearly_all_unseen_castings_correctly(demo: Ensemble) -> None:
     assert np.mean(is_right) >= 0.98
 
 
-@pytest.mark.real
 def test_no_frame_without_a_whole_part_is_ok_and_every_casting_is_judged(demo: Ensemble) -> None:
     castings = [decode_picture(casting.to_jpeg(), demo.side_px).pixels for casting in render_series(200, UNSEEN_SEED)]
     frames = [frame for kind in ALL_KINDS for frame in make_pictures(kind, castings[:20], 3)]
@@ -63,7 +63,6 @@ def test_no_frame_without_a_whole_part_is_ok_and_every_casting_is_judged(demo: E
     assert {one.prediction.reason for one in judged} == set(PART_REFUSALS)
 
 
-@pytest.mark.real
 @needs_real_pictures
 def test_steel_is_not_ok(demo: Ensemble) -> None:
     paths = sorted((REAL_PICTURES / "neu").rglob("*.jp*g"))[::10]
@@ -72,7 +71,6 @@ def test_steel_is_not_ok(demo: Ensemble) -> None:
     assert labels == {"review"}
 
 
-@pytest.mark.real
 def test_it_finds_defects_and_names_the_kind_of_the_largest_one(demo: Ensemble) -> None:
     head = demo.segmentation
     assert head is not None
@@ -88,7 +86,6 @@ def test_it_finds_defects_and_names_the_kind_of_the_largest_one(demo: Ensemble) 
     assert figures.pointing.value >= 0.9
 
 
-@pytest.mark.real
 def test_its_heat_maps_are_hottest_at_the_defects(demo: Ensemble) -> None:
     """Looks at pictures that are called defects only, because the heat map of a missed defect need not be hot anywhere."""
     grad_cam = open_grad_cam(demo.version)

@@ -28,6 +28,8 @@ from models.training.segmentation import SegmentationRecipe, compute_draw_chance
 from models.training.segmentation_run import SegmentationRun, add_segmentation
 from streams.errors import ModelError
 
+pytestmark = pytest.mark.real
+
 SIDE_PX = 64
 RECIPE = SegmentationRecipe(side_px=SIDE_PX, width=8, steps=60, batch=8, rate=1e-2)
 

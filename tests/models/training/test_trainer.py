@@ -19,6 +19,8 @@ from models.training.options import NetworkRecipe
 from models.training.trainer import Checkpoint, EpochResult, SplitPictures, Trainer, balance_classes
 from streams.errors import ModelError
 
+pytestmark = pytest.mark.real
+
 RECIPE = NetworkRecipe(batch=8, epochs=6, patience=0, rate=0.001, weight_decay=0, seed=1)
 
 
@@ -69,7 +71,6 @@ def test_all_classes_count_the_same_in_the_loss() -> None:
     assert sum(weights[label] for label in labels) == pytest.approx(4)
 
 
-@pytest.mark.real
 @pytest.mark.parametrize(("patience", "epochs", "kept"), [(0, 6, 6), (6, 6, 6), (2, 3, 1)])
 def test_a_complete_training_keeps_its_last_epoch_and_one_out_of_patience_its_best(
     tmp_path: Path, patience: int, epochs: int, kept: int
@@ -85,7 +86,6 @@ def test_a_complete_training_keeps_its_last_epoch_and_one_out_of_patience_its_be
         assert np.array_equal(expected, np.array(current))
 
 
-@pytest.mark.real
 @pytest.mark.parametrize("is_of_release_0_1_0", [False, True])
 def test_a_stopped_training_continues_exactly(tmp_path: Path, is_of_release_0_1_0: bool) -> None:
     pictures, path = make_contradicting_pictures(), tmp_path / "state.npz"
@@ -123,7 +123,6 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         Checkpoint.load(path)
 
 
-@pytest.mark.real
 def test_a_full_disk_leaves_the_checkpoint_of_the_epoch_before(tmp_path: Path) -> None:
     """The kernel refuses to write, because the child process may write 20 kB to a file."""
     path = tmp_path / "state.npz"

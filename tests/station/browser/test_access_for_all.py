@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from tests.station.browser.conftest import OpenPage
 from tests.station.browser.plant import OTHER_VERSION, RunningStation, make_jpeg
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 PAGES = (
     "/",

@@ -12,7 +12,7 @@ import requests
 from tests.bad_pictures import make_bad_pictures
 from tests.station.browser.plant import HttpUser, RunningStation, make_jpeg
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 
 HUGE = {name: value for name, value, _ in make_bad_pictures()}["PNG of 50,000 x 50,000 px"]

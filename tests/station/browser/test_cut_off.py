@@ -21,7 +21,7 @@ from tests.sample_records import make_verdict
 from tests.station.browser.conftest import open_pages
 from tests.station.browser.plant import create_account
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 # Time for the start of a broker and for the station to reconnect, on a busy machine.
 RECONNECT_MS = 90_000

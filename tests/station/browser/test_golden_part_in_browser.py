@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from tests.station.browser.conftest import OpenPage
 from tests.station.browser.plant import RunningStation, make_jpeg
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 PATH = "/lines/line-2/golden-parts/"
 

@@ -18,7 +18,7 @@ import pytest
 from tests.image_topics import wait_for
 from tests.station.browser.plant import HttpUser, RunningStation, make_jpeg
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 REQUESTS, CONNECTIONS, KINDS = 10_000, 1000, 20
 # Status and body of each response.

@@ -12,7 +12,7 @@ from tests.station.browser.conftest import OpenPage
 from tests.station.browser.plant import RunningStation
 from tests.station.browser.test_access_for_all import find_serious_violations
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 PATH = "/lines/line-2/settings/"
 

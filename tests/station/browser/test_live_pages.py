@@ -12,7 +12,7 @@ from playwright.sync_api import FilePayload, Locator, Page, expect
 from tests.station.browser.conftest import OpenPage, log_in
 from tests.station.browser.plant import OTHER_VERSION, VERSION, RunningStation, make_jpeg
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 
 def make_file(good: bool, name: str) -> FilePayload:
