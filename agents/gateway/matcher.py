@@ -23,13 +23,17 @@ Picture = TypeVar("Picture")
 
 # If the report of a part was lost, the gap between two parts is unknown. Then the smallest of the last 32 gaps is used.
 _RECENT_GAPS = 32
+# The latest parts are kept, so that a picture that was held up for minutes still finds its part, and for the gaps between the parts. The
+# sorter also keeps 2,048 reports for a gateway that is away.
+_KEPT_PARTS = 2048
 # The report of a part may arrive up to 0.1 s after the part was counted.
 _REPORT_DELAY_S = 0.1
 
 
 @dataclass(frozen=True)
 class MatchDecision(Generic[Picture]):
-    """Says which part a picture shows. `part` is None for a picture without a part. `picture` is None for a part without a picture.
+    """Says which part a picture shows. `part` is None for a picture without a part. `picture` is None for a part that is missed: its
+    picture has not come in time, but may still come.
 
     - `offset_s`: the time of the picture, minus the latency, minus the time of the nearest part. In seconds.
     - `spacing_s`: the gap before or after the nearest part, whichever is smaller. In seconds.
@@ -56,13 +60,18 @@ class _WaitingPicture(Generic[Picture]):
 
 @dataclass
 class _KnownPart:
-    """A part that the board has reported. If it has no picture, it waits for one until `expires_s`."""
+    """A part that the board has reported. If it has no picture at `expires_s`, it is missed, but can still get a late picture."""
 
     time_s: float
     part: PartId
     reported_s: float
     expires_s: float
-    is_waiting: bool = True
+    has_picture: bool = False
+    is_missed: bool = False
+
+    @property
+    def is_waiting(self) -> bool:
+        return not self.has_picture and not self.is_missed
 
     def is_followed_by(self, later: _KnownPart) -> bool:
         """Returns whether `later` is the next part by its number. Part 1 of another run also counts as the next part."""
@@ -165,8 +174,8 @@ class Matcher(Generic[Picture]):
         spacing_s = min((gap.seconds for gap in (before, after) if gap.is_exact), default=float("inf"))
         located = (offset_s, spacing_s) if spacing_s < float("inf") else (None, None)
         # A part gets only one picture. If the nearest part has a picture already, this picture stays unmatched.
-        if nearest.is_waiting and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
-            nearest.is_waiting = False
+        if not nearest.has_picture and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
+            nearest.has_picture = True
             return MatchDecision(waiting.picture, nearest.part, *located)
         # If `is_exact` is True, the parts before and after the picture have consecutive numbers. So no unknown part lies between them.
         is_far = at_picture.is_exact and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
@@ -225,9 +234,8 @@ class Matcher(Generic[Picture]):
     def _expire_parts(self, now_s: float) -> list[MatchDecision[Picture]]:
         expired = [known for known in self._parts if known.is_waiting and now_s >= known.expires_s]
         for known in expired:
-            known.is_waiting = False
-        # Parts that already have a picture are kept for a while, to compute the gaps between parts.
-        surplus = len(self._parts) - 4 * _RECENT_GAPS - sum(known.is_waiting for known in self._parts)
+            known.is_missed = True
+        surplus = len(self._parts) - _KEPT_PARTS - sum(known.is_waiting for known in self._parts)
         if surplus > 0:
             self._parts = [known for index, known in enumerate(self._parts) if index >= surplus or known.is_waiting]
         return [MatchDecision(None, known.part) for known in expired]
