@@ -232,7 +232,9 @@ def test_each_picture_and_part_is_decided_once_and_none_goes_to_another_part(
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 30), st.floats(0, 3)), max_size=60))
 @settings(max_examples=150)
-def test_all_pictures_are_decided_once_and_no_part_is_missed_or_matched_twice_or_outside_the_window(events: list[tuple[bool, float, float]]) -> None:
+def test_all_pictures_are_decided_once_and_no_part_is_missed_or_matched_twice_or_outside_the_window(
+    events: list[tuple[bool, float, float]],
+) -> None:
     matcher: Matcher[int] = Matcher(WINDOW_S, part_timeout_s=10.0)
     now_s, decisions = 0.0, []
     times: dict[int, float] = {}
