@@ -10,6 +10,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agents.gateway.clock_steps import LEAST_STEP_S
 from agents.gateway.latency import DRIFT_SHARE, HIGHEST_LATENCY_S, LOWEST_LATENCY_S, LatencyMonitor, TimeHistory
 from streams import metrics
 from streams.atomic_file import write_atomically
@@ -72,6 +73,8 @@ class CameraLatency:
         self._file = file
         self._stored = _StoredLatency.read(file)
         self._monitor: LatencyMonitor | None = None
+        # By how much this machine's clock was set since the latency was last trusted.
+        self._stepped_s = 0.0
         self._use_latency()
 
     @property
@@ -160,6 +163,20 @@ class CameraLatency:
             metrics.camera_offset_share.labels(self.line).set(self._monitor.median_share)
             self._follow_suspension()
 
+    def add_clock_step(self, step_s: float) -> None:
+        """Notes that the clock of this machine was set by `step_s` seconds.
+
+        The latency is not trusted until the pictures prove it again, or until the clock was set back.
+        """
+        self.history.parts.clear()
+        self.history.pictures.clear()
+        if self._monitor is None:
+            return
+        self._stepped_s += step_s
+        is_back = abs(self._stepped_s) < LEAST_STEP_S
+        self._monitor.restart("" if is_back else f"the clock of this machine was set by {self._stepped_s:+.2f} s")
+        self._follow_suspension()
+
     def _use_latency(self) -> None:
         value_s = self.value_s
         if value_s != self._stored.suspended_s:
@@ -180,6 +197,7 @@ class CameraLatency:
         if suspension:
             log.error("The gateway stops assigning pictures to parts. %s", self.find_problem())
         else:
+            self._stepped_s = 0.0
             log.warning(
                 "%s: the latency of %.3f s fits the last pictures again. The gateway assigns pictures to parts again.",
                 self.line,

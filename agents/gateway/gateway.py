@@ -131,7 +131,9 @@ def _build_line(line: LineSettings, settings: Settings, budget: SpoolBudget, sto
         watchdog=watchdog,
         in_flight_bytes=buffer_bytes,
     )
-    intake = Intake(line.camera, settings.pictures.max_bytes, spool, on_stored=sender.wake, buffer_bytes=buffer_bytes)
+    intake = Intake(
+        line.camera, settings.pictures.max_bytes, spool, on_stored=sender.wake, buffer_bytes=buffer_bytes, steady_clock=time.monotonic
+    )
     return GatewayLine(line, _build_camera(line, settings, spool, buffer_bytes), spool, intake, sender, watchdog)
 
 

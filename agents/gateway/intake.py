@@ -20,6 +20,7 @@ from typing import Protocol, runtime_checkable
 
 from agents.gateway.camera_latency import CameraLatency, show_no_latency_needed
 from agents.gateway.capture_time import is_plausible
+from agents.gateway.clock_steps import ClockSteps
 from agents.gateway.group_commit import GroupCommit
 from agents.gateway.matcher import MatchDecision, Matcher
 from agents.gateway.spool import CheckedPicture, PictureReceipt, Spool
@@ -42,6 +43,8 @@ MEMORY_FULL = "memory-full"
 # A part waits for its picture for at most 10 s plus the latency. A later picture would be too late for the gate.
 _PART_TIMEOUT_S = 10.0
 _MAX_REMEMBERED_REPORTS = 10_000
+# The report of a part usually arrives within this time after the part was counted.
+_SETTLING_S = 1.0
 
 
 class PictureRefusedError(CastlineError):
@@ -175,14 +178,21 @@ class Intake:
         on_stored: Callable[[], None],
         clock: Callable[[], float] = time.time,
         buffer_bytes: int = 2**25,
+        steady_clock: Callable[[], float] | None = None,
     ) -> None:
-        """`on_stored` is called after each stored picture. `buffer_bytes` limits the pictures that wait for their parts or for the disk."""
+        """`on_stored` is called after each stored picture. `buffer_bytes` limits the pictures that wait for their parts or for the disk.
+
+        `steady_clock` returns seconds of a clock that nobody sets, so that a step of `clock` is noticed. Without it, no step is noticed.
+        """
         self._line = spool.line
         self._commit = GroupCommit(spool, buffer_bytes)
         self._max_bytes = max_bytes
         self._spool = spool
         self._on_stored = on_stored
         self._clock = clock
+        self._steps = ClockSteps(clock, steady_clock or clock)
+        # Parts whose reports arrive until then were perhaps counted before the last step of the clock. They get no picture.
+        self._settled_s = 0.0
         self._lock = threading.Lock()
         # The number of pictures that were refused since the spool became full.
         self._refused_count = 0
@@ -246,10 +256,13 @@ class Intake:
         """Adds a picture to the matcher and returns the decisions that are due. While no latency is usable, no picture gets a part."""
         time_s = pending.frame.captured_at.timestamp()
         with self._lock:
+            forgotten = self._follow_clock(matcher)
             latency.add_picture(time_s)
             if latency.usable_s is None:
-                return [*matcher.release_pictures(), MatchDecision(pending, None)]
-            return self._track_offsets(matcher.add_picture(pending, time_s - latency.usable_s, self._clock(), len(pending.frame.value)))
+                return [*forgotten, *matcher.release_pictures(), MatchDecision(pending, None)]
+            return forgotten + self._track_offsets(
+                matcher.add_picture(pending, time_s - latency.usable_s, self._clock(), len(pending.frame.value))
+            )
 
     def _track_offsets(self, decisions: list[MatchDecision[_PendingFrame]]) -> list[MatchDecision[_PendingFrame]]:
         """Records the time between each picture and its nearest part. Returns `decisions` unchanged. The caller must hold the lock."""
@@ -266,14 +279,18 @@ class Intake:
         with self._lock:
             if part in self._reported_parts or self.has_picture(part):
                 return False
+            forgotten = self._follow_clock(self._matcher)
             self._reported_parts[part] = None
             if len(self._reported_parts) > _MAX_REMEMBERED_REPORTS:
                 self._reported_parts.popitem(last=False)
-            if self._latency is not None:
-                self._latency.add_part(captured_at.timestamp())
-                self._matcher.part_timeout_s = self._part_timeout_s + max(0.0, self._latency.value_s or 0.0)
-            decisions = self._track_offsets(self._matcher.add_part(part, captured_at.timestamp(), self._clock()))
-        self._apply(decisions)
+            if self._clock() < self._settled_s:
+                decisions = [MatchDecision[_PendingFrame](None, part)]
+            else:
+                if self._latency is not None:
+                    self._latency.add_part(captured_at.timestamp())
+                    self._matcher.part_timeout_s = self._part_timeout_s + max(0.0, self._latency.value_s or 0.0)
+                decisions = self._track_offsets(self._matcher.add_part(part, captured_at.timestamp(), self._clock()))
+        self._apply([*forgotten, *decisions])
         return True
 
     def read_latency(self) -> LatencyReport:
@@ -327,8 +344,23 @@ class Intake:
     def _decide(self, is_ending: bool = False) -> None:
         if self._matcher is not None:
             with self._lock:
+                forgotten = self._follow_clock(self._matcher)
                 decisions = self._track_offsets(self._matcher.decide_due(self._clock(), is_ending=is_ending))
-            self._apply(decisions)
+            self._apply([*forgotten, *decisions])
+
+    def _follow_clock(self, matcher: Matcher[_PendingFrame]) -> list[MatchDecision[_PendingFrame]]:
+        """If the clock was set, forgets what was timed by the clock before. The caller must hold the lock.
+
+        Otherwise a picture could get the part of another casting: the sorter on this machine times the parts by the clock that was set, but
+        the camera times its pictures by its own.
+        """
+        if not (step_s := self._steps.take_step_s()):
+            return []
+        log.warning("%s: the clock of this machine was set by %+.2f s.", self._line, step_s)
+        self._settled_s = self._clock() + _SETTLING_S
+        if self._latency is not None and not self._uses_arrival:
+            self._latency.add_clock_step(step_s)
+        return matcher.forget()
 
     def _is_repeat(self, frame: CameraFrame, picture: CheckedPicture) -> bool:
         """Returns whether the picture is already stored under the frame's idempotency key.

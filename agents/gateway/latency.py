@@ -362,10 +362,19 @@ class LatencyMonitor:
         elif error_s <= DRIFT_SHARE * estimate.spacing_s:
             self.suspension = ""
 
+    def restart(self, suspension: str) -> None:
+        """Sets `suspension`, and forgets all parts and pictures, because a clock was set since."""
+        self._history.parts.clear()
+        self._forget_pictures()
+        self.suspension = suspension
+
     def _suspend(self, reason: str) -> None:
         if not self.suspension:
             # The earlier pictures made the latency look wrong. They are deleted, because only later pictures can prove that it is right.
-            self._history.pictures.clear()
-            self._offsets.clear()
-            self._pictures_since_estimate = 0
+            self._forget_pictures()
         self.suspension = reason
+
+    def _forget_pictures(self) -> None:
+        self._history.pictures.clear()
+        self._offsets.clear()
+        self._pictures_since_estimate = 0

@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import median
 from typing import Generic, TypeVar
 
 from agents.gateway.latency import ASSIGNED_SHARE
@@ -49,13 +50,15 @@ class MatchDecision(Generic[Picture]):
 class _WaitingPicture(Generic[Picture]):
     """A picture of `size` bytes that waits until the matcher knows its part.
 
-    The wait usually ends at `expires_s`. The picture waits longer if its part can still become certain.
+    The wait usually ends at `expires_s`. The picture waits longer if its part can still become certain. `late_s` is the age of a picture
+    that is later than usual, and 0 for other pictures.
     """
 
     time_s: float
     expires_s: float
     picture: Picture
     size: int = 0
+    late_s: float = 0.0
 
 
 @dataclass
@@ -106,6 +109,10 @@ class Matcher(Generic[Picture]):
         # The pictures that wait for a decision, in the order of arrival.
         self._pictures: list[_WaitingPicture[Picture]] = []
         self._recent_gaps: deque[float] = deque(maxlen=_RECENT_GAPS)
+        # The ages at which the last matched pictures arrived, without the late ones.
+        self._recent_ages: deque[float] = deque(maxlen=_RECENT_GAPS)
+        # The age of the last picture that was late and fits no part, or None.
+        self._doubted_age_s: float | None = None
 
     @property
     def pending_pictures(self) -> int:
@@ -123,8 +130,21 @@ class Matcher(Generic[Picture]):
         return self.decide_due(now_s)
 
     def add_picture(self, picture: Picture, time_s: float, now_s: float, size: int = 0) -> list[MatchDecision[Picture]]:
-        """Adds a picture of `size` bytes and returns the decisions that are due. `time_s` is the picture's time minus the latency."""
-        self._pictures.append(_WaitingPicture(time_s, now_s + self._window_s, picture, size))
+        """Adds a picture of `size` bytes and returns the decisions that are due. `time_s` is the picture's time minus the latency.
+
+        A picture from the future gets no part, because the board counts a part before the camera takes its picture. A late picture gets no
+        part if it is as late as the picture before it, which fits no part. The clock of the camera is then wrong. Pictures that were held
+        up are different: they come together, and each of them is less late than the one before it.
+        """
+        late_s = 0.0
+        if self._recent_gaps:
+            reach_s, age_s = ASSIGNED_SHARE * max(self._recent_gaps), now_s - time_s
+            late_s = age_s if self._recent_ages and age_s > median(self._recent_ages) + reach_s else 0.0
+            is_doubted = bool(late_s) and self._doubted_age_s is not None and abs(late_s - self._doubted_age_s) < reach_s
+            self._doubted_age_s = late_s if is_doubted else None
+            if is_doubted or age_s < -reach_s:
+                return [MatchDecision(picture, None), *self.decide_due(now_s)]
+        self._pictures.append(_WaitingPicture(time_s, now_s + self._window_s, picture, size, late_s))
         return self.decide_due(now_s)
 
     def decide_due(self, now_s: float, *, is_ending: bool = False) -> list[MatchDecision[Picture]]:
@@ -140,8 +160,12 @@ class Matcher(Generic[Picture]):
             decision = self._decide(waiting, now_s, is_final=is_ending or is_over)
             if decision is None:
                 undecided.append(waiting)
-            else:
-                decisions.append(decision)
+                continue
+            decisions.append(decision)
+            if decision.part is None:
+                self._doubted_age_s = waiting.late_s or self._doubted_age_s
+            elif not waiting.late_s:
+                self._recent_ages.append(waiting.expires_s - self._window_s - waiting.time_s)
         undecided.sort(key=lambda waiting: waiting.expires_s)
         surplus = max(0, len(undecided) - self._max_pictures)
         waiting_bytes = sum(waiting.size for waiting in undecided[surplus:])
@@ -159,6 +183,15 @@ class Matcher(Generic[Picture]):
         """
         pictures, self._pictures = self._pictures, []
         return [MatchDecision(waiting.picture, None) for waiting in pictures]
+
+    def forget(self) -> list[MatchDecision[Picture]]:
+        """Forgets all parts and pictures, because their times no longer fit later ones. Returns a decision for each one that waits."""
+        decisions = [*self.release_pictures(), *self._expire_parts(float("inf"))]
+        self._parts.clear()
+        self._recent_gaps.clear()
+        self._recent_ages.clear()
+        self._doubted_age_s = None
+        return decisions
 
     def _decide(self, waiting: _WaitingPicture[Picture], now_s: float, is_final: bool) -> MatchDecision[Picture] | None:
         """Decides which part a picture shows. Returns None if the picture must still wait."""

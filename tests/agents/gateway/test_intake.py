@@ -221,6 +221,73 @@ def test_late_pictures_and_those_of_a_slow_clock_get_their_own_parts(
     line.spool.close()
 
 
+class SteppedLine:
+    """The intake of a line whose board counts a part every second. The machine's clock is `step_s` fast, the camera's is right."""
+
+    def __init__(self, spool_dir: Path) -> None:
+        settings = CameraSettings(kind="http", trigger="board", latency_s=0.02)
+        self.step_s = 0.0
+        self._true_s = _BELT_START_S
+        self.spool = Spool(spool_dir, "line-1", SpoolBudget(2**20))
+        self.intake = Intake(
+            *(settings, 10_000, self.spool, lambda: None),
+            clock=lambda: self._true_s + self.step_s,
+            steady_clock=lambda: self._true_s - _BELT_START_S,
+        )
+        self.frames: dict[int, CameraFrame] = {}
+
+    def run(self, parts: range, camera_error_s: float = 0.0) -> None:
+        for number in parts:
+            self._wait_until(_BELT_START_S + number)
+            self.intake.report_part(PartId("line-1", 9, number), datetime.fromtimestamp(self._true_s + self.step_s, UTC))
+            self._wait_until(_BELT_START_S + number + 0.1)
+            taken_at = datetime.fromtimestamp(_BELT_START_S + number + 0.02 + camera_error_s, UTC)
+            self.frames[number] = CameraFrame(JPEG + bytes([number]), taken_at)
+            self.intake.accept(self.frames[number])
+
+    def find_parts(self) -> dict[int, int]:
+        """Returns which part of the board each picture got, by the number of the part that the picture shows."""
+        self._wait_until(self._true_s + 15)
+        receipts = {number: frame.receipt.result(0) for number, frame in self.frames.items()}
+        return {number: receipt.part.part for number, receipt in receipts.items() if receipt.is_matched}
+
+    def _wait_until(self, time_s: float) -> None:
+        while self._true_s < time_s:
+            self._true_s = min(time_s, self._true_s + 0.05)
+            self.intake.decide_due()
+
+
+@pytest.mark.parametrize("step_s", [-7200.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 7200.0])
+def test_a_step_of_the_clock_gives_no_picture_the_part_of_another_casting_and_the_step_back_ends_the_pause(
+    tmp_path: Path, step_s: float
+) -> None:
+    line = SteppedLine(tmp_path)
+    line.run(range(1, 30))
+    line.step_s = step_s
+    line.run(range(30, 60))
+    assert "the clock of this machine was set by" in line.intake.find_latency_problem()
+    line.step_s = 0.0
+    line.run(range(60, 90))
+    assert line.intake.find_latency_problem() == ""
+    parts = line.find_parts()
+    assert {number: part for number, part in parts.items() if number != part} == {}
+    # The pictures that waited during a step, and those in the second after it, get no part.
+    assert {*range(1, 29), *range(62, 90)} <= parts.keys()
+    line.spool.close()
+
+
+@pytest.mark.parametrize("error_s", [-3.0, -1.0, 1.0, 3.0, 3600.0])
+def test_a_step_of_the_cameras_clock_gives_no_picture_the_part_of_another_casting(tmp_path: Path, error_s: float) -> None:
+    line = SteppedLine(tmp_path)
+    line.run(range(1, 30))
+    line.run(range(30, 60), error_s)
+    line.run(range(60, 90))
+    parts = line.find_parts()
+    assert {number: part for number, part in parts.items() if number != part} == {}
+    assert {*range(1, 29)} <= parts.keys()
+    line.spool.close()
+
+
 def read_metric(name: str) -> float:
     return REGISTRY.get_sample_value(name, {"line": "line-1"}) or 0.0
 

@@ -1,0 +1,36 @@
+"""Notices when a person or a program sets the clock of this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+# A smaller step is treated like a camera whose clock drifts. NTP slews the clock by at most 0.5 ms a second, which is no step.
+LEAST_STEP_S = 0.02
+# If the process is interrupted between two readings, they belong to different moments and are read again.
+_LONGEST_READING_S = 0.002
+_READINGS = 5
+
+
+class ClockSteps:
+    """Compares the wall clock with a clock that is never set. Not thread-safe."""
+
+    def __init__(self, wall_clock: Callable[[], float] = time.time, steady_clock: Callable[[], float] = time.monotonic) -> None:
+        self._wall_clock = wall_clock
+        self._steady_clock = steady_clock
+        self._ahead_s = self._read()
+
+    def take_step_s(self) -> float:
+        """Returns by how many seconds the wall clock was set since the last call, or 0 if it was not."""
+        before_s, self._ahead_s = self._ahead_s, self._read() or self._ahead_s
+        if before_s is None or self._ahead_s is None:
+            return 0.0
+        step_s = self._ahead_s - before_s
+        return step_s if abs(step_s) >= LEAST_STEP_S else 0.0
+
+    def _read(self) -> float | None:
+        for _ in range(_READINGS):
+            begin_s, wall_s, end_s = self._steady_clock(), self._wall_clock(), self._steady_clock()
+            if end_s - begin_s <= _LONGEST_READING_S:
+                return wall_s - end_s
+        return None
