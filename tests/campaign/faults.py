@@ -23,6 +23,7 @@ from tests.campaign.scene import GATED_LINES
 
 # A full disk keeps this much free, because a foreign program would also stop somewhere.
 _REST_BYTES = 64 * 1024
+_FILL_ATTEMPTS = 20
 
 
 class FaultError(Exception):
@@ -165,12 +166,17 @@ class _FillDisk(Fault):
 
     def begin(self, plant: Plant) -> None:
         disk = self._disk(plant)
-        status = os.statvfs(disk)
-        size = status.f_bavail * status.f_frsize - _REST_BYTES
-        if size <= 0:
-            raise FaultError(f"{disk} is full already")
         with (disk / "foreign").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+            # The plant writes meanwhile, so the room may be gone when it is taken.
+            for _ in range(_FILL_ATTEMPTS):
+                status = os.statvfs(disk)
+                if (size := status.f_bavail * status.f_frsize - _REST_BYTES) <= 0:
+                    break
+                with suppress(OSError):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                    return
+        self.end(plant)
+        raise FaultError(f"{disk} cannot be filled")
 
     def end(self, plant: Plant) -> None:
         (self._disk(plant) / "foreign").unlink(missing_ok=True)
