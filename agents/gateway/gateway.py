@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from aiohttp import web
 
@@ -40,6 +42,8 @@ _CHECK_INTERVAL_S = 0.05
 _MAINTENANCE_INTERVAL_S = 1.0
 # If more than this share of the spool is used, the gateway reports on /readyz that it is not ready.
 _NEARLY_FULL = 0.95
+# The spool's disk is nearly full if it has less free space than this share of its size, and than the spool may still need.
+_FREE_DISK_SHARE = 0.1
 # When the process stops, cameras and senders must end within this share of the setting service.grace_s.
 _GRACE_SHARE = 0.8
 
@@ -168,6 +172,19 @@ def _accept(intake: Intake, frame: CameraFrame) -> None:
         raise
 
 
+def find_disk_problem(folder: Path, free_bytes: int, disk_bytes: int, needed_bytes: int) -> str:
+    """Returns a sentence if the disk of the spool `folder` is nearly full, or "". `needed_bytes` is how much the spool may still grow.
+
+    The spool has a limit of its own, but other files can take the room that the limit promises.
+    """
+    if free_bytes >= min(needed_bytes, _FREE_DISK_SHARE * disk_bytes):
+        return ""
+    return (
+        f"the disk of the spool {folder} has only {free_bytes // 2**20} of {disk_bytes // 2**20} MB free; when it is full, pictures are "
+        "refused; delete files that Castline does not need"
+    )
+
+
 class Gateway:
     """One gateway process, which serves the given lines until it receives SIGTERM or SIGINT."""
 
@@ -275,6 +292,9 @@ class Gateway:
         used_bytes = self._budget.used_bytes
         metrics.spool_bytes.set(self._budget.picture_bytes)
         metrics.spool_write_ahead_bytes.set(self._budget.write_ahead_bytes)
+        folder, still_needed = self._settings.gateway.spool_dir, self._budget.max_bytes - used_bytes
+        disk = shutil.disk_usage(folder)
+        self._health.set_person_problem(find_disk_problem(folder, disk.free, disk.total, still_needed), "disk")
         problems = [f"{line.name}: {line.sender.problem}" for line in self._lines if line.sender.problem]
         if used_bytes > _NEARLY_FULL * self._budget.max_bytes:
             problems.append(f"the spool is nearly full: {used_bytes} of {self._budget.max_bytes} bytes")

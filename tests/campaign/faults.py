@@ -7,15 +7,18 @@ import random
 import resource
 import signal
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
+from typing import IO, ClassVar
 
 import psutil
+import requests
+from kafka.errors import KafkaError
 
 from tests.campaign.plant import Machine, Plant
 from tests.campaign.poison import send_bad_pictures, send_large_pictures, send_records
@@ -24,6 +27,7 @@ from tests.campaign.scene import GATED_LINES
 # A full disk keeps this much free, because a foreign program would also stop somewhere.
 _REST_BYTES = 64 * 1024
 _FILL_ATTEMPTS = 20
+_NEARLY_FULL_SHARE, _ALARM_S = 0.05, 3.0
 
 
 class FaultError(Exception):
@@ -158,6 +162,8 @@ class OutOfMemoryKill(_Kill):
 
 
 class _FillDisk(Fault):
+    """First leaves a twentieth of the disk free, so that an alarm can come before the end. Then fills the disk."""
+
     LASTING_S = (6.0, 14.0)
     LIMIT = (10.0, "end")
 
@@ -169,17 +175,26 @@ class _FillDisk(Fault):
         with (disk / "foreign").open("wb") as file:
             # The plant writes meanwhile, so the room may be gone when it is taken.
             for _ in range(_FILL_ATTEMPTS):
-                status = os.statvfs(disk)
-                if (size := status.f_bavail * status.f_frsize - _REST_BYTES) <= 0:
-                    break
                 with suppress(OSError):
-                    os.posix_fallocate(file.fileno(), 0, size)
+                    if file.tell() == 0:
+                        _take_room(file, disk, _NEARLY_FULL_SHARE)
+                        time.sleep(_ALARM_S)
+                    _take_room(file, disk, 0.0)
                     return
         self.end(plant)
         raise FaultError(f"{disk} cannot be filled")
 
     def end(self, plant: Plant) -> None:
         (self._disk(plant) / "foreign").unlink(missing_ok=True)
+
+
+def _take_room(file: IO[bytes], disk: Path, rest_share: float) -> None:
+    """Makes `file` so large that only the share `rest_share` of the disk is free, or nearly nothing. Raises OSError if it has no room."""
+    status = os.statvfs(disk)
+    rest = max(_REST_BYTES, int(rest_share * status.f_blocks * status.f_frsize))
+    if (size := status.f_bavail * status.f_frsize - rest) > 0:
+        os.posix_fallocate(file.fileno(), file.tell(), size)
+        file.seek(size, os.SEEK_CUR)
 
 
 class FillSpoolDisk(_FillDisk):
@@ -276,12 +291,13 @@ class _Poison(Fault):
 
     LASTING_S = (4.0, 4.0)
     _thread: threading.Thread | None = None
+    _problem = ""
 
     def _send(self, plant: Plant) -> None:
         raise NotImplementedError
 
     def begin(self, plant: Plant) -> None:
-        self._thread = threading.Thread(target=self._send, args=(plant,), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(plant,), daemon=True)
         self._thread.start()
 
     def end(self, plant: Plant) -> None:
@@ -289,6 +305,14 @@ class _Poison(Fault):
         self._thread.join(60)
         if self._thread.is_alive():
             raise FaultError("the poison was not taken within 60 s")
+        if self._problem:
+            raise FaultError(self._problem)
+
+    def _run(self, plant: Plant) -> None:
+        try:
+            self._send(plant)
+        except (KafkaError, requests.RequestException) as error:
+            self._problem = f"the poison could not be sent: {error}"
 
 
 class PoisonPictures(_Poison):

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import ClientSession
 from kafka import KafkaAdminClient
 
-from agents.gateway.gateway import GatewayLine, run_camera
+from agents.gateway.gateway import GatewayLine, find_disk_problem, run_camera
 from agents.gateway.intake import CameraFrame
 from agents.gateway.sender import Sender
 from agents.gateway.spool import Spool, SpoolBudget
@@ -378,3 +378,13 @@ def test_measuring_says_why_it_cannot_measure(tmp_path: Path) -> None:
         with CastlineProcess(settings, tmp_path / f"{line}.log", "gateway", "measure", line) as command:
             assert command.process.wait(30) == 3
             assert sentence in command.log()
+
+
+@pytest.mark.parametrize(
+    ("free", "needed", "is_told"),
+    [(64, 2048, False), (50, 2048, True), (50, 60, True), (50, 40, False), (0, 2048, True), (0, 0, False)],
+)
+def test_a_disk_that_other_files_have_filled_is_told_before_pictures_are_refused(free: int, needed: int, is_told: bool) -> None:
+    sentence = find_disk_problem(Path("spool"), free * 2**20, 640 * 2**20, needed * 2**20)
+    assert sentence.startswith(f"the disk of the spool spool has only {free} of 640 MB free" if is_told else "")
+    assert bool(sentence) == is_told
