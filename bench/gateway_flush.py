@@ -24,7 +24,8 @@ from agents.gateway.gateway import run_camera
 from agents.gateway.intake import Intake
 from agents.gateway.sender import PictureChannel, Sender, SendResult
 from agents.gateway.spool import Spool, SpoolBudget, SpooledPicture
-from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, start_site
+from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
+from agents.gateway.web_server import start_site
 from deploy.demo.audit import compute_percentile
 from streams.complaints import Complaints
 from streams.health import ProgressWatchdog

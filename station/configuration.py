@@ -73,8 +73,9 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
             "django.middleware.clickjacking.XFrameOptionsMiddleware",
             "django_htmx.middleware.HtmxMiddleware",
             "axes.middleware.AxesMiddleware",
-            # This middleware is synchronous, so it comes last. At another place, it would slow down all asynchronous requests.
+            # These two are synchronous, so they come last. At another place, they would slow down all asynchronous requests.
             "station.accounts.log_in.SessionRenewalMiddleware",
+            "station.account_limits.AccountLimitMiddleware",
         ],
         "TEMPLATES": [
             {
@@ -153,6 +154,7 @@ def _log_in_settings(station: StationSettings) -> dict[str, Any]:
         "LOGIN_REDIRECT_URL": "wall",
         "LOGOUT_REDIRECT_URL": "log-in",
         "AUTHENTICATION_BACKENDS": ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"],
+        "PASSWORD_HASHERS": ["station.password_hasher.QueuedPasswordHasher"],
         "AUTH_PASSWORD_VALIDATORS": [
             {"NAME": f"{validators}.UserAttributeSimilarityValidator"},
             {"NAME": f"{validators}.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},

@@ -11,6 +11,7 @@ import time
 import warnings
 from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from django.core.asgi import get_asgi_application
@@ -21,12 +22,15 @@ from django.utils import timezone
 from station.archive.database import find_database_fault
 from station.configuration import MAX_FORM_BYTES, current_settings
 from station.golden_parts.golden_checks import update_golden_metrics
+from station.http_protocol import KEEP_ALIVE_S, LimitedProtocol
 from station.live.live_consumer import get_live_consumer, stop_live_consumer
 from station.middleware import AsgiApplication, BodyLimitMiddleware, RequestQueueMiddleware, stopping
 from station.pictures.signed_urls import SignedUrlMiddleware
 from station.reviews.queue import update_metrics
 from streams.errors import SettingsError
 from streams.health import ProcessHealth
+from streams.server_limits import ConnectionLimits
+from streams.settings import StationSettings
 from streams.supervision import SupervisedThread
 
 log = logging.getLogger(__name__)
@@ -41,12 +45,13 @@ _QUEUE_METRICS_S = 15.0
 
 def make_application() -> AsgiApplication:
     """Returns the whole station as an ASGI application. `station.configuration.configure` must have been called."""
-    pages = BodyLimitMiddleware(
-        get_asgi_application(),
+    station = current_settings().station
+    return BodyLimitMiddleware(
+        RequestQueueMiddleware(SignedUrlMiddleware(get_asgi_application()), station.proxies),
         form_bytes=MAX_FORM_BYTES + _FORM_OVERHEAD_BYTES,
-        upload_bytes=current_settings().station.upload_bytes + _FORM_OVERHEAD_BYTES,
+        upload_bytes=station.upload_bytes + _FORM_OVERHEAD_BYTES,
+        proxies=station.proxies,
     )
-    return RequestQueueMiddleware(SignedUrlMiddleware(pages))
 
 
 def open_socket() -> socket.socket:
@@ -112,14 +117,26 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
         server_header=False,
         # uvicorn must not read the headers of proxies, because station.accounts.log_in reads them.
         proxy_headers=False,
-        limit_concurrency=_MAX_CONNECTIONS,
-        timeout_keep_alive=20,
+        http=_make_protocol_class(settings.station),
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, int(settings.service.grace_s)),
     )
     SupervisedThread("database", partial(_check_database, health), stopping).start()
     get_live_consumer()
     _HealthReportingServer(config, health, stop_requested).run([listening])
     stop_live_consumer()
+
+
+def _make_protocol_class(station: StationSettings) -> type[LimitedProtocol]:
+    # All connections of a station behind a proxy come from the proxy's address, so only the proxy can limit the connections of a client.
+    per_address = _MAX_CONNECTIONS if station.proxies else station.connections_per_address
+    limits = ConnectionLimits(per_address, _MAX_CONNECTIONS)
+
+    class StationProtocol(LimitedProtocol):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(limits, *args, **kwargs)
+
+    return StationProtocol
 
 
 def _raise_open_file_limit(connections: int) -> None:

@@ -8,22 +8,29 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streams import metrics
 from streams.atomic_file import write_atomically
+from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 from streams.settings import ServiceSettings
 from streams.supervision import SupervisedThread, list_thread_faults
 
+_MAX_CONNECTIONS = 64
+_MAX_CONNECTIONS_PER_ADDRESS = 16
+# The page /metrics is made again after a pause of nine times the duration of the last making.
+_PAUSE_SHARE = 9
 # If a process waits for a person, the answer of its page /readyz has this header with the value "person".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
 
@@ -184,10 +191,85 @@ class InstanceSlot:
         self._file.close()
 
 
-class HealthServer:
-    """Serves the three health pages in a thread. Writes the pages' address to a file in `run_dir`, where Prometheus finds it."""
+class _MetricsPage:
+    """The page /metrics. Making the page takes at most a tenth of the time of this process, because the process needs its time for records.
 
-    def __init__(self, health: ProcessHealth, service: ServiceSettings, instance: str, port: int = 0) -> None:
+    If the page is asked for more often, the last page is sent again.
+    """
+
+    def __init__(self, health: ProcessHealth) -> None:
+        self._health = health
+        self._page = b""
+        self._valid_until_s = float("-inf")
+        self._lock = threading.Lock()
+
+    def render(self) -> bytes:
+        with self._lock:
+            began_s = time.monotonic()
+            if began_s >= self._valid_until_s:
+                metrics.process_stalled.labels(self._health.role).set(self._health.check_health()[0] != 200)
+                self._page = generate_latest()
+                ended_s = time.monotonic()
+                self._valid_until_s = ended_s + _PAUSE_SHARE * (ended_s - began_s)
+            return self._page
+
+
+class _LimitedServer(ThreadingHTTPServer):
+    """A server with a thread for each connection. The number of connections is limited, and each ends after `connection_time_s`.
+
+    A connection carries one request, so a further connection takes the place of the one that was opened first.
+    """
+
+    daemon_threads = True
+    # Python's default is 5. If more connections wait for this thread, Linux drops them, and each tries again only after a second.
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], connection_time_s: float) -> None:
+        self._connection_time_s = connection_time_s
+        self._limits = ConnectionLimits(_MAX_CONNECTIONS_PER_ADDRESS, _MAX_CONNECTIONS)
+        # The place of each open connection, and when the connection must end, in the order in which the connections were opened.
+        self._open: dict[socket.socket, tuple[Connection, float]] = {}
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        place = self._limits.add(client_address[0], partial(_shut_down, request))
+        if place is None:
+            self.shutdown_request(request)
+            return
+        self._open[request] = place, time.monotonic() + self._connection_time_s
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Ends the connections whose time is over. `serve_forever` calls this method at least twice a second."""
+        now_s = time.monotonic()
+        for request, (_, end_s) in list(self._open.items()):
+            if end_s > now_s:
+                return
+            _shut_down(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        if (found := self._open.pop(request, None)) is not None:
+            found[0].close()
+        super().shutdown_request(request)
+
+
+def _shut_down(request: socket.socket) -> None:
+    """Ends a connection at once. The thread of the connection then reads the end of the request."""
+    with suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
+
+
+class HealthServer:
+    """Serves the three health pages in a thread. Writes the pages' address to a file in `run_dir`, where Prometheus finds it.
+
+    Each request must be answered `connection_time_s` seconds after its connection was opened.
+    """
+
+    def __init__(
+        self, health: ProcessHealth, service: ServiceSettings, instance: str, port: int = 0, connection_time_s: float = HEADER_TIME_S
+    ) -> None:
+        metrics_page = _MetricsPage(health)
+
         class HealthPages(BaseHTTPRequestHandler):
             def handle(self) -> None:
                 # A client may close the connection before it has read the page. That is no fault of this process.
@@ -197,8 +279,7 @@ class HealthServer:
             def do_GET(self) -> None:
                 content_type = "text/plain; charset=utf-8"
                 if self.path == "/metrics":
-                    metrics.process_stalled.labels(health.role).set(health.check_health()[0] != 200)
-                    status, body, content_type = 200, generate_latest(), CONTENT_TYPE_LATEST
+                    status, body, content_type = 200, metrics_page.render(), CONTENT_TYPE_LATEST
                 elif self.path in ("/healthz", "/readyz"):
                     status, text = health.check_health() if self.path == "/healthz" else health.check_readiness()
                     body = f"{text}\n".encode()
@@ -218,8 +299,7 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:
                 """Logs nothing, because Prometheus requests the pages every few seconds."""
 
-        self._server = ThreadingHTTPServer((service.host, port), HealthPages)
-        self._server.daemon_threads = True
+        self._server = _LimitedServer((service.host, port), HealthPages, connection_time_s)
         self.port = int(self._server.server_address[1])
         self.address = f"{service.host}:{self.port}"
         self._target_file = service.run_dir / "targets" / f"{instance}.json"

@@ -21,9 +21,10 @@ from agents.gateway.intake import CameraFrame, GatewayCamera, Intake, TriggeredC
 from agents.gateway.latency_endpoint import add_latency_routes
 from agents.gateway.sender import KafkaChannel, Sender
 from agents.gateway.spool import Spool, SpoolBudget
-from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, start_site
+from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
 from agents.gateway.upload_request import FORM_EXTRA_BYTES
 from agents.gateway.video_camera import VideoCamera, make_stream_opener
+from agents.gateway.web_server import start_site
 from streams import metrics
 from streams.atomic_file import write_atomically
 from streams.backoff import Backoff
@@ -269,7 +270,7 @@ class Gateway:
         app = build_app(endpoints, self._settings.pictures.max_bytes, gateway.token)
         timed = {line.name: line.intake for line in self._lines if line.settings.camera and line.settings.camera.needs_latency}
         add_latency_routes(app, timed, gateway.token)
-        runner, address = await start_site(app, gateway.host, gateway.port)
+        runner, address = await start_site(app, gateway.host, gateway.port, gateway.connections_per_address)
         log.info("The gateway accepts uploads and part reports at %s.", address)
         # If gateway.port is 0, the system chooses the port. So each line gets a file with the address for `castline gateway measure`.
         for line in self._lines:

@@ -7,7 +7,7 @@
 
 Each request needs the header `Authorization: Bearer` with the token of the setting gateway.token.
 
-Errors: 400 (malformed body), 401 (wrong token), 404 (unknown line) or 507 (the latency was not stored).
+Errors: 400 (malformed body), 401 (wrong token), 404 (unknown line), 408 (too slow), 413 (too large) or 507 (the latency was not stored).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from agents.gateway.intake import Intake
 from agents.gateway.latency import HIGHEST_LATENCY_S, LOWEST_LATENCY_S
-from agents.gateway.upload_request import find_authorisation_problem
+from agents.gateway.upload_request import RequestRefusedError, find_authorisation_problem, read_small_body
 
 
 class MeasuredLatencyBody(BaseModel):
@@ -60,7 +60,9 @@ async def _show_latency(request: web.Request, intake: Intake) -> web.Response:
 
 async def _store_latency(request: web.Request, intake: Intake) -> web.Response:
     try:
-        body = MeasuredLatencyBody.model_validate_json(await request.read())
+        body = MeasuredLatencyBody.model_validate_json(await read_small_body(request))
+    except RequestRefusedError as error:
+        return _make_error(error.status, str(error))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         return _make_error(400, f"{'.'.join(str(step) for step in problem['loc']) or 'body'}: {problem['msg']}")

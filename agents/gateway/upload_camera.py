@@ -15,6 +15,7 @@ JSON `{"error": …}`:
 | 401 | the token is missing or wrong |
 | 404 | the line does not exist or does not accept this request |
 | 405 | the method is neither POST nor PUT |
+| 408 | the request came too slowly |
 | 409 | the camera that was triggered for this part took no picture |
 | 413 | the picture is too large |
 | 415 | there is no picture |
@@ -52,10 +53,11 @@ from agents.gateway.intake import (
 )
 from agents.gateway.spool import PictureReceipt
 from agents.gateway.upload_memory import MemoryShare, UploadMemory
-from agents.gateway.upload_request import RequestRefusedError, find_authorisation_problem, read_picture
+from agents.gateway.upload_request import RequestRefusedError, find_authorisation_problem, read_picture, read_small_body
+from agents.gateway.web_server import mark_busy
 from streams import metrics
 from streams.complaints import Complaints
-from streams.errors import IdentityError, SettingsError, SpoolFullError
+from streams.errors import IdentityError, SpoolFullError
 from streams.identity import PartId
 
 _RECEIPT_TIMEOUT_S = 15.0
@@ -141,30 +143,12 @@ class PartReportBody(BaseModel):
 def build_app(endpoints: Mapping[str, LineEndpoint], max_bytes: int, parts_token: SecretStr) -> web.Application:
     """Returns the web application of the gateway. `endpoints` holds the endpoint of each line. `parts_token` authorises part reports."""
     handlers = _Handlers(endpoints, max_bytes, parts_token)
-    app = web.Application(client_max_size=max_bytes, middlewares=[_describe_error])
+    app = web.Application(client_max_size=max_bytes, middlewares=[mark_busy, _describe_error])
     for path in ("/lines/{line}/pictures", "/lines/{line}/pictures/{name}"):
         app.router.add_post(path, handlers.accept_picture)
         app.router.add_put(path, handlers.accept_picture)
     app.router.add_post("/lines/{line}/parts", handlers.accept_part)
     return app
-
-
-async def start_site(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, str]:
-    """Serves `app` and returns its runner and its address, such as `http://127.0.0.1:18080`. For port 0 the system chooses a free port.
-
-    Raises SettingsError if the port is in use.
-    """
-    # aiohttp must not unpack compressed bodies, because it has no size limit. `read_picture` unpacks them with a limit.
-    # If a sender closes its connection, aiohttp cancels the handler, which then frees the memory of the picture.
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2, auto_decompress=False, handler_cancellation=True)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        await runner.cleanup()
-        raise SettingsError(f"gateway.port: expected {host}:{port} to be free, found it in use: {error.strerror}") from None
-    host, port = runner.addresses[0][:2]
-    return runner, f"http://{host}:{port}"
 
 
 @web.middleware
@@ -240,7 +224,9 @@ class _Handlers:
         if refusal := find_authorisation_problem(request, self._parts_token, "gateway.token"):
             return _make_unauthorised(refusal)
         try:
-            report = PartReportBody.model_validate_json(await request.read())
+            report = PartReportBody.model_validate_json(await read_small_body(request))
+        except RequestRefusedError as error:
+            return _make_error(error.status, str(error))
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             return _make_error(400, f"{'.'.join(str(step) for step in problem['loc']) or 'body'}: {problem['msg']}")

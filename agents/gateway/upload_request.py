@@ -5,11 +5,12 @@ The picture is the body, or one part of a form. The body may be compressed, and 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import HeaderParser
@@ -18,8 +19,10 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from streams.identity import UNKNOWN_CONTENT_TYPE, sniff_content_type
+from streams.server_limits import compute_body_time_s
 
 _CHUNK_BYTES = 2**16
+_MAX_JSON_BYTES = 2**16
 # A form has other fields beside the picture. So a form is allowed to have this many bytes more than the largest picture.
 FORM_EXTRA_BYTES = 2**20
 _MAX_PARTS = 50
@@ -50,8 +53,10 @@ class UploadedPicture:
 async def read_picture(request: web.Request, max_bytes: int, reserve: Callable[[int], None]) -> UploadedPicture:
     """Returns the picture in a request. The picture is allowed to have at most `max_bytes`.
 
-    Raises RequestRefusedError with status 400 (malformed), 413 (too large) or 415 (no picture). Before bytes are put into memory,
-    `reserve` is called with their number. If memory is short, `reserve` raises RequestRefusedError with status 503.
+    Raises RequestRefusedError with status 400 (malformed), 408 (too slow), 413 (too large) or 415 (no picture).
+
+    Before bytes are put into memory, `reserve` is called with their number. If memory is short, `reserve` raises RequestRefusedError with
+    status 503.
     """
     is_form = request.content_type.startswith("multipart/")
     if not (is_form or request.content_type.startswith("image/") or request.content_type in _RAW_TYPES):
@@ -87,7 +92,7 @@ async def _read_body(request: web.Request, limit: int, max_bytes: int, reserve: 
     # With the value 47, zlib accepts both gzip and zlib data.
     unpacker = zlib.decompressobj(47) if is_packed else None
     body = bytearray()
-    async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
+    async for chunk in _read_in_time(request):
         content = _unpack(unpacker, chunk, limit + 1 - len(body), encoding) if unpacker else chunk
         reserve(len(content))
         body += content
@@ -98,6 +103,34 @@ async def _read_body(request: web.Request, limit: int, max_bytes: int, reserve: 
             400, f"expected {encoding} data up to its end, found {len(body)} bytes and no end; send the picture again"
         )
     return bytes(body)
+
+
+async def read_small_body(request: web.Request) -> bytes:
+    """Returns the body of a request that holds some JSON. Raises RequestRefusedError if it has more than 64 KiB or comes too slowly."""
+    body = b""
+    async for chunk in _read_in_time(request):
+        body += chunk
+        if len(body) > _MAX_JSON_BYTES:
+            raise RequestRefusedError(413, f"expected at most {_MAX_JSON_BYTES} bytes, received {len(body)}")
+    return body
+
+
+async def _read_in_time(request: web.Request) -> AsyncIterator[bytes]:
+    """Yields the pieces of the body. Raises RequestRefusedError if the body comes too slowly."""
+    loop = asyncio.get_running_loop()
+    began_s, received = loop.time(), 0
+    while True:
+        allowed_s = compute_body_time_s(received)
+        try:
+            async with asyncio.timeout_at(began_s + allowed_s):
+                chunk = await request.content.read(_CHUNK_BYTES)
+        except TimeoutError:
+            text = f"expected the rest of the picture within {allowed_s:.0f} s, received {received} bytes; check the camera's network"
+            raise RequestRefusedError(408, text) from None
+        if not chunk:
+            return
+        received += len(chunk)
+        yield chunk
 
 
 def _unpack(unpacker: zlib._Decompress, chunk: bytes, room: int, encoding: str) -> bytes:

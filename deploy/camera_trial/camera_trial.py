@@ -21,8 +21,9 @@ from agents.gateway.drop_folder import DropFolder
 from agents.gateway.folder_camera import FolderCamera
 from agents.gateway.intake import CameraFrame, GatewayCamera, PictureRefusedError, check_picture
 from agents.gateway.spool import PictureReceipt
-from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, start_site
+from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
 from agents.gateway.video_camera import VideoCamera, make_stream_opener
+from agents.gateway.web_server import start_site
 from models.pictures.decoder import PictureLimits, decode_picture, open_picture
 from models.pictures.display import encode_thumbnail
 from streams.errors import PictureError, SettingsError

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,10 @@ from station.live.line_card import make_card
 from station.live.line_state import LivePart
 from station.live.live_consumer import LiveConsumer, get_live_consumer
 
+# Largest number of open event streams: of all people, of one account, and of one log-in session. A session is usually one browser.
 MAX_STREAMS = 64
+MAX_ACCOUNT_STREAMS = 32
+MAX_SESSION_STREAMS = 8
 TICK_S = 0.5
 _STATUS_TICKS = 4
 # Once a minute, the stream checks whether the person is still allowed to see the page.
@@ -96,28 +100,59 @@ def get_card_renderer() -> CardRenderer:
     return _renderers[consumer]
 
 
+@dataclass(frozen=True)
+class Viewer:
+    """Who looks at a live page: the number of the account, and the key of the log-in session."""
+
+    account: int
+    session: str
+
+
 class OpenStreams:
-    """Counts the open event streams. At most MAX_STREAMS can be open, so that many browsers do not overload the station."""
+    """Counts the open event streams: of all viewers, of each account and of each session. All methods are called in the event loop."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self._viewers: Counter[Viewer] = Counter()
 
-    def is_full(self) -> bool:
-        """Returns whether MAX_STREAMS event streams are open. If so, the next stream must be refused."""
-        return self.count >= MAX_STREAMS
+    @property
+    def count(self) -> int:
+        return self._viewers.total()
+
+    def find_refusal(self, viewer: Viewer) -> str:
+        """Returns why `viewer` cannot open a further stream, or "" if it can."""
+        if self._viewers[viewer] >= MAX_SESSION_STREAMS:
+            return f"{MAX_SESSION_STREAMS} live pages are open in this browser. Close one, then reload this page."
+        if sum(count for other, count in self._viewers.items() if other.account == viewer.account) >= MAX_ACCOUNT_STREAMS:
+            return f"{MAX_ACCOUNT_STREAMS} live pages are open for this account. Close one, or log in with another account."
+        if self.count >= MAX_STREAMS:
+            return "Too many live pages are open at this station. Close one, then reload this page."
+        return ""
+
+    def add(self, viewer: Viewer) -> None:
+        self._viewers[viewer] += 1
+
+    def remove(self, viewer: Viewer) -> None:
+        self._viewers[viewer] -= 1
+        if not self._viewers[viewer]:
+            del self._viewers[viewer]
 
 
 open_streams = OpenStreams()
 
 
 async def stream_events(
-    renderer: CardRenderer, line: str | None, is_stopping: Callable[[], bool], is_permitted: Callable[[], Awaitable[bool]]
+    renderer: CardRenderer, line: str | None, viewer: Viewer, is_stopping: Callable[[], bool], is_permitted: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[bytes]:
     """Yields the events of the wall, or of the page of `line`, until `is_stopping()` is true or `is_permitted()` is false.
 
-    An event is named after a line and contains the card of this line. The event `page` contains the page of `line`.
+    An event is named after a line and contains the card of this line. The event `page` contains the page of `line`. If `viewer` has too
+    many streams, the only event is a status that says so.
     """
-    open_streams.count += 1
+    # The view has asked before, but other streams may have begun since then.
+    if refusal := open_streams.find_refusal(viewer):
+        yield _format_event("status", render_to_string("station/live/_status.html", {"trouble": refusal}))
+        return
+    open_streams.add(viewer)
     try:
         sent_revisions: dict[str, tuple[int, int]] = {}
         tick = 0
@@ -136,7 +171,7 @@ async def stream_events(
             tick += 1
             await asyncio.sleep(TICK_S)
     finally:
-        open_streams.count -= 1
+        open_streams.remove(viewer)
 
 
 def _format_event(name: str, html: str) -> bytes:

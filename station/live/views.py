@@ -11,7 +11,8 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from station.accounts.access import get_rights, right_required
-from station.live.event_stream import get_card_renderer, open_streams, stream_events
+from station.live.event_stream import Viewer, get_card_renderer, open_streams, stream_events
+from station.live.line_access import may_see_line
 from station.middleware import stopping
 
 
@@ -30,7 +31,7 @@ def wall(request: HttpRequest) -> HttpResponse:
 def line(request: HttpRequest, line: str) -> HttpResponse:
     """Shows the page of one line: more pictures than on the wall, the trend of the last hour, and the last faulty parts."""
     renderer = get_card_renderer()
-    if line not in renderer.consumer.lines:
+    if line not in renderer.consumer.lines or not may_see_line(request.user, line):
         raise Http404
     content = renderer.render_card(line, for_page=True).html
     return render(request, "station/live/line.html", {"name": line, "page": content, "trouble": renderer.consumer.connection_fault})
@@ -42,26 +43,25 @@ async def live_events(request: HttpRequest) -> HttpResponseBase:
     """Sends the server-sent events that update the wall. With `?line=line-1`, sends the events of the page of this line."""
     renderer = await sync_to_async(get_card_renderer)()
     line = request.GET.get("line") or None
-    if line is not None and line not in renderer.consumer.lines:
+    if line is not None and (line not in renderer.consumer.lines or not await sync_to_async(may_see_line)(request.user, line)):
         raise Http404
-    if open_streams.is_full():
-        return HttpResponse(
-            "Too many live pages are open at this station. Close one, then reload this page.", status=503, content_type="text/plain"
-        )
+    viewer = Viewer(request.user.pk or 0, request.session.session_key or "")
+    if refusal := open_streams.find_refusal(viewer):
+        return HttpResponse(refusal, status=503, content_type="text/plain")
 
     async def is_permitted() -> bool:
-        return await sync_to_async(_is_still_permitted)(request)
+        return await sync_to_async(_is_still_permitted)(request, line)
 
-    events: AsyncIterator[bytes] = stream_events(renderer, line, stopping.is_set, is_permitted)
+    events: AsyncIterator[bytes] = stream_events(renderer, line, viewer, stopping.is_set, is_permitted)
     response = StreamingHttpResponse(events, content_type="text/event-stream")
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
     return response
 
 
-def _is_still_permitted(request: HttpRequest) -> bool:
+def _is_still_permitted(request: HttpRequest, line: str | None = None) -> bool:
     key = request.session.session_key
     if key is None or not request.session.exists(key):
         return False
     user = User.objects.filter(pk=request.user.pk).first() if request.user.is_authenticated else None
-    return user is not None and "look" in get_rights(user)
+    return user is not None and "look" in get_rights(user) and (line is None or may_see_line(user, line))

@@ -17,6 +17,7 @@ from ninja.security import HttpBearer
 from ninja.throttling import BaseThrottle
 from pydantic import Field
 
+from station.account_limits import AccountCounter
 from station.accounts.access import get_rights
 from station.accounts.models import ApiToken
 from station.configuration import current_settings
@@ -32,6 +33,9 @@ _POLL_EVERY_S = 0.05
 # Longest wait for the finding (boxes and heat map) after the verdict. The finding usually follows within two seconds.
 _FINDING_TIMEOUT_S = 2.0
 _FORM_OVERHEAD_BYTES = 2**16
+# Largest number of requests of one account that wait for a verdict. A waiting request keeps one of the station's running requests.
+_MAX_ACCOUNT_WAITS = 16
+_waiting_requests = AccountCounter()
 
 
 class Problem(Schema):
@@ -169,16 +173,20 @@ async def inspection(request: HttpRequest, part: str, wait: Wait = 0) -> tuple[i
 
 
 async def _wait_for_verdict(request: HttpRequest, upload: Upload, deadline: float) -> tuple[int, dict[str, Any]]:
-    """Waits for the verdict until `deadline`. Returns the HTTP status and the body of the answer."""
+    """Waits for the verdict until `deadline`. Returns the HTTP status and the body of the answer.
+
+    If too many requests of the account wait already, does not wait.
+    """
     part = upload.part_id
     consumer = await sync_to_async(get_live_consumer)()
-    while time.monotonic() < deadline:
-        recent = consumer.find_part(part)
-        if recent is not None and recent.verdict is not None:
-            deadline = min(deadline, time.monotonic() + _FINDING_TIMEOUT_S)
-            if recent.finding is not None or recent.verdict.label == "ok":
-                break
-        await asyncio.sleep(_POLL_EVERY_S)
+    with _waiting_requests.counted(upload.owner_id, _MAX_ACCOUNT_WAITS) as may_wait:
+        while may_wait and time.monotonic() < deadline:
+            recent = consumer.find_part(part)
+            if recent is not None and recent.verdict is not None:
+                deadline = min(deadline, time.monotonic() + _FINDING_TIMEOUT_S)
+                if recent.finding is not None or recent.verdict.label == "ok":
+                    break
+            await asyncio.sleep(_POLL_EVERY_S)
     status = await sync_to_async(read_status)(upload)
     return (200 if status.verdict else 202), _to_json(request, status)
 
@@ -190,7 +198,7 @@ def _submit_picture(request: HttpRequest) -> Upload:
     announced = request.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced) > max_bytes + (_FORM_OVERHEAD_BYTES if is_form else 0):
         check_size(int(announced))
-    with upload_slot():
+    with upload_slot(user):
         if not is_form:
             return submit(user, request.headers.get("X-File-Name", "picture"), request.read(max_bytes + 1), by_api=True)
         files = [file for name in request.FILES for file in request.FILES.getlist(name)]

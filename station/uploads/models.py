@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 
 from station.accounts.access import get_rights
 from station.configuration import current_settings
+from station.live.line_access import may_see_line
 from streams.identity import PartId
 from streams.topics import TopicNames
 
@@ -81,7 +82,7 @@ def may_see_part(user: AbstractBaseUser | AnonymousUser, line: str, run: int, pa
 
     Every user sees the parts of the plant's lines. Only the owner and administrators see an uploaded picture.
     """
-    if line != current_settings().station.upload_line or "administer" in get_rights(user):
+    if may_see_line(user, line):
         return True
     try:
         return uploads_visible_to(user).filter(pk=part, run=run).exists()

@@ -19,6 +19,7 @@ from django.template.defaultfilters import filesizeformat
 
 from models.pictures.decoder import PictureLimits
 from models.pictures.display import read_picture_header
+from station.account_limits import AccountCounter
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError, send_record
 from station.uploads.models import Upload, UploadRun
@@ -26,7 +27,9 @@ from streams.errors import CastlineError, PictureError, SettingsError
 from streams.identity import PictureIdentity, make_headers
 from streams.object_store import ObjectStore
 
+# Largest number of uploads that are in progress at the same time: of all accounts, and of one account.
 MAX_CONCURRENT_REQUESTS = 32
+MAX_ACCOUNT_REQUESTS = 8
 _MAX_REMEMBERED_ACCOUNTS = 1000
 _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 415}
 
@@ -74,28 +77,7 @@ class RateLimiter:
             return 0.0
 
 
-class ConcurrencyLimiter:
-    """Limits how many uploads of all accounts together can be in progress at the same time. Thread-safe."""
-
-    def __init__(self, limit: int = MAX_CONCURRENT_REQUESTS) -> None:
-        self._limit = limit
-        self._active = 0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def slot(self) -> Iterator[bool]:
-        """Counts an upload as in progress until the `with` block ends. Yields False if too many uploads are in progress."""
-        with self._lock:
-            is_granted = self._active < self._limit
-            self._active += is_granted
-        try:
-            yield is_granted
-        finally:
-            with self._lock:
-                self._active -= is_granted
-
-
-_concurrency_limiter = ConcurrencyLimiter()
+_running_uploads = AccountCounter()
 
 
 @cache
@@ -125,9 +107,15 @@ def check_size(size: int) -> None:
 
 
 @contextmanager
-def upload_slot() -> Iterator[None]:
-    """Counts an upload as in progress until the `with` block ends. Raises UploadRefusedError (503) if too many are in progress."""
-    with _concurrency_limiter.slot() as is_granted:
+def upload_slot(user: User) -> Iterator[None]:
+    """Counts an upload as in progress until the `with` block ends.
+
+    Raises UploadRefusedError (503) if too many are in progress, of this account or of all accounts together.
+    """
+    with (
+        _running_uploads.counted(user.pk, MAX_ACCOUNT_REQUESTS) as account_has_room,
+        _running_uploads.counted("all accounts", MAX_CONCURRENT_REQUESTS if account_has_room else 0) as is_granted,
+    ):
         if not is_granted:
             raise UploadRefusedError(503, "The station is busy with other pictures. Try again in a moment.", 1)
         yield

@@ -76,7 +76,7 @@ def _submit_file(request: HttpRequest, file: UploadedFile[bytes]) -> Upload:
     assert isinstance(request.user, User)
     check_size(file.size or 0)
     check_rate(request.user)
-    with upload_slot():
+    with upload_slot(request.user):
         return submit(request.user, file.name or "", file.read())
 
 

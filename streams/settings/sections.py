@@ -246,6 +246,13 @@ class GatewaySettings(Section):
 
     host: str = Field("127.0.0.1", description="Address of the network interface that accepts uploads and the sorter's part reports.")
     port: int = Field(18080, ge=0, le=65535, description="Port for uploads and part reports. With 0 the gateway chooses a free port.")
+    connections_per_address: int = Field(
+        32,
+        ge=4,
+        le=500,
+        description="Largest number of open connections of one IPv4 address or one IPv6 network (/64). A further connection takes the "
+        "place of an idle one. Raise it if many cameras share an address, for example behind a proxy.",
+    )
     token: SecretStr = Field(
         SecretStr(""), description="Token that the sorter sends with its part reports. Set it with CASTLINE_GATEWAY__TOKEN."
     )
@@ -495,6 +502,13 @@ class StationSettings(Section):
         ge=0,
         le=8,
         description="Number of proxies in front of the station that add an address to X-Forwarded-For. With 0 the header is ignored.",
+    )
+    connections_per_address: int = Field(
+        100,
+        ge=8,
+        le=4000,
+        description="Largest number of open connections of one IPv4 address or one IPv6 network (/64). A further connection takes the "
+        "place of an idle one. With `proxies`, only the proxy can limit them.",
     )
     database: str = Field(
         "var/station.sqlite3",

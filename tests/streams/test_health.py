@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -129,3 +131,39 @@ def test_a_client_that_disconnects_before_the_response_causes_no_traceback(tmp_p
         with urllib.request.urlopen(f"http://{server.address}/healthz") as response:
             assert response.status == 200
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_silent_connections_have_few_threads_end_soon_and_keep_nobody_out(tmp_path: Path) -> None:
+    health = ProcessHealth("test", ProgressWatchdog(30))
+    threads = threading.active_count()
+    with HealthServer(health, ServiceSettings(run_dir=tmp_path), "test-1", connection_time_s=1.0) as server, ExitStack() as stack:
+        place = ("127.0.0.1", server.port)
+        silent = [stack.enter_context(socket.create_connection(place, source_address=(f"127.0.1.{n % 6 + 1}", 0))) for n in range(200)]
+        for connection in silent[-10:]:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
+        with urllib.request.urlopen(f"http://{server.address}/healthz", timeout=5) as response:
+            assert response.status == 200
+        assert threading.active_count() - threads < 100
+        for connection in silent:
+            connection.settimeout(10)
+            with suppress(ConnectionError):
+                assert connection.recv(100) == b""
+
+
+def test_the_page_of_the_metrics_is_made_again_only_after_a_pause(tmp_path: Path) -> None:
+    health, checks = ProcessHealth("test", ProgressWatchdog(30)), list[float]()
+
+    def check_slowly() -> str:
+        checks.append(time.monotonic())
+        time.sleep(0.05)
+        return ""
+
+    health.add_check(check_slowly)
+    with HealthServer(health, ServiceSettings(run_dir=tmp_path), "test-1") as server:
+        began_s = time.monotonic()
+        for _ in range(30):
+            with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=5) as response:
+                assert b"castline_process_ready" in response.read()
+        took_s = time.monotonic() - began_s
+    # Each making takes at least 0.05 s, and the pause after it nine times as long.
+    assert 1 <= len(checks) <= 1 + took_s / 0.5

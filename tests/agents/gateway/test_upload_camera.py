@@ -8,6 +8,7 @@ import threading
 import zlib
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from pydantic import SecretStr
 from agents.gateway.folder_camera import FolderCamera
 from agents.gateway.intake import GatewayCamera, Intake, TriggeredCamera
 from agents.gateway.spool import Spool, SpoolBudget
-from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app, start_site
+from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
+from agents.gateway.web_server import start_site
 from streams.identity import PartId
 from streams.settings import CameraSettings
 from tests.agents.gateway.camera_line import wait_until
@@ -373,3 +375,55 @@ async def test_abandoned_uploads_leave_the_memory_and_too_many_uploads_are_refus
         await asyncio.to_thread(wait_until, lambda: camera.memory.used_bytes == 0)
         assert camera.waiting_count == 0, "nothing of an abandoned upload stays in memory"
         assert any("503" in text for text in camera.list_complaints())
+
+
+async def end_connection(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+@pytest.mark.asyncio
+async def test_slow_bodies_and_silent_connections_keep_no_camera_out(url: str, plant: UploadPlant) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    header = b"POST /lines/http/pictures HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer let-me-in\r\nContent-Type: image/jpeg\r\n"
+    async with AsyncExitStack() as stack:
+        opened = []
+        for number in range(600):
+            reader, writer = await asyncio.open_connection(host, int(port), local_addr=(f"127.0.1.{number % 20 + 1}", 0))
+            stack.push_async_callback(end_connection, writer)
+            opened.append(reader)
+            if number % 2:
+                writer.write(header if number % 4 == 1 else header + b"Content-Length: 100\r\n\r\nx")
+        for _ in range(5):
+            assert (await asyncio.wait_for(post(url, "/lines/http/pictures", UPLOAD), 10))[0] == 201
+        assert len(plant.parts("http")) == 5
+        # At the limit, each further connection took the place of an idle one.
+        closed = [reader for reader in opened if reader.at_eof() or reader.exception()]
+        assert len(closed) >= 100
+
+
+@pytest.mark.asyncio
+@pytest.mark.real
+async def test_a_body_that_trickles_is_refused_in_time_and_a_silent_connection_is_closed(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    slow, to_slow = await asyncio.open_connection(host, int(port))
+    silent, to_silent = await asyncio.open_connection(host, int(port))
+    to_slow.write(
+        b"POST /lines/http/pictures HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer let-me-in\r\nContent-Type: image/jpeg\r\n"
+        b"Content-Length: 1000\r\n\r\n"
+    )
+
+    async def trickle() -> None:
+        while not to_slow.is_closing():
+            to_slow.write(b"x")
+            await asyncio.sleep(0.5)
+
+    trickling = asyncio.create_task(trickle())
+    began_s = asyncio.get_running_loop().time()
+    assert b" 408 " in await asyncio.wait_for(slow.readline(), 40)
+    assert asyncio.get_running_loop().time() - began_s > 15
+    assert await asyncio.wait_for(silent.read(), 20) == b""
+    trickling.cancel()
+    await end_connection(to_slow)
+    await end_connection(to_silent)

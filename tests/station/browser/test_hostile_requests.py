@@ -8,7 +8,7 @@ import resource
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +21,8 @@ from tests.station.browser.plant import HttpUser, RunningStation, make_jpeg
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 REQUESTS, CONNECTIONS, KINDS = 10_000, 1000, 20
+# The connections come from this many addresses, because the station limits the connections and requests of each address.
+CLIENTS = 20
 # Status and body of each response.
 HttpResponses = list[tuple[int, bytes]]
 
@@ -101,7 +103,7 @@ def test_an_endless_body_is_cut_off_and_not_stored(station: RunningStation) -> N
 
 @pytest.mark.timeout(600)
 def test_the_station_survives_ten_thousand_requests_over_a_thousand_connections(station: RunningStation, engineer: HttpUser) -> None:
-    """A client keeps 1,000 connections busy, each with one request, until all requests are answered."""
+    """20 clients keep 1,000 connections busy, each with one request, until all requests are answered."""
     part, token = station.camera.take_picture("line-1"), engineer.create_token()
     picture = f"/parts/line-1/{part.run}/{part.part}/picture"
     wait_for(lambda: engineer.get(picture).status_code == 200, 60, "expected the part's picture")
@@ -155,11 +157,16 @@ def _make_requests(cookies: dict[str, str], token: str, picture: str) -> list[tu
 
 async def _send_requests(address: str, cookies: dict[str, str], token: str, picture: str) -> HttpResponses:
     kinds = _make_requests(cookies, token, picture) * (REQUESTS // KINDS)
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=120, sock_read=120)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
+    async with AsyncExitStack() as stack:
+        sessions = []
+        for number in range(CLIENTS):
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS // CLIENTS, local_addr=(f"127.0.3.{number + 1}", 0))
+            session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
+            sessions.append(await stack.enter_async_context(session))
 
-        async def one(method: str, path: str, headers: dict[str, str], body: bytes | None) -> tuple[int, bytes]:
+        async def one(number: int, method: str, path: str, headers: dict[str, str], body: bytes | None) -> tuple[int, bytes]:
+            session = sessions[number // KINDS % CLIENTS]
             for _ in range(5):
                 # A keep-alive connection may have been closed by the station at the same moment. Then the request is sent again.
                 with suppress(aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
@@ -167,7 +174,7 @@ async def _send_requests(address: str, cookies: dict[str, str], token: str, pict
                         return response.status, await response.read()
             return 0, b""
 
-        return list(await asyncio.gather(*(one(*kind) for kind in kinds)))
+        return list(await asyncio.gather(*(one(number, *kind) for number, kind in enumerate(kinds))))
 
 
 def _run_in_thread(coroutine: Coroutine[Any, Any, HttpResponses]) -> HttpResponses:

@@ -9,7 +9,16 @@ from datetime import timedelta
 
 from django.test import Client
 
-from station.live.event_stream import MAX_STREAMS, CardRenderer, open_streams, stream_events
+from station.live.event_stream import (
+    MAX_ACCOUNT_STREAMS,
+    MAX_SESSION_STREAMS,
+    MAX_STREAMS,
+    CardRenderer,
+    OpenStreams,
+    Viewer,
+    open_streams,
+    stream_events,
+)
 from station.live.live_consumer import LiveConsumer
 from tests.station.live.records import make_kafka_record, make_verdict
 
@@ -22,7 +31,7 @@ def read_events(consumer: LiveConsumer, count: int, is_stopping: Callable[[], bo
 
     async def collect() -> list[bytes]:
         events = []
-        stream = stream_events(CardRenderer(consumer), None, is_stopping, is_permitted)
+        stream = stream_events(CardRenderer(consumer), None, Viewer(1, "session"), is_stopping, is_permitted)
         async for event in stream:
             events.append(event)
             if len(events) == count:
@@ -47,13 +56,29 @@ def test_the_stream_ends_when_the_station_stops(consumer: LiveConsumer) -> None:
 
 
 def test_too_many_open_live_pages_are_refused(operator: Client) -> None:
-    open_streams.count = MAX_STREAMS
+    viewers = [Viewer(-number, "") for number in range(MAX_STREAMS)]
+    for viewer in viewers:
+        open_streams.add(viewer)
     try:
         response = operator.get("/live/events")
     finally:
-        open_streams.count = 0
+        for viewer in viewers:
+            open_streams.remove(viewer)
     assert response.status_code == 503
     assert "Too many live pages" in response.content.decode()
+
+
+def test_a_session_and_an_account_have_limits_of_their_own() -> None:
+    streams = OpenStreams()
+    for number in range(MAX_ACCOUNT_STREAMS):
+        viewer = Viewer(1, f"session {number // MAX_SESSION_STREAMS}")
+        assert streams.find_refusal(viewer) == ""
+        streams.add(viewer)
+    assert "in this browser" in streams.find_refusal(Viewer(1, "session 0"))
+    assert "for this account" in streams.find_refusal(Viewer(1, "one more session"))
+    assert streams.find_refusal(Viewer(2, "session of another account")) == ""
+    streams.remove(Viewer(1, "session 0"))
+    assert streams.find_refusal(Viewer(1, "session 0")) == ""
 
 
 def test_a_card_is_rendered_less_often_on_a_busy_machine(consumer: LiveConsumer) -> None:

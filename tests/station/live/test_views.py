@@ -18,6 +18,18 @@ def test_the_live_pages_need_the_right_to_look(visitor: Client, operator: Client
     assert operator.get("/lines/line-9/").status_code == 404
 
 
+def test_only_administrators_see_the_live_page_and_the_stream_of_all_uploads(engineer: Client, administrator: Client) -> None:
+    assert engineer.get("/lines/uploads/").status_code == 404
+    assert engineer.get("/live/events?line=uploads").status_code == 404
+    assert administrator.get("/lines/uploads/").status_code == 200
+    request = administrator.get("/").wsgi_request
+    assert _is_still_permitted(request, "uploads")
+    person = User.objects.get(username="administrator")
+    person.groups.set([Group.objects.get(name="engineer")])
+    assert not _is_still_permitted(request, "uploads")
+    assert _is_still_permitted(request, "line-1")
+
+
 def test_a_stream_ends_when_its_person_may_no_longer_look(operator: Client) -> None:
     request = operator.get("/").wsgi_request
     assert _is_still_permitted(request)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from station.uploads.submission import ConcurrencyLimiter, RateLimiter
+from station.account_limits import AccountCounter
+from station.uploads.submission import RateLimiter
 
 
 def test_the_tokens_of_an_account_are_refilled_evenly() -> None:
@@ -18,9 +19,9 @@ def test_the_tokens_of_an_account_are_refilled_evenly() -> None:
     assert limiter.acquire(1) > 0
 
 
-def test_a_slot_is_free_again_when_its_block_ends() -> None:
-    limiter = ConcurrencyLimiter(1)
-    with limiter.slot() as first, limiter.slot() as second:
-        assert (first, second) == (True, False)
-    with limiter.slot() as third:
+def test_an_upload_of_an_account_ends_with_its_block_and_stops_no_other_account() -> None:
+    uploads = AccountCounter()
+    with uploads.counted(1, 1) as first, uploads.counted(1, 1) as second, uploads.counted(2, 1) as other:
+        assert (first, second, other) == (True, False, True)
+    with uploads.counted(1, 1) as third:
         assert third

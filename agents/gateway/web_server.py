@@ -1,0 +1,93 @@
+"""Serves the gateway's web application, and limits the connections of each client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from streams.errors import SettingsError
+from streams.server_limits import Connection, ConnectionLimits
+
+_MAX_CONNECTIONS = 500
+MAX_CONNECTIONS_PER_ADDRESS = 32
+# A connection without a complete header is closed after this time. A camera that sends a picture every 15 s keeps its connection.
+_KEEP_ALIVE_S = 20.0
+
+
+class _LimitedConnection(web.RequestHandler):
+    """A connection of the gateway. Its place among all connections is free again when the connection has ended."""
+
+    __slots__ = ("_limits", "place")
+
+    def __init__(self, limits: ConnectionLimits, server: web.Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._limits = limits
+        self.place: Connection | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)
+        peer = transport.get_extra_info("peername") or ("",)
+        self.place = self._limits.add(peer[0], transport.abort)
+        if self.place is None:
+            transport.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self.place is not None:
+            self.place.close()
+        super().connection_lost(exc)
+
+
+class _LimitedRunner(web.AppRunner):
+    """aiohttp's runner of an application, whose connections are limited."""
+
+    def __init__(self, app: web.Application, limits: ConnectionLimits) -> None:
+        # aiohttp must not unpack compressed bodies, because it has no size limit. `read_picture` unpacks them with a limit.
+        # If a sender closes its connection, aiohttp cancels the handler, which then frees the memory of the picture.
+        super().__init__(app, shutdown_timeout=2, handler_cancellation=True)
+        self._limits = limits
+
+    @property
+    def server(self) -> Callable[[], _LimitedConnection] | None:  # type: ignore[override]
+        """Returns what makes the object of a new connection. aiohttp's sites only call it."""
+        server = super().server
+        if server is None:
+            return None
+        loop = asyncio.get_running_loop()
+        options: dict[str, Any] = {"loop": loop, "access_log": None, "auto_decompress": False, "keepalive_timeout": _KEEP_ALIVE_S}
+        return lambda: _LimitedConnection(self._limits, server, **options)
+
+
+@web.middleware
+async def mark_busy(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+    """Keeps the place of a connection while a request runs on it."""
+    place = request.protocol.place if isinstance(request.protocol, _LimitedConnection) else None
+    if place is None:
+        return await handler(request)
+    place.is_idle = False
+    try:
+        return await handler(request)
+    finally:
+        place.is_idle = True
+
+
+async def start_site(
+    app: web.Application, host: str, port: int, max_per_address: int = MAX_CONNECTIONS_PER_ADDRESS
+) -> tuple[web.AppRunner, str]:
+    """Serves `app` and returns its runner and its address, such as `http://127.0.0.1:18080`. For port 0 the system chooses a free port.
+
+    An address can have `max_per_address` connections. The middlewares of `app` must contain `mark_busy`. Raises SettingsError if the port
+    is in use.
+    """
+    runner = _LimitedRunner(app, ConnectionLimits(max_per_address, _MAX_CONNECTIONS))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise SettingsError(f"gateway.port: expected {host}:{port} to be free, found it in use: {error.strerror}") from None
+    host, port = runner.addresses[0][:2]
+    return runner, f"http://{host}:{port}"

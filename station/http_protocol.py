@@ -1,0 +1,78 @@
+"""Limits the connections of the station's server: their number, and the time for a request's header and for reading an answer.
+
+uvicorn has none of these limits. `station.middleware` limits the time of a body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
+
+# Time without a request after which uvicorn closes a connection.
+KEEP_ALIVE_S = 20
+# Longest time in which a client reads nothing of an answer that is too large for the buffers of the connection.
+_READ_PAUSE_S = 30.0
+
+
+class LimitedProtocol(H11Protocol):
+    """A connection of the station. The station closes a connection whose request or whose reading of an answer takes too long."""
+
+    def __init__(
+        self, limits: ConnectionLimits, *args: Any, header_time_s: float = HEADER_TIME_S, read_pause_s: float = _READ_PAUSE_S, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits
+        self._header_time_s = header_time_s
+        self._read_pause_s = read_pause_s
+        self._place: Connection | None = None
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._read_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._place = self._limits.add(self.client[0] if self.client else "", transport.abort)
+        if self._place is None:
+            transport.abort()
+            return
+        self._header_timer = self.loop.call_later(self._header_time_s, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._place is not None:
+            self._place.close()
+        self._cancel_header_timer()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._cancel_header_timer()
+            if self._place is not None:
+                self._place.is_idle = False
+
+    def on_response_complete(self) -> None:
+        # An idle connection gets the time of the keep-alive in addition, so that uvicorn closes it in an orderly way before the timer does.
+        self._cancel_header_timer()
+        self._header_timer = self.loop.call_later(KEEP_ALIVE_S + self._header_time_s, self.transport.abort)
+        if self._place is not None:
+            self._place.is_idle = True
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._read_timer = self.loop.call_later(self._read_pause_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+        super().resume_writing()
+
+    def _cancel_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None

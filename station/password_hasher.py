@@ -1,0 +1,35 @@
+"""Computes the hash of one password at a time, so that many log-ins at once take neither all processors nor all threads."""
+
+from __future__ import annotations
+
+import threading
+
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
+
+from streams.errors import CastlineError
+
+# A hash takes a third of a second, so the last of these log-ins waits about five seconds.
+_MAX_WAITING = 16
+
+
+class PasswordHasherBusyError(CastlineError):
+    """Raised if too many passwords wait for their hash. The message can be shown on a page."""
+
+
+class QueuedPasswordHasher(PBKDF2PasswordHasher):
+    """Django's password hasher, which computes one hash at a time. At most 16 more wait. Thread-safe.
+
+    The stored hashes are the same as Django's, so passwords of older databases stay valid.
+    """
+
+    _computing = threading.Lock()
+    _waiting = threading.BoundedSemaphore(_MAX_WAITING + 1)
+
+    def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
+        if not self._waiting.acquire(blocking=False):
+            raise PasswordHasherBusyError("The station is busy with other log-ins. Try again in a moment.")
+        try:
+            with self._computing:
+                return super().encode(password, salt, iterations)
+        finally:
+            self._waiting.release()

@@ -1,0 +1,110 @@
+"""Limits what a client can hold of a server: its connections, and the time in which a request must arrive.
+
+The station, the gateway and the health pages use the same limits, so that a stranger who only opens connections shuts out nobody.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+# A request's header must be complete this many seconds after the connection was opened.
+HEADER_TIME_S = 10.0
+# A body gets 20 s, and one second more for each 32 KiB that have arrived. So a body of 1 MiB may take 52 s, and 128 MiB 69 minutes.
+BODY_TIME_S = 20.0
+BODY_BYTES_PER_S = 2**15
+_IPV6_NETWORK_BITS = 64
+
+
+def compute_body_time_s(received_bytes: int) -> float:
+    """Returns the longest time, in seconds from its first byte, that a body may take of which `received_bytes` have arrived."""
+    return BODY_TIME_S + received_bytes / BODY_BYTES_PER_S
+
+
+def find_network(address: str) -> str:
+    """Returns the network that counts as one client: an IPv4 address, or the first 64 bits of an IPv6 address.
+
+    One machine can use all 2^64 addresses of its IPv6 network. A text that is no address is returned as it is.
+    """
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, _IPV6_NETWORK_BITS), strict=False))
+
+
+class Connection:
+    """An open connection of a server. `is_idle` says whether the server still waits for a request on this connection."""
+
+    def __init__(self, limits: ConnectionLimits, network: str, abort: Callable[[], None]) -> None:
+        self._limits = limits
+        self.network = network
+        self.abort = abort
+        self.is_idle = True
+
+    def close(self) -> None:
+        """Frees the place of this connection. Only the first call has an effect."""
+        self._limits.remove(self)
+
+
+class ConnectionLimits:
+    """Counts the open connections of a server, in total and for each client network. Thread-safe.
+
+    If a limit is reached, a new connection takes the place of the idle connection that has waited longest. So a client that holds many
+    silent connections keeps nobody out, not even a person behind the same address.
+    """
+
+    def __init__(self, max_per_network: int, max_total: int) -> None:
+        self._max_per_network = max_per_network
+        self._max_total = max_total
+        # The connections in the order in which they were opened.
+        self._connections: dict[Connection, None] = {}
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def add(self, address: str, abort: Callable[[], None]) -> Connection | None:
+        """Returns the place of a new connection from `address`, or None if it must be refused, because no connection is idle.
+
+        `abort` closes the connection at once. It is called when the connection loses its place to another one.
+        """
+        network = find_network(address)
+        with self._lock:
+            loser = None
+            if self._counts[network] >= self._max_per_network:
+                loser = next((one for one in self._connections if one.network == network and one.is_idle), None)
+            elif len(self._connections) >= self._max_total:
+                loser = next((one for one in self._connections if one.is_idle), None)
+            else:
+                return self._insert(network, abort)
+            if loser is None:
+                return None
+            self._delete(loser)
+            added = self._insert(network, abort)
+        loser.abort()
+        return added
+
+    def remove(self, connection: Connection) -> None:
+        with self._lock:
+            if connection in self._connections:
+                self._delete(connection)
+
+    def _insert(self, network: str, abort: Callable[[], None]) -> Connection:
+        connection = Connection(self, network, abort)
+        self._connections[connection] = None
+        self._counts[network] += 1
+        return connection
+
+    def _delete(self, connection: Connection) -> None:
+        del self._connections[connection]
+        self._counts[connection.network] -= 1
+        if not self._counts[connection.network]:
+            del self._counts[connection.network]
