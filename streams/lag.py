@@ -107,6 +107,9 @@ class LagMonitor:
                 with closing(admin):
                     self._measure_with(admin)
             except (KafkaError, OSError, ValueError) as error:
+                # While Kafka is away, no worker can make progress, and a restart would only delay its work when Kafka is back.
+                for watchdog in (self._health.watchdog, *self._watchdogs.values()):
+                    watchdog.set_pending(0)
                 self._health.set_not_ready(f"Kafka at {self._settings.bootstrap} does not answer: {error!r}", "kafka")
 
     def _measure_with(self, admin: KafkaAdminClient) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 from prometheus_client import REGISTRY
 
+from deploy.kafka.broker import EmbeddedBroker
+from deploy.supervisor.ports import free_ports
 from streams.group_members import make_identity
 from streams.health import ProcessHealth, ProgressWatchdog
 from streams.lag import LagMonitor, Partition
-from streams.topics import TopicNames
+from streams.settings import Settings
+from streams.topics import TopicNames, create_topics
 from tests.conftest import MakeSettings
 from tests.image_topics import wait_for
 
@@ -66,6 +72,41 @@ def test_records_that_kafka_has_deleted_do_not_wait(make_settings: MakeSettings)
         wait_for(lambda: read_lag_metric("lag-2") == 3, 20, "expected the three records that are left")
     finally:
         monitor.stop()
+
+
+@pytest.mark.real
+def test_a_worker_is_not_restarted_while_kafka_is_away(tmp_path: Path) -> None:
+    own = {"broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"}, "topics": {"image_partitions": 1}}
+    settings = Settings.model_validate({**own, "lines": [{"name": "lag-4"}]})
+    broker = EmbeddedBroker(settings)
+    broker.start()
+    admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    create_topics(admin, settings)
+    admin.close()
+    topic = TopicNames(settings.topics.prefix).images("lag-4")
+    producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
+    producer.send(topic, value=b"a picture").get(10)
+    producer.close()
+    clock = [0.0]
+    health = ProcessHealth("inspector", ProgressWatchdog(30, lambda: clock[0]))
+    identity = make_identity(settings, "nobody", "nobody-1")
+    monitor = LagMonitor(settings, identity, {topic: "lag-4"}, lambda: {(topic, 0)}, health, interval_s=0.05, clock=lambda: clock[0])
+    monitor.start()
+    try:
+        wait_for(lambda: read_lag_metric("lag-4") == 1, 20, "expected the picture to wait")
+        broker.stop(20)
+        wait_for(lambda: "does not answer" in health.check_readiness()[1], 60, "expected Kafka to be away")
+        clock[0] = 1000.0
+        assert health.check_health() == (200, "ok")
+        broker = EmbeddedBroker(settings)
+        broker.start()
+        wait_for(lambda: "does not answer" not in health.check_readiness()[1], 60, "expected Kafka to be back")
+        assert health.check_health() == (200, "ok"), "the time begins anew when Kafka is back"
+        clock[0] = 1100.0
+        wait_for(lambda: "1 pieces of work wait" in health.check_health()[1], 20, "expected the stall to be reported")
+    finally:
+        monitor.stop()
+        broker.stop(20)
 
 
 def test_a_partition_that_nobody_reads_is_a_stall_although_another_partition_makes_progress(make_settings: MakeSettings) -> None:
