@@ -35,8 +35,8 @@ def run_inside(command: Sequence[str]) -> int:
     """
     options = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *(() if os.geteuid() == 0 else ("--map-root-user",))]
     bound = bound_command(["/usr/bin/unshare", *options, "/bin/bash", "-c", _FIRST_PROCESS, "campaign", *command])
-    # Ctrl-C reaches the program inside, which then stops in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches the program inside, which then stops in order. A handler is not inherited, but an ignored signal would be.
+    signal.signal(signal.SIGINT, lambda *_: None)
     return subprocess.run(bound, env=os.environ | {INSIDE_VARIABLE: "1"}, check=False).returncode
 
 
