@@ -94,7 +94,7 @@ class MachineNetwork:
 
     @staticmethod
     def _start(stack: ExitStack, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(bound_command(command))
+        process = subprocess.Popen(bound_command(command), start_new_session=True)
         stack.callback(process.wait)
         stack.callback(process.kill)
         return process
