@@ -51,7 +51,9 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
             "django.contrib.messages",
             "django.contrib.staticfiles",
             "django_htmx",
-            "axes",
+            "django_otp",
+            "django_otp.plugins.otp_totp",
+            "django_otp.plugins.otp_static",
             "csp",
             "station",
             "station.archive",
@@ -72,8 +74,8 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
             "django.contrib.messages.middleware.MessageMiddleware",
             "django.middleware.clickjacking.XFrameOptionsMiddleware",
             "django_htmx.middleware.HtmxMiddleware",
-            "axes.middleware.AxesMiddleware",
-            # These two are synchronous, so they come last. At another place, they would slow down all asynchronous requests.
+            # These middlewares are synchronous, so they come last. At another place, they would slow down all asynchronous requests.
+            "station.accounts.log_in.ClientAddressMiddleware",
             "station.accounts.log_in.SessionRenewalMiddleware",
             "station.account_limits.AccountLimitMiddleware",
         ],
@@ -105,7 +107,7 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
         "WHITENOISE_MAX_AGE": 300,
         "WHITENOISE_ALLOW_ALL_ORIGINS": False,
         **_security_settings(settings),
-        **_log_in_settings(station),
+        **_log_in_settings(),
     }
 
 
@@ -147,13 +149,12 @@ def _security_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _log_in_settings(station: StationSettings) -> dict[str, Any]:
+def _log_in_settings() -> dict[str, Any]:
     validators = "django.contrib.auth.password_validation"
     return {
         "LOGIN_URL": "log-in",
         "LOGIN_REDIRECT_URL": "wall",
         "LOGOUT_REDIRECT_URL": "log-in",
-        "AUTHENTICATION_BACKENDS": ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"],
         "PASSWORD_HASHERS": ["station.password_hasher.QueuedPasswordHasher"],
         "AUTH_PASSWORD_VALIDATORS": [
             {"NAME": f"{validators}.UserAttributeSimilarityValidator"},
@@ -161,16 +162,7 @@ def _log_in_settings(station: StationSettings) -> dict[str, Any]:
             {"NAME": f"{validators}.CommonPasswordValidator"},
             {"NAME": f"{validators}.NumericPasswordValidator"},
         ],
-        "AXES_FAILURE_LIMIT": station.log_in_failures,
-        "AXES_COOLOFF_TIME": station.log_in_lock_minutes / 60,
-        "AXES_LOCKOUT_PARAMETERS": [["username", "ip_address"]],
-        "AXES_LOCKOUT_CALLABLE": "station.accounts.log_in.show_locked_out",
-        "AXES_CLIENT_IP_CALLABLE": "station.accounts.log_in.client_address",
-        "AXES_RESET_ON_SUCCESS": True,
-        # A wrong password during a lock does not extend the lock. Otherwise an attacker could lock an account for ever.
-        "AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT": False,
-        "AXES_DISABLE_ACCESS_LOG": True,
-        "AXES_VERBOSE": False,
+        "OTP_TOTP_ISSUER": "Castline",
     }
 
 

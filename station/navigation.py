@@ -37,6 +37,7 @@ ENTRIES = (
     MenuEntry("reports", "Reports", "look"),
     MenuEntry("versions", "Models", "look"),
     MenuEntry("accounts", "Accounts", "administer"),
+    MenuEntry("tokens", "API tokens", "administer"),
     MenuEntry("audit-log", "Audit log", "administer"),
 )
 

@@ -20,6 +20,24 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
     _write(path, content, lambda descriptor: os.fchmod(descriptor, mode & ~umask))
 
 
+def publish_atomically(path: Path, content: bytes | str) -> None:
+    """Writes `content` to `path`, as `write_atomically` does. All users of this machine can read the file, whatever the umask is.
+
+    Missing folders are created, and all users can list the new folders. Raises OSError if the file cannot be written.
+    """
+    make_public_folder(path.parent)
+    _write(path, content, lambda descriptor: os.fchmod(descriptor, 0o644))
+
+
+def make_public_folder(folder: Path) -> None:
+    """Creates `folder` and missing folders above it, so that all users can list them. An existing folder keeps its rights."""
+    if not folder.is_dir():
+        make_public_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            folder.chmod(0o755)
+
+
 def replace_atomically(path: Path, content: bytes | str) -> None:
     """Gives an existing file new content, as `write_atomically` does, and keeps its owner, group and permission bits.
 

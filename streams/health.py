@@ -22,7 +22,7 @@ from typing import IO, Any, Self
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streams import metrics
-from streams.atomic_file import write_atomically
+from streams.atomic_file import make_public_folder, publish_atomically
 from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 from streams.settings import ServiceSettings
 from streams.supervision import SupervisedThread, list_thread_faults
@@ -169,7 +169,8 @@ class InstanceSlot:
     """
 
     def __init__(self, run_dir: Path, role: str) -> None:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        # Prometheus, which may run as another user, reads the folder `targets` in this folder.
+        make_public_folder(run_dir)
         self.role = role
         self.number = 0
         self._file: IO[str]
@@ -309,7 +310,7 @@ class HealthServer:
     def __enter__(self) -> Self:
         self._thread.start()
         target = {"targets": [self.address], "labels": {**self._labels, "pid": str(os.getpid())}}
-        write_atomically(self._target_file, json.dumps([target]))
+        publish_atomically(self._target_file, json.dumps([target]))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 import click
 
 from agents.archivist.archivist import list_archived_topics
+from deploy.cli.role_start import start_role
 from streams import metrics
 from streams.errors import SettingsError
 from streams.group_members import GroupIdentity, make_identity
-from streams.logs import configure_logs
-from streams.settings import load_settings
 from streams.topics import TopicNames
 from streams.worker_process import WorkerProcess, worker_process
 
@@ -34,8 +33,7 @@ def command(file: Path | None, port: int) -> int:
 
     While Kafka or the database does not answer, /readyz returns 503 with the reason.
     """
-    settings = load_settings(file)
-    configure_logs(settings.service, ROLE)
+    settings = start_role(file, ROLE)
     if not settings.lines:
         raise SettingsError("The settings name no line. Add at least one [[lines]] section.")
     with worker_process(settings, ROLE, port) as process:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
+from deploy.cli.role_start import start_role
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.kafka.disk_guard import DiskGuard
 from deploy.kafka.java import kafka_jars
 from deploy.kafka.startup_archive import make_archive
 from streams.errors import BrokerError
-from streams.logs import configure_logs
-from streams.settings import Settings, load_settings
+from streams.settings import Settings
 from streams.worker_process import WorkerProcess, worker_process
 
 
@@ -29,8 +29,7 @@ def command(file: Path | None, fetch_only: bool) -> int:
         click.echo(f"{len(kafka_jars())} jars of the broker in the cache, verified")
         _prepare_archive()
         return 0
-    settings = load_settings(file)
-    configure_logs(settings.service, "broker")
+    settings = start_role(file, "broker")
     with worker_process(settings, "broker", 0) as process:
         return _run(settings, process)
 

@@ -6,8 +6,7 @@ import click
 
 from agents.gateway.gateway import Gateway, select_lines
 from deploy.cli import gateway_measure, gateway_try
-from streams.logs import configure_logs
-from streams.settings import load_settings
+from deploy.cli.role_start import start_role
 
 
 @click.group("gateway", invoke_without_command=True)
@@ -25,9 +24,8 @@ def command(context: click.Context, lines: tuple[str, ...]) -> int:
                 f"Leave out --line, and write the name of the line after `castline gateway {context.invoked_subcommand}`."
             )
         return 0
-    settings = load_settings(context.obj)
+    settings = start_role(context.obj, "gateway")
     selected_lines = select_lines(settings, lines)
-    configure_logs(settings.service, "gateway")
     return Gateway(settings, selected_lines).run()
 
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deploy.cli.role_start import start_role
 from streams import metrics
 from streams.compacted_topics import CompactedTopicFollower, FollowedTopic
 from streams.errors import SettingsError
 from streams.group_members import make_identity
 from streams.live_line_settings import LiveSettingsByLine
-from streams.logs import configure_logs
 from streams.model_choices import ModelChoices
-from streams.settings import Settings, load_settings
+from streams.settings import Settings
 from streams.topics import TopicNames
 from streams.worker_process import WorkerProcess, worker_process
 
@@ -50,8 +50,7 @@ def command(file: Path | None, port: int) -> int:
 
     While Kafka does not answer, /readyz returns 503 with the reason.
     """
-    settings = load_settings(file)
-    configure_logs(settings.service, ROLE)
+    settings = start_role(file, ROLE)
     if not settings.lines:
         raise SettingsError("The settings name no line. Add at least one [[lines]] section.")
     with worker_process(settings, ROLE, port) as process:

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deploy.cli.role_start import start_role
 from deploy.supervisor.priority import LOWEST_NICENESS, lower_priority
 from streams import metrics
 from streams.compacted_topics import CompactedTopicFollower, FollowedTopic
 from streams.errors import SettingsError
 from streams.group_members import make_identity
 from streams.live_line_settings import LiveSettingsByLine
-from streams.logs import configure_logs
 from streams.model_choices import ModelChoices
-from streams.settings import load_settings
 from streams.topics import TopicNames
 from streams.worker_process import WorkerProcess, worker_process
 
@@ -46,8 +45,7 @@ def command(file: Path | None, port: int) -> int:
 
     While Kafka or the object store does not answer, /readyz returns 503 with the reason.
     """
-    settings = load_settings(file)
-    configure_logs(settings.service, ROLE)
+    settings = start_role(file, ROLE)
     if not settings.lines:
         raise SettingsError("The settings name no line. Add at least one [[lines]] section.")
     if not settings.inspector.localise:

@@ -11,6 +11,7 @@ import click
 
 from streams.errors import CastlineError, DuplicateProcessError
 from streams.garbage_collector import garbage_collector_paused
+from streams.private_files import make_new_files_private
 
 COMMANDS = {
     "demo": "Run a simulated foundry of three lines over a real Kafka, then audit the result.",
@@ -42,6 +43,12 @@ COMMANDS = {
     "replay": "Judge pictures on Kafka again with another model version.",
     "bench": "Measure speed, latency and memory.",
 }
+
+# These commands write what a person asked for, such as a model version for the inspectors of another user. Their files get the rights that
+# the person's umask gives. All other commands write files of the plant, which only their owner may read.
+_COMMANDS_WITH_THE_USERS_UMASK = frozenset(
+    {"metrics", "dashboards", "render", "train", "train-segmentation", "evaluate", "explain", "experiment", "models", "bench", "settings"}
+)
 
 EXIT_CODES = """Exit codes: 0 means done. 1 means that the command ran and the result is bad (a part lost, a gate moved twice, a check
 failed). 2 means that the command line is wrong. 3 means that the settings, a file or the state of the machine is wrong and that the
@@ -79,6 +86,8 @@ class LazyGroup(click.Group):
 def castline(ctx: click.Context, file: Path | None) -> None:
     """Watches every casting on every line of a foundry and takes the bad ones off the belt."""
     ctx.obj = file
+    if ctx.invoked_subcommand not in _COMMANDS_WITH_THE_USERS_UMASK:
+        make_new_files_private()
 
 
 def main() -> None:

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import click
 
+from deploy.cli.role_start import start_role
 from deploy.supervisor.launch import bound_command
 from deploy.supervisor.priority import raise_priority
 from firmware.fault_table import error_codes
 from streams import metrics
 from streams.errors import BrokerError
 from streams.group_members import make_identity
-from streams.logs import configure_logs
-from streams.settings import load_settings
 from streams.topics import TopicNames
 from streams.worker_process import WorkerProcess, handle_stop_signals, worker_process
 
@@ -43,8 +42,7 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
 
     Each board gets its own process, which serves all lines of the board. If one process ends, the command stops the others and ends too.
     """
-    settings = load_settings(file)
-    configure_logs(settings.service, ROLE)
+    settings = start_role(file, ROLE)
     boards = settings.lines_by_board(names)
     if len(boards) > 1:
         return _run_one_process_per_board(file, boards)

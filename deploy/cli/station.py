@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
+from deploy.cli.role_start import start_role
 from deploy.supervisor.priority import lower_priority
 from streams.errors import SettingsError
 from streams.garbage_collector import garbage_collector_paused
 from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
-from streams.logs import configure_logs
 from streams.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,7 @@ def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
     """
     if ctx.invoked_subcommand is not None:
         return None
-    settings = load_settings(ctx.obj)
-    configure_logs(settings.service, ROLE)
+    settings = start_role(ctx.obj, ROLE)
     lower_priority()
     if settings.service.log_level != "debug":
         logging.getLogger("kafka").setLevel(logging.CRITICAL)

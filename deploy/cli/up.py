@@ -39,8 +39,10 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
     from deploy.supervisor import Journal, RestartPolicy, StopRequests, Supervisor
     from deploy.supervisor.plant_roles import plant_roles
     from streams.health import InstanceSlot
+    from streams.private_files import refuse_exposed_files
 
     settings = load_settings(file)
+    refuse_exposed_files(settings)
     _check_plant(settings)
     slot = InstanceSlot(settings.service.run_dir, "up")
     if slot.number > 1:

@@ -19,7 +19,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 
-from station.accounts.models import AuditEntry
+from station.accounts.models import ApiToken, AuditEntry
 from streams.errors import SettingsError
 
 Right = Literal[
@@ -82,6 +82,7 @@ def assign_role(user: User, role: Role) -> None:
 def create_or_update_account(name: str, role: str, password: str) -> str:
     """Creates the account `name`, or changes its role and password if it exists. Returns "made" or "changed".
 
+    The API tokens of a changed account end, because somebody may have made them with the old password.
     Raises SettingsError if the role does not exist, or if the name or the password is not allowed.
     """
     known_role: Role | None = next((known for known in RIGHTS if known == role), None)
@@ -100,6 +101,7 @@ def create_or_update_account(name: str, role: str, password: str) -> str:
         user.is_active = True
         user.save()
         assign_role(user, known_role)
+        ApiToken.revoke_all(user)
         AuditEntry.record(None, "account changed" if existed else "account made", name, role=role, by="command line")
     return "changed" if existed else "made"
 

@@ -12,6 +12,8 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from station.accounts.access import ROLES, assign_role, get_role
+from station.accounts.models import TOKEN_LIFETIMES, ApiToken
+from station.accounts.second_factor import has_second_factor, remove_second_factor
 
 _ROLE_CHOICES = [(role, role) for role in ROLES]
 
@@ -20,6 +22,10 @@ class TokenForm(forms.Form):
     """The form for a new API token."""
 
     name = forms.CharField(max_length=80, label="Program", help_text="What the token is for, such as the name of the machine.")
+    scope = forms.ChoiceField(choices=[("inspect", "send pictures and read verdicts"), ("read", "only read verdicts")], label="May")
+    days = forms.TypedChoiceField(
+        choices=[(lifetime.days, f"{lifetime.days} days") for lifetime in TOKEN_LIFETIMES], coerce=int, initial=90, label="Ends after"
+    )
 
 
 class NewAccountForm(UserCreationForm):  # type: ignore[type-arg]
@@ -54,8 +60,9 @@ class ChangeAccountForm(forms.Form):
         strip=False,
         label="New password",
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
-        help_text="Leave this field empty to keep the present password.",
+        help_text="Leave this field empty to keep the present password. A new password ends all API tokens of the account.",
     )
+    without_second_factor = forms.BooleanField(required=False, label="Remove the second factor, because the phone is lost")
 
     def __init__(self, user: User, *arguments: object, **named: object) -> None:
         self._user = user
@@ -89,6 +96,11 @@ class ChangeAccountForm(forms.Form):
             if cleaned["password"]:
                 changes.append("new password")
                 user.set_password(cleaned["password"])
+                ended = ApiToken.revoke_all(user)
+                changes += [f"{ended} API tokens ended"] if ended else []
+            if cleaned["without_second_factor"] and has_second_factor(user):
+                changes.append("second factor removed")
+                remove_second_factor(user)
             user.save()
         return changes
 

@@ -1,37 +1,109 @@
-"""Protects the log-in: finds the client's address, shows an error page if a form is refused, and extends sessions in use."""
+"""The log-in: a name, a password and perhaps a one-time code, the delays after wrong ones, and sessions that are extended in use."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from typing import Any
 
+from django import forms
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.models import User
+from django.contrib.auth.views import LoginView, LogoutView
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils import timezone
+from django_otp import devices_for_user, match_token
 
 from station.accounts.access import render_error_page
+from station.accounts.delays import begin_attempt, end_attempt, find_device, make_log_in_rules, remember_device
+from station.accounts.models import AuditEntry, client_address_of_request
+from station.client_address import find_client_address
 from station.configuration import current_settings
 
 _RENEW_EVERY_S = 600
 _RENEWED_AT = "seen"
+_MAX_NAME = 150
 
 
 def client_address(request: HttpRequest) -> str:
-    """Returns the network address of the client.
-
-    Each proxy appends an address to the header X-Forwarded-For. Addresses that the client itself can write are ignored.
-    """
-    # PostgreSQL cannot store an empty address, so a connection without an address gets 0.0.0.0.
+    """Returns the network address of the client. The header X-Forwarded-For counts only if a trusted proxy has sent the request."""
+    station = current_settings().station
+    # A connection without an address, such as one through a Unix socket, gets 0.0.0.0.
     peer: str = request.META.get("REMOTE_ADDR", "") or "0.0.0.0"
-    proxies = current_settings().station.proxies
-    if not proxies:
-        return peer
-    hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
-    return hops[-proxies] if len(hops) >= proxies else peer
+    return find_client_address(peer, request.META.get("HTTP_X_FORWARDED_FOR", ""), station.proxies, station.trusted_proxies)
 
 
-def show_locked_out(request: HttpRequest, *_: object, **__: object) -> HttpResponse:
-    """Returns the error page for a log-in that is locked after too many wrong passwords."""
-    sentence = "There were too many wrong passwords for this account from this computer. Wait a few minutes, then try again."
-    return render_error_page(request, 429, "Log-in locked", sentence)
+class LogInForm(AuthenticationForm):
+    """The form of the log-in page. An account with a second factor also needs the code that its app shows now."""
+
+    code = forms.CharField(
+        required=False,
+        max_length=32,
+        label="Code",
+        widget=forms.TextInput(attrs={"autocomplete": "one-time-code"}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        user = self.get_user()
+        if user is not None and any(devices_for_user(user)) and match_token(user, cleaned.get("code", "").replace(" ", "")) is None:
+            # The answer does not say whether the password was right.
+            self.user_cache = None
+            raise self.get_invalid_login_error()
+        return cleaned
+
+
+class LogInView(LoginView):
+    """The log-in page. After wrong passwords, it answers too early attempts with status 429 and does not look at the password."""
+
+    template_name = "station/accounts/log-in.html"
+    authentication_form = LogInForm
+    redirect_authenticated_user = True
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        name = request.POST.get("username", "")[:_MAX_NAME]
+        account = User.objects.filter(username=name).first()
+        self._attempted_name = name if account else "(no such account)"
+        device = find_device(request, account.pk if account else None)
+        self._rules = make_log_in_rules(current_settings().station, name, client_address(request), device)
+        if wait_s := begin_attempt(self._rules, timezone.now()):
+            return refuse_early_attempt(request, wait_s)
+        response: HttpResponse = super().post(request, *args, **kwargs)
+        return response
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        end_attempt(self._rules)
+        user = form.get_user()
+        response = super().form_valid(form)
+        remember_device(self.request, response, user.pk)
+        AuditEntry.record(user, "logged in", user.get_username())
+        return response
+
+    def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
+        # A name that no account has is perhaps a password in the wrong field, so it is not written down.
+        AuditEntry.record(None, "log-in failed", self._attempted_name)
+        return super().form_invalid(form)
+
+
+class LogOutView(LogoutView):
+    """Ends the log-in session."""
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
+        if request.user.is_authenticated:
+            AuditEntry.record(request.user, "logged out", request.user.get_username())
+        response: HttpResponseBase = super().post(request, *args, **kwargs)
+        return response
+
+
+def refuse_early_attempt(request: HttpRequest, wait_s: float) -> HttpResponse:
+    """Returns the error page for an attempt that comes `wait_s` seconds too early after wrong passwords."""
+    seconds = math.ceil(wait_s)
+    sentence = f"There were too many wrong passwords. Wait {seconds} s, then try again. An attempt before that does not count."
+    response = render_error_page(request, 429, "Too early", sentence)
+    response["Retry-After"] = str(seconds)
+    return response
 
 
 def show_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
@@ -41,6 +113,20 @@ def show_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """
     sentence = "This form is too old, or it did not come from this station. Go back, reload the page and send the form again."
     return render_error_page(request, 403, "Form expired", sentence)
+
+
+class ClientAddressMiddleware:
+    """Keeps the client's address while a request is answered, so that entries of the audit log name the address."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        token = client_address_of_request.set(client_address(request))
+        try:
+            return self._get_response(request)
+        finally:
+            client_address_of_request.reset(token)
 
 
 class SessionRenewalMiddleware:

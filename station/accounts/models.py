@@ -1,22 +1,34 @@
-"""The tables that Castline adds to Django's accounts: API tokens and the audit log."""
+"""The tables that Castline adds to Django's accounts: API tokens, the audit log, and the delays after wrong passwords."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
-from datetime import timedelta
-from typing import ClassVar
+from contextvars import ContextVar
+from datetime import UTC, timedelta
+from typing import ClassVar, Literal, get_args
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
-from django.db import models
+from django.db import connection, models, transaction
+from django.db.models import Q
 from django.utils import timezone
+
+# The network address of the client whose request is being answered, or "" for a command.
+client_address_of_request: ContextVar[str] = ContextVar("client_address_of_request", default="")
+
+TokenScope = Literal["inspect", "read"]
 
 # People and secret scanners recognise a leaked token by this prefix.
 _TOKEN_PREFIX = "castline_"
 _USED_AT_PRECISION = timedelta(minutes=1)
 _MAX_WHO = 150
 _MAX_SUBJECT = 255
+# An arbitrary number that identifies our advisory lock in PostgreSQL. No other program uses this number.
+_AUDIT_LOCK = 0x6361_7376
+# The lifetimes of a new token, from which a person chooses.
+TOKEN_LIFETIMES = (timedelta(days=30), timedelta(days=90), timedelta(days=365))
 
 
 class ApiToken(models.Model):
@@ -30,43 +42,65 @@ class ApiToken(models.Model):
     sha256 = models.CharField(max_length=64, unique=True)
     made_at = models.DateTimeField(auto_now_add=True)
     used_at = models.DateTimeField(null=True)
+    # Tokens of release 0.1.0 have no end. All later tokens have one.
+    expires_at = models.DateTimeField(null=True)
+    # With the scope `inspect`, a program sends pictures and reads their verdicts. With the scope `read`, a program only reads verdicts.
+    scope = models.CharField(max_length=16, choices=[(scope, scope) for scope in get_args(TokenScope)], default="inspect")
 
     def __str__(self) -> str:
         return f"{self.user}: {self.name}"
 
     @classmethod
-    def issue(cls, user: User, name: str) -> tuple[ApiToken, str]:
+    def issue(cls, user: User, name: str, scope: TokenScope = "inspect", lifetime: timedelta = TOKEN_LIFETIMES[-1]) -> tuple[ApiToken, str]:
         """Makes a token with which the program `name` acts for `user`. Returns the token's row and text.
 
         The caller must show the text now, because only its hash is stored.
         """
         text = _TOKEN_PREFIX + secrets.token_urlsafe(32)
-        return cls.objects.create(user=user, name=name, sha256=_hash(text)), text
+        expires_at = timezone.now() + lifetime
+        return cls.objects.create(user=user, name=name, sha256=_hash(text), scope=scope, expires_at=expires_at), text
 
     @classmethod
-    def find_owner(cls, text: str) -> User | None:
-        """Returns the account that the token `text` belongs to, and updates the time of the token's last use.
+    def find(cls, text: str) -> ApiToken | None:
+        """Returns the token with the text `text`, and updates the time of its last use.
 
-        Returns None if the token is unknown or revoked, or if the account is no longer allowed to log in.
+        Returns None if the token is unknown, revoked or expired, or if its account is no longer allowed to log in.
         """
-        token = cls.objects.select_related("user").filter(sha256=_hash(text), user__is_active=True).first()
-        if token is None:
-            return None
         now = timezone.now()
-        if token.used_at is None or now - token.used_at > _USED_AT_PRECISION:
+        valid = cls.objects.select_related("user").filter(Q(expires_at=None) | Q(expires_at__gt=now), user__is_active=True)
+        token = valid.filter(sha256=_hash(text)).first()
+        if token is not None and (token.used_at is None or now - token.used_at > _USED_AT_PRECISION):
             cls.objects.filter(pk=token.pk).update(used_at=now)
-        return token.user
+        return token
+
+    @property
+    def is_expired(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= timezone.now()
+
+    @classmethod
+    def revoke_all(cls, user: User) -> int:
+        """Revokes all tokens of `user`, because the account has a new password. Returns how many tokens were valid."""
+        tokens = cls.objects.filter(user=user)
+        valid = sum(not token.is_expired for token in tokens)
+        tokens.delete()
+        return valid
 
 
 class AuditEntry(models.Model):
-    """One entry of the audit log: an action of a person, such as a change of an account. The station never changes an entry."""
+    """One entry of the audit log: an action of a person, such as a change of an account. The station never changes an entry.
 
-    at = models.DateTimeField(auto_now_add=True)
+    The entries are a chain: `sha256` covers the content of the entry and the `sha256` of the entry before it. If somebody changes, removes
+    or inserts an entry, the chain no longer fits.
+    """
+
+    at = models.DateTimeField(default=timezone.now)
     # The name of the account, not a foreign key, so that the entry remains if the account is deleted.
     who = models.CharField(max_length=_MAX_WHO)
     action = models.CharField(max_length=64)
     subject = models.CharField(max_length=_MAX_SUBJECT)
     detail = models.JSONField(default=dict, blank=True)
+    address = models.CharField(max_length=45, blank=True, default="")
+    sha256 = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:
         ordering: ClassVar = ["-at", "-id"]
@@ -82,7 +116,67 @@ class AuditEntry(models.Model):
         `detail` must be JSON-serialisable. Call this method in the same transaction as the change itself.
         """
         who = user.get_username() if user is not None and user.is_authenticated else "castline"
-        cls.objects.create(who=who[:_MAX_WHO], action=action, subject=subject[:_MAX_SUBJECT], detail=detail)
+        with transaction.atomic():
+            _lock_audit_chain()
+            previous = cls.objects.order_by("-id").values_list("sha256", flat=True).first() or ""
+            entry = cls(
+                who=who[:_MAX_WHO],
+                action=action,
+                subject=_printable(subject)[:_MAX_SUBJECT],
+                detail=json.loads(json.dumps(detail)),
+                address=client_address_of_request.get(),
+            )
+            entry.sha256 = entry.compute_sha256(previous)
+            entry.save()
+
+    def as_record(self) -> dict[str, object]:
+        """Returns the content of the entry for JSON, without `sha256`."""
+        return {
+            "at": self.at.astimezone(UTC).isoformat(timespec="microseconds"),
+            "who": self.who,
+            "action": self.action,
+            "subject": self.subject,
+            "detail": self.detail,
+            "address": self.address,
+        }
+
+    def compute_sha256(self, previous: str) -> str:
+        """Returns the hash of this entry in the chain. `previous` is the hash of the entry before it, or "" for the first entry."""
+        return chain_sha256(previous, self.as_record())
+
+
+def chain_sha256(previous: str, record: dict[str, object]) -> str:
+    """Returns the hash of an audit entry: the SHA-256 of `previous`, a line feed, and the entry as compact JSON with sorted keys."""
+    content = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(f"{previous}\n{content}".encode()).hexdigest()
+
+
+class AuditShipment(models.Model):
+    """The number of the newest audit entry that the log server has got. The table has at most one row."""
+
+    shipped = models.BigIntegerField(default=0)
+
+
+class LogInDelay(models.Model):
+    """The failed log-ins of one account, one network or one browser, which delay the next attempt (`station.accounts.delays`)."""
+
+    key = models.CharField(max_length=64, primary_key=True)
+    failures = models.PositiveIntegerField(default=0)
+    failed_at = models.DateTimeField()
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["failed_at"], name="log_in_delay_failed_at")]
+
+
+def _lock_audit_chain() -> None:
+    """Lets only one transaction at a time add an entry. A transaction of SQLite needs no lock, because it locks the whole database."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_AUDIT_LOCK])
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _hash(text: str) -> str:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.forms import PasswordChangeForm
 from django.contrib.auth.models import User
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
 from station.accounts.access import RIGHT_DESCRIPTIONS, get_rights, get_role, right_required
+from station.accounts.delays import begin_attempt, end_attempt, make_password_rules
 from station.accounts.forms import ChangeAccountForm, NewAccountForm, TokenForm
+from station.accounts.log_in import refuse_early_attempt
 from station.accounts.models import ApiToken, AuditEntry
+from station.accounts.second_factor import has_second_factor
+from station.configuration import current_settings
 
 _ENTRIES_PER_PAGE = 100
+_MAX_TOKENS = 500
 
 
 def _get_user(request: HttpRequest) -> User:
@@ -41,7 +50,8 @@ def _render_account(request: HttpRequest, form: TokenForm, new_token: str = "", 
         "new_token": new_token,
         "role": get_role(user),
         "rights": [description for right, description in RIGHT_DESCRIPTIONS.items() if right in rights],
-        "tokens": ApiToken.objects.filter(user=user).order_by("-made_at"),
+        "tokens": ApiToken.objects.filter(user=user).order_by("-made_at")[:_MAX_TOKENS],
+        "has_second_factor": has_second_factor(user),
     }
     return render(request, "station/accounts/account.html", content, status=status)
 
@@ -51,13 +61,31 @@ def _render_account(request: HttpRequest, form: TokenForm, new_token: str = "", 
 @never_cache
 def password(request: HttpRequest) -> HttpResponse:
     """Changes the password of the logged-in user and ends all other log-in sessions of the account."""
-    form = PasswordChangeForm(_get_user(request), request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        update_session_auth_hash(request, form.save())
-        AuditEntry.record(request.user, "password changed", request.user.get_username())
-        messages.success(request, "The password is changed. This account is now logged out everywhere else.")
-        return redirect("account")
+    user = _get_user(request)
+    rules = make_password_rules(current_settings().station, user.pk)
+    if request.method == "POST" and (wait_s := begin_attempt(rules, timezone.now())):
+        return refuse_early_attempt(request, wait_s)
+    form = PasswordChangeForm(user, request.POST or None)
+    if request.method == "POST":
+        is_valid = form.is_valid()
+        if "old_password" not in form.errors:
+            end_attempt(rules)
+        else:
+            AuditEntry.record(user, "wrong password", user.username, page="change password")
+        if is_valid:
+            return _change_password(request, form)
     return render(request, "station/accounts/password.html", {"form": form})
+
+
+def _change_password(request: HttpRequest, form: PasswordChangeForm) -> HttpResponse:
+    with transaction.atomic():
+        user = form.save()
+        ended = ApiToken.revoke_all(user)
+        AuditEntry.record(user, "password changed", user.username, tokens_ended=ended)
+    update_session_auth_hash(request, user)
+    tokens = f" {ended} API tokens of the account have ended." if ended else ""
+    messages.success(request, f"The password is changed. This account is now logged out everywhere else.{tokens}")
+    return redirect("account")
 
 
 @login_required
@@ -68,8 +96,9 @@ def make_token(request: HttpRequest) -> HttpResponse:
     form = TokenForm(request.POST)
     if not form.is_valid():
         return _render_account(request, form, status=422)
-    token, text = ApiToken.issue(_get_user(request), form.cleaned_data["name"])
-    AuditEntry.record(request.user, "token made", token.name)
+    cleaned = form.cleaned_data
+    token, text = ApiToken.issue(_get_user(request), cleaned["name"], cleaned["scope"], timedelta(days=cleaned["days"]))
+    AuditEntry.record(request.user, "token made", token.name, scope=token.scope, days=cleaned["days"])
     return _render_account(request, TokenForm(), new_token=text)
 
 
@@ -77,11 +106,29 @@ def make_token(request: HttpRequest) -> HttpResponse:
 @require_POST
 def revoke_token(request: HttpRequest, token: int) -> HttpResponse:
     """Revokes an API token of the logged-in user. Answers 404 if the token belongs to another account."""
-    found = get_object_or_404(ApiToken, pk=token, user=_get_user(request))
-    found.delete()
-    AuditEntry.record(request.user, "token revoked", found.name)
-    messages.success(request, f"The token for {found.name} is revoked.")
+    _revoke(request, get_object_or_404(ApiToken, pk=token, user=_get_user(request)))
     return redirect("account")
+
+
+@right_required("administer")
+def tokens(request: HttpRequest) -> HttpResponse:
+    """Lists the API tokens of all accounts, newest first."""
+    found = ApiToken.objects.select_related("user").order_by("-made_at")[:_MAX_TOKENS]
+    return render(request, "station/accounts/tokens.html", {"tokens": found})
+
+
+@require_POST
+@right_required("administer")
+def revoke_any_token(request: HttpRequest, token: int) -> HttpResponse:
+    """Revokes an API token of any account."""
+    _revoke(request, get_object_or_404(ApiToken.objects.select_related("user"), pk=token))
+    return redirect("tokens")
+
+
+def _revoke(request: HttpRequest, token: ApiToken) -> None:
+    token.delete()
+    AuditEntry.record(request.user, "token revoked", token.name, account=token.user.get_username())
+    messages.success(request, f"The token for {token.name} is revoked.")
 
 
 @right_required("administer")

@@ -84,19 +84,23 @@ class Inspection(Schema):
 class TokenAuthentication(HttpBearer):
     """Finds the account to which the API token of a request belongs.
 
-    Raises UploadRefusedError (403) if the account has no right to upload pictures.
+    Raises UploadRefusedError (403) if the account has no right to upload pictures, or if the token may only read verdicts.
     """
 
     async def authenticate(self, request: HttpRequest, token: str) -> User | None:
-        return await sync_to_async(self._find_uploader)(token.strip())
+        return await sync_to_async(self._find_uploader)(token.strip(), request.method in ("GET", "HEAD"))
 
     @staticmethod
-    def _find_uploader(token: str) -> User | None:
-        user = ApiToken.find_owner(token)
-        if user is not None and "upload" not in get_rights(user):
+    def _find_uploader(token: str, is_safe: bool) -> User | None:
+        found = ApiToken.find(token)
+        if found is None:
+            return None
+        if "upload" not in get_rights(found.user):
             text = "This account is not allowed to upload pictures. Ask an administrator for a role that is allowed to."
             raise UploadRefusedError(403, text)
-        return user
+        if found.scope == "read" and not is_safe:
+            raise UploadRefusedError(403, "This token may only read verdicts. Make a token that may send pictures.")
+        return found.user
 
 
 class UploadThrottle(BaseThrottle):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 from datetime import time
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
@@ -510,6 +511,11 @@ class StationSettings(Section):
         description="Largest number of open connections of one IPv4 address or one IPv6 network (/64). A further connection takes the "
         "place of an idle one. With `proxies`, only the proxy can limit them.",
     )
+    trusted_proxies: tuple[str, ...] = Field(
+        ("127.0.0.1", "::1"),
+        description="Addresses or networks of these proxies, such as 192.0.2.4 or 192.0.2.0/28. X-Forwarded-For from any other address is "
+        "ignored.",
+    )
     database: str = Field(
         "var/station.sqlite3",
         min_length=1,
@@ -533,10 +539,20 @@ class StationSettings(Section):
     )
     session_hours: float = Field(12, gt=0, le=720, description="Time without a request, in hours, after which a person is logged out.")
     log_in_failures: int = Field(
-        5, ge=2, le=100, description="After this many wrong passwords for one account from one address, that address is locked out."
+        5,
+        ge=2,
+        le=100,
+        description="After this many wrong passwords for one account from one network, each further attempt must wait: 1 second, then "
+        "twice as long after each wrong password. One network is an IPv4 address or the /64 of an IPv6 address.",
     )
     log_in_lock_minutes: float = Field(
-        15, gt=0, le=1440, description="Time, in minutes, for which an address stays locked out after too many wrong passwords."
+        15, gt=0, le=1440, description="Longest time, in minutes, that an attempt must wait after wrong passwords."
+    )
+    audit_syslog: str = Field(
+        "",
+        pattern=r"^$|^/\S+$|^(tcp|udp)://[^\s/:]+:\d{1,5}$",
+        description="Log server that gets a copy of each entry of the audit log: tcp://host:port, udp://host:port, or a socket of this "
+        "machine such as /dev/log. If empty, no copy is sent.",
     )
     upload_line: LineName = Field(
         "uploads", description="Line under which uploaded pictures are judged. It has neither a camera nor a gate."
@@ -562,6 +578,15 @@ class StationSettings(Section):
             raise ValueError(f"time_zone: expected the name of a time zone such as Europe/Berlin, found {self.time_zone!r}")
         if list(self.shifts) != sorted(set(self.shifts)) or any(begin.tzinfo for begin in self.shifts):
             raise ValueError("shifts: the times of day must be in ascending order and without a time zone, such as 06:00, 14:00 and 22:00")
+        return self
+
+    @model_validator(mode="after")
+    def _check_proxies(self) -> Self:
+        for network in self.trusted_proxies:
+            try:
+                ip_network(network, strict=False)
+            except ValueError:
+                raise ValueError(f"trusted_proxies: expected addresses or networks such as 192.0.2.0/28, found {network!r}") from None
         return self
 
     @model_validator(mode="after")

@@ -1,11 +1,16 @@
-"""Tests of the log-in: redirects, the lock-out after wrong passwords, sessions, and forms without a valid CSRF token."""
+"""Tests of the log-in: redirects, the delays after wrong passwords, sessions, and forms without a valid CSRF token."""
 
 from __future__ import annotations
 
-from django.test import Client, RequestFactory, override_settings
+from datetime import timedelta
 
+from django.db.models import F
+from django.test import Client, RequestFactory, override_settings
+from django.utils import timezone
+
+from station.accounts.delays import begin_attempt, make_log_in_rules
 from station.accounts.log_in import client_address
-from station.accounts.models import ApiToken
+from station.accounts.models import ApiToken, AuditEntry, LogInDelay
 from tests.station.conftest import PASSWORD, SETTINGS, MakeAccount
 
 
@@ -27,14 +32,108 @@ def test_the_log_in_never_redirects_to_another_site(visitor: Client, account: Ma
     assert response["Location"] == "/"
 
 
-def test_wrong_passwords_lock_the_account_for_one_address_only(visitor: Client, account: MakeAccount) -> None:
+def later(seconds: float) -> None:
+    """Moves all failures into the past, as if so many seconds had passed, or into the future, so that a slow machine changes no result."""
+    LogInDelay.objects.update(failed_at=F("failed_at") - timedelta(seconds=seconds))
+
+
+def test_wrong_passwords_delay_the_next_attempt_and_lock_nobody_out(visitor: Client, account: MakeAccount) -> None:
     account("anna", "operator", password=True)
-    assert [log_in(visitor, "anna", "wrong") for _ in range(5)] == [200, 200, 200, 200, 429]
-    locked = visitor.post("/log-in/", {"username": "anna", "password": PASSWORD})
-    assert locked.status_code == 429
-    assert "too many wrong passwords" in locked.content.decode()
+    assert [log_in(visitor, "anna", "wrong") for _ in range(5)] == [200] * 5
+    later(-60)
+    early = visitor.post("/log-in/", {"username": "anna", "password": PASSWORD})
+    assert early.status_code == 429
+    assert f"Wait {early['Retry-After']} s" in early.content.decode()
+    later(61)
+    assert log_in(visitor, "anna", "wrong") == 200
     elsewhere = Client(REMOTE_ADDR="192.0.2.7")
     assert log_in(elsewhere, "anna", PASSWORD) == 302
+    later(2)
+    assert log_in(visitor, "anna", PASSWORD) == 302
+    assert [log_in(Client(), "anna", "wrong") for _ in range(5)] == [200] * 5, "a log-in forgets the person's own mistakes"
+
+
+def test_the_delay_doubles_with_each_wrong_password_up_to_its_limit() -> None:
+    own, network, account = make_log_in_rules(SETTINGS.station, "anna", "192.0.2.1", "")
+    assert [own.compute_delay_s(failures) for failures in (4, 5, 6, 7, 14, 15, 10_000)] == [0, 1, 2, 4, 512, 900, 900]
+    assert [network.compute_delay_s(failures) for failures in (19, 20, 10_000)] == [0, 1, 60]
+    assert [account.compute_delay_s(failures) for failures in (19, 20, 10_000)] == [0, 1, 10]
+
+
+def test_an_early_attempt_makes_the_delay_no_longer(visitor: Client, account: MakeAccount) -> None:
+    account("anna", "operator", password=True)
+    for _ in range(5):
+        log_in(visitor, "anna", "wrong")
+    later(-60)
+    assert [log_in(visitor, "anna", "wrong") for _ in range(20)] == [429] * 20
+    later(61)
+    assert log_in(visitor, "anna", PASSWORD) == 302
+
+
+def test_many_names_from_one_network_are_delayed(visitor: Client, account: MakeAccount) -> None:
+    account("anna", "operator", password=True)
+    names = [f"person-{number}" for number in range(21)]
+    addresses = [f"2001:db8:0:1::{number:x}" for number in range(1, 22)]
+    answers = [log_in(Client(REMOTE_ADDR=address), name, "wrong") for name, address in zip(names[:20], addresses[:20], strict=True)]
+    assert answers == [200] * 20
+    later(-60)
+    assert log_in(Client(REMOTE_ADDR=addresses[20]), names[20], "wrong") == 429, "all addresses of a /64 count as one network"
+    assert log_in(Client(REMOTE_ADDR="2001:db8:0:2::1"), "anna", PASSWORD) == 302
+
+
+def test_an_account_of_their_own_does_not_speed_up_guesses_at_others(visitor: Client, account: MakeAccount) -> None:
+    account("mallory", "operator", password=True)
+    for number in range(20):
+        log_in(visitor, f"person-{number}", "wrong")
+        log_in(visitor, "mallory", PASSWORD)
+        visitor.post("/log-out/")
+    later(-60)
+    assert log_in(visitor, "another-person", "wrong") == 429
+
+
+def test_guesses_from_many_networks_do_not_delay_the_owner_at_the_usual_browser(account: MakeAccount) -> None:
+    account("anna", "operator", password=True)
+    usual = Client()
+    assert log_in(usual, "anna", PASSWORD) == 302
+    usual.post("/log-out/")
+    strangers = [log_in(Client(REMOTE_ADDR=f"192.0.2.{number}"), "anna", "wrong") for number in range(20)]
+    assert strangers == [200] * 20
+    later(-60)
+    assert log_in(Client(REMOTE_ADDR="198.51.100.1"), "anna", PASSWORD) == 429
+    assert log_in(usual, "anna", PASSWORD) == 302
+
+
+def test_a_cookie_for_one_account_is_no_help_with_another(account: MakeAccount) -> None:
+    account("anna", "operator", password=True)
+    account("mallory", "operator", password=True)
+    browser = Client()
+    log_in(browser, "mallory", PASSWORD)
+    browser.post("/log-out/")
+    assert [log_in(browser, "anna", "wrong") for _ in range(5)] == [200] * 5
+    later(-60)
+    assert log_in(browser, "anna", "wrong") == 429
+
+
+def test_simultaneous_attempts_cannot_pass_together(account: MakeAccount) -> None:
+    now = timezone.now()
+    rules = make_log_in_rules(SETTINGS.station, "anna", "192.0.2.1", "")
+    assert [begin_attempt(rules, now) for _ in range(6)] == [0] * 5 + [1]
+
+
+def test_the_log_in_and_its_failures_are_in_the_audit_log_with_the_address(account: MakeAccount) -> None:
+    account("anna", "operator", password=True)
+    client = Client(REMOTE_ADDR="192.0.2.7")
+    log_in(client, "anna", "wrong")
+    log_in(client, "my secret password", "anna")
+    log_in(client, "anna", PASSWORD)
+    client.post("/log-out/")
+    entries = list(AuditEntry.objects.order_by("id").values_list("who", "action", "subject", "address"))
+    assert entries == [
+        ("castline", "log-in failed", "anna", "192.0.2.7"),
+        ("castline", "log-in failed", "(no such account)", "192.0.2.7"),
+        ("anna", "logged in", "anna", "192.0.2.7"),
+        ("anna", "logged out", "anna", "192.0.2.7"),
+    ]
 
 
 def test_a_wrong_name_and_a_wrong_password_get_the_same_answer(visitor: Client, account: MakeAccount) -> None:
@@ -72,5 +171,8 @@ def test_a_form_without_a_csrf_token_is_refused_in_words(account: MakeAccount) -
 def test_the_client_address_is_the_one_that_the_outermost_trusted_proxy_saw() -> None:
     request = RequestFactory().get("/", REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR="6.6.6.6, 192.0.2.9, 10.0.0.2")
     assert client_address(request) == "10.0.0.1", "without proxies the header is ignored, because the client can write anything into it"
-    with override_settings(CASTLINE=SETTINGS.model_copy(update={"station": SETTINGS.station.model_copy(update={"proxies": 2})})):
+    behind = {"proxies": 2, "trusted_proxies": ("10.0.0.0/30",)}
+    with override_settings(CASTLINE=SETTINGS.model_copy(update={"station": SETTINGS.station.model_copy(update=behind)})):
         assert client_address(request) == "192.0.2.9"
+        direct = RequestFactory().get("/", REMOTE_ADDR="192.0.2.66", HTTP_X_FORWARDED_FOR="6.6.6.6, 192.0.2.9, 10.0.0.2")
+        assert client_address(direct) == "192.0.2.66", "a client that reaches the port directly cannot choose its address"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 
-from station.accounts.access import get_role
-from station.accounts.models import AuditEntry
+from station.accounts.access import create_or_update_account, get_role
+from station.accounts.models import ApiToken, AuditEntry, LogInDelay
 from tests.station.conftest import PASSWORD, MakeAccount
 
 
@@ -24,7 +27,7 @@ def test_an_administrator_makes_changes_and_closes_an_account(administrator: Cli
     berta = User.objects.get(username="berta")
     assert get_role(berta) == "reviewer"
     browser = Client()
-    assert browser.login(request=browser.get("/log-in/").wsgi_request, username="berta", password=PASSWORD)
+    assert browser.post("/log-in/", {"username": "berta", "password": PASSWORD}).status_code == 302
     address = f"/accounts/{berta.pk}/"
     assert administrator.post(address, {"role": "engineer", "is_active": "on", "password": ""}).status_code == 302
     assert get_role(User.objects.get(username="berta")) == "engineer"
@@ -35,6 +38,7 @@ def test_an_administrator_makes_changes_and_closes_an_account(administrator: Cli
     assert actions == [
         ("administrator", "account changed", "berta"),
         ("administrator", "account changed", "berta"),
+        ("berta", "logged in", "berta"),
         ("administrator", "account made", "berta"),
     ]
     log = administrator.get("/audit/?who=admin").content.decode()
@@ -51,6 +55,44 @@ def test_a_new_password_ends_other_sessions(account: MakeAccount) -> None:
     assert here.post("/account/password/", form).status_code == 302
     assert here.get("/account/").status_code == 200
     assert elsewhere.get("/account/").status_code == 302
+
+
+def test_a_new_password_ends_the_tokens_that_were_made_with_the_old_one(account: MakeAccount, administrator: Client) -> None:
+    anna = account("anna", "operator", password=True)
+    _, text = ApiToken.issue(anna, "press")
+    form = {"role": "operator", "is_active": "on", "password": "another long phrase"}
+    assert administrator.post(f"/accounts/{anna.pk}/", form).status_code == 302
+    assert ApiToken.find(text) is None
+    _, text = ApiToken.issue(anna, "press")
+    create_or_update_account("anna", "operator", "a third long phrase")
+    assert ApiToken.find(text) is None
+    _, text = ApiToken.issue(anna, "press")
+    own = Client()
+    own.force_login(User.objects.get(pk=anna.pk), "django.contrib.auth.backends.ModelBackend")
+    form = {"old_password": "a third long phrase", "new_password1": PASSWORD, "new_password2": PASSWORD}
+    assert own.post("/account/password/", form).status_code == 302
+    assert ApiToken.find(text) is None
+
+
+def test_guesses_at_the_old_password_are_delayed(account: MakeAccount) -> None:
+    anna = account("anna", "operator", password=True)
+    stolen = Client()
+    stolen.force_login(anna, "django.contrib.auth.backends.ModelBackend")
+    form = {"old_password": "guess", "new_password1": "another long phrase", "new_password2": "another long phrase"}
+    assert [stolen.post("/account/password/", form).status_code for _ in range(5)] == [200] * 5
+    LogInDelay.objects.update(failed_at=timezone.now() + timedelta(seconds=60))
+    early = stolen.post("/account/password/", {**form, "old_password": PASSWORD})
+    assert early.status_code == 429
+    LogInDelay.objects.update(failed_at=timezone.now() - timedelta(seconds=2))
+    assert stolen.post("/account/password/", {**form, "old_password": PASSWORD}).status_code == 302
+    assert AuditEntry.objects.filter(action="wrong password", subject="anna").count() == 5
+
+
+def test_a_weak_new_password_is_no_guess_at_the_old_one(account: MakeAccount) -> None:
+    client = Client()
+    client.force_login(account("anna", "operator", password=True), "django.contrib.auth.backends.ModelBackend")
+    form = {"old_password": PASSWORD, "new_password1": "short", "new_password2": "short"}
+    assert [client.post("/account/password/", form).status_code for _ in range(8)] == [200] * 8
 
 
 def test_the_last_administrator_cannot_give_up_the_role(administrator: Client) -> None:

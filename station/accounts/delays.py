@@ -1,0 +1,150 @@
+"""Delays the next attempt after wrong passwords. Nobody is locked out: each delay ends, and an attempt that comes too early adds nothing.
+
+An attempt counts for three keys: the account together with the network of the client, the network alone, and the account alone. So neither
+many passwords for one account nor many names from one network can be tried quickly. An attempt from a browser in which the account has
+logged in before counts only for this browser, so that a stranger's guesses delay no person at their usual computer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.core import signing
+from django.db import transaction
+from django.http import HttpRequest, HttpResponseBase
+
+from station.accounts.models import LogInDelay
+from streams.settings import StationSettings
+
+_DEVICE_COOKIE = "castline_device"
+_DEVICE_SALT = "station.accounts.delays.device"
+_DEVICE_AGE = timedelta(days=180)
+_MAX_ACCOUNTS_OF_DEVICE = 16
+
+# Failures are forgotten after a day without another failure.
+_FORGET_AFTER = timedelta(days=1)
+# All people behind one network address share the delay of the network, so it begins late and stays short.
+_NETWORK_FAILURES_FACTOR = 4
+_LONGEST_NETWORK_DELAY_S = 60.0
+# A stranger with many addresses can cause the delay of an account, so it stays very short: 8,640 guesses a day at most.
+_LONGEST_ACCOUNT_DELAY_S = 10.0
+
+
+@dataclass(frozen=True)
+class DelayRule:
+    """After `free_failures` failures, each attempt waits: 1 s, then twice as long after each failure, at most `longest_s`.
+
+    `is_own` is true if only the person who logs in causes the failures. A successful log-in then removes them.
+    """
+
+    key: str
+    free_failures: int
+    longest_s: float
+    is_own: bool = False
+
+    def compute_delay_s(self, failures: int) -> float:
+        """Returns how long an attempt must come after the last one of `failures` failures, in seconds."""
+        beyond = failures - self.free_failures
+        return 0.0 if beyond < 0 else min(2.0 ** min(beyond, 30), self.longest_s)
+
+
+def make_log_in_rules(station: StationSettings, name: str, address: str, device: str) -> list[DelayRule]:
+    """Returns the rules for an attempt to log in to the account `name` from `address`.
+
+    `device` is the id of the browser if the account has logged in with this browser before, else "".
+    """
+    account, network = name.casefold(), find_network(address)
+    few, longest_s = station.log_in_failures, station.log_in_lock_minutes * 60
+    if device:
+        return [DelayRule(_make_key("device", device, account), few, longest_s, is_own=True)]
+    many = few * _NETWORK_FAILURES_FACTOR
+    return [
+        DelayRule(_make_key("account and network", account, network), few, longest_s, is_own=True),
+        DelayRule(_make_key("network", network), many, min(longest_s, _LONGEST_NETWORK_DELAY_S)),
+        DelayRule(_make_key("account", account), many, min(longest_s, _LONGEST_ACCOUNT_DELAY_S)),
+    ]
+
+
+def make_password_rules(station: StationSettings, account: int) -> list[DelayRule]:
+    """Returns the rules for guesses at the old password of a logged-in account, from whatever address."""
+    return [DelayRule(_make_key("old password", str(account)), station.log_in_failures, station.log_in_lock_minutes * 60, is_own=True)]
+
+
+def find_network(address: str) -> str:
+    """Returns the network of `address`: an IPv4 address itself, and the /64 of an IPv6 address, because one client has a whole /64."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
+
+
+def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
+    """Counts an attempt as a failure and returns 0, or returns how many seconds too early the attempt comes, and counts nothing.
+
+    The attempt counts before the password is checked. Otherwise many simultaneous attempts could pass together. Call `end_attempt` if the
+    password is right.
+    """
+    with transaction.atomic():
+        found = {row.key: row for row in LogInDelay.objects.select_for_update().filter(key__in=[rule.key for rule in rules])}
+        waits_s = [0.0]
+        for rule in rules:
+            row = found.get(rule.key)
+            if row is not None and now - row.failed_at < _FORGET_AFTER:
+                waits_s.append(rule.compute_delay_s(row.failures) - (now - row.failed_at).total_seconds())
+        if max(waits_s) > 0:
+            return max(waits_s)
+        for rule in rules:
+            row = found.get(rule.key)
+            failures = row.failures if row is not None and now - row.failed_at < _FORGET_AFTER else 0
+            LogInDelay.objects.update_or_create(key=rule.key, defaults={"failures": failures + 1, "failed_at": now})
+        LogInDelay.objects.filter(failed_at__lt=now - _FORGET_AFTER).delete()
+    return 0.0
+
+
+def end_attempt(rules: Sequence[DelayRule]) -> None:
+    """Takes back what `begin_attempt` counted, because the password was right.
+
+    The failures that others cause stay. Otherwise a person with an account could guess the passwords of others without a delay.
+    """
+    with transaction.atomic():
+        for row in LogInDelay.objects.select_for_update().filter(key__in=[rule.key for rule in rules]):
+            if row.failures <= 1 or any(rule.is_own and rule.key == row.key for rule in rules):
+                row.delete()
+            else:
+                row.failures -= 1
+                row.save(update_fields=["failures"])
+
+
+def find_device(request: HttpRequest, account: int | None) -> str:
+    """Returns the id of the browser, if the account with the key `account` has logged in with this browser, else ""."""
+    device, accounts = _read_device(request)
+    return device if account is not None and account in accounts else ""
+
+
+def remember_device(request: HttpRequest, response: HttpResponseBase, account: int) -> None:
+    """Adds a signed cookie to `response`, which says that the account has logged in with this browser."""
+    device, accounts = _read_device(request)
+    kept = [account, *(other for other in accounts if other != account)][:_MAX_ACCOUNTS_OF_DEVICE]
+    value = signing.dumps([device or secrets.token_hex(16), kept], salt=_DEVICE_SALT)
+    age_s = int(_DEVICE_AGE.total_seconds())
+    response.set_cookie(_DEVICE_COOKIE, value, max_age=age_s, httponly=True, samesite="Strict", secure=request.is_secure())
+
+
+def _read_device(request: HttpRequest) -> tuple[str, list[int]]:
+    try:
+        device, accounts = signing.loads(request.COOKIES.get(_DEVICE_COOKIE, ""), salt=_DEVICE_SALT, max_age=_DEVICE_AGE)
+    except signing.BadSignature:
+        return "", []
+    return device, accounts
+
+
+def _make_key(*words: str) -> str:
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()

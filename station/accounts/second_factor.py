@@ -1,0 +1,104 @@
+"""The second factor of the log-in: a code that an app shows (TOTP), and recovery codes for a lost phone."""
+
+from __future__ import annotations
+
+from base64 import b32encode
+
+import segno
+from django import forms
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_POST
+from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from station.accounts.delays import begin_attempt, end_attempt, make_password_rules
+from station.accounts.log_in import refuse_early_attempt
+from station.accounts.models import AuditEntry
+from station.configuration import current_settings
+
+_RECOVERY_CODES = 8
+_APP, _RECOVERY = "app", "recovery codes"
+
+
+class CodeForm(forms.Form):
+    """The form with the first code of the app, which shows that the app has the key."""
+
+    code = forms.CharField(max_length=8, label="Code", widget=forms.TextInput(attrs={"autocomplete": "one-time-code"}))
+
+
+def has_second_factor(user: User) -> bool:
+    """Returns whether the log-in of `user` needs a code besides the password."""
+    return bool(TOTPDevice.objects.filter(user=user, confirmed=True).exists())
+
+
+def remove_second_factor(user: User) -> None:
+    """Removes the keys and recovery codes of `user`, so that the log-in needs only the password."""
+    TOTPDevice.objects.filter(user=user).delete()
+    StaticDevice.objects.filter(user=user).delete()
+
+
+@login_required
+@sensitive_post_parameters()
+@never_cache
+def set_up(request: HttpRequest) -> HttpResponse:
+    """Shows a new key as a QR code. A POST request with a code of the app turns the second factor on and shows the recovery codes."""
+    user = request.user
+    assert isinstance(user, User)
+    if has_second_factor(user):
+        messages.info(request, "This account has a second factor already.")
+        return redirect("account")
+    device, _ = TOTPDevice.objects.get_or_create(user=user, name=_APP, defaults={"confirmed": False})
+    form = CodeForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        if device.verify_token(form.cleaned_data["code"].replace(" ", "")):
+            codes = _turn_on(user, device)
+            AuditEntry.record(user, "second factor added", user.username)
+            return render(request, "station/accounts/recovery-codes.html", {"codes": codes})
+        form.add_error("code", "This code does not fit the key. Wait for the next code of the app, then try again.")
+    content = {
+        "form": form,
+        "key": b32encode(device.bin_key).decode(),
+        "picture": segno.make(device.config_url, error="m").svg_inline(scale=4, border=4, dark="#000", light="#fff"),
+    }
+    return render(request, "station/accounts/second-factor.html", content)
+
+
+@login_required
+@require_POST
+@sensitive_post_parameters()
+def remove(request: HttpRequest) -> HttpResponse:
+    """Removes the second factor of the logged-in user, if the password in the form is right."""
+    user = request.user
+    assert isinstance(user, User)
+    rules = make_password_rules(current_settings().station, user.pk)
+    if wait_s := begin_attempt(rules, timezone.now()):
+        return refuse_early_attempt(request, wait_s)
+    if not user.check_password(request.POST.get("password", "")):
+        AuditEntry.record(user, "wrong password", user.username, page="remove second factor")
+        messages.error(request, "The password is wrong. The second factor stays.")
+        return redirect("account")
+    end_attempt(rules)
+    remove_second_factor(user)
+    AuditEntry.record(user, "second factor removed", user.username)
+    messages.success(request, "The second factor is removed. This account now needs only its password.")
+    return redirect("account")
+
+
+def _turn_on(user: User, device: TOTPDevice) -> list[str]:
+    """Turns the second factor on, and returns the new recovery codes. Each of them works once."""
+    codes = [StaticToken.random_token() for _ in range(_RECOVERY_CODES)]
+    with transaction.atomic():
+        device.confirmed = True
+        device.save()
+        recovery, _ = StaticDevice.objects.get_or_create(user=user, name=_RECOVERY)
+        recovery.token_set.all().delete()
+        StaticToken.objects.bulk_create(StaticToken(device=recovery, token=code) for code in codes)
+    return codes

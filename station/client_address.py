@@ -1,0 +1,38 @@
+"""Finds the network address of a client behind trusted proxies."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+
+def find_client_address(peer: str, forwarded_for: str, proxies: int, trusted: Sequence[str]) -> str:
+    """Returns the address of the client whose connection comes from `peer`.
+
+    - `forwarded_for`: the header X-Forwarded-For. Each proxy appends the address from which its own connection came.
+    - `proxies`: the largest number of proxies in front of the station. With 0 the header is ignored.
+    - `trusted`: the addresses and networks of these proxies. The header is ignored if the connection comes from another address.
+    """
+    networks = [ipaddress.ip_network(network, strict=False) for network in trusted]
+    address = peer
+    for hop in [hop.strip() for hop in forwarded_for.split(",") if hop.strip()][: -proxies - 1 : -1]:
+        if not _is_within(address, networks) or not _is_address(hop):
+            break
+        address = hop
+    return address
+
+
+def _is_within(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    if not _is_address(address):
+        return False
+    parsed = ipaddress.ip_address(address)
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    return any(parsed in network for network in networks)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,76 @@
+"""Keeps the files of the plant from other users of this machine: the umask of new files, and a check of the files that exist.
+
+A file counts as exposed only if another user can reach it: each folder above it must let other users pass, too.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from streams.errors import SettingsError
+from streams.settings import Settings
+
+PRIVATE_UMASK = 0o077
+_OTHERS = 0o007
+_GROUP_AND_OTHERS = 0o077
+_PASSING = 0o011
+
+
+def make_new_files_private() -> None:
+    """Makes the files that this process and its children create readable for their owner only."""
+    os.umask(PRIVATE_UMASK)
+
+
+def list_private_paths(settings: Settings) -> Iterator[Path]:
+    """Yields the folders and files of the settings that no other user of this machine may read. Some of them may not exist yet.
+
+    The content of a private folder is private, too.
+    """
+    yield settings.broker.data_dir
+    yield settings.gateway.spool_dir
+    yield settings.sorter.journal_dir
+    yield settings.review.data_sets
+    yield from (Path(settings.store.url),) if "://" not in settings.store.url else ()
+    yield from _list_secret_files(settings)
+    if "://" not in settings.station.database:
+        yield from (Path(f"{settings.station.database}{suffix}") for suffix in ("", "-wal", "-shm", "-journal"))
+
+
+def _list_secret_files(settings: Settings) -> Iterator[Path]:
+    station, kafka = settings.station, settings.kafka
+    for file in (station.secret_key_file, station.database_password_file, kafka.password_file, kafka.key_file):
+        if file is not None:
+            yield file
+
+
+def find_exposed_paths(settings: Settings) -> list[Path]:
+    """Returns the paths of `list_private_paths` that other users of this machine can reach and read or write."""
+    return [path for path in list_private_paths(settings) if is_exposed(path)]
+
+
+def is_exposed(path: Path) -> bool:
+    """Returns whether other users of this machine can reach `path` and have rights to it. A path that does not exist is not exposed.
+
+    The group has rights to files of another owner on purpose, for example to a password file that root keeps for a service. For such a
+    file, only the rights of all users count.
+    """
+    resolved = path.resolve()
+    try:
+        status = resolved.stat()
+        refused = _GROUP_AND_OTHERS if status.st_uid == os.geteuid() else _OTHERS
+        return bool(stat.S_IMODE(status.st_mode) & refused) and all(folder.stat().st_mode & _PASSING for folder in resolved.parents)
+    except OSError:
+        return False
+
+
+def refuse_exposed_files(settings: Settings) -> None:
+    """Raises SettingsError if other users can read or write files of the plant. The message holds the command that closes them."""
+    exposed = find_exposed_paths(settings)
+    if exposed:
+        paths = " ".join(shlex.quote(str(path)) for path in exposed)
+        named = ", ".join(f"{path} (mode {stat.S_IMODE(path.stat().st_mode):04o})" for path in exposed)
+        raise SettingsError(f"Other users of this machine can read or write {named}. Close them with: chmod -R go-rwx {paths}")

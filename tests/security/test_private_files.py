@@ -1,0 +1,129 @@
+"""A second user of the machine can neither read nor change the files of the plant."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from deploy.supervisor.ports import free_ports
+from models.registry import BUNDLED_VERSIONS
+from streams.errors import SettingsError
+from streams.private_files import find_exposed_paths, refuse_exposed_files
+from streams.settings import load_settings
+from tests.processes import CASTLINE
+from tests.security.conftest import StrangerRuns
+from tests.wired_line import wait_until
+
+
+def write_settings(folder: Path) -> Path:
+    """Writes settings with the folders of `castline up` into `folder`, and returns the file."""
+    drop = folder / "camera"
+    drop.mkdir()
+    port = free_ports(2)
+    sections = {
+        "broker": {"port": port, "data_dir": str(folder / "var/kafka")},
+        "service": {"run_dir": str(folder / "var/run")},
+        "store": {"url": str(folder / "var/store")},
+        "gateway": {"spool_dir": str(folder / "var/spool"), "port": free_ports(1)},
+        "sorter": {"journal_dir": str(folder / "var/journal")},
+        "review": {"data_sets": str(folder / "var/data-sets")},
+        "inspector": {"localise": False},
+        "model": {"root": str(BUNDLED_VERSIONS)},
+        "station": {
+            "database": str(folder / "var/station.sqlite3"),
+            "secret_key_file": str(folder / "var/station.key"),
+            "port": free_ports(1),
+        },
+        "lines": [{"name": "line-1", "camera": {"kind": "drop", "path": str(drop)}}],
+    }
+    file = folder / "castline.toml"
+    file.write_text(tomli_w.dumps(sections))
+    return file
+
+
+def run_castline(file: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [CASTLINE, "--settings", file, *arguments],
+        env={**os.environ, **variables},
+        cwd=file.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.real
+def test_a_stranger_reads_nothing_of_a_running_plant_but_the_targets_of_prometheus(open_folder: Path, as_stranger: StrangerRuns) -> None:
+    file = write_settings(open_folder)
+    log = open_folder / "up.log"
+    with log.open("w") as output:
+        plant = subprocess.Popen([CASTLINE, "--settings", file, "up"], stdout=output, stderr=output, cwd=open_folder)
+    try:
+        wait_until(lambda: "all processes are ready" in log.read_text() or plant.poll() is not None, 240)
+        assert plant.poll() is None, log.read_text()
+        var = open_folder / "var"
+        readable = as_stranger(f"find {var} -type f -readable 2>/dev/null").stdout.split()
+        writable = as_stranger(f"find {var} -writable 2>/dev/null").stdout.split()
+        assert readable, "the stranger sees the targets, so the search works"
+        assert [name for name in readable if not name.startswith(f"{var}/run/targets/")] == []
+        assert writable == []
+        for kept in ("station.sqlite3", "station.key", "kafka", "spool"):
+            assert (var / kept).exists()
+            assert as_stranger(f"cat {var}/{kept} || ls {var}/{kept}").returncode != 0
+    finally:
+        plant.terminate()
+        plant.wait(120)
+
+
+@pytest.mark.real
+def test_a_role_refuses_exposed_files_and_names_the_command_that_closes_them(open_folder: Path) -> None:
+    file = write_settings(open_folder)
+    made = run_castline(file, "station", "account", "anna", "--role", "administrator", STATION_PASSWORD="a long enough pass phrase")
+    assert made.returncode == 0, made.stderr
+    database = open_folder / "var/station.sqlite3"
+    assert database.stat().st_mode & 0o077 == 0
+    database.chmod(0o644)
+    database.parent.chmod(0o755)
+    refused = run_castline(file, "archivist")
+    assert refused.returncode == 3
+    command = refused.stderr.strip().rpartition("Close them with: ")[2]
+    assert command == f"chmod -R go-rwx {database}"
+    subprocess.run(command.split(), check=True)
+    refuse_exposed_files(load_settings(file))
+
+
+def test_each_private_folder_and_file_is_checked(open_folder: Path) -> None:
+    settings = load_settings(write_settings(open_folder))
+    var = open_folder / "var"
+    for name in ("kafka", "spool", "journal", "store", "data-sets"):
+        (var / name).mkdir(parents=True)
+    for name in ("station.key", "station.sqlite3", "station.sqlite3-wal"):
+        (var / name).touch()
+    found = {path.name for path in find_exposed_paths(settings)}
+    assert found == {"kafka", "spool", "journal", "store", "data-sets", "station.key", "station.sqlite3", "station.sqlite3-wal"}
+    with pytest.raises(SettingsError, match="chmod -R go-rwx"):
+        refuse_exposed_files(settings)
+
+
+def test_a_closed_folder_above_protects_what_is_in_it(open_folder: Path) -> None:
+    settings = load_settings(write_settings(open_folder))
+    (open_folder / "var/spool").mkdir(parents=True)
+    assert find_exposed_paths(settings)
+    (open_folder / "var").chmod(0o700)
+    assert find_exposed_paths(settings) == []
+
+
+def test_the_group_can_read_a_password_file_that_root_keeps_for_a_service(open_folder: Path) -> None:
+    file = open_folder / "password"
+    file.touch(mode=0o640)
+    os.chown(file, 12345, 12345)
+    settings = load_settings(write_settings(open_folder))
+    kafka = settings.kafka.model_copy(update={"password_file": file})
+    assert find_exposed_paths(settings.model_copy(update={"kafka": kafka})) == []
+    file.chmod(0o644)
+    assert find_exposed_paths(settings.model_copy(update={"kafka": kafka})) == [file]

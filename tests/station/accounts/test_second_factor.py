@@ -1,0 +1,75 @@
+"""Tests of the second factor: a code of an app besides the password, and recovery codes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.test import Client
+from django_otp.oath import TOTP
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from station.accounts.models import AuditEntry
+from tests.station.conftest import PASSWORD, MakeAccount
+
+
+def show_code(key: bytes, *, steps_later: int = 0) -> str:
+    """Returns the code that an app with this key shows, now or so many periods of 30 s later."""
+    app = TOTP(key)
+    app.time = app.time + 30 * steps_later
+    return f"{app.token():06d}"
+
+
+@pytest.fixture
+def with_factor(account: MakeAccount) -> tuple[bytes, list[str]]:
+    """An account "anna" with a second factor: its key and its recovery codes."""
+    anna = account("anna", "operator", password=True)
+    browser = Client()
+    browser.force_login(anna, "django.contrib.auth.backends.ModelBackend")
+    page = browser.get("/account/second-factor/").content.decode()
+    key: bytes = TOTPDevice.objects.get(user=anna).bin_key
+    assert "<svg" in page
+    assert "does not fit" in browser.post("/account/second-factor/", {"code": "000000"}).content.decode()
+    TOTPDevice.objects.update(throttling_failure_count=0, throttling_failure_timestamp=None)
+    done = browser.post("/account/second-factor/", {"code": show_code(key)}).content.decode()
+    return key, re.findall(r"<code>([a-z2-7]+)</code>", done)
+
+
+def log_in(code: str, password: str = PASSWORD) -> int:
+    return Client().post("/log-in/", {"username": "anna", "password": password, "code": code}).status_code
+
+
+def test_the_log_in_needs_the_code_and_takes_each_code_once(with_factor: tuple[bytes, list[str]]) -> None:
+    key, _ = with_factor
+    code = show_code(key, steps_later=1)
+    assert log_in("") == 200
+    assert log_in(code, "wrong") == 200
+    TOTPDevice.objects.update(throttling_failure_count=0, throttling_failure_timestamp=None)
+    assert log_in(code) == 302
+    assert log_in(code) == 200, "a code that somebody saw is worth nothing"
+
+
+def test_a_recovery_code_replaces_the_app_once(with_factor: tuple[bytes, list[str]]) -> None:
+    _, codes = with_factor
+    assert len(codes) == 8
+    assert log_in(codes[0]) == 302
+    assert log_in(codes[0]) == 200
+
+
+def test_the_answer_does_not_say_whether_the_password_was_right(with_factor: tuple[bytes, list[str]]) -> None:
+    pages = [Client().post("/log-in/", {"username": "anna", "password": word}).content.decode() for word in (PASSWORD, "wrong")]
+    assert len({re.sub(r'value="[^"]*"', "", page) for page in pages}) == 1
+
+
+def test_the_factor_is_removed_with_the_password_or_by_an_administrator(
+    with_factor: tuple[bytes, list[str]], account: MakeAccount, administrator: Client
+) -> None:
+    anna = TOTPDevice.objects.get().user
+    browser = Client()
+    browser.force_login(anna, "django.contrib.auth.backends.ModelBackend")
+    browser.post("/account/second-factor/remove/", {"password": "wrong"})
+    assert TOTPDevice.objects.exists()
+    form = {"role": "operator", "is_active": "on", "password": "", "without_second_factor": "on"}
+    assert administrator.post(f"/accounts/{anna.pk}/", form).status_code == 302
+    assert log_in("") == 302
+    assert AuditEntry.objects.filter(action="account changed", subject="anna", detail={"changed": ["second factor removed"]}).exists()
