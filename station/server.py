@@ -19,6 +19,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.urls import get_resolver
 from django.utils import timezone
 
+from station.accounts.audit_log import keep_shipping
 from station.archive.database import find_database_fault
 from station.configuration import MAX_FORM_BYTES, current_settings
 from station.golden_parts.golden_checks import update_golden_metrics
@@ -122,6 +123,7 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
         timeout_graceful_shutdown=max(1, int(settings.service.grace_s)),
     )
     SupervisedThread("database", partial(_check_database, health), stopping).start()
+    SupervisedThread("audit log", keep_shipping, stopping).start()
     get_live_consumer()
     _HealthReportingServer(config, health, stop_requested).run([listening])
     stop_live_consumer()

@@ -317,6 +317,10 @@ process_stalled = Gauge(
     "1 while /healthz reports a problem: work waits and none is finished, or a part of the process has ended.",
     ["role"],
 )
+audit_shipping_failing = Gauge(
+    "castline_audit_shipping_failing",
+    "1 while the station cannot send new entries of the audit log to the log server of the setting station.audit_syslog, else 0.",
+)
 thread_failures = Counter(
     "castline_thread_failures_total",
     "Errors that ended the work of a thread or task that must live as long as its process. The process starts the work again.",

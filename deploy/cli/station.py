@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -112,6 +113,46 @@ def account(file: Path | None, name: str, role: str, password_file: Path | None)
     given = password_file.read_text(encoding="utf-8").split("\n")[0] if password_file else os.environ.get(PASSWORD_VARIABLE)
     password = given or click.prompt("Password", hide_input=True, confirmation_prompt=True)
     click.echo(f"{name}: {create_or_update_account(name, role, password)}, {role}")
+
+
+@command.group("audit")
+def audit() -> None:
+    """Verify the audit log, or print it for an archive."""
+
+
+@audit.command("verify")
+@click.option("--head", default="", help="Hash that an earlier verification has printed. It must still be in the log.")
+@click.pass_obj
+def verify_audit(file: Path | None, head: str) -> int:
+    """Compute the chain of the audit log again. The exit status is 1 if an entry was changed, removed or inserted.
+
+    Prints the hash of the newest entry. Note it at another place: with `--head`, a later verification also finds a chain that somebody has
+    computed anew, and entries that were removed at the end.
+    """
+    configure_station(file)
+    from station.accounts.audit_log import verify_chain
+    from station.archive.database import migrate_database
+
+    migrate_database(apply=False)
+    report = verify_chain(head)
+    for fault in report.faults:
+        click.echo(fault, err=True)
+    click.echo(f"{report.entries} entries, {len(report.faults)} faults, newest hash {report.head or 'none'}")
+    return 1 if report.faults else 0
+
+
+@audit.command("export")
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Print only entries with a number above this one.  [default: 0]")
+@click.pass_obj
+def export_audit(file: Path | None, after: int) -> None:
+    """Print the entries of the audit log, one JSON object a line, as the setting station.audit_syslog sends them."""
+    configure_station(file)
+    from station.accounts.audit_log import list_records
+    from station.archive.database import migrate_database
+
+    migrate_database(apply=False)
+    for record in list_records(after):
+        click.echo(json.dumps(record, sort_keys=True))
 
 
 def configure_station(file: Path | None) -> None:

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_safe
 
 from models.pictures.display import EncodedPicture
 from station.accounts.access import get_rights, right_required
+from station.accounts.models import AuditEntry
 from station.archive.models import Part
 from station.configuration import current_settings
 from station.history.export import export_csv, export_parquet, stream_file
@@ -32,6 +33,7 @@ from streams.identity import PartId
 
 _MAX_INTEGER = 2**63 - 1
 _CACHE_S = 3600
+_MAX_AUDITED_FILTERS = 1000
 _THUMBNAIL_SIDES_PX = (160, 240, 480)
 
 
@@ -115,8 +117,10 @@ def _download(request: HttpRequest, export: Callable[[PartFilters], Iterator[byt
     filters = _read_filters(request)
     if filters.errors:
         return HttpResponse("\n".join(filters.describe_errors()), status=400, content_type="text/plain; charset=utf-8")
-    stamp = timezone.localtime().strftime("%Y-%m-%d-%H%M%S")
-    return stream_file(request, export(filters), content_type, f"castline-history-{stamp}.{suffix}")
+    name = f"castline-history-{timezone.localtime():%Y-%m-%d-%H%M%S}.{suffix}"
+    if request.method != "HEAD":
+        AuditEntry.record(request.user, "exported the history", name, filters=request.GET.urlencode()[:_MAX_AUDITED_FILTERS])
+    return stream_file(request, export(filters), content_type, name)
 
 
 @require_safe

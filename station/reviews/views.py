@@ -81,6 +81,7 @@ def undo(request: HttpRequest) -> HttpResponse:
         return _refuse(request, str(error), 503)
     if decision is None:
         return _refuse(request, "There is no decision of yours that could be undone.", 409)
+    AuditEntry.record(user, "review undone", str(decision.part), label=decision.label)
     candidate = get_or_add_candidate(decision.part, now)
     is_claimed = claim_candidate(candidate, user, settings, now)
     text = f"The decision about {decision.part} is undone. It was {decision.label}."
@@ -101,6 +102,7 @@ def _decide(request: HttpRequest, part: Part, now: datetime) -> HttpResponse:
         return _refuse(request, str(error), 409)
     except KafkaUnavailableError as error:
         return _refuse(request, str(error), 503)
+    AuditEntry.record(request.user, "reviewed", str(part), label=annotation.label, kinds=list(annotation.kinds))
     kinds = f" ({', '.join(annotation.kinds)})" if annotation.kinds else ""
     return _show_next(request, None, f"{part}: {annotation.label}{kinds}.")
 
@@ -234,4 +236,6 @@ def data_set(request: HttpRequest, name: str) -> HttpResponseBase:
     folder = current_settings().review.data_sets / name
     if not folder.is_dir():
         raise Http404
+    if request.method != "HEAD":
+        AuditEntry.record(request.user, "exported a data set", name)
     return stream_file(request, stream_zip(folder), "application/zip", f"{name}.zip")

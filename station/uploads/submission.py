@@ -20,6 +20,7 @@ from django.template.defaultfilters import filesizeformat
 from models.pictures.decoder import PictureLimits
 from models.pictures.display import read_picture_header
 from station.account_limits import AccountCounter
+from station.accounts.models import AuditEntry
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError, send_record
 from station.uploads.models import Upload, UploadRun
@@ -161,6 +162,7 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
     except OSError:
         upload.delete()
         raise UploadRefusedError(503, "The picture store does not answer. Try again in a moment.", 5) from None
+    AuditEntry.record(user, "uploaded", str(upload.part_id), name=upload.name, sha256=upload.sha256, by_api=by_api)
     return upload
 
 

@@ -590,6 +590,13 @@ class StationSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_audit_syslog(self) -> Self:
+        _, is_network, port = self.audit_syslog.rpartition(":")
+        if is_network and not 0 < int(port) < 65536:
+            raise ValueError(f"audit_syslog: expected a port from 1 to 65535, found {port}")
+        return self
+
+    @model_validator(mode="after")
     def _check_database_address(self) -> Self:
         scheme, separator, rest = self.database.partition("://")
         if separator and scheme not in ("postgresql", "postgres"):

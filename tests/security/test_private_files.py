@@ -60,9 +60,11 @@ def run_castline(file: Path, *arguments: str, **variables: str) -> subprocess.Co
 @pytest.mark.real
 def test_a_stranger_reads_nothing_of_a_running_plant_but_the_targets_of_prometheus(open_folder: Path, as_stranger: StrangerRuns) -> None:
     file = write_settings(open_folder)
+    made = run_castline(file, "station", "account", "anna", "--role", "administrator", STATION_PASSWORD="a long enough pass phrase")
+    assert made.returncode == 0, made.stderr
     log = open_folder / "up.log"
     with log.open("w") as output:
-        plant = subprocess.Popen([CASTLINE, "--settings", file, "up"], stdout=output, stderr=output, cwd=open_folder)
+        plant = subprocess.Popen([CASTLINE, "--settings", file, "up", "--no-station"], stdout=output, stderr=output, cwd=open_folder)
     try:
         wait_until(lambda: "all processes are ready" in log.read_text() or plant.poll() is not None, 240)
         assert plant.poll() is None, log.read_text()

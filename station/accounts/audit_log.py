@@ -1,0 +1,145 @@
+"""Verifies the chain of the audit log, and sends a copy of each entry to a log server.
+
+Somebody who can write to the database can also compute a new chain. The copy on the log server shows such a change.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.db import DatabaseError, InterfaceError, connection
+
+from station.accounts.models import AuditEntry, AuditShipment
+from station.configuration import current_settings
+from station.middleware import stopping
+from streams import metrics
+from streams.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 1000
+_SHIP_EVERY_S = 2.0
+_SEND_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class ChainReport:
+    """The result of a verification: the number of entries, the hash of the newest entry, and a sentence for each fault.
+
+    After a fault, the verification goes on from the hash that the entry itself names, so each change gives one fault.
+    """
+
+    entries: int
+    head: str
+    faults: tuple[str, ...]
+
+
+def verify_chain(known_head: str = "") -> ChainReport:
+    """Computes the chain of all entries again.
+
+    `known_head` is a hash that somebody noted before. A fault is reported if no entry has this hash, for example because the newest entries
+    were deleted.
+    """
+    previous, count, is_head_found = "", 0, not known_head
+    faults: list[str] = []
+    for entry in AuditEntry.objects.order_by("id").iterator(_CHUNK):
+        count += 1
+        if entry.sha256 != entry.compute_sha256(previous):
+            faults.append(
+                f"Entry {entry.pk} of {entry.at:%Y-%m-%d %H:%M:%S} does not fit: it, or an entry before it, was changed or removed."
+            )
+        previous = entry.sha256
+        is_head_found |= entry.sha256 == known_head
+    if not is_head_found:
+        faults.append(f"No entry has the hash {known_head}. The entry was changed or removed.")
+    return ChainReport(count, previous, tuple(faults))
+
+
+def list_records(after: int = 0) -> Iterator[dict[str, Any]]:
+    """Yields the entries with a number above `after` as they are sent to a log server, in the order of their numbers."""
+    for entry in AuditEntry.objects.filter(pk__gt=after).order_by("id").iterator(_CHUNK):
+        yield {"number": entry.pk, **entry.as_record(), "sha256": entry.sha256}
+
+
+class SyslogSender:
+    """Sends text to a syslog server. `address` is a value of the setting `station.audit_syslog` that is not empty.
+
+    Raises OSError if the server cannot be reached. A server that listens on UDP never answers, so lost datagrams go unnoticed.
+    """
+
+    def __init__(self, address: str) -> None:
+        place: str | tuple[str, int] = address
+        kind = None
+        if not address.startswith("/"):
+            parts = urlsplit(address)
+            assert parts.hostname is not None
+            assert parts.port is not None
+            place = parts.hostname, parts.port
+            kind = socket.SOCK_STREAM if parts.scheme == "tcp" else socket.SOCK_DGRAM
+        self._is_stream = kind == socket.SOCK_STREAM
+        self._handler = _RaisingSyslogHandler(place, logging.handlers.SysLogHandler.LOG_AUTHPRIV, kind)
+        self._handler.ident = "castline-audit: "
+        self._handler.append_nul = False
+        if self._handler.socket:
+            self._handler.socket.settimeout(_SEND_TIMEOUT_S)
+
+    def send(self, text: str) -> None:
+        # On TCP, a line feed ends each message (RFC 6587, non-transparent framing). JSON text holds no line feed.
+        message = f"{text}\n" if self._is_stream else text
+        self._handler.handle(logging.makeLogRecord({"msg": message, "levelno": logging.INFO, "levelname": "INFO"}))
+
+    def close(self) -> None:
+        self._handler.close()
+
+
+class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise  # logging calls this method while it handles the error
+
+
+def ship_new_entries(sender: SyslogSender) -> int:
+    """Sends all entries that were not sent before, and returns their number. After a crash, some entries are sent twice.
+
+    Raises OSError if the server cannot be reached.
+    """
+    position = AuditShipment.objects.first() or AuditShipment()
+    sent = 0
+    for record in list_records(after=position.shipped):
+        sender.send(json.dumps(record, sort_keys=True))
+        position.shipped, sent = record["number"], sent + 1
+        if sent % _CHUNK == 0:
+            position.save()
+    if sent:
+        position.save()
+    return sent
+
+
+def keep_shipping() -> None:
+    """Sends new entries to the log server of the setting `station.audit_syslog` until the process ends. Returns at once if it is empty."""
+    address = current_settings().station.audit_syslog
+    if not address:
+        return
+    backoff = Backoff(first_s=1.0, longest_s=60.0)
+    sender: SyslogSender | None = None
+    while not stopping.is_set():
+        pause_s = _SHIP_EVERY_S
+        try:
+            sender = sender or SyslogSender(address)
+            ship_new_entries(sender)
+            backoff.succeeded()
+            metrics.audit_shipping_failing.set(0)
+        except (OSError, DatabaseError, InterfaceError) as error:
+            metrics.audit_shipping_failing.set(1)
+            log.warning("New entries of the audit log cannot be sent to %s. They are sent later: %s", address, error)
+            if sender:
+                sender.close()
+            sender, pause_s = None, backoff.failed()
+            connection.close()
+        stopping.wait(pause_s)
