@@ -13,6 +13,7 @@ import django
 from csp.constants import NONE, SELF
 from django.conf import settings as django_settings
 
+from streams.atomic_file import make_public_folder
 from streams.errors import SettingsError
 from streams.settings import Settings, StationSettings
 
@@ -170,7 +171,8 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
     """Returns Django's settings for the database `station.database`. Raises SettingsError if the password file cannot be read."""
     if "://" not in station.database:
         file = Path(station.database).resolve()
-        file.parent.mkdir(parents=True, exist_ok=True)
+        # The files are private, and their folder need not be. By default, the folder also holds the targets that Prometheus reads.
+        make_public_folder(file.parent)
         return {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": file,
@@ -210,7 +212,7 @@ def read_secret_key(station: StationSettings) -> str:
         return key
     file = station.secret_key_file
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_public_folder(file.parent)
         # If two processes start at once, O_EXCL lets only one of them create the file. The other process reads the file.
         with suppress(FileExistsError), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new_file:
             new_file.write(secrets.token_urlsafe(64))

@@ -24,6 +24,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from streams import metrics
 from streams.atomic_file import make_public_folder, publish_atomically
 from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
+from streams.secrets import mask_secrets
 from streams.settings import ServiceSettings
 from streams.supervision import SupervisedThread, list_thread_faults
 
@@ -289,6 +290,8 @@ class HealthServer:
                     body = f"{text}\n".encode()
                 else:
                     status, body = 404, b"expected /metrics, /healthz or /readyz\n"
+                if self.path != "/metrics":
+                    body = mask_secrets(body.decode()).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))

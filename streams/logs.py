@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from pythonjsonlogger.json import JsonFormatter
 
+from streams.secrets import mask_secrets
 from streams.settings import ServiceSettings
 
 _KAFKA_CLIENTS = ("kafka", "aiokafka")
@@ -41,6 +42,17 @@ class RepeatFilter(logging.Filter):
         return True
 
 
+class SecretFilter(logging.Filter):
+    """Removes the secrets of the settings, and passwords in addresses, from each message and traceback of the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = mask_secrets(record.getMessage()), ()
+        if record.exc_info:
+            record.exc_text = mask_secrets(logging.Formatter().formatException(record.exc_info))
+            record.exc_info = None
+        return True
+
+
 def configure_logs(service: ServiceSettings, role: str) -> None:
     """Sends all logs of this process to standard error. The settings give the format and the lowest level."""
     handler = logging.StreamHandler(sys.stderr)
@@ -57,6 +69,7 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
     else:
         handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)-7s {role}: %(message)s", "%H:%M:%S"))
     handler.addFilter(RepeatFilter())
+    handler.addFilter(SecretFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(service.log_level.upper())

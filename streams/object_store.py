@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from streams.atomic_file import write_atomically
 from streams.errors import PictureError
+from streams.secrets import SecretAddress, reveal
 
 CLAIM_MISSING = "claim-missing"
 CLAIM_DAMAGED = "claim-damaged"
@@ -35,8 +36,8 @@ _LARGEST_BYTES = 256 * 2**20
 class ObjectStore:
     """Stores pictures and heat maps below `url` and reads stored pictures. Thread-safe. The store is opened at its first use."""
 
-    def __init__(self, url: str, max_bytes: int = _LARGEST_BYTES) -> None:
-        self._url = url
+    def __init__(self, url: str | SecretAddress, max_bytes: int = _LARGEST_BYTES) -> None:
+        self._url = reveal(url)
         self._max_bytes = max_bytes
 
     def put(self, value: bytes, folder: StoreFolder = "pictures") -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streams.errors import SettingsError
+from streams.secrets import reveal
 from streams.settings import Settings
 
 PRIVATE_UMASK = 0o077
@@ -34,7 +35,8 @@ def list_private_paths(settings: Settings) -> Iterator[Path]:
     yield settings.gateway.spool_dir
     yield settings.sorter.journal_dir
     yield settings.review.data_sets
-    yield from (Path(settings.store.url),) if "://" not in settings.store.url else ()
+    store = reveal(settings.store.url)
+    yield from (Path(store),) if "://" not in store else ()
     yield from _list_secret_files(settings)
     if "://" not in settings.station.database:
         yield from (Path(f"{settings.station.database}{suffix}") for suffix in ("", "-wal", "-shm", "-journal"))

@@ -40,7 +40,8 @@ def without_secrets(value: object) -> object:
     return [without_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _get(url: str) -> tuple[int, str]:
+def get_page(url: str) -> tuple[int, str]:
+    """Returns the HTTP status and the text of the page at `url`."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return response.status, response.read().decode()
@@ -100,7 +101,7 @@ class CastlineProcess:
         if address is None:
             return 0, ""
         try:
-            return _get(f"http://{address}{path}")
+            return get_page(f"http://{address}{path}")
         except (OSError, HTTPException):  # The process may end while it answers.
             return 0, ""
 

@@ -117,7 +117,7 @@ def _build_camera(line: LineSettings, settings: Settings, spool: Spool, buffer_b
     if camera.kind == "drop":
         return DropCamera(line.name, camera, settings.pictures.max_bytes, spool.forget_key, buffer_bytes=buffer_bytes)
     if camera.kind == "video":
-        return VideoCamera(line.name, camera, make_stream_opener(camera.address, camera.stall_s), buffer_bytes)
+        return VideoCamera(line.name, camera, make_stream_opener(camera.address.get_secret_value(), camera.stall_s), buffer_bytes)
     # A picture that is uploaded in a form needs extra bytes for the other parts of the form.
     return UploadCamera(buffer_bytes + FORM_EXTRA_BYTES)
 

@@ -26,6 +26,7 @@ from streams.backoff import Backoff
 from streams.complaints import Complaints
 from streams.errors import SettingsError
 from streams.identity import PartId
+from streams.secrets import mask_address
 from streams.settings import CameraSettings
 from streams.supervision import SupervisedThread
 
@@ -97,7 +98,7 @@ class OpenCvGrabber:
             self._capture = cv2.VideoCapture(int(address) if address.isdigit() else address)
         if not self._capture.isOpened():
             self._capture.release()
-            raise OSError(f"expected a video stream at {hide_password(address)}, but it cannot be opened")
+            raise OSError(f"expected a video stream at {mask_address(address)}, but it cannot be opened")
         # With a buffer of one picture the stream gives its newest picture. With a longer buffer it would give pictures of earlier parts.
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
 
@@ -110,12 +111,6 @@ class OpenCvGrabber:
 
     def close(self) -> None:
         self._capture.release()
-
-
-def hide_password(address: str) -> str:
-    """Returns an address without the user name and the password, if it has any."""
-    scheme, separator, rest = address.partition("://")
-    return scheme + separator + rest.rpartition("@")[2] if separator else address
 
 
 def make_stream_opener(address: str, timeout_s: float) -> Callable[[], FrameGrabber]:
@@ -174,7 +169,7 @@ class VideoCamera:
         silent_s = time.monotonic() - self._alive_s
         if not self._is_running or silent_s <= self._settings.stall_s:
             return ""
-        address = hide_password(self._settings.address)
+        address = str(self._settings.address)
         silence = f"the camera of {self._line} at {address} has given no picture for {silent_s:.0f} s: {self._last_error}"
         return f"{silence}; check its power, its network and lines.camera.address"
 

@@ -125,7 +125,7 @@ async def _make_group(
     stack.callback(journal.close)
     part_states = await loop.run_in_executor(None, restore_states, settings, line, journal)
     camera, is_triggered_by_board = settings.find_line(line).camera, settings.find_line(line).is_triggered_by_board
-    gateway_url = settings.sorter.gateway_url or f"http://{settings.gateway.host}:{settings.gateway.port}"
+    gateway_url = settings.sorter.gateway_url.get_secret_value() or f"http://{settings.gateway.host}:{settings.gateway.port}"
     match_window_s = camera.match_window_s if camera else 1.0
     token = settings.gateway.token.get_secret_value()
     reports = await stack.enter_async_context(PartReports(gateway_url, line, token, match_window_s))

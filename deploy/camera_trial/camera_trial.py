@@ -99,7 +99,7 @@ def _build_camera(line: str, camera: CameraSettings) -> GatewayCamera:
     if camera.kind == "folder":
         return FolderCamera(line, camera)
     if camera.kind == "video":
-        return VideoCamera(line, camera, make_stream_opener(camera.address, camera.stall_s))
+        return VideoCamera(line, camera, make_stream_opener(camera.address.get_secret_value(), camera.stall_s))
     assert camera.path is not None
     folder = _UntouchedFolder(camera.path)
     try:

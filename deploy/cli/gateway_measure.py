@@ -155,8 +155,8 @@ class _LatencyEndpoint:
 
 def _find_gateway(settings: Settings, line: str) -> str:
     """Returns the address of the gateway. If the gateway chose a free port, a file in service.run_dir names its address."""
-    if settings.sorter.gateway_url:
-        return settings.sorter.gateway_url.rstrip("/")
+    if gateway_url := settings.sorter.gateway_url.get_secret_value():
+        return gateway_url.rstrip("/")
     file = settings.service.run_dir / "gateways" / line
     if not settings.gateway.port and file.exists():
         return file.read_text(encoding="utf-8").strip()

@@ -12,6 +12,7 @@ import click
 from streams.errors import CastlineError, DuplicateProcessError
 from streams.garbage_collector import garbage_collector_paused
 from streams.private_files import make_new_files_private
+from streams.secrets import mask_secrets
 
 COMMANDS = {
     "demo": "Run a simulated foundry of three lines over a real Kafka, then audit the result.",
@@ -101,9 +102,9 @@ def main() -> None:
         click.echo("interrupted", err=True)
         sys.exit(130)
     except DuplicateProcessError as error:
-        click.echo(f"castline: {error}", err=True)
+        click.echo(f"castline: {mask_secrets(str(error))}", err=True)
         sys.exit(DuplicateProcessError.EXIT_STATUS)
     except CastlineError as error:
-        click.echo(f"castline: {error}", err=True)
+        click.echo(f"castline: {mask_secrets(str(error))}", err=True)
         sys.exit(3)
     sys.exit(outcome if isinstance(outcome, int) else 0)

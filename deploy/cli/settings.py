@@ -39,7 +39,7 @@ def check(file: Path | None) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of TOML.")
 @click.pass_obj
 def show(file: Path | None, as_json: bool) -> None:
-    """Show the values of all settings, defaults included. Secrets are masked."""
+    """Show the values of all settings, defaults included. Secrets are masked, also within addresses."""
     values: dict[str, Any] = to_jsonable_python(load_settings(file), fallback=str)
     click.echo(json.dumps(values, indent=2) if as_json else tomli_w.dumps(_without_none(values)), nl=as_json)
 

@@ -10,10 +10,11 @@ import hashlib
 import shutil
 import socket
 import tempfile
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from streams.user_cache import sha256_of_file
 MANIFEST_FILE = "manifest.json"
 # A manifest with more than 1 MiB is refused, so that a wrong file does not fill the memory.
 MANIFEST_MAX_BYTES = 2**20
+_MAX_REMEMBERED_FILES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +233,7 @@ def verify_files(folder: Path, entries: Mapping[str, FileEntry], reuse_checksums
         stat = path.stat()
         if stat.st_size != entry.bytes:
             raise ModelError(f"{path} has {stat.st_size} bytes instead of {entry.bytes}. Copy the version again.")
-        checksum = _recall_sha256(path, stat.st_mtime_ns, stat.st_size) if reuse_checksums else sha256_of_file(path)
+        checksum = _remembered_checksums.find(path) if reuse_checksums else sha256_of_file(path)
         expect_checksum(checksum, entry, str(path))
 
 
@@ -250,9 +252,31 @@ def expect_checksum(checksum: str, entry: FileEntry, path: str) -> None:
         )
 
 
-@lru_cache(maxsize=256)
-def _recall_sha256(path: Path, changed_ns: int, size_bytes: int) -> str:
-    return sha256_of_file(path)
+class _RememberedChecksums:
+    """Remembers the checksums of files, for the pages of the station. Thread-safe.
+
+    A file is read again only if its identity has changed: device, inode, size, or a time of its last change. If several threads ask for the
+    checksum of the same file, one of them reads the file and the others wait. Only one file is read at a time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: OrderedDict[tuple[int, ...], str] = OrderedDict()
+
+    def find(self, path: Path) -> str:
+        """Returns the SHA-256 of the content of `path`. Raises OSError if the file cannot be read."""
+        with self._lock:
+            stat = path.stat()
+            identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            if identity not in self._found:
+                self._found[identity] = sha256_of_file(path)
+            self._found.move_to_end(identity)
+            while len(self._found) > _MAX_REMEMBERED_FILES:
+                self._found.popitem(last=False)
+            return self._found[identity]
+
+
+_remembered_checksums = _RememberedChecksums()
 
 
 def _format_manifest(manifest: Manifest) -> str:

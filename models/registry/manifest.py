@@ -18,6 +18,11 @@ VERSION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 # The files of a version lie directly in its folder, so their names contain no slash.
 FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
+# A larger file is refused before it is read, so that nobody can keep the station busy with the checksum of a huge file. The largest file of
+# the shipped versions has 9 MB.
+MAX_FILE_BYTES = 2**31
+MAX_VERSION_BYTES = 2**32
+
 # Older manifests do not have the field `only_rendered`. If their field `command` begins with this text, the version was trained on rendered
 # pictures only.
 _DEMO_COMMAND = "castline models make-demo"
@@ -36,7 +41,7 @@ class FileEntry(_ManifestModel):
     """Size and checksum of one file of the version."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, le=MAX_FILE_BYTES)
 
 
 class Preprocessing(_ManifestModel):
@@ -343,6 +348,8 @@ class Manifest(_ManifestModel):
             named.add(self.segmentation.weights_file)
         named |= {file for scorer in self.scorers for file in scorer.files}
         named |= {entry.file for entry in (self.details, self.training_index) if entry}
+        if (total := sum(entry.bytes for entry in self.files.values())) > MAX_VERSION_BYTES:
+            raise ValueError(f"expected files of at most {MAX_VERSION_BYTES} bytes together, found {total}")
         if named != set(self.files):
             raise ValueError(f"expected checksums of exactly {sorted(named)}, found {sorted(self.files)}")
         return self

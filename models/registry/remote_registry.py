@@ -28,6 +28,7 @@ from models.registry.local_registry import (
 )
 from models.registry.manifest import VERSION_PATTERN, Manifest
 from streams.errors import ModelError
+from streams.secrets import mask_address, mask_secrets
 from streams.user_cache import user_cache_folder
 
 COPY_CHUNK_BYTES = 2**20
@@ -55,13 +56,15 @@ class RemoteRegistry:
     """
 
     def __init__(self, url: str, reuse_checksums: bool = False) -> None:
-        self.url = url
+        self._url = url
+        # The address for messages. It holds no secrets.
+        self.url = mask_address(url)
         self._reuse_checksums = reuse_checksums
         self._copies = LocalRegistry(user_cache_folder() / "versions" / hashlib.sha256(url.encode()).hexdigest()[:16], reuse_checksums)
 
     def list_names(self) -> list[str]:
         """Returns the sorted names of the remote folders that contain a manifest. The versions are not verified."""
-        with _connect(self.url) as (files, root):
+        with _connect(self._url) as (files, root):
             names = [path.rsplit("/", 2)[1] for path in files.glob(f"{root}/*/{MANIFEST_FILE}")]
         return sorted(name for name in names if not name.startswith("."))
 
@@ -70,7 +73,7 @@ class RemoteRegistry:
 
         Raises ModelError if there is no such version, its manifest is not valid, or the registry does not answer.
         """
-        with _connect(self.url) as (files, root):
+        with _connect(self._url) as (files, root):
             content = _download_manifest(files, f"{root}/{_check_name(name)}", name)
         return self._parse(content, name)
 
@@ -80,7 +83,7 @@ class RemoteRegistry:
         The result is always False, because the checksums are not verified. Raises ModelError, naming the file, if a file is missing, has
         another size or is unknown.
         """
-        with _connect(self.url) as (files, root):
+        with _connect(self._url) as (files, root):
             folder = f"{root}/{_check_name(name)}"
             manifest = self._parse(_download_manifest(files, folder, name), name)
             sizes = {entry["name"].rsplit("/", 1)[1]: entry["size"] for entry in files.ls(folder, detail=True)}
@@ -104,7 +107,7 @@ class RemoteRegistry:
         If the remote registry does not answer, an earlier copy is used. Raises ModelError if the version is missing or damaged.
         """
         try:
-            with _connect(self.url) as (files, root):
+            with _connect(self._url) as (files, root):
                 self._download(files, f"{root}/{_check_name(name)}", name)
         except _UnreachableError as error:
             if name not in self._copies.list_names():
@@ -122,7 +125,7 @@ class RemoteRegistry:
 
         Raises ModelError if the file is missing or changed, or if the remote registry does not answer.
         """
-        with _connect(self.url) as (files, root):
+        with _connect(self._url) as (files, root):
             folder = f"{root}/{_check_name(name)}"
             entry = find_file_entry(self._parse(_download_manifest(files, folder, name), name), file)
             content: bytes = files.cat_file(f"{folder}/{file}", end=entry.bytes + 1)
@@ -134,7 +137,7 @@ class RemoteRegistry:
 
         Raises ModelError if a version with this name exists, because versions are never changed once written.
         """
-        with _connect(self.url) as (files, root):
+        with _connect(self._url) as (files, root):
             folder = f"{root}/{version.name}"
             if files.exists(f"{folder}/{MANIFEST_FILE}"):
                 raise ModelError(
@@ -147,7 +150,7 @@ class RemoteRegistry:
 
     def list_companions(self, folder: str) -> list[str]:
         """Returns the sorted names of the files in the remote folder `folder`, or [] if there is no such folder."""
-        with _connect(self.url) as (files, root):
+        with _connect(self._url) as (files, root):
             try:
                 entries = files.ls(f"{root}/{_check_segment(folder)}", detail=True)
             except FileNotFoundError:
@@ -157,7 +160,7 @@ class RemoteRegistry:
 
     def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
         """Returns the content of `file` in the remote `folder`, such as `demo.report`. Returns None if the file is missing or too large."""
-        with _connect(self.url) as (files, root):
+        with _connect(self._url) as (files, root):
             try:
                 content: bytes = files.cat_file(f"{root}/{_check_segment(folder)}/{_check_segment(file)}", end=max_bytes + 1)
             except FileNotFoundError:
@@ -200,22 +203,25 @@ class _UnreachableError(ModelError):
 @contextmanager
 def _connect(url: str) -> Iterator[tuple[Any, str]]:
     """Yields the fsspec file system for `url` and the path in it. Converts errors of fsspec to ModelError."""
+    shown = mask_address(url)
     try:
         files, root = fsspec.core.url_to_fs(url)
         files.invalidate_cache()
         yield files, root.rstrip("/")
     except ImportError as error:
-        message = f"{url} needs a library that is not installed. For s3 install the extra s3: pip install 'castline[s3]'"
+        message = f"{shown} needs a library that is not installed. For s3 install the extra s3: pip install 'castline[s3]'"
         raise ModelError(message) from error
     except FileNotFoundError as error:
-        raise ModelError(f"A file is missing in {url}: {error}. Push the version again.") from error
+        raise ModelError(f"A file is missing in {shown}: {mask_secrets(str(error))}. Push the version again.") from error
     except ModelError:
         raise
     except Exception as error:
         # The libraries of fsspec can be missing here, so their errors are recognised by the names of their modules.
         if not isinstance(error, (OSError, ValueError)) and type(error).__module__.partition(".")[0] not in CLIENT_LIBRARIES:
             raise
-        message = f"The model registry {url} does not answer: {error}. Check the address, the network and the credentials."
+        message = (
+            f"The model registry {shown} does not answer: {mask_secrets(str(error))}. Check the address, the network and the credentials."
+        )
         raise _UnreachableError(message) from error
 
 

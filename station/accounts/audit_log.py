@@ -87,8 +87,6 @@ class SyslogSender:
         self._handler = _RaisingSyslogHandler(place, logging.handlers.SysLogHandler.LOG_AUTHPRIV, kind)
         self._handler.ident = "castline-audit: "
         self._handler.append_nul = False
-        if self._handler.socket:
-            self._handler.socket.settimeout(_SEND_TIMEOUT_S)
 
     def send(self, text: str) -> None:
         # On TCP, a line feed ends each message (RFC 6587, non-transparent framing). JSON text holds no line feed.
@@ -100,6 +98,11 @@ class SyslogSender:
 
 
 class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
+    def createSocket(self) -> None:
+        super().createSocket()
+        # Python's stubs do not know this attribute.
+        getattr(self, "socket").settimeout(_SEND_TIMEOUT_S)  # noqa: B009
+
     def handleError(self, record: logging.LogRecord) -> None:
         raise  # logging calls this method while it handles the error
 

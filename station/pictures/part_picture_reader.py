@@ -25,6 +25,7 @@ from station.kafka_producer import KafkaUnavailableError
 from streams.errors import PictureError
 from streams.image_topic_reader import ImageTopicReader
 from streams.object_store import CLAIM_MISSING, ObjectStore
+from streams.secrets import SecretAddress, reveal
 from streams.settings import Settings
 from streams.topics import TopicNames
 
@@ -186,7 +187,7 @@ class PartPictureReader:
         return bytes(record.value or b"")
 
 
-def read_object(store_url: str, address: str, max_bytes: int) -> bytes:
+def read_object(store_url: str | SecretAddress, address: str, max_bytes: int) -> bytes:
     """Returns the object at `address` in the object store at `store_url`.
 
     Raises PictureError if the address is wrong, or if the object is missing or larger than `max_bytes`. Raises OSError if the store
@@ -194,7 +195,7 @@ def read_object(store_url: str, address: str, max_bytes: int) -> bytes:
     """
     if not _ADDRESS.fullmatch(address):
         raise PictureError("claim-damaged", f"expected an address within the store, found {address[:120]!r}")
-    files, root = fsspec.core.url_to_fs(store_url)
+    files, root = fsspec.core.url_to_fs(reveal(store_url))
     path = f"{root}/{address}"
     if isinstance(files, LocalFileSystem) and not Path(path).resolve().is_relative_to(Path(root).resolve()):
         raise PictureError("claim-damaged", f"expected an address within the store, found a link that leads out of it: {address!r}")

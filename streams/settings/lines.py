@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from streams.identity import LineName
+from streams.secrets import SecretAddress
 from streams.settings.sections import Section
 
 LANES = 4
@@ -28,7 +29,9 @@ class CameraSettings(Section):
         "uploads. `video` reads a V4L2 device or an RTSP stream and needs the extra `video`."
     )
     path: Path | None = Field(None, description="Folder for cameras of the kinds `folder` and `drop`.")
-    address: str = Field("", description="Device or URL for cameras of the kind `video`, such as /dev/video0 or rtsp://camera/stream.")
+    address: SecretAddress = Field(
+        SecretAddress(""), description="Device or URL for cameras of the kind `video`, such as /dev/video0 or rtsp://camera/stream."
+    )
     trigger: Literal["free", "board"] = Field(
         "free",
         description="With `free` the gateway counts the parts: each picture is the next part. With `board` the board counts the parts, and "
@@ -120,7 +123,7 @@ class CameraSettings(Section):
     def _check_kind(self) -> Self:
         if self.kind in ("folder", "drop") and self.path is None:
             raise ValueError(f"a camera of kind {self.kind} needs a path")
-        if self.kind == "video" and not self.address:
+        if self.kind == "video" and not self.address.get_secret_value():
             raise ValueError("a camera of kind video needs an address")
         return self
 

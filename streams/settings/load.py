@@ -6,12 +6,14 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams.errors import SettingsError
+from streams.secrets import SecretAddress, mask_address, remember_secrets
 from streams.settings import sections
 from streams.settings.lines import LineSettings, check_board_conflicts
 
@@ -133,11 +135,13 @@ def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.
     content: dict[str, Any] = _read_toml(path) if path is not None else {}
     _refuse_unknown_variables(environment)
     try:
-        return Settings(**content)
+        settings = Settings(**content)
     except ValidationError as error:
         raise SettingsError("\n".join(_describe_faults(error, (path or DEFAULT_FILE).name))) from None
     except ValueError as error:  # pydantic-settings raises ValueError if the value of a variable is not valid JSON.
         raise SettingsError(f"environment: {error}") from None
+    remember_secrets(settings)
+    return settings
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -175,5 +179,23 @@ def _describe_faults(error: ValidationError, source: str) -> list[str]:
         elif problem["type"] == "value_error":
             faults.append(f"{name}: {message}" if problem["loc"] else message)
         else:
-            faults.append(f"{name}: expected: {message[0].lower()}{message[1:]}; found {str(problem['input'])[:80]!r}")
+            faults.append(f"{name}: expected: {message[0].lower()}{message[1:]}; found {_show_input(problem)}")
     return faults
+
+
+def _show_input(problem: ErrorDetails) -> str:
+    """Returns the wrong value as text, or a mask if the setting is a secret."""
+    text = str(problem["input"])[:80]
+    return "a secret that is not shown" if _is_secret(problem["loc"]) else repr(mask_address(text))
+
+
+def _is_secret(location: tuple[int | str, ...]) -> bool:
+    """Returns whether the setting at `location`, such as ("lines", 0, "token"), has a type for secrets."""
+    types: tuple[Any, ...] = (Settings,)
+    for step in location:
+        if isinstance(step, int):
+            continue
+        models = [each for each in types if isinstance(each, type) and issubclass(each, BaseModel)]
+        fields = [model.model_fields[step].annotation for model in models if step in model.model_fields]
+        types = tuple(inner for annotation in fields for inner in (annotation, *get_args(annotation)))
+    return any(isinstance(each, type) and issubclass(each, (SecretStr, SecretAddress)) for each in types)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, StringConstraints, model_validator
 
 from streams.identity import LineName
+from streams.secrets import SecretAddress, mask_address, remember_secret
 
 # The name of a class of parts. It must be valid as the name of a folder, because each class is a folder of a data set.
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
@@ -38,9 +39,17 @@ def _read_secret(file: Path | None, name: str, value: SecretStr) -> str:
     if file is None:
         return value.get_secret_value()
     try:
-        return file.read_text().strip()
+        secret = file.read_text().strip()
     except OSError as error:
         raise ValueError(f"{name} {file} cannot be read: {error.strerror}") from None
+    remember_secret(secret)
+    return secret
+
+
+def _mask_root(root: Path) -> str:
+    # The class Path shortens `s3://` to `s3:/`.
+    text = str(root)
+    return mask_address(re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", text))
 
 
 class BrokerSettings(Section):
@@ -235,8 +244,8 @@ class PictureSettings(Section):
 class StoreSettings(Section):
     """[store]: the object store for large pictures, archived pictures and heat maps."""
 
-    url: str = Field(
-        "var/store",
+    url: SecretAddress = Field(
+        SecretAddress("var/store"),
         description="Place of the object store: a folder, or an address for fsspec such as s3://bucket/castline, which needs the "
         "extra `s3`.",
     )
@@ -308,7 +317,7 @@ class BatchSettings(Section):
 class ModelSettings(Section):
     """[model]: the model version that judges pictures, and how it runs."""
 
-    root: Path = Field(
+    root: Annotated[Path, PlainSerializer(_mask_root, return_type=str, when_used="json")] = Field(
         Path("models/versions"),
         description="Folder of the model versions, or an address for fsspec such as s3://bucket/versions, which needs the extra `s3`.",
     )
@@ -394,8 +403,8 @@ class InspectorSettings(Section):
 class SorterSettings(Section):
     """[sorter]: the worker that sends verdicts to the boards."""
 
-    gateway_url: str = Field(
-        "", description="URL of the gateway to which the sorter reports parts. Empty means the gateway of this machine."
+    gateway_url: SecretAddress = Field(
+        SecretAddress(""), description="URL of the gateway to which the sorter reports parts. Empty means the gateway of this machine."
     )
     journal_dir: Path = Field(
         Path("var/journal"),

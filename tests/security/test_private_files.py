@@ -53,7 +53,7 @@ def run_castline(file: Path, *arguments: str, **variables: str) -> subprocess.Co
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=240,
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -163,3 +166,43 @@ def test_one_file_of_a_version_is_read_and_refused_if_it_has_changed(copied_fold
     path.unlink()
     with pytest.raises(ModelError, match="cannot be read"):
         registry.read_file(name, "golden.npz")
+
+
+def count_read_bytes() -> int:
+    """Returns how many bytes this process has read from files so far."""
+    return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])  # type: ignore[index]
+
+
+def test_a_huge_file_is_refused_before_it_is_read(copied_folder: Path) -> None:
+    huge = 6 * 2**30
+    path = copied_folder / "golden.npz"
+    os.truncate(path, huge)
+    manifest = json.loads((copied_folder / MANIFEST_FILE).read_text())
+    manifest["files"]["golden.npz"]["bytes"] = huge
+    (copied_folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+    before = count_read_bytes()
+    with pytest.raises(ModelError, match="2147483648"):
+        open_registry(copied_folder.parent, reuse_checksums=True).check_version("tiny")
+    assert count_read_bytes() - before < 2**20
+
+
+def test_many_looks_at_once_read_a_version_once(copied_folder: Path) -> None:
+    registry = open_registry(copied_folder.parent, reuse_checksums=True)
+    size = sum(path.stat().st_size for path in copied_folder.iterdir())
+    before = count_read_bytes()
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(registry.check_version, ["tiny"] * 8))
+    manifests = 8 * (copied_folder / MANIFEST_FILE).stat().st_size
+    assert count_read_bytes() - before < 1.5 * size + manifests
+
+
+def test_a_replaced_file_with_the_same_size_and_time_is_read_again(copied_folder: Path) -> None:
+    registry = open_registry(copied_folder.parent, reuse_checksums=True)
+    assert registry.check_version("tiny")
+    path = copied_folder / "golden.npz"
+    stat, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(ModelError, match="tampered"):
+        registry.check_version("tiny")

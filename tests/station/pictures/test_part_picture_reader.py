@@ -111,7 +111,7 @@ def test_the_store_is_read_first_and_kafka_if_the_store_has_deleted_the_picture(
     location, reader = send_picture(settings, make_jpeg(1)), PartPictureReader(settings)
     location.picture = ObjectStore(settings.store.url).put(make_jpeg(2))
     assert reader.read_original(location) == make_jpeg(2)
-    (Path(settings.store.url) / location.picture).unlink()
+    (Path(settings.store.url.get_secret_value()) / location.picture).unlink()
     assert reader.read_original(location) == make_jpeg(1)
     reader.close()
 

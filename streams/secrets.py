@@ -1,0 +1,84 @@
+"""Secrets of the settings: a type for addresses that hold a password, and a filter that removes known secrets from all output.
+
+Passwords and tokens alone have pydantic's type SecretStr. The type SecretAddress shows an address without what is secret in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from pydantic import BaseModel, Secret, SecretStr
+
+MASK = "***"
+# Shorter secrets are not removed from output, because they would also match harmless words.
+_MIN_SECRET_CHARACTERS = 8
+
+_USER = re.compile(r"(?<=://)[^/\s@]*@")
+# The query of an address. Cameras and stores take passwords and signatures there.
+_QUERY = re.compile(r"(?<=\S)\?[^\s\"']+")
+# Some cameras take the password in the path: rtsp://camera/user=admin_password=secret_channel=1.
+_NAMED = re.compile(r"(?i)(?<![a-z])(user|username|password|passwd|pwd|pass|token|secret|key)=([^&;_/\s\"']+)")
+
+_known: set[str] = set()
+
+
+class SecretAddress(Secret[str]):
+    """An address that may hold a password, such as rtsp://user:password@camera/stream. Its text shows no password."""
+
+    def _display(self) -> str:
+        return mask_address(self.get_secret_value())
+
+
+def reveal(address: str | SecretAddress) -> str:
+    """Returns the address with its secrets, for the library that opens it. Never put the result into a message."""
+    return address.get_secret_value() if isinstance(address, SecretAddress) else address
+
+
+def mask_address(address: str) -> str:
+    """Returns `address` without user, password, query and named secrets in its path. A folder or an address without them stays as it is."""
+    if "://" not in address:
+        return address
+    return _NAMED.sub(rf"\1={MASK}", _QUERY.sub(f"?{MASK}", _USER.sub(f"{MASK}@", address)))
+
+
+def remember_secrets(settings: BaseModel) -> None:
+    """Remembers all secrets of `settings` and of its sections, so that `mask_secrets` removes them."""
+    for secret in _list_secrets(settings):
+        remember_secret(secret)
+
+
+def remember_secret(secret: str) -> None:
+    """Remembers `secret`, such as the content of a password file, so that `mask_secrets` removes it."""
+    # An error message may hold the secret as it is written in an address, or decoded.
+    _known.update(text for text in (secret, unquote(secret), quote(secret, safe="")) if len(text) >= _MIN_SECRET_CHARACTERS)
+
+
+def mask_secrets(text: str) -> str:
+    """Returns `text`, such as a line of a log, without the secrets that were remembered, and without passwords in addresses."""
+    for secret in sorted(_known, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return _USER.sub(f"{MASK}@", text)
+
+
+def _list_secrets(value: Any) -> Iterator[str]:
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _list_secrets(getattr(value, name))
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _list_secrets(item)
+    elif isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, SecretAddress):
+        yield from _list_secrets_in_address(value.get_secret_value())
+
+
+def _list_secrets_in_address(address: str) -> Iterator[str]:
+    if "://" not in address:
+        return
+    user, separator, password = urlsplit(address).netloc.rpartition("@")[0].partition(":")
+    yield password if separator else user
+    yield from (found[2] for found in _NAMED.finditer(address) if found[1].lower() not in ("user", "username"))
