@@ -54,6 +54,8 @@ PLACES = {
 STATION_LAYERS = (
     ("station.configuration", "station.shifts"),
     ("station.middleware", "station.http_protocol", "station.kafka_producer", "station.manifests", "station.password_hasher"),
+    ("station.configuration", "station.shifts", "station.client_address"),
+    ("station.middleware", "station.kafka_producer", "station.manifests"),
     ("station.accounts",),
     ("station.account_limits",),
     ("station.archive",),

@@ -143,7 +143,7 @@ def test_a_database_of_release_0_1_0_keeps_its_entries_accounts_and_tokens(tmp_p
     connection.close()
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [CASTLINE, "--settings", settings, "station", *arguments]
+        command = [str(CASTLINE), "--settings", str(settings), "station", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
     assert "accounts.0003" in run("migrate").stdout
