@@ -23,6 +23,15 @@ Count = Annotated[int, Field(ge=1)]
 Label = Literal["ok", "defect", "review"]
 # All verdict ids are computed in this namespace. It must never change, because a repeated verdict must have the same id everywhere.
 _VERDICT_NAMESPACE = uuid.UUID("6f1d7a0e-3f0b-5a52-9a0f-0d5f7a3c9b11")
+# Longest text in a record, in characters. A page shows such texts, and nobody must be able to make a page of megabytes with one record.
+_MAX_TEXT = 4096
+# Largest number of networks that vote on a picture.
+_MAX_VOTES = 64
+# Largest number of boxes in a picture. The localiser and the review page make far fewer.
+_MAX_BOXES = 1000
+# The largest numbers that Kafka gives to a partition and to an offset.
+_MAX_PARTITION = 2**31 - 1
+_MAX_OFFSET = 2**63 - 1
 # 16 hexadecimal digits are 64 bits, so different settings almost never have the same digest.
 _DECISION_DIGITS = 16
 
@@ -30,7 +39,7 @@ _DECISION_DIGITS = 16
 class Record(BaseModel):
     """The base class of all JSON records. Records are frozen, and unknown fields are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True, str_max_length=_MAX_TEXT)
     name: ClassVar[str]
 
     def encode(self) -> bytes:
@@ -62,11 +71,11 @@ ANOMALY = "anomaly"
 class ImageReference(BaseModel):
     """The picture that was judged: its position in Kafka, its checksum and its size."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", str_max_length=_MAX_TEXT)
 
     topic: str = Field(description="Topic of the image record.")
-    partition: int = Field(ge=0, description="Partition of the image record.")
-    offset: int = Field(ge=0, description="Offset of the image record.")
+    partition: int = Field(ge=0, le=_MAX_PARTITION, description="Partition of the image record.")
+    offset: int = Field(ge=0, le=_MAX_OFFSET, description="Offset of the image record.")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 checksum of the encoded picture.")
     width_px: int = Field(ge=0, description="Width in pixels, after the rotation that EXIF gives; 0 if the picture could not be read.")
     height_px: int = Field(ge=0, description="Height in pixels, after the rotation that EXIF gives; 0 if the picture could not be read.")
@@ -87,9 +96,10 @@ class Verdict(PartRecord):
         "version has no networks."
     )
     votes: dict[str, Share] = Field(
+        max_length=_MAX_VOTES,
         description="Defect probability by network (`alexnet`, `lenet`), 0..1; empty if the picture could not be judged. The scorer "
         "`golden-template`, which has learned from good parts alone, gives a score from 0 to 1. Above 0.5, the part differs from good "
-        "parts."
+        "parts.",
     )
     threshold: Share = Field(
         description="The lowest defect probability that counted as a defect for this verdict. It comes from the line's settings on the "
@@ -222,7 +232,7 @@ class Sorting(PartRecord):
 class Box(BaseModel):
     """A rectangle in a picture, in pixels. The origin is the top left corner of the picture after the rotation that EXIF gives."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", str_max_length=_MAX_TEXT)
 
     left_px: int = Field(ge=0, description="Position of the left edge, in pixels.")
     top_px: int = Field(ge=0, description="Position of the upper edge, in pixels.")
@@ -244,7 +254,7 @@ class Box(BaseModel):
 class Acceptance(BaseModel):
     """The result of an acceptance table: whether the defects of a part stay within the limits that the foundry has set."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", str_max_length=_MAX_TEXT)
 
     table: str = Field(description="Name of the acceptance table, which holds the foundry's limits for defects.")
     result: Literal["accepted", "rejected", "not-graded"] = Field(
@@ -267,7 +277,7 @@ class Finding(PartRecord):
         "small defects. If two methods made the heat map, their names are joined with `+`."
     )
     model: str = Field(description="Version of the model that made the finding.")
-    boxes: tuple[Box, ...] = Field(description="Suspicious areas, the most suspicious one first.")
+    boxes: tuple[Box, ...] = Field(max_length=_MAX_BOXES, description="Suspicious areas, the most suspicious one first.")
     heat_map: str = Field(
         description="Address of the heat map in the object store. The heat map is a grey PNG that covers the whole picture. Areas "
         "with the grey level 255 are the most suspicious. Stretch the PNG to the size of the picture."
@@ -282,8 +292,8 @@ class Review(PartRecord):
     name: ClassVar[str] = "castline.review.v1"
     schema_: Literal["castline.review.v1"] = Field("castline.review.v1", alias="schema", description="Name of this schema.")
     label: Literal["ok", "defect"] = Field(description="Label that the person decided on.")
-    kinds: tuple[str, ...] = Field((), description="Types of defect that the person saw.")
-    boxes: tuple[Box, ...] = Field((), description="Areas in which the person saw defects.")
+    kinds: tuple[str, ...] = Field((), max_length=_MAX_BOXES, description="Types of defect that the person saw.")
+    boxes: tuple[Box, ...] = Field((), max_length=_MAX_BOXES, description="Areas in which the person saw defects.")
     reviewer: str = Field(description="Account of the person.")
     verdict_id: uuid.UUID | None = Field(None, description="Id of the verdict that was reviewed.")
     reviewed_at: Time = Field(description="Time of the review.")
@@ -317,7 +327,7 @@ class ModelChoice(Record):
 class RegionPoint(BaseModel):
     """A point in a picture. The origin is the top left corner of the picture after the rotation that EXIF gives."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", str_max_length=_MAX_TEXT)
 
     x: Share = Field(description="Position from the left edge, as a share of the picture's width, 0..1.")
     y: Share = Field(description="Position from the upper edge, as a share of the picture's height, 0..1.")
@@ -326,7 +336,7 @@ class RegionPoint(BaseModel):
 class Region(BaseModel):
     """A polygon in a picture. A rectangle is a polygon with four corners."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", str_max_length=_MAX_TEXT)
 
     corners: tuple[RegionPoint, ...] = Field(
         min_length=3,
@@ -409,7 +419,7 @@ MAX_COMMAND_VALIDITY = timedelta(seconds=60)
 class CommandAnswer(BaseModel):
     """The sorter's answer to a command: what happened, and the values that the command asked for."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", str_max_length=_MAX_TEXT)
 
     outcome: CommandOutcome = Field(
         description="`done`; `refused` if the board or the sorter did not accept the command; `failed` if the board did not answer in "

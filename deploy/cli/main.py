@@ -102,9 +102,15 @@ def main() -> None:
         click.echo("interrupted", err=True)
         sys.exit(130)
     except DuplicateProcessError as error:
-        click.echo(f"castline: {mask_secrets(str(error))}", err=True)
+        _print_error(error)
         sys.exit(DuplicateProcessError.EXIT_STATUS)
     except CastlineError as error:
-        click.echo(f"castline: {mask_secrets(str(error))}", err=True)
+        _print_error(error)
         sys.exit(3)
     sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def _print_error(error: CastlineError) -> None:
+    """Prints the message without secrets. Part of it may come from a record of anybody, so characters that control a terminal are replaced."""
+    text = mask_secrets(f"castline: {error}")
+    click.echo("".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text), err=True)

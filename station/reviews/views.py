@@ -50,8 +50,11 @@ _DATA_SET_NAME = r"reviews-\d{4,}-\d{4}-\d\d-\d\d"
 @require_safe
 @right_required("review")
 def next_part(request: HttpRequest) -> HttpResponse:
-    """Shows the waiting part that is most useful to review, and reserves the part for the person."""
-    return _render_review(request)
+    """Shows the waiting part that is most useful to review, and reserves the part for the person.
+
+    A request that another site has caused, a browser's prefetch and a HEAD request reserve nothing. They get a page with a link to this page.
+    """
+    return _render_review(request) if _is_opened_by_the_person(request) else _ask_to_open(request)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -62,11 +65,27 @@ def review_part(request: HttpRequest, line: str, run: int, part: int) -> HttpRes
     now = timezone.now()
     if request.method == "POST":
         return _decide(request, found, now)
+    if not _is_opened_by_the_person(request):
+        return _ask_to_open(request)
     candidate = get_or_add_candidate(found, now)
     if not claim_candidate(candidate, _get_user(request), current_settings(), now):
         messages.warning(request, f"{candidate.leased_by} is reviewing this part.")
         return redirect("part", line, run, part)
     return _render_review(request, candidate)
+
+
+def _is_opened_by_the_person(request: HttpRequest) -> bool:
+    """Returns whether the person opens the page by a link of this station, a bookmark or the address bar.
+
+    Browsers send the header Sec-Fetch-Site (Fetch Metadata) only to HTTPS and loopback addresses. Without it, the session cookie, which
+    browsers do not send with embedded pages and pictures of other sites, must suffice.
+    """
+    site = request.headers.get("Sec-Fetch-Site", "same-origin")
+    return request.method == "GET" and site in ("same-origin", "none") and "Sec-Purpose" not in request.headers
+
+
+def _ask_to_open(request: HttpRequest) -> HttpResponse:
+    return render(request, "station/reviews/open.html", {"address": request.path})
 
 
 @require_POST

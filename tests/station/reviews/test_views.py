@@ -106,3 +106,16 @@ def test_a_part_that_another_person_reviews_is_not_opened(reviewer: Client, acco
     response = reviewer.get(f"/reviews/line-1/7/{row.part}/")
     assert response.status_code == 302
     assert response["Location"] == f"/parts/line-1/7/{row.part}/"
+
+
+@pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Purpose": "prefetch"}])
+def test_a_page_of_another_site_and_a_prefetch_reserve_no_part(reviewer: Client, waiting: MakeWaitingPart, headers: dict[str, str]) -> None:
+    candidate = Candidate.objects.get(part=waiting(seen_at=datetime.now(UTC)))
+    for address in ("/reviews/", f"/reviews/{candidate.part.line}/{candidate.part.run}/{candidate.part.part}/"):
+        assert "Open the review" in reviewer.get(address, headers=headers).content.decode()
+        assert reviewer.head(address).status_code == 200
+    candidate.refresh_from_db()
+    assert candidate.leased_by == ""
+    reviewer.get("/reviews/", headers={"Sec-Fetch-Site": "same-origin"})
+    candidate.refresh_from_db()
+    assert candidate.leased_by == "reviewer"
