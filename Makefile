@@ -12,7 +12,7 @@ WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-boot-loader campaign campaign-pictures campaign-records campaign-line campaign-mutants campaign-noise campaign-disk campaign-hours check format bench firmware release dashboards docs lock clean
+.PHONY: help setup demo test test-fast test-boot-loader campaign campaign-pictures campaign-records campaign-line campaign-mutants campaign-noise campaign-disk campaign-hours sbom audit check format bench firmware release dashboards docs lock clean
 
 # Prints the name of each target and the text behind its "##".
 help: ## List these targets
@@ -65,6 +65,12 @@ campaign-disk: $(READY) ## Fill the broker's disk, a file system of 400 MB, and 
 
 campaign-hours: $(READY) ## Run inspectors in virtual time over a broker that fails as a seed says; about half an hour; ARGS="--seeds N --first S"
 	@$(BIN)/python -m tests.hours_campaign $(ARGS)
+
+sbom: $(READY) ## Write the bill of materials of all locked packages and jars to dist/castline.cdx.json
+	@$(BIN)/python -m tests.supply_chain sbom
+
+audit: $(READY) ## Compare the locked packages and jars with the kept list of known holes; needs no network
+	@$(BIN)/python -m tests.supply_chain audit
 
 check: $(READY) ## Check format, lint rules and types, without changing a file
 	@$(BIN)/ruff format --check .

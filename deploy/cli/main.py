@@ -111,6 +111,6 @@ def main() -> None:
 
 
 def _print_error(error: CastlineError) -> None:
-    """Prints the message without secrets. Part of it may come from a record of anybody, so characters that control a terminal are replaced."""
+    """Prints the message without secrets, and without characters that control a terminal, because part of it may come from a record."""
     text = mask_secrets(f"castline: {error}")
     click.echo("".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text), err=True)

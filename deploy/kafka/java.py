@@ -18,9 +18,14 @@ from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
-# The library that writes Kafka's log. Castline fetches it with a second call of jgo. A common call for Kafka and this
-# library would mix up the versions of their jars.
-LOG_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
+# These jars replace jars of the same library, because the releases that Kafka names have known holes: deploy/packaging/advisories.toml.
+# The value is the beginning of the file names of the replaced jars. The first entry also adds the library that connects Kafka's log to
+# Log4j. Castline fetches each entry with a call of jgo of its own. A common call with Kafka would mix up the versions of their jars.
+REPLACEMENTS = {
+    "org.apache.logging.log4j:log4j-slf4j-impl:2.26.1": "log4j-",
+    "at.yawk.lz4:lz4-java:1.11.2": "lz4-java-",
+    "commons-beanutils:commons-beanutils:1.11.0": "commons-beanutils-",
+}
 CHECKSUMS = Path(__file__).with_name("kafka_jars.sha256")
 
 
@@ -79,8 +84,9 @@ def _fetch_jars() -> list[Path]:
     import jgo  # imported here because importing jgo takes a third of a second
 
     try:
-        jars = [Path(jar) for jar in jgo.build(KAFKA).all_jars]
-        jars += [Path(jar) for jar in jgo.build(LOG_BINDING).all_jars if Path(jar).name.startswith("log4j-slf4j-impl")]
+        jars = [jar for jar in map(Path, jgo.build(KAFKA).all_jars) if not jar.name.startswith(tuple(REPLACEMENTS.values()))]
+        for library, beginning in REPLACEMENTS.items():
+            jars += [jar for jar in map(Path, jgo.build(library).all_jars) if jar.name.startswith(beginning)]
     except Exception as error:
         raise BrokerError(
             f"The broker's jars ({KAFKA}) are not in the cache and cannot be downloaded: {error}. "

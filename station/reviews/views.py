@@ -52,7 +52,7 @@ _DATA_SET_NAME = r"reviews-\d{4,}-\d{4}-\d\d-\d\d"
 def next_part(request: HttpRequest) -> HttpResponse:
     """Shows the waiting part that is most useful to review, and reserves the part for the person.
 
-    A request that another site has caused, a browser's prefetch and a HEAD request reserve nothing. They get a page with a link to this page.
+    A request that another site has caused, a browser's prefetch and a HEAD request reserve nothing. They get a page with a link.
     """
     return _render_review(request) if _is_opened_by_the_person(request) else _ask_to_open(request)
 
