@@ -23,15 +23,13 @@ Count = Annotated[int, Field(ge=1)]
 Label = Literal["ok", "defect", "review"]
 # All verdict ids are computed in this namespace. It must never change, because a repeated verdict must have the same id everywhere.
 _VERDICT_NAMESPACE = uuid.UUID("6f1d7a0e-3f0b-5a52-9a0f-0d5f7a3c9b11")
-# Longest text in a record, in characters. A page shows such texts, and nobody must be able to make a page of megabytes with one record.
+# Longest text and longest list in a record. A page shows them, and nobody must be able to make a page of megabytes with one record.
 _MAX_TEXT = 4096
-# Largest number of networks that vote on a picture.
-_MAX_VOTES = 64
-# Largest number of boxes in a picture. The localiser and the review page make far fewer.
-_MAX_BOXES = 1000
-# The largest numbers that Kafka gives to a partition and to an offset.
+_MAX_ITEMS = 1000
+# The largest number that Kafka and the databases can store.
+_MAX_INTEGER = 2**63 - 1
+# The largest number of a partition in Kafka's protocol.
 _MAX_PARTITION = 2**31 - 1
-_MAX_OFFSET = 2**63 - 1
 # 16 hexadecimal digits are 64 bits, so different settings almost never have the same digest.
 _DECISION_DIGITS = 16
 
@@ -39,8 +37,15 @@ _DECISION_DIGITS = 16
 class Record(BaseModel):
     """The base class of all JSON records. Records are frozen, and unknown fields are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True, str_max_length=_MAX_TEXT)
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)
     name: ClassVar[str]
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        # The published schemas do not have these bounds, because a released schema never becomes narrower.
+        for name, value in self:
+            _check_bound(name, value)
+        return self
 
     def encode(self) -> bytes:
         """Returns the value of the Kafka record: this record as compact JSON in UTF-8."""
@@ -50,6 +55,23 @@ class Record(BaseModel):
     def decode(cls, value: bytes) -> Self:
         """Returns the record that `value` holds as JSON. Raises pydantic.ValidationError if `value` is not such a record."""
         return cls.model_validate_json(value)
+
+
+def _check_bound(name: str, value: object) -> None:
+    if isinstance(value, str):
+        if len(value) > _MAX_TEXT:
+            raise ValueError(f"{name}: expected at most {_MAX_TEXT} characters, found {len(value)}")
+    elif isinstance(value, int):
+        if abs(value) > _MAX_INTEGER:
+            raise ValueError(f"{name}: expected a number of at most 64 bits")
+    elif isinstance(value, (tuple, list, dict)):
+        if len(value) > _MAX_ITEMS:
+            raise ValueError(f"{name}: expected at most {_MAX_ITEMS} items, found {len(value)}")
+        for item in (*value, *value.values()) if isinstance(value, dict) else value:
+            _check_bound(name, item)
+    elif isinstance(value, BaseModel):
+        for inner, item in value:
+            _check_bound(f"{name}.{inner}", item)
 
 
 class PartRecord(Record):
@@ -71,14 +93,20 @@ ANOMALY = "anomaly"
 class ImageReference(BaseModel):
     """The picture that was judged: its position in Kafka, its checksum and its size."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", str_max_length=_MAX_TEXT)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     topic: str = Field(description="Topic of the image record.")
-    partition: int = Field(ge=0, le=_MAX_PARTITION, description="Partition of the image record.")
-    offset: int = Field(ge=0, le=_MAX_OFFSET, description="Offset of the image record.")
+    partition: int = Field(ge=0, description="Partition of the image record.")
+    offset: int = Field(ge=0, description="Offset of the image record.")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 checksum of the encoded picture.")
     width_px: int = Field(ge=0, description="Width in pixels, after the rotation that EXIF gives; 0 if the picture could not be read.")
     height_px: int = Field(ge=0, description="Height in pixels, after the rotation that EXIF gives; 0 if the picture could not be read.")
+
+    @model_validator(mode="after")
+    def _check_partition(self) -> Self:
+        if self.partition > _MAX_PARTITION:
+            raise ValueError(f"partition: expected at most {_MAX_PARTITION}, found {self.partition}")
+        return self
 
 
 class Verdict(PartRecord):
@@ -96,7 +124,6 @@ class Verdict(PartRecord):
         "version has no networks."
     )
     votes: dict[str, Share] = Field(
-        max_length=_MAX_VOTES,
         description="Defect probability by network (`alexnet`, `lenet`), 0..1; empty if the picture could not be judged. The scorer "
         "`golden-template`, which has learned from good parts alone, gives a score from 0 to 1. Above 0.5, the part differs from good "
         "parts.",
@@ -232,7 +259,7 @@ class Sorting(PartRecord):
 class Box(BaseModel):
     """A rectangle in a picture, in pixels. The origin is the top left corner of the picture after the rotation that EXIF gives."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", str_max_length=_MAX_TEXT)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     left_px: int = Field(ge=0, description="Position of the left edge, in pixels.")
     top_px: int = Field(ge=0, description="Position of the upper edge, in pixels.")
@@ -254,7 +281,7 @@ class Box(BaseModel):
 class Acceptance(BaseModel):
     """The result of an acceptance table: whether the defects of a part stay within the limits that the foundry has set."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", str_max_length=_MAX_TEXT)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     table: str = Field(description="Name of the acceptance table, which holds the foundry's limits for defects.")
     result: Literal["accepted", "rejected", "not-graded"] = Field(
@@ -277,7 +304,7 @@ class Finding(PartRecord):
         "small defects. If two methods made the heat map, their names are joined with `+`."
     )
     model: str = Field(description="Version of the model that made the finding.")
-    boxes: tuple[Box, ...] = Field(max_length=_MAX_BOXES, description="Suspicious areas, the most suspicious one first.")
+    boxes: tuple[Box, ...] = Field(description="Suspicious areas, the most suspicious one first.")
     heat_map: str = Field(
         description="Address of the heat map in the object store. The heat map is a grey PNG that covers the whole picture. Areas "
         "with the grey level 255 are the most suspicious. Stretch the PNG to the size of the picture."
@@ -292,8 +319,8 @@ class Review(PartRecord):
     name: ClassVar[str] = "castline.review.v1"
     schema_: Literal["castline.review.v1"] = Field("castline.review.v1", alias="schema", description="Name of this schema.")
     label: Literal["ok", "defect"] = Field(description="Label that the person decided on.")
-    kinds: tuple[str, ...] = Field((), max_length=_MAX_BOXES, description="Types of defect that the person saw.")
-    boxes: tuple[Box, ...] = Field((), max_length=_MAX_BOXES, description="Areas in which the person saw defects.")
+    kinds: tuple[str, ...] = Field((), description="Types of defect that the person saw.")
+    boxes: tuple[Box, ...] = Field((), description="Areas in which the person saw defects.")
     reviewer: str = Field(description="Account of the person.")
     verdict_id: uuid.UUID | None = Field(None, description="Id of the verdict that was reviewed.")
     reviewed_at: Time = Field(description="Time of the review.")
@@ -327,7 +354,7 @@ class ModelChoice(Record):
 class RegionPoint(BaseModel):
     """A point in a picture. The origin is the top left corner of the picture after the rotation that EXIF gives."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", str_max_length=_MAX_TEXT)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     x: Share = Field(description="Position from the left edge, as a share of the picture's width, 0..1.")
     y: Share = Field(description="Position from the upper edge, as a share of the picture's height, 0..1.")
@@ -336,7 +363,7 @@ class RegionPoint(BaseModel):
 class Region(BaseModel):
     """A polygon in a picture. A rectangle is a polygon with four corners."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", str_max_length=_MAX_TEXT)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     corners: tuple[RegionPoint, ...] = Field(
         min_length=3,
@@ -419,7 +446,7 @@ MAX_COMMAND_VALIDITY = timedelta(seconds=60)
 class CommandAnswer(BaseModel):
     """The sorter's answer to a command: what happened, and the values that the command asked for."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", str_max_length=_MAX_TEXT)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     outcome: CommandOutcome = Field(
         description="`done`; `refused` if the board or the sorter did not accept the command; `failed` if the board did not answer in "
