@@ -23,8 +23,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streams import metrics
 from streams.atomic_file import make_public_folder, publish_atomically
-from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 from streams.secrets import mask_secrets
+from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 from streams.settings import ServiceSettings
 from streams.supervision import SupervisedThread, list_thread_faults
 

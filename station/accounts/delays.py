@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 
 from django.core import signing
 from django.db import transaction
+from django.db.models import F
 from django.http import HttpRequest, HttpResponseBase
 
 from station.accounts.models import LogInDelay
@@ -121,6 +122,11 @@ def end_attempt(rules: Sequence[DelayRule]) -> None:
             else:
                 row.failures -= 1
                 row.save(update_fields=["failures"])
+
+
+def cancel_attempt(rules: Sequence[DelayRule]) -> None:
+    """Takes back one attempt that `begin_attempt` counted, because nobody looked at the password."""
+    LogInDelay.objects.filter(key__in=[rule.key for rule in rules], failures__gt=0).update(failures=F("failures") - 1)
 
 
 def find_device(request: HttpRequest, account: int | None) -> str:

@@ -17,10 +17,11 @@ from django.utils import timezone
 from django_otp import devices_for_user, match_token
 
 from station.accounts.access import render_error_page
-from station.accounts.delays import begin_attempt, end_attempt, find_device, make_log_in_rules, remember_device
+from station.accounts.delays import begin_attempt, cancel_attempt, end_attempt, find_device, make_log_in_rules, remember_device
 from station.accounts.models import AuditEntry, client_address_of_request
 from station.client_address import find_client_address
 from station.configuration import current_settings
+from station.password_hasher import PasswordHasherBusyError
 
 _RENEW_EVERY_S = 600
 _RENEWED_AT = "seen"
@@ -70,7 +71,11 @@ class LogInView(LoginView):
         self._rules = make_log_in_rules(current_settings().station, name, client_address(request), device)
         if wait_s := begin_attempt(self._rules, timezone.now()):
             return refuse_early_attempt(request, wait_s)
-        response: HttpResponse = super().post(request, *args, **kwargs)
+        try:
+            response: HttpResponse = super().post(request, *args, **kwargs)
+        except PasswordHasherBusyError:
+            cancel_attempt(self._rules)
+            raise
         return response
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:

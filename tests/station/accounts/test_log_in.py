@@ -8,7 +8,7 @@ from django.db.models import F
 from django.test import Client, RequestFactory, override_settings
 from django.utils import timezone
 
-from station.accounts.delays import begin_attempt, make_log_in_rules
+from station.accounts.delays import begin_attempt, cancel_attempt, make_log_in_rules
 from station.accounts.log_in import client_address
 from station.accounts.models import ApiToken, AuditEntry, LogInDelay
 from tests.station.conftest import PASSWORD, SETTINGS, MakeAccount
@@ -117,6 +117,15 @@ def test_a_cookie_for_one_account_is_no_help_with_another(account: MakeAccount) 
 def test_simultaneous_attempts_cannot_pass_together(account: MakeAccount) -> None:
     now = timezone.now()
     rules = make_log_in_rules(SETTINGS.station, "anna", "192.0.2.1", "")
+    assert [begin_attempt(rules, now) for _ in range(6)] == [0] * 5 + [1]
+
+
+def test_an_attempt_that_the_busy_station_refused_does_not_count(account: MakeAccount) -> None:
+    now = timezone.now()
+    rules = make_log_in_rules(SETTINGS.station, "anna", "192.0.2.1", "")
+    for _ in range(20):
+        assert begin_attempt(rules, now) == 0
+        cancel_attempt(rules)
     assert [begin_attempt(rules, now) for _ in range(6)] == [0] * 5 + [1]
 
 
