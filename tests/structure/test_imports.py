@@ -68,7 +68,7 @@ STATION_LAYERS = (
     ("station.golden_parts",),
     ("station.reports",),
     ("station.versions",),
-    ("station.navigation", "station.urls", "station.server", "station.typing_settings", "station.__main__"),
+    ("station.navigation", "station.urls", "station.server", "station.security_check", "station.typing_settings", "station.__main__"),
 )
 
 

@@ -1,0 +1,145 @@
+"""The command `castline security`: looks for what somebody could misuse on this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import shlex
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from pydantic import SecretStr
+
+from streams.private_files import find_exposed_paths, is_exposed
+from streams.secrets import SecretAddress, mask_address
+from streams.security_finding import WEIGHTS, SecurityFinding
+from streams.settings import Settings, find_settings_file, load_settings
+
+
+@click.group("security")
+def command() -> None:
+    """Look for what somebody could misuse on this machine."""
+
+
+@command.command("check")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a finding.")
+@click.pass_obj
+def check(file: Path | None, as_json: bool) -> int:
+    """Check settings, files, listeners, accounts and Django's deployment settings, and print what to mend, the most important first.
+
+    The exit status is 1 if a finding has the weight high. Run the command as the user that runs Castline. The command `castline topics acls
+    check` looks at Kafka.
+    """
+    settings = load_settings(file)
+    findings = [
+        *check_files(settings, find_settings_file(file)),
+        *check_listeners(settings),
+        *check_keys(settings),
+        *_check_station(settings),
+    ]
+    findings.sort(key=lambda finding: WEIGHTS.index(finding.weight))
+    for finding in findings:
+        click.echo(json.dumps(asdict(finding)) if as_json else f"{finding.weight:6}  {finding.problem}\n        {finding.remedy}")
+    if not findings and not as_json:
+        click.echo("Nothing was found.")
+    return 1 if any(finding.weight == "high" for finding in findings) else 0
+
+
+def check_files(settings: Settings, settings_file: Path | None) -> Iterator[SecurityFinding]:
+    """Yields a finding for each file of the plant, and for a settings file with secrets, that other users of this machine can read."""
+    for path in find_exposed_paths(settings):
+        remedy = f"Close it with: chmod -R go-rwx {shlex.quote(str(path))}"
+        yield SecurityFinding("high", f"Other users of this machine can read or write {path}.", remedy)
+    if settings_file is not None and is_exposed(settings_file) and _holds_secrets(settings, tomllib.loads(settings_file.read_text())):
+        remedy = f"Close it with: chmod go-rwx {shlex.quote(str(settings_file))}"
+        yield SecurityFinding("high", f"Other users of this machine can read the secrets in {settings_file}.", remedy)
+
+
+def check_listeners(settings: Settings) -> Iterator[SecurityFinding]:
+    """Yields a finding for each listener and connection that other machines reach without protection."""
+    station, gateway, kafka = settings.station, settings.gateway, settings.kafka
+    if not is_loopback(station.host) and not station.behind_tls:
+        yield SecurityFinding(
+            "high",
+            f"The station listens at {station.host} without TLS, so the network can read passwords.",
+            "Put a proxy with TLS in front of the station, set station.behind_tls, and let station.host be 127.0.0.1.",
+        )
+    if "*" in station.hosts:
+        yield SecurityFinding("high", "The station answers under every host name.", "Name the host names in station.hosts.")
+    if station.proxies and any(ipaddress.ip_network(network, strict=False).prefixlen == 0 for network in station.trusted_proxies):
+        yield SecurityFinding("high", "Every client can write its own address.", "Name only the proxies in station.trusted_proxies.")
+    if not is_loopback(gateway.host):
+        yield SecurityFinding(
+            "medium",
+            f"The gateway listens at {gateway.host}. The network can read the passwords of cameras if no TLS protects them.",
+            "Put a proxy with TLS in front of the gateway, or keep cameras and gateway in a network of their own.",
+        )
+    if not is_loopback(settings.service.host):
+        yield SecurityFinding(
+            "medium",
+            f"The network can read metrics and health pages at {settings.service.host}.",
+            "Set service.host to 127.0.0.1.",
+        )
+    brokers = kafka.bootstrap.split(",")
+    if (
+        kafka.bootstrap != "embedded"
+        and not kafka.security.endswith("tls")
+        and not all(is_loopback(each.rpartition(":")[0]) for each in brokers)
+    ):
+        yield SecurityFinding("high", "The connection to Kafka is not encrypted.", "Set kafka.security to sasl-tls.")
+
+
+def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
+    """Yields a finding for each key and token that is not set although it protects something of these settings."""
+    if any(line.gate for line in settings.lines) and not settings.sorter.command_key.get_secret_value():
+        yield SecurityFinding(
+            "medium",
+            "Sorters carry out commands that nobody has signed.",
+            "Set CASTLINE_SORTER__COMMAND_KEY for station and sorters.",
+        )
+    if any(line.camera and line.camera.trigger == "board" for line in settings.lines) and not settings.gateway.token.get_secret_value():
+        yield SecurityFinding(
+            "medium",
+            "The gateway takes part reports from everybody in reach.",
+            "Set CASTLINE_GATEWAY__TOKEN for gateway and sorters.",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether only programs of this machine reach `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _holds_secrets(settings: object, content: object) -> bool:
+    """Returns whether `content`, which was read from a settings file, sets a secret of `settings`."""
+    if isinstance(content, dict):
+        return any(_holds_secrets(getattr(settings, name, None), value) for name, value in content.items())
+    if isinstance(content, list):
+        return any(map(_holds_secrets, settings if isinstance(settings, tuple) else (), content))
+    if isinstance(settings, SecretStr):
+        return bool(content)
+    return isinstance(settings, (SecretAddress, Path)) and isinstance(content, str) and mask_address(content) != content
+
+
+def _check_station(settings: Settings) -> Iterator[SecurityFinding]:
+    from station.configuration import configure
+
+    configure(settings)
+    from station.archive.database import find_database_fault, migrate_database
+    from station.security_check import check_accounts, check_deployment
+
+    yield from check_deployment(is_loopback(settings.station.host))
+    database = settings.station.database
+    if "://" not in database and not Path(database).exists():
+        return
+    if fault := find_database_fault():
+        yield SecurityFinding("low", f"The accounts were not checked, because {fault}.", "Start the database, and check again.")
+        return
+    migrate_database(apply=False)
+    yield from check_accounts()

@@ -1,0 +1,45 @@
+"""Looks for what somebody could misuse in the station: Django's deployment check, accounts, tokens and the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.contrib.auth.models import User
+from django.core.checks import WARNING, run_checks
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from station.accounts.audit_log import verify_chain
+from station.accounts.models import ApiToken
+from station.configuration import current_settings
+from streams.security_finding import SecurityFinding
+
+# What Django's deployment check says about a station without TLS. On the loopback interface, nobody can listen to the connection.
+_WITHOUT_TLS = frozenset({"security.W004", "security.W008", "security.W012", "security.W016"})
+
+
+def check_deployment(is_loopback: bool) -> Iterator[SecurityFinding]:
+    """Yields the warnings of Django's deployment check. Those about TLS have little weight if only this machine reaches the station."""
+    for message in run_checks(include_deployment_checks=True):
+        if message.level >= WARNING:
+            is_allowed = is_loopback and message.id in _WITHOUT_TLS
+            problem = f"Django's deployment check says ({message.id}): {str(message.msg).splitlines()[0]}"
+            remedy = "Put a proxy with TLS in front of the station, and set station.behind_tls."
+            yield SecurityFinding("low" if is_allowed else "high", problem, remedy)
+
+
+def check_accounts() -> Iterator[SecurityFinding]:
+    """Yields findings about accounts, API tokens and the audit log. The tables must be up to date."""
+    report = verify_chain()
+    for fault in report.faults:
+        yield SecurityFinding("high", f"The audit log: {fault}", "Compare the log with its copy. Find out who can write to the database.")
+    for token in ApiToken.objects.filter(expires_at=None).select_related("user"):
+        yield SecurityFinding(
+            "medium",
+            f"The API token of {token.user} for {token.name} has no end.",
+            "Make a new token, and revoke the old one on the page API tokens.",
+        )
+    protected = TOTPDevice.objects.filter(confirmed=True).values("user")
+    for user in User.objects.filter(is_active=True, groups__name="administrator").exclude(pk__in=protected):
+        yield SecurityFinding("medium", f"The administrator {user} has no second factor.", "Add one on the page of the account.")
+    if not current_settings().station.audit_syslog:
+        yield SecurityFinding("low", "No log server gets a copy of the audit log.", "Set station.audit_syslog.")

@@ -1,0 +1,74 @@
+"""`castline security check` names what to mend, the most important first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from deploy.cli.security import check_files, check_keys, check_listeners
+from streams.settings import load_settings
+from tests.security.test_private_files import run_castline, write_settings
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "words"),
+    [
+        ("station", {"host": "0.0.0.0"}, "without TLS"),
+        ("station", {"hosts": ["*"]}, "every host name"),
+        ("station", {"proxies": 1, "trusted_proxies": ["0.0.0.0/0"]}, "its own address"),
+        ("gateway", {"host": "192.0.2.1"}, "passwords of cameras"),
+        ("service", {"host": "::"}, "metrics and health pages"),
+        ("kafka", {"bootstrap": "kafka.plant.example:9092"}, "not encrypted"),
+    ],
+)
+def test_an_open_listener_is_found(tmp_path: Path, section: str, values: dict[str, object], words: str) -> None:
+    file = tmp_path / "castline.toml"
+    file.write_text(tomli_w.dumps({section: values}))
+    assert [words in finding.problem for finding in check_listeners(load_settings(file, {}))] == [True]
+
+
+def test_the_defaults_have_no_open_listener(tmp_path: Path) -> None:
+    (tmp_path / "castline.toml").write_text("")
+    assert list(check_listeners(load_settings(tmp_path / "castline.toml", {}))) == []
+
+
+def test_missing_keys_are_found(tmp_path: Path) -> None:
+    line = {"name": "line-1", "camera": {"kind": "http", "trigger": "board"}, "gate": {"port": "/dev/ttyACM0"}}
+    file = tmp_path / "castline.toml"
+    file.write_text(tomli_w.dumps({"lines": [line]}))
+    assert len(list(check_keys(load_settings(file, {})))) == 2
+    file.write_text(tomli_w.dumps({"lines": [line], "sorter": {"command_key": "k" * 40}, "gateway": {"token": "t" * 40}}))
+    assert list(check_keys(load_settings(file, {}))) == []
+
+
+@pytest.mark.parametrize("section", [{"gateway": {"token": "t" * 20}}, {"store": {"url": "s3://key:secret-key@bucket"}}])
+def test_secrets_in_a_readable_settings_file_are_found(open_folder: Path, section: dict[str, object]) -> None:
+    file = write_settings(open_folder)
+    assert list(check_files(load_settings(file, {}), file)) == []
+    file.write_text(tomli_w.dumps(section))
+    assert ["the secrets in" in finding.problem for finding in check_files(load_settings(file, {}), file)] == [True]
+    file.chmod(0o600)
+    assert list(check_files(load_settings(file, {}), file)) == []
+
+
+@pytest.mark.real
+def test_the_command_names_the_four_warnings_without_tls_and_none_behind_tls(open_folder: Path) -> None:
+    file = write_settings(open_folder)
+    made = run_castline(file, "station", "account", "anna", "--role", "administrator", STATION_PASSWORD="a long enough pass phrase")
+    assert made.returncode == 0, made.stderr
+    plain = run_castline(file, "security", "check", "--json")
+    findings = [json.loads(line) for line in plain.stdout.splitlines()]
+    assert plain.returncode == 0, plain.stderr
+    tls = [finding for finding in findings if "deployment check" in finding["problem"]]
+    assert sorted(finding["problem"].partition("(")[2][:13] for finding in tls) == [
+        f"security.W{number}" for number in ("004", "008", "012", "016")
+    ]
+    assert {finding["weight"] for finding in tls} == {"low"}
+    assert any("anna has no second factor" in finding["problem"] for finding in findings)
+    opened = run_castline(file, "security", "check", "--json", CASTLINE_STATION__HOST="0.0.0.0")
+    assert opened.returncode == 1
+    behind = run_castline(file, "security", "check", "--json", CASTLINE_STATION__BEHIND_TLS="true")
+    assert "deployment check" not in behind.stdout
