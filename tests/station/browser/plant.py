@@ -91,7 +91,7 @@ class HttpUser:
 
     def create_token(self) -> str:
         """Returns a new API token of this user."""
-        page = self.post("/account/tokens/", "/account/", data={"name": "tests"}).text
+        page = self.post("/account/tokens/", "/account/", data={"name": "tests", "scope": "inspect", "days": "90"}).text
         match = re.search(r"<code>(castline_[\w-]+)</code>", page)
         assert match, page
         return match[1]
