@@ -399,7 +399,7 @@ def heat_maps(
 @DATA
 @OUT
 @SEEDS
-@recipe_options(side_px=96, maps=0.25, dense_width=256, epochs=12, batch=16, rate=1e-3, lenet_rate=2e-3, dropout=0.2)
+@recipe_options(side_px=96, maps=0.25, dense_width=256, epochs=12, batch=16, rate=1e-3, lenet_rate=2e-3, dropout=0.2, min_steps=1000)
 def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: Any) -> int:
     """Compare LeNet and AlexNet with MobileNetV2 and NASNetMobile, all untrained at the start.
 

@@ -83,15 +83,18 @@ class LightExperiment:
 
 
 def measure_speed(networks: dict[str, keras.Model]) -> dict[str, npt.NDArray[np.float64]]:
-    """Returns the time for one picture in ms for each network, shape (ROUNDS,). The networks take turns."""
+    """Returns the processor time for one picture in ms for each network, shape (ROUNDS,). The networks take turns.
+
+    The time by the clock would depend on the other programs of the machine.
+    """
     computing = {name: _compile(network) for name, network in networks.items()}
     times = {name: np.empty(ROUNDS) for name in networks}
     for number in range(ROUNDS):
         for name, compute in computing.items():
-            start_s = time.perf_counter()
+            start_s = time.process_time()
             for _ in range(CALLS_PER_ROUND):
                 compute()
-            times[name][number] = 1000 * (time.perf_counter() - start_s) / CALLS_PER_ROUND
+            times[name][number] = 1000 * (time.process_time() - start_s) / CALLS_PER_ROUND
     return times
 
 
