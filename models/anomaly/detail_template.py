@@ -40,6 +40,9 @@ INNER_RADIUS, OUTER_RADIUS = 0.05, 1.03
 # Each point is compared with points at these distances, as shares of the part's radius. 0.025 is 3.8 mm on a part of 300 mm.
 ALONG_RING = (0.025, 0.05)
 ACROSS_RINGS = (0.012, 0.024)
+# The points beside a point are averaged over three points that are up to this many smoothing steps apart (see
+# `compare_places`).
+SPREAD = 3
 STRIP_RINGS = 96
 # The largest number of rings, because more rings take more time and memory. A larger part has wider rings.
 MAX_RINGS = 2000
@@ -49,7 +52,7 @@ MIN_RADIUS_PX = 200
 
 # The number of the file format. The number also changes when the residuals are computed in another way, because the limits in the file and
 # the cut-off in the manifest belong to one way of computing them. Files of format 1 do not hold a number.
-FORMAT = 2
+FORMAT = 3
 
 # Larger residuals are set to this value. The map of residuals holds 16-bit floats, whose largest value is 65504.
 MAX_RESIDUAL = 60_000.0
@@ -229,7 +232,7 @@ def count_overlap_rings(grid: PolarGrid) -> int:
 
     The points in the first and last rings of the strip are compared with points in the extra rings.
     """
-    return grid.count_rings(ACROSS_RINGS)[1] + sum(SMOOTHING_STEPS)
+    return grid.count_rings(ACROSS_RINGS)[1] + sum(SMOOTHING_STEPS) + SPREAD * max(SMOOTHING_STEPS)
 
 
 def measure_rings(
@@ -285,7 +288,7 @@ def _compare_strips(
         strip = _cut_strip(grid, first - margin, last + margin)
         polar, is_inside = strip.unwrap(pixels, part)
         polar *= scale
-        differences = compare_places(polar, along, across)
+        differences = compare_places(polar, along, across, SPREAD)
         differences *= is_inside
         yield slice(first, last), differences[:, margin : margin + last - first]
 

@@ -142,21 +142,46 @@ def measure_contrast(polar: FloatArray) -> np.float32:
     return np.float32(max(high - low, MIN_CONTRAST))
 
 
-def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int, int]) -> FloatArray:
+def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int, int], spread: int = 0) -> FloatArray:
     """Returns how much each point of `polar`, shape (rings, angles), differs from the points beside it.
 
     The result has shape (steps, rings, angles). `along` holds two distances in angles, and `across` two distances in rings.
     The smaller distance comes first.
+
+    If `spread` is 0, a point is compared with single points. Otherwise, a point is compared with means of three points, so that their noise
+    hides smaller defects less. The three points are `spread` smoothing steps apart, but at most half of the smaller distance.
     """
     result = np.empty((len(SMOOTHING_STEPS), *polar.shape), np.float32)
     for index, step in enumerate(SMOOTHING_STEPS):
         polar = _smooth(polar, step)
-        columns = _pad_angles(polar, along[1])
+        columns = _pad_angles(_average_angles(polar, min(spread * step, along[0] // 2)), along[1])
         beside = polar - _middle_of_four(*(_view_angles(columns, along[1], shift) for shift in (-along[1], -along[0], along[0], along[1])))
-        rows = _pad_rings(beside, across[1])
+        rows = _pad_rings(_average_rings(beside, min(spread * step, across[0] // 2)), across[1])
         middle = _middle_of_four(*(_view_rings(rows, across[1], shift) for shift in (-across[1], -across[0], across[0], across[1])))
         np.subtract(beside, middle, out=result[index])
     return result
+
+
+def _average_angles(polar: FloatArray, distance: int) -> FloatArray:
+    """Returns the mean of each point and the two points on its ring that are `distance` angles away. With 0, returns `polar`."""
+    if not distance:
+        return polar
+    columns = _pad_angles(polar, distance)
+    mean = polar + _view_angles(columns, distance, -distance)
+    mean += _view_angles(columns, distance, distance)
+    mean *= 1 / 3
+    return mean
+
+
+def _average_rings(polar: FloatArray, distance: int) -> FloatArray:
+    """Returns the mean of each point and the two points that are `distance` rings further in and out. With 0, returns `polar`."""
+    if not distance:
+        return polar
+    rows = _pad_rings(polar, distance)
+    mean = polar + _view_rings(rows, distance, -distance)
+    mean += _view_rings(rows, distance, distance)
+    mean *= 1 / 3
+    return mean
 
 
 def _smooth(polar: FloatArray, step: int) -> FloatArray:

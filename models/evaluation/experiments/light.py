@@ -137,9 +137,9 @@ def make_light_table(
         ("network", "parameters", "ms a picture", "time as a multiple of AlexNet's", "accuracy"),
         tuple(rows),
         (
-            f"Time to judge one picture alone: the median of {ROUNDS} rounds in turns, with the quartiles of the ratio to AlexNet in "
-            "brackets.",
-            f"Accuracy after {options.epochs} epochs on validation pictures, the mean over the seeds with the 95 % interval of Student's t "
-            "distribution.",
+            f"Processor time to judge one picture alone: the median of {ROUNDS} rounds in turns, with the quartiles of the ratio to "
+            "AlexNet in brackets.",
+            f"Accuracy on validation pictures after {options.epochs} epochs, with at least {options.min_steps} batches: the mean over the "
+            "seeds with the 95 % interval of Student's t distribution.",
         ),
     )

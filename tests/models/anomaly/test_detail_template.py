@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]  # no 
 
 from models.anomaly.detail_template import (
     FORMAT,
+    SPREAD,
     DetailTemplate,
     choose_detail_grid,
     cross_fit_detail_scores,
@@ -28,6 +29,7 @@ from models.anomaly.detail_template import (
 from models.anomaly.polar import PolarGrid, circle_to_ellipse
 from models.anomaly.rim import refine_outline
 from models.anomaly.scorer import NO_PART_SCORE, AlarmShare, choose_cut_off, load_arrays, save_arrays
+from models.anomaly.template import compare_places, measure_texture
 from models.pictures.part_finder import find_part
 from models.synthetic.impeller import CameraView
 from models.synthetic.large_casting import SMALL_KINDS, LargeCasting, SmallDefect, render_large_casting
@@ -100,6 +102,25 @@ def test_strips_change_the_memory_and_not_the_result() -> None:
     assert whole is not None
     assert np.allclose(strips.extremes, whole.extremes, rtol=1e-3, atol=1e-4)
     assert memory[0] < 0.3 * memory[1]
+
+
+def test_the_noise_of_the_places_beside_a_small_defect_hides_less_of_the_defect() -> None:
+    polar = np.random.default_rng(8).normal(0, 1, (120, 2000)).astype(np.float32)
+    defective = polar.copy()
+    defective[58:62, 998:1002] += 4
+    shares = []
+    for spread in (0, SPREAD):
+        good, found = (compare_places(levels, (22, 45), (11, 22), spread) for levels in (polar, defective))
+        shares.append((found - good)[0, 58:62, 998:1002].mean() / measure_texture(good)[0].mean())
+    single, averaged = shares
+    assert averaged > 1.1 * single
+
+
+def test_a_point_of_a_small_part_is_never_compared_with_itself() -> None:
+    polar = np.zeros((60, 600), np.float32)
+    polar[28:32, 298:302] = 1
+    differences = compare_places(polar, (8, 16), (8, 16), 50)
+    assert differences[0, 29:31, 299:301].min() > 0.99
 
 
 def test_the_number_of_rings_has_a_limit_so_time_and_memory_have_one() -> None:
