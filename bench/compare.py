@@ -312,7 +312,8 @@ class _ComparisonBench:
 
     def _make_environment(self, checkout: InspectorCheckout, prefix: str, run_dir: Path) -> dict[str, str]:
         sections = self._sections[checkout.name] | {
-            "broker": {"port": self.settings.broker.port},
+            # Releases before the setting broker.access cannot read this setting, so the checkouts get the address of an open broker.
+            "kafka": self._sections[checkout.name].get("kafka", {}) | {"bootstrap": self.settings.bootstrap},
             "topics": {"prefix": prefix},
             "service": {"run_dir": str(run_dir)},
             "store": {"url": str(self._folder / "store")},

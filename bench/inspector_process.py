@@ -39,7 +39,7 @@ def make_bench_settings(base: Settings, folder: Path, line_count: int = 3) -> Se
     return Settings.model_validate(
         {
             **base.model_dump(include=set(MEASURED_SECTIONS)),
-            "broker": {"port": free_ports(2), "data_dir": folder / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": folder / "kafka", "access": "open"},
             "service": {"run_dir": folder / "run"},
             "store": {"url": str(folder / "store")},
             "station": {"port": free_ports(1), "database": str(folder / "station.sqlite3"), "secret_key_file": folder / "key"},

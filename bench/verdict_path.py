@@ -155,7 +155,7 @@ def _make_settings(folder: Path) -> Settings:
     port = str(folder / "board")
     return Settings.model_validate(
         {
-            "broker": {"port": free_ports(2), "data_dir": folder / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": folder / "kafka", "access": "open"},
             "service": {"run_dir": folder / "run"},
             "gateway": {"port": free_ports()},
             "sorter": {"journal_dir": folder / "journal"},

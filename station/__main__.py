@@ -9,5 +9,5 @@ from django.core.management import execute_from_command_line
 from station.configuration import configure
 from streams.settings import load_settings
 
-configure(load_settings())
+configure(load_settings(role="station"))
 execute_from_command_line(sys.argv)

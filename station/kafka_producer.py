@@ -14,6 +14,7 @@ from station.configuration import current_settings
 from streams.errors import CastlineError
 from streams.kafka import is_reachable, make_client_arguments
 from streams.settings import Settings
+from streams.signatures import sign_headers
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,9 @@ class ConfirmedProducer:
     def send(self, topic: str, key: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> tuple[int, int]:
         """Sends a record. Returns its partition and offset, or raises KafkaUnavailableError if the brokers do not confirm it."""
         producer = self._open()
+        signed = sign_headers(self.settings, topic, key.encode(), value, headers)
         try:
-            metadata = producer.send(topic, key=key.encode(), value=value, headers=list(headers)).get(_DELIVERY_S + 2)
+            metadata = producer.send(topic, key=key.encode(), value=value, headers=signed).get(_DELIVERY_S + 2)
         except (KafkaError, OSError, AssertionError) as error:
             self._discard(producer)
             log.warning("Kafka did not confirm a record for the topic %s: %r", topic, error)

@@ -11,6 +11,7 @@ from streams.record_producer import ProducerRecord, make_json_record
 from streams.record_reader import read_record
 from streams.records import Command
 from streams.settings import Settings
+from streams.signatures import check_signature
 from streams.topics import TopicNames
 
 SIGNATURE_HEADER = "castline-signature"
@@ -36,6 +37,7 @@ def decode_command(settings: Settings, key: bytes | None, value: bytes | None, h
             raise RecordError(
                 "signature", f"The header {SIGNATURE_HEADER} is missing or wrong. Set the same sorter.command_key for station and sorter."
             )
+    check_signature(settings, TopicNames(settings.topics.prefix).commands, key, value, headers)
     # A command is valid for only a minute. So its times are compared with the present time, and not with the time of the Kafka record.
     command = read_record(Command, value)
     if command.line.encode() != key:

@@ -15,12 +15,14 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from streams.errors import BrokerError
+from streams.identity import make_header_map
 from streams.kafka import make_client_arguments, make_reader, read_to_end
 from streams.kafka_thread import KafkaThread
 from streams.record_producer import make_json_record
 from streams.record_reader import read_broker_time, skip_record
 from streams.records import Record
 from streams.settings import Settings
+from streams.signatures import check_signature, sign_headers
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +43,10 @@ class NewestRecords(Protocol):
 Newest = TypeVar("Newest", bound=NewestRecords)
 
 
-def add_kafka_record(newest: Newest, record: Any, role: str) -> Newest:
+def add_kafka_record(newest: Newest, record: Any, role: str, settings: Settings) -> Newest:
     """Returns a copy of `newest` that contains `record`. If `record` is not valid, counts the record and returns `newest` unchanged."""
     try:
+        check_signature(settings, record.topic, record.key, record.value, make_header_map(record.headers))
         return newest.with_record(record.key, record.value, read_broker_time(record.timestamp / 1000))
     except Exception as error:  # noqa: BLE001  no record may end the thread that reads the topic
         skip_record(role, record, error)
@@ -57,7 +60,7 @@ def read_compacted_topic(settings: Settings, role: str, topic: str, empty: Newes
     """
     newest = empty
     for record in read_to_end(settings, role, [topic]):
-        newest = add_kafka_record(newest, record, role)
+        newest = add_kafka_record(newest, record, role, settings)
     return newest
 
 
@@ -67,7 +70,8 @@ def publish_keyed_record(settings: Settings, topic: str, key: str, record: Recor
     try:
         producer = KafkaProducer(**make_client_arguments(settings, source))
         try:
-            producer.send(sent.topic, key=sent.key, value=sent.value, headers=sent.headers).get(30)
+            headers = sign_headers(settings, sent.topic, sent.key, sent.value, sent.headers)
+            producer.send(sent.topic, key=sent.key, value=sent.value, headers=headers).get(30)
         finally:
             producer.close()
     except KafkaError as error:
@@ -128,7 +132,7 @@ class CompactedTopicFollower:
                         _report(followed, newest[partition])
                 for partition, records in consumer.poll(timeout_ms=_POLL_MS).items():
                     for record in records:
-                        newest[partition] = add_kafka_record(newest[partition], record, self._role)
+                        newest[partition] = add_kafka_record(newest[partition], record, self._role, self._settings)
         finally:
             consumer.close()
 

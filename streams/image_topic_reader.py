@@ -26,6 +26,8 @@ class ImageTopicReader:
         self._settings = settings
         self._client = f"{role}-pictures"
         self._consumer: Any = None
+        # The end of each partition when Kafka was asked last. It is asked again only for an offset behind this end.
+        self._ends: dict[TopicPartition, int] = {}
 
     def read(self, topic: str, partition: int, offset: int) -> ConsumedRecord | None:
         """Returns the record at `offset`, or None if Kafka has deleted the record or has not written it, or has no such partition.
@@ -34,7 +36,8 @@ class ImageTopicReader:
         """
         try:
             self._consumer = self._consumer or self._connect()
-            record = _read_record(self._consumer, TopicPartition(topic, partition), offset)
+            place = TopicPartition(topic, partition)
+            record = _read_record(self._consumer, place, offset) if self._holds(place, offset) else None
         except BaseException:
             self.close()
             raise
@@ -45,8 +48,22 @@ class ImageTopicReader:
     def close(self) -> None:
         """Closes the connection to Kafka, if there is one."""
         consumer, self._consumer = self._consumer, None
+        self._ends = {}
         if consumer is not None:
             consumer.close()
+
+    def _holds(self, place: TopicPartition, offset: int) -> bool:
+        """Returns whether the partition exists and has reached `offset`. A forged verdict can name any partition and any offset.
+
+        Without this check, each such verdict would block the reader for some seconds, because Kafka answers a fetch only with records.
+        """
+        if place.partition not in (self._consumer.partitions_for_topic(place.topic) or ()):
+            self._consumer.topics()  # fetches the present number of partitions
+            if place.partition not in (self._consumer.partitions_for_topic(place.topic) or ()):
+                return False
+        if offset >= self._ends.get(place, 0):
+            self._ends[place] = self._consumer.end_offsets([place])[place]
+        return offset < self._ends[place]
 
     def _connect(self) -> Any:
         if not is_reachable(self._settings.bootstrap):
@@ -81,12 +98,7 @@ def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any |
             return record if record.offset == offset else None
     except OffsetOutOfRangeError:
         return None
-    # Kafka sent no record. Perhaps the partition does not exist, for example because `partition` comes from a forged verdict. The consumer
-    # must then no longer ask for this partition.
-    if partition.partition not in (consumer.partitions_for_topic(partition.topic) or {partition.partition}):
-        consumer.assign(list(others))
-        return None
-    # A partition that ends at `offset` or earlier has no such record yet. In a longer partition, Kafka did not send the record in time.
+    # A topic that was deleted and created again can end at `offset` or earlier. In a longer one, Kafka did not send the record in time.
     if consumer.end_offsets([partition])[partition] <= offset:
         return None
     raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")

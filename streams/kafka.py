@@ -16,6 +16,7 @@ from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 from streams.backoff import Backoff
 from streams.errors import CastlineError
 from streams.installation import installation_fingerprint
+from streams.kafka_users import read_login
 from streams.settings import KafkaSettings, Settings
 
 _SECURITY_PROTOCOLS = {"plaintext": "PLAINTEXT", "tls": "SSL", "sasl-plaintext": "SASL_PLAINTEXT", "sasl-tls": "SASL_SSL"}
@@ -55,23 +56,26 @@ def make_client_id(settings: Settings, slot: str) -> str:
 
 
 def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
-    """Returns the arguments that every kafka-python client of `role` needs: addresses, client id, security, request time-out."""
-    kafka = settings.kafka
+    """Returns the arguments that every kafka-python client of `role` needs: addresses, client id, security, request time-out.
+
+    Raises KafkaLoginError if the password of the process cannot be read.
+    """
+    kafka, login = settings.kafka, read_login(settings)
     arguments: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap.split(","),
         "client_id": make_client_id(settings, role),
-        "security_protocol": _SECURITY_PROTOCOLS[kafka.security],
+        "security_protocol": _SECURITY_PROTOCOLS[login.security],
         "request_timeout_ms": int(kafka.request_timeout_s * 1000),
         # By default, the wait between two attempts to connect grows to 30 s. A line could then be silent for 30 s after a broker is back.
         "reconnect_backoff_max_ms": 1000,
     }
     if context := make_tls_context(kafka):
         arguments["ssl_context"] = context
-    if kafka.security.startswith("sasl"):
+    if login.username:
         arguments |= {
             "sasl_mechanism": kafka.mechanism,
-            "sasl_plain_username": kafka.username,
-            "sasl_plain_password": kafka.read_password(),
+            "sasl_plain_username": login.username,
+            "sasl_plain_password": login.password,
         }
     return arguments
 
@@ -85,12 +89,15 @@ def make_reader(settings: Settings, role: str, **options: Any) -> KafkaConsumer:
     return KafkaConsumer(**make_client_arguments(settings, role) | limits | options, group_id=None, enable_auto_commit=False)
 
 
-def make_faust_credentials(kafka: KafkaSettings) -> faust.auth.Credentials | None:
-    """Returns the credentials that Faust needs for the connection to the brokers, or None for an unprotected connection."""
-    context = make_tls_context(kafka)
-    if kafka.security.startswith("sasl"):
+def make_faust_credentials(settings: Settings) -> faust.auth.Credentials | None:
+    """Returns the credentials that Faust needs for the connection to the brokers, or None for an unprotected connection.
+
+    Raises KafkaLoginError if the password of the process cannot be read.
+    """
+    context, login = make_tls_context(settings.kafka), read_login(settings)
+    if login.username:
         return faust.auth.SASLCredentials(
-            username=kafka.username, password=kafka.read_password(), mechanism=kafka.mechanism, ssl_context=context
+            username=login.username, password=login.password, mechanism=settings.kafka.mechanism, ssl_context=context
         )
     return faust.auth.SSLCredentials(context) if context else None
 

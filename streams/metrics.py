@@ -173,6 +173,11 @@ records_skipped = Counter(
     "Invalid records that the role skipped without a dead letter, by kind of topic. Each process of the role counts the record.",
     ["role", "kind"],
 )
+signatures_refused = Counter(
+    "castline_signatures_refused_total",
+    "Records that the role refused because no permitted role had signed them, by kind of topic.",
+    ["role", "kind"],
+)
 batches_split = Counter("castline_batches_split_total", "Batches that failed and were split to find the picture that caused the failure.")
 model_info = Gauge("castline_model_info", "1 for the model version that judges the line.", ["line", "model", "runtime"])
 model_shadow_info = Gauge(

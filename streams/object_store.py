@@ -28,9 +28,16 @@ StoreFolder = Literal["pictures", "maps", "studies"]
 # (s3:) or a drive (C:).
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
-_CLAIM = re.compile(r"(?:pictures|maps|studies)/([0-9a-f]{2})/([0-9a-f]{64})")
+# A picture has two digits of its checksum as folder. `\2` are these digits at the beginning of the checksum.
+_CLAIM = re.compile(r"(?P<folder>pictures|maps|studies)/([0-9a-f]{2})/(?P<sha256>\2[0-9a-f]{62})")
 # The largest size of a stored object. It is also the largest value that the setting pictures.max_bytes accepts.
 _LARGEST_BYTES = 256 * 2**20
+
+
+def is_heat_map_address(address: str) -> bool:
+    """Returns whether `address` has the form of an address of a heat map. Whether there is a heat map is another question."""
+    match = _CLAIM.fullmatch(address)
+    return match is not None and match["folder"] == "maps"
 
 
 class ObjectStore:
@@ -59,14 +66,14 @@ class ObjectStore:
             files.pipe_file(path, value)
         return claim
 
-    def fetch(self, claim: str) -> bytes:
-        """Returns the picture at the address `claim`, after checking its size and its checksum.
+    def fetch(self, claim: str, folder: StoreFolder = "pictures") -> bytes:
+        """Returns the object at the address `claim`, after checking its size and its checksum. The object must be in `folder`.
 
         Raises PictureError with the reason `claim-missing` or `claim-damaged`, and OSError if the store cannot be reached.
         """
         match = _CLAIM.fullmatch(claim)
-        if not match or match[1] != match[2][:2]:
-            raise PictureError(CLAIM_DAMAGED, f"expected a claim pictures/<2 digits>/<sha256>, found {claim[:120]!r}")
+        if not match or match["folder"] != folder:
+            raise PictureError(CLAIM_DAMAGED, f"expected a claim {folder}/<2 digits>/<sha256>, found {claim[:120]!r}")
         files, root = fsspec.core.url_to_fs(self._url)
         path = f"{root}/{claim}"
         try:
@@ -77,8 +84,8 @@ class ObjectStore:
         except (FileNotFoundError, IsADirectoryError):
             raise PictureError(CLAIM_MISSING, f"expected a picture at {claim} in the object store, found none") from None
         sha256 = hashlib.sha256(value).hexdigest()
-        if sha256 != match[2]:
-            raise PictureError(CLAIM_DAMAGED, f"expected the sha256 {match[2]} at {claim} in the object store, found {sha256}")
+        if sha256 != match["sha256"]:
+            raise PictureError(CLAIM_DAMAGED, f"expected the sha256 {match['sha256']} at {claim} in the object store, found {sha256}")
         return value
 
     def delete(self, address: str) -> None:

@@ -16,7 +16,7 @@ from kafka import TopicPartition
 
 from streams import metrics
 from streams.compacted_topics import add_kafka_record
-from streams.identity import RecentPartIds
+from streams.identity import RecentPartIds, make_header_map
 from streams.kafka import find_partitions, is_reachable, make_reader
 from streams.kafka_thread import KafkaThread
 from streams.live_line_settings import LiveSettingsByLine
@@ -24,6 +24,7 @@ from streams.plant_states import LineActivity, LineCondition, LineCounts, PlantS
 from streams.record_reader import read_broker_time, read_record, skip_record
 from streams.records import Command, Sorting
 from streams.settings import LineSettings, Settings
+from streams.signatures import check_signature
 from streams.topics import TopicNames
 
 _POLL_MS = 200
@@ -125,7 +126,7 @@ class PlantWatch:
         """Adds a record that kafka-python has read. Counts and skips a record that is not valid."""
         if record.topic == self._topics.lines:
             with self._lock:
-                self._live_settings = add_kafka_record(self._live_settings, record, self._role)
+                self._live_settings = add_kafka_record(self._live_settings, record, self._role, self._settings)
             return
         try:
             self._add_line_record(record)
@@ -145,6 +146,7 @@ class PlantWatch:
 
     def _add_line_record(self, record: Any) -> None:
         broker_time = read_broker_time(record.timestamp / 1000)
+        check_signature(self._settings, record.topic, record.key, record.value, make_header_map(record.headers))
         if record.topic == self._topics.commands:
             command = read_record(Command, record.value, broker_time)
             if line := self._lines.get(command.line):

@@ -28,6 +28,7 @@ from streams.backoff import Backoff
 from streams.identity import EXPIRED_HEADER, Headers, format_time
 from streams.records import Record
 from streams.settings import Settings
+from streams.signatures import sign_headers
 from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
@@ -152,6 +153,7 @@ class RecordProducer:
 
     def __init__(self, app: AppT[object], settings: Settings, role: str, report_problem: Callable[[str], None]) -> None:
         self._app = app
+        self._settings = settings
         self._role = role
         self._report_problem = report_problem
         self._dead_letters = TopicNames(settings.topics.prefix).dead_letters
@@ -216,7 +218,8 @@ class RecordProducer:
             return _Attempt(error, list(records))
         for index, record in enumerate(records):
             try:
-                sent.append((record, await producer.send(record.topic, record.key, record.value, None, None, record.headers)))
+                headers = sign_headers(self._settings, record.topic, record.key, record.value, record.headers)
+                sent.append((record, await producer.send(record.topic, record.key, record.value, None, None, headers)))
             except (KafkaError, FaustError, OSError) as error:
                 # Faust raises its own error. The cause of this error is the error of Kafka's client.
                 if isinstance(cause := error.__cause__ or error, _FINAL_ERRORS):

@@ -61,7 +61,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         buffer_bytes=kafka.buffer_bytes,
         id=identity.group,
         broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
-        broker_credentials=make_faust_credentials(kafka),
+        broker_credentials=make_faust_credentials(settings),
         broker_client_id=identity.client_id,
         # With a fixed id, a restarted worker gets its partitions back at once, without waiting for the session time-out.
         consumer_group_instance_id=identity.instance_id,

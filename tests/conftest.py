@@ -102,7 +102,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def kafka_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Starts a real Apache Kafka for the session and returns its port."""
-    settings = Settings(broker=BrokerSettings(port=free_ports(2), data_dir=tmp_path_factory.mktemp("kafka")))
+    settings = Settings(broker=BrokerSettings(port=free_ports(2), data_dir=tmp_path_factory.mktemp("kafka"), access="open"))
     broker = EmbeddedBroker(settings)
     broker.start()
     yield settings.broker.port

@@ -114,7 +114,7 @@ def run(pictures: int, size_mb: int) -> dict[str, object]:
         settings = Settings.model_validate(
             {
                 # The topics may become larger than the disk, so that retention alone does not keep the disk from filling up.
-                "broker": {"port": free_ports(2), "data_dir": disk / "kafka", "max_bytes": 2 * size_mb * 2**20},
+                "broker": {"port": free_ports(2), "data_dir": disk / "kafka", "access": "open", "max_bytes": 2 * size_mb * 2**20},
                 "service": {"run_dir": folder / "run", "log_format": "text"},
                 "lines": [{"name": "line-1"}],
             }

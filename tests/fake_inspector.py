@@ -17,6 +17,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from streams.identity import PartId, parse_time
 from streams.records import ImageReference, Label, Sorting, Verdict, make_verdict_id
 from streams.settings import Settings
+from streams.signatures import sign_headers
 from streams.topics import TopicNames
 
 TOKEN = "part-report"
@@ -101,7 +102,8 @@ class FakeInspector:
 
     def send(self, verdict: Verdict) -> None:
         """Writes a verdict to Kafka."""
-        self._producer.send(self._names.verdicts(verdict.line), verdict.encode(), verdict.part_id.key)
+        topic, value, key = self._names.verdicts(verdict.line), verdict.encode(), verdict.part_id.key
+        self._producer.send(topic, value, key, sign_headers(self.settings.for_role("inspector"), topic, key, value))
         self._producer.flush()
 
 

@@ -286,7 +286,7 @@ class Campaign:
         gate = {"port": str(folder / "board"), "travel_mm": round(TRAVEL_S * SPEED_MM_S)}
         self.settings = Settings.model_validate(
             {
-                "broker": {"port": free_ports(2), "data_dir": folder / "kafka"},
+                "broker": {"port": free_ports(2), "data_dir": folder / "kafka", "access": "open"},
                 "service": {"run_dir": folder / "run", "log_format": "text"},
                 "gateway": {"port": free_ports()},
                 "sorter": {"journal_dir": folder / "journal"},

@@ -29,7 +29,7 @@ def own_broker(folder: Path, sections: Mapping[str, Any]) -> Iterator[Settings]:
     """Starts a broker below `folder`, and yields its settings with `sections` added. The topics exist then."""
     settings = Settings.model_validate(
         {
-            "broker": {"port": free_ports(2), "data_dir": folder / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": folder / "kafka", "access": "open"},
             "service": {"run_dir": folder / "run", "log_format": "text"},
             "gateway": {"spool_dir": folder / "spool", "port": 0},
             "sorter": {"journal_dir": folder / "journal"},

@@ -23,6 +23,7 @@ from streams.errors import ArchiveError, IdentityError, RecordError, drop_traceb
 from streams.identity import PartId
 from streams.record_producer import HANDLING_FAILED, ConsumedRecord, ProducerRecord, RecordProducer, make_dead_letter
 from streams.record_reader import read_record
+from streams.record_references import check_references
 from streams.records import (
     ArchivedRecord,
     Finding,
@@ -36,6 +37,7 @@ from streams.records import (
     Verdict,
 )
 from streams.settings import BatchSettings, Settings
+from streams.signatures import check_signature
 from streams.topics import TopicNames
 from streams.worker import ReceivedRecord
 
@@ -83,7 +85,7 @@ def list_archived_topics(settings: Settings) -> dict[str, ArchivedTopic]:
     return topics
 
 
-def decode_record(topic: ArchivedTopic, received: ReceivedRecord) -> ArchivedRecord | None:
+def decode_record(topic: ArchivedTopic, received: ReceivedRecord, names: TopicNames) -> ArchivedRecord | None:
     """Returns the decoded record of `topic`, or None if the record is valid and gets no row.
 
     A review without a value withdraws an earlier review. Its key names the part. Raises RecordError if the record is not valid.
@@ -100,9 +102,8 @@ def decode_record(topic: ArchivedTopic, received: ReceivedRecord) -> ArchivedRec
     if not isinstance(record, PartRecord):
         _check_key(record, key)
         return None
-    if topic.record_type is not Review and topic.line != record.line:
-        # A client with the right to write to one topic must not change the history of another line.
-        raise RecordError("other-line", f"The record belongs to {record.line}, but its topic belongs to {topic.line}.")
+    if topic.record_type is not Review:
+        check_references(record, topic.line, names)
     return record
 
 
@@ -142,10 +143,11 @@ class Archivist:
         self, settings: Settings, archive: PartArchive, producer: RecordProducer, report_problem: Callable[[str, str], None]
     ) -> None:
         """Calls `report_problem(sentence, subject)` when a problem begins, and `report_problem("", subject)` when the problem ends."""
+        self._settings = settings
         self._archive = archive
         self._producer = producer
         self._report_problem = report_problem
-        self._dead_letters = TopicNames(settings.topics.prefix).dead_letters
+        self._names = TopicNames(settings.topics.prefix)
         self._topics = list_archived_topics(settings)
         for kind in _KINDS.values():
             metrics.records_archived.labels(kind)
@@ -170,7 +172,8 @@ class Archivist:
         source = received.record
         content: ArchivedRecord | RecordError | None
         try:
-            content = decode_record(self._topics[source.topic], received)
+            check_signature(self._settings, source.topic, source.key, source.value, source.headers)
+            content = decode_record(self._topics[source.topic], received, self._names)
         except RecordError as error:
             content = drop_traceback(error)
         except Exception as error:  # noqa: BLE001  a record can cause any error, and only this record must fail
@@ -244,7 +247,7 @@ class Archivist:
     def _make_dead_letter(self, source: ConsumedRecord, error: RecordError) -> ProducerRecord:
         log.warning("A record is rejected and becomes a dead letter: %s", error, extra={"topic": source.topic, "offset": source.offset})
         metrics.dead_letters.labels(self._topics[source.topic].line, error.reason).inc()
-        return make_dead_letter(self._dead_letters, source, ROLE, error.reason, str(error))
+        return make_dead_letter(self._names.dead_letters, source, ROLE, error.reason, str(error))
 
     async def drain(self) -> None:
         """Accepts no more records. Returns when every accepted record is stored (as a row or a dead letter) and acknowledged."""

@@ -49,8 +49,10 @@ from streams.errors import PictureError, RecordError
 from streams.object_store import ObjectStore
 from streams.record_producer import ConsumedRecord, RecordProducer, make_json_record
 from streams.record_reader import read_record, skip_record
+from streams.record_references import check_references
 from streams.records import Box, Finding, Verdict
 from streams.settings import Settings
+from streams.signatures import check_signature
 from streams.topics import TopicNames
 from streams.worker import ReceivedRecord
 
@@ -231,10 +233,9 @@ class Localiser:
             return None
         line = self._lines[record.topic].name
         try:
+            check_signature(self._settings, record.topic, record.key, record.value, record.headers)
             verdict = read_record(Verdict, record.value, received.broker_time)
-            # A forged verdict could name any topic. The localiser must read pictures only from the line's own topic of pictures.
-            if verdict.line != line or verdict.image.topic != self._names.images(line):
-                raise RecordError("other-line", "The verdict names another line or another picture topic than those of its topic.")
+            check_references(verdict, line, self._names)
         except RecordError as error:
             skip_record(ROLE, record, error)
             return None
@@ -390,6 +391,8 @@ class Localiser:
         is_upload = verdict.line == self._settings.station.upload_line
         decoder = self._upload_process.decode_picture if is_upload else decode_picture
         source = read_image_record(record, line, verdict.captured_at, verdict.received_at)
+        if source.part != verdict.part_id:
+            raise PictureError("claim-damaged", f"The picture at offset {image.offset} of {image.topic} is of part {source.part}.")
         decoded = decode_image(source, side_px, self._settings.pictures, self._store, decoder, keep_original)
         if isinstance(decoded.picture, PictureError):
             raise decoded.picture

@@ -15,10 +15,12 @@ from kafka.errors import KafkaError
 
 from agents.sorter.journal import SortingJournal
 from streams.errors import BrokerError, RecordError
+from streams.identity import make_header_map
 from streams.kafka import make_reader
 from streams.record_reader import read_broker_time, read_record, skip_record
 from streams.records import Label, Record, Sorting, Verdict
 from streams.settings import Settings
+from streams.signatures import check_signature
 from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
@@ -229,18 +231,19 @@ def _read_newest(settings: Settings, topic: str, kind: type[R], most: int, least
                     "Check the broker's load and the network."
                 )
             for records in consumer.poll(timeout_ms=500).values():
-                newest += [decoded for record in records if (decoded := _read(kind, record)) is not None]
+                newest += [decoded for record in records if (decoded := _read(settings, kind, record)) is not None]
         return newest
     finally:
         consumer.close()
 
 
-def _read(kind: type[R], record: Any) -> R | None:
+def _read(settings: Settings, kind: type[R], record: Any) -> R | None:
     """Returns the content of a Kafka record, or None if the record is not valid.
 
     Makes no dead letter, because the sorter makes it in its normal operation.
     """
     try:
+        check_signature(settings, record.topic, record.key, record.value, make_header_map(record.headers))
         return read_record(kind, record.value, read_broker_time(record.timestamp / 1000))
     except RecordError as error:
         skip_record("sorter", record, error)

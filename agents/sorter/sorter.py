@@ -41,6 +41,7 @@ from streams.record_producer import HANDLING_FAILED, ConsumedRecord, RecordProdu
 from streams.record_reader import read_record
 from streams.records import Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, Settings
+from streams.signatures import SIGNATURE, check_signature
 from streams.topics import TopicNames
 from streams.worker import ReceivedRecord
 
@@ -93,6 +94,7 @@ class Sorter:
         reports: PartReports | None,
         states: PartStates,
     ) -> None:
+        self._settings = settings
         self._line = line
         self._gate = gate
         self._lane = lane
@@ -151,18 +153,20 @@ class Sorter:
 
         Returns False if the sorter stops before the verdict is handled. Kafka must then deliver the verdict again.
         """
+        source = received.record
         try:
             try:
+                check_signature(self._settings, source.topic, source.key, source.value, source.headers)
                 verdict = _read_verdict(received, self._line)
                 refusal = await self._send_verdict(verdict, received)
             finally:
                 self._sending.release()
             return refusal is None or (refusal.error.code != _STOPPING and await self._record_refusal(refusal))
         except RecordError as error:
-            await self._write_dead_letter(received.record, "verdict", str(error))
+            await self._write_dead_letter(source, SIGNATURE if error.reason == SIGNATURE else "verdict", str(error))
         except Exception as error:
             log.exception("The sorter failed to handle a verdict, which becomes a dead letter.")
-            await self._write_dead_letter(received.record, HANDLING_FAILED, f"The sorter failed on the verdict: {error!r}")
+            await self._write_dead_letter(source, HANDLING_FAILED, f"The sorter failed on the verdict: {error!r}")
         return True
 
     async def _send_verdict(self, verdict: Verdict, received: ReceivedRecord) -> _Refusal | None:

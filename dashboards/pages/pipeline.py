@@ -132,6 +132,7 @@ PAGE = DashboardPage(
             Query(rate("castline_dead_letters_total", "line, reason"), "{{line}} {{reason}}"),
             Query(rate("castline_records_refused_total", "role", scope=PLANT), "{{role}}: refused by Kafka"),
             Query(rate("castline_records_skipped_total", "role, kind", scope=PLANT), "{{role}}: {{kind}} skipped"),
+            Query(rate("castline_signatures_refused_total", "role, kind", scope=PLANT), "{{role}}: {{kind}} without a valid signature"),
             Query(
                 rate("castline_batches_split_total", "machine, instance_name", _INSPECTOR, scope=PLANT),
                 "{{machine}} {{instance_name}} batch split",
@@ -140,7 +141,7 @@ PAGE = DashboardPage(
             description="Records that could not be processed and are now on the topic `castings.dead-letters`; `castline dead-letters "
             "list` shows them. The panel also shows batches that were split because the networks failed.",
             thresholds=rising(0.001, 0.1),
-            alerts=("DeadLettersRising", "BatchesSplit"),
+            alerts=("DeadLettersRising", "BatchesSplit", "ForgedRecords"),
         ),
         timeseries_panel(
             "Does the archive keep up?",
@@ -272,6 +273,25 @@ ALERTS: tuple[Alert, ...] = (
             "Run `curl <address>/healthz`, which names the thread and the error. The address is in the file "
             "`<run_dir>/targets/<instance>.json`. The log of the process has the traceback.",
             "Remove the cause, such as a full disk. If you find no cause, report the traceback as a fault of Castline.",
+        ),
+    ),
+    Alert(
+        "ForgedRecords",
+        "sum by (plant, role, kind) (increase(castline_signatures_refused_total[10m])) > 0",
+        "0m",
+        "critical",
+        "{{ $labels.role }} refused records on the topics of {{ $labels.kind }} that no permitted role has signed",
+        PAGE.uid,
+        DEAD_LETTERS,
+        Runbook(
+            "A record had no signature, or a wrong one, although `signing.public_keys` is set. Either a process has no key or a wrong "
+            "key, or a stranger writes to the topic.",
+            "The refused records have no effect. If the inspector has no key, the boards get no verdicts and apply the safe action of "
+            "their lines to every part.",
+            "`castline dead-letters list` shows the refused records and when they came. Compare the files in `signing.private_keys` and "
+            "`signing.public_keys` of the machine that writes these records with those of the reader.",
+            "Give the machine its key again. If no machine of yours has written the records, change the passwords of the Kafka users as "
+            "docs/kafka-access.md describes, and call `castline topics acls check`.",
         ),
     ),
     Alert(

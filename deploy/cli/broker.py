@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from deploy.kafka.disk_guard import DiskGuard
 from deploy.kafka.java import kafka_jars
 from deploy.kafka.startup_archive import make_archive
 from streams.errors import BrokerError
+from streams.kafka_users import has_users
 from streams.settings import Settings
 from streams.worker_process import WorkerProcess, worker_process
+
+log = logging.getLogger(__name__)
 
 
 @click.command("broker")
@@ -22,6 +26,9 @@ from streams.worker_process import WorkerProcess, worker_process
 @click.pass_obj
 def command(file: Path | None, fetch_only: bool) -> int:
     """Run Apache Kafka 4 on this machine, with its data in broker.data_dir. Only programs on this machine can connect.
+
+    Each role has a Kafka user with a password and with the rights that its work needs. The passwords are files in the folder `passwords` of
+    broker.data_dir. A data folder of an older release stays open until the setting broker.access is `roles`.
 
     Prints `Kafka ready at HOST:PORT` when Kafka serves clients. The exit status is 3 if the port or the data folder cannot be used.
     """
@@ -36,20 +43,26 @@ def command(file: Path | None, fetch_only: bool) -> int:
 
 def _run(settings: Settings, process: WorkerProcess) -> int:
     """Starts Kafka when the disk has enough free space, and runs it until SIGTERM. Returns the exit status."""
-    stopping, guard = process.stop_requested, DiskGuard(settings, lambda problem: process.health.set_problem(problem, "disk"))
+    broker, stopping = EmbeddedBroker(settings), process.stop_requested
+    guard = DiskGuard(settings, lambda problem: process.health.set_problem(problem, "disk"), broker.connect)
     while not guard.has_room_to_start():
         if stopping.wait(1):
             return 0
-    broker = EmbeddedBroker(settings)
     broker.start(is_cancelled=stopping.is_set)
     if not stopping.is_set():
         process.health.set_ready()
+        if not has_users(settings.broker):
+            log.warning(
+                "The broker at %s is open: every program on this machine may read and write all topics. Set broker.access to `roles` when "
+                "your own programs have their passwords. The page docs/kafka-access.md describes the steps.",
+                broker.address,
+            )
         click.echo(f"Kafka ready at {broker.address}")
     check_at_s = 0.0
     while not stopping.wait(0.2):
         if (status := broker.poll()) is not None:
-            log = settings.broker.data_dir / "broker.log"
-            click.echo(f"castline: The broker ended by itself with status {status}. Its log {log} says why.", err=True)
+            log_file = settings.broker.data_dir / "broker.log"
+            click.echo(f"castline: The broker ended by itself with status {status}. Its log {log_file} says why.", err=True)
             return 1
         if time.monotonic() >= check_at_s:
             guard.check()

@@ -1,4 +1,4 @@
-"""The command `castline topics`: creates the topics that the lines of the settings need, or compares them with the topics on Kafka."""
+"""The command `castline topics`: creates the topics of the lines and the ACLs of the roles, or compares both with Kafka."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 from kafka import KafkaAdminClient
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, SecurityDisabledError
 
+from streams import kafka_access as access
 from streams import topics
 from streams.errors import SettingsError
 from streams.kafka import find_unknown_host, make_client_arguments
-from streams.settings import Settings, load_settings
+from streams.kafka_users import ROLES, find_password_dir, has_users, read_login
+from streams.live_line_settings import publish_live_line_settings, read_live_line_settings
+from streams.model_choices import publish_model_choice, read_model_choices
+from streams.settings import KafkaRole, Settings, load_settings
+from streams.signatures import SIGNING_ROLES, create_keys
 
 
 @click.group("topics")
@@ -35,6 +41,9 @@ def create(file: Path | None) -> None:
     with _open_admin(settings) as admin:
         for change in topics.create_topics(admin, settings):
             click.echo(f"{change.name}: {change.description}")
+        # The embedded broker makes its ACLs when it starts. A line that was added later needs further ones.
+        if settings.kafka.bootstrap == "embedded" and has_users(settings.broker):
+            _create_acls(admin, settings)
 
 
 @command.command("describe")
@@ -69,6 +78,118 @@ def describe(file: Path | None, as_json: bool) -> int:
     return int(any(present.get(spec.name, 0) < spec.partitions for spec in specs))
 
 
+@command.group("acls")
+def acls() -> None:
+    """Create, describe or check the ACLs, with which Kafka lets each role do only what its work needs."""
+
+
+@acls.command("create")
+@click.option("--passwords", is_flag=True, help="Also give each Kafka user the password that its file in kafka.password_dir holds.")
+@click.option("--remove-others", is_flag=True, help="Also remove the ACLs of these Kafka users that no role needs.")
+@click.pass_obj
+def create_acls(file: Path | None, passwords: bool, remove_others: bool) -> None:
+    """Create the missing ACLs of all roles. A second call changes nothing."""
+    settings = load_settings(file)
+    with _open_admin(settings) as admin:
+        if passwords:
+            access.set_passwords(admin, settings, _read_passwords(settings))
+            click.echo(f"{len(ROLES)} users have the passwords of their files")
+        _create_acls(admin, settings)
+        if remove_others:
+            superfluous = access.compare_access(admin, settings).superfluous
+            access.remove_access(admin, superfluous)
+            for rule in superfluous:
+                click.echo(f"removed: {rule}")
+
+
+@acls.command("describe")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.pass_obj
+def describe_acls(file: Path | None, as_json: bool) -> None:
+    """Show the ACLs that the roles need, and whether Kafka has them. Also shows the ACLs of these users that no role needs."""
+    settings = load_settings(file)
+    declared = access.declare_access(settings)
+    with _open_admin(settings) as admin:
+        found = access.read_access(admin, settings)
+    rows = [(rule, "present" if rule in found else "missing") for rule in declared]
+    rows += [(rule, "too much") for rule in sorted(found - set(declared))]
+    if as_json:
+        click.echo(json.dumps([{**asdict(rule), "state": state} for rule, state in rows], indent=2))
+        return
+    width = max(len(rule.user) for rule, _ in rows)
+    for rule, state in rows:
+        name = f"{rule.name}{'*' if rule.is_prefix else ''}"
+        click.echo(f"{rule.user:{width}}  {rule.operation:16}  {rule.resource:7}  {name:44}  {state}")
+
+
+@acls.command("check")
+@click.pass_obj
+def check_acls(file: Path | None) -> int:
+    """Say which ACLs are missing and which are too much. The exit status is 1 if there are any."""
+    settings = load_settings(file)
+    with _open_admin(settings) as admin:
+        difference = access.compare_access(admin, settings)
+    for rule in difference.missing:
+        click.echo(f"missing: {rule}")
+    for rule in difference.superfluous:
+        click.echo(f"too much: {rule}")
+    if not difference.missing and not difference.superfluous:
+        click.echo(f"{len(access.declare_access(settings))} ACLs as declared")
+        return 0
+    click.echo('Correct them with "castline topics acls create". The option --remove-others removes ACLs that are too much.', err=True)
+    return 1
+
+
+@command.command("keys")
+@click.option("--private", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the private keys.")
+@click.option("--public", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the public keys.")
+@click.option("--role", "roles", type=click.Choice(SIGNING_ROLES), multiple=True, help="Only this role. The default is all roles.")
+def keys(private: Path, public: Path, roles: tuple[KafkaRole, ...]) -> None:
+    """Make a pair of keys for each role that signs records. A former public key stays valid until you remove it from its file."""
+    for role in roles or SIGNING_ROLES:
+        create_keys(private, public, role)
+        click.echo(f"{role}: {private / role}.key, {public / role}.pub")
+
+
+@command.command("sign")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def sign(file: Path | None, yes: bool) -> None:
+    """Sign the model choices and line settings that are in force, because records from before the first key have no signature.
+
+    The command shows each record first. It accepts records without a signature, so look at them before you confirm.
+    """
+    settings = load_settings(file)
+    if settings.signing.private_keys is None:
+        raise SettingsError("signing.private_keys is not set, so nothing can be signed. Make keys with: castline topics keys")
+    unchecked = settings.model_copy(update={"signing": settings.signing.model_copy(update={"public_keys": None})})
+    choices = read_model_choices(unchecked, "topics").by_key.values()
+    lines = read_live_line_settings(unchecked, "topics").by_line.values()
+    for record in (*choices, *lines):
+        click.echo(record.encode().decode())
+    if not yes:
+        click.confirm(f"Sign these {len(choices) + len(lines)} records?", abort=True)
+    for choice in choices:
+        publish_model_choice(settings, choice, "command")
+    for live in lines:
+        publish_live_line_settings(settings, live, "command")
+
+
+def _create_acls(admin: KafkaAdminClient, settings: Settings) -> None:
+    created = access.create_access(admin, settings)
+    for rule in created:
+        click.echo(f"created: {rule}")
+    if not created:
+        click.echo(f"{len(access.declare_access(settings))} ACLs as declared")
+
+
+def _read_passwords(settings: Settings) -> list[tuple[KafkaRole, str]]:
+    """Returns the password of each role. Raises KafkaLoginError if a file cannot be read, and SettingsError if there is no folder."""
+    if find_password_dir(settings) is None:
+        raise SettingsError("kafka.password_dir is not set. Make a folder with a password file for each role, and set kafka.password_dir.")
+    return [(role, read_login(settings.for_role(role)).password) for role in ROLES]
+
+
 @contextmanager
 def _open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     try:
@@ -82,6 +203,11 @@ def _open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
             raise SettingsError(problem)
         yield admin
     except KafkaError as error:
+        if isinstance(error, SecurityDisabledError):
+            raise SettingsError(
+                f"The cluster at {settings.bootstrap} has no authorizer, so every client may do everything. Set authorizer.class.name of "
+                "its brokers."
+            ) from None
         raise SettingsError(
             f"Kafka at {settings.bootstrap} refused to read or change its topics: {error}. Check the permissions of Castline's Kafka user."
         ) from None

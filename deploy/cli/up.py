@@ -86,8 +86,8 @@ def _check_plant(settings: Settings) -> None:
         raise SettingsError("The settings name no line. Add at least one [[lines]] section.")
     if settings.kafka.bootstrap == "embedded" and settings.kafka.security != "plaintext":
         raise SettingsError(
-            f"kafka.security is {settings.kafka.security}, but the embedded broker allows only plaintext. Change kafka.security, or "
-            "name another broker in kafka.bootstrap."
+            f"kafka.security is {settings.kafka.security}, but the embedded broker protects its connections itself (broker.access). Remove "
+            "kafka.security, or name another broker in kafka.bootstrap."
         )
     open_registry(settings.model.root).open_version(settings.model.version)
 

@@ -1,15 +1,21 @@
-"""Runs the embedded broker: one Apache Kafka process without ZooKeeper. Only programs on this machine can connect."""
+"""Runs the embedded broker: one Apache Kafka process without ZooKeeper. Only programs on this machine can connect.
+
+With Kafka users, the broker makes a password for each role, and its ACLs give each role what its work needs. To do so, this module logs in
+as the user `broker`, whose password is new at each start.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
@@ -17,11 +23,17 @@ from kafka.errors import KafkaError
 from deploy.kafka.disk_guard import RESERVE_FILE
 from deploy.kafka.java import archive_options, java_command
 from deploy.supervisor.launch import bound_command
+from streams.atomic_file import write_atomically
 from streams.errors import BrokerError
+from streams.kafka_access import create_access, set_passwords
+from streams.kafka_users import ACCESS_MARKER, PASSWORD_FOLDER, ROLES, broker_password_dir, has_users
 from streams.settings import BrokerSettings, Settings
 
 # All embedded brokers have this cluster id. A broker refuses a data folder with another id.
 CLUSTER_ID = "Y2FzdGxpbmUtZm91bmRyeQ"
+
+# The user as which the broker and its controller talk to each other, and as which this module gives the other users their permissions.
+OWN_USER = "broker"
 
 LOG4J = """\
 Configuration:
@@ -33,20 +45,27 @@ Configuration:
       - {name: org.apache.kafka.common.utils.AppInfoParser, level: ERROR}
       # This logger warns at every start that optional parts of Kafka are not configured.
       - {name: kafka.server.KafkaConfig, level: ERROR}
+      # This logger writes two lines for each connection that does not log in, so that a stranger could fill the disk with them.
+      - {name: org.apache.kafka.common.network.Selector, level: ERROR}
 """
 
 
-def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
-    """Returns the text of server.properties. The broker listens on loopback only, and keeps one replica of each partition."""
+def server_properties(broker: BrokerSettings, max_message_bytes: int, own_password: str = "") -> str:
+    """Returns the text of server.properties. The broker listens on loopback only, and keeps one replica of each partition.
+
+    With `own_password`, the broker asks all clients for a log-in. The user `broker` has this password and may do everything.
+    """
     listener, controller = broker.port, broker.port + 1
+    protocol = "SASL_PLAINTEXT" if own_password else "PLAINTEXT"
     properties = {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{listener},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{listener}",
+        "listeners": f"{protocol}://127.0.0.1:{listener},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"{protocol}://127.0.0.1:{listener}",
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": f"{protocol}:{protocol},CONTROLLER:{protocol}",
+        "security.inter.broker.protocol": protocol,
         # The path is relative to the data folder. An absolute path can contain a comma, and Kafka would split such a path into two paths.
         "log.dirs": "log",
         "offsets.topic.replication.factor": 1,
@@ -70,8 +89,30 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int) -> str:
         "broker.heartbeat.interval.ms": 500,
         "num.network.threads": 2,
         "num.io.threads": 4,
+        **(_access_properties(own_password) if own_password else {}),
     }
     return "".join(f"{name}={value}\n" for name, value in properties.items())
+
+
+def _access_properties(own_password: str) -> dict[str, str]:
+    """Returns the properties that make Kafka ask for a log-in, and refuse everything that no ACL allows.
+
+    The broker logs in to itself with the mechanism PLAIN, because SCRAM needs users that a new data folder does not have yet.
+    """
+    plain = "org.apache.kafka.common.security.plain.PlainLoginModule"
+    own_login = f'{plain} required username="{OWN_USER}" password="{own_password}" user_{OWN_USER}="{own_password}";'
+    scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+    return {
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "sasl.mechanism.controller.protocol": "PLAIN",
+        "listener.name.sasl_plaintext.plain.sasl.jaas.config": own_login,
+        "listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config": scram,
+        "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.controller.plain.sasl.jaas.config": own_login,
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:{OWN_USER}",
+    }
 
 
 class EmbeddedBroker:
@@ -81,7 +122,9 @@ class EmbeddedBroker:
     """
 
     def __init__(self, settings: Settings, record: Path | None = None) -> None:
+        self._settings = settings
         self._broker = settings.broker
+        self._own_password = ""
         self._max_message_bytes = settings.topics.max_message_bytes
         self._log = self._broker.data_dir / "broker.log"
         self._record = record
@@ -95,6 +138,17 @@ class EmbeddedBroker:
     def pid(self) -> int:
         """The process id of the broker, or 0 before the start."""
         return self._process.pid if self._process else 0
+
+    def connect(self) -> KafkaAdminClient:
+        """Returns an admin client that may do everything. Raises KafkaError or OSError if the broker does not answer."""
+        return KafkaAdminClient(**self._make_arguments())
+
+    def _make_arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"bootstrap_servers": self.address, "bootstrap_timeout_ms": 2000, "request_timeout_ms": 5000}
+        if not self._own_password:
+            return arguments
+        login = {"sasl_mechanism": "PLAIN", "sasl_plain_username": OWN_USER, "sasl_plain_password": self._own_password}
+        return {**arguments, "security_protocol": "SASL_PLAINTEXT", **login}
 
     def start(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
         """Starts Kafka and returns when Kafka serves clients. If `is_cancelled` returns True, stops the broker and returns.
@@ -125,7 +179,12 @@ class EmbeddedBroker:
             meta = folder / "log" / "meta.properties"
             if not meta.exists() and any(entry.name not in _OWN_FILES for entry in folder.iterdir()):
                 raise BrokerError(f"The folder {folder} holds files that are not the data of a broker. Choose another broker.data_dir.")
-            properties.write_text(server_properties(self._broker, self._max_message_bytes))
+            if has_users(self._broker):
+                self._own_password = secrets.token_hex(32)
+                folder.chmod(0o700)
+                write_atomically(folder / ACCESS_MARKER, "roles\n", mode=0o600)
+            content = server_properties(self._broker, self._max_message_bytes, self._own_password)
+            write_atomically(properties, content, mode=0o600)
             (folder / "log4j2.yaml").write_text(LOG4J)
         except OSError as error:
             raise BrokerError(f"Cannot write to broker.data_dir {folder}: {error.strerror}. Choose another broker.data_dir.") from None
@@ -160,8 +219,10 @@ class EmbeddedBroker:
         while not is_cancelled():
             if process.poll() is not None:
                 raise BrokerError(f"The broker ended with status {process.returncode} while it started. {self._last_line()}")
-            if _is_responding(self._broker.port):
+            if self._is_responding():
                 self._refuse_lost_topics()
+                if self._own_password:
+                    self._give_access()
                 return
             if time.monotonic() > until:
                 self.stop(5)
@@ -180,6 +241,40 @@ class EmbeddedBroker:
                 f"The data folder {self._broker.data_dir} is damaged: Kafka has lost the topics of the folders {', '.join(strays[:4])}. "
                 "Restore the data folder from a copy, or choose another broker.data_dir."
             )
+
+    def _is_responding(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(0.5)
+            if probe.connect_ex(("127.0.0.1", self._broker.port)):
+                return False
+        try:
+            admin = self.connect()
+            try:
+                return bool(admin.describe_cluster()["brokers"])
+            finally:
+                admin.close()
+        except (KafkaError, OSError):
+            return False
+
+    def _give_access(self) -> None:
+        """Makes the missing passwords, and gives the users of all roles their passwords and their permissions.
+
+        Raises BrokerError if Kafka does not take them.
+        """
+        folder = broker_password_dir(self._settings)
+        try:
+            passwords = [(role, _read_or_make_password(folder / role)) for role in ROLES]
+        except OSError as error:
+            raise BrokerError(f"Cannot make the passwords of Kafka users in {folder}: {error}. Correct the folder's rights.") from None
+        try:
+            admin = self.connect()
+            try:
+                set_passwords(admin, self._settings, passwords)
+                create_access(admin, self._settings)
+            finally:
+                admin.close()
+        except KafkaError as error:
+            raise BrokerError(f"Kafka did not take its users and their permissions: {error!r}. {self._last_line()}") from error
 
     def _last_line(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
@@ -203,7 +298,17 @@ class EmbeddedBroker:
             self._process.wait()
 
 
-_OWN_FILES = frozenset({"log", "server.properties", "log4j2.yaml", "broker.log", RESERVE_FILE})
+_OWN_FILES = frozenset({"log", "server.properties", "log4j2.yaml", "broker.log", RESERVE_FILE, ACCESS_MARKER, PASSWORD_FOLDER})
+
+
+def _read_or_make_password(file: Path) -> str:
+    """Returns the password in `file`. If the file is missing or empty, writes a new password that only the owner of the file can read."""
+    password = file.read_text(encoding="utf-8").strip() if file.exists() else ""
+    if not password:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        password = secrets.token_urlsafe(32)
+        write_atomically(file, password + "\n", mode=0o600)
+    return password
 
 
 def _make_environment() -> dict[str, str]:
@@ -218,18 +323,3 @@ def _refuse_used_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise BrokerError(f"Port {port} is in use. Stop the program that uses it, or choose another broker.port.") from None
-
-
-def _is_responding(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        if probe.connect_ex(("127.0.0.1", port)):
-            return False
-    try:
-        admin = KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}", bootstrap_timeout_ms=2000, request_timeout_ms=3000)
-        try:
-            return bool(admin.describe_cluster()["brokers"])
-        finally:
-            admin.close()
-    except (KafkaError, OSError):
-        return False

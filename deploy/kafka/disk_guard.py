@@ -134,11 +134,13 @@ def list_segments(folder: Path, prefix: str) -> frozenset[str]:
 class DiskGuard:
     """Watches the disk of the embedded broker's data folder. Call `check` once a second while the broker runs.
 
-    `report_problem` is called with a sentence while too little space is free, and with "" when there is enough.
+    - `report_problem`: called with a sentence while too little space is free, and with "" when there is enough.
+    - `connect`: returns an admin client that may delete records.
     """
 
-    def __init__(self, settings: Settings, report_problem: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, report_problem: Callable[[str], None], connect: Callable[[], KafkaAdminClient]) -> None:
         self._settings = settings
+        self._connect = connect
         self._folder = settings.broker.data_dir
         self._reserve = self._folder / RESERVE_FILE
         self._report_problem = report_problem
@@ -241,7 +243,7 @@ class DiskGuard:
         if self._was_drop_vain:
             return
         try:
-            admin = KafkaAdminClient(bootstrap_servers=self._settings.bootstrap, bootstrap_timeout_ms=2000, request_timeout_ms=5000)
+            admin = self._connect()
             try:
                 step = self._choose(admin)
                 if step is None:

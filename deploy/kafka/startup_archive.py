@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
@@ -15,6 +16,7 @@ from deploy.kafka.broker import EmbeddedBroker
 from deploy.kafka.java import archive_path, is_archive_whole, keep_archive
 from deploy.supervisor.ports import free_ports
 from streams.errors import BrokerError
+from streams.kafka import make_client_arguments
 from streams.settings import BrokerSettings, Settings
 
 # Longest time for stopping the broker. When the Java runtime ends, it first writes the start-up archive, which takes long.
@@ -47,19 +49,20 @@ def _record(data_dir: Path, archive: Path) -> None:
     broker = EmbeddedBroker(settings, record=archive)
     broker.start()
     try:
-        _use(broker.address)
+        _use(make_client_arguments(settings, "archive"))
     finally:
         broker.stop(_WRITING_S)
 
 
-def _use(address: str) -> None:
+def _use(arguments: dict[str, Any]) -> None:
     """Creates a topic, sends a record and reads it, so that the broker loads the Java classes for these steps."""
-    admin = KafkaAdminClient(bootstrap_servers=address)
-    admin.create_topics({"used": {"num_partitions": 1}}, wait_for_metadata=True)
+    admin = KafkaAdminClient(**arguments)
+    admin.create_topics({"castings.used": {"num_partitions": 1}}, wait_for_metadata=True)
     admin.close()
-    producer = KafkaProducer(bootstrap_servers=address)
-    producer.send("used", b"once").get(10)
+    producer = KafkaProducer(**arguments)
+    producer.send("castings.used", b"once").get(10)
     producer.close()
-    consumer = KafkaConsumer("used", bootstrap_servers=address, group_id="used", auto_offset_reset="earliest", consumer_timeout_ms=10_000)
+    reading = {"group_id": "castings-used", "auto_offset_reset": "earliest", "consumer_timeout_ms": 10_000}
+    consumer = KafkaConsumer("castings.used", **arguments, **reading)
     next(consumer)
     consumer.close()

@@ -47,9 +47,10 @@ CLOUD_EVENT_HEADERS: HeaderMeanings = {
     "ce_time": "Time at which the record was made, RFC 3339, UTC.",
 }
 DEAD_LETTER_HEADERS: HeaderMeanings = {
-    "dead-reason": "The reason in one word: `identity`, `verdict`, `command`, `not-a-record`, `other-line`, `refused-by-archive`, or why a "
-    "picture cannot be judged. `handling-failed` means that a role failed on a valid record, and `refused-by-kafka` that Kafka did not "
-    "take a record from a role.",
+    "dead-reason": "The reason in one word: `identity`, `verdict`, `command`, `not-a-record`, `other-line`, `reference`, `signature`, "
+    "`refused-by-archive`, or why a picture cannot be judged. `reference` means that a record names a picture or a heat map that it must "
+    "not name. `signature` means that no permitted role has signed the record. `handling-failed` means that a role failed on a valid "
+    "record, and `refused-by-kafka` that Kafka did not take a record from a role.",
     "dead-detail": "What was expected and what was found, at most 1,024 bytes.",
     "dead-role": "The role that wrote the dead letter.",
     "dead-topic": "Topic of the original record.",

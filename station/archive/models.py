@@ -93,6 +93,7 @@ class Part(models.Model):
             models.Index(fields=["seen_at"], name="part_picture_wanted", condition=models.Q(keep_picture=True)),
             models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),
             models.Index(fields=["picture"], name="part_picture", condition=~models.Q(picture="")),
+            models.Index(fields=["heat_map"], name="part_heat_map", condition=~models.Q(heat_map="")),
             # The database uses a partial index only for queries that repeat its condition. `index_condition` returns this condition.
             models.Index(
                 fields=["kind", "seen_at", "id", "line", "label", *_FILTERED], name="part_kind_seen", condition=~models.Q(kind="")
@@ -110,4 +111,9 @@ class Part(models.Model):
         ]
 
     def __str__(self) -> str:
+        return self.part_key
+
+    @property
+    def part_key(self) -> str:
+        """The part id as text."""
         return f"{self.line}:{self.run}:{self.part}"

@@ -21,7 +21,7 @@ from streams import metrics
 from streams.backoff import Backoff
 from streams.errors import CastlineError, PictureError
 from streams.identity import PartId
-from streams.object_store import ObjectStore
+from streams.object_store import ObjectStore, is_heat_map_address
 from streams.settings import ArchivistSettings, TopicSettings
 from streams.supervision import SupervisedThread
 
@@ -31,8 +31,18 @@ _ARCHIVED_PER_STEP = 32
 _DELETED_PER_STEP = 500
 # The store has one folder for each first byte of a checksum. Each sweep searches one folder for pictures that belong to no part.
 _FOLDERS = 256
+_MAX_TRIES = 5
+_MOST_PUT_OFF = 256
 _IDLE_S = 0.5
 _LONGEST_WAIT_S = 30.0
+
+
+@dataclass
+class _Tries:
+    """How often the picture of a part could not be read. `archived_before` is the number of pictures that were archived until then."""
+
+    archived_before: int
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,26 +93,53 @@ class PictureArchiver:
         self._limits = limits
         self._topics = topics
         self._next_folder = 0
+        # Parts whose picture could not be read, and how often. They wait until no other picture waits.
+        self._tries: dict[int, _Tries] = {}
+        self._archived_count = 0
         for deleted in ("rows", "pictures", "strays"):
             metrics.archive_dropped.labels(deleted)
 
     def archive_pictures(self, go_on: Callable[[], bool]) -> int:
-        """Copies pictures with the mark `keep_picture` into the object store, at most 32, oldest first.
+        """Copies pictures with the mark `keep_picture` into the object store, at most 32, newest first.
 
         Stops early if `go_on` returns False. Returns the number of pictures that were copied or no longer exist.
+
+        If a picture cannot be read, the pictures of other parts are copied first. After five tries between which other pictures could be
+        read, the picture counts as gone.
         """
-        marked = list(Part.objects.filter(keep_picture=True).order_by("seen_at")[:_ARCHIVED_PER_STEP])
+        marked = Part.objects.filter(keep_picture=True).order_by("-seen_at")
+        waiting = list(marked.exclude(pk__in=list(self._tries))[:_ARCHIVED_PER_STEP]) or list(marked[:_ARCHIVED_PER_STEP])
         done: list[Part] = []
         try:
-            for part in marked:
+            for part in waiting:
                 if not go_on():
                     break
-                part.picture, part.picture_bytes = self._archive_picture(part)
+                try:
+                    part.picture, part.picture_bytes = self._archive_picture(part)
+                except CastlineError as error:
+                    if not self._gives_up(part):
+                        raise
+                    log.warning("the picture of part %s is given up after %d tries: %s", part, _MAX_TRIES, error)
+                    metrics.pictures_gone.inc()
+                    part.picture, part.picture_bytes = "", None
+                self._tries.pop(part.pk, None)
                 done.append(part)
         finally:
             # Save all rows in one transaction, because each transaction waits for the disk.
             _save_archived(done)
         return len(done)
+
+    def _gives_up(self, part: Part) -> bool:
+        """Notes that the picture of `part` could not be read. Returns True after the last try.
+
+        If no picture can be read, Kafka or the store does not answer. Then no picture is given up.
+        """
+        tries = self._tries.setdefault(part.pk, _Tries(self._archived_count))
+        if tries.archived_before != self._archived_count:
+            tries.count, tries.archived_before = tries.count + 1, self._archived_count
+        while len(self._tries) > _MOST_PUT_OFF:
+            del self._tries[next(iter(self._tries))]
+        return tries.count >= _MAX_TRIES
 
     def _archive_picture(self, part: Part) -> tuple[str, int | None]:
         """Copies the picture into the store. Returns its address and size, or ("", None) if the picture no longer exists."""
@@ -116,6 +153,7 @@ class PictureArchiver:
             return "", None
         address = self._store.put(value)
         metrics.pictures_kept.inc()
+        self._archived_count += 1
         return address, len(value)
 
     def sweep(self, now: datetime) -> None:
@@ -171,12 +209,11 @@ class PictureArchiver:
         metrics.archive_dropped.labels("pictures").inc(len(parts))
 
     def _delete_objects(self, parts: Iterable[Part]) -> None:
-        addresses = {part.picture for part in parts if part.picture}
-        for address in addresses - _used_addresses(addresses):
+        pictures = {part.picture for part in parts if part.picture}
+        # An older release stored every address that a finding named as its heat map, also the address of a picture.
+        heat_maps = {part.heat_map for part in parts if is_heat_map_address(part.heat_map)}
+        for address in sorted((pictures - _used_addresses("picture", pictures)) | (heat_maps - _used_addresses("heat_map", heat_maps))):
             self._store.delete(address)
-        for part in parts:
-            if part.heat_map:
-                self._store.delete(part.heat_map)
 
     def _delete_orphans(self, now: datetime) -> None:
         """Deletes pictures in the store that belong to no part. Each call searches one folder."""
@@ -185,7 +222,7 @@ class PictureArchiver:
         before = now - timedelta(hours=self._topics.image_hours + 24)
         found = set(self._store.list_older_than(f"pictures/{self._next_folder:02x}", before))
         self._next_folder = (self._next_folder + 1) % _FOLDERS
-        for address in sorted(found - _used_addresses(found)):
+        for address in sorted(found - _used_addresses("picture", found)):
             self._store.delete(address)
             metrics.archive_dropped.labels("strays").inc()
 
@@ -198,13 +235,14 @@ def _save_archived(parts: list[Part]) -> None:
             marked.update(picture=part.picture, picture_bytes=part.picture_bytes, keep_picture=False)
 
 
-def _used_addresses(addresses: set[str]) -> set[str]:
+def _used_addresses(column: str, addresses: set[str]) -> set[str]:
+    """Returns those of `addresses` that the column `picture` or `heat_map` of a part names."""
     used: set[str] = set()
     ordered = sorted(addresses)
     for start in range(0, len(ordered), _DELETED_PER_STEP):
-        # The `exclude` seems superfluous, but it makes the database use the partial index on `picture` instead of reading the table.
-        found = Part.objects.exclude(picture="").filter(picture__in=ordered[start : start + _DELETED_PER_STEP])
-        used.update(found.values_list("picture", flat=True))
+        # The `exclude` seems superfluous, but it makes the database use the partial index on the column instead of reading the table.
+        found = Part.objects.exclude(**{column: ""}).filter(**{f"{column}__in": ordered[start : start + _DELETED_PER_STEP]})
+        used.update(found.values_list(column, flat=True))
     return used
 
 

@@ -71,6 +71,10 @@ class LivePart:
     finding: Finding | None = None
 
     @property
+    def part_key(self) -> str:
+        return str(self.id)
+
+    @property
     def line(self) -> str:
         return self.id.line
 

@@ -29,8 +29,10 @@ from streams.kafka import READER_POLL_RECORDS, find_partitions, is_reachable, ma
 from streams.model_choices import ModelChoices
 from streams.plant_watch import PlantWatch
 from streams.record_reader import read_broker_time, read_record, skip_record
+from streams.record_references import check_references
 from streams.records import Finding, Sorting, Verdict
 from streams.settings import Settings
+from streams.signatures import check_signature
 from streams.supervision import SupervisedThread
 from streams.topics import TopicNames
 
@@ -166,6 +168,7 @@ class LiveConsumer:
         if record.topic == self._names.dead_letters:
             self._add_dead_letter(record, broker_time)
             return
+        check_signature(self._settings, record.topic, record.key, record.value, make_header_map(record.headers))
         if record.topic == self._names.models:
             self.choices = self.choices.with_record(record.key, record.value, broker_time)
             return
@@ -176,16 +179,16 @@ class LiveConsumer:
         with self.lock:
             if kind == "verdicts":
                 verdict = read_record(Verdict, record.value, broker_time)
-                if verdict.line == line:
-                    state.add_verdict(verdict, broker_time, self._count_from[line])
+                check_references(verdict, line, self._names)
+                state.add_verdict(verdict, broker_time, self._count_from[line])
             elif kind == "sorted":
                 sorting = read_record(Sorting, record.value, broker_time)
-                if sorting.line == line:
-                    state.add_sorting(sorting)
+                check_references(sorting, line, self._names)
+                state.add_sorting(sorting)
             elif kind == "findings":
                 finding = read_record(Finding, record.value, broker_time)
-                if finding.line == line:
-                    state.add_finding(finding)
+                check_references(finding, line, self._names)
+                state.add_finding(finding)
 
     def _add_dead_letter(self, record: Any, broker_time: datetime) -> None:
         headers = make_header_map(record.headers)

@@ -22,9 +22,11 @@ from models.pictures.display import EncodedPicture
 from models.pictures.grey_levels import GreyPixels
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError
-from streams.errors import PictureError
+from streams.errors import IdentityError, PictureError
+from streams.identity import read_part_id
 from streams.image_topic_reader import ImageTopicReader
-from streams.object_store import CLAIM_MISSING, ObjectStore
+from streams.object_store import CLAIM_MISSING, ObjectStore, is_heat_map_address
+from streams.record_producer import ConsumedRecord
 from streams.secrets import SecretAddress, reveal
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -43,11 +45,14 @@ _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 class PictureLocation(Protocol):
     """The attributes that say where the picture of a part is stored.
 
-    `picture` is an address in the object store, or "" if the store does not have the picture. `sha256` is "" if it is unknown.
+    `part_key` is the part id as text. `picture` is an address in the object store, or "" if the store does not have the picture. If the
+    checksum is unknown, `sha256` is "".
     """
 
     @property
     def line(self) -> str: ...
+    @property
+    def part_key(self) -> str: ...
     @property
     def picture(self) -> str: ...
     @property
@@ -121,6 +126,9 @@ class PartPictureReader:
 
         Raises PictureError if there is no heat map at this address, and KafkaUnavailableError if the store does not answer.
         """
+        # The address comes from a finding, and a finding can be forged. It must not show another object of the store.
+        if not is_heat_map_address(address):
+            raise PictureError("claim-damaged", f"expected the address of a heat map, found {address[:120]!r}")
         try:
             value = read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
         except OSError as error:
@@ -136,7 +144,8 @@ class PartPictureReader:
             self._idle.put(reader)
 
     def _cached(self, part: PictureLocation, side_px: int | None, convert: Callable[[bytes], EncodedPicture]) -> EncodedPicture | None:
-        key = (part.sha256, side_px)
+        # The key names the part, so that a forged verdict with the checksum of a private picture does not get it from the cache.
+        key = (part.part_key, part.sha256, side_px)
         with self._conversion_locks[hash(key) % _CONVERSION_LOCKS]:
             with self._cache_lock:
                 if key in self._cache:
@@ -167,9 +176,8 @@ class PartPictureReader:
             raise
 
     def _read_from_topic(self, part: PictureLocation) -> bytes | None:
-        image_topics = {self._names.images(line.name) for line in self._settings.lines}
-        # The topic's name comes from a verdict, and a verdict can be forged. Read only topics of this plant's lines.
-        if part.image_topic not in image_topics or part.image_partition is None or part.image_offset is None:
+        # The topic's name comes from a verdict, and a verdict can be forged. Read only the topic of the part's own line.
+        if part.image_topic != self._names.images(part.line) or part.image_partition is None or part.image_offset is None:
             return None
         try:
             reader = self._idle.get(timeout=_MAX_WAIT_S)
@@ -181,10 +189,21 @@ class PartPictureReader:
             self._idle.put(reader)
         if record is None:
             return None
+        _check_part(record, part)
         claim = record.headers.get("claim")
         if claim:
             return self._store.fetch(claim.decode(errors="replace"))
         return bytes(record.value or b"")
+
+
+def _check_part(record: ConsumedRecord, part: PictureLocation) -> None:
+    """Raises PictureError if `record` is not a picture of `part`. A forged verdict can name the place of another picture."""
+    try:
+        found = str(read_part_id(record.key, record.headers, part.line))
+    except IdentityError as error:
+        raise PictureError("claim-damaged", f"The picture in this place names no part: {error}") from None
+    if found != part.part_key:
+        raise PictureError("claim-damaged", f"The picture in this place belongs to part {found}, and not to part {part.part_key}.")
 
 
 def read_object(store_url: str | SecretAddress, address: str, max_bytes: int) -> bytes:

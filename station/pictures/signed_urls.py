@@ -35,6 +35,7 @@ class SignedUrl(NamedTuple):
     slot: int
     side_px: int
     line: str
+    part_key: str
     image_topic: str
     image_partition: int | None
     image_offset: int | None
@@ -48,7 +49,8 @@ def make_signed_url(part: PictureLocation, side_px: int, now_s: float | None = N
     `now_s` is a Unix time. The default is the current time.
     """
     slot = int(time.time() if now_s is None else now_s) // _SLOT_S
-    content = SignedUrl(slot, side_px, part.line, part.image_topic, part.image_partition, part.image_offset, part.sha256, part.picture)
+    place = (part.image_topic, part.image_partition, part.image_offset, part.sha256, part.picture)
+    content = SignedUrl(slot, side_px, part.line, part.part_key, *place)
     return PREFIX + _signer().sign_object(content)
 
 

@@ -58,6 +58,11 @@ class StudyPart(models.Model):
     def __str__(self) -> str:
         return f"{self.study}: {self.part}"
 
+    @property
+    def part_key(self) -> str:
+        """The part id as text."""
+        return self.part
+
 
 class StudyAnswer(models.Model):
     """The label that one person gave one part in one round."""

@@ -60,6 +60,11 @@ class Upload(models.Model):
         return current_settings().station.upload_line
 
     @property
+    def part_key(self) -> str:
+        """The part id as text."""
+        return str(self.part_id)
+
+    @property
     def image_topic(self) -> str:
         """The Kafka topic that holds the picture."""
         return TopicNames(current_settings().topics.prefix).images(self.line)

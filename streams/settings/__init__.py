@@ -1,7 +1,7 @@
 """The settings of every process, read from `castline.toml` and from the environment variables `CASTLINE_*`."""
 
 from streams.settings.lines import CameraSettings, GateSettings, GradeSettings, LineSettings
-from streams.settings.load import DEFAULT_FILE, FILE_VARIABLE, VARIABLE_PREFIX, Settings, find_settings_file, load_settings
+from streams.settings.load import DEFAULT_FILE, FILE_VARIABLE, VARIABLE_PREFIX, KafkaRole, Settings, find_settings_file, load_settings
 from streams.settings.sections import (
     ArchivistSettings,
     BatchSettings,
@@ -14,6 +14,7 @@ from streams.settings.sections import (
     PlantStateSettings,
     ReviewSettings,
     ServiceSettings,
+    SigningSettings,
     SorterSettings,
     StationSettings,
     StoreSettings,
@@ -32,6 +33,7 @@ __all__ = [
     "GatewaySettings",
     "GradeSettings",
     "InspectorSettings",
+    "KafkaRole",
     "KafkaSettings",
     "LineSettings",
     "ModelSettings",
@@ -40,6 +42,7 @@ __all__ = [
     "ReviewSettings",
     "ServiceSettings",
     "Settings",
+    "SigningSettings",
     "SorterSettings",
     "StationSettings",
     "StoreSettings",

@@ -6,9 +6,9 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -20,6 +20,9 @@ from streams.settings.lines import LineSettings, check_board_conflicts
 VARIABLE_PREFIX = "CASTLINE_"
 FILE_VARIABLE = "CASTLINE_SETTINGS_FILE"
 DEFAULT_FILE = Path("castline.toml")
+
+# The roles that log in to Kafka. Each role has a Kafka user of its own. `analyst` is for programs that only read.
+KafkaRole = Literal["gateway", "inspector", "localiser", "sorter", "archivist", "station", "administrator", "analyst"]
 
 # The space that the key and the headers of an image record may take in a Kafka message, in bytes.
 _RECORD_OVERHEAD_BYTES = 16384
@@ -40,6 +43,7 @@ class Settings(BaseSettings):
     broker: sections.BrokerSettings = Field(
         sections.BrokerSettings(), description="The Kafka broker that Castline itself runs on this machine."
     )
+    signing: sections.SigningSettings = Field(sections.SigningSettings(), description="The keys with which the roles sign their records.")
     topics: sections.TopicSettings = Field(sections.TopicSettings(), description="Names, sizes and retention of the topics.")
     service: sections.ServiceSettings = Field(sections.ServiceSettings(), description="Settings that all processes share.")
     pictures: sections.PictureSettings = Field(sections.PictureSettings(), description="Limits for pictures.")
@@ -65,6 +69,8 @@ class Settings(BaseSettings):
         sections.ReviewSettings(), description="Which parts people review, and how data sets are made from the reviewed parts."
     )
     lines: tuple[LineSettings, ...] = Field((), description="The lines of the foundry.")
+    # The role of this process, which decides as which Kafka user the process logs in. No setting, because it differs between processes.
+    _role: KafkaRole = PrivateAttr("administrator")
 
     @classmethod
     def settings_customise_sources(
@@ -91,6 +97,17 @@ class Settings(BaseSettings):
                 f"topics.max_message_bytes minus {_RECORD_OVERHEAD_BYTES} bytes for key and headers; found {self.pictures.max_bytes}"
             )
         return self
+
+    @property
+    def role(self) -> KafkaRole:
+        """The role whose Kafka user this process is. Commands that a person calls have the role `administrator`."""
+        return self._role
+
+    def for_role(self, role: KafkaRole) -> Self:
+        """Returns a copy of the settings for a process of `role`."""
+        copy = self.model_copy()
+        copy._role = role
+        return copy
 
     @property
     def bootstrap(self) -> str:
@@ -126,16 +143,18 @@ def find_settings_file(file: Path | None = None, environment: Mapping[str, str] 
     return given_file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
 
 
-def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.environ, role: KafkaRole = "administrator") -> Settings:
     """Returns the settings from a file, overridden by the environment. Relative paths are relative to the working directory.
 
-    The file is `file`, else CASTLINE_SETTINGS_FILE, else `castline.toml` if it exists. Raises SettingsError with one line for each fault.
+    The file is `file`, else CASTLINE_SETTINGS_FILE, else `castline.toml` if it exists. `role` is the role of this process.
+
+    Raises SettingsError with one line for each fault.
     """
     path = find_settings_file(file, environment)
     content: dict[str, Any] = _read_toml(path) if path is not None else {}
     _refuse_unknown_variables(environment)
     try:
-        settings = Settings(**content)
+        settings = Settings(**content).for_role(role)
     except ValidationError as error:
         raise SettingsError("\n".join(_describe_faults(error, (path or DEFAULT_FILE).name))) from None
     except ValueError as error:  # pydantic-settings raises ValueError if the value of a variable is not valid JSON.

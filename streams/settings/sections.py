@@ -69,6 +69,12 @@ class BrokerSettings(Section):
         description="Largest size of all topics of the embedded broker together, in bytes. If absent, the topics get 60 % of the disk "
         "that holds `data_dir`.",
     )
+    access: Literal["auto", "roles", "open"] = Field(
+        "auto",
+        description="Who may connect to the embedded broker. With `roles`, each role logs in with a Kafka user and a password of its own, "
+        "and may do only what its work needs. With `open`, every program on this machine may read and write all topics. With `auto`, a "
+        "new data folder gets `roles`, and a data folder that an older release made stays `open`.",
+    )
     heap_mb: int = Field(512, ge=256, le=65536, description="Java heap of the broker, in MiB.")
     start_timeout_s: float = Field(
         60, gt=0, le=600, description="Longest time from the start of the broker to its first answer, in seconds."
@@ -102,6 +108,17 @@ class KafkaSettings(Section):
         description="SASL password. Setting CASTLINE_KAFKA__PASSWORD or `password_file` is safer than writing it into castline.toml.",
     )
     password_file: Path | None = Field(None, description="File that holds the SASL password.")
+    password_dir: Path | None = Field(
+        None,
+        description="Folder that holds a file with the SASL password of each role, such as `inspector`. If it is set, each process logs in "
+        "as the Kafka user of its role, and `username` and `password` are not used. For the embedded broker, the default is the folder "
+        "`passwords` in `broker.data_dir`.",
+    )
+    user_prefix: str = Field(
+        "castline-",
+        pattern=r"^[A-Za-z0-9._-]{0,63}$",
+        description="First part of the names of the Kafka users of the roles. With `castline-`, the inspector is `castline-inspector`.",
+    )
     request_timeout_s: float = Field(20, ge=5, le=300, description="Longest time that a broker may take to answer one request, in seconds.")
     session_timeout_s: float = Field(
         10, ge=6, le=300, description="If Kafka gets no heartbeat from a worker for this many seconds, the worker loses its partitions."
@@ -122,11 +139,13 @@ class KafkaSettings(Section):
 
     @model_validator(mode="after")
     def _check_credentials(self) -> Self:
-        if self.security.startswith("sasl"):
+        if self.security.startswith("sasl") and self.password_dir is None:
             if not self.username:
                 raise ValueError(f"security {self.security} needs a username")
             if not self.read_password():
                 raise ValueError(f"security {self.security} needs a password or password_file")
+        elif self.password_dir is not None and self.bootstrap != "embedded" and not self.security.startswith("sasl"):
+            raise ValueError("password_dir: expected security sasl-plaintext or sasl-tls, because passwords are used only with SASL")
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file: expected both or neither, found only one of them")
         return self
@@ -134,6 +153,21 @@ class KafkaSettings(Section):
     def read_password(self) -> str:
         """Returns the SASL password from the setting or from its file, or "" if none is set."""
         return _read_secret(self.password_file, "password_file", self.password)
+
+
+class SigningSettings(Section):
+    """[signing]: the keys with which the roles sign their records, and with which readers check the signatures."""
+
+    private_keys: Path | None = Field(
+        None,
+        description="Folder with the private key of each role that runs on this machine. If it is set, these roles sign their records. The "
+        "command `castline topics keys` makes the files.",
+    )
+    public_keys: Path | None = Field(
+        None,
+        description="Folder with the public keys of all roles. If it is set, verdicts, sortings, findings, reviews, model choices, line "
+        "settings and commands without a valid signature are refused.",
+    )
 
 
 class TopicSettings(Section):

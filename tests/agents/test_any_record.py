@@ -94,7 +94,9 @@ def read_in_inspector(record: MutatedRecord) -> None:
 
 def read_in_archivist(record: MutatedRecord) -> None:
     try:
-        content = decode_record(list_archived_topics(SETTINGS)[TOPICS[record.kind]], as_received(record))
+        content = decode_record(
+            list_archived_topics(SETTINGS)[TOPICS[record.kind]], as_received(record), TopicNames(SETTINGS.topics.prefix)
+        )
     except RecordError:
         return
     if content is None or isinstance(content, ReviewWithdrawal):
@@ -110,7 +112,7 @@ def read_in_archivist(record: MutatedRecord) -> None:
 
 
 def read_in_sorter(record: MutatedRecord) -> None:
-    verdict, sorting = _read(Verdict, as_kafka_record(record)), _read(Sorting, as_kafka_record(record))
+    verdict, sorting = _read(SETTINGS, Verdict, as_kafka_record(record)), _read(SETTINGS, Sorting, as_kafka_record(record))
     join_states([VERDICT, *([verdict] if verdict else [])], [SORTING, *([sorting] if sorting else [])], 2)
     if verdict is not None:
         board_verdict(verdict, GATE)

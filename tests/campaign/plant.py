@@ -203,7 +203,7 @@ class Plant:
         folder.mkdir()
         file = folder / "castline.toml"
         sections = {
-            "broker": {"port": free_ports(2), "data_dir": str(self.broker_disk / "kafka"), "heap_mb": 256},
+            "broker": {"port": free_ports(2), "data_dir": str(self.broker_disk / "kafka"), "access": "open", "heap_mb": 256},
             "service": {"machine": "broker", "run_dir": str(folder / "run"), "log_format": "text"},
             "lines": [{"name": line} for line in (*GATED_LINES, SPARE_LINE)],
         }

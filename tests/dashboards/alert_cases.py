@@ -242,6 +242,14 @@ CASES: tuple[AlertCase, ...] = (
         "inspector-1 of pc1: the thread lag failed 2 times in 10 minutes",
     ),
     AlertCase(
+        "ForgedRecords",
+        10,
+        {'castline_signatures_refused_total{plant="north",role="sorter",kind="verdicts"}': "0x5 1x5"},
+        {'castline_signatures_refused_total{plant="north",role="sorter",kind="verdicts"}': "3x10"},
+        {"plant": "north", "role": "sorter", "kind": "verdicts"},
+        "sorter refused records on the topics of verdicts that no permitted role has signed",
+    ),
+    AlertCase(
         "WorkerStalled",
         4,
         {f"castline_process_stalled{{{WORKER}}}": "0 0 1 1 1"},

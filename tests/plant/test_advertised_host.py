@@ -24,7 +24,7 @@ pytestmark = pytest.mark.real
 def settings(tmp_path: Path) -> Iterator[Settings]:
     folder = tmp_path / "kafka"
     folder.mkdir()
-    broker = BrokerSettings(port=free_ports(2), data_dir=folder)
+    broker = BrokerSettings(port=free_ports(2), data_dir=folder, access="open")
     address = f"advertised.listeners=PLAINTEXT://{{}}:{broker.port}"
     properties = server_properties(broker, 8 * 2**20)
     (folder / "server.properties").write_text(properties.replace(address.format("127.0.0.1"), address.format("kafka-1.invalid")))

@@ -58,7 +58,7 @@ def test_uploaded_pictures_get_heat_maps_beside_their_verdicts(make_settings: Ma
         assert finding.found_at > verdicts[finding.part].decided_at
         assert [box.score for box in finding.boxes] == sorted((box.score for box in finding.boxes), reverse=True)
         assert all(box.left_px + box.width_px <= 120 and box.top_px + box.height_px <= 120 for box in finding.boxes)
-        with Image.open(io.BytesIO(ObjectStore(settings.store.url).fetch(finding.heat_map)), formats=("PNG",)) as heat_map:
+        with Image.open(io.BytesIO(ObjectStore(settings.store.url).fetch(finding.heat_map, "maps")), formats=("PNG",)) as heat_map:
             assert (heat_map.mode, heat_map.size) == ("L", (64, 64)), "a square picture has a map of the networks' size"
 
 
@@ -84,7 +84,7 @@ def test_a_localiser_that_is_killed_under_load_leaves_no_awaited_part_without_a_
     findings = [finding for line in lines for finding in read_findings(settings, line)]
     assert len({(finding.part_id, finding.verdict_id, finding.heat_map) for finding in findings}) == len(parts), "a repeat changes nothing"
     store = ObjectStore(settings.store.url)
-    assert all(store.fetch(finding.heat_map) for finding in findings)
+    assert all(store.fetch(finding.heat_map, "maps") for finding in findings)
 
 
 def _explained_parts(settings: Settings) -> set[PartId]:

@@ -106,7 +106,7 @@ def test_two_inspectors_share_the_work_join_and_leave_and_nothing_is_lost(settin
 def test_the_brokers_restart_under_load_loses_nothing(models_root: Path, tmp_path: Path) -> None:
     settings = Settings.model_validate(
         {
-            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka", "access": "open"},
             "service": {"run_dir": tmp_path / "run", "log_format": "text"},
             "model": {"root": models_root, "version": "tiny", "runtime": "tensorflow"},
             "lines": [{"name": "line-1"}],
@@ -139,7 +139,7 @@ def test_the_brokers_restart_under_load_loses_nothing(models_root: Path, tmp_pat
 def test_told_to_stop_while_kafka_is_away_it_ends_by_itself(models_root: Path, tmp_path: Path) -> None:
     settings = Settings.model_validate(
         {
-            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka", "access": "open"},
             "service": {"run_dir": tmp_path / "run", "log_format": "text", "grace_s": 3},
             "model": {"root": models_root, "version": "tiny", "runtime": "tensorflow"},
             "lines": [{"name": "line-1"}],
@@ -166,7 +166,7 @@ def test_told_to_stop_while_kafka_is_away_it_ends_by_itself(models_root: Path, t
 def test_an_inspector_that_starts_before_kafka_waits_and_then_names_the_missing_topics(models_root: Path, tmp_path: Path) -> None:
     settings = Settings.model_validate(
         {
-            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka", "access": "open"},
             "service": {"run_dir": tmp_path / "run", "log_format": "text"},
             "model": {"root": models_root, "version": "tiny", "runtime": "tensorflow"},
             "lines": [{"name": "line-1"}],

@@ -40,7 +40,7 @@ def secured_settings(tmp_path: Path, models_root: Path) -> Iterator[Settings]:
     # Java reads keys only in PKCS 8.
     key = load_pem_private_key(server.private_key_pem.bytes(), None).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / "server.pem").write_bytes(key + b"".join(blob.bytes() for blob in server.cert_chain_pems))
-    broker = BrokerSettings(port=port, data_dir=folder)
+    broker = BrokerSettings(port=port, data_dir=folder, access="open")
     properties = server_properties(broker, 8 * 2**20)
     replacements = {
         "listeners": f"OUTSIDE://127.0.0.1:{port},CONTROLLER://127.0.0.1:{port + 1},INSIDE://127.0.0.1:{port + 2}",

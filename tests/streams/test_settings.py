@@ -72,7 +72,7 @@ def test_a_password_reaches_both_kafka_clients_and_is_never_shown(tmp_path: Path
     assert (arguments["security_protocol"], arguments["sasl_mechanism"]) == ("SASL_SSL", "SCRAM-SHA-512")
     assert arguments["sasl_plain_password"] == "s3cret"
     assert arguments["ssl_context"].check_hostname
-    credentials = make_faust_credentials(settings.kafka)
+    credentials = make_faust_credentials(settings)
     assert credentials is not None
     assert credentials.password == "s3cret"
     assert credentials.ssl_context.check_hostname

@@ -19,7 +19,7 @@ from streams.topics import TopicNames
 from streams.worker import ReceivedRecord
 from tests.event_loop import wait_until
 from tests.held_kafka import HeldKafka
-from tests.sample_records import make_review, make_sorting
+from tests.sample_records import make_finding, make_review, make_sorting, make_verdict
 
 LINES = ("line-1", "models", "lines", "reviews")
 SETTINGS = Settings(lines=tuple(LineSettings(name=name) for name in LINES))
@@ -36,14 +36,31 @@ def receive(topic: str, record: PartRecord) -> ReceivedRecord:
 def test_a_record_on_the_topic_of_another_line_is_refused_whatever_the_line_is_called(line: str) -> None:
     topic = NAMES.sorted(line)
     own = make_sorting(PartId(line, 1, 2))
-    assert decode_record(TOPICS[topic], receive(topic, own)) == own
+    assert decode_record(TOPICS[topic], receive(topic, own), NAMES) == own
     with pytest.raises(RecordError, match=f"belongs to line-2, but its topic belongs to {line}"):
-        decode_record(TOPICS[topic], receive(topic, make_sorting(PartId("line-2", 1, 2))))
+        decode_record(TOPICS[topic], receive(topic, make_sorting(PartId("line-2", 1, 2))), NAMES)
+
+
+def test_a_verdict_names_only_pictures_and_a_finding_only_heat_maps_of_its_line() -> None:
+    part = PartId("line-1", 1, 2)
+    own, topic = make_verdict(part, NAMES.images("line-1"), 0, 1), NAMES.verdicts("line-1")
+    assert decode_record(TOPICS[topic], receive(topic, own), NAMES) == own
+    for forged_topic in (NAMES.images("models"), NAMES.reviews, "__consumer_offsets"):
+        forged = own.model_copy(update={"image": own.image.model_copy(update={"topic": forged_topic})})
+        with pytest.raises(RecordError, match="is no topic of its line"):
+            decode_record(TOPICS[topic], receive(topic, forged), NAMES)
+    finding, topic = make_finding(own), NAMES.findings("line-1")
+    digits = "ab" * 32
+    good = finding.model_copy(update={"heat_map": f"maps/ab/{digits}"})
+    assert decode_record(TOPICS[topic], receive(topic, good), NAMES) == good
+    for address in (f"pictures/ab/{digits}", f"studies/ab/{digits}", f"maps/cd/{digits}", f"maps/../pictures/ab/{digits}"):
+        with pytest.raises(RecordError, match="is no address of a heat map"):
+            decode_record(TOPICS[topic], receive(topic, finding.model_copy(update={"heat_map": address})), NAMES)
 
 
 def test_the_reviews_of_all_lines_share_a_topic() -> None:
     review = make_review(PartId("line-1", 1, 2), "defect")
-    assert decode_record(TOPICS[NAMES.reviews], receive(NAMES.reviews, review)) == review
+    assert decode_record(TOPICS[NAMES.reviews], receive(NAMES.reviews, review), NAMES) == review
 
 
 class ListArchive:

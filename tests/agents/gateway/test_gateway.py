@@ -51,7 +51,7 @@ def make_settings_with_own_broker(tmp_path: Path) -> Settings:
     camera = {"kind": "folder", "path": str(write_class_folders(tmp_path / "in")), "rate_per_s": RATE_PER_S}
     return Settings.model_validate(
         {
-            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka", "access": "open"},
             "service": {"run_dir": tmp_path / "run", "grace_s": 8},
             "gateway": {"spool_dir": tmp_path / "spool", "port": 0},
             "lines": [{"name": name, "camera": camera} for name in ("line-1", "line-2")],

@@ -364,7 +364,7 @@ async def test_a_finding_names_its_verdict_and_boxes_and_its_map_covers_the_whol
     # The defect probability is 0.9. 64 px of the networks stand for 400 px, and the picture's 32 rows lie between 16 rows of padding each.
     (box,) = finding.boxes
     assert (box.left_px, box.top_px, box.width_px, box.height_px, box.score) == (200, 0, 100, 50, 0.9)
-    heat_map = Image.open(io.BytesIO(rig.store.fetch(finding.heat_map)), formats=("PNG",))
+    heat_map = Image.open(io.BytesIO(rig.store.fetch(finding.heat_map, "maps")), formats=("PNG",))
     assert (heat_map.mode, heat_map.size) == ("L", (64, 32))
     assert heat_map.getpixel((40, 4)) == 255
     assert heat_map.getpixel((40, 20)) == 0

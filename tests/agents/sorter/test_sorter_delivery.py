@@ -18,7 +18,8 @@ from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
 from firmware.fault_table import code_of
 from streams.records import Label, Sorting
-from streams.settings import Settings
+from streams.settings import Settings, SigningSettings
+from streams.signatures import SIGNING_ROLES, create_keys
 from streams.topics import TopicNames, create_topics
 from tests.conftest import MakeSettings
 from tests.fake_inspector import TOKEN, FakeInspector, SortedReader, every_third_is_defect, make_verdict
@@ -125,7 +126,7 @@ def test_four_lanes_lose_no_record_while_kafka_is_away(tmp_path: Path) -> None:
     names = [f"line-{lane}" for lane in range(1, 5)]
     settings = Settings.model_validate(
         {
-            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka", "access": "open"},
             "service": {"run_dir": tmp_path / "run", "log_format": "text"},
             "gateway": {"port": free_ports()},
             "sorter": {"journal_dir": tmp_path / "journal"},
@@ -311,6 +312,38 @@ def test_verdicts_for_a_missing_board_are_recorded_as_late_and_bad_records_becom
     assert "board" in why
     assert sorter.page("/healthz")[0] == 200
     assert sorter.stop() == 0
+
+
+@pytest.mark.parametrize("has_keys", [True, False], ids=["keys", "no keys"])
+def test_a_stranger_who_writes_ok_first_passes_defects_only_where_no_keys_are_set(plant: Plant, has_keys: bool) -> None:
+    if has_keys:
+        for role in SIGNING_ROLES:
+            create_keys(plant.folder / "keys", plant.folder / "keys" / "public", role)
+        signing = SigningSettings(private_keys=plant.folder / "keys", public_keys=plant.folder / "keys" / "public")
+        plant.settings = plant.settings.model_copy(update={"signing": signing})
+    parts, names = 12, TopicNames(plant.settings.topics.prefix)
+    stranger = KafkaProducer(bootstrap_servers=plant.settings.bootstrap, linger_ms=0)
+
+    def forge_before_judging(part: int) -> Label:
+        forged = make_verdict(LINE, 1, part, "ok", datetime.now(UTC), model="forged")
+        stranger.send(names.verdicts(LINE), forged.encode(), forged.part_id.key).get(10)
+        return "defect"
+
+    with FakeInspector(plant.settings, forge_before_judging):
+        plant.board(parts)
+        sorter = plant.sorter().wait_ready()
+        reader = SortedReader(plant.settings, LINE)
+        records = reader.wait_for(lambda found: len(last_records(found)) >= parts, within_s=60)
+        reader.close()
+        refused = sorter.metric("castline_dead_letters_total", line=LINE, reason="signature")
+        counted = sorter.metric("castline_signatures_refused_total", role="sorter", kind="verdicts")
+        assert sorter.stop() == 0
+    stranger.close()
+    assert refused == counted == (parts if has_keys else 0)
+    # On a busy machine, some verdicts come too late for the gate, and their parts are diverted.
+    assert {record.label for record in records if record.reason == "verdict"} == {"defect" if has_keys else "ok"}
+    sides = set(plant.sides().values())
+    assert sides == {"diverted"} if has_keys else "passed" in sides
 
 
 def send_old_parts(settings: Settings, parts: int, sent_at: datetime) -> None:

@@ -57,7 +57,7 @@ def kafka_away(tmp_path: Path) -> Settings:
     """The settings of a plant whose Kafka is away."""
     return Settings.model_validate(
         {
-            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka", "access": "open"},
             "service": {"run_dir": tmp_path / "run", "log_format": "text", "grace_s": 1},
             "gateway": {"port": free_ports()},
             "sorter": {"journal_dir": tmp_path / "journal"},

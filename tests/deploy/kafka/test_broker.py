@@ -24,7 +24,7 @@ CASTLINE = Path(sys.executable).with_name("castline")
 
 
 def settings_for(folder: Path, port: int | None = None) -> Settings:
-    return Settings.model_validate({"broker": {"port": port or free_ports(2), "data_dir": folder}})
+    return Settings.model_validate({"broker": {"port": port or free_ports(2), "data_dir": folder, "access": "open"}})
 
 
 def answers(port: int) -> bool:

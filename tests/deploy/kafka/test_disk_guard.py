@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from kafka import TopicPartition
+from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 
 from deploy.kafka import disk_guard
@@ -78,9 +78,13 @@ def test_the_limit_follows_the_size_of_the_disk(tmp_path: Path) -> None:
     assert compute_max_bytes(settings) == int(0.6 * disk)
 
 
+def refuse_connection() -> KafkaAdminClient:
+    raise AssertionError("a disk with enough room needs no connection")
+
+
 def test_a_broker_with_enough_room_starts_and_shows_no_problem(tmp_path: Path) -> None:
     problems: list[str] = []
-    guard = DiskGuard(Settings.model_validate({"broker": {"data_dir": tmp_path / "kafka"}}), problems.append)
+    guard = DiskGuard(Settings.model_validate({"broker": {"data_dir": tmp_path / "kafka"}}), problems.append, refuse_connection)
     assert guard.has_room_to_start()
     assert problems == []
     assert not (tmp_path / "kafka" / RESERVE_FILE).exists(), "the reserve is made while the broker runs"
@@ -126,10 +130,11 @@ class GuardRig:
 
     def make_guard(self, monkeypatch: pytest.MonkeyPatch) -> DiskGuard:
         monkeypatch.setattr(disk_guard, "read_free_bytes", lambda folder: (self.free_bytes, 10**9))
-        monkeypatch.setattr(disk_guard, "KafkaAdminClient", lambda **_: self.admin)
         self.add_segment(0)
         return DiskGuard(
-            Settings.model_validate({"broker": {"data_dir": self.folder}, "lines": [{"name": "line-1"}]}), self.problems.append
+            Settings.model_validate({"broker": {"data_dir": self.folder}, "lines": [{"name": "line-1"}]}),
+            self.problems.append,
+            lambda: cast(KafkaAdminClient, self.admin),
         )
 
     def add_segment(self, offset: int) -> None:
@@ -168,7 +173,7 @@ def test_above_the_floor_only_judged_pictures_are_dropped(tmp_path: Path, monkey
 def test_a_data_folder_that_cannot_be_used_is_named_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     problems: list[str] = []
-    guard = DiskGuard(Settings.model_validate({"broker": {"data_dir": tmp_path / "file" / "kafka"}}), problems.append)
+    guard = DiskGuard(Settings.model_validate({"broker": {"data_dir": tmp_path / "file" / "kafka"}}), problems.append, refuse_connection)
     with pytest.raises(BrokerError, match=r"Choose another broker\.data_dir"):
         guard.has_room_to_start()
     guard.check()

@@ -24,6 +24,7 @@ from deploy.supervisor.plant_roles import plant_roles
 from deploy.supervisor.ports import free_ports
 from models.registry import BUNDLED_VERSIONS
 from models.synthetic import write_castings
+from streams.kafka import make_client_arguments
 from streams.settings import load_settings
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
@@ -57,7 +58,6 @@ class Up:
         self.settings = folder / "castline.toml"
         self.settings.write_text(tomli_w.dumps(values))
         self.output = folder / "up.txt"
-        self.kafka = f"127.0.0.1:{values['broker']['port']}"
         self.process = self.start("up")
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -77,7 +77,7 @@ class Up:
             time.sleep(0.2)
 
     def records(self, topic: str) -> int:
-        consumer = KafkaConsumer(bootstrap_servers=self.kafka, group_id=None)
+        consumer = KafkaConsumer(**make_client_arguments(load_settings(self.settings), "test"), group_id=None)
         try:
             return int(consumer.end_offsets([TopicPartition(topic, 0)])[TopicPartition(topic, 0)])
         finally:
@@ -171,7 +171,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_an_embedded_broker_with_tls_is_refused(tmp_path: Path) -> None:
     values = adapted(tmp_path)
     values["kafka"]["security"] = "tls"
-    assert "kafka.security is tls, but the embedded broker allows only plaintext" in refused(tmp_path, values)
+    assert "kafka.security is tls, but the embedded broker protects its connections itself" in refused(tmp_path, values)
 
 
 def test_a_foreign_data_folder_ends_it_with_the_brokers_sentence(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 from station.archive.models import Part
 from station.archive.retention import PictureArchiver, is_sampled
+from station.kafka_producer import KafkaUnavailableError
 from streams.errors import PictureError
 from streams.identity import PartId
 from streams.object_store import ObjectStore
@@ -160,3 +162,75 @@ def test_an_address_that_leads_out_of_the_store_deletes_nothing(store: ObjectSto
     store.put(b"x")
     store.delete(address)
     assert (tmp_path / "b").exists()
+
+
+def test_a_heat_map_that_is_a_picture_is_never_deleted(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
+    victim = store.put(make_picture(1))
+    study = store.put(b"a picture of a study", "studies")
+    part(picture=victim, picture_bytes=10, seen_at=NOW)
+    part(heat_map=victim)
+    part(heat_map=study)
+    make_archiver(keep_days=5).sweep(NOW)
+    assert stored_pictures(store, 1) == [1]
+    assert store.list_older_than("studies", NOW + timedelta(days=36500)) == [study]
+    assert [row.heat_map for row in Part.objects.order_by("part")] == ["", "", ""]
+
+
+def test_a_heat_map_that_a_newer_part_shares_stays(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
+    shared, own = store.put(b"a grey map", "maps"), store.put(b"a black map", "maps")
+    part(heat_map=shared)
+    part(heat_map=own)
+    part(heat_map=shared, seen_at=NOW)
+    make_archiver(keep_days=5).sweep(NOW)
+    assert store.list_older_than("maps", NOW + timedelta(days=36500)) == [shared]
+
+
+class BlockedSource(FakePictureSource):
+    """A source that does not answer for the parts in `blocked`, or for all parts."""
+
+    def __init__(self, blocked: frozenset[int], is_away: bool = False) -> None:
+        super().__init__()
+        self.blocked = blocked
+        self.is_away = is_away
+        self.asked: list[int] = []
+
+    def read_original(self, part: Part) -> bytes | None:
+        self.asked.append(part.part)
+        if self.is_away or part.part in self.blocked:
+            raise KafkaUnavailableError("the picture cannot be read now")
+        return super().read_original(part)
+
+
+def archive_with_repeats(archiver: PictureArchiver, repeats: int) -> None:
+    for _ in range(repeats):
+        with contextlib.suppress(KafkaUnavailableError):
+            archiver.archive_pictures(lambda: True)
+
+
+def test_newest_pictures_are_archived_first_and_unreadable_ones_hold_up_no_others(
+    make_archiver: MakeArchiver, store: ObjectStore, part: MakePart
+) -> None:
+    forged = frozenset(range(29, 41))
+    for number in range(40):
+        part(keep_picture=True, seen_at=EARLIEST + timedelta(seconds=number))
+    source = BlockedSource(forged)
+    archiver = make_archiver(source)
+    archive_with_repeats(archiver, 14)
+    assert source.asked[:12] == sorted(forged, reverse=True)
+    assert stored_pictures(store, *range(1, 41)) == list(range(1, 29))
+    assert max(source.asked.count(number) for number in forged) <= 2
+
+
+def test_an_unreadable_picture_is_given_up_after_five_tries_but_not_while_nothing_can_be_read(
+    make_archiver: MakeArchiver, part: MakePart
+) -> None:
+    part(keep_picture=True)
+    source = BlockedSource(frozenset({1}))
+    archiver = make_archiver(source)
+    archive_with_repeats(archiver, 20)
+    assert Part.objects.get(part=1).keep_picture, "no other picture was read in the meantime"
+    for _ in range(4):
+        part(keep_picture=True)
+        archive_with_repeats(archiver, 2)
+    assert not Part.objects.get(part=1).keep_picture
+    assert Part.objects.filter(keep_picture=True).count() == 0

@@ -31,7 +31,7 @@ RECONNECT_MS = 90_000
 def settings(tmp_path: Path) -> Settings:
     return Settings.model_validate(
         {
-            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"},
+            "broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka", "access": "open"},
             "service": {"run_dir": tmp_path / "run", "log_format": "text"},
             "store": {"url": str(tmp_path / "store")},
             "station": {

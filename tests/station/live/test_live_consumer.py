@@ -29,7 +29,7 @@ def test_a_finding_that_comes_later_adds_its_box_to_the_part(consumer: LiveConsu
         method="grad-cam",
         model="demo",
         boxes=(box,),
-        heat_map="maps/a.png",
+        heat_map=f"maps/aa/{'aa' * 32}",
         found_at=NOW,
     )
     consumer.add_record(make_kafka_record("findings", finding))

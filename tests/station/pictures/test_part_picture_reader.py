@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ class FakeLocation:
     """A PictureLocation without a database row."""
 
     line: str = "line-1"
+    part_key: str = "line-1:1:1"
     picture: str = ""
     image_topic: str = ""
     image_partition: int | None = None
@@ -136,6 +139,48 @@ def test_a_picture_of_12_bits_is_shown_with_the_depth_of_its_line(tmp_path: Path
         assert picture is not None
         with Image.open(io.BytesIO(picture.value)) as shown:
             assert np.asarray(shown.convert("L")).mean() == pytest.approx(camera_pictures()[0].mean(), abs=2)
+    reader.close()
+
+
+def test_a_forged_verdict_shows_no_picture_of_another_part_or_line(make_settings: MakeSettings) -> None:
+    settings = make_settings(lines=("line-1", "uploads"))
+    names, producer = TopicNames(settings.topics.prefix), ConfirmedProducer(settings)
+    private = make_jpeg(1)
+    topic, sha256 = names.images("uploads"), hashlib.sha256(private).hexdigest()
+    partition, offset = producer.send(topic, "uploads:7:1", private)
+    producer.close()
+    reader = PartPictureReader(settings)
+    place: dict[str, Any] = {"image_topic": topic, "image_partition": partition, "image_offset": offset, "sha256": sha256}
+    owner = FakeLocation(line="uploads", part_key="uploads:7:1", **place)
+    assert reader.read_for_browser(owner) is not None
+    assert reader.read_original(FakeLocation(**place)) is None
+    assert reader.read_for_browser(FakeLocation(**place)) is None, "the picture in the cache is of another part"
+    with pytest.raises(PictureError, match="belongs to part uploads:7:1"):
+        reader.read_for_browser(FakeLocation(line="uploads", part_key="uploads:7:2", **place))
+    reader.close()
+
+
+def test_places_that_do_not_exist_are_answered_at_once(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    location, reader = send_picture(settings, make_jpeg(1)), PartPictureReader(settings)
+    assert reader.read_original(location) == make_jpeg(1)
+    started_s = time.monotonic()
+    for number in range(12):
+        assert reader.read_original(replace(location, image_partition=100 + number)) is None
+        assert reader.read_original(replace(location, image_offset=10**9 + number)) is None
+    assert time.monotonic() - started_s < 8, "one such place used to take 4 s"
+    assert reader.read_original(location) == make_jpeg(1)
+    reader.close()
+
+
+def test_a_finding_shows_heat_maps_and_no_other_object(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    store, reader = ObjectStore(settings.store.url), PartPictureReader(settings)
+    heat_map = encode(np.zeros((8, 8), np.uint8), "PNG")
+    assert reader.read_heat_map(store.put(heat_map, "maps")).value
+    for address in (store.put(heat_map), store.put(heat_map, "studies")):
+        with pytest.raises(PictureError, match="expected the address of a heat map"):
+            reader.read_heat_map(address)
     reader.close()
 
 

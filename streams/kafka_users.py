@@ -1,0 +1,90 @@
+"""Says as which Kafka user a process logs in, and where the passwords of the users are.
+
+Each role has a user of its own, such as `castline-inspector`, so that Kafka can refuse everything that the role does not need.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from streams.errors import BrokerError
+from streams.settings import BrokerSettings, KafkaRole, Settings
+
+ROLES: tuple[KafkaRole, ...] = get_args(KafkaRole)
+# The embedded broker writes this file into its data folder when the folder gets Kafka users. From then on, the setting `auto` means
+# `roles`, even if the passwords are deleted.
+ACCESS_MARKER = "access"
+PASSWORD_FOLDER = "passwords"
+
+
+class KafkaLoginError(BrokerError, OSError):
+    """The password of a Kafka user cannot be read. This is also an OSError, because a worker that waits for Kafka then tries again."""
+
+
+@dataclass(frozen=True)
+class KafkaLogin:
+    """How a process connects to Kafka: the value of the setting `kafka.security`, and user and password, or "" without a log-in."""
+
+    security: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+
+
+def has_users(broker: BrokerSettings) -> bool:
+    """Returns whether the embedded broker with these settings asks its clients for a user and a password."""
+    if broker.access != "auto":
+        return broker.access == "roles"
+    return _is_visible(broker.data_dir / ACCESS_MARKER) or not _is_visible(broker.data_dir / "log" / "meta.properties")
+
+
+def _is_visible(file: Path) -> bool:
+    try:
+        return file.exists()
+    except PermissionError:
+        # Another account of this machine may not look into the data folder of a broker with users.
+        return False
+
+
+def broker_password_dir(settings: Settings) -> Path:
+    """Returns the folder in which the embedded broker keeps the password files of the roles."""
+    return settings.kafka.password_dir or settings.broker.data_dir / PASSWORD_FOLDER
+
+
+def find_password_dir(settings: Settings) -> Path | None:
+    """Returns the folder with the password files of the roles, or None if the settings give one user name or no log-in."""
+    if settings.kafka.bootstrap == "embedded":
+        return broker_password_dir(settings) if has_users(settings.broker) else None
+    return settings.kafka.password_dir
+
+
+def name_user(settings: Settings, role: KafkaRole) -> str:
+    """Returns the name of the Kafka user of `role`."""
+    return settings.kafka.user_prefix + role
+
+
+def read_login(settings: Settings) -> KafkaLogin:
+    """Returns how this process connects to Kafka. Reads only the password of its own role.
+
+    Raises KafkaLoginError if the password file cannot be read or is empty.
+    """
+    kafka = settings.kafka
+    folder = find_password_dir(settings)
+    if folder is None:
+        is_sasl = kafka.security.startswith("sasl")
+        return KafkaLogin(kafka.security, kafka.username, kafka.read_password()) if is_sasl else KafkaLogin(kafka.security)
+    security = "sasl-plaintext" if kafka.bootstrap == "embedded" else kafka.security
+    file = folder / settings.role
+    try:
+        password = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise KafkaLoginError(
+            f"The password of the Kafka user {name_user(settings, settings.role)} cannot be read from {file}: {error.strerror}. The "
+            "embedded broker makes this file when it starts. Only the account that runs Castline can read it."
+        ) from None
+    if not password:
+        raise KafkaLoginError(
+            f"The file {file}, which must hold the password of a Kafka user, is empty. Delete it, and restart the broker."
+        )
+    return KafkaLogin(security, name_user(settings, settings.role), password)

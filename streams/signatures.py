@@ -1,0 +1,161 @@
+"""Signs JSON records with Ed25519, and refuses records that no permitted role has signed.
+
+Each role that writes records has a private key. All readers have the public keys, with which they can check a signature and make none.
+The signature covers the role, the topic, the key and the value. So a record cannot be sent again on another topic or for another part. It
+does not cover the headers, because no reader of these records decides anything by a header.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from streams import metrics
+from streams.atomic_file import write_atomically
+from streams.errors import RecordError, SettingsError
+from streams.settings import KafkaRole, Settings
+
+SIGNED_HEADER = "castline-signed"
+SIGNATURE = "signature"
+# The roles that may sign the records of a topic, by the second word of the topic's name.
+SIGNERS: dict[str, tuple[KafkaRole, ...]] = {
+    "verdicts": ("inspector",),
+    "sorted": ("sorter",),
+    "findings": ("localiser",),
+    "reviews": ("station",),
+    "models": ("station", "administrator"),
+    "lines": ("station", "administrator"),
+    "commands": ("station", "sorter"),
+}
+SIGNING_ROLES: tuple[KafkaRole, ...] = tuple(dict.fromkeys(role for roles in SIGNERS.values() for role in roles))
+_PURPOSE = b"castline record, version 1"
+_ABSENT = 0xFFFFFFFF
+_PEM_END = b"-----END PUBLIC KEY-----"
+_SECRET_BITS = 0o077
+
+
+def sign_headers(
+    settings: Settings, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+) -> list[tuple[str, bytes]]:
+    """Returns the headers of a record with the signature of this process's role, if the setting `signing.private_keys` is set.
+
+    Without this setting, and on topics on which the role signs nothing, the headers stay unchanged. A former signature is replaced.
+    Raises SettingsError if the key of the role cannot be used.
+    """
+    folder, role = settings.signing.private_keys, settings.role
+    if folder is None or role not in SIGNERS.get(_kind_of(topic), ()):
+        return list(headers)
+    signature = _load_private_key(folder / f"{role}.key").sign(_message(role, topic, key, value))
+    header = (SIGNED_HEADER, f"{role}:{base64.b64encode(signature).decode()}".encode())
+    return [*(each for each in headers if each[0] != SIGNED_HEADER), header]
+
+
+def check_signature(settings: Settings, topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> None:
+    """Raises RecordError if the setting `signing.public_keys` is set, and no permitted role has signed the record.
+
+    Records of topics that are not signed are always accepted. Raises SettingsError if a public key cannot be used.
+    """
+    folder, kind = settings.signing.public_keys, _kind_of(topic)
+    if folder is None or kind not in SIGNERS:
+        return
+    role, _, signature = headers.get(SIGNED_HEADER, b"").decode("ascii", "replace").partition(":")
+    permitted = next((each for each in SIGNERS[kind] if each == role), None)
+    if permitted is not None and _is_signed(folder / f"{permitted}.pub", signature, _message(permitted, topic, key, value)):
+        return
+    metrics.signatures_refused.labels(settings.role, kind).inc()
+    found = f"a wrong signature of {role[:40]!r}" if signature else "no signature"
+    raise RecordError(SIGNATURE, f"A record on {topic} must be signed by {' or '.join(SIGNERS[kind])}, but it has {found}.")
+
+
+def check_keys(settings: Settings) -> None:
+    """Loads the keys that this process needs, so that a missing key is reported at the start. Raises SettingsError if one is missing."""
+    if settings.signing.private_keys is not None and settings.role in SIGNING_ROLES:
+        _load_private_key(settings.signing.private_keys / f"{settings.role}.key")
+    if settings.signing.public_keys is not None:
+        for role in SIGNING_ROLES:
+            _load_public_keys(settings.signing.public_keys / f"{role}.pub")
+        for kind in SIGNERS:
+            metrics.signatures_refused.labels(settings.role, kind)
+
+
+def create_keys(private_folder: Path, public_folder: Path, role: KafkaRole) -> None:
+    """Makes a new pair of keys for `role`. The files of former keys are replaced: the public key is added to the file of the former ones.
+
+    Readers accept all keys in the file, so that records with the former key stay valid until a person removes it.
+    """
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    file = public_folder / f"{role}.pub"
+    write_atomically(file, (file.read_bytes() if file.exists() else b"") + public)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_atomically(private_folder / f"{role}.key", private, mode=0o600)
+
+
+def _kind_of(topic: str) -> str:
+    return topic.split(".")[1] if "." in topic else ""
+
+
+def _message(role: str, topic: str, key: bytes | None, value: bytes | None) -> bytes:
+    """Returns the bytes that are signed. Each part has its length in front, so that no two records have the same bytes."""
+    message = bytearray(_PURPOSE)
+    for part in (role.encode(), topic.encode(), key, value):
+        message += struct.pack(">I", _ABSENT if part is None else len(part)) + (part or b"")
+    return bytes(message)
+
+
+def _is_signed(file: Path, signature: str, message: bytes) -> bool:
+    try:
+        raw = base64.b64decode(signature, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    for key in _load_public_keys(file):
+        try:
+            key.verify(raw, message)
+        except InvalidSignature:
+            continue
+        return True
+    return False
+
+
+@lru_cache(maxsize=16)
+def _load_private_key(file: Path) -> Ed25519PrivateKey:
+    try:
+        if file.stat().st_mode & _SECRET_BITS:
+            raise SettingsError(f"signing.private_keys: other accounts may read {file}. Correct this with: chmod 600 {file}")
+        key = load_pem_private_key(file.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"signing.private_keys: the key {file} cannot be used: {error}. {_ADVICE}") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SettingsError(f"signing.private_keys: expected an Ed25519 key in {file}, found {type(key).__name__}. {_ADVICE}")
+    return key
+
+
+@lru_cache(maxsize=64)
+def _load_public_keys(file: Path) -> tuple[Ed25519PublicKey, ...]:
+    try:
+        blocks = [block + _PEM_END for block in file.read_bytes().split(_PEM_END) if block.strip()]
+        keys = [load_pem_public_key(block.strip()) for block in blocks]
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"signing.public_keys: the keys in {file} cannot be used: {error}. {_ADVICE}") from None
+    ed25519 = tuple(key for key in keys if isinstance(key, Ed25519PublicKey))
+    if not ed25519 or len(ed25519) != len(keys):
+        raise SettingsError(f"signing.public_keys: expected one or more Ed25519 keys in {file}. {_ADVICE}")
+    return ed25519
+
+
+_ADVICE = "Make keys with: castline topics keys"
