@@ -101,3 +101,11 @@ def _assemble_tiff(order: str, pixels: bytes, tags: dict[int, tuple[str, tuple[f
         directory += struct.pack(order + "HHI", tag, {"H": 3, "I": 4, "f": 11}[kind], len(numbers)) + field
     magic = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", start)
     return magic + pixels.ljust(start - 8, b"\0") + directory + bytes(4) + values
+
+
+def make_large_png(side_px: int) -> bytes:
+    """Returns a PNG of noise-free pixels, which is small for its size."""
+    row = zlib.compressobj(1)
+    pixels = b"".join(row.compress(b"\0" + bytes(range(256)) * (side_px // 256)) for _ in range(side_px)) + row.flush()
+    header = struct.pack(">IIBBBBB", side_px // 256 * 256, side_px, 8, 0, 0, 0, 0)
+    return PNG_SIGNATURE + make_chunk(b"IHDR", header) + make_chunk(b"IDAT", pixels) + make_chunk(b"IEND", b"")

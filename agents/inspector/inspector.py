@@ -10,6 +10,7 @@ a crash would lose the earlier record.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -31,14 +32,16 @@ from models.inference.ensemble import Ensemble
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture, decode_picture
 from models.pictures.decoder_process import DecoderProcess
+from models.pictures.refusal import RefusalReason
 from models.pictures.regions import Regions
 from streams import metrics
 from streams.backoff import Backoff
 from streams.batcher import Batcher, QueuedItem
 from streams.consumed_offsets import ExpiredRecords
 from streams.errors import IdentityError, PictureError, RecordError, drop_traceback
-from streams.identity import EXPIRED_HEADER
+from streams.identity import EXPIRED_HEADER, PartId
 from streams.object_store import ObjectStore
+from streams.record_memory import measure_record
 from streams.record_producer import (
     EXPIRED,
     HANDLING_FAILED,
@@ -128,7 +131,9 @@ class Inspector:
         # Uploaded pictures are decoded one at a time, in one process. They need little memory, and leave `_decoders` to the cameras.
         self._upload_decoders = ThreadPoolExecutor(1, "upload decoder")
         self._upload_process = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
-        self._uploads: UploadAdmission[PendingImage] = UploadAdmission(self._batcher.put, settings.inspector.buffer)
+        self._uploads: UploadAdmission[PendingImage] = UploadAdmission(
+            self._batcher.put, settings.inspector.buffer, settings.kafka.buffer_bytes // 8, self._is_idle, self._upload_process.abort
+        )
         self._is_draining = False
         self._networks = ThreadPoolExecutor(parallel_batches, "networks")
         self.shadow_judge = ShadowJudge(self._networks, self._is_idle, self._decode_again, self._line_rules.apply)
@@ -172,7 +177,8 @@ class Inspector:
             decoding = RecordError(HANDLING_FAILED, f"The inspector failed on the record: {error!r}")
         pending = PendingImage(received, line.name, captured_at, decoding, time.monotonic())
         if self._is_upload(line.name):
-            await self._uploads.put(pending, decoding if isinstance(decoding, Future) else None, deadline_s)
+            size = measure_record(source.key, source.value)
+            await self._uploads.put(pending, decoding if isinstance(decoding, Future) else None, deadline_s, size)
         else:
             await self._batcher.put(pending, deadline_s)
         metrics.buffered_pictures.set(len(self._batcher))
@@ -193,14 +199,16 @@ class Inspector:
 
         Raises OSError while the inspector stops.
         """
-        decoder = self._upload_process.decode_picture if self._is_upload(image.part.line) else decode_picture
+        is_upload = self._is_upload(image.part.line)
+        if is_upload and self._uploads.is_crowded:
+            return DecodedImage(image, hashlib.sha256(image.source.value or b"").hexdigest(), _make_crowd_error(image.part))
+        decoder = self._upload_process.decode_picture if is_upload else decode_picture
+        limits = self._settings.pictures.for_uploads() if is_upload else self._settings.pictures
         backoff = Backoff(first_s=_STORE_RETRY_S, longest_s=_STORE_RETRY_S)
         while True:
             try:
                 with metrics.decode_seconds.time():
-                    decoded = decode_image(
-                        image, ensemble.side_px, self._settings.pictures, self._store, decoder, ensemble.details is not None
-                    )
+                    decoded = decode_image(image, ensemble.side_px, limits, self._store, decoder, ensemble.details is not None)
             except OSError as error:
                 if self._is_draining:
                     raise
@@ -346,6 +354,11 @@ class Inspector:
         self._batcher.close()
         await self._finished.wait()
         self._upload_process.close()
+
+
+def _make_crowd_error(part: PartId) -> PictureError:
+    text = f"The upload {part} was not decoded, because too many uploads waited. Upload fewer pictures at once."
+    return PictureError(RefusalReason.DECODER_LIMITS, text)
 
 
 def _search_details(decoded: DecodedImage, details: VersionDetails | None, regions: Regions | None) -> DecodedImage:

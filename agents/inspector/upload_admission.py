@@ -1,12 +1,15 @@
-"""Queues uploaded pictures until they are decoded, so that a camera's picture does not wait for the decoding of an upload.
+"""Queues uploaded pictures, so that they are decoded and judged only in the time that pictures from cameras leave.
 
-A camera's picture waits only if too many uploads wait: as many as the setting `inspector.buffer` allows, or records of half of
-`kafka.buffer_bytes`. The worker then accepts no record, neither an upload nor a camera's picture, until an upload has been judged.
+An upload joins a batch when it is decoded and no picture from a camera waits, at the latest two seconds after it was decoded.
+
+If too many uploads wait, the oldest get the label `review` without being decoded, until fewer wait. Otherwise the queue would become full,
+and the worker would accept no record, neither an upload nor a camera's picture.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -14,36 +17,66 @@ from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 
+_LONGEST_WAIT_S = 2.0
+_CHECK_S = 0.01
+# The uploads are too many if they fill more than this share of the queue. The rest is for uploads that come while the oldest are refused.
+_CROWDED_SHARE = 0.5
+
 
 class UploadAdmission(Generic[Item]):
-    """A queue of at most `capacity` uploaded pictures. Passes each item to `admit` in the order of arrival, when its picture is decoded.
+    """A queue of at most `capacity` uploaded pictures. Passes each item to `admit` in the order of arrival.
 
-    `admit` receives the item and its deadline (monotonic seconds).
+    - `admit`: receives the item and its deadline (monotonic seconds).
+    - `max_bytes`: more waiting records are too many.
+    - `is_idle`: returns whether no picture from a camera waits.
+    - `abort_decoding`: ends the decoding of the present picture with an error. It is called when too many uploads wait.
     """
 
-    def __init__(self, admit: Callable[[Item, float | None], Awaitable[None]], capacity: int) -> None:
+    def __init__(
+        self,
+        admit: Callable[[Item, float | None], Awaitable[None]],
+        capacity: int,
+        max_bytes: int,
+        is_idle: Callable[[], bool] = lambda: True,
+        abort_decoding: Callable[[], None] = lambda: None,
+    ) -> None:
         self._admit = admit
-        self._queue: asyncio.Queue[tuple[Item, Future[Any] | None, float | None] | None] = asyncio.Queue(capacity)
+        self._max_count = int(capacity * _CROWDED_SHARE)
+        self._max_bytes = max_bytes
+        self._is_idle = is_idle
+        self._abort_decoding = abort_decoding
+        self._queue: asyncio.Queue[tuple[Item, Future[Any] | None, float | None, int] | None] = asyncio.Queue(capacity)
+        self._waiting_bytes = 0
         self._is_closed = False
         self._is_empty = asyncio.Event()
 
-    async def put(self, item: Item, decoding: Future[Any] | None, deadline_s: float | None) -> None:
+    @property
+    def is_crowded(self) -> bool:
+        """Whether too many uploads wait, so that the next one must not be decoded. Any thread may ask."""
+        return self._queue.qsize() > self._max_count or self._waiting_bytes > self._max_bytes
+
+    async def put(self, item: Item, decoding: Future[Any] | None, deadline_s: float | None, size: int = 0) -> None:
         """Adds an item. Waits while the queue is full. After `drain`, this method never returns.
 
-        `decoding` is the future of the decoded picture, or None.
+        `decoding` is the future of the decoded picture, or None. `size` is the size of the record, in bytes.
         """
         if self._is_closed:
             await asyncio.Event().wait()
-        await self._queue.put((item, decoding, deadline_s))
+        self._waiting_bytes += size
+        await self._queue.put((item, decoding, deadline_s, size))
+        if self.is_crowded:
+            self._abort_decoding()
 
     async def run(self) -> None:
         """Passes the queued items to `admit`, one after another, each as soon as its upload is decoded. Ends after `drain`."""
         while (waiting := await self._queue.get()) is not None:
-            item, decoding, deadline_s = waiting
+            item, decoding, deadline_s, size = waiting
             if decoding is not None:
                 # An error of the decoder is ignored here. The inspector later gets the error from the same future.
                 with suppress(Exception):
                     await asyncio.wrap_future(decoding)
+                await self._wait_for_spare_time()
+            self._waiting_bytes -= size
             await self._admit(item, deadline_s)
         self._is_empty.set()
 
@@ -52,3 +85,9 @@ class UploadAdmission(Generic[Item]):
         self._is_closed = True
         await self._queue.put(None)
         await self._is_empty.wait()
+
+    async def _wait_for_spare_time(self) -> None:
+        until_s = time.monotonic() + _LONGEST_WAIT_S
+        # The networks and the batcher have no common event for this.
+        while not (self._is_idle() or self._is_closed or self.is_crowded) and time.monotonic() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(_CHECK_S)

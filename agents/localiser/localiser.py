@@ -393,7 +393,8 @@ class Localiser:
         source = read_image_record(record, line, verdict.captured_at, verdict.received_at)
         if source.part != verdict.part_id:
             raise PictureError("claim-damaged", f"The picture at offset {image.offset} of {image.topic} is of part {source.part}.")
-        decoded = decode_image(source, side_px, self._settings.pictures, self._store, decoder, keep_original)
+        limits = self._settings.pictures.for_uploads() if is_upload else self._settings.pictures
+        decoded = decode_image(source, side_px, limits, self._store, decoder, keep_original)
         if isinstance(decoded.picture, PictureError):
             raise decoded.picture
         if decoded.sha256 != image.sha256:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, Literal
 
 import numpy as np
+import psutil
 
 from models.pictures.decoder import DecodedPicture, PictureLimits, check_file_size, decode_picture
 from models.pictures.display import EncodedPicture, encode_for_browser, encode_heat_map_layer, encode_thumbnail
@@ -29,6 +30,8 @@ from streams.errors import PictureError
 _MAX_LINE = 4096
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 _STOP_S = 5.0
+_NICENESS = 19
+_BUSY_FACTOR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ class _Answer:
 class DecoderProcess:
     """Decodes pictures in a separate process, and starts a new process if the old one was killed. Thread-safe.
 
-    `memory_bytes` is the memory for one picture, without the memory of the idle process. `time_s` is the longest time for one picture.
+    `memory_bytes` is the memory for one picture, without the memory of the idle process. `time_s` is the longest time for one picture. The
+    process has the lowest priority, so while other programs keep the processors busy, a picture may take `_BUSY_FACTOR` times as long.
     """
 
     def __init__(self, memory_bytes: int, time_s: float) -> None:
@@ -107,6 +111,11 @@ class DecoderProcess:
         answer, content = self._ask("heat map", value, 0, limits, None)
         return EncodedPicture(content, answer.content_type)
 
+    def abort(self) -> None:
+        """Ends the decoding of the present picture with a PictureError, if a picture is being decoded."""
+        if (process := self._process) is not None:
+            process.kill()
+
     def close(self) -> None:
         """Ends the separate process. The next picture starts a new one."""
         with self._lock:
@@ -128,16 +137,15 @@ class DecoderProcess:
         request = _Request(operation, len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits)
         with self._lock:
             process = self._start()
-            killed = threading.Event()
-            timer = threading.Timer(self._time_s, _kill, (process, killed))
-            timer.start()
+            killed, answered = threading.Event(), threading.Event()
+            threading.Thread(target=_limit_time, args=(process, self._time_s, answered, killed), daemon=True).start()
             try:
                 answer, content = _send_request(process, request, value)
             except (OSError, EOFError, ValueError, TypeError) as error:
                 self._stop()
                 raise self._explain_death(killed.is_set()) from error
             finally:
-                timer.cancel()
+                answered.set()
         if answer.refusal:
             raise PictureError(*answer.refusal)
         return answer, content
@@ -180,9 +188,24 @@ class DecoderProcess:
         )
 
 
-def _kill(process: subprocess.Popen[bytes], killed: threading.Event) -> None:
+def _limit_time(process: subprocess.Popen[bytes], time_s: float, answered: threading.Event, killed: threading.Event) -> None:
+    """Kills the process if it has used `time_s` seconds of a processor, or after `_BUSY_FACTOR` times this time, and has not answered."""
+    used_before_s = _processor_time_s(process)
+    for _ in range(_BUSY_FACTOR):
+        if answered.wait(time_s):
+            return
+        if _processor_time_s(process) - used_before_s > 0.8 * time_s:
+            break
     killed.set()
     process.kill()
+
+
+def _processor_time_s(process: subprocess.Popen[bytes]) -> float:
+    try:
+        times = psutil.Process(process.pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _close(pipe: object) -> None:
@@ -264,6 +287,8 @@ def _limit_memory(memory_bytes: int) -> None:
 
 def main() -> None:
     """Runs the separate process. Its only command-line argument is the memory that one picture may take, in bytes."""
+    # Pictures from cameras come first.
+    os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     _warm_up()
     _limit_memory(int(sys.argv[1]))

@@ -48,7 +48,7 @@ class UploadRefusedError(CastlineError):
 
 
 class RateLimiter:
-    """Limits each account to `per_minute` pictures a minute, by the token bucket algorithm. Thread-safe.
+    """Limits each account to `per_minute` pictures or pixels a minute, by the token bucket algorithm. Thread-safe.
 
     `clock` returns the time in seconds and must never go back.
     """
@@ -56,12 +56,12 @@ class RateLimiter:
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
         self._clock = clock
-        # For each account: the number of pictures that it can still send, and the time at which this number was computed.
+        # For each account: the number of pictures or pixels that it can still send, and the time at which this number was computed.
         self._buckets: dict[int, tuple[float, float]] = {}
         self._lock = threading.Lock()
 
-    def acquire(self, account: int, pictures: int = 1) -> float:
-        """Returns 0 if the account is allowed to send `pictures` pictures now, and counts these pictures against its limit.
+    def acquire(self, account: int, count: int = 1) -> float:
+        """Returns 0 if the account is allowed to send `count` pictures or pixels now, and counts them against its limit.
 
         Otherwise returns the number of seconds until the account can try again.
         """
@@ -69,10 +69,10 @@ class RateLimiter:
         with self._lock:
             tokens, filled_at = self._buckets.get(account, (float(self._per_minute), now))
             tokens = min(self._per_minute, tokens + (now - filled_at) * self._per_minute / 60)
-            if tokens < pictures:
+            if tokens < count:
                 self._buckets[account] = (tokens, now)
-                return (min(pictures, self._per_minute) - tokens) * 60 / self._per_minute
-            self._buckets[account] = (tokens - pictures, now)
+                return (min(count, self._per_minute) - tokens) * 60 / self._per_minute
+            self._buckets[account] = (tokens - count, now)
             if len(self._buckets) > _MAX_REMEMBERED_ACCOUNTS:
                 self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket[1] < 60}
             return 0.0
@@ -85,6 +85,21 @@ _running_uploads = AccountCounter()
 def get_rate_limiter() -> RateLimiter:
     """Returns the rate limiter that all uploads of this process share."""
     return RateLimiter(current_settings().station.uploads_per_minute)
+
+
+@cache
+def _get_pixel_limiter() -> RateLimiter:
+    settings = current_settings()
+    return RateLimiter(max(settings.station.upload_megapixels_per_minute * 1_000_000, settings.pictures.upload_pixels))
+
+
+def _check_pixels(user: User, pixels: int) -> None:
+    """Counts the pixels of a picture against the limit of the account. Raises UploadRefusedError (429) if the limit is reached."""
+    wait_s = _get_pixel_limiter().acquire(user.pk, pixels)
+    if wait_s:
+        megapixels = current_settings().station.upload_megapixels_per_minute
+        text = f"Too many pixels: at most {megapixels} megapixels a minute. Try again in {wait_s:.0f} s, or send smaller pictures."
+        raise UploadRefusedError(429, text, max(1, wait_s))
 
 
 def check_rate(user: User) -> None:
@@ -136,9 +151,10 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
         raise UploadRefusedError(503, text) from None
     check_size(len(picture))
     try:
-        header = read_picture_header(picture, PictureLimits.from_settings(settings.pictures))
+        header = read_picture_header(picture, PictureLimits.from_settings(settings.pictures.for_uploads()))
     except PictureError as error:
         raise UploadRefusedError(_STATUS_BY_REASON.get(error.reason, 422), str(error)) from None
+    _check_pixels(user, header.width_px * header.height_px)
     upload = Upload.objects.create(
         owner=user,
         run=UploadRun.objects.get().number,

@@ -255,6 +255,12 @@ class PictureSettings(Section):
         description="Largest picture, in bytes, that is sent inside its Kafka record. A larger picture is put into the object store, "
         "and its record holds only the address of the picture.",
     )
+    upload_pixels: int = Field(
+        16_000_000,
+        ge=1,
+        le=1_000_000_000,
+        description="Largest uploaded picture, in pixels. `max_pixels` holds for uploads, too.",
+    )
     upload_memory_bytes: int = Field(
         2**30,
         ge=2**25,
@@ -270,9 +276,14 @@ class PictureSettings(Section):
         le=300,
         description=(
             "Longest time, in seconds, to decode an uploaded picture before it is judged, or to convert a picture for the station's pages. "
-            "If decoding takes longer, the part gets `review`. If converting takes longer, the picture is not shown."
+            "While other work keeps the processors busy, it may take twice as long. If decoding takes longer, the part gets `review`. If "
+            "converting takes longer, the picture is not shown."
         ),
     )
+
+    def for_uploads(self) -> PictureSettings:
+        """Returns these settings with the limit of pixels for uploaded pictures."""
+        return self.model_copy(update={"max_pixels": min(self.max_pixels, self.upload_pixels)})
 
 
 class StoreSettings(Section):
@@ -604,6 +615,13 @@ class StationSettings(Section):
     upload_files: int = Field(64, ge=1, le=1000, description="Largest number of pictures in one upload.")
     uploads_per_minute: int = Field(
         600, ge=1, le=100_000, description="Largest number of pictures that one account may upload in a minute."
+    )
+    upload_megapixels_per_minute: int = Field(
+        240,
+        ge=1,
+        le=1_000_000,
+        description="Largest number of megapixels that one account may upload in a minute. Pixels cost the processor time, not bytes. An "
+        "account can always upload one picture of `pictures.upload_pixels` a minute.",
     )
     time_zone: str = Field(
         "UTC",

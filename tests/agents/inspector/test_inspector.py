@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 
 import psutil
@@ -10,6 +12,7 @@ import pytest
 from streams import metrics
 from streams.records import Verdict
 from tests.agents.inspector.inspector_rig import InspectorRig, RecordingRuntime, run_inspector
+from tests.encoded_pictures import make_large_png
 from tests.event_loop import wait_until
 
 
@@ -53,3 +56,29 @@ async def test_a_verdict_that_kafka_refuses_is_not_counted(tmp_path: Path) -> No
         await rig.send("line-1", 3)
         await wait_until(lambda: len(read_lines(rig)) == 3)
     assert count() - before == 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.real
+async def test_large_uploads_stop_no_line(tmp_path: Path) -> None:
+    """24 uploads of a small file with 49.7 megapixels, and 75 with 14.7 megapixels, beside a camera with five pictures a second."""
+    bomb, allowed = make_large_png(7050), make_large_png(3840)
+    async with run_inspector(tmp_path, RecordingRuntime(defect_probability=0.1), buffer=64) as rig:
+        await rig.send("line-1")
+        await wait_until(lambda: read_lines(rig) == ["line-1"])
+        for _ in range(24):
+            await rig.send("uploads", picture=bomb)
+        ages_s = []
+        for number in range(25):
+            for _ in range(3):
+                await asyncio.wait_for(rig.send("uploads", picture=allowed), 10)
+            began_s = time.monotonic()
+            await rig.send("line-1")
+            await wait_until(lambda wanted=number + 2: read_lines(rig).count("line-1") == wanted)  # type: ignore[misc]
+            ages_s.append(time.monotonic() - began_s)
+            await asyncio.sleep(max(0.0, 0.2 - ages_s[-1]))
+        assert sorted(ages_s)[-3] < 2, ages_s
+    # Every upload has its verdict. The large ones, and those for which no time was left, have the label `review`.
+    verdicts = [Verdict.decode(record.value or b"") for record in rig.producer.records if record.topic.endswith(".verdicts.uploads")]
+    assert len(verdicts) == 24 + 75
+    assert all(verdict.label == "review" for verdict in verdicts[:24])

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 import pytest
 
 from agents.inspector.upload_admission import UploadAdmission
+from tests.event_loop import wait_until
 
 pytestmark = pytest.mark.asyncio
 
@@ -16,7 +17,7 @@ async def start(admitted: list[str], capacity: int = 8) -> tuple[UploadAdmission
     async def admit(item: str, _: float | None) -> None:
         admitted.append(item)
 
-    admission: UploadAdmission[str] = UploadAdmission(admit, capacity)
+    admission: UploadAdmission[str] = UploadAdmission(admit, capacity, 2**20)
     return admission, asyncio.create_task(admission.run())
 
 
@@ -55,4 +56,60 @@ async def test_after_the_drain_no_picture_is_accepted() -> None:
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(admission.put("late", None, None), 0.05)
     assert admitted == []
+    await task
+
+
+async def test_an_upload_waits_until_no_picture_from_a_camera_waits() -> None:
+    admitted: list[str] = []
+    is_idle = False
+
+    async def admit(item: str, _: float | None) -> None:
+        admitted.append(item)
+
+    admission: UploadAdmission[str] = UploadAdmission(admit, 8, 2**20, lambda: is_idle)
+    task = asyncio.create_task(admission.run())
+    decoded = Future[str]()
+    decoded.set_result("pixels")
+    await admission.put("upload", decoded, None)
+    await asyncio.sleep(0.1)
+    assert admitted == []
+    is_idle = True
+    await wait_until(lambda: admitted == ["upload"])
+    is_idle = False
+    await admission.put("upload on a busy machine", decoded, None)
+    began_s = asyncio.get_running_loop().time()
+    await wait_until(lambda: len(admitted) == 2)
+    assert asyncio.get_running_loop().time() - began_s > 1.5
+    await admission.drain()
+    await task
+
+
+async def test_too_many_waiting_uploads_end_the_present_decoding_and_the_waiting_for_spare_time() -> None:
+    admitted: list[str] = []
+    aborted: list[int] = []
+    present = Future[str]()
+
+    async def admit(item: str, _: float | None) -> None:
+        admitted.append(item)
+
+    def abort() -> None:
+        aborted.append(1)
+        if not present.done():
+            present.set_exception(ValueError("killed"))
+
+    admission: UploadAdmission[str] = UploadAdmission(admit, 8, 2**20, lambda: False, abort)
+    task = asyncio.create_task(admission.run())
+    await admission.put("present", present, None)
+    await asyncio.sleep(0)
+    refused = Future[str]()
+    refused.set_exception(ValueError("refused"))
+    for number in range(5):
+        assert len(aborted) == 0
+        await admission.put(f"upload {number}", refused, None)
+    assert aborted
+    await wait_until(lambda: len(admitted) >= 2 and not admission.is_crowded)
+    await admission.put("large", refused, None, 2**20 + 1)
+    assert admission.is_crowded
+    await admission.drain()
+    assert admitted == ["present", *(f"upload {number}" for number in range(5)), "large"]
     await task

@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 import os
 import signal
-import struct
 import subprocess
 import sys
 import textwrap
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from models.pictures.display import encode_for_browser, encode_heat_map_layer, e
 from models.pictures.refusal import RefusalReason
 from streams.errors import PictureError
 from tests.bad_pictures import make_bad_pictures
-from tests.encoded_pictures import PNG_SIGNATURE, encode, make_chunk, make_png
+from tests.encoded_pictures import encode, make_large_png, make_png
 from tests.rendered_pictures import camera_pictures
 
 pytestmark = pytest.mark.real
@@ -40,14 +38,6 @@ def process() -> Iterator[DecoderProcess]:
     decoder = DecoderProcess(memory_bytes=2**29, time_s=60)
     yield decoder
     decoder.close()
-
-
-def make_large_png(side_px: int) -> bytes:
-    """Returns a PNG of noise-free pixels, which is small for its size."""
-    row = zlib.compressobj(1)
-    pixels = b"".join(row.compress(b"\0" + bytes(range(256)) * (side_px // 256)) for _ in range(side_px)) + row.flush()
-    header = struct.pack(">IIBBBBB", side_px // 256 * 256, side_px, 8, 0, 0, 0, 0)
-    return PNG_SIGNATURE + make_chunk(b"IHDR", header) + make_chunk(b"IDAT", pixels) + make_chunk(b"IEND", b"")
 
 
 def test_a_picture_has_the_same_pixels_and_refusals_as_in_this_process(process: DecoderProcess) -> None:

@@ -11,6 +11,7 @@ from django.test import Client
 
 from station.uploads.models import Upload, may_see_part
 from station.uploads.upload_status import read_status
+from tests.encoded_pictures import make_large_png
 from tests.image_topics import make_jpeg
 from tests.station.conftest import MakePart
 from tests.station.uploads.uploads import make_upload
@@ -92,3 +93,15 @@ def test_only_changed_rows_are_sent_again(reviewer: Client, part: MakePart) -> N
     page = reviewer.get(f"/uploads/rows?open={waiting.pk}.waiting,{judged.pk}.waiting,x,9999.judged").content.decode()
     assert f'id="upload-{judged.pk}"' in page
     assert f'id="upload-{waiting.pk}"' not in page
+
+
+def test_an_upload_has_few_pixels_and_an_account_has_a_budget_of_pixels(reviewer: Client, engineer: Client) -> None:
+    status, page = send(reviewer, "bomb.png", make_large_png(7050))
+    assert status == 413
+    assert "at most 16,000,000 in all" in page
+    large = make_large_png(3840)
+    # 16 pictures with 14.7 megapixels fit into 240 megapixels a minute. Without Kafka they are refused after the budget was checked.
+    statuses = [send(reviewer, "large.png", large)[0] for _ in range(40)]
+    assert statuses[:16] == [503] * 16
+    assert 429 in statuses
+    assert send(engineer, "large.png", large)[0] == 503
