@@ -14,6 +14,7 @@ _PACKAGES = {
     "amtool": "prometheus-alertmanager",
     "strace": "strace",
     "chromium": "chromium",
+    "nginx": "nginx-light",
 }
 
 

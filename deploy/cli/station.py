@@ -31,7 +31,8 @@ def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
     """Serve the station's pages at station.host and station.port, until SIGTERM. `castline station account` creates the first
     administrator.
 
-    If people open the pages from other machines, put a proxy with TLS in front and set station.behind_tls.
+    If people open the pages from other machines, put a proxy with TLS in front and set station.behind_tls. The file
+    deploy/packaging/proxy/castline.conf configures nginx.
     """
     if ctx.invoked_subcommand is not None:
         return None

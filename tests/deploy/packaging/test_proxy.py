@@ -1,0 +1,213 @@
+"""The shipped configuration of nginx, with a real nginx before a real station and a real server of the gateway."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trustme
+
+from deploy.supervisor.launch import bound_command
+from deploy.supervisor.ports import free_ports
+from streams.settings import Settings
+from tests.debian import find_program
+from tests.processes import CastlineProcess
+from tests.station.browser.plant import PASSWORD, create_account
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+SHIPPED = Path("deploy/packaging/proxy/castline.conf")
+Answer = tuple[int, dict[str, str], str]
+
+
+@dataclass
+class Proxy:
+    """A running nginx with the shipped configuration, before a station."""
+
+    port: int
+    http_port: int
+    camera_port: int
+    station: CastlineProcess
+    tls: ssl.SSLContext
+
+    def connect(self, source: str, port: int | None = None) -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", port or self.port), 20, source_address=(source, 0))
+        return self.tls.wrap_socket(plain, server_hostname="castline.test")
+
+    def request(self, method: str, path: str, source: str, body: bytes | None = None, port: int | None = None, **headers: str) -> Answer:
+        """Returns status, header fields and body of the answer."""
+        connection = http.client.HTTPConnection("castline.test", timeout=30)
+        connection.sock = self.connect(source, port)
+        try:
+            names = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, {"Host": f"castline.test:{self.port}", **names})
+            response = connection.getresponse()
+            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read().decode(errors="replace")
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    folder = tmp_path_factory.mktemp("proxy")
+    folder.chmod(0o755)
+    first_port = free_ports(5)
+    ports = list(range(first_port, first_port + 5))
+    settings = Settings.model_validate(
+        {
+            "kafka": {"bootstrap": f"127.0.0.1:{ports[0]}"},
+            "service": {"run_dir": folder / "run", "log_format": "text"},
+            "station": {
+                "port": ports[1],
+                "database": str(folder / "station.sqlite3"),
+                "secret_key_file": folder / "station.key",
+                "hosts": ("castline.test",),
+                "behind_tls": True,
+                "proxies": 1,
+            },
+            "lines": [{"name": "line-1"}, {"name": "uploads"}],
+        }
+    )
+    authority = trustme.CA()
+    certificate = authority.issue_cert("castline.test")
+    certificate.private_key_pem.write_to_path(folder / "castline.key")
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(folder / "castline.pem", append=True)
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
+    (folder / "castline.conf").write_text(place_shipped(folder, ports))
+    temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    (folder / "nginx.conf").write_text(
+        f"daemon off;\npid {folder}/nginx.pid;\nevents {{ worker_connections 1024; }}\n"
+        f"http {{\naccess_log off;\n{temporary}include {folder}/castline.conf;\n}}\n"
+    )
+    command = [find_program("nginx"), "-e", str(folder / "error.log"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    with ExitStack() as stack:
+        station = stack.enter_context(CastlineProcess(settings, folder / "station.log", "station")).wait_ready()
+        create_account(settings, "anna", "operator")
+        nginx = subprocess.Popen(bound_command(command))
+        stack.callback(nginx.wait)
+        stack.callback(nginx.terminate)
+        running = Proxy(ports[2], ports[3], ports[4], station, tls)
+        wait_for_port(running.port, nginx)
+        yield running
+
+
+def place_shipped(folder: Path, ports: list[int]) -> str:
+    """Returns the shipped configuration with other ports and another place of the certificate."""
+    text = SHIPPED.read_text()
+    for shipped, ours in (
+        ("127.0.0.1:18000", f"127.0.0.1:{ports[1]}"),
+        ("listen 80;", f"listen 127.0.0.1:{ports[3]};"),
+        ("listen [::]:80;", ""),
+        ("listen 443 ssl;", f"listen 127.0.0.1:{ports[2]} ssl;"),
+        ("listen [::]:443 ssl;", ""),
+        ("listen 18443 ssl;", f"listen 127.0.0.1:{ports[4]} ssl;"),
+        ("listen [::]:18443 ssl;", ""),
+        ("/etc/castline/tls/", f"{folder}/"),
+    ):
+        assert text.count(shipped) >= 1, shipped
+        text = text.replace(shipped, ours)
+    return text
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline_s = time.monotonic() + 20
+    while time.monotonic() < deadline_s:
+        assert process.poll() is None
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    pytest.fail("nginx does not listen")
+
+
+def test_pages_come_over_tls_and_cookies_stay_there(proxy: Proxy) -> None:
+    status, headers, _ = proxy.request("GET", "/log-in/", "127.0.0.1")
+    assert status == 200
+    assert "max-age=31536000" in headers["strict-transport-security"]
+    assert "secure" in headers["set-cookie"].lower()
+    assert "server" not in headers or headers["server"] == "nginx"
+    plain = http.client.HTTPConnection("127.0.0.1", proxy.http_port, timeout=20)
+    plain.request("GET", "/history/", headers={"Host": "castline.test"})
+    response = plain.getresponse()
+    assert (response.status, response.getheader("Location")) == (301, "https://castline.test/history/")
+    plain.close()
+    assert proxy.request("GET", "/log-in/", "127.0.0.1", Host="another.test")[0] == 400
+
+
+def test_a_person_logs_in_and_the_live_stream_arrives_at_once(proxy: Proxy) -> None:
+    _, headers, _ = proxy.request("GET", "/log-in/", "127.0.5.1")
+    cookie = headers["set-cookie"].split(";")[0]
+    form = f"username=anna&password={PASSWORD.replace(' ', '+')}&csrfmiddlewaretoken={cookie.partition('=')[2]}".encode()
+    status, headers, _ = proxy.request(
+        "POST",
+        "/log-in/",
+        "127.0.5.1",
+        form,
+        Cookie=cookie,
+        Content_Type="application/x-www-form-urlencoded",
+        Referer=f"https://castline.test:{proxy.port}/log-in/",
+    )
+    assert status == 302
+    session = headers["set-cookie"].partition("sessionid=")[2].partition(";")[0]
+    with proxy.connect("127.0.5.1") as stream:
+        stream.sendall(f"GET /live/events HTTP/1.1\r\nHost: castline.test\r\nCookie: sessionid={session}\r\n\r\n".encode())
+        received = b""
+        while b"event: status" not in received:
+            part = stream.recv(4096)
+            assert part, received
+            received += part
+
+
+def test_slow_headers_and_slow_bodies_do_not_reach_the_station(proxy: Proxy) -> None:
+    with ExitStack() as stack:
+        slow = [stack.enter_context(proxy.connect(f"127.0.6.{index % 4 + 1}")) for index in range(200)]
+        for index, connection in enumerate(slow):
+            body = b"Content-Length: 1000\r\n\r\nx" if index % 2 else b"X-Slow: "
+            connection.sendall(b"POST /log-in/ HTTP/1.1\r\nHost: castline.test\r\n" + body)
+        assert proxy.station.metric("process_open_fds") < 200
+        assert proxy.request("GET", "/log-in/", "127.0.0.1")[0] == 200
+        for connection in slow:
+            connection.settimeout(30)
+            with suppress(OSError):
+                while connection.recv(4096):
+                    pass
+
+
+def test_one_address_has_a_limit_of_connections_and_of_requests_and_others_are_served(proxy: Proxy) -> None:
+    with ExitStack() as stack:
+        statuses = []
+        for _ in range(120):
+            connection = stack.enter_context(proxy.connect("127.0.7.1"))
+            # A connection counts as soon as its header is complete.
+            connection.sendall(b"POST /uploads/ HTTP/1.1\r\nHost: castline.test\r\nContent-Length: 9\r\n\r\n")
+            connection.settimeout(0.05)
+            with suppress(TimeoutError):
+                statuses.append(connection.recv(12))
+        assert statuses.count(b"HTTP/1.1 503") >= 15
+        assert proxy.request("GET", "/log-in/", "127.0.0.1")[0] == 200
+    answers = [proxy.request("POST", "/log-in/", "127.0.7.2", b"")[0] for _ in range(20)]
+    assert answers.count(429) >= 5
+    assert proxy.request("GET", "/log-in/", "127.0.0.1")[0] == 200
+
+
+def test_a_client_cannot_choose_its_address(proxy: Proxy) -> None:
+    """Requests with a forged X-Forwarded-For count for the real address, so the third log-in at once is refused by its limit."""
+    for number in range(12):
+        proxy.request("POST", "/log-in/", "127.0.7.3", b"", X_Forwarded_For=f"10.0.0.{number}")
+    assert proxy.request("POST", "/log-in/", "127.0.7.3", b"", X_Forwarded_For="10.9.9.9")[0] == 429
+
+
+def test_cameras_reach_only_the_addresses_of_lines_and_only_over_tls(proxy: Proxy) -> None:
+    # No gateway runs behind this proxy, so an address of a line answers 502.
+    assert proxy.request("POST", "/lines/line-1/pictures", "127.0.0.1", b"x", port=proxy.camera_port)[0] == 502
+    assert proxy.request("POST", "/lines/line-1/pictures", "127.0.0.1", bytes(10 * 2**20), port=proxy.camera_port)[0] == 413
+    assert proxy.request("GET", "/metrics", "127.0.0.1", port=proxy.camera_port)[0] == 404
