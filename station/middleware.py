@@ -11,9 +11,11 @@ import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
+from station.client_address import find_client_address
 from streams.server_limits import compute_body_time_s, find_network
 
 AsgiScope = MutableMapping[str, Any]
@@ -61,14 +63,11 @@ async def send_text_response(scope: AsgiScope, send: AsgiSend, status: int, sent
     await send({"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else body})
 
 
-def find_client(scope: AsgiScope, proxies: int) -> str:
-    """Returns the client of a request. Each of the `proxies` has appended the address that it saw to the header X-Forwarded-For."""
+def find_client(scope: AsgiScope, proxies: int, trusted_proxies: Sequence[str]) -> str:
+    """Returns the client of a request. The parameters are the settings of the same names in the section [station]."""
     peer = (scope.get("client") or ("", 0))[0]
-    if proxies:
-        values = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        hops = [hop.strip() for hop in b",".join(values).decode("latin-1").split(",") if hop.strip()]
-        peer = hops[-proxies] if len(hops) >= proxies else peer
-    return find_network(peer)
+    values = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    return find_network(find_client_address(peer, b",".join(values).decode("latin-1"), proxies, trusted_proxies))
 
 
 class RequestQueueMiddleware:
@@ -82,13 +81,14 @@ class RequestQueueMiddleware:
         self,
         inner: AsgiApplication,
         proxies: int = 0,
+        trusted_proxies: Sequence[str] = (),
         max_running: int = _MAX_RUNNING,
         max_queued: int = _MAX_QUEUED,
         max_wait_s: float = _MAX_QUEUE_WAIT_S,
         max_client_running: int = _MAX_CLIENT_RUNNING,
     ) -> None:
         self._inner = inner
-        self._proxies = proxies
+        self._find_client = partial(find_client, proxies=proxies, trusted_proxies=trusted_proxies)
         self._running = asyncio.Semaphore(max_running)
         self._max_queued = max_queued
         self._queued = 0
@@ -98,7 +98,7 @@ class RequestQueueMiddleware:
         self._log_ins: Counter[str] = Counter()
 
     async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
-        request = _QueuedRequest(self, find_client(scope, self._proxies), scope)
+        request = _QueuedRequest(self, self._find_client(scope), scope)
         if not _has_body(scope) and not await request.acquire():
             await _refuse(scope, send, 503, _BUSY, _RETRY_SOON)
             return
@@ -254,12 +254,13 @@ class BodyLimitMiddleware:
         form_bytes: int,
         upload_bytes: int,
         proxies: int = 0,
+        trusted_proxies: Sequence[str] = (),
         compute_time_s: Callable[[int], float] = compute_body_time_s,
     ) -> None:
         self._inner = inner
         self._form_bytes = form_bytes
         self._upload_bytes = upload_bytes
-        self._proxies = proxies
+        self._find_client = partial(find_client, proxies=proxies, trusted_proxies=trusted_proxies)
         self._compute_time_s = compute_time_s
         self._budget = BodyBudget(_MAX_CLIENT_BODIES * upload_bytes, _MAX_BODIES * upload_bytes)
 
@@ -268,7 +269,7 @@ class BodyLimitMiddleware:
             await self._inner(scope, receive, send)
             return
         limit = self._upload_bytes if scope["path"].startswith(_UPLOAD_PREFIXES) else self._form_bytes
-        body = _Body(self._budget, find_client(scope, self._proxies), limit, self._compute_time_s, receive)
+        body = _Body(self._budget, self._find_client(scope), limit, self._compute_time_s, receive)
         if _announced_bytes(scope["headers"]) > limit:
             await _refuse(scope, send, *body.too_large)
             return

@@ -48,10 +48,11 @@ def make_application() -> AsgiApplication:
     """Returns the whole station as an ASGI application. `station.configuration.configure` must have been called."""
     station = current_settings().station
     return BodyLimitMiddleware(
-        RequestQueueMiddleware(SignedUrlMiddleware(get_asgi_application()), station.proxies),
+        RequestQueueMiddleware(SignedUrlMiddleware(get_asgi_application()), station.proxies, station.trusted_proxies),
         form_bytes=MAX_FORM_BYTES + _FORM_OVERHEAD_BYTES,
         upload_bytes=station.upload_bytes + _FORM_OVERHEAD_BYTES,
         proxies=station.proxies,
+        trusted_proxies=station.trusted_proxies,
     )
 
 

@@ -157,8 +157,10 @@ def test_a_request_with_a_body_waits_for_its_place_only_when_the_body_is_complet
 
 def test_the_client_behind_proxies_is_the_address_that_the_outermost_proxy_saw() -> None:
     scope = {"client": ("127.0.0.1", 1), "headers": [(b"x-forwarded-for", b"1.1.1.1, 2.2.2.2"), (b"x-forwarded-for", b"3.3.3.3")]}
-    assert [find_client(scope, proxies) for proxies in (0, 1, 2, 9)] == ["127.0.0.1", "3.3.3.3", "2.2.2.2", "127.0.0.1"]
-    assert find_client({"client": ("2001:db8::1", 1), "headers": []}, 0) == "2001:db8::/64"
+    trusted = ("127.0.0.1", "3.3.3.3")
+    assert [find_client(scope, proxies, trusted) for proxies in (0, 1, 2, 9)] == ["127.0.0.1", "3.3.3.3", "2.2.2.2", "2.2.2.2"]
+    assert find_client(scope, 2, ("10.0.0.1",)) == "127.0.0.1"
+    assert find_client({"client": ("2001:db8::1", 1), "headers": []}, 0, ()) == "2001:db8::/64"
 
 
 async def send_six_requests(
@@ -188,7 +190,7 @@ async def send_six_requests(
         if statuses.count(503) == refusals:
             finish.set()
 
-    middleware = RequestQueueMiddleware(application, 0, max_running, max_queued, max_wait_s, max_client_running)
+    middleware = RequestQueueMiddleware(application, 0, (), max_running, max_queued, max_wait_s, max_client_running)
     scope = {"type": "http", "path": "/", "headers": []}
     await asyncio.gather(*(middleware(scope, None, send) for _ in range(6)))  # type: ignore[arg-type]
     return sorted(statuses), most_running
