@@ -63,7 +63,7 @@ campaign-noise: $(READY) ## Disturb inputs, serial line and EEPROM of the board 
 campaign-disk: $(READY) ## Fill the broker's disk, a file system of 400 MB, and count what is left; needs root; about five minutes
 	@$(BIN)/python -m tests.disk_campaign $(ARGS)
 
-campaign-hours: $(READY) ## Run inspectors in virtual time over a broker that fails as a seed says; about half an hour; ARGS="--seeds N --first S"
+campaign-hours: $(READY) ## Run the roles in virtual time over a broker that fails as a seed says; about two hours; ARGS="--seeds N --first S --of plant"
 	@$(BIN)/python -m tests.hours_campaign $(ARGS)
 
 sbom: $(READY) ## Write the bill of materials of all locked packages and jars to dist/castline.cdx.json

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 
 from kafka.errors import KafkaError
 
+from streams.operating_system import SYSTEM, OperatingSystem
 from streams.supervision import SupervisedThread
 
 log = logging.getLogger(__name__)
@@ -26,12 +26,12 @@ class KafkaThread:
     After any other error, the thread starts again like every `SupervisedThread`.
     """
 
-    def __init__(self, name: str, follow: Callable[[], None], failure: str) -> None:
+    def __init__(self, name: str, follow: Callable[[], None], failure: str, system: OperatingSystem = SYSTEM) -> None:
         self._follow = follow
         self._failure = failure
         self._logged_reason = ""
-        self._stopping = threading.Event()
-        self._thread = SupervisedThread(name, self._run, self._stopping)
+        self._stopping = system.make_event()
+        self._thread = SupervisedThread(name, self._run, self._stopping, system=system)
 
     @property
     def is_stopping(self) -> bool:

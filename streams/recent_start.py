@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -23,8 +24,8 @@ log = logging.getLogger(__name__)
 class RecentStart:
     """Makes a Faust application start at the records of the last `max_age_s` seconds, and says how many records were skipped."""
 
-    def __init__(self, max_age_s: float) -> None:
-        self.since_s = time.time() - max_age_s
+    def __init__(self, max_age_s: float, clock: Callable[[], float] = time.time) -> None:
+        self.since_s = clock() - max_age_s
         # Maps each topic to the number of its skipped records. A topic without skipped records is absent.
         self._skipped: dict[str, int] = {}
 

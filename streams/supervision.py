@@ -19,6 +19,7 @@ from datetime import datetime
 from streams import metrics
 from streams.backoff import Backoff
 from streams.complaints import Complaints
+from streams.operating_system import SYSTEM, OperatingSystem
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +77,13 @@ class SupervisedThread:
         work: Callable[[], object],
         stopping: threading.Event | None = None,
         pause: Callable[[float], object] | None = None,
+        system: OperatingSystem = SYSTEM,
     ) -> None:
         self._work = work
-        self._stopping = stopping or threading.Event()
+        self._stopping = stopping or system.make_event()
         self._pause = pause or self._stopping.wait
         self._failures = _FailureLog(name)
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = system.make_thread(name, self._run)
 
     def start(self) -> None:
         """Starts the thread. Raises RuntimeError if it was started before."""

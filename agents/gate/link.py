@@ -13,15 +13,14 @@ See firmware/PROTOCOL.md.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from threading import Event
 
 from agents.gate.lane import BoardClock, GateEvent, GateLane, GateState
-from agents.gate.port import PORT_ERRORS, SerialPort, Waker, describe_port_error
+from agents.gate.port import PORT_ERRORS, SERIAL_PORTS, BoardPort, SerialPorts, Waker, describe_port_error
 from agents.gate.requests import BoardRequest, BoardResponse, RequestWindow, gate_error
 from firmware.fault_table import code_of
 from firmware.lane_settings import TABLE, LaneSettings
@@ -29,6 +28,7 @@ from firmware.protocol import EVENT, EVENTS, HELLO_FIELDS, VERSION, Fields, Fram
 from streams import metrics
 from streams.backoff import Backoff
 from streams.errors import GateError
+from streams.operating_system import SYSTEM, OperatingSystem
 from streams.supervision import SupervisedThread
 
 log = logging.getLogger(__name__)
@@ -72,16 +72,25 @@ class GateLink:
     events. So pass False if another process must still record the events of these lanes.
     """
 
-    def __init__(self, settings: LinkSettings, acknowledges_unserved: bool = True) -> None:
+    def __init__(
+        self,
+        settings: LinkSettings,
+        acknowledges_unserved: bool = True,
+        system: OperatingSystem = SYSTEM,
+        ports: SerialPorts = SERIAL_PORTS,
+    ) -> None:
         self.settings = settings
+        self._system = system
+        self._ports = ports
         self._acknowledges_unserved = acknowledges_unserved
         self.lanes: list[GateLane] = []
-        self._waker = Waker()
+        self._waker = ports.make_waker()
         self._requests = RequestWindow(waker=self._waker)
         self._clock = BoardClock()
-        self._stopping = threading.Event()
+        self._stopping = system.make_event()
         self._session: BoardSession | None = None
-        self._thread = SupervisedThread(f"gate-{settings.port.rsplit('/', 1)[-1]}", self._run, self._stopping, self._pause)
+        name = f"gate-{settings.port.rsplit('/', 1)[-1]}"
+        self._thread = SupervisedThread(name, self._run, self._stopping, self._pause, system)
 
     def add_lane(
         self,
@@ -163,10 +172,10 @@ class GateLink:
 
     def _serve(self) -> None:
         """Opens the port and talks to the board until the link stops. Raises one of PORT_ERRORS, or GateError, if the connection fails."""
-        port = SerialPort(self.settings.port, self.settings.baud)
+        port = self._ports.open(self.settings.port, self.settings.baud)
         try:
             self._session = session = BoardSession(
-                port, self._waker, self.lanes, self._requests, self._clock, self._stopping, self._acknowledges_unserved
+                port, self._waker, self.lanes, self._requests, self._clock, self._stopping, self._acknowledges_unserved, self._system
             )
             while not self._stopping.is_set():
                 try:
@@ -211,13 +220,14 @@ class BoardSession:
 
     def __init__(
         self,
-        port: SerialPort,
+        port: BoardPort,
         waker: Waker,
         lanes: Sequence[GateLane],
         requests: RequestWindow,
         clock: BoardClock,
-        stopping: threading.Event,
+        stopping: Event,
         acknowledges_unserved: bool,
+        system: OperatingSystem = SYSTEM,
     ) -> None:
         self.run = 0
         self.is_greeted = False
@@ -229,6 +239,7 @@ class BoardSession:
         self._window = requests
         self._clock = clock
         self._stopping = stopping
+        self._system = system
         self._acknowledges_unserved = acknowledges_unserved
         self._supports_grades = False
         self._is_board_heard = False
@@ -251,7 +262,7 @@ class BoardSession:
             for _ in range(FIRST_SYNCS):
                 self._sync_clock()
             for lane in self._lanes:
-                self._requests.add_missing(lane.read_early_events(time.monotonic(), datetime.now(UTC)))
+                self._requests.add_missing(lane.read_early_events(time.monotonic(), self._system.now()))
             refusals = [refusal for lane in self._lanes if (refusal := self._configure(lane)) is not None]
             if len(refusals) == len(self._lanes):
                 raise refusals[0]
@@ -478,7 +489,7 @@ class BoardSession:
             self._handle_event(frame)
         elif self._window is self._requests and frame.name == "ERR" and frame.fields[:1] in _CODES_AFTER_RESET:
             raise BoardReset
-        elif (request := self._window.take_answered(frame, datetime.now(UTC))) is not None:
+        elif (request := self._window.take_answered(frame, self._system.now())) is not None:
             if request.tries == 1:
                 metrics.gate_round_trip_seconds.labels(self._line_of(request.lane)).observe(self._received_s - request.sent_s)
             self._handle_answer(request)
@@ -509,7 +520,7 @@ class BoardSession:
                 self._handle_heartbeat(frame.fields[1])
         # Events with unknown names are ignored. A board with newer firmware than this program can send them.
         elif frame.name in EVENTS:
-            now = datetime.now(UTC)
+            now = self._system.now()
             for lane in self._lanes:
                 self._window.add_missing(lane.read_event(frame, self._received_s, now))
             if self._acknowledges_unserved and self._is_of_unserved_lane(frame):

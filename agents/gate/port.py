@@ -10,7 +10,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import serial
 
@@ -54,6 +54,20 @@ class Waker:
         """Closes both ends of the pipe."""
         os.close(self._read_end)
         os.close(self._write_end)
+
+
+class BoardPort(Protocol):
+    """A connection to a board. Every method can raise one of PORT_ERRORS."""
+
+    received: int
+
+    def leave_boot_loader(self) -> None: ...
+
+    def write(self, frames: list[Frame]) -> None: ...
+
+    def wait_for_frames(self, waker: Waker, max_wait_s: float) -> list[Frame]: ...
+
+    def close(self) -> None: ...
 
 
 class SerialPort:
@@ -103,6 +117,21 @@ class SerialPort:
     def close(self) -> None:
         """Closes the port."""
         self._port.close()
+
+
+class SerialPorts:
+    """The serial ports of this machine."""
+
+    def open(self, path: str, baud: int) -> BoardPort:
+        """Opens the port `path`. Raises one of PORT_ERRORS."""
+        return SerialPort(path, baud)
+
+    def make_waker(self) -> Waker:
+        """Returns a Waker for the ports that this object opens."""
+        return Waker()
+
+
+SERIAL_PORTS = SerialPorts()
 
 
 @contextmanager

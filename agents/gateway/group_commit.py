@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
 from agents.gateway.spool import Spool
 from streams import metrics
+from streams.operating_system import SYSTEM, OperatingSystem
 from streams.supervision import SupervisedThread
 
 # A function that is called after a flush. Its argument is None if the picture is on the disk, or else the disk's error.
@@ -22,14 +22,14 @@ class GroupCommit:
     Before `start` and after `stop`, `add` flushes at once.
     """
 
-    def __init__(self, spool: Spool, max_bytes: int) -> None:
+    def __init__(self, spool: Spool, max_bytes: int, system: OperatingSystem = SYSTEM) -> None:
         self._spool = spool
         self._max_bytes = max_bytes
-        self._changed = threading.Condition()
+        self._changed = system.make_condition()
         self._waiting: list[tuple[int, OnFlushed]] = []
         self._waiting_bytes = 0
         self._is_running = False
-        self._thread = SupervisedThread(f"flush-{spool.line}", self._run)
+        self._thread = SupervisedThread(f"flush-{spool.line}", self._run, system=system)
 
     def start(self) -> None:
         self._is_running = True

@@ -28,6 +28,7 @@ from streams import metrics
 from streams.complaints import Complaints
 from streams.errors import CastlineError, SpoolFullError
 from streams.identity import PartId, sniff_content_type
+from streams.operating_system import SYSTEM, OperatingSystem
 from streams.settings import CameraSettings
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ _PART_TIMEOUT_S = 10.0
 _MAX_REMEMBERED_REPORTS = 10_000
 # The report of a part usually arrives within this time after the part was counted.
 _SETTLING_S = 1.0
+# The largest number of pictures that the disk has refused and that the camera has not sent again yet. Further pictures get a new part.
+_MAX_UNSTORED = 10_000
 
 
 class PictureRefusedError(CastlineError):
@@ -179,13 +182,14 @@ class Intake:
         clock: Callable[[], float] = time.time,
         buffer_bytes: int = 2**25,
         steady_clock: Callable[[], float] | None = None,
+        system: OperatingSystem = SYSTEM,
     ) -> None:
         """`on_stored` is called after each stored picture. `buffer_bytes` limits the pictures that wait for their parts or for the disk.
 
         `steady_clock` returns seconds of a clock that nobody sets, so that a step of `clock` is noticed. Without it, no step is noticed.
         """
         self._line = spool.line
-        self._commit = GroupCommit(spool, buffer_bytes)
+        self._commit = GroupCommit(spool, buffer_bytes, system)
         self._max_bytes = max_bytes
         self._spool = spool
         self._on_stored = on_stored
@@ -197,6 +201,9 @@ class Intake:
         # The number of pictures that were refused since the spool became full.
         self._refused_count = 0
         self._reported_parts: OrderedDict[PartId, None] = OrderedDict()
+        # The pictures that the disk has refused or perhaps lost, by idempotency key: their SHA-256 and their part. A picture that is sent
+        # again gets the same part. It could not be matched again, because its part waits no longer. A copy may have gone to Kafka, too.
+        self._unstored: OrderedDict[str, tuple[str, PictureReceipt]] = OrderedDict()
         self._uses_arrival = camera.time_source == "arrival"
         self._complaints = Complaints(clock)
         window_s = camera.match_window_s
@@ -222,7 +229,9 @@ class Intake:
             self._refuse(frame, error, error.reason)
             return
         pending = _PendingFrame(frame, picture)
-        if self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
+        if earlier := self._find_unstored(pending):
+            self._store(pending, earlier.part, earlier)
+        elif self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
             self._store(pending, frame.part)
         elif not has_own_time:
             # The time of the picture is not from the camera. A match by this time could assign the picture to a wrong part.
@@ -390,18 +399,37 @@ class Intake:
             else:
                 self._store(decision.picture, decision.part)
 
-    def _store(self, pending: _PendingFrame, part: PartId | None) -> None:
-        """Stores a picture in the spool and sets the frame's receipt. If `part` is None, the spool makes the part id."""
-        frame, is_matched = pending.frame, self._matcher is None or part is not None
+    def _find_unstored(self, pending: _PendingFrame) -> PictureReceipt | None:
+        """Returns the receipt that the disk has prevented, if the camera now sends the same picture again."""
+        with self._lock:
+            sha256, receipt = self._unstored.get(pending.frame.idempotency_key, ("", None))
+        return receipt if sha256 == pending.picture.sha256 else None
+
+    def _remember_unstored(self, pending: _PendingFrame, receipt: PictureReceipt) -> None:
+        if key := pending.frame.idempotency_key:
+            with self._lock:
+                self._unstored[key] = pending.picture.sha256, receipt
+                if len(self._unstored) > _MAX_UNSTORED:
+                    self._unstored.popitem(last=False)
+
+    def _store(self, pending: _PendingFrame, part: PartId | None, earlier: PictureReceipt | None = None) -> None:
+        """Stores a picture in the spool and sets the frame's receipt. If `part` is None, the spool makes the part id.
+
+        `earlier` is the receipt of the same picture, which the disk has prevented.
+        """
+        frame = pending.frame
+        is_matched = earlier.is_matched if earlier else self._matcher is None or part is not None
         keys = [key for key in (frame.idempotency_key, make_part_key(part) if part else "") if key]
         try:
             stored = self._spool.accept(pending.picture, keys, part)
         except SpoolFullError as error:
+            if part is not None:
+                self._remember_unstored(pending, PictureReceipt(part, is_matched=is_matched))
             self._log_full_spool(error)
             self._refuse(frame, error, SPOOL_FULL)
             return
         self._log_full_spool(None)
-        if not is_matched and not stored.is_repeat:
+        if not is_matched and not stored.is_repeat and not earlier:
             metrics.unmatched_pictures.labels(self._line).inc()
             log.warning(
                 "A picture of %s was not assigned to a part of the board. It is stored under the gateway's own part id %s.",
@@ -413,17 +441,21 @@ class Intake:
         # The picture may go to Kafka before it is on the disk. The camera gets its receipt only when the picture is on the disk.
         self._on_stored()
         receipt = PictureReceipt(stored.part, stored.is_repeat, is_matched)
-        self._commit.add(len(frame.value), partial(self._confirm, frame.receipt, receipt, keys))
+        self._commit.add(len(frame.value), partial(self._confirm, pending, receipt, keys))
 
-    def _confirm(self, answer: Future[PictureReceipt], receipt: PictureReceipt, keys: Sequence[str], failure: OSError | None) -> None:
+    def _confirm(self, pending: _PendingFrame, receipt: PictureReceipt, keys: Sequence[str], failure: OSError | None) -> None:
         """Answers the camera after the flush of its picture. If the disk has failed, the camera must send the picture again."""
+        answer = pending.frame.receipt
         if failure is None:
+            with self._lock:
+                self._unstored.pop(pending.frame.idempotency_key, None)
             _answer(answer, receipt)
             return
         # The camera sends the picture again. It must then be stored again, because a failed flush may have lost the stored picture.
         with suppress(sqlite3.Error):
             for key in keys:
                 self._spool.forget_key(key)
+        self._remember_unstored(pending, receipt)
         log.error("The picture of part %s may be lost, because the disk failed: %s. Check the disk.", receipt.part, failure)
         metrics.pictures_refused.labels(self._line, SPOOL_FULL).inc()
         _answer(answer, SpoolFullError(f"the picture of part {receipt.part} cannot be written to the disk: {failure.strerror}"))

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
@@ -35,6 +33,7 @@ from streams.health import ProgressWatchdog
 from streams.identity import PictureIdentity, make_headers
 from streams.kafka import is_reachable, make_client_arguments
 from streams.object_store import ObjectStore
+from streams.operating_system import SYSTEM, OperatingSystem
 from streams.settings import Settings
 from streams.supervision import SupervisedThread
 from streams.topics import TopicNames
@@ -233,6 +232,7 @@ class Sender:
         in_flight: int,
         watchdog: ProgressWatchdog,
         in_flight_bytes: int = 2**25,
+        system: OperatingSystem = SYSTEM,
     ) -> None:
         """Creates the sender. `connect` is a function that opens a channel or raises ChannelUnavailableError.
 
@@ -245,14 +245,15 @@ class Sender:
         self._max_in_flight = in_flight
         self._max_in_flight_bytes = in_flight_bytes
         self._watchdog = watchdog
-        self._wake_up = threading.Event()
+        self._system = system
+        self._wake_up = system.make_event()
         self._stop_by_s: float | None = None
         self._is_behind = False
         self._unavailable_since_s = time.monotonic()
         self._reminded_at_s = float("-inf")
         self._probed_at_s = time.monotonic()
         self._backoff = Backoff(first_s=0.5, longest_s=5.0)
-        self._thread = SupervisedThread(f"sender-{spool.line}", self._run)
+        self._thread = SupervisedThread(f"sender-{spool.line}", self._run, system=system)
 
     def start(self) -> None:
         self._thread.start()
@@ -335,7 +336,7 @@ class Sender:
         until_s = time.monotonic() + self._backoff.failed()
         while time.monotonic() < until_s and not self._is_finished():
             self._track_backlog()
-            time.sleep(0.1)
+            self._system.sleep(0.1)
 
     def _apply_results(self, results: list[SendResult]) -> None:
         """Deletes confirmed pictures from the spool. Refused pictures stay in the spool until the gateway starts again.
@@ -358,7 +359,7 @@ class Sender:
         line = self._spool.line
         self._spool.remove(picture.seq for picture in pictures)
         self._watchdog.record_progress()
-        now = datetime.now(UTC)
+        now = self._system.now()
         for picture in pictures:
             metrics.pictures_sent.labels(line).inc()
             metrics.picture_bytes.labels(line).inc(len(picture.picture.value))

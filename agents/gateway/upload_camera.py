@@ -27,7 +27,6 @@ JSON `{"error": …}`:
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -59,6 +58,7 @@ from streams import metrics
 from streams.complaints import Complaints
 from streams.errors import IdentityError, SpoolFullError
 from streams.identity import PartId
+from streams.operating_system import SYSTEM, OperatingSystem
 
 _RECEIPT_TIMEOUT_S = 15.0
 _MAX_KEY_CHARACTERS = 200
@@ -69,11 +69,11 @@ _STATUS_BY_REASON = {EMPTY: 422, TOO_LARGE: 413, KEY_REUSED: 422, NO_PICTURE: 40
 class UploadCamera:
     """Yields the pictures that were uploaded over HTTP."""
 
-    def __init__(self, buffer_bytes: int = 2**25) -> None:
+    def __init__(self, buffer_bytes: int = 2**25, system: OperatingSystem = SYSTEM) -> None:
         """`buffer_bytes` limits the pictures that are being received or wait for the spool."""
         self.memory = UploadMemory(buffer_bytes)
         self._queue: deque[CameraFrame] = deque()
-        self._changed = threading.Condition()
+        self._changed = system.make_condition()
         self._complaints = Complaints()
 
     def upload(self, frame: CameraFrame) -> Future[PictureReceipt]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
@@ -22,6 +22,7 @@ from streams.errors import RecordError
 from streams.identity import make_header_map
 from streams.kafka import make_reader
 from streams.kafka_thread import KafkaThread
+from streams.operating_system import SYSTEM, OperatingSystem
 from streams.record_producer import HANDLING_FAILED, ConsumedRecord, RecordProducer, make_dead_letter
 from streams.records import Command, CommandAnswer, make_answer
 from streams.settings import Settings
@@ -37,10 +38,21 @@ _RECORD_OVERHEAD_BYTES = 4096
 
 
 class CommandTopic:
-    """Executes the commands on the topic that are for the lines of this sorter. `start` must be called in the event loop."""
+    """Executes the commands on the topic that are for the lines of this sorter. `start` must be called in the event loop.
 
-    def __init__(self, settings: Settings, commands: Mapping[str, LineCommands], producers: Mapping[str, RecordProducer]) -> None:
+    `open_reader` opens a consumer of Kafka.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        commands: Mapping[str, LineCommands],
+        producers: Mapping[str, RecordProducer],
+        open_reader: Callable[..., Any] = make_reader,
+        system: OperatingSystem = SYSTEM,
+    ) -> None:
         self._settings = settings
+        self._open_reader = open_reader
         self._commands = commands
         self._producers = producers
         self._names = TopicNames(settings.topics.prefix)
@@ -54,7 +66,7 @@ class CommandTopic:
         self._answered: frozenset[uuid.UUID] = frozenset()
         self._next_offset: int | None = None
         failure = f"Commands from the station cannot be read from {self._names.commands}."
-        self._thread = KafkaThread("commands", self._follow, failure)
+        self._thread = KafkaThread("commands", self._follow, failure, system)
 
     def start(self) -> None:
         """Starts the thread that reads the topic."""
@@ -66,7 +78,7 @@ class CommandTopic:
 
     def _follow(self) -> None:
         """Follows the topic until `stop` is called. Raises KafkaError or OSError if Kafka fails."""
-        consumer = make_reader(self._settings, "commands", auto_offset_reset="earliest")
+        consumer = self._open_reader(self._settings, "commands", auto_offset_reset="earliest")
         try:
             partition = TopicPartition(self._names.commands, 0)
             if not consumer.partitions_for_topic(partition.topic):

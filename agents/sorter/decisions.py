@@ -205,7 +205,7 @@ def make_late_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sor
     return previous.model_copy(update=change)
 
 
-def make_obeyed_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sorting:
+def make_obeyed_sorting(previous: Sorting, verdict: Verdict | PartState, now: datetime) -> Sorting:
     """Returns a second sorting record of a part. It names the verdict that the board obeyed, which is missing in the first record."""
     return previous.model_copy(update={"label": verdict.label, "verdict_id": verdict.verdict_id, "sorted_at": now})
 

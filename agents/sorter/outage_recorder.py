@@ -13,19 +13,21 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
 from agents.gate.lane import FaultChanged, GateEvent, GateLane, PartCounted, PartSorted
 from agents.gate.link import GateLink, LinkSettings
+from agents.gate.port import SERIAL_PORTS, SerialPorts
 from agents.sorter.decisions import LaneFaults, make_sorting
 from agents.sorter.journal import CountedPart, JournalError, SortingJournal
 from agents.sorter.part_states import PartState
 from streams import metrics
 from streams.errors import SettingsError
+from streams.operating_system import SYSTEM, OperatingSystem
 from streams.records import Sorting
 from streams.settings import GateSettings, Settings
+from streams.supervision import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -42,30 +44,35 @@ class OutageRecorder:
     part without verdict.
     """
 
-    def __init__(self, settings: Settings, lines: list[str]) -> None:
+    def __init__(self, settings: Settings, lines: list[str], system: OperatingSystem = SYSTEM, ports: SerialPorts = SERIAL_PORTS) -> None:
         gates = {line: settings.find_line(line).gate for line in lines}
         self._gates = {line: gate for line, gate in gates.items() if gate is not None}
         self._settings = settings
         self._lock = threading.Lock()
         self._resources = ExitStack()
-        self._timer = threading.Timer(_PATIENCE_S, self._begin)
-        self._timer.daemon = True
+        self._system = system
+        self._ports = ports
+        self._is_over = system.make_event()
+        self._timer = SupervisedThread("outage recorder", self._wait_and_begin, self._is_over, system=system)
 
     def __enter__(self) -> Self:
         self._timer.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._timer.cancel()
+        self._is_over.set()
         with self._lock:
             self._resources.close()
-        # The timer's thread perhaps waits for the lock in `_begin`. When it gets the lock, it sees that the timer is cancelled. It then
-        # ends.
+        # The timer's thread perhaps waits for the lock in `_begin`. When it gets the lock, it sees that the block is over, and ends.
         self._timer.join()
+
+    def _wait_and_begin(self) -> None:
+        if not self._is_over.wait(_PATIENCE_S):
+            self._begin()
 
     def _begin(self) -> None:
         with self._lock:
-            if self._timer.finished.is_set():
+            if self._is_over.is_set():
                 return
             try:
                 self._serve_board()
@@ -75,11 +82,11 @@ class OutageRecorder:
 
     def _serve_board(self) -> None:
         board = next(iter(self._gates.values()))
-        link = GateLink(LinkSettings(board.port, board.baud, self._settings.sorter.window))
+        link = GateLink(LinkSettings(board.port, board.baud, self._settings.sorter.window), system=self._system, ports=self._ports)
         for line, gate in self._gates.items():
             journal = SortingJournal(self._settings.sorter.journal_dir, line)
             self._resources.callback(journal.close)
-            recorder = _LaneRecorder(line, gate, journal, self._settings.find_line(line).is_triggered_by_board)
+            recorder = _LaneRecorder(line, gate, journal, self._settings.find_line(line).is_triggered_by_board, self._system)
             recorder.lane = link.add_lane(line, recorder.record, lane=gate.lane)
         # The link is stopped before the journals are closed.
         self._resources.callback(link.stop)
@@ -95,12 +102,15 @@ class _LaneRecorder:
 
     lane: GateLane
 
-    def __init__(self, line: str, gate: GateSettings, journal: SortingJournal, reports_parts: bool) -> None:
+    def __init__(
+        self, line: str, gate: GateSettings, journal: SortingJournal, reports_parts: bool, system: OperatingSystem = SYSTEM
+    ) -> None:
         self._line = line
         self._reports_parts = reports_parts
         self._grade_names = gate.grade_names
         self._board = gate.board_name
         self._journal = journal
+        self._system = system
         self._faults = LaneFaults()
         # The keys are the run and the event number of the newest reports in the journal, in the order of writing. The values are always
         # None: the dictionary serves as a set with an order.
@@ -138,5 +148,5 @@ class _LaneRecorder:
         if event.part == 0 or (event.run, event.event) in self._recorded:
             return []
         fault = self._faults.explain_safe_action(self.lane.oldest_fault)
-        now, grade = datetime.now(UTC), self._grade_names.get(event.gate)
+        now, grade = self._system.now(), self._grade_names.get(event.gate)
         return [make_sorting(event, PartState(), self._line, self._board, fault, now, grade)]

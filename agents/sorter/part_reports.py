@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -35,7 +35,9 @@ class PartReports:
     `report` does not wait for the gateway. A report counts as failed if the gateway has not accepted it within `in_time_s` seconds.
     """
 
-    def __init__(self, url: str, line: str, token: str, in_time_s: float) -> None:
+    def __init__(
+        self, url: str, line: str, token: str, in_time_s: float, open_session: Callable[..., aiohttp.ClientSession] = aiohttp.ClientSession
+    ) -> None:
         self._address = f"{url.rstrip('/')}/lines/{line}/parts"
         self._line = line
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -43,10 +45,11 @@ class PartReports:
         self._waiting: dict[CountedPart, asyncio.Task[None]] = {}
         self._finished: list[CountedPart] = []
         self._requests = asyncio.Semaphore(_MAX_REQUESTS)
+        self._open_session = open_session
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_MAX_ANSWER_S), headers=self._headers)
+        self._session = self._open_session(timeout=aiohttp.ClientTimeout(total=_MAX_ANSWER_S), headers=self._headers)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -131,6 +132,20 @@ class PartStates:
             if key[0] != run and state.sorting is None and (state.counted_at is not None or state.verdict_id is not None)
         ]
 
+    def unnamed_verdicts(self) -> list[PartState]:
+        """Returns the parts whose verdict the board has obeyed, but whose record does not name the verdict.
+
+        The outage recorder writes such records, because it does not know verdicts.
+        """
+        return [
+            state
+            for state in self._states.values()
+            if state.verdict_id is not None
+            and state.sorting is not None
+            and state.sorting.reason == "verdict"
+            and state.sorting.verdict_id is None
+        ]
+
     def unused_run(self, run: int, counted: int) -> int:
         """Returns the run number that the line's board must use, so that no new part gets the key of an old part.
 
@@ -151,19 +166,19 @@ class PartStates:
         return run if is_unused or highest >= MAX_RUN else highest + 1
 
 
-def restore_states(settings: Settings, line: str, journal: SortingJournal) -> PartStates:
+def restore_states(settings: Settings, line: str, journal: SortingJournal, open_reader: Callable[..., Any] = make_reader) -> PartStates:
     """Reads the newest verdicts and sorting records of `line`, so that a restarted sorter knows the parts on the belt.
 
-    The records come from Kafka and from the journal, which holds what Kafka has not confirmed yet.
+    The records come from Kafka and from the journal, which holds what Kafka has not confirmed yet. `open_reader` opens a consumer of Kafka.
 
     Raises BrokerError if a topic cannot be read within 30 s.
     """
     names = TopicNames(settings.topics.prefix)
     try:
-        verdicts = _read_newest(settings, names.verdicts(line), Verdict, _MAX_VERDICTS_READ)
+        verdicts = _read_newest(open_reader, settings, names.verdicts(line), Verdict, _MAX_VERDICTS_READ)
         since = min((verdict.captured_at for verdict in verdicts), default=None)
         since = since - _MAX_TIME_DIFFERENCE if since else None
-        sortings = _read_newest(settings, names.sorted(line), Sorting, _MAX_SORTINGS_READ, _MAX_VERDICTS_READ, since)
+        sortings = _read_newest(open_reader, settings, names.sorted(line), Sorting, _MAX_SORTINGS_READ, _MAX_VERDICTS_READ, since)
     except KafkaError as error:
         raise BrokerError(
             f"Cannot read the newest records of {line} from Kafka at {settings.bootstrap}: {error!r}. Check the broker."
@@ -207,12 +222,20 @@ def join_states(verdicts: list[Verdict], sortings: list[Sorting], most_sortings:
 R = TypeVar("R", bound=Record)
 
 
-def _read_newest(settings: Settings, topic: str, kind: type[R], most: int, least: int = 0, since: datetime | None = None) -> list[R]:
+def _read_newest(
+    open_reader: Callable[..., Any],
+    settings: Settings,
+    topic: str,
+    kind: type[R],
+    most: int,
+    least: int = 0,
+    since: datetime | None = None,
+) -> list[R]:
     """Reads the records of a topic that were sent after `since`. If these are fewer than `least`, reads the newest `least` records.
 
     If these are more than `most`, reads only the newest `most` records.
     """
-    consumer = make_reader(settings, "recall", bootstrap_timeout_ms=_MAX_BOOTSTRAP_MS, auto_offset_reset="earliest")
+    consumer = open_reader(settings, "recall", bootstrap_timeout_ms=_MAX_BOOTSTRAP_MS, auto_offset_reset="earliest")
     try:
         partition = TopicPartition(topic, 0)
         consumer.assign([partition])

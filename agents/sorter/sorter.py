@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from agents.gate.lane import FaultChanged, GateEvent, GateLane, PartCounted, PartSorted, RunBegan
@@ -33,10 +32,11 @@ from agents.sorter.decisions import (
 from agents.sorter.journal import CountedPart
 from agents.sorter.journal_sender import JournalSender
 from agents.sorter.part_reports import PartReports
-from agents.sorter.part_states import MAX_RUN, PartStates
+from agents.sorter.part_states import MAX_RUN, PartKey, PartStates
 from firmware.fault_table import code_of, error_codes
 from streams import metrics
 from streams.errors import GateError, RecordError
+from streams.operating_system import SYSTEM, OperatingSystem
 from streams.record_producer import HANDLING_FAILED, ConsumedRecord, RecordProducer, make_dead_letter
 from streams.record_reader import read_record
 from streams.records import Sorting, SortingReason, Verdict
@@ -58,6 +58,7 @@ _MAX_ACCEPTED_VERDICTS = 1024
 _MAX_REPORT_DELAY_S = 2.0
 # While a late verdict waits, the sorter checks at this interval whether the board can still report the part.
 _REPORT_CHECK_S = 0.5
+_SHORTEST_CHECK_S = 0.05
 # A stopping sorter waits at most this long until Kafka has confirmed the records of its journal.
 _MAX_SENDING_S = 2.0
 # The largest part number of the gate protocol.
@@ -93,6 +94,7 @@ class Sorter:
         sender: JournalSender,
         reports: PartReports | None,
         states: PartStates,
+        system: OperatingSystem = SYSTEM,
     ) -> None:
         self._settings = settings
         self._line = line
@@ -102,6 +104,7 @@ class Sorter:
         self._sender = sender
         self._reports = reports
         self._states = states
+        self._now = system.now
         self._names = TopicNames(settings.topics.prefix)
         self._grade_names = gate.grade_names
         self._board = gate.board_name
@@ -110,9 +113,14 @@ class Sorter:
         self._is_draining = False
         self._events: asyncio.Queue[GateEvent] = asyncio.Queue()
         self._sorting_added = asyncio.Condition()
+        # The parts whose reports wait in `_events`, or are being written.
+        self._reported: set[PartKey] = set()
         self._faults = LaneFaults()
         lane.choose_run = states.unused_run
         self._verdicts_done = asyncio.Event()
+        # For each run that the board has begun: the parts of other runs that had no record when the report of the new run arrived. A part
+        # that is counted later belongs to the new run or to a still newer one.
+        self._ended_parts: dict[int, list[PartKey]] = {}
 
     def use_gate(self, gate: GateSettings) -> None:
         """Makes the sorter use new settings of the gate for all further verdicts."""
@@ -171,12 +179,12 @@ class Sorter:
 
     async def _send_verdict(self, verdict: Verdict, received: ReceivedRecord) -> _Refusal | None:
         """Sends one verdict to the board. Returns None if the board has accepted it, or if it needs no answer."""
-        accepted_at, accepted_s = _now(), time.monotonic()
+        accepted_at, accepted_s = self._now(), time.monotonic()
         state = self._states.get(verdict.run, verdict.part)
         state.set_verdict(verdict)
         if self._lane.is_paused:
             return None
-        deadline_s = verdict_deadline(state, verdict.captured_at, self._gate, _now(), time.monotonic())
+        deadline_s = verdict_deadline(state, verdict.captured_at, self._gate, self._now(), time.monotonic())
         try:
             self._check_run(verdict)
             sent = board_verdict(verdict, self._gate)
@@ -227,14 +235,16 @@ class Sorter:
         reason: SortingReason = "unmatched" if error.code == _UNKNOWN_PART else "board-restarted"
         if error.code not in (_UNKNOWN_PART, _UNKNOWN_RUN, _LATE, _DEADLINE):
             log.error("part %s: the verdict was not sent to the board: %s", part, error, extra={"part": part})
-        if self._states.last_sorting(verdict.run, verdict.part) is None:
-            await self._record(self._untracked_sorting(verdict.run, verdict.part, reason, error.code))
+        # If the board's report about the part waits to be recorded, the part gets its record from the report.
+        key = verdict.run, verdict.part
+        if self._states.last_sorting(*key) is None and key not in self._reported:
+            await self._record(self._untracked_sorting(*key, reason, error.code))
         return True
 
     async def _record_late_verdict(self, refusal: _Refusal) -> bool:
         """Writes a sorting record that names the late verdict, unless the part already has a record with a verdict.
 
-        Waits for the board's report about the part first. Returns False if the sorter must stop before the report has come.
+        Waits for the record of the board's report first. Returns False if the sorter must stop before the report has come.
         """
         if not await self._wait_for_report(refusal):
             return False
@@ -246,7 +256,7 @@ class Sorter:
             # The sorter sent the verdict and then crashed. During its absence, the outage recorder wrote the first sorting record of the
             # part. The outage recorder does not know verdicts, so the part now gets a second record that names the verdict.
             if self._states.get(verdict.run, verdict.part).verdict_id == verdict.verdict_id:
-                await self._record(make_obeyed_sorting(previous, verdict, _now()))
+                await self._record(make_obeyed_sorting(previous, verdict, self._now()))
             return True
         self._states.get(verdict.run, verdict.part).is_late = True
         metrics.verdicts_late.labels(self._line).inc()
@@ -255,7 +265,7 @@ class Sorter:
         if previous is None:
             await self._record(self._untracked_sorting(verdict.run, verdict.part, LATE, refusal.error.code))
         else:
-            await self._record(make_late_sorting(previous, verdict, _now()))
+            await self._record(make_late_sorting(previous, verdict, self._now()))
         return True
 
     async def _wait_for_report(self, refusal: _Refusal) -> bool:
@@ -270,13 +280,18 @@ class Sorter:
             return (usual_s if self._is_draining else max(usual_s, self._lane.reports_until_s)) - time.monotonic()
 
         async with self._sorting_added:
-            while self._states.last_sorting(*key) is None and left_s() > 0:
+            while self._states.last_sorting(*key) is None and (left_s() > 0 or self._waits_for_record(key)):
                 # `asyncio.timeout` is used, because `asyncio.wait_for` sometimes ignores the cancellation of this task.
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left_s(), _REPORT_CHECK_S)):
+                    async with asyncio.timeout(min(max(left_s(), _SHORTEST_CHECK_S), _REPORT_CHECK_S)):
                         await self._sorting_added.wait()
-        is_reported = self._states.last_sorting(*key) is not None
-        return is_reported or not self._is_draining or self._lane.reports_until_s <= time.monotonic()
+        if self._states.last_sorting(*key) is not None:
+            return True
+        return not self._is_draining or (key not in self._reported and self._lane.reports_until_s <= time.monotonic())
+
+    def _waits_for_record(self, key: PartKey) -> bool:
+        """Returns whether the board's report about a part will get a record. A draining sorter does not wait for the record."""
+        return key in self._reported and not self._is_draining
 
     # From the board to Kafka
 
@@ -287,6 +302,10 @@ class Sorter:
             self._states.set_counted(event.run, event.part, event.counted_at, event.counted_s)
             if self._reports is not None:
                 self._reports.report(event)
+        elif isinstance(event, PartSorted):
+            self._reported.add((event.run, event.part))
+        elif isinstance(event, RunBegan):
+            self._ended_parts[event.run] = self._states.unrecorded_parts(event.run)
         self._events.put_nowait(event)
 
     async def record_events(self) -> None:
@@ -294,6 +313,7 @@ class Sorter:
 
         All waiting events are written together, because each write waits for the disk.
         """
+        await self._name_obeyed_verdicts()
         while True:
             events = [await self._events.get()]
             while not self._events.empty():
@@ -312,8 +332,16 @@ class Sorter:
             if self._reports is not None and not is_on_disk:
                 self._reports.put_back(reported)
             for event in events:
+                if isinstance(event, PartSorted):
+                    self._reported.discard((event.run, event.part))
                 if isinstance(event, PartSorted | FaultChanged):
                     self._lane.acknowledge_event(event.event, event.run)
+
+    async def _name_obeyed_verdicts(self) -> None:
+        """Completes the records that the outage recorder wrote. Kafka perhaps does not deliver the verdicts of these parts again."""
+        states = self._states.unnamed_verdicts()
+        completed = [make_obeyed_sorting(state.sorting, state, self._now()) for state in states if state.sorting is not None]
+        await self._store(self._remember(completed))
 
     def _remember(self, sortings: list[Sorting]) -> list[Sorting]:
         for sorting in sortings:
@@ -326,7 +354,8 @@ class Sorter:
         if isinstance(event, RunBegan):
             self._faults = LaneFaults()
             self._states.last_run = event.run
-            return [self._untracked_sorting(*key, "board-restarted", _UNKNOWN_RUN) for key in self._states.unrecorded_parts(event.run)]
+            keys = [key for key in self._ended_parts.pop(event.run, []) if self._states.last_sorting(*key) is None]
+            return [self._untracked_sorting(*key, "board-restarted", _UNKNOWN_RUN) for key in keys]
         if isinstance(event, FaultChanged):
             self._change_fault(event)
             return []
@@ -353,7 +382,7 @@ class Sorter:
                 extra={"part": part},
             )
         fault = self._faults.explain_safe_action(self._lane.oldest_fault)
-        sorting = make_sorting(event, state, self._line, self._board, fault, _now(), self._grade_names.get(event.gate))
+        sorting = make_sorting(event, state, self._line, self._board, fault, self._now(), self._grade_names.get(event.gate))
         metrics.parts_sorted.labels(self._line, sorting.action, sorting.reason).inc()
         if sorting.confirmed is not None and sorting.reason != "fault":
             metrics.moves_confirmed.labels(self._line, sorting.confirmed).inc()
@@ -377,7 +406,7 @@ class Sorter:
 
     def _untracked_sorting(self, run: int, part: int, reason: SortingReason, code: int) -> Sorting:
         metrics.parts_sorted.labels(self._line, "untracked", reason).inc()
-        return make_untracked_sorting(self._states.get(run, part), self._line, run, part, self._board, reason, code, _now())
+        return make_untracked_sorting(self._states.get(run, part), self._line, run, part, self._board, reason, code, self._now())
 
     async def _record(self, sorting: Sorting) -> None:
         # Remember the record before the slow write. The board can repeat its event during the write, and the repetition must not get a
@@ -420,7 +449,3 @@ def _read_verdict(received: ReceivedRecord, line: str) -> Verdict:
     if verdict.line != line:
         raise RecordError("other-line", f"The verdict belongs to {verdict.line}, but its topic belongs to {line}.")
     return verdict
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -45,7 +45,7 @@ class Board:
     The time of a call must not be before the time of the previous call. The board's clock begins with `clock_ms` milliseconds.
     """
 
-    def __init__(self, memory: BoardMemory, cause: str = "power", clock_ms: int = 0) -> None:
+    def __init__(self, memory: BoardMemory, cause: str = "power", clock_ms: int = 0, max_events: int = MAX_EVENTS) -> None:
         self.memory = memory
         self.run = memory.begin_run()
         self.cause = cause
@@ -53,7 +53,7 @@ class Board:
         # True if the host reads the field `confirmed` of GATE. The host says so in HELLO.
         self._sends_confirmed = False
         self.clock_ms = clock_ms
-        self.events = EventRing(MAX_EVENTS)
+        self.events = EventRing(max_events)
         self.lanes = [
             BoardLane(number, memory.settings.get(number), memory.faults.get(number, []), MAX_PARTS, self) for number in range(1, LANES + 1)
         ]
@@ -241,7 +241,7 @@ class Board:
         self.events.send_all_again()
         for lane in self.lanes:
             lane.end_fault(faults.HOST_SILENT, now_us)
-        return VERSION, self.run, self.cause, LANES, MAX_PARTS, MAX_EVENTS, COMMAND_WINDOW, GRADES
+        return VERSION, self.run, self.cause, LANES, MAX_PARTS, self.events.size, COMMAND_WINDOW, GRADES
 
     def _do_raise(self, fields: Fields, _: int) -> tuple[object, ...]:
         run = fields.number("run")

@@ -15,6 +15,7 @@ _TEST_JOURNAL = "tests/agents/sorter/test_journal.py"
 _TEST_RECORDER = "tests/agents/sorter/test_outage_recorder.py"
 _TEST_COMMIT = "tests/agents/gateway/test_group_commit.py"
 _TEST_SENDER = "tests/agents/gateway/test_sender.py"
+_TEST_RECORDS = "tests/agents/sorter/test_sorter_records.py"
 _TEST_HOURS = "tests/streams/test_simulated_hours.py"
 
 DELIVERY_MUTANTS = (
@@ -332,6 +333,42 @@ DELIVERY_MUTANTS = (
         '{"flush.messages": "1"} if topics.replication == 1 else {}',
         "{}",
         "tests/agents/gateway/test_power_cut.py -k broker",
+    ),
+    # The whole way of a casting
+    Mutant(
+        "refused picture gets another part when it is sent again",
+        _GATEWAY + "intake.py",
+        "        return receipt if sha256 == pending.picture.sha256 else None\n",
+        "        return None\n",
+        "tests/agents/gateway/test_intake.py",
+    ),
+    Mutant(
+        "reset closes parts that were counted after it",
+        _SORTER + "sorter.py",
+        "            keys = [key for key in self._ended_parts.pop(event.run, []) if self._states.last_sorting(*key) is None]\n",
+        "            keys = self._states.unrecorded_parts(event.run)\n",
+        _TEST_RECORDS,
+    ),
+    Mutant(
+        "refused verdict recorded before the report of its part",
+        _SORTER + "sorter.py",
+        " and key not in self._reported:\n            await",
+        ":\n            await",
+        _TEST_RECORDS,
+    ),
+    Mutant(
+        "late verdict recorded before the report of its part",
+        _SORTER + "sorter.py",
+        "        return key in self._reported and not self._is_draining\n",
+        "        return False\n",
+        _TEST_RECORDS,
+    ),
+    Mutant(
+        "record of the outage recorder stays without its verdict",
+        _SORTER + "sorter.py",
+        "        await self._name_obeyed_verdicts()\n",
+        "",
+        _TEST_RECORDS,
     ),
     # The redrive of dead letters
     Mutant(

@@ -610,7 +610,7 @@ GATE_MUTANTS = (
     Mutant(
         "parts of an earlier run forgotten",
         _SORTER + "sorter.py",
-        'return [self._untracked_sorting(*key, "board-restarted", _UNKNOWN_RUN) for key in self._states.unrecorded_parts(event.run)]',
+        'return [self._untracked_sorting(*key, "board-restarted", _UNKNOWN_RUN) for key in keys]',
         "return []",
         _RECORDS,
     ),

@@ -1,4 +1,4 @@
-"""A simulated Kafka broker with one consumer group, and the two clients of aiokafka that Castline's workers use.
+"""A simulated Kafka broker, and the clients of aiokafka and kafka-python that Castline's roles use.
 
 The broker delays, fails and loses answers as its `weather` says. The seed of the event loop chooses each delay and each failure.
 """
@@ -22,15 +22,16 @@ from aiokafka.errors import (
     KafkaTimeoutError,
     RequestTimedOutError,
 )
-from aiokafka.structs import OffsetAndMetadata
+from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
+from kafka.errors import KafkaConnectionError as ReaderConnectionError
 
+from streams.operating_system import OperatingSystem
 from tests.simulation.virtual_loop import VirtualLoop
+from tests.simulation.virtual_processes import EPOCH_S
 
 # The broker removes a member that does not rejoin within this time, or that died this long ago.
 SESSION_S = 10.0
 _FENCED = "Commit cannot be completed since the group has already rebalanced and may have assigned the partitions to another member"
-# The Kafka time of the first records, in seconds since 1970.
-_EPOCH_S = 1.76e9
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,16 @@ class Weather:
 
 @dataclass(frozen=True)
 class Commit:
-    """A committed offset, and the virtual time of the commit."""
+    """An offset that a group has committed, and the virtual time of the commit."""
 
+    group: str
     place: TopicPartition
     offset: int
     at_s: float
 
 
 class Broker:
-    """The records, the committed offsets and the members of one consumer group. `on_commit` is called before each commit."""
+    """The records and the consumer groups. `on_commit` is called before each commit."""
 
     def __init__(self, loop: VirtualLoop, partitions: Mapping[str, int]) -> None:
         self.loop = loop
@@ -84,9 +86,8 @@ class Broker:
         self.weather = Weather()
         self.partitions = dict(partitions)
         self.logs: dict[TopicPartition, list[StoredRecord]] = defaultdict(list)
-        self.committed: dict[TopicPartition, int] = {}
         self.commits: list[Commit] = []
-        self.group = Group(self)
+        self._groups: dict[str, Group] = {}
         self.on_commit: Callable[[Commit], None] = lambda commit: None
         self._news = asyncio.Event()
 
@@ -95,7 +96,7 @@ class Broker:
     ) -> int:
         """Stores a record and returns its offset."""
         log = self.logs[TopicPartition(topic, partition)]
-        time_ms = int((_EPOCH_S + self.loop.time()) * 1000)
+        time_ms = int((EPOCH_S + self.loop.time()) * 1000)
         log.append(StoredRecord(topic, partition, len(log), time_ms, key, value, tuple(headers)))
         self._news.set()
         return len(log) - 1
@@ -118,26 +119,45 @@ class Broker:
         while self.weather.is_away:  # noqa: ASYNC110  The test changes the weather without an event.
             await asyncio.sleep(0.25)
 
-    def commit(self, place: TopicPartition, offset: int) -> None:
-        commit = Commit(place, offset, self.loop.time())
-        self.on_commit(commit)
-        self.commits.append(commit)
-        self.committed[place] = offset
+    def group(self, name: str) -> Group:
+        """Returns the consumer group `name`. A new group has no members."""
+        return self._groups.setdefault(name, Group(self, name))
+
+    def list_groups(self) -> list[Group]:
+        return list(self._groups.values())
+
+    def find_offset(self, place: TopicPartition, time_ms: int) -> OffsetAndTimestamp | None:
+        """Returns the offset and the time of the first record that is not older than `time_ms`, or None if there is none."""
+        return next(
+            (OffsetAndTimestamp(record.offset, record.timestamp) for record in self.logs[place] if record.timestamp >= time_ms), None
+        )
 
 
 class Group:
-    """The broker's coordinator of one consumer group, with eager rebalances."""
+    """The broker's coordinator of one consumer group, with eager rebalances. `committed` holds the committed offsets."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, name: str) -> None:
         self._broker = broker
+        self.name = name
+        self.committed: dict[TopicPartition, int] = {}
         self.generation = 0
         self.members: list[SimulatedConsumer] = []
         self._joined: dict[SimulatedConsumer, asyncio.Future[set[TopicPartition]]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, member: SimulatedConsumer) -> None:
+        """Adds a member. It takes the place of a killed member with the same instance id (static membership)."""
+        for other in [other for other in self.members if other.instance_id == member.instance_id]:
+            self.members.remove(other)
+            self._joined.pop(other, None)
         self.members.append(member)
         self.rebalance()
+
+    def commit(self, place: TopicPartition, offset: int) -> None:
+        commit = Commit(self.name, place, offset, self._broker.loop.time())
+        self._broker.on_commit(commit)
+        self._broker.commits.append(commit)
+        self.committed[place] = offset
 
     def remove(self, member: SimulatedConsumer) -> None:
         if member in self.members:
@@ -161,7 +181,7 @@ class Group:
             if other not in self._joined:
                 other.needs_join.set()
         if self._timer is None:
-            self._timer = self._broker.loop.call_later(SESSION_S, self._evict_absent)
+            self._timer = self._broker.loop.call_later(SESSION_S, self._evict_absent, context=self._broker.loop.world)
         self._end_if_complete()
         partitions: set[TopicPartition] = await joined
         return partitions
@@ -193,8 +213,10 @@ class Group:
 class SimulatedConsumer:
     """Stands for `aiokafka.AIOKafkaConsumer`, with the attributes that Faust uses. It is also its own fetcher and coordinator."""
 
-    def __init__(self, broker: Broker, max_poll_records: int) -> None:
+    def __init__(self, broker: Broker, group: Group, instance_id: str, max_poll_records: int) -> None:
         self._broker = broker
+        self._group = group
+        self.instance_id = instance_id
         self._max_poll_records = max_poll_records
         self._closed = False
         self._fetcher = self._coordinator = self._subscriptions = self
@@ -202,7 +224,6 @@ class SimulatedConsumer:
         self.topics: frozenset[str] = frozenset()
         self.generation = 0
         self.needs_join = asyncio.Event()
-        self.is_dead = False
         self._assigned: set[TopicPartition] = set()
         self._positions: dict[TopicPartition, int] = {}
         self._is_joining = False
@@ -216,20 +237,16 @@ class SimulatedConsumer:
         self._closed = True
         if self._coordinating is not None:
             self._coordinating.cancel()
-        self._broker.group.remove(self)
+        self._group.remove(self)
 
-    async def die(self) -> None:
-        """Ends the client as a killed process does. The group learns of the end after the session time-out."""
-        self.is_dead = True
-        if self._coordinating is not None:
-            self._coordinating.cancel()
-        await asyncio.sleep(SESSION_S)
-        self._broker.group.remove(self)
+    def die(self) -> None:
+        """Ends the client of a killed process. The group learns of the end after the session time-out."""
+        self._broker.loop.call_later(SESSION_S, self._group.remove, self, context=self._broker.loop.world)
 
     def subscribe(self, topics: Iterable[str], listener: Any) -> None:
         self.topics = frozenset(topics)
         if self._coordinating is None:
-            self._broker.group.add(self)
+            self._group.add(self)
             self._coordinating = asyncio.get_running_loop().create_task(self._coordinate(listener))
 
     async def _coordinate(self, listener: Any) -> None:
@@ -239,7 +256,7 @@ class SimulatedConsumer:
             await listener.on_partitions_revoked(set(self._assigned))
             await asyncio.sleep(self._broker.choice.uniform(0.0, 0.5))
             self._is_joining = True
-            assigned = await self._broker.group.join(self)
+            assigned = await self._group.join(self)
             self._assigned, self._positions, self._is_joining = assigned, {}, False
             await listener.on_partitions_assigned(set(assigned))
 
@@ -260,6 +277,10 @@ class SimulatedConsumer:
         await self._broker.answer()
         return {place: len(self._broker.logs[place]) for place in places}
 
+    async def offsets_for_times(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+        await self._broker.answer()
+        return {place: self._broker.find_offset(TopicPartition(*place), time_ms) for place, time_ms in times_ms.items()}
+
     async def position(self, place: TopicPartition) -> int:
         return self._positions.get(place, 0)
 
@@ -267,7 +288,7 @@ class SimulatedConsumer:
         offsets: dict[TopicPartition, int | None] = {}
         for place in sorted(self._assigned):
             await self._broker.answer()
-            offset = offsets[place] = self._broker.committed.get(place)
+            offset = offsets[place] = self._group.committed.get(place)
             if offset:
                 self.seek(place, offset)
         return offsets
@@ -286,17 +307,17 @@ class SimulatedConsumer:
         wanted = sorted({TopicPartition(*place) for place in active})
         give_up_s = self._broker.loop.time() + timeout
         while True:
-            if not (self.is_dead or self._is_joining or self._broker.weather.is_away):
+            if not (self._is_joining or self._broker.weather.is_away):
                 for place in self._broker.choice.sample(wanted, len(wanted)):
                     if place in self._assigned and (records := self._take(place, max_records)):
                         return {place: records}
             left_s = give_up_s - self._broker.loop.time()
             if left_s <= 0:
                 return {}
-            await self._broker.wait_for_news(min(left_s, 0.25))
+            await self._broker.wait_for_news(min(left_s, 0.5))
 
     def _take(self, place: TopicPartition, most: int) -> list[StoredRecord]:
-        first = self._positions.setdefault(place, self._broker.committed.get(place, 0))
+        first = self._positions.setdefault(place, self._group.committed.get(place, 0))
         records = self._broker.logs[place][first : first + most]
         self._positions[place] = first + len(records)
         return records
@@ -309,14 +330,12 @@ class SimulatedConsumer:
                 raise IllegalStateError(f"Partition {place} is not assigned")
         while True:
             await self._broker.answer()
-            if self.is_dead:
-                await asyncio.Event().wait()
-            if generation != self._broker.group.generation or self not in self._broker.group.members:
+            if generation != self._group.generation or self not in self._group.members:
                 raise CommitFailedError(_FENCED)
             if self._broker.choice.random() < self._broker.weather.fail:
                 continue
             for place, offset in offsets.items():
-                self._broker.commit(TopicPartition(*place), offset.offset)
+                self._group.commit(TopicPartition(*place), offset.offset)
             if self._broker.choice.random() >= self._broker.weather.lose_answer:
                 return
 
@@ -326,7 +345,6 @@ class SimulatedProducer:
     """Stands for `aiokafka.AIOKafkaProducer`. Records of one partition are stored in the order of `send`, unless one of them fails."""
 
     broker: Broker
-    is_dead: bool = False
     client: Any = field(default_factory=SimpleNamespace)
     _due_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _pending: set[asyncio.Future[object]] = field(default_factory=set)
@@ -356,7 +374,7 @@ class SimulatedProducer:
     def _store(
         self, topic: str, key: bytes | None, value: bytes | None, headers: tuple[tuple[str, bytes], ...], answer: asyncio.Future[object]
     ) -> None:
-        if self.is_dead or answer.done():
+        if answer.done():
             return
         choice, weather = self.broker.choice, self.broker.weather
         if weather.is_away:
@@ -375,3 +393,56 @@ class SimulatedProducer:
 def _fail(answer: asyncio.Future[object], error: Exception) -> None:
     if not answer.done():
         answer.set_exception(error)
+
+
+class SimulatedReader:
+    """Stands for `kafka.KafkaConsumer` of a reader without a group. Its methods raise an error while the broker is away."""
+
+    def __init__(self, broker: Broker, system: OperatingSystem) -> None:
+        self._broker = broker
+        self._system = system
+        self._positions: dict[Any, int] = {}
+        self._check()
+
+    def _check(self) -> None:
+        if self._broker.weather.is_away:
+            raise ReaderConnectionError("The broker is away.")
+
+    def assign(self, places: Iterable[Any]) -> None:
+        self._positions = dict.fromkeys(places, 0)
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        self._check()
+        return {0}
+
+    def end_offsets(self, places: Iterable[Any]) -> dict[Any, int]:
+        self._check()
+        return {place: len(self._broker.logs[TopicPartition(*place)]) for place in places}
+
+    def beginning_offsets(self, places: Iterable[Any]) -> dict[Any, int]:
+        self._check()
+        return dict.fromkeys(places, 0)
+
+    def offsets_for_times(self, times_ms: Mapping[Any, int]) -> dict[Any, OffsetAndTimestamp | None]:
+        self._check()
+        return {place: self._broker.find_offset(TopicPartition(*place), time_ms) for place, time_ms in times_ms.items()}
+
+    def seek(self, place: Any, offset: int) -> None:
+        self._positions[place] = offset
+
+    def seek_to_beginning(self, place: Any) -> None:
+        self._positions[place] = 0
+
+    def position(self, place: Any) -> int:
+        return self._positions[place]
+
+    def poll(self, timeout_ms: int) -> dict[Any, list[StoredRecord]]:
+        self._check()
+        for place, position in self._positions.items():
+            if records := self._broker.logs[TopicPartition(*place)][position:]:
+                self._positions[place] += len(records)
+                return {place: records}
+        self._system.sleep(timeout_ms / 1000)
+        return {}
+
+    def close(self) -> None: ...

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from aiokafka import TopicPartition
 
+from streams.group_members import make_identity
 from streams.topics import TopicNames
 from streams.worker import ReceivedRecord
 from tests.image_topics import make_jpeg
 from tests.simulation.broker import Broker, Commit, Weather
 from tests.simulation.virtual_loop import VirtualLoop
-from tests.simulation.workers import LINES, SimulatedWorker, make_settings
+from tests.simulation.workers import LINES, SimulatedWorker, get_switcher, make_settings
 
 _GOOD, _BROKEN = make_jpeg(1, 32), b"no picture"
 # After the last failure, every picture must be judged and committed within this time in virtual seconds.
@@ -46,9 +47,9 @@ class InspectorHours:
         self._names = TopicNames(self._settings.topics.prefix)
         partitions = {self._names.images(line): self._settings.topics.image_partitions for line in LINES}
         self.broker = Broker(loop, partitions)
+        self._group = self.broker.group(make_identity(self._settings, "inspector", "1").group)
         self.broker.on_commit = self._check_commit
         self.workers: list[SimulatedWorker] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         # The parts that have a verdict or a dead letter on the broker, and how many records of the two topics were read.
         self._answered: set[bytes] = set()
         self._read_counts: dict[str, int] = defaultdict(int)
@@ -84,26 +85,26 @@ class InspectorHours:
 
     def _add_worker(self) -> None:
         if len(self._running) < 4:
-            worker = SimulatedWorker(len(self.workers) + 1, self._settings, self.broker, self._check_order)
+            worker = SimulatedWorker(len(self.workers) + 1, self._settings, self.broker, get_switcher(), self._check_order)
             self.workers.append(worker)
-            self._begin(worker.start())
+            worker.start()
             self.result.counts["workers"] += 1
 
     def _stop_worker(self) -> None:
-        self._end_worker("stopped", lambda worker: worker.stop())
+        self._end_worker("stopped", SimulatedWorker.stop)
 
     def _kill_worker(self) -> None:
-        self._end_worker("killed", lambda worker: worker.kill())
+        self._end_worker("killed", SimulatedWorker.kill)
 
     def _end_worker(self, kind: str, end: Callable[[SimulatedWorker], object]) -> None:
         ready = [worker for worker in self._running if worker.group.has_tasks.is_set()]
         if len(self._running) > 1 and ready:
             worker = self._choice.choice(ready)
-            self._begin(end(worker))
+            end(worker)
             self.result.counts[kind] += 1
 
     def _rebalance(self) -> None:
-        self.broker.group.rebalance()
+        self._group.rebalance()
         self.result.counts["rebalances"] += 1
 
     def _rebalance_twice(self) -> None:
@@ -126,18 +127,14 @@ class InspectorHours:
     def _restart_crashed(self) -> None:
         """Does what the supervisor does: a worker that has crashed is ended, and another one is started."""
         for worker in self._running:
-            if worker.app.crash_reason is not None:
+            if worker.has_crashed:
                 self.result.counts["crashed"] += 1
-                self._begin(worker.kill())
+                worker.kill()
                 self._add_worker()
 
     @property
     def _running(self) -> list[SimulatedWorker]:
         return [worker for worker in self.workers if not worker.is_gone]
-
-    def _begin(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        self._tasks.add(task)
 
     # What must hold
 
@@ -153,9 +150,9 @@ class InspectorHours:
 
     def _list_uncommitted(self) -> list[str]:
         return [
-            f"{place.topic}/{place.partition} has {len(log)} records and the committed offset {self.broker.committed.get(place)}"
+            f"{place.topic}/{place.partition} has {len(log)} records and the committed offset {self._group.committed.get(place)}"
             for place, log in sorted(self.broker.logs.items())
-            if place.topic in self.broker.partitions and self.broker.committed.get(place, 0) != len(log)
+            if place.topic in self.broker.partitions and self._group.committed.get(place, 0) != len(log)
         ]
 
     def _check_order(self, worker: SimulatedWorker, received: ReceivedRecord) -> None:
@@ -172,7 +169,7 @@ class InspectorHours:
 
     def _check_commit(self, commit: Commit) -> None:
         """A committed record must have its verdict or dead letter on the broker. A commit may go back, which only repeats work."""
-        previous = self.broker.committed.get(commit.place, 0)
+        previous = self._group.committed.get(commit.place, 0)
         self.result.counts["commits that went back"] += commit.offset < previous
         self._highest_commits[commit.place] = max(self._highest_commits[commit.place], commit.offset)
         self._read_answers()
@@ -226,8 +223,5 @@ def run_inspector_hours(seed: int, folder: Path) -> SeedResult:
     try:
         loop.run_until_complete(plant.run())
     finally:
-        asyncio.set_event_loop(None)
-        for task in asyncio.all_tasks(loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-        loop.close()
+        loop.end()
     return plant.result

@@ -14,7 +14,7 @@ from faust.types import AppT
 
 from agents.inspector.inspector import Inspector
 from agents.inspector.model_switcher import ModelSwitcher
-from streams.consumed_offsets import CheckedConsumer, CheckedTransport, set_transport
+from streams.consumed_offsets import CheckedConsumer
 from streams.group_members import make_identity
 from streams.health import ProcessHealth, ProgressWatchdog
 from streams.object_store import ObjectStore
@@ -24,6 +24,7 @@ from streams.settings import Settings
 from streams.worker import ConsumerGroup, ReceivedRecord, make_app
 from tests.agents.inspector.inspector_rig import RecordingRuntime, make_switcher
 from tests.simulation.broker import Broker, SimulatedConsumer, SimulatedProducer
+from tests.simulation.virtual_processes import VirtualProcess
 
 
 class _ThreadInLoop(BoundedConsumerThread):
@@ -46,7 +47,8 @@ class _ThreadInLoop(BoundedConsumerThread):
         return await result if inspect.isawaitable(result) else result
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> SimulatedConsumer:
-        return SimulatedConsumer(self.transport.broker, self.app.conf.broker_max_poll_records)
+        conf, broker = self.app.conf, self.transport.broker
+        return SimulatedConsumer(broker, broker.group(conf.id), conf.consumer_group_instance_id, conf.broker_max_poll_records)
 
     def verify_event_path(self, now: float, tp: object) -> None:
         """Does nothing, because the simulation itself notices commits that stop."""
@@ -62,10 +64,12 @@ class _SimulatedFaustProducer(Producer):  # type: ignore[misc]  # Faust ships no
         return SimulatedProducer(self.app.transport.broker)
 
 
-class _SimulatedTransport(CheckedTransport):
-    broker: Broker
-    Consumer = _SimulatedFaustConsumer
-    Producer = _SimulatedFaustProducer
+def connect_app(app: AppT[object], broker: Broker) -> None:
+    """Makes the Faust application `app` use the simulated broker. Its transport stays the same, such as that of a `RecentStart`."""
+    transport = app.transport
+    transport.broker = broker
+    transport.Consumer = type("SimulatedConsumer", (_SimulatedFaustConsumer, transport.Consumer), {})
+    transport.Producer = _SimulatedFaustProducer
 
 
 class _WatchedInspector(Inspector):
@@ -85,16 +89,26 @@ class SimulatedWorker:
     """A process of the inspector: the Faust app, the consumer group and the inspector are the real ones."""
 
     def __init__(
-        self, number: int, settings: Settings, broker: Broker, on_accept: Callable[[SimulatedWorker, ReceivedRecord], None]
+        self,
+        number: int,
+        settings: Settings,
+        broker: Broker,
+        switcher: ModelSwitcher,
+        on_accept: Callable[[SimulatedWorker, ReceivedRecord], None] = lambda worker, received: None,
     ) -> None:
         self.number = number
         self.is_gone = False
-        identity = make_identity(settings, "inspector", str(number))
+        self.has_ended = False
+        self._switcher = switcher
+        self._process = VirtualProcess(broker.loop, f"inspector {number}")
+        self._process.call(self._build, settings, broker, on_accept)
+
+    def _build(self, settings: Settings, broker: Broker, on_accept: Callable[[SimulatedWorker, ReceivedRecord], None]) -> None:
+        identity = make_identity(settings, "inspector", str(self.number))
         self.app: AppT[object] = make_app(settings, identity, 16)
-        transport = set_transport(self.app, _SimulatedTransport)
-        transport.broker = broker
+        connect_app(self.app, broker)
         producer = RecordProducer(self.app, settings, "inspector", lambda problem: None)
-        self.inspector = _WatchedInspector(settings, get_switcher(), ObjectStore(settings.store.url), producer, lambda *_: None)
+        self.inspector = _WatchedInspector(settings, self._switcher, ObjectStore(settings.store.url), producer, lambda *_: None)
         self.inspector.on_accept = lambda received: on_accept(self, received)
         health = ProcessHealth("inspector", ProgressWatchdog(30))
         self.group = ConsumerGroup(self.app, identity, self.inspector, settings, "inspector", health, self.inspector.report_expired)
@@ -104,23 +118,34 @@ class SimulatedWorker:
         consumer: SimulatedConsumer | None = self.app.consumer._thread._consumer
         return consumer
 
-    async def start(self) -> None:
-        await self.app.start()
+    @property
+    def is_ready(self) -> bool:
+        return self.group.has_tasks.is_set() and not self.is_gone
 
-    async def stop(self) -> None:
+    @property
+    def has_crashed(self) -> bool:
+        return self.app.crash_reason is not None
+
+    def start(self) -> None:
+        self._process.run(self.app.start())
+
+    def stop(self) -> None:
         """Ends the worker as the supervisor does: it finishes its records, commits and leaves the group."""
         self.is_gone = True
+        self._process.run(self._drain_and_stop())
+
+    async def _drain_and_stop(self) -> None:
         await self.group.drain()
         await self.app.consumer.commit()
         await self.app.stop()
+        self.has_ended = True
 
-    async def kill(self) -> None:
-        """Ends the worker as kill -9 does. Nothing that the worker sends from now on reaches the broker."""
-        self.is_gone = True
-        if self.app.producer._producer is not None:
-            self.app.producer._producer.is_dead = True
-        if self.client is not None:
-            await self.client.die()
+    def kill(self) -> None:
+        """Ends the worker as kill -9 does."""
+        self.is_gone = self.has_ended = True
+        if self.app.consumer is not None and self.client is not None:
+            self.client.die()
+        self._process.kill()
 
 
 @cache

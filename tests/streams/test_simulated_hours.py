@@ -1,4 +1,4 @@
-"""Inspectors on a simulated broker in virtual time. The simulation runs in a process of its own, because it replaces the clocks."""
+"""The roles on a simulated broker in virtual time. The simulation runs in a process of its own, because it replaces the clocks."""
 
 from __future__ import annotations
 
@@ -24,13 +24,20 @@ def run_campaign(*arguments: str) -> str:
 
 
 def test_every_picture_gets_one_verdict_although_kafka_fails_and_workers_are_killed() -> None:
-    printed = run_campaign("--seeds", "20")
+    printed = run_campaign("--of", "inspectors", "--seeds", "20")
     counts = {name: int(number) for name, number in re.findall(r"([a-z][a-z ]+): (\d+)", printed)}
     for happened in ("pictures", "killed", "stopped", "rebalances", "changes of the weather", "repeated verdicts"):
         assert counts[happened] > 0, printed
 
 
+def test_every_casting_has_one_verdict_and_one_gate_action_although_everything_fails() -> None:
+    printed = run_campaign("--of", "plant", "--seeds", "6")
+    counts = {name: int(number) for name, number in re.findall(r"([A-Za-z][A-Za-z :-]+): (\d+)", printed)}
+    for happened in ("pictures", "repeated uploads", "full disks", "unplugged", "killed GatewayProcess", "killed SorterProcess"):
+        assert counts[happened] > 0, printed
+
+
 def test_seeds_with_former_faults_have_no_fault_and_give_the_same_run_in_another_process() -> None:
-    printed = run_campaign("--only", *FORMER_FAULTS)
+    printed = run_campaign("--of", "inspectors", "--only", *FORMER_FAULTS)
     (trace,) = re.findall(r"seed 13, checksum \w+", printed)
-    assert trace in run_campaign("--seeds", "20")
+    assert trace in run_campaign("--of", "inspectors", "--seeds", "20")

@@ -75,11 +75,14 @@ def test_a_task_starts_again_after_an_error_and_ends_when_its_work_returns() -> 
 
 
 def test_every_thread_of_the_plant_is_supervised() -> None:
-    plain = [
-        f"{file}:{node.lineno}"
+    calls = [
+        (str(file), ast.unparse(node.func))
         for file in modules("streams", "agents", "station", "deploy")
         for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("threading.Thread", "Thread")
+        if isinstance(node, ast.Call)
     ]
-    (only,) = plain
-    assert only.startswith("streams/supervision.py"), "start a thread with SupervisedThread, so that an error does not end it for ever"
+    plain = {call for call in calls if call[1] in ("threading.Thread", "Thread") or call[1].endswith(".make_thread")}
+    assert plain == {
+        ("streams/operating_system.py", "threading.Thread"),
+        ("streams/supervision.py", "system.make_thread"),
+    }, "start a thread with SupervisedThread, so that an error does not end it for ever"

@@ -128,6 +128,50 @@ class DamagedSpool(Spool):
         raise sqlite3.DatabaseError("database disk image is malformed")
 
 
+class FailingOnceSpool(Spool):
+    """A spool on a disk that fails at the first flush."""
+
+    has_failed = False
+
+    def flush(self) -> None:
+        if not self.has_failed:
+            self.has_failed = True
+            raise OSError(errno.EIO, "Input/output error")
+        super().flush()
+
+
+def test_a_picture_that_is_sent_again_after_a_failed_flush_keeps_its_part(tmp_path: Path) -> None:
+    spool = FailingOnceSpool(tmp_path, "line-1", SpoolBudget(2**20))
+    intake = Intake(CameraSettings(kind="http"), 10_000, spool, on_stored=lambda: None)
+    frames = [CameraFrame(JPEG, datetime.now(UTC), idempotency_key="key:1") for _ in range(3)]
+    for frame in frames:
+        intake.accept(frame)
+    with pytest.raises(SpoolFullError):
+        frames[0].receipt.result(0)
+    stored = {picture.part for picture in spool.read_after(0, 10)}
+    assert {frame.receipt.result(0).part for frame in frames[1:]} == stored
+    assert [frame.receipt.result(0).is_repeat for frame in frames[1:]] == [False, True]
+    spool.close()
+
+
+def test_a_picture_that_a_full_spool_has_refused_keeps_the_part_of_the_board(tmp_path: Path) -> None:
+    budget = SpoolBudget(2**20)
+    spool = Spool(tmp_path, "line-1", budget)
+    intake = Intake(CameraSettings(kind="http", trigger="board", latency_s=0), 10_000, spool, on_stored=lambda: None)
+    part, now = PartId("line-1", 4, 1), datetime.now(UTC)
+    intake.report_part(part, now)
+    intake.report_part(PartId("line-1", 4, 2), now + timedelta(seconds=1))
+    frames = [CameraFrame(JPEG, now, idempotency_key="key:1") for _ in range(2)]
+    budget.add_existing(2**20)
+    intake.accept(frames[0])
+    with pytest.raises(SpoolFullError):
+        frames[0].receipt.result(0)
+    budget.release(2**20)
+    intake.accept(frames[1])
+    assert frames[1].receipt.result(0) == PictureReceipt(part)
+    spool.close()
+
+
 def test_a_camera_gets_its_answer_although_the_file_of_the_spool_is_damaged(tmp_path: Path) -> None:
     spool = DamagedSpool(tmp_path, "line-1", SpoolBudget(2**20))
     intake = Intake(CameraSettings(kind="http"), 10_000, spool, on_stored=lambda: None)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from prometheus_client import REGISTRY
 
 from agents.gate.lane import BoardClock, GateLane, GateState, PartCounted, PartSorted, RunBegan
@@ -177,6 +178,66 @@ def test_a_reset_gives_each_counted_and_unreported_part_one_record(tmp_path: Pat
                 (2, 1, "untracked", "board-restarted"),
             ]
             assert rig.journal.counted_parts() == []
+
+    asyncio.run(run())
+
+
+def test_a_reset_closes_no_part_that_was_counted_after_it(tmp_path: Path) -> None:
+    """If the disk is full and Kafka is away, the sorter handles two resets only after the board has counted parts of the newest run."""
+
+    async def run() -> None:
+        async with running(tmp_path) as rig:
+            rig.sorter.handle_event(RunBegan(1, "power"))
+            rig.sorter.handle_event(PartCounted(1, 1, datetime.now(UTC), 0.0, time.monotonic()))
+            rig.sorter.handle_event(RunBegan(2, "power"))
+            rig.sorter.handle_event(RunBegan(3, "power"))
+            rig.sorter.handle_event(PartCounted(3, 1, datetime.now(UTC), 0.0, time.monotonic()))
+            rig.sorter.handle_event(report(1, event=0, run=3))
+            records = await rig.wait_for_records(2)
+            assert [(record.run, record.part, record.reason) for record in records] == [(1, 1, "board-restarted"), (3, 1, "no-verdict")]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("error", ["unknown-run", "deadline"])
+def test_a_refused_verdict_is_not_recorded_before_the_report_of_its_part(tmp_path: Path, error: str) -> None:
+    """If the disk is full and Kafka is away, reports wait in the sorter's memory. Meanwhile, Kafka can deliver a verdict again."""
+
+    async def run() -> None:
+        rig = Rig(tmp_path)
+        rig.sorter.handle_event(report(3))
+        verdict = make_verdict(LINE, 1, 3, "defect", datetime.now(UTC) - timedelta(seconds=30))
+        refusal = _Refusal(verdict, gate_error(error, "VERDICT"), time.monotonic() - 30)
+        handling = asyncio.create_task(rig.sorter._record_refusal(refusal))
+        await asyncio.sleep(0.1)
+        assert rig.records == []
+        recording = asyncio.create_task(rig.sorter.record_events())
+        assert await handling
+        records = await rig.wait_for_records(1)
+        assert {(record.part, record.event, record.action) for record in records} == {(3, 7, "diverted")}
+        recording.cancel()
+        rig.journal.close()
+
+    asyncio.run(run())
+
+
+def test_a_record_of_the_outage_recorder_gets_the_name_of_a_verdict_that_kafka_does_not_deliver_again(tmp_path: Path) -> None:
+    """The earlier sorter sent the verdict to the board and acknowledged it to Kafka. The outage recorder does not know verdicts."""
+
+    async def run() -> None:
+        now = datetime.now(UTC)
+        verdict = make_verdict(LINE, 1, 3, "defect", now)
+        obeyed = replace(report(3), reason="verdict")
+        states = PartStates()
+        states.get(1, 3).set_verdict(verdict)
+        states.add_sorting(make_sorting(obeyed, PartState(), LINE, GATE.board_name, 0, now, None))
+        async with running(tmp_path, states) as rig:
+            (record,) = await rig.wait_for_records(1)
+            assert (record.event, record.action, record.label) == (obeyed.event, "diverted", "defect")
+            assert record.verdict_id == verdict.verdict_id
+        async with running(tmp_path, states) as rig:
+            rig.sorter.handle_event(report(4, event=8))
+            assert [record.part for record in await rig.wait_for_records(2)] == [3, 4], "the record was completed twice"
 
     asyncio.run(run())
 
