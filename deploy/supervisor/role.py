@@ -90,6 +90,7 @@ class Role:
     """A process that the supervisor keeps running.
 
     - `stage`: the roles of stage 0 start first. The roles of stage 1 start when all roles of stage 0 are ready, and so on.
+    - `is_awaited`: False if the later stages start even if this role is not ready.
     - `stop_order`: the roles with the lowest number stop first.
     - `grace_s`: time from SIGTERM to SIGKILL.
     - `slow_start_s`: if the process is not ready after this time, it is restarted.
@@ -107,6 +108,7 @@ class Role:
     is_one_shot: bool = False
     is_essential: bool = False
     slow_start_s: float = 120.0
+    is_awaited: bool = True
 
 
 def castline_command(*arguments: str) -> tuple[str, ...]:
