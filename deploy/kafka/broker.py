@@ -65,7 +65,6 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int, own_passwo
         "advertised.listeners": f"{protocol}://127.0.0.1:{listener}",
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": f"{protocol}:{protocol},CONTROLLER:{protocol}",
-        "security.inter.broker.protocol": protocol,
         # The path is relative to the data folder. An absolute path can contain a comma, and Kafka would split such a path into two paths.
         "log.dirs": "log",
         "offsets.topic.replication.factor": 1,
@@ -103,6 +102,7 @@ def _access_properties(own_password: str) -> dict[str, str]:
     own_login = f'{plain} required username="{OWN_USER}" password="{own_password}" user_{OWN_USER}="{own_password}";'
     scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     return {
+        "security.inter.broker.protocol": "SASL_PLAINTEXT",
         "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
         "sasl.mechanism.inter.broker.protocol": "PLAIN",
         "sasl.mechanism.controller.protocol": "PLAIN",
