@@ -50,7 +50,8 @@ class GateReport:
 class CountingBoard(Board):
     """A board that also remembers which parts it has counted, and what it has done with them, over its whole run."""
 
-    def __init__(self, memory: BoardMemory, cause: str, on_counted: Callable[[TrackedPart], None]) -> None:
+    def __init__(self, number: int, memory: BoardMemory, cause: str, on_counted: Callable[[TrackedPart], None]) -> None:
+        self.number = number
         self.counted: list[int] = []
         self.reports: dict[int, list[GateReport]] = {}
         self._on_counted = on_counted
@@ -158,7 +159,7 @@ class BoardLine:
 
     - `on_picture`: called when the board triggers the camera.
     - `damage`: the chance that a frame is damaged on the serial line.
-    - `stored`: the parts whose count a sorter has written to its journal.
+    - `stored`: the parts whose count a sorter has written to its journal, each with the number of the board that ran then.
     """
 
     loop: VirtualLoop
@@ -171,7 +172,7 @@ class BoardLine:
     is_unplugged: bool = False
     damage: float = 0.0
     faults: list[str] = field(default_factory=list)
-    stored: set[PartId] = field(default_factory=set)
+    stored: set[tuple[int, PartId]] = field(default_factory=set)
     _memory: BoardMemory = field(default_factory=BoardMemory)
     _began_s: float = 0.0
     _due_s: dict[str, float] = field(default_factory=dict)
@@ -193,7 +194,7 @@ class BoardLine:
     def reset(self, cause: str) -> None:
         """Resets the board. It forgets its parts and its events."""
         self._began_s = self.loop.time()
-        self.boards.append(CountingBoard(self._memory, cause, self._count))
+        self.boards.append(CountingBoard(len(self.boards), self._memory, cause, self._count))
         for lane in self.board.lanes:
             lane.change_gate_at_end(True, 0)
             lane.change_estop(False, 0)

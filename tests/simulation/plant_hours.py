@@ -94,6 +94,7 @@ def _make_settings(folder: Path, image_partitions: int) -> Settings:
             "batch": {"size": 4, "shapes": (1, 2, 4), "max_wait_s": 0.05},
             "inspector": {"buffer": 8},
             "topics": {"image_partitions": image_partitions},
+            "kafka": {"bootstrap": "simulated:9092"},
             "gateway": {"token": _PARTS_TOKEN},
             "store": {"url": str(folder)},
             "service": {"run_dir": folder},
@@ -489,7 +490,7 @@ class Judge:
             (board, part, PartId(LINE, board.run, part))
             for board in boards
             for part in board.counted
-            if board is boards[-1] or PartId(LINE, board.run, part) in self._plant.line.stored
+            if board is boards[-1] or (board.number, PartId(LINE, board.run, part)) in self._plant.line.stored
         ]
 
     def check(self) -> None:
@@ -551,7 +552,8 @@ class Judge:
             found = [(sorting.event, sorting.action, sorting.reason) for sorting in sortings]
             self._faults.append(f"{part_id} has contradicting sorting records: {found}.")
             return
-        last = sortings[-1]
+        # A producer that repeats a refused record can change the order of two records of a part. The record with the verdict counts.
+        last = next((sorting for sorting in reversed(sortings) if sorting.verdict_id is not None), sortings[-1])
         self._counts[f"parts: {last.reason}"] += 1
         if last.action == "untracked" and last.reason != "taken-off":
             if board is self._plant.line.board or last.reason != "board-restarted":

@@ -123,11 +123,11 @@ class _Spool(Spool):
 
 
 class _Journal(SortingJournal):
-    """A journal on the simulated disk. `stored` gets each part whose count is on the disk."""
+    """A journal on the simulated disk. `BoardLine.stored` gets each part whose count is on the disk."""
 
-    def __init__(self, folder: Path, disk: Disk, stored: set[PartId]) -> None:
+    def __init__(self, folder: Path, disk: Disk, line: BoardLine) -> None:
         self._disk = disk
-        self._stored = stored
+        self._line = line
         super().__init__(folder, LINE)
 
     def append(
@@ -139,7 +139,8 @@ class _Journal(SortingJournal):
         reported: Iterable[CountedPart] = (),
     ) -> None:
         super().append(sortings, counted, run, unreported, reported)
-        self._stored.update(PartId(LINE, part.run, part.part) for part in counted)
+        number = self._line.board.number
+        self._line.stored.update((number, PartId(LINE, part.run, part.part)) for part in counted)
 
     def _insert(self, sortings: Iterable[Sorting], counted: Sequence[CountedPart], run: int | None) -> None:
         self._disk.write()
@@ -427,7 +428,7 @@ class SorterProcess:
 
         lane = link.add_lane(LINE, handle_event, lane_settings(gate), gate.lane)
         commands = LineCommands(LINE, lane, gate, self._folder / "paused")
-        self.journal = journal = _Journal(self._folder, self._disk, self._line.stored)
+        self.journal = journal = _Journal(self._folder, self._disk, self._line)
         states = await loop.run_in_executor(None, restore_states, settings, LINE, journal, self._open_reader)
         token = settings.gateway.token.get_secret_value()
         reports = PartReports("http://gateway", LINE, token, 1.0, cast(Any, self._open_session))

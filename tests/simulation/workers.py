@@ -162,6 +162,7 @@ def make_settings(folder: Path, image_partitions: int) -> Settings:
             "batch": {"size": 4, "shapes": (1, 2, 4), "max_wait_s": 0.05},
             "inspector": {"buffer": 8},
             "topics": {"image_partitions": image_partitions},
+            "kafka": {"bootstrap": "simulated:9092"},
             "store": {"url": str(folder)},
             "service": {"run_dir": folder},
         }
