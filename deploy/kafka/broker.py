@@ -219,16 +219,15 @@ class EmbeddedBroker:
         while not is_cancelled():
             if process.poll() is not None:
                 raise BrokerError(f"The broker ended with status {process.returncode} while it started. {self._last_line()}")
+            problem = "The broker did not respond"
             if self._is_responding():
                 self._refuse_lost_topics()
-                if self._own_password:
-                    self._give_access()
-                return
+                problem = self._give_access() if self._own_password else ""
+                if not problem:
+                    return
             if time.monotonic() > until:
                 self.stop(5)
-                raise BrokerError(
-                    f"The broker did not respond within {self._broker.start_timeout_s:.0f} s (broker.start_timeout_s). {self._last_line()}"
-                )
+                raise BrokerError(f"{problem} within {self._broker.start_timeout_s:.0f} s (broker.start_timeout_s). {self._last_line()}")
             time.sleep(0.1)
         self.stop(5)
 
@@ -256,10 +255,11 @@ class EmbeddedBroker:
         except (KafkaError, OSError):
             return False
 
-    def _give_access(self) -> None:
+    def _give_access(self) -> str:
         """Makes the missing passwords, and gives the users of all roles their passwords and their permissions.
 
-        Raises BrokerError if Kafka does not take them.
+        Returns "", or a sentence without a full stop if Kafka does not take them now. A broker that has just started can be slow, so the
+        caller tries again. Raises BrokerError if the passwords cannot be made.
         """
         folder = broker_password_dir(self._settings)
         try:
@@ -273,8 +273,9 @@ class EmbeddedBroker:
                 create_access(admin, self._settings)
             finally:
                 admin.close()
-        except KafkaError as error:
-            raise BrokerError(f"Kafka did not take its users and their permissions: {error!r}. {self._last_line()}") from error
+        except (KafkaError, OSError, BrokerError) as error:
+            return f"Kafka did not take its users and their permissions ({error!r})"
+        return ""
 
     def _last_line(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, TopicAuthorizationFailedError
+from kafka.errors import KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError
 from kafka.structs import OffsetAndMetadata
 
 from deploy.cli.main import castline
@@ -299,6 +299,33 @@ def test_a_deleted_password_is_made_anew_and_the_old_one_is_refused(tmp_path: Pa
         connect(settings.for_role("sorter")).close()
         with pytest.raises(KafkaError):
             KafkaAdminClient(**old, bootstrap_timeout_ms=2000)
+    finally:
+        broker.stop(20)
+
+
+class SlowBroker(EmbeddedBroker):
+    """A broker that does not answer in time when it gets its users for the first time, as on a machine that is still starting."""
+
+    is_slow = True
+
+    def connect(self) -> KafkaAdminClient:
+        admin = super().connect()
+        if self.is_slow:
+            admin.alter_user_scram_credentials = self._time_out
+        return admin
+
+    def _time_out(self, *_: object) -> None:
+        self.is_slow = False
+        raise KafkaTimeoutError
+
+
+def test_a_broker_that_is_slow_to_take_its_users_starts_nevertheless(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"}, "lines": LINES})
+    broker = SlowBroker(settings)
+    broker.start()
+    try:
+        assert not broker.is_slow
+        connect(settings.for_role("inspector")).close()
     finally:
         broker.stop(20)
 
