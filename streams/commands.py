@@ -10,7 +10,7 @@ from streams.errors import RecordError
 from streams.record_producer import ProducerRecord, make_json_record
 from streams.record_reader import read_record
 from streams.records import Command
-from streams.settings import Settings
+from streams.settings import KafkaRole, Settings
 from streams.signatures import check_signature
 from streams.topics import TopicNames
 
@@ -37,12 +37,20 @@ def decode_command(settings: Settings, key: bytes | None, value: bytes | None, h
             raise RecordError(
                 "signature", f"The header {SIGNATURE_HEADER} is missing or wrong. Set the same sorter.command_key for station and sorter."
             )
-    check_signature(settings, TopicNames(settings.topics.prefix).commands, key, value, headers)
     # A command is valid for only a minute. So its times are compared with the present time, and not with the time of the Kafka record.
     command = read_record(Command, value)
+    check_signature(settings, TopicNames(settings.topics.prefix).commands, key, value, headers, find_signers(command))
     if command.line.encode() != key:
         raise RecordError("other-line", f"The command is for {command.line}, but its key is {(key or b'')[:80]!r}.")
     return command
+
+
+def find_signers(command: Command) -> tuple[KafkaRole, ...]:
+    """Returns the roles that may sign `command`: the station for a command, and the sorter for an answer.
+
+    Both are on one topic. Without this rule, the sorter of one line could command the boards of all lines.
+    """
+    return ("sorter",) if command.answer is not None else ("station",)
 
 
 def _sign(settings: Settings, key: bytes, value: bytes) -> str:

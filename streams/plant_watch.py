@@ -15,6 +15,7 @@ from typing import Any
 from kafka import TopicPartition
 
 from streams import metrics
+from streams.commands import find_signers
 from streams.compacted_topics import add_kafka_record
 from streams.identity import RecentPartIds, make_header_map
 from streams.kafka import find_partitions, is_reachable, make_reader
@@ -146,13 +147,15 @@ class PlantWatch:
 
     def _add_line_record(self, record: Any) -> None:
         broker_time = read_broker_time(record.timestamp / 1000)
-        check_signature(self._settings, record.topic, record.key, record.value, make_header_map(record.headers))
+        headers = make_header_map(record.headers)
         if record.topic == self._topics.commands:
             command = read_record(Command, record.value, broker_time)
+            check_signature(self._settings, record.topic, record.key, record.value, headers, find_signers(command))
             if line := self._lines.get(command.line):
                 with self._lock:
                     line.add_command(command)
             return
+        check_signature(self._settings, record.topic, record.key, record.value, headers)
         sorting = read_record(Sorting, record.value, broker_time)
         line = self._lines.get(sorting.line)
         if line and record.topic == self._topics.sorted(sorting.line):

@@ -65,21 +65,30 @@ def sign_headers(
     return [*(each for each in headers if each[0] != SIGNED_HEADER), header]
 
 
-def check_signature(settings: Settings, topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> None:
+def check_signature(
+    settings: Settings,
+    topic: str,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Mapping[str, bytes],
+    signers: Sequence[KafkaRole] = (),
+) -> None:
     """Raises RecordError if the setting `signing.public_keys` is set, and no permitted role has signed the record.
 
-    Records of topics that are not signed are always accepted. Raises SettingsError if a public key cannot be used.
+    `signers` are the permitted roles. If it is empty, all roles that SIGNERS names for the topic are permitted. Records of topics that are
+    not signed are always accepted. Raises SettingsError if a public key cannot be used.
     """
     folder, kind = settings.signing.public_keys, _kind_of(topic)
     if folder is None or kind not in SIGNERS:
         return
+    signers = signers or SIGNERS[kind]
     role, _, signature = headers.get(SIGNED_HEADER, b"").decode("ascii", "replace").partition(":")
-    permitted = next((each for each in SIGNERS[kind] if each == role), None)
+    permitted = next((each for each in signers if each == role), None)
     if permitted is not None and _is_signed(folder / f"{permitted}.pub", signature, _message(permitted, topic, key, value)):
         return
     metrics.signatures_refused.labels(settings.role, kind).inc()
     found = f"a wrong signature of {role[:40]!r}" if signature else "no signature"
-    raise RecordError(SIGNATURE, f"A record on {topic} must be signed by {' or '.join(SIGNERS[kind])}, but it has {found}.")
+    raise RecordError(SIGNATURE, f"A record on {topic} must be signed by {' or '.join(signers)}, but it has {found}.")
 
 
 def check_keys(settings: Settings) -> None:

@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from deploy.cli.main import castline
 from station.kafka_producer import ConfirmedProducer
+from streams.commands import decode_command
 from streams.errors import RecordError, SettingsError
 from streams.identity import make_header_map
 from streams.model_choices import publish_model_choice, read_model_choices
-from streams.records import ModelChoice
+from streams.records import Command, ModelChoice, make_answer, make_command
 from streams.settings import KafkaRole, Settings
 from streams.signatures import SIGNED_HEADER, SIGNERS, SIGNING_ROLES, check_keys, check_signature, create_keys, sign_headers
 from streams.topics import TopicNames
@@ -96,6 +97,23 @@ def test_only_the_writers_of_a_topic_may_sign_on_it(keys: Keys, kind: str) -> No
     # A true signature of the localiser, in the name of the role that may sign on the topic.
     stolen = keys.sign("localiser", "castings.findings.line-1")[SIGNED_HEADER].partition(b":")[2]
     assert keys.accepts({SIGNED_HEADER: SIGNERS[kind][0].encode() + b":" + stolen}, topic) == (kind == "findings")
+
+
+def test_a_sorter_cannot_sign_a_command_and_the_station_cannot_sign_an_answer(keys: Keys) -> None:
+    topic = "castings.commands"
+    command = make_command("line-2", "pause", "anna", 30)
+    answer = command.model_copy(update={"answer": make_answer("done", "")})
+
+    def is_accepted(role: KafkaRole, record: Command) -> bool:
+        value = record.encode()
+        try:
+            decode_command(keys.settings("sorter"), b"line-2", value, keys.sign(role, topic, b"line-2", value))
+        except RecordError:
+            return False
+        return True
+
+    assert [is_accepted(role, command) for role in ("station", "sorter")] == [True, False]
+    assert [is_accepted(role, answer) for role in ("station", "sorter")] == [False, True]
 
 
 def test_topics_of_pictures_and_dead_letters_are_not_signed(keys: Keys) -> None:
