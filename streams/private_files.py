@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streams.errors import SettingsError
+from streams.kafka_users import ROLES
 from streams.secrets import reveal
 from streams.settings import Settings
 
@@ -47,6 +48,8 @@ def _list_secret_files(settings: Settings) -> Iterator[Path]:
     for file in (station.secret_key_file, station.database_password_file, kafka.password_file, kafka.key_file):
         if file is not None:
             yield file
+    if kafka.password_dir is not None:
+        yield from (kafka.password_dir / role for role in ROLES)
 
 
 def find_exposed_paths(settings: Settings) -> list[Path]:

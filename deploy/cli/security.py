@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 from pydantic import SecretStr
 
+from streams.kafka_users import has_users
 from streams.private_files import find_exposed_paths, is_exposed
 from streams.secrets import SecretAddress, mask_address
 from streams.security_finding import WEIGHTS, SecurityFinding
@@ -90,15 +91,22 @@ def check_listeners(settings: Settings) -> Iterator[SecurityFinding]:
         and not all(is_loopback(each.rpartition(":")[0]) for each in brokers)
     ):
         yield SecurityFinding("high", "The connection to Kafka is not encrypted.", "Set kafka.security to sasl-tls.")
+    if kafka.bootstrap == "embedded" and not has_users(settings.broker):
+        yield SecurityFinding(
+            "high",
+            "Every program on this machine may write verdicts, because the embedded broker asks for no log-in.",
+            "Set broker.access to roles, as docs/kafka-access.md describes.",
+        )
 
 
 def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
     """Yields a finding for each key and token that is not set although it protects something of these settings."""
-    if any(line.gate for line in settings.lines) and not settings.sorter.command_key.get_secret_value():
+    is_signed = settings.sorter.command_key.get_secret_value() or settings.signing.public_keys
+    if any(line.gate for line in settings.lines) and not is_signed:
         yield SecurityFinding(
             "medium",
             "Sorters carry out commands that nobody has signed.",
-            "Set CASTLINE_SORTER__COMMAND_KEY for station and sorters.",
+            "Set CASTLINE_SORTER__COMMAND_KEY or signing.public_keys for station and sorters.",
         )
     if any(line.camera and line.camera.trigger == "board" for line in settings.lines) and not settings.gateway.token.get_secret_value():
         yield SecurityFinding(

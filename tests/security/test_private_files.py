@@ -129,3 +129,13 @@ def test_the_group_can_read_a_password_file_that_root_keeps_for_a_service(open_f
     assert find_exposed_paths(settings.model_copy(update={"kafka": kafka})) == []
     file.chmod(0o644)
     assert find_exposed_paths(settings.model_copy(update={"kafka": kafka})) == [file]
+
+
+def test_the_password_files_of_the_roles_are_checked(open_folder: Path) -> None:
+    folder = open_folder / "passwords"
+    folder.mkdir()
+    (folder / "inspector").touch(mode=0o600)
+    (folder / "sorter").touch(mode=0o644)
+    settings = load_settings(write_settings(open_folder))
+    kafka = settings.kafka.model_copy(update={"password_dir": folder})
+    assert find_exposed_paths(settings.model_copy(update={"kafka": kafka})) == [folder / "sorter"]

@@ -22,17 +22,27 @@ from tests.security.test_private_files import run_castline, write_settings
         ("gateway", {"host": "192.0.2.1"}, "passwords of cameras"),
         ("service", {"host": "::"}, "metrics and health pages"),
         ("kafka", {"bootstrap": "kafka.plant.example:9092"}, "not encrypted"),
+        ("broker", {"access": "open"}, "asks for no log-in"),
     ],
 )
 def test_an_open_listener_is_found(tmp_path: Path, section: str, values: dict[str, object], words: str) -> None:
     file = tmp_path / "castline.toml"
-    file.write_text(tomli_w.dumps({section: values}))
+    broker = {"data_dir": str(tmp_path / "kafka")}
+    file.write_text(tomli_w.dumps({"broker": broker} | {section: values}))
     assert [words in finding.problem for finding in check_listeners(load_settings(file, {}))] == [True]
 
 
 def test_the_defaults_have_no_open_listener(tmp_path: Path) -> None:
-    (tmp_path / "castline.toml").write_text("")
+    (tmp_path / "castline.toml").write_text(tomli_w.dumps({"broker": {"data_dir": str(tmp_path / "kafka")}}))
     assert list(check_listeners(load_settings(tmp_path / "castline.toml", {}))) == []
+
+
+def test_the_open_data_folder_of_an_older_release_is_found(tmp_path: Path) -> None:
+    (tmp_path / "kafka" / "log").mkdir(parents=True)
+    (tmp_path / "kafka" / "log" / "meta.properties").touch()
+    file = tmp_path / "castline.toml"
+    file.write_text(tomli_w.dumps({"broker": {"data_dir": str(tmp_path / "kafka")}}))
+    assert [finding.weight for finding in check_listeners(load_settings(file, {}))] == ["high"]
 
 
 def test_missing_keys_are_found(tmp_path: Path) -> None:
@@ -41,6 +51,8 @@ def test_missing_keys_are_found(tmp_path: Path) -> None:
     file.write_text(tomli_w.dumps({"lines": [line]}))
     assert len(list(check_keys(load_settings(file, {})))) == 2
     file.write_text(tomli_w.dumps({"lines": [line], "sorter": {"command_key": "k" * 40}, "gateway": {"token": "t" * 40}}))
+    assert list(check_keys(load_settings(file, {}))) == []
+    file.write_text(tomli_w.dumps({"lines": [line], "signing": {"public_keys": "keys"}, "gateway": {"token": "t" * 40}}))
     assert list(check_keys(load_settings(file, {}))) == []
 
 
