@@ -73,8 +73,9 @@ class CameraLatency:
         self._file = file
         self._stored = _StoredLatency.read(file)
         self._monitor: LatencyMonitor | None = None
-        # By how much this machine's clock was set since the latency was last trusted.
+        # By how much this machine's clock was set since the latency was last trusted, and what was wrong with the latency before that.
         self._stepped_s = 0.0
+        self._earlier_suspension = ""
         self._use_latency()
 
     @property
@@ -166,15 +167,21 @@ class CameraLatency:
     def add_clock_step(self, step_s: float) -> None:
         """Notes that the clock of this machine was set by `step_s` seconds.
 
-        The latency is not trusted until the pictures prove it again, or until the clock was set back.
+        The latency is not trusted until the pictures prove it again, or until the clock was set back. A latency that was not trusted before
+        the step is not trusted after the step back.
         """
         self.history.parts.clear()
         self.history.pictures.clear()
         if self._monitor is None:
             return
+        if not self._stepped_s:
+            self._earlier_suspension = self._monitor.suspension
         self._stepped_s += step_s
-        is_back = abs(self._stepped_s) < LEAST_STEP_S
-        self._monitor.restart("" if is_back else f"the clock of this machine was set by {self._stepped_s:+.2f} s")
+        if abs(self._stepped_s) < LEAST_STEP_S:
+            self._stepped_s = 0.0
+            self._monitor.restart(self._earlier_suspension)
+        else:
+            self._monitor.restart(f"the clock of this machine was set by {self._stepped_s:+.2f} s")
         self._follow_suspension()
 
     def _use_latency(self) -> None:
@@ -182,6 +189,8 @@ class CameraLatency:
         if value_s != self._stored.suspended_s:
             self._stored = _StoredLatency(self._stored.measured_s)
         self._monitor = None if value_s is None else LatencyMonitor(value_s, self._stored.suspension)
+        if not self.suspension:
+            self._stepped_s = 0.0
         if self._monitor:
             # Pictures of parts that were counted earlier may still arrive, so the new monitor needs these parts.
             for time_s in self.history.parts:

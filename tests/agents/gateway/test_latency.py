@@ -158,6 +158,32 @@ def test_a_suspended_latency_of_the_settings_is_trusted_again_if_a_measurement_c
     assert other.latency.usable_s == 0.3
 
 
+def test_a_step_of_the_clock_and_back_does_not_make_a_wrong_latency_right(tmp_path: Path) -> None:
+    line = CameraLatency("line-1", None, tmp_path / "latency.json")
+    line.store_measured(0.5, 1.0)
+    for _ in range(16):
+        line.add_offset(0.4, 1.0)
+    reason = line.suspension
+    assert reason
+    line.add_clock_step(2.0)
+    line.add_clock_step(-2.0)
+    assert line.suspension == reason
+    assert line.usable_s is None
+
+
+def test_a_latency_that_was_measured_after_a_step_of_the_clock_is_not_trusted_when_the_clock_is_set_back(tmp_path: Path) -> None:
+    line = CameraLatency("line-1", None, tmp_path / "latency.json")
+    line.store_measured(0.5, 1.0)
+    line.add_clock_step(2.0)
+    line.store_measured(-1.5, 1.0)
+    assert line.usable_s == -1.5
+    line.add_clock_step(-2.0)
+    assert line.usable_s is None
+    # If the clock is set again to the time of the measurement, the latency is right.
+    line.add_clock_step(2.0)
+    assert line.usable_s == -1.5
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"measured_s": "x"}', '{"measured_s": 1e9}', '{"measured_s": NaN}'])
 def test_a_damaged_file_of_the_latency_means_that_it_has_to_be_measured(tmp_path: Path, content: str) -> None:
     file = tmp_path / "line-1.latency.json"
