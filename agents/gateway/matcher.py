@@ -27,6 +27,8 @@ _RECENT_GAPS = 32
 # The latest parts are kept, so that a picture that was held up for minutes still finds its part, and for the gaps between the parts. The
 # sorter also keeps 2,048 reports for a gateway that is away.
 _KEPT_PARTS = 2048
+# After this many late pictures in a row that are equally late and fit their parts, the pictures are known to come later than before.
+_MIN_FITTING = 8
 # The report of a part may arrive up to 0.1 s after the part was counted.
 _REPORT_DELAY_S = 0.1
 
@@ -50,15 +52,15 @@ class MatchDecision(Generic[Picture]):
 class _WaitingPicture(Generic[Picture]):
     """A picture of `size` bytes that waits until the matcher knows its part.
 
-    The wait usually ends at `expires_s`. The picture waits longer if its part can still become certain. `late_s` is the age of a picture
-    that is later than usual, and 0 for other pictures.
+    The wait usually ends at `expires_s`. The picture waits longer if its part can still become certain. `late_age_s` is the age of a
+    picture that is later than usual, and None for other pictures.
     """
 
     time_s: float
     expires_s: float
     picture: Picture
     size: int = 0
-    late_s: float = 0.0
+    late_age_s: float | None = None
 
 
 @dataclass
@@ -109,10 +111,14 @@ class Matcher(Generic[Picture]):
         # The pictures that wait for a decision, in the order of arrival.
         self._pictures: list[_WaitingPicture[Picture]] = []
         self._recent_gaps: deque[float] = deque(maxlen=_RECENT_GAPS)
-        # The ages at which the last matched pictures arrived, without the late ones.
+        # The ages at which the last matched pictures arrived, without the late ones. If the sorter runs on another machine, whose clock is
+        # ahead, the ages are negative.
         self._recent_ages: deque[float] = deque(maxlen=_RECENT_GAPS)
         # The age of the last picture that was late and fits no part, or None.
         self._doubted_age_s: float | None = None
+        # The age of the last picture if it was late and fits its part, and how many pictures in a row were equally late and fit.
+        self._fitting_age_s: float | None = None
+        self._fitting_count = 0
 
     @property
     def pending_pictures(self) -> int:
@@ -136,15 +142,15 @@ class Matcher(Generic[Picture]):
         part if it is as late as the picture before it, which fits no part. The clock of the camera is then wrong. Pictures that were held
         up are different: they come together, and each of them is less late than the one before it.
         """
-        late_s = 0.0
-        if self._recent_gaps:
-            reach_s, age_s = ASSIGNED_SHARE * max(self._recent_gaps), now_s - time_s
-            late_s = age_s if self._recent_ages and age_s > median(self._recent_ages) + reach_s else 0.0
-            is_doubted = bool(late_s) and self._doubted_age_s is not None and abs(late_s - self._doubted_age_s) < reach_s
-            self._doubted_age_s = late_s if is_doubted else None
-            if is_doubted or age_s < -reach_s:
+        late_age_s = None
+        if self._recent_ages:
+            usual_s, age_s = median(self._recent_ages), now_s - time_s
+            if age_s < min(0.0, usual_s) - self._reach_s:
                 return [MatchDecision(picture, None), *self.decide_due(now_s)]
-        self._pictures.append(_WaitingPicture(time_s, now_s + self._window_s, picture, size, late_s))
+            late_age_s = age_s if age_s > usual_s + self._reach_s else None
+            if late_age_s is None or not self._is_near(late_age_s, self._doubted_age_s):
+                self._doubted_age_s = None
+        self._pictures.append(_WaitingPicture(time_s, now_s + self._window_s, picture, size, late_age_s))
         return self.decide_due(now_s)
 
     def decide_due(self, now_s: float, *, is_ending: bool = False) -> list[MatchDecision[Picture]]:
@@ -157,15 +163,17 @@ class Matcher(Generic[Picture]):
         # If two pictures are near one part, the nearer picture gets it.
         for waiting in sorted(self._pictures, key=self._distance_s):
             is_over = now_s >= waiting.expires_s and not self._may_be_proved_by_silence(waiting, now_s)
-            decision = self._decide(waiting, now_s, is_final=is_ending or is_over)
+            follows_doubt = self._follows_a_doubt(waiting)
+            decision: MatchDecision[Picture] | None
+            if self._is_doubted(waiting) or (follows_doubt and is_ending):
+                decision = MatchDecision(waiting.picture, None)
+            else:
+                decision = None if follows_doubt else self._decide(waiting, now_s, is_final=is_ending or is_over)
             if decision is None:
                 undecided.append(waiting)
-                continue
-            decisions.append(decision)
-            if decision.part is None:
-                self._doubted_age_s = waiting.late_s or self._doubted_age_s
-            elif not waiting.late_s:
-                self._recent_ages.append(waiting.expires_s - self._window_s - waiting.time_s)
+            else:
+                decisions.append(decision)
+                self._follow_age(waiting, is_matched=decision.part is not None)
         undecided.sort(key=lambda waiting: waiting.expires_s)
         surplus = max(0, len(undecided) - self._max_pictures)
         waiting_bytes = sum(waiting.size for waiting in undecided[surplus:])
@@ -179,9 +187,11 @@ class Matcher(Generic[Picture]):
     def release_pictures(self) -> list[MatchDecision[Picture]]:
         """Returns a decision for each waiting picture: the picture gets no part.
 
-        Call this method if the latency was wrong, because the times of the waiting pictures are then wrong, too.
+        Call this method if the latency was wrong, because the times of the waiting pictures and all ages are then wrong, too.
         """
         pictures, self._pictures = self._pictures, []
+        self._recent_ages.clear()
+        self._doubted_age_s = self._fitting_age_s = None
         return [MatchDecision(waiting.picture, None) for waiting in pictures]
 
     def forget(self) -> list[MatchDecision[Picture]]:
@@ -189,9 +199,41 @@ class Matcher(Generic[Picture]):
         decisions = [*self.release_pictures(), *self._expire_parts(float("inf"))]
         self._parts.clear()
         self._recent_gaps.clear()
-        self._recent_ages.clear()
-        self._doubted_age_s = None
         return decisions
+
+    @property
+    def _reach_s(self) -> float:
+        """The largest distance between a picture and its part. Ages that differ by less are equal."""
+        return ASSIGNED_SHARE * max(self._recent_gaps, default=float("inf"))
+
+    def _is_near(self, age_s: float, other_s: float | None) -> bool:
+        return other_s is not None and abs(age_s - other_s) < self._reach_s
+
+    def _is_doubted(self, waiting: _WaitingPicture[Picture]) -> bool:
+        return waiting.late_age_s is not None and self._is_near(waiting.late_age_s, self._doubted_age_s)
+
+    def _follows_a_doubt(self, waiting: _WaitingPicture[Picture]) -> bool:
+        """Returns whether an equally late picture that arrived earlier still waits. It decides whether the clock of the camera is wrong."""
+        if waiting.late_age_s is None:
+            return False
+        low_s, high_s = waiting.late_age_s - self._reach_s, waiting.late_age_s + self._reach_s
+        return any(
+            other.late_age_s is not None and other.expires_s < waiting.expires_s and low_s < other.late_age_s < high_s
+            for other in self._pictures
+        )
+
+    def _follow_age(self, waiting: _WaitingPicture[Picture], is_matched: bool) -> None:
+        """Learns from the age of a decided picture at which age the next pictures are doubted."""
+        age_s = waiting.late_age_s
+        if age_s is None:
+            if is_matched:
+                self._recent_ages.append(waiting.expires_s - self._window_s - waiting.time_s)
+                self._fitting_age_s = None
+        elif is_matched:
+            self._fitting_count = self._fitting_count + 1 if self._is_near(age_s, self._fitting_age_s) else 1
+            self._fitting_age_s = age_s
+        elif self._fitting_count < _MIN_FITTING or not self._is_near(age_s, self._fitting_age_s):
+            self._doubted_age_s = age_s
 
     def _decide(self, waiting: _WaitingPicture[Picture], now_s: float, is_final: bool) -> MatchDecision[Picture] | None:
         """Decides which part a picture shows. Returns None if the picture must still wait."""

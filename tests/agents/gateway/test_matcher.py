@@ -132,6 +132,70 @@ def test_a_picture_that_was_held_up_for_minutes_still_finds_its_part_and_only_on
     assert matcher.decide_due(300.0) == [], "no part is missed twice"
 
 
+class RegularBelt:
+    """A belt with a casting every `spacing_s`. The clock of the board's PC is `board_ahead_s` ahead of the gateway's clock."""
+
+    def __init__(self, spacing_s: float = 1.0, board_ahead_s: float = 0.0) -> None:
+        self._matcher: Matcher[int] = Matcher(WINDOW_S, part_timeout_s=30.0)
+        self._spacing_s = spacing_s
+        self._board_ahead_s = board_ahead_s
+        self._parts: dict[int, int] = {}
+        self._arriving: list[tuple[float, int, float]] = []
+        self._now_s = 0.0
+
+    def run(self, numbers: range, delay_s: float = 0.08, camera_error_s: float = 0.0, unreported: frozenset[int] = frozenset()) -> None:
+        for number in numbers:
+            time_s = number * self._spacing_s
+            self._run_until(time_s)
+            if number not in unreported:
+                self._note(self._matcher.add_part(part(number), time_s + self._board_ahead_s, time_s))
+            self._arriving.append((time_s + delay_s, number, time_s + self._board_ahead_s + camera_error_s))
+
+    def find_parts(self) -> dict[int, int]:
+        """Returns which part each picture got, by the number of the part that the picture shows."""
+        self._run_until(self._now_s + 15)
+        return self._parts
+
+    def _run_until(self, end_s: float) -> None:
+        while self._now_s < end_s:
+            self._now_s += 0.05
+            while self._arriving and self._arriving[0][0] <= self._now_s:
+                arrived_s, number, time_s = self._arriving.pop(0)
+                self._note(self._matcher.add_picture(number, time_s, arrived_s))
+            self._note(self._matcher.decide_due(self._now_s))
+
+    def _note(self, decisions: list[MatchDecision[int]]) -> None:
+        self._parts |= {found.picture: found.part.part for found in decisions if found.picture is not None and found.part is not None}
+
+
+@pytest.mark.parametrize("spacing_s", [0.3, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("spacings", [-3, -2, -1, 1, 2, 3])
+def test_a_cameras_clock_that_was_set_by_whole_spacings_gives_no_picture_the_part_of_another_casting(
+    spacing_s: float, spacings: int
+) -> None:
+    belt = RegularBelt(spacing_s)
+    belt.run(range(1, 40))
+    belt.run(range(40, 80), camera_error_s=spacings * spacing_s)
+    found = belt.find_parts()
+    assert {number: got for number, got in found.items() if number != got} == {}
+    assert found.keys() == set(range(1, 40))
+
+
+@pytest.mark.parametrize("board_ahead_s", [-3.0, 3.0])
+def test_the_clocks_of_gateway_and_board_may_differ(board_ahead_s: float) -> None:
+    """The sorter can run on another machine. The latency includes the difference of the clocks."""
+    belt = RegularBelt(board_ahead_s=board_ahead_s)
+    belt.run(range(1, 40))
+    assert belt.find_parts() == {number: number for number in range(1, 40)}
+
+
+def test_pictures_that_come_later_than_before_keep_their_parts_although_one_picture_has_none() -> None:
+    belt = RegularBelt()
+    belt.run(range(1, 40))
+    belt.run(range(40, 200), delay_s=0.5, unreported=frozenset({60}))
+    assert belt.find_parts() == {number: number for number in range(1, 200) if number != 60}
+
+
 def test_a_lost_picture_does_not_shift_the_pictures_of_the_following_parts() -> None:
     """On a dense belt each picture lies close to its own part, and only the part whose picture was lost stays without one."""
     matcher = make_matcher()
