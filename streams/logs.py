@@ -46,11 +46,18 @@ class SecretFilter(logging.Filter):
     """Removes the secrets of the settings, and passwords in addresses, from each message and traceback of the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = mask_secrets(record.getMessage()), ()
+        record.msg, record.args = mask_secrets(_format_message(record)), ()
         if record.exc_info:
             record.exc_text = mask_secrets(logging.Formatter().formatException(record.exc_info))
             record.exc_info = None
         return True
+
+
+def _format_message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001  A log call of a library with wrong arguments must not stop the work of its caller.
+        return f"{record.msg} (the arguments of this log call do not fit: {type(error).__name__})"
 
 
 def configure_logs(service: ServiceSettings, role: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, Secret, SecretStr
 
@@ -16,7 +16,8 @@ MASK = "***"
 # Shorter secrets are not removed from output, because they would also match harmless words.
 _MIN_SECRET_CHARACTERS = 8
 
-_USER = re.compile(r"(?<=://)[^/\s@]*@")
+# Up to the last @ before the path, because a password may hold an @ itself.
+_USER = re.compile(r"(?<=://)[^/?#\s\"']*@")
 # The query of an address. Cameras and stores take passwords and signatures there.
 _QUERY = re.compile(r"(?<=\S)\?[^\s\"']+")
 # Some cameras take the password in the path: rtsp://camera/user=admin_password=secret_channel=1.
@@ -77,8 +78,8 @@ def _list_secrets(value: Any) -> Iterator[str]:
 
 
 def _list_secrets_in_address(address: str) -> Iterator[str]:
-    if "://" not in address:
-        return
-    user, separator, password = urlsplit(address).netloc.rpartition("@")[0].partition(":")
-    yield password if separator else user
-    yield from (found[2] for found in _NAMED.finditer(address) if found[1].lower() not in ("user", "username"))
+    if found := _USER.search(address):
+        user, separator, password = found[0][:-1].partition(":")
+        yield password if separator else user
+    if "://" in address:
+        yield from (found[2] for found in _NAMED.finditer(address) if found[1].lower() not in ("user", "username"))

@@ -54,6 +54,8 @@ def test_the_settings_are_shown_without_secrets(tmp_path: Path, arguments: list[
         ("/dev/video0", "/dev/video0"),
         ("s3://bucket/castline", "s3://bucket/castline"),
         ("http://token@host/x", "http://***@host/x"),
+        ("rtsp://admin:p@ss-Passw0rd@host/x", "rtsp://***@host/x"),
+        ("rtsp://admin:pass[w0rd@host/x?y=a@b", "rtsp://***@host/x?***"),
         ("rtsp://10.0.0.9/user=admin_password=abc_channel=1", "rtsp://10.0.0.9/user=***_password=***_channel=1"),
         ("https://host/p?X-Amz-Signature=abc", "https://host/p?***"),
     ],
@@ -96,6 +98,21 @@ def test_health_pages_hold_no_secrets(tmp_path: Path) -> None:
     assert "rtsp://***@camera-1" in texts[0]
     assert "s3://***@bucket" in texts[1]
     assert [secret for secret in SECRETS if secret in "".join(texts)] == []
+
+
+@pytest.mark.parametrize("password", ["odd]Passw0rd", "odd[Passw0rd", "odd@Passw0rd"])
+def test_a_password_of_any_characters_is_taken_and_hidden(tmp_path: Path, password: str) -> None:
+    file = tmp_path / "castline.toml"
+    camera = {"kind": "video", "address": f"rtsp://admin:{password}@camera-1.plant/stream"}
+    file.write_text(tomli_w.dumps({"lines": [{"name": "line-1", "camera": camera}]}))
+    load_settings(file, {})
+    assert mask_secrets(f"401 for {camera['address']} with {password}") == "401 for rtsp://***@camera-1.plant/stream with ***"
+
+
+def test_a_wrong_call_of_the_log_stops_nothing() -> None:
+    record = logging.LogRecord("library", logging.ERROR, "x", 1, "%d bytes came", ("no number",), None)
+    assert SecretFilter().filter(record)
+    assert "%d bytes came" in record.getMessage()
 
 
 def test_short_words_are_not_removed_from_output() -> None:
