@@ -6,7 +6,9 @@ import re
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 from django_otp.oath import TOTP
+from django_otp.plugins.otp_static.models import StaticDevice
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from station.accounts.models import AuditEntry
@@ -54,6 +56,15 @@ def test_a_recovery_code_replaces_the_app_once(with_factor: tuple[bytes, list[st
     assert len(codes) == 8
     assert log_in(codes[0]) == 302
     assert log_in(codes[0]) == 200
+
+
+def test_wrong_codes_delay_the_codes_of_the_app_but_no_recovery_code(with_factor: tuple[bytes, list[str]]) -> None:
+    key, codes = with_factor
+    assert [log_in("000000"), log_in("")] == [200, 200]
+    StaticDevice.objects.update(throttling_failure_count=30, throttling_failure_timestamp=timezone.now())
+    TOTPDevice.objects.update(throttling_failure_count=30, throttling_failure_timestamp=timezone.now())
+    assert log_in(show_code(key, steps_later=1)) == 200
+    assert log_in(codes[0]) == 302
 
 
 def test_the_answer_does_not_say_whether_the_password_was_right(with_factor: tuple[bytes, list[str]]) -> None:
