@@ -10,16 +10,18 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.core import signing
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 
 from station.accounts.models import LogInDelay
+from station.password_hasher import PasswordHasherBusyError
 from streams.settings import StationSettings
 
 _DEVICE_COOKIE = "castline_device"
@@ -29,6 +31,8 @@ _MAX_ACCOUNTS_OF_DEVICE = 16
 
 # Failures are forgotten after a day without another failure.
 _FORGET_AFTER = timedelta(days=1)
+# Each attempt deletes at most so many rows, and adds at most three.
+_MAX_FORGOTTEN = 100
 # All people behind one network address share the delay of the network, so it begins late and stays short.
 _NETWORK_FAILURES_FACTOR = 4
 _LONGEST_NETWORK_DELAY_S = 60.0
@@ -94,20 +98,22 @@ def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
     password is right.
     """
     with transaction.atomic():
-        found = {row.key: row for row in LogInDelay.objects.select_for_update().filter(key__in=[rule.key for rule in rules])}
-        waits_s = [0.0]
-        for rule in rules:
-            row = found.get(rule.key)
-            if row is not None and now - row.failed_at < _FORGET_AFTER:
-                waits_s.append(rule.compute_delay_s(row.failures) - (now - row.failed_at).total_seconds())
-        if max(waits_s) > 0:
-            return max(waits_s)
-        for rule in rules:
-            row = found.get(rule.key)
-            failures = row.failures if row is not None and now - row.failed_at < _FORGET_AFTER else 0
-            LogInDelay.objects.update_or_create(key=rule.key, defaults={"failures": failures + 1, "failed_at": now})
-        LogInDelay.objects.filter(failed_at__lt=now - _FORGET_AFTER).delete()
-    return 0.0
+        rows = {key: LogInDelay(key=key, failed_at=now) for key in sorted(rule.key for rule in rules)}
+        # All rows exist before they are locked, so that simultaneous first attempts wait for each other, too.
+        LogInDelay.objects.bulk_create(rows.values(), ignore_conflicts=True)
+        rows |= {row.key: row for row in _lock_rows(rules)}
+        for row in rows.values():
+            if now - row.failed_at >= _FORGET_AFTER:
+                row.failures = 0
+            # If the clock was set back, the failure lies in the future. Its delay begins now, so that nobody waits until that time.
+            row.failed_at = min(row.failed_at, now)
+        wait_s = max(rule.compute_delay_s(rows[rule.key].failures) - (now - rows[rule.key].failed_at).total_seconds() for rule in rules)
+        if wait_s <= 0:
+            for row in rows.values():
+                row.failures, row.failed_at = row.failures + 1, now
+        LogInDelay.objects.bulk_create(rows.values(), update_conflicts=True, unique_fields=["key"], update_fields=["failures", "failed_at"])
+    _forget_others(now)
+    return max(wait_s, 0.0)
 
 
 def end_attempt(rules: Sequence[DelayRule]) -> None:
@@ -115,18 +121,38 @@ def end_attempt(rules: Sequence[DelayRule]) -> None:
 
     The failures that others cause stay. Otherwise a person with an account could guess the passwords of others without a delay.
     """
+    _take_back(rules, {rule.key for rule in rules if rule.is_own})
+
+
+@contextmanager
+def cancelled_if_busy(rules: Sequence[DelayRule]) -> Iterator[None]:
+    """Takes back one attempt that `begin_attempt` counted, if the password hasher is too busy to check the password."""
+    try:
+        yield
+    except PasswordHasherBusyError:
+        _take_back(rules, frozenset())
+        raise
+
+
+def _take_back(rules: Sequence[DelayRule], forgotten: Set[str]) -> None:
+    """Takes back one failure for each rule, and all failures of the keys in `forgotten`."""
     with transaction.atomic():
-        for row in LogInDelay.objects.select_for_update().filter(key__in=[rule.key for rule in rules]):
-            if row.failures <= 1 or any(rule.is_own and rule.key == row.key for rule in rules):
-                row.delete()
-            else:
-                row.failures -= 1
-                row.save(update_fields=["failures"])
+        for row in _lock_rows(rules):
+            row.failures = 0 if row.key in forgotten else max(row.failures - 1, 0)
+            row.save(update_fields=["failures"])
 
 
-def cancel_attempt(rules: Sequence[DelayRule]) -> None:
-    """Takes back one attempt that `begin_attempt` counted, because nobody looked at the password."""
-    LogInDelay.objects.filter(key__in=[rule.key for rule in rules], failures__gt=0).update(failures=F("failures") - 1)
+def _lock_rows(rules: Sequence[DelayRule]) -> QuerySet[LogInDelay]:
+    # All attempts lock their rows in the order of the keys, so that two of them never wait for each other.
+    return LogInDelay.objects.select_for_update().filter(key__in=[rule.key for rule in rules]).order_by("key")
+
+
+def _forget_others(now: datetime) -> None:
+    """Deletes some rows that count no longer, or that lie far in the future because the clock was set back."""
+    over = Q(failed_at__lt=now - _FORGET_AFTER) | Q(failed_at__gt=now + _FORGET_AFTER)
+    with transaction.atomic():
+        rows = LogInDelay.objects.select_for_update(skip_locked=True).filter(over)[:_MAX_FORGOTTEN]
+        LogInDelay.objects.filter(key__in=[row.key for row in rows]).delete()
 
 
 def find_device(request: HttpRequest, account: int | None) -> str:

@@ -17,15 +17,13 @@ from django.utils import timezone
 from django_otp import devices_for_user, match_token
 
 from station.accounts.access import render_error_page
-from station.accounts.delays import begin_attempt, cancel_attempt, end_attempt, find_device, make_log_in_rules, remember_device
+from station.accounts.delays import begin_attempt, cancelled_if_busy, end_attempt, find_device, make_log_in_rules, remember_device
 from station.accounts.models import AuditEntry, client_address_of_request
 from station.client_address import find_client_address
 from station.configuration import current_settings
-from station.password_hasher import PasswordHasherBusyError
 
 _RENEW_EVERY_S = 600
 _RENEWED_AT = "seen"
-_MAX_NAME = 150
 
 
 def client_address(request: HttpRequest) -> str:
@@ -64,18 +62,15 @@ class LogInView(LoginView):
     redirect_authenticated_user = True
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        name = request.POST.get("username", "")[:_MAX_NAME]
+        name = _read_name(request)
         account = User.objects.filter(username=name).first()
         self._attempted_name = name if account else "(no such account)"
         device = find_device(request, account.pk if account else None)
         self._rules = make_log_in_rules(current_settings().station, name, client_address(request), device)
         if wait_s := begin_attempt(self._rules, timezone.now()):
             return refuse_early_attempt(request, wait_s)
-        try:
+        with cancelled_if_busy(self._rules):
             response: HttpResponse = super().post(request, *args, **kwargs)
-        except PasswordHasherBusyError:
-            cancel_attempt(self._rules)
-            raise
         return response
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
@@ -90,6 +85,17 @@ class LogInView(LoginView):
         # A name that no account has is perhaps a password in the wrong field, so it is not written down.
         AuditEntry.record(None, "log-in failed", self._attempted_name)
         return super().form_invalid(form)
+
+
+def _read_name(request: HttpRequest) -> str:
+    """Returns the name as the form reads it, or "" if the form refuses it.
+
+    The form takes several spellings for one name, for example one with a space before it. All of them must share their delays.
+    """
+    try:
+        return str(LogInForm(request).fields["username"].clean(request.POST.get("username", "")))
+    except forms.ValidationError:
+        return ""
 
 
 class LogOutView(LogoutView):

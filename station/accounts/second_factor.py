@@ -19,7 +19,7 @@ from django.views.decorators.http import require_POST
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from station.accounts.delays import begin_attempt, end_attempt, make_password_rules
+from station.accounts.delays import begin_attempt, cancelled_if_busy, end_attempt, make_password_rules
 from station.accounts.log_in import refuse_early_attempt
 from station.accounts.models import AuditEntry
 from station.configuration import current_settings
@@ -81,7 +81,9 @@ def remove(request: HttpRequest) -> HttpResponse:
     rules = make_password_rules(current_settings().station, user.pk)
     if wait_s := begin_attempt(rules, timezone.now()):
         return refuse_early_attempt(request, wait_s)
-    if not user.check_password(request.POST.get("password", "")):
+    with cancelled_if_busy(rules):
+        is_right = user.check_password(request.POST.get("password", ""))
+    if not is_right:
         AuditEntry.record(user, "wrong password", user.username, page="remove second factor")
         messages.error(request, "The password is wrong. The second factor stays.")
         return redirect("account")

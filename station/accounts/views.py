@@ -19,7 +19,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
 from station.accounts.access import RIGHT_DESCRIPTIONS, get_rights, get_role, right_required
-from station.accounts.delays import begin_attempt, end_attempt, make_password_rules
+from station.accounts.delays import begin_attempt, cancelled_if_busy, end_attempt, make_password_rules
 from station.accounts.forms import ChangeAccountForm, NewAccountForm, TokenForm
 from station.accounts.log_in import refuse_early_attempt
 from station.accounts.models import ApiToken, AuditEntry
@@ -67,7 +67,8 @@ def password(request: HttpRequest) -> HttpResponse:
         return refuse_early_attempt(request, wait_s)
     form = PasswordChangeForm(user, request.POST or None)
     if request.method == "POST":
-        is_valid = form.is_valid()
+        with cancelled_if_busy(rules):
+            is_valid = form.is_valid()
         if "old_password" not in form.errors:
             end_attempt(rules)
         else:
