@@ -72,10 +72,21 @@ def is_exposed(path: Path) -> bool:
         return False
 
 
+def format_closing_command(path: Path) -> str:
+    """Returns the shell command that keeps `path` and its content from other users, and leaves them readable for this user.
+
+    For a path of another owner, such as a password file of root, the owner calls the command. The group of this user then has access.
+    """
+    quoted = shlex.quote(str(path))
+    if path.stat().st_uid == os.geteuid():
+        return f"chmod -R go-rwx {quoted}"
+    return f"chgrp -R {os.getegid()} {quoted} && chmod -R o-rwx {quoted}"
+
+
 def refuse_exposed_files(settings: Settings) -> None:
     """Raises SettingsError if other users can read or write files of the plant. The message holds the command that closes them."""
     exposed = find_exposed_paths(settings)
     if exposed:
-        paths = " ".join(shlex.quote(str(path)) for path in exposed)
         named = ", ".join(f"{path} (mode {stat.S_IMODE(path.stat().st_mode):04o})" for path in exposed)
-        raise SettingsError(f"Other users of this machine can read or write {named}. Close them with: chmod -R go-rwx {paths}")
+        commands = " && ".join(map(format_closing_command, exposed))
+        raise SettingsError(f"Other users of this machine can read or write {named}. Close them with: {commands}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import shlex
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -14,7 +13,7 @@ import click
 from pydantic import SecretStr
 
 from streams.kafka_users import has_users
-from streams.private_files import find_exposed_paths, is_exposed
+from streams.private_files import find_exposed_paths, format_closing_command, is_exposed
 from streams.secrets import SecretAddress, mask_address
 from streams.security_finding import WEIGHTS, SecurityFinding
 from streams.settings import Settings, find_settings_file, load_settings
@@ -52,10 +51,10 @@ def check(file: Path | None, as_json: bool) -> int:
 def check_files(settings: Settings, settings_file: Path | None) -> Iterator[SecurityFinding]:
     """Yields a finding for each file of the plant, and for a settings file with secrets, that other users of this machine can read."""
     for path in find_exposed_paths(settings):
-        remedy = f"Close it with: chmod -R go-rwx {shlex.quote(str(path))}"
+        remedy = f"Close it with: {format_closing_command(path)}"
         yield SecurityFinding("high", f"Other users of this machine can read or write {path}.", remedy)
     if settings_file is not None and is_exposed(settings_file) and _holds_secrets(settings, tomllib.loads(settings_file.read_text())):
-        remedy = f"Close it with: chmod go-rwx {shlex.quote(str(settings_file))}"
+        remedy = f"Close it with: {format_closing_command(settings_file)}"
         yield SecurityFinding("high", f"Other users of this machine can read the secrets in {settings_file}.", remedy)
 
 

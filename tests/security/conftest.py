@@ -18,9 +18,9 @@ StrangerRuns = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user of this machine can enter, unlike `tmp_path`. The umask is 022, the usual one."""
+    """A folder that every user of this machine can enter, unlike `tmp_path` and perhaps TMPDIR. The umask is 022, the usual one."""
     umask = os.umask(0o022)
-    folder = Path(tempfile.mkdtemp(prefix="castline-open-"))
+    folder = Path(tempfile.mkdtemp(prefix="castline-open-", dir="/tmp"))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

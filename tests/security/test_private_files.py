@@ -120,6 +120,7 @@ def test_a_closed_folder_above_protects_what_is_in_it(open_folder: Path) -> None
     assert find_exposed_paths(settings) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 def test_the_group_can_read_a_password_file_that_root_keeps_for_a_service(open_folder: Path) -> None:
     file = open_folder / "password"
     file.touch(mode=0o640)
@@ -128,7 +129,14 @@ def test_the_group_can_read_a_password_file_that_root_keeps_for_a_service(open_f
     kafka = settings.kafka.model_copy(update={"password_file": file})
     assert find_exposed_paths(settings.model_copy(update={"kafka": kafka})) == []
     file.chmod(0o644)
-    assert find_exposed_paths(settings.model_copy(update={"kafka": kafka})) == [file]
+    settings = settings.model_copy(update={"kafka": kafka})
+    assert find_exposed_paths(settings) == [file]
+    with pytest.raises(SettingsError) as refused:
+        refuse_exposed_files(settings)
+    subprocess.run(["/bin/sh", "-c", str(refused.value).partition("Close them with: ")[2]], check=True)
+    status = file.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (12345, os.getegid(), 0o640), "the service can still read the file"
+    assert find_exposed_paths(settings) == []
 
 
 def test_the_password_files_of_the_roles_are_checked(open_folder: Path) -> None:
