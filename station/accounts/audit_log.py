@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import select
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ class SyslogSender:
     def send(self, text: str) -> None:
         # On TCP, a line feed ends each message (RFC 6587, non-transparent framing). JSON text holds no line feed.
         message = f"{text}\n" if self._is_stream else text
+        if self._is_stream and self._handler.is_closed_by_server():
+            raise ConnectionResetError("the log server has closed the connection")
         self._handler.handle(logging.makeLogRecord({"msg": message, "levelno": logging.INFO, "levelname": "INFO"}))
 
     def close(self) -> None:
@@ -102,6 +105,12 @@ class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
         super().createSocket()
         # Python's stubs do not know this attribute.
         getattr(self, "socket").settimeout(_SEND_TIMEOUT_S)  # noqa: B009
+
+    def is_closed_by_server(self) -> bool:
+        # Without this look, the operating system would take one more message for a server that has gone, and nobody would notice the loss.
+        connected: socket.socket = getattr(self, "socket")  # noqa: B009
+        readable, _, _ = select.select([connected], [], [], 0)
+        return bool(readable) and not connected.recv(4096)
 
     def handleError(self, record: logging.LogRecord) -> None:
         raise  # logging calls this method while it handles the error

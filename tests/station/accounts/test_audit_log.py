@@ -106,6 +106,27 @@ def test_a_log_server_that_is_away_gets_the_entries_later(database: Path) -> Non
         assert b'"subject": "entry 0"' in server.recv(65536)
 
 
+def test_no_entry_is_lost_if_the_log_server_closes_the_connection(database: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(20)
+        address = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        sender = SyslogSender(address)
+        record_three()
+        assert ship_new_entries(sender) == 3
+        connection = listening.accept()[0]
+        connection.recv(65536)
+        connection.close()
+        AuditEntry.record(None, "tested", "later")
+        with pytest.raises(ConnectionResetError):
+            ship_new_entries(sender)
+        sender.close()
+        again = SyslogSender(address)
+        assert ship_new_entries(again) == 1
+        with listening.accept()[0] as connection:
+            assert b'"subject": "later"' in connection.recv(65536)
+        again.close()
+
+
 def test_exports_are_in_the_audit_log_with_their_address(reviewer: Client, part: MakePart) -> None:
     part()
     reviewer.head("/history/export.csv")
