@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +16,30 @@ from station.accounts.delays import begin_attempt, cancelled_if_busy, make_log_i
 from station.accounts.log_in import client_address
 from station.accounts.models import ApiToken, AuditEntry, LogInDelay
 from station.password_hasher import PasswordHasherBusyError
+from tests.postgres import PostgreSQL
 from tests.station.conftest import PASSWORD, SETTINGS, MakeAccount
+
+# Twelve threads begin the first attempts at one account. The clock stands still, so a slow machine changes no result.
+_TWELVE_ATTEMPTS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from streams.settings import load_settings
+from station.configuration import configure
+configure(settings := load_settings(Path(sys.argv[1])))
+from django.utils import timezone
+from station.accounts.delays import begin_attempt, make_log_in_rules
+from station.archive.database import migrate_database
+migrate_database()
+now, together = timezone.now(), Barrier(12)
+rules = make_log_in_rules(settings.station, "anna", "192.0.2.1", "")
+def attempt(_):
+    together.wait()
+    return begin_attempt(rules, now)
+with ThreadPoolExecutor(12) as threads:
+    print(*sorted(round(wait_s) for wait_s in threads.map(attempt, range(12))))
+"""
 
 
 def log_in(client: Client, name: str, password: str, **fields: str) -> int:
@@ -144,6 +169,20 @@ def test_simultaneous_attempts_cannot_pass_together(account: MakeAccount) -> Non
     now = timezone.now()
     rules = make_log_in_rules(SETTINGS.station, "anna", "192.0.2.1", "")
     assert [begin_attempt(rules, now) for _ in range(6)] == [0] * 5 + [1]
+
+
+@pytest.mark.real
+def test_first_attempts_of_many_threads_cannot_pass_together_on_postgresql(tmp_path: Path) -> None:
+    postgresql = PostgreSQL()
+    try:
+        settings = tmp_path / "castline.toml"
+        settings.write_text(
+            f'[station]\ndatabase = "postgresql://castline@127.0.0.1:{postgresql.port}/postgres"\nsecret_key_file = "{tmp_path}/key"\n'
+        )
+        done = subprocess.run([sys.executable, "-c", _TWELVE_ATTEMPTS, settings], capture_output=True, text=True, check=True, timeout=240)
+    finally:
+        postgresql.stop()
+    assert done.stdout.split() == ["0"] * 5 + ["1"] * 7
 
 
 def test_old_failures_and_those_of_a_wrong_clock_are_forgotten(database: Path) -> None:
