@@ -29,6 +29,8 @@ from streams.settings import KafkaRole, Settings
 from streams.topics import TopicNames
 
 Resource = Literal["topic", "group", "cluster"]
+# Kafka's own sign for all users, and for all addresses.
+EVERYONE = EVERYWHERE = "*"
 # Kafka's own name of the resource that stands for the whole cluster.
 _CLUSTER = "kafka-cluster"
 _CLUSTER_OPERATIONS = ("ALTER", "ALTER_CONFIGS", "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS")
@@ -38,16 +40,23 @@ _ITERATIONS = 4096
 
 @dataclass(frozen=True, order=True)
 class AccessRule:
-    """A permission of one Kafka user. If `is_prefix` is True, it holds for all resources whose names begin with `name`."""
+    """A permission of one Kafka user. If `is_prefix` is True, it holds for all resources whose names begin with `name`.
+
+    - `user`: EVERYONE stands for all users.
+    - `host`: the address from which the user has the permission. EVERYWHERE stands for all addresses.
+    """
 
     user: str
     resource: Resource
     name: str
     operation: str
     is_prefix: bool = False
+    host: str = EVERYWHERE
 
     def __str__(self) -> str:
-        return f"{self.user} may {self.operation} {self.resource} {self.name}{'*' if self.is_prefix else ''}"
+        user = "everyone" if self.user == EVERYONE else self.user
+        place = "" if self.host == EVERYWHERE else f" from {self.host}"
+        return f"{user} may {self.operation} {self.resource} {self.name}{'*' if self.is_prefix else ''}{place}"
 
 
 @dataclass(frozen=True)
@@ -117,11 +126,11 @@ def _list_groups(settings: Settings, role: KafkaRole) -> list[str]:
 
 
 def read_access(admin: KafkaAdminClient, settings: Settings) -> set[AccessRule]:
-    """Returns the permissions that the cluster gives to the users of the roles.
+    """Returns the permissions that the cluster gives to the users of the roles, or to everyone.
 
     Raises KafkaError if the cluster has no authorizer, or if this user may not read its ACLs.
     """
-    users = {name_user(settings, role) for role in ROLES}
+    users = {EVERYONE, *(name_user(settings, role) for role in ROLES)}
     anything = ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY)
     found, _ = admin.describe_acls(ACLFilter(None, None, ACLOperation.ANY, ACLPermissionType.ALLOW, anything))
     return {_rule_of(acl) for acl in found if acl.principal.removeprefix("User:") in users}
@@ -169,7 +178,7 @@ def set_passwords(admin: KafkaAdminClient, settings: Settings, passwords: Iterab
 def _acl_of(rule: AccessRule) -> ACL:
     pattern = ACLResourcePatternType.PREFIXED if rule.is_prefix else ACLResourcePatternType.LITERAL
     resource = ResourcePattern(ResourceType[rule.resource.upper()], rule.name, pattern)
-    return ACL(f"User:{rule.user}", "*", ACLOperation[rule.operation], ACLPermissionType.ALLOW, resource)
+    return ACL(f"User:{rule.user}", rule.host, ACLOperation[rule.operation], ACLPermissionType.ALLOW, resource)
 
 
 def _filter_of(rule: AccessRule) -> ACLFilter:
@@ -184,8 +193,11 @@ def _rule_of(acl: ACL) -> AccessRule:
         ResourceType.GROUP: "group",
         ResourceType.CLUSTER: "cluster",
     }
-    is_prefix = pattern.pattern_type is ACLResourcePatternType.PREFIXED
-    name = pattern.resource_type.name.lower()
     return AccessRule(
-        acl.principal.removeprefix("User:"), resource.get(pattern.resource_type, name), pattern.resource_name, acl.operation.name, is_prefix
+        acl.principal.removeprefix("User:"),
+        resource.get(pattern.resource_type, pattern.resource_type.name.lower()),
+        pattern.resource_name,
+        acl.operation.name,
+        pattern.pattern_type is ACLResourcePatternType.PREFIXED,
+        acl.host,
     )

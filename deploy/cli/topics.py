@@ -96,7 +96,8 @@ def create_acls(file: Path | None, passwords: bool, remove_others: bool) -> None
             click.echo(f"{len(ROLES)} users have the passwords of their files")
         _create_acls(admin, settings)
         if remove_others:
-            superfluous = access.compare_access(admin, settings).superfluous
+            # Other programs of the plant perhaps need the permissions that everyone has.
+            superfluous = [rule for rule in access.compare_access(admin, settings).superfluous if rule.user != access.EVERYONE]
             access.remove_access(admin, superfluous)
             for rule in superfluous:
                 click.echo(f"removed: {rule}")
@@ -136,7 +137,9 @@ def check_acls(file: Path | None) -> int:
     if not difference.missing and not difference.superfluous:
         click.echo(f"{len(access.declare_access(settings))} ACLs as declared")
         return 0
-    click.echo('Correct them with "castline topics acls create". The option --remove-others removes ACLs that are too much.', err=True)
+    click.echo(
+        'Correct them with "castline topics acls create". With --remove-others, ACLs of roles that are too much are removed.', err=True
+    )
     return 1
 
 
@@ -204,9 +207,10 @@ def _open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
         yield admin
     except KafkaError as error:
         if isinstance(error, SecurityDisabledError):
+            is_embedded = settings.kafka.bootstrap == "embedded"
+            remedy = "broker.access to `roles` and restart the plant" if is_embedded else "authorizer.class.name of its brokers"
             raise SettingsError(
-                f"The cluster at {settings.bootstrap} has no authorizer, so every client may do everything. Set authorizer.class.name of "
-                "its brokers."
+                f"The cluster at {settings.bootstrap} has no authorizer, so every client may do everything. Set {remedy}."
             ) from None
         raise SettingsError(
             f"Kafka at {settings.bootstrap} refused to read or change its topics: {error}. Check the permissions of Castline's Kafka user."

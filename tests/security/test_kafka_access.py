@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError
 from kafka.structs import OffsetAndMetadata
 
@@ -19,7 +20,7 @@ from deploy.cli.main import castline
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
 from streams.kafka import make_client_arguments
-from streams.kafka_access import declare_access
+from streams.kafka_access import AccessRule, compare_access, declare_access, remove_access
 from streams.kafka_users import ROLES, KafkaLoginError, broker_password_dir, name_user
 from streams.settings import KafkaRole, Settings
 from streams.topics import TopicNames, create_topics, declare_topics
@@ -266,6 +267,32 @@ def test_the_command_says_what_is_missing_and_what_is_too_much_and_mends_both(pl
     assert "removed: castline-gateway may WRITE topic castings.images.line-3" in run_command(plant, "create", "--remove-others")[1]
     assert run_command(plant, "check") == (0, f"{count} ACLs as declared\n")
     assert run_command(plant, "create") == (0, f"{count} ACLs as declared\n")
+
+
+def test_the_command_finds_what_everyone_may_do_and_what_a_role_may_do_only_from_one_address(plant: Settings) -> None:
+    topic = NAMES.verdicts("line-1")
+    everyone = AccessRule("*", "topic", topic, "WRITE")
+    elsewhere = AccessRule("castline-inspector", "topic", topic, "WRITE", host="192.0.2.1")
+    own = AccessRule("castline-inspector", "topic", topic, "WRITE")
+    admin = connect(plant)
+    try:
+        resource = ResourcePattern(ResourceType.TOPIC, topic)
+        for rule in (everyone, elsewhere):
+            admin.create_acls([ACL(f"User:{rule.user}", rule.host, ACLOperation.WRITE, ACLPermissionType.ALLOW, resource)])
+        remove_access(admin, [own])
+        status, text = run_command(plant, "check")
+        assert status == 1
+        assert f"missing: {own}\n" in text
+        assert f"too much: everyone may WRITE topic {topic}\n" in text
+        assert f"too much: {own} from 192.0.2.1\n" in text
+        text = run_command(plant, "create", "--remove-others")[1]
+        assert f"removed: {own} from 192.0.2.1\n" in text
+        assert "everyone" not in text
+        assert compare_access(admin, plant).superfluous == (everyone,)
+    finally:
+        remove_access(admin, [everyone, elsewhere])
+        admin.close()
+    assert run_command(plant, "check")[0] == 0
 
 
 def test_each_process_reads_only_the_password_of_its_role(plant: Settings, tmp_path: Path) -> None:
