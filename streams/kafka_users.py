@@ -17,6 +17,10 @@ ROLES: tuple[KafkaRole, ...] = get_args(KafkaRole)
 # `roles`, even if the passwords are deleted.
 ACCESS_MARKER = "access"
 PASSWORD_FOLDER = "passwords"
+_EMBEDDED_ADVICE = (
+    "The embedded broker makes this file when it starts. Only the account that runs Castline can read it. If broker.data_dir is relative, "
+    "call the command in the folder in which Castline runs. If the broker is open, set CASTLINE_BROKER__ACCESS=open."
+)
 
 
 class KafkaLoginError(BrokerError, OSError):
@@ -75,13 +79,13 @@ def read_login(settings: Settings) -> KafkaLogin:
         is_sasl = kafka.security.startswith("sasl")
         return KafkaLogin(kafka.security, kafka.username, kafka.read_password()) if is_sasl else KafkaLogin(kafka.security)
     security = "sasl-plaintext" if kafka.bootstrap == "embedded" else kafka.security
-    file = folder / settings.role
+    file = folder.resolve() / settings.role
     try:
         password = file.read_text(encoding="utf-8").strip()
     except OSError as error:
+        advice = _EMBEDDED_ADVICE if kafka.bootstrap == "embedded" else "Write the password into this file, or correct kafka.password_dir."
         raise KafkaLoginError(
-            f"The password of the Kafka user {name_user(settings, settings.role)} cannot be read from {file}: {error.strerror}. The "
-            "embedded broker makes this file when it starts. Only the account that runs Castline can read it."
+            f"The password of the Kafka user {name_user(settings, settings.role)} cannot be read from {file}: {error.strerror}. {advice}"
         ) from None
     if not password:
         raise KafkaLoginError(
