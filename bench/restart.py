@@ -1,4 +1,4 @@
-"""Kills the inspector and the broker of a running plant, and measures how long the verdicts stay away."""
+"""Starts a plant, kills its inspector and its broker, and measures how long the verdicts stay away."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
 
 from bench.inspector_process import CASTLINE, make_bench_settings, make_settings_environment
 from deploy.supervisor.launch import bound_command
@@ -29,6 +31,7 @@ from streams.topics import TopicNames
 
 Report = Callable[[str], None]
 
+_PLANT = "plant"
 _TIMEOUT_S = 240.0
 # Before each kill, verdicts must come steadily for this long, so that the silences of two kills do not merge.
 _STEADY_S = 5.0
@@ -41,11 +44,11 @@ _RECONNECT = {"reconnect_backoff_ms": 50, "reconnect_backoff_max_ms": 200}
 
 @dataclass(frozen=True)
 class Silence:
-    """The time without verdicts after a process was killed. Times are in seconds.
+    """The time without verdicts after a process was killed, or after the whole plant was started. Times are in seconds.
 
-    - `killed`: the killed process, `inspector` or `broker`.
-    - `longest_s`: the longest time between two verdicts.
-    - `spans`: the steps from the kill to the first verdict, in order. If the broker was killed, `spans` is empty.
+    - `killed`: the killed process, `inspector` or `broker`; `plant` if no process ran before `castline up` was started.
+    - `longest_s`: the longest time between two verdicts. For `plant`, the time from the start of `castline up` to the first verdict.
+    - `spans`: the steps from the kill, or from the start, to the first verdict, in order. If the broker was killed, `spans` is empty.
     - `load`: the load average of the operating system, that is, the number of processes that want a processor.
     """
 
@@ -72,8 +75,11 @@ class RestartResult:
             group = [silence for silence in self.silences if silence.killed == killed]
             longest = [silence.longest_s for silence in group]
             loads = [silence.load for silence in group]
+            event, time_name = (
+                ("start of the whole plant", "first verdict") if killed == _PLANT else (f"kill -9 of the {killed}", "silence")
+            )
             lines.append(
-                f"kill -9 of the {killed}, {len(group)} times: silence median {statistics.median(longest):.1f} s, "
+                f"{event}, {len(group)} times: {time_name} median {statistics.median(longest):.1f} s, "
                 f"longest {max(longest):.1f} s; load of the machine {min(loads):.1f} to {max(loads):.1f} on {os.cpu_count()} processors"
             )
             for span in group[0].spans:
@@ -82,9 +88,12 @@ class RestartResult:
 
 
 def measure_restarts(
-    base: Settings, pictures: Sequence[bytes], kills: int, broker_kills: int, rate_per_s: float, report: Report
+    base: Settings, pictures: Sequence[bytes], starts: int, kills: int, broker_kills: int, rate_per_s: float, report: Report
 ) -> RestartResult:
-    """Runs a plant with one line and one inspector, and kills the inspector and then the broker repeatedly while pictures come.
+    """Runs a plant with one line and one inspector while pictures come.
+
+    First starts and stops the plant `starts` times. The first start begins with an empty folder, as on a new machine. Then kills the
+    inspector and the broker repeatedly.
 
     The sections of the settings that affect the speed come from `base`. Raises BrokerError if the plant does not recover.
     """
@@ -93,9 +102,14 @@ def measure_restarts(
         # The measured plant has no localiser, because the start of a localiser would take processor time from the inspector.
         base = base.model_copy(update={"inspector": base.inspector.model_copy(update={"localise": False})})
         settings = make_bench_settings(base, folder, line_count=1)
+        silences = []
+        for _ in range(starts):
+            silences.append(_measure_start(settings, folder, pictures, rate_per_s))
+            report(f"plant started: {silences[-1].longest_s:.1f} s until the first verdict")
+        if not kills + broker_kills:
+            return RestartResult(silences)
         with _run_plant(settings, folder) as plant, _feed(settings, pictures, rate_per_s), _VerdictClock(settings) as clock:
             clock.wait_for_steady_verdicts()
-            silences = []
             for killed in ["inspector"] * kills + ["broker"] * broker_kills:
                 silences.append(_measure_silence(plant, clock, killed))
                 report(f"{killed} killed: {silences[-1].longest_s:.1f} s without a verdict")
@@ -142,6 +156,24 @@ def _measure_silence(plant: _Plant, clock: _VerdictClock, killed: str) -> Silenc
     return Silence(killed, clock.find_longest_gap_s(killed_s), spans, os.getloadavg()[0])
 
 
+def _measure_start(settings: Settings, folder: Path, pictures: Sequence[bytes], rate_per_s: float) -> Silence:
+    # Feed and clock wait for the broker, so that the first picture comes as early as possible.
+    with _VerdictClock(settings) as clock, ExitStack() as feeding:
+        feeding.enter_context(_feed(settings, pictures, rate_per_s))
+        start_s, wall_s = time.monotonic(), time.time()
+        with _run_plant(settings, folder) as plant:
+            pid = plant.find_pid("inspector")
+            _wait_for(lambda: bool(plant.read_spans(pid)) and clock.has_verdicts, "The inspector gave no verdict.")
+            spans = {
+                "the broker answers": clock.connected_s - start_s,
+                "the inspector's process starts": psutil.Process(pid).create_time() - wall_s - (clock.connected_s - start_s),
+                **plant.read_spans(pid),
+            }
+            # The feed ends while the broker still runs.
+            feeding.close()
+            return Silence(_PLANT, clock.first_verdict_s - start_s, spans, os.getloadavg()[0])
+
+
 @contextmanager
 def _run_plant(settings: Settings, folder: Path) -> Iterator[_Plant]:
     log = folder / "plant.log"
@@ -163,12 +195,14 @@ def _run_plant(settings: Settings, folder: Path) -> Iterator[_Plant]:
 
 @contextmanager
 def _feed(settings: Settings, pictures: Sequence[bytes], rate_per_s: float) -> Iterator[None]:
-    """Sends pictures to the first line until the `with` block ends. Continues while the broker does not run."""
+    """Sends pictures to the first line until the `with` block ends. Waits for the broker, and continues while the broker does not run."""
     ending = threading.Event()
     line = settings.lines[0].name
 
     def send() -> None:
-        producer = KafkaProducer(bootstrap_servers=settings.bootstrap, **_RECONNECT)
+        producer = _connect(KafkaProducer, settings, ending)
+        if producer is None:
+            return
         number, start_s = 0, time.monotonic()
         while not ending.wait(max(0.0, start_s + number / rate_per_s - time.monotonic())):
             number += 1
@@ -185,11 +219,24 @@ def _feed(settings: Settings, pictures: Sequence[bytes], rate_per_s: float) -> I
         thread.join(30)
 
 
+def _connect(kind: type[Any], settings: Settings, ending: threading.Event) -> Any:
+    """Returns a Kafka client as soon as the broker answers, or None if `ending` is set first."""
+    while not ending.wait(0.05):
+        with suppress(KafkaError):
+            return kind(bootstrap_servers=settings.bootstrap, **_RECONNECT)
+    return None
+
+
 class _VerdictClock:
-    """A thread that notes when each verdict of the first line arrives, in monotonic seconds."""
+    """A thread that notes when each verdict of the first line arrives, in monotonic seconds. Ignores verdicts from before its start.
+
+    `connected_s` is the time at which the broker answered.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        self.connected_s = 0.0
         self._settings = settings
+        self._since_ms = time.time() * 1000
         self._times_s: list[float] = []
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="verdicts", daemon=True)
@@ -203,14 +250,25 @@ class _VerdictClock:
         self._thread.join(30)
 
     def _run(self) -> None:
-        consumer = KafkaConsumer(bootstrap_servers=self._settings.bootstrap, **_RECONNECT)
+        consumer = _connect(KafkaConsumer, self._settings, self._ending)
+        if consumer is None:
+            return
+        self.connected_s = time.monotonic()
         place = TopicPartition(TopicNames(self._settings.topics.prefix).verdicts(self._settings.lines[0].name), 0)
         consumer.assign([place])
         consumer.seek_to_beginning(place)
         while not self._ending.is_set():
             for records in consumer.poll(timeout_ms=100).values():
-                self._times_s += [time.monotonic()] * len(records)
+                self._times_s += [time.monotonic() for record in records if record.timestamp >= self._since_ms]
         consumer.close()
+
+    @property
+    def has_verdicts(self) -> bool:
+        return bool(self._times_s)
+
+    @property
+    def first_verdict_s(self) -> float:
+        return self._times_s[0]
 
     def wait_for_steady_verdicts(self, since_s: float = 0.0) -> None:
         """Waits until verdicts have come for five seconds without a pause of two seconds. The five seconds begin after `since_s`.

@@ -398,6 +398,13 @@ def verdicts(rate: float, seconds: float, python_board: bool, as_json: bool) -> 
 
 
 @command.command("restart")
+@click.option(
+    "--starts",
+    default=2,
+    show_default=True,
+    type=click.IntRange(0, 100),
+    help="Number of starts of the plant. The first one is on an empty folder.",
+)
 @click.option("--kills", default=5, show_default=True, type=click.IntRange(0, 100), help="Number of times that the inspector is killed.")
 @click.option(
     "--broker-kills", default=2, show_default=True, type=click.IntRange(0, 100), help="Number of times that the broker is killed."
@@ -405,17 +412,19 @@ def verdicts(rate: float, seconds: float, python_board: bool, as_json: bool) -> 
 @click.option("--rate", default=10.0, show_default=True, type=click.FloatRange(2, 100), help="Pictures a second.")
 @_JSON_OPTION
 @click.pass_context
-def restart(context: click.Context, kills: int, broker_kills: int, rate: float, as_json: bool) -> None:
-    """Measure how long the verdicts stop when the inspector or the broker is killed.
+def restart(context: click.Context, starts: int, kills: int, broker_kills: int, rate: float, as_json: bool) -> None:
+    """Measure how long the verdicts stop when the inspector or the broker is killed, and when the first verdict comes after a start.
 
-    The command runs a plant with one line, and kills its inspector and its broker with signal 9. It shows how long each step of the
-    inspector's restart takes. It uses the sections model, batch, inspector and pictures of the settings.
+    The command runs a plant with one line. It starts the plant with "castline up" while no process of the plant runs, and measures the
+    time to the first verdict. Then it kills the inspector and the broker with signal 9.
+
+    The command shows how long each step of the start takes. It uses the sections model, batch, inspector and pictures of the settings.
     """
     from bench.picture_feed import load_pictures
     from bench.restart import measure_restarts
 
     settings = load_settings(context.find_root().obj)
-    result = measure_restarts(settings, load_pictures(None, 64), kills, broker_kills, rate, _report_progress)
+    result = measure_restarts(settings, load_pictures(None, 64), starts, kills, broker_kills, rate, _report_progress)
     if as_json:
         _print_json(result.as_json())
         return
