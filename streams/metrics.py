@@ -383,7 +383,7 @@ _SORTING_ACTIONS_AND_REASONS = (
     *(("diverted", reason) for reason in ("verdict", "no-verdict", "late-verdict", "fault")),
     *(("passed", reason) for reason in ("verdict", "no-verdict", "late-verdict", "fault")),
     *(("stopped", reason) for reason in ("no-verdict", "late-verdict", "fault")),
-    *(("untracked", reason) for reason in ("board-restarted", "unmatched", "taken-off")),
+    *(("untracked", reason) for reason in ("board-restarted", "unmatched", "taken-off", "fault")),
 )
 
 

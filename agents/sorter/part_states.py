@@ -117,6 +117,20 @@ class PartStates:
         state = self._states.get((run, part))
         return state.sorting if state else None
 
+    def is_known(self, run: int, part: int) -> bool:
+        """Returns whether the sorter knows anything about a part."""
+        return (run, part) in self._states
+
+    def has_record(self, run: int, part: int) -> bool:
+        """Returns whether a part has a sorting record."""
+        return self.last_sorting(run, part) is not None
+
+    def recorded_parts(self, run: int) -> list[int]:
+        """Returns the numbers of the parts of `run` that a board has counted and that have a sorting record."""
+        return [
+            part for (of_run, part), state in self._states.items() if of_run == run and state.sorting is not None and state.sorting.event
+        ]
+
     def add_sorting(self, sorting: Sorting) -> None:
         """Stores a sorting record as the newest one of its part."""
         self.get(sorting.run, sorting.part).sorting = sorting

@@ -31,6 +31,7 @@ from agents.sorter.decisions import (
 )
 from agents.sorter.journal import CountedPart
 from agents.sorter.journal_sender import JournalSender
+from agents.sorter.lost_reports import LostReports
 from agents.sorter.part_reports import PartReports
 from agents.sorter.part_states import MAX_RUN, PartKey, PartStates
 from firmware.fault_table import code_of, error_codes
@@ -59,6 +60,8 @@ _MAX_REPORT_DELAY_S = 2.0
 # While a late verdict waits, the sorter checks at this interval whether the board can still report the part.
 _REPORT_CHECK_S = 0.5
 _SHORTEST_CHECK_S = 0.05
+# While no event comes, the sorter checks at this interval whether reports were lost.
+_LOST_CHECK_S = 2.0
 # A stopping sorter waits at most this long until Kafka has confirmed the records of its journal.
 _MAX_SENDING_S = 2.0
 # The largest part number of the gate protocol.
@@ -116,6 +119,7 @@ class Sorter:
         # The parts whose reports wait in `_events`, or are being written.
         self._reported: set[PartKey] = set()
         self._faults = LaneFaults()
+        self._lost_reports = LostReports(states.is_known, states.has_record)
         lane.choose_run = states.unused_run
         self._verdicts_done = asyncio.Event()
         # For each run that the board has begun: the parts of other runs that had no record when the report of the new run arrived. A part
@@ -315,7 +319,11 @@ class Sorter:
         """
         await self._name_obeyed_verdicts()
         while True:
-            events = [await self._events.get()]
+            events: list[GateEvent] = []
+            # Lost reports are found after a while without any event, too.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOST_CHECK_S):
+                    events.append(await self._events.get())
             while not self._events.empty():
                 events.append(self._events.get_nowait())
             sortings: list[Sorting] = []
@@ -323,6 +331,8 @@ class Sorter:
                 # The records of this event are remembered before the next event is handled. Otherwise a part could get two records, for
                 # example after two resets of the board.
                 sortings += self._remember(self._sortings_of(event))
+            lost = self._lost_reports.take_lost(time.monotonic())
+            sortings += self._remember(self._lost_sortings(lost, "fault", _EVENTS_LOST))
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
             # The journal must add a part to its list of unreported parts before it removes the part. This order is kept: the journal has
@@ -355,7 +365,11 @@ class Sorter:
             self._faults = LaneFaults()
             self._states.last_run = event.run
             keys = [key for key in self._ended_parts.pop(event.run, []) if self._states.last_sorting(*key) is None]
-            return [self._untracked_sorting(*key, "board-restarted", _UNKNOWN_RUN) for key in keys]
+            sortings = [self._untracked_sorting(*key, "board-restarted", _UNKNOWN_RUN) for key in keys]
+            lost = [part for part in self._lost_reports.take_all() if (self._lost_reports.run, part) not in keys]
+            sortings += self._lost_sortings(lost, "board-restarted", _UNKNOWN_RUN)
+            self._lost_reports.begin_run(event.run, self._states.recorded_parts(event.run), time.monotonic())
+            return sortings
         if isinstance(event, FaultChanged):
             self._change_fault(event)
             return []
@@ -383,6 +397,7 @@ class Sorter:
             )
         fault = self._faults.explain_safe_action(self._lane.oldest_fault)
         sorting = make_sorting(event, state, self._line, self._board, fault, self._now(), self._grade_names.get(event.gate))
+        self._lost_reports.add_report(event.part, time.monotonic())
         metrics.parts_sorted.labels(self._line, sorting.action, sorting.reason).inc()
         if sorting.confirmed is not None and sorting.reason != "fault":
             metrics.moves_confirmed.labels(self._line, sorting.confirmed).inc()
@@ -400,6 +415,7 @@ class Sorter:
             metrics.button_acknowledgements.labels(self._line).inc()
             log.warning("%s: a person at the lane ended fault %d (%s) with the push-button.", self._line, event.code, name)
         if event.raised and event.code == _EVENTS_LOST:
+            self._lost_reports.note_loss()
             self._lane.send_command("CLEAR", 0, _EVENTS_LOST)
         if event.raised and event.code == _TRIGGER_LOST:
             self._lane.send_command("CLEAR", self._lane.number, _TRIGGER_LOST)
@@ -407,6 +423,12 @@ class Sorter:
     def _untracked_sorting(self, run: int, part: int, reason: SortingReason, code: int) -> Sorting:
         metrics.parts_sorted.labels(self._line, "untracked", reason).inc()
         return make_untracked_sorting(self._states.get(run, part), self._line, run, part, self._board, reason, code, self._now())
+
+    def _lost_sortings(self, parts: list[int], reason: SortingReason, code: int) -> list[Sorting]:
+        """Returns records of parts of the present run whose reports the board has lost."""
+        if parts:
+            log.error("%s: the board has lost its reports about %d parts, from part %d on.", self._line, len(parts), min(parts))
+        return [self._untracked_sorting(self._lost_reports.run, part, reason, code) for part in parts]
 
     async def _record(self, sorting: Sorting) -> None:
         # Remember the record before the slow write. The board can repeat its event during the write, and the repetition must not get a

@@ -11,7 +11,7 @@ A folder holds these files. All times are in seconds since the epoch. A file `.j
 - `castings.jsonl`: a line for each casting that has left the belt (`casting`, `line`, `is_defect`, `eye1_at`, `eye2_at`, `run`, `part`,
   `left_by`, `gate_moves`), for each swing of a gate (`"gate": "moved"`, `line`, `at`), and for each reset of a board (`"board": "reset"`).
 - `uploads.jsonl`: a line for each attempt of a camera: `line`, `casting` (null for a picture of no casting), `run`, `part`, `sha256`,
-  `sent_at`, `status`, `acknowledged_at`.
+  `sent_at`, `status`, `acknowledged_at`. Optional: `judged_part`, the part id that the gateway has answered.
 - `injected.jsonl`: a line for each record that the campaign itself has written to a topic: `topic`, `partition`, `offset`.
 - `faults.jsonl`: `number`, `kind`, `target`, `began_at`, `ended_at`, `alone`, `loses`, `error`.
 - `memory.jsonl`: `at`, `machine`, `role`, `slot`, `pid`, `rss_bytes`, `pss_bytes`.

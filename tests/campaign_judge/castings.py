@@ -24,6 +24,8 @@ _RESET_BEFORE_S, _RESET_AFTER_S = 0.5, 1.5
 _CLOCK_S = 10.0
 # The board can forget a report that was not acknowledged in a reset this long after the casting was at the gate.
 _UNACKNOWLEDGED_S = 120.0
+# The code of the fault with which a board says that its memory for reports was full.
+_EVENTS_LOST = 48
 _ACTED = ("diverted", "passed", "stopped")
 _CLUSTER = ("spacing", "touching")
 
@@ -109,7 +111,14 @@ def _judge_records(casting: Casting, records: list[JsonRecord], recording: Recor
 
 
 def _judge_untracked(casting: Casting, records: list[JsonRecord], recording: Recording, findings: Findings) -> None:
-    """Checks the records of a casting that no gate acted on, as its records say. Only a reset of the board explains this."""
+    """Checks the records of a casting that no gate acted on, as its records say. Only a reset of the board, or reports that the board has
+    lost because no sorter took them, explain this.
+    """
+    if {record.fields.get("code") for record in records} == {_EVENTS_LOST} and recording.faults_between(
+        casting.eye2_at or 0.0, casting.eye2_at or 0.0
+    ):
+        findings.counts["castings whose report the board lost while no sorter ran"] += 1
+        return
     findings.counts["castings whose board forgot them in a reset"] += 1
     since_at, until_at = (casting.eye1_at or 0.0) - 1.0, (casting.eye2_at or recording.stopped_at) + _UNACKNOWLEDGED_S
     if not any(since_at <= reset_at <= until_at for reset_at in recording.resets[casting.line]):

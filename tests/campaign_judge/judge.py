@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.campaign_judge.castings import judge_castings
 from tests.campaign_judge.findings import Findings, Kind
-from tests.campaign_judge.memory import LEAST_SERIES_S, WARM_UP_S, MemorySlope, find_slopes, judge_memory
+from tests.campaign_judge.memory import LEAST_SERIES_S, LEAST_WARM_UP_S, MemorySlope, find_slopes, judge_memory
 from tests.campaign_judge.pictures import judge_pictures
 from tests.campaign_judge.recording import InjectedFault, Recording
 from tests.campaign_judge.silence import SilenceRow, find_silences, judge_silences
@@ -43,7 +43,7 @@ def judge(recording: Recording, topics: Topics) -> Judgement:
     judge_castings(recording, topics, findings)
     silences = judge_silences(recording, find_silences(recording, topics), findings)
     slopes = find_slopes(recording.memory)
-    is_memory_run = not recording.planned_faults and (recording.plan.minutes or 0) * 60 >= WARM_UP_S + LEAST_SERIES_S
+    is_memory_run = not recording.planned_faults and (recording.plan.minutes or 0) * 60 >= LEAST_WARM_UP_S + LEAST_SERIES_S
     judge_memory(slopes, is_memory_run, findings)
     return Judgement(recording, findings, silences, slopes)
 

@@ -22,8 +22,10 @@ from tests.campaign_judge.recording import MemorySample
 
 MIB = 2**20
 FLAT_MIB_PER_HOUR = 1.0
-# A process fills its caches in the first minutes. A series that is shorter without them says nothing.
-WARM_UP_S = 600.0
+# A process first fills its caches and its bounded buffers. So a quarter of a series, within these limits, does not count. The largest
+# buffer is the sorter's memory of 4,096 parts of a line. At three castings a second it is full after 23 minutes.
+WARM_UP_SHARE, LEAST_WARM_UP_S, MOST_WARM_UP_S = 0.25, 600.0, 1800.0
+# A series that is shorter without the warm-up says nothing.
 LEAST_SERIES_S = 900.0
 _POINT_S = 60.0
 _BLOCK_POINTS = 5
@@ -51,7 +53,7 @@ class MemorySlope:
         return "grows" if self.low > FLAT_MIB_PER_HOUR else "not decided"
 
 
-def find_slopes(samples: Sequence[MemorySample], warm_up_s: float = WARM_UP_S, least_s: float = LEAST_SERIES_S) -> list[MemorySlope]:
+def find_slopes(samples: Sequence[MemorySample]) -> list[MemorySlope]:
     """Returns the slope of each process that lived long enough. A restarted process is a new series."""
     series: dict[tuple[str, int], list[MemorySample]] = defaultdict(list)
     for sample in samples:
@@ -60,8 +62,9 @@ def find_slopes(samples: Sequence[MemorySample], warm_up_s: float = WARM_UP_S, l
     for (role, pid), group in sorted(series.items()):
         times_s = np.array([sample.at for sample in group])
         sizes_mib = np.array([sample.rss_bytes for sample in group]) / MIB
+        warm_up_s = min(MOST_WARM_UP_S, max(LEAST_WARM_UP_S, WARM_UP_SHARE * np.ptp(times_s)))
         is_warm = times_s >= times_s.min() + warm_up_s
-        if is_warm.any() and np.ptp(times_s[is_warm]) >= least_s:
+        if is_warm.any() and np.ptp(times_s[is_warm]) >= LEAST_SERIES_S:
             slopes.append(_fit(role, pid, times_s[is_warm], sizes_mib[is_warm]))
     return slopes
 

@@ -157,6 +157,10 @@ def _judge_castings(picture: _Picture, recording: Recording, findings: Findings)
         if casting is not None and casting.casting not in picture.castings:
             findings.add(Kind.OTHER_CASTING, f"{picture.name} was judged as part {_name(part)}, which is {casting.name}")
         findings.counts["pictures that the gateway could not match to a part"] += part[1] > MAX_BOARD_RUN
+    answered = {upload.judged_part for upload in picture.uploads if upload.judged_part}
+    judged = {_name(verdict.part) for verdict in picture.verdicts}
+    if judged and not answered <= judged:
+        findings.add(Kind.OTHER_CASTING, f"{picture.name} was acknowledged as {sorted(answered)} and judged as {sorted(judged)}")
 
 
 def _judge_parts(topics: Topics, findings: Findings) -> None:

@@ -63,6 +63,7 @@ class Upload:
     status: int | None = None
     run: int | None = None
     part: int | None = None
+    judged_part: str | None = None
 
 
 @dataclass(frozen=True)

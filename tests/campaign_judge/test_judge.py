@@ -102,6 +102,10 @@ def exchange_pictures(run: SampleRun) -> None:
     run.change(other, **parts[0])
 
 
+def judge_under_other_number(run: SampleRun) -> None:
+    upload_of(run, OK)["judged_part"] = "north:1:777"
+
+
 def move_twice(run: SampleRun) -> None:
     run.casting(DEFECT)["gate_moves"] = 2
     run.files["castings"].append({"gate": "moved", "line": "north", "at": BEGIN + DEFECT + 5})
@@ -212,6 +216,7 @@ FAULTS: list[tuple[Callable[[SampleRun], None], Kind]] = [
     (contradict, Kind.CONTRADICTING),
     (contradict_with_the_same_id, Kind.CONTRADICTING),
     (exchange_pictures, Kind.OTHER_CASTING),
+    (judge_under_other_number, Kind.OTHER_CASTING),
     (lose_image_of_judged, Kind.VANISHED),
     (reject_good_record, Kind.DEAD_LETTER),
     (write_no_json, Kind.UNREADABLE),
@@ -255,6 +260,44 @@ def test_a_single_fault_is_found_and_nothing_else(spoil: Callable[[SampleRun], N
     judgement = judge_run(run, tmp_path)
     assert set(found(judgement)) == {kind}, judgement.findings.faults
     assert kind in write_report(judgement)
+
+
+def write_memory(run: SampleRun, mib_by_minute: Callable[[int], float], minutes: int) -> None:
+    sample = run.files["memory"][0]
+    run.files["memory"] = [
+        sample | {"at": BEGIN + 5 * index, "rss_bytes": round(2**20 * (mib_by_minute(index // 12) + index % 3 / 10))}
+        for index in range(minutes * 12)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mib_by_minute", "outcome"),
+    [
+        (lambda minute: 400 + min(minute, 20), "flat"),
+        (lambda minute: 400 + 5 * (minute > 60), "flat"),
+        (lambda minute: 400 + minute / 20, "grows"),
+        (lambda minute: 400 + minute / 60, "not decided"),
+    ],
+    ids=["warm-up", "one jump", "3 MiB an hour", "1 MiB an hour"],
+)
+def test_memory_is_judged_by_its_slope_after_the_warm_up(mib_by_minute: Callable[[int], float], outcome: str, tmp_path: Path) -> None:
+    run = CLEAN.copy()
+    write_memory(run, mib_by_minute, 120)
+    (slope,) = judge_run(run, tmp_path).memory
+    assert slope.outcome == outcome, slope
+
+
+def test_a_run_without_faults_must_show_that_the_memory_is_flat(tmp_path: Path) -> None:
+    run = CLEAN.copy()
+    run.files["faults"].clear()
+    run.plan["minutes"] = 120
+    run.plan["silence_limits"] = {}
+    write_memory(run, lambda minute: 400 + minute / 60, 120)
+    assert Kind.NOT_FLAT in found(judge_run(run, tmp_path / "undecided"))
+    write_memory(run, lambda minute: 400, 120)
+    assert Kind.NOT_FLAT not in found(judge_run(run, tmp_path / "flat"))
+    run.files["memory"] = run.files["memory"][:100]
+    assert Kind.NOT_FLAT in found(judge_run(run, tmp_path / "short"))
 
 
 def test_a_gate_that_moved_twice_by_its_records_is_found(tmp_path: Path) -> None:

@@ -207,6 +207,28 @@ def test_sorter_and_board_that_die_together_leave_no_part_without_a_record(plant
     assert {(record.action, record.gate_moved) for record in of_reset} == {("untracked", False)}
 
 
+@pytest.mark.real
+def test_a_sorter_that_was_away_for_more_than_64_reports_records_every_part(plant: Plant) -> None:
+    plant.board(1000)
+    sorter = plant.sorter().wait_ready()
+    reader = SortedReader(plant.settings, LINE)
+    reader.wait_for(lambda found: len(found) >= 10)
+    sorter.kill()
+    time.sleep(100 / RATE)
+    sorter.start()
+
+    def is_complete(records: list[Sorting]) -> bool:
+        parts = {record.part for record in records}
+        return any(record.code == code_of("events-lost") for record in records) and parts == set(range(1, max(parts) + 1))
+
+    records = reader.wait_for(is_complete, within_s=120)
+    reader.close()
+    untracked = [record for record in records if record.code == code_of("events-lost")]
+    assert {(record.action, record.reason, record.gate_moved) for record in untracked} == {("untracked", "fault", False)}
+    events = {(record.part, record.event) for record in records}
+    assert max(Counter(part for part, _ in events).values()) == 1
+
+
 def test_a_late_verdict_is_recorded_and_moves_nothing(plant: Plant) -> None:
     parts, late = 16, {3, 8}
     with FakeInspector(plant.settings, lambda part: "ok", lambda part: 4.0 if part in late else 0.0):

@@ -242,6 +242,24 @@ def test_a_record_of_the_outage_recorder_gets_the_name_of_a_verdict_that_kafka_d
     asyncio.run(run())
 
 
+def test_parts_whose_reports_the_board_has_lost_get_a_record(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(tmp_path) as rig:
+            rig.sorter.handle_event(RunBegan(1, "power"))
+            rig.sorter.handle_event(report(1, event=0))
+            rig.sorter.handle_event(report(4, event=9))
+            rig.sorter.handle_event(RunBegan(2, "button"))
+            records = await rig.wait_for_records(4)
+            assert [(record.part, record.action, record.reason) for record in records] == [
+                (1, "diverted", "no-verdict"),
+                (4, "diverted", "no-verdict"),
+                (2, "untracked", "board-restarted"),
+                (3, "untracked", "board-restarted"),
+            ]
+
+    asyncio.run(run())
+
+
 class Commits:
     """Stands for the consumer group. `acknowledged` are the parts whose verdicts the sorter has acknowledged to Kafka."""
 

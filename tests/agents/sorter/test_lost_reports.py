@@ -1,0 +1,78 @@
+"""The parts whose reports the board has lost, found by the gaps in the part numbers."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.sorter.lost_reports import REPEATED_WITHIN_S, LostReports
+
+
+def make_lost_reports(recorded: set[int], announced: set[int] | None = None) -> LostReports:
+    known = announced if announced is not None else set()
+    lost = LostReports(lambda run, part: part in known or part in recorded, lambda run, part: part in recorded)
+    lost.begin_run(1, [], 0.0)
+    return lost
+
+
+def test_a_part_before_a_reported_one_is_lost_after_a_while_and_only_once() -> None:
+    lost = make_lost_reports({1, 4})
+    lost.add_report(1, 0.0)
+    lost.add_report(4, 1.0)
+    assert lost.take_lost(REPEATED_WITHIN_S) == []
+    assert lost.take_lost(1.0 + REPEATED_WITHIN_S) == [2, 3]
+    assert lost.take_lost(99.0) == []
+
+
+def test_a_part_that_is_reported_later_is_not_lost() -> None:
+    recorded = {1, 4}
+    lost = make_lost_reports(recorded)
+    lost.add_report(1, 0.0)
+    lost.add_report(4, 0.0)
+    recorded.add(2)
+    assert lost.take_lost(REPEATED_WITHIN_S) == [3]
+
+
+def test_an_announced_part_that_another_one_overtakes_is_lost_only_if_the_board_has_reported_a_loss() -> None:
+    lost = make_lost_reports({1, 3, 4}, {2})
+    lost.add_report(1, 0.0)
+    lost.add_report(3, 0.0)
+    assert lost.take_lost(99.0) == []
+    lost.note_loss()
+    lost.add_report(4, 99.0)
+    assert lost.take_lost(99.0 + REPEATED_WITHIN_S) == [2]
+
+
+def test_a_restarted_sorter_finds_the_gaps_between_the_records_of_the_run_and_none_before_them() -> None:
+    recorded = {101, 102, 105}
+    lost = make_lost_reports(recorded)
+    lost.begin_run(7, [105, 101, 102], 0.0)
+    assert lost.take_lost(REPEATED_WITHIN_S) == [103, 104]
+
+
+def test_after_a_reset_all_missing_parts_are_lost() -> None:
+    lost = make_lost_reports({1, 4})
+    lost.add_report(1, 0.0)
+    lost.add_report(4, 0.0)
+    assert lost.take_all() == [2, 3]
+
+
+def test_parts_that_the_board_has_counted_for_another_host_are_not_lost() -> None:
+    lost = make_lost_reports({5000, 5002})
+    lost.add_report(5000, 0.0)
+    lost.add_report(5002, 0.0)
+    assert lost.take_all() == [5001]
+
+
+@given(st.sets(st.integers(1, 300), min_size=1), st.randoms(use_true_random=False))
+def test_each_part_after_the_first_reported_one_is_recorded_or_lost_in_any_order(reported: set[int], chance: random.Random) -> None:
+    order = sorted(reported)
+    chance.shuffle(order)
+    recorded: set[int] = set()
+    lost = make_lost_reports(recorded)
+    for part in order:
+        recorded.add(part)
+        lost.add_report(part, 0.0)
+    assert set(lost.take_lost(REPEATED_WITHIN_S)) == set(range(order[0], max(reported))) - reported
