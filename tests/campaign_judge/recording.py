@@ -150,8 +150,20 @@ class Recording:
         }
 
     def faults_between(self, begin_at: float, end_at: float, aftermath_s: float = AFTERMATH_S) -> list[InjectedFault]:
-        """Returns the faults that were active between the two times, or had ended at most `aftermath_s` before."""
-        return [fault for fault in self.faults if fault.began_at <= end_at and fault.ended_at + aftermath_s >= begin_at]
+        """Returns the faults that were active between the two times, or had ended at most `aftermath_s` before, by their begin.
+
+        A fault with an error is among them, because it can have had a part of its effect.
+        """
+        near = [fault for fault in self.planned_faults if fault.began_at <= end_at and fault.ended_at + aftermath_s >= begin_at]
+        return sorted(near, key=lambda fault: fault.began_at)
+
+    def pair_of(self, fault: InjectedFault) -> tuple[InjectedFault, ...]:
+        """Returns the fault, and the other fault of its pair if it was injected as one of two."""
+        paired = sorted((each for each in self.planned_faults if not each.alone), key=lambda each: each.number)
+        if fault.alone or fault not in paired:
+            return (fault,)
+        first = paired.index(fault) // 2 * 2
+        return tuple(paired[first : first + 2])
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:

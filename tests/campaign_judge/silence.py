@@ -12,8 +12,9 @@ from tests.campaign_judge.recording import InjectedFault, Recording
 from tests.campaign_judge.topic_records import Topics
 from tests.campaign_judge.verdict_times import estimate_verdict_times, verdicts_of
 
-# A silence belongs to a fault that began before the silence ended, and that ended at most this long before the silence began.
-_TAIL_S = 10.0
+# A silence belongs to a fault that began before the silence ended, and that ended at most this long before the silence began. The plant may
+# recover in several steps.
+_TAIL_S = 60.0
 # A picture waits for its verdict at most this long without any fault.
 _SHORT_S = 3.0
 # Without any fault, the verdicts of a line must not stay away longer than after the fault with the shortest limit.
@@ -53,7 +54,7 @@ class Silence:
     @property
     def cause(self) -> str:
         """The kind of the fault, or of both faults if two were active at once."""
-        return " + ".join(sorted(fault.kind for fault in self.faults)) or NO_FAULT
+        return " + ".join(sorted(f"{fault.kind}{' (in part)' if fault.error else ''}" for fault in self.faults)) or NO_FAULT
 
     def length_s(self, limit: Limit | None) -> float:
         """Returns the length as `limit` counts it: without the time before the fault began, or before the fault ended."""
@@ -108,8 +109,7 @@ def _causes(recording: Recording, begin_at: float, end_at: float) -> tuple[Injec
     before = [fault for fault in near if fault.began_at <= begin_at]
     within = [fault for fault in near if fault.began_at > begin_at]
     is_usual_wait = bool(within) and within[0].began_at - begin_at < _SHORT_S
-    first = within[0] if within and (is_usual_wait or not before) else before[-1]
-    return (first,) if first.alone else tuple(fault for fault in near if not fault.alone)
+    return recording.pair_of(within[0] if within and (is_usual_wait or not before) else before[-1])
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,6 @@ def judge_silences(recording: Recording, silences: Sequence[Silence], findings: 
 def _limit_of(silence: Silence, recording: Recording) -> Limit | None:
     if not silence.faults:
         return Limit(NO_FAULT_LIMIT_S)
-    if len(silence.faults) > 1 or not silence.faults[0].alone:
+    if len(silence.faults) > 1 or not silence.faults[0].alone or silence.faults[0].error:
         return None
     return find_limit(silence.faults[0].kind, silence.faults[0].target, recording.plan.silence_limits)

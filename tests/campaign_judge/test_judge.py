@@ -262,6 +262,32 @@ def test_a_single_fault_is_found_and_nothing_else(spoil: Callable[[SampleRun], N
     assert kind in write_report(judgement)
 
 
+def test_a_silence_belongs_to_the_fault_during_which_it_began_and_to_the_other_one_of_a_pair(tmp_path: Path) -> None:
+    run = CLEAN.copy()
+    other_pair = [("freeze-broker", 51.0, 52.0), ("slow-disk", 52.0, 54.0)]
+    run.files["faults"] += [
+        run.files["faults"][4] | {"number": number, "kind": kind, "began_at": BEGIN + began_s, "ended_at": BEGIN + ended_s}
+        for number, (kind, began_s, ended_s) in enumerate(other_pair, 6)
+    ]
+    for record in run.topics["castings.verdicts.north"]:
+        if BEGIN + 45.2 < record["timestamp"] / 1000 < BEGIN + 53:
+            record["timestamp"] = (BEGIN + 53) * 1000
+    rows = {row.cause: row for row in judge_run(run, tmp_path).silences}
+    assert rows["kill-broker + kill-gateway"].longest_s > 6
+    assert rows["kill-broker + kill-gateway"].limit is None
+    assert rows["kill-inspector"].longest_s < 2
+
+
+def test_a_fault_that_was_injected_in_part_explains_its_silence_and_does_not_count(tmp_path: Path) -> None:
+    run = CLEAN.copy()
+    run.files["faults"][0]["error"] = "no space left"
+    stay_silent(run)
+    judgement = judge_run(run, tmp_path)
+    assert set(found(judgement)) == {Kind.NOT_INJECTED}
+    assert judgement.findings.counts["faults"] == 4
+    assert [row for row in judgement.silences if row.cause == "kill-inspector (in part)" and row.longest_s > 5]
+
+
 def write_memory(run: SampleRun, mib_by_minute: Callable[[int], float], minutes: int) -> None:
     sample = run.files["memory"][0]
     run.files["memory"] = [
