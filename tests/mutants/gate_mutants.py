@@ -610,8 +610,15 @@ GATE_MUTANTS = (
     Mutant(
         "parts of an earlier run forgotten",
         _SORTER + "sorter.py",
-        'return [self._untracked_sorting(*key, "board-restarted", _UNKNOWN_RUN) for key in keys]',
-        "return []",
+        'sortings = [self._untracked_sorting(*key, "board-restarted", _UNKNOWN_RUN) for key in keys]',
+        "sortings: list[Sorting] = []",
+        _RECORDS,
+    ),
+    Mutant(
+        "parts forgotten whose reports the board has lost",
+        _SORTER + "sorter.py",
+        'sortings += self._lost_sortings(lost, "board-restarted", _UNKNOWN_RUN)',
+        "",
         _RECORDS,
     ),
     Mutant(
