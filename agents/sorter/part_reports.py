@@ -25,8 +25,9 @@ _MAX_REQUESTS = 32
 _RETRY_S = 0.2
 # The gateway answers within 15 s, even if it first needs a picture from the camera.
 _MAX_ANSWER_S = 20.0
-# After these answers, the report is sent again. The gateway is overloaded, its spool is full, or a proxy cannot reach the gateway.
-_RETRIED_STATUSES = frozenset({429, 502, 503, 504, 507})
+# After these answers, the report is sent again. The report came too slowly, the gateway is overloaded, its spool is full, or a proxy cannot
+# reach the gateway.
+_RETRIED_STATUSES = frozenset({408, 429, 502, 503, 504, 507})
 
 
 class PartReports:

@@ -119,7 +119,7 @@ def test_a_late_report_that_the_gateway_then_refuses_counts_once() -> None:
         def choose_status(part: int) -> int:
             nonlocal tries
             tries += 1
-            return 503 if tries < 4 else 422
+            return (408, 429, 503, 422)[tries - 1]
 
         gateway = Gateway(free_ports(), choose_status)
         await gateway.start()
