@@ -134,4 +134,4 @@ class Camera:
             entry["error"] = type(error).__name__
         with self._log_lock:
             write_line(self._log, entry)
-        return entry["status"] is not None and entry["status"] not in (500, 502, 503, 504, 507)
+        return entry["status"] is not None and entry["status"] not in (408, 429, 500, 502, 503, 504, 507)

@@ -48,6 +48,7 @@ def test_each_target_of_each_kind_can_be_struck() -> None:
     assert struck == {(kind, target) for kind, fault in FAULTS.items() for target in fault.TARGETS}
 
 
+@pytest.mark.real
 def test_a_machine_with_preloaded_faults_has_a_wrong_clock_and_a_slow_disk(tmp_path: Path) -> None:
     library, faults = build_machine_faults(tmp_path), FaultFile(tmp_path / "faults")
     faults.set_clock_offset_s(-3600)
