@@ -70,7 +70,7 @@ def find_holes(components: list[Component], advisories: dict[str, Any], today: d
 def make_sbom() -> dict[str, Any]:
     """Returns the bill of materials in CycloneDX 1.5: the packages as uv exports them from its lock, and the jars."""
     command = [str(Path(sys.executable).with_name("uv")), "export", "--frozen", "--all-extras", "--no-dev", "--format", "cyclonedx1.5"]
-    command += ["--preview-features", "sbom-export"]
+    command += ["--preview-features", "sbom-export", "--offline", "--no-cache"]
     exported = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     sbom: dict[str, Any] = json.loads(exported)
     sbom["components"] += [
