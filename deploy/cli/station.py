@@ -102,7 +102,8 @@ def migrate(file: Path | None) -> None:
 )
 @click.pass_obj
 def account(file: Path | None, name: str, role: str, password_file: Path | None) -> None:
-    """Create the account NAME. If the account exists, set its role and password, and allow it to log in again.
+    """Create the account NAME. If the account exists, set its role and password, and allow it to log in again. With another
+    password, all its API tokens end.
 
     The password comes from --password-file or from the environment variable STATION_PASSWORD. Otherwise the command asks for a password.
     """

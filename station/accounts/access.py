@@ -82,7 +82,7 @@ def assign_role(user: User, role: Role) -> None:
 def create_or_update_account(name: str, role: str, password: str) -> str:
     """Creates the account `name`, or changes its role and password if it exists. Returns "made" or "changed".
 
-    The API tokens of a changed account end, because somebody may have made them with the old password.
+    If the account gets another password, its API tokens end, because somebody may have made them with the old one.
     Raises SettingsError if the role does not exist, or if the name or the password is not allowed.
     """
     known_role: Role | None = next((known for known in RIGHTS if known == role), None)
@@ -97,11 +97,12 @@ def create_or_update_account(name: str, role: str, password: str) -> str:
             validate_password(password, user)
         except ValidationError as error:
             raise SettingsError(" ".join(error.messages)) from None
+        if existed and not user.check_password(password):
+            ApiToken.revoke_all(user)
         user.set_password(password)
         user.is_active = True
         user.save()
         assign_role(user, known_role)
-        ApiToken.revoke_all(user)
         AuditEntry.record(None, "account changed" if existed else "account made", name, role=role, by="command line")
     return "changed" if existed else "made"
 

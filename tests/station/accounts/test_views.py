@@ -67,6 +67,9 @@ def test_a_new_password_ends_the_tokens_that_were_made_with_the_old_one(account:
     create_or_update_account("anna", "operator", "a third long phrase")
     assert ApiToken.find(text) is None
     _, text = ApiToken.issue(anna, "press")
+    create_or_update_account("anna", "reviewer", "a third long phrase")
+    assert ApiToken.find(text) is not None, "a script that sets the same password again ends no program"
+    _, text = ApiToken.issue(anna, "press")
     own = Client()
     own.force_login(User.objects.get(pk=anna.pk), "django.contrib.auth.backends.ModelBackend")
     form = {"old_password": "a third long phrase", "new_password1": PASSWORD, "new_password2": PASSWORD}
