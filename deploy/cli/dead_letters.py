@@ -13,6 +13,7 @@ from deploy.cli.dead_letter_redrive import DeadLetter, Redrive, RedriveStep, pla
 from deploy.cli.models_choice import describe_user
 from streams.errors import CastlineError
 from streams.image_topic_reader import ImageTopicReader
+from streams.printable import make_printable
 from streams.settings import load_settings
 from streams.topics import TopicNames
 
@@ -149,8 +150,8 @@ def _show_plan(steps: Sequence[RedriveStep], limit: int) -> None:
 
 
 def _print_line(text: str) -> None:
-    """Prints a line. The record can come from anybody, so a character that could control the terminal becomes U+FFFD."""
-    click.echo("".join(character if character.isprintable() else "\ufffd" for character in text))
+    """Prints a line. The record can come from anybody, so characters that could control the terminal are replaced."""
+    click.echo(make_printable(text))
 
 
 def _find_letters(known: Sequence[DeadLetter], places: Sequence[str]) -> list[DeadLetter]:

@@ -11,6 +11,7 @@ import click
 
 from streams.errors import CastlineError, DuplicateProcessError
 from streams.garbage_collector import garbage_collector_paused
+from streams.printable import make_printable
 from streams.private_files import make_new_files_private
 from streams.secrets import mask_secrets
 
@@ -114,4 +115,4 @@ def main() -> None:
 def _print_error(error: CastlineError) -> None:
     """Prints the message without secrets, and without characters that control a terminal, because part of it may come from a record."""
     text = mask_secrets(f"castline: {error}")
-    click.echo("".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text), err=True)
+    click.echo("\n".join(map(make_printable, text.split("\n"))), err=True)

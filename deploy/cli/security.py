@@ -13,6 +13,7 @@ import click
 from pydantic import SecretStr
 
 from streams.kafka_users import has_users
+from streams.printable import make_printable
 from streams.private_files import find_exposed_paths, format_closing_command, is_exposed
 from streams.secrets import SecretAddress, mask_address
 from streams.security_finding import WEIGHTS, SecurityFinding
@@ -42,10 +43,15 @@ def check(file: Path | None, as_json: bool) -> int:
     ]
     findings.sort(key=lambda finding: WEIGHTS.index(finding.weight))
     for finding in findings:
-        click.echo(json.dumps(asdict(finding)) if as_json else f"{finding.weight:6}  {finding.problem}\n        {finding.remedy}")
+        click.echo(json.dumps(asdict(finding)) if as_json else format_finding(finding))
     if not findings and not as_json:
         click.echo("Nothing was found.")
     return 1 if any(finding.weight == "high" for finding in findings) else 0
+
+
+def format_finding(finding: SecurityFinding) -> str:
+    """Returns two lines for a terminal. A finding may name an API token, and its name may hold any characters."""
+    return f"{finding.weight:6}  {make_printable(finding.problem)}\n        {make_printable(finding.remedy)}"
 
 
 def check_files(settings: Settings, settings_file: Path | None) -> Iterator[SecurityFinding]:

@@ -15,6 +15,8 @@ from django.db import connection, models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from streams.printable import make_printable
+
 # The network address of the client whose request is being answered, or "" for a command.
 client_address_of_request: ContextVar[str] = ContextVar("client_address_of_request", default="")
 
@@ -122,7 +124,7 @@ class AuditEntry(models.Model):
             entry = cls(
                 who=who[:_MAX_WHO],
                 action=action,
-                subject=_printable(subject)[:_MAX_SUBJECT],
+                subject=make_printable(subject)[:_MAX_SUBJECT],
                 detail=json.loads(json.dumps(detail)),
                 address=client_address_of_request.get(),
             )
@@ -173,10 +175,6 @@ def _lock_audit_chain() -> None:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_AUDIT_LOCK])
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _hash(text: str) -> str:

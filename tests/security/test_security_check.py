@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from deploy.cli.security import check_files, check_keys, check_listeners
+from deploy.cli.security import check_files, check_keys, check_listeners, format_finding
+from streams.security_finding import SecurityFinding
 from streams.settings import load_settings
 from tests.security.test_private_files import run_castline, write_settings
 
@@ -43,6 +44,10 @@ def test_the_open_data_folder_of_an_older_release_is_found(tmp_path: Path) -> No
     file = tmp_path / "castline.toml"
     file.write_text(tomli_w.dumps({"broker": {"data_dir": str(tmp_path / "kafka")}}))
     assert [finding.weight for finding in check_listeners(load_settings(file, {}))] == ["high"]
+
+
+def test_the_name_of_a_token_cannot_control_the_terminal() -> None:
+    assert "\x1b" not in format_finding(SecurityFinding("medium", "The API token of anna for \x1b]0;x\x07 has no end.", "Revoke it."))
 
 
 def test_missing_keys_are_found(tmp_path: Path) -> None:
