@@ -55,10 +55,13 @@ def sign_headers(
     """Returns the headers of a record with the signature of this process's role, if the setting `signing.private_keys` is set.
 
     Without this setting, and on topics on which the role signs nothing, the headers stay unchanged. A former signature is replaced.
-    Raises SettingsError if the key of the role cannot be used.
+    Raises SettingsError if the key of the role cannot be used, or if the readers would refuse the record because there is no key.
     """
     folder, role = settings.signing.private_keys, settings.role
-    if folder is None or role not in SIGNERS.get(_kind_of(topic), ()):
+    if role not in SIGNERS.get(_kind_of(topic), ()):
+        return list(headers)
+    if folder is None:
+        _refuse_missing_key(settings)
         return list(headers)
     signature = _load_private_key(folder / f"{role}.key").sign(_message(role, topic, key, value))
     header = (SIGNED_HEADER, f"{role}:{base64.b64encode(signature).decode()}".encode())
@@ -92,9 +95,15 @@ def check_signature(
 
 
 def check_keys(settings: Settings) -> None:
-    """Loads the keys that this process needs, so that a missing key is reported at the start. Raises SettingsError if one is missing."""
-    if settings.signing.private_keys is not None and settings.role in SIGNING_ROLES:
-        _load_private_key(settings.signing.private_keys / f"{settings.role}.key")
+    """Loads the keys that this process needs, so that a missing key is reported at the start. Raises SettingsError if one is missing.
+
+    The key of the administrator is loaded only when a command signs. The broker also has this role, and it signs nothing.
+    """
+    if settings.role in SIGNING_ROLES and settings.role != "administrator":
+        if settings.signing.private_keys is None:
+            _refuse_missing_key(settings)
+        else:
+            _load_private_key(settings.signing.private_keys / f"{settings.role}.key")
     if settings.signing.public_keys is not None:
         for role in SIGNING_ROLES:
             _load_public_keys(settings.signing.public_keys / f"{role}.pub")
@@ -113,6 +122,15 @@ def create_keys(private_folder: Path, public_folder: Path, role: KafkaRole) -> N
     write_atomically(file, (file.read_bytes() if file.exists() else b"") + public)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     write_atomically(private_folder / f"{role}.key", private, mode=0o600)
+
+
+def _refuse_missing_key(settings: Settings) -> None:
+    # Kafka keeps only the newest model choice of a line. A choice that all readers refuse would delete the choice in force.
+    if settings.signing.public_keys is not None:
+        raise SettingsError(
+            f"signing.public_keys is set and signing.private_keys is not, so all records of the role {settings.role} would be refused. Set "
+            "signing.private_keys."
+        )
 
 
 def _kind_of(topic: str) -> str:

@@ -161,6 +161,22 @@ def test_keys_that_cannot_be_used_are_reported_at_the_start(keys: Keys, tmp_path
         check_keys(keys.settings("station"))
 
 
+def test_the_broker_needs_no_key_of_the_administrator(keys: Keys, tmp_path: Path) -> None:
+    (tmp_path / "administrator.key").unlink()
+    check_keys(keys.settings("administrator"))
+
+
+@pytest.mark.parametrize("role", SIGNING_ROLES)
+def test_a_role_without_a_key_writes_nothing_that_all_readers_would_refuse(keys: Keys, role: KafkaRole) -> None:
+    settings = Settings.model_validate({"signing": {"public_keys": keys.public}}).for_role(role)
+    topic = next(f"castings.{kind}" for kind, signers in SIGNERS.items() if role in signers)
+    with pytest.raises(SettingsError, match=r"Set signing\.private_keys"):
+        sign_headers(settings, topic, KEY, VALUE)
+    if role != "administrator":
+        with pytest.raises(SettingsError, match=r"Set signing\.private_keys"):
+            check_keys(settings)
+
+
 def test_forged_model_choices_and_deletions_have_no_effect_and_old_ones_can_be_signed(
     make_settings: MakeSettings, keys: Keys, tmp_path: Path
 ) -> None:
