@@ -21,7 +21,6 @@ from streams.group_members import GroupIdentity, wait_until_free
 from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
 from streams.kafka import wait_for_kafka
 from streams.settings import Settings
-from streams.signatures import check_keys
 from streams.start_spans import StartSpans
 
 log = logging.getLogger(__name__)
@@ -104,7 +103,6 @@ def worker_process(settings: Settings, role: str, port: int, slot_name: str = ""
 
     If each process of a role has its own task, `slot_name` names the role and the task, such as `sorter-line-1`. Otherwise it is "".
     """
-    check_keys(settings)
     stop_requested = handle_stop_signals()
     slot = InstanceSlot(settings.service.run_dir, slot_name or role)
     health = ProcessHealth(role, ProgressWatchdog(settings.service.stall_s))
