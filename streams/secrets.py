@@ -17,7 +17,7 @@ MASK = "***"
 _MIN_SECRET_CHARACTERS = 8
 
 # Up to the last @ before the path, because a password may hold an @ itself.
-_USER = re.compile(r"(?<=://)[^/?#\s\"']*@")
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")
 # The query of an address. Cameras and stores take passwords and signatures there.
 _QUERY = re.compile(r"(?<=\S)\?[^\s\"']+")
 # Some cameras take the password in the path: rtsp://camera/user=admin_password=secret_channel=1.

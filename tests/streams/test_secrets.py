@@ -100,7 +100,7 @@ def test_health_pages_hold_no_secrets(tmp_path: Path) -> None:
     assert [secret for secret in SECRETS if secret in "".join(texts)] == []
 
 
-@pytest.mark.parametrize("password", ["odd]Passw0rd", "odd[Passw0rd", "odd@Passw0rd"])
+@pytest.mark.parametrize("password", ["odd]Passw0rd", "odd[Passw0rd", "odd@Passw0rd", "odd'Passw0rd"])
 def test_a_password_of_any_characters_is_taken_and_hidden(tmp_path: Path, password: str) -> None:
     file = tmp_path / "castline.toml"
     camera = {"kind": "video", "address": f"rtsp://admin:{password}@camera-1.plant/stream"}
