@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b32encode
+from collections.abc import Sequence
 
 import segno
 from django import forms
@@ -19,7 +20,7 @@ from django.views.decorators.http import require_POST
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from station.accounts.delays import begin_attempt, cancelled_if_busy, end_attempt, make_password_rules
+from station.accounts.delays import DelayRule, begin_attempt, cancelled_if_busy, end_attempt, make_password_rules
 from station.accounts.log_in import refuse_early_attempt
 from station.accounts.models import AuditEntry
 from station.configuration import current_settings
@@ -29,9 +30,13 @@ _APP, _RECOVERY = "app", "recovery codes"
 
 
 class CodeForm(forms.Form):
-    """The form with the first code of the app, which shows that the app has the key."""
+    """The form with the first code of the app, which shows that the app has the key.
+
+    It asks for the password, too. Otherwise somebody at a computer that a person has left could lock this person out with another app.
+    """
 
     code = forms.CharField(max_length=8, label="Code", widget=forms.TextInput(attrs={"autocomplete": "one-time-code"}))
+    password = forms.CharField(label="Password", strip=False, widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}))
 
 
 def has_second_factor(user: User) -> bool:
@@ -49,7 +54,7 @@ def remove_second_factor(user: User) -> None:
 @sensitive_post_parameters()
 @never_cache
 def set_up(request: HttpRequest) -> HttpResponse:
-    """Shows a new key as a QR code. A POST request with a code of the app turns the second factor on and shows the recovery codes."""
+    """Shows a new key as a QR code. A POST request with a code of the app and the password turns the second factor on."""
     user = request.user
     assert isinstance(user, User)
     if has_second_factor(user):
@@ -58,11 +63,17 @@ def set_up(request: HttpRequest) -> HttpResponse:
     device, _ = TOTPDevice.objects.get_or_create(user=user, name=_APP, defaults={"confirmed": False})
     form = CodeForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        if device.verify_token(form.cleaned_data["code"].replace(" ", "")):
+        rules = make_password_rules(current_settings().station, user.pk)
+        if wait_s := begin_attempt(rules, timezone.now()):
+            return refuse_early_attempt(request, wait_s)
+        if not _is_password_right(user, form.cleaned_data["password"], rules, "add second factor"):
+            form.add_error("password", "The password is wrong.")
+        elif device.verify_token(form.cleaned_data["code"].replace(" ", "")):
             codes = _turn_on(user, device)
             AuditEntry.record(user, "second factor added", user.username)
             return render(request, "station/accounts/recovery-codes.html", {"codes": codes})
-        form.add_error("code", "This code does not fit the key. Wait for the next code of the app, then try again.")
+        else:
+            form.add_error("code", "This code does not fit the key. Wait for the next code of the app, then try again.")
     content = {
         "form": form,
         "key": b32encode(device.bin_key).decode(),
@@ -81,17 +92,24 @@ def remove(request: HttpRequest) -> HttpResponse:
     rules = make_password_rules(current_settings().station, user.pk)
     if wait_s := begin_attempt(rules, timezone.now()):
         return refuse_early_attempt(request, wait_s)
-    with cancelled_if_busy(rules):
-        is_right = user.check_password(request.POST.get("password", ""))
-    if not is_right:
-        AuditEntry.record(user, "wrong password", user.username, page="remove second factor")
+    if not _is_password_right(user, request.POST.get("password", ""), rules, "remove second factor"):
         messages.error(request, "The password is wrong. The second factor stays.")
         return redirect("account")
-    end_attempt(rules)
     remove_second_factor(user)
     AuditEntry.record(user, "second factor removed", user.username)
     messages.success(request, "The second factor is removed. This account now needs only its password.")
     return redirect("account")
+
+
+def _is_password_right(user: User, password: str, rules: Sequence[DelayRule], page: str) -> bool:
+    """Checks a password after `begin_attempt` has counted the attempt for `rules`."""
+    with cancelled_if_busy(rules):
+        is_right = user.check_password(password)
+    if is_right:
+        end_attempt(rules)
+    else:
+        AuditEntry.record(user, "wrong password", user.username, page=page)
+    return is_right
 
 
 def _turn_on(user: User, device: TOTPDevice) -> list[str]:

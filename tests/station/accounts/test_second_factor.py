@@ -31,9 +31,9 @@ def with_factor(account: MakeAccount) -> tuple[bytes, list[str]]:
     page = browser.get("/account/second-factor/").content.decode()
     key: bytes = TOTPDevice.objects.get(user=anna).bin_key
     assert "<svg" in page
-    assert "does not fit" in browser.post("/account/second-factor/", {"code": "000000"}).content.decode()
+    assert "does not fit" in browser.post("/account/second-factor/", {"code": "000000", "password": PASSWORD}).content.decode()
     TOTPDevice.objects.update(throttling_failure_count=0, throttling_failure_timestamp=None)
-    done = browser.post("/account/second-factor/", {"code": show_code(key)}).content.decode()
+    done = browser.post("/account/second-factor/", {"code": show_code(key), "password": PASSWORD}).content.decode()
     return key, re.findall(r"<code>([a-z2-7]+)</code>", done)
 
 
@@ -65,6 +65,18 @@ def test_wrong_codes_delay_the_codes_of_the_app_but_no_recovery_code(with_factor
     TOTPDevice.objects.update(throttling_failure_count=30, throttling_failure_timestamp=timezone.now())
     assert log_in(show_code(key, steps_later=1)) == 200
     assert log_in(codes[0]) == 302
+
+
+def test_nobody_adds_a_second_factor_to_an_account_without_its_password(account: MakeAccount) -> None:
+    anna = account("anna", "operator", password=True)
+    left_alone = Client()
+    left_alone.force_login(anna, "django.contrib.auth.backends.ModelBackend")
+    left_alone.get("/account/second-factor/")
+    form = {"code": show_code(TOTPDevice.objects.get().bin_key), "password": "guess"}
+    answers = [left_alone.post("/account/second-factor/", form) for _ in range(5)]
+    assert all("The password is wrong" in answer.content.decode() for answer in answers)
+    assert AuditEntry.objects.filter(action="wrong password", subject="anna").count() == 5
+    assert log_in("") == 302, "the log-in still needs only the password"
 
 
 def test_the_answer_does_not_say_whether_the_password_was_right(with_factor: tuple[bytes, list[str]]) -> None:
