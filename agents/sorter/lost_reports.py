@@ -7,12 +7,20 @@ names these parts, but the board numbers all parts of a run one after the other.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
+from itertools import islice
+
+log = logging.getLogger(__name__)
 
 # The board repeats its oldest reports every second. A report that has not come this long after the report of a later part is lost.
 REPEATED_WITHIN_S = 10.0
 # After a loss, only so many of the newest parts are checked whose counts have arrived. Fewer parts are on a belt at a time.
 _MAX_ANNOUNCED = 1024
+# A line without a PC for 18 hours counts so many parts at one part a second. A gap that is larger still gets records for its newest parts.
+_MAX_MISSING = 65_536
+# Number of records that are made at once. More of them would keep the sorter from its other work for too long.
+_MAX_TAKEN = 256
 
 
 class LostReports:
@@ -56,10 +64,13 @@ class LostReports:
         """
         if not self._highest:
             self._lowest = self._highest = part
-        missing = [number for number in range(self._highest + 1, part) if not self._is_known(self.run, number)]
+        first = max(self._highest + 1, part - _MAX_MISSING + len(self._missing))
+        if first > self._highest + 1:
+            log.error("The board has left out %d part numbers before part %d. They get no record.", first - self._highest - 1, first)
+        missing = [number for number in range(first, part) if not self._is_known(self.run, number)]
         if self._is_loss_reported:
-            first = max(self._lowest + 1, part - _MAX_ANNOUNCED)
-            missing += [number for number in range(first, part) if self._is_known(self.run, number)]
+            announced = range(max(self._lowest + 1, part - _MAX_ANNOUNCED), part)
+            missing += [number for number in announced if self._is_known(self.run, number)]
             self._is_loss_reported = False
         for number in missing:
             if not self._has_record(self.run, number):
@@ -67,15 +78,15 @@ class LostReports:
         self._highest = max(self._highest, part)
 
     def take_lost(self, now_s: float) -> list[int]:
-        """Returns the parts that were missing for REPEATED_WITHIN_S, once."""
-        return self._take(lambda since_s: now_s - since_s >= REPEATED_WITHIN_S)
+        """Returns parts that were missing for REPEATED_WITHIN_S, once. Returns at most 256 parts, and the others with the next calls."""
+        return self._take(lambda since_s: now_s - since_s >= REPEATED_WITHIN_S, _MAX_TAKEN)
 
     def take_all(self) -> list[int]:
         """Returns all missing parts, because a reset of the board has deleted its reports."""
-        return self._take(lambda since_s: True)
+        return self._take(lambda since_s: True, _MAX_MISSING)
 
-    def _take(self, is_lost: Callable[[float], bool]) -> list[int]:
-        due = [part for part, since_s in self._missing.items() if is_lost(since_s)]
+    def _take(self, is_lost: Callable[[float], bool], most: int) -> list[int]:
+        due = list(islice((part for part, since_s in self._missing.items() if is_lost(since_s)), most))
         for part in due:
             del self._missing[part]
         return sorted(part for part in due if not self._has_record(self.run, part))

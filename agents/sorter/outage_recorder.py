@@ -79,6 +79,10 @@ class OutageRecorder:
             except SettingsError as error:
                 log.warning("The reports of the board are not recorded while Kafka is away: %s", error)
                 self._resources.close()
+            except Exception:
+                # The supervised thread calls this function again, so journals that are open now must be closed.
+                self._resources.close()
+                raise
 
     def _serve_board(self) -> None:
         board = next(iter(self._gates.values()))

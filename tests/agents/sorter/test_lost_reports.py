@@ -66,6 +66,16 @@ def test_parts_that_the_board_has_counted_for_another_host_are_not_lost() -> Non
     assert lost.take_all() == [5001]
 
 
+def test_a_very_large_gap_gets_records_for_its_newest_parts_and_few_at_a_time() -> None:
+    lost = make_lost_reports(set())
+    lost.add_report(1, 0.0)
+    lost.add_report(2**31, 0.0)
+    assert len(lost.take_lost(99.0)) == 256
+    remaining = lost.take_all()
+    assert len(remaining) == 65_536 - 256
+    assert remaining[-1] == 2**31 - 1
+
+
 @given(st.sets(st.integers(1, 300), min_size=1), st.randoms(use_true_random=False))
 def test_each_part_after_the_first_reported_one_is_recorded_or_lost_in_any_order(reported: set[int], chance: random.Random) -> None:
     order = sorted(reported)
@@ -75,4 +85,5 @@ def test_each_part_after_the_first_reported_one_is_recorded_or_lost_in_any_order
     for part in order:
         recorded.add(part)
         lost.add_report(part, 0.0)
-    assert set(lost.take_lost(REPEATED_WITHIN_S)) == set(range(order[0], max(reported))) - reported
+    taken = [*lost.take_lost(REPEATED_WITHIN_S), *lost.take_lost(REPEATED_WITHIN_S)]
+    assert set(taken) == set(range(order[0], max(reported))) - reported
