@@ -47,9 +47,9 @@ class AccountCounter:
 
 
 class AccountLimitMiddleware:
-    """Limits the requests that one account has at the same time, whatever the number of its sessions and addresses.
+    """Limits how many requests of one account run at the same time. Requests from all sessions and IP addresses of the account count.
 
-    Explains a log-in that was refused because too many passwords wait for their check.
+    Shows an error page if a log-in was refused because too many other log-ins wait for their password check.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

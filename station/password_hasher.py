@@ -13,7 +13,7 @@ _MAX_WAITING = 16
 
 
 class PasswordHasherBusyError(CastlineError):
-    """Raised if too many passwords wait for their hash. The message can be shown on a page."""
+    """Raised if too many passwords already wait to be hashed. The message can be shown on a page."""
 
 
 class QueuedPasswordHasher(PBKDF2PasswordHasher):

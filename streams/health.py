@@ -256,7 +256,7 @@ class _LimitedServer(ThreadingHTTPServer):
 
 
 def _shut_down(request: socket.socket) -> None:
-    """Ends a connection at once. The thread of the connection then reads the end of the request."""
+    """Shuts a connection down at once. The thread that waits for data on this connection then stops waiting."""
     with suppress(OSError):
         request.shutdown(socket.SHUT_RDWR)
 

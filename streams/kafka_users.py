@@ -29,7 +29,10 @@ class KafkaLoginError(BrokerError, OSError):
 
 @dataclass(frozen=True)
 class KafkaLogin:
-    """How a process connects to Kafka: the value of the setting `kafka.security`, and user and password, or "" without a log-in."""
+    """How a process connects to Kafka. `security` is a value of the setting `kafka.security`.
+
+    `username` and `password` are both "" if Kafka needs no log-in.
+    """
 
     security: str
     username: str = ""
@@ -57,7 +60,7 @@ def broker_password_dir(settings: Settings) -> Path:
 
 
 def find_password_dir(settings: Settings) -> Path | None:
-    """Returns the folder with the password files of the roles, or None if the settings give one user name or no log-in."""
+    """Returns the folder with the password files of the roles. Returns None if all roles use one user name, or if Kafka needs no log-in."""
     if settings.kafka.bootstrap == "embedded":
         return broker_password_dir(settings) if has_users(settings.broker) else None
     return settings.kafka.password_dir

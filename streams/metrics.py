@@ -99,7 +99,7 @@ camera_latency_suspended = Gauge(
 camera_offset_seconds = Gauge(
     "castline_camera_offset_seconds",
     "Median difference between the times of the last pictures and of their nearest parts, after the latency is subtracted. It is 0 if "
-    "the latency is right.",
+    "the gateway uses the right latency.",
     ["line"],
 )
 camera_offset_share = Gauge(

@@ -1,6 +1,7 @@
 """The object store for large pictures, archived pictures and heat maps: a folder, or any file system that fsspec can open.
 
-An address in the store (a claim) is `<folder>/<first two digits>/<sha256>`, so equal pictures are stored once.
+The address of an object in the store is called a claim: `<folder>/<first two digits of the checksum>/<checksum>`. The checksum is the
+SHA-256 of the object's bytes, so equal pictures have the same address and are stored once.
 """
 
 from __future__ import annotations

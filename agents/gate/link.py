@@ -352,7 +352,8 @@ class BoardSession:
                 error,
             )
             return run
-        log.warning("%s: the board was exchanged or has lost its memory. Its run was %d and is now %d.", lines, run, raised)
+        message = "%s: the board was exchanged or has lost its memory. So its run number was changed from %d to %d."
+        log.warning(message, lines, run, raised)
         return raised
 
     def _sync_clock(self) -> None:
@@ -389,7 +390,10 @@ class BoardSession:
         return None
 
     def _commit_lane(self, lane: GateLane) -> None:
-        """Makes the board use the settings of a lane and of the other gates at its belt. Raises GateError if the board refuses them."""
+        """Makes the board use new settings for all gates on one belt: the gate of `lane` and the additional gates.
+
+        Settings that the board already uses are not sent again. Raises GateError if the board refuses the settings.
+        """
         lane.is_configured, settings_by_lane = False, lane.settings_by_lane
         if lane.has_grades and not self._supports_grades:
             raise gate_error("not-supported", f"{lane.line}: additional gates on one belt (grades)")

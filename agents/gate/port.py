@@ -136,10 +136,11 @@ SERIAL_PORTS = SerialPorts()
 
 @contextmanager
 def locked_port(path: str) -> Iterator[bool]:
-    """Keeps sorters from opening the serial port during the `with` block. Yields False if a program such as a sorter has opened it.
+    """Locks the serial port during the `with` block, so that no sorter can open it.
 
-    A port that does not exist is not locked, and the block runs all the same. At the end of the block, DTR falls, so that the next opening
-    of the port resets a Mega.
+    Yields False if another program, for example a sorter, has locked the port. Otherwise yields True, even if the port does not exist.
+
+    The end of the block closes the port, and DTR falls. When a program opens the port again, DTR rises. This resets a Mega.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)

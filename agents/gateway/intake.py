@@ -195,7 +195,7 @@ class Intake:
         self._on_stored = on_stored
         self._clock = clock
         self._steps = ClockSteps(clock, steady_clock or clock)
-        # Parts whose reports arrive until then were perhaps counted before the last step of the clock. They get no picture.
+        # Parts whose reports arrive before this time were perhaps counted before the clock was last set. These parts get no picture.
         self._settled_s = 0.0
         self._lock = threading.Lock()
         # The number of pictures that were refused since the spool became full.
@@ -400,7 +400,7 @@ class Intake:
                 self._store(decision.picture, decision.part)
 
     def _find_unstored(self, pending: _PendingFrame) -> PictureReceipt | None:
-        """Returns the receipt that the disk has prevented, if the camera now sends the same picture again."""
+        """Returns the receipt from an earlier attempt to store the same picture. Returns None if no attempt failed because of the disk."""
         with self._lock:
             sha256, receipt = self._unstored.get(pending.frame.idempotency_key, ("", None))
         return receipt if sha256 == pending.picture.sha256 else None
@@ -415,7 +415,7 @@ class Intake:
     def _store(self, pending: _PendingFrame, part: PartId | None, earlier: PictureReceipt | None = None) -> None:
         """Stores a picture in the spool and sets the frame's receipt. If `part` is None, the spool makes the part id.
 
-        `earlier` is the receipt of the same picture, which the disk has prevented.
+        `earlier` is the receipt from an earlier attempt to store the same picture. The attempt failed because of the disk.
         """
         frame = pending.frame
         is_matched = earlier.is_matched if earlier else self._matcher is None or part is not None

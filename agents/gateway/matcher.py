@@ -24,8 +24,8 @@ Picture = TypeVar("Picture")
 
 # If the report of a part was lost, the gap between two parts is unknown. Then the smallest of the last 32 gaps is used.
 _RECENT_GAPS = 32
-# The latest parts are kept, so that a picture that was held up for minutes still finds its part, and for the gaps between the parts. The
-# sorter also keeps 2,048 reports for a gateway that is away.
+# The matcher keeps this many of the latest parts, for two reasons. A picture that was held up for minutes must still find its part. And the
+# matcher needs the gaps between the parts. The sorter keeps the same number of part reports while the gateway does not answer.
 _KEPT_PARTS = 2048
 # After this many late pictures in a row that are equally late and fit their parts, the pictures are known to come later than before.
 _MIN_FITTING = 8
@@ -203,7 +203,7 @@ class Matcher(Generic[Picture]):
 
     @property
     def _reach_s(self) -> float:
-        """The largest distance between a picture and its part. Ages that differ by less are equal."""
+        """The largest time between a picture and its part, in seconds. Two pictures are equally late if their ages differ by less."""
         return ASSIGNED_SHARE * max(self._recent_gaps, default=float("inf"))
 
     def _is_near(self, age_s: float, other_s: float | None) -> bool:

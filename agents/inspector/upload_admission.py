@@ -1,6 +1,7 @@
 """Queues uploaded pictures, so that they are decoded and judged only in the time that pictures from cameras leave.
 
-An upload joins a batch when it is decoded and no picture from a camera waits, at the latest two seconds after it was decoded.
+A decoded upload joins a batch when no picture from a camera waits. If pictures from cameras keep waiting, the upload joins a batch two
+seconds after it was decoded.
 
 If too many uploads wait, the oldest get the label `review` without being decoded, until fewer wait. Otherwise the queue would become full,
 and the worker would accept no record, neither an upload nor a camera's picture.

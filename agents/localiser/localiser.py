@@ -59,7 +59,7 @@ from streams.worker import ReceivedRecord
 log = logging.getLogger(__name__)
 
 ROLE = "localiser"
-# Largest number of ordinary verdicts that can wait for their heat maps.
+# At most this many verdicts wait for their heat maps. Verdicts of the lines in the setting `inspector.explain_lines` are not counted.
 _MAX_ORDINARY = 64
 # Largest number of verdicts that are accepted but not yet acknowledged. A verdict takes about 2 kB of memory.
 _MAX_PENDING = 4096
@@ -123,7 +123,10 @@ class HeatMapQueue:
         return bool(verdict.votes) and (verdict.label != "ok" or verdict.line in self._explain_lines)
 
     def add(self, request: HeatMapRequest) -> HeatMapRequest | None:
-        """Adds a request. If too many ordinary requests wait, drops the oldest of them and returns it. Otherwise returns None."""
+        """Adds a request. If too many requests of lines outside `explain_lines` wait, removes and returns the oldest of them.
+
+        Otherwise returns None.
+        """
         if request.verdict.line in self._explain_lines:
             self._awaited.append(request)
             return None

@@ -348,7 +348,11 @@ class Sorter:
                     self._lane.acknowledge_event(event.event, event.run)
 
     async def _name_obeyed_verdicts(self) -> None:
-        """Completes the records that the outage recorder wrote. Kafka perhaps does not deliver the verdicts of these parts again."""
+        """Writes a second sorting record for each part whose first record does not name the verdict that the board obeyed.
+
+        The outage recorder wrote the first records while Kafka did not answer. It does not know verdicts. The second records are written
+        now, because Kafka perhaps does not deliver these verdicts again.
+        """
         states = self._states.unnamed_verdicts()
         completed = [make_obeyed_sorting(state.sorting, state, self._now()) for state in states if state.sorting is not None]
         await self._store(self._remember(completed))

@@ -104,8 +104,9 @@ PAGE = DashboardPage(
             Query(f"max by (line) ({select('castline_camera_offset_share')})", "{{line}} median of the last pictures, with its sign"),
             Query(p99("castline_picture_distance_seconds"), "{{line}} 99 %, in seconds"),
             unit="short",
-            description="Time between a picture and the nearest part, without the latency of the camera. A part gets the picture if this "
-            "time is below a quarter of the time between two parts. If the median moves away from 0, the latency is changing.",
+            description="Time between a picture and the nearest part, after the gateway has subtracted the latency of the camera. A part "
+            "gets the picture if this time is below a quarter of the time between two parts. If the median moves away from 0, the real "
+            "latency of the camera is changing.",
             thresholds=rising(0.125, 0.25),
             alerts=("CameraLatencyDrifts",),
         ),
@@ -279,12 +280,13 @@ ALERTS: tuple[Alert, ...] = (
             "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). The verdict "
             "on a picture without a part does not reach the board.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\nThe panel shows the "
-            "distance in time between a picture and the nearest part, without the latency of the camera. If the distances are small, "
-            "the latency is right, so pictures or part reports must be lost. If many distances are larger than a quarter of "
-            "the time between two parts, the latency is wrong or the delay of the pictures varies too much.",
+            "time between a picture and the nearest part, after the gateway has subtracted the latency of the camera. If these times "
+            "are small, the gateway uses the right latency, so pictures or part reports must be lost. If many of these times are "
+            "larger than a quarter of the time between two parts, the gateway uses a wrong latency, or the delay of the pictures varies "
+            "too much.",
             "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert "
             "`PartReportsFail`.\n\n"
-            "If the latency is wrong, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
+            "If the gateway uses a wrong latency, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
             "If the delay of the pictures varies, let the camera write its files directly to the gateway's machine. You can also "
             "change `lines.camera.time_source` from `file` to `arrival`, or from `arrival` to `file`. Then measure again.\n\n"
             "Raise `lines.camera.match_window_s` only if the part reports come late.",

@@ -99,9 +99,9 @@ def _describe_section(section: Mapping[str, Any], root: Mapping[str, Any], prefi
 
 
 def _resolve_section(schema_of_name: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    """Returns the schema of a section, and a suffix for its name. The suffix is "[]" for a list of sections, such as `lines`.
+    """Returns the schema of the section that `schema_of_name` describes, and a text that is shown after the section's name.
 
-    If `schema_of_name` describes a single setting, returns None and "".
+    The text is "[]" for a list of sections, such as `lines`, and "" for one section. For a single setting, returns None and "".
     """
     items = schema_of_name.get("items", {})
     options = schema_of_name.get("anyOf", [])

@@ -145,7 +145,8 @@ class DiskGuard:
         self._reserve = self._folder / RESERVE_FILE
         self._report_problem = report_problem
         self._checks_to_wait = 0
-        # Kafka's segment files before the last drop. If they are unchanged at the next drop, the last drop freed no room.
+        # Kafka's segment files before records were last dropped. If the files are still the same when more records must be dropped, the
+        # dropped records have freed no disk space.
         self._before_drop: frozenset[str] | None = None
         self._was_drop_vain = False
         self._reported = ""
@@ -235,8 +236,8 @@ class DiskGuard:
     def _drop(self, may_drop_all: bool) -> None:
         """Drops records of the first kind in DROP_ORDER that still has records. If `may_drop_all` is False, drops only judged pictures.
 
-        Kafka frees disk space only by deleting whole segment files. If the segment files have not changed after the last drop, another drop
-        would not help, so the method drops nothing.
+        Kafka frees disk space only by deleting whole segment files. If the segment files have not changed since records were last dropped,
+        it does not help to drop more records, so the method drops nothing.
         """
         segments = list_segments(self._folder / "log", self._settings.topics.prefix)
         self._was_drop_vain = segments == self._before_drop

@@ -90,12 +90,12 @@ class Role:
     """A process that the supervisor keeps running.
 
     - `stage`: the roles of stage 0 start first. The roles of stage 1 start when all roles of stage 0 are ready, and so on.
-    - `is_awaited`: False if the later stages start even if this role is not ready.
+    - `is_awaited`: if True, the later stages start only after this role has been ready once. If False, they do not wait for this role.
     - `stop_order`: the roles with the lowest number stop first.
     - `grace_s`: time from SIGTERM to SIGKILL.
     - `slow_start_s`: if the process is not ready after this time, it is restarted.
-    - `is_one_shot`: the process does one job and ends with status 0. If a role of a lower stage was restarted, the job is done again.
-    - `is_essential`: the plant stops if the process ends with status 3 (wrong settings) before it is ready.
+    - `is_one_shot`: if True, the process does one job and ends with status 0. It runs again after a role of a lower stage was restarted.
+    - `is_essential`: if True, the plant stops if the process ends with status 3 (wrong settings) before it is ready.
     """
 
     name: str

@@ -273,7 +273,8 @@ def _compare_strips(
     """Divides the part into strips of `strip_rings` neighbouring rings. Yields two values for each strip.
 
     - A slice: the numbers of the rings in the strip.
-    - An array, shape (steps, rings, angles): how much each point of these rings differs from the points near it.
+    - An array, shape (steps, rings, angles): how much each point differs from the points beside it, after each of SMOOTHING_STEPS. The
+      points beside it lie at the distances ALONG_RING on the same ring, and at the distances ACROSS_RINGS on other rings.
 
     Ends early if `time.monotonic()` reaches `end_s`.
     """

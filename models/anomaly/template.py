@@ -145,8 +145,8 @@ def measure_contrast(polar: FloatArray) -> np.float32:
 def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int, int], spread: int = 0) -> FloatArray:
     """Returns how much each point of `polar`, shape (rings, angles), differs from the points beside it.
 
-    The result has shape (steps, rings, angles). `along` holds two distances in angles, and `across` two distances in rings.
-    The smaller distance comes first.
+    The result has shape (steps, rings, angles), with the differences after each of SMOOTHING_STEPS. `along` holds two distances in angles,
+    and `across` two distances in rings. The smaller distance comes first.
 
     If `spread` is 0, a point is compared with single points. Otherwise, a point is compared with means of three points, so that their noise
     hides smaller defects less. The three points are `spread` smoothing steps apart, but at most half of the smaller distance.

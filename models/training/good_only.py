@@ -116,7 +116,7 @@ class GoodOnlyRun:
     """Learns from the good pictures in `folder`, and writes the version `root`/`version`.
 
     - `objective`: which share of the good parts is allowed to go to review.
-    - `depth_bits`: the bits that the camera really uses if the files have more than 8 bits a pixel.
+    - `depth_bits`: the number of bits per pixel that the camera really uses, for files with more than 8 bits per pixel.
     - `command`: the command line, for the manifest.
     - `with_details`: the version also searches the original pixels of large pictures for small defects.
     """

@@ -201,7 +201,7 @@ def read_pictures(
 ) -> LabelledPictures:
     """Reads `files` and resamples the pictures to `side_px`. Files that cannot be decoded are listed in the result.
 
-    - `depth_bits`: the bits that the camera really uses if the files have more than 8 bits a pixel, or None.
+    - `depth_bits`: the number of bits per pixel that the camera really uses, for files with more than 8 bits per pixel, or None.
     - `classes`: the order of the classes. None means sorted by name.
     - `on_read`: called after each file with the number of files read so far and the number of all files.
     - `details`: the detail template that searches the original pixels for small defects, or None. Pass `Ensemble.details`.

@@ -39,7 +39,7 @@ class TrainingOptions(BaseModel):
 
     side_px: int = Field(192, ge=64, le=512, description="Side of the resampled pictures and of AlexNet's input, in pixels.")
     depth_bits: int | None = Field(
-        None, ge=8, le=16, description="Number of bits that the camera really uses if the files have more than 8 bits a pixel."
+        None, ge=8, le=16, description="Number of bits per pixel that the camera really uses, for files with more than 8."
     )
     lenet_side_px: int = Field(128, ge=16, le=512, description="Side of LeNet's input in pixels.")
     lenet_width: int = Field(

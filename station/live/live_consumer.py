@@ -47,8 +47,8 @@ _RECONNECT_WAIT_S = 1.0
 # The consumer starts with the sorting records of the last ten minutes and the dead letters of the last hour.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
-# Number of newest uploads that the consumer remembers. It is larger than for other lines, because a person can upload many pictures at
-# once, and then waits for all verdicts.
+# Uploaded pictures have a line of their own. The consumer remembers this many of its newest parts, but only RECENT_PARTS of any other line,
+# because a person can upload many pictures at once and then waits for all their verdicts.
 _RECENT_UPLOADS = 2000
 # The archive perhaps does not have the parts of the last minutes yet, so these parts are counted from Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)

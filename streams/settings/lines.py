@@ -213,7 +213,8 @@ class GateSettings(Section):
                 raise ValueError(f"grades: expected each gate of a belt to have its own {what}, found {', '.join(repeated)} more than once")
         if self.on_review == "pass" and (names := [grade.name for grade in self.grades if "review" in grade.takes]):
             raise ValueError(
-                f'grades: with on_review = "pass", a part with the label review cannot reach {", ".join(names)}. Set on_review = "divert"'
+                f'grades: with on_review = "pass", a part with the label review cannot reach the gate {" or ".join(names)}. '
+                'Set on_review = "divert"'
             )
         return self
 
@@ -259,8 +260,9 @@ class LineSettings(Section):
         None,
         ge=8,
         le=16,
-        description="Number of bits a pixel that the camera really uses, for files with more than 8 bits. For example, some cameras use "
-        "12 bits in files of 16. If absent, the number in the file counts. If the file has no number, all bits count.",
+        description="Number of bits per pixel that the camera really uses, for files with more than 8 bits per pixel. For example, some "
+        "cameras write values of 12 bits into files with 16 bits per pixel. If absent, the number that the file states counts. If the file "
+        "states no number, all bits count.",
     )
     acceptance_table: Path | None = Field(
         None,

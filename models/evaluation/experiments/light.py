@@ -29,9 +29,10 @@ CALLS_PER_ROUND = 8
 
 @dataclass(frozen=True)
 class LightExperiment:
-    """Trains each network once for each of `seeds`, with the same pictures, sides and number of epochs.
+    """Trains each network once for each of `seeds`.
 
-    Each seed has its own split of the pictures. `folder` keeps the results of finished trainings.
+    All networks get the same pictures with the same side in pixels, and learn for the same number of epochs. Each seed splits the pictures
+    into training and validation pictures in its own way. `folder` keeps the results of finished trainings.
     """
 
     options: TrainingOptions

@@ -51,7 +51,7 @@ def test_lines_with_the_same_port_share_a_board() -> None:
         ),
         (({"port": "a", "board": PLANT, "grades": [REWORK]},), "interface of the line line-1 needs the pins of lane 3"),
         (({"port": "a", "lane": 3, "board": PLANT},), "only the lanes 1 and 2 can have a plant interface"),
-        (({"port": "a", "on_review": "pass", "grades": [REVIEW]},), "a part with the label review cannot reach review"),
+        (({"port": "a", "on_review": "pass", "grades": [REVIEW]},), "a part with the label review cannot reach the gate review"),
     ],
 )
 def test_contradicting_settings_are_refused_with_a_sentence(gates: tuple[dict[str, object], ...], sentence: str) -> None:
