@@ -76,7 +76,7 @@ def test_records_that_kafka_has_deleted_do_not_wait(make_settings: MakeSettings)
 
 @pytest.mark.real
 def test_a_worker_is_not_restarted_while_kafka_is_away(tmp_path: Path) -> None:
-    own = {"broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka"}, "topics": {"image_partitions": 1}}
+    own = {"broker": {"port": free_ports(2), "data_dir": tmp_path / "kafka", "access": "open"}, "topics": {"image_partitions": 1}}
     settings = Settings.model_validate({**own, "lines": [{"name": "lag-4"}]})
     broker = EmbeddedBroker(settings)
     broker.start()
