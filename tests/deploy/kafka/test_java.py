@@ -80,3 +80,20 @@ def test_jars_are_not_read_while_another_process_fetches_them() -> None:
         finally:
             os.close(handle)
         assert reading.result(60)
+
+
+def test_a_starting_broker_keeps_its_jars_while_other_processes_ask_for_theirs() -> None:
+    jars = java.kafka_jars()
+    before = [jar.stat() for jar in jars]
+    assert java.kafka_jars() == jars
+    assert [(stat.st_ino, stat.st_ctime_ns) for stat in map(Path.stat, jars)] == [(stat.st_ino, stat.st_ctime_ns) for stat in before]
+
+
+def test_a_changed_jar_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jars = java.kafka_jars()
+    jars[0].write_bytes(b"not what was locked")
+    with pytest.raises(BrokerError, match=f"The jars {jars[0].name} differ"):
+        java.kafka_jars()
+    jars[0].unlink()
+    assert java.kafka_jars() == jars
