@@ -55,6 +55,7 @@ PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, qualit
 
 # Metrics of Castline that no panel and no rule reads, each with the reason.
 METRICS_WITHOUT_PANEL: dict[str, str] = {
+    "castline_audit_shipping_failing": "Only a plant with `station.audit_syslog` copies its audit log. The log of the station names the error.",
     "castline_planned_stop_until_seconds": "The state planned-stop shows whether a stop is planned. `castline top` reads the time.",
     "castline_start_span_seconds": "The metric explains one start of a process. `castline bench restart` prints its values.",
 }
@@ -67,6 +68,7 @@ _NO_ARCHIVIST = "The archivist exports the states. A plant may run without it."
 _NO_STATION = "A plant may run without the station."
 # The queries of panels that can return no series in a healthy plant, each with the reason. Queries of alerts are not listed here.
 EMPTY_IN_HEALTH: dict[str, str] = {
+    "castline-pipeline: What could not be judged, and why?: {{role}}: {{kind}} without a valid signature": "A plant may run without keys.",
     f"castline-plant: {plant.STATES}: {{{{plant}}}} {{{{line}}}} {{{{state}}}}": _NO_ARCHIVIST,
     f"castline-quality: {quality.VERSIONS}: {{{{line}}}}: {{{{model}}}} on {{{{runtime}}}}, shadow": _NO_SHADOW,
     f"castline-quality: {quality.SHADOW}: {{{{line}}}} {{{{model}}}}": _NO_SHADOW,

@@ -8,11 +8,10 @@ from pathlib import Path
 from deploy.supervisor import LinePrinted, PageReady, RestartPolicy, Role, castline_command
 from streams.settings import Settings
 
-# A sorter takes the reports of its board while the inspectors are still starting. After a restart of the whole plant, the board has counted
-# parts all the time, and it forgets the oldest reports if nobody takes them. Simulated boards start last, so that each casting of the demo
-# gets its verdict. The localiser starts last because no verdict needs it.
-_BROKER, _TOPICS, _WORKERS, _LAST = range(4)
-BOARDS_STAGE = _LAST
+# A board counts parts as soon as its sorter runs, and the gateway and the inspectors must then be ready. The sorters are therefore in the
+# last stage. Archivist, station and localiser are in the same stage, so that no sorter waits for them.
+_BROKER, _TOPICS, _WORKERS, _SORTERS = range(4)
+BOARDS_STAGE = _WORKERS
 # Simulated boards stop first, then gateway, inspectors, sorters and archivist, so that each can finish its work. The broker stops last.
 BOARDS_STOP, _GATEWAY_STOP, INSPECTORS_STOP, _SORTER_STOP, _ARCHIVIST_STOP, BROKER_STOP = range(6)
 # After service.grace_s, a worker gets this many seconds to leave its consumer group and close its clients.
@@ -39,11 +38,9 @@ def plant_roles(
     page = PageReady(settings.service.run_dir)
     castline = castline_command(*(("--settings", str(file)) if file else ()))
 
-    def worker(name: str, command: tuple[str, ...], stop_order: int, stage: int = _WORKERS, is_awaited: bool = True) -> Role:
+    def worker(name: str, command: tuple[str, ...], stage: int, stop_order: int) -> Role:
         grace_s = settings.service.grace_s + _CLOSING_S
-        return Role(
-            name, (*castline, *command), page, stage, stop_order, grace_s, restarts, slow_start_s=_SLOW_START_S, is_awaited=is_awaited
-        )
+        return Role(name, (*castline, *command), page, stage, stop_order, grace_s, restarts, slow_start_s=_SLOW_START_S)
 
     roles = []
     if settings.kafka.bootstrap == "embedded":
@@ -61,19 +58,18 @@ def plant_roles(
             )
         )
     roles.append(Role("topics", (*castline, "topics", "create"), page, _TOPICS, _GATEWAY_STOP, 5, restarts, is_one_shot=True))
-    roles += [worker(f"inspector-{number}", ("inspector",), INSPECTORS_STOP) for number in range(1, inspectors + 1)]
+    roles += [worker(f"inspector-{number}", ("inspector",), _WORKERS, INSPECTORS_STOP) for number in range(1, inspectors + 1)]
     roles += boards
     if station:
-        roles.append(worker("archivist", ("archivist",), _ARCHIVIST_STOP))
-        roles.append(worker("station", ("station",), _ARCHIVIST_STOP))
+        roles.append(worker("archivist", ("archivist",), _SORTERS, _ARCHIVIST_STOP))
+        roles.append(worker("station", ("station",), _SORTERS, _ARCHIVIST_STOP))
     if any(line.camera for line in settings.lines):
-        roles.append(worker("gateway", ("gateway",), _GATEWAY_STOP))
-    # Each board has its own sorter. If a serial port hangs, only the lines of its board stop. A sorter is ready when its board answers, so
-    # no role waits for a sorter.
+        roles.append(worker("gateway", ("gateway",), _WORKERS, _GATEWAY_STOP))
+    # Each board has its own sorter. If a serial port hangs, only the lines of its board stop.
     sharing = settings.lines_by_board() if any(line.gate for line in settings.lines) else []
-    roles += [worker(sorter_name(*lines), ("sorter", "--line", lines[0]), _SORTER_STOP, is_awaited=False) for lines in sharing]
+    roles += [worker(sorter_name(*lines), ("sorter", "--line", lines[0]), _SORTERS, _SORTER_STOP) for lines in sharing]
     if settings.inspector.localise:
-        roles.append(worker("localiser", ("localiser",), _SORTER_STOP, _LAST))
+        roles.append(worker("localiser", ("localiser",), _SORTERS, _SORTER_STOP))
     return roles
 
 

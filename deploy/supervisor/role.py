@@ -90,7 +90,6 @@ class Role:
     """A process that the supervisor keeps running.
 
     - `stage`: the roles of stage 0 start first. The roles of stage 1 start when all roles of stage 0 are ready, and so on.
-    - `is_awaited`: if True, the later stages start only after this role has been ready once. If False, they do not wait for this role.
     - `stop_order`: the roles with the lowest number stop first.
     - `grace_s`: time from SIGTERM to SIGKILL.
     - `slow_start_s`: if the process is not ready after this time, it is restarted.
@@ -108,7 +107,6 @@ class Role:
     is_one_shot: bool = False
     is_essential: bool = False
     slow_start_s: float = 120.0
-    is_awaited: bool = True
 
 
 def castline_command(*arguments: str) -> tuple[str, ...]:

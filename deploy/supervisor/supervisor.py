@@ -148,14 +148,14 @@ class Supervisor:
         self.prober.close()
 
     def _start_next_stage(self, now: float) -> None:
-        # A stage begins when all awaited roles of lower stages have been ready at least once. It does not wait for a role that is restarted
-        # at this moment, because workers reconnect to a restarted broker.
+        # A stage begins when all roles of lower stages have been ready at least once. It does not wait for a role that is restarted at this
+        # moment, because workers reconnect to a restarted broker.
         for stage in sorted({managed.role.stage for managed in self.processes.values()}):
             in_stage = [managed for managed in self.processes.values() if managed.role.stage == stage]
             for managed in in_stage:
                 if managed.state is State.WAITING:
                     self._start(managed, now)
-            if not all(managed.was_ready or managed.is_duplicate or not managed.role.is_awaited for managed in in_stage):
+            if not all(managed.was_ready or managed.is_duplicate for managed in in_stage):
                 return
 
     def _start(self, managed: ManagedProcess, now: float) -> None:

@@ -94,11 +94,12 @@ def test_what_is_no_record_or_does_not_fit_is_parked_and_the_rest_is_kept(
 ) -> None:
     settings = make_plant_settings(make_settings, database, tmp_path)
     names = TopicNames(settings.topics.prefix)
-    good, huge, foreign = PartId("line-1", 3, 1), PartId("line-1", 2**70, 1), PartId("line-2", 3, 1)
+    good, foreign = PartId("line-1", 3, 1), PartId("line-2", 3, 1)
+    huge = json.loads(make_verdict(good, "", 0, 0).encode()) | {"run": 2**70}
     invalid = {
         b"rubbish": b"{",
         b"foreign": make_verdict(foreign, "", 0, 0).encode(),
-        b"huge": make_verdict(huge, "", 0, 0).encode(),
+        b"huge": json.dumps(huge).encode(),
         b"nothing": None,
     }
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap)

@@ -87,16 +87,6 @@ def test_a_stage_starts_when_the_one_before_is_ready(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_a_later_stage_does_not_wait_for_a_role_that_is_not_awaited() -> None:
-    sorter = role("sorter", python("import time; print('no board'); time.sleep(600)"), is_awaited=False)
-    with supervising(sorter, role("inspector"), role("board", stage=1)) as (supervisor, log):
-        tick_until(supervisor, lambda: supervisor.processes["board"].is_up)
-        assert supervisor.processes["sorter"].state is State.STARTING
-        assert not supervisor.all_ready
-    assert log.getvalue().index("inspector ready") < log.getvalue().index("board started")
-
-
-@pytest.mark.real
 def test_a_role_that_is_done_once_is_not_started_again() -> None:
     with supervising(role("topics", python("print('made')"), is_one_shot=True), role("worker", stage=1)) as (supervisor, _):
         tick_until(supervisor, lambda: supervisor.all_ready)
@@ -337,7 +327,7 @@ def test_pages_that_break_off_in_the_middle_do_not_blind_the_prober(status: int)
 
 
 def test_a_process_that_waits_for_a_person_does_not_hold_up_the_others(tmp_path: Path) -> None:
-    """The localiser and simulated boards start after the gateway, whose camera's latency a person can measure only later."""
+    """The sorters start after the gateway, and a camera's latency can be measured only while they run."""
     health = ProcessHealth("gateway", ProgressWatchdog(30))
     health.set_person_problem("run castline gateway measure line-1", "latency")
     prober = Prober(every_s=0.02)

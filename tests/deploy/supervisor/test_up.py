@@ -197,15 +197,10 @@ def test_the_service_unit_runs_up_and_waits_longer_than_all_graces(tmp_path: Pat
     assert service["RestartPreventExitStatus"].split() == ["2", "3"]
 
 
-def test_a_sorter_waits_only_for_the_topics_and_no_role_waits_for_a_sorter(tmp_path: Path) -> None:
+def test_a_sorter_waits_for_gateway_and_inspectors_but_not_for_archivist_and_station(tmp_path: Path) -> None:
     file = tmp_path / "castline.toml"
     file.write_text(EXAMPLE.read_text())
-    roles = {role.name: role for role in plant_roles(file, load_settings(file, {}), 1, RestartPolicy())}
-    sorters = [role for name, role in roles.items() if name.startswith("sorter")]
-    assert sorters
-    earlier = {role.name for role in roles.values() if role.stage < min(sorter.stage for sorter in sorters)}
-    assert earlier == {"broker", "topics"}
-    # A sorter is ready when its board answers, and a board can be unplugged.
-    assert not any(sorter.is_awaited for sorter in sorters)
-    assert all(role.is_awaited for role in roles.values() if role not in sorters)
-    assert roles["station"].stage == roles["archivist"].stage == sorters[0].stage
+    stages = {role.name: role.stage for role in plant_roles(file, load_settings(file, {}), 1, RestartPolicy())}
+    sorter = min(stage for name, stage in stages.items() if name.startswith("sorter"))
+    assert max(stages["gateway"], stages["inspector-1"]) < sorter
+    assert stages["archivist"] == stages["station"] == sorter
