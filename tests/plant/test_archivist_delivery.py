@@ -105,7 +105,7 @@ def test_what_is_no_record_or_does_not_fit_is_parked_and_the_rest_is_kept(
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
     for key, value in invalid.items():
         producer.send(names.verdicts("line-1"), key=key, value=value)
-    producer.send(names.verdicts("line-1"), key=good.key, value=make_verdict(good, "castings.images.other", 0, 0).encode())
+    producer.send(names.verdicts("line-1"), key=good.key, value=make_verdict(good, names.images("line-1"), 0, 0).encode())
     producer.send(names.reviews, key=good.key, value=make_review(good, "defect").encode())
     producer.flush(10)
     with CastlineProcess(settings, tmp_path / "log", "archivist") as archivist:

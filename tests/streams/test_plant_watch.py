@@ -47,7 +47,7 @@ def make_kafka_record(topic: str, record: Record, key: str = "") -> Any:
 
 
 def make_raw_record(topic: str, value: bytes, key: str = "") -> Any:
-    return SimpleNamespace(topic=topic, value=value, key=key.encode(), timestamp=NOW.timestamp() * 1000, partition=0, offset=0)
+    return SimpleNamespace(topic=topic, value=value, key=key.encode(), timestamp=NOW.timestamp() * 1000, headers=(), partition=0, offset=0)
 
 
 def make_acknowledgement(at: datetime, outcome: str = "done") -> Command:
