@@ -26,8 +26,10 @@ class ImageTopicReader:
         self._settings = settings
         self._client = f"{role}-pictures"
         self._consumer: Any = None
-        # The end of each partition when Kafka was asked last. It is asked again only for an offset behind this end.
+        # The end of each partition when Kafka was asked last. Kafka is asked again only for an offset behind this end.
         self._ends: dict[TopicPartition, int] = {}
+        # The partitions of each topic when Kafka was asked last. Kafka is asked again only for a partition that is not among them.
+        self._partitions: dict[str, set[int]] = {}
 
     def read(self, topic: str, partition: int, offset: int) -> ConsumedRecord | None:
         """Returns the record at `offset`, or None if Kafka has deleted the record or has not written it, or has no such partition.
@@ -48,7 +50,7 @@ class ImageTopicReader:
     def close(self) -> None:
         """Closes the connection to Kafka, if there is one."""
         consumer, self._consumer = self._consumer, None
-        self._ends = {}
+        self._ends, self._partitions = {}, {}
         if consumer is not None:
             consumer.close()
 
@@ -57,9 +59,10 @@ class ImageTopicReader:
 
         Without this check, each such verdict would block the reader for some seconds, because Kafka answers a fetch only with records.
         """
-        if place.partition not in (self._consumer.partitions_for_topic(place.topic) or ()):
+        if place.partition not in self._partitions.get(place.topic, ()):
             self._consumer.topics()  # fetches the present number of partitions
-            if place.partition not in (self._consumer.partitions_for_topic(place.topic) or ()):
+            self._partitions[place.topic] = self._consumer.partitions_for_topic(place.topic) or set()
+            if place.partition not in self._partitions[place.topic]:
                 return False
         if offset >= self._ends.get(place, 0):
             self._ends[place] = self._consumer.end_offsets([place])[place]

@@ -44,13 +44,14 @@ def make_odd_values() -> list[bytes]:
 
 def send_odd_verdicts(settings: Settings, good: PartId) -> int:
     """Sends odd verdicts and then a good one. Returns the number of the odd ones."""
-    topic = TopicNames(settings.topics.prefix).verdicts(LINE)
+    names = TopicNames(settings.topics.prefix)
+    topic = names.verdicts(LINE)
     odd = make_odd_values()
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
     for number, value in enumerate(odd):
         producer.send(topic, key=str(number).encode(), value=value).get(10)
     send_large(settings, topic, b"large")
-    verdict = make_verdict(good, "castings.images.line-1", 0, 0, captured_at=datetime.now(UTC))
+    verdict = make_verdict(good, names.images(LINE), 0, 0, captured_at=datetime.now(UTC))
     # The Kafka time of the good verdict is that of a clock without a battery.
     producer.send(topic, key=good.key, value=verdict.encode(), timestamp_ms=0).get(10)
     producer.close()
