@@ -237,7 +237,7 @@ async def test_the_picture_of_a_triggered_camera_is_on_disk_when_its_part_report
 
 @pytest.mark.asyncio
 async def test_an_upload_gets_the_part_that_was_reported_for_its_time(url: str, plant: UploadPlant) -> None:
-    now = datetime.now(UTC)
+    now = datetime.now(UTC) - timedelta(seconds=16)
     for number in range(1, 4):
         assert (await post(url, "/lines/timed/parts", PARTS, json=report(number, now + timedelta(seconds=5 * number))))[0] == 202
     _, second = await post(url, "/lines/timed/pictures", {**UPLOAD, "X-Captured-At": (now + timedelta(seconds=10.01)).isoformat()})
