@@ -57,5 +57,5 @@ def test_a_failure_that_lasts_is_logged_once_and_again_after_a_change_or_a_succe
     thread.start()
     assert is_done.wait(30)
     thread.stop()
-    reasons = [record.getMessage().partition("Reason: ")[2] for record in caplog.records]
+    reasons = [record.getMessage().partition("Reason: ")[2] for record in caplog.records if record.name.startswith("streams.")]
     assert reasons == [repr(away), repr(full), repr(full)]
