@@ -69,7 +69,9 @@ def test_a_change_of_the_topic_costs_no_request_for_metadata(
     for offset in range(1, _COUNT):
         for line in _LINES:
             reader.read(names.images(line), 0, offset)
-    assert [record.message for record in caplog.records if "Sending metadata request" in record.message] == []
+    requests = [record.message for record in caplog.records if "Sending metadata request" in record.message]
+    # The first reads have asked for the partitions of the topics. Such a request can still be on its way.
+    assert len(requests) <= 1, requests
 
 
 def test_a_partition_that_does_not_exist_has_no_record(settings: Settings, reader: ImageTopicReader) -> None:
