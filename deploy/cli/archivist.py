@@ -35,7 +35,7 @@ def command(file: Path | None, port: int) -> int:
     """
     settings = start_role(file, ROLE)
     if not settings.lines:
-        raise SettingsError("The settings name no line. Add at least one [[lines]] section.")
+        raise SettingsError("The settings define no production line. Add at least one [[lines]] section.")
     with worker_process(settings, ROLE, port) as process:
         return _serve(process)
 

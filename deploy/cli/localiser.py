@@ -47,7 +47,7 @@ def command(file: Path | None, port: int) -> int:
     """
     settings = start_role(file, ROLE)
     if not settings.lines:
-        raise SettingsError("The settings name no line. Add at least one [[lines]] section.")
+        raise SettingsError("The settings define no production line. Add at least one [[lines]] section.")
     if not settings.inspector.localise:
         raise SettingsError("The setting inspector.localise is false, so no heat maps are made. Set it to true, or do not run a localiser.")
     lower_priority(settings.inspector.localiser_niceness)

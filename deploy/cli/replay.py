@@ -70,7 +70,7 @@ def command(file: Path | None, since: datetime, until: datetime | None, version:
         )
     lines = [settings.find_line(line).name] if line is not None else [one.name for one in settings.lines]
     if not lines:
-        raise CastlineError("The settings name no line. Add at least one [[lines]] section.")
+        raise CastlineError("The settings define no production line. Add at least one [[lines]] section.")
     model = settings.model
     ensemble = open_ensemble(
         open_registry(model.root).open_version(version),

@@ -83,7 +83,7 @@ def _check_plant(settings: Settings) -> None:
     from models.registry import open_registry
 
     if not settings.lines:
-        raise SettingsError("The settings name no line. Add at least one [[lines]] section.")
+        raise SettingsError("The settings define no production line. Add at least one [[lines]] section.")
     if settings.kafka.bootstrap == "embedded" and settings.kafka.security != "plaintext":
         raise SettingsError(
             f"kafka.security is {settings.kafka.security}, but the embedded broker protects its connections itself (broker.access). Remove "

@@ -261,7 +261,7 @@ class DiskGuard:
             log.warning("Kafka could not delete old records to free disk space: %r", error)
             return
         self._before_drop = segments
-        log.error("The disk of %s is nearly full, so the broker drops records of the kind %s.", self._folder, step.what)
+        log.error("The disk of %s is nearly full, so the broker deletes its oldest records of the kind %s.", self._folder, step.what)
         metrics.broker_drops.labels(step.what).inc()
 
     def _choose(self, admin: KafkaAdminClient) -> DropStep | None:

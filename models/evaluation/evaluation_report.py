@@ -101,7 +101,7 @@ class CascadeEvaluation:
     whole_per_s: float
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as JSON values, under the same names."""
+        """Returns a dictionary that can be written as JSON. Its keys are the names of the fields."""
         proportions = {"alone": self.alone.model_dump(), "agreement": self.agreement.model_dump(), "figures": self.figures.model_dump()}
         return asdict(self) | proportions
 

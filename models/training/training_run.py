@@ -306,7 +306,7 @@ class TrainingRun:
     def _add_scorer(
         self, folder: Path, pictures: LabelledPictures, groups: npt.NDArray[np.int32]
     ) -> tuple[ScorerEntry, LearnedScorer] | None:
-        """Learns a good-only scorer and writes it into `folder`, if the option `scorer` says so."""
+        """If the option `scorer` is set, trains a scorer on the good pictures alone and writes it into `folder`."""
         if not self.options.scorer:
             return None
         return add_scorer(folder, pictures, groups, self.options.choose_objective())

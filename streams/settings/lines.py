@@ -122,7 +122,7 @@ class CameraSettings(Section):
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
         if self.kind in ("folder", "drop") and self.path is None:
-            raise ValueError(f"a camera of kind {self.kind} needs a path")
+            raise ValueError(f"a camera of kind {self.kind} needs a path: set `path` in its section [lines.camera]")
         if self.kind == "video" and not self.address.get_secret_value():
             raise ValueError("a camera of kind video needs an address")
         return self

@@ -59,7 +59,7 @@ class BrokerSettings(Section):
         19092,
         ge=1024,
         le=65534,
-        description="Port for Kafka clients on the loopback interface. The broker's controller uses the next higher port.",
+        description="Port for Kafka clients on the loopback interface. The broker's controller uses this port + 1.",
     )
     data_dir: Path = Field(Path("var/kafka"), description="Folder of the broker's data. The broker creates the folder at its first start.")
     max_bytes: int | None = Field(
@@ -156,7 +156,7 @@ class KafkaSettings(Section):
 
 
 class SigningSettings(Section):
-    """[signing]: the keys with which the roles sign their records, and with which readers check the signatures."""
+    """[signing]: the keys with which the processes of each role sign their records, and with which readers check the signatures."""
 
     private_keys: Path | None = Field(
         None,

@@ -158,7 +158,7 @@ def refused(folder: Path, values: dict[str, Any]) -> str:
 
 
 def test_settings_without_a_line_are_refused(tmp_path: Path) -> None:
-    assert "The settings name no line" in refused(tmp_path, {})
+    assert "The settings define no production line" in refused(tmp_path, {})
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
