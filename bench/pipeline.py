@@ -20,7 +20,7 @@ from bench.inspector_process import RoleProcess, create_bench_topics, make_bench
 from bench.picture_feed import PictureFeed, measure_latencies_ms, measure_throughput
 from models.inference.ensemble import Ensemble, open_ensemble
 from models.pictures.decoder import decode_picture
-from models.registry import open_registry
+from models.registry import open_plant_registry
 from streams.settings import Settings
 
 ReportProgress = Callable[[str], None]
@@ -75,7 +75,7 @@ def measure_pipeline(
         folder = Path(name)
         settings = make_bench_settings(base, folder, plan.lines)
         inspector = RoleProcess.of_settings(settings, folder)
-        version = open_registry(settings.model.root).open_version(settings.model.version)
+        version = open_plant_registry(settings).open_version(settings.model.version)
         ensemble = open_ensemble(version, settings.model.runtime, settings.batch.shapes, settings.model.threads)
         with run_broker(settings):
             create_bench_topics(settings)

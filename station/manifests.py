@@ -18,13 +18,14 @@ def find_manifest(version: str) -> Manifest | None:
     """Returns the manifest of the model version, or None if the registry does not answer or has no such version."""
     if not version:
         return None
-    return _read_manifest(current_settings().model.root, version, int(time.monotonic() / _READ_AGAIN_AFTER_S))
+    settings = current_settings()
+    return _read_manifest(settings.model.root, settings.signing.public_keys, version, int(time.monotonic() / _READ_AGAIN_AFTER_S))
 
 
 @lru_cache(maxsize=256)
-def _read_manifest(root: Path | str, version: str, period: int) -> Manifest | None:
+def _read_manifest(root: Path | str, public_keys: Path | None, version: str, period: int) -> Manifest | None:
     try:
-        return open_registry(root).read_manifest(version)
+        return open_registry(root, public_keys=public_keys).read_manifest(version)
     except ModelError:
         return None
 
@@ -43,10 +44,11 @@ def find_training_index(manifest: Manifest) -> TrainingIndex:
     entry = manifest.training_index
     if entry is None:
         raise ModelError(f"The version {manifest.version} has no index of its training pictures.")
-    return _read_training_index(current_settings().model.root, manifest.version, entry.file, manifest.files[entry.file].sha256)
+    settings, sha256 = current_settings(), manifest.files[entry.file].sha256
+    return _read_training_index(settings.model.root, settings.signing.public_keys, manifest.version, entry.file, sha256)
 
 
 # If a person replaces the version, its checksum changes. The checksum is part of the cache's key, so the index is then read again.
 @lru_cache(maxsize=8)
-def _read_training_index(root: Path | str, version: str, file: str, sha256: str) -> TrainingIndex:
-    return load_training_index(open_registry(root).read_file(version, file))
+def _read_training_index(root: Path | str, public_keys: Path | None, version: str, file: str, sha256: str) -> TrainingIndex:
+    return load_training_index(open_registry(root, public_keys=public_keys).read_file(version, file))

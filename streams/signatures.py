@@ -1,4 +1,4 @@
-"""Signs JSON records with Ed25519, and refuses records that no permitted role has signed.
+"""Signs JSON records and manifests of model versions with Ed25519, and refuses those that no permitted role has signed.
 
 Each role that writes records has a private key. All readers have the public keys, with which they can check a signature and make none.
 The signature covers the role, the topic, the key and the value. So a record cannot be sent again on another topic or for another part. It
@@ -43,7 +43,11 @@ SIGNERS: dict[str, tuple[KafkaRole, ...]] = {
     "commands": ("station", "sorter"),
 }
 SIGNING_ROLES: tuple[KafkaRole, ...] = tuple(dict.fromkeys(role for roles in SIGNERS.values() for role in roles))
-_PURPOSE = b"castline record, version 1"
+# The role that signs manifests of model versions.
+MANIFEST_SIGNER: KafkaRole = "administrator"
+# A signature that was made for one purpose is worthless for the other one.
+_RECORD_PURPOSE = b"castline record, version 1"
+_MANIFEST_PURPOSE = b"castline manifest, version 1"
 _ABSENT = 0xFFFFFFFF
 _PEM_END = b"-----END PUBLIC KEY-----"
 _SECRET_BITS = 0o077
@@ -63,8 +67,7 @@ def sign_headers(
     if folder is None:
         _refuse_missing_key(settings)
         return list(headers)
-    signature = _load_private_key(folder / f"{role}.key").sign(_message(role, topic, key, value))
-    header = (SIGNED_HEADER, f"{role}:{base64.b64encode(signature).decode()}".encode())
+    header = (SIGNED_HEADER, _sign(folder, role, _message(_RECORD_PURPOSE, role, topic, key, value)))
     return [*(each for each in headers if each[0] != SIGNED_HEADER), header]
 
 
@@ -87,11 +90,31 @@ def check_signature(
     signers = signers or SIGNERS[kind]
     role, _, signature = headers.get(SIGNED_HEADER, b"").decode("ascii", "replace").partition(":")
     permitted = next((each for each in signers if each == role), None)
-    if permitted is not None and _is_signed(folder / f"{permitted}.pub", signature, _message(permitted, topic, key, value)):
+    if permitted is not None and _is_signed(
+        folder / f"{permitted}.pub", signature, _message(_RECORD_PURPOSE, permitted, topic, key, value)
+    ):
         return
     metrics.signatures_refused.labels(settings.role, kind).inc()
     found = f"a wrong signature of {role[:40]!r}" if signature else "no signature"
     raise RecordError(SIGNATURE, f"A record on {topic} must be signed by {' or '.join(signers)}, but it has {found}.")
+
+
+def sign_manifest(private_keys: Path, version: str, manifest: bytes) -> bytes:
+    """Returns the signature of `manifest`, the content of the manifest of `version`, with the administrator's key in `private_keys`.
+
+    Raises SettingsError if the key cannot be used.
+    """
+    return _sign(private_keys, MANIFEST_SIGNER, _message(_MANIFEST_PURPOSE, MANIFEST_SIGNER, version, None, manifest))
+
+
+def is_manifest_signed(public_keys: Path, version: str, manifest: bytes, signature: bytes) -> bool:
+    """Returns whether `signature` is the administrator's signature of the `manifest` of `version`.
+
+    Raises SettingsError if the public key in `public_keys` cannot be used.
+    """
+    role, _, encoded = signature.decode("ascii", "replace").strip().partition(":")
+    message = _message(_MANIFEST_PURPOSE, MANIFEST_SIGNER, version, None, manifest)
+    return role == MANIFEST_SIGNER and _is_signed(public_keys / f"{MANIFEST_SIGNER}.pub", encoded, message)
 
 
 def check_keys(settings: Settings) -> None:
@@ -137,10 +160,15 @@ def _kind_of(topic: str) -> str:
     return topic.split(".")[1] if "." in topic else ""
 
 
-def _message(role: str, topic: str, key: bytes | None, value: bytes | None) -> bytes:
+def _sign(folder: Path, role: KafkaRole, message: bytes) -> bytes:
+    signature = _load_private_key(folder / f"{role}.key").sign(message)
+    return f"{role}:{base64.b64encode(signature).decode()}".encode()
+
+
+def _message(purpose: bytes, role: str, name: str, key: bytes | None, value: bytes | None) -> bytes:
     """Returns the bytes that are signed. Each part has its length in front, so that no two records have the same bytes."""
-    message = bytearray(_PURPOSE)
-    for part in (role.encode(), topic.encode(), key, value):
+    message = bytearray(purpose)
+    for part in (role.encode(), name.encode(), key, value):
         message += struct.pack(">I", _ABSENT if part is None else len(part)) + (part or b"")
     return bytes(message)
 

@@ -41,7 +41,7 @@ def command(file: Path | None, picture: Path, out: Path, model: str | None, dept
     from models.inference.defect_locator import open_defect_locator
     from models.inference.ensemble import open_ensemble
     from models.pictures.decoder import PictureLimits, decode_picture
-    from models.registry import locate_version, open_registry
+    from models.registry import locate_version, open_plant_registry
     from streams.atomic_file import write_atomically
     from streams.settings import load_settings
 
@@ -51,7 +51,7 @@ def command(file: Path | None, picture: Path, out: Path, model: str | None, dept
     except OSError as error:
         raise CastlineError(f"Cannot read {picture}: {error.strerror}. Give the file of a picture.") from error
     try:
-        version = locate_version(model) if model else open_registry(settings.model.root).open_version(settings.model.version)
+        version = locate_version(model) if model else open_plant_registry(settings).open_version(settings.model.version)
     except ModelError as error:
         raise ModelError(f"{error} Choose a version with --model.") from error
     limits, side_px = PictureLimits.from_settings(settings.pictures), version.manifest.preprocessing.side_px

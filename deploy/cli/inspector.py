@@ -66,7 +66,7 @@ def _serve(process: WorkerProcess) -> int:
     from agents.inspector.model_switcher import ModelSwitcher
     from models.inference.ensemble import open_ensemble
     from models.inference.runtimes.runtime import choose_concurrent_calls, import_runtime
-    from models.registry import open_registry
+    from models.registry import open_plant_registry
 
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     model, lines = settings.model, [line.name for line in settings.lines]
@@ -96,7 +96,7 @@ def _serve(process: WorkerProcess) -> int:
 
     switcher = ModelSwitcher(
         lines,
-        lambda name: open_registry(model.root).open_version(name),
+        lambda name: open_plant_registry(settings).open_version(name),
         open_version,
     )
     process.spans.end_span("importing the inspector")

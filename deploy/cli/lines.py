@@ -21,7 +21,7 @@ from deploy.cli.replay import TimeParameter
 from models.inference.line_outlook import PARTS_PER_HOUR as DEFAULT_PARTS_PER_HOUR
 from models.inference.line_outlook import LineComparison, Outlook, compare_settings, find_share, make_present_outlook
 from models.inference.line_threshold import DecisionRule, make_decision_rule
-from models.registry import Manifest, open_registry
+from models.registry import Manifest, open_plant_registry
 from streams.errors import ModelError, SettingsError
 from streams.identity import format_time
 from streams.live_line_settings import LiveSettingsByLine, publish_live_line_settings, read_live_line_settings
@@ -164,7 +164,7 @@ def set_line(
     live, choices = read_live_line_settings(settings, ROLE), read_model_choices(settings, ROLE)
     before = live.find(name) or LiveLineSettings(line=name, set_by="", set_at=datetime.now(UTC))
     record = before.model_copy(update={**changes, "set_by": describe_user(settings.service), "set_at": datetime.now(UTC)})
-    manifest = open_registry(settings.model.root).read_manifest(choices.find(name).version)
+    manifest = open_plant_registry(settings).read_manifest(choices.find(name).version)
     if changes.get("review_anomalies") and not (manifest.scorers or manifest.details):
         raise ModelError(
             f"Version {manifest.version}, which judges {name}, has no scorer that has learned from good parts alone. Choose a version with "
@@ -225,7 +225,7 @@ def _describe_line(settings: Settings, line: str, live: LiveSettingsByLine, choi
         "problem": "",
     }
     try:
-        manifest = open_registry(settings.model.root).read_manifest(version)
+        manifest = open_plant_registry(settings).read_manifest(version)
         share = find_share(manifest, record)
         row |= {"defect_share": share, "outlook": asdict(make_present_outlook(manifest, record, share, parts_per_hour))}
     except ModelError as error:
@@ -278,7 +278,7 @@ def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, a
     if fault := find_database_fault():
         raise SettingsError(f"The parts of {name} cannot be read, because {fault}. Start the database, or correct station.database.")
     live, choices = read_live_line_settings(settings, ROLE), read_model_choices(settings, ROLE)
-    manifest = open_registry(settings.model.root).read_manifest(choices.find(name).version)
+    manifest = open_plant_registry(settings).read_manifest(choices.find(name).version)
     found = estimate_share(name, manifest, newest)
     before = live.find(name) or LiveLineSettings(line=name, set_by="", set_at=datetime.now(UTC))
     comparison = compare_settings(manifest, before, before.model_copy(update={"defect_share": found.share}), parts_per_hour)

@@ -96,7 +96,7 @@ async def _run(process: WorkerProcess, choices: PlantChoices) -> int:
     from agents.localiser.localiser import Localiser
     from agents.localiser.spare_processors import SpareProcessors
     from models.inference.defect_locator import DefectLocator, open_defect_locator
-    from models.registry import open_registry
+    from models.registry import open_plant_registry
     from streams.image_topic_reader import ImageTopicReader
     from streams.object_store import ObjectStore
     from streams.record_producer import RecordProducer
@@ -107,7 +107,7 @@ async def _run(process: WorkerProcess, choices: PlantChoices) -> int:
         return 0
 
     def open_version(name: str) -> DefectLocator | None:
-        return open_defect_locator(open_registry(settings.model.root).open_version(name), settings.inspector.detail_time_s > 0)
+        return open_defect_locator(open_plant_registry(settings).open_version(name), settings.inspector.detail_time_s > 0)
 
     for line in settings.lines:
         metrics.initialise_counters(ROLE, line.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import click
 from deploy.cli import models_choice
 from models.registry import (
     BUNDLED_VERSIONS,
+    MANIFEST_FILE,
     LocalRegistry,
     RemoteRegistry,
     add_drift_reference,
@@ -19,8 +21,10 @@ from models.registry import (
 )
 from models.registry.model_card import make_model_card
 from streams.atomic_file import write_atomically
-from streams.errors import ModelError
+from streams.errors import ModelError, SettingsError
+from streams.printable import make_printable
 from streams.settings import load_settings
+from streams.signatures import sign_manifest
 
 ROOT = click.option(
     "--root",
@@ -176,6 +180,41 @@ def push(version: str, url: str) -> None:
     click.echo(RemoteRegistry(url).push(locate_version(version)))
 
 
+@command.command("sign")
+@click.argument("versions", metavar="VERSION...", nargs=-1, required=True)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the versions, or an fsspec address such as s3://bucket/castline/versions. The default is the setting `model.root`.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def sign(file: Path | None, versions: tuple[str, ...], root: Path | None, yes: bool) -> None:
+    """Sign the manifest of each VERSION with the private key of the role administrator, from the folder `signing.private_keys`.
+
+    Where the setting `signing.public_keys` is set, versions without this signature are refused. The manifest names the checksums of all
+    files, so the signature covers the whole version. The command verifies the checksums, and shows each version before it asks.
+    """
+    settings = load_settings(file)
+    private_keys = settings.signing.private_keys
+    if private_keys is None:
+        raise SettingsError("signing.private_keys is not set, so nothing can be signed. Make keys with: castline topics keys")
+    registry = open_registry(root or settings.model.root)
+    signed = [(registry.open_version(name), registry.read_signature(name)) for name in versions]
+    contents = []
+    for version, signature in signed:
+        content = version.file(MANIFEST_FILE).read_bytes()
+        contents.append((version.name, content))
+        made = f"{version.manifest.created:%Y-%m-%d %H:%M} by {version.manifest.made_by or 'an unknown person'}"
+        note = ", has a signature" if signature else ""
+        click.echo(f"{version.name}: made {make_printable(made)}, SHA-256 of the manifest {hashlib.sha256(content).hexdigest()}{note}")
+    if not yes:
+        click.confirm(f"Sign {'this version' if len(signed) == 1 else f'these {len(signed)} versions'}?", abort=True)
+    for name, content in contents:
+        registry.write_signature(name, sign_manifest(private_keys, name, content))
+        click.echo(f"{name} is signed.")
+
+
 @command.command("make-demo")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the new version.")
 def make_demo(out: Path) -> int:
@@ -220,6 +259,10 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
     groups = group_near_duplicates(pictures.pixels, pictures.checksums)
     add_drift_reference(located, make_drift_reference(pictures.pixels, report.probability, report.is_defect, groups))
     click.echo(f"{located.folder} has a drift reference of {len(pictures)} pictures now. Restart its inspectors to use it.")
+    if LocalRegistry(located.folder.parent).read_signature(located.name):
+        click.echo(
+            f"The manifest has changed, so its signature does not fit any more. Sign it again with: castline models sign {located.name}"
+        )
 
 
 @command.command("optimise")

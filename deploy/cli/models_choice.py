@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from models.inference.line_outlook import PARTS_PER_HOUR, VersionComparison, compare_versions
-from models.registry import Manifest, open_registry
+from models.registry import Manifest, open_plant_registry
 from streams.errors import CastlineError, ModelError
 from streams.identity import format_time
 from streams.live_line_settings import LiveSettingsByLine, read_live_line_settings
@@ -52,7 +52,7 @@ def choose(file: Path | None, version: str, line: str | None, force: bool, dry_r
     the inspector keeps the previous version and logs the reason. To try a refused version again, choose it once more.
     """
     settings, key = _load_settings_and_key(file, line)
-    manifest = open_registry(settings.model.root).open_version(version).manifest
+    manifest = open_plant_registry(settings).open_version(version).manifest
     choices = read_model_choices(settings, ROLE)
     if not force:
         _check_classes(settings, manifest, choices, key)
@@ -79,7 +79,7 @@ def shadow(file: Path | None, version: str, line: str | None) -> None:
     If VERSION is `none`, the shadow ends. With --line, the line has its own choice, so a later choice for all lines does not change it.
     """
     settings, key = _load_settings_and_key(file, line)
-    name = None if version == "none" else open_registry(settings.model.root).open_version(version).name
+    name = None if version == "none" else open_plant_registry(settings).open_version(version).name
     choices = read_model_choices(settings, ROLE)
     if name == choices.find(key).version:
         raise ModelError(f"{name} already judges {key}. Choose another version as the shadow.")
@@ -94,7 +94,7 @@ def roll_back(file: Path | None, line: str | None) -> None:
     settings, key = _load_settings_and_key(file, line)
     choices = read_model_choices(settings, ROLE)
     record = choices.make_roll_back(key, describe_user(settings.service), datetime.now(UTC))
-    open_registry(settings.model.root).open_version(record.version)
+    open_plant_registry(settings).open_version(record.version)
     _publish(settings, choices, record)
 
 
@@ -154,7 +154,7 @@ def _find_changed_lines(settings: Settings, choices: ModelChoices, key: str) -> 
 def _compare_on_lines(
     settings: Settings, manifest: Manifest, choices: ModelChoices, key: str, parts_per_hour: float
 ) -> list[VersionComparison]:
-    registry = open_registry(settings.model.root)
+    registry = open_plant_registry(settings)
     try:
         live = read_live_line_settings(settings, ROLE)
     except CastlineError as error:
@@ -175,7 +175,7 @@ def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices
 
     Checks the line `key`. If `key` is `*`, checks all lines that have no choice of their own.
     """
-    registry = open_registry(settings.model.root)
+    registry = open_plant_registry(settings)
     for line in _find_changed_lines(settings, choices, key):
         try:
             present = registry.open_version(choices.find(line).version).manifest
@@ -213,7 +213,7 @@ def _describe_manifest(settings: Settings, name: str) -> dict[str, str]:
     - `training_pictures`: the version was trained on rendered pictures only.
     """
     try:
-        manifest = open_registry(settings.model.root).read_manifest(name)
+        manifest = open_plant_registry(settings).read_manifest(name)
     except ModelError:
         return {"decoder": "", "training_pictures": ""}
     return {"decoder": manifest.describe_decoder(), "training_pictures": manifest.describe_training_pictures()}
@@ -221,7 +221,7 @@ def _describe_manifest(settings: Settings, name: str) -> dict[str, str]:
 
 def _verify_versions(settings: Settings, names: Iterable[str]) -> str:
     """Returns "verified" if all versions are undamaged. Otherwise returns what is wrong with the first missing or damaged version."""
-    registry = open_registry(settings.model.root)
+    registry = open_plant_registry(settings)
     for name in names:
         try:
             registry.open_version(name)

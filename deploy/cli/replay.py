@@ -60,7 +60,7 @@ def command(file: Path | None, since: datetime, until: datetime | None, version:
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from models.inference.ensemble import open_ensemble
-    from models.registry import open_registry
+    from models.registry import open_plant_registry
 
     settings = load_settings(file)
     until = until or datetime.now(UTC)
@@ -73,7 +73,7 @@ def command(file: Path | None, since: datetime, until: datetime | None, version:
         raise CastlineError("The settings define no production line. Add at least one [[lines]] section.")
     model = settings.model
     ensemble = open_ensemble(
-        open_registry(model.root).open_version(version),
+        open_plant_registry(settings).open_version(version),
         model.runtime,
         settings.batch.shapes,
         model.threads,

@@ -80,7 +80,7 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
 
 def _check_plant(settings: Settings) -> None:
     """Raises CastlineError if the settings or the model version are wrong, because then the processes would fail again and again."""
-    from models.registry import open_registry
+    from models.registry import open_plant_registry
 
     if not settings.lines:
         raise SettingsError("The settings define no production line. Add at least one [[lines]] section.")
@@ -89,7 +89,7 @@ def _check_plant(settings: Settings) -> None:
             f"kafka.security is {settings.kafka.security}, but the embedded broker protects its connections itself (broker.access). Remove "
             "kafka.security, or name another broker in kafka.bootstrap."
         )
-    open_registry(settings.model.root).open_version(settings.model.version)
+    open_plant_registry(settings).open_version(settings.model.version)
 
 
 def _missing_devices(settings: Settings) -> list[str]:

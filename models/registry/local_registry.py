@@ -25,11 +25,17 @@ from models.pictures.decoder_version import DECODER_VERSION
 from models.registry.manifest import DriftReference, FileEntry, Manifest
 from streams.atomic_file import flush_to_disk, write_atomically
 from streams.errors import ModelError
+from streams.signatures import MANIFEST_SIGNER, is_manifest_signed
 from streams.user_cache import sha256_of_file
 
 MANIFEST_FILE = "manifest.json"
 # A manifest with more than 1 MiB is refused, so that a wrong file does not fill the memory.
 MANIFEST_MAX_BYTES = 2**20
+# The signature of a manifest lies in the folder `<version>.signature`, beside the version. Older releases would refuse another file in the
+# folder of the version.
+SIGNATURE_FOLDER = "{version}.signature"
+SIGNATURE_FILE = "manifest.sig"
+SIGNATURE_MAX_BYTES = 1024
 _MAX_REMEMBERED_FILES = 10_000
 
 
@@ -56,11 +62,15 @@ class Version:
 
 
 class LocalRegistry:
-    """A registry in the folder `root` of this machine. It implements `models.registry.Registry`."""
+    """A registry in the folder `root` of this machine. It implements `models.registry.Registry`.
 
-    def __init__(self, root: Path, reuse_checksums: bool = False) -> None:
+    If `public_keys`, a folder of public keys, is given, manifests without a valid signature are refused.
+    """
+
+    def __init__(self, root: Path, reuse_checksums: bool = False, public_keys: Path | None = None) -> None:
         self.root = root
         self._reuse_checksums = reuse_checksums
+        self._public_keys = public_keys
 
     def list_names(self) -> list[str]:
         """Returns the sorted names of the folders that contain a manifest. The versions are not verified."""
@@ -81,10 +91,27 @@ class LocalRegistry:
             raise ModelError(
                 f"{path} has {path.stat().st_size} bytes, but a manifest has at most {MANIFEST_MAX_BYTES}. Copy the version again."
             )
-        manifest = parse_manifest(path.read_bytes(), str(path))
+        content = path.read_bytes()
+        if self._public_keys is not None:
+            expect_signature(self._public_keys, name, content, self.read_signature(name), str(path))
+        manifest = parse_manifest(content, str(path))
         if manifest.version != name:
             raise ModelError(f"{path} names the version {manifest.version!r}, but the folder is called {name!r}. Copy the version again.")
         return manifest
+
+    def read_signature(self, name: str) -> bytes:
+        """Returns the signature of the manifest of the version `name`, or b"" if there is none."""
+        return self.read_companion(SIGNATURE_FOLDER.format(version=name), SIGNATURE_FILE, SIGNATURE_MAX_BYTES) or b""
+
+    def write_signature(self, name: str, signature: bytes) -> None:
+        """Stores `signature`, the signature of the manifest of the version `name`, and replaces a former one."""
+        folder = self.root / SIGNATURE_FOLDER.format(version=name)
+        try:
+            write_atomically(folder / SIGNATURE_FILE, signature)
+        except OSError as error:
+            raise ModelError(
+                f"{folder / SIGNATURE_FILE} cannot be written: {error.strerror}. Check the permissions and the disk."
+            ) from error
 
     def check_version(self, name: str) -> bool:
         """Compares every file of the version `name`, including its checksum, with the manifest.
@@ -183,6 +210,17 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
         first = error.errors()[0]
         field, reason = ".".join(str(part) for part in first["loc"]) or "the whole file", first["msg"]
         raise ModelError(f"The manifest {path} is not valid ({field}: {reason}). Copy the version again.") from error
+
+
+def expect_signature(public_keys: Path, name: str, manifest: bytes, signature: bytes, path: str) -> None:
+    """Raises ModelError unless `signature` is the administrator's signature of `manifest`, the content of the file at `path`."""
+    if is_manifest_signed(public_keys, name, manifest, signature):
+        return
+    found = "its signature does not fit" if signature else "it has no signature"
+    raise ModelError(
+        f"The manifest {path} must be signed by the role {MANIFEST_SIGNER}, because signing.public_keys is set, but {found}. If you trust "
+        f"this version, sign it on a machine with the private key of this role: castline models sign {name}"
+    )
 
 
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:

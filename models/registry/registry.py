@@ -8,6 +8,7 @@ from typing import Protocol
 from models.registry.local_registry import LocalRegistry, Version
 from models.registry.manifest import Manifest
 from models.registry.remote_registry import RemoteRegistry, parse_remote_url
+from streams.settings import Settings
 
 BUNDLED_VERSIONS = Path(__file__).parents[1] / "versions"
 
@@ -42,6 +43,12 @@ class Registry(Protocol):
         Raises ModelError if the manifest does not name the file, or if the file is missing or changed.
         """
 
+    def read_signature(self, name: str) -> bytes:
+        """Returns the signature of the manifest of the version `name`, or b"" if there is none. The signature is not checked."""
+
+    def write_signature(self, name: str, signature: bytes) -> None:
+        """Stores `signature`, the signature of the manifest of the version `name`, and replaces a former one."""
+
     def list_companions(self, folder: str) -> list[str]:
         """Returns the sorted names of the files in `folder`. The folder, such as `demo.report`, lies in the registry beside a version."""
 
@@ -52,13 +59,23 @@ class Registry(Protocol):
         """
 
 
-def open_registry(root: Path | str, reuse_checksums: bool = False) -> Registry:
+def open_registry(root: Path | str, reuse_checksums: bool = False, public_keys: Path | None = None) -> Registry:
     """Returns the registry at `root`: a folder of this machine or an fsspec address such as s3://bucket/castline/versions.
 
     With `reuse_checksums`, a file is read again only if its size or time has changed. Use this for web pages, never for workers.
+
+    If `public_keys`, a folder of public keys, is given, manifests without a valid signature are refused.
     """
     url = parse_remote_url(root)
-    return RemoteRegistry(url, reuse_checksums) if url else LocalRegistry(Path(root), reuse_checksums)
+    return RemoteRegistry(url, reuse_checksums, public_keys) if url else LocalRegistry(Path(root), reuse_checksums, public_keys)
+
+
+def open_plant_registry(settings: Settings, reuse_checksums: bool = False) -> Registry:
+    """Returns the registry of the plant, at the setting `model.root`. All programs that work for the plant must use this function.
+
+    If the setting `signing.public_keys` is set, manifests without a valid signature are refused.
+    """
+    return open_registry(settings.model.root, reuse_checksums, settings.signing.public_keys)
 
 
 def locate_version(model: str | Path) -> Version:

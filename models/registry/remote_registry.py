@@ -19,9 +19,13 @@ import fsspec
 from models.registry.local_registry import (
     MANIFEST_FILE,
     MANIFEST_MAX_BYTES,
+    SIGNATURE_FILE,
+    SIGNATURE_FOLDER,
+    SIGNATURE_MAX_BYTES,
     LocalRegistry,
     Version,
     expect_checksum,
+    expect_signature,
     find_file_entry,
     parse_manifest,
     verify_files,
@@ -52,15 +56,18 @@ def parse_remote_url(root: Path | str) -> str | None:
 class RemoteRegistry:
     """A registry at the fsspec address `url`. It implements `models.registry.Registry`.
 
-    Local copies of versions are kept in the user's cache folder, in a separate subfolder for each address.
+    Local copies of versions are kept in the user's cache folder, in a separate subfolder for each address. If `public_keys`, a folder of
+    public keys, is given, manifests without a valid signature are refused.
     """
 
-    def __init__(self, url: str, reuse_checksums: bool = False) -> None:
+    def __init__(self, url: str, reuse_checksums: bool = False, public_keys: Path | None = None) -> None:
         self._url = url
         # The address for messages. It holds no secrets.
         self.url = mask_address(url)
         self._reuse_checksums = reuse_checksums
-        self._copies = LocalRegistry(user_cache_folder() / "versions" / hashlib.sha256(url.encode()).hexdigest()[:16], reuse_checksums)
+        copies = user_cache_folder() / "versions" / hashlib.sha256(url.encode()).hexdigest()[:16]
+        self._copies = LocalRegistry(copies, reuse_checksums, public_keys)
+        self._public_keys = public_keys
 
     def list_names(self) -> list[str]:
         """Returns the sorted names of the remote folders that contain a manifest. The versions are not verified."""
@@ -74,8 +81,7 @@ class RemoteRegistry:
         Raises ModelError if there is no such version, its manifest is not valid, or the registry does not answer.
         """
         with _connect(self._url) as (files, root):
-            content = _download_manifest(files, f"{root}/{_check_name(name)}", name)
-        return self._parse(content, name)
+            return self._read_manifest(files, f"{root}/{_check_name(name)}", name)
 
     def check_version(self, name: str) -> bool:
         """Compares the names and sizes of the remote files of the version `name` with its manifest. Does not compare checksums.
@@ -85,7 +91,7 @@ class RemoteRegistry:
         """
         with _connect(self._url) as (files, root):
             folder = f"{root}/{_check_name(name)}"
-            manifest = self._parse(_download_manifest(files, folder, name), name)
+            manifest = self._read_manifest(files, folder, name)
             sizes = {entry["name"].rsplit("/", 1)[1]: entry["size"] for entry in files.ls(folder, detail=True)}
         for file in sorted(sizes.keys() - manifest.files.keys() - {MANIFEST_FILE, ""}):
             raise ModelError(
@@ -127,7 +133,7 @@ class RemoteRegistry:
         """
         with _connect(self._url) as (files, root):
             folder = f"{root}/{_check_name(name)}"
-            entry = find_file_entry(self._parse(_download_manifest(files, folder, name), name), file)
+            entry = find_file_entry(self._read_manifest(files, folder, name), file)
             content: bytes = files.cat_file(f"{folder}/{file}", end=entry.bytes + 1)
         expect_checksum(hashlib.sha256(content).hexdigest(), entry, f"{self.url}/{name}/{file}")
         return content
@@ -143,10 +149,22 @@ class RemoteRegistry:
                 raise ModelError(
                     f"{version.name} exists already at {self.url}. Choose another name, because versions are never changed once written."
                 )
+            if signature := LocalRegistry(version.folder.parent).read_signature(version.name):
+                _upload_signature(files, folder, signature)
             for name in (*version.manifest.files, MANIFEST_FILE):
                 files.makedirs(folder, exist_ok=True)
                 files.put_file(str(version.file(name)), f"{folder}/{name}")
         return f"{self.url.rstrip('/')}/{version.name}"
+
+    def read_signature(self, name: str) -> bytes:
+        """Returns the signature of the manifest of the version `name`, or b"" if there is none."""
+        with _connect(self._url) as (files, root):
+            return _download_signature(files, f"{root}/{_check_name(name)}")
+
+    def write_signature(self, name: str, signature: bytes) -> None:
+        """Stores `signature`, the signature of the manifest of the version `name`, and replaces a former one."""
+        with _connect(self._url) as (files, root):
+            _upload_signature(files, f"{root}/{_check_name(name)}", signature)
 
     def list_companions(self, folder: str) -> list[str]:
         """Returns the sorted names of the files in the remote folder `folder`, or [] if there is no such folder."""
@@ -167,8 +185,14 @@ class RemoteRegistry:
                 return None
         return content if len(content) <= max_bytes else None
 
-    def _parse(self, content: bytes, name: str) -> Manifest:
+    def _read_manifest(self, files: Any, folder: str, name: str) -> Manifest:
+        content = _download_manifest(files, folder, name)
+        return self._parse(content, name, _download_signature(files, folder) if self._public_keys else b"")
+
+    def _parse(self, content: bytes, name: str, signature: bytes) -> Manifest:
         path = f"{self.url}/{name}/{MANIFEST_FILE}"
+        if self._public_keys is not None:
+            expect_signature(self._public_keys, name, content, signature, path)
         manifest = parse_manifest(content, path)
         if manifest.version != name:
             raise ModelError(f"{path} names the version {manifest.version!r}, but the folder is called {name!r}. Push the version again.")
@@ -176,11 +200,14 @@ class RemoteRegistry:
 
     def _download(self, files: Any, folder: str, name: str) -> None:
         content = _download_manifest(files, folder, name)
+        signature = _download_signature(files, folder)
+        if signature and signature != self._copies.read_signature(name):
+            self._copies.write_signature(name, signature)
         if self._is_copied(name, content):
             return
         with self._copies.write_version(name, replace=True) as staged:
             (staged / MANIFEST_FILE).write_bytes(content)
-            manifest = self._parse(content, name)
+            manifest = self._parse(content, name, signature)
             for file, entry in manifest.files.items():
                 _download_file(files, f"{folder}/{file}", staged / file, entry.bytes)
             verify_files(staged, manifest.files)
@@ -248,6 +275,20 @@ def _download_manifest(files: Any, folder: str, name: str) -> bytes:
             f"{folder}/{MANIFEST_FILE} is too large: a manifest has at most {MANIFEST_MAX_BYTES} bytes. Push the version again."
         )
     return content
+
+
+def _download_signature(files: Any, folder: str) -> bytes:
+    try:
+        content: bytes = files.cat_file(f"{SIGNATURE_FOLDER.format(version=folder)}/{SIGNATURE_FILE}", end=SIGNATURE_MAX_BYTES + 1)
+    except FileNotFoundError:
+        return b""
+    return content
+
+
+def _upload_signature(files: Any, folder: str, signature: bytes) -> None:
+    target = SIGNATURE_FOLDER.format(version=folder)
+    files.makedirs(target, exist_ok=True)
+    files.pipe_file(f"{target}/{SIGNATURE_FILE}", signature)
 
 
 def _download_file(files: Any, path: str, target: Path, expected_bytes: int) -> None:

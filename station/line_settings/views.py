@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from models.inference.line_outlook import compare_settings
 from models.inference.line_threshold import make_decision_rule
-from models.registry import open_registry
+from models.registry import open_plant_registry
 from station.accounts.access import right_required
 from station.accounts.models import AuditEntry
 from station.archive.models import Part
@@ -119,7 +119,7 @@ def check_record(record: LiveLineSettings) -> None:
     """
     version = get_live_consumer().choices.find(record.line).version
     try:
-        manifest = open_registry(current_settings().model.root).read_manifest(version)
+        manifest = open_plant_registry(current_settings()).read_manifest(version)
     except ModelError:
         return
     if not manifest.voters:

@@ -12,7 +12,7 @@ from typing import Literal
 from django.contrib.auth.models import User
 
 from models.inference.line_outlook import VersionComparison, compare_versions
-from models.registry import Manifest, Registry, open_registry
+from models.registry import Manifest, Registry, open_plant_registry
 from station.accounts.models import AuditEntry
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError, send_record
@@ -78,7 +78,7 @@ def check_request(
 
     Raises DifferentClassesError if the classes differ and `request.force` is False. Raises ModelError if another check fails.
     """
-    registry, before = open_registry(settings.model.root, reuse_checksums=True), current.find(request.line)
+    registry, before = open_plant_registry(settings, reuse_checksums=True), current.find(request.line)
     if request.line != ALL_LINES and request.line not in {line.name for line in settings.lines}:
         raise ModelError(f"There is no line {request.line[:40]!r}. Choose one of the lines on the Models page.")
     if request.action == "roll-back":
@@ -103,7 +103,7 @@ def compare_on_lines(settings: Settings, choice: CheckedModelChoice) -> list[Ver
 
     Returns an empty list if the manifest of a version cannot be read.
     """
-    registry = open_registry(settings.model.root, reuse_checksums=True)
+    registry = open_plant_registry(settings, reuse_checksums=True)
     try:
         live = read_live_line_settings(settings, "station")
     except CastlineError:

@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from models.registry import Manifest, Registry, open_registry
+from models.registry import Manifest, Registry, open_plant_registry
 from models.registry.model_card import make_model_card
 from models.registry.version_report import (
     Proportion,
@@ -220,7 +220,7 @@ def change_model(request: HttpRequest) -> HttpResponse:
 
 
 def _open_registry() -> Registry:
-    return open_registry(current_settings().model.root, reuse_checksums=True)
+    return open_plant_registry(current_settings(), reuse_checksums=True)
 
 
 def _list_names(registry: Registry) -> list[str]:

@@ -161,12 +161,12 @@ class SigningSettings(Section):
     private_keys: Path | None = Field(
         None,
         description="Folder with the private key of each role that runs on this machine. If it is set, these roles sign their records. The "
-        "command `castline topics keys` makes the files.",
+        "command `castline topics keys` makes the files. `castline models sign` uses the key of the administrator.",
     )
     public_keys: Path | None = Field(
         None,
         description="Folder with the public keys of all roles. If it is set, verdicts, sortings, findings, reviews, model choices, line "
-        "settings and commands without a valid signature are refused.",
+        "settings and commands without a valid signature are refused, and so are model versions.",
     )
 
 

@@ -16,6 +16,7 @@ from models.registry import BUNDLED_VERSIONS, LocalRegistry, RemoteRegistry
 from station.accounts.models import AuditEntry
 from station.configuration import current_settings
 from streams.settings import load_settings
+from streams.signatures import create_keys, sign_manifest
 from tests.conftest import MakeSettings
 from tests.models.registry.test_version_report import PNG, make_report, write_report
 
@@ -257,3 +258,18 @@ def test_the_page_of_a_version_without_networks_shows_its_scorer(operator: Clien
     assert "golden-template: cut-off 2.5000, computed from 20 good pictures" in page
     assert "<dt>Networks</dt><dd>none</dd>" in page
     assert "good-only" in operator.get("/models/").content.decode()
+
+
+def test_an_unsigned_version_is_shown_with_the_command_that_signs_it_and_cannot_be_selected(local_root: Path, engineer: Client) -> None:
+    keys = local_root.parent / "keys"
+    create_keys(keys, keys / "public", "administrator")
+    manifest = (local_root / "second" / "manifest.json").read_bytes()
+    LocalRegistry(local_root).write_signature("second", sign_manifest(keys, "second", manifest))
+    settings = current_settings()
+    signing = settings.signing.model_copy(update={"public_keys": keys / "public"})
+    with override_settings(CASTLINE=settings.model_copy(update={"signing": signing})):
+        page = engineer.get("/models/").content.decode()
+        detail = engineer.get("/models/version/demo/").content.decode()
+    assert '<option value="demo" disabled>' in page
+    assert '<option value="second" disabled>' not in page
+    assert "castline models sign demo" in detail
