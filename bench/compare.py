@@ -33,7 +33,7 @@ ReportProgress = Callable[[str], None]
 
 # The new inspector is "no slower" if it needs at most 3 % more processor time per picture.
 MAX_PROCESSOR_RATIO = 1.03
-# Five pairs are too few for a 95 % interval. With a probability of 2 ** -4 = 6 %, all five ratios lie on the same side of the true median.
+# Five pairs are too few for a 95 % interval, because all five ratios lie above or all lie below the true median in 2 ** -4 = 6 % of cases.
 MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
 _DIFFERENT_PICTURES = 256
@@ -151,14 +151,14 @@ class SpeedComparison:
 
     @property
     def is_no_slower(self) -> bool:
-        """Whether the new inspector needs at most 3 % more processor time per picture, by the median of all pairs."""
+        """True if the new inspector needs at most 3 % more processor time per picture, by the median of all pairs."""
         return self.processor_ratio.median <= MAX_PROCESSOR_RATIO
 
     @property
     def does_throughput_reach_old(self) -> bool | None:
-        """False if the new inspector is slower: the whole 95 % interval of `throughput_ratio` is below 1. Otherwise True.
+        """False if the new inspector is surely slower, that is, if the whole 95 % interval of `throughput_ratio` is below 1.
 
-        None if there are too few pairs for an interval.
+        None if there are too few pairs for an interval. True in all other cases.
         """
         interval = self.throughput_ratio.interval
         return None if interval is None else interval[1] >= 1
@@ -268,10 +268,10 @@ class _ComparisonBench:
         # The old and the new inspector judge with the model versions of the old checkout. So only the code of the inspectors differs.
         old, _ = checkouts
         self._sections = {checkout.name: checkout.read_sections(old.versions) for checkout in checkouts}
-        # An inspector becomes slower if it cannot fetch pictures in advance. So extra pictures are sent after the measured pictures: as
-        # many as an inspector fetches in advance.
+        # An inspector becomes slower if it cannot fetch pictures in advance. So the measured pictures are followed by as many other
+        # pictures as an inspector fetches in advance.
         self._tail_count = max(self._count_ahead(sections) for sections in self._sections.values())
-        # An empty settings file, so that no inspector reads the castline.toml of its checkout.
+        # The inspectors get an empty settings file. Otherwise each inspector would read the castline.toml of its checkout.
         self._empty_file = folder / "empty.toml"
         self._empty_file.touch()
 
@@ -312,7 +312,7 @@ class _ComparisonBench:
 
     def _make_environment(self, checkout: InspectorCheckout, prefix: str, run_dir: Path) -> dict[str, str]:
         sections = self._sections[checkout.name] | {
-            # Releases before the setting broker.access cannot read this setting, so the checkouts get the address of an open broker.
+            # Old releases do not know the setting broker.access, so the checkouts get the address of a broker that needs no log-in.
             "kafka": self._sections[checkout.name].get("kafka", {}) | {"bootstrap": self.settings.bootstrap},
             "topics": {"prefix": prefix},
             "service": {"run_dir": str(run_dir)},
@@ -333,7 +333,7 @@ class _ComparisonBench:
 
     def _measure_latencies(self, feed: PictureFeed, pictures_per_s: float) -> list[float]:
         assert self._load is not None
-        # All runs get the rate of the first run, because latencies at different rates cannot be compared.
+        # All runs send the same number of pictures a second as the first run, because latencies under different loads cannot be compared.
         self.load_per_s = self.load_per_s or self._load * pictures_per_s
         count = max(_MIN_LATENCY_PICTURES, round(self.load_per_s * _LATENCY_S))
         return measure_latencies_ms(feed, self.load_per_s, count)

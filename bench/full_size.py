@@ -31,7 +31,7 @@ def write_full_size_version(root: Path) -> str:
 
     AlexNet gets pictures of 224 px, and LeNet of 112 px. The verdicts mean nothing, but take as long as real ones.
     """
-    from models.inference.runtimes.tensorflow import TensorFlowRuntime  # imported here because the import takes seconds
+    from models.inference.runtimes.tensorflow import TensorFlowRuntime  # imported here because importing TensorFlow takes seconds
 
     seed_weights(_SEED)
     wide: dict[str, NetworkOption] = {"dense_width": 4096, "dense_layers": 2}
@@ -50,9 +50,9 @@ def write_full_size_version(root: Path) -> str:
 
 
 def _set_normalisations(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
-    """Sets the averages of the network's normalisation layers to those of `pixels`, and returns the network.
+    """Computes the averages in the network's normalisation layers from the pictures `pixels`, and returns the network.
 
-    An untrained network has no useful averages, so its values would be too large for runtimes that compute with 8 bits.
+    Without these averages, the values inside the network would be too large for runtimes that compute with 8 bits.
     """
     from models.networks.preprocessing import resample, scale_pixels
 

@@ -65,7 +65,7 @@ class _UnflushedSpool(Spool):
 
 
 class _MemoryChannel:
-    """A channel without Kafka, which confirms each picture immediately."""
+    """Takes the place of the channel to Kafka, and confirms each picture immediately."""
 
     def send(self, picture: SpooledPicture, on_result: Callable[[SendResult], None]) -> None:
         on_result(SendResult(picture, None))
@@ -123,7 +123,7 @@ def _measure_round(spool_class: type[Spool], place: Path, seconds: float, connec
 
 
 async def _upload(camera: UploadCamera, seconds: float, connections: int, picture_bytes: int) -> tuple[list[float], float]:
-    """Returns the time of each upload and the length of the measurement, both in seconds."""
+    """Uploads pictures for `seconds`. Returns the time of each upload and the time of the whole measurement, in seconds."""
     app = build_app({_LINE: LineEndpoint(_LINE, SecretStr(_TOKEN), camera, None, None)}, picture_bytes, SecretStr(""))
     runner, address = await start_site(app, "127.0.0.1", 0)
     headers = {"Authorization": f"Bearer {_TOKEN}", "Content-Type": "image/jpeg"}

@@ -25,7 +25,7 @@ from streams.settings import Settings
 ReportProgress = Callable[[str], None]
 
 _SCRAPE_INTERVAL_S = 5.0
-# Starts an inspector without metrics. `deploy.cli` is imported only in the new process, because `deploy.cli` imports this module.
+# The command that starts `castline` without metrics. `deploy.cli` imports this module, so only the new process can import `deploy.cli`.
 _CASTLINE_WITHOUT_METRICS = (
     sys.executable,
     "-c",
@@ -94,7 +94,7 @@ def _scrape(inspector: RoleProcess) -> Iterator[None]:
             try:
                 inspector.read_metrics()
             except (OSError, ValueError):
-                # The inspector is starting or stopping, so it does not serve its pages.
+                # While the inspector starts or stops, it does not serve its metrics page.
                 continue
 
     thread = threading.Thread(target=run, name="scraper", daemon=True)

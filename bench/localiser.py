@@ -65,7 +65,9 @@ class LocaliserCost:
 def measure_localiser(
     base: Settings, pictures: list[bytes], pairs: int, window_s: float, findings_s: float, report_progress: ReportProgress
 ) -> LocaliserCost:
-    """Measures `pairs` times for `window_s` seconds with the localiser and for as long without it. Then measures the localiser alone.
+    """Measures an inspector in `pairs` pairs of windows, one with and one without the localiser. Then measures the localiser alone.
+
+    A window takes `window_s` seconds, and the measurement of the localiser alone takes `findings_s` seconds.
 
     `base` gives the settings of the sections [model], [batch], [inspector] and [pictures]. Raises BrokerError if a process fails or makes
     no heat map.

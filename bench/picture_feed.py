@@ -71,7 +71,7 @@ class PictureFeed:
 
 
 def open_verdict_consumer(settings: Settings, topic_of: Callable[[TopicNames, str], str] = TopicNames.verdicts) -> KafkaConsumer:
-    """Returns a Kafka consumer that reads the new verdicts of all lines. `topic_of` can choose other topics, such as the findings."""
+    """Returns a Kafka consumer that reads the new verdicts of all lines. `topic_of(names, line)` can return another topic to read."""
     names = TopicNames(settings.topics.prefix)
     consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, enable_auto_commit=False)
     partitions = [TopicPartition(topic_of(names, line.name), 0) for line in settings.lines]
@@ -83,9 +83,10 @@ def open_verdict_consumer(settings: Settings, topic_of: Callable[[TopicNames, st
 
 
 class VerdictTimes:
-    """Counts the verdicts since this object was made, and reads their times. `topic_of` can choose other topics, such as the findings.
+    """Counts the verdicts that have come since this object was made, and reads their times.
 
-    Times are read only on request, because earlier reading would slow down the inspector.
+    Times are read only on request, because earlier reading would slow down the inspector. `topic_of(names, line)` can return another
+    topic, such as the topic of the findings. Then its records are counted instead of the verdicts.
     """
 
     def __init__(self, settings: Settings, topic_of: Callable[[TopicNames, str], str] = TopicNames.verdicts) -> None:
@@ -133,7 +134,7 @@ def measure_throughput(feed: PictureFeed, count: int, inspector: RoleProcess) ->
         verdicts.wait_for(count, inspector)
     times_s = verdicts.read_times_s()
     verdicts.close()
-    # The time begins when the first batch was judged, so the pictures of this batch do not count.
+    # The measured time begins after the first batch was judged, so the pictures of this batch do not count.
     return sum(time_s > times_s[0] + 0.005 for time_s in times_s) / (times_s[-1] - times_s[0])
 
 

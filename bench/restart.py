@@ -33,7 +33,7 @@ Report = Callable[[str], None]
 
 _PLANT = "plant"
 _TIMEOUT_S = 240.0
-# Before each kill, verdicts must come steadily for this long, so that the silences of two kills do not merge.
+# Before a process is killed, verdicts must come steadily for this long. Otherwise the effects of two kills could not be separated.
 _STEADY_S = 5.0
 _LONGEST_PAUSE_S = 2.0
 _FIRST_SPAN = "noticed by the supervisor"
@@ -157,7 +157,7 @@ def _measure_silence(plant: _Plant, clock: _VerdictClock, killed: str) -> Silenc
 
 
 def _measure_start(settings: Settings, folder: Path, pictures: Sequence[bytes], rate_per_s: float) -> Silence:
-    # Feed and clock wait for the broker, so that the first picture comes as early as possible.
+    # The threads that send pictures and read verdicts start before the broker, so that the first picture comes as early as possible.
     with _VerdictClock(settings) as clock, ExitStack() as feeding:
         feeding.enter_context(_feed(settings, pictures, rate_per_s))
         start_s, wall_s = time.monotonic(), time.time()
@@ -169,7 +169,7 @@ def _measure_start(settings: Settings, folder: Path, pictures: Sequence[bytes], 
                 "the inspector's process starts": psutil.Process(pid).create_time() - wall_s - (clock.connected_s - start_s),
                 **plant.read_spans(pid),
             }
-            # The feed ends while the broker still runs.
+            # The thread that sends pictures ends while the broker still runs, so that its Kafka client can close normally.
             feeding.close()
             return Silence(_PLANT, clock.first_verdict_s - start_s, spans, os.getloadavg()[0])
 
@@ -220,7 +220,7 @@ def _feed(settings: Settings, pictures: Sequence[bytes], rate_per_s: float) -> I
 
 
 def _connect(kind: type[Any], settings: Settings, ending: threading.Event) -> Any:
-    """Returns a Kafka client as soon as the broker answers, or None if `ending` is set first."""
+    """Waits for the broker and returns a Kafka client of the class `kind`. Returns None if the event `ending` is set first."""
     while not ending.wait(0.05):
         with suppress(KafkaError):
             return kind(bootstrap_servers=settings.bootstrap, **_RECONNECT)

@@ -44,8 +44,8 @@ class RuntimeSpeed:
 class RuntimeComparison:
     """The result of a comparison of runtimes.
 
-    - `refused`: why a runtime was refused.
-    - `left_out`: why a runtime cannot run on this machine.
+    - `refused`: maps each refused runtime to the reason.
+    - `left_out`: maps each runtime that cannot run on this machine to the reason.
     - `labelled`: number of pictures whose labels were compared.
     - `chosen`: the fastest runtime that changes no label.
     - `ratio_to_predict`: speed of the chosen runtime, divided by the speed of `model.predict`.
@@ -139,7 +139,7 @@ def _open_runtimes(
 ) -> tuple[dict[str, Runtime], dict[str, str]]:
     """Opens the runtimes `names`. Returns the opened runtimes, and a reason for each refused runtime.
 
-    A runtime is refused if its probabilities for the golden set are wrong.
+    A runtime is refused if it cannot be opened, or if its probabilities for the golden set are wrong.
     """
     runtimes: dict[str, Runtime] = {}
     refused = {}

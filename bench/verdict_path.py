@@ -51,9 +51,9 @@ _STALL_S = 60.0
 _BOARD_START_S = 120.0
 
 
-# The steps in their order, each with its name in the output of `castline bench verdicts`.
+# Maps each step of a verdict's path, in order, to the name of the step in the output of `castline bench verdicts`.
 STEPS = {"fetch": "Kafka to sorter", "send": "sorter to serial port", "board": "serial line and board"}
-# The counts of a histogram's buckets by their upper bounds in seconds. Each count includes the smaller buckets.
+# Maps the upper bound of each bucket of a histogram, in seconds, to the number of values up to this bound.
 Buckets = dict[float, float]
 
 
@@ -130,7 +130,7 @@ def read_step_times(step: str, before: str, after: str) -> StepTimes:
 
 
 def _read_buckets(step: str, page: str) -> Buckets:
-    """Returns the buckets of a step, summed over all lines of a metrics page."""
+    """Returns the histogram of the step `step` on a metrics page, summed over all lines."""
     buckets: Buckets = {}
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
@@ -141,7 +141,7 @@ def _read_buckets(step: str, page: str) -> Buckets:
 
 
 def _quantile(counts: Buckets, share: float) -> float:
-    """Returns the quantile of a histogram, interpolated inside its bucket. In the last bucket, the result is the last finite bound."""
+    """Returns the quantile `share` of a histogram, interpolated inside a bucket. Values in the infinite bucket count as its lower bound."""
     bounds = list(counts)
     rank = share * counts[bounds[-1]]
     index = next(number for number, bound in enumerate(bounds) if counts[bound] >= rank)

@@ -34,8 +34,8 @@ INHIBITIONS: tuple[Inhibition, ...] = (
     Inhibition("CameraLatencyWrong", ("PartsWithoutVerdict", "PicturesUnmatched", "CameraLatencyDrifts"), ("plant", "line")),
     Inhibition("ErrorBudgetBurnsFast", ("ErrorBudgetBurnsSlowly",), ("plant", "line")),
     Inhibition("PartsPassUnseen", ("PartsWithoutVerdict",), ("plant", "line")),
-    # Each of these alerts about a cause silences the alerts about the states that follow from it. So a person reads only the
-    # instructions of the cause, which are longer.
+    # The alert on the left names a cause, for example that no inspector is ready. The alerts on the right name states of a line that
+    # follow from this cause, and they stay silent while the cause lasts. The runbook says more about the cause than about the states.
     Inhibition("NoInspector", ("LineRunningBlind", "LineLate"), ("plant",)),
     Inhibition("LineSilent", ("LineRunningBlind", "LineCameraSilent"), ("plant", "line")),
     Inhibition("CameraDown", ("LineCameraSilent",), ("plant", "line")),
@@ -122,7 +122,7 @@ def build_dashboards() -> dict[str, dict[str, Any]]:
 
 
 def find_page(uid: str) -> DashboardPage:
-    """Returns the dashboard with this uid."""
+    """Returns the dashboard whose uid in Grafana is `uid`."""
     return next(page for page in PAGES if page.uid == uid)
 
 
@@ -174,7 +174,8 @@ def make_runbook_markdown() -> str:
             parts += [
                 f"### {alert.slug}",
                 f"The alert `{alert.name}` has the severity `{alert.severity}` and fires {delay}.",
-                f"The panel “{alert.panel_title}” on the dashboard {alert.dashboard_uid} shows the values for this alert.",
+                f"The panel “{alert.panel_title}” on the dashboard “{find_page(alert.dashboard_uid).title}” shows the values for this "
+                "alert.",
                 alert.runbook.to_markdown(),
             ]
     return "\n\n".join(parts) + "\n"

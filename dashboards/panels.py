@@ -173,7 +173,8 @@ def _variable(name: str, query: str) -> dashboard.QueryVariable:
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
-        # `.*` also matches series without the label `plant`. The Prometheus of a single plant does not need this label.
+        # The choice "All" stands for the pattern `.*`, because this pattern also matches series without the label `plant`. The series of
+        # a Prometheus for a single plant may lack this label.
         .all_value(".*")
         .current(model.VariableOption(selected=True, text="All", value="$__all"))
     )

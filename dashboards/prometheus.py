@@ -131,7 +131,8 @@ def _remote_write(remote: RemoteWrite) -> dict[str, Any]:
         "name": "hosted",
         **login,
         "remote_timeout": "30s",
-        # This queue limits only the copies in memory. Samples that cannot be sent wait in Prometheus' write-ahead log on disk.
+        # The queue holds the next samples in memory. It can be small, because samples that cannot be sent wait in the write-ahead log of
+        # the local Prometheus on disk.
         "queue_config": {
             "capacity": 5000,
             "max_shards": 4,

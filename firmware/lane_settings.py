@@ -96,7 +96,7 @@ class LaneSettings:
     """All settings of a lane. Each value is within its bounds, and together they obey the rules of COMMIT. The object never changes."""
 
     def __init__(self, values: Mapping[str, SettingValue] | None = None) -> None:
-        """`values` gives some of the settings. All other settings get their defaults.
+        """Takes the settings from `values`. A setting that is absent from `values` gets its default.
 
         Raises ValueError for an unknown key, a value out of bounds, or a contradiction.
         """

@@ -14,7 +14,7 @@ BEGIN, END = "<!-- plant strip: written by python -m firmware.wiring -->", "<!--
 STRIPS = ("X9", "X10")
 
 # The terminals of a strip. Each row has four items:
-#   1. the colour of the wire outside the cabinet, which has 0.5 mm2
+#   1. the colour of the wire outside the cabinet (its cross-section is 0.5 mm2)
 #   2. the device outside the cabinet
 #   3. the wires inside the cabinet
 #   4. the field of PlantPins that holds the Mega's pin, or "" if the terminal has no pin

@@ -111,7 +111,7 @@ class Deframer:
 
 # The words of the protocol: commands, events, status pages, and the bounds of every field.
 
-# Each command has three entries: its fields, the fields of its answer, and the command that it needs before it ("" means none).
+# Each command has three entries: its fields, the fields of its answer, and the command that must come first ("" means none).
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "HELLO": (("version",), ("version", "run", "cause", "lanes", "parts", "events", "window", "grades"), ""),
     "CONFIGURE": (("lane", "key", "value"), ("key", "value"), "hello"),

@@ -96,8 +96,8 @@ TERMINALS: tuple[tuple[str, str, str, str], ...] = (
 # The terminals that need three places, because three wires end there. All other terminals need two places.
 THREE_PLACES = frozenset({1, 2, 4, 5, 9, 21, 26, 27, 28, 29, 35, 36})
 
-# What gate and belt do during a fault, by the effect of the fault in firmware/PROTOCOL.md. Each effect has three texts: one for each value
-# of the setting `safe` (divert, pass, stop).
+# Says what gate and belt do during a fault. The keys are the effects of faults in firmware/PROTOCOL.md. Each effect has three texts: one
+# for each value of the setting `safe` (divert, pass, stop).
 EFFECTS: dict[str, tuple[str, str, str]] = {
     "gate held": ("gate out; belt runs", "gate at rest; belt runs", "gate stays where it is; relay opens"),
     "host silent": (

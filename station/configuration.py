@@ -164,7 +164,8 @@ def _log_in_settings() -> dict[str, Any]:
             {"NAME": f"{validators}.NumericPasswordValidator"},
         ],
         "OTP_TOTP_ISSUER": "Castline",
-        # A wrong code of the app is also tried as a recovery code. It must not delay the recovery codes, which have 40 random bits.
+        # 0 means no delay after a wrong recovery code. A wrong code of the app also counts as a wrong recovery code, so a delay would block
+        # the recovery codes. They need no delay, because they have 40 random bits.
         "OTP_STATIC_THROTTLE_FACTOR": 0,
     }
 
@@ -173,7 +174,7 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
     """Returns Django's settings for the database `station.database`. Raises SettingsError if the password file cannot be read."""
     if "://" not in station.database:
         file = Path(station.database).resolve()
-        # The files are private, and their folder need not be. By default, the folder also holds the targets that Prometheus reads.
+        # Other users may read the folder, but not the files of the database. By default, the folder also contains files for Prometheus.
         make_public_folder(file.parent)
         return {
             "ENGINE": "django.db.backends.sqlite3",

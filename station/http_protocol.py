@@ -14,12 +14,12 @@ from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 
 # Time without a request after which uvicorn closes a connection.
 KEEP_ALIVE_S = 20
-# Longest time in which a client reads nothing of an answer that is too large for the buffers of the connection.
+# Longest pause of a client that reads an answer. The limit applies to answers that are too large for the buffers of the connection.
 _READ_PAUSE_S = 30.0
 
 
 class LimitedProtocol(H11Protocol):
-    """A connection of the station. The station closes a connection whose request or whose reading of an answer takes too long."""
+    """A connection to the station. The station closes it if the client sends a request too slowly, or reads an answer too slowly."""
 
     def __init__(
         self, limits: ConnectionLimits, *args: Any, header_time_s: float = HEADER_TIME_S, read_pause_s: float = _READ_PAUSE_S, **kwargs: Any
@@ -55,7 +55,7 @@ class LimitedProtocol(H11Protocol):
                 self._place.is_idle = False
 
     def on_response_complete(self) -> None:
-        # An idle connection gets the time of the keep-alive in addition, so that uvicorn closes it in an orderly way before the timer does.
+        # The timer also includes the keep-alive time, so that uvicorn closes an idle connection properly before the timer aborts it.
         self._cancel_header_timer()
         self._header_timer = self.loop.call_later(KEEP_ALIVE_S + self._header_time_s, self.transport.abort)
         if self._place is not None:

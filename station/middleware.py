@@ -42,7 +42,7 @@ _LOG_IN_PATH = "/log-in/"
 _MAX_CLIENT_LOG_INS = 2
 _BUSY = "The station is busy: too many requests at once. Try again in a moment."
 _RETRY_SOON = (b"retry-after", b"5")
-# Room for the bodies of all requests that are being received or handled, in multiples of the largest upload: of one client, and of all.
+# Largest size of all request bodies that are being received or handled, in multiples of the largest upload: of one client, and of all.
 _MAX_CLIENT_BODIES = 2
 _MAX_BODIES = 8
 
@@ -74,7 +74,8 @@ class RequestQueueMiddleware:
     """Limits how many requests run at the same time, and how many more wait in a queue: of all clients, and of each client.
 
     If a queue is full, or a request waits longer than `max_wait_s`, the answer is status 503 with the header Retry-After. A request with a
-    body runs when its body is complete, so that slow bodies stop no other request. An event stream runs until it begins.
+    body counts as running only when its body is complete, so that a slow upload does not delay other requests. An event stream counts until
+    its response begins.
     """
 
     def __init__(

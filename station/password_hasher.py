@@ -8,7 +8,7 @@ from django.contrib.auth.hashers import PBKDF2PasswordHasher
 
 from streams.errors import CastlineError
 
-# A hash takes a third of a second, so the last of these log-ins waits about five seconds.
+# A hash takes a third of a second, so the last of 16 waiting log-ins waits about five seconds.
 _MAX_WAITING = 16
 
 

@@ -13,12 +13,12 @@ from station.accounts.models import ApiToken
 from station.configuration import current_settings
 from streams.security_finding import SecurityFinding
 
-# What Django's deployment check says about a station without TLS. On the loopback interface, nobody can listen to the connection.
+# The ids of the warnings about a missing TLS. They have little weight on the loopback interface, where nobody can listen to the connection.
 _WITHOUT_TLS = frozenset({"security.W004", "security.W008", "security.W012", "security.W016"})
 
 
 def check_deployment(is_loopback: bool) -> Iterator[SecurityFinding]:
-    """Yields the warnings of Django's deployment check. Those about TLS have little weight if only this machine reaches the station."""
+    """Yields the warnings of Django's deployment check. Warnings about TLS have little weight if only this machine reaches the station."""
     for message in run_checks(include_deployment_checks=True):
         if message.level >= WARNING:
             is_allowed = is_loopback and message.id in _WITHOUT_TLS
@@ -31,15 +31,19 @@ def check_accounts() -> Iterator[SecurityFinding]:
     """Yields findings about accounts, API tokens and the audit log. The tables must be up to date."""
     report = verify_chain()
     for fault in report.faults:
-        yield SecurityFinding("high", f"The audit log: {fault}", "Compare the log with its copy. Find out who can write to the database.")
+        yield SecurityFinding(
+            "high", f"The audit log: {fault}", "Compare the log with its copy on the log server. Find out who can write to the database."
+        )
     for token in ApiToken.objects.filter(expires_at=None).select_related("user"):
         yield SecurityFinding(
             "medium",
-            f"The API token of {token.user} for {token.name} has no end.",
+            f"The API token of {token.user} for {token.name} never expires.",
             "Make a new token, and revoke the old one on the page API tokens.",
         )
     protected = TOTPDevice.objects.filter(confirmed=True).values("user")
     for user in User.objects.filter(is_active=True, groups__name="administrator").exclude(pk__in=protected):
-        yield SecurityFinding("medium", f"The administrator {user} has no second factor.", "Add one on the page of the account.")
+        yield SecurityFinding(
+            "medium", f"The administrator {user} has no second factor.", "Ask this person to set it up on the page Account."
+        )
     if not current_settings().station.audit_syslog:
         yield SecurityFinding("low", "No log server gets a copy of the audit log.", "Set station.audit_syslog.")

@@ -30,7 +30,7 @@ def publish_atomically(path: Path, content: bytes | str) -> None:
 
 
 def make_public_folder(folder: Path) -> None:
-    """Creates `folder` and missing folders above it, so that all users can list them. An existing folder keeps its rights."""
+    """Creates `folder` and missing folders above it, so that all users can list them. An existing folder keeps its permissions."""
     if not folder.is_dir():
         make_public_folder(folder.parent)
         with contextlib.suppress(FileExistsError):

@@ -50,8 +50,8 @@ def choose_batch_size(count: int, limits: BatchSettings) -> int:
 class Batcher(Generic[Item]):
     """A queue of at most `capacity` items. `get_batch` returns the oldest items as a batch.
 
-    While `is_busy` returns True, `get_batch` returns only full batches. When `is_busy` returns False again, call `reconsider`.
-    `clock` returns monotonic seconds.
+    `is_busy` says whether the consumer of the batches is busy. While it is busy, `get_batch` returns only full batches. Call `reconsider`
+    when the consumer is no longer busy. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Batcher(Generic[Item]):
         return batch
 
     def reconsider(self) -> None:
-        """Makes the batcher check again whether the consumer is busy and whether a batch is due."""
+        """Makes the batcher check again whether the consumer of the batches is busy and whether a batch is due."""
         self._changed.set()
 
     def _compute_wait_s(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Encodes, signs and checks the commands of people on the topic `castings.commands`."""
+"""Encodes, signs and checks the commands that people send on the topic `castings.commands`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def decode_command(settings: Settings, key: bytes | None, value: bytes | None, h
 def find_signers(command: Command) -> tuple[KafkaRole, ...]:
     """Returns the roles that may sign `command`: the station for a command, and the sorter for an answer.
 
-    Both are on one topic. Without this rule, the sorter of one line could command the boards of all lines.
+    Commands and answers are on the same topic. If the sorter could sign commands, the sorter of one line could command all boards.
     """
     return ("sorter",) if command.answer is not None else ("station",)
 

@@ -44,7 +44,7 @@ Newest = TypeVar("Newest", bound=NewestRecords)
 
 
 def add_kafka_record(newest: Newest, record: Any, role: str, settings: Settings) -> Newest:
-    """Returns a copy of `newest` that contains `record`. If `record` is not valid, counts the record and returns `newest` unchanged."""
+    """Returns a copy of `newest` that contains `record`. If `record` is not valid, logs it and returns `newest` unchanged."""
     try:
         check_signature(settings, record.topic, record.key, record.value, make_header_map(record.headers))
         return newest.with_record(record.key, record.value, read_broker_time(record.timestamp / 1000))
@@ -54,7 +54,7 @@ def add_kafka_record(newest: Newest, record: Any, role: str, settings: Settings)
 
 
 def read_compacted_topic(settings: Settings, role: str, topic: str, empty: Newest) -> Newest:
-    """Reads `topic` to its end. Returns a copy of `empty` that holds the newest record of each key.
+    """Reads `topic` to its end. Returns the newest record of each key, in an object of the class of `empty`.
 
     Raises CastlineError if the topic does not exist or cannot be read.
     """
@@ -85,8 +85,8 @@ def publish_keyed_record(settings: Settings, topic: str, key: str, record: Recor
 class FollowedTopic(Generic[Newest]):
     """A compacted topic that a `CompactedTopicFollower` reads.
 
-    - `empty`: the object that holds no records yet.
-    - `on_change`: is called with the newest record of each key, when the topic has been read to its end and after each later change.
+    - `empty`: an object of the class that holds the records of this topic. It contains no records.
+    - `on_change`: called with an object that contains the newest records, after the topic was read to its end and after each later change.
     """
 
     topic: str
@@ -103,7 +103,7 @@ class CompactedTopicFollower:
         self._role = role
         self._topics = {TopicPartition(followed.topic, 0): followed for followed in topics}
         names = ", ".join(followed.topic for followed in topics)
-        failure = f"The topics {names} cannot be read, so their last known records stay in force."
+        failure = f"The topics {names} cannot be read, so their last known records stay in use."
         self._thread = KafkaThread("compacted topics", self._follow, failure)
 
     def start(self) -> None:
@@ -141,4 +141,4 @@ def _report(followed: FollowedTopic[Any], newest: object) -> None:
     try:
         followed.on_change(newest)
     except Exception:  # no record may end the thread that reads the topic
-        log.exception("A change on the topic %s could not be applied, so the previous records stay in force.", followed.topic)
+        log.exception("A change on the topic %s could not be applied, so the previous records stay in use.", followed.topic)

@@ -1,7 +1,6 @@
 """Checks at which offset a Faust consumer starts in each partition, and finds records that Kafka deleted before they were read.
 
-Faust itself does not report records that have expired, or a topic that was deleted and created again. It also reports nothing if a
-rebalance comes before the first commit in a partition.
+Faust itself does not report records that have expired, or a topic that was deleted and created again.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
                     start.offset,
                 )
             if start.offset != committed:
-                # During the rebalance, fetched records can be dropped. After this call, Kafka's client fetches such records again.
+                # Faust can drop fetched records during a rebalance. After this call, Kafka's client fetches such records again.
                 await self.seek(partition, start.offset)
                 # Faust commits an offset only if all records after the last committed offset are acknowledged. But the records before
                 # `start.offset` are never read. So `start.offset` becomes Faust's committed offset.
@@ -120,7 +119,7 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         return choose_start(committed, log_start, log_end)
 
     async def check_offset(self, partition: TP, offset: int) -> None:
-        """Finds out whether Kafka has deleted records between the last record of `partition` and the record at `offset`."""
+        """Reports the records that Kafka deleted between the last record that was read from `partition` and the record at `offset`."""
         expected, self._next_offsets[partition] = self._next_offsets.get(partition), offset + 1
         if expected is None or offset <= expected:
             return

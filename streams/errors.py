@@ -80,14 +80,14 @@ class BrokerError(CastlineError):
 class DuplicateProcessError(CastlineError):
     """Another installation already runs a process that cannot run twice.
 
-    It has the same name, or it does a task for which only one process is allowed, such as the sorting of a line.
+    The other process has the same name as this one, or does a task that only one process may do, such as the sorting of a line.
     """
 
     EXIT_STATUS = 4
 
 
 def drop_traceback(error: Error) -> Error:
-    """Returns `error` after removing its traceback and the errors before it. Call this function before an error is stored.
+    """Removes from `error` its traceback and the errors that caused it. Returns `error`. Call this function before an error is stored.
 
     A traceback keeps the variables of its functions in memory, and with them the record and its picture.
     """

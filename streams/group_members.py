@@ -1,4 +1,4 @@
-"""Reads Kafka's lists of group members, to find another machine that already has the name or the work of this process.
+"""Reads Kafka's lists of group members, to find a process of another machine with the same name or the same work as this process.
 
 Two processes with the same `group.instance.id` push each other out of their consumer group again and again. Both processes look healthy,
 but they write the same verdicts repeatedly.
@@ -52,7 +52,7 @@ class GroupIdentity:
     is_exclusive: bool = False
 
     def find_rival(self, members: Sequence[GroupMember]) -> GroupMember | None:
-        """Returns a member of another installation that has the name of this process. Returns None if there is none.
+        """Returns a member of another installation that has the name of this process, or None if no member has it.
 
         If `is_exclusive` is True, any member of another installation is a rival, also one with another name.
         """
@@ -75,7 +75,7 @@ class GroupIdentity:
         )
 
     def must_yield_to(self, rival: GroupMember) -> bool:
-        """Returns True if this process must end, and False if `rival` must end. The two have joined the group at the same time.
+        """Returns True if this process must end, and False if `rival` must end, after both have joined the group at the same time.
 
         - If the names differ, the process with the larger client id ends.
         - If the names are equal, Kafka lists only the first process. So only the second process sees a rival, and ends.

@@ -30,7 +30,7 @@ from streams.supervision import SupervisedThread, list_thread_faults
 
 _MAX_CONNECTIONS = 64
 _MAX_CONNECTIONS_PER_ADDRESS = 16
-# The page /metrics is made again after a pause of nine times the duration of the last making.
+# If making the page /metrics takes 1 s, the page is made again only after 9 s. So making the page takes at most a tenth of the time.
 _PAUSE_SHARE = 9
 # If a process waits for a person, the answer of its page /readyz has this header with the value "person".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
@@ -82,11 +82,11 @@ class ProcessHealth:
         self.role = role
         self.watchdog = watchdog
         self._problems = {"start": "starting"}
-        # Keys of `_problems`. Only a person can solve the problems under these keys.
+        # The keys of those problems in `_problems` that only a person can solve.
         self._person_topics: set[str] = set()
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
         self._complaint_checks: list[Callable[[], str]] = []
-        # Maps each component of the process, such as the camera of a line, to its problem or to "". The process stays ready.
+        # Maps each component of the process, such as the camera of a line, to its problem or "". The process stays ready in spite of it.
         self._part_problems: dict[str, str] = {}
 
     def add_check(self, find_problem: Callable[[], str]) -> None:
@@ -123,7 +123,7 @@ class ProcessHealth:
     def set_person_problem(self, problem: str, topic: str) -> None:
         """Sets a problem that only a person can solve, under the key `topic`. If `problem` is "", removes the problem.
 
-        A process with such a problem is not ready. A supervisor neither waits for this process nor restarts it.
+        A process with such a problem is not ready. A supervisor does not wait for this process and does not restart it.
         """
         self._person_topics.add(topic)
         self.set_problem(problem, topic)
@@ -170,7 +170,7 @@ class InstanceSlot:
     """
 
     def __init__(self, run_dir: Path, role: str) -> None:
-        # Prometheus, which may run as another user, reads the folder `targets` in this folder.
+        # All users may list `run_dir`, because Prometheus reads its subfolder `targets` and may run as another user.
         make_public_folder(run_dir)
         self.role = role
         self.number = 0
@@ -219,17 +219,19 @@ class _MetricsPage:
 class _LimitedServer(ThreadingHTTPServer):
     """A server with a thread for each connection. The number of connections is limited, and each ends after `connection_time_s`.
 
-    A connection carries one request, so a further connection takes the place of the one that was opened first.
+    A connection carries one request, so a further connection takes the place of the oldest open connection.
     """
 
     daemon_threads = True
-    # Python's default is 5. If more connections wait for this thread, Linux drops them, and each tries again only after a second.
+    # The number of new connections that can wait for this thread. With Python's default of 5, Linux would drop further connections, and
+    # their clients would try again only after a second.
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], connection_time_s: float) -> None:
         self._connection_time_s = connection_time_s
         self._limits = ConnectionLimits(_MAX_CONNECTIONS_PER_ADDRESS, _MAX_CONNECTIONS)
-        # The place of each open connection, and when the connection must end, in the order in which the connections were opened.
+        # Maps the socket of each open connection to the entry in `_limits` and to the time at which the connection must end. The oldest
+        # connection comes first.
         self._open: dict[socket.socket, tuple[Connection, float]] = {}
         super().__init__(address, handler)
 
@@ -264,7 +266,7 @@ def _shut_down(request: socket.socket) -> None:
 class HealthServer:
     """Serves the three health pages in a thread. Writes the pages' address to a file in `run_dir`, where Prometheus finds it.
 
-    Each request must be answered `connection_time_s` seconds after its connection was opened.
+    Each connection ends at the latest `connection_time_s` seconds after it was opened.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ Headers = Mapping[str, bytes]
 class PartId:
     """The id of one casting. Its text form `<line>:<run>:<part>` is the key of all records about the part.
 
-    - `run`: the board's boot count, or the gateway's start in seconds.
+    - `run`: the boot count of the board. If the line has no board: the start time of the gateway, in seconds since 1970.
     - `part`: counts up from 1 within a run.
     """
 
@@ -103,7 +103,7 @@ class RecentPartIds:
 
 
 def _parse_number(name: str, text: str) -> int:
-    # The pattern is checked first, because int() also accepts "1_000", " 7 " and digits that are not ASCII.
+    # A pattern checks the text before int() does, because int() also accepts "1_000", " 7 " and digits that are not ASCII.
     if not re.fullmatch(r"[0-9]{1,19}", text) or not 1 <= int(text) <= _LARGEST_NUMBER:
         raise IdentityError(f"expected {name} to be a whole number of at least 1, found {text[:80]!r}")
     return int(text)

@@ -26,9 +26,9 @@ class ImageTopicReader:
         self._settings = settings
         self._client = f"{role}-pictures"
         self._consumer: Any = None
-        # The end of each partition when Kafka was asked last. Kafka is asked again only for an offset behind this end.
+        # The end offset of each partition, as Kafka gave it last. Kafka is asked again only if an offset is not below this end.
         self._ends: dict[TopicPartition, int] = {}
-        # The partitions of each topic when Kafka was asked last. Kafka is asked again only for a partition that is not among them.
+        # The partitions of each topic, as Kafka gave them last. Kafka is asked again only if a partition is not among them.
         self._partitions: dict[str, set[int]] = {}
 
     def read(self, topic: str, partition: int, offset: int) -> ConsumedRecord | None:
@@ -57,10 +57,10 @@ class ImageTopicReader:
     def _holds(self, place: TopicPartition, offset: int) -> bool:
         """Returns whether the partition exists and has reached `offset`. A forged verdict can name any partition and any offset.
 
-        Without this check, each such verdict would block the reader for some seconds, because Kafka answers a fetch only with records.
+        Without this check, each such verdict would block the reader for some seconds, because the reader waits until Kafka sends a record.
         """
         if place.partition not in self._partitions.get(place.topic, ()):
-            self._consumer.topics()  # fetches the present number of partitions
+            self._consumer.topics()  # fetches the current partitions from Kafka
             self._partitions[place.topic] = self._consumer.partitions_for_topic(place.topic) or set()
             if place.partition not in self._partitions[place.topic]:
                 return False
@@ -79,8 +79,7 @@ class ImageTopicReader:
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=1,
-            # Sometimes a poll finds only records that were fetched in advance and are not wanted. Then it sleeps for this time, by default
-            # for 100 ms.
+            # A poll sleeps for this time if it finds only records that were fetched in advance and are not wanted. The default is 100 ms.
             retry_backoff_ms=_BACKOFF_MS,
             metrics_enabled=False,
         )
@@ -88,8 +87,8 @@ class ImageTopicReader:
 
 def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any | None:
     """Returns the record at `offset`, or None if the topic does not have it. Raises ConnectionError if Kafka sends nothing in time."""
-    # All partitions stay assigned, and only the wanted one is fetched. If a partition were assigned anew, the consumer would first ask
-    # for the metadata of the topic and wait for 100 ms.
+    # All partitions stay assigned to the consumer, and the unwanted ones are paused. If a partition were removed and assigned again, the
+    # consumer would first ask for the metadata of the topic and wait for 100 ms.
     others = consumer.assignment() - {partition}
     if partition not in consumer.assignment():
         consumer.assign([*others, partition])
@@ -101,7 +100,8 @@ def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any |
             return record if record.offset == offset else None
     except OffsetOutOfRangeError:
         return None
-    # A topic that was deleted and created again can end at `offset` or earlier. In a longer one, Kafka did not send the record in time.
+    # Kafka has sent nothing. If the topic was deleted and created again, it can end at `offset` or earlier, so there is no such record.
+    # Otherwise Kafka did not send the record in time.
     if consumer.end_offsets([partition])[partition] <= offset:
         return None
     raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")

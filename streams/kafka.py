@@ -21,14 +21,14 @@ from streams.settings import KafkaSettings, Settings
 
 _SECURITY_PROTOCOLS = {"plaintext": "PLAINTEXT", "tls": "SSL", "sasl-plaintext": "SASL_PLAINTEXT", "sasl-tls": "SASL_SSL"}
 _READ_TIMEOUT_S = 30
-# A reader without a group holds at most one answer of each broker, and the records of one poll. The numbers are small because a record may
-# be a picture of some megabytes. Kafka always sends one record, even if the record is larger than the limit.
+# Limits for a reader without a consumer group: the bytes of one answer of a broker, and the records of one poll. The limits are small,
+# because a record may be a picture of some megabytes. Kafka also sends a single record that is larger than the limit.
 _ANSWER_BYTES = 8 * 2**20
 READER_POLL_RECORDS = 4
 
 
 class PartitionFinder(Protocol):
-    """Knows the partition numbers of topics, like a KafkaConsumer."""
+    """An object that knows the partition numbers of topics, such as a KafkaConsumer."""
 
     def partitions_for_topic(self, topic: str) -> set[int] | None:
         """Returns the partition numbers of `topic`, or None if the topic does not exist."""
@@ -66,7 +66,8 @@ def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
         "client_id": make_client_id(settings, role),
         "security_protocol": _SECURITY_PROTOCOLS[login.security],
         "request_timeout_ms": int(kafka.request_timeout_s * 1000),
-        # By default, the wait between two attempts to connect grows to 30 s. A line could then be silent for 30 s after a broker is back.
+        # The longest wait between two attempts to connect. By default it is 30 s, so a line could be silent for 30 s after a broker is
+        # back.
         "reconnect_backoff_max_ms": 1000,
     }
     if context := make_tls_context(kafka):
@@ -179,8 +180,8 @@ def read_to_end(
 ) -> Iterator[Any]:
     """Yields the records that `topics` hold at the time of the call, in order within each partition.
 
-    Records older than `since`, or before the `first_offsets` of their partition, are left out. Raises CastlineError if a topic is missing
-    or silent for 30 s.
+    Leaves out records that are older than `since`, and records before the offset that `first_offsets` gives for their partition. Raises
+    CastlineError if a topic is missing, or if Kafka sends no record for 30 s.
     """
     consumer = make_reader(settings, role)
     try:

@@ -29,18 +29,18 @@ from streams.settings import KafkaRole, Settings
 from streams.topics import TopicNames
 
 Resource = Literal["topic", "group", "cluster"]
-# Kafka's own sign for all users, and for all addresses.
+# In Kafka's ACLs, this sign means all users, or all addresses.
 EVERYONE = EVERYWHERE = "*"
-# Kafka's own name of the resource that stands for the whole cluster.
+# In Kafka's ACLs, the resource with this name is the whole cluster.
 _CLUSTER = "kafka-cluster"
 _CLUSTER_OPERATIONS = ("ALTER", "ALTER_CONFIGS", "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS")
-# Kafka's least number. The passwords are 32 random bytes, so that more iterations would only slow down each connection.
+# The smallest number of SCRAM iterations that Kafka accepts. The passwords are 32 random bytes, so more iterations would add no safety.
 _ITERATIONS = 4096
 
 
 @dataclass(frozen=True, order=True)
 class AccessRule:
-    """A permission of one Kafka user. If `is_prefix` is True, it holds for all resources whose names begin with `name`.
+    """A permission of one Kafka user. If `is_prefix` is True, it applies to all resources whose names begin with `name`.
 
     - `user`: EVERYONE stands for all users.
     - `host`: the address from which the user has the permission. EVERYWHERE stands for all addresses.
@@ -61,7 +61,7 @@ class AccessRule:
 
 @dataclass(frozen=True)
 class AccessDifference:
-    """How the ACLs of a cluster differ from the declaration: permissions that are missing, and permissions that are too much."""
+    """How the ACLs of a cluster differ from the declaration: permissions that are missing, and permissions that are not declared."""
 
     missing: tuple[AccessRule, ...]
     superfluous: tuple[AccessRule, ...]
@@ -128,7 +128,7 @@ def _list_groups(settings: Settings, role: KafkaRole) -> list[str]:
 def read_access(admin: KafkaAdminClient, settings: Settings) -> set[AccessRule]:
     """Returns the permissions that the cluster gives to the users of the roles, or to everyone.
 
-    Raises KafkaError if the cluster has no authorizer, or if this user may not read its ACLs.
+    Raises KafkaError if the cluster has no authorizer, or if the Kafka user of this process may not read its ACLs.
     """
     users = {EVERYONE, *(name_user(settings, role) for role in ROLES)}
     anything = ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY)
@@ -151,17 +151,17 @@ def create_access(admin: KafkaAdminClient, settings: Settings) -> tuple[AccessRu
     if missing:
         failed = admin.create_acls([_acl_of(rule) for rule in missing])["failed"]
         if failed:
-            raise BrokerError(f"Kafka refused {len(failed)} of {len(missing)} ACLs: {failed[0].__name__}. Check the rights of this user.")
+            raise BrokerError(f"Kafka refused {len(failed)} of {len(missing)} ACLs: {failed[0].__name__}. Check your Kafka user's rights.")
     return missing
 
 
 def remove_access(admin: KafkaAdminClient, rules: Sequence[AccessRule]) -> None:
-    """Takes the permissions `rules` away. Raises BrokerError if the cluster refuses this."""
+    """Removes the permissions `rules`. Raises BrokerError if the cluster refuses this."""
     if not rules:
         return
     for _, _, error in admin.delete_acls([_filter_of(rule) for rule in rules]):
         if error.errno:
-            raise BrokerError(f"Kafka did not remove an ACL: {error.__name__}. Check the rights of this user.")
+            raise BrokerError(f"Kafka did not remove an ACL: {error.__name__}. Check your Kafka user's rights.")
 
 
 def set_passwords(admin: KafkaAdminClient, settings: Settings, passwords: Iterable[tuple[KafkaRole, str]]) -> None:
@@ -172,7 +172,7 @@ def set_passwords(admin: KafkaAdminClient, settings: Settings, passwords: Iterab
     ]
     refused = {user: reason for user, reason in admin.alter_user_scram_credentials(changes).items() if reason is not None}
     if refused:
-        raise BrokerError(f"Kafka did not take the passwords of its users: {refused}.")
+        raise BrokerError(f"Kafka did not accept the passwords of these users: {refused}. Check your Kafka user's rights.")
 
 
 def _acl_of(rule: AccessRule) -> ACL:

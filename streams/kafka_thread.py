@@ -35,7 +35,7 @@ class KafkaThread:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether `stop` was called."""
+        """True if `stop` was called."""
         return self._stopping.is_set()
 
     def start(self) -> None:

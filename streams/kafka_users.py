@@ -1,4 +1,4 @@
-"""Says as which Kafka user a process logs in, and where the passwords of the users are.
+"""Determines the Kafka user of a process and the folder with the passwords of the users.
 
 Each role has a user of its own, such as `castline-inspector`, so that Kafka can refuse everything that the role does not need.
 """
@@ -13,8 +13,8 @@ from streams.errors import BrokerError
 from streams.settings import BrokerSettings, KafkaRole, Settings
 
 ROLES: tuple[KafkaRole, ...] = get_args(KafkaRole)
-# The embedded broker writes this file into its data folder when the folder gets Kafka users. From then on, the setting `auto` means
-# `roles`, even if the passwords are deleted.
+# The embedded broker writes this file into its data folder when the folder gets Kafka users. From then on, the value `auto` of the setting
+# broker.access means `roles`, even if the passwords are deleted.
 ACCESS_MARKER = "access"
 PASSWORD_FOLDER = "passwords"
 _EMBEDDED_ADVICE = (
@@ -50,7 +50,7 @@ def _is_visible(file: Path) -> bool:
     try:
         return file.exists()
     except PermissionError:
-        # Another account of this machine may not look into the data folder of a broker with users.
+        # A broker with Kafka users keeps its data folder closed to other accounts of this machine, so they cannot see this file.
         return False
 
 

@@ -107,7 +107,8 @@ class LagMonitor:
                 with closing(admin):
                     self._measure_with(admin)
             except (KafkaError, OSError, ValueError) as error:
-                # While Kafka is away, no worker can make progress, and a restart would only delay its work when Kafka is back.
+                # While Kafka does not answer, no worker can make progress. So no worker counts as stalled, because a restart would
+                # only delay its work when Kafka answers again.
                 for watchdog in (self._health.watchdog, *self._watchdogs.values()):
                     watchdog.set_pending(0)
                 self._health.set_not_ready(f"Kafka at {self._settings.bootstrap} does not answer: {error!r}", "kafka")
@@ -177,7 +178,7 @@ class LagMonitor:
         self._watchdogs = watchdogs
 
     def find_stalled_partition(self) -> str:
-        """Returns a sentence about a partition without progress, or "" if there is none. Progress of other partitions does not count."""
+        """Returns a sentence about a partition in which records wait without progress, or "" if no partition is stalled."""
         for (topic, partition), watchdog in self._watchdogs.items():
             if stall := watchdog.find_stall():
                 return f"partition {partition} of {topic}: {stall}"

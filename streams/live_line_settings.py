@@ -42,7 +42,7 @@ class LiveSettingsByLine:
 
 
 def read_live_line_settings(settings: Settings, role: str) -> LiveSettingsByLine:
-    """Reads the topic `castings.lines` to its end and returns the settings that are in force.
+    """Reads the topic `castings.lines` to its end and returns the newest settings of each line.
 
     Raises CastlineError if the topic does not exist or cannot be read.
     """

@@ -83,7 +83,8 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
     # At level info, these libraries would log every connection and every fetch from Kafka.
     for name in (*_KAFKA_CLIENTS, "faust", "mode", "asyncio", "urllib3", "fsspec"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    # kafka-python warns at each connection without TLS. With SCRAM, no password is sent, and the embedded broker listens on loopback only.
+    # kafka-python warns at each connection without TLS. The warning is hidden, because SCRAM sends no password over the connection, and
+    # because the embedded broker listens on loopback only.
     logging.getLogger("kafka.net.sasl.scram").setLevel(logging.ERROR)
     # Castline needs many batch sizes, and TensorFlow compiles its code for each. From the sixth size on, TensorFlow would log warnings.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -42,9 +42,7 @@ camera_up = Gauge(
     "1 if the gateway can reach the line's camera or its folder, 0 while it cannot. Always 1 for a camera of kind http.",
     ["line"],
 )
-unmatched_pictures = Counter(
-    "castline_unmatched_pictures_total", "Pictures for which the board had counted no part at that time.", ["line"]
-)
+unmatched_pictures = Counter("castline_unmatched_pictures_total", "Pictures for which the gateway found no part.", ["line"])
 pictures_lost = Counter(
     "castline_pictures_lost_total",
     "Pictures that a camera delivered and that were gone before they could be read, by reason.",
@@ -60,7 +58,7 @@ files_ignored = Counter(
 )
 files_incomplete = Counter(
     "castline_files_incomplete_total",
-    "Files that the gateway sent although the end of the picture was still missing after end_wait_s.",
+    "Files that the gateway sent although the end of the picture was still missing after the time `end_wait_s` of the camera.",
     ["line"],
 )
 files_changed_after_move = Counter(

@@ -1,6 +1,7 @@
 """Reads and writes the topic `castings.models`, which says which model version judges which line.
 
-If a line has no choice of its own, the choice for all lines (`*`) applies. If there is none, the setting `model.version` applies.
+If a line has no choice of its own, the choice for all lines (`*`) applies. If nobody has made such a choice, the setting
+`model.version` applies.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class ModelChoices:
 
 
 def read_model_choices(settings: Settings, role: str) -> ModelChoices:
-    """Reads the topic of model choices and returns the choices that are in force.
+    """Reads the topic of model choices to its end and returns the newest choice of each line.
 
     Raises CastlineError if the topic does not exist or cannot be read.
     """

@@ -29,14 +29,14 @@ StoreFolder = Literal["pictures", "maps", "studies"]
 # (s3:) or a drive (C:).
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
-# A picture has two digits of its checksum as folder. `\2` are these digits at the beginning of the checksum.
+# The folder of an object is named after the first two digits of its checksum. `\2` in the pattern stands for these two digits.
 _CLAIM = re.compile(r"(?P<folder>pictures|maps|studies)/([0-9a-f]{2})/(?P<sha256>\2[0-9a-f]{62})")
 # The largest size of a stored object. It is also the largest value that the setting pictures.max_bytes accepts.
 _LARGEST_BYTES = 256 * 2**20
 
 
 def is_heat_map_address(address: str) -> bool:
-    """Returns whether `address` has the form of an address of a heat map. Whether there is a heat map is another question."""
+    """Returns whether `address` has the form of an address of a heat map. Does not check that the heat map exists."""
     match = _CLAIM.fullmatch(address)
     return match is not None and match["folder"] == "maps"
 

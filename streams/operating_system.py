@@ -1,7 +1,7 @@
-"""What the roles ask of the operating system: threads, objects with which threads wait for each other, pauses and the wall clock.
+"""The services of the operating system that the roles use: threads, events, conditions, pauses and the wall clock.
 
-A class that needs one of these has the argument `system`. The simulated hours in `tests/simulation` pass an operating system with virtual
-time, in which the same seed always gives the same order of events.
+A class that needs one of these services has the argument `system`. The tests in `tests/simulation` pass an object with virtual time, with
+which the same seed always gives the same order of events.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 
 class OperatingSystem:
-    """The operating system of this machine."""
+    """Makes threads, pauses threads and tells the time with the operating system of this machine."""
 
     def make_thread(self, name: str, work: Callable[[], object]) -> threading.Thread:
         """Returns a daemon thread that calls `work` after its start."""

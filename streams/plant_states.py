@@ -24,11 +24,11 @@ class PlantState(StrEnum):
     The label `state` of the metric `castline_line_state` has the same values.
     """
 
-    # The observer has no connection to Kafka or to the board, or verdicts come although the board reports no castings.
+    # Kafka or the board does not answer, or verdicts come although the board reports no castings.
     DISCONNECTED = "disconnected"
     # A fault of the board holds the gate in its safe state.
     GATE_HELD = "gate-held"
-    # People have announced that the line stands still.
+    # The present time lies within a stop of the line that a person has planned.
     PLANNED_STOP = "planned-stop"
     # Pictures come, but no verdict. The gate treats each casting as a part without verdict.
     RUNNING_BLIND = "running-blind"
@@ -63,7 +63,7 @@ class StateAlarm:
     first_step: str
 
 
-# The other states need no person.
+# The alarms of all states that need a person.
 STATE_ALARMS: Mapping[PlantState, StateAlarm] = {
     PlantState.DISCONNECTED: StateAlarm(
         "LineDisconnected",
@@ -123,9 +123,9 @@ class LineCounts:
 
 @dataclass(frozen=True)
 class LineCondition:
-    """What is known about a line beside its counts.
+    """Facts about a line that its counts do not show.
 
-    - `is_connected`: whether the observer receives data, and the sorter has a connection to the board.
+    - `is_connected`: whether data arrives from the line, and the sorter has a connection to the board.
     - `is_gate_held`: whether a fault holds the gate in its safe state.
     - `is_stop_planned`: whether the present time lies within a planned stop.
     """

@@ -41,7 +41,7 @@ _ENDING_ACTIONS = ("acknowledge", "clear")
 
 
 class WatchedLine:
-    """What the watch knows about one line. Times are seconds since 1970."""
+    """What a PlantWatch has read about one line. Times are seconds since 1970."""
 
     def __init__(self, line: LineSettings) -> None:
         self.activity = LineActivity(line.gate.travel_s if line.gate else None)
@@ -51,13 +51,14 @@ class WatchedLine:
 
     @property
     def is_gate_held(self) -> bool:
-        """Whether the newest sorting says that a fault holds the gate, and no person has ended the fault since."""
+        """True if the newest sorting says that a fault holds the gate, and no person has ended the fault since."""
         return self._fault_at is not None and self._fault_at > self._fault_ended_at
 
     def add_sorting(self, sorting: Sorting) -> None:
         """Adds a sorting, if the board has reported it. Ignores a further sorting about the same casting.
 
-        A casting whose verdict came late has two sortings. After a lost connection, the watch reads the newest sortings again.
+        A casting can come twice: it has two sortings if its verdict came late, and the newest sortings are read again after a lost
+        connection.
         """
         if not sorting.is_reported_by_board or not self._sorted.add(sorting.part_id):
             return
@@ -107,7 +108,7 @@ class PlantWatch:
 
     @property
     def is_connected(self) -> bool:
-        """Whether Kafka has answered the last request."""
+        """True if Kafka has answered the last request."""
         with self._lock:
             return self._is_connected
 
@@ -163,8 +164,8 @@ class PlantWatch:
                 line.add_sorting(sorting)
 
     def _follow(self) -> None:
-        """Watches the lines until `stop` is called. Raises KafkaError or OSError if Kafka fails. The caller then calls again."""
-        # Without this check, the client of an unreachable Kafka would hold up the end of the thread for 5 s.
+        """Watches the lines until `stop` is called. Raises KafkaError or OSError if Kafka fails. The thread then calls it again."""
+        # If Kafka is unreachable, making a client takes 5 s, and `stop` would have to wait for this. So this check comes first.
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         consumer = make_reader(

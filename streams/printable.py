@@ -1,4 +1,4 @@
-"""Makes text of others harmless for a terminal."""
+"""Makes text from unknown sources safe to print on a terminal."""
 
 from __future__ import annotations
 

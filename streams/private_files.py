@@ -1,6 +1,6 @@
 """Keeps the files of the plant from other users of this machine: the umask of new files, and a check of the files that exist.
 
-A file counts as exposed only if another user can reach it: each folder above it must let other users pass, too.
+A file counts as exposed only if other users also have access to each folder above it.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def find_exposed_paths(settings: Settings) -> list[Path]:
 def is_exposed(path: Path) -> bool:
     """Returns whether other users of this machine can reach `path` and have rights to it. A path that does not exist is not exposed.
 
-    The group has rights to files of another owner on purpose, for example to a password file that root keeps for a service. For such a
-    file, only the rights of all users count.
+    If another user owns the file, the rights of its group are allowed. For example, root keeps a password file for a service, and the
+    group of the service may read it.
     """
     resolved = path.resolve()
     try:
@@ -73,9 +73,9 @@ def is_exposed(path: Path) -> bool:
 
 
 def format_closing_command(path: Path) -> str:
-    """Returns the shell command that keeps `path` and its content from other users, and leaves them readable for this user.
+    """Returns the shell command after which other users cannot read `path` and its content, but this user still can.
 
-    For a path of another owner, such as a password file of root, the owner calls the command. The group of this user then has access.
+    If another user owns `path`, for example root, the owner must call the command. It gives access to the group of this user.
     """
     quoted = shlex.quote(str(path))
     if path.stat().st_uid == os.geteuid():
@@ -84,9 +84,9 @@ def format_closing_command(path: Path) -> str:
 
 
 def refuse_exposed_files(settings: Settings) -> None:
-    """Raises SettingsError if other users can read or write files of the plant. The message holds the command that closes them."""
+    """Raises SettingsError if other users can read or write files of the plant. The message contains the command to correct this."""
     exposed = find_exposed_paths(settings)
     if exposed:
         named = ", ".join(f"{path} (mode {stat.S_IMODE(path.stat().st_mode):04o})" for path in exposed)
         commands = " && ".join(map(format_closing_command, exposed))
-        raise SettingsError(f"Other users of this machine can read or write {named}. Close them with: {commands}")
+        raise SettingsError(f"Other users of this machine can read or write {named}. Correct this with: {commands}")

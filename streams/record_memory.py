@@ -26,7 +26,8 @@ from streams.errors import drop_traceback
 
 # Faust stops fetching when its queue is full. Faust fetches again when the queue has shrunk to this share of its limit.
 _RESUME_SHARE = 0.4
-# aiokafka asks a broker for more records after this time, even if the records of its last answer are still in the client's buffer.
+# After this time, aiokafka asks a broker for more records, even if records of the last answer are still in the client's buffer. One day
+# is so long that this never happens.
 _NEVER_S = 86_400.0
 
 
@@ -131,8 +132,8 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
 
     async def on_start(self) -> None:
         await super().on_start()
-        # This line limits the client's buffer to the records of the last answer. Otherwise, aiokafka would buffer unread records of all
-        # partitions.
+        # With this long pause, the client's buffer holds only the records of the last answer. Otherwise, aiokafka would buffer unread
+        # records of all partitions.
         self._consumer._fetcher._prefetch_backoff = _NEVER_S
 
     async def _fetch_records(
@@ -163,6 +164,7 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         except Exception as error:
             if not taken:
                 raise
-            # This call returns the records in `taken`, because aiokafka gives each record only once. The next call raises the error.
+            # The records in `taken` must not be lost, because aiokafka gives each record only once. So this call returns them, and the next
+            # call raises the error.
             self._postponed_error = drop_traceback(error)
         return taken

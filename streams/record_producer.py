@@ -38,9 +38,9 @@ _MAX_HEADERS = 32
 _MAX_HEADER_BYTES = 1024
 _MAX_HEADER_NAME_CHARACTERS = 128
 DEAD_LETTER_PREFIX = "dead-"
-# Every dead letter has this header.
+# The header with the reason of a dead letter. Every dead letter has this header.
 DEAD_REASON = "dead-reason"
-# `castline dead-letters redrive` writes marks to the topic of dead letters. Only a mark has this header.
+# The header of the marks that `castline dead-letters redrive` writes to the topic of dead letters. A dead letter does not have it.
 REDRIVE_MARK = "redrive-of"
 # Castline adds headers that begin with one of these words to dead letters. A dead letter gets no such header from its record, because
 # a sender could use such a header to hide the dead letter.
@@ -49,14 +49,14 @@ _OWN_PREFIXES = (DEAD_LETTER_PREFIX, "redrive-", EXPIRED_HEADER)
 CUT_VALUE_BYTES = 2**16
 # Upper limit, in bytes, for everything in a dead letter except its value: the key, at most 32 + 9 headers, and the frame.
 _DEAD_LETTER_OVERHEAD_BYTES = 2**16
-# If Kafka answers with one of these errors, it refuses the record at each attempt. Most records are refused for their size.
+# If Kafka answers with one of these errors, it refuses the record at each attempt. The usual reason is the size of the record.
 # InvalidTimestampError is not in this list, because each attempt takes a new time from the clock of this machine.
 _FINAL_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, PolicyViolationError)
-# A dead letter with this reason holds a record that a role sent and that Kafka refused.
+# The reason of a dead letter if a role sent a record and Kafka refused it.
 REFUSED_BY_KAFKA = "refused-by-kafka"
-# A dead letter with this reason holds a valid record on which a role failed.
+# The reason of a dead letter if a role failed on a valid record.
 HANDLING_FAILED = "handling-failed"
-# A dead letter with this reason holds no record. It says that Kafka deleted records before they were judged.
+# The reason of a dead letter that contains no record, but says that Kafka deleted records before they were judged.
 EXPIRED = "expired"
 
 
@@ -119,13 +119,13 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
     }
     # A long key of a dead letter is shortened, because it only helps a person to find the record.
     key = record.key[:_MAX_HEADER_BYTES] if record.key is not None else None
-    # Kafka's client refuses a record that has neither a key nor a value.
+    # Without a key, a dead letter gets at least an empty value, because Kafka's client refuses a record that has no key and no value.
     value = b"" if record.key is None and record.value is None else record.value
     return ProducerRecord(topic, key, value, original[:_MAX_HEADERS] + _encode_headers(added))
 
 
 def is_redrive_mark(headers: Mapping[str, object]) -> bool:
-    """Says what a record on the topic of dead letters is: True for the mark of a redrive, and False for a dead letter."""
+    """Returns True if a record on the topic of dead letters is a mark of `castline dead-letters redrive`, and False for a dead letter."""
     return REDRIVE_MARK in headers and DEAD_REASON not in headers
 
 
@@ -188,7 +188,7 @@ class RecordProducer:
     def _replace_refused(self, refused: Sequence[tuple[ProducerRecord, BaseException]]) -> list[ProducerRecord]:
         """Returns dead letters for the records that Kafka refused.
 
-        If a refused record is itself a dead letter, the method cuts it. If that dead letter is already short, the method drops it.
+        If a refused record is itself a dead letter, its value is shortened. A refused dead letter with a short value is lost.
         """
         letters = []
         for record, error in refused:
@@ -204,7 +204,7 @@ class RecordProducer:
 
     def _make_letter_of_refused(self, record: ProducerRecord, error: BaseException) -> ProducerRecord:
         metrics.dead_letters.labels(record.topic.rpartition(".")[2], REFUSED_BY_KAFKA).inc()
-        # The record has no position in its topic, because Kafka did not take it.
+        # The record has no position in its topic, because Kafka did not accept it.
         source = ConsumedRecord(record.topic, -1, -1, record.key, record.value, dict(record.headers))
         return self._bound(make_dead_letter(self._dead_letters, source, self._role, REFUSED_BY_KAFKA, repr(error)))
 
@@ -221,7 +221,7 @@ class RecordProducer:
                 headers = sign_headers(self._settings, record.topic, record.key, record.value, record.headers)
                 sent.append((record, await producer.send(record.topic, record.key, record.value, None, None, headers)))
             except (KafkaError, FaustError, OSError) as error:
-                # Faust raises its own error. The cause of this error is the error of Kafka's client.
+                # If Kafka's client fails, Faust raises an error of its own. The error of the client is the __cause__ of this error.
                 if isinstance(cause := error.__cause__ or error, _FINAL_ERRORS):
                     attempt.refused.append((record, cause))
                     continue

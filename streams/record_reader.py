@@ -37,7 +37,7 @@ _MAX_ITEMS = 1024
 _MAX_KEY = 128
 _MAX_FLOAT = 1e12
 _INT32, _INT64 = 2**31 - 1, 2**63 - 1
-# Kafka and the archive store these numbers in 32 bits.
+# The fields whose numbers Kafka and the archive store in 32 bits.
 _SMALL_NUMBERS = frozenset({"partition", "width_px", "height_px", "left_px", "top_px", "code"})
 # The longest text that the archive can hold in each field, in characters.
 _TEXT_LENGTHS = {
@@ -97,7 +97,7 @@ def read_broker_time(timestamp_s: float | None, now: datetime | None = None) -> 
 def skip_record(role: str, record: Any, error: Exception) -> None:
     """Logs and counts a Kafka record that `role` skips because of `error`. Another role writes the dead letter of this record.
 
-    If `error` is no RecordError, it is a fault of Castline, and its traceback is logged, too.
+    If `error` is not a RecordError, it is a fault of Castline, and its traceback is logged, too.
     """
     # The second word of a topic name is the kind of topic, such as `verdicts` in castings.verdicts.line-1.
     kind = record.topic.split(".")[1]

@@ -42,7 +42,7 @@ class Record(BaseModel):
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
-        # The published schemas do not have these bounds, because a released schema never becomes narrower.
+        # This check is not a part of the published schemas, because a released schema must not become stricter.
         for name, value in self:
             _check_bound(name, value)
         return self
@@ -86,7 +86,7 @@ class PartRecord(Record):
         return PartId(self.line, self.run, self.part)
 
 
-# The reason of a `review` verdict on a part that no network calls defective, but whose anomaly score is above the cut-off.
+# The reason of a `review` verdict if no network calls the part defective, but the anomaly score of the part is above the cut-off.
 ANOMALY = "anomaly"
 
 
@@ -247,12 +247,12 @@ class Sorting(PartRecord):
 
     @property
     def is_reported_by_board(self) -> bool:
-        """Whether the record comes from a report of the board. The sorter writes other records without a report of the board."""
+        """True if the board has reported the part. False if the sorter wrote the record without a report of the board."""
         return self.event > 0 or self.action != "untracked"
 
     @property
     def has_missed_verdict(self) -> bool:
-        """Whether the verdict came too late for the gate, or not at all."""
+        """True if the verdict came too late for the gate, or not at all."""
         return self.late or self.reason in ("no-verdict", "late-verdict")
 
 

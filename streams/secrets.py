@@ -1,6 +1,7 @@
-"""Secrets of the settings: a type for addresses that hold a password, and a filter that removes known secrets from all output.
+"""Hides the secrets of the settings, with a type for addresses that contain a password, and a filter for known secrets in all output.
 
-Passwords and tokens alone have pydantic's type SecretStr. The type SecretAddress shows an address without what is secret in it.
+A setting that is only a password or a token has pydantic's type SecretStr. An address that can contain a password has the type
+SecretAddress, which shows the address without its secret parts.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ MASK = "***"
 # Shorter secrets are not removed from output, because they would also match harmless words.
 _MIN_SECRET_CHARACTERS = 8
 
-# Up to the last @ before the path, because a password may hold an @ itself.
+# Finds user and password in an address: everything up to the last @ before the path, because a password may contain an @.
 _USER = re.compile(r"(?<=://)[^/?#\s]*@")
-# The query of an address. Cameras and stores take passwords and signatures there.
+# Finds the query of an address, because queries for cameras and stores can contain passwords and signatures.
 _QUERY = re.compile(r"(?<=\S)\?[^\s\"']+")
-# Some cameras take the password in the path: rtsp://camera/user=admin_password=secret_channel=1.
+# Finds named secrets in the path of an address, because some cameras take them there: rtsp://camera/user=admin_password=secret_channel=1.
 _NAMED = re.compile(r"(?i)(?<![a-z])(user|username|password|passwd|pwd|pass|token|secret|key)=([^&;_/\s\"']+)")
 
 _known: set[str] = set()
@@ -46,14 +47,14 @@ def mask_address(address: str) -> str:
 
 
 def remember_secrets(settings: BaseModel) -> None:
-    """Remembers all secrets of `settings` and of its sections, so that `mask_secrets` removes them."""
+    """Remembers all secrets of `settings` and of its sections, so that `mask_secrets` removes them from texts."""
     for secret in _list_secrets(settings):
         remember_secret(secret)
 
 
 def remember_secret(secret: str) -> None:
-    """Remembers `secret`, such as the content of a password file, so that `mask_secrets` removes it."""
-    # An error message may hold the secret as it is written in an address, or decoded.
+    """Remembers `secret`, such as the content of a password file, so that `mask_secrets` removes it from texts."""
+    # The secret is remembered with and without URL encoding, because an error message may contain either form.
     _known.update(text for text in (secret, unquote(secret), quote(secret, safe="")) if len(text) >= _MIN_SECRET_CHARACTERS)
 
 

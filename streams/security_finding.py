@@ -1,4 +1,4 @@
-"""A finding of `castline security check`."""
+"""A security problem of this machine, as the command `castline security check` reports it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Weight = Literal["high", "medium", "low"]
-# From the weight that is mended first to the one that is mended last.
+# The weights of the findings, the most urgent one first.
 WEIGHTS: tuple[Weight, ...] = get_args(Weight)
 
 
 @dataclass(frozen=True)
 class SecurityFinding:
-    """What somebody could misuse on this machine, and what to do about it. Both are sentences."""
+    """A security problem of this machine: what somebody could misuse (`problem`), and what to do about it (`remedy`), in sentences."""
 
     weight: Weight
     problem: str

@@ -1,6 +1,6 @@
-"""Limits what a client can hold of a server: its connections, and the time in which a request must arrive.
+"""Limits the number of connections that a client can keep open, and the time in which a request must arrive.
 
-The station, the gateway and the health pages use the same limits, so that a stranger who only opens connections shuts out nobody.
+The station, the gateway and the health pages use these limits, so that a client with many open connections cannot keep other clients out.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _IPV6_NETWORK_BITS = 64
 
 
 def compute_body_time_s(received_bytes: int) -> float:
-    """Returns the longest time, in seconds from its first byte, that a body may take of which `received_bytes` have arrived."""
+    """Returns how long a request's body may take, in seconds since its first byte, if `received_bytes` of the body have arrived."""
     return BODY_TIME_S + received_bytes / BODY_BYTES_PER_S
 
 
 def find_network(address: str) -> str:
     """Returns the network that counts as one client: an IPv4 address, or the first 64 bits of an IPv6 address.
 
-    One machine can use all 2^64 addresses of its IPv6 network. A text that is no address is returned as it is.
+    One machine can use all 2^64 addresses of its IPv6 network. A text that is not an address is returned as it is.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
@@ -49,7 +49,7 @@ class Connection:
         self.is_idle = True
 
     def close(self) -> None:
-        """Frees the place of this connection. Only the first call has an effect."""
+        """Removes this connection from the count of open connections. Only the first call has an effect."""
         self._limits.remove(self)
 
 
@@ -63,7 +63,7 @@ class ConnectionLimits:
     def __init__(self, max_per_network: int, max_total: int) -> None:
         self._max_per_network = max_per_network
         self._max_total = max_total
-        # The connections in the order in which they were opened.
+        # The open connections, the oldest one first.
         self._connections: dict[Connection, None] = {}
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -72,9 +72,10 @@ class ConnectionLimits:
         return len(self._connections)
 
     def add(self, address: str, abort: Callable[[], None]) -> Connection | None:
-        """Returns the place of a new connection from `address`, or None if it must be refused, because no connection is idle.
+        """Counts and returns a new connection from `address`. Returns None if a limit is reached and no connection is idle.
 
-        `abort` closes the connection at once. It is called when the connection loses its place to another one.
+        The caller must refuse a connection for which None is returned. `abort` closes the new connection at once. It is called when another
+        connection takes its place.
         """
         network = find_network(address)
         with self._lock:

@@ -1,6 +1,6 @@
 """Signs JSON records and manifests of model versions with Ed25519, and refuses those that no permitted role has signed.
 
-Each role that writes records has a private key. All readers have the public keys, with which they can check a signature and make none.
+Each role that writes records has a private key. All readers have the public keys, with which they can check a signature but not make one.
 The signature covers the role, the topic, the key and the value. So a record cannot be sent again on another topic or for another part. It
 does not cover the headers, because no reader of these records decides anything by a header.
 """
@@ -120,7 +120,8 @@ def is_manifest_signed(public_keys: Path, version: str, manifest: bytes, signatu
 def check_keys(settings: Settings) -> None:
     """Loads the keys that this process needs, so that a missing key is reported at the start. Raises SettingsError if one is missing.
 
-    The key of the administrator is loaded only when a command signs. The broker also has this role, and it signs nothing.
+    The private key of the administrator is not loaded here, but when a command signs a record. The broker also has the role of the
+    administrator, and signs nothing.
     """
     if settings.role in SIGNING_ROLES and settings.role != "administrator":
         if settings.signing.private_keys is None:
@@ -135,9 +136,9 @@ def check_keys(settings: Settings) -> None:
 
 
 def create_keys(private_folder: Path, public_folder: Path, role: KafkaRole) -> None:
-    """Makes a new pair of keys for `role`. The files of former keys are replaced: the public key is added to the file of the former ones.
+    """Makes a new pair of keys for `role`. Replaces the private key of the role, and adds the new public key to the file of public keys.
 
-    Readers accept all keys in the file, so that records with the former key stay valid until a person removes it.
+    Readers accept all keys in this file. So records that a former key has signed stay valid until a person removes that key from the file.
     """
     key = Ed25519PrivateKey.generate()
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -148,7 +149,8 @@ def create_keys(private_folder: Path, public_folder: Path, role: KafkaRole) -> N
 
 
 def _refuse_missing_key(settings: Settings) -> None:
-    # Kafka keeps only the newest model choice of a line. A choice that all readers refuse would delete the choice in force.
+    # An unsigned record must not be sent. For example, Kafka keeps only the newest model choice of a line. If readers refused this choice,
+    # the line would have no valid choice.
     if settings.signing.public_keys is not None:
         raise SettingsError(
             f"signing.public_keys is set and signing.private_keys is not, so all records of the role {settings.role} would be refused. Set "

@@ -3,8 +3,8 @@
 | what is kept alive | how it is started |
 | --- | --- |
 | a thread | `SupervisedThread` |
-| a task of the event loop that holds no record of Kafka | `run_supervised` |
-| a task that holds records of Kafka | `ConsumerGroup`: its error ends the process, because a new process gets the records again |
+| a task of the event loop that does not process records of Kafka | `run_supervised` |
+| a task that processes records of Kafka | `ConsumerGroup`: an error ends the process, because a new process gets the records again |
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _FailureLog:
 class SupervisedThread:
     """A daemon thread that calls `work`. If `work` raises an error, the thread calls it again after a pause of 0.5 to 30 s.
 
-    - `name`: a label of a metric, so it holds no number that changes, such as a process id.
+    - `name`: a label of a metric, so it must not contain a number that changes, such as a process id.
     - `stopping`: the thread ends if this event is set during a pause. The thread also ends when `work` returns.
     - `pause`: called for each pause with its seconds. It returns early if `stopping` is set. The default only waits.
     """

@@ -55,7 +55,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
     kafka, topics = settings.kafka, settings.topics
     request_bytes = topics.max_message_bytes + 2**17
     folder = settings.service.run_dir / "faust" / identity.instance_id
-    # Faust creates only the last folder of the path, so its parents are created here.
+    # Faust creates only the last folder of this path, so the folders above it are created here.
     folder.parent.mkdir(parents=True, exist_ok=True)
     app: AppT[object] = BoundedApp(
         buffer_bytes=kafka.buffer_bytes,
@@ -63,7 +63,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
         broker_credentials=make_faust_credentials(settings),
         broker_client_id=identity.client_id,
-        # With a fixed id, a restarted worker gets its partitions back at once, without waiting for the session time-out.
+        # With a fixed group instance id, a restarted worker gets its partitions back at once, without waiting for the session time-out.
         consumer_group_instance_id=identity.instance_id,
         broker_session_timeout=kafka.session_timeout_s,
         broker_heartbeat_interval=kafka.session_timeout_s / 5,
@@ -73,7 +73,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         consumer_max_fetch_size=request_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=buffer_records,
-        # If stream_wait_empty were True, Faust would wait at each rebalance until all pictures of the current batches are judged.
+        # With stream_wait_empty, Faust would wait at each rebalance until all pictures of the current batches are judged.
         stream_wait_empty=False,
         producer_acks=-1,
         producer_linger=0.0,
@@ -84,7 +84,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         topic_disable_leader=True,
         table_standby_replicas=0,
         store="memory://",
-        # Faust creates this folder for its tables. It stays empty, because the workers have no tables.
+        # Faust creates the folder `datadir` for its tables. The folder stays empty, because the workers have no tables.
         datadir=folder,
         web_enabled=False,
         autodiscover=False,
@@ -193,7 +193,8 @@ class ConsumerGroup:
                     await self.app.consumer.check_offset(event.message.tp, event.message.offset)
                     await self._accept(event, unacknowledged)
             except asyncio.CancelledError:
-                # Faust also cancels the agent at a planned stop. Then the error is not raised again, because it would look like a crash.
+                # Faust also cancels the agent at a planned stop. In this case CancelledError is not raised again, because it would look
+                # like a crash.
                 if not self._is_draining:
                     raise
 
@@ -215,7 +216,7 @@ class ConsumerGroup:
         try:
             await self._handler.accept(_received(event, stream, release))
         except BaseException:
-            # Faust cancels this call at a rebalance. The handler then does not acknowledge the record.
+            # Faust cancels this call at a rebalance. The handler then never acknowledges the record, so its memory is freed here.
             release()
             raise
 
@@ -226,7 +227,7 @@ class ConsumerGroup:
             if not self.conflict.done():
                 self.conflict.set_result(sentence)
 
-        with suppress(RuntimeError):  # The event loop may be closed already.
+        with suppress(RuntimeError):  # raised if the event loop is closed, because the worker has ended
             self.conflict.get_loop().call_soon_threadsafe(set_conflict)
 
     async def _count_expired(self, expired: ExpiredRecords) -> None:
@@ -280,7 +281,7 @@ def _received(event: EventT[bytes], stream: StreamT[bytes], release_memory: Call
 async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float) -> int:
     """Runs the consumer groups until SIGTERM, SIGINT or a crash. Returns the exit status: 1 after a crash, 0 otherwise.
 
-    After a signal, the groups finish their records for at most `grace_s` seconds. Raises BrokerError if Kafka goes away during the start.
+    After a signal, the groups finish their records for at most `grace_s` seconds. Raises BrokerError if Kafka fails during the start.
     Raises DuplicateProcessError if another installation runs a process with the same name or task.
     """
     worker = _DrainingWorker(groups, grace_s)
@@ -307,7 +308,7 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
         raise DuplicateProcessError(worker.conflict)
     if failure is not None and not worker.is_asked_to_stop:
         worker.release_process()
-        raise BrokerError(f"Kafka went away during the start: {failure}") from failure
+        raise BrokerError(f"Kafka stopped answering while this worker started: {failure}") from failure
     if crash := worker.crash_reason or next((group.app.crash_reason for group in groups if group.app.crash_reason), None):
         log.error("The worker stopped because of a crash: %r", crash)
         return 1
@@ -315,9 +316,9 @@ async def run_worker(groups: Sequence[ConsumerGroup], role: str, grace_s: float)
 
 
 def _end_process(topic: str) -> None:
-    """Ends this process at once and without a commit.
+    """Ends this process at once and without a commit, because `topic` was deleted and created again.
 
-    Faust still has offsets from the deleted topic. If a normal stop committed these offsets, records of the new topic would be skipped.
+    Faust still has offsets of the deleted topic. If a normal stop committed these offsets, records of the new topic would be skipped.
     """
     log.critical("The topic %s was deleted and created again. This worker ends, so that its next start reads the new topic.", topic)
     logging.shutdown()
@@ -342,7 +343,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
 
     @property
     def is_asked_to_stop(self) -> bool:
-        """Whether a signal has asked the worker to stop."""
+        """True if a signal has asked the worker to stop."""
         return self._stopping is not None
 
     def install_signal_handlers(self) -> None:

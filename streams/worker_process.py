@@ -45,7 +45,7 @@ class WorkerProcess:
     spans: StartSpans
 
     def restart(self, reason: str) -> None:
-        """Reports `reason`, and restarts this process with the same command, process id and port. If the process must stop, only reports.
+        """Reports `reason` and restarts this process with the same command, process id and port, unless the process was asked to stop.
 
         The command must have the option `--port`. The restart removes the threads and signal handlers of the failed start.
         """
@@ -60,9 +60,10 @@ class WorkerProcess:
         log.warning(reason)
 
     def wait_for_topics(self, topics: Iterable[str], identities: Iterable[GroupIdentity] = ()) -> bool:
-        """Waits until Kafka answers. Returns True if `topics` exist, and False if the process is asked to stop before.
+        """Waits until Kafka answers. Returns True if `topics` exist, and False if the process is asked to stop first.
 
-        Raises SettingsError if one of `topics` does not exist. Raises DuplicateProcessError if one of `identities` has a rival.
+        Raises SettingsError if one of `topics` does not exist. Raises DuplicateProcessError if another installation already runs a process
+        with the name or the work of one of `identities`.
         """
         self.health.set_not_ready("waiting for Kafka")
         existing = None

@@ -66,7 +66,7 @@ class ArchivedTopic:
 
     @property
     def is_checked_only(self) -> bool:
-        """Whether records of this topic are only checked, and not stored as rows in the database."""
+        """True if the archivist only checks the records of this topic, and stores no rows for them."""
         return not issubclass(self.record_type, PartRecord)
 
 
@@ -88,7 +88,7 @@ def list_archived_topics(settings: Settings) -> dict[str, ArchivedTopic]:
 def decode_record(topic: ArchivedTopic, received: ReceivedRecord, names: TopicNames) -> ArchivedRecord | None:
     """Returns the decoded record of `topic`, or None if the record is valid and gets no row.
 
-    A review without a value withdraws an earlier review. Its key names the part. Raises RecordError if the record is not valid.
+    A review record without a value withdraws the review of the part that its key names. Raises RecordError if the record is not valid.
     """
     key, value = received.record.key, received.record.value
     if not value and topic.is_checked_only:
@@ -236,7 +236,8 @@ class Archivist:
                 await asyncio.sleep(wait_s)
                 continue
             except (OSError, MemoryError):
-                # The machine has failed, for example its disk. The records can be valid, and Kafka delivers them again after a restart.
+                # The fault is in the machine, for example in its disk, and the records are perhaps valid. So they become no dead letters,
+                # and Kafka delivers them again after a restart of the archivist.
                 raise
             except Exception as error:
                 raise ArchiveError(f"The archivist failed to store {len(contents)} records: {error!r}", retriable=False) from error

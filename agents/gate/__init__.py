@@ -3,5 +3,5 @@
 - `port`: the serial port.
 - `link`: the thread that talks to a board.
 - `requests`: the commands that the board has not answered yet.
-- `lane`: what the sorter of a line uses.
+- `lane`: a lane of the board, through which the sorter of a line talks to the board.
 """

@@ -1,4 +1,4 @@
-"""The host's side of one lane of a board. A lane is a belt with two photo-eyes and a gate. It belongs to one line.
+"""The host's side of one lane of a board. A lane is a belt with two photo-eyes and a gate. Each lane belongs to one line.
 
 Times of the board's clock are converted to times of the host's clock.
 """
@@ -104,13 +104,13 @@ class FaultChanged:
 
     @property
     def is_ended_by_button(self) -> bool:
-        """Whether a person ended the fault with the push-button of the lane or the acknowledge button of its plant interface."""
+        """True if a person ended the fault with the push-button of the lane or the acknowledge button of its plant interface."""
         return not self.raised and self.detail == _ENDED_BY_BUTTON
 
 
 @dataclass(frozen=True)
 class RunBegan:
-    """Event: the board reports a new run number, because it was reset or replaced. It has lost all verdicts that it got before."""
+    """Event: the board reports a new run number, because it was reset or replaced. All earlier verdicts on the board are lost."""
 
     run: int
     cause: str
@@ -215,7 +215,7 @@ _MAX_TRAVEL_MS = 65535
 class GateLane:
     """A lane of a board, through which the sorter of a line sends verdicts and receives events.
 
-    - `settings`: None if nothing is sent to the board.
+    - `settings`: the settings of the lane, or None if the host sends no settings to the board.
     - `grades`: the settings of the additional gates at the same belt. The key is the number of the lane that moves the gate.
     - `on_event`: called once for each event, in the link's thread.
     """
@@ -239,16 +239,17 @@ class GateLane:
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
         # Chooses the run number that the board must use. The arguments are the board's present run number, and how many parts the lane has
-        # counted in this run. Example: the arguments are 7 and 3. If the sorter already knows part 5 of run 7, the result is 8.
+        # counted in this run. Example: the arguments are 7 and 3, but the sorter already knows part 5 of run 7. The result is 8, because a
+        # second part 5 of run 7 would have the same key.
         self.choose_run: Callable[[int, int], int] = lambda run, counted: run
         # Called in the link's thread when the board has accepted the settings of the lane and of the additional gates.
         self.on_accepted: Callable[[Mapping[int, LaneSettings]], None] = lambda settings_by_lane: None
         self.is_configured = False
-        # True while the sorter sends no verdicts, because a person has paused it.
+        # True while the sorter sends no verdicts, because a person has paused the line.
         self.is_paused = False
         # A sentence that says why the board is not connected or accepts no settings. Empty if there is no such problem.
         self.problem = ""
-        # The code of the oldest fault in the board's last answer to STATUS, or 0. The fault can be older than the sorter's start.
+        # The code of the oldest fault in the board's last answer to STATUS, or 0. The fault can have begun before the sorter started.
         self.oldest_fault = 0
         self.next_configuring_s = 0.0
         # The monotonic time at which the connection last changed: the board answered again, or it was lost.
@@ -287,7 +288,8 @@ class GateLane:
         `is_configured` is False until the board uses the settings. Any thread can call this method.
         """
         self.settings_by_lane = dict(settings_by_lane)
-        # The board can hold some values of a failed attempt. If `committed_run` is empty, the link sends every setting again.
+        # If an earlier attempt failed, the board can have received a part of its settings. While `committed_run` is empty, the link sends
+        # every setting again.
         self.committed_run = {}
         self.next_configuring_s = 0.0
         self.is_configured = False
@@ -316,9 +318,9 @@ class GateLane:
 
     @property
     def reports_until_s(self) -> float:
-        """The end of the wait for late reports, in seconds of the monotonic clock.
+        """The monotonic time, in seconds, until which late reports of the board can arrive.
 
-        A board that was not connected reports afterwards which castings it has sorted. After this time, no such report is expected.
+        When a lost connection is restored, the board reports which castings it has sorted in the meantime. These reports are late.
         """
         return self._connection_changed_s + (_REPORTING_S if self.is_connected else _MAX_ABSENCE_S)
 

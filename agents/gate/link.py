@@ -105,7 +105,7 @@ class GateLink:
         - `on_event`: called with each event, in the link's thread. In a sorter, agents/sorter/process.py passes the event on to
           `Sorter.handle_event` and `LineCommands.add_event`.
         - `settings`: with None, the host sends no settings.
-        - `grades`: the settings of each additional gate at the belt, by the gate's lane. An additional gate sorts out a grade.
+        - `grades`: the settings of each additional gate at the belt, by the gate's lane. An additional gate diverts one grade.
         """
         added = GateLane(line, lane, settings, grades or {}, self._clock, self._requests, on_event)
         self.lanes.append(added)
@@ -161,7 +161,7 @@ class GateLink:
                 self._begin_again(GateState.AWAY)
                 raise
             for lane in self.lanes:
-                # If the board refuses the settings of this lane, `lane.problem` already holds the reason. It must not be replaced.
+                # If the board refuses the settings of this lane, `lane.problem` already contains the reason, which must not be replaced.
                 if not lane.state is state is GateState.REFUSED:
                     lane.problem = problem
             self._begin_again(state)
@@ -207,7 +207,7 @@ class GateLink:
 
 
 class BoardReset(Exception):
-    """Raised if the board turns out to have been reset in the middle of a session."""
+    """Raised if a message of the board shows that the board was reset during the session."""
 
 
 class BoardSession:
@@ -235,7 +235,8 @@ class BoardSession:
         self._waker = waker
         self._lanes = lanes
         self._requests = requests
-        # The commands of the greeting get a window of their own. The sorters' commands wait in `requests` until the greeting is done.
+        # The queue from which commands are sent now. During the greeting, this is a separate queue with the commands of the greeting,
+        # because the sorters' commands in `requests` must wait until the greeting is done.
         self._window = requests
         self._clock = clock
         self._stopping = stopping
@@ -322,7 +323,7 @@ class BoardSession:
     def _begin_run(self, greeting: Fields) -> None:
         highest = max(number for lane in self._lanes for number in lane.lane_numbers)
         if greeting.number("lanes") < highest:
-            raise gate_error("unknown-lane", f"lane {highest} of a board with {greeting.number('lanes')}")
+            raise gate_error("unknown-lane", f"lane {highest}, but the board has {greeting.number('lanes')} lanes")
         self.run, cause = self._choose_run(greeting.number("run")), greeting.word("cause")
         self._requests.run = self.run
         self._supports_grades = bool(greeting.number("grades"))
@@ -405,8 +406,14 @@ class BoardSession:
             digest = self._commit(number, settings)
             lane.committed_run[number] = self.run
             if digest != settings.digest:
-                message = "%s: lane %d has the settings digest %s, not %s, because the firmware knows other settings than this program"
-                log.warning(message, lane.line, number, digest, settings.digest)
+                log.warning(
+                    "%s: the board's settings of lane %d have the digest %s and not %s, because its firmware knows other settings "
+                    "than this program",
+                    lane.line,
+                    number,
+                    digest,
+                    settings.digest,
+                )
         # If another thread has changed the settings in the meantime, the new settings are sent in the next cycle.
         lane.is_configured, lane.accepted_run = lane.settings_by_lane is settings_by_lane, self.run
         lane.on_accepted(settings_by_lane)
@@ -563,7 +570,7 @@ def _other_version_error() -> GateError:
 
 
 def _no_board_error(received_bytes: int) -> GateError:
-    """Returns the error for a device that answers no HELLO. The message depends on whether the device has sent any bytes."""
+    """Returns the error for a device that does not answer HELLO. The message depends on whether the device has sent any bytes."""
     code = code_of("no-answer")
     found = "sends bytes that are no frames of the gate protocol" if received_bytes else "sends nothing"
     advice = 'Check the port, and write the firmware to the board with "castline board flash"'

@@ -1,4 +1,4 @@
-"""Commands that wait for a board's answer. They are repeated, and end with an answer or an error.
+"""Commands that wait for a board's answer. Each command is repeated until it ends with an answer or an error.
 
     queued --room in the window--> sent --answer--> done
                                     |--no answer in time--> sent again, under the same sequence number

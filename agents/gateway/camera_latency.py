@@ -73,19 +73,20 @@ class CameraLatency:
         self._file = file
         self._stored = _StoredLatency.read(file)
         self._monitor: LatencyMonitor | None = None
-        # By how much this machine's clock was set since the latency was last trusted, and what was wrong with the latency before that.
+        # The sum of all steps of this machine's clock since the latency was last trusted, and the value of `suspension` before the first of
+        # these steps.
         self._stepped_s = 0.0
         self._earlier_suspension = ""
         self._use_latency()
 
     @property
     def value_s(self) -> float | None:
-        """The latency in use, or None if it is neither set nor measured."""
+        """The latency in use, or None if no latency was set or measured."""
         return self.set_s if self.set_s is not None else self._stored.measured_s
 
     @property
     def source(self) -> str:
-        """Where the latency in use comes from: "settings" or "measured". If there is no latency, ""."""
+        """The source of the latency in use: "settings", "measured", or "" if there is no latency."""
         if self.set_s is not None:
             return "settings"
         return "measured" if self._stored.measured_s is not None else ""
@@ -97,7 +98,7 @@ class CameraLatency:
 
     @property
     def suspension(self) -> str:
-        """Why the latency in use is no longer trusted, or "" if it is trusted."""
+        """The reason why the latency in use is no longer trusted, or "" if it is trusted."""
         return self._monitor.suspension if self._monitor else ""
 
     @property
@@ -167,8 +168,8 @@ class CameraLatency:
     def add_clock_step(self, step_s: float) -> None:
         """Notes that the clock of this machine was set by `step_s` seconds.
 
-        The latency is not trusted until the pictures prove it again, or until the clock was set back. A latency that was not trusted before
-        the step is not trusted after the step back.
+        Afterwards, the latency is not trusted until new pictures confirm it, or until the clock is set back by the same amount. If the
+        latency was not trusted before the first step, the step back does not change that.
         """
         self.history.parts.clear()
         self.history.pictures.clear()
@@ -192,7 +193,7 @@ class CameraLatency:
         if not self.suspension:
             self._stepped_s = 0.0
         if self._monitor:
-            # Pictures of parts that were counted earlier may still arrive, so the new monitor needs these parts.
+            # The new LatencyMonitor also gets the parts that were counted earlier, because their pictures may still arrive.
             for time_s in self.history.parts:
                 self._monitor.add_part(time_s)
         self._show_state()

@@ -1,6 +1,6 @@
 """Reads the times at which cameras say that they took a picture, and finds implausible times.
 
-A camera with an empty battery may say 1970. The intake replaces such a time with the time of arrival.
+A camera with an empty battery may give a time in 1970. The intake replaces such a time with the time of arrival.
 """
 
 from __future__ import annotations

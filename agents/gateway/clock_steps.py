@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-# A smaller step is treated like a camera whose clock drifts. NTP slews the clock by at most 0.5 ms a second, which is no step.
+# A smaller change of the clock is not a step. It is treated like the drift of a camera's clock. Example: NTP corrects a small error by at
+# most 0.5 ms a second.
 LEAST_STEP_S = 0.02
-# If the process is interrupted between two readings, they belong to different moments and are read again.
+# The two clocks are read one after the other. If this takes longer than this many seconds, the process was interrupted between the
+# readings, and both clocks are read again.
 _LONGEST_READING_S = 0.002
 _READINGS = 5
 

@@ -44,12 +44,14 @@ _PICTURE_SUFFIXES = JUDGED_SUFFIXES + OTHER_PICTURE_SUFFIXES
 # A file with one of these suffixes is never a picture. Cameras write such files beside their pictures.
 _SIDECAR_SUFFIXES = (".xml", ".txt", ".csv", ".json", ".log", ".ini", ".db", ".md5", ".sha256", ".htm", ".html", ".pdf", ".svg", ".yaml")
 _MAX_POLL_S = 0.1
-# The camera pauses for twice the time of a listing, so that it does not overload a slow network share.
+# After each listing of the folder, DropCamera waits for twice the time that the listing took, so that it does not overload a slow network
+# share.
 _PAUSE_FACTOR = 2.0
 _FULL_SPOOL_PAUSE_S = 1.0
-# An empty file is usually an upload that has just begun. So the camera waits ten times as long as for a file with content.
+# An empty file is usually an upload that has just begun. So DropCamera waits ten times `settle_s` before it handles the
+# file.
 _EMPTY_FILE_FACTOR = 10
-# After this many failures, a complaint names the file. The camera still tries again.
+# If a file could not be read or moved after this many attempts, a complaint names the file. Further attempts follow.
 _TRIES = 3
 _FIRST_RETRY_S = 0.25
 _LONGEST_RETRY_S = 60.0
@@ -144,7 +146,7 @@ class DropCamera:
         - `buffer_bytes`: limit for the files that are read in advance, in bytes. A second limit of the same size is for pictures in
           memory whose files a camera has overwritten.
         """
-        assert settings.path is not None  # CameraSettings requires a path for this kind of camera.
+        assert settings.path is not None  # The path is never None, because CameraSettings requires a path for this kind of camera.
         self._line = line
         self._settings = settings
         self._folder = folder or DropFolder(settings.path)
@@ -257,9 +259,9 @@ class DropCamera:
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
         """Keeps the old picture of a file that has changed. `before` is the old version of the file, and `state` is its present state.
 
-        - If the file was replaced or has shrunk, it holds a new picture. The old picture is kept in memory.
-        - If the file has grown, perhaps only bytes were added to the old picture. The result is then the old version. When the file is
-          complete, it is compared with the old version.
+        - If the file was replaced or has shrunk, it contains a new picture. The old picture is kept in memory, and the result is None.
+        - If the file has grown, perhaps only bytes were added to the old picture. The result is then the old version. The caller compares
+          it with the file when the file is complete.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
@@ -341,8 +343,8 @@ class DropCamera:
     def _find_next(self) -> _FileVersion | None:
         """Returns the next file to handle, as a `_FileVersion`. Returns None if no file is due, or if the spool is full.
 
-        Pictures in memory come first, because their files were overwritten. The oldest file comes next. At equal times, `2.jpg` comes
-        before `10.jpg`.
+        Pictures in memory come first, because their files were overwritten. Then come the files, the oldest first. If two files have the
+        same time, `2.jpg` comes before `10.jpg`.
         """
         if time.monotonic() < self._paused_until_s:
             return None
@@ -486,7 +488,8 @@ class DropCamera:
         log.warning("The file %s of %s changed after it was read, so it is read again.", name, self._line)
         self._complaints.add_event(
             "changed",
-            f"{name} changed after the gateway had read it, so it is read again; raise lines.camera.settle_s above the writer's pauses",
+            f"{name} changed after the gateway had read it, so it is read again; set lines.camera.settle_s to more than the "
+            "longest pause of the program that writes the file",
         )
 
     def _clean(self, now_s: float) -> None:

@@ -46,7 +46,7 @@ class FileState:
 
 @dataclass
 class FolderListing:
-    """What the folder holds. Paths are relative to the folder, with "/" between the names.
+    """The files in the folder and its subfolders. Paths are relative to the folder, with "/" between the names.
 
     - `files`: the state of each file, by its path.
     - `unread`: the paths that are not read, by reason.

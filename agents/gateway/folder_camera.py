@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _FULL_SPOOL_RETRY_S = 1.0
 _AWAY_RETRY_S = 1.0
-# If this many files in a row cannot be read, the part gets no picture.
+# If this many files in a row cannot be read, the part for which the camera was triggered gets no picture.
 _MAX_TRIES = 10
 
 
@@ -49,12 +49,12 @@ class FolderCamera:
 
     def __init__(self, line: str, settings: CameraSettings) -> None:
         root = settings.path
-        assert root is not None  # CameraSettings requires a path for this kind of camera.
+        assert root is not None  # The path is never None, because CameraSettings requires a path for this kind of camera.
         self._root = root
         self._settings = settings
         self._line = line
         self._random = random.Random(f"{line}:{settings.seed}")
-        # The iterator is kept here, so that the camera goes on with the next file after an error and does not begin again.
+        # The iterator over the files is kept here, so that the camera goes on with the next file after an error and does not begin again.
         self._next_files: Iterator[Path] | None = None
         self._complaints = Complaints()
         self._outage = ""

@@ -43,7 +43,7 @@ _CHECK_INTERVAL_S = 0.05
 _MAINTENANCE_INTERVAL_S = 1.0
 # If more than this share of the spool is used, the gateway reports on /readyz that it is not ready.
 _NEARLY_FULL = 0.95
-# The spool's disk is nearly full if it has less free space than this share of its size, and than the spool may still need.
+# The spool's disk is nearly full if its free space is less than this share of the disk, and also less than the spool may still need.
 _FREE_DISK_SHARE = 0.1
 # When the process stops, cameras and senders must end within this share of the setting service.grace_s.
 _GRACE_SHARE = 0.8
@@ -66,7 +66,7 @@ class GatewayLine:
         return self.settings.name
 
     def make_endpoint(self) -> LineEndpoint:
-        """Returns the HTTP endpoint of this line. It accepts uploads, part reports or no requests."""
+        """Returns the HTTP endpoint of this line, which accepts uploads, part reports or no requests."""
         has_board = self.settings.camera is not None and self.settings.camera.trigger == "board"
         return LineEndpoint(
             line=self.name,
@@ -176,7 +176,7 @@ def _accept(intake: Intake, frame: CameraFrame) -> None:
 def find_disk_problem(folder: Path, free_bytes: int, disk_bytes: int, needed_bytes: int) -> str:
     """Returns a sentence if the disk of the spool `folder` is nearly full, or "". `needed_bytes` is how much the spool may still grow.
 
-    The spool has a limit of its own, but other files can take the room that the limit promises.
+    The limit for the spool's size does not prevent a full disk, because other files can fill the disk.
     """
     if free_bytes >= min(needed_bytes, _FREE_DISK_SHARE * disk_bytes):
         return ""
@@ -283,7 +283,7 @@ class Gateway:
             line.intake.decide_due()
             metrics.spool_pictures.labels(line.name).set(line.spool.waiting_count)
             metrics.camera_complaints.labels(line.name).set(len(line.list_complaints()))
-            # Pictures that wait because Kafka is unavailable do not count. Otherwise the watchdog would report that the gateway hangs.
+            # While Kafka is unavailable, the watchdog gets 0 waiting pictures. Otherwise it would report that the gateway hangs.
             line.watchdog.set_pending(0 if line.sender.problem else line.spool.sendable_count)
             outage = line.find_outage()
             metrics.camera_up.labels(line.name).set(not outage)

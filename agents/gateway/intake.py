@@ -46,7 +46,8 @@ _PART_TIMEOUT_S = 10.0
 _MAX_REMEMBERED_REPORTS = 10_000
 # The report of a part usually arrives within this time after the part was counted.
 _SETTLING_S = 1.0
-# The largest number of pictures that the disk has refused and that the camera has not sent again yet. Further pictures get a new part.
+# If the disk refuses a picture, the intake remembers its part until the camera sends the picture again. At most this many pictures are
+# remembered. A picture that is no longer remembered gets a new part.
 _MAX_UNSTORED = 10_000
 
 
@@ -186,7 +187,7 @@ class Intake:
     ) -> None:
         """`on_stored` is called after each stored picture. `buffer_bytes` limits the pictures that wait for their parts or for the disk.
 
-        `steady_clock` returns seconds of a clock that nobody sets, so that a step of `clock` is noticed. Without it, no step is noticed.
+        `steady_clock` returns seconds of a clock that nobody sets, so that a step of `clock` is noticed. If it is None, no step is noticed.
         """
         self._line = spool.line
         self._commit = GroupCommit(spool, buffer_bytes, system)
@@ -201,8 +202,9 @@ class Intake:
         # The number of pictures that were refused since the spool became full.
         self._refused_count = 0
         self._reported_parts: OrderedDict[PartId, None] = OrderedDict()
-        # The pictures that the disk has refused or perhaps lost, by idempotency key: their SHA-256 and their part. A picture that is sent
-        # again gets the same part. It could not be matched again, because its part waits no longer. A copy may have gone to Kafka, too.
+        # The SHA-256 and the part of each picture that the disk has refused or perhaps lost, by idempotency key. If the camera sends the
+        # picture again, it gets the same part. A new match is not possible, because the part no longer waits for a picture. Also, the first
+        # copy may have gone to Kafka already.
         self._unstored: OrderedDict[str, tuple[str, PictureReceipt]] = OrderedDict()
         self._uses_arrival = camera.time_source == "arrival"
         self._complaints = Complaints(clock)
@@ -234,7 +236,7 @@ class Intake:
         elif self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
             self._store(pending, frame.part)
         elif not has_own_time:
-            # The time of the picture is not from the camera. A match by this time could assign the picture to a wrong part.
+            # The picture is not matched with a part, because its time is not from the camera, so the part could be wrong.
             self._store(pending, None)
         else:
             self._apply(self._match(pending, self._matcher, self._latency))
@@ -320,7 +322,7 @@ class Intake:
             )
 
     def store_latency(self, latency_s: float, spacing_s: float) -> None:
-        """Stores a measured latency. Waiting pictures get no part of the board, because the earlier latency was perhaps wrong.
+        """Stores a measured latency. Waiting pictures are assigned to no part, because the earlier latency was perhaps wrong.
 
         Raises ValueError if the camera needs no latency, and OSError if the latency cannot be stored.
         """
@@ -358,10 +360,10 @@ class Intake:
             self._apply([*forgotten, *decisions])
 
     def _follow_clock(self, matcher: Matcher[_PendingFrame]) -> list[MatchDecision[_PendingFrame]]:
-        """If the clock was set, forgets what was timed by the clock before. The caller must hold the lock.
+        """Forgets all waiting parts and pictures if this machine's clock was set. Returns their decisions. The caller must hold the lock.
 
-        Otherwise a picture could get the part of another casting: the sorter on this machine times the parts by the clock that was set, but
-        the camera times its pictures by its own.
+        Otherwise a picture could get the part of another casting. The times of the parts come from the clock that was set, but the times of
+        the pictures come from the camera's clock.
         """
         if not (step_s := self._steps.take_step_s()):
             return []

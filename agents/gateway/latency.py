@@ -45,7 +45,7 @@ _KNOWN_SHARE = 0.7
 _MIN_COMMON_PICTURES = 5
 # A latency is better than another if its pictures are nearer to parts by at least 2 % of the spacing, on average.
 _NEARER_SHARE = 0.02
-# The average gain must be at least this many times its standard error, so that it is not chance.
+# The average gain must be at least this many times its standard error. A smaller gain could be chance.
 _NEARER_ERRORS = 5.0
 # Another latency is examined if it fits at least half as many pictures as the best latency. Example: 20 pictures instead of 40.
 _CANDIDATE_SHARE = 0.5
@@ -254,7 +254,7 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
     supporting = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
     # `supporting` counts the pictures that fit only `best`. `opposing` counts the pictures that fit only `rival`. To reject `rival`,
-    # `supporting` must be more than twice `opposing`. If `best` leaves a picture without a part, one more picture is needed.
+    # `supporting` must be more than twice `opposing`. If `best` leaves a picture without a part, `supporting` must be larger by one more.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, supporting >= needed or _is_nearer(pairs), supporting)
 
@@ -340,7 +340,7 @@ class LatencyMonitor:
             self._check_estimate()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Adds a picture that came `offset_s` seconds later than expected. If most of the last pictures are far off, sets `suspension`.
+        """Adds a picture that came `offset_s` seconds later than expected. If most of the last pictures fit no part, sets `suspension`.
 
         `spacing_s` is the smaller of the gaps before and after the picture's part.
         """
@@ -370,7 +370,8 @@ class LatencyMonitor:
 
     def _suspend(self, reason: str) -> None:
         if not self.suspension:
-            # The earlier pictures made the latency look wrong. They are deleted, because only later pictures can prove that it is right.
+            # The earlier pictures made the latency look wrong. They are deleted, because only later pictures can prove that the latency is
+            # right.
             self._forget_pictures()
         self.suspension = reason
 

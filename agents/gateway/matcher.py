@@ -27,7 +27,7 @@ _RECENT_GAPS = 32
 # The matcher keeps this many of the latest parts, for two reasons. A picture that was held up for minutes must still find its part. And the
 # matcher needs the gaps between the parts. The sorter keeps the same number of part reports while the gateway does not answer.
 _KEPT_PARTS = 2048
-# After this many late pictures in a row that are equally late and fit their parts, the pictures are known to come later than before.
+# If this many late pictures in a row are equally late and fit their parts, this delay is normal. It is then no sign of a wrong clock.
 _MIN_FITTING = 8
 # The report of a part may arrive up to 0.1 s after the part was counted.
 _REPORT_DELAY_S = 0.1
@@ -52,8 +52,8 @@ class MatchDecision(Generic[Picture]):
 class _WaitingPicture(Generic[Picture]):
     """A picture of `size` bytes that waits until the matcher knows its part.
 
-    The wait usually ends at `expires_s`. The picture waits longer if its part can still become certain. `late_age_s` is the age of a
-    picture that is later than usual, and None for other pictures.
+    The wait usually ends at `expires_s`. The picture waits longer if its part can still become certain. `late_age_s` is the picture's age
+    (the time from `time_s` to its arrival) if the picture is later than usual, otherwise None.
     """
 
     time_s: float
@@ -111,12 +111,13 @@ class Matcher(Generic[Picture]):
         # The pictures that wait for a decision, in the order of arrival.
         self._pictures: list[_WaitingPicture[Picture]] = []
         self._recent_gaps: deque[float] = deque(maxlen=_RECENT_GAPS)
-        # The ages at which the last matched pictures arrived, without the late ones. If the sorter runs on another machine, whose clock is
-        # ahead, the ages are negative.
+        # The ages of the last matched pictures that were not late. The age of a picture is the time from its `time_s` to its arrival. If
+        # the sorter runs on another machine, whose clock is ahead, the ages are negative.
         self._recent_ages: deque[float] = deque(maxlen=_RECENT_GAPS)
-        # The age of the last picture that was late and fits no part, or None.
+        # The age of the last late picture that fits no part, or None. The next pictures of about this age get no part either.
         self._doubted_age_s: float | None = None
-        # The age of the last picture if it was late and fits its part, and how many pictures in a row were equally late and fit.
+        # The age of the last picture if it was late and fits its part, otherwise None. And the number of pictures in a row that were
+        # equally late and fit their parts.
         self._fitting_age_s: float | None = None
         self._fitting_count = 0
 
@@ -138,9 +139,11 @@ class Matcher(Generic[Picture]):
     def add_picture(self, picture: Picture, time_s: float, now_s: float, size: int = 0) -> list[MatchDecision[Picture]]:
         """Adds a picture of `size` bytes and returns the decisions that are due. `time_s` is the picture's time minus the latency.
 
-        A picture from the future gets no part, because the board counts a part before the camera takes its picture. A late picture gets no
-        part if it is as late as the picture before it, which fits no part. The clock of the camera is then wrong. Pictures that were held
-        up are different: they come together, and each of them is less late than the one before it.
+        A picture whose time is in the future gets no part, because the board counts a part before the camera takes its picture.
+
+        A late picture gets no part if the picture before it is equally late and fits no part. The clock of the camera is then wrong.
+        Pictures that were only held up are not equally late: they arrive together, and each picture is less late than the picture before
+        it.
         """
         late_age_s = None
         if self._recent_ages:
@@ -187,7 +190,7 @@ class Matcher(Generic[Picture]):
     def release_pictures(self) -> list[MatchDecision[Picture]]:
         """Returns a decision for each waiting picture: the picture gets no part.
 
-        Call this method if the latency was wrong, because the times of the waiting pictures and all ages are then wrong, too.
+        Call this method if the latency was wrong, because the times and ages of the pictures are then wrong, too.
         """
         pictures, self._pictures = self._pictures, []
         self._recent_ages.clear()
@@ -195,7 +198,7 @@ class Matcher(Generic[Picture]):
         return [MatchDecision(waiting.picture, None) for waiting in pictures]
 
     def forget(self) -> list[MatchDecision[Picture]]:
-        """Forgets all parts and pictures, because their times no longer fit later ones. Returns a decision for each one that waits."""
+        """Forgets all parts and pictures, because a clock was set. Returns a decision for each part and each picture that waits."""
         decisions = [*self.release_pictures(), *self._expire_parts(float("inf"))]
         self._parts.clear()
         self._recent_gaps.clear()
@@ -203,7 +206,7 @@ class Matcher(Generic[Picture]):
 
     @property
     def _reach_s(self) -> float:
-        """The largest time between a picture and its part, in seconds. Two pictures are equally late if their ages differ by less."""
+        """The largest time between a picture and its part, in seconds. Two pictures whose ages differ by less are equally late."""
         return ASSIGNED_SHARE * max(self._recent_gaps, default=float("inf"))
 
     def _is_near(self, age_s: float, other_s: float | None) -> bool:
@@ -213,7 +216,10 @@ class Matcher(Generic[Picture]):
         return waiting.late_age_s is not None and self._is_near(waiting.late_age_s, self._doubted_age_s)
 
     def _follows_a_doubt(self, waiting: _WaitingPicture[Picture]) -> bool:
-        """Returns whether an equally late picture that arrived earlier still waits. It decides whether the clock of the camera is wrong."""
+        """Returns whether an equally late picture that arrived before `waiting` has no decision yet.
+
+        The earlier picture must be decided first. If it fits no part, the clock of the camera is wrong, and `waiting` gets no part.
+        """
         if waiting.late_age_s is None:
             return False
         low_s, high_s = waiting.late_age_s - self._reach_s, waiting.late_age_s + self._reach_s
@@ -223,7 +229,7 @@ class Matcher(Generic[Picture]):
         )
 
     def _follow_age(self, waiting: _WaitingPicture[Picture], is_matched: bool) -> None:
-        """Learns from the age of a decided picture at which age the next pictures are doubted."""
+        """Updates the remembered ages after a decision. If a late picture fits no part, the next equally late pictures get no part."""
         age_s = waiting.late_age_s
         if age_s is None:
             if is_matched:
@@ -271,13 +277,13 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        # If `gap.is_exact` is False, a part inside `gap` is perhaps missing, because its report was lost. So the smallest recent gap limits
-        # the result. Example: `gap` is 4 s, and the smallest recent gap is 1 s. The result is 1 s.
+        # If `gap` is not exact, a part whose report was lost is perhaps inside `gap`. So the result is at most the smallest recent gap.
+        # Example: `gap` is 4 s, and the smallest recent gap is 1 s. The result is 1 s.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # If `is_final` is True, the picture waits no longer. If `gap` is then not exact, the smallest recent gap is the lower limit of the
-        # result. Example: `gap` is 0 s, and the smallest recent gap is 1 s. The result is 1 s.
+        # If `gap` is not exact, the true gap can be longer. When the picture must be decided now (`is_final`), the result is at least the
+        # smallest recent gap. Example: `gap` is 0 s, and the smallest recent gap is 1 s. The result is 1 s.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:

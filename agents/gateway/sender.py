@@ -148,7 +148,7 @@ class KafkaChannel:
         try:
             self._producer.close(timeout=1)
         except KafkaError:
-            # If close() times out, the producer's thread still sends pictures. Only these two private methods end the thread.
+            # If close() times out, the producer's thread still sends pictures. Only the two private methods below end the thread.
             self._producer._sender.force_close()
             self._producer._sender.join(5)
 
@@ -173,7 +173,7 @@ class _InFlightWindow:
 
     @property
     def silent_s(self) -> float:
-        """How many seconds Kafka has been silent. After a pause without pictures, the seconds count from the next picture that is sent.
+        """The seconds since Kafka's last answer. After a pause without pictures, they count from the next picture that is sent.
 
         Example: Kafka confirms all pictures at 10:00:00. The next picture is sent at 10:05:00. At 10:05:02, the result is 2.
         """

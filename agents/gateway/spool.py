@@ -2,7 +2,7 @@
 
 `intake.py` stores pictures in the spool, and `sender.py` sends them from there to Kafka.
 
-A commit does not wait for the disk. `flush` forces all earlier commits to the disk, and only then may a picture be confirmed to its camera.
+A commit does not wait for the disk. `flush` forces earlier commits to the disk. A picture is confirmed to its camera only after `flush`.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class SpoolBudget:
         with self._lock:
             if not self.has_room(size):
                 raise SpoolFullError(
-                    f"expected room for {size} bytes, found the spool full: {self.used_bytes} of {self.max_bytes} bytes are used; "
+                    f"the spool has no room for {size} bytes: {self.used_bytes} of {self.max_bytes} bytes are used; "
                     "check that Kafka accepts the pictures"
                 )
             self._picture_bytes += size
@@ -226,7 +226,7 @@ class Spool:
         """Stores `picture` under `part`. If `part` is None, the spool gives the picture the next part number of its own run.
 
         If the spool knows one of the idempotency `keys`, it stores nothing and returns the part of the earlier picture with this key.
-        Raises SpoolFullError if there is no room. Call `flush` afterwards, because a power cut before it can undo this call.
+        Raises SpoolFullError if there is no room. Call `flush` afterwards, because a power cut before the flush can undo this call.
         """
         size = len(picture.value) + _ROW_BYTES
         if not self._budget.has_room(size):

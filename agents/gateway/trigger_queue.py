@@ -43,7 +43,7 @@ class TriggerQueue:
         try:
             self._queue.put_nowait(trigger)
         except Full:
-            trigger.refuse(f"expected room for part {part}, found {_MAX_TRIGGERS} parts that wait for their pictures; check the camera")
+            trigger.refuse(f"part {part} gets no picture, because {_MAX_TRIGGERS} parts already wait for theirs; check the camera")
         return trigger.receipt
 
     def get(self, timeout_s: float) -> Trigger | None:

@@ -116,7 +116,7 @@ class UploadCamera:
 
 @dataclass(frozen=True)
 class LineEndpoint:
-    """What one line accepts over HTTP.
+    """Says which uploads and part reports of one line are accepted over HTTP.
 
     - `uploads`: None if the line accepts no uploads.
     - `part_intake`: None if no board counts the line's parts.

@@ -21,7 +21,7 @@ class UploadMemory:
         if self.used_bytes + size > self._max_bytes:
             raise RequestRefusedError(
                 503,
-                f"expected room for the picture, found {self.used_bytes} of {self._max_bytes} bytes in use for uploads of this line; "
+                f"no memory for the picture: {self.used_bytes} of {self._max_bytes} bytes are in use for uploads of this line; "
                 "send the picture again after a second",
             )
         self.used_bytes += size

@@ -107,7 +107,7 @@ async def _read_body(request: web.Request, limit: int, max_bytes: int, reserve: 
 
 
 async def read_small_body(request: web.Request) -> bytes:
-    """Returns the body of a request that holds some JSON. Raises RequestRefusedError if it has more than 64 KiB or comes too slowly."""
+    """Returns the body of a request with a short JSON text. Raises RequestRefusedError if it has more than 64 KiB or comes too slowly."""
     body = b""
     async for chunk in _read_in_time(request):
         body += chunk

@@ -18,7 +18,7 @@ _KEEP_ALIVE_S = 20.0
 
 
 class _LimitedConnection(web.RequestHandler):
-    """A connection of the gateway. Its place among all connections is free again when the connection has ended."""
+    """A connection of the gateway. Until it ends, it counts for the limits of all connections and of its client's connections."""
 
     __slots__ = ("_limits", "place")
 
@@ -45,14 +45,14 @@ class _LimitedRunner(web.AppRunner):
     """aiohttp's runner of an application, whose connections are limited."""
 
     def __init__(self, app: web.Application, limits: ConnectionLimits) -> None:
-        # aiohttp must not unpack compressed bodies, because it has no size limit. `read_picture` unpacks them with a limit.
+        # aiohttp must not unpack compressed bodies, because it sets no limit for their size. `read_picture` unpacks them with a limit.
         # If a sender closes its connection, aiohttp cancels the handler, which then frees the memory of the picture.
         super().__init__(app, shutdown_timeout=2, handler_cancellation=True)
         self._limits = limits
 
     @property
     def server(self) -> Callable[[], _LimitedConnection] | None:  # type: ignore[override]
-        """Returns what makes the object of a new connection. aiohttp's sites only call it."""
+        """The function that aiohttp calls to serve a new connection, or None before the runner is set up."""
         server = super().server
         if server is None:
             return None
@@ -63,7 +63,7 @@ class _LimitedRunner(web.AppRunner):
 
 @web.middleware
 async def mark_busy(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
-    """Keeps the place of a connection while a request runs on it."""
+    """Marks a connection as busy while a request runs on it. Only idle connections are closed to make room for new ones."""
     place = request.protocol.place if isinstance(request.protocol, _LimitedConnection) else None
     if place is None:
         return await handler(request)
@@ -79,8 +79,8 @@ async def start_site(
 ) -> tuple[web.AppRunner, str]:
     """Serves `app` and returns its runner and its address, such as `http://127.0.0.1:18080`. For port 0 the system chooses a free port.
 
-    An address can have `max_per_address` connections. The middlewares of `app` must contain `mark_busy`. Raises SettingsError if the port
-    is in use.
+    A client address can have `max_per_address` connections. The middlewares of `app` must contain `mark_busy`. Raises SettingsError if the
+    port is in use.
     """
     runner = _LimitedRunner(app, ConnectionLimits(max_per_address, _MAX_CONNECTIONS))
     await runner.setup()

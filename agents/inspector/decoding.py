@@ -51,7 +51,7 @@ class DecodedImage:
     """An image record with its decoded picture, or with the decoder's error.
 
     - `sha256`: the checksum of the encoded picture.
-    - `reference`: the part reference of the model version.
+    - `reference`: the limits with which the model version recognises a whole part.
     - `part`: whether the picture shows the whole part.
     - `details`: the detail template of the model version.
     - `inspection`: the small defects that were found with `details`.
@@ -111,7 +111,7 @@ class DecodedImage:
 def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:
     """Reads an image record of `line`. If the record has no time of capture, `broker_time` is used.
 
-    If a header other than `line`, `run` and `part` is wrong, the result holds the error and no header.
+    If a header other than `line`, `run` and `part` is wrong, the result contains the error in place of the values of these headers.
     Raises IdentityError if the record names no part of this line.
     """
     part = read_part_id(source.key, source.headers, line.name)

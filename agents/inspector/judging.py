@@ -60,7 +60,7 @@ class JudgedImage:
 def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[JudgedImage]:
     """Returns each of `images` with its prediction, in the same order.
 
-    An image that could not be decoded, or that does not show the whole part, has the reason instead of a prediction.
+    An image that could not be decoded, or that does not show the whole part, gets the reason instead of a prediction.
     """
     results = iter(_judge_isolated([image for image in images if isinstance(image.picture, DecodedPicture)], predictor))
     return [JudgedImage(image, image.picture if isinstance(image.picture, PictureError) else next(results)) for image in images]

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LineRule:
-    """How a line turns the probabilities of one model version into labels.
+    """The rule by which a line turns the probabilities of one model version into labels.
 
     - `threshold`, `decision`: written into the verdicts.
     - `rule`: None keeps the labels of the model version.
@@ -96,7 +96,13 @@ def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> Lin
     try:
         rule = make_decision_rule(manifest, live.threshold, live.defect_share, live.miss_risk)
     except ModelError as error:
-        log.warning("The threshold of version %s stays in force on line %s. Reason: %s", version.name, line, error, extra={"line": line})
+        log.warning(
+            "The settings of line %s cannot be used, so the threshold of version %s stays active. Reason: %s",
+            line,
+            version.name,
+            error,
+            extra={"line": line},
+        )
         return LineRule(manifest.threshold, live.decision, None, reviews_anomalies, regions)
     log.info(
         "Line %s: version %s now uses the threshold %.4f. Parts below %.4f pass without a review. The settings are from %s.",

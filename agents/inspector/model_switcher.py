@@ -90,7 +90,7 @@ class ModelSwitcher:
     def follow(self, choices: ModelChoices) -> None:
         """Makes the switcher's thread put `choices` into effect. Any thread can call this method.
 
-        If newer choices arrive before the thread has begun with `choices`, it skips `choices`.
+        If newer choices arrive before the thread has begun with `choices`, the thread skips `choices`.
         """
         with self._changed:
             self._next_choices = choices
@@ -174,7 +174,7 @@ class ModelSwitcher:
     def _admit(self, name: str, like: Version | None) -> Ensemble:
         """Returns the ensemble of version `name`, ready to judge. Loads the version if it is not in memory.
 
-        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from the classes of `like`.
+        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from those of the version `like`.
         """
         start_s = time.monotonic()
         if name in self._rejected:

@@ -22,10 +22,11 @@ from streams import metrics
 
 log = logging.getLogger(__name__)
 
-# At most this many pictures wait for a shadow version. Pictures are also dropped if the records of the waiting pictures reach 32 MiB.
+# At most this many pictures wait for a shadow version. Further pictures are dropped. They are also dropped while the records of the waiting
+# pictures have 32 MiB or more.
 _MAX_SAMPLES = 64
 _MAX_SAMPLE_BYTES = 32 * 2**20
-# A shadow version judges this many pictures at a time. In this time, a camera's picture must wait for the networks, so the number is small.
+# A shadow version judges this many pictures at a time. The number is small, because pictures from cameras wait in the meantime.
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 

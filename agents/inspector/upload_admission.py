@@ -4,7 +4,7 @@ A decoded upload joins a batch when no picture from a camera waits. If pictures 
 seconds after it was decoded.
 
 If too many uploads wait, the oldest get the label `review` without being decoded, until fewer wait. Otherwise the queue would become full,
-and the worker would accept no record, neither an upload nor a camera's picture.
+and the worker would accept no more records, not even those with pictures from cameras.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 _LONGEST_WAIT_S = 2.0
 _CHECK_S = 0.01
-# The uploads are too many if they fill more than this share of the queue. The rest is for uploads that come while the oldest are refused.
+# Too many uploads wait if they fill more than this share of the queue. The rest is for uploads that come while the oldest are refused.
 _CROWDED_SHARE = 0.5
 
 
@@ -28,7 +28,7 @@ class UploadAdmission(Generic[Item]):
     """A queue of at most `capacity` uploaded pictures. Passes each item to `admit` in the order of arrival.
 
     - `admit`: receives the item and its deadline (monotonic seconds).
-    - `max_bytes`: more waiting records are too many.
+    - `max_bytes`: too many uploads wait if their records have more bytes than this.
     - `is_idle`: returns whether no picture from a camera waits.
     - `abort_decoding`: ends the decoding of the present picture with an error. It is called when too many uploads wait.
     """
@@ -53,7 +53,7 @@ class UploadAdmission(Generic[Item]):
 
     @property
     def is_crowded(self) -> bool:
-        """Whether too many uploads wait, so that the next one must not be decoded. Any thread may ask."""
+        """True if too many uploads wait, so that the next upload must not be decoded. Any thread may read this property."""
         return self._queue.qsize() > self._max_count or self._waiting_bytes > self._max_bytes
 
     async def put(self, item: Item, decoding: Future[Any] | None, deadline_s: float | None, size: int = 0) -> None:
@@ -89,6 +89,6 @@ class UploadAdmission(Generic[Item]):
 
     async def _wait_for_spare_time(self) -> None:
         until_s = time.monotonic() + _LONGEST_WAIT_S
-        # The networks and the batcher have no common event for this.
+        # The loop asks again and again, because no event says that no picture from a camera waits.
         while not (self._is_idle() or self._is_closed or self.is_crowded) and time.monotonic() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(_CHECK_S)

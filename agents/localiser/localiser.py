@@ -63,7 +63,7 @@ ROLE = "localiser"
 _MAX_ORDINARY = 64
 # Largest number of verdicts that are accepted but not yet acknowledged. A verdict takes about 2 kB of memory.
 _MAX_PENDING = 4096
-# Ids of the latest delivered findings. A verdict with one of these ids is a repeat and gets no second heat map.
+# Number of verdicts that are remembered after their findings were delivered. If such a verdict comes again, it gets no second heat map.
 _MAX_DELIVERED = 4096
 # The localiser looks for new model choices at this interval. It opens the defect locators of the chosen versions before they are needed.
 _VERSION_CHECK_S = 1.0
@@ -373,7 +373,7 @@ class Localiser:
     def _make_finding(self, verdict: Verdict, opened: DefectLocator) -> Finding | None:
         """Reads the picture of `verdict`, makes its heat map, stores the map and returns the finding. Runs in the localiser's thread.
 
-        Returns None if nothing can make a map of this picture.
+        Returns None if the version can make no heat map of this picture.
         Raises PictureError if the picture is gone or is not the picture that was judged. Raises KafkaError or OSError if Kafka or the store
         does not answer.
         """
@@ -395,7 +395,7 @@ class Localiser:
         decoder = self._upload_process.decode_picture if is_upload else decode_picture
         source = read_image_record(record, line, verdict.captured_at, verdict.received_at)
         if source.part != verdict.part_id:
-            raise PictureError("claim-damaged", f"The picture at offset {image.offset} of {image.topic} is of part {source.part}.")
+            raise PictureError("claim-damaged", f"The picture at offset {image.offset} of {image.topic} shows another part, {source.part}.")
         limits = self._settings.pictures.for_uploads() if is_upload else self._settings.pictures
         decoded = decode_image(source, side_px, limits, self._store, decoder, keep_original)
         if isinstance(decoded.picture, PictureError):

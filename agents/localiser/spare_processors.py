@@ -10,8 +10,8 @@ import psutil
 
 # The use of the processors is measured over at least this time. Linux counts it in steps of 10 ms.
 SAMPLE_S = 0.25
-# If more than this many seconds lie between two readings, their mean does not show the present use. The use is then measured anew, from
-# the later reading on.
+# If more than this many seconds lie between two readings, their mean does not show the present use. The measurement then starts again
+# with the later reading.
 MAX_SAMPLE_S = 2.0
 # A heat map keeps one processor busy. The localiser waits if other programs leave less than this part of a processor.
 LEAST_FREE_PROCESSORS = 0.5
@@ -55,10 +55,10 @@ class SpareProcessors:
         self._are_free = True
 
     def are_free(self) -> bool:
-        """Returns whether other programs left at least half a processor free, measured over the last moments.
+        """Returns whether other programs have left at least half a processor free in the last moments.
 
-        Returns False if the last call was more than MAX_SAMPLE_S ago, because the use of the processors is then not known. A call
-        SAMPLE_S later returns the measured answer.
+        Returns False if the last call was more than MAX_SAMPLE_S ago, because the use of the processors is then not known. The
+        next call after SAMPLE_S returns a measured result.
         """
         now = self._read()
         elapsed_s = now.at_s - self._before.at_s

@@ -2,9 +2,9 @@
 
 - `process`: the sorters of one board.
 - `sorter`: the sorter of one line.
-- `decisions`: what to send and record.
-- `part_states`: what is known of each part.
-- `part_reports`: reports to the gateway.
+- `decisions`: decides what to send to the board and what to record.
+- `part_states`: remembers what is known about each part.
+- `part_reports`: tells the gateway which parts were counted.
 - `line_commands`: executes the commands of people.
 - `board_questions`: asks the board on behalf of a person.
 - `teaching`, `passed_castings`: a session of `castline board teach`.

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 ROLE = "sorter"
 _POLL_MS = 200
-# The sorter reads no further commands while the total size of its unfinished records is larger than this. Each record also takes a few kB.
+# The sorter reads no further commands while the total size of its unfinished records is larger than this. For each record, some kB are
+# added to its size.
 _MAX_OPEN_BYTES = 8 * 2**20
 _RECORD_OVERHEAD_BYTES = 4096
 

@@ -88,7 +88,9 @@ class LineCommands:
         if command.valid_until <= now:
             return make_answer("expired", "The command was not executed, because it came too late. Send the command again.")
         if command.asked_at > now + _MAX_CLOCK_DIFFERENCE:
-            return make_answer("refused", "The command comes from the future. Check the clocks of the station and of the sorter's machine.")
+            return make_answer(
+                "refused", "The time of the command is in the future. Check the clocks of the station and of the sorter's machine."
+            )
         deadline_s = time.monotonic() + (command.valid_until - now).total_seconds()
         try:
             answer = await self._dispatch(command, deadline_s)

@@ -1,8 +1,8 @@
 """Finds the parts whose reports the board has lost, from the gaps in the part numbers that the board reports.
 
-A board stores 64 reports. If no sorter acknowledges them for longer, for example because its PC is off, the board drops further reports. It
-has also dropped the counts of most of these parts (PART), because it repeats a count only until the part is at the gate. So no message
-names these parts, but the board numbers all parts of a run one after the other.
+A board stores 64 reports. If no sorter acknowledges them for a long time, for example because its PC is off, the board drops further
+reports. Most of these parts are then unknown to the sorter, because the board announces a part (event PART) only until the part is at the
+gate. But the board numbers the parts of a run one after the other, so the missing numbers are the lost parts.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from itertools import islice
 
 log = logging.getLogger(__name__)
 
-# The board repeats its oldest reports every second. A report that has not come this long after the report of a later part is lost.
+# A report is lost if it has not come this many seconds after the report of a later part. The board repeats its oldest reports every second.
 REPEATED_WITHIN_S = 10.0
-# After a loss, only so many of the newest parts are checked whose counts have arrived. Fewer parts are on a belt at a time.
+# After a loss, this many of the newest part numbers are checked for parts that the board has announced (event PART) but not reported. Fewer
+# parts are on a belt at a time.
 _MAX_ANNOUNCED = 1024
-# A line without a PC for 18 hours counts so many parts at one part a second. A gap that is larger still gets records for its newest parts.
+# The largest number of missing parts that get a record. A board counts this many parts in 18 hours at one part a second. In a larger gap,
+# only the newest parts get a record.
 _MAX_MISSING = 65_536
-# Number of records that are made at once. More of them would keep the sorter from its other work for too long.
+# The largest number of records that are made at once. With more records, the sorter's other work would wait for too long.
 _MAX_TAKEN = 256
 
 
@@ -37,36 +39,44 @@ class LostReports:
         self.run = 0
         self._lowest = self._highest = 0
         self._is_loss_reported = False
-        # Maps the parts that were left out to the time at which a later part was reported.
+        # The missing parts, each with the time at which a later part was reported.
         self._missing: dict[int, float] = {}
 
     def begin_run(self, run: int, recorded_parts: Iterable[int], now_s: float) -> None:
-        """Begins with the parts of `run` that already have a record. Call `take_all` for the earlier run before."""
+        """Starts to follow `run`. `recorded_parts` are the parts of this run that already have a record.
+
+        Call `take_all` first, because this method forgets the missing parts of the earlier run.
+        """
         parts = sorted(recorded_parts)
         self.run = run
         self._lowest = self._highest = 0
         self._missing = {}
         for part in parts:
             self.add_report(part, now_s)
-        # The recorder of an outage can have acknowledged the fault that reports a loss.
+        # If parts have a record already, a loss is assumed. The board reports a loss as a fault, but perhaps the outage recorder has
+        # acknowledged this fault before the sorter started.
         self._is_loss_reported = bool(parts)
 
     def note_loss(self) -> None:
-        """Notes that the board has lost events. Announced parts before the next reported part can be among them."""
+        """Notes that the board has lost events. The next call of `add_report` then also checks the parts that the board has announced."""
         self._is_loss_reported = True
 
     def add_report(self, part: int, now_s: float) -> None:
-        """Notes that the board has reported `part`. All parts before it that nobody knows are missing from now on.
+        """Notes that the board has reported `part`. From now on, parts with smaller numbers and without a report are missing, except:
 
-        The parts before the first reported one are left out, because the board can have counted them for another host.
-
-        Otherwise, a part that was announced is not missing, because it can still be on its way to an additional gate.
+        - Parts before the first reported part of the run, because the board can have counted them for another host.
+        - Parts that the board has announced, because they can still be on their way to an additional gate. After a call of `note_loss`,
+          these parts are missing, too.
         """
         if not self._highest:
             self._lowest = self._highest = part
         first = max(self._highest + 1, part - _MAX_MISSING + len(self._missing))
         if first > self._highest + 1:
-            log.error("The board has left out %d part numbers before part %d. They get no record.", first - self._highest - 1, first)
+            log.error(
+                "%d part numbers before part %d are missing in the reports of the board. They are too many, so these parts get no records.",
+                first - self._highest - 1,
+                first,
+            )
         missing = [number for number in range(first, part) if not self._is_known(self.run, number)]
         if self._is_loss_reported:
             announced = range(max(self._lowest + 1, part - _MAX_ANNOUNCED), part)
@@ -78,11 +88,11 @@ class LostReports:
         self._highest = max(self._highest, part)
 
     def take_lost(self, now_s: float) -> list[int]:
-        """Returns parts that were missing for REPEATED_WITHIN_S, once. Returns at most 256 parts, and the others with the next calls."""
+        """Removes and returns at most 256 parts that have been missing for REPEATED_WITHIN_S. The next calls return the others."""
         return self._take(lambda since_s: now_s - since_s >= REPEATED_WITHIN_S, _MAX_TAKEN)
 
     def take_all(self) -> list[int]:
-        """Returns all missing parts, because a reset of the board has deleted its reports."""
+        """Removes and returns all missing parts. Call this method after a reset of the board, because the reset has deleted the reports."""
         return self._take(lambda since_s: True, _MAX_MISSING)
 
     def _take(self, is_lost: Callable[[float], bool], most: int) -> list[int]:

@@ -4,8 +4,8 @@
 
 A board stores 64 reports. Without the recorder, a sorter that is restarted during a Kafka outage would lose the later reports.
 
-The gateway is told about the counted parts only after the sorter has started. A picture from the outage therefore gets no part number if it
-has waited longer than `match_window_s`.
+The gateway receives the reports about counted parts only after the sorter has started. A picture from the outage therefore gets no part
+number if it has waited longer than `match_window_s`.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ class OutageRecorder:
             try:
                 self._serve_board()
             except SettingsError as error:
-                log.warning("The reports of the board are not recorded while Kafka is away: %s", error)
+                log.warning("The reports of the board are not recorded while Kafka does not answer: %s", error)
                 self._resources.close()
             except Exception:
-                # The supervised thread calls this function again, so journals that are open now must be closed.
+                # After an error, the supervised thread calls this function again. So journals that are open now must be closed.
                 self._resources.close()
                 raise
 
@@ -95,7 +95,7 @@ class OutageRecorder:
         # The link is stopped before the journals are closed.
         self._resources.callback(link.stop)
         link.start()
-        log.warning("Kafka is away. The reports of the board at %s are recorded in the journal until Kafka answers.", board.port)
+        log.warning("Kafka does not answer. Until it does, the reports of the board at %s are recorded in the journal.", board.port)
 
 
 class _LaneRecorder:

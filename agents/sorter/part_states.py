@@ -1,4 +1,4 @@
-"""What a sorter knows about the parts of one line: verdicts, times and sorting records. After a restart it reads them from Kafka again."""
+"""Holds what a sorter knows about the parts of one line: verdicts, times and sorting records. A restarted sorter reads them from Kafka."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MAX_VERDICTS_READ, _MAX_SORTINGS_READ = MAX_PARTS // 2, 4 * MAX_PARTS
 
 @dataclass
 class PartState:
-    """What the sorter knows about a part. `captured_at` is the time of the picture that was judged.
+    """Holds what the sorter knows about a part. `captured_at` is the time of the picture that was judged.
 
     `counted_s` is the monotonic time at which the board counted the part. It is None if this process did not receive the count.
     """
@@ -71,7 +71,7 @@ class PartState:
         return self.counted_at is not None or (self.sorting is not None and self.sorting.counted_at is not None)
 
     def is_of_other_count(self, counted_at: datetime, counted_s: float | None) -> bool:
-        """Returns whether this state is of another part, and not of the part that was counted at `counted_at`.
+        """Returns whether this state belongs to another part with the same number, and not to the part counted at `counted_at`.
 
         After an exchange of the board, two parts can have the same number. The monotonic times are compared if both are known, because a
         correction of the wall clock does not change them.
@@ -277,7 +277,7 @@ def _read_newest(
 def _read(settings: Settings, kind: type[R], record: Any) -> R | None:
     """Returns the content of a Kafka record, or None if the record is not valid.
 
-    Makes no dead letter, because the sorter makes it in its normal operation.
+    An invalid record is only counted and logged here. Its dead letter is made by the worker that reads the topic in normal operation.
     """
     try:
         check_signature(settings, record.topic, record.key, record.value, make_header_map(record.headers))

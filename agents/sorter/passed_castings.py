@@ -11,9 +11,11 @@ _U32, _COUNTS = 2**32, 2**16
 
 @dataclass(frozen=True)
 class EyeEdges:
-    """The contents of a status page `edge1` or `edge2`: the number of leading edges, the last leading edge, and its object's length.
+    """The contents of the status page `edge1` or `edge2`, which describes the objects at one photo-eye.
 
-    The length is 0 while the object blocks the photo-eye.
+    - `count`: how many leading edges the photo-eye has seen.
+    - `at_ms`, `steps`: the time of the last leading edge, and the encoder count at this time.
+    - `length_ms`, `length_steps`: the length of the object with this edge. They are 0 while the object blocks the photo-eye.
     """
 
     count: int
@@ -60,9 +62,9 @@ class PassedCastings:
     A casting must reach photo-eye 2 before the next one reaches photo-eye 1. So it is clear to which casting an edge
     belongs, even if the distance of the photo-eyes is not known.
 
-    If a photo-eye is free for less than `part_min_ms`, it still sees the same casting.
+    If a photo-eye is free for less than `part_min_ms`, the next edge belongs to the same casting.
 
-    `problem` says why the castings cannot be measured. It is empty if they can.
+    `problem` says why the castings cannot be measured. If they can be measured, it is empty.
     """
 
     def __init__(self, edge1: EyeEdges, edge2: EyeEdges, part_min_ms: float, has_encoder: bool) -> None:

@@ -94,7 +94,7 @@ async def _make_group(
     # Each line has a consumer group of its own, because the processes of a shared group would take partitions from each other.
     identity = make_identity(settings, f"{ROLE}-{line}", instance, is_exclusive=True)
     app = make_app(settings, identity, max(64, MAX_OPEN_VERDICTS))
-    # Do not read verdicts that are older than the travel time, because their parts have already passed the gate.
+    # Skip verdicts that are older than the time from photo-eye 1 to photo-eye 2, because their parts have reached the gate already.
     recent_start = RecentStart(gate.travel_s)
     recent_start.apply_to(app)
     health.set_not_ready("waiting for its partitions")
@@ -108,7 +108,7 @@ async def _make_group(
     except ValueError as error:
         raise SettingsError(f"lines.{line}.gate: {error}") from None
     file = settings_path(settings.sorter.journal_dir, line)
-    # A single thread writes the file, so that the newest settings are written last.
+    # A single thread writes the file of saved settings, so that the newest settings are written last.
     keeper = ThreadPoolExecutor(1, f"keep-{line}")
     stack.callback(keeper.shutdown)
 

@@ -122,8 +122,8 @@ class Sorter:
         self._lost_reports = LostReports(states.is_known, states.has_record)
         lane.choose_run = states.unused_run
         self._verdicts_done = asyncio.Event()
-        # For each run that the board has begun: the parts of other runs that had no record when the report of the new run arrived. A part
-        # that is counted later belongs to the new run or to a still newer one.
+        # For each run that the board has begun: the parts of other runs that had no record when the event RunBegan arrived. The list is
+        # made at this moment, because parts that are counted later belong to the new run or to a newer one.
         self._ended_parts: dict[int, list[PartKey]] = {}
 
     def use_gate(self, gate: GateSettings) -> None:
@@ -182,7 +182,7 @@ class Sorter:
         return True
 
     async def _send_verdict(self, verdict: Verdict, received: ReceivedRecord) -> _Refusal | None:
-        """Sends one verdict to the board. Returns None if the board has accepted it, or if it needs no answer."""
+        """Sends one verdict to the board, unless the line is paused. Returns a _Refusal if the verdict was not accepted, otherwise None."""
         accepted_at, accepted_s = self._now(), time.monotonic()
         state = self._states.get(verdict.run, verdict.part)
         state.set_verdict(verdict)
@@ -320,7 +320,7 @@ class Sorter:
         await self._name_obeyed_verdicts()
         while True:
             events: list[GateEvent] = []
-            # Lost reports are found after a while without any event, too.
+            # The wait for an event has a limit, because lost reports must also be found if no event comes.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOST_CHECK_S):
                     events.append(await self._events.get())
@@ -350,8 +350,8 @@ class Sorter:
     async def _name_obeyed_verdicts(self) -> None:
         """Writes a second sorting record for each part whose first record does not name the verdict that the board obeyed.
 
-        The outage recorder wrote the first records while Kafka did not answer. It does not know verdicts. The second records are written
-        now, because Kafka perhaps does not deliver these verdicts again.
+        The outage recorder, which does not know verdicts, wrote the first records while Kafka did not answer. The second records are
+        written now, because Kafka perhaps does not deliver these verdicts again.
         """
         states = self._states.unnamed_verdicts()
         completed = [make_obeyed_sorting(state.sorting, state, self._now()) for state in states if state.sorting is not None]

@@ -94,7 +94,7 @@ class Teaching:
 
     @property
     def is_measuring(self) -> bool:
-        """Whether the session now measures castings that pass the photo-eyes."""
+        """True while the session measures castings that pass the photo-eyes."""
         return self._castings is not None
 
     @property

@@ -82,8 +82,8 @@ PAGE = DashboardPage(
             Query(rate("castline_gate_moves_total"), "{{line}} moves"),
             Query(rate("castline_parts_sorted_total", "line", 'action="diverted"'), "{{line}} parts diverted"),
             unit="cps",
-            description="Each move wears the servo. Bad parts that follow each other closely share one move, so there are at most as many "
-            "moves as diverted parts.",
+            description="Movements of the gate and diverted parts. Each movement wears the servo. The gate moves once for several bad "
+            "parts that follow each other closely, so there are never more movements than diverted parts.",
         ),
         timeseries_panel(
             UNMATCHED,
@@ -155,9 +155,9 @@ ALERTS: tuple[Alert, ...] = (
             "The sorter has had no working link to the line's board for half a minute. Either the board has no connection or no power, "
             "or its firmware does not fit the line's settings.",
             "No verdict reaches the board, so the board applies the line's safe action (divert, pass or stop) to every part.",
-            "Read the log of `sorter <line>`, which names the serial port and the reason. For details, stop the sorter, because only "
-            "one program can use the port, and run `castline board status --line <line>`.",
-            "Check the USB cable and the lamp on the board. Then start the sorter again.\n\n"
+            "Read the log of the process `sorter <line>`, which names the serial port and the reason. For details, stop the sorter and "
+            "run `castline board status --line <line>`. The sorter must be stopped, because only one program can use the port.",
+            "Check the USB cable, and check that the board has power. Then start the sorter again.\n\n"
             "If the board was replaced, stop the sorter and run `castline board configure --line <line>`.\n\n"
             "If the state of the gate is `refused`, the firmware does not fit the settings. Stop the sorter and run `castline board "
             "flash`.",
@@ -172,10 +172,10 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         STATE,
         Runbook(
-            "The board has found a fault. In the state `safe`, the line's safe action (divert, pass or stop) applies to every part. In "
-            "the state `stopped`, the board has stopped the belt.",
-            "In the state `safe`, the gate follows no verdict until the fault is cleared. In the state `stopped`, the line produces "
-            "nothing.",
+            "The board has found a fault. If the gate's state is `safe`, the board applies the line's safe action (divert, pass or stop) "
+            "to every part. If the state is `stopped`, the board has stopped the belt.",
+            "If the gate's state is `safe`, the gate follows no verdict until the fault ends. If the state is `stopped`, the line "
+            "produces nothing.",
             "On the Gates dashboard, open the panel “Which faults did the boards report?”. `firmware/error_codes.csv` explains each code.",
             "Remove the cause, for instance a blocked photo-eye, a servo without power, or a pressed emergency stop. A restart of the "
             "sorter or of the board does not end the fault.\n\n"
@@ -218,13 +218,15 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         CONFIRMED,
         Runbook(
-            "The gate was told to divert a part, and the eye in the reject chute did not see this part within its window.",
+            "The gate had to divert a part, but the eye in the reject chute did not see this part at the expected place.",
             "The part may be among the good parts. The board has stopped the line with fault 55.",
-            "In the station, filter the history for diverted parts. The page of the part says whether the eye in the reject chute saw the "
-            "part. At the line, look for the part at the gate, beside the chute, and behind the gate. Check whether the gate moves freely.",
-            "Take the part out. If the part is in the chute, clean and align the eye in the chute. If this happens again, measure the "
-            "settings `chute_mm` and `chute_window_mm` anew.\n\n"
-            "Then end the fault with the push-button at the lane, or with `castline board acknowledge --line <line>`.",
+            "In the station, filter the history for diverted parts. The page of each part says whether the eye in the reject chute saw "
+            "the part. At the line, look for the missing part at the gate, beside the chute, and behind the gate. Check whether the gate "
+            "moves freely.",
+            "Take the missing part off the line. If the part is in the chute, clean and align the eye in the chute. If the alert fires "
+            "again although the eye works, measure the distances of the settings `chute_mm` and `chute_window_mm` again.\n\n"
+            "When the missing part is found, end fault 55 with the push-button at the lane, or with `castline board acknowledge "
+            "--line <line>`.",
         ),
     ),
     Alert(
@@ -277,8 +279,8 @@ ALERTS: tuple[Alert, ...] = (
         UNMATCHED,
         Runbook(
             "Some parts that photo-eye 1 counted have no picture, or the gateway could not assign some pictures to a counted part.",
-            "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). The verdict "
-            "on a picture without a part does not reach the board.",
+            "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). A picture "
+            "that belongs to no part is judged, but its verdict does not reach the board.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\nThe panel shows the "
             "time between a picture and the nearest part, after the gateway has subtracted the latency of the camera. If these times "
             "are small, the gateway uses the right latency, so pictures or part reports must be lost. If many of these times are "
@@ -288,7 +290,8 @@ ALERTS: tuple[Alert, ...] = (
             "`PartReportsFail`.\n\n"
             "If the gateway uses a wrong latency, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
             "If the delay of the pictures varies, let the camera write its files directly to the gateway's machine. You can also "
-            "change `lines.camera.time_source` from `file` to `arrival`, or from `arrival` to `file`. Then measure again.\n\n"
+            "change `lines.camera.time_source` from `file` to `arrival`, or from `arrival` to `file`. After the change, run `castline "
+            "gateway measure <line>`.\n\n"
             "Raise `lines.camera.match_window_s` only if the part reports come late.",
         ),
     ),
@@ -301,15 +304,16 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         LATENCY,
         Runbook(
-            "The gateway does not know the latency of this camera, and needs it to find the part of a picture.\n\n"
+            "The gateway does not know the latency of this line's camera. Without the latency, the gateway cannot find the part to which "
+            "a picture belongs.\n\n"
             "The latency is the time from the count of a part at photo-eye 1 to the time of its picture.",
             "The gateway assigns no picture of this line to a part. So no part gets a verdict, and the board applies the line's safe "
             "action (divert, pass or stop) to every part.",
             "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
             "The page names each line whose latency is unknown.",
             "Run `castline gateway measure <line>` while parts pass. If you know the latency, you can set `lines.camera.latency_s` "
-            "instead.\n\nIf all parts follow each other at equal intervals, several latencies fit equally well. To find the right one, "
-            "hold one part back for half an interval during the measurement.",
+            "instead.\n\nIf all parts follow each other at equal intervals, the measurement finds several latencies that fit equally "
+            "well. So hold one part back for half an interval during the measurement.",
         ),
     ),
     Alert(
@@ -326,14 +330,14 @@ ALERTS: tuple[Alert, ...] = (
             "The gateway assigns no picture of this line to a part, because a part could get the verdict on its neighbour. So the board "
             "applies the line's safe action (divert, pass or stop) to every part.",
             "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
-            "The page gives the reason in one of two forms. Either it says which latency the last pictures show, or it says how many of "
-            "the last pictures are too far from the nearest part, and the median distance.\n\n"
-            "Often a clock is wrong, so compare the clock of the camera with the clock of the gateway's machine.",
+            "The page names either the latency that the last pictures show, or the number of pictures that are too far from the nearest "
+            "part. Too far means that too much time lies between the picture and the part.\n\n"
+            "The usual cause is a wrong clock. Compare the clock of the camera with the clock of the gateway's machine.",
             "First remove the cause: repair the time synchronisation (NTP) of the camera or file server, or the network.\n\nThen "
-            "measure the latency anew: run `castline gateway measure <line>` while parts pass. If all parts follow each other at equal "
-            "intervals, several latencies fit equally well. To find the right one, hold one part back for half an interval during the "
-            "measurement.\n\nIf `lines.camera.latency_s` is set, correct this setting, because it overrides the measured "
-            "latency. Do not raise `lines.camera.match_window_s`, because it does not change the latency.",
+            "measure the camera's latency again: run `castline gateway measure <line>` while parts pass. If all parts follow each other "
+            "at equal intervals, the measurement finds several latencies that fit equally well. So hold one part back for half an "
+            "interval during the measurement.\n\nIf `lines.camera.latency_s` is set, correct this setting, because it overrides the "
+            "measured latency. Do not raise `lines.camera.match_window_s`, because it does not change the latency.",
         ),
     ),
     Alert(
@@ -341,20 +345,20 @@ ALERTS: tuple[Alert, ...] = (
         "max by (plant, line) (abs(castline_camera_offset_share)) > 0.125",
         "1m",
         "warning",
-        "{{ $labels.line }}: the median distance between pictures and their parts is {{ $value | humanizePercentage }} of the spacing of "
-        "the parts",
+        "{{ $labels.line }}: the median time between a picture and its part is {{ $value | humanizePercentage }} of the time between two "
+        "parts",
         PAGE.uid,
         DISTANCE,
         Runbook(
             "The latency of the camera has changed, so pictures come too early or too late. The median difference from the expected "
             "time is more than an eighth of the time between two parts.",
-            "No part is affected yet. If the distance between pictures and parts grows beyond a quarter of the time between two parts, "
-            "the gateway assigns no more pictures to parts.",
+            "No part is affected yet. If the difference grows to more than a quarter of the time between two parts, the gateway no "
+            "longer assigns pictures to parts.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"
-            "If the median moves steadily, the clock of the camera drifts. If it has jumped, the camera, the trigger or the "
-            "network has changed.",
+            "If the median in the panel changes steadily, the clock of the camera drifts. If the median has jumped, the camera, the "
+            "trigger or the network has changed.",
             "Synchronise the clock of the camera or file server by NTP. If the setting `lines.camera.latency_s` is empty, "
-            "run `castline gateway measure <line>` while parts pass. If it has a value, write the right latency there.",
+            "run `castline gateway measure <line>` while parts pass. If the setting has a value, correct this value.",
         ),
     ),
     Alert(
@@ -366,10 +370,10 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         CLOCKS,
         Runbook(
-            "Some pictures came with a time before 2020 or more than two days in the future. The gateway used their time of arrival "
-            "instead.",
-            "Pictures with a wrong time are judged. But on a line with a board, the gateway cannot find their parts. The board then "
-            "applies the line's safe action (divert, pass or stop) to these parts.",
+            "Some pictures came with a time before 2020 or more than two days in the future. The gateway replaced this time by the time "
+            "at which the picture arrived.",
+            "Pictures with a wrong time are judged. But on a line with a board, the gateway cannot find out to which parts they belong. "
+            "These parts have no verdict, so the board applies the line's safe action (divert, pass or stop) to them.",
             "Run `curl <address>/healthz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. The page "
             "shows the last wrong time that the camera gave.\n\n"
             "A year such as 1970 means that the camera has lost its clock, often after a power cut.",

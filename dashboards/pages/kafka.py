@@ -5,12 +5,14 @@ from __future__ import annotations
 from dashboards.panels import DashboardPage, Query, rising, stat_panel, timeseries_panel
 from dashboards.promql import LINE, PLANT, p50, p99, rate
 
-# Every process exports a metric without labels, and the value is 0 if the process never sets it. So queries must select the role.
+# If a metric has no labels, every process exports it. The value is 0 in a process that never sets the metric. So each query selects the
+# role whose processes set the metric.
 _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 
 BROKER_DISK = "How full is the disk of the embedded broker?"
-# Every process exports the two metrics about the broker's disk, but only the broker sets them. So the query selects the role `broker`.
+# The metrics about the broker's disk have no labels, so every process exports them, but only the broker sets them. So the query selects the
+# role `broker`.
 _BROKER_FREE = 'castline_broker_disk_free_bytes{role="broker"}'
 BROKER_DISK_IS_FILLING = f'{_BROKER_FREE} / (castline_broker_disk_bytes{{role="broker"}} > 0) < 0.2 and {_BROKER_FREE} < 20 * 2^30'
 SPOOL_SHARE = "How full is the spool on each gateway's disk?"
@@ -105,8 +107,8 @@ PAGE = DashboardPage(
             "Which processes are not ready?",
             Query(f"castline_process_ready{{{PLANT}}}", "{{machine}} {{instance_name}}"),
             unit="short",
-            description="1 means ready. If all processes of a plant fall to 0 at once, Kafka cannot be reached. If one process falls to "
-            "0, its page /readyz gives the reason.",
+            description="The value 1 means that the process is ready. If the values of all processes of a plant fall to 0 at once, Kafka "
+            "cannot be reached. If the value of one process falls to 0, its page /readyz gives the reason.",
             alerts=("ProcessNotReady",),
         ),
     ),

@@ -80,8 +80,8 @@ PAGE = DashboardPage(
             "What did the gate do, and why?",
             Query(rate(_SORTED, "line, action, reason"), "{{line}} {{action}}: {{reason}}"),
             unit="cps",
-            description="What the gate did with each part, and why. With the reason `verdict`, the gate followed the verdict. With any "
-            "other reason, the gate followed no verdict.",
+            description="Parts a second, by the action of the gate and its reason. If the reason is `verdict`, the gate did what the "
+            "verdict said. For every other reason, the gate did not follow a verdict.",
         ),
         timeseries_panel(
             "Does each part have one picture and one verdict?",
@@ -103,8 +103,8 @@ PAGE = DashboardPage(
 )
 
 _UNSEEN_SHARE = "line:castline_unseen_parts:ratio_rate"
-# A burn rate of 1 spends the error budget in exactly 30 days. At the rate 14.4, one hour spends 2 % of the budget. At the rate 6, six hours
-# spend 5 %.
+# A burn rate says how fast the error budget of 30 days is spent. At the rate 1, the budget lasts exactly 30 days. At the rate 14.4, 2 % of
+# the budget are spent in one hour. At the rate 6, 5 % are spent in six hours.
 FAST_BURN, SLOW_BURN = 14.4, 6.0
 
 
@@ -144,8 +144,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         UNJUDGED,
         Runbook(
-            "Parts reached the gate before their verdicts. So the board diverted these parts or stopped the belt, as the line's safe "
-            "action says.",
+            "Parts reached the gate before their verdicts. So the board applied the line's safe action: it diverted these parts or "
+            "stopped the belt.",
             "Good castings may lie in the reject chute and must be inspected again. If more than 0.05 % of the parts in 30 days have no "
             "verdict at the gate, the line misses its objective.",
             "On the Line dashboard, check whether the age of the verdicts is near the deadline, and whether pictures arrive.",
@@ -164,9 +164,9 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         IN_TIME,
         Runbook(
-            "More than one verdict in a hundred comes after its part has reached the gate.",
-            "When such a part reaches the gate, the board has no verdict for it, so the board applies the line's safe action (divert, "
-            "pass or stop).",
+            "More than one part in a hundred reaches the gate before its verdict.",
+            "A part whose verdict comes too late reaches the gate without a verdict. The board then applies the line's safe action "
+            "(divert, pass or stop) to this part.",
             "On the Pipeline dashboard, open the first panel and find the stage whose time has grown. The stages are sending to Kafka, "
             "decoding, waiting for a batch, the networks, and delivery of the verdict.",
             "If pictures wait, start more inspectors (`castline up --inspectors`, or the replicas of the Deployment), at most one for "

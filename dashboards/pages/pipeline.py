@@ -8,7 +8,8 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
-# Every process exports a metric without labels, and the value is 0 if the process never sets it. So queries must select the role.
+# If a metric has no labels, every process exports it. The value is 0 in a process that never sets the metric. So each query selects the
+# role whose processes set the metric.
 _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 
@@ -99,7 +100,7 @@ PAGE = DashboardPage(
             ),
             Query(rate("castline_details_skipped_total", "line, reason"), "{{line}} pictures a second not searched: {{reason}}"),
             unit="short",
-            description="Two times in seconds: for naming the types of defect in one batch, and for searching one large picture for small "
+            description="Time to find the types of defect in one batch of pictures, and time to search one large picture for small "
             "defects. If a picture could not be searched, its part may have a small defect and counts as different from good parts.",
         ),
         timeseries_panel(
@@ -161,8 +162,8 @@ PAGE = DashboardPage(
                 "{{machine}} {{instance_name}} median",
             ),
             unit="s",
-            description="Time for one transaction of at most `archivist.batch` records. If the time grows while the database grows, the "
-            "disk may be too slow.",
+            description="Time that the archivist needs to write at most `archivist.batch` records into the database in one transaction. "
+            "If the time grows while the database grows, the disk may be too slow.",
             thresholds=rising(0.5, 5),
         ),
         timeseries_panel(
@@ -190,7 +191,7 @@ PAGE = DashboardPage(
                 "{{machine}} {{instance_name}} failures of {{thread}}",
             ),
             unit="short",
-            description="1 means that records wait but the process finishes no record, or that a task inside the process has ended. "
+            description="The value 1 means that records wait but the process finishes none, or that a task inside the process has ended. "
             "The page /healthz of the process gives the reason. Each curve “failures of” shows how often a thread has failed in the last "
             "ten minutes.",
             thresholds=rising(0.5, 1),
@@ -357,12 +358,13 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         WAITING,
         Runbook(
-            "Kafka deleted records because of their age or to save disk space. A worker had not read these records before.",
+            "Kafka deleted records before a worker had read them. The records had become too old, or Kafka needed their disk space.",
             "If the records were pictures, their parts have no verdict. A dead letter with the reason `expired` names topic, partition and "
             "offsets. If the records were verdicts or sortings, they are missing in the archive.",
             "Run `castline dead-letters list`. On the Pipeline dashboard, see how many records waited. On the Kafka dashboard, see the "
             "free disk space.",
-            "Start more workers of the role. Raise `topics.image_hours` or `topics.record_days`, or give the broker a larger disk.",
+            "Start more workers of the role that reads these records. To keep records longer, raise `topics.image_hours` or "
+            "`topics.record_days`, or give the broker a larger disk.",
         ),
     ),
     Alert(
@@ -377,7 +379,8 @@ ALERTS: tuple[Alert, ...] = (
             "The disk of the embedded broker's data folder is filling up.",
             "If less than 10 % and less than 4 GiB of the disk are free, the broker drops judged pictures. If less than 5 % and less than "
             "512 MiB are free, the broker also drops waiting pictures, then sortings, then verdicts. Findings and dead letters are dropped "
-            "last.\n\nIf dropping records frees no room, other files than Kafka's fill the disk. The broker then stops dropping records.",
+            "last.\n\nIf the disk stays full after the broker has dropped records, files of other programs fill it. The broker then drops "
+            "no more records.",
             "Run `df` on the machine of the broker, and `du -s` on `broker.data_dir`. Find out whether Kafka or another program uses the "
             "room.",
             "Delete files that Castline does not need. If Kafka's data fills the disk, lower `broker.max_bytes`. Then run "

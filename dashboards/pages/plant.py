@@ -93,8 +93,8 @@ PAGE = DashboardPage(
             Query(f"castline_process_ready{{{PLANT}}}", "{{machine}} {{instance_name}} ready"),
             Query(f'up{{job="castline",{PLANT}}}', "{{machine}} {{instance_name}} up"),
             unit="short",
-            description="Both values are 1 when all is well. If a process is up but not ready, its page /readyz names what is missing. A "
-            "process that is not up does not answer.",
+            description="The values `ready` and `up` of each process are 1 when all is well. If a process is up but not ready, its page "
+            "/readyz names what is missing. A process that is not up does not answer.",
             thresholds=falling(0.5, 1),
             alerts=("NoInspector", "ProcessDown", "ProcessNotReady"),
         ),
@@ -103,8 +103,8 @@ PAGE = DashboardPage(
             Query(f"line:castline_verdict_age_seconds:p99_5m{{{LINE}}}", "{{plant}} {{line}}"),
             Query(f"max by (plant, line) (castline_verdict_deadline_seconds{{{LINE}}})", "{{line}} deadline"),
             unit="s",
-            description="99 of 100 verdicts come within this time after the picture. Verdicts that come after the deadline are too late "
-            "for the gate.",
+            description="Time from a picture to its verdict: 99 of 100 verdicts come within this time. A verdict that comes after the "
+            "deadline is too late for the gate.",
             alerts=("VerdictsTooOld",),
         ),
         timeseries_panel(
@@ -131,8 +131,8 @@ _FIXES = {
     PlantState.LATE: "Do what the runbook says under `VerdictsTooOld`.",
 }
 
-# Each archivist exports the states of all lines. `min` lets an alert fire only if all archivists report the state. So an archivist that
-# has lost Kafka raises no alert alone.
+# Each archivist exports the states of all lines. An alert fires only if all archivists report the state, because its expression takes the
+# minimum (`min`). So no alert fires if only one of several archivists cannot reach Kafka and therefore reports a wrong state.
 STATE_ALERTS: tuple[Alert, ...] = tuple(
     Alert(
         alarm.alert,

@@ -32,7 +32,7 @@ PAGE = DashboardPage(
             Query(f"sum by (line, model, runtime) (castline_model_info{{{LINE}}})", "{{line}}: {{model}} on {{runtime}}"),
             Query(f"sum by (line, model, runtime) (castline_model_shadow_info{{{LINE}}})", "{{line}}: {{model}} on {{runtime}}, shadow"),
             unit="short",
-            description="The number behind a version says how many inspectors judge with this version. If a line has several versions for "
+            description="Each value is the number of inspectors that judge the line with this version. If a line has several versions for "
             "more than a few minutes, some inspectors did not switch to the new version.",
             thresholds=((None, "blue"),),
             alerts=("ModelVersionsDiffer",),
@@ -43,7 +43,7 @@ PAGE = DashboardPage(
             Query(f"line:castline_review_verdicts:ratio_rate1h{{{LINE}}}", "{{line}} last hour"),
             Query(f"max by (line, bound) (castline_review_share_limit{{{LINE}}})", "{{line}} limit: {{bound}}"),
             unit="percentunit",
-            description="Share of the verdict `review` over the last hour, with the limits that the settings of the line state "
+            description="Share of the verdicts of the last hour that are `review`, and the two limits from the settings of the line "
             "(`review_share_low` and `review_share_high`).",
             alerts=("ReviewShareHigh", "ReviewShareLow"),
         ),
@@ -52,8 +52,8 @@ PAGE = DashboardPage(
             Query(f"line:castline_defect_verdicts:ratio_rate1h{{{LINE}}}", "{{line}} last hour"),
             Query(f"line:castline_defect_verdicts:ratio_rate1d{{{LINE}}}", "{{line}} last day"),
             unit="percentunit",
-            description="Share of the verdict `defect` over the last hour and over the last day. If the two shares differ by ten "
-            "percentage points, castings or pictures have changed.",
+            description="Share of the verdicts that are `defect`, in the last hour and in the last day. If the two shares differ by more "
+            "than ten percentage points, the castings or the pictures have changed.",
             alerts=("VerdictsDrift",),
         ),
         timeseries_panel(
@@ -79,8 +79,8 @@ PAGE = DashboardPage(
             Query(quantile(0.5, _PROBABILITY), "{{line}} median"),
             Query(quantile(0.9, _PROBABILITY), "{{line}} 90 %"),
             unit="percentunit",
-            description="Defect probability of the pictures: the median, and the values below which 10 % and 90 % of the pictures lie. "
-            "If the curves move towards 0.5, the verdicts become less certain.",
+            description="Defect probability of the pictures. Half of the pictures are below the median, 10 % are below the lowest curve, "
+            "and 90 % are below the highest curve. If the curves move towards 0.5, the verdicts become less certain.",
         ),
         timeseries_panel(
             "How many verdicts are uncertain?",
@@ -165,7 +165,8 @@ PAGE = DashboardPage(
             Query(quantile(0.5, "castline_finding_seconds", "plant", scope=PLANT), "{{plant}} median"),
             Query(quantile(0.95, "castline_finding_seconds", "plant", scope=PLANT), "{{plant}} 95 %"),
             unit="s",
-            description="A person who uploads a picture waits this long for its heat map.",
+            description="Time from the verdict on a picture until the brokers have confirmed its heat map. A person who uploads a picture "
+            "in the station waits for this heat map.",
         ),
         timeseries_panel(
             SHADOW,
@@ -258,10 +259,10 @@ MODEL_ALERTS: tuple[Alert, ...] = (
             "On the Quality dashboard, look at the panel “Why are parts left to a person?”. The reason `doubt` means a defect "
             "probability near the threshold, and `anomaly` a part that differs from good parts. The other reasons mean pictures that "
             "could not be judged.",
-            "If most of these reviews come from pictures that cannot be judged, do what the runbook says under `DeadLettersRising`.\n\n"
-            "If the model is in doubt, do what the runbook says under `VerdictsDrift`, or train a version with a narrower review band "
-            "(`castline train --review-share`).\n\n"
-            "If this share of reviews is right for the line, raise `lines.review_share_high`.",
+            "If most reviews come from pictures that cannot be judged, do what the runbook says under `DeadLettersRising`.\n\n"
+            "If most reviews have the reason `doubt`, do what the runbook says under `VerdictsDrift`. You can also train a version that "
+            "leaves fewer parts to a person (`castline train --review-share`).\n\n"
+            "If the line needs so many reviews, raise its limit `lines.review_share_high`.",
         ),
     ),
     Alert(
@@ -292,10 +293,10 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "For ten minutes, the inspectors have judged the line with different model versions, because some inspectors did not "
             "switch to the new version.",
-            "Two model versions can give the same casting different verdicts. So chance decides: the verdict depends on the inspector that "
-            "gets the picture.",
+            "Two model versions can give the same casting different verdicts. So the verdict depends on which inspector happens to get "
+            "the picture.",
             "On the Quality dashboard, open the panel “Which version judges each line?”. It shows how many inspectors use each version.",
-            "Choose the version again with `castline models choose`. Restart the inspectors that still use the other version. Set "
+            "Choose the new version again with `castline models choose`. Restart the inspectors that still use the old version. Set "
             "`model.version` to the same value on all machines.",
         ),
     ),
@@ -319,7 +320,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
     ),
 )
 
-# An inspector gets only some pictures of a line. The camera has stopped only if all inspectors report a gap.
+# True if all inspectors of a line report the camera state `gap`, which means that no more pictures come. A single inspector can report
+# a gap although the camera works, because each inspector gets only some pictures of the line.
 _GAP = 'min by (plant, line) (castline_camera_state{state="gap"}) > 0'
 # True if the board has counted no part for five minutes. Probably the belt has stopped.
 _BELT_STANDS = "on (plant, line) (sum by (plant, line) (rate(castline_parts_counted_total[5m])) == 0)"
@@ -369,7 +371,7 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         CAMERA,
         Runbook(
             "The latest pictures have less than half the sharpness of the most blurred reference pictures of the version.",
-            "On blurred pictures the networks overlook small holes and scratches. There may be no other alert about this.",
+            "On blurred pictures the networks overlook small holes and scratches. Probably no other alert fires because of this.",
             "On the station, look at the last pictures of the line. Check whether they are out of focus everywhere, or smeared in the "
             "direction of the belt.",
             "If the pictures are out of focus, correct the focus and clean the lens. If they are smeared, use a shorter exposure, more "
@@ -445,11 +447,12 @@ REVIEW_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The newest verdict on a golden part is not the right one. A golden part is a part of which people know the right verdict.",
             "The line may judge other parts wrongly, too: defective castings may pass, or good ones may be rejected.",
-            "Open the page of golden parts of the line in the station, which names the part, the verdict and the model version. Compare "
-            "its picture with an earlier picture of the same part.",
+            "In the station, open the line's page of golden parts, which names the part, the verdict and the model version. Compare the "
+            "newest picture of the part with an earlier picture.",
             "Restore light, focus and position of the camera, and show the golden part again. If the model version was changed, roll "
             "back with `castline models roll-back`.\n\n"
-            "The alert ends when the part gets the right verdict or is retired on the page.",
+            "The alert ends when the golden part gets the right verdict. It also ends when somebody retires the golden part on the line's "
+            "page of golden parts.",
         ),
     ),
     Alert(
@@ -461,11 +464,11 @@ REVIEW_ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         GOLDEN_PARTS,
         Runbook(
-            "A shift of the line has ended, and a golden part got no verdict in it.",
+            "A shift of the line has ended, and at least one golden part got no verdict in this shift.",
             "Nobody knows whether the line judged correctly in this shift.",
-            "Open the page of golden parts of the line in the station. It names the parts that are missing.",
-            "Put the golden parts on the belt at the beginning of each shift. On the page, enter the part id that each golden part "
-            "got.\n\nIf a golden part is lost, retire it on the page.",
+            "In the station, open the line's page of golden parts. The page names the golden parts that were not shown.",
+            "Put the golden parts on the belt at the beginning of each shift. On the line's page of golden parts, enter the part id that "
+            "each golden part got.\n\nIf a golden part is lost, retire it on the line's page of golden parts.",
         ),
     ),
 )

@@ -32,10 +32,10 @@ from streams.settings import CameraSettings, LineSettings, Settings
 from streams.supervision import SupervisedThread
 
 THUMBNAIL_PX = 320
-# The brightness is measured in a reduced picture with this number of pixels on its longer side. There, a defective camera pixel hardly
-# counts.
+# The brightness is measured in a reduced picture with this number of pixels on its longer side, because a defective pixel of the camera
+# hardly changes the reduced picture.
 _MEASURED_PX = 256
-# The camera trial reads larger files than the gateway. It can then show that a file is too large for the gateway.
+# The camera trial also reads files that are too large for the gateway, so that it can report them.
 _LARGEST_BYTES = 2**28
 
 
@@ -185,7 +185,7 @@ def _wait_for_frame(
 
 
 def _find_fault(line: LineSettings, camera: GatewayCamera) -> str:
-    """Returns why the camera cannot be reached, or "" if it can. For a video stream, returns all complaints."""
+    """Returns why the camera cannot be reached, or "" if it can. For a video stream, returns all problems that the camera has reported."""
     assert line.camera is not None
     return "; ".join(camera.list_complaints()) if line.camera.kind == "video" else camera.find_outage()
 
@@ -199,7 +199,7 @@ def _describe_silence(line: LineSettings, camera: GatewayCamera, wait_s: float) 
 
 
 def _answer(frame: CameraFrame, picture: TriedPicture, line: str) -> None:
-    """Confirms the picture. A camera that uploads its pictures then gets the same response as from the gateway."""
+    """Confirms the picture of `frame`. A camera that uploads pictures over HTTP gets the same response as from the gateway."""
     receipt: Future[PictureReceipt] = frame.receipt
     receipt.set_result(PictureReceipt(PartId(line, 1, picture.number)))
 
@@ -238,7 +238,7 @@ def measure_frame(frame: CameraFrame, number: int, line: LineSettings, settings:
 
 
 def _find_name(frame: CameraFrame) -> str:
-    """Returns the file name of a picture from a drop folder. Other cameras give ""."""
+    """Returns the file name of a picture from a drop folder, or "" for a picture from another kind of camera."""
     kind, _, rest = frame.idempotency_key.partition(":")
     return rest.rsplit(":", 2)[0] if kind == "file" else ""
 

@@ -174,8 +174,8 @@ def compare(
     prints the processor time per picture and the throughput of each inspector. It also prints the ratio NEW / OLD of these figures, with
     a 95 % interval. For example, the ratio 1.2 of the throughput means that the new inspector is 20 % faster.
 
-    To compare two settings files, name the files with --old-settings and --new-settings, and pass this checkout as OLD_CHECKOUT. If an
-    inspector has no such option, it uses the file of `castline --settings`, or the defaults of its checkout.
+    To compare two settings files, name the files with --old-settings and --new-settings, and pass this checkout as OLD_CHECKOUT.
+    Without its option, an inspector uses the file of `castline --settings`, or the default settings of its checkout.
 
     Both inspectors use the model versions of the old checkout, so that only the code differs. To compare versions, set `model.root` and
     `model.version` in the settings files.
@@ -403,7 +403,7 @@ def verdicts(rate: float, seconds: float, python_board: bool, as_json: bool) -> 
     default=2,
     show_default=True,
     type=click.IntRange(0, 100),
-    help="Number of starts of the plant. The first one is on an empty folder.",
+    help="Number of starts of the plant. The first start uses an empty data folder.",
 )
 @click.option("--kills", default=5, show_default=True, type=click.IntRange(0, 100), help="Number of times that the inspector is killed.")
 @click.option(
@@ -443,7 +443,7 @@ def restart(context: click.Context, starts: int, kills: int, broker_kills: int, 
     default=10,
     show_default=True,
     type=click.IntRange(1, 1000),
-    help="Number of pairs of rounds. A pair has one round with the flush and one without.",
+    help="Number of pairs of rounds. In one round of a pair, the gateway forces each picture to the disk. In the other round, it does not.",
 )
 @click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.1, 600), help="Length of a round, in seconds.")
 @click.option(
@@ -452,10 +452,10 @@ def restart(context: click.Context, starts: int, kills: int, broker_kills: int, 
 @click.option("--bytes", "picture_bytes", default=30_000, show_default=True, type=click.IntRange(100, 10**7), help="Size of a picture.")
 @_JSON_OPTION
 def gateway(folder: Path | None, pairs: int, seconds: float, connections: int, picture_bytes: int, as_json: bool) -> None:
-    """Measure the gateway alone, with and without forcing each picture to the disk.
+    """Measure the gateway alone, with and without a flush, which forces each picture to the disk.
 
-    Rounds with and without the flush alternate. Each round uploads pictures over HTTP and waits for their receipts. The gateway always
-    flushes in normal operation, because a power cut must not lose a confirmed picture.
+    Rounds with the flush and rounds without it alternate. Each round uploads pictures over HTTP and waits for their receipts. In normal
+    operation, the gateway always flushes, because a power cut must not lose a confirmed picture.
     """
     from dataclasses import asdict
 

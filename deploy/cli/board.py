@@ -332,7 +332,7 @@ def restore(file: Path | None, name: str, saved_file: Path | None, is_confirmed:
         raise _port_in_use_error(f"The sorter of {name} uses the serial port {gate.port}. Stop this sorter.")
     saved = read_saved_settings(saved_file or settings_path(load_settings(file).sorter.journal_dir, name), name, gate.lanes)
     settings = saved.lane_settings()
-    _board_settings(name, gate)  # Raises SettingsError if the settings file contradicts itself.
+    _board_settings(name, gate)  # This call checks the settings file. It raises SettingsError if the file contradicts itself.
     edit = plan_edit(find_settings_file(file), name, gate, settings)
     click.echo(f"The settings were saved on {saved.saved_at.astimezone():%Y-%m-%d at %H:%M} from the board at {saved.port}.")
     _warn_of_reset(address)
@@ -500,7 +500,7 @@ def _find_taught_line(file: Path | None, name: str | None, port: str | None, lan
     if len(found) == 1:
         return found[0]
     if name is not None and name not in gates:
-        # No line with a gate has this name. _find_gate() reports this error later.
+        # No line with a gate has the name `name`. The caller reports this error when it calls _find_gate().
         return name
     lanes = ", ".join(f"{each} is lane {gate.lane} of {gate.port}" for each, gate in gates.items()) or "no line has a gate"
     problem = f"The options describe {len(found)} lines" if found else "No line has this port and this lane"
@@ -540,8 +540,9 @@ def teach(
 ) -> int:
     """Measure the settings of a lane with castings on the running belt, and with the help of a person.
 
-    The steps are: `encoder` (length of an encoder step), `travel` (distance of the photo-eyes, window, speed), `servo` (rest and out
-    positions) and `swing` (time of a swing). If the gate has an end switch, the step `swing` measures the time by itself.
+    The steps are: `encoder` (length of an encoder step), `travel` (distance of the photo-eyes, allowed deviation of a part at
+    photo-eye 2, speed of the belt), `servo` (rest and out positions) and `swing` (time of a swing). The step `swing` measures the time by
+    itself if the gate has an end switch.
 
     The sorter of the line must run. Name the line with --line, or with --port and --lane of its gate. The command shows the old and the
     new settings, and asks before it uses the new settings. If you press Ctrl-C, the lane keeps its old settings.

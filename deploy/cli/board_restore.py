@@ -76,7 +76,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
 
 
 def _find_changes(gate: GateSettings, saved: LaneSettings) -> dict[str, Value]:
-    """Returns the keys of the section [lines.gate] to change, with their new values. The lane then gets the settings `saved`."""
+    """Returns the changes of the section [lines.gate] that give the lane the settings `saved`: keys with their new values."""
     present = lane_settings(gate).values
     differing = {key: value for key, value in saved.values.items() if value != present[key]}
     changes: dict[str, Value] = {}

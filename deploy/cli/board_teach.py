@@ -125,7 +125,7 @@ class TeachDialogue:
         return int(self._ask("eyes").values["eyes"]["position_steps"])
 
     def learn_travel(self, castings: int, wait_s: float) -> None:
-        """Learns the distance of the photo-eyes, the window and the speed from castings that run through one at a time."""
+        """Learns the settings `travel_mm` and `window_mm` and the belt's speed from castings that pass the photo-eyes one at a time."""
         say(
             f"Let the belt run, and put {castings} castings on it before photo-eye 1, one at a time. Wait until a casting has passed "
             "photo-eye 2 before the next one comes."
@@ -262,7 +262,7 @@ def _key_presses() -> Iterator[Callable[[float], str]]:
 
 @contextmanager
 def _session(ask: AskSorter) -> Iterator[tuple[AskSorter, CommandAnswer]]:
-    """Begins a session, keeps it alive while the person works, and ends it in every case."""
+    """Yields a teaching session with the sorter. Keeps the session alive while the person works, and always ends it."""
     begun = ask("begin")
     session = begun.values["board"].pop("session")
     finished = threading.Event()

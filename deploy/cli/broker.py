@@ -28,7 +28,8 @@ def command(file: Path | None, fetch_only: bool) -> int:
     """Run Apache Kafka 4 on this machine, with its data in broker.data_dir. Only programs on this machine can connect.
 
     Each role has a Kafka user with a password and with the rights that its work needs. The passwords are files in the folder `passwords` of
-    broker.data_dir. A data folder of an older release stays open until the setting broker.access is `roles`.
+    broker.data_dir. With a data folder of an older release, every program on this machine can use Kafka without a
+    password until the setting broker.access is `roles`.
 
     Prints `Kafka ready at HOST:PORT` when Kafka serves clients. The exit status is 3 if the port or the data folder cannot be used.
     """

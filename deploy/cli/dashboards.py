@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dashboards.grafana import Grafana
     from dashboards.provisioning import ResourceDiff
 
-# No name begins with CASTLINE_, because an environment variable CASTLINE_… that is not a setting is refused.
+# The names of these environment variables do not begin with CASTLINE_, because Castline refuses an unknown variable CASTLINE_….
 TOKEN_VARIABLE, WEBHOOK_VARIABLE = "GRAFANA_TOKEN", "GRAFANA_ALERT_WEBHOOK"
 
 

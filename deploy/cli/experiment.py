@@ -154,7 +154,7 @@ def layers(
     return _run_and_show(out, run)
 
 
-# The defaults of `castline train`, so that the table shows what to expect of a normal training.
+# These options have the defaults of `castline train`, so that the table shows what to expect of a normal training.
 ENSEMBLE_RECIPE: dict[str, Any] = {
     name: TrainingOptions.model_fields[name].default
     for name in (
@@ -235,7 +235,8 @@ def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
 def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_px: int, steps: int, prototypes: int) -> int:
     """Compare four variants of the autoencoder: complete, without its memory, without its adversary, and without both.
 
-    All variants learn from good pictures alone. The table shows how well each variant separates defective pictures from good ones.
+    The memory contains typical patterns of good parts. The adversary is a second network, which learns to tell rebuilt pictures from real
+    ones. All variants learn from good pictures alone. The table shows how well each variant separates defective pictures from good ones.
     """
     _silence_tensorflow()
     from models.anomaly.memory_autoencoder import AutoencoderRecipe
@@ -324,7 +325,7 @@ def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, s
     "start_name",
     default="demo",
     show_default=True,
-    help="Version whose segmentation head gives the first weights of each training.",
+    help="Each training starts with the weights of this version's segmentation head.",
 )
 @click.option(
     "--grad-cam",
@@ -358,7 +359,7 @@ def heat_maps(
     side_px: int,
     autoencoder_steps: int,
 ) -> int:
-    """Compare four sources of heat maps on pictures with masks: segmentation head, golden template, autoencoder (MAA) and Grad-CAM.
+    """Compare four sources of heat maps on pictures with masks: segmentation head, golden template, autoencoder and Grad-CAM.
 
     The table shows how well each source finds the defects. The comparison is a cross-validation, in which near-duplicates stay in the same
     fold.

@@ -91,9 +91,9 @@ def _advise(estimate: LatencyEstimate) -> str:
 
 def _describe(line: str, estimate: LatencyEstimate) -> str:
     if estimate.rival_s is None:
-        certainty = "No other latency explains the pictures."
+        certainty = "No other latency fits the pictures."
     elif not estimate.supporting_count:
-        certainty = f"Under the next best latency of {estimate.rival_s:.3f} s the pictures are clearly further from their parts."
+        certainty = f"With the next best latency of {estimate.rival_s:.3f} s, the pictures are clearly further from their parts."
     else:
         speaking = "1 picture speaks" if estimate.supporting_count == 1 else f"{estimate.supporting_count} pictures speak"
         certainty = f"{speaking} against the next best latency of {estimate.rival_s:.3f} s."

@@ -101,7 +101,10 @@ def _make_notes(line: LineSettings, pictures: Sequence[TriedPicture], count: int
     offsets = [picture.offset_s for picture in pictures if picture.offset_s is not None]
     camera = line.camera
     if camera and camera.trigger == "board" and offsets and max(offsets) - min(offsets) > _SPREAD_S:
-        notes.append("The time offsets differ by more than 0.2 s. Check the camera's clock, or let the gateway use the time of arrival.")
+        notes.append(
+            "The time offsets (seconds from capture to arrival) differ by more than 0.2 s. Check the camera's clock, or let the gateway "
+            "use the time of arrival."
+        )
     return notes
 
 

@@ -31,7 +31,7 @@ from streams.settings import Settings, load_settings
 
 ROLE = "lines"
 _MIN_SHARE = 0.00001
-# The settings that --clear can remove. Each has the name of its field in LiveLineSettings, and the field's value if nothing is set.
+# The settings that --clear can remove. For each setting: its field in LiveLineSettings, and the value of this field if nothing is set.
 _FIELDS: Mapping[str, tuple[str, Any]] = {
     "defect-share": ("defect_share", None),
     "threshold": ("threshold", None),
@@ -121,8 +121,8 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
 @click.option(
     "--miss-risk",
     type=click.FloatRange(_MIN_SHARE, 1 - _MIN_SHARE),
-    help="Largest expected share of defective parts with the label ok. With 0.01, this is 1 of 100 defective parts. Less certain parts get "
-    "the label review. A smaller risk needs a model version with more defective validation pictures.",
+    help="Largest share of the defective parts that may get the label ok. With 0.01, at most 1 of 100 defective parts is expected to pass. "
+    "Parts that are not certain enough get the label review. A smaller risk needs a model version with more defective validation pictures.",
 )
 @click.option(
     "--review-anomalies/--no-review-anomalies",

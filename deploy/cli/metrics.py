@@ -11,7 +11,7 @@ import click
 from streams.errors import SettingsError
 from streams.settings import load_settings
 
-# No name begins with CASTLINE_, because an environment variable CASTLINE_… that is not a setting is refused.
+# The names of these environment variables do not begin with CASTLINE_, because Castline refuses an unknown variable CASTLINE_….
 REMOTE_URL, REMOTE_TOKEN, REMOTE_USER = "REMOTE_WRITE_URL", "REMOTE_WRITE_TOKEN", "REMOTE_WRITE_USER"
 
 
@@ -84,7 +84,8 @@ def prometheus(file: Path | None, plant: str | None, folder: Path, targets: tupl
     if not agent:
         (folder / "rules.yml").write_text(make_rules())
         (folder / "alertmanager.yml").write_text(make_alertmanager_config())
-    # An agent deletes samples after 24 hours. A whole Prometheus deletes samples after 40 days, or earlier if they need more than 20 GB.
+    # A Prometheus agent deletes samples after 24 hours. A normal Prometheus server deletes samples after 40 days, or earlier if they need
+    # more than 20 GB.
     flags = (
         f"--enable-feature=agent --storage.agent.path={folder / 'kept'} --storage.agent.retention.max-time=24h"
         if agent

@@ -26,10 +26,10 @@ def command() -> None:
 
 
 @command.command("check")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a finding.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each finding.")
 @click.pass_obj
 def check(file: Path | None, as_json: bool) -> int:
-    """Check settings, files, listeners, accounts and Django's deployment settings, and print what to mend, the most important first.
+    """Check settings, files, listeners, accounts and Django's deployment settings. Print what to correct, the most important first.
 
     The exit status is 1 if a finding has the weight high. Run the command as the user that runs Castline. The command `castline topics acls
     check` looks at Kafka.
@@ -50,7 +50,7 @@ def check(file: Path | None, as_json: bool) -> int:
 
 
 def format_finding(finding: SecurityFinding) -> str:
-    """Returns two lines for a terminal. A finding may name an API token, and its name may hold any characters."""
+    """Returns two lines for a terminal. Replaces control characters, because the name of an API token in the finding can contain them."""
     return f"{finding.weight:6}  {make_printable(finding.problem)}\n        {make_printable(finding.remedy)}"
 
 
@@ -65,7 +65,7 @@ def check_files(settings: Settings, settings_file: Path | None) -> Iterator[Secu
 
 
 def check_listeners(settings: Settings) -> Iterator[SecurityFinding]:
-    """Yields a finding for each listener and connection that other machines reach without protection."""
+    """Yields a finding for each port and each connection that other machines can reach although it is not protected."""
     station, gateway, kafka = settings.station, settings.gateway, settings.kafka
     if not is_loopback(station.host) and not station.behind_tls:
         yield SecurityFinding(
@@ -74,9 +74,13 @@ def check_listeners(settings: Settings) -> Iterator[SecurityFinding]:
             "Put a proxy with TLS in front of the station, set station.behind_tls, and let station.host be 127.0.0.1.",
         )
     if "*" in station.hosts:
-        yield SecurityFinding("high", "The station answers under every host name.", "Name the host names in station.hosts.")
+        yield SecurityFinding(
+            "high", "The station accepts requests for every host name.", "Write only the host names of the station into station.hosts."
+        )
     if station.proxies and any(ipaddress.ip_network(network, strict=False).prefixlen == 0 for network in station.trusted_proxies):
-        yield SecurityFinding("high", "Every client can write its own address.", "Name only the proxies in station.trusted_proxies.")
+        yield SecurityFinding(
+            "high", "Every client can pretend to have another address.", "Name only your own proxies in station.trusted_proxies."
+        )
     if not is_loopback(gateway.host):
         yield SecurityFinding(
             "medium",
@@ -105,7 +109,7 @@ def check_listeners(settings: Settings) -> Iterator[SecurityFinding]:
 
 
 def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
-    """Yields a finding for each key and token that is not set although it protects something of these settings."""
+    """Yields a finding for each missing key or token that the gates or cameras in `settings` need for their protection."""
     is_signed = settings.sorter.command_key.get_secret_value() or settings.signing.public_keys
     if any(line.gate for line in settings.lines) and not is_signed:
         yield SecurityFinding(
@@ -116,7 +120,7 @@ def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
     if any(line.camera and line.camera.trigger == "board" for line in settings.lines) and not settings.gateway.token.get_secret_value():
         yield SecurityFinding(
             "medium",
-            "The gateway takes part reports from everybody in reach.",
+            "The gateway accepts reports of parts from every program that can reach it.",
             "Set CASTLINE_GATEWAY__TOKEN for gateway and sorters.",
         )
 

@@ -92,8 +92,8 @@ def _serve_lines(process: WorkerProcess, lines: list[str]) -> int:
         try:
             return await run_sorters(process.settings, lines, process.instance, process.health)
         except BrokerError as error:
-            # Restart here, before asyncio.run() ends. At its end, asyncio.run() waits for all threads, and a thread of Faust can wait a
-            # long time for Kafka.
+            # Restart the process here, before asyncio.run() ends. At its end, asyncio.run() waits for all threads, and a thread of Faust
+            # can wait a long time for Kafka.
             process.restart(f"The sorter waits for Kafka. {error}")
             return 0
 

@@ -46,7 +46,7 @@ def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
     slot = InstanceSlot(settings.service.run_dir, ROLE)
     health = ProcessHealth(ROLE, ProgressWatchdog(settings.service.stall_s))
     with HealthServer(health, settings.service, str(slot), port) as health_server:
-        log.info("%s serves its health at %s", slot, health_server.address)
+        log.info("%s serves its health pages at %s", slot, health_server.address)
         return _serve(settings, health, stop_requested, migrate=not no_migrate)
 
 
@@ -123,13 +123,18 @@ def audit() -> None:
 
 
 @audit.command("verify")
-@click.option("--head", default="", help="Hash that an earlier verification has printed. It must still be in the log.")
+@click.option(
+    "--head",
+    default="",
+    help="Hash that an earlier verification has printed. The command checks that an entry of the log still has this hash.",
+)
 @click.pass_obj
 def verify_audit(file: Path | None, head: str) -> int:
-    """Compute the chain of the audit log again. The exit status is 1 if an entry was changed, removed or inserted.
+    """Verify the hashes of the audit log. The exit status is 1 if an entry was changed, removed or inserted.
 
-    Prints the hash of the newest entry. Note it at another place: with `--head`, a later verification also finds a chain that somebody has
-    computed anew, and entries that were removed at the end.
+    The hash of an entry also covers the hash of the entry before it. The command prints the hash of the newest entry. Note this hash in
+    another place, and give it to a later verification with --head. The verification then also finds out if somebody has removed the newest
+    entries, or has computed all hashes anew.
     """
     configure_station(file)
     from station.accounts.audit_log import verify_chain

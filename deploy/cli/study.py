@@ -102,7 +102,7 @@ def show(file: Path | None, name: str, as_json: bool) -> None:
     ]
     for title, kappa in rows:
         click.echo(f"  {title}: {_format_kappa(kappa)}")
-    click.echo(f"{report.left_to_people} of {report.parts} parts have no label ok or defect of the model.")
+    click.echo(f"{report.left_to_people} of {report.parts} parts were labelled neither ok nor defect by the model.")
 
 
 def _open_database(file: Path | None) -> None:

@@ -105,8 +105,10 @@ def propose_travel(measured: LaneMeasurement, gate: GateSettings, has_encoder: b
 def propose_limits(measured: LaneMeasurement, used: Mapping[str, int | str], window_mm: Number, servo_ms: Number) -> dict[str, Number]:
     """Returns the settings `stuck_mm` and `spacing_mm` that suit the longest casting and the gate.
 
-    - `stuck_mm`: at least three lengths of the longest casting, and at least twice `part_max_mm`.
-    - `spacing_mm`: long enough that the gate can return between two castings, and longer than a casting.
+    - `stuck_mm`: a photo-eye that is blocked for more belt travel than this is a fault. At least three times the longest casting, and at
+      least twice `part_max_mm`.
+    - `spacing_mm`: parts that are closer get a common decision. Long enough that the gate can return between two castings, and longer than
+      a casting.
     """
     longest_mm = measured.longest_mm
     stuck_mm = max(50, 10 * math.ceil(max(3 * longest_mm, 2 * int(used["part_max_mm"])) / 10))

@@ -41,7 +41,7 @@ def create(file: Path | None) -> None:
     with _open_admin(settings) as admin:
         for change in topics.create_topics(admin, settings):
             click.echo(f"{change.name}: {change.description}")
-        # The embedded broker makes its ACLs when it starts. A line that was added later needs further ones.
+        # The embedded broker makes its ACLs when it starts. The topics of a line that was added later need further ACLs.
         if settings.kafka.bootstrap == "embedded" and has_users(settings.broker):
             _create_acls(admin, settings)
 
@@ -85,7 +85,7 @@ def acls() -> None:
 
 @acls.command("create")
 @click.option("--passwords", is_flag=True, help="Also give each Kafka user the password that its file in kafka.password_dir holds.")
-@click.option("--remove-others", is_flag=True, help="Also remove the ACLs of these Kafka users that no role needs.")
+@click.option("--remove-others", is_flag=True, help="Also remove ACLs of the roles' Kafka users that no role needs.")
 @click.pass_obj
 def create_acls(file: Path | None, passwords: bool, remove_others: bool) -> None:
     """Create the missing ACLs of all roles. A second call changes nothing."""
@@ -96,7 +96,7 @@ def create_acls(file: Path | None, passwords: bool, remove_others: bool) -> None
             click.echo(f"{len(ROLES)} users have the passwords of their files")
         _create_acls(admin, settings)
         if remove_others:
-            # Other programs of the plant perhaps need the permissions that everyone has.
+            # The ACLs for all users stay, because other programs of the plant perhaps need them.
             superfluous = [rule for rule in access.compare_access(admin, settings).superfluous if rule.user != access.EVERYONE]
             access.remove_access(admin, superfluous)
             for rule in superfluous:
@@ -107,7 +107,7 @@ def create_acls(file: Path | None, passwords: bool, remove_others: bool) -> None
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 @click.pass_obj
 def describe_acls(file: Path | None, as_json: bool) -> None:
-    """Show the ACLs that the roles need, and whether Kafka has them. Also shows the ACLs of these users that no role needs."""
+    """Show the ACLs that the roles need, and whether Kafka has them. Also show ACLs of the roles' users that no role needs."""
     settings = load_settings(file)
     declared = access.declare_access(settings)
     with _open_admin(settings) as admin:
@@ -126,7 +126,7 @@ def describe_acls(file: Path | None, as_json: bool) -> None:
 @acls.command("check")
 @click.pass_obj
 def check_acls(file: Path | None) -> int:
-    """Say which ACLs are missing and which are too much. The exit status is 1 if there are any."""
+    """Show which ACLs are missing, and which ACLs no role needs. The exit status is 1 if there are any."""
     settings = load_settings(file)
     with _open_admin(settings) as admin:
         difference = access.compare_access(admin, settings)
@@ -137,16 +137,16 @@ def check_acls(file: Path | None) -> int:
     if not difference.missing and not difference.superfluous:
         click.echo(f"{len(access.declare_access(settings))} ACLs as declared")
         return 0
-    click.echo(
-        'Correct them with "castline topics acls create". With --remove-others, ACLs of roles that are too much are removed.', err=True
-    )
+    click.echo('Correct them with "castline topics acls create". With --remove-others, it also removes ACLs that no role needs.', err=True)
     return 1
 
 
 @command.command("keys")
 @click.option("--private", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the private keys.")
 @click.option("--public", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the public keys.")
-@click.option("--role", "roles", type=click.Choice(SIGNING_ROLES), multiple=True, help="Only this role. The default is all roles.")
+@click.option(
+    "--role", "roles", type=click.Choice(SIGNING_ROLES), multiple=True, help="Make keys for this role only. The default is all roles."
+)
 def keys(private: Path, public: Path, roles: tuple[KafkaRole, ...]) -> None:
     """Make a pair of keys for each role that signs records. A former public key stays valid until you remove it from its file."""
     for role in roles or SIGNING_ROLES:
@@ -187,7 +187,7 @@ def _create_acls(admin: KafkaAdminClient, settings: Settings) -> None:
 
 
 def _read_passwords(settings: Settings) -> list[tuple[KafkaRole, str]]:
-    """Returns the password of each role. Raises KafkaLoginError if a file cannot be read, and SettingsError if there is no folder."""
+    """Returns the password of each role. Raises KafkaLoginError if a file cannot be read, and SettingsError if no folder is set."""
     if find_password_dir(settings) is None:
         raise SettingsError("kafka.password_dir is not set. Make a folder with a password file for each role, and set kafka.password_dir.")
     return [(role, read_login(settings.for_role(role)).password) for role in ROLES]

@@ -112,8 +112,8 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--near-rings",
     type=float,
-    help="Two pictures with at most this distance count as the same casting, turned by any angle. With 0, only copies turned by right "
-    "angles are found.",
+    help="Largest distance of the ring spectra of two pictures that count as the same casting, from 0 to 1. A ring spectrum hardly changes "
+    "when the picture is turned. With 0, only mirrored copies and copies turned by right angles are found.",
 )
 @click.option("--cost-miss", type=float, help="Cost of a defective part that is judged good, in the unit of --cost-false-alarm.")
 @click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect, in the unit of --cost-miss.")
@@ -207,7 +207,7 @@ def _learn_from_good_parts(folder: Path, out: Path, options: TrainingOptions, co
     click.echo(
         f"learned from {cut_off.good_pictures} good pictures in {result.groups} groups of near-duplicates; cut-off {cut_off.score:.4f} for "
         f"{cut_off.alarm_share:.2%} false alarms; {cut_off.alarms} of the pictures are above the cut-off; with 95 % confidence at most "
-        f"{cut_off.highest_alarm_share:.1%} of all good parts are"
+        f"{cut_off.highest_alarm_share:.1%} of all good parts are above it"
     )
     _echo_details(result.version.manifest)
     if result.groups < ENOUGH_PICTURES:

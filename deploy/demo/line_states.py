@@ -29,7 +29,7 @@ class LineStates:
         `gate_states` holds the present state of the gate, from the metric `castline_gate_state`. It is empty without a running sorter.
         """
         if gate_states and not self.has_gate(line):
-            # Drop the earlier counts, because `missed` counts other castings if the line has a gate.
+            # The line has a gate after all. Drop its earlier counts, because `missed` has another meaning on a line with a gate.
             self._activities[line] = LineActivity(travel_s=0.0)
         activity = self._find_activity(line)
         activity.add_counts(counts, now)

@@ -184,7 +184,7 @@ class PlantMonitor:
     def add(self, metrics: PlantMetrics, wall_s: float) -> None:
         """Adds the latest metrics, and removes metrics that are older than a minute.
 
-        `wall_s` is the present time, in seconds since 1970. A planned stop ends at such a time.
+        `wall_s` is the present time in seconds since 1970. It shows whether a planned stop of a line is over.
         """
         self._started_at = metrics.now if self._started_at is None else self._started_at
         self._history.append(metrics)

@@ -1,7 +1,7 @@
 """Runs the embedded broker: one Apache Kafka process without ZooKeeper. Only programs on this machine can connect.
 
-With Kafka users, the broker makes a password for each role, and its ACLs give each role what its work needs. To do so, this module logs in
-as the user `broker`, whose password is new at each start.
+If the settings give the broker Kafka users, clients must log in. This module then makes a password and the ACLs for each role. To do so, it
+logs in as the Kafka user `broker`, who gets a new password at each start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from streams.settings import BrokerSettings, Settings
 # All embedded brokers have this cluster id. A broker refuses a data folder with another id.
 CLUSTER_ID = "Y2FzdGxpbmUtZm91bmRyeQ"
 
-# The user as which the broker and its controller talk to each other, and as which this module gives the other users their permissions.
+# The name of a Kafka user with all permissions. The broker and its controller log in as this user. This module logs in as this user to give
+# the other users their permissions.
 OWN_USER = "broker"
 
 LOG4J = """\
@@ -80,7 +81,7 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int, own_passwo
         "message.max.bytes": max_message_bytes,
         "replica.fetch.max.bytes": max_message_bytes,
         "log.segment.bytes": 256 * 2**20,
-        # Dropped records must leave the disk within seconds. Kafka's defaults are five minutes and one minute.
+        # Kafka must delete the files of dropped records within seconds. With its defaults, this takes up to six minutes.
         "log.retention.check.interval.ms": 2000,
         "log.segment.delete.delay.ms": 1000,
         # After kill -9, the broker can start again only when its old session has expired. Kafka's default of 9 s is too long.
@@ -118,7 +119,8 @@ def _access_properties(own_password: str) -> dict[str, str]:
 class EmbeddedBroker:
     """Runs one broker process, which keeps its data in the folder `broker.data_dir` of the settings.
 
-    If `record` is given, stopping the broker writes a start-up archive to this file.
+    If `record` is given, the Java runtime writes a start-up archive to this file when the broker stops. With this archive, later starts
+    are faster.
     """
 
     def __init__(self, settings: Settings, record: Path | None = None) -> None:
@@ -258,8 +260,8 @@ class EmbeddedBroker:
     def _give_access(self) -> str:
         """Makes the missing passwords, and gives the users of all roles their passwords and their permissions.
 
-        Returns "", or a sentence without a full stop if Kafka does not take them now. A broker that has just started can be slow, so the
-        caller tries again. Raises BrokerError if the passwords cannot be made.
+        Returns "" on success. If Kafka does not accept them yet, returns the reason, without a full stop. The caller then tries again,
+        because a broker that has just started can be slow. Raises BrokerError if the passwords cannot be made.
         """
         folder = broker_password_dir(self._settings)
         try:

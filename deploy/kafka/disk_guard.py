@@ -37,7 +37,8 @@ RESERVE_FILE = "reserve"
 # The limit for the alarm is 20 % of the disk, but at most 20 GiB. The limit for dropping records is 10 % of the disk, but at most 4 GiB.
 _ALARM_SHARE, _DROP_SHARE = 0.2, 0.1
 _ALARM_LIMIT_BYTES, _DROP_LIMIT_BYTES = 20 * 2**30, 4 * 2**30
-# Kafka needs some seconds to delete dropped records. In this time, cameras can send this many bytes. Only small disks need these limits.
+# Kafka needs some seconds to delete dropped records. In this time, cameras can send up to _DROP_BYTES, so the limit for
+# dropping records is at least this number, or _SMALL_DROP_SHARE of a small disk.
 _DROP_BYTES, _SMALL_DROP_SHARE = 256 * 2**20, 0.2
 # At its start, Kafka writes some megabytes of metadata, indexes and first segments.
 _START_BYTES = 48 * 2**20

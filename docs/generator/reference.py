@@ -20,14 +20,14 @@ from streams.settings import FILE_VARIABLE, VARIABLE_PREFIX, Settings
 _HELP_WIDTH = 100
 _COMMANDS_INTRODUCTION = "This page shows what `castline COMMAND --help` prints for each command."
 _SETTINGS_INTRODUCTION = f"""A process reads its settings from the file that the option `--settings FILE` names. Without this option, it
-reads the file that the environment variable `{FILE_VARIABLE}` names. If neither names a file, it reads `castline.toml` in the
+reads the file that the environment variable `{FILE_VARIABLE}` names. Without both, it reads `castline.toml` in the
 current folder. Environment variables override the values of the file. A process does not start if a setting is unknown or its value
 is outside its bounds.
 The command `castline settings check` checks the settings, and `castline settings show` prints the values in use.
 
-Secrets belong in environment variables or in files of their own, never in `castline.toml`."""
-_LINES_INTRODUCTION = f"""The settings of a line have no environment variables of their own, because the lines are a list. One variable
-holds the whole list as JSON, for example `{VARIABLE_PREFIX}LINES='[{{"name": "line-1"}}]'`."""
+Write secrets into environment variables or into separate files, never into `castline.toml`."""
+_LINES_INTRODUCTION = f"""A setting of a line has no environment variable, because the lines are a list. One environment variable
+can contain the whole list as JSON, for example `{VARIABLE_PREFIX}LINES='[{{"name": "line-1"}}]'`."""
 _METRICS_INTRODUCTION = """Every process serves its metrics at the address `/metrics`. The name of a metric ends with its base unit, such
 as seconds or bytes, and the name of a counter ends with `_total`. A histogram has three series, with the endings `_bucket`, `_sum`
 and `_count`. The module `streams/metrics.py` declares all metrics."""

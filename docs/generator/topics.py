@@ -88,12 +88,12 @@ class TopicDescription:
 
     @property
     def is_per_line(self) -> bool:
-        """Whether each line has its own topic of this kind."""
+        """True if each line has its own topic of this kind."""
         return "{line}" in self.address
 
     @property
     def is_compacted(self) -> bool:
-        """Whether the topic is compacted, which means that Kafka keeps the last record of each key."""
+        """True if the topic is compacted, which means that Kafka keeps only the newest record of each key."""
         return self.spec.configs["cleanup.policy"] == "compact"
 
     @property
@@ -203,8 +203,8 @@ def make_topics_page() -> dict[str, str]:
     remark = (
         "A dead letter also keeps the headers of the original record, at most 32 headers of at most 1,024 bytes each.\n\n"
         "The command `castline dead-letters redrive` also writes marks to this topic. A mark is a record with an empty value and "
-        "headers `redrive-…`. It is no dead letter.\n\n"
-        "A record that was sent again has the header `redriven-from`. The header names the dead letter of the record."
+        "headers `redrive-…`, and is not a dead letter.\n\n"
+        "If a dead letter was sent again to its original topic, the new record has the header `redriven-from`, which names the dead letter."
     )
     parts += _make_header_section("dead letters", DEAD_LETTER_HEADERS, remark)
     parts.append("## Fields of the JSON records")

@@ -107,12 +107,12 @@ class Board:
             self._send_event(due.name, due.event, *due.fields, *self._confirmation_fields(due))
 
     def _confirmation_fields(self, event: StoredEvent) -> tuple[object, ...]:
-        """Returns the fields to add to a stored GATE event: `confirmed` is 1 if the chute's eye has seen the part, and 0 if not.
+        """Returns the value of `confirmed` for a GATE event: 1 if the eye in the chute has seen the part, and 0 if not.
 
-        If the event lacks the field `gate`, `gate` 0 comes before `confirmed`. The result is empty if the lane has no eye in its chute, or
-        if the host does not read `confirmed`.
+        If the event has no field `gate`, the result also contains `gate` 0 before `confirmed`. The result is empty if the lane has no eye
+        in its chute, or if the host does not read `confirmed`.
         """
-        # An older host does not know the field `confirmed`. It could drop the longer frame.
+        # An older host does not read the field `confirmed`, and could drop a frame that is longer than it expects.
         if event.confirmed is None or not self._sends_confirmed:
             return ()
         has_gate = len(event.fields) == len(EVENTS["GATE"])
@@ -132,7 +132,10 @@ class Board:
 
     @property
     def lamp(self) -> str:
-        """The worst lamp colour of the committed lanes: red before yellow before green. A warning of the whole board is yellow."""
+        """The worst lamp colour of the committed lanes: red is the worst, then yellow, then green.
+
+        A warning that concerns the whole board counts as yellow.
+        """
         lamps = [lane.lamp for lane in self.lanes if lane.is_committed] or ["yellow"]
         if any(faults.EFFECTS[code] == "warning" for code in self.board_faults):
             lamps.append("yellow")
@@ -282,7 +285,10 @@ class Board:
         return (settings.digest, *self._warnings(settings))
 
     def _warnings(self, settings: LaneSettings) -> tuple[str, ...]:
-        """Returns the warning in the answer to COMMIT, if more castings can be behind photo-eye 2 than the board can store."""
+        """Returns the warning for the answer to COMMIT: `gate-far`, `chute-far` or nothing.
+
+        A warning means that more castings can be behind photo-eye 2 than the board can store.
+        """
         belt = self.lanes[settings.number("lane_of") - 1].settings if settings.number("lane_of") else settings
         spacing_mm = belt.number("spacing_mm")
         if settings.is_gate_far(spacing_mm):
@@ -292,9 +298,8 @@ class Board:
     def _are_gates_consistent(self, lane: BoardLane, settings: LaneSettings) -> bool:
         """Returns whether the new settings of `lane` agree with the settings of the other lanes.
 
-        If `lane_of` is 2, the gate of `lane` stands at the belt of lane 2. Then lane 2 must be committed.
-
-        A gate must stand at most 500,000 steps behind photo-eye 2 of its belt.
+        With `lane_of` 2, for example, the gate of `lane` stands at the belt of lane 2, so lane 2 must be committed. In addition, each gate
+        must stand at most 500,000 steps behind photo-eye 2 of its belt.
         """
         belt_number, step_nm = settings.number("lane_of"), settings.step_nm
         if belt_number:
@@ -304,7 +309,7 @@ class Board:
         return all(gate_lane.settings.is_gate_within_reach(step_nm) for gate_lane in lane.gate_lanes[1:])
 
     def _are_plant_pins_free(self, lane: BoardLane, settings: LaneSettings) -> bool:
-        """Returns whether the pins that the lane needs are free.
+        """Returns whether no other lane uses the pins that the lane and its plant interface need.
 
         The plant interface of lane 1 needs the pins of lane 3. The plant interface of lane 2 needs the pins of lane 4.
         """
@@ -326,7 +331,7 @@ class Board:
         return self.wire_ms(now_us), now_us % 1000
 
     def _find_undecided_part(self, fields: Fields) -> TrackedPart:
-        """Returns the part that a command names.
+        """Returns the part that a command names by its run and number.
 
         Raises CommandError if the part is unknown, or if the board has already decided what to do with it.
         """

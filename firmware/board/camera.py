@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 
-# Largest number of pulses that wait.
+# Largest number of camera pulses that can wait in the queue.
 MAX_PULSES = 64
-# Shortest pulse, and shortest time between two pulses.
+# Shortest length of a camera pulse, and shortest time between two pulses.
 LEAST_PULSE_US = PAUSE_US = 1000
 
 
 class CameraTrigger:
     """Sends the camera pulses of a lane. `began_us` has the start times of the sent pulses. `lost` counts the pulses that were never sent.
 
-    The argument `moment` says when a pulse is due. It is a time in microseconds. With the setting `trigger_mm`, it is a belt position.
+    The argument `moment` says when a pulse is due. It is a time in microseconds or, with the setting `trigger_mm`, a belt position.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class CameraTrigger:
         self._moments.clear()
 
     def tick(self, position: int, now_us: int, pulse_us: int) -> None:
-        """Begins the next pulse if its moment has come. Can shorten the previous pulse for this, but not below LEAST_PULSE_US."""
+        """Begins the next pulse if it is due. If the previous pulse has not ended, it is ended early, but not before LEAST_PULSE_US."""
         if self._moments and position >= self._moments[0] and now_us >= min(self._end_us, self._least_end_us) + PAUSE_US:
             self._moments.popleft()
             self.began_us.append(now_us)

@@ -1,4 +1,4 @@
-"""What confirms the moves of a simulated board's gate: the end switch, and the eye in the reject chute.
+"""Checks the moves of a simulated board's gate with the end switch, and with the eye in the reject chute.
 
 Places are in thousandths of a step, times in microseconds.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 # The board stores at most this many diverted parts that are on their way from a gate to the eye in its chute.
 MAX_CHUTE_PARTS = 8
-# A gate with an end switch must reach its other end within 2 x servo_ms plus this time.
+# From an order to move, a gate with an end switch must reach its other end within 2 x servo_ms + END_MARGIN_US.
 END_MARGIN_US = 100_000
-# A good gate leaves its old position within servo_ms / 2 + contact_ms + this time. This time is the longest wait for the next servo pulse.
+# A working gate leaves its old position within servo_ms / 2 + contact_ms + LEAVE_MARGIN_US. The margin is needed because the servo gets a
+# pulse only every 20 ms.
 LEAVE_MARGIN_US = 20_000
-# What is wrong with a gate: the detail of fault 54.
+# The problems that an end switch can show. Each value is the detail of fault 54.
 NOT_LEFT, NOT_ARRIVED = 1, 2
 
 
@@ -73,14 +74,14 @@ class EndSwitch:
         self._since_us = 0
 
     def restart(self, is_out: bool, now_us: int) -> None:
-        """Gives the gate the whole time limit again to reach an end. The gate can be anywhere now."""
+        """Restarts the time limit within which the gate must reach an end. The gate can be at any position now."""
         self._was_out, self._must_leave, self._since_us = is_out, False, now_us
 
     def check(self, at_end: bool, is_out: bool, now_us: int, limit_us: int, leave_us: int) -> int:
         """Returns NOT_LEFT if the gate does not leave an end in time, NOT_ARRIVED if it reaches no end in time, and otherwise 0.
 
-        `is_out` is the last order: True to move out, and False to turn back. If the next order comes within `leave_us`, the gate has had no
-        time to move, so NOT_LEFT is not returned. After a problem, the time limit `limit_us` begins again.
+        `is_out` is True after the order to move out, and False after the order to turn back. If the opposite order comes within `leave_us`,
+        the gate has had no time to move, so the result is not NOT_LEFT. After a problem, the time limit `limit_us` begins again.
         """
         if is_out != self._was_out:
             if at_end and self._must_leave and now_us >= self._since_us + leave_us:

@@ -57,11 +57,11 @@ class EventRing:
 
     @property
     def is_full(self) -> bool:
-        """Whether the ring is full, so that the next event will be dropped."""
+        """True if the ring is full, so that the next event will be dropped."""
         return len(self._events) >= self.size
 
     def add(self, name: str, *fields: object, confirmed: int | None = None, is_awaited: bool = False) -> int:
-        """Stores an event and returns its number. If there is no room, counts the event as lost."""
+        """Stores an event and returns its number. If there is no room, the event is counted as lost."""
         number, self._next_number = self._next_number, (self._next_number + 1) % 65536
         if self.is_full:
             self.lost += 1
@@ -72,7 +72,7 @@ class EventRing:
         return number
 
     def confirm(self, number: int, is_seen: bool) -> int:
-        """Ends the wait of a GATE event: `is_seen` says whether the chute's eye has seen the part.
+        """Completes a GATE event that waits for the eye in the chute. `is_seen` says whether this eye has seen the part.
 
         Returns the number of the part, or 0 if the event was lost.
         """
@@ -97,7 +97,7 @@ class EventRing:
                 event.fields = (event.fields[0], str(run), *event.fields[2:])
 
     def send_all_again(self) -> None:
-        """Makes all stored events due again, because a host that has sent HELLO must get them all."""
+        """Lets `take_due` return all stored events again. Called after HELLO, because a new host must get all events."""
         for event in self._events:
             event.sent_us = None
 

@@ -45,7 +45,7 @@ class Gate:
 
     @property
     def is_out(self) -> bool:
-        """Whether the servo gets the pulse for the position `out`. The gate can still be on its way there."""
+        """True if the servo gets the pulse for the position `out`. The gate can still be on its way there."""
         return self._pulse_us == self.settings.number("out_us")
 
     def configure(self, settings: LaneSettings) -> None:
@@ -57,15 +57,15 @@ class Gate:
     def divert(self, until_place: int, now_us: int) -> bool:
         """Moves the gate out for a part. The gate returns when the belt has reached the place `until_place`.
 
-        The result is True if the gate was at rest, and False if it was out already.
+        Returns True if this is a new movement, and False if the gate was out already.
         """
         self._out_until_place = until_place if self._out_until_place is None else max(until_place, self._out_until_place)
         return self._move(True, now_us)
 
     def hold(self, action: str | None, now_us: int) -> None:
-        """Holds the gate while a fault lasts. `divert` holds it out, `pass` holds it at rest, and `stop` holds it where it is.
+        """Holds the gate in one position while a fault lasts. If `action` is None, the gate is released and returns to rest.
 
-        If `action` is None, the gate is released and returns to rest.
+        The action `divert` holds the gate out, `pass` holds it at rest, and `stop` leaves it where it is.
         """
         self._held_action = action
         self._out_until_place = None

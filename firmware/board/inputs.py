@@ -6,7 +6,7 @@ from __future__ import annotations
 class Contact:
     """An on-off input, such as the emergency stop, that ignores short pulses.
 
-    A sum grows while the input has the new level, and falls while it has the old level. `is_on` changes when the sum reaches `hold_us`. For
+    The class computes a sum: the time at the new level minus the time at the old level. `is_on` changes when the sum reaches `hold_us`. For
     example, with a `hold_us` of 10 ms, 14 ms of the new level and 4 ms of the old level are enough, because 14 - 4 is 10.
 
     If `restarts` is True, the new level must last for `hold_us` without interruption. Each pulse of the old level starts the sum again.
@@ -23,7 +23,7 @@ class Contact:
     def assume_on(self, hold_us: int) -> None:
         """Sets the input to on. It changes to off when its level has been off for `hold_us`.
 
-        So a button that is already pressed when the board starts is no new press. A person must release it first.
+        Because of this, a button that is already pressed when the board starts does not count. A person must release it first.
         """
         self.is_on, self._sum_us = True, hold_us
 
@@ -33,7 +33,7 @@ class Contact:
         return self._level
 
     def invert(self, hold_us: int) -> None:
-        """Exchanges on and off, because the setting `eye_light_on` has changed. The input itself has not changed."""
+        """Changes on to off and off to on. Called when the setting `eye_light_on` has changed, although the input has not changed."""
         self.is_on, self._level, self._sum_us = not self.is_on, not self._level, max(0, hold_us - self._sum_us)
 
     def change(self, level: bool, at_us: int, hold_us: int) -> None:
@@ -72,7 +72,7 @@ class Button:
 
     @property
     def is_pressed(self) -> bool:
-        """Whether the button is pressed now."""
+        """True if the button is pressed now."""
         return self._contact.is_on
 
     def change(self, pressed: bool, at_us: int) -> None:

@@ -21,13 +21,14 @@ from firmware.board.tracker import DecidedPart, Edge, Eye, PartDecision, Tracked
 from firmware.lane_settings import LaneSettings
 
 MAX_PART = 99_999_999
-# If one wire of an encoder is broken, the position only changes by one step forwards and backwards. This does not count as turning.
+# If one wire of an encoder is broken, the encoder gives one step forwards and one step backwards in turn. Such movements of fewer than
+# LEAST_STEPS steps do not count as movements of the belt.
 LEAST_STEPS = 2
-# A contact of the plant interface must keep its new level for KEY_US. A key switch bounces for less time.
+# The inputs of the plant interface must keep a new level for KEY_US before it counts. The contacts of a key switch bounce for less time.
 KEY_US = 30_000
 # Duration of a test of the command TEST. The test of the lamp takes this time for each of its three colours.
 TEST_US = 1_000_000
-# The lamp of a bypassed lane is lit for about half a second, and then dark for as long.
+# While the bypass key of a lane is on, the lamp of the lane blinks: it is lit for about half a second, and then dark for as long.
 BLINK_US = 512_000
 
 
@@ -49,7 +50,7 @@ class LaneReporter(Protocol):
 
 @dataclass
 class LaneCounters:
-    """How many parts the lane has diverted, passed and so on since the reset.
+    """The numbers of parts that the lane has diverted, passed and so on since the reset.
 
     The command STATUS returns these counters on its page `count`.
     """
@@ -63,10 +64,10 @@ class LaneCounters:
 
 @dataclass
 class ChuteCounters:
-    """What the eye in the reject chute has seen since the reset.
+    """The numbers of castings at the eye in the reject chute since the reset.
 
-    - `seen`: all castings.
-    - `unexpected`: castings that no gate had diverted.
+    - `seen`: castings that the eye has seen.
+    - `unexpected`: castings that the eye has seen although no gate had diverted them.
     - `unconfirmed`: diverted parts that the eye did not see.
     """
 
@@ -77,7 +78,7 @@ class ChuteCounters:
 
 @dataclass(frozen=True)
 class GateMove:
-    """What a gate did for a part.
+    """The movement of a gate for one part.
 
     - `moved`: whether the gate left its rest position for this part.
     - `moves`: how often the gate has left its rest position since the reset.
@@ -119,11 +120,11 @@ class BoardLane:
         self._end_switch = EndSwitch()
         # The value of `eye_light_on` when the chute's eye was last read.
         self._is_chute_light_on = False
-        # Whether a casting blocked the chute's eye at the last check.
+        # True if a casting blocked the chute's eye at the last check.
         self.is_chute_blocked = False
-        # How far the belt had travelled at the last change of the chute's eye.
+        # The position of the belt at the last change of the chute's eye.
         self._chute_place = 0
-        # How far the belt had travelled when the last casting left the chute's eye. None if no casting has left the eye yet.
+        # The position of the belt when the last casting left the chute's eye. None if no casting has left the eye yet.
         self._chute_end: int | None = None
         self._chute_had_room_us = 0
         self._reset_pressed = Contact()
@@ -160,7 +161,7 @@ class BoardLane:
         self._edges_at_rest = 0
         self._ticked_us = 0
         self._stepped_us: int | None = None
-        # The time at which a photo-eye changed although the encoder gave no steps. If no step follows, fault 43 (encoder stopped) begins.
+        # The time at which a photo-eye changed while the encoder gave no steps. If no step follows, the lane raises fault 43.
         self._no_step_since_us: int | None = None
         self._missing_in_a_row = self._unmatched_in_a_row = 0
         # After a fault or a reset, missing and unmatched parts are normal. They raise no fault until the belt has moved to this position.
@@ -169,7 +170,7 @@ class BoardLane:
             self.faults.codes.append(code)
             reporter.report_fault(number, code, True, 0, 0)
         if self._is_light_on:
-            # Until the board reports a low level, both inputs count as high.
+            # Until the board reports a low level, the inputs of both photo-eyes count as high. With `eye_light_on`, high means blocked.
             self._invert_eyes(0)
         if self._has_stored_settings:
             self.gate.hold(self.settings.word("safe"), 0)
@@ -186,7 +187,7 @@ class BoardLane:
 
     @property
     def gate_lanes(self) -> list[BoardLane]:
-        """The lanes to which the gates of this belt are wired. The lane of the belt itself comes first."""
+        """All lanes whose gates stand at this belt. The lane of the belt comes first, then the lanes of the additional gates."""
         return [self] + [lane for lane in self._reporter.lanes if lane.is_committed and lane.is_further_gate and lane.belt is self]
 
     @property
@@ -228,22 +229,22 @@ class BoardLane:
 
     @property
     def is_bypassed(self) -> bool:
-        """Whether parts pass without Castline, because a person has turned the bypass key."""
+        """True if parts pass without Castline, because a person has turned the bypass key."""
         return self.faults.has(BYPASSED)
 
     @property
     def is_gate_held(self) -> bool:
-        """Whether a fault or the bypass key holds the lane's gate, so that the gate ignores verdicts."""
+        """True if a fault or the bypass key holds the lane's gate, so that the gate ignores verdicts."""
         return self.belt.faults.has(GATE_HELD) or self.belt.is_bypassed
 
     @property
     def uses_plant(self) -> bool:
-        """Whether the lane's plant interface uses the pins of another lane."""
+        """True if the lane's plant interface uses the pins of another lane."""
         return self.settings.number("use_plant") > 0
 
     @property
     def is_reset_pressed(self) -> bool:
-        """Whether a person presses the reset button of the plant interface."""
+        """True if a person presses the reset button of the plant interface."""
         return self.uses_plant and self._reset_pressed.is_on
 
     def plant_signals(self) -> dict[str, bool]:
@@ -286,58 +287,58 @@ class BoardLane:
 
     @property
     def is_estop_open(self) -> bool:
-        """Whether the contact of the emergency stop is open: the stop was pressed, or a wire is broken."""
+        """True if the contact of the emergency stop is open: the stop was pressed, or a wire is broken."""
         return self._estop_open.is_on
 
     @property
     def has_servo_power(self) -> bool:
-        """Whether the servo has power, according to the input for its supply."""
+        """True if the servo has power, according to the input for its supply."""
         return not self._servo_power_missing.is_on
 
     @property
     def is_belt_on(self) -> bool:
-        """Whether the input "belt runs" is on. The setting `use_belt` does not change the result."""
+        """True if the input "belt runs" is on. The setting `use_belt` does not change the result."""
         return not self._belt_off.is_on
 
     @property
     def is_gate_at_end(self) -> bool:
-        """Whether the end switch says that the gate stands at one of its two ends."""
+        """True if the end switch says that the gate stands at one of its two ends."""
         return self._gate_at_end.is_on
 
     @property
     def is_chute_full(self) -> bool:
-        """Whether the input "chute full" is on now."""
+        """True if the input "chute full" is on now."""
         return self._chute_full.is_on
 
     # Inputs of the board
 
     def change_estop(self, is_open: bool, at_us: int) -> None:
-        """Tells the lane about a change at the input of the emergency stop."""
+        """Handles a change at the input of the emergency stop."""
         self.advance(max(at_us, self._ticked_us))
         self._estop_open.change(is_open, at_us, self._hold_us)
 
     def change_servo_power(self, present: bool, at_us: int) -> None:
-        """Tells the lane about a change at the input of the servo's supply."""
+        """Handles a change at the input of the servo's supply."""
         self.advance(max(at_us, self._ticked_us))
         self._servo_power_missing.change(not present, at_us, self._hold_us)
 
     def change_belt(self, runs: bool, at_us: int) -> None:
-        """Tells the lane about a change at the input "belt runs"."""
+        """Handles a change at the input "belt runs"."""
         self.advance(max(at_us, self._ticked_us))
         self._belt_off.change(not runs, at_us, self._hold_us)
 
     def change_gate_at_end(self, at_end: bool, at_us: int) -> None:
-        """Tells the lane about a change at the end switch of its gate."""
+        """Handles a change at the end switch of its gate."""
         self.advance(max(at_us, self._ticked_us))
         self._gate_at_end.change(at_end, at_us, self._hold_us)
 
     def change_chute_full(self, is_full: bool, at_us: int) -> None:
-        """Tells the lane about a change at the input "chute full"."""
+        """Handles a change at the input "chute full"."""
         self.advance(max(at_us, self._ticked_us))
         self._chute_full.change(is_full, at_us, self._hold_us)
 
     def change_chute_eye(self, is_low: bool, at_us: int) -> None:
-        """Tells the lane about a change at the eye in the reject chute. The change is not debounced yet.
+        """Handles a change at the eye in the reject chute. The change is not debounced yet.
 
         The setting `eye_light_on` of the belt says which level means "blocked".
         """
@@ -350,21 +351,21 @@ class BoardLane:
 
     @property
     def is_chute_eye_low(self) -> bool:
-        """Whether the input of the eye in the reject chute is low."""
+        """True if the input of the eye in the reject chute is low."""
         return self._chute_eye.level != self._is_chute_light_on
 
     def change_button(self, pressed: bool, at_us: int) -> None:
-        """Tells the lane about a change at its push-button."""
+        """Handles a change at its push-button."""
         self.advance(max(at_us, self._ticked_us))
         self.button.change(pressed, at_us)
 
     def change_reset(self, is_pressed: bool, at_us: int) -> None:
-        """Tells the lane about a change at the reset button of its plant interface."""
+        """Handles a change at the reset button of its plant interface."""
         self.advance(max(at_us, self._ticked_us))
         self._reset_pressed.change(is_pressed, at_us, KEY_US)
 
     def change_bypass(self, is_on: bool, at_us: int) -> None:
-        """Tells the lane about a change at the bypass key of its plant interface."""
+        """Handles a change at the bypass key of its plant interface."""
         self.advance(max(at_us, self._ticked_us))
         self._bypass_on.change(is_on, at_us, KEY_US)
 
@@ -386,26 +387,26 @@ class BoardLane:
             self._acknowledge(now_us)
         ran = self._runs
         if self._belt_off.advance(now_us, self._hold_us) and self._runs != ran:
-            # The belt was switched on or off `_hold_us` ago, but the filter of the input shows the change only now. The travel in
-            # between was computed with the old state of the belt, so the travel is computed again.
+            # The belt was switched on or off `_hold_us` ago, but the lane notices the change only now, because it ignores short pulses. In
+            # between, it has computed the travel with the old state of the belt. So it computes this travel again.
             self._running_us -= self._drive.speed * self._hold_us
             self._drive_belt(self._hold_us)
 
     @property
     def _is_at_rest(self) -> bool:
-        """Whether a belt without an encoder stands still. Always False if the setting `use_belt` is 0."""
+        """True if a belt without an encoder stands still. Always False if the setting `use_belt` is 0."""
         return self.settings.number("use_belt") > 0 and not self.settings.number("encoder") and self._drive.speed == 0
 
     def _drive_belt(self, passed_us: int) -> None:
-        # While a belt speeds up or slows down evenly, its average speed is half of the full speed. So it needs twice the time of full
-        # speed for the distance `run_up_mm` or `run_down_mm`.
+        # While a belt speeds up or slows down evenly, its average speed is half of the full speed. So for the distance `run_up_mm` or
+        # `run_down_mm`, it needs twice the time that it needs at full speed.
         ramp_us = 2 * self.settings.travel("run_up_mm" if self._runs else "run_down_mm")
         self._running_us += self._drive.advance(self._runs, passed_us, ramp_us)
         if self._drive.speed > 0:
             self._edges_at_rest = 0
 
     def change_eye(self, which: int, is_low: bool, at_us: int) -> None:
-        """Tells the lane about a change at the input of photo-eye 1 or 2. The change is not debounced yet.
+        """Handles a change at the input of photo-eye 1 or 2. The change is not debounced yet.
 
         The setting `eye_light_on` says which level means "blocked".
         """
@@ -476,7 +477,7 @@ class BoardLane:
         self._chute_had_room_us = now_us
         for lane in self._reporter.lanes:
             if lane.belt is self.belt:
-                # New settings can change the unit of the belt's positions. So this stored position is no longer valid.
+                # New settings can change the unit of the belt's positions, so the stored position is no longer valid.
                 lane._chute_end = None
 
     def _forget_presses(self, settings: LaneSettings) -> None:
@@ -519,7 +520,7 @@ class BoardLane:
         self._reporter.keep_faults(self.number, sorted(code for code in self.faults.codes if code in faults.KEPT))
 
     def has_fault_cause(self, code: int) -> bool:
-        """Returns whether the cause of a fault is still there. The board then refuses CLEAR."""
+        """Returns whether the cause of a fault is still there. As long as this is true, the board refuses CLEAR."""
         return (
             (code == faults.EYE1_STUCK and self.eyes[0].blocked)
             or (code == faults.EYE2_STUCK and self.eyes[1].blocked)
@@ -559,7 +560,7 @@ class BoardLane:
         return self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None
 
     def _hold_gates(self, now_us: int) -> None:
-        """Holds or releases all gates of the belt, because a part that passes the first gate reaches the next gates."""
+        """Holds or releases all gates of the belt. All gates are held, because a part that passes the first gate reaches the next one."""
         for lane in self._reporter.lanes:
             if lane._has_stored_settings and lane.belt is self:
                 lane.gate.hold(lane._held_action, now_us)
@@ -722,14 +723,14 @@ class BoardLane:
     def _decide_parts(self, edge: Edge, now_us: int) -> None:
         for decided in self.tracker.decide_at_eye2(edge):
             if self.faults.has(GATE_HELD):
-                # A missing part just before has raised a fault that holds the gate. So this part is reported at once.
+                # An earlier part was missing, and has raised a fault that holds the gate. So the later parts are reported at once.
                 safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
                 self._report(DecidedPart(decided.part, safe, Edge(False, self.place(), now_us)), False)
             else:
                 self._arm(decided, now_us)
 
     def _arm(self, decided: DecidedPart, now_us: int) -> None:
-        """Reports a decided part at once if it is missing or has the action `stop`. Any other part waits until it reaches its gate."""
+        """Reports a part at once if it is missing or has the action `stop`. All other parts are reported when they reach their gate."""
         if decided.decision.reason == "missing":
             self.counters.missing += 1
             self._missing_in_a_row += 1
@@ -799,7 +800,7 @@ class BoardLane:
         return self.settings.number("chute_mm") > 0
 
     def _follow_into_chute(self, event: int, moment: int, now_us: int) -> None:
-        """Waits until the chute's eye sees a diverted part. The gate moved for this part at the belt position `moment`."""
+        """Lets a diverted part wait for the eye in the chute. The gate moved for the part at the belt position `moment`."""
         if self._chute.add(event, moment + self.belt.settings.places(self.settings.number("chute_mm"))):
             return
         self._reporter.confirm_sorted(event, False)
@@ -809,8 +810,8 @@ class BoardLane:
     def _watch_chute(self, now_us: int) -> None:
         belt = self.belt
         if belt._is_light_on != self._is_chute_light_on:
-            # The setting `eye_light_on` has changed, so each level of the input now has the opposite meaning. The stored levels are
-            # inverted here. Otherwise the board would count a casting that does not exist.
+            # The setting `eye_light_on` has changed, so each level of the input now has the opposite meaning. If the stored level was not
+            # inverted too, the board would count a casting that does not exist.
             self._is_chute_light_on = belt._is_light_on
             self._chute_eye.invert(self._hold_us)
             self.is_chute_blocked = not self.is_chute_blocked
@@ -832,17 +833,18 @@ class BoardLane:
         if event is not None:
             self._reporter.confirm_sorted(event, True)
         elif not belt.faults.has(GATE_HELD) and belt.place() >= (belt._ignore_missing_until or 0):
-            # While a fault holds the gate out, all castings fall into the chute. Some are still on their way when the fault ends.
+            # A casting that no gate has diverted is unexpected. It is not counted during a fault and shortly after, because a fault can
+            # hold the gate out, and then all castings fall into the chute.
             self.chute_counters.unexpected += 1
 
     def _check_gate(self, now_us: int) -> None:
-        """Raises the faults of this lane's own gate: stuck, a diverted part not seen in the chute, chute full."""
+        """Raises the faults of this lane's own gate: gate stuck, diverted part not seen in the chute, chute full."""
         belt, settings = self.belt, self.settings
         if settings.number("use_end_switch"):
             servo_us = settings.number("servo_ms") * 1000
             limit_us, leave_us = 2 * servo_us + END_MARGIN_US, servo_us // 2 + self._hold_us + LEAVE_MARGIN_US
             if self.gate.is_pulse_held:
-                # While the command SERVO holds the gate, the gate can be between its two ends. So the time limit begins again in each call.
+                # The command SERVO can hold the gate between its two ends. So in the meantime, each call restarts the time limit.
                 self._end_switch.restart(self.gate.is_out, now_us)
             if trouble := self._end_switch.check(self.is_gate_at_end, self.gate.is_out, now_us, limit_us, leave_us):
                 belt.raise_fault(faults.GATE_STUCK, trouble, now_us)
@@ -884,7 +886,7 @@ class BoardLane:
             self._report(DecidedPart(part, safe, edge), False)
 
     def _begin_counting(self, now_us: int) -> None:
-        # A part that blocks an eye now is not counted, because the position of its leading edge is not known.
+        # A part that blocks a photo-eye now is not counted, because the position of its leading edge is not known.
         self._edge1 = self._edge2 = self._part_at_eye1 = self._end1 = self._end2 = None
         self._edges_at_rest = 0
         for eye in self.eyes:

@@ -18,8 +18,8 @@ from firmware.board.board import Board
 from firmware.board.plant import CHUTE_EYE, EYE1, STEPS, CastingExit, Plant
 
 STEP_US = 1000
-# Called for each physical event, with its name and a dict of facts: `fell` (a casting left the belt), `servo` (a pulse width changed) or
-# `camera` (the camera was triggered).
+# A function that is called for each physical event, with the name of the event and a dict of facts. The names are `fell` (a casting left
+# the belt), `servo` (a pulse width changed) and `camera` (the camera was triggered).
 TruthListener = Callable[[str, dict[str, Any]], None]
 
 
@@ -64,7 +64,7 @@ class SimulatedLine:
 
     @property
     def is_supervised(self) -> bool:
-        """Whether a host has sent HELLO and configured all belts. Castings are put on the belts only then."""
+        """True if a host has sent HELLO and configured all belts. Castings are put on the belts only then."""
         return self.board.is_greeted and all(self.board.lanes[number - 1].is_committed for number in self.plants)
 
     @property
@@ -132,8 +132,8 @@ class SimulatedLine:
 # The rest of this module runs a line in real time, at a pseudo-terminal that programs open as a serial port.
 
 TICK_S = 0.001
-# The longest step of the simulation, in microseconds of simulated time. After each step, the port is read. So the host's commands do not
-# wait for long if the simulation is late.
+# The longest step of the simulation, in microseconds of simulated time. The commands of the host are read after each step. So they do not
+# wait for long, even if the simulation is late.
 MAX_STEP_US = 10_000
 # Before the simulated line ends, it waits at most this many seconds until the host has acknowledged all events.
 MAX_DRAIN_S = 5.0
@@ -229,7 +229,7 @@ def run_in_real_time(line: BoardLine, terminal: PseudoTerminal, stopping: thread
             terminal.write(out)
         if data := terminal.read(TICK_S if line.now_us >= due_us else 0):
             line.receive(data)
-            # The answers are sent at once. Otherwise the host would wait for them until the next round of this loop.
+            # The board's answers are sent at once. Otherwise the host would get them only in the next round of this loop.
             if out := line.transmit():
                 terminal.write(out)
         if stopping.is_set() and not any(plant.castings for plant in line.plants.values()):

@@ -1,6 +1,6 @@
-"""What a simulated board keeps over a reset: the run number, the committed settings and the faults that no person has ended.
+"""The memory of a simulated board that a reset does not delete. A Mega uses its EEPROM for this.
 
-A Mega keeps them in its EEPROM.
+The memory contains the run number, the committed settings, and the faults that no person has ended.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class BoardMemory:
             self._save()
 
     def _save(self) -> None:
-        """Called after each change of the memory. Does nothing here. The subclass FileBoardMemory writes the file."""
+        """Called after each change of the memory. The subclass FileBoardMemory overrides this method to write its file."""
 
 
 class FileBoardMemory(BoardMemory):

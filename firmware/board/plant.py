@@ -59,7 +59,7 @@ class Belt:
 
 @dataclass(frozen=True)
 class CastingFeed:
-    """How castings are put on the belt. If `parts` is None, there is no limit to their number.
+    """Says how castings are put on the belt: how often, at which distances, and how many. If `parts` is None, there is no limit.
 
     `jitter` is the largest random change of the distance between castings, as a share of the mean distance.
     """
@@ -113,7 +113,7 @@ class BeltCasting:
 
 @dataclass(frozen=True)
 class CastingExit:
-    """How a casting left the belt.
+    """Says how a casting left the belt.
 
     - `side`: `diverted` or `passed`.
     - `struck`: whether a moving gate hit the casting.
@@ -154,7 +154,7 @@ class Plant:
     _next_feed_mm: float = 0.0
     _removed: list[str] = field(default_factory=list)
     _gate_changes: list[GateInputChange] = field(default_factory=list)
-    # The changes that will come at the eyes in the chutes. A diverted casting reaches its eye after `chute_s`.
+    # The future changes at the eyes in the chutes. A diverted casting reaches the eye in its chute `chute_s` after it left the belt.
     _chute_changes: list[GateInputChange] = field(default_factory=list)
     _castings_at_eye: dict[str, int] = field(default_factory=lambda: {EYE1: 0, EYE2: 0})
 
@@ -172,12 +172,12 @@ class Plant:
 
     @property
     def angle(self) -> float:
-        """How far the belt's own gate has swung, from 0 (at rest) to 1 (fully out)."""
+        """The position of the belt's own gate, from 0 (at rest) to 1 (fully out)."""
         return self.angles[0]
 
     @property
     def has_fed_all(self) -> bool:
-        """Whether all castings of the feed have been put on the belt. Always False if `feed.parts` is None."""
+        """True if all castings of the feed have been put on the belt. Always False if `feed.parts` is None."""
         return self.feed.parts is not None and self.fed >= self.feed.parts
 
     def place_casting(self, lead_mm: float, length_mm: float | None = None) -> BeltCasting:

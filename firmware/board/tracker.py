@@ -76,7 +76,7 @@ class Eye:
         self.change(not self._raw_level, place, at_us, debounce_us, steps)
 
     def restart(self, place: int, now_us: int) -> None:
-        """If an object blocks the eye now, `place` counts as the object's leading edge from now on."""
+        """Stores `place` as the leading edge of the object that blocks the eye now. Does nothing if the eye is free."""
         if self.blocking_edge is not None:
             self.blocking_edge = Edge(True, place, now_us)
 
@@ -97,7 +97,7 @@ class Eye:
 
 @dataclass(frozen=True)
 class PartDecision:
-    """What the board does with a part, and why.
+    """The decision of the board about a part: its action and the reason.
 
     If the part is diverted, `gate` says by which gate. 0 is the belt's own gate. 2 is an additional gate on this belt, moved by lane 2.
     """
@@ -238,7 +238,7 @@ class Tracker:
             part.decision = decision if is_united or decision.is_same_movement(fallback) else fallback
 
     def _pass_eye2(self, part: TrackedPart, decision: PartDecision, edge: Edge) -> DecidedPart:
-        """Returns the decision for a part at photo-eye 2. A part close behind another part gets the other part's decision."""
+        """Returns the decision for a part at photo-eye 2. A part close behind another part gets the decision of the part in front."""
         if self._last_at_eye2 is not None:
             last_place, last = self._last_at_eye2
             if edge.place - last_place < self.settings.travel("spacing_mm") and not decision.is_same_movement(last):

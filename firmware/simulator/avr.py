@@ -25,7 +25,7 @@ from firmware import toolchain
 from firmware.pins import LANES, PLANT
 
 CYCLES_PER_US = 16
-# The firmware writes to this port once in each round of its main loop, which gives the duration of a round.
+# The firmware writes to this port once in each round of its main loop. So the simulator can measure the duration of a round.
 LOOP_PORT = "F"
 
 
@@ -61,7 +61,7 @@ class SentBytes:
 
 @dataclass(frozen=True)
 class LoopDurations:
-    """How long the rounds of the firmware's main loop took, including sleep. A changed input is read after at most `longest_us`."""
+    """The durations of the rounds of the firmware's main loop, including sleep. A changed input is read after at most `longest_us`."""
 
     count: int
     mean_us: float
@@ -91,8 +91,8 @@ class SimulatedBoard:
         self._sent: list[SentBytes] = []
         self._loops = LoopDurations(0, 0, 0)
         # The simulator gets its own process group, because Ctrl-C would otherwise end the simulator before this program.
-        # It gets no session of its own. Linux divides the processor between sessions, so its priority could differ from this program's
-        # priority.
+        # The simulator stays in the session of this program. Linux shares the processor between sessions, so a simulator in a session of
+        # its own could get more or less processor time than this program.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
         self._commands: list[str] = []
         self._read_until("ready")
@@ -119,7 +119,7 @@ class SimulatedBoard:
         self._queue(f"at {round(at_us * CYCLES_PER_US)} {pin} {level:d}")
 
     def turn_encoder(self, lane: int, us_per_edge: float, forward: bool = True) -> None:
-        """Turns the encoder of a lane (1..4) from now on. An edge comes every `us_per_edge` microseconds, or never if this is 0."""
+        """Turns the encoder of a lane (1..4) from now on, with an edge every `us_per_edge` microseconds. 0 stops the encoder."""
         pins = LANES[lane - 1]
         self._queue(f"encoder {pins.encoder_a.port} {pins.encoder_b.port} {round(us_per_edge * CYCLES_PER_US)} {forward:d}")
 

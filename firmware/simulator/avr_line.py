@@ -42,7 +42,7 @@ class AvrBelt:
 
     @property
     def is_relay_closed(self) -> bool:
-        """Whether the belt relay is closed, so that the belt runs."""
+        """True if the belt relay is closed, so that the belt runs."""
         return self._board.levels.get(self.pins.relay.port, False)
 
     @property
@@ -160,7 +160,7 @@ class AvrLine:
 
     @property
     def is_supervised(self) -> bool:
-        """Whether a host has configured the lanes of all belts since the reset.
+        """True if a host has configured the lanes of all belts since the reset.
 
         A lane counts as configured if its green lamp has been lit since the reset.
         """
@@ -168,7 +168,7 @@ class AvrLine:
 
     @property
     def is_relay_closed(self) -> bool:
-        """Whether the relay of the first belt is closed, so that the belt runs."""
+        """True if the relay of the first belt is closed, so that the belt runs."""
         return self.belt.is_relay_closed
 
     @property

@@ -52,8 +52,8 @@ void Board::move_gates() {
 
 void Board::tick() {
   const uint32_t silence_ms = shared_.clock.now().ms - received_ms_;
-  // Each call updates only one of the lanes that have had a COMMIT. If a call updated all lanes, each round of the main loop would take
-  // longer, and the timing error of the gates would double.
+  // Each call updates only one of the committed lanes. If a call updated all lanes, each round of the main loop would take longer, and the
+  // gates would move less exactly: the error of the time would double.
   for (uint8_t index = 0; index < kLanes; ++index) {
     last_updated_ = static_cast<uint8_t>((last_updated_ + 1) & (kLanes - 1));
     Lane& lane = lanes_[last_updated_];

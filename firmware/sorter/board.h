@@ -38,7 +38,7 @@ class Board {
 
   // Returns a lane by its index, which begins with 0.
   Lane& lane(uint8_t index) { return lanes_[index]; }
-  // Returns a bit mask of the lanes with a COMMIT since the last call. The caller stores their settings in the EEPROM.
+  // Returns a bit mask of the lanes that have received COMMIT since the last call. The caller stores their settings in the EEPROM.
   uint8_t take_committed();
   // Returns the new run number if the host has sent one with RAISE since the last call, otherwise 0. The caller stores it in the EEPROM.
   uint16_t take_raised_run();
@@ -107,7 +107,7 @@ class Board {
   void raise_board_fault(Fault code, uint32_t detail);
   bool end_board_fault(Fault code);
 
-  // The settings of one lane between CONFIGURE and COMMIT. `lane` is 0 if there are none.
+  // The new settings of one lane, which wait for COMMIT. `lane` is 0 if no settings wait.
   struct UncommittedSettings {
     Settings settings;
     uint8_t lane;

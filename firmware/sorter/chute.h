@@ -1,14 +1,12 @@
-// The diverted parts on their way from a gate to the eye in its reject chute.
+// Stores the diverted parts that are on their way from a gate to the eye in its reject chute.
 #pragma once
 #include "config.h"
 #include "place.h"
 
 namespace castline {
 
-//   diverted --eye blocked near the expected position--> confirmed
-//   diverted --belt too far past the expected position--> overdue
-//
-// Near means at most chute_window_mm away, and too far means more than chute_window_mm.
+//   diverted --eye blocked at most chute_window_mm from the expected position--> confirmed
+//   diverted --belt more than chute_window_mm past the expected position--> overdue
 class Chute {
  public:
   bool is_empty() const { return count_ == 0; }

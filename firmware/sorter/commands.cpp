@@ -16,7 +16,7 @@ enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kV
 //   +  HELLO
 //   *  HELLO and COMMIT
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+ r+ lu+";
-// The letters of kShapes whose fields are numbers. kNumberBounds has the bounds of each number, in the same order.
+// The letters that stand for a number in kShapes. kNumberBounds has the bounds of each number, in the same order.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c u";
 // Shortest servo pulse of the command SERVO, in microseconds. SERVO also accepts 0.
 const uint16_t kLeastServoUs = 544;
@@ -38,10 +38,11 @@ const char kErrorWords[] PROGMEM =
 const char kPartErrorWords[] PROGMEM = "late unknown-run unknown-part conflict";
 const uint8_t kFirstPartError = 20;
 
-// Reads a field of the kind `letter` (see kShapes) into `value`. The value of a word is its index. Returns false if the field is malformed.
+// Reads the field for which `letter` stands in kShapes into `value`. The value of a word is its index. Returns false if the field is
+// malformed.
 bool read_field(char letter, const char* text, uint32_t& value) {
   value = 0;
-  // The key and the value of a setting are checked later, by configure() and show().
+  // The key (k) and the value (t) of a setting are not checked here. configure() and show() check them.
   if (letter == 'k' || letter == 't') return true;
   const WordList words = letter == 'd' ? kVerdictWords : letter == 'P' ? kPageWords : letter == 'T' ? kTestWords : nullptr;
   if (words != nullptr) {

@@ -19,7 +19,7 @@ const uint8_t kChuteParts = 8;
 const uint8_t kFurtherGateParts = 16;
 // Largest number of camera pulses of one lane that can wait: one for each part between the photo-eyes.
 const uint8_t kCameraPulses = kParts;
-// Whether a gate is allowed to stand at another lane's belt (setting `lane_of`). 1 means yes.
+// 1 if a gate may stand at the belt of another lane (setting `lane_of`), otherwise 0.
 const uint8_t kGrades = 1;
 // Largest number of events that wait for the host's acknowledgement.
 const uint8_t kEvents = 64;
@@ -51,10 +51,10 @@ const uint16_t kHostTalksMs = 1000;
 // A push-button must be pressed for at least this long, and released before kMaxPressMs. A longer press does nothing.
 const uint16_t kMinPressMs = 50;
 const uint16_t kMaxPressMs = 3000;
-// A gate with an end switch must reach the other end within 2 x servo_ms plus this time. The servo gets a pulse only every 20 ms.
+// From an order to move, a gate with an end switch must reach the other end within 2 x servo_ms + this time.
 const uint16_t kEndMarginMs = 100;
-// After an order to move, a working gate leaves its end within servo_ms / 2 + contact_ms + kLeaveMarginMs. The servo gets a pulse only
-// every 20 ms.
+// From an order to move, a working gate leaves its end within servo_ms / 2 + contact_ms + kLeaveMarginMs. The margin is needed because the
+// servo gets a pulse only every 20 ms.
 const uint16_t kLeaveMarginMs = 20;
 // Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
 const uint16_t kTestMs = 1000;
@@ -67,7 +67,7 @@ const uint16_t kNeutralUs = 1500;
 const uint16_t kServoFrameUs = 20000;
 // In the last kServoQuietUs before a gate moves out, no pulse begins, because a pulse would delay the movement (see servo.h).
 const uint16_t kServoQuietUs = 4500;
-// The photo-eyes are read at this interval. It is short, because each delay here also delays the gate.
+// The photo-eyes are read at this interval. The interval is short, because a photo-eye that is read late makes the gate move late.
 const uint16_t kEyeSampleUs = 200;
 // The main loop reads the inputs of a gate in every fourth round. The time between two readings counts as at most kGateSampleUs.
 const uint16_t kGateSampleUs = 4000;

@@ -4,7 +4,7 @@
 
 namespace castline {
 
-// A sum grows while the input has the new level, and falls while it has the old level. The state changes when the sum reaches `hold_us`.
+// The class computes a sum: the time at the new level minus the time at the old level. The state changes when the sum reaches `hold_us`.
 // For example, with a `hold_us` of 10 ms, 14 ms of the new level and 4 ms of the old level are enough, because 14 - 4 is 10.
 //
 // The inputs of a gate have a stricter rule, because they are read only every few milliseconds (`most_us` of sample() is above 1 ms).
@@ -17,7 +17,7 @@ class Contact {
   // The level that the input had at the last call of sample().
   bool level() const { return was_on_; }
 
-  // Exchanges on and off, because the setting `eye_light_on` has changed. The input itself has not changed.
+  // Changes on to off and off to on. Called when the setting `eye_light_on` has changed, although the input has not changed.
   void invert(uint16_t hold_us) {
     is_on_ = !is_on_;
     was_on_ = !was_on_;
@@ -25,24 +25,25 @@ class Contact {
   }
 
   // Sets the input to on. It changes to off when its level has been off for `hold_us`.
-  // So a button that is already pressed when the board starts is no new press. A person must release it first.
+  // Because of this, a button that is already pressed when the board starts does not count. A person must release it first.
   void assume_on(uint16_t hold_us) {
     is_on_ = was_on_ = true;
     sum_us_ = hold_us;
   }
 
   // Handles the present level of the input. `passed_us` is the time since the last call. Returns true if is_on() has changed.
-  // The compiler must inline this function. It is called twelve times in a round of the main loop, and calls made the round 10 % longer.
+  // The compiler must inline this function, because each round of the main loop uses it twelve times. Without inlining, a round took 10 %
+  // longer.
   __attribute__((always_inline)) bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;
     was_on_ = level;
-    // The stricter rule for the inputs of a gate: a level that agrees with the state ends the interrupted change, so the sum begins again.
+    // The stricter rule for the inputs of a gate: if the input goes back to its old level before the change counts, the sum begins again.
     if (most_us > kMostUs && level == is_on_) sum_us_ = level ? hold_us : 0;
-    // If the level differs from the level at the last call, the input has changed at an unknown moment since that call. The passed time is
-    // not counted, because a short pulse would count as a longer pulse.
+    // If the level differs from the level at the last call, the input has changed at an unknown moment since that call. So the passed time
+    // is not counted. Otherwise a short pulse would count as a longer pulse.
     if (!has_lasted || (level ? is_on_ && sum_us_ == hold_us : sum_us_ == 0)) return false;
-    // One call counts at most `most_us`. Example: a round takes 20 ms, with a short pulse at its start and another short pulse at its end.
-    // Without the limit, the two pulses would count as one pulse of 20 ms.
+    // One call adds at most `most_us` to the sum. Example: a round of the main loop takes 20 ms, and the input has a short pulse at the
+    // start of the round and another one at its end. Without the limit, the two pulses would count as one pulse of 20 ms.
     if (passed_us > most_us) passed_us = most_us;
     if (level) {
       sum_us_ = hold_us - sum_us_ > passed_us && hold_us > sum_us_ ? static_cast<uint16_t>(sum_us_ + passed_us) : hold_us;

@@ -4,11 +4,11 @@
 
 namespace castline {
 
-//   standing --switched on--> speeds up evenly over run_up_mm--> full speed --switched off--> slows down evenly over run_down_mm--> standing
+//   standing --switched on--> speeding up evenly --run_up_mm--> full speed --switched off--> slowing down evenly --run_down_mm--> standing
 class Drive {
  public:
   bool is_standing() const { return speed_ == 0; }
-  // Whether the belt has its final speed already: full speed if it `runs`, otherwise 0.
+  // True if the belt no longer changes its speed: it has full speed if `runs` is true, and otherwise stands still.
   bool is_steady(bool runs) const { return speed_ == (runs ? kFull : 0); }
 
   // Moves the time forward by `passed_us`. Returns the belt's travel, in microseconds at full speed.

@@ -4,7 +4,7 @@
 
 namespace castline {
 
-// What is wrong with a gate. The numbers are the details of fault 54.
+// The problems that an end switch can show. The numbers are the details of fault 54.
 enum GateTrouble : uint8_t { kNoTrouble, kNotLeft, kNotArrived };
 
 // A gate has two ends: at rest and fully out. The end switch is on at each end.
@@ -17,16 +17,16 @@ class EndSwitch {
  public:
   EndSwitch() : was_out_(false), must_leave_(false) {}
 
-  // Gives the gate the whole time limit again to reach an end. The gate can be anywhere now.
+  // Restarts the time limit within which the gate must reach an end. The gate can be at any position now.
   void restart(bool is_out, uint32_t now_us) {
     was_out_ = is_out;
     must_leave_ = false;
     since_us_ = now_us;
   }
 
-  // Returns whether the gate has moved in time. Must be called often. After a problem, the check begins again.
-  // `is_out` is true after the order to move out, and false after the order to turn back.
-  // If less than `leave_ms` passes between two orders, the gate has no time to move, so kNotLeft is not returned.
+  // Returns the problem if the gate has not moved in time, otherwise kNoTrouble. Must be called often. After a problem, the check begins
+  // again. `is_out` is true after the order to move out, and false after the order to turn back.
+  // If less than `leave_ms` passes between two orders, the gate has no time to move, so the result is not kNotLeft.
   // See PROTOCOL.md, "Confirmed moves".
   __attribute__((always_inline)) GateTrouble check(bool at_end, bool is_out, uint32_t now_us, uint32_t limit_us, uint16_t leave_ms) {
     if (is_out != was_out_) {
@@ -51,8 +51,7 @@ class EndSwitch {
   }
 
  private:
-  // The start of the time limit: the time of the last order to move. While the gate stands at the ordered end, check() moves the start
-  // forward.
+  // The start of the time limit. This is the time of the last order to move or, while the gate stands at the right end, the present time.
   uint32_t since_us_ = 0;
   bool was_out_ : 1, must_leave_ : 1;
 };

@@ -3,8 +3,8 @@
 namespace castline {
 
 namespace {
-// The time is divided into phases of 256 ms. The phases have the numbers 1 to 7, and after phase 7 comes phase 1.
-// An event stores in three bits the phase in which it was sent. The event is sent again four phases later.
+// To save RAM, an event does not store the time at which it was sent, but the phase, in three bits. A phase lasts 256 ms. The phases have
+// the numbers 1 to 7, and after phase 7 comes phase 1. An event is sent again four phases later.
 const uint8_t kPhaseMsLog2 = 8;
 const uint8_t kPhases = 7;
 const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;
@@ -77,7 +77,7 @@ void Events::acknowledge(uint16_t number) {
   uint8_t index = 0;
   while (index < size_ && at(index).number != number) ++index;
   if (index == size_) return;
-  // Moves the events before the deleted event by one index. Usually the deleted event is the oldest, so nothing moves.
+  // Closes the gap of the deleted event: each older event moves by one index. Usually the deleted event is the oldest, so nothing moves.
   for (; index > 0; --index) at(index) = at(static_cast<uint8_t>(index - 1));
   first_ = static_cast<uint8_t>((first_ + 1) % kEvents);
   --size_;

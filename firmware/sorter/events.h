@@ -6,8 +6,8 @@
 
 namespace castline {
 
-// Whether the eye in the reject chute has seen a diverted part. kAwaited means that the part is still on its way to the eye. In this case,
-// the GATE event of the part is not sent yet.
+// Says whether the eye in the reject chute has seen a diverted part. kAwaited means that the part is still on its way to the eye, so its
+// GATE event is not sent yet.
 enum Confirmation : uint8_t { kNotEquipped, kUnseen, kSeenInChute, kAwaited };
 
 // A GATE or FAULT event in 16 bytes.
@@ -49,7 +49,7 @@ class Events {
 
   // Deletes one event. Does nothing if the event was deleted before.
   void acknowledge(uint16_t number);
-  // Makes all stored events due again, because a host that has sent HELLO must get them all.
+  // Lets all stored events be sent again. Called after HELLO, because a new host must get all events.
   void send_all_again();
 
   // Returns the next event to send and marks the event as sent. Returns nullptr if no event is due yet.

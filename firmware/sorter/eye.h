@@ -14,7 +14,7 @@ struct Edge {
 struct EdgeLog {
   uint16_t count = 0;
   // `ms` and `steps` are the time and the encoder edges at the last leading edge of an object.
-  // `length_ms` and `length_steps` count from there to the object's trailing edge. They are 0 while the object blocks the eye.
+  // `length_ms` and `length_steps` count from the leading edge to the trailing edge. They are 0 while the object blocks the eye.
   uint32_t ms = 0, steps = 0, length_ms = 0, length_steps = 0;
 
   void add(bool blocked, uint32_t at_ms, uint32_t at_steps) {
@@ -40,7 +40,7 @@ class Eye {
   // Place of the leading edge of the part that blocks the eye now.
   Place since() const { return since_; }
 
-  // From now on, the length of the object at the eye is measured from `place`.
+  // Stores `place` as the leading edge of the object that blocks the eye now.
   void restart(Place place) { since_ = place & kPlaceMask; }
 
   // Stores a new level of the input (true means blocked), with the number of encoder edges so far.

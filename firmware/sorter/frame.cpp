@@ -58,10 +58,11 @@ void Deframer::drop() {
   length_ = 0;
 }
 
-// Checks the text in line_ and splits it into strings, with a zero byte for each space. Returns false if the text is not a valid frame.
+// Checks the text in line_, and splits it into strings by replacing each space by a zero byte. Returns false if the text is not a valid
+// frame.
 bool Deframer::parse() {
   if (length_ > 0 && line_[length_ - 1] == '\r') --length_;
-  // No valid frame is shorter than 10 bytes. An example of this length is ">00 A*FFFF".
+  // The shortest valid frames have 10 bytes, for example ">00 A*FFFF".
   if (length_ < 10 || line_[length_ - 5] != '*') return false;
   const uint8_t star = static_cast<uint8_t>(length_ - 5);
   uint16_t sent_crc = 0, crc = kCrcFirst;

@@ -20,7 +20,7 @@ class Gate {
 
   // Width of the servo pulse, 544..2400 us.
   uint16_t pulse_us() const { return held_us_ ? held_us_ : pulse_us_; }
-  // How often the gate has left its rest position since the reset.
+  // The number of times that the gate has left its rest position since the reset.
   uint16_t moves() const { return moves_; }
   Position position() const { return is_moving_ ? kMoving : is_out_ ? kOut : kAtRest; }
   bool is_out() const { return is_out_; }
@@ -33,8 +33,8 @@ class Gate {
   // Moves the gate out for a part. The gate returns when the belt has the position `until`. Returns false if the gate was out already.
   bool divert(Place until, const Settings& settings, uint32_t now_us);
 
-  // Holds the gate during a fault. kDivert holds it out, kPass holds it at rest, and kStop holds it where it is now.
-  // kNone releases the gate.
+  // Holds the gate in one position during a fault. The action kDivert holds the gate out, kPass holds it at rest, and kStop leaves it where
+  // it is. The action kNone releases the gate.
   void hold(Action action, const Settings& settings, uint32_t now_us);
 
   // Moves the gate out for the command TEST. The gate stays out until end_test() is called.
@@ -50,7 +50,7 @@ class Gate {
   void tick_held_pulse(uint32_t now_us);
   bool is_pulse_held() const { return held_us_ != 0; }
 
-  // Moves the gate back to rest after a diverted part, unless `near` is true. Then the gate stays out, because the next part needs it soon.
+  // Moves the gate back to rest after a diverted part. If `near` is true, the gate stays out, because the next part needs it soon.
   void tick(Place place, const Settings& settings, uint32_t now_us, bool near);
 
  private:

@@ -36,7 +36,7 @@ uint8_t slow_plant_bits(uint8_t signals) {
   return static_cast<uint8_t>((signals & kBusySignal ? 1 : 0) | (signals & kBuzzerSignal ? 2 : 0) | (signals & kFaultSignal ? 4 : 0));
 }
 
-// The heartbeat's pin is an input with a pull-up, unless the lane uses its plant interface.
+// Sets the heartbeat's pin of a plant interface. If the lane does not use its plant interface, the pin is an input with a pull-up.
 void set_heartbeat(uint8_t index, const Lane& lane) {
   const uint8_t pin = static_cast<uint8_t>(_BV(PC1) >> index);
   const bool is_high = !lane.uses_plant() || lane.plant_signals() & kHeartbeatSignal;
@@ -104,7 +104,7 @@ void read(Board& board) {
   board.advance(sensors::now_us());
   sensors::read(board);
   board.overrun(link::take_overrun());
-  // Each round reads at most kMaxFrameBytes bytes. Otherwise, many bytes at once could delay the gates.
+  // Each round of the main loop reads at most kMaxFrameBytes bytes from the host, because many bytes at once could delay the gates.
   uint8_t byte;
   for (uint8_t count = 0; count < kMaxFrameBytes && !quiet && board.can_receive() && link::read(byte); ++count) board.receive(byte);
 }
@@ -140,8 +140,8 @@ void write(Board& board) {
   }
   PORTF = triggers | relays;
   set_lamps(board);
-  // If `was_quiet` is true, this round has read no bytes, so a command can be waiting. The answer to a command must come before the next
-  // event. So this round sends no frame.
+  // If `was_quiet` is true, this round has read no bytes from the host, so a command can be waiting. The board must answer the command
+  // before it sends the next event, so this round sends no frame.
   if (!quiet && !was_quiet && link::is_idle()) {
     const uint8_t length = board.next_frame(link::buffer());
     if (length > 0) link::send(length);

@@ -35,7 +35,7 @@ void Lane::start(uint8_t number, const StoredLane& stored, BoardShared& common) 
     faults_.add(code);
     common.events.fault(number_, code, true, 0, common.clock.now().ms);
   }
-  // Until sensors.cpp reports a low level, both inputs count as high.
+  // Until sensors.cpp reports a low level, the inputs of both photo-eyes count as high. With `eye_light_on`, high means blocked.
   if (settings_[kEyeLightOn]) invert_eyes();
   gate_.start(settings_, has_stored_settings_);
   if (has_stored_settings_) gate_.hold(held_action(), settings_, common.clock.us());
@@ -83,7 +83,7 @@ Place Lane::place() const {
 
 // ---- inputs and time
 
-// Adds encoder steps, and measures the belt's speed over 16 steps or 30 ms. Only two or three steps would give an error of up to 50 %.
+// Adds encoder steps, and measures the belt's speed over 16 steps or 30 ms. A measurement over two or three steps could be wrong by 50 %.
 void Lane::add_steps(int16_t count) {
   if (count == 0) return;
   steps_ += static_cast<uint32_t>(static_cast<int32_t>(count));
@@ -147,8 +147,8 @@ void Lane::set_inputs(bool estop_open, bool servo_power, bool belt_runs) {
   servo_power_missing_.sample(!servo_power, passed_us, hold_us);
   const bool ran = runs();
   if (!belt_off_.sample(!belt_runs, passed_us, hold_us) || runs() == ran) return;
-  // The belt was switched on or off `hold_us` ago, but the filter of the input shows the change only now. The travel in between was
-  // computed with the old state of the belt, so the travel is computed again.
+  // The belt was switched on or off `hold_us` ago, but the lane notices the change only now, because it ignores short pulses. In between,
+  // it has computed the travel with the old state of the belt. So it computes this travel again.
   travelled_us_ -= drive_.travel(hold_us);
   drive_belt(hold_us);
 }
@@ -160,7 +160,7 @@ void Lane::advance(uint32_t passed_us) {
 
 void Lane::drive_belt(uint32_t passed_us) {
   const bool runs = this->runs();
-  // While a belt speeds up evenly, its average speed is half of the full speed. So the distance takes twice the time.
+  // While a belt speeds up evenly, its average speed is half of the full speed. So it needs twice the time that it needs at full speed.
   const Key ramp = runs ? kRunUpMm : kRunDownMm;
   const bool is_ramp = settings_[ramp] > 0 && !drive_.is_steady(runs);
   travelled_us_ += drive_.advance(runs, passed_us, is_ramp ? 2 * settings_.steps(settings_[ramp]) : 0);
@@ -226,7 +226,8 @@ void Lane::move_gate() {
     return;
   }
   const Place here = belt().place();
-  // No check for a fault that holds the gate is needed here. When such a fault begins, the lane removes all parts that wait for the gate.
+  // It is not checked here whether a fault holds the gate. When a fault begins to hold the gate, the lane removes all parts that wait for
+  // the gate, so act_on_moments() finds no part.
   act_on_moments(here);
   is_divert_near_ = is_divert_near(here);
   gate_.tick(here, settings_, shared_->clock.us(), is_divert_near_);
@@ -311,7 +312,7 @@ Action Lane::held_action() const {
   return !is_committed_ || belt().faults_.has(kHoldsGate) ? (is_committed_ ? belt() : *this).settings_.action(kSafeAction) : kNone;
 }
 
-// Holds or releases all gates of the belt. To hold the first gate is not enough, because passing parts reach the other gates.
+// Holds or releases all gates of the belt. All gates are held, because a part that passes the first gate reaches the next one.
 void Lane::hold_gates() {
   for (uint8_t index = 0; index < kLanes; ++index) {
     Lane& other = shared_->lanes[index];

@@ -28,15 +28,15 @@ extern const char kLampWords[] PROGMEM;
 enum Test : uint8_t { kTestGate, kTestTrigger, kTestLamp, kTestRelay };
 extern const char kTestWords[] PROGMEM;
 
-// How many parts the lane has diverted, passed and so on since the reset. STATUS returns them on its page `count`.
+// The numbers of parts that the lane has diverted, passed and so on since the reset. STATUS returns them on its page `count`.
 struct LaneCounters {
   uint32_t diverted, passed, missing, unmatched, no_verdict;
 };
 
-// What the chute's eye has seen since the reset. STATUS returns these numbers on its page `chute`.
+// The numbers of castings at the eye in the reject chute since the reset. STATUS returns these numbers on its page `chute`.
 //
-//   seen          all castings
-//   unexpected    castings that no gate had diverted
+//   seen          castings that the eye has seen
+//   unexpected    castings that the eye has seen although no gate had diverted them
 //   unconfirmed   diverted parts that the eye did not see
 struct ChuteCounters {
   uint32_t seen, unexpected, unconfirmed;
@@ -44,22 +44,22 @@ struct ChuteCounters {
 
 // The present levels of the inputs of a gate, its chute and its push-button. The levels are not debounced.
 struct GateInputs {
-  // Whether the end switch says that the gate stands at one of its two ends.
+  // True if the end switch says that the gate stands at one of its two ends.
   bool at_end;
-  // Whether the input of the chute's eye is low. The setting `eye_light_on` of the belt says which level means "blocked".
+  // True if the input of the chute's eye is low. The setting `eye_light_on` of the belt says which level means "blocked".
   bool is_chute_low;
   bool chute_full, button_pressed;
 };
 
-// When a fault ends, the detail of its FAULT event is one of these values. It says who ended the fault.
+// Who has ended a fault: the host, or a person with a button. The FAULT event that reports the end contains this value as its detail.
 enum EndedBy : uint8_t { kEndedByHost, kEndedByButton };
 
 class Lane;
 
-// Whether the EEPROM holds settings of a lane, and whether they are valid.
+// Says whether the EEPROM contains settings of a lane, and whether they are valid.
 enum Stored : uint8_t { kNothingStored, kDamaged, kStored };
 
-// What the EEPROM holds of one lane. If its settings are absent or damaged, `settings` has the defaults.
+// The data of one lane in the EEPROM. If the stored settings are absent or damaged, `settings` has the defaults.
 struct StoredLane {
   Settings settings;
   Stored state;
@@ -86,8 +86,8 @@ class Lane {
   void advance(uint32_t passed_us);
   // Adds encoder edges to the belt's position. A negative count means that the belt ran backwards.
   void add_steps(int16_t count);
-  // Tells the lane about a change at the input of photo-eye 1 or 2. The change is not debounced yet. The setting `eye_light_on` says which
-  // level means "blocked".
+  // Handles a change at the input of photo-eye 1 or 2. The change is not debounced yet. The setting `eye_light_on` says which level means
+  // "blocked".
   void change_eye(uint8_t which, bool is_low, uint32_t at_us);
   // Stores the levels of emergency stop, servo supply and belt signal. Must be called in every round after advance().
   void set_inputs(bool estop_open, bool servo_power, bool belt_runs);
@@ -108,17 +108,17 @@ class Lane {
   bool has_fault_cause(Fault code) const;
   void test(Test what);
   // Changes the pulse width of the servo to `pulse_us` for kServoHoldMs. The command SERVO uses this method.
-  // The former width comes back at once in two cases: `pulse_us` is 0, or a part arrives at a photo-eye of the belt.
+  // The servo gets its former pulse width again if `pulse_us` is 0, or if a part arrives at a photo-eye of the belt.
   void hold_servo(uint16_t pulse_us) { gate_.hold_pulse(pulse_us, shared_->clock.us()); }
 
   // ---- outputs
   uint16_t pulse_us() const { return gate_.pulse_us(); }
   bool is_triggering() const { return camera_.is_triggering(); }
   bool is_relay_closed() const { return is_relay_closed_; }
-  // The colour that the lamp shows now, also while the lamp is tested. A lane without a belt of its own has
-  // no lamp (kDark). The lamp blinks while the lane is bypassed.
+  // The colour that the lamp shows now. This includes tests (command TEST), and the blinking while the bypass key is on. A lane without a
+  // belt of its own has no lamp, so the colour is kDark.
   Lamp shown_lamp() const;
-  // True if the gate must move out within kServoQuietUs. Until then, no servo pulse is allowed to begin, because it would delay the gate.
+  // True if the gate must move out within kServoQuietUs. In this time no servo pulse may begin, because a pulse would delay the movement.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
 
   // The signals of the plant interface, as bits of PlantSignal.
@@ -137,11 +137,11 @@ class Lane {
   const Faults& faults() const { return faults_; }
   uint8_t oldest_fault() const { return belt().faults_.oldest(); }
   bool is_gate_held() const { return belt().faults_.has(kHoldsGate) || belt().is_bypassed(); }
-  // Whether parts pass without Castline, because a person has turned the bypass key.
+  // True if parts pass without Castline, because a person has turned the bypass key.
   bool is_bypassed() const { return faults_.has(kBypassed); }
   uint8_t rejects_in_a_row() const { return rejects_in_a_row_; }
   bool is_reset_pressed() const { return uses_plant() && reset_pressed_.is_on(); }
-  // Whether the lane's plant interface uses the pins of another lane.
+  // True if the lane's plant interface uses the pins of another lane.
   bool uses_plant() const { return settings_[kUsePlant]; }
   Tracker& tracker() { return tracker_; }
   uint8_t tracked() const { return tracker_.size(); }
@@ -156,7 +156,7 @@ class Lane {
   // Returns whether the input "belt runs" says that the belt runs, even if the setting `use_belt` is 0.
   bool is_belt_on() const { return !belt_off_.is_on(); }
   bool is_blocked(uint8_t which) const { return eyes_[which - 1].is_blocked(); }
-  // Whether an object blocks a photo-eye of the belt at which this lane's gate stands.
+  // True if an object blocks a photo-eye of the belt at which this lane's gate stands.
   bool is_belt_blocked() const { return belt().is_blocked(1) || belt().is_blocked(2); }
   const EdgeLog& edges(uint8_t which) const { return edge_logs_[which - 1]; }
   bool is_gate_at_end() const { return gate_at_end_.is_on(); }
@@ -186,20 +186,21 @@ class Lane {
 
   static const uint8_t kFurtherGateArmed = sizeof(Part) * kParts / sizeof(Armed);
 
-  // A contact of the plant interface must keep its new level for kKeyMs. A key switch bounces for less time.
+  // The inputs of the plant interface must keep a new level for kKeyMs before it counts. The contacts of a key switch bounce for less time.
   static const uint16_t kKeyMs = 30;
 
   // Returns the lane of the belt at which this gate stands.
   // With the setting lane_of, the gate stands at the belt of another lane. Otherwise, the gate stands at the belt of its own lane.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // Returns the decided parts on their way to this gate. The lane of an additional gate tracks no parts, so its tracker's memory is free.
-  // The lane uses this memory for the decided parts.
+  // Returns the decided parts that are on their way to this gate. If the gate is an additional gate, its lane tracks no parts. The decided
+  // parts are then stored in the memory of the lane's tracker, which is free.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to the parts that wait for this gate. Returns false if there is no room.
   bool arm(const Armed& armed);
-  // How this lane's gate is held now: kPass while the belt is bypassed, the setting `safe` during a fault, and kNone in normal operation.
+  // Returns the action that this lane's gate must keep now: kPass while the belt is bypassed, the setting `safe` while a fault holds the
+  // gate, and kNone in normal operation.
   Action held_action() const;
   void hold_gates();
   void switch_bypass();
@@ -218,7 +219,7 @@ class Lane {
 
   Place place() const;
   Place place_at(uint32_t at_us) const;
-  // Whether a belt without an encoder stands still. The answer follows from its relay and, if `use_belt` is 1, from the input "belt runs".
+  // Returns whether a belt without an encoder stands still, according to its relay and, if `use_belt` is 1, to the input "belt runs".
   bool stands() const { return !settings_[kEncoder] && drive_.is_standing(); }
   bool runs() const { return is_relay_closed_ && !(settings_[kUseBelt] && belt_off_.is_on()); }
   void drive_belt(uint32_t passed_us);
@@ -248,7 +249,7 @@ class Lane {
 
   // The members that every round uses come first, because the processor reads the first 64 bytes of an object faster.
   bool has_stored_settings_ : 1, is_committed_ : 1;
-  // Whether a part blocks photo-eye 1, and whether the board has counted this part.
+  // The first is true if an object blocks photo-eye 1. The second is true if the board has counted this object as a part.
   bool blocks_eye1_ : 1, is_counted1_ : 1;
   bool blocks_eye2_ : 1;
   // True until the belt has moved part_min_mm after a part left photo-eye 1 or 2. An object that comes earlier belongs to the same part.
@@ -304,7 +305,7 @@ class Lane {
   // The current measurement of the belt's speed: its number of steps so far, and its start time.
   uint8_t new_steps_ = 0;
   uint16_t measuring_since_us_ = 0;
-  // How often a photo-eye has become blocked since the belt stopped.
+  // The number of times that a photo-eye has become blocked since the belt stopped.
   uint8_t edges_at_rest_ = 0;
   Camera camera_;
   uint8_t missing_in_a_row_ = 0, unmatched_in_a_row_ = 0;
@@ -321,7 +322,7 @@ class Lane {
   ChuteCounters chute_counters_ = {0, 0, 0};
   EndSwitch end_switch_;
   Chute chute_;
-  // The belt's position at the last change of the chute's eye, and the belt's position when the last casting left this eye.
+  // The position of the belt at the last change of the chute's eye, and its position when the last casting left this eye.
   Place chute_place_ = 0, chute_end_ = 0;
   // The last time at which the chute was not full.
   uint32_t chute_had_room_ms_ = 0;

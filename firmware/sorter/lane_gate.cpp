@@ -17,8 +17,8 @@ void Lane::set_gate_inputs(const GateInputs& inputs) {
 void Lane::watch_chute(bool is_low, uint16_t passed_us, uint16_t hold_us) {
   const bool is_light_on = belt().settings_[kEyeLightOn] != 0;
   if (is_light_on != is_chute_light_on_) {
-    // The setting `eye_light_on` has changed, so each level of the input now has the opposite meaning. The stored levels are inverted here.
-    // Otherwise the board would count a casting that does not exist.
+    // The setting `eye_light_on` has changed, so each level of the input now has the opposite meaning. If the stored level was not inverted
+    // too, the board would count a casting that does not exist.
     is_chute_light_on_ = is_light_on;
     chute_eye_.invert(hold_us);
   }
@@ -41,12 +41,13 @@ void Lane::see_in_chute(Place place) {
   if (chute_.take_nearest(place, belt.settings_.places(settings_[kChuteWindowMm]), event)) {
     shared_->events.confirm(event, true);
   } else if (!belt.faults_.has(kHoldsGate) && !belt.ignores_missing_) {
-    // While a fault holds the gate out, all castings fall into the chute. Some are still on their way when the fault ends.
+    // A casting that no gate has diverted is unexpected. It is not counted during a fault and shortly after, because a fault can hold the
+    // gate out, and then all castings fall into the chute.
     ++chute_counters_.unexpected;
   }
 }
 
-// Waits until the chute's eye sees a diverted part. The gate moved for this part at the belt position `moment`.
+// Lets a diverted part wait for the eye in the chute. The gate moved for the part at the belt position `moment`.
 void Lane::follow_into_chute(uint16_t event, Place moment) {
   if (chute_.add(event, moment + belt().settings_.places(settings_[kChuteMm]))) return;
   shared_->events.confirm(event, false);
@@ -68,13 +69,13 @@ void Lane::forget_chute_ends() {
   }
 }
 
-// Raises the faults of this lane's own gate. `here` is how far the belt has travelled.
+// Raises the faults of this lane's own gate. `here` is the present position of the belt.
 void Lane::check_gate(Place here) {
   const uint32_t now_ms = shared_->clock.now().ms;
   if (settings_[kUseEndSwitch]) {
     const uint32_t limit_us = (2 * uint32_t{settings_[kServoMs]} + kEndMarginMs) * 1000;
     const uint16_t leave_ms = static_cast<uint16_t>(settings_[kServoMs] / 2 + settings_[kContactMs] + kLeaveMarginMs);
-    // While the command SERVO holds the gate, the gate can be between its two ends. So the check is restarted in each call.
+    // The command SERVO can hold the gate between its two ends. So in the meantime, each call restarts the check.
     if (is_servo_held()) end_switch_.restart(gate_.is_out(), shared_->clock.us());
     const GateTrouble trouble = end_switch_.check(is_gate_at_end(), gate_.is_out(), shared_->clock.us(), limit_us, leave_ms);
     if (trouble != kNoTrouble) belt().raise(kGateStuck, trouble);

@@ -9,8 +9,8 @@ namespace memory {
 
 namespace {
 
-// The layout number is the number of stored settings. Only the first layout has the number 1, although it has kFirstLayoutKeys settings.
-// New settings are added at the end. So a firmware can read the settings of an older or a newer firmware, as far as it knows them.
+// The layout number is the number of stored settings. The first layout is an exception: its number is 1, and it has kFirstLayoutKeys
+// settings. New settings are added at the end, so a firmware can read the stored settings of an older or a newer firmware.
 const uint8_t kLayout = kKeys, kFirstLayout = 1;
 const uint8_t kFirstLayoutKeys = kLaneOf + 1, kMostKeys = 62;
 // Content of an EEPROM cell that was never written.

@@ -18,12 +18,12 @@ const uint16_t kStillSamples = 100000UL / kEyeSampleUs;
 // The start-up code sets all variables to zero, except those in the section .noinit.
 struct Marks {
   uint32_t check;
-  // How often the photo-eyes were sampled since the last round of the main loop. A large number shows that the main loop stands still.
+  // The number of samples of the photo-eyes since the last round of the main loop. A large number shows that the main loop stands still.
   volatile uint16_t samples;
   bool is_host_talking;
 };
 Marks marks __attribute__((section(".noinit")));
-// Causes of the last reset (MCUSR).
+// The content of the register MCUSR, which has a bit for each cause of the last reset.
 uint8_t reset_flags __attribute__((section(".noinit")));
 
 // Runs before the start-up code. Switches the watchdog off, which would otherwise reset the board again within 16 ms.

@@ -22,7 +22,8 @@ const uint8_t kCaptured = 0b00000010;
 
 volatile uint32_t overflows = CASTLINE_CLOCK_START_US >> 15;
 
-// Levels of the photo-eyes, and the changes since the last read(). Bits 0 and 1 are the photo-eyes 1 and 2 of lane 1, and so on.
+// Levels of the photo-eyes, and the changes since the last read(). Bits 0 and 1 are the photo-eyes 1 and 2 of lane 1, bits 2 and 3 are the
+// photo-eyes of lane 2, and so on.
 volatile uint8_t levels = 0xFF, changed = 0;
 struct Stamp5 {
   // Count of timer 5 when the photo-eye changed.
@@ -189,7 +190,8 @@ ISR(TIMER5_COMPA_vect) {
 
 ISR(TIMER5_CAPT_vect) {
   const uint16_t count = ICR5;
-  // The level is read from the pin. If the stored level were inverted instead, one lost capture would make all later levels wrong.
+  // Each capture is a change of the level, but the new level is read from the pin. If the stored level was inverted instead, one lost
+  // capture would make all later levels wrong.
   // The capture flag is not cleared here, because the simulator simavr would then also clear a pending overflow of the timer.
   const bool high = PINL & _BV(PL1);
   TCCR5B = high ? TCCR5B & static_cast<uint8_t>(~_BV(ICES5)) : TCCR5B | _BV(ICES5);

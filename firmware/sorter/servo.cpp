@@ -108,15 +108,15 @@ void begin(uint8_t index, uint16_t pulse_us) {
 void set_pulse(uint8_t index, uint16_t pulse_us) {
   const uint8_t gate = static_cast<uint8_t>(1 << index);
   if (pulse_us != width[index]) {
-    // width_before is the longest width that the pulse in progress can have. Example: the width is set to 2000 us, and soon after to 1500
-    // us. A pulse of 2000 us can have begun in between, so width_before is 2000 us.
+    // width_before is the longest width that the pulse in progress can have. For example, the width is changed from 1000 us to 2000 us, and
+    // soon after to 1500 us. A pulse of 2000 us can have begun in between, so width_before is 2000 us.
     if (!(changed & gate) || width[index] > width_before[index]) width_before[index] = width[index];
     width[index] = pulse_us;
-    // In fast PWM mode, the timer begins to use a new compare value when its next period of 20 ms begins.
+    // In fast PWM mode, a timer uses a new compare value (pulse width) only when its next period of 20 ms begins.
     put(channel(index).compare, static_cast<uint16_t>(pulse_us * kCountsPerUs - 1));
     changed |= gate;
   }
-  // The width is set before the pin is connected. Otherwise a pulse could begin in between and last 20 ms.
+  // The pulse width is set before the pin is connected to the timer. Otherwise a pulse could begin in between and last 20 ms.
   if (level_pins & gate) {
     set_level(index, false);
     connect(index, true);
@@ -127,10 +127,10 @@ void time_pulse(uint8_t index, bool quiet) {
   const uint8_t gate = static_cast<uint8_t>(1 << index);
   if (!quiet && !((changed | held_off) & gate)) return;
   volatile uint16_t* const to = channel(index).count;
-  // Gates 1 and 4 share a timer. It is set only while no pulse of gate 1 or 4 is in progress. Gates 2 and 3 have their own timers.
+  // Gates 2 and 3 have their own timers. Gates 1 and 4 share a timer, which is set only while no pulse of gate 1 or 4 is in progress.
   const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;
-  // Interrupts are off while the timer is read and set. Otherwise, a pulse could begin in between, and the new count could skip the end of
-  // the pulse. Then the pulse would last until the timer's period ends.
+  // Interrupts are off while the timer is read and set. Otherwise, a pulse could begin in between, and the new count could be after the end
+  // of the pulse. Then the pulse would last until the period of the timer ends.
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
     const uint16_t count = *to;
     if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {

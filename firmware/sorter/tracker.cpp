@@ -115,7 +115,8 @@ const Part* Tracker::next_to_announce(uint32_t& number) {
 }
 
 void Tracker::age(Place place, uint32_t now_ms) {
-  // The last part is not forgotten right after spacing_mm, because the next part can already be at photo-eye 2 and wait for its decision.
+  // The last part at photo-eye 2 is not forgotten as soon as the belt has moved spacing_mm. At this time, the next part can already be at
+  // photo-eye 2 and wait for its decision, which depends on the last part.
   if (has_last_ && past(place, last_until_) >= kForgotten) has_last_ = false;
   if (size_ == 0) return;
   // Each call checks one part. There are at most 64 parts, so 64 calls check them all.

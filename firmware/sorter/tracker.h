@@ -45,7 +45,7 @@ struct __attribute__((packed)) Part {
 };
 static_assert(sizeof(Part) == 6, "no padding");
 
-// How the lane decided about a part. To save RAM, the action of a part is not stored. `basis` and `verdict` are enough to find the action.
+// The decision of a lane about a part. To save RAM, the action is not stored, because `basis` and `verdict` are enough to find the action.
 enum Basis : uint8_t { kUndecided, kOwnDecision, kOwnDecisionHostSilent, kClusterDecision };
 
 class Tracker {
@@ -113,7 +113,7 @@ class Tracker {
   uint8_t first_ = 0, size_ = 0;
   // Each call of age() checks one part. This is the index of the part that was checked last.
   uint8_t last_aged_ = 0;
-  // How many of the newest parts have not been announced to the host yet.
+  // The number of newest parts for which the board has not sent a PART yet.
   uint8_t unannounced_ = 0;
   // The board repeats the message PART for one part after the other. This is the index of the next part, or kRoundOver if no part is left.
   uint8_t round_ = kRoundOver;

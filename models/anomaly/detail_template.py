@@ -1,6 +1,7 @@
-"""Finds defects that are too small for the networks, which judge a reduced picture of about 200 px.
+"""Defines the detail template, which finds defects that are too small for the networks. The networks judge a picture of about 200 px.
 
-The detail template works like the golden template (`template.py`), but at full size. It compares a few rings at a time to save memory.
+The detail template compares each point of a round part with the points beside it, like the golden template (`template.py`). But it uses the
+picture at full size. To save memory, it compares only a few rings around the part's centre at a time.
 """
 
 from __future__ import annotations
@@ -35,13 +36,15 @@ from streams.errors import ModelError
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# The rings reach from near the centre to just outside the rim, because thin fins of metal can stick out. 1 is the part's radius.
+# Radii of the innermost and the outermost ring that are compared, as shares of the part's radius. The outermost ring lies just outside the
+# rim, because thin fins of metal can stick out.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.03
-# Each point is compared with points at these distances, as shares of the part's radius. 0.025 is 3.8 mm on a part of 300 mm.
+# Each point is compared with points at these distances, as shares of the part's radius. 0.025 is 3.8 mm if the part has a
+# diameter of 300 mm.
 ALONG_RING = (0.025, 0.05)
 ACROSS_RINGS = (0.012, 0.024)
-# The points beside a point are averaged over three points that are up to this many smoothing steps apart (see
-# `compare_places`).
+# To reduce noise, a point is compared with means of three points each, and not with single points. The three points are up to this many
+# smoothing steps apart (see `compare_places`).
 SPREAD = 3
 STRIP_RINGS = 96
 # The largest number of rings, because more rings take more time and memory. A larger part has wider rings.
@@ -50,14 +53,14 @@ MAX_RINGS = 2000
 MIN_RADIUS_SHARE = 0.8
 MIN_RADIUS_PX = 200
 
-# The number of the file format. The number also changes when the residuals are computed in another way, because the limits in the file and
-# the cut-off in the manifest belong to one way of computing them. Files of format 1 do not hold a number.
+# The number of the file format. Increase it also when the code computes the residuals in another way, because the limits in old files and
+# the cut-offs in old manifests are then wrong. Files of format 1 contain no number.
 FORMAT = 3
 
 # Larger residuals are set to this value. The map of residuals holds 16-bit floats, whose largest value is 65504.
 MAX_RESIDUAL = 60_000.0
 
-# Why a picture was skipped. "too-coarse": the part has too few pixels. "too-slow": the time limit was reached.
+# The reason why a picture was skipped. "too-coarse": the part has too few pixels. "too-slow": the time limit was reached.
 SkipReason = Literal["no-part", "too-coarse", "too-slow"]
 
 
@@ -92,8 +95,9 @@ class DetailScore:
 class DetailTemplate:
     """Describes the surface of good parts at full size, to find small defects.
 
-    - `texture`, `limits`: see `GoldenTemplate`. If a ring in a picture has less texture than `texture` says, the value of `texture` is
-      used. Otherwise, every grain on a nearly black ring would be suspicious.
+    - `texture`, shape (steps, rings): how strongly grey levels vary on each ring of a good part. If they vary less in a picture, the
+      value in `texture` is used. Otherwise, every grain on a nearly black ring would be suspicious.
+    - `limits`, shape (2, steps, rings): the largest bright and dark difference on good parts, as a multiple of the texture.
     - `radius_px`: the radius of the part in the good pictures.
     - `name`: the name of the score in manifests and verdicts.
     """
@@ -133,7 +137,7 @@ class DetailTemplate:
     ) -> npt.NDArray[np.float16] | None:
         """Returns the residual of each pixel of a picture at full size, shape (rows, columns), or None if `score` skips the picture.
 
-        The largest residual is the one that `score` returns, except for rounding. Needs more time and memory than `score`.
+        The largest residual equals the score from `score`, except for rounding. Needs more time and memory than `score`.
         """
         end_s = time.monotonic() + time_s
         part = self._find_outline(pixels, find)
@@ -172,7 +176,10 @@ class DetailTemplate:
         return refine_outline(pixels, part)
 
     def compare(self, measures: RingMeasures) -> FloatArray:
-        """Returns the largest residuals of each ring, shape (2, steps, rings): those of bright points, then those of dark points."""
+        """Returns the largest residuals on each ring of the measured picture, shape (2, steps, rings).
+
+        On the first axis, index 0 is for bright points and index 1 for dark points.
+        """
         residuals: FloatArray = measures.extremes / (self.limits * np.maximum(measures.texture, self.texture))
         return residuals
 
@@ -228,9 +235,9 @@ def choose_detail_grid(radius_px: float) -> PolarGrid:
 
 
 def count_overlap_rings(grid: PolarGrid) -> int:
-    """Returns how many extra rings are read on each side of a strip. A strip is a group of neighbouring rings around the part.
+    """Returns how many extra rings are read on each side of a strip. A strip is a group of neighbouring rings around the part's centre.
 
-    The points in the first and last rings of the strip are compared with points in the extra rings.
+    The extra rings are needed, because points in the first and last rings of the strip are compared with points outside the strip.
     """
     return grid.count_rings(ACROSS_RINGS)[1] + sum(SMOOTHING_STEPS) + SPREAD * max(SMOOTHING_STEPS)
 

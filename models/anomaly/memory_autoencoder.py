@@ -1,5 +1,7 @@
 """Scores parts with a memory-augmented adversarial autoencoder (MAA), which learns to rebuild pictures of good parts only.
 
+First, each picture is registered. This means that it is moved and scaled so that the rim of the part is a circle around the middle.
+
 - The score "error" is the mean difference between a picture and the rebuilt picture.
 - The score "frechet" measures how unusual these differences are on the most unusual ring around the centre.
 """
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# In a registered picture, the radius of the rim is this share of the side, so the surroundings of the rim stay visible.
+# In a registered picture, the rim of the part is a circle around the middle. Its radius is this share of the side, so the surroundings of
+# the rim stay visible.
 RIM_SHARE = 0.42
 # Pixels farther from the middle than 1.12 radii of the part are not scored, because they show only the belt.
 SCORED_RADII = 1.12
@@ -61,7 +64,7 @@ OnEpoch = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class AutoencoderRecipe:
-    """How an autoencoder is built and trained.
+    """The hyperparameters with which an autoencoder is built and trained.
 
     - `prototypes`: size of the memory; 0 means no memory.
     - `adversary_weight`: weight of the discriminator in the loss; 0 means no discriminator.
@@ -101,9 +104,9 @@ class ResidualStatistics:
 class MemoryAutoencoder:
     """Scores parts with a trained autoencoder. Implements `GoodOnlyScorer`.
 
-    - `network`: rebuilds registered pictures with `recipe.side_px` pixels a side.
+    - `network`: rebuilds pictures in which the rim of the part is a circle around the middle. Their side is `recipe.side_px`.
     - `side_px`: the side of the original pictures.
-    - `rule`: the score that `score` returns.
+    - `rule`: says which of the two scores `score` returns.
     """
 
     network: keras.Model
@@ -154,7 +157,7 @@ class MemoryAutoencoder:
     def score_registered(
         self, pixels: PixelArray, inspected: npt.NDArray[np.bool_] | None = None
     ) -> tuple[dict[Rule, FloatArray], FloatArray]:
-        """Scores registered pictures, shape (n, recipe.side_px, recipe.side_px).
+        """Scores pictures from `register_part`, in which the rim is a circle. Shape: (n, recipe.side_px, recipe.side_px).
 
         Returns the scores "error" and "frechet" by name, each of shape (n,), and the residual maps, same shape as `pixels`.
         `inspected`, same shape as `pixels`, says which pixels count in the scores. None means all.
@@ -237,9 +240,10 @@ def learn_memory_autoencoder(
 
 
 def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: OnEpoch | None = None) -> keras.Model:
-    """Trains an autoencoder on registered good pictures, shape (n, side_px, side_px). Returns the network that rebuilds pictures.
+    """Trains an autoencoder on pictures of good parts, shape (n, side_px, side_px). Returns the network that rebuilds pictures.
 
-    Pictures are turned, but not mirrored, because a mirrored picture may show a different kind of part.
+    `pixels` come from `register_part`, so the rim is a circle around the middle. Pictures are turned, but not mirrored, because a mirrored
+    picture may show a different kind of part.
     """
     from models.networks.autoencoder import build_autoencoder
     from models.networks.framework import keras
@@ -266,7 +270,7 @@ def train_autoencoder(pixels: PixelArray, recipe: AutoencoderRecipe, on_epoch: O
 def compute_residuals(network: keras.Model, pixels: PixelArray) -> FloatArray:
     """Returns each picture minus its rebuilt picture, shape (n, side_px, side_px). Values can be negative.
 
-    `pixels`, shape (n, side_px, side_px), are registered pictures. First, all pictures get the same mean and spread of grey levels.
+    `pixels`, shape (n, side_px, side_px), come from `register_part`. First, all pictures get the same mean and spread of grey levels.
     """
     grey = normalise_light(pixels)
     rebuilt = []
@@ -300,7 +304,7 @@ def register_part(picture: PixelArray, part: FoundPart, side_px: int) -> PixelAr
 
 
 def place_residuals(residuals: FloatArray, part: FoundPart, side_px: int) -> FloatArray:
-    """Moves the residual map of a registered picture back to the place of `part` in the original picture.
+    """Moves the residual map of a picture from `register_part` back to the place of `part` in the original picture.
 
     Returns a map of shape (side_px, side_px). Pixels outside the part are 0.
     """
@@ -314,7 +318,7 @@ def place_residuals(residuals: FloatArray, part: FoundPart, side_px: int) -> Flo
 
 
 def normalise_light(pixels: PixelArray) -> FloatArray:
-    """Returns registered pictures as grey levels 0..1, same shape. Inside the rim, all pictures get the same mean and spread."""
+    """Returns pictures from `register_part` as grey levels 0..1, same shape. Inside the rim, all get the same mean and spread."""
     grey = pixels.astype(np.float32) / 255
     inside = compute_radii(grey.shape[1]) <= 1
     means = grey[:, inside].mean(axis=1)[:, None, None]
@@ -324,7 +328,7 @@ def normalise_light(pixels: PixelArray) -> FloatArray:
 
 
 def compute_radii(side_px: int) -> FloatArray:
-    """Returns how far each pixel of a registered picture is from the middle, shape (side_px, side_px). The rim has the distance 1."""
+    """Returns the distance of each pixel from the middle of a picture, shape (side_px, side_px). The rim has the distance 1."""
     places = (np.arange(side_px, dtype=np.float32) + 0.5) / side_px - 0.5
     radii: FloatArray = (np.hypot(places[:, None], places[None]) / RIM_SHARE).astype(np.float32)
     return radii
@@ -361,9 +365,9 @@ def compute_ring_moments(residuals: FloatArray, counts: npt.NDArray[np.bool_] | 
 
 
 def _hide_pixels(pixels: PixelArray, inspected: npt.NDArray[np.bool_], rings: npt.NDArray[np.int32]) -> PixelArray:
-    """Returns a copy of registered pictures in which each pixel outside `inspected` has the mean grey level of its ring.
+    """Returns a copy of `pixels` in which each pixel outside `inspected` has the mean grey level of its ring.
 
-    Without this, a mark outside the inspected area would change how the network rebuilds the rest of the part.
+    Otherwise, a mark outside the inspected area would change how the network rebuilds the rest of the part.
     """
     result = pixels.copy()
     for ring in range(RINGS):

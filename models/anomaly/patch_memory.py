@@ -22,7 +22,8 @@ from streams.errors import ModelError
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# Side of a registered picture, in pixels. With a patch every 4 px, the picture has 48 x 48 patches.
+# Before patches are compared, the picture is scaled to this side in pixels, with the rim of the part as a circle around the middle. With a
+# patch every 4 px, the picture has 48 x 48 patches.
 REGISTERED_SIDE_PX = 192
 STRIDE_PX = 4
 MEMORY_PATCHES = 500
@@ -32,10 +33,10 @@ MAX_PICTURES = 300
 MAX_CANDIDATES = 10_000
 # To choose patches faster, features are first projected at random to this many dimensions, as in PatchCore.
 PROJECTED_FEATURES = 16
-# The limit of a ring is chosen so that 5 % of the good parts exceed it.
+# Each ring around the part's centre has a limit. It is chosen so that this share of the good parts exceeds it.
 LIMIT_SHARE = 0.05
-# To find the usual distances of good parts, each half of the pictures is compared with patches of the other half. So at least two pictures
-# are needed.
+# Learning needs at least two pictures, because it compares each half of the pictures with patches of the other half. The distances between
+# the halves are the usual distances of good parts.
 MIN_PICTURES = 2
 # Features are scaled to the variance 1. First, this share of the mean variance is added to the variance of each feature. Otherwise the
 # scaling would amplify rounding errors in features that hardly vary.

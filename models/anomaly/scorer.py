@@ -57,7 +57,7 @@ class AnomalyScores:
 
 
 class GoodOnlyScorer(Protocol):
-    """A scorer that has learned from good parts alone. Its files contain no code.
+    """A scorer that has learned from good parts alone. Its files are safe to load, because they contain only data and no code.
 
     - `name`: the name of the score in manifests and verdicts.
     - `side_px`: the side of the square pictures that the scorer takes.
@@ -147,9 +147,9 @@ LearnScorer = Callable[[PixelArray], GoodOnlyScorer]
 
 
 class CutOffObjective(Protocol):
-    """What a cut-off should achieve, for example at most one false alarm an hour.
+    """The goal for which a cut-off is chosen, for example at most one false alarm an hour.
 
-    The objective is converted to the largest allowed share of good parts in review.
+    The goal is converted to the largest allowed share of good parts in review.
     """
 
     def compute_alarm_share(self) -> float:
@@ -192,15 +192,19 @@ class AlarmsPerHour:
 class ExpectedCosts:
     """Chooses which share of the good parts goes to review, so that the costs are lowest.
 
-    A missed defect costs `miss`, and the review of a good part costs `false_alarm`. Example: `miss` is 100 and `false_alarm` is 5. Reviews
-    save money if fewer than 100 / 5 = 20 good parts are reviewed for each defective part that is found.
+    - `miss`: the cost of a missed defect.
+    - `false_alarm`: the cost of the review of a good part.
+    - `defect_share`: the share of defective parts.
 
-    Let p be the share of good parts with the score of a part or a higher score. Among parts with this score, the number of good parts for
-    each defective part is at least:
+    The parts with a certain score go to review if there are fewer than `miss` / `false_alarm` good parts for each defective part among
+    them. This number of good parts is not known, but it is at least:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
-    Example: p is 0.01, and 1 % of the parts are defective. The number is 99 * 0.125 = 12, which is less than 20. The part goes to review.
+    Here p is the share of good parts that have this score or a higher one.
+
+    Example: a miss costs 100 and a review costs 5, so the limit is 20 good parts for each defective part. 1 % of the parts are defective.
+    For a score with p = 0.01, the formula gives 99 * 0.125 = 12. This is less than 20, so parts with this score go to review.
 
     Source: Sellke, Bayarri, Berger, 2001.
     """
@@ -210,7 +214,7 @@ class ExpectedCosts:
     defect_share: float
 
     def compute_alarm_share(self) -> float:
-        """Returns which share of the good parts must go to review, so that the costs are lowest.
+        """Returns the share of the good parts that must go to review, so that the costs are lowest.
 
         Raises ModelError if a cost or the share of defects is out of range, or if reviewing every part is cheapest.
         """
@@ -225,7 +229,7 @@ class ExpectedCosts:
             )
         from scipy.optimize import brentq  # type: ignore[import-untyped]  # no stubs; imported here because an inspector does not need it
 
-        # While p rises from 0 to 1/e, -e p ln p rises from 0 to 1. So exactly one p gives the value `ratio`.
+        # Exactly one p between 0 and 1/e solves -e p ln p = ratio, because the left side rises from 0 to 1 there.
         return float(brentq(lambda p: -np.e * p * np.log(p) - ratio, 1e-15, 1 / np.e, xtol=1e-15))
 
 

@@ -22,7 +22,8 @@ from streams.errors import ModelError
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# The rings reach from near the centre to beyond the rim, because thin fins of metal can stick out. 1 is the part's radius.
+# Radii of the innermost and the outermost ring that are compared, as shares of the part's radius. The outermost ring lies outside the rim,
+# because thin fins of metal can stick out.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
 # The number of points on each ring is this value times the part's radius in pixels. So the points near the rim are about 1.6 px apart.
 ANGLES_PER_PX = 3.84
@@ -40,7 +41,8 @@ LIMIT_SMOOTHING_RINGS = 2.0
 # The texture of a ring is the usual difference between points on this ring. The limit of a ring is at least 3 times its texture, because
 # single points on a good ring also differ by about 3 times the texture.
 MIN_LIMIT = 3.0
-# Half of the usual texture is added to the texture of a picture. Otherwise dust on a very smooth ring would count as a defect.
+# This share of the texture that is usual on good parts is added to the texture of each ring. Otherwise, dust on a very smooth ring would
+# count as a defect.
 USUAL_TEXTURE_SHARE = 0.5
 # A smaller contrast of a part is replaced by this contrast, in grey levels. Otherwise, the noise of a nearly black picture would be
 # amplified.
@@ -148,8 +150,8 @@ def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int,
     The result has shape (steps, rings, angles), with the differences after each of SMOOTHING_STEPS. `along` holds two distances in angles,
     and `across` two distances in rings. The smaller distance comes first.
 
-    If `spread` is 0, a point is compared with single points. Otherwise, a point is compared with means of three points, so that their noise
-    hides smaller defects less. The three points are `spread` smoothing steps apart, but at most half of the smaller distance.
+    If `spread` is 0, a point is compared with single points. Otherwise, it is compared with means of three points each. Means have less
+    noise, so smaller defects are found. The three points are `spread` smoothing steps apart, but at most half of the smaller distance.
     """
     result = np.empty((len(SMOOTHING_STEPS), *polar.shape), np.float32)
     for index, step in enumerate(SMOOTHING_STEPS):

@@ -32,7 +32,9 @@ _BOX_TEXT: dict[str, Any] = {"color": _BOX_COLOUR, "fontsize": 8, "clip_on": Tru
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a version found in one picture. The picture and the residuals are squares of `side_px` pixels, as the networks see them.
+    """The result of judging one picture, with everything that was found in it.
+
+    The picture and the residuals are squares of `side_px` pixels, as the networks see them.
 
     - `prediction`: None if the picture does not show the whole part.
     - `part`: the outline of the part, or None if no part was found.

@@ -198,7 +198,7 @@ def measure_localisation(heats: Sequence[HeatMap], masks: Sequence[Mask], box_le
 def compute_pixel_auroc(heats: Sequence[HeatMap], masks: Sequence[Mask]) -> float | None:
     """Returns the area under the ROC curve of all pixels of all pictures, 0..1. Defect pixels are the positive class.
 
-    Large defects influence the result most. If all pixels are equally hot, it is 0.5. Returns None if there is only one class.
+    Large defects influence the result most. If all pixels are equally hot, the area is 0.5. Returns None if there is only one class.
     """
     background, levels = _pool(heats, masks, False), _pool(heats, masks, True)
     if not len(background) or not len(levels):
@@ -438,9 +438,9 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # The list ends at a false positive rate of `high`, so only the hottest pixels are needed. Example: `high` is 0.01, and 10 good
-        # pictures have 1000 pixels each. The list ends at 100 false positives. All of them can lie in one picture, so 101 pixels of each
-        # picture are kept.
+        # Only the hottest pixels of each picture are needed, because the list ends at the false positive rate `high`. Example: `high` is
+        # 0.01, and 10 good pictures have 1000 pixels each. The list ends at 100 false positives. They can all lie in one picture, so the
+        # 101 hottest pixels of each picture are used.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

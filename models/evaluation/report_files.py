@@ -148,11 +148,11 @@ def _build_page(version: Version, report: EvaluationReport, curves: bytes, galle
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(version.name)}</title><style>{STYLE}</style>",
         f"<h1>Version {html.escape(version.name)} on {figures.pictures} pictures</h1>",
-        f"<p>A part is called defective from the defect probability {manifest.threshold:.4f} on. It is labelled for review "
-        f"from {manifest.band.low:.4f} to {manifest.band.high:.4f}. "
+        f"<p>A part is called defective if its defect probability is at least {manifest.threshold:.4f}. It is labelled for review "
+        f"if the probability is from {manifest.band.low:.4f} to {manifest.band.high:.4f}. "
         f"The version judged {report.pictures_per_s:.0f} pictures a second, without decoding.</p>",
         *(f"<p><strong>{html.escape(warning)}</strong></p>" for warning in manifest.warnings),
-        *(["<p>The parts are handed, so the training pictures were not mirrored.</p>"] if manifest.handed else []),
+        *(["<p>A mirrored part is a different part, so the training pictures were not mirrored.</p>"] if manifest.handed else []),
         _build_table(("figure", "value"), _list_figures(figures)),
         "<h2>Confusion</h2>",
         _build_table(("", "called good", "called defective"), [("truly good", passed, alarms), ("truly defective", misses, hits)]),

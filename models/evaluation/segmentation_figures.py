@@ -19,7 +19,7 @@ from models.training.marked_pictures import BOX_MARK, MarkedPictures
 
 @dataclass(frozen=True, slots=True)
 class KindFigures:
-    """How often the kind of the largest defect is named correctly. Only pictures with a mask count.
+    """Figures that say how often the kind of the largest defect is named correctly. Only pictures with a mask count.
 
     - `right`: share of the pictures with the right kind.
     - `named`: share of the pictures with a kind other than `unknown`.

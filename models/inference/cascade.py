@@ -17,8 +17,9 @@ from models.registry import Version
 from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
-# Inside the cascade band, the first voter does not decide alone. To be safe, the band is widened: the odds at the low end are halved, and
-# the odds at the high end are doubled. For example, a low end of 0.2 has the odds 1:4. With the odds 1:8, the low end becomes 1/9 = 0.11.
+# The cascade band contains the defect probabilities for which the first network does not decide alone. To be safe, the band is widened by
+# this factor: the odds at its low end are halved, and the odds at its high end are doubled. For example, a low end of 0.2 has the odds 1:4.
+# With the odds 1:8, the low end becomes 1/9 = 0.11.
 ODDS_MARGIN = 2.0
 
 

@@ -1,6 +1,7 @@
-"""Shows where the defects of a part are, in one map.
+"""Makes one map that shows where the defects of a part are.
 
-The heat mapper of a version sees the reduced picture. The detail template sees small defects in the original pixels.
+The map combines two sources. The heat mapper of a version sees the reduced picture, and the detail template finds small defects in the
+original pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from streams.records import Label
 # The longest search for small defects in one picture, in seconds. No verdict waits for this search.
 LONGEST_SEARCH_S = 60.0
 
-# Takes the rows and columns of a map and returns the mask of the inspected pixels. None means that all pixels are inspected.
+# A function that returns the mask of the inspected pixels for a map, or None if all pixels are inspected. Its arguments are the numbers of
+# rows and columns of the map.
 FindMask = Callable[[int, int], npt.NDArray[np.bool_] | None]
 
 

@@ -12,12 +12,12 @@ from scipy.special import expit, logit  # type: ignore[import-untyped]  # no stu
 from models.inference.soft_vote import MIN_PROBABILITY
 
 MIN_REVIEWED = 20
-# The 95 % interval ends where the log-likelihood is this much below its maximum.
+# At the ends of the 95 % interval of the share, the log-likelihood is this much below its maximum.
 _LIKELIHOOD_DROP = 1.92
 # Largest log odds of an estimated share, in both directions. The share lies between 0.00003 % and 99.99997 %.
 _MAX_LOG_ODDS = 15.0
-# The log odds of a defect are offset + slope * x. x is the logarithm of a likelihood ratio, which comes from the part's defect probability.
-# Offset and slope are estimated from reviews. The constants are the standard deviations of the prior of offset and slope.
+# The model of a part on the line: the log odds of a defect are offset + slope * x. The value x is a log likelihood ratio, which is computed
+# from the part's defect probability. People's reviews determine offset and slope, whose priors have these standard deviations.
 _OFFSET_DEVIATION, _SLOPE_DEVIATION = 2.0, 0.5
 _DRAWS = 2000
 
@@ -96,7 +96,7 @@ def correct_by_reviews(
     counts, edges = np.histogram(ratio, bins=400)
     middles = (edges[:-1] + edges[1:]) / 2
     shares = (expit(curves[:, :1] + curves[:, 1:] * middles) @ counts + is_defect.sum()) / len(everything)
-    # The parts are only a sample of all parts of the line, so the interval must be wide if there are few parts.
+    # The given parts are only a sample of all parts of the line. So the interval must be wider if fewer parts are given.
     drawn = random.beta(shares[1:] * len(everything) + 0.5, (1 - shares[1:]) * len(everything) + 0.5)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return DefectShareEstimate(float(shares[0]), float(low), float(high))

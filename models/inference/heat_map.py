@@ -16,7 +16,8 @@ from models.pictures.regions import find_picture_area
 HOT_SHARE = 0.5
 # At most this many hot areas of a picture are marked with boxes, because people do not look at more.
 MAX_BOXES = 5
-# If a method names the kinds of defects, up to this many hot areas are marked. An acceptance table counts all these areas.
+# If a method names the kinds of defects, up to this many hot areas are marked. The limit is higher, because an acceptance table (the
+# foundry's limits for defects) needs the number of all defects.
 MAX_DEFECTS = 25
 # The kind of a defect if the method is not sure. Never rename this word, because verdicts and findings contain it.
 UNKNOWN_KIND = "unknown"
@@ -106,9 +107,9 @@ def find_boxes(
 ) -> list[HeatBox]:
     """Returns boxes around the connected hot areas of a cropped heat map, the hottest first, at most `max_boxes`.
 
-    - `level`: least heat of a hot pixel, or None.
+    - `level`: the lowest heat of a hot pixel. None means half of the highest heat.
     - `width_px`, `height_px`: size of the upright original.
-    - `kinds_of`: the map that names the kinds.
+    - `kinds_of`: the map that gives each box its kind of defect, or None.
     """
     hottest = float(heat.max(initial=0.0))
     if hottest <= 0:

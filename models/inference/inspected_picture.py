@@ -43,8 +43,9 @@ class InspectedPicture:
 
 
 def inspect_picture(picture: DecodedPicture, ensemble: Ensemble) -> InspectedPicture:
-    """Checks the part in `picture` and searches for small defects, as far as the version of `ensemble` does so.
+    """Checks whether `picture` shows the whole part, and searches for small defects.
 
+    If the version of `ensemble` cannot do one of these steps, the step is skipped.
     Raises ValueError if the version searches for small defects, but `picture` does not hold its original pixels.
     """
     check = None if ensemble.part_reference is None else check_part(picture.pixels, ensemble.part_reference)

@@ -97,7 +97,7 @@ def find_share(manifest: Manifest, line: LiveLineSettings | None) -> float | Non
 
 @dataclass(frozen=True)
 class VersionComparison:
-    """What is expected on `line` with the present version (`before`) and with another version (`after`).
+    """The errors and reviews that are expected on `line` with the present version (`before`) and with another version (`after`).
 
     Both outlooks assume the share `line_share` of defects, which is None if it is not known. `before` is None if the manifest of the
     present version cannot be read.

@@ -15,8 +15,8 @@ from streams.errors import ModelError
 
 # A miss curve has at most this many points, so that a manifest stays small.
 MAX_POINTS = 2000
-# The pass threshold lies between two probabilities, not exactly at the upper one. So rounding changes no label. Example: between 0.4 and
-# 0.5, the threshold is 0.49.
+# The pass threshold lies a little below the defect probability of a validation picture, so that rounding changes no label. The distance is
+# this share of the gap to the next lower probability. Example: between the probabilities 0.4 and 0.5, the threshold is 0.49.
 GAP_MARGIN = 0.1
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,8 +32,8 @@ def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> M
     order = np.argsort(probability, kind="stable")
     misses = np.cumsum(1 / sizes[group_of][order])
     kept = np.unique(np.linspace(0, len(order) - 1, MAX_POINTS).astype(np.int64))
-    # Some pictures get no point, because the curve has at most MAX_POINTS points. The last point before such a picture also counts this
-    # picture as missed.
+    # If there are more pictures than MAX_POINTS, some pictures get no point of their own. The point before such a picture counts this
+    # picture as missed, too.
     upper = np.append(kept[1:] - 1, len(order) - 1)
     return MissCurve(castings=len(sizes), probabilities=tuple(probability[order][kept].tolist()), misses=tuple(misses[upper].tolist()))
 
@@ -61,7 +61,8 @@ def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
             f"{manifest.version} has only {curve.castings}. Add defective pictures and train a new version, or state a risk of at least "
             f"{smallest:g}."
         )
-    # The last point of the miss curve has more misses than `allowed`, because all castings are missed there. So `first` always exists.
+    # `first` is the first point of the miss curve with more misses than allowed. It always exists, because all castings are missed at the
+    # last point.
     first = int(np.flatnonzero(np.array(curve.misses) > allowed + 1e-9)[0])
     end = curve.probabilities[first]
     below = max((value for value in curve.probabilities[:first] if value < end), default=0.0)

@@ -71,8 +71,8 @@ class TrainingIndex:
     def find_nearest(self, pixels: npt.NDArray[np.uint8], count: int) -> tuple[list[TrainingPicture], bool]:
         """Returns the `count` pictures that look most like `pixels`, the most similar first.
 
-        The second value is True if even the first picture looks different. `pixels` has the shape (side_px, side_px), with the side of the
-        version's pictures.
+        The second value is True if even the most similar picture looks clearly different. `pixels` has the shape (side_px, side_px), with
+        the side of the version's pictures.
         """
         steps = _quantise((_describe(pixels) - self.mean) / self.deviation)
         distances = np.linalg.norm(self.descriptors.astype(np.float32) - steps, axis=1)

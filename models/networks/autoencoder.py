@@ -44,7 +44,7 @@ def build_autoencoder(
     prototypes: int = 64,
     has_adversary: bool = True,
 ) -> Autoencoder:
-    """Builds the memory-augmented adversarial autoencoder for registered grey castings. If `prototypes` is 0, there is no memory.
+    """Builds the memory-augmented adversarial autoencoder for grey pictures of castings. If `prototypes` is 0, there is no memory.
 
     Sources: Gong et al., ICCV 2019 (memory); Ganin et al., JMLR 17, 2016 (discriminator). Difference: each block of 16 x 16 px has its own
     code.

@@ -60,7 +60,8 @@ class PictureLimits:
 class DecodedPicture:
     """A picture decoded for the networks: `pixels` has shape (side_px, side_px) and type uint8. 0 is black, 255 is white.
 
-    `width_px` and `height_px` are the original size. `original`, shape (height_px, width_px), is None if it was not wanted.
+    `width_px` and `height_px` are the original size. `original`, shape (height_px, width_px), is None unless it was
+    requested.
     """
 
     pixels: GreyPixels
@@ -216,7 +217,7 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def _reduce(image: Image.Image, header: FormatHeader, min_side_px: int) -> Image.Image:
-    """Returns `image`. If it comes from a JPEG, it is reduced as libjpeg would have reduced it."""
+    """Returns the image of a large JPEG reduced by the factor that libjpeg would use. Returns other images unchanged."""
     scale = choose_scale(header, min_side_px) if header.format == "JPEG" else 1
     return image.reduce(scale) if scale > 1 else image
 

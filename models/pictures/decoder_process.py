@@ -189,7 +189,10 @@ class DecoderProcess:
 
 
 def _limit_time(process: subprocess.Popen[bytes], time_s: float, answered: threading.Event, killed: threading.Event) -> None:
-    """Kills the process if it has used `time_s` seconds of a processor, or after `_BUSY_FACTOR` times this time, and has not answered."""
+    """Kills the process if it does not answer in time: within about `time_s` seconds of processor time.
+
+    If other programs keep the processors busy, the process is killed after `_BUSY_FACTOR` times `time_s` seconds at the latest.
+    """
     used_before_s = _processor_time_s(process)
     for _ in range(_BUSY_FACTOR):
         if answered.wait(time_s):
@@ -287,7 +290,7 @@ def _limit_memory(memory_bytes: int) -> None:
 
 def main() -> None:
     """Runs the separate process. Its only command-line argument is the memory that one picture may take, in bytes."""
-    # Pictures from cameras come first.
+    # This process gets a low priority, so that it does not slow down the inspection of pictures from cameras.
     os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     _warm_up()

@@ -1,4 +1,4 @@
-"""What the header of a picture file says about the picture, in the same form for JPEG, PNG, BMP and TIFF."""
+"""Defines one form for the headers of JPEG, PNG, BMP and TIFF files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FormatHeader:
     def mode(self) -> str:
         """Pillow's name for the samples of a pixel.
 
-        One to four samples are L, LA, RGB and RGBA. In a JPEG, four samples are CMYK.
+        Pixels with one, two, three or four samples have the mode L, LA, RGB or RGBA. In a JPEG, four samples have the mode CMYK.
         """
         return "CMYK" if self.format == "JPEG" and self.samples == 4 else {1: "L", 2: "LA", 3: "RGB"}.get(self.samples, "RGBA")
 

@@ -26,8 +26,8 @@ MIN_CONTRAST = 8
 MAX_BLANK_SHARE = 0.25
 # A BMP or TIFF is partly blank if this share of its rows has one grey level. The limit is low, because these formats have no checksum.
 MAX_BLANK_SHARE_RAW = 0.05
-# Limit for a picture whose first and last row have the same grey level. This limit is higher than MAX_BLANK_SHARE, because such rows
-# probably show the background.
+# If the first and the last row of a picture have the same single grey level, this share is the limit of blank rows. It is higher than
+# MAX_BLANK_SHARE, because these rows probably show the background.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 
@@ -69,8 +69,8 @@ def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bi
     if brightest > full_range or brightest < _DARK_SHARE * full_range:
         raise PictureError(
             RefusalReason.DEPTH,
-            f"The brightest of the picture's {header.sample_bits}-bit grey levels is {brightest:g}, and neither the line's settings nor "
-            f"the file say how many bits the camera uses. {_NAME_DEPTH}",
+            f"The brightest grey level of the picture is {brightest:g}. The file has {header.sample_bits} bits per sample, but the line's "
+            f"settings and the file do not say how many bits the camera uses. {_NAME_DEPTH}",
         )
     return full_range
 

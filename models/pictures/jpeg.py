@@ -27,7 +27,7 @@ _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 # would take minutes to decode.
 _MAX_SCANS = 100
 _MAX_ZEROS = 32
-# The factors by which libjpeg may reduce a JPEG. Pillow uses the same factors, so pictures get the same grey levels as in training.
+# The factors by which libjpeg may reduce a JPEG. Do not change them, because model versions were trained on pictures with these factors.
 _SCALES = (8, 4, 2, 1)
 
 

@@ -38,12 +38,12 @@ Matrix = tuple[tuple[float, float], tuple[float, float]]
 
 # A larger picture is reduced, so that its longer side has this many pixels. The rim is then found with an error below half a pixel.
 SEARCH_SIDE_PX = 160
-# A picture with fewer pixels on its longer side is enlarged, because narrow rings of the part would be lost.
+# A picture with fewer pixels than this on its longer side is enlarged, because narrow rings of the part would be lost.
 ENLARGED_BELOW_PX = 120
 MIN_SIDE_PX = 48
 
-# Limits of dark grey levels, as shares of the range from the darkest grey levels to the median. Example: the darkest grey levels are 20,
-# and the median is 120. The share 0.3 then gives the limit 50. If no clear rim is found with the first share, the second share is tried.
+# A pixel is dark if its grey level is below a limit between the darkest grey levels and the median. Example: the darkest grey levels are
+# 20, and the median is 120. The share 0.3 then gives the limit 50. If no clear rim is found with the first share, the second is tried.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
 # A picture can contain a dark cavity only if its darkest grey levels are at least this much below its median grey level.
@@ -72,8 +72,8 @@ MAX_TILT_DIFFERENCE = 0.06
 RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
-# An outline has five terms: one for the size, two for the offset and two for the tilt. The outline is fitted to the edges and to the
-# cavity. An edge has the weight 1. The cavity has the weight 2 for the offset and 8 for the tilt.
+# Weights of the cavity when an outline is fitted to the edges and to the cavity. An outline has five terms: one for the size, two for the
+# offset and two for the tilt. The cavity has the weight 0 for the size, 2 for the offset and 8 for the tilt. An edge has the weight 1.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
 # A signature describes the surface of a part from the centre to 96 % of the radius. So the belt and thin excess metal at the rim are left
@@ -90,8 +90,8 @@ ODD_NEIGHBOURS = 1
 # A limit lies a little outside of the range that was measured on good parts. Example: for a range from 2 to 3, the limits are 1.9 and 3.1.
 ROOM_SHARE = 0.1
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
-# The lower limit for the visible share of the rim is never above 70 %. Some sections of a good rim can be as grey as the belt, so a higher
-# limit would refuse good parts.
+# No part is refused for its rim if at least 70 % of the rim is visible as an edge. A higher limit would refuse good parts, because sections
+# of a good rim can be as grey as the belt.
 ENOUGH_SUPPORT = 0.7
 # The number `detail` says how sharp a picture is. A picture is blurred if its detail is below 90 % of the smallest detail among the good
 # pictures.
@@ -417,8 +417,8 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
     if len(radii) < 8:
         return None
     step_x, step_y = np.array(cavity.shape, np.float32) @ _DIRECTIONS
-    # Positions are rounded to the nearest pixel. A negative position becomes a very large unsigned number, so `x < width` is False for
-    # positions on both sides of the picture.
+    # The numbers are unsigned, so a negative position becomes a very large number. Therefore, `x < width` is False for positions on both
+    # sides of the picture.
     x = (step_x[:, None] * radii + np.float32(cavity.x_px + 0.5 + width)).astype(np.uint32) - np.uint32(width)
     y = (step_y[:, None] * radii + np.float32(cavity.y_px + 0.5 + height)).astype(np.uint32) - np.uint32(height)
     is_visible = (x < width) & (y < height)
@@ -426,7 +426,7 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
     y += x
     y *= is_visible
     levels = pixels.ravel()[y].astype(np.float32)
-    # Each ray is added to its two neighbours. This suppresses the texture of the belt, but not the rim.
+    # The grey levels of each ray are added to those of the two rays beside it. This suppresses the texture of the belt, but not the rim.
     around = np.concatenate([levels[-1:], levels, levels[:1]])
     levels += around[:-2]
     levels += around[2:]
@@ -454,7 +454,7 @@ def _median(values: Floats) -> Floats:
 def _choose_outline(rays: _Rays) -> Floats | None:
     """Returns the outline of the rim as five terms of its radius (harmonics), shape (5,), or None if no outline is found.
 
-    Many rays have an edge near the rim. If this is true for several outlines, the outermost outline is the rim.
+    Many rays have an edge near the rim. If many rays have an edge near several outlines, the outermost of these outlines is the rim.
 
     Source: RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981), but with fixed samples.
     """
@@ -510,7 +510,7 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
     is_near_edge[:, :-1] |= rays.is_edge[:, 1:]
     edges = np.count_nonzero(is_near_edge[_RAY, index] & is_inside, axis=1)
     visible = np.count_nonzero(rays.is_visible[_RAY, index] & is_inside, axis=1)
-    # If the outline lies outside the picture on a ray, the ray counts only half in the support.
+    # A ray counts only half in the support if its point on the outline lies outside the picture.
     support = edges / (0.5 * (visible + RAYS))
     size = outlines[:, 0]
     outermost = np.where(support >= RIM_SUPPORT_SHARE * support.max(), size, -1).max()
@@ -541,8 +541,8 @@ def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
 def _fit_harmonics(radii: Floats, weights: npt.NDArray[np.floating]) -> Floats:
     """Returns the outline that fits `radii` best (weighted least squares), shape (5,).
 
-    The five values are terms of the outline's radius (harmonics). If outlines fit almost equally well, the outline with the centre and the
-    tilt of the part's cavity is returned.
+    The five values are terms of the outline's radius (harmonics). Of outlines that fit almost equally well, the function prefers an outline
+    with the centre and the tilt of the part's cavity.
     """
     weighted = _HARMONICS * weights[:, None].astype(np.float32)
     result: Floats = np.linalg.solve(weighted.T @ _HARMONICS + _PRIOR, weighted.T @ radii)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# Why a picture is refused: it shows no part, only a piece of the part, or a part of another kind than the line makes. Never rename these
-# words, because verdicts contain them.
+# The reasons for which a picture is refused: it shows no part, only a piece of the part, or a part of another kind than the line makes.
+# Never rename these words, because verdicts contain them.
 PartRefusal = Literal["no-part", "partly-in-view", "unknown-part"]
 PART_REFUSALS: tuple[PartRefusal, ...] = ("no-part", "partly-in-view", "unknown-part")
 # A signature describes a part by this many rings around its centre: by the mean and the spread of the grey levels in each ring.
@@ -44,7 +44,9 @@ class PartReference(BaseModel):
         gt=0, description="Largest size of the part: the mean radius of its outline, as a share of the picture's longer side."
     )
     least_aspect: Share = Field(description="Smallest ratio of the shorter axis to the longer axis of the part's outline.")
-    most_overhang: float = Field(ge=0, description="How far the part can extend beyond the picture's border, as a share of its radius.")
+    most_overhang: float = Field(
+        ge=0, description="The part may extend at most this far beyond the picture's border, as a share of its radius."
+    )
     most_offset: float = Field(
         ge=0,
         description="Largest distance between the part's centre and the picture's centre, as a share of the picture's longer side. The "
@@ -53,8 +55,8 @@ class PartReference(BaseModel):
     least_support: Share = Field(description="An edge must be seen along at least this share of the part's outline.")
     most_asymmetry: float = Field(
         ge=0,
-        description="How much the brightness of a sector may differ from the whole part, in standard deviations of the grey levels. "
-        "The sector that differs most is not counted.",
+        description="The part is divided into 8 sectors around its centre. The brightness of a sector may differ at most this much from "
+        "the whole part, in standard deviations of the grey levels. The sector that differs most is not counted.",
     )
     least_detail: float = Field(
         ge=0,
@@ -63,8 +65,8 @@ class PartReference(BaseModel):
     )
     most_distance: float = Field(
         gt=0,
-        description="How much the signature of a picture may differ from the most similar one in `signatures`, in standard deviations of "
-        "the grey levels.",
+        description="The signature of a picture may differ at most this much from the most similar one in `signatures`, in standard "
+        "deviations of the grey levels.",
     )
     signatures: tuple[Signature, ...] = Field(
         min_length=1,

@@ -25,7 +25,10 @@ _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "
 
 
 class _QuietDecodes:
-    """Silences Python's warnings while at least one thread decodes a picture. All threads share the filters of `warnings`."""
+    """Silences Python's warnings while at least one thread decodes a picture.
+
+    Counts the decoding threads, because all threads share the filters of `warnings`.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

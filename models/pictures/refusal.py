@@ -8,7 +8,7 @@ from streams.errors import PictureError
 
 
 class RefusalReason(StrEnum):
-    """Why a picture cannot be judged. Never rename a value, because verdicts contain it.
+    """The reason why a picture cannot be judged. Never rename a value, because verdicts contain it.
 
     - empty, too-large: no bytes, or too many.
     - too-many-pixels: the picture is too large.

@@ -19,7 +19,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """The regions of one line: those to inspect and those to ignore. Equal regions give equal masks."""
+    """The regions of one line: those to inspect and those to ignore."""
 
     inspect: tuple[tuple[tuple[float, float], ...], ...] = ()
     ignore: tuple[tuple[tuple[float, float], ...], ...] = ()
@@ -67,7 +67,7 @@ def find_picture_area(side_px: int, width_px: int, height_px: int) -> tuple[slic
     return slice(top, top + height), slice(left, left + width)
 
 
-# All pictures of a camera have the same size, so few masks are in use at a time. A mask of 5 megapixels takes 5 MB.
+# A cache of 16 masks is enough, because all pictures of a camera have the same size. A mask of 5 megapixels takes 5 MB.
 @lru_cache(maxsize=16)
 def _make_shared_mask(regions: Regions, rows: int, columns: int) -> Mask:
     mask = make_region_mask(regions.inspect, regions.ignore, rows, columns)

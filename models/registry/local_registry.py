@@ -293,8 +293,8 @@ def expect_checksum(checksum: str, entry: FileEntry, path: str) -> None:
 class _RememberedChecksums:
     """Remembers the checksums of files, for the pages of the station. Thread-safe.
 
-    A file is read again only if its identity has changed: device, inode, size, or a time of its last change. If several threads ask for the
-    checksum of the same file, one of them reads the file and the others wait. Only one file is read at a time.
+    A file is read again only if its device, inode, size or time of change differs. If several threads ask for the checksum of the same
+    file, one of them reads the file and the others wait. Only one file is read at a time.
     """
 
     def __init__(self) -> None:

@@ -167,7 +167,7 @@ class DataFingerprint(_ManifestModel):
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the sorted list of the classes and checksums of all pictures.")
     pictures: dict[str, int] = Field(description="Number of pictures of each class.")
-    split: str = Field(description="How the validation pictures were chosen.")
+    split: str = Field(description="The way in which the validation pictures were chosen.")
 
 
 class Costs(_ManifestModel):
@@ -203,7 +203,7 @@ class PercentileHistogram(Histogram):
 
 
 class MissCurve(_ManifestModel):
-    """How many defective validation castings pass at each pass threshold. A group of near-duplicates counts as one casting.
+    """The number of defective validation castings that pass at each pass threshold. A group of near-duplicates counts as one casting.
 
     If a threshold is above `probabilities[k]` and at most `probabilities[k + 1]`, `misses[k]` castings pass.
     Example: with `probabilities` (0.1, 0.3) and `misses` (1, 2), one casting passes at the threshold 0.2.
@@ -276,7 +276,8 @@ class Manifest(_ManifestModel):
     )
     details: DetailEntry | None = Field(
         default=None,
-        description="How the version searches large pictures for small defects. Older versions lack it and judge only the reduced picture.",
+        description="The detail template, with which the version searches large pictures for small defects. Older versions have none and "
+        "judge only the reduced picture.",
     )
     temperature: float = Field(
         default=1, gt=0, le=100, description="Calibration temperature of the ensemble. The logits of its combined vote are divided by it."
@@ -308,8 +309,8 @@ class Manifest(_ManifestModel):
     reference: DriftReference | None = Field(default=None, description="The drift reference. It is absent in older versions.")
     part: PartReference | None = Field(
         default=None,
-        description="What pictures of good parts have in common. A picture without a whole part gets the label `review`. Older versions "
-        "lack this reference and do not check for the part.",
+        description="The part reference, which describes the whole part. A picture that does not show the whole part gets the label "
+        "`review`. Older versions have no part reference and judge every picture.",
     )
     segmentation: SegmentationMember | None = Field(
         default=None, description="The segmentation head. It is absent in versions that know no kinds of defect, and in older versions."
@@ -320,7 +321,7 @@ class Manifest(_ManifestModel):
         description="Number of the picture decoder (DECODER_VERSION) with which the version was made. If missing, the number is 1.",
     )
     handed: bool = Field(
-        default=False, description="Whether a mirrored part is a different part. If so, training pictures were not mirrored."
+        default=False, description="True if a mirrored part is a different part. Training pictures were then not mirrored."
     )
     warnings: tuple[str, ...] = Field(
         default=(),
@@ -374,7 +375,7 @@ class Manifest(_ManifestModel):
 
     @property
     def has_seen_only_rendered(self) -> bool:
-        """Whether the version has learned from rendered pictures only."""
+        """True if the version has learned from rendered pictures only."""
         return self.command.startswith(_DEMO_COMMAND) if self.only_rendered is None else self.only_rendered
 
     def describe_training_pictures(self) -> str:

@@ -118,7 +118,7 @@ def _describe_version(manifest: Manifest) -> CardSection:
             ("Side of the input picture", f"{manifest.preprocessing.side_px} px"),
             ("Picture decoder", f"version {manifest.decoder_version or FIRST_DECODER_VERSION}, this program has version {DECODER_VERSION}"),
             ("Checks that the picture shows the whole part", "yes" if manifest.part else "no"),
-            ("Handed parts: training pictures were not mirrored", "yes" if manifest.handed else "no"),
+            ("A mirrored part is a different part", "yes" if manifest.handed else "no"),
         ),
     )
 
@@ -149,7 +149,7 @@ def _describe_decision(manifest: Manifest) -> CardSection:
         "Threshold and costs",
         ("A line may have a threshold or a share of defects of its own. Then the threshold below does not decide.",),
         (
-            ("Threshold: lowest defect probability of a defect", f"{manifest.threshold:.4f}"),
+            ("Threshold: lowest probability that counts as a defect", f"{manifest.threshold:.4f}"),
             ("Defect probabilities for review", f"{band.low:.4f} to {band.high:.4f}" if has_band else "none"),
             ("Cost of a miss", f"{costs.miss:g}"),
             ("Cost of a false alarm", f"{costs.false_alarm:g}"),
@@ -233,7 +233,7 @@ def _describe_learning_curve(manifest: Manifest, curve: LearningCurve | None) ->
         return []
     sentences = [
         curve.describe_gain(),
-        f"Networks that have not seen them contradict the labels of {curve.contradicted_count} pictures.",
+        f"The labels of {curve.contradicted_count} pictures are contradicted by networks that have not seen these pictures.",
     ]
     if curve.fingerprint != manifest.data.sha256:
         sentences.append("The learning curve was made of other pictures than those of this version.")

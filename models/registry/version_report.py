@@ -189,7 +189,7 @@ class VersionReport(_ReportModel):
         {}, description="Accuracy and other figures on disturbed copies of the pictures, for each disturbance, such as a blur."
     )
     localisation: LocalisationReport | None = Field(
-        None, description="How well heat maps show where the defects are. Missing if the version was not compared with masks."
+        None, description="Figures that say how well heat maps show the defects. Missing if the version was not compared with masks."
     )
     errors: tuple[ReportedError, ...] = ()
     curves: tuple[ReportPicture, ...] = ()
@@ -226,7 +226,7 @@ class ErrorShare(_ReportModel):
 class LearningCurvePoint(_ReportModel):
     """One point of a learning curve: the share of errors on pictures that were not used for training.
 
-    `share` says how many of the other pictures were used for training. Example: 0.5 means half of the other pictures.
+    The pictures are divided into folds. `share` is the share of the pictures outside the tested fold that were used for training.
     """
 
     share: float
@@ -273,7 +273,10 @@ class LearningCurve(_ReportModel):
 
 
 class ExportCheck(_ReportModel):
-    """The speed of one runtime at one batch size. `distance` is its largest error on the probabilities of the golden set."""
+    """The speed of one runtime at one batch size, in pictures a second (`per_s`).
+
+    `distance` is the largest difference between its probabilities for the golden set and the recorded ones.
+    """
 
     runtime: str
     batch: int

@@ -45,7 +45,7 @@ class RenderedCasting:
 
     @property
     def is_ok(self) -> bool:
-        """Whether the casting has no defect."""
+        """True if the casting has no defect."""
         return not self.kinds
 
     @property

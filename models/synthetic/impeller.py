@@ -20,7 +20,7 @@ VANES = 7
 
 @dataclass(frozen=True)
 class CameraView:
-    """How the camera sees one casting. Angles are in radians, counter-clockwise from the positive x axis.
+    """The camera's view of one casting. Angles are in radians, counter-clockwise from the positive x axis.
 
     The plate is the large round disc of the impeller. In the picture, the plate looks like an ellipse.
 
@@ -92,7 +92,7 @@ class CameraView:
         return as_float32(np.clip((radius - distance) / self.pixel + 0.5, 0, 1))
 
     def band(self, distance: Field, middle: float, width: float) -> Field:
-        """Returns a soft ring: 1 where `distance` is `middle`, and nearly 0 where they differ by more than 2 * `width`."""
+        """Returns a soft ring: 1 where `distance` is `middle`, and nearly 0 where the difference is more than 2 * `width`."""
         result: Field = np.exp(-np.square((distance - middle) / width, dtype=np.float32))
         return result
 

@@ -83,7 +83,7 @@ class LargeCasting:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a small defect is and how long it is. `distance` and `length` are shares of the plate's radius."""
+    """The place and the length of a small defect. `distance` and `length` are shares of the plate's radius."""
 
     distance: float
     direction: float

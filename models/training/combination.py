@@ -21,10 +21,10 @@ from streams.errors import ModelError
 TEMPERATURE_LIMITS = (0.5, 20.0)
 WEIGHT_STEPS = 20
 FOLDS = 5
-# A threshold between two probabilities keeps away from them by at least this share of their gap. Example: if the probabilities are 0.4 and
-# 0.6, the threshold lies between 0.42 and 0.58.
+# A threshold between the probabilities of two pictures is not too near to either of them. The distance is at least this share of the gap
+# between the probabilities. Example: between 0.4 and 0.6, the threshold lies from 0.42 to 0.58.
 GAP_MARGIN = 0.1
-# The review band ends at most this far beyond the outermost picture inside the band, in log odds. Without this limit, a wide gap between
+# An end of the review band is at most this far from the last picture inside the band, in log odds. Without this limit, a wide gap between
 # two pictures could make the band too wide.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
 # Largest distance, in log odds, between the threshold and an end of the review band. With the threshold 0.5, this allows 0.05 to 0.95.

@@ -77,8 +77,8 @@ class TrainingOptions(BaseModel):
         1.0,
         ge=0,
         le=1,
-        description="How far the pictures of small folders and lists are repeated in an epoch. With 0, no picture is repeated. With 1, "
-        "each folder or list gets the influence of the largest one, but no picture is used more than 16 times.",
+        description="Repeats the pictures of small folders and lists in an epoch. With 0, no picture is repeated. With 1, each folder or "
+        "list gets the influence of the largest one, but no picture is used more than 16 times.",
     )
     turned: Literal["free", "quarter"] = Field(
         "free", description="Random rotation of training pictures. free: by any angle. quarter: by right angles, which suits textures."

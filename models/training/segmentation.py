@@ -16,7 +16,7 @@ from models.registry.manifest import SegmentationMember
 from models.training.augmentation import augment, move_marks
 from models.training.marked_pictures import BOX_MARK, MarkedPictures
 
-# The share of each batch that shows marked defects. Without it, most batches would show only good castings.
+# The share of each batch that shows marked defects. If pictures were drawn evenly, most batches would show only good castings.
 DEFECT_SHARE = 0.6
 # Weight of a pixel of a defect in the loss. Defects cover only about 1 % of the pixels.
 DEFECT_WEIGHT = 4.0
@@ -134,7 +134,7 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         for number in range(1 + kinds):
             inside = tf.cast(marks == BOX_MARK + number, tf.float32)
             level = inside * (1 - probabilities[..., 0] if number == 0 else probabilities[..., number])
-            # A weighted mean is used instead of the maximum, because the maximum would train only one pixel of each box.
+            # The loss uses a weighted mean of the pixels in a box, because their maximum would train only one pixel of the box.
             strength = tf.reduce_sum(level * level, axis=(1, 2)) / tf.maximum(tf.reduce_sum(level, axis=(1, 2)), 1e-6)
             has_box = tf.cast(tf.reduce_any(inside > 0, axis=(1, 2)), tf.float32)
             total -= tf.reduce_sum(has_box * tf.math.log(tf.clip_by_value(strength, 1e-6, 1.0)))

@@ -28,7 +28,7 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
     A group of near-duplicates is dominant if it would make up more than a fifth of the validation pictures of its class. `share` is the
     share of validation pictures. If too few other groups would be left, no group is dominant.
 
-    A dominant group shows few castings, so it is not suitable for validation. In the trial, a threshold was chosen on two dominant groups.
+    A dominant group shows few castings, so it is not suitable for validation. In a trial, a threshold was chosen on two dominant groups.
     This threshold rejected every fifth good casting of other groups.
     """
     is_dominant = np.zeros(len(labels), np.bool_)

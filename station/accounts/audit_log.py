@@ -1,6 +1,7 @@
-"""Verifies the chain of the audit log, and sends a copy of each entry to a log server.
+"""Verifies the hashes of the audit log, and sends a copy of each entry to a log server.
 
-Somebody who can write to the database can also compute a new chain. The copy on the log server shows such a change.
+The hash of each entry covers the hash of the entry before it. Somebody who can write to the database can change entries and compute all
+hashes anew. A comparison with the copy on the log server shows this change.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _SEND_TIMEOUT_S = 10.0
 class ChainReport:
     """The result of a verification: the number of entries, the hash of the newest entry, and a sentence for each fault.
 
-    After a fault, the verification goes on from the hash that the entry itself names, so each change gives one fault.
+    After a fault, the verification goes on with the stored hash of the entry, so one changed entry gives only one fault.
     """
 
     entries: int
@@ -43,7 +44,7 @@ class ChainReport:
 
 
 def verify_chain(known_head: str = "") -> ChainReport:
-    """Computes the chain of all entries again.
+    """Computes the hashes of all entries again, and compares them with the stored hashes.
 
     `known_head` is a hash that somebody noted before. A fault is reported if no entry has this hash, for example because the newest entries
     were deleted.
@@ -103,17 +104,18 @@ class SyslogSender:
 class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
     def createSocket(self) -> None:
         super().createSocket()
-        # Python's stubs do not know this attribute.
+        # getattr() is used because the type stubs of Python do not name the attribute `socket`.
         getattr(self, "socket").settimeout(_SEND_TIMEOUT_S)  # noqa: B009
 
     def is_closed_by_server(self) -> bool:
-        # Without this look, the operating system would take one more message for a server that has gone, and nobody would notice the loss.
+        # Check the connection before each message. If the server has closed the connection, the operating system would still accept one
+        # message and lose it.
         connected: socket.socket = getattr(self, "socket")  # noqa: B009
         readable, _, _ = select.select([connected], [], [], 0)
         return bool(readable) and not connected.recv(4096)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        raise  # logging calls this method while it handles the error
+        raise  # logging calls this method in an `except` block, so this statement raises the error again
 
 
 def ship_new_entries(sender: SyslogSender) -> int:
@@ -149,7 +151,7 @@ def keep_shipping() -> None:
             metrics.audit_shipping_failing.set(0)
         except (OSError, DatabaseError, InterfaceError) as error:
             metrics.audit_shipping_failing.set(1)
-            log.warning("New entries of the audit log cannot be sent to %s. They are sent later: %s", address, error)
+            log.warning("New entries of the audit log cannot be sent to %s now. They will be sent later: %s", address, error)
             if sender:
                 sender.close()
             sender, pause_s = None, backoff.failed()

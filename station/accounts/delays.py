@@ -1,8 +1,10 @@
-"""Delays the next attempt after wrong passwords. Nobody is locked out: each delay ends, and an attempt that comes too early adds nothing.
+"""Delays the next attempt with a password after wrong passwords.
 
-An attempt counts for three keys: the account together with the network of the client, the network alone, and the account alone. So neither
-many passwords for one account nor many names from one network can be tried quickly. An attempt from a browser in which the account has
-logged in before counts only for this browser, so that a stranger's guesses delay no person at their usual computer.
+Nobody is locked out, because each delay ends, and because an attempt during a delay does not make the delay longer.
+
+Wrong passwords are counted in three ways: for the account together with the network of the client, for the network, and for the account.
+An attacker can therefore not try many passwords for one account quickly, and not many accounts from one network. Attempts from a browser
+with which the account has logged in before are counted separately, so that the guesses of a stranger do not delay the owner of the account.
 """
 
 from __future__ import annotations
@@ -31,20 +33,23 @@ _MAX_ACCOUNTS_OF_DEVICE = 16
 
 # Failures are forgotten after a day without another failure.
 _FORGET_AFTER = timedelta(days=1)
-# Each attempt deletes at most so many rows, and adds at most three.
+# Each attempt deletes at most this many old rows, and adds at most three new rows.
 _MAX_FORGOTTEN = 100
 # All people behind one network address share the delay of the network, so it begins late and stays short.
 _NETWORK_FAILURES_FACTOR = 4
 _LONGEST_NETWORK_DELAY_S = 60.0
-# A stranger with many addresses can cause the delay of an account, so it stays very short: 8,640 guesses a day at most.
+# A stranger with many addresses can cause the delay of an account, so this delay stays very short. It still limits the stranger to 8,640
+# guesses a day.
 _LONGEST_ACCOUNT_DELAY_S = 10.0
 
 
 @dataclass(frozen=True)
 class DelayRule:
-    """After `free_failures` failures, each attempt waits: 1 s, then twice as long after each failure, at most `longest_s`.
+    """The rule for one key, such as an account.
 
-    `is_own` is true if only the person who logs in causes the failures. A successful log-in then removes them.
+    After `free_failures` failures, the delay is 1 s. It doubles with each further failure, up to `longest_s`.
+
+    `is_own` is true if only the person who logs in can cause the failures. A successful log-in then sets their number to 0.
     """
 
     key: str
@@ -53,7 +58,7 @@ class DelayRule:
     is_own: bool = False
 
     def compute_delay_s(self, failures: int) -> float:
-        """Returns how long an attempt must come after the last one of `failures` failures, in seconds."""
+        """Returns the delay after `failures` failures: the seconds from the last failure to the next allowed attempt."""
         beyond = failures - self.free_failures
         return 0.0 if beyond < 0 else min(2.0 ** min(beyond, 30), self.longest_s)
 
@@ -76,7 +81,7 @@ def make_log_in_rules(station: StationSettings, name: str, address: str, device:
 
 
 def make_password_rules(station: StationSettings, account: int) -> list[DelayRule]:
-    """Returns the rules for guesses at the old password of a logged-in account, from whatever address."""
+    """Returns the rules for guesses at the old password of a logged-in account, from any address."""
     return [DelayRule(_make_key("old password", str(account)), station.log_in_failures, station.log_in_lock_minutes * 60, is_own=True)]
 
 
@@ -92,10 +97,12 @@ def find_network(address: str) -> str:
 
 
 def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
-    """Counts an attempt as a failure and returns 0, or returns how many seconds too early the attempt comes, and counts nothing.
+    """Begins an attempt with a password. Returns 0 if the attempt is allowed, and counts it as a failure.
 
-    The attempt counts before the password is checked. Otherwise many simultaneous attempts could pass together. Call `end_attempt` if the
-    password is right.
+    If the attempt comes too early, counts nothing and returns the remaining seconds of the delay.
+
+    An attempt is counted before its password is checked. Otherwise many simultaneous attempts could avoid the delay. Call `end_attempt` if
+    the password is right.
     """
     with transaction.atomic():
         rows = {key: LogInDelay(key=key, failed_at=now) for key in sorted(rule.key for rule in rules)}
@@ -117,9 +124,10 @@ def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
 
 
 def end_attempt(rules: Sequence[DelayRule]) -> None:
-    """Takes back what `begin_attempt` counted, because the password was right.
+    """Takes back the failure that `begin_attempt` counted, because the password was right. Also forgets earlier failures of this person.
 
-    The failures that others cause stay. Otherwise a person with an account could guess the passwords of others without a delay.
+    Failures that other people can have caused stay. Otherwise a person with an account could log in from time to time, and guess the
+    passwords of other accounts without a delay.
     """
     _take_back(rules, {rule.key for rule in rules if rule.is_own})
 
@@ -143,12 +151,12 @@ def _take_back(rules: Sequence[DelayRule], forgotten: Set[str]) -> None:
 
 
 def _lock_rows(rules: Sequence[DelayRule]) -> QuerySet[LogInDelay]:
-    # All attempts lock their rows in the order of the keys, so that two of them never wait for each other.
+    # All attempts lock their rows in the order of the keys, so that two attempts cannot cause a deadlock.
     return LogInDelay.objects.select_for_update().filter(key__in=[rule.key for rule in rules]).order_by("key")
 
 
 def _forget_others(now: datetime) -> None:
-    """Deletes some rows that count no longer, or that lie far in the future because the clock was set back."""
+    """Deletes some rows whose failures are too old to count, or are far in the future because the clock was set back."""
     over = Q(failed_at__lt=now - _FORGET_AFTER) | Q(failed_at__gt=now + _FORGET_AFTER)
     with transaction.atomic():
         rows = LogInDelay.objects.select_for_update(skip_locked=True).filter(over)[:_MAX_FORGOTTEN]

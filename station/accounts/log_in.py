@@ -1,4 +1,4 @@
-"""The log-in: a name, a password and perhaps a one-time code, the delays after wrong ones, and sessions that are extended in use."""
+"""The log-in page, the delays after wrong passwords or codes, and log-in sessions that last longer while they are used."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class LogInForm(AuthenticationForm):
         cleaned: dict[str, Any] = super().clean() or {}
         user = self.get_user()
         if user is not None and any(devices_for_user(user)) and match_token(user, cleaned.get("code", "").replace(" ", "")) is None:
-            # The answer does not say whether the password was right.
+            # The error message is the same as for a wrong password, so that nobody learns that the password was right.
             self.user_cache = None
             raise self.get_invalid_login_error()
         return cleaned
@@ -82,7 +82,7 @@ class LogInView(LoginView):
         return response
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
-        # A name that no account has is perhaps a password in the wrong field, so it is not written down.
+        # A name that no account has is not written to the audit log, because it is perhaps a password in the wrong field.
         AuditEntry.record(None, "log-in failed", self._attempted_name)
         return super().form_invalid(form)
 

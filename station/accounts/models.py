@@ -44,7 +44,7 @@ class ApiToken(models.Model):
     sha256 = models.CharField(max_length=64, unique=True)
     made_at = models.DateTimeField(auto_now_add=True)
     used_at = models.DateTimeField(null=True)
-    # Tokens of release 0.1.0 have no end. All later tokens have one.
+    # Null for tokens of release 0.1.0, which never expire. All later tokens expire.
     expires_at = models.DateTimeField(null=True)
     # With the scope `inspect`, a program sends pictures and reads their verdicts. With the scope `read`, a program only reads verdicts.
     scope = models.CharField(max_length=16, choices=[(scope, scope) for scope in get_args(TokenScope)], default="inspect")

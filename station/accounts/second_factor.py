@@ -32,7 +32,8 @@ _APP, _RECOVERY = "app", "recovery codes"
 class CodeForm(forms.Form):
     """The form with the first code of the app, which shows that the app has the key.
 
-    It asks for the password, too. Otherwise somebody at a computer that a person has left could lock this person out with another app.
+    The form also asks for the password. Otherwise somebody could use an unattended computer of a logged-in person to add another app, and
+    so lock this person out.
     """
 
     code = forms.CharField(max_length=8, label="Code", widget=forms.TextInput(attrs={"autocomplete": "one-time-code"}))

@@ -88,7 +88,7 @@ def _migrate(apply: bool) -> list[str]:
 @contextmanager
 def _migration_lock() -> Iterator[None]:
     if connection.vendor == "postgresql":
-        # Each migration is a transaction of its own. The lock covers all of them, so it belongs to the database session.
+        # The lock belongs to the database session, because it must cover all migrations, and each migration is a transaction of its own.
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
         try:

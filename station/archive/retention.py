@@ -39,7 +39,10 @@ _LONGEST_WAIT_S = 30.0
 
 @dataclass
 class _Tries:
-    """How often the picture of a part could not be read. `archived_before` is the number of pictures that were archived until then."""
+    """How often the picture of a part could not be read.
+
+    `archived_before` is the number of pictures that were archived before the last counted try.
+    """
 
     archived_before: int
     count: int = 1
@@ -104,8 +107,8 @@ class PictureArchiver:
 
         Stops early if `go_on` returns False. Returns the number of pictures that were copied or no longer exist.
 
-        If a picture cannot be read, the pictures of other parts are copied first. After five tries between which other pictures could be
-        read, the picture counts as gone.
+        If a picture cannot be read, the pictures of other parts are copied first. If five tries
+        fail although other pictures could be read in between, the picture counts as lost.
         """
         marked = Part.objects.filter(keep_picture=True).order_by("-seen_at")
         waiting = list(marked.exclude(pk__in=list(self._tries))[:_ARCHIVED_PER_STEP]) or list(marked[:_ARCHIVED_PER_STEP])
@@ -119,7 +122,9 @@ class PictureArchiver:
                 except CastlineError as error:
                     if not self._gives_up(part):
                         raise
-                    log.warning("the picture of part %s is given up after %d tries: %s", part, _MAX_TRIES, error)
+                    log.warning(
+                        "the picture of part %s could not be read in %d tries, so the archive will not have it: %s", part, _MAX_TRIES, error
+                    )
                     metrics.pictures_gone.inc()
                     part.picture, part.picture_bytes = "", None
                 self._tries.pop(part.pk, None)
@@ -132,7 +137,7 @@ class PictureArchiver:
     def _gives_up(self, part: Part) -> bool:
         """Notes that the picture of `part` could not be read. Returns True after the last try.
 
-        If no picture can be read, Kafka or the store does not answer. Then no picture is given up.
+        If no picture at all can be read, Kafka or the store does not answer. Such tries do not count.
         """
         tries = self._tries.setdefault(part.pk, _Tries(self._archived_count))
         if tries.archived_before != self._archived_count:

@@ -88,7 +88,7 @@ def show_share_estimate(request: HttpRequest, line: str) -> HttpResponse:
     try:
         manifest = find_manifest(version)
         if manifest is None:
-            raise ModelError(f"The version {version} cannot be read. Look at the page of models to see why.")
+            raise ModelError(f"The version {version} cannot be read. Open the page Models to see why.")
         context["current"] = current = _read_record(line)
         context["estimate"] = estimate = estimate_share(line, manifest)
         percents = {"percent": estimate.share, "low": estimate.best.low, "high": estimate.best.high}

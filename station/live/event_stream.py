@@ -148,7 +148,7 @@ async def stream_events(
     An event is named after a line and contains the card of this line. The event `page` contains the page of `line`. If `viewer` has too
     many streams, the only event is a status that says so.
     """
-    # The view has asked before, but other streams may have begun since then.
+    # Check the limits again. The view has checked them already, but other streams may have begun since then.
     if refusal := open_streams.find_refusal(viewer):
         yield _format_event("status", render_to_string("station/live/_status.html", {"trouble": refusal}))
         return

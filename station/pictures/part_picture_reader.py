@@ -144,7 +144,8 @@ class PartPictureReader:
             self._idle.put(reader)
 
     def _cached(self, part: PictureLocation, side_px: int | None, convert: Callable[[bytes], EncodedPicture]) -> EncodedPicture | None:
-        # The key names the part, so that a forged verdict with the checksum of a private picture does not get it from the cache.
+        # The key contains the part id, not only the checksum. Otherwise a forged verdict with the checksum of a private picture would give
+        # access to this picture.
         key = (part.part_key, part.sha256, side_px)
         with self._conversion_locks[hash(key) % _CONVERSION_LOCKS]:
             with self._cache_lock:

@@ -77,8 +77,8 @@ def review_part(request: HttpRequest, line: str, run: int, part: int) -> HttpRes
 def _is_opened_by_the_person(request: HttpRequest) -> bool:
     """Returns whether the person opens the page by a link of this station, a bookmark or the address bar.
 
-    Browsers send the header Sec-Fetch-Site (Fetch Metadata) only to HTTPS and loopback addresses. Without it, the session cookie, which
-    browsers do not send with embedded pages and pictures of other sites, must suffice.
+    Browsers send the header Sec-Fetch-Site (Fetch Metadata) only to HTTPS and loopback addresses. Without this header, returns True for a
+    GET request. The only protection is then the session cookie, which browsers do not send with pages and pictures that other sites embed.
     """
     site = request.headers.get("Sec-Fetch-Site", "same-origin")
     return request.method == "GET" and site in ("same-origin", "none") and "Sec-Purpose" not in request.headers

@@ -124,7 +124,7 @@ class CameraSettings(Section):
         if self.kind in ("folder", "drop") and self.path is None:
             raise ValueError(f"a camera of kind {self.kind} needs a path: set `path` in its section [lines.camera]")
         if self.kind == "video" and not self.address.get_secret_value():
-            raise ValueError("a camera of kind video needs an address")
+            raise ValueError("a camera of kind video needs an address: set `address` in its section [lines.camera]")
         return self
 
     @property
@@ -295,7 +295,7 @@ class LineSettings(Section):
 
     @property
     def is_triggered_by_board(self) -> bool:
-        """Whether the board triggers the camera, so that the sorter reports each part to the gateway.
+        """True if the board triggers the camera, so that the sorter reports each part to the gateway.
 
         Also True for a line without a camera, because another program can then need the reports.
         """

@@ -69,7 +69,8 @@ class Settings(BaseSettings):
         sections.ReviewSettings(), description="Which parts people review, and how data sets are made from the reviewed parts."
     )
     lines: tuple[LineSettings, ...] = Field((), description="The lines of the foundry.")
-    # The role of this process, which decides as which Kafka user the process logs in. No setting, because it differs between processes.
+    # The role of this process. The process logs in to Kafka with the user of this role. The role is not a field of castline.toml, because
+    # all processes read the same file.
     _role: KafkaRole = PrivateAttr("administrator")
 
     @classmethod
@@ -100,7 +101,7 @@ class Settings(BaseSettings):
 
     @property
     def role(self) -> KafkaRole:
-        """The role whose Kafka user this process is. Commands that a person calls have the role `administrator`."""
+        """The role of this process, which determines its Kafka user. Commands that a person calls have the role `administrator`."""
         return self._role
 
     def for_role(self, role: KafkaRole) -> Self:

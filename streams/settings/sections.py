@@ -47,7 +47,7 @@ def _read_secret(file: Path | None, name: str, value: SecretStr) -> str:
 
 
 def _mask_root(root: Path) -> str:
-    # The class Path shortens `s3://` to `s3:/`.
+    # The class Path shortens `s3://` to `s3:/`, so the second slash is added again.
     text = str(root)
     return mask_address(re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", text))
 
@@ -259,7 +259,7 @@ class PictureSettings(Section):
         16_000_000,
         ge=1,
         le=1_000_000_000,
-        description="Largest uploaded picture, in pixels. `max_pixels` holds for uploads, too.",
+        description="Largest uploaded picture, in pixels. `max_pixels` applies to uploads, too.",
     )
     upload_memory_bytes: int = Field(
         2**30,
@@ -306,7 +306,7 @@ class GatewaySettings(Section):
         ge=4,
         le=500,
         description="Largest number of open connections of one IPv4 address or one IPv6 network (/64). A further connection takes the "
-        "place of an idle one. Raise it if many cameras share an address, for example behind a proxy.",
+        "place of an idle one. Raise this number if many cameras share an address, for example behind a proxy.",
     )
     token: SecretStr = Field(
         SecretStr(""), description="Token that the sorter sends with its part reports. Set it with CASTLINE_GATEWAY__TOKEN."
@@ -563,12 +563,12 @@ class StationSettings(Section):
         ge=8,
         le=4000,
         description="Largest number of open connections of one IPv4 address or one IPv6 network (/64). A further connection takes the "
-        "place of an idle one. With `proxies`, only the proxy can limit them.",
+        "place of an idle one. If `proxies` is above 0, this setting has no effect, so limit the connections in the proxy.",
     )
     trusted_proxies: tuple[str, ...] = Field(
         ("127.0.0.1", "::1"),
-        description="Addresses or networks of these proxies, such as 192.0.2.4 or 192.0.2.0/28. X-Forwarded-For from any other address is "
-        "ignored.",
+        description="Addresses or networks of the proxies in front of the station, such as 192.0.2.4 or 192.0.2.0/28. X-Forwarded-For "
+        "from any other address is ignored.",
     )
     database: str = Field(
         "var/station.sqlite3",
@@ -620,8 +620,8 @@ class StationSettings(Section):
         240,
         ge=1,
         le=1_000_000,
-        description="Largest number of megapixels that one account may upload in a minute. Pixels cost the processor time, not bytes. An "
-        "account can always upload one picture of `pictures.upload_pixels` a minute.",
+        description="Largest number of megapixels that one account may upload in a minute. The processor time depends on "
+        "the pixels, not on the bytes. An account can always upload one picture of `pictures.upload_pixels` a minute.",
     )
     time_zone: str = Field(
         "UTC",

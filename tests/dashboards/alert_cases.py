@@ -207,7 +207,7 @@ CASES: tuple[AlertCase, ...] = (
         {f"castline_camera_offset_share{{{LINE}}}": "0 -0.1 -0.2 -0.2"},
         {f"castline_camera_offset_share{{{LINE}}}": "0 -0.1 0.1 -0.12"},
         ON_LINE,
-        "line-1: the median distance between pictures and their parts is 20% of the spacing of the parts",
+        "line-1: the median time between a picture and its part is 20% of the time between two parts",
     ),
     AlertCase(
         "CameraClockWrong",

@@ -224,7 +224,7 @@ def test_a_shadow_version_is_counted_and_publishes_no_verdict_and_a_replay_finds
     assign_a(plant, inspector, *settings.lines)
     start = datetime.now(UTC) - timedelta(seconds=1)
     for line in settings.lines:
-        assert "a is chosen, with b in its shadow" in castline(settings, "models", "shadow", "b", "--line", line.name)
+        assert "a is chosen, with b as its shadow" in castline(settings, "models", "shadow", "b", "--line", line.name)
     wait_for(lambda: inspector.metric("castline_model_shadow_info", model="b") == 2, 60, "expected b beside both lines")
     feed = PictureProducer(settings, rate_per_s=10)
     wait_for(lambda: len(feed.parts) >= 30, 30, "expected the feed to run")

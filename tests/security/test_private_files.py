@@ -93,7 +93,7 @@ def test_a_role_refuses_exposed_files_and_names_the_command_that_closes_them(ope
     database.parent.chmod(0o755)
     refused = run_castline(file, "archivist")
     assert refused.returncode == 3
-    command = refused.stderr.strip().rpartition("Close them with: ")[2]
+    command = refused.stderr.strip().rpartition("Correct this with: ")[2]
     assert command == f"chmod -R go-rwx {database}"
     subprocess.run(command.split(), check=True)
     refuse_exposed_files(load_settings(file))
@@ -133,7 +133,7 @@ def test_the_group_can_read_a_password_file_that_root_keeps_for_a_service(open_f
     assert find_exposed_paths(settings) == [file]
     with pytest.raises(SettingsError) as refused:
         refuse_exposed_files(settings)
-    subprocess.run(["/bin/sh", "-c", str(refused.value).partition("Close them with: ")[2]], check=True)
+    subprocess.run(["/bin/sh", "-c", str(refused.value).partition("Correct this with: ")[2]], check=True)
     status = file.stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (12345, os.getegid(), 0o640), "the service can still read the file"
     assert find_exposed_paths(settings) == []

@@ -19,7 +19,7 @@ from tests.security.test_private_files import run_castline, write_settings
     [
         ("station", {"host": "0.0.0.0"}, "without TLS"),
         ("station", {"hosts": ["*"]}, "every host name"),
-        ("station", {"proxies": 1, "trusted_proxies": ["0.0.0.0/0"]}, "its own address"),
+        ("station", {"proxies": 1, "trusted_proxies": ["0.0.0.0/0"]}, "pretend to have another address"),
         ("gateway", {"host": "192.0.2.1"}, "passwords of cameras"),
         ("service", {"host": "::"}, "metrics and health pages"),
         ("kafka", {"bootstrap": "kafka.plant.example:9092"}, "not encrypted"),
@@ -47,7 +47,7 @@ def test_the_open_data_folder_of_an_older_release_is_found(tmp_path: Path) -> No
 
 
 def test_the_name_of_a_token_cannot_control_the_terminal() -> None:
-    assert "\x1b" not in format_finding(SecurityFinding("medium", "The API token of anna for \x1b]0;x\x07 has no end.", "Revoke it."))
+    assert "\x1b" not in format_finding(SecurityFinding("medium", "The API token of anna for \x1b]0;x\x07 never expires.", "Revoke it."))
 
 
 def test_missing_keys_are_found(tmp_path: Path) -> None:

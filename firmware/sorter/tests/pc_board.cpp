@@ -105,7 +105,7 @@ class Pc {
     line_free_ = now_;
     std::printf("{\"event\": \"reset\", \"cycle\": %" PRIu64 ", \"cause\": \"%s\"}\n", now_, cause == kWatchdog ? "watchdog" : "asked");
     for (uint8_t lane = 0; lane < kLanes; ++lane) {
-      // A reset does not change the levels at the input pins, so the board is told the present levels of its photo-eyes.
+      // A reset does not change the levels at the input pins. So the board gets the present levels of its photo-eyes after the reset.
       for (uint8_t which = 1; which <= 2; ++which) board_->lane(lane).change_eye(which, !level(kPins[lane].eye[which - 1]), now_us());
       std::printf("{\"event\": \"pulse\", \"cycle\": %" PRIu64 ", \"servo\": \"%s\", \"us\": %u}\n", now_, kPins[lane].servo.c_str(),
                   stored_[lane].state == kStored ? stored_[lane].settings[kRestUs] : kNeutralUs);

@@ -62,7 +62,8 @@ TEST(a_slow_round_of_the_main_loop_does_not_lengthen_a_pulse) {
   CHECK(!contact.sample(true, kRoundUs, kHoldUs));
   for (int round = 0; round < 9; ++round) CHECK(!contact.sample(true, 60000, kHoldUs));
   CHECK(contact.sample(true, 60000, kHoldUs));
-  // The level is different at each call of sample(), and 60 ms lie between two calls. A pulse can be shorter, so 60 ms must not count.
+  // The level is different at each call of sample(), and 60 ms lie between two calls. Each pulse can be much shorter than 60 ms, so it must
+  // not count as a pulse of 60 ms.
   Contact pulses;
   for (int pulse = 0; pulse < 40; ++pulse) {
     CHECK(!pulses.sample(true, 60000, kHoldUs));

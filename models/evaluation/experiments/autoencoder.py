@@ -30,7 +30,7 @@ from models.training.split import expect_groups_of_each_class, find_dominant_gro
 from streams.errors import ModelError
 
 FOLDS = 5
-# Seed of the random folds. All trainings have the same folds, whatever their own seeds are.
+# Seed of the random folds. The trainings have different seeds, but they all use the same folds.
 FOLD_SEED = 17
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "MAA": {},

@@ -33,7 +33,7 @@ from models.training.trainer import SplitPictures, predict
 # The support vector machine is the only classifier that is not a neural network. It gets pictures of 32 x 32 pixels.
 SVM, SVM_SIDE_PX = "svm", 32
 ENSEMBLE = "ensemble"
-# With equal costs, the threshold with the lowest cost also has the highest accuracy.
+# In the comparison, a miss and a false alarm cost the same. The threshold with the lowest cost then also has the highest accuracy.
 EQUAL_COSTS = Costs(miss=1, false_alarm=1)
 
 Flags = npt.NDArray[np.bool_]
@@ -271,7 +271,7 @@ def measure_difference(
     """Returns the mean of `first` - `second`, both of shape (n,), and the standard error of this mean.
 
     Errors of near-duplicates are not independent, so the standard error is computed from sums over the groups (Liang and Zeger, Biometrika
-    73, 1986). With a single group, it is infinite.
+    73, 1986). With a single group, the standard error is infinite.
     """
     difference = first - second
     mean = float(difference.mean())

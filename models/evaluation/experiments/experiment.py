@@ -125,7 +125,7 @@ class ExperimentFolder:
     def train_network(
         self, network: keras.Model, recipe: NetworkRecipe, seed: int, pictures: SplitPictures, progress: CellProgress
     ) -> None:
-        """Trains `network`, which need not belong to a model version. The training never stops early."""
+        """Trains `network` with `recipe`, but never stops early. An interrupted training continues from its checkpoint."""
         recipe = replace(recipe, patience=0, seed=seed)
         Trainer(network, pictures, recipe).fit(self._checkpoint_path(progress.cell), progress.on_progress)
 

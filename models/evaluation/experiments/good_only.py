@@ -1,6 +1,7 @@
 """Compares how well scorers recognise defective parts after they have learned from few or many pictures of good parts alone.
 
-A combination of scorers takes their largest score. To make the scores comparable, each is divided by a high score of good parts.
+A combination of scorers gives a picture the largest of their scores. To make the scores comparable, each score is first divided by a high
+score of good parts.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class LearningCondition:
 
     - `good`: the number of good pictures; None means all.
     - `hidden_share`: the share of these pictures that are replaced by pictures of defective parts.
-    - `with_cut_off`: whether a cut-off is chosen from the same pictures.
-    - `draws`: number of random selections of pictures in each fold. The figures are means over them.
+    - `with_cut_off`: True if a cut-off is chosen from the same pictures.
+    - `draws`: number of random selections of pictures in each fold. The figures are means over these selections.
     """
 
     good: int | None = None
@@ -120,7 +121,7 @@ def compare_good_only_scorers(
         for number, (others, test) in enumerate(splits):
             values: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
             for draw in range(condition.draws):
-                # All conditions use the same seed. So a condition with 50 good pictures includes the 20 pictures of a smaller condition.
+                # All conditions use the same seed, so the pictures of a small condition are also among the pictures of a larger one.
                 seen = _choose_seen(others, is_defect, condition, np.random.default_rng([seed + number, draw]))
                 found: dict[str, FoldScores] = {}
                 for name in names:

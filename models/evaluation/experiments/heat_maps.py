@@ -91,7 +91,7 @@ class HeatMapExperiment:
                 heats.setdefault(name, []).extend(found.astype(np.float32))
             callback.on_cell_progress(cell, fold + 1, self.folds)
         for name in self.scorers:
-            # Residuals are multiples of the limit of good parts, so the cut-off is 1.
+            # A residual above 1 exceeds the limit of good parts, so 1 is used as the cut-off.
             pairs = zip(heats[SEGMENTATION], heats[name], strict=True)
             heats[f"{SEGMENTATION}+{name}"] = [
                 combine_heat(head, scale_scores(residuals, 1.0), SCALED_CUT_OFF) for head, residuals in pairs

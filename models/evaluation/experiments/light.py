@@ -86,7 +86,7 @@ class LightExperiment:
 def measure_speed(networks: dict[str, keras.Model]) -> dict[str, npt.NDArray[np.float64]]:
     """Returns the processor time for one picture in ms for each network, shape (ROUNDS,). The networks take turns.
 
-    The time by the clock would depend on the other programs of the machine.
+    The processor time is measured, because the elapsed time would depend on the other programs of the machine.
     """
     computing = {name: _compile(network) for name, network in networks.items()}
     times = {name: np.empty(ROUNDS) for name in networks}
@@ -119,7 +119,7 @@ def make_light_table(
 ) -> ResultTable:
     """Returns the table of the experiment, with a row for each network.
 
-    The dictionaries have an entry for each network: accuracies by seed, times by round, and the number of weights.
+    Each dictionary has an entry for each network: its accuracy with each seed, its times in each round, or its number of weights.
     """
     rows = []
     for name in NETWORKS:

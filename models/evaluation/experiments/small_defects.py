@@ -33,7 +33,7 @@ from models.synthetic.large_casting import SMALL_KINDS, render_large_casting
 from streams.errors import ModelError
 
 ALARM_SHARE = 0.01
-# Side of the reduced picture, which the decoder also makes. The detail template does not use it.
+# Side of the reduced picture that the decoder makes beside the picture at full size. The experiment does not use the reduced picture.
 NETWORK_SIDE_PX = 192
 # The template counts as pointing at a defect if its largest residual is near the defect. For a defect of 1 mm, near means at most 2 mm.
 POINTING_LENGTHS = 2.0
@@ -82,7 +82,7 @@ class SmallDefectExperiment:
         """
         folder, total = ExperimentFolder(self.folder), self.good + self.tested
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("good", "tested", "folder")}
-        # Folders of earlier experiments, in which all castings had defects, name no number of defective castings.
+        # Options that are None are left out, because the folders of earlier experiments do not contain the option `defective`.
         chosen = {name: value for name, value in options.items() if value is not None}
         folder.claim({"experiment": "small-defects", "good": self.good, **chosen})
         for number in range(self.good):

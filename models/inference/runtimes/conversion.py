@@ -177,8 +177,8 @@ def _resample(grey: Any, side_px: int) -> Any:
     with tf.init_scope():
         unit = np.eye(from_px, dtype=np.float32)[..., np.newaxis]
         weights = tf.image.resize(unit, (side_px, from_px), "bilinear", antialias=True).numpy()[..., 0]
-    # TensorFlow Lite can compute convolutions with 8-bit numbers. A 1 x 1 convolution mixes only channels. So the code first turns the
-    # columns of the picture into channels.
+    # The picture is resampled with a 1 x 1 convolution, because TensorFlow Lite can compute convolutions with 8-bit numbers. A 1 x 1
+    # convolution mixes only channels, so the columns of the picture are first turned into channels.
     kernel = tf.constant(weights.T[np.newaxis, np.newaxis])
 
     def resample_and_transpose(some: Any) -> Any:
@@ -190,7 +190,8 @@ def _resample(grey: Any, side_px: int) -> Any:
 
 
 def _build_key(version: Version) -> str:
-    # The two stages of a cascade have the same manifest but different voters. So the key depends on the manifest and on the voters.
+    # The key names the folder of the converted networks. It depends on the manifest and on the voters, because the two stages of a cascade
+    # have the same manifest but different voters.
     digest = hashlib.sha256(version.file(MANIFEST_FILE).read_bytes())
     voters = " ".join(voter.name for voter in version.manifest.voters)
     digest.update(f"{REVISION} {get_release('tensorflow')} {voters}".encode())

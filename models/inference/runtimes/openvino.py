@@ -56,7 +56,7 @@ class OpenVinoRuntime:
         self.name = name
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if name.endswith("-bf16") else "f32"} | _limit_threads(threads)
         if at_once > 1:
-            # OpenVINO divides its threads between the streams. Each stream computes one call of `predict` at a time.
+            # OpenVINO divides its threads into groups, which are called streams. Each stream computes one call of `predict` at a time.
             options["NUM_STREAMS"] = str(at_once)
         path = get_flatbuffer(version, "static8" if name.endswith("-int8") else "float32")
         self._network = OpenVinoNetwork(path, batch_sizes, version.manifest.preprocessing.side_px, options)

@@ -70,5 +70,5 @@ def _set_threads(threads: int, at_once: int) -> None:
         config.set_intra_op_parallelism_threads(intra_op)
         config.set_inter_op_parallelism_threads(inter_op)
     except RuntimeError:
-        message = "TensorFlow has already started and keeps its numbers of threads. %d threads for each of %d concurrent calls were wanted."
+        message = "TensorFlow has already started, so its numbers of threads stay. Requested: %d threads for each of %d concurrent calls."
         log.warning(message, intra_op, inter_op)

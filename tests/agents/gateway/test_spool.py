@@ -65,7 +65,7 @@ def test_a_run_is_always_greater_than_all_runs_before(tmp_path: Path, now_s: flo
 def test_a_full_spool_refuses_pictures_until_there_is_room(tmp_path: Path) -> None:
     line = open_spool(tmp_path, max_bytes=10_000)
     accepted = [line.accept(make_picture(number, size=2000)).part for number in range(1, 4)]
-    with pytest.raises(SpoolFullError, match="expected room for 3024 bytes"):
+    with pytest.raises(SpoolFullError, match="no room for 3024 bytes"):
         line.accept(make_picture(4, size=2000))
     line.remove([line.read_after(0, 1)[0].seq])
     assert line.accept(make_picture(4, size=2000)).part.part == 4, "a refused picture uses no number"

@@ -66,7 +66,7 @@ def test_a_card_shows_the_warnings_of_the_training_and_that_the_parts_are_handed
     path.write_text(json.dumps(json.loads(path.read_text()) | {"warnings": ["There are only 20 pictures."], "handed": True}))
     sections = sections_of(make_model_card(registry, "demo"))
     assert "There are only 20 pictures." in sections["Limits and known failures"].sentences
-    assert dict(sections["The version"].rows)["Handed parts: training pictures were not mirrored"] == "yes"
+    assert dict(sections["The version"].rows)["A mirrored part is a different part"] == "yes"
 
 
 def test_a_card_shows_scorers_learning_curve_and_exports_where_there_are_some(tmp_path: Path) -> None:
