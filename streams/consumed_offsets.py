@@ -108,7 +108,9 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
                 self._committed_offset[partition] = start.offset or None
             if start.expired:
                 await self.transport.on_expired(ExpiredRecords(partition.topic, partition.partition, committed or 0, start.expired))
-                # This commit lets the next start skip the expired records, so that they are not reported again.
+            if start.offset > (committed or 0):
+                # Without this commit, expired records would be reported again at the next start. Skipped records would count as waiting
+                # until the next record comes, so the supervisor would restart a worker that has nothing to do.
                 await self._commit({partition: start.offset})
 
     async def choose_start(self, partition: TP, committed: int | None, log_start: int, log_end: int) -> StartOffset:

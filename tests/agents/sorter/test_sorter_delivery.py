@@ -6,13 +6,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
@@ -23,6 +23,7 @@ from streams.signatures import SIGNING_ROLES, create_keys
 from streams.topics import TopicNames, create_topics
 from tests.conftest import MakeSettings
 from tests.fake_inspector import TOKEN, FakeInspector, SortedReader, every_third_is_defect, make_verdict
+from tests.image_topics import wait_for
 from tests.processes import CastlineProcess
 
 LINE = "line-1"
@@ -397,16 +398,29 @@ def send_old_parts(settings: Settings, parts: int, sent_at: datetime) -> None:
     producer.close()
 
 
+def read_committed_verdicts(settings: Settings) -> int | None:
+    """Returns the offset that the sorter of the line has committed in its topic of verdicts, or None if it has committed none."""
+    names = TopicNames(settings.topics.prefix)
+    group, place = f"{settings.topics.prefix}-sorter-{LINE}", TopicPartition(names.verdicts(LINE), 0)
+    with closing(KafkaAdminClient(bootstrap_servers=settings.bootstrap)) as admin:
+        found = admin.list_group_offsets({group: [place]})[group]
+    return found[place].offset if place in found else None
+
+
 def test_old_verdicts_are_not_read_by_a_sorter_without_committed_offsets(plant: Plant) -> None:
     """Kafka holds thousands of verdicts of parts that were sorted an hour ago, and the sorter's offsets are lost.
 
-    A sorter that read them would write false records, and live parts would pass the gate without their verdicts.
+    A sorter that read them would write false records, and live parts would pass the gate without their verdicts. If the skipped verdicts
+    were not committed, they would count as waiting, and the supervisor would restart the sorter again and again.
     """
     old, parts = 8000, 12
     send_old_parts(plant.settings, old, datetime.now(UTC) - timedelta(hours=1))
     with FakeInspector(plant.settings, lambda part: "ok"):
+        sorter = plant.sorter()
+        wait_for_partitions(sorter)
+        wait_for(lambda: read_committed_verdicts(plant.settings) == old, 20, "expected a commit of the skipped verdicts")
         plant.board(parts)
-        sorter = plant.sorter().wait_ready()
+        sorter.wait_ready()
         status = plant.role("status", "board", "status", "--line", LINE)
         assert status.process.wait(60) == 0
         reader = SortedReader(plant.settings, LINE)
