@@ -40,8 +40,9 @@ class GateState(StrEnum):
 
 
 CONNECTED_STATES = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
-# After HELLO, a board sends all stored reports again within this time.
-_REPORTING_S = 3.0
+# The board repeats its oldest reports every second, and after HELLO all of them. A report that has not come within this time was lost, even
+# if the serial line has damaged a third of all frames.
+REPORTED_WITHIN_S = 10.0
 # If the connection to a board is lost, the board usually answers again within this time. The host needs up to 5 s to open the port again,
 # 2.5 s to listen, and 8 s to greet the board.
 _MAX_ABSENCE_S = 20.0
@@ -322,7 +323,7 @@ class GateLane:
 
         When a lost connection is restored, the board reports which castings it has sorted in the meantime. These reports are late.
         """
-        return self._connection_changed_s + (_REPORTING_S if self.is_connected else _MAX_ABSENCE_S)
+        return self._connection_changed_s + (REPORTED_WITHIN_S if self.is_connected else _MAX_ABSENCE_S)
 
     # The methods below run in the link's thread.
 

@@ -11,10 +11,10 @@ import logging
 from collections.abc import Callable, Iterable
 from itertools import islice
 
+from agents.gate.lane import REPORTED_WITHIN_S
+
 log = logging.getLogger(__name__)
 
-# A report is lost if it has not come this many seconds after the report of a later part. The board repeats its oldest reports every second.
-REPEATED_WITHIN_S = 10.0
 # After a loss, this many of the newest part numbers are checked for parts that the board has announced (event PART) but not reported. Fewer
 # parts are on a belt at a time.
 _MAX_ANNOUNCED = 1024
@@ -88,8 +88,8 @@ class LostReports:
         self._highest = max(self._highest, part)
 
     def take_lost(self, now_s: float) -> list[int]:
-        """Removes and returns at most 256 parts that have been missing for REPEATED_WITHIN_S. The next calls return the others."""
-        return self._take(lambda since_s: now_s - since_s >= REPEATED_WITHIN_S, _MAX_TAKEN)
+        """Removes and returns at most 256 parts that have been missing for REPORTED_WITHIN_S. The next calls return the others."""
+        return self._take(lambda since_s: now_s - since_s >= REPORTED_WITHIN_S, _MAX_TAKEN)
 
     def take_all(self) -> list[int]:
         """Removes and returns all missing parts. Call this method after a reset of the board, because the reset has deleted the reports."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from agents.gate.lane import FaultChanged, GateEvent, GateLane, PartCounted, PartSorted, RunBegan
+from agents.gate.lane import REPORTED_WITHIN_S, FaultChanged, GateEvent, GateLane, PartCounted, PartSorted, RunBegan
 from agents.sorter.decisions import (
     ACTIONS,
     LATE,
@@ -54,12 +54,10 @@ MAX_OPEN_VERDICTS = 64
 # The largest number of accepted verdicts. If the board is not connected, late verdicts wait until the board has reported their parts. The
 # number is large, so that fresh verdicts do not wait behind late verdicts.
 _MAX_ACCEPTED_VERDICTS = 1024
-# After the deadline for a verdict, the board reports the part within this time. The sorter waits for the report before it records a late
-# verdict.
-_MAX_REPORT_DELAY_S = 2.0
+# After the deadline for a verdict, the board usually reports the part within this time. A stopping sorter waits no longer for the report.
+_USUAL_REPORT_S = 2.0
 # While a late verdict waits, the sorter checks at this interval whether the board can still report the part.
 _REPORT_CHECK_S = 0.5
-_SHORTEST_CHECK_S = 0.05
 # While no event comes, the sorter checks at this interval whether reports were lost.
 _LOST_CHECK_S = 2.0
 # A stopping sorter waits at most this long until Kafka has confirmed the records of its journal.
@@ -275,27 +273,33 @@ class Sorter:
     async def _wait_for_report(self, refusal: _Refusal) -> bool:
         """Waits until the part has a sorting record, or until the board can no longer report the part.
 
-        A draining sorter does not wait for an absent board. The result is then False.
+        Returns False if the sorter must stop before that. Kafka then delivers the verdict to the next process.
         """
         key = refusal.verdict.run, refusal.verdict.part
-
-        def left_s() -> float:
-            usual_s = refusal.deadline_s + _MAX_REPORT_DELAY_S
-            return (usual_s if self._is_draining else max(usual_s, self._lane.reports_until_s)) - time.monotonic()
-
+        reported_until_s = refusal.deadline_s + REPORTED_WITHIN_S
         async with self._sorting_added:
-            while self._states.last_sorting(*key) is None and (left_s() > 0 or self._waits_for_record(key)):
+            while self._states.last_sorting(*key) is None:
+                now_s = time.monotonic()
+                if self._is_recording(key):
+                    reported_until_s = now_s + REPORTED_WITHIN_S
+                left_s = max(reported_until_s, self._lane.reports_until_s) - now_s
+                if left_s <= 0:
+                    break
+                if self._is_draining and now_s > refusal.deadline_s + _USUAL_REPORT_S:
+                    return False
                 # `asyncio.timeout` is used, because `asyncio.wait_for` sometimes ignores the cancellation of this task.
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(max(left_s(), _SHORTEST_CHECK_S), _REPORT_CHECK_S)):
+                    async with asyncio.timeout(min(left_s, _REPORT_CHECK_S)):
                         await self._sorting_added.wait()
-        if self._states.last_sorting(*key) is not None:
-            return True
-        return not self._is_draining or (key not in self._reported and self._lane.reports_until_s <= time.monotonic())
+        return True
 
-    def _waits_for_record(self, key: PartKey) -> bool:
-        """Returns whether the board's report about a part will get a record. A draining sorter does not wait for the record."""
-        return key in self._reported and not self._is_draining
+    def _is_recording(self, key: PartKey) -> bool:
+        """Returns whether the report of a part, or of a part before it in the same run, waits for its record.
+
+        The board repeats only its oldest reports. If Kafka is away and the disk is full, these reports stay unacknowledged, and the board
+        does not repeat the report of a later part.
+        """
+        return any(run == key[0] and part <= key[1] for run, part in self._reported)
 
     # From the board to Kafka
 

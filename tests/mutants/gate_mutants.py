@@ -631,8 +631,22 @@ GATE_MUTANTS = (
     Mutant(
         "late record before the board is back",
         _SORTER + "sorter.py",
-        "usual_s if self._is_draining else max(usual_s, self._lane.reports_until_s)",
-        "usual_s",
+        "max(reported_until_s, self._lane.reports_until_s)",
+        "reported_until_s",
+        _RECORDS,
+    ),
+    Mutant(
+        "late record before a report that the board cannot repeat yet",
+        _SORTER + "sorter.py",
+        "if self._is_recording(key):",
+        "if False:",
+        _RECORDS,
+    ),
+    Mutant(
+        "late record before the repetition of a damaged report",
+        _SORTER + "sorter.py",
+        "refusal.deadline_s + REPORTED_WITHIN_S",
+        "refusal.deadline_s + _USUAL_REPORT_S",
         _RECORDS,
     ),
     Mutant(

@@ -7,7 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.sorter.lost_reports import REPEATED_WITHIN_S, LostReports
+from agents.gate.lane import REPORTED_WITHIN_S
+from agents.sorter.lost_reports import LostReports
 
 
 def make_lost_reports(recorded: set[int], announced: set[int] | None = None) -> LostReports:
@@ -21,8 +22,8 @@ def test_a_part_before_a_reported_one_is_lost_after_a_while_and_only_once() -> N
     lost = make_lost_reports({1, 4})
     lost.add_report(1, 0.0)
     lost.add_report(4, 1.0)
-    assert lost.take_lost(REPEATED_WITHIN_S) == []
-    assert lost.take_lost(1.0 + REPEATED_WITHIN_S) == [2, 3]
+    assert lost.take_lost(REPORTED_WITHIN_S) == []
+    assert lost.take_lost(1.0 + REPORTED_WITHIN_S) == [2, 3]
     assert lost.take_lost(99.0) == []
 
 
@@ -32,7 +33,7 @@ def test_a_part_that_is_reported_later_is_not_lost() -> None:
     lost.add_report(1, 0.0)
     lost.add_report(4, 0.0)
     recorded.add(2)
-    assert lost.take_lost(REPEATED_WITHIN_S) == [3]
+    assert lost.take_lost(REPORTED_WITHIN_S) == [3]
 
 
 def test_an_announced_part_that_another_one_overtakes_is_lost_only_if_the_board_has_reported_a_loss() -> None:
@@ -42,14 +43,14 @@ def test_an_announced_part_that_another_one_overtakes_is_lost_only_if_the_board_
     assert lost.take_lost(99.0) == []
     lost.note_loss()
     lost.add_report(4, 99.0)
-    assert lost.take_lost(99.0 + REPEATED_WITHIN_S) == [2]
+    assert lost.take_lost(99.0 + REPORTED_WITHIN_S) == [2]
 
 
 def test_a_restarted_sorter_finds_the_gaps_between_the_records_of_the_run_and_none_before_them() -> None:
     recorded = {101, 102, 105}
     lost = make_lost_reports(recorded)
     lost.begin_run(7, [105, 101, 102], 0.0)
-    assert lost.take_lost(REPEATED_WITHIN_S) == [103, 104]
+    assert lost.take_lost(REPORTED_WITHIN_S) == [103, 104]
 
 
 def test_after_a_reset_all_missing_parts_are_lost() -> None:
@@ -85,5 +86,5 @@ def test_each_part_after_the_first_reported_one_is_recorded_or_lost_in_any_order
     for part in order:
         recorded.add(part)
         lost.add_report(part, 0.0)
-    taken = [*lost.take_lost(REPEATED_WITHIN_S), *lost.take_lost(REPEATED_WITHIN_S)]
+    taken = [*lost.take_lost(REPORTED_WITHIN_S), *lost.take_lost(REPORTED_WITHIN_S)]
     assert set(taken) == set(range(order[0], max(reported))) - reported

@@ -221,6 +221,35 @@ def test_a_refused_verdict_is_not_recorded_before_the_report_of_its_part(tmp_pat
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(("late_s", "reported_first"), [(5.0, []), (60.0, [3])], ids=["damaged report", "unrecorded reports"])
+def test_a_late_verdict_waits_for_a_report_that_the_board_repeats(tmp_path: Path, late_s: float, reported_first: list[int]) -> None:
+    """A report was damaged on the serial line. The board repeats its oldest reports until they are recorded, and only then the later ones.
+
+    Reports stay unrecorded for long if the disk is full and Kafka is away.
+    """
+
+    async def run() -> None:
+        rig = Rig(tmp_path)
+        rig.lane.set_state(GateState.RUNNING)
+        rig.lane._connection_changed_s -= 60.0
+        for part in reported_first:
+            rig.sorter.handle_event(report(part))
+        verdict = make_verdict(LINE, 1, 4, "defect", datetime.now(UTC) - timedelta(seconds=late_s))
+        refusal = _Refusal(verdict, gate_error("deadline", "VERDICT"), time.monotonic() - late_s)
+        handling = asyncio.create_task(rig.sorter._record_refusal(refusal))
+        await asyncio.sleep(0.1)
+        assert rig.records == []
+        rig.sorter.handle_event(report(4, event=8))
+        recording = asyncio.create_task(rig.sorter.record_events())
+        assert await handling
+        records = [(record.event, record.action, record.late) for record in rig.records if record.part == 4]
+        assert records == [(8, "diverted", False), (8, "diverted", True)]
+        recording.cancel()
+        rig.journal.close()
+
+    asyncio.run(run())
+
+
 def test_a_record_of_the_outage_recorder_gets_the_name_of_a_verdict_that_kafka_does_not_deliver_again(tmp_path: Path) -> None:
     """The earlier sorter sent the verdict to the board and acknowledged it to Kafka. The outage recorder does not know verdicts."""
 
