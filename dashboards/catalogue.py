@@ -30,7 +30,9 @@ INHIBITIONS: tuple[Inhibition, ...] = (
     Inhibition("GateNotAnswering", ("PartsWithoutVerdict", "GateLinkNoisy", "PartReportsFail"), ("plant", "line")),
     Inhibition("ProcessDown", ("ProcessNotReady", "WorkerStalled"), ("plant", "machine", "instance_name")),
     Inhibition("WorkerStalled", ("ProcessNotReady", "EventLoopBlocked"), ("plant", "machine", "instance_name")),
-    Inhibition("CameraLatencyUnknown", ("PartsWithoutVerdict", "PicturesUnmatched", "CameraLatencyDrifts"), ("plant", "line")),
+    Inhibition(
+        "CameraLatencyUnknown", ("PartsWithoutVerdict", "PartsNotTracked", "PicturesUnmatched", "CameraLatencyDrifts"), ("plant", "line")
+    ),
     Inhibition("CameraLatencyWrong", ("PartsWithoutVerdict", "PicturesUnmatched", "CameraLatencyDrifts"), ("plant", "line")),
     Inhibition("ErrorBudgetBurnsFast", ("ErrorBudgetBurnsSlowly",), ("plant", "line")),
     Inhibition("PartsPassUnseen", ("PartsWithoutVerdict",), ("plant", "line")),

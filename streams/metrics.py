@@ -378,10 +378,10 @@ _DEAD_LETTER_REASONS_BY_ROLE = {
     "archivist": ("not-a-record", "other-line", "empty", "identity", "refused-by-archive"),
 }
 _SORTING_ACTIONS_AND_REASONS = (
-    *(("diverted", reason) for reason in ("verdict", "no-verdict", "late-verdict", "fault")),
-    *(("passed", reason) for reason in ("verdict", "no-verdict", "late-verdict", "fault")),
-    *(("stopped", reason) for reason in ("no-verdict", "late-verdict", "fault")),
-    *(("untracked", reason) for reason in ("board-restarted", "unmatched", "taken-off", "fault")),
+    *(("diverted", reason) for reason in ("verdict", "no-verdict", "late-verdict", "fault", "unmatched")),
+    *(("passed", reason) for reason in ("verdict", "no-verdict", "late-verdict", "fault", "unmatched")),
+    *(("stopped", reason) for reason in ("no-verdict", "late-verdict", "fault", "unmatched")),
+    *(("untracked", reason) for reason in ("board-restarted", "unmatched", "taken-off", "fault", "late-verdict")),
 )
 
 

@@ -22,6 +22,7 @@ from agents.gate.port import SERIAL_PORTS, SerialPorts
 from agents.sorter.decisions import LaneFaults, make_sorting
 from agents.sorter.journal import CountedPart, JournalError, SortingJournal
 from agents.sorter.part_states import PartState
+from agents.sorter.sorted_parts import count_sorted
 from streams import metrics
 from streams.errors import SettingsError
 from streams.operating_system import SYSTEM, OperatingSystem
@@ -128,8 +129,7 @@ class _LaneRecorder:
                 counted = [CountedPart(event.run, event.part, event.counted_at)]
                 self._journal.append((), counted, unreported=counted if self._reports_parts else ())
             elif isinstance(event, PartSorted):
-                self._journal.append(self._sortings_of(event))
-                self._remember(event)
+                self._record_part(event)
             elif isinstance(event, FaultChanged):
                 change = "began" if event.raised else "ended"
                 log.warning("%s: fault %d %s. See firmware/PROTOCOL.md for the detail %d.", self._line, event.code, change, event.detail)
@@ -143,14 +143,19 @@ class _LaneRecorder:
         if isinstance(event, PartSorted | FaultChanged):
             self.lane.acknowledge_event(event.event, event.run)
 
-    def _remember(self, event: PartSorted) -> None:
+    def _record_part(self, event: PartSorted) -> None:
+        """Writes what the gate did with a part to the journal, and counts it. Raises JournalError if the disk refuses the write."""
+        if (event.run, event.event) in self._recorded:
+            return
+        sorting = self._sorting_of(event) if event.part else None
+        if sorting is not None:
+            self._journal.append([sorting])
+        count_sorted(self._line, event, sorting)
         self._recorded[event.run, event.event] = None
         while len(self._recorded) > _MAX_RECOGNISED:
             del self._recorded[next(iter(self._recorded))]
 
-    def _sortings_of(self, event: PartSorted) -> list[Sorting]:
-        if event.part == 0 or (event.run, event.event) in self._recorded:
-            return []
+    def _sorting_of(self, event: PartSorted) -> Sorting:
         fault = self._faults.explain_safe_action(self.lane.oldest_fault)
         now, grade = self._system.now(), self._grade_names.get(event.gate)
-        return [make_sorting(event, PartState(), self._line, self._board, fault, now, grade)]
+        return make_sorting(event, PartState(), self._line, self._board, fault, now, grade)

@@ -19,7 +19,6 @@ from typing import Any
 
 from agents.gate.lane import REPORTED_WITHIN_S, FaultChanged, GateEvent, GateLane, PartCounted, PartSorted, RunBegan
 from agents.sorter.decisions import (
-    ACTIONS,
     LATE,
     LaneFaults,
     board_verdict,
@@ -34,6 +33,7 @@ from agents.sorter.journal_sender import JournalSender
 from agents.sorter.lost_reports import LostReports
 from agents.sorter.part_reports import PartReports
 from agents.sorter.part_states import MAX_RUN, PartKey, PartStates
+from agents.sorter.sorted_parts import count_sorted
 from firmware.fault_table import code_of, error_codes
 from streams import metrics
 from streams.errors import GateError, RecordError
@@ -390,10 +390,8 @@ class Sorter:
         if previous is not None and previous.action != "untracked" and previous.event == event.event:
             # The event was recorded before, but not acknowledged, for example because of a crash. It needs no second record.
             return []
-        metrics.gate_moves.labels(self._line).inc(event.moved)
         if event.part == 0:
-            metrics.parts_sorted.labels(self._line, ACTIONS[event.action], "unmatched").inc()
-            log.warning("%s: a part that photo-eye 1 had not counted reached the gate. The gate's action was: %s", self._line, event.action)
+            count_sorted(self._line, event, None)
             return []
         state = self._states.get(event.run, event.part)
         if event.reason == "spacing" and event.action == "pass" and state.label == "defect":
@@ -406,9 +404,7 @@ class Sorter:
         fault = self._faults.explain_safe_action(self._lane.oldest_fault)
         sorting = make_sorting(event, state, self._line, self._board, fault, self._now(), self._grade_names.get(event.gate))
         self._lost_reports.add_report(event.part, time.monotonic())
-        metrics.parts_sorted.labels(self._line, sorting.action, sorting.reason).inc()
-        if sorting.confirmed is not None and sorting.reason != "fault":
-            metrics.moves_confirmed.labels(self._line, sorting.confirmed).inc()
+        count_sorted(self._line, event, sorting)
         return [sorting]
 
     def _change_fault(self, event: FaultChanged) -> None:

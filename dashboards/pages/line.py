@@ -13,6 +13,7 @@ _UNSEEN = 'reason=~"no-verdict|late-verdict|fault"'
 
 IN_TIME = "Do verdicts come before the part is at the gate?"
 UNJUDGED = "How many parts reached the gate unjudged?"
+ACTIONS = "What did the gate do, and why?"
 
 PAGE = DashboardPage(
     "castline-line",
@@ -77,11 +78,12 @@ PAGE = DashboardPage(
             alerts=("VerdictsDrift",),
         ),
         timeseries_panel(
-            "What did the gate do, and why?",
+            ACTIONS,
             Query(rate(_SORTED, "line, action, reason"), "{{line}} {{action}}: {{reason}}"),
             unit="cps",
             description="Parts a second, by the action of the gate and its reason. If the reason is `verdict`, the gate did what the "
             "verdict said. For every other reason, the gate did not follow a verdict.",
+            alerts=("PartsNotTracked",),
         ),
         timeseries_panel(
             "Does each part have one picture and one verdict?",
@@ -152,6 +154,28 @@ ALERTS: tuple[Alert, ...] = (
             "If the verdicts are late, start another inspector, as the runbook says under `LagGrowing`.\n\n"
             "If no pictures arrive, do what the runbook says under `LineSilent` and `PicturesUnmatched`.\n\n"
             "`castline trace <part>` shows what happened to one part.",
+        ),
+    ),
+    Alert(
+        "PartsNotTracked",
+        'sum by (plant, line) (increase(castline_parts_sorted_total{action="untracked",reason!="taken-off"}[5m]) '
+        'or increase(castline_parts_sorted_total{reason="unmatched"}[5m])) > 0',
+        "0m",
+        "warning",
+        '{{ $labels.line }}: the board lost track of castings in 5 minutes ({{ $value | printf "%.0f" }} records or castings)',
+        PAGE.uid,
+        ACTIONS,
+        Runbook(
+            "The board did not report what its gate did with a part (action `untracked`), or a casting without a part number reached the "
+            "gate (reason `unmatched`). Usually the board was reset. Otherwise no sorter took the board's reports for too long, the "
+            "gateway did not assign a picture to a part, or photo-eye 1 has missed a casting.",
+            "The records do not say where these castings are. During a reset, the gate does not move, so a casting can pass it without a "
+            "verdict. A casting can count twice: its picture has a record without an action, and the gate counts the casting as unmatched.",
+            "On the Line dashboard, find action and reason in the panel “What did the gate do, and why?”. The topic "
+            "`castings.sorted.<line>` names the untracked parts. The log of the sorter names each reset of the board and its cause.",
+            "Inspect the castings of this time again, those in the reject chute and those on the belt.\n\n"
+            "If the board was reset, check its power supply and its USB cable. If the sorter was away, see the alert `ProcessDown`. If "
+            "pictures were not assigned, see the alert `PicturesUnmatched`. If photo-eye 1 misses castings, clean and align it.",
         ),
     ),
     Alert(

@@ -46,7 +46,10 @@ def judge_castings(recording: Recording, topics: Topics, findings: Findings) -> 
             records: list[JsonRecord] = []
         else:
             records = sortings.pop((casting.line, casting.run, casting.part), [])
-            _judge_records(casting, records, recording, findings)
+            if records or not _is_lost_with_a_record(casting, sortings, recording):
+                _judge_records(casting, records, recording, findings)
+            else:
+                findings.counts["castings whose number only the board knew, recorded under the numbers of their pictures"] += 1
         _judge_side(casting, records, labels, recording, findings)
     _judge_unknown(sortings, findings)
 
@@ -91,6 +94,22 @@ def _judge_log(recording: Recording, findings: Findings) -> None:
 # Sorted records
 
 
+def _is_lost_with_a_record(casting: Casting, sortings: dict[tuple[str, int, int], list[JsonRecord]], recording: Recording) -> bool:
+    """Returns whether a casting may have no sorted record of its own, because a reset has deleted its number before any sorter knew it.
+
+    The gateway then gave the picture a number of its own. The untracked record of this number counts for the alert of lost castings.
+    """
+    numbers = {upload.judged_part for upload in recording.uploads if (upload.line, upload.casting) == (casting.line, casting.casting)}
+    records = [record for part, found in sortings.items() if ":".join(map(str, part)) in numbers for record in found]
+    return bool(records) and all(record.fields.get("action") == "untracked" for record in records) and _was_reset_after(casting, recording)
+
+
+def _was_reset_after(casting: Casting, recording: Recording) -> bool:
+    """Returns whether the board was reset before the sorter can have acknowledged its report about a casting."""
+    since_at, until_at = (casting.eye1_at or 0.0) - 1.0, (casting.eye2_at or recording.stopped_at) + _UNACKNOWLEDGED_S
+    return any(since_at <= reset_at <= until_at for reset_at in recording.resets[casting.line])
+
+
 def _judge_records(casting: Casting, records: list[JsonRecord], recording: Recording, findings: Findings) -> None:
     if not records:
         findings.add(Kind.NOT_RECORDED, casting.name)
@@ -120,8 +139,7 @@ def _judge_untracked(casting: Casting, records: list[JsonRecord], recording: Rec
         findings.counts["castings whose report the board lost while no sorter ran"] += 1
         return
     findings.counts["castings whose board forgot them in a reset"] += 1
-    since_at, until_at = (casting.eye1_at or 0.0) - 1.0, (casting.eye2_at or recording.stopped_at) + _UNACKNOWLEDGED_S
-    if not any(since_at <= reset_at <= until_at for reset_at in recording.resets[casting.line]):
+    if not _was_reset_after(casting, recording):
         findings.add(Kind.OTHER_RECORD, f"{casting.name} left by the {casting.left_by}: {[_short(record) for record in records]}")
 
 

@@ -16,6 +16,7 @@ from tests.campaign_judge.report import write_report
 from tests.campaign_judge.sample_run import (
     BEGIN,
     FORGOTTEN,
+    GATEWAY_RUN,
     KILLED,
     UNCOUNTED,
     UNMATCHED,
@@ -251,6 +252,29 @@ def test_a_run_without_faults_of_castline_is_right(tmp_path: Path) -> None:
     assert counts["castings whose board forgot them in a reset"] == 2
     assert counts["pictures never acknowledged and not judged"] == 2
     assert counts["dead letters about injected records"] == 1
+
+
+def record_under_the_number_of_the_picture(run: SampleRun) -> None:
+    """Lets a reset delete the number of a casting before any sorter knew it. The gateway gives the picture a number of its own."""
+    number = {"run": GATEWAY_RUN, "part": FORGOTTEN}
+    run.change(run.find_json("sorted", FORGOTTEN), **number)
+    run.change(run.find_json("verdicts", FORGOTTEN), **number)
+    upload_of(run, FORGOTTEN)["judged_part"] = f"north:{GATEWAY_RUN}:{FORGOTTEN}"
+
+
+def test_a_casting_whose_number_only_the_board_knew_needs_a_record_of_its_picture_and_a_reset(tmp_path: Path) -> None:
+    lost = CLEAN.copy()
+    record_under_the_number_of_the_picture(lost)
+    judgement = judge_run(lost, tmp_path / "lost")
+    assert judgement.findings.faults == {}
+    assert judgement.findings.counts["castings whose number only the board knew, recorded under the numbers of their pictures"] == 1
+    unrecorded = lost.copy()
+    last = unrecorded.topics["castings.sorted.north"]
+    drop(last, next(each for each in last if decode(each)["run"] == GATEWAY_RUN))
+    assert found(judge_run(unrecorded, tmp_path / "unrecorded")) == {Kind.NOT_RECORDED: 1}
+    not_reset = lost.copy()
+    forget_without_reset(not_reset)
+    assert found(judge_run(not_reset, tmp_path / "not-reset")) == {Kind.NOT_RECORDED: 1}
 
 
 @pytest.mark.parametrize(("spoil", "kind"), FAULTS, ids=[spoil.__name__ for spoil, _ in FAULTS])

@@ -86,6 +86,19 @@ CASES: tuple[AlertCase, ...] = (
         "line-1: 3 parts reached the gate without a verdict in 5 minutes and were diverted or stopped",
     ),
     AlertCase(
+        "PartsNotTracked",
+        5,
+        {_sorted("untracked", "board-restarted"): "0 0 0 1 1 1", _sorted("diverted", "unmatched"): "4 4 4 4 4 5"},
+        {
+            _sorted("untracked", "board-restarted"): "1x5",
+            _sorted("diverted", "unmatched"): "4x5",
+            _sorted("untracked", "taken-off"): "0+1x5",
+            _sorted("diverted", "verdict"): "0+9x5",
+        },
+        ON_LINE,
+        "line-1: the board lost track of castings in 5 minutes (2 records or castings)",
+    ),
+    AlertCase(
         "VerdictsTooOld",
         10,
         _ages("0+21x20"),

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 
 from dashboards import generate
 from dashboards.catalogue import ALERTS, INHIBITIONS, find_page, make_annotations
 from dashboards.promql import find_metric_names
+from streams.metrics import initialise_counters
 from tests.dashboards.alert_cases import CASES, AlertCase
 from tests.debian import find_program
 from tests.docs.castline_commands import find_problem
@@ -125,3 +127,17 @@ def test_inhibitions_name_alerts_that_exist() -> None:
     named = {name for inhibition in INHIBITIONS for name in (inhibition.source, *inhibition.targets)}
     assert named <= set(_BY_NAME)
     assert all(inhibition.source not in inhibition.targets for inhibition in INHIBITIONS)
+
+
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [
+        *((action, "unmatched") for action in ("diverted", "passed", "stopped")),
+        *(("untracked", reason) for reason in ("board-restarted", "unmatched", "fault", "late-verdict")),
+    ],
+)
+def test_the_alert_about_lost_castings_sees_the_first_one(action: str, reason: str) -> None:
+    """If a counter began with the first lost casting, Prometheus would see no increase."""
+    initialise_counters("sorter", "line-9")
+    labels = {"line": "line-9", "action": action, "reason": reason}
+    assert REGISTRY.get_sample_value("castline_parts_sorted_total", labels) == 0

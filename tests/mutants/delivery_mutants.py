@@ -272,9 +272,8 @@ DELIVERY_MUTANTS = (
     Mutant(
         "outage: report acknowledged before the journal has it",
         _SORTER + "outage_recorder.py",
-        "                self._journal.append(self._sortings_of(event))\n",
-        "                self.lane.acknowledge_event(event.event, event.run)\n"
-        "                self._journal.append(self._sortings_of(event))\n",
+        "                self._record_part(event)\n",
+        "                self.lane.acknowledge_event(event.event, event.run)\n                self._record_part(event)\n",
         _TEST_RECORDER,
     ),
     Mutant(
@@ -359,7 +358,7 @@ DELIVERY_MUTANTS = (
     Mutant(
         "late verdict recorded before the report of its part",
         _SORTER + "sorter.py",
-        "        return key in self._reported and not self._is_draining\n",
+        "        return any(run == key[0] and part <= key[1] for run, part in self._reported)\n",
         "        return False\n",
         _TEST_RECORDS,
     ),

@@ -638,8 +638,8 @@ GATE_MUTANTS = (
     Mutant(
         "late record before a report that the board cannot repeat yet",
         _SORTER + "sorter.py",
-        "if self._is_recording(key):",
-        "if False:",
+        "part <= key[1]",
+        "part == key[1]",
         _RECORDS,
     ),
     Mutant(

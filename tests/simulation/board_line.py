@@ -48,12 +48,16 @@ class GateReport:
 
 
 class CountingBoard(Board):
-    """A board that also remembers which parts it has counted, and what it has done with them, over its whole run."""
+    """A board that also remembers which parts it has counted, and what it has done with them, over its whole run.
+
+    `unmatched` is the number of castings that the gate treated although photo-eye 1 had not counted them.
+    """
 
     def __init__(self, number: int, memory: BoardMemory, cause: str, on_counted: Callable[[TrackedPart], None]) -> None:
         self.number = number
         self.counted: list[int] = []
         self.reports: dict[int, list[GateReport]] = {}
+        self.unmatched = 0
         self._on_counted = on_counted
         super().__init__(memory, cause, max_events=_MAX_EVENTS)
         # The other lanes are not wired, and would only cost time.
@@ -68,6 +72,8 @@ class CountingBoard(Board):
         event = super().report_sorted(lane, part, decision, move, at_us, travel_us)
         if part:
             self.reports.setdefault(part, []).append(GateReport(event, decision, move.moved))
+        else:
+            self.unmatched += 1
         return event
 
 

@@ -25,6 +25,7 @@ from agents.inspector.model_switcher import ModelSwitcher
 from agents.sorter.decisions import ACTIONS
 from agents.sorter.part_states import MAX_RUN
 from firmware.board import faults
+from streams import metrics
 from streams.commands import make_command_record
 from streams.identity import PartId, format_time
 from streams.records import Command, Sorting, Verdict
@@ -144,6 +145,7 @@ class PlantHours:
         self._answered: set[bytes] = set()
         self._read_count = 0
         self._is_over = False
+        self._unmatched_before = _count_unmatched()
 
     async def run(self) -> None:
         self.line.start()
@@ -449,6 +451,11 @@ class PlantHours:
         return is_refused and any(upload.began_s <= end_s <= upload.ended_s for end_s in self._gateway_ends)
 
     @property
+    def counted_unmatched(self) -> int:
+        """How many castings without a part number the sorters have counted, for the alert `PartsNotTracked`."""
+        return _count_unmatched() - self._unmatched_before
+
+    @property
     def uploads(self) -> Mapping[int, Upload]:
         """The uploads by the number of their casting."""
         return self._uploads
@@ -461,6 +468,14 @@ class PlantHours:
     @property
     def unhandled(self) -> list[str]:
         return self._loop.unhandled
+
+
+def _count_unmatched() -> int:
+    return sum(
+        int(sample.value)
+        for sample in next(iter(metrics.parts_sorted.collect())).samples
+        if sample.name.endswith("_total") and sample.labels["line"] == LINE and sample.labels["reason"] == "unmatched"
+    )
 
 
 class Judge:
@@ -480,8 +495,9 @@ class Judge:
             self._sortings[sorting.part_id].append(sorting)
 
     def find_unrecorded(self) -> str:
-        """Returns a counted part without a sorting record, or ""."""
-        return next((f"{part} has no sorting record" for _, _, part in self._counted_parts() if part not in self._sortings), "")
+        """Returns a part that was counted or judged and has no sorting record, or ""."""
+        parts = [*(part for _, _, part in self._counted_parts()), *self._verdicts]
+        return next((f"{part} has no sorting record" for part in parts if part not in self._sortings), "")
 
     def _counted_parts(self) -> list[tuple[CountingBoard, int, PartId]]:
         """Returns the parts that need a record: those of the present board, and those that are in the journal."""
@@ -502,6 +518,7 @@ class Judge:
         self._check_commands()
         for board, part, part_id in self._counted_parts():
             self._check_part(board, part, part_id)
+        self._check_unrecorded_castings()
         for casting in self._plant.calm:
             self._check_calm(casting)
         self._plant.result.trace = self._make_trace()
@@ -530,6 +547,25 @@ class Judge:
                     self._faults.append(f"The verdict of casting {casting.number} is {verdicts[0].label} {verdicts[0].reason}.")
         known = {part for parts in stored.values() for part in parts}
         self._faults += [f"{part} has a verdict and no picture." for part in self._verdicts if part not in known]
+
+    def _check_unrecorded_castings(self) -> None:
+        """If only the board knew the number of a casting, a record of its picture shows that the casting was lost.
+
+        A casting without any number is counted at the gate. A reset deletes the reports of the board, so only the last board is checked.
+        """
+        for upload in self._plant.uploads.values():
+            casting = upload.casting
+            own = [PartId(LINE, casting.board.run, casting.part)] if casting.board is not None else []
+            recorded = [part for part in (*own, *upload.receipts) if part in self._sortings]
+            self._counts["castings whose number only the board knew"] += not set(own) & set(recorded)
+            if not recorded:
+                self._faults.append(f"Casting {casting.number} has no sorting record, neither as {own} nor as {upload.receipts}.")
+            if recorded and not set(own) & set(recorded) and any(self._sortings[part][-1].action != "untracked" for part in recorded):
+                self._faults.append(f"The picture of casting {casting.number} has a record with an action, but not under {own}.")
+        unmatched, counted = self._plant.line.board.unmatched, self._plant.counted_unmatched
+        self._counts["castings that reached the gate without a number"] += unmatched
+        if counted < unmatched:
+            self._faults.append(f"{unmatched} castings without a number have passed the present board, but {counted} were counted.")
 
     def _check_commands(self) -> None:
         """Each command has an answer, and repeated answers are equal."""

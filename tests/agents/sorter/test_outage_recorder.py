@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from agents.gate.lane import BoardClock, GateLane, PartCounted, PartSorted
 from agents.gate.requests import RequestWindow
@@ -107,3 +109,23 @@ def test_counted_parts_wait_for_the_gateway_if_the_board_triggers_the_camera(jou
     part = CountedPart(1, 3, NOW)
     assert journal.counted_parts() == [part]
     assert journal.unreported_parts() == ([part] if reports_parts else [])
+
+
+def test_castings_of_an_outage_are_counted_once_and_those_without_a_part_number_too(tmp_path: Path) -> None:
+    """The alerts about castings use these counters."""
+
+    def count(reason: str) -> float:
+        return REGISTRY.get_sample_value("castline_parts_sorted_total", {"line": LINE, "action": "diverted", "reason": reason}) or 0.0
+
+    before = [count("no-verdict"), count("unmatched")]
+    journal = WatchedJournal(tmp_path)
+    journal.requests = RequestWindow()
+    recorder = recorder_of(journal, requests=journal.requests)
+    for event in (report(5), replace(report(6), part=0, reason="unmatched")):
+        journal.is_full = event.part != 0
+        recorder.record(event)
+        journal.is_full = False
+        recorder.record(event)
+        recorder.record(event)
+    journal.close()
+    assert [count("no-verdict"), count("unmatched")] == [before[0] + 1, before[1] + 1]
