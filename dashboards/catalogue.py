@@ -57,7 +57,6 @@ PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, qualit
 
 # Metrics of Castline that no panel and no rule reads, each with the reason.
 METRICS_WITHOUT_PANEL: dict[str, str] = {
-    "castline_audit_shipping_failing": "Only a plant with `station.audit_syslog` has a copy of its audit log. The log names the error.",
     "castline_planned_stop_until_seconds": "The state planned-stop shows whether a stop is planned. `castline top` reads the time.",
     "castline_start_span_seconds": "The metric explains one start of a process. `castline bench restart` prints its values.",
 }

@@ -19,6 +19,7 @@ REFUSED = "Which pictures does the gateway refuse?"
 COMPLAINTS = "Which cameras need a person?"
 DEAD_LETTERS = "What could not be judged, and why?"
 STALLED = "Which process gets nothing done?"
+AUDIT_COPY = "Does the log server get the audit log?"
 EVENT_LOOP = "How late do the event loops wake?"
 
 
@@ -198,6 +199,15 @@ PAGE = DashboardPage(
             alerts=("WorkerStalled", "ThreadFailing"),
         ),
         timeseries_panel(
+            AUDIT_COPY,
+            Query(f"max by (plant, machine, instance_name) (castline_audit_shipping_failing{{{PLANT}}})", "{{machine}} {{instance_name}}"),
+            unit="short",
+            description="1 means that the station cannot send new entries of the audit log to the server of `station.audit_syslog`. "
+            "0 means that the server has all entries, or that the setting is empty.",
+            thresholds=rising(0.5, 1),
+            alerts=("AuditLogNotShipped",),
+        ),
+        timeseries_panel(
             EVENT_LOOP,
             Query(_p99("castline_event_loop_delay_seconds", "machine, instance_name"), "{{machine}} {{instance_name}}"),
             unit="s",
@@ -293,6 +303,24 @@ ALERTS: tuple[Alert, ...] = (
             "`signing.public_keys` of the machine that writes these records with those of the reader.",
             "Give the machine its key again. If no machine of yours has written the records, change the passwords of the Kafka users as "
             "docs/kafka-access.md describes, and call `castline topics acls check`.",
+        ),
+    ),
+    Alert(
+        "AuditLogNotShipped",
+        "max by (plant, machine, instance_name) (castline_audit_shipping_failing) > 0",
+        "10m",
+        "warning",
+        "{{ $labels.instance_name }} of {{ $labels.machine }} has not reached the log server of the audit log for 10 minutes",
+        PAGE.uid,
+        AUDIT_COPY,
+        Runbook(
+            "The station cannot send new entries of the audit log to the log server that `station.audit_syslog` names.",
+            "The station and all lines go on. The new entries are only in the database. If somebody who can write to the database changes "
+            "them and computes the chain of hashes again, nothing shows that.",
+            "The log of the station names the server and the error. Check whether the server runs, and whether a firewall is in between.",
+            "Restore the server or its network, or correct `station.audit_syslog` and restart the station. The station then sends all "
+            "missing entries. Afterwards call `castline station audit verify` with the option `--head` and the newest hash that the server "
+            "has.",
         ),
     ),
     Alert(

@@ -55,13 +55,21 @@ def remove_second_factor(user: User) -> None:
 @sensitive_post_parameters()
 @never_cache
 def set_up(request: HttpRequest) -> HttpResponse:
-    """Shows a new key as a QR code. A POST request with a code of the app and the password turns the second factor on."""
+    """Shows the new key of the account as a QR code. A POST request with a code of the app and the password turns the second factor on.
+
+    A POST request with the field `begin`, from the page of the account, makes the key.
+    """
     user = request.user
     assert isinstance(user, User)
     if has_second_factor(user):
         messages.info(request, "This account has a second factor already.")
         return redirect("account")
-    device, _ = TOTPDevice.objects.get_or_create(user=user, name=_APP, defaults={"confirmed": False})
+    if request.method == "POST" and "begin" in request.POST:
+        TOTPDevice.objects.get_or_create(user=user, name=_APP, defaults={"confirmed": False})
+        return redirect("second-factor")
+    device = TOTPDevice.objects.filter(user=user, name=_APP).first()
+    if device is None:
+        return redirect("account")
     form = CodeForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         rules = make_password_rules(current_settings().station, user.pk)

@@ -25,11 +25,7 @@ def claim_candidates(user: User, settings: Settings, now: datetime, count: int =
     The default is two parts, so that the browser can load the picture of the next part in advance.
     """
     until = now + timedelta(minutes=settings.review.lease_minutes)
-    claimed = list(
-        _waiting_for(user, settings, now)
-        .filter(leased_by=user.username, leased_until__gt=now)
-        .order_by("leased_until", "-score", "-id")[:count]
-    )
+    claimed = find_claimed(user, settings, now, count)
     for state in _WAITING_STATES:
         if len(claimed) >= count:
             break
@@ -40,6 +36,22 @@ def claim_candidates(user: User, settings: Settings, now: datetime, count: int =
             if _lease(candidate, user, now, until):
                 claimed.append(candidate)
     return claimed
+
+
+def find_claimed(user: User, settings: Settings, now: datetime, count: int = 2) -> list[Candidate]:
+    """Returns up to `count` parts that are reserved for `user`, the most useful part first. Reserves none."""
+    own = _waiting_for(user, settings, now).filter(leased_by=user.username, leased_until__gt=now)
+    return list(own.order_by("leased_until", "-score", "-id")[:count])
+
+
+def is_claimed(candidate: Candidate, user: User, now: datetime) -> bool:
+    """Returns whether `candidate` is reserved for `user`."""
+    return candidate.leased_by == user.username and candidate.leased_until is not None and candidate.leased_until > now
+
+
+def has_free_candidates(user: User, settings: Settings, now: datetime) -> bool:
+    """Returns whether a part waits that `user` could reserve."""
+    return _waiting_for(user, settings, now).exclude(leased_until__gt=now).exists()
 
 
 def claim_candidate(candidate: Candidate, user: User, settings: Settings, now: datetime) -> bool:

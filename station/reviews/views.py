@@ -39,7 +39,15 @@ from station.reviews.decisions import (
     undo_last_decision,
 )
 from station.reviews.models import Candidate, DataSet, Decision
-from station.reviews.queue import MAX_COUNTED, claim_candidate, claim_candidates, count_waiting
+from station.reviews.queue import (
+    MAX_COUNTED,
+    claim_candidate,
+    claim_candidates,
+    count_waiting,
+    find_claimed,
+    has_free_candidates,
+    is_claimed,
+)
 
 _AGREEMENT_DAYS = 30
 _AGREEMENT_FIELD_LABELS = {"line": "Line", "since": "Decided from", "to": "To"}
@@ -47,45 +55,40 @@ _MAX_DATA_SETS = 200
 _DATA_SET_NAME = r"reviews-\d{4,}-\d{4}-\d\d-\d\d"
 
 
-@require_safe
+@require_http_methods(["GET", "HEAD", "POST"])
 @right_required("review")
 def next_part(request: HttpRequest) -> HttpResponse:
-    """Shows the waiting part that is most useful to review, and reserves the part for the person.
+    """Shows the part that is reserved for the person. A POST request reserves the waiting part that is most useful to review.
 
-    A request that another site has caused, a browser's prefetch and a HEAD request reserve nothing. They get a page with a link.
+    Without a reserved part, a GET request answers with a form that reserves one, because a GET request changes nothing.
     """
-    return _render_review(request) if _is_opened_by_the_person(request) else _ask_to_open(request)
+    if request.method == "POST":
+        return _show_next(request, None, "")
+    return _render_review(request, reserve=False)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("review")
 def review_part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
-    """Shows the part in the URL for review. A POST request stores a decision about this part and shows the next part."""
+    """Shows the part in the URL if it is reserved for the person, else a form that reserves it.
+
+    A POST request with the field `reserve` reserves the part. Any other POST request stores a decision about it and shows the next part.
+    """
     found = get_visible_part(request, line, run, part)
-    now = timezone.now()
-    if request.method == "POST":
+    user, now = _get_user(request), timezone.now()
+    if request.method == "POST" and "reserve" not in request.POST:
         return _decide(request, found, now)
-    if not _is_opened_by_the_person(request):
-        return _ask_to_open(request)
+    if request.method != "POST":
+        reserved = Candidate.objects.filter(part=found).first()
+        if reserved and is_claimed(reserved, user, now):
+            return _render_review(request, reserved, reserve=False)
+        return render(request, "station/reviews/open.html", {"part": found})
     candidate = get_or_add_candidate(found, now)
-    if not claim_candidate(candidate, _get_user(request), current_settings(), now):
+    if not claim_candidate(candidate, user, current_settings(), now):
         messages.warning(request, f"{candidate.leased_by} is reviewing this part.")
         return redirect("part", line, run, part)
-    return _render_review(request, candidate)
-
-
-def _is_opened_by_the_person(request: HttpRequest) -> bool:
-    """Returns whether the person opens the page by a link of this station, a bookmark or the address bar.
-
-    Browsers send the header Sec-Fetch-Site (Fetch Metadata) only to HTTPS and loopback addresses. Without this header, returns True for a
-    GET request. The only protection is then the session cookie, which browsers do not send with pages and pictures that other sites embed.
-    """
-    site = request.headers.get("Sec-Fetch-Site", "same-origin")
-    return request.method == "GET" and site in ("same-origin", "none") and "Sec-Purpose" not in request.headers
-
-
-def _ask_to_open(request: HttpRequest) -> HttpResponse:
-    return render(request, "station/reviews/open.html", {"address": request.path})
+    claim_candidates(user, current_settings(), now)
+    return redirect("review-part", line, run, part)
 
 
 @require_POST
@@ -102,9 +105,9 @@ def undo(request: HttpRequest) -> HttpResponse:
         return _refuse(request, "There is no decision of yours that could be undone.", 409)
     AuditEntry.record(user, "review undone", str(decision.part), label=decision.label)
     candidate = get_or_add_candidate(decision.part, now)
-    is_claimed = claim_candidate(candidate, user, settings, now)
+    is_reserved = claim_candidate(candidate, user, settings, now)
     text = f"The decision about {decision.part} is undone. It was {decision.label}."
-    return _show_next(request, candidate if is_claimed else None, text)
+    return _show_next(request, candidate if is_reserved else None, text)
 
 
 def _decide(request: HttpRequest, part: Part, now: datetime) -> HttpResponse:
@@ -129,7 +132,9 @@ def _decide(request: HttpRequest, part: Part, now: datetime) -> HttpResponse:
 def _show_next(request: HttpRequest, candidate: Candidate | None, announcement: str) -> HttpResponse:
     if request.headers.get("HX-Request"):
         return _render_review(request, candidate, announcement)
-    messages.success(request, announcement)
+    claim_candidates(_get_user(request), current_settings(), timezone.now())
+    if announcement:
+        messages.success(request, announcement)
     if candidate:
         return redirect("review-part", candidate.part.line, candidate.part.run, candidate.part.part)
     return redirect("reviews")
@@ -142,9 +147,11 @@ def _refuse(request: HttpRequest, reason: str, status: int) -> HttpResponse:
     return redirect("reviews")
 
 
-def _render_review(request: HttpRequest, candidate: Candidate | None = None, announcement: str = "") -> HttpResponse:
+def _render_review(
+    request: HttpRequest, candidate: Candidate | None = None, announcement: str = "", *, reserve: bool = True
+) -> HttpResponse:
     user, settings, now = _get_user(request), current_settings(), timezone.now()
-    claimed = claim_candidates(user, settings, now)
+    claimed = (claim_candidates if reserve else find_claimed)(user, settings, now)
     if candidate is None and claimed:
         candidate = claimed[0]
     following = next((other for other in claimed if candidate is None or other.pk != candidate.pk), None)
@@ -153,6 +160,7 @@ def _render_review(request: HttpRequest, candidate: Candidate | None = None, ann
     content: dict[str, Any] = {
         "announcement": announcement,
         "candidate": candidate,
+        "can_begin": candidate is None and has_free_candidates(user, settings, now),
         "kinds": list(enumerate(settings.review.kinds, 1)),
         "waiting": waiting,
         "waiting_total": sum(waiting.values()),

@@ -263,6 +263,14 @@ CASES: tuple[AlertCase, ...] = (
         "sorter refused records on the topics of verdicts that no permitted role has signed",
     ),
     AlertCase(
+        "AuditLogNotShipped",
+        14,
+        {'castline_audit_shipping_failing{plant="north",machine="pc1",instance_name="station"}': "0 0 1x12"},
+        {'castline_audit_shipping_failing{plant="north",machine="pc1",instance_name="station"}': "0 0 1 1 1 1 1 0 1 1 1 1 1 1 1"},
+        {"plant": "north", "machine": "pc1", "instance_name": "station"},
+        "station of pc1 has not reached the log server of the audit log for 10 minutes",
+    ),
+    AlertCase(
         "WorkerStalled",
         4,
         {f"castline_process_stalled{{{WORKER}}}": "0 0 1 1 1"},

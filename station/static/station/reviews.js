@@ -98,6 +98,7 @@ function undo() {
 container.addEventListener("submit", (event) => {
   event.preventDefault();
   if (event.target.matches("[data-undo]")) undo();
+  else if (event.target.matches("[data-begin]")) post(event.target.action, new FormData(event.target), event.target);
   else if (event.submitter?.value) decide(event.submitter.value);
 });
 

@@ -28,7 +28,7 @@ def with_factor(account: MakeAccount) -> tuple[bytes, list[str]]:
     anna = account("anna", "operator", password=True)
     browser = Client()
     browser.force_login(anna, "django.contrib.auth.backends.ModelBackend")
-    page = browser.get("/account/second-factor/").content.decode()
+    page = browser.post("/account/second-factor/", {"begin": "1"}, follow=True).content.decode()
     key: bytes = TOTPDevice.objects.get(user=anna).bin_key
     assert "<svg" in page
     assert "does not fit" in browser.post("/account/second-factor/", {"code": "000000", "password": PASSWORD}).content.decode()
@@ -71,7 +71,7 @@ def test_nobody_adds_a_second_factor_to_an_account_without_its_password(account:
     anna = account("anna", "operator", password=True)
     left_alone = Client()
     left_alone.force_login(anna, "django.contrib.auth.backends.ModelBackend")
-    left_alone.get("/account/second-factor/")
+    left_alone.post("/account/second-factor/", {"begin": "1"})
     form = {"code": show_code(TOTPDevice.objects.get().bin_key), "password": "guess"}
     answers = [left_alone.post("/account/second-factor/", form) for _ in range(5)]
     assert all("The password is wrong" in answer.content.decode() for answer in answers)

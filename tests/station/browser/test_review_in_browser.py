@@ -55,6 +55,12 @@ def draw_box(page: Page, left: float, top: float, right: float, bottom: float) -
     page.mouse.up()
 
 
+def reserve(page: Page) -> Page:
+    """Presses the button that reserves a part, and returns the page."""
+    page.get_by_role("button", name=re.compile("^Review (this|the next) part$")).click()
+    return page
+
+
 def expect_part(page: Page, part: PartId) -> None:
     """Waits until the review page shows `part` and its picture."""
     expect(page.locator("[data-form]")).to_have_attribute("data-part", str(part))
@@ -63,7 +69,7 @@ def expect_part(page: Page, part: PartId) -> None:
 
 def test_a_defect_with_box_and_type_is_sent_and_can_be_undone(page_of: OpenPage, station: RunningStation) -> None:
     part = add_archived_part(station)
-    page = page_of("reviewer", review_url(part))
+    page = reserve(page_of("reviewer", review_url(part)))
     expect_part(page, part)
     while page.locator("[data-box-list] li").count():  # removes the boxes of the model by keyboard
         page.get_by_role("button", name=re.compile("^Remove")).first.press("Enter")
@@ -93,17 +99,17 @@ def test_a_defect_with_box_and_type_is_sent_and_can_be_undone(page_of: OpenPage,
 
 def test_a_contradiction_of_the_model_asks_a_second_and_a_third_reviewer(page_of: OpenPage, station: RunningStation) -> None:
     part = add_archived_part(station)
-    first = page_of("reviewer", review_url(part))
+    first = reserve(page_of("reviewer", part_url(part)))
     expect_part(first, part)
     first.keyboard.press("o")
     expect(first.locator("[data-announcement]")).to_have_text(f"{part}: ok.")
-    second = page_of("engineer", "/reviews/")
+    second = reserve(page_of("engineer", "/reviews/"))
     expect_part(second, part)
     expect(second.locator("[data-why]")).to_contain_text("second opinion")
     expect(second.locator("main")).not_to_contain_text("diverted")
     second.keyboard.press("d")
     expect(second.locator("[data-announcement]")).to_have_text(f"{part}: defect.")
-    third = page_of("administrator", "/reviews/")
+    third = reserve(page_of("administrator", "/reviews/"))
     expect_part(third, part)
     expect(third.locator("[data-why]")).to_contain_text("third opinion")
     third.keyboard.press("5")
@@ -129,6 +135,7 @@ def test_the_pages_of_a_part_show_the_training_pictures_that_look_like_it(page_o
     assert pictures.first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
     assert find_serious_violations(Axe().run(page).response) == []
     page.goto(review_url(part))
+    reserve(page)
     for key in ("d", "u"):  # the answer to a decision replaces the piece of the page
         before = page.locator("[data-announcement]").text_content() or ""
         page.keyboard.press(key)
@@ -141,7 +148,7 @@ def test_the_pages_of_a_part_show_the_training_pictures_that_look_like_it(page_o
 
 def test_a_refused_decision_leaves_the_boxes_on_the_page(page_of: OpenPage, station: RunningStation) -> None:
     part = add_archived_part(station)
-    page = page_of("reviewer", review_url(part), expected=(503,))
+    page = reserve(page_of("reviewer", review_url(part), expected=(503,)))
     expect_part(page, part)
     draw_box(page, 0.2, 0.2, 0.4, 0.4)
     many = page.locator("[data-box-list] li").count()
@@ -181,7 +188,7 @@ def test_the_report_counts_parts_and_prints_on_a4(page_of: OpenPage, station: Ru
 
 def test_a_data_set_is_made_of_the_reviews(page_of: OpenPage, station: RunningStation) -> None:
     part = add_archived_part(station)
-    page = page_of("reviewer", review_url(part))
+    page = reserve(page_of("reviewer", review_url(part)))
     expect_part(page, part)
     page.keyboard.press("d")
     expect(page.locator("[data-announcement]")).to_have_text(f"{part}: defect.")

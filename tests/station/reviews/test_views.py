@@ -22,7 +22,7 @@ FROM_SCRIPT = {"HX-Request": "true"}
 def test_the_page_shows_the_most_useful_part(reviewer: Client, waiting: MakeWaitingPart) -> None:
     waiting(defect_probability=0.4, picture="", seen_at=datetime.now(UTC))
     most_useful = waiting(defect_probability=0.5, picture="", seen_at=datetime.now(UTC))
-    text = reviewer.get("/reviews/").content.decode()
+    text = reviewer.post("/reviews/", follow=True).content.decode()
     assert f'action="/reviews/line-1/7/{most_useful.part}/"' in text
     assert "the model is in doubt (0.50 of 0.50)" in text
     assert "1</kbd> blow hole" in text
@@ -36,7 +36,7 @@ def test_the_second_person_sees_neither_verdict_nor_boxes(
     row = part(label="ok", picture="pictures/00/x", finding_boxes=[box])
     get_or_add_candidate(row, NOW)
     decide(row, account("anna", "reviewer"), Annotation("defect"), SETTINGS, NOW, topic.send)
-    text = browser("engineer").get("/reviews/").content.decode()
+    text = browser("engineer").post("/reviews/", follow=True).content.decode()
     assert "second opinion" in text
     assert "not shown" in text
     assert "rendered pictures" not in text
@@ -103,19 +103,48 @@ def test_a_part_that_another_person_reviews_is_not_opened(reviewer: Client, acco
     row = waiting()
     now = datetime.now(UTC)
     Candidate.objects.update(leased_by=account("anna", "reviewer").username, leased_until=now + timedelta(minutes=3))
-    response = reviewer.get(f"/reviews/line-1/7/{row.part}/")
+    address = f"/reviews/line-1/7/{row.part}/"
+    assert "Review this part" in reviewer.get(address).content.decode()
+    response = reviewer.post(address, {"reserve": "1"})
     assert response.status_code == 302
     assert response["Location"] == f"/parts/line-1/7/{row.part}/"
 
 
-@pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Purpose": "prefetch"}])
-def test_a_page_of_another_site_and_a_prefetch_reserve_no_part(reviewer: Client, waiting: MakeWaitingPart, headers: dict[str, str]) -> None:
+def test_opening_a_review_page_reserves_no_part_and_its_button_reserves_one(reviewer: Client, waiting: MakeWaitingPart) -> None:
     candidate = Candidate.objects.get(part=waiting(seen_at=datetime.now(UTC)))
-    for address in ("/reviews/", f"/reviews/{candidate.part.line}/{candidate.part.run}/{candidate.part.part}/"):
-        assert "Open the review" in reviewer.get(address, headers=headers).content.decode()
+    address = f"/reviews/{candidate.part.line}/{candidate.part.run}/{candidate.part.part}/"
+
+    def open_and_read_owner(address: str) -> tuple[str, str]:
+        page = reviewer.get(address).content.decode()
         assert reviewer.head(address).status_code == 200
+        candidate.refresh_from_db()
+        return page, candidate.leased_by
+
+    page, owner = open_and_read_owner("/reviews/")
+    assert ("Review the next part" in page, owner) == (True, "")
+    page, owner = open_and_read_owner(address)
+    assert ("Review this part" in page, owner) == (True, "")
+    assert reviewer.post("/reviews/")["Location"] == "/reviews/"
+    for opened in ("/reviews/", address):
+        page, owner = open_and_read_owner(opened)
+        assert (f'action="{address}" data-form' in page, owner) == (True, "reviewer")
+    Candidate.objects.update(leased_by="", leased_until=None)
+    assert reviewer.post(address, {"reserve": "1"})["Location"] == address
+    assert open_and_read_owner(address)[1] == "reviewer"
+
+
+def test_the_script_of_the_page_gets_the_reserved_part_at_once(reviewer: Client, waiting: MakeWaitingPart) -> None:
+    row = waiting(seen_at=datetime.now(UTC))
+    text = reviewer.post("/reviews/", headers=FROM_SCRIPT).content.decode()
+    assert f'action="/reviews/line-1/7/{row.part}/"' in text
+    assert "<html" not in text
+
+
+def test_a_form_of_another_site_reserves_no_part(account: MakeAccount, waiting: MakeWaitingPart) -> None:
+    candidate = Candidate.objects.get(part=waiting(seen_at=datetime.now(UTC)))
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(account("anna", "reviewer"), "django.contrib.auth.backends.ModelBackend")
+    for address in ("/reviews/", f"/reviews/line-1/7/{candidate.part.part}/"):
+        assert client.post(address, {"reserve": "1"}).status_code == 403
     candidate.refresh_from_db()
     assert candidate.leased_by == ""
-    reviewer.get("/reviews/", headers={"Sec-Fetch-Site": "same-origin"})
-    candidate.refresh_from_db()
-    assert candidate.leased_by == "reviewer"
