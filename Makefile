@@ -11,6 +11,9 @@ WORKERS ?= 3
 # All tests of a file run in the same process, so that they share their fixtures.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# pytest compiles the modules of tests in each of its processes anew if Python may not keep compiled files. That takes seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-boot-loader campaign campaign-pictures campaign-records campaign-line campaign-mutants campaign-noise campaign-disk campaign-hours sbom audit check format bench firmware release dashboards docs lock clean
 

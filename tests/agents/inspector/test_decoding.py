@@ -19,7 +19,7 @@ from tests.encoded_pictures import make_png
 from tests.image_topics import make_jpeg
 from tests.rendered_pictures import camera_pictures
 
-MONO_12 = make_png(np.round(camera_pictures()[0] * (4095 / 255)).astype(np.uint16))
+MONO_12 = make_png(np.round(camera_pictures(1)[0] * (4095 / 255)).astype(np.uint16))
 
 
 def decode(line: LineSettings, tmp_path: Path) -> DecodedPicture | PictureError:

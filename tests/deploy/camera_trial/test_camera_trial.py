@@ -16,7 +16,7 @@ from streams.settings import LineSettings, Settings
 from tests.encoded_pictures import make_png
 from tests.rendered_pictures import camera_pictures
 
-GREY = camera_pictures()[0]
+GREY = camera_pictures(1)[0]
 RGB_12 = make_png(np.repeat(np.round(GREY * (4095 / 255)).astype(np.uint16)[..., np.newaxis], 3, axis=2))
 
 

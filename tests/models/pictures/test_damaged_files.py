@@ -25,7 +25,7 @@ from tests.picture_mutations import JPEG_TRANSFER_DAMAGES, MUTATED_FORMS, count_
 from tests.rendered_pictures import camera_pictures
 
 SIDE_PX = 160
-GREY = camera_pictures()[0]
+GREY = camera_pictures(1)[0]
 
 
 def judge(value: bytes) -> str:
@@ -147,7 +147,7 @@ def test_a_png_of_178_megapixels_is_refused_without_memory() -> None:
         header = make_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
         exif = make_chunk(b"eXIf", b"MM\\0*\\0\\0\\0\\x08\\0\\0\\0\\0\\0\\0")
         bomb = PNG_SIGNATURE + header + make_chunk(b"IDAT", pixels) + exif + make_chunk(b"IEND", b"")
-        decode_picture(encode(camera_pictures()[0], "PNG"), 160)
+        decode_picture(encode(camera_pictures(1)[0], "PNG"), 160)
         before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         limits = PictureLimits()
         refusals = (decode_picture, 160), (read_picture_header, limits), (encode_thumbnail, limits, 64)
@@ -201,6 +201,6 @@ def test_mutated_pictures_are_judged_or_refused_and_never_crash_the_decoder(form
 
 def test_pictures_within_one_file_announced_by_it_are_accepted() -> None:
     buffer = io.BytesIO()
-    frames = [Image.fromarray(pixels) for pixels in camera_pictures()[:3]]
+    frames = [Image.fromarray(pixels) for pixels in camera_pictures(3)]
     frames[0].save(buffer, "MPO", save_all=True, append_images=frames[1:])
     assert judge(buffer.getvalue()) == "judged"

@@ -163,7 +163,7 @@ def test_a_large_jpeg_looks_as_a_small_one() -> None:
 
 def test_the_networks_see_the_same_picture_whether_or_not_the_original_is_kept() -> None:
     """libjpeg reduces a large JPEG while it decodes. If the original is kept, the same reduction is done afterwards."""
-    large = Image.fromarray(camera_pictures()[0]).resize((1500, 1100), Image.Resampling.BICUBIC)
+    large = Image.fromarray(camera_pictures(1)[0]).resize((1500, 1100), Image.Resampling.BICUBIC)
     for exif in (Image.Exif(), _turned_exif()):
         value = encode(large, "JPEG", quality=92, exif=exif)
         plain, kept = decode_picture(value, 96), decode_picture(value, 96, keep_original=True)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.real
 
 SIDE_PX = 96
 LIMITS = PictureLimits(max_pixels=20_000_000)
-GOOD = encode(camera_pictures()[0], "JPEG")
+GOOD = encode(camera_pictures(1)[0], "JPEG")
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_picture_has_the_same_pixels_and_refusals_as_in_this_process(process: 
             except PictureError as error:
                 outcomes.append((error.reason, str(error)))
         assert outcomes[0] == outcomes[1], name
-    depth_12 = make_png(np.round(camera_pictures()[0] * (4095 / 255)).astype(np.uint16))
+    depth_12 = make_png(np.round(camera_pictures(1)[0] * (4095 / 255)).astype(np.uint16))
     assert np.array_equal(
         process.decode_picture(depth_12, SIDE_PX, LIMITS, 12).pixels, decode_picture(depth_12, SIDE_PX, LIMITS, 12).pixels
     )
@@ -65,7 +65,7 @@ def test_the_original_pixels_come_along_only_if_they_are_asked_for(process: Deco
 
 
 def test_pictures_for_browsers_are_the_same_as_in_this_process(process: DecoderProcess) -> None:
-    colour = encode(np.dstack([camera_pictures()[0]] * 3), "TIFF")
+    colour = encode(np.dstack([camera_pictures(1)[0]] * 3), "TIFF")
     assert process.encode_for_browser(colour, LIMITS) == encode_for_browser(colour, LIMITS)
     assert process.encode_thumbnail(colour, LIMITS, 64) == encode_thumbnail(colour, LIMITS, 64)
     assert process.encode_heat_map_layer(GOOD, LIMITS) == encode_heat_map_layer(GOOD, LIMITS)

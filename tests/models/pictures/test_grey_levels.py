@@ -18,7 +18,7 @@ from tests.rendered_pictures import camera_pictures
 
 SIDE_PX = 160
 MAX_SAMPLE, LARGEST_SAMPLE = 281, 341
-GREY = camera_pictures()[0]
+GREY = camera_pictures(1)[0]
 REFERENCE = decode_picture(encode(GREY, "PNG"), SIDE_PX).pixels.astype(int)
 RGB = np.repeat(GREY[..., np.newaxis], 3, axis=2)
 MONO_12 = np.round(GREY * (4095 / 255)).astype(np.uint16)

@@ -37,7 +37,7 @@ def test_the_class_is_the_folder_and_masks_are_no_class(folder: Path) -> None:
 def test_a_training_tells_rendered_pictures_from_photographs(folder: Path, tmp_path: Path) -> None:
     assert read_sources(folder).rendered == 24
     (tmp_path / "ok_front").mkdir()
-    (tmp_path / "ok_front" / "photograph.png").write_bytes(make_png(camera_pictures()[0]))
+    (tmp_path / "ok_front" / "photograph.png").write_bytes(make_png(camera_pictures(1)[0]))
     mixed = read_sources(folder, tmp_path)
     assert (mixed.rendered, len(mixed)) == (24, 25)
 
@@ -56,7 +56,7 @@ def test_unreadable_pictures_among_good_ones_are_listed_and_left_out(tmp_path: P
 
 
 def test_pictures_of_12_bits_are_read_with_the_depth_of_the_camera(tmp_path: Path) -> None:
-    levels = np.round(camera_pictures()[0] * (4095 / 255)).astype(np.uint16)
+    levels = np.round(camera_pictures(1)[0] * (4095 / 255)).astype(np.uint16)
     for name in ("ok", "defect"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").write_bytes(make_png(levels))

@@ -131,14 +131,14 @@ def test_a_picture_with_another_checksum_is_refused(make_settings: MakeSettings)
 def test_a_picture_of_12_bits_is_shown_with_the_depth_of_its_line(tmp_path: Path) -> None:
     """Without the depth, the picture would be refused as too dark."""
     settings = Settings(store=StoreSettings(url=str(tmp_path)), lines=(LineSettings(name="line-1", depth_bits=12),))
-    levels = np.round(camera_pictures()[0] * (4095 / 255)).astype(np.uint16)
+    levels = np.round(camera_pictures(1)[0] * (4095 / 255)).astype(np.uint16)
     location = FakeLocation(picture=ObjectStore(settings.store.url).put(make_png(levels)))
     reader = PartPictureReader(settings)
     for side_px in (None, 64):
         picture = reader.read_for_browser(location, side_px)
         assert picture is not None
         with Image.open(io.BytesIO(picture.value)) as shown:
-            assert np.asarray(shown.convert("L")).mean() == pytest.approx(camera_pictures()[0].mean(), abs=2)
+            assert np.asarray(shown.convert("L")).mean() == pytest.approx(camera_pictures(1)[0].mean(), abs=2)
     reader.close()
 
 

@@ -45,7 +45,7 @@ def parts(part: MakePart, account: MakeAccount) -> list[Part]:
     store = ObjectStore(SETTINGS.store.url)
     rows = []
     for number in range(PARTS):
-        address = store.put(make_png(camera_pictures()[number]))
+        address = store.put(make_png(camera_pictures(PARTS)[number]))
         rows.append(part(picture=address, sha256=address[-64:], label="defect" if number % 2 else "ok"))
     return rows
 
