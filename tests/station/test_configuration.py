@@ -27,6 +27,7 @@ call_command("check", deploy=True, fail_level="WARNING")
 """
 
 
+@pytest.mark.real
 def test_the_deployment_check_behind_tls_finds_no_issues(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", DEPLOYMENT_CHECK, str(tmp_path / "station.sqlite3"), str(tmp_path / "key")]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
