@@ -21,9 +21,8 @@ from typing import Protocol, runtime_checkable
 from agents.gateway.camera_latency import CameraLatency, show_no_latency_needed
 from agents.gateway.capture_time import is_plausible
 from agents.gateway.clock_steps import ClockSteps
-from agents.gateway.group_commit import GroupCommit
 from agents.gateway.matcher import MatchDecision, Matcher
-from agents.gateway.spool import CheckedPicture, PictureReceipt, Spool
+from agents.gateway.spool import CheckedPicture, GroupCommit, PictureReceipt, Spool
 from streams import metrics
 from streams.complaints import Complaints
 from streams.errors import CastlineError, SpoolFullError

@@ -13,7 +13,7 @@ _TEST_KILLS = "tests/plant/test_kills_between_steps.py"
 _TEST_PRODUCER = "tests/streams/test_record_producer.py"
 _TEST_JOURNAL = "tests/agents/sorter/test_journal.py"
 _TEST_RECORDER = "tests/agents/sorter/test_outage_recorder.py"
-_TEST_COMMIT = "tests/agents/gateway/test_group_commit.py"
+_TEST_COMMIT = "tests/agents/gateway/test_spool.py"
 _TEST_SENDER = "tests/agents/gateway/test_sender.py"
 _TEST_RECORDS = "tests/agents/sorter/test_sorter_records.py"
 _TEST_HOURS = "tests/streams/test_simulated_hours.py"
@@ -286,14 +286,14 @@ DELIVERY_MUTANTS = (
     # The gateway
     Mutant(
         "camera's receipt before the flush",
-        _GATEWAY + "group_commit.py",
+        _GATEWAY + "spool.py",
         "        try:\n            self._spool.flush()\n",
         "        [on_flushed(None) for _, on_flushed in group]\n        try:\n            self._spool.flush()\n",
         _TEST_COMMIT,
     ),
     Mutant(
         "camera's receipt although the flush failed",
-        _GATEWAY + "group_commit.py",
+        _GATEWAY + "spool.py",
         "            failure = error\n",
         "            pass\n",
         _TEST_COMMIT,
