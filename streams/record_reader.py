@@ -18,7 +18,9 @@ from pydantic import BaseModel, ValidationError
 
 from streams import metrics
 from streams.errors import IdentityError, RecordError
-from streams.records import Record
+from streams.object_store import is_heat_map_address
+from streams.records import Finding, PartRecord, Record, Verdict
+from streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,10 @@ MAX_AHEAD = timedelta(days=2)
 MAX_UNTIL_AHEAD = timedelta(days=366)
 # If the broker's time of a Kafka record is ahead of the reader's clock by more than this, the reader ignores the broker's time.
 _MAX_BROKER_AHEAD = timedelta(days=366)
+
+# The reasons of RecordErrors from `check_references`.
+OTHER_LINE = "other-line"
+REFERENCE = "reference"
 
 _MAX_VALUE_BYTES = 2**20
 _MAX_TEXT = 4096
@@ -192,3 +198,19 @@ class _Bounds:
 
 def _time_problem(place: str, time: datetime, latest: datetime) -> str:
     return f"expected a time from {EARLIEST:%Y-%m-%d} to {latest:%Y-%m-%d} in {place}, found {time.isoformat()}"
+
+
+def check_references(record: PartRecord, line: str, names: TopicNames) -> None:
+    """Raises RecordError if `record`, which is on a topic of `line`, belongs to another line or refers to a wrong picture or heat map.
+
+    Another program can forge a record. Without this check, a forged verdict could show a picture of another line, and a forged finding
+    could make the archivist delete a picture that it calls its heat map.
+    """
+    if record.line != line:
+        raise RecordError(OTHER_LINE, f"The record belongs to {record.line}, but its topic belongs to {line}.")
+    if isinstance(record, Verdict) and record.image.topic != names.images(line):
+        raise RecordError(
+            REFERENCE, f"The verdict of {record.part_id} names a picture on {record.image.topic[:80]!r}, which is no topic of its line."
+        )
+    if isinstance(record, Finding) and record.heat_map and not is_heat_map_address(record.heat_map):
+        raise RecordError(REFERENCE, f"The finding of {record.part_id} names {record.heat_map[:80]!r}, which is no address of a heat map.")

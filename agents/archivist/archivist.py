@@ -22,8 +22,7 @@ from streams.batcher import Batcher
 from streams.errors import ArchiveError, IdentityError, RecordError, drop_traceback
 from streams.identity import PartId
 from streams.record_producer import HANDLING_FAILED, ConsumedRecord, ProducerRecord, RecordProducer, make_dead_letter
-from streams.record_reader import read_record
-from streams.record_references import check_references
+from streams.record_reader import check_references, read_record
 from streams.records import (
     ArchivedRecord,
     Finding,

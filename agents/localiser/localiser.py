@@ -48,8 +48,7 @@ from streams.backoff import Backoff
 from streams.errors import PictureError, RecordError
 from streams.object_store import ObjectStore
 from streams.record_producer import ConsumedRecord, RecordProducer, make_json_record
-from streams.record_reader import read_record, skip_record
-from streams.record_references import check_references
+from streams.record_reader import check_references, read_record, skip_record
 from streams.records import Box, Finding, Verdict
 from streams.settings import Settings
 from streams.signatures import check_signature

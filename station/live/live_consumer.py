@@ -28,8 +28,7 @@ from streams.identity import PartId, make_header_map
 from streams.kafka import READER_POLL_RECORDS, find_partitions, is_reachable, make_reader
 from streams.model_choices import ModelChoices
 from streams.plant_watch import PlantWatch
-from streams.record_reader import read_broker_time, read_record, skip_record
-from streams.record_references import check_references
+from streams.record_reader import check_references, read_broker_time, read_record, skip_record
 from streams.records import Finding, Sorting, Verdict
 from streams.settings import Settings
 from streams.signatures import check_signature
