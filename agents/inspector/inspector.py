@@ -22,8 +22,16 @@ from typing import Any
 
 from agents.inspector.decoding import DecodedImage, ImageRecord, decode_image, make_handling_error, read_image_record, utc_now
 from agents.inspector.drift_monitor import DriftMonitor
-from agents.inspector.judging import JudgedImage, do_networks_disagree, group_by_predictor, judge_images, make_verdict, name_kinds
-from agents.inspector.line_rules import LineRule, LineRules
+from agents.inspector.judging import (
+    JudgedImage,
+    LineRule,
+    LineRules,
+    do_networks_disagree,
+    group_by_predictor,
+    judge_images,
+    make_verdict,
+    name_kinds,
+)
 from agents.inspector.model_switcher import ModelAssignment, ModelSwitcher
 from agents.inspector.shadow_judge import ShadowJudge, ShadowSample
 from agents.inspector.upload_admission import UploadAdmission

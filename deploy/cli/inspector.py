@@ -25,7 +25,7 @@ from streams.topics import TopicNames
 from streams.worker_process import WorkerProcess, worker_process
 
 if TYPE_CHECKING:
-    from agents.inspector.line_rules import LineRules
+    from agents.inspector.judging import LineRules
     from agents.inspector.model_switcher import ModelSwitcher
     from models.inference.ensemble import Ensemble
     from models.registry import Version
@@ -62,7 +62,7 @@ def _serve(process: WorkerProcess) -> int:
     if not process.wait_for_topics(_list_topics(settings), [make_identity(settings, ROLE, process.instance)]):
         return 0
     # These imports are slow. At the top of the file, they would delay `castline inspector --help`.
-    from agents.inspector.line_rules import LineRules
+    from agents.inspector.judging import LineRules
     from agents.inspector.model_switcher import ModelSwitcher
     from models.inference.ensemble import open_ensemble
     from models.inference.runtimes.runtime import choose_concurrent_calls, import_runtime

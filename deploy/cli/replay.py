@@ -12,8 +12,7 @@ from pathlib import Path
 import click
 
 from agents.inspector.decoding import ImageRecord, decode_image, read_image_record
-from agents.inspector.judging import JudgedImage, judge_images
-from agents.inspector.line_rules import LineRules
+from agents.inspector.judging import JudgedImage, LineRules, judge_images
 from models.inference.ensemble import Ensemble
 from models.inference.soft_vote import Prediction
 from streams.errors import CastlineError, IdentityError, RecordError

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from agents.archivist.archivist import decode_record, list_archived_topics
 from agents.inspector.decoding import decode_image, read_image_record
-from agents.inspector.judging import JudgedImage, make_verdict
-from agents.inspector.line_rules import LineRules
+from agents.inspector.judging import JudgedImage, LineRules, make_verdict
 from agents.sorter.decisions import board_verdict, verdict_deadline
 from agents.sorter.part_states import PartState, _read, join_states
 from deploy.cli.trace import _steps, format_steps

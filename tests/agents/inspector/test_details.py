@@ -38,7 +38,7 @@ from streams.object_store import ObjectStore
 from streams.record_producer import ConsumedRecord
 from streams.settings import LineSettings, PictureSettings, Settings
 from tests.agents.inspector.images import CAPTURED_AT
-from tests.agents.inspector.test_line_rules import VERSION, make_rules
+from tests.agents.inspector.test_judging import VERSION, make_rules
 from tests.models.training.test_good_only import Log
 
 LARGE_PX, SIDE_PX, GOOD = 800, 128, 12
