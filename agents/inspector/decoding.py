@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from models.anomaly.version_scorers import DetailInspection, VersionDetails
-from models.inference.inspected_picture import InspectedPicture
+from models.inference.ensemble import InspectedPicture
 from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
 from models.pictures.part_finder import PartCheck, check_part
 from models.pictures.part_reference import PartReference

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.inspector.decoding import DecodedImage
-from models.inference.inspected_picture import judge_pictures
+from models.inference.ensemble import judge_pictures
 from models.inference.line_threshold import DecisionRule, make_decision_rule
 from models.inference.soft_vote import IN_DOUBT, Prediction
 from models.pictures.decoder import DecodedPicture

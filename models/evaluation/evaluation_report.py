@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from models.evaluation.figures import measure_figures
 from models.evaluation.robustness import make_disturbances
-from models.inference.ensemble import Ensemble
-from models.inference.inspected_picture import InspectedPicture, judge_pictures
+from models.inference.ensemble import Ensemble, InspectedPicture, judge_pictures
 from models.inference.soft_vote import Prediction
 from models.pictures.part_finder import PartCheck, check_part
 from models.registry.version_report import ClassificationFigures, LocalisationReport, Proportion

@@ -16,9 +16,8 @@ from models.anomaly.memory_autoencoder import MemoryAutoencoder
 from models.anomaly.scorer import scale_scores
 from models.anomaly.version_scorers import VersionScorer
 from models.inference.defect_locator import DefectLocator
-from models.inference.ensemble import Ensemble
+from models.inference.ensemble import Ensemble, inspect_picture, judge_pictures
 from models.inference.heat_map import DefectMap, HeatBox, crop_to_picture
-from models.inference.inspected_picture import inspect_picture, judge_pictures
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture
 from models.pictures.display import overlay_heat_map

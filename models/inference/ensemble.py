@@ -1,20 +1,27 @@
-"""The ensemble that judges pictures: a model version, the runtime that computes its networks, and its good-only scorers."""
+"""The ensemble that judges pictures: a model version, the runtime that computes its networks, and its good-only scorers.
+
+    decoded picture -> inspect_picture -> judge_pictures -> Ensemble.predict
+
+The inspector and all commands use these functions, so a picture gets the same label from each of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from models.anomaly.version_scorers import VersionDetails, VersionScorer, open_details, open_scorers
+from models.anomaly.version_scorers import DetailInspection, VersionDetails, VersionScorer, open_details, open_scorers
 from models.inference.cascade import Cascade, open_cascade
 from models.inference.golden_set import check_golden_scores, check_golden_set
 from models.inference.runtimes.runtime import BATCH_SIZES, Runtime, open_runtime, resolve_runtime
 from models.inference.segmentation import Segmentation, open_segmentation
 from models.inference.soft_vote import Prediction, SoftVote
-from models.pictures.part_finder import FoundPart
+from models.pictures.decoder import DecodedPicture
+from models.pictures.part_finder import FoundPart, PartCheck, check_part
 from models.pictures.part_reference import PartReference
 from models.pictures.regions import Mask
 from models.registry import Version
@@ -137,3 +144,58 @@ def open_ensemble(
     )
     ensemble.warm_up()
     return ensemble
+
+
+class PixelPredictor(Protocol):
+    """Predicts defects in a batch of reduced pictures. `Ensemble` implements this protocol."""
+
+    def predict(
+        self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None], masks: Sequence[Mask | None]
+    ) -> list[Prediction]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedPicture:
+    """A reduced picture, shape (side_px, side_px), and what was found in it before the networks judge it.
+
+    - `check`: whether the picture shows the whole part, or None if the version does not check this.
+    - `inspection`: the result of the search for small defects, or None if the picture was not searched.
+    - `mask`: the pixels that the anomaly scores may use, or None for the whole picture. The networks always judge the whole picture.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    check: PartCheck | None = None
+    inspection: DetailInspection | None = None
+    mask: Mask | None = None
+
+
+def inspect_picture(picture: DecodedPicture, ensemble: Ensemble) -> InspectedPicture:
+    """Checks whether `picture` shows the whole part, and searches for small defects.
+
+    If the version of `ensemble` cannot do one of these steps, the step is skipped.
+    Raises ValueError if the version searches for small defects, but `picture` does not hold its original pixels.
+    """
+    check = None if ensemble.part_reference is None else check_part(picture.pixels, ensemble.part_reference)
+    inspection = None if ensemble.details is None else ensemble.details.inspect_decoded(picture)
+    return InspectedPicture(picture.pixels, check, inspection)
+
+
+def judge_pictures(pictures: Sequence[InspectedPicture], predictor: PixelPredictor) -> list[Prediction | PartCheck]:
+    """Returns the prediction for each of `pictures`, in order. All pictures are judged in one call of `predictor`.
+
+    A picture that does not show the whole part is not judged. The result then holds its part check, which has the reason.
+    """
+    judged = [picture for picture in pictures if picture.check is None or not picture.check.reason]
+    predictions: Iterator[Prediction] = iter(())
+    if judged:
+        parts = [picture.check.part if picture.check else None for picture in judged]
+        masks = [picture.mask for picture in judged]
+        predictions = iter(predictor.predict(np.stack([picture.pixels for picture in judged]), parts, masks))
+    return [
+        picture.check if picture.check is not None and picture.check.reason else _add_inspection(next(predictions), picture.inspection)
+        for picture in pictures
+    ]
+
+
+def _add_inspection(prediction: Prediction, inspection: DetailInspection | None) -> Prediction:
+    return prediction if inspection is None else prediction.add_score(inspection.name, inspection.score)
