@@ -20,8 +20,8 @@ from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the 
 
 from models.anomaly.scorer import GoodOnlyScorer
 from models.anomaly.version_scorers import open_scorers
+from models.inference.defect_locator import CombinedMapper, HeatMapper, ResidualMapper
 from models.inference.heat_map import HeatMap, crop_to_picture, find_boxes
-from models.inference.heat_mapper import CombinedMapper, HeatMapper, ResidualMapper
 from models.pictures.decoder import PictureLimits, decode_picture
 from models.pictures.display import read_picture_header
 from models.registry import Version

@@ -19,7 +19,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from models.evaluation.evaluation_report import EvaluationReport
 from models.evaluation.figures import bin_reliability
-from models.inference.heat_mapper import open_heat_mapper
+from models.inference.defect_locator import open_heat_mapper
 from models.pictures.display import overlay_heat_map
 from models.registry import Version
 from models.registry.version_report import (

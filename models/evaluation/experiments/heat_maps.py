@@ -15,8 +15,8 @@ from models.anomaly.scorer import LearnScorer, scale_scores
 from models.evaluation.experiments.experiment import ExperimentCallback, ExperimentFolder, ResultTable
 from models.evaluation.localisation import GRID_SIDE_PX, measure_localisation
 from models.evaluation.segmentation_figures import KindFigures, measure_kinds, resize_heat
+from models.inference.defect_locator import combine_heat
 from models.inference.heat_map import HeatMap
-from models.inference.heat_mapper import combine_heat
 from models.inference.segmentation import Segmentation
 from models.inference.soft_vote import SCALED_CUT_OFF
 from models.networks.framework import keras

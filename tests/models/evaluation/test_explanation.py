@@ -25,7 +25,7 @@ from models.synthetic import render_series
 from streams.errors import CastlineError, ModelError, PictureError
 from tests.agents.inspector.inspector_rig import RecordingRuntime
 from tests.agents.inspector.test_model_switcher import make_version
-from tests.models.inference.test_heat_mapper import OneSpotScorer
+from tests.models.inference.test_defect_locator import OneSpotScorer
 
 SIDE_PX = 64
 

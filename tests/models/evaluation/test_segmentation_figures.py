@@ -12,7 +12,7 @@ from models.evaluation.localisation import make_mapper_source, make_residual_sou
 from models.evaluation.segmentation_figures import find_largest_kind, measure_kinds, measure_maps
 from models.inference.heat_map import UNKNOWN_KIND, DefectMap
 from models.training.marked_pictures import BOX_MARK, MarkedPictures
-from tests.models.inference.test_heat_mapper import OneSpotScorer
+from tests.models.inference.test_defect_locator import OneSpotScorer
 
 SIDE_PX = 16
 

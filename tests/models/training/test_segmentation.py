@@ -14,9 +14,9 @@ import pytest
 from models.anomaly.polar import PolarGrid
 from models.anomaly.template import GoldenTemplate
 from models.evaluation.localisation import open_heat_sources
+from models.inference.defect_locator import CombinedMapper, ResidualMapper, SegmentationFirst, open_heat_mapper
 from models.inference.ensemble import open_ensemble
 from models.inference.heat_map import UNKNOWN_KIND
-from models.inference.heat_mapper import CombinedMapper, ResidualMapper, SegmentationFirst, open_heat_mapper
 from models.inference.segmentation import Segmentation, open_segmentation
 from models.networks.framework import keras, tf
 from models.networks.segmentation import segmentation_head
