@@ -16,10 +16,9 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from kafka.errors import KafkaError
 
-from models.pictures.decoder import PictureLimits
+from models.pictures.decoder import GreyPixels, PictureLimits
 from models.pictures.decoder_process import DecoderProcess
 from models.pictures.display import EncodedPicture
-from models.pictures.grey_levels import GreyPixels
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError
 from streams.errors import IdentityError, PictureError

@@ -9,8 +9,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from models.pictures.decoder import decode_picture
-from models.pictures.grey_levels import MAX_BACKGROUND_SHARE, MAX_BLANK_SHARE, MAX_BLANK_SHARE_RAW
+from models.pictures.decoder import MAX_BACKGROUND_SHARE, MAX_BLANK_SHARE, MAX_BLANK_SHARE_RAW, decode_picture
 from models.pictures.refusal import RefusalReason
 from streams.errors import PictureError
 from tests.encoded_pictures import encode, make_bmp_v4, make_png, make_tiff
