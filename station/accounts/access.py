@@ -20,6 +20,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 
 from station.accounts.models import ApiToken, AuditEntry
+from station.configuration import current_settings
 from streams.errors import SettingsError
 
 Right = Literal[
@@ -143,3 +144,8 @@ def right_required(right: Right) -> Callable[[View], View]:
 def render_error_page(request: HttpRequest, status: int, title: str, sentence: str) -> HttpResponse:
     """Returns an error page with the HTTP status `status`. The page shows the `title`, and `sentence` as the reason."""
     return render(request, "station/refusal.html", {"title": title, "sentence": sentence}, status=status)
+
+
+def may_see_line(user: AbstractBaseUser | AnonymousUser, line: str) -> bool:
+    """Returns whether `user` is allowed to see all parts of a line. Only administrators see all uploaded pictures."""
+    return line != current_settings().station.upload_line or "administer" in get_rights(user)

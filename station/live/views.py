@@ -10,9 +10,8 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, St
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from station.accounts.access import get_rights, right_required
+from station.accounts.access import get_rights, may_see_line, right_required
 from station.live.event_stream import Viewer, get_card_renderer, open_streams, stream_events
-from station.live.line_access import may_see_line
 from station.middleware import stopping
 
 

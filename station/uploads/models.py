@@ -9,9 +9,8 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import models
 from django.db.models import QuerySet
 
-from station.accounts.access import get_rights
+from station.accounts.access import get_rights, may_see_line
 from station.configuration import current_settings
-from station.live.line_access import may_see_line
 from streams.identity import PartId
 from streams.topics import TopicNames
 
