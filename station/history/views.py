@@ -20,8 +20,7 @@ from station.history.export import export_csv, export_parquet, stream_file
 from station.history.filters import ACTIONS, FIELD_LABELS, LABELS, PartFilters, read_filters
 from station.history.nearest_pictures import find_nearest_pictures
 from station.history.pagination import COUNT_LIMIT, SEARCH_LIMIT, HistoryKey, count_parts, load_page
-from station.history.part_page import make_overlay, make_records, make_remarks, make_timeline, picture_size_px
-from station.history.verdict_explanation import explain_verdict
+from station.history.part_page import explain_verdict, make_overlay, make_records, make_remarks, make_timeline, picture_size_px
 from station.kafka_producer import KafkaUnavailableError
 from station.live.line_state import LivePart
 from station.live.live_consumer import get_live_consumer

@@ -20,8 +20,7 @@ from station.archive.models import Part
 from station.configuration import current_settings
 from station.history.export import stream_file
 from station.history.filters import read_filters
-from station.history.part_page import picture_size_px
-from station.history.verdict_explanation import explain_verdict
+from station.history.part_page import explain_verdict, picture_size_px
 from station.history.views import get_visible_part
 from station.kafka_producer import KafkaUnavailableError, send_record
 from station.manifests import describe_training_pictures, find_manifest
