@@ -10,9 +10,8 @@ from kafka.errors import KafkaTimeoutError
 from streams import worker_process
 from streams.group_members import GroupIdentity, make_identity
 from streams.health import ProcessHealth, ProgressWatchdog
-from streams.start_spans import StartSpans
 from streams.topics import TopicNames
-from streams.worker_process import WorkerProcess
+from streams.worker_process import StartSpans, WorkerProcess
 from tests.conftest import MakeSettings
 
 
