@@ -37,15 +37,17 @@ from PIL import Image
 
 from agents.inspector.decoding import decode_image, read_image_record
 from agents.localiser.acceptance_table import AcceptanceTable
-from agents.localiser.plant_choices import PlantChoices
 from agents.localiser.spare_processors import SAMPLE_S
 from models.inference.defect_locator import DefectLocator
 from models.inference.heat_map import DefectMap, HeatBox
 from models.pictures.decoder import DecodedPicture, decode_picture
 from models.pictures.decoder_process import DecoderProcess
+from models.pictures.regions import Regions
 from streams import metrics
 from streams.backoff import Backoff
 from streams.errors import PictureError, RecordError
+from streams.live_line_settings import LiveSettingsByLine
+from streams.model_choices import ModelChoices
 from streams.object_store import ObjectStore
 from streams.record_producer import ConsumedRecord, RecordProducer, make_json_record
 from streams.record_reader import check_references, read_record, skip_record
@@ -459,3 +461,44 @@ def encode_png(heat: npt.NDArray[np.float32]) -> bytes:
     file = io.BytesIO()
     Image.fromarray((heat * 255 + 0.5).astype(np.uint8)).save(file, "PNG")
     return file.getvalue()
+
+
+class PlantChoices:
+    """The newest records of the topics `castings.models` and `castings.lines`. A thread can read them while another thread replaces them.
+
+    `default_version` is the model version of lines for which nobody has chosen a version.
+    """
+
+    def __init__(self, default_version: str) -> None:
+        self._models = ModelChoices(default_version)
+        self._lines = LiveSettingsByLine()
+        self._followed: set[str] = set()
+
+    @property
+    def are_known(self) -> bool:
+        """True if the topics `castings.models` and `castings.lines` have been read to their ends."""
+        return self._followed == {"models", "lines"}
+
+    def follow_models(self, choices: ModelChoices) -> None:
+        """Replaces the chosen model versions."""
+        self._models = choices
+        self._followed.add("models")
+
+    def follow_lines(self, settings: LiveSettingsByLine) -> None:
+        """Replaces the regions and the scales of all lines."""
+        self._lines = settings
+        self._followed.add("lines")
+
+    def find_versions(self, lines: Iterable[str]) -> set[str]:
+        """Returns the names of the model versions that are chosen for `lines`."""
+        return {self._models.find(line).version for line in lines}
+
+    def find_mask(self, line: str, rows: int, columns: int) -> npt.NDArray[np.bool_] | None:
+        """Returns the mask of the pixels that are inspected on `line`, shape (rows, columns), or None if people drew no regions."""
+        regions = Regions.from_settings(self._lines.find(line))
+        return None if regions is None else regions.make_mask(rows, columns)
+
+    def find_scale(self, line: str) -> float | None:
+        """Returns how many millimetres of the part one pixel of a picture of `line` shows, or None if the scale is not set."""
+        live = self._lines.find(line)
+        return None if live is None else live.mm_per_px

@@ -22,7 +22,7 @@ from streams.topics import TopicNames
 from streams.worker_process import WorkerProcess, worker_process
 
 if TYPE_CHECKING:
-    from agents.localiser.plant_choices import PlantChoices
+    from agents.localiser.localiser import PlantChoices
 
 ROLE = "localiser"
 _BUFFER = 512
@@ -62,7 +62,7 @@ def _serve(process: WorkerProcess) -> int:
         topics += [names.images(line.name), names.verdicts(line.name), names.findings(line.name)]
     if not process.wait_for_topics(topics, [make_identity(settings, ROLE, process.instance)]):
         return 0
-    from agents.localiser.plant_choices import PlantChoices
+    from agents.localiser.localiser import PlantChoices
 
     choices = PlantChoices(settings.model.version)
     follower = CompactedTopicFollower(

@@ -23,8 +23,7 @@ from prometheus_client import REGISTRY
 
 from agents.localiser import localiser as localiser_module
 from agents.localiser.acceptance_table import AcceptanceRule, AcceptanceTable
-from agents.localiser.localiser import HeatMapQueue, HeatMapRequest, Localiser, PendingVerdict, make_finding
-from agents.localiser.plant_choices import PlantChoices
+from agents.localiser.localiser import HeatMapQueue, HeatMapRequest, Localiser, PendingVerdict, PlantChoices, make_finding
 from models.inference.defect_locator import DefectLocator
 from models.inference.heat_map import DefectMap, HeatBox
 from streams.errors import ModelError
