@@ -2,8 +2,7 @@
 
 from deploy.supervisor.journal import Journal
 from deploy.supervisor.role import FileExists, LinePrinted, PageReady, ReadyCheck, RestartPolicy, Role, State, castline_command
-from deploy.supervisor.stop_requests import StopRequests
-from deploy.supervisor.supervisor import Supervisor
+from deploy.supervisor.supervisor import StopRequests, Supervisor
 
 __all__ = [
     "FileExists",

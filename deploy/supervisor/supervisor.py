@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from types import FrameType
 
 from deploy.supervisor.journal import Journal
 from deploy.supervisor.prober import Prober, ProbeResult
@@ -269,3 +271,23 @@ class Supervisor:
 
 def _status_in_words(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"status {status}"
+
+
+class StopRequests:
+    """Handles SIGTERM and SIGINT of this process. Make this object in the main thread."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._on_signal)
+
+    def is_stop_requested(self) -> bool:
+        """Returns whether at least one signal has arrived."""
+        return self._count > 0
+
+    def is_kill_requested(self) -> bool:
+        """Returns whether a second signal has arrived."""
+        return self._count > 1
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        self._count += 1
