@@ -27,6 +27,8 @@ _READ_TIMEOUT_S = 30
 # because a record may be a picture of some megabytes. Kafka also sends a single record that is larger than the limit.
 _ANSWER_BYTES = 8 * 2**20
 READER_POLL_RECORDS = 4
+_NETWORK_CARDS = Path("/sys/class/net")
+_NO_ADDRESS = "00:00:00:00:00:00"
 
 
 class PartitionFinder(Protocol):
@@ -215,10 +217,6 @@ def _find_partitions_to_read(consumer: KafkaConsumer, topics: Sequence[str], boo
         return find_partitions(consumer, topics)
     except UnknownTopicOrPartitionError as error:
         raise CastlineError(f"Kafka at {bootstrap} lacks a topic that Castline needs. {error.args[0]}") from error
-
-
-_NETWORK_CARDS = Path("/sys/class/net")
-_NO_ADDRESS = "00:00:00:00:00:00"
 
 
 @cache

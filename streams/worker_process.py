@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class StartSpans:
-    """Measures the named steps (spans) of a process's start. The first span begins when the process begins, before its first import."""
+    """Measures the named steps (spans) of a process's start. After a crash, a role does no work until these steps are done.
+
+    The first span begins when the process begins, before its first import.
+    """
 
     def __init__(self, role: str) -> None:
         self._role = role
@@ -53,9 +56,6 @@ def _read_process_start_s() -> float:
     # In this file, the name of the program stands in brackets and may contain spaces. The start time is the 20th field after the name.
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -274,7 +274,10 @@ def _status_in_words(status: int) -> str:
 
 
 class StopRequests:
-    """Handles SIGTERM and SIGINT of this process. Make this object in the main thread."""
+    """Handles SIGTERM and SIGINT of this process. Make this object in the main thread.
+
+    The first signal asks for an orderly stop, and the second kills at once.
+    """
 
     def __init__(self) -> None:
         self._count = 0
