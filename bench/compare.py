@@ -33,7 +33,8 @@ ReportProgress = Callable[[str], None]
 
 # The new inspector is "no slower" if it needs at most 3 % more processor time per picture.
 MAX_PROCESSOR_RATIO = 1.03
-# Five pairs are too few for a 95 % interval, because all five ratios lie above or all lie below the true median in 2 ** -4 = 6 % of cases.
+# A 95 % interval needs at least six pairs. With five pairs, all ratios lie on one side of the true median in 2 ** -4 = 6 % of cases. Then
+# not even the interval from the smallest to the largest ratio contains the true median.
 MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
 _DIFFERENT_PICTURES = 256
@@ -181,8 +182,8 @@ def estimate_median(values: Sequence[float]) -> RatioEstimate:
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # The interval leaves out `left_out` values at each end of `ordered`. `tail` is the probability that the true median is below the
-    # interval. Values are left out until `tail` would become too large.
+    # The interval leaves out the smallest and the largest `left_out` values. `tail` is the probability that the true median is smaller than
+    # all values of the interval. The loop leaves out as many values as possible while `tail` is at most 2.5 %.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:

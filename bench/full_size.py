@@ -31,7 +31,7 @@ def write_full_size_version(root: Path) -> str:
 
     AlexNet gets pictures of 224 px, and LeNet of 112 px. The verdicts mean nothing, but take as long as real ones.
     """
-    from models.inference.runtimes.tensorflow import TensorFlowRuntime  # imported here because importing TensorFlow takes seconds
+    from models.inference.runtimes.tensorflow import TensorFlowRuntime  # imported late, because TensorFlow takes seconds to import
 
     seed_weights(_SEED)
     wide: dict[str, NetworkOption] = {"dense_width": 4096, "dense_layers": 2}

@@ -25,7 +25,7 @@ from streams.settings import Settings
 ReportProgress = Callable[[str], None]
 
 _SCRAPE_INTERVAL_S = 5.0
-# The command that starts `castline` without metrics. `deploy.cli` imports this module, so only the new process can import `deploy.cli`.
+# The command that starts `castline` without metrics. This module must not import `deploy.cli`, which imports this module.
 _CASTLINE_WITHOUT_METRICS = (
     sys.executable,
     "-c",

@@ -28,7 +28,7 @@ ReportProgress = Callable[[str], None]
 
 _LINES = 3
 _WARM_UP_PICTURES = 512
-# The bench pauses and continues the localiser. This many seconds later, the processes have reached their new speeds.
+# This many seconds after the bench has paused or continued the localiser, all processes have reached their new speeds.
 _SETTLE_S = 1.0
 _FIRST_FINDING_S = 180.0
 
@@ -67,7 +67,7 @@ def measure_localiser(
 ) -> LocaliserCost:
     """Measures an inspector in `pairs` pairs of windows, one with and one without the localiser. Then measures the localiser alone.
 
-    A window takes `window_s` seconds, and the measurement of the localiser alone takes `findings_s` seconds.
+    A window is a time of `window_s` seconds. The measurement of the localiser alone takes `findings_s` seconds.
 
     `base` gives the settings of the sections [model], [batch], [inspector] and [pictures]. Raises BrokerError if a process fails or makes
     no heat map.

@@ -85,8 +85,8 @@ def open_verdict_consumer(settings: Settings, topic_of: Callable[[TopicNames, st
 class VerdictTimes:
     """Counts the verdicts that have come since this object was made, and reads their times.
 
-    Times are read only on request, because earlier reading would slow down the inspector. `topic_of(names, line)` can return another
-    topic, such as the topic of the findings. Then its records are counted instead of the verdicts.
+    Times are read only on request, because earlier reading would slow down the inspector. `topic_of(names, line)` returns the topic
+    whose records are counted: the topic of the verdicts, or another one, such as the topic of the findings.
     """
 
     def __init__(self, settings: Settings, topic_of: Callable[[TopicNames, str], str] = TopicNames.verdicts) -> None:

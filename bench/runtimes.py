@@ -89,8 +89,8 @@ class PlainPredict:
 def find_version(model: str) -> Iterator[Version]:
     """Yields the version that `model` names.
 
-    The name `full` means an untrained version with AlexNet and LeNet as large as in the papers that introduced them. This version is
-    deleted when the `with` block ends.
+    The name `full` means an untrained version with AlexNet and LeNet as large as in the papers that introduced them. The untrained
+    version is deleted when the `with` block ends.
     """
     if model != _FULL_SIZE:
         yield locate_version(model)

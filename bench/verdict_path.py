@@ -141,7 +141,10 @@ def _read_buckets(step: str, page: str) -> Buckets:
 
 
 def _quantile(counts: Buckets, share: float) -> float:
-    """Returns the quantile `share` of a histogram, interpolated inside a bucket. Values in the infinite bucket count as its lower bound."""
+    """Returns the quantile `share` of a histogram, interpolated inside a bucket.
+
+    The last bucket has no upper bound, so its values count as its lower bound.
+    """
     bounds = list(counts)
     rank = share * counts[bounds[-1]]
     index = next(number for number, bound in enumerate(bounds) if counts[bound] >= rank)

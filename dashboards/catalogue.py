@@ -36,8 +36,8 @@ INHIBITIONS: tuple[Inhibition, ...] = (
     Inhibition("CameraLatencyWrong", ("PartsWithoutVerdict", "PicturesUnmatched", "CameraLatencyDrifts"), ("plant", "line")),
     Inhibition("ErrorBudgetBurnsFast", ("ErrorBudgetBurnsSlowly",), ("plant", "line")),
     Inhibition("PartsPassUnseen", ("PartsWithoutVerdict",), ("plant", "line")),
-    # The alert on the left names a cause, for example that no inspector is ready. The alerts on the right name states of a line that
-    # follow from this cause, and they stay silent while the cause lasts. The runbook says more about the cause than about the states.
+    # The first alert of each entry names a cause, for example that no inspector is ready. The alerts in brackets name states of a line that
+    # follow from this cause. They stay silent while the cause lasts, because the runbook says more about the cause.
     Inhibition("NoInspector", ("LineRunningBlind", "LineLate"), ("plant",)),
     Inhibition("LineSilent", ("LineRunningBlind", "LineCameraSilent"), ("plant", "line")),
     Inhibition("CameraDown", ("LineCameraSilent",), ("plant", "line")),
@@ -55,7 +55,7 @@ RUNBOOK_PAGE = DashboardPage(
 )
 PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, quality.PAGE, gates.PAGE, kafka.PAGE, RUNBOOK_PAGE)
 
-# Metrics of Castline that no panel and no rule reads, each with the reason.
+# Metrics of Castline that no panel and no rule reads. The values say why.
 METRICS_WITHOUT_PANEL: dict[str, str] = {
     "castline_planned_stop_until_seconds": "The state planned-stop shows whether a stop is planned. `castline top` reads the time.",
     "castline_start_span_seconds": "The metric explains one start of a process. `castline bench restart` prints its values.",
@@ -67,7 +67,7 @@ _NO_HEAD = "Only a version with a segmentation head names types of defect."
 _NO_DETAILS = "Only a version with a detail template searches for small defects."
 _NO_ARCHIVIST = "The archivist exports the states. A plant may run without it."
 _NO_STATION = "A plant may run without the station."
-# The queries of panels that can return no series in a healthy plant, each with the reason. Queries of alerts are not listed here.
+# Queries of panels that sometimes return no series although the plant is healthy. The values say why. Queries of alerts are not listed.
 EMPTY_IN_HEALTH: dict[str, str] = {
     "castline-pipeline: What could not be judged, and why?: {{role}}: {{kind}} without a valid signature": "A plant may run without keys.",
     f"castline-plant: {plant.STATES}: {{{{plant}}}} {{{{line}}}} {{{{state}}}}": _NO_ARCHIVIST,
@@ -174,9 +174,8 @@ def make_runbook_markdown() -> str:
             )
             parts += [
                 f"### {alert.slug}",
-                f"The alert `{alert.name}` has the severity `{alert.severity}` and fires {delay}.",
-                f"The panel “{alert.panel_title}” on the dashboard “{find_page(alert.dashboard_uid).title}” shows the values for this "
-                "alert.",
+                f"The alert `{alert.name}` has the severity `{alert.severity}` and fires {delay}. "
+                f"Its values are in the panel “{alert.panel_title}” on the dashboard “{find_page(alert.dashboard_uid).title}”.",
                 alert.runbook.to_markdown(),
             ]
     return "\n\n".join(parts) + "\n"

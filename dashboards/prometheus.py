@@ -131,7 +131,7 @@ def _remote_write(remote: RemoteWrite) -> dict[str, Any]:
         "name": "hosted",
         **login,
         "remote_timeout": "30s",
-        # The queue holds the next samples in memory. It can be small, because samples that cannot be sent wait in the write-ahead log of
+        # The queue holds the next samples in memory. It can stay small, because samples that cannot be sent wait in the write-ahead log of
         # the local Prometheus on disk.
         "queue_config": {
             "capacity": 5000,

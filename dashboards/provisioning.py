@@ -138,9 +138,9 @@ class DashboardKind(ResourceKind):
         return [answer["uid"] for answer in answers if answer.get("folderUid") == FOLDER_UID and answer["uid"].startswith(UID_PREFIX)]
 
     def is_same(self, actual: Content, desired: Content) -> bool:
-        """Returns whether the dashboards are equal.
+        """Returns whether Grafana's dashboard equals the desired one.
 
-        An additional key counts as a difference, because only a person can have added it. Grafana adds no keys to a dashboard.
+        Grafana adds no keys to a dashboard. So an additional key comes from a person, and counts as a difference.
         """
         return _without_none(actual) == _without_none(desired)
 
@@ -234,7 +234,7 @@ class ResourceDiff:
             return []
         actual: object = self.before.content if self.before else {}
         if self.content is not None and not isinstance(self.kind, DashboardKind):
-            # Grafana adds keys of its own to some resources. These keys are not compared.
+            # Do not compare the keys that Grafana itself adds to some resources.
             actual = _restrict(actual, self.content)
         diff = difflib.unified_diff(_to_lines(actual), _to_lines(self.content or {}), n=0, lineterm="")
         lines = [line for line in diff if not line.startswith(("---", "+++", "@@"))]

@@ -138,7 +138,7 @@ def _security_settings(settings: Settings) -> dict[str, Any]:
                 "default-src": [NONE],
                 "script-src": [SELF],
                 "style-src": [SELF],
-                # The page of uploads shows a picture before it is sent. The address of this picture is a blob: URL.
+                # Allow blob: URLs, because the page of uploads shows a picture at such a URL before the picture is sent.
                 "img-src": [SELF, "blob:"],
                 "font-src": [SELF],
                 "connect-src": [SELF],
@@ -174,7 +174,7 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
     """Returns Django's settings for the database `station.database`. Raises SettingsError if the password file cannot be read."""
     if "://" not in station.database:
         file = Path(station.database).resolve()
-        # Other users may read the folder, but not the files of the database. By default, the folder also contains files for Prometheus.
+        # Other users may read this folder, because it usually contains files for Prometheus, too. They may not read the database.
         make_public_folder(file.parent)
         return {
             "ENGINE": "django.db.backends.sqlite3",

@@ -14,7 +14,7 @@ from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 
 # Time without a request after which uvicorn closes a connection.
 KEEP_ALIVE_S = 20
-# Longest pause of a client that reads an answer. The limit applies to answers that are too large for the buffers of the connection.
+# Longest pause of a client while it reads an answer. Small answers fit into the buffers of the connection and need no limit.
 _READ_PAUSE_S = 30.0
 
 
@@ -55,7 +55,7 @@ class LimitedProtocol(H11Protocol):
                 self._place.is_idle = False
 
     def on_response_complete(self) -> None:
-        # The timer also includes the keep-alive time, so that uvicorn closes an idle connection properly before the timer aborts it.
+        # This timer aborts an idle connection. It is longer than the keep-alive time, after which uvicorn closes the connection properly.
         self._cancel_header_timer()
         self._header_timer = self.loop.call_later(KEEP_ALIVE_S + self._header_time_s, self.transport.abort)
         if self._place is not None:

@@ -37,12 +37,12 @@ _MAX_QUEUED = 320
 # Largest number of running and of queued requests of one client. A browser sends six requests at once, and people may share an address.
 _MAX_CLIENT_RUNNING = 40
 _MAX_CLIENT_QUEUED = 120
-# Each log-in takes a third of a second of processor time, and only one password is checked at a time.
+# Only two log-ins of one client may be in progress, because each takes a third of a second and only one password is checked at a time.
 _LOG_IN_PATH = "/log-in/"
 _MAX_CLIENT_LOG_INS = 2
 _BUSY = "The station is busy: too many requests at once. Try again in a moment."
 _RETRY_SOON = (b"retry-after", b"5")
-# Largest size of all request bodies that are being received or handled, in multiples of the largest upload: of one client, and of all.
+# Largest total size of the request bodies in progress, for one client and for all clients. The unit is the largest size of an upload.
 _MAX_CLIENT_BODIES = 2
 _MAX_BODIES = 8
 
@@ -171,7 +171,7 @@ class RequestQueueMiddleware:
 
 
 class _ClientPlaces:
-    """The places of one client: `running` for its running requests, and `used` for its running and queued requests together."""
+    """The requests of one client. `running` limits how many run, and `used` counts running and queued requests together."""
 
     def __init__(self, running: asyncio.Semaphore) -> None:
         self.running = running
@@ -179,8 +179,6 @@ class _ClientPlaces:
 
 
 class _QueuedRequest:
-    """One request on its way through the queue."""
-
     def __init__(self, queue: RequestQueueMiddleware, client: str, scope: AsgiScope) -> None:
         self._queue = queue
         self._client = client

@@ -1,4 +1,4 @@
-"""Computes the hash of one password at a time, so that many log-ins at once take neither all processors nor all threads."""
+"""Computes the hash of one password at a time, so that many log-ins at once cannot use up the processors and threads."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class ShiftPeriod:
 
 
 def day_period(day: date, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
-    """Returns the whole day `day`. It begins with the first shift, or at midnight if the plant has no shifts.
+    """Returns the whole day `day`, which begins with the first shift, or at midnight if the plant has no shifts.
 
     A day has 23 hours when summer time begins and 25 hours when it ends.
     """

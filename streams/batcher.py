@@ -1,6 +1,6 @@
 """The micro-batcher: gathers records for the next batch while the current batch is being processed.
 
-Faust's `Stream.take` is not used. It gathers no records while a batch is being processed, and it acknowledges a batch that failed.
+Faust's `Stream.take` is not used, because it gathers no records during the processing of a batch, and acknowledges failed batches.
 """
 
 from __future__ import annotations

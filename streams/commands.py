@@ -48,7 +48,7 @@ def decode_command(settings: Settings, key: bytes | None, value: bytes | None, h
 def find_signers(command: Command) -> tuple[KafkaRole, ...]:
     """Returns the roles that may sign `command`: the station for a command, and the sorter for an answer.
 
-    Commands and answers are on the same topic. If the sorter could sign commands, the sorter of one line could command all boards.
+    Commands and answers are on the same topic. If sorters could sign commands, one sorter could command the boards of all lines.
     """
     return ("sorter",) if command.answer is not None else ("station",)
 

@@ -48,7 +48,7 @@ def add_kafka_record(newest: Newest, record: Any, role: str, settings: Settings)
     try:
         check_signature(settings, record.topic, record.key, record.value, make_header_map(record.headers))
         return newest.with_record(record.key, record.value, read_broker_time(record.timestamp / 1000))
-    except Exception as error:  # noqa: BLE001  no record may end the thread that reads the topic
+    except Exception as error:  # noqa: BLE001  an error in one record must not end the thread
         skip_record(role, record, error)
     return newest
 
@@ -140,5 +140,5 @@ class CompactedTopicFollower:
 def _report(followed: FollowedTopic[Any], newest: object) -> None:
     try:
         followed.on_change(newest)
-    except Exception:  # no record may end the thread that reads the topic
+    except Exception:  # An error in one record must not end the thread that reads the topic.
         log.exception("A change on the topic %s could not be applied, so the previous records stay in use.", followed.topic)

@@ -70,15 +70,15 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         """Commits `offsets`. Empties `offsets` and returns False if Kafka refuses them, for example after a rebalance."""
         is_committed: bool = await super()._commit(offsets)
         if not is_committed:
-            # If `offsets` were not emptied, Faust would treat the refused offsets as committed. When Kafka delivers the same records
-            # again, Faust would ignore their acknowledgements.
+            # Kafka has refused to commit `offsets`. If they stayed in the dictionary, Faust would treat them as committed. When Kafka
+            # delivers the same records again, Faust would then ignore their acknowledgements.
             offsets.clear()
         return is_committed
 
     async def perform_seek(self) -> None:
         """Moves the read position of each assigned partition to its start offset. Faust calls this method after each assignment."""
-        # After the seek, Faust empties its queues and then fetches again. But after an earlier rebalance, Faust can already fetch during
-        # the seek. Such records would be lost with the queues, so `stop_flow` stops the fetching.
+        # After the seek, Faust empties its queues. Records that it fetched during the seek would be lost with the queues, for example after
+        # an earlier rebalance. So `stop_flow` first stops the fetching.
         self.stop_flow()
         await super().perform_seek()
         partitions = list(self.assignment())

@@ -86,11 +86,12 @@ class ProcessHealth:
         self._person_topics: set[str] = set()
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
         self._complaint_checks: list[Callable[[], str]] = []
-        # Maps each component of the process, such as the camera of a line, to its problem or "". The process stays ready in spite of it.
+        # Maps each component of the process, such as the camera of a line, to its problem or "". A process with such a problem
+        # is still ready.
         self._part_problems: dict[str, str] = {}
 
     def add_check(self, find_problem: Callable[[], str]) -> None:
-        """Adds a check to /healthz. `find_problem` returns a sentence, or "" if all is well. It runs in the thread of the health pages."""
+        """Adds a check to /healthz. `find_problem` returns a sentence, or "" if all is well, and runs in the thread of the health pages."""
         self._checks.append(find_problem)
 
     def add_complaint_check(self, find_complaint: Callable[[], str]) -> None:
@@ -219,7 +220,7 @@ class _MetricsPage:
 class _LimitedServer(ThreadingHTTPServer):
     """A server with a thread for each connection. The number of connections is limited, and each ends after `connection_time_s`.
 
-    A connection carries one request, so a further connection takes the place of the oldest open connection.
+    If a limit is reached, a new connection takes the place of the oldest one.
     """
 
     daemon_threads = True

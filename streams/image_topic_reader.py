@@ -26,9 +26,9 @@ class ImageTopicReader:
         self._settings = settings
         self._client = f"{role}-pictures"
         self._consumer: Any = None
-        # The end offset of each partition, as Kafka gave it last. Kafka is asked again only if an offset is not below this end.
+        # The end offset of each partition, as Kafka gave it last. Kafka is asked again only for an offset at this end or after it.
         self._ends: dict[TopicPartition, int] = {}
-        # The partitions of each topic, as Kafka gave them last. Kafka is asked again only if a partition is not among them.
+        # The partitions of each topic, as Kafka gave them last. Kafka is asked again only for a partition that is not known here.
         self._partitions: dict[str, set[int]] = {}
 
     def read(self, topic: str, partition: int, offset: int) -> ConsumedRecord | None:
@@ -60,7 +60,7 @@ class ImageTopicReader:
         Without this check, each such verdict would block the reader for some seconds, because the reader waits until Kafka sends a record.
         """
         if place.partition not in self._partitions.get(place.topic, ()):
-            self._consumer.topics()  # fetches the current partitions from Kafka
+            self._consumer.topics()  # asks Kafka for the present partitions of all topics
             self._partitions[place.topic] = self._consumer.partitions_for_topic(place.topic) or set()
             if place.partition not in self._partitions[place.topic]:
                 return False
@@ -79,7 +79,7 @@ class ImageTopicReader:
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=1,
-            # A poll sleeps for this time if it finds only records that were fetched in advance and are not wanted. The default is 100 ms.
+            # If a poll finds only unwanted records that were fetched in advance, the consumer sleeps for this time. The default is 100 ms.
             retry_backoff_ms=_BACKOFF_MS,
             metrics_enabled=False,
         )
@@ -87,8 +87,8 @@ class ImageTopicReader:
 
 def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any | None:
     """Returns the record at `offset`, or None if the topic does not have it. Raises ConnectionError if Kafka sends nothing in time."""
-    # All partitions stay assigned to the consumer, and the unwanted ones are paused. If a partition were removed and assigned again, the
-    # consumer would first ask for the metadata of the topic and wait for 100 ms.
+    # Partitions stay assigned to the consumer, and the unwanted ones are paused. Assigning a partition again would take a request for
+    # metadata and a wait of 100 ms.
     others = consumer.assignment() - {partition}
     if partition not in consumer.assignment():
         consumer.assign([*others, partition])

@@ -24,7 +24,7 @@ _EMBEDDED_ADVICE = (
 
 
 class KafkaLoginError(BrokerError, OSError):
-    """The password of a Kafka user cannot be read. This is also an OSError, because a worker that waits for Kafka then tries again."""
+    """The password of a Kafka user cannot be read. It is also an OSError, so that a worker that waits for Kafka tries again."""
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,8 @@ class LagMonitor:
                 with closing(admin):
                     self._measure_with(admin)
             except (KafkaError, OSError, ValueError) as error:
-                # While Kafka does not answer, no worker can make progress. So no worker counts as stalled, because a restart would
-                # only delay its work when Kafka answers again.
+                # While Kafka does not answer, no worker counts as stalled, although none makes progress. A restart would not help: it would
+                # only delay the work when Kafka answers again.
                 for watchdog in (self._health.watchdog, *self._watchdogs.values()):
                     watchdog.set_pending(0)
                 self._health.set_not_ready(f"Kafka at {self._settings.bootstrap} does not answer: {error!r}", "kafka")

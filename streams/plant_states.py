@@ -47,7 +47,7 @@ class PlantState(StrEnum):
 
 @dataclass(frozen=True)
 class StateAlarm:
-    """What people are told about a line in a state that needs a person. The wall, `castline top` and the alerts of Grafana use these texts.
+    """Texts about a state of a line that needs a person. The wall, `castline top` and the alerts of Grafana show them.
 
     - `alert`: the name of the alert.
     - `severity`: `critical` if somebody must act at once, otherwise `warning`.

@@ -197,7 +197,7 @@ class PlantWatch:
             consumer.close()
 
     def _seek(self, consumer: Any) -> None:
-        """Assigns the topics to read: settings and commands from their beginning, and the newest sortings of each line."""
+        """Assigns the topics, and sets where reading begins: settings and commands at their beginning, sortings near their end."""
         shared = find_partitions(consumer, [self._topics.lines, self._topics.commands])
         with_gate = [name for name, line in self._lines.items() if line.activity.travel_s is not None]
         sortings = find_partitions(consumer, [self._topics.sorted(name) for name in with_gate])

@@ -1,4 +1,4 @@
-"""Keeps the files of the plant from other users of this machine: the umask of new files, and a check of the files that exist.
+"""Protects the files of the plant from other users of this machine: makes new files private, and checks existing files.
 
 A file counts as exposed only if other users also have access to each folder above it.
 """
@@ -75,7 +75,8 @@ def is_exposed(path: Path) -> bool:
 def format_closing_command(path: Path) -> str:
     """Returns the shell command after which other users cannot read `path` and its content, but this user still can.
 
-    If another user owns `path`, for example root, the owner must call the command. It gives access to the group of this user.
+    If another user owns `path`, for example root, the owner must call the command. The group of this user then has
+    access.
     """
     quoted = shlex.quote(str(path))
     if path.stat().st_uid == os.geteuid():

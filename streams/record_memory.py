@@ -132,8 +132,8 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
 
     async def on_start(self) -> None:
         await super().on_start()
-        # With this long pause, the client's buffer holds only the records of the last answer. Otherwise, aiokafka would buffer unread
-        # records of all partitions.
+        # aiokafka must not ask for more records while its buffer still holds some. Otherwise, it would buffer unread records of all
+        # partitions.
         self._consumer._fetcher._prefetch_backoff = _NEVER_S
 
     async def _fetch_records(
@@ -164,7 +164,7 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         except Exception as error:
             if not taken:
                 raise
-            # The records in `taken` must not be lost, because aiokafka gives each record only once. So this call returns them, and the next
-            # call raises the error.
+            # aiokafka gives each record only once. So this call returns the records that were already taken, and the next call raises the
+            # error.
             self._postponed_error = drop_traceback(error)
         return taken

@@ -42,15 +42,15 @@ DEAD_LETTER_PREFIX = "dead-"
 DEAD_REASON = "dead-reason"
 # The header of the marks that `castline dead-letters redrive` writes to the topic of dead letters. A dead letter does not have it.
 REDRIVE_MARK = "redrive-of"
-# Castline adds headers that begin with one of these words to dead letters. A dead letter gets no such header from its record, because
-# a sender could use such a header to hide the dead letter.
+# Castline adds headers that begin with one of these words to dead letters. Such headers of the original record are left
+# out, because a sender could hide the dead letter with them.
 _OWN_PREFIXES = (DEAD_LETTER_PREFIX, "redrive-", EXPIRED_HEADER)
 # A dead letter that is too large for Kafka keeps only this many bytes of its value.
 CUT_VALUE_BYTES = 2**16
-# Upper limit, in bytes, for everything in a dead letter except its value: the key, at most 32 + 9 headers, and the frame.
+# Upper limit, in bytes, for everything in a dead letter except its value: key, headers, and the fields that Kafka adds to each record.
 _DEAD_LETTER_OVERHEAD_BYTES = 2**16
 # If Kafka answers with one of these errors, it refuses the record at each attempt. The usual reason is the size of the record.
-# InvalidTimestampError is not in this list, because each attempt takes a new time from the clock of this machine.
+# InvalidTimestampError is not in this list. Each attempt has a new time, so a later attempt can succeed.
 _FINAL_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, PolicyViolationError)
 # The reason of a dead letter if a role sent a record and Kafka refused it.
 REFUSED_BY_KAFKA = "refused-by-kafka"

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 # No plant that Castline watches has pictures from before this time. A clock without a battery begins in 1970 or in 2000.
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
-# A time can be this far ahead of the reader's clock. A wrong time zone puts a clock ahead by at most a day.
+# A time in a record is accepted if it is at most this far ahead of the reader's clock. The limit is more than a day, because a clock with a
+# wrong time zone can be ahead by a day.
 MAX_AHEAD = timedelta(days=2)
 # A field whose name ends with `until` is the end of a plan, such as a planned stop of the line, so it can be a year ahead.
 MAX_UNTIL_AHEAD = timedelta(days=366)
@@ -90,7 +91,7 @@ def read_broker_time(timestamp_s: float | None, now: datetime | None = None) -> 
     """Returns the time of a Kafka record in UTC. `timestamp_s` are seconds since 1970.
 
     If the record has no time, or a time before 2020 or more than a year after `now`, returns `now`. By default, `now` is the present time.
-    A time up to a year after `now` is accepted, because the clock of the reader can be wrong. The brokers check it with their own clock.
+    A time up to a year after `now` is accepted, because the clock of the reader can be wrong.
     """
     now = now or datetime.now(UTC)
     try:

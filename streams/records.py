@@ -23,7 +23,7 @@ Count = Annotated[int, Field(ge=1)]
 Label = Literal["ok", "defect", "review"]
 # All verdict ids are computed in this namespace. It must never change, because a repeated verdict must have the same id everywhere.
 _VERDICT_NAMESPACE = uuid.UUID("6f1d7a0e-3f0b-5a52-9a0f-0d5f7a3c9b11")
-# Longest text and longest list in a record. A page shows them, and nobody must be able to make a page of megabytes with one record.
+# Longest text and longest list in a record. Without these limits, one record could make a page of the station many megabytes large.
 _MAX_TEXT = 4096
 _MAX_ITEMS = 1000
 # The largest number that Kafka and the databases can store.
@@ -179,15 +179,15 @@ ArchivedRecord = PartRecord | ReviewWithdrawal
 
 Action = Literal["diverted", "passed", "stopped", "untracked"]
 # Why a gate treated a part as it did (field `reason` of a sorting):
-#   verdict          as the verdict asked
-#   no-verdict       no verdict when the part reached the gate
+#   verdict          the gate did what the verdict says
+#   no-verdict       the part had no verdict when it reached the gate
 #   late-verdict     the verdict came too late
-#   fault            a fault of the board, named by `code`
-#   board-restarted  a restarted board did not know the part
-#   taken-off        counted at the camera, never arrived at the gate
-#   unmatched        at the gate, never counted at the camera
-#   spacing          too close to another part to move the gate
-#   touching         several touching parts, counted as one
+#   fault            the board had a fault, and `code` says which one
+#   board-restarted  the board was restarted, so it did not know the part
+#   taken-off        the part was counted at the camera, but never arrived at the gate
+#   unmatched        the part arrived at the gate, but was never counted at the camera
+#   spacing          another part was so close that the gate could not move
+#   touching         several parts touched each other and were counted as one part
 SortingReason = Literal[
     "verdict",
     "no-verdict",
@@ -412,8 +412,8 @@ class LiveLineSettings(Record):
     )
     review_anomalies: bool | None = Field(
         None,
-        description="If true, a part that differs from good parts gets the label `review` instead of `ok`. An anomaly scorer finds "
-        "such parts. It has learned only from good parts. If null or false, no scorer changes a label.",
+        description="If true, a part that differs from good parts gets the label `review` instead of `ok`. An anomaly scorer, "
+        "which has learned only from good parts, finds such parts. If null or false, no scorer changes a label.",
     )
     planned_stop_until: Time | None = Field(
         None, description="End of a planned stop of the line; null if none is planned. A time in the past has no effect."

@@ -40,7 +40,7 @@ def reveal(address: str | SecretAddress) -> str:
 
 
 def mask_address(address: str) -> str:
-    """Returns `address` without user, password, query and named secrets in its path. A folder or an address without them stays as it is."""
+    """Returns `address` without its secrets: user, password, query, and values in the path such as `token=…`. A folder stays as it is."""
     if "://" not in address:
         return address
     return _NAMED.sub(rf"\1={MASK}", _QUERY.sub(f"?{MASK}", _USER.sub(f"{MASK}@", address)))

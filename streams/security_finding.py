@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Weight = Literal["high", "medium", "low"]
-# The weights of the findings, the most urgent one first.
+# The three degrees of urgency of a security problem, the highest one first.
 WEIGHTS: tuple[Weight, ...] = get_args(Weight)
 
 

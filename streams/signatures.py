@@ -45,7 +45,7 @@ SIGNERS: dict[str, tuple[KafkaRole, ...]] = {
 SIGNING_ROLES: tuple[KafkaRole, ...] = tuple(dict.fromkeys(role for roles in SIGNERS.values() for role in roles))
 # The role that signs manifests of model versions.
 MANIFEST_SIGNER: KafkaRole = "administrator"
-# A signature that was made for one purpose is worthless for the other one.
+# One of these texts is signed together with each record or manifest. So the signature of a record is never valid for a manifest.
 _RECORD_PURPOSE = b"castline record, version 1"
 _MANIFEST_PURPOSE = b"castline manifest, version 1"
 _ABSENT = 0xFFFFFFFF
@@ -81,8 +81,8 @@ def check_signature(
 ) -> None:
     """Raises RecordError if the setting `signing.public_keys` is set, and no permitted role has signed the record.
 
-    `signers` are the permitted roles. If it is empty, all roles that SIGNERS names for the topic are permitted. Records of topics that are
-    not signed are always accepted. Raises SettingsError if a public key cannot be used.
+    `signers` are the permitted roles. If `signers` is empty, all roles that SIGNERS names for the topic are permitted. A record on a topic
+    that needs no signatures is always accepted. Raises SettingsError if a public key cannot be used.
     """
     folder, kind = settings.signing.public_keys, _kind_of(topic)
     if folder is None or kind not in SIGNERS:
@@ -120,8 +120,8 @@ def is_manifest_signed(public_keys: Path, version: str, manifest: bytes, signatu
 def check_keys(settings: Settings) -> None:
     """Loads the keys that this process needs, so that a missing key is reported at the start. Raises SettingsError if one is missing.
 
-    The private key of the administrator is not loaded here, but when a command signs a record. The broker also has the role of the
-    administrator, and signs nothing.
+    The private key of the administrator is loaded only when a command signs a record. The process of the broker also has the role
+    `administrator`. It signs nothing, so it must start without this key.
     """
     if settings.role in SIGNING_ROLES and settings.role != "administrator":
         if settings.signing.private_keys is None:
@@ -149,8 +149,8 @@ def create_keys(private_folder: Path, public_folder: Path, role: KafkaRole) -> N
 
 
 def _refuse_missing_key(settings: Settings) -> None:
-    # An unsigned record must not be sent. For example, Kafka keeps only the newest model choice of a line. If readers refused this choice,
-    # the line would have no valid choice.
+    # An unsigned record must not be sent, because it could replace a valid one. For example, Kafka keeps only the newest model choice of a
+    # line. Readers would refuse an unsigned choice, and the line would have no choice at all.
     if settings.signing.public_keys is not None:
         raise SettingsError(
             f"signing.public_keys is set and signing.private_keys is not, so all records of the role {settings.role} would be refused. Set "
@@ -168,7 +168,7 @@ def _sign(folder: Path, role: KafkaRole, message: bytes) -> bytes:
 
 
 def _message(purpose: bytes, role: str, name: str, key: bytes | None, value: bytes | None) -> bytes:
-    """Returns the bytes that are signed. Each part has its length in front, so that no two records have the same bytes."""
+    """Returns the bytes that are signed. Each field has its length in front, so that two different records never have the same bytes."""
     message = bytearray(purpose)
     for part in (role.encode(), name.encode(), key, value):
         message += struct.pack(">I", _ABSENT if part is None else len(part)) + (part or b"")

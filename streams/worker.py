@@ -227,7 +227,8 @@ class ConsumerGroup:
             if not self.conflict.done():
                 self.conflict.set_result(sentence)
 
-        with suppress(RuntimeError):  # raised if the event loop is closed, because the worker has ended
+        # If the worker has ended, its event loop is closed, and `call_soon_threadsafe` raises RuntimeError.
+        with suppress(RuntimeError):
             self.conflict.get_loop().call_soon_threadsafe(set_conflict)
 
     async def _count_expired(self, expired: ExpiredRecords) -> None:

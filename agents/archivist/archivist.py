@@ -127,8 +127,8 @@ class PartArchive(Protocol):
 class PendingArchiveRecord:
     """An accepted record that is not acknowledged yet.
 
-    `content` is the decoded record, or the reason why the record is invalid. It is None for a valid record that needs no row in the
-    database.
+    `content` is the decoded record, or the reason why the record is invalid. `content` is None for a valid record that needs no
+    row in the database.
     """
 
     received: ReceivedRecord

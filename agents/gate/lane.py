@@ -169,7 +169,7 @@ class BoardClock:
         self._samples.clear()
 
     def add_sample(self, sent_s: float, received_s: float, board_ms: int, board_us: int) -> None:
-        """Adds the sample of one answered SYNC command. `board_ms` and `board_us` are the fields of the answer."""
+        """Adds the clock sample of a SYNC command. `board_ms` and `board_us` are the board's time in the answer."""
         ms = board_ms if not self._samples else self._unwrap(board_ms, received_s)
         self._samples.append(ClockSample(sent_s, received_s, ms / 1000 + board_us / 1e6))
 
@@ -239,11 +239,11 @@ class GateLane:
         self.settings_by_lane = {} if settings is None else {number: settings, **grades}
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
-        # Chooses the run number that the board must use. The arguments are the board's present run number, and how many parts the lane has
-        # counted in this run. Example: the arguments are 7 and 3, but the sorter already knows part 5 of run 7. The result is 8, because a
-        # second part 5 of run 7 would have the same key.
+        # A function that chooses the run number of the board. The arguments are the board's present run number, and how many parts the lane
+        # has counted in this run. Example: the arguments are 7 and 3, but the sorter already knows part 5 of run 7. The result is 8,
+        # because a second part 5 of run 7 would have the same key.
         self.choose_run: Callable[[int, int], int] = lambda run, counted: run
-        # Called in the link's thread when the board has accepted the settings of the lane and of the additional gates.
+        # A function that the link's thread calls when the board has accepted the settings of the lane and of its additional gates.
         self.on_accepted: Callable[[Mapping[int, LaneSettings]], None] = lambda settings_by_lane: None
         self.is_configured = False
         # True while the sorter sends no verdicts, because a person has paused the line.
@@ -253,7 +253,7 @@ class GateLane:
         # The code of the oldest fault in the board's last answer to STATUS, or 0. The fault can have begun before the sorter started.
         self.oldest_fault = 0
         self.next_configuring_s = 0.0
-        # The monotonic time at which the connection last changed: the board answered again, or it was lost.
+        # The monotonic time at which the connection to the board was last lost or restored.
         self._connection_changed_s = time.monotonic()
         # For each lane, the run in which the board last accepted the settings. In a later run, the settings must be sent again.
         self.committed_run: dict[int, int] = {}
@@ -289,8 +289,8 @@ class GateLane:
         `is_configured` is False until the board uses the settings. Any thread can call this method.
         """
         self.settings_by_lane = dict(settings_by_lane)
-        # If an earlier attempt failed, the board can have received a part of its settings. While `committed_run` is empty, the link sends
-        # every setting again.
+        # An earlier attempt may have failed after the board had received some of the settings. While `committed_run` is empty, the link
+        # sends all settings again.
         self.committed_run = {}
         self.next_configuring_s = 0.0
         self.is_configured = False
@@ -325,7 +325,7 @@ class GateLane:
         """
         return self._connection_changed_s + (REPORTED_WITHIN_S if self.is_connected else _MAX_ABSENCE_S)
 
-    # The methods below run in the link's thread.
+    # The thread of the gate link calls the methods below.
 
     def set_state(self, state: GateState) -> None:
         """Sets the state of the gate, logs a change, and updates the metric `castline_gate_state`."""

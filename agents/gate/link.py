@@ -371,8 +371,8 @@ class BoardSession:
             is_busy = error.code == code_of("busy")
             if error.retriable and not is_busy:
                 raise
-            # A busy board has a casting on the belt, and still sorts with the settings that it accepted earlier in this run. It needs
-            # verdicts for the castings, so the verdicts are not held back.
+            # A busy board has castings on the belt, and sorts them with the settings that it accepted earlier in this run. So the verdicts
+            # on these castings are not held back.
             if is_busy and lane.accepted_run == self.run:
                 self._requests.held_lanes.discard(lane.number)
             else:
@@ -421,7 +421,7 @@ class BoardSession:
         lane.set_state_from_board(line.word("state"), line.number("code"))
 
     def _commit(self, lane_number: int, settings: LaneSettings) -> str:
-        """Sends every setting, then COMMIT, and returns the digest of the settings that the board now uses.
+        """Sends all settings of a lane, then the command COMMIT. Returns the digest of the settings that the board now uses.
 
         Raises GateError if the board refuses a setting, for example while parts are on the belt.
         """
@@ -546,7 +546,7 @@ class BoardSession:
         return frame.name in ("GATE", "FAULT") and len(frame.fields) > 1 and frame.fields[1] not in served
 
     def _handle_heartbeat(self, worst_state: str) -> None:
-        """Updates the states of the lanes. If the worst state is not `running`, asks the board for the state of each lane."""
+        """Updates the states of the lanes. If a lane is not `running`, asks the board for the state of each lane."""
         for lane in self._lanes:
             if not lane.is_configured or (worst_state == "running" and lane.state is GateState.RUNNING):
                 continue

@@ -73,9 +73,9 @@ class CameraLatency:
         self._file = file
         self._stored = _StoredLatency.read(file)
         self._monitor: LatencyMonitor | None = None
-        # The sum of all steps of this machine's clock since the latency was last trusted, and the value of `suspension` before the first of
-        # these steps.
+        # By how many seconds this machine's clock was set in all since the latency was last trusted.
         self._stepped_s = 0.0
+        # The value of `suspension` before the clock was set for the first time since then.
         self._earlier_suspension = ""
         self._use_latency()
 
@@ -128,8 +128,8 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency. Raises OSError if the file cannot be written.
 
-        If the settings give a latency, the gateway still uses the latency from the settings. If the measured latency is close to the
-        latency from the settings, the gateway assigns pictures to parts again.
+        If the settings give a latency, the gateway goes on using the latency from the settings. If it has
+        stopped assigning pictures to parts, a measured latency close to the latency from the settings makes it begin again.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:

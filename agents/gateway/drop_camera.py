@@ -69,7 +69,7 @@ _MAX_WATCHED = 2000
 _CLEANING_INTERVAL_S = 30.0
 # Some cameras write another file, such as XML, beside every picture. The log names at most this many of these files.
 _MAX_NAMED_SIDECARS = 1_000
-# Complaints about files, links and subfolders that the camera does not read. The keys are values of the metric label `reason`.
+# Complaints about entries of the folder that the camera does not read, by reason. The reasons are values of the metric label `reason`.
 _UNREAD_TEXTS = {
     "link": "links are not followed; let the camera write files in place of links",
     "special": "entries are neither files nor folders; remove them",

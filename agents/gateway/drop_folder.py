@@ -67,7 +67,8 @@ def make_printable(path: str) -> str:
 
 def sort_naturally(name: str) -> list[tuple[int, int, str]]:
     """Returns a sort key that compares the numbers in names by value, so that `2.jpg` comes before `10.jpg`."""
-    words = re.split(r"([0-9]+)", name)  # Example: "a12b" gives ["a", "12", "b"]. The numbers have the indices 1, 3, 5 and so on.
+    # `re.split` puts the numbers at the odd indices. Example: "a12b" gives ["a", "12", "b"].
+    words = re.split(r"([0-9]+)", name)
     return [(0, int(word), "") if index % 2 else (1, 0, word) for index, word in enumerate(words)]
 
 

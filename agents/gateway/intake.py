@@ -202,8 +202,8 @@ class Intake:
         self._refused_count = 0
         self._reported_parts: OrderedDict[PartId, None] = OrderedDict()
         # The SHA-256 and the part of each picture that the disk has refused or perhaps lost, by idempotency key. If the camera sends the
-        # picture again, it gets the same part. A new match is not possible, because the part no longer waits for a picture. Also, the first
-        # copy may have gone to Kafka already.
+        # picture again, the picture gets the same part. The matcher cannot find this part a second time. Also, the first copy may have gone
+        # to Kafka already.
         self._unstored: OrderedDict[str, tuple[str, PictureReceipt]] = OrderedDict()
         self._uses_arrival = camera.time_source == "arrival"
         self._complaints = Complaints(clock)
@@ -235,7 +235,7 @@ class Intake:
         elif self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
             self._store(pending, frame.part)
         elif not has_own_time:
-            # The picture is not matched with a part, because its time is not from the camera, so the part could be wrong.
+            # The time of this picture does not come from the camera. So the picture is not matched, because it could get a wrong part.
             self._store(pending, None)
         else:
             self._apply(self._match(pending, self._matcher, self._latency))
@@ -445,7 +445,7 @@ class Intake:
         self._commit.add(len(frame.value), partial(self._confirm, pending, receipt, keys))
 
     def _confirm(self, pending: _PendingFrame, receipt: PictureReceipt, keys: Sequence[str], failure: OSError | None) -> None:
-        """Answers the camera after the flush of its picture. If the disk has failed, the camera must send the picture again."""
+        """Tells the camera that its picture is on the disk. If the disk has failed, the camera must send the picture again."""
         answer = pending.frame.receipt
         if failure is None:
             with self._lock:

@@ -24,7 +24,8 @@ from statistics import fmean, median
 
 # A picture is assigned to the nearest part if it is less than a quarter of the spacing away. The spacing is the time between two parts.
 ASSIGNED_SHARE = 0.25
-# The latency should be measured again if pictures are usually more than an eighth of the spacing away from their parts.
+# The latency should be measured again if the times of a picture and its part usually differ by more than an eighth of the time between two
+# parts.
 DRIFT_SHARE = 0.125
 
 LOWEST_LATENCY_S = -60.0
@@ -43,9 +44,10 @@ _KNOWN_SHARE = 0.7
 # The latency decides which part is nearest to a picture. Two latencies are compared only if at least this many pictures have a known
 # nearest part under each latency.
 _MIN_COMMON_PICTURES = 5
-# A latency is better than another if its pictures are nearer to parts by at least 2 % of the spacing, on average.
+# A latency is better than another if it puts the pictures nearer to their parts. The average gain must be at least 2 % of the time between
+# two parts.
 _NEARER_SHARE = 0.02
-# The average gain must be at least this many times its standard error. A smaller gain could be chance.
+# This average gain must also be at least this many times its standard error. A smaller gain could be chance.
 _NEARER_ERRORS = 5.0
 # Another latency is examined if it fits at least half as many pictures as the best latency. Example: 20 pictures instead of 40.
 _CANDIDATE_SHARE = 0.5
@@ -253,8 +255,8 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
         return None
     supporting = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # `supporting` counts the pictures that fit only `best`. `opposing` counts the pictures that fit only `rival`. To reject `rival`,
-    # `supporting` must be more than twice `opposing`. If `best` leaves a picture without a part, `supporting` must be larger by one more.
+    # `supporting` counts the pictures that fit only `best`, and `opposing` those that fit only `rival`. `rival` is wrong if `supporting` is
+    # more than twice `opposing`. If a picture has no part under `best`, one more supporting picture is needed.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, supporting >= needed or _is_nearer(pairs), supporting)
 
@@ -280,7 +282,7 @@ class TimeHistory:
         self.pictures: deque[float] = deque(maxlen=_KEPT_PICTURES)
 
     def estimate_near(self, latency_s: float) -> LatencyEstimate:
-        """Estimates the latency from the last pictures and parts. The estimate is at most 4.5 spacings away from `latency_s`."""
+        """Estimates the latency from the last pictures and parts. It differs from `latency_s` by at most 4.5 times the spacing."""
         parts = sorted(self.parts)
         gaps = [later - earlier for earlier, later in pairwise(parts[-max(_ESTIMATE_PICTURES) :])]
         reach_s = _ESTIMATE_RANGE_SPACINGS * (median(gaps) if gaps else 1.0)

@@ -25,9 +25,9 @@ Picture = TypeVar("Picture")
 # If the report of a part was lost, the gap between two parts is unknown. Then the smallest of the last 32 gaps is used.
 _RECENT_GAPS = 32
 # The matcher keeps this many of the latest parts, for two reasons. A picture that was held up for minutes must still find its part. And the
-# matcher needs the gaps between the parts. The sorter keeps the same number of part reports while the gateway does not answer.
+# matcher computes gaps from the parts. The number is the same as in the sorter, which keeps 2,048 part reports for the gateway.
 _KEPT_PARTS = 2048
-# If this many late pictures in a row are equally late and fit their parts, this delay is normal. It is then no sign of a wrong clock.
+# If this many late pictures in a row have the same delay and fit their parts, the delay is normal, and no sign of a wrong clock.
 _MIN_FITTING = 8
 # The report of a part may arrive up to 0.1 s after the part was counted.
 _REPORT_DELAY_S = 0.1
@@ -52,7 +52,7 @@ class MatchDecision(Generic[Picture]):
 class _WaitingPicture(Generic[Picture]):
     """A picture of `size` bytes that waits until the matcher knows its part.
 
-    The wait usually ends at `expires_s`. The picture waits longer if its part can still become certain. `late_age_s` is the picture's age
+    The wait usually ends at `expires_s`. The picture waits longer if a longer wait can show its part. `late_age_s` is the picture's age
     (the time from `time_s` to its arrival) if the picture is later than usual, otherwise None.
     """
 
@@ -116,9 +116,9 @@ class Matcher(Generic[Picture]):
         self._recent_ages: deque[float] = deque(maxlen=_RECENT_GAPS)
         # The age of the last late picture that fits no part, or None. The next pictures of about this age get no part either.
         self._doubted_age_s: float | None = None
-        # The age of the last picture if it was late and fits its part, otherwise None. And the number of pictures in a row that were
-        # equally late and fit their parts.
+        # The age of the last matched picture if this picture was late, otherwise None.
         self._fitting_age_s: float | None = None
+        # The number of matched pictures in a row that were equally late.
         self._fitting_count = 0
 
     @property
@@ -206,7 +206,7 @@ class Matcher(Generic[Picture]):
 
     @property
     def _reach_s(self) -> float:
-        """The largest time between a picture and its part, in seconds. Two pictures whose ages differ by less are equally late."""
+        """The largest time between a picture and its part, in seconds. Pictures whose ages differ by less than this are equally late."""
         return ASSIGNED_SHARE * max(self._recent_gaps, default=float("inf"))
 
     def _is_near(self, age_s: float, other_s: float | None) -> bool:
@@ -216,7 +216,7 @@ class Matcher(Generic[Picture]):
         return waiting.late_age_s is not None and self._is_near(waiting.late_age_s, self._doubted_age_s)
 
     def _follows_a_doubt(self, waiting: _WaitingPicture[Picture]) -> bool:
-        """Returns whether an equally late picture that arrived before `waiting` has no decision yet.
+        """Returns whether an earlier picture, which is as late as `waiting`, still waits for its decision.
 
         The earlier picture must be decided first. If it fits no part, the clock of the camera is wrong, and `waiting` gets no part.
         """
@@ -229,7 +229,7 @@ class Matcher(Generic[Picture]):
         )
 
     def _follow_age(self, waiting: _WaitingPicture[Picture], is_matched: bool) -> None:
-        """Updates the remembered ages after a decision. If a late picture fits no part, the next equally late pictures get no part."""
+        """Remembers how late a decided picture was. If a late picture fits no part, the next equally late pictures get no part."""
         age_s = waiting.late_age_s
         if age_s is None:
             if is_matched:
@@ -277,13 +277,15 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        # If `gap` is not exact, a part whose report was lost is perhaps inside `gap`. So the result is at most the smallest recent gap.
-        # Example: `gap` is 4 s, and the smallest recent gap is 1 s. The result is 1 s.
+        # `gap` is the time between the nearest part and its neighbour on the side of the picture. If `gap` is not exact, an unreported part
+        # can lie between the two. So the result is at most the smallest recent gap between two parts. Example: `gap` is 4 s, and the
+        # smallest recent gap is 1 s. The result is 1 s.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # If `gap` is not exact, the true gap can be longer. When the picture must be decided now (`is_final`), the result is at least the
-        # smallest recent gap. Example: `gap` is 0 s, and the smallest recent gap is 1 s. The result is 1 s.
+        # `gap` is the time between the nearest part and its neighbour on the side away from the picture. If `gap` is not exact, the true
+        # time can be longer. If the picture must be decided now (`is_final`), the result is at least the smallest recent gap between two
+        # parts. Example: `gap` is 0 s, and the smallest recent gap is 1 s. The result is 1 s.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:

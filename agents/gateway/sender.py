@@ -4,7 +4,7 @@
 | --- | --- |
 | no broker, no object store, or a temporary error | tries again, with growing pauses |
 | not authorised, or no such topic | tries again, and the pictures wait |
-| Kafka refuses one record, or no record can be made of a picture | keeps it on disk until the next start |
+| Kafka refuses one record, or no record can be made of a picture | keeps the picture on disk until the next start |
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 # If Kafka answers with one of these errors, it refuses a single record. The picture of this record is sent again only after a restart.
-# InvalidTimestampError is not in this list. It means that the clock of this machine is wrong, so it affects all pictures.
+# InvalidTimestampError is not in this list, because it affects all pictures: the clock of this machine is wrong.
 _RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError, PolicyViolationError)
 
 # Kafka counts as unavailable if it confirms nothing for this many seconds while pictures are in flight (sent, not yet confirmed).
@@ -87,7 +87,7 @@ class PictureChannel(Protocol):
 class KafkaChannel:
     """Sends the pictures of one line with an idempotent KafkaProducer, and puts large pictures into the object store.
 
-    The producer gives up a picture only after 600 s. The sender replaces a silent channel earlier, after 30 s.
+    The producer gives up a picture only after 600 s. If Kafka confirms nothing for 30 s, the sender replaces the channel.
     """
 
     def __init__(self, settings: Settings, line: str, store: ObjectStore) -> None:
@@ -281,8 +281,8 @@ class Sender:
             try:
                 channel = self._connect()
                 try:
-                    # If no picture waits, the open channel is enough to call Kafka available. If pictures wait, Kafka must first confirm a
-                    # picture.
+                    # If no picture waits, Kafka counts as available as soon as the channel is open. If pictures wait, Kafka counts as
+                    # available only after it has confirmed a picture.
                     if self._spool.sendable_count == 0:
                         self._set_available()
                     self._send_pictures(channel)
@@ -295,7 +295,7 @@ class Sender:
                 self._wait_before_retry()
 
     def _send_pictures(self, channel: PictureChannel) -> None:
-        """Sends pictures over `channel` until the sender ends, or until a new channel is needed.
+        """Sends pictures over `channel` until the sender stops, or until another channel must take the place of this one.
 
         Raises ChannelUnavailableError if Kafka does not accept pictures.
         """
@@ -370,7 +370,7 @@ class Sender:
         self._spool.park(picture.seq, str(error))
         metrics.pictures_refused.labels(self._spool.line, "refused-by-kafka").inc()
         log.error(
-            "Kafka refuses the picture of part %s: %s. It stays in the spool and is sent again after a restart of the gateway.",
+            "Kafka refuses the picture of part %s: %s. The picture stays in the spool and is sent again after a restart.",
             picture.part,
             error,
             extra={"part": str(picture.part)},
@@ -381,7 +381,7 @@ class Sender:
         waiting = self._spool.sendable_count
         if not self._is_behind and waiting > 2 * self._max_in_flight:
             self._is_behind = True
-            # If Kafka is unavailable, the log already names this reason, so no warning is needed.
+            # If Kafka is unavailable, the log already contains a warning, which also explains the backlog.
             if not self.problem:
                 log.warning("Pictures of %s arrive faster than Kafka accepts them. %d wait in the spool.", self._spool.line, waiting)
         elif self._is_behind and waiting <= self._max_in_flight // 2:

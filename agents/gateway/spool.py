@@ -30,11 +30,11 @@ from streams.supervision import SupervisedThread
 _ROW_BYTES = 1024
 # Receipts are kept to recognise repeated pictures. At ten pictures a second, this many receipts last almost three hours.
 _MAX_RECEIPTS = 100_000
-# Limits of SQLite's write-ahead log: in bytes, and as a share of the whole budget. Above either limit, new pictures wait until the log has
-# been written back to the database file.
+# Limits of SQLite's write-ahead log: in bytes, and as a share of `gateway.spool_max_bytes`. Above either limit, new pictures wait until
+# the log has been written back to the database file.
 _MAX_WRITE_AHEAD_BYTES = 64 * 2**20
 _MAX_WRITE_AHEAD_SHARE = 1 / 16
-# If less than this share of the budget is free, each line empties its write-ahead log, even if the log is small.
+# If less than this share of `gateway.spool_max_bytes` is free, each line empties its write-ahead log, even if the log is small.
 _NEARLY_FULL_SHARE = 1 / 8
 _LAYOUT_VERSION = 1
 
@@ -294,7 +294,7 @@ class Spool:
     def read_after(self, seq: int, limit: int, max_bytes: int | None = None) -> list[SpooledPicture]:
         """Returns the next pictures after the sequence number `seq`, at most `limit`. Leaves out pictures that Kafka has refused.
 
-        With `max_bytes`, returns only as many pictures as have this total size, but at least one.
+        With `max_bytes`, returns no further pictures when the total size of the returned pictures has reached this limit.
         """
         found: list[SpooledPicture] = []
         total_bytes = 0
@@ -345,7 +345,7 @@ class Spool:
         with self._lock:
             self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))
         self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        # While pictures arrive, a PASSIVE checkpoint never copies everything, so the write-ahead log would grow without limit.
+        # While pictures arrive, a PASSIVE checkpoint never empties the write-ahead log. So a log that is too large is emptied here.
         limit = min(_MAX_WRITE_AHEAD_BYTES, _MAX_WRITE_AHEAD_SHARE * self._budget.max_bytes)
         if self._count_write_ahead() > limit or not self._budget.has_room(_NEARLY_FULL_SHARE * self._budget.max_bytes):
             self._empty_write_ahead()
@@ -357,7 +357,7 @@ class Spool:
             self._count_write_ahead()
 
     def _count_write_ahead(self) -> int:
-        """Tells the budget the size of the write-ahead log. Returns this size, in bytes."""
+        """Counts the write-ahead log in the total size of all spools. Returns the size of the log, in bytes."""
         size = os.fstat(self._write_ahead_file).st_size
         self._budget.set_write_ahead(self.line, size)
         return size
@@ -424,7 +424,7 @@ class GroupCommit:
             try:
                 self._flush(group)
             finally:
-                # The bytes are subtracted even after an error in a callback. Otherwise they would block `add` for ever.
+                # The pictures no longer wait, even after an error in a callback. Otherwise their bytes would block `add` for ever.
                 with self._changed:
                     self._waiting_bytes -= sum(size for size, _ in group)
                     self._changed.notify_all()

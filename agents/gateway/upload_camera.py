@@ -152,7 +152,7 @@ def build_app(endpoints: Mapping[str, LineEndpoint], max_bytes: int, parts_token
 
 @web.middleware
 async def _describe_error(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
-    """Answers a request for an unknown address or with a wrong method (404 or 405) with an error as JSON, like all other errors."""
+    """Returns an error as JSON if the address of a request is unknown (404), or if its method is wrong (405)."""
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -280,7 +280,7 @@ class UploadMemory:
         self.used_bytes = 0
 
     def share(self) -> MemoryShare:
-        """Returns the memory of a new upload. It holds no bytes until `grow` is called."""
+        """Returns an object that counts the memory of a new upload, beginning with 0 bytes."""
         return MemoryShare(self)
 
     def reserve(self, size: int) -> None:

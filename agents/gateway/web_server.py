@@ -13,7 +13,8 @@ from streams.server_limits import Connection, ConnectionLimits
 
 _MAX_CONNECTIONS = 500
 MAX_CONNECTIONS_PER_ADDRESS = 32
-# A connection without a complete header is closed after this time. A camera that sends a picture every 15 s keeps its connection.
+# A connection is closed if no complete header of a request arrives within this time. A camera that sends a picture every 15 s thus keeps
+# its connection.
 _KEEP_ALIVE_S = 20.0
 
 

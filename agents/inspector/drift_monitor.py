@@ -100,8 +100,7 @@ class DriftMonitor:
         self._lines = {line: LineMonitor() for line in lines}
         self._loop = BackgroundLoop()
         for line in self._lines:
-            # The state `gap` says that the camera sends no pictures. It is not set here, because perhaps another worker gets the line's
-            # pictures.
+            # The state `gap` (the camera sends no pictures) is not set here, because perhaps another worker gets the line's pictures.
             for state in set(STATES) - {GAP}:
                 metrics.camera_state.labels(line, state).set(0)
             for quantity in DRIFT_QUANTITIES:
@@ -128,7 +127,7 @@ class DriftMonitor:
             line.faults = faults
 
     def update_drift(self) -> None:
-        """Sets the metric `castline_drift_psi` of each line. It is NaN without a drift reference, or if there are too few pictures."""
+        """Sets the metric `castline_drift_psi` of each line. The value is NaN without a reference, or if there are too few pictures."""
         for name, line in self._lines.items():
             indices = line.compute_drift()
             for quantity in DRIFT_QUANTITIES:

@@ -136,7 +136,8 @@ class Inspector:
         )
         self._deliveries: asyncio.Queue[asyncio.Future[JudgedBatch] | None] = asyncio.Queue(parallel_batches + _BATCHES_AHEAD)
         self._decoders = ThreadPoolExecutor(settings.inspector.decoders, "decoder")
-        # Uploaded pictures are decoded one at a time, in one process. They need little memory, and leave `_decoders` to the cameras.
+        # Uploaded pictures are decoded one at a time, in a separate process. So uploads need little memory, and the threads of
+        # `_decoders` stay free for the pictures of cameras.
         self._upload_decoders = ThreadPoolExecutor(1, "upload decoder")
         self._upload_process = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
         self._uploads: UploadAdmission[PendingImage] = UploadAdmission(

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 # Why a version was rejected. The words are values of the label `reason` of the metric `castline_model_refused_total`.
 FILES, CLASSES, WARM_UP = "files", "classes", "warm-up"
 
-# Finds the version with the given name and verifies its files. Raises ModelError if it is missing or damaged.
+# Finds the model version with the given name and verifies its files. Raises ModelError if the version is missing or damaged.
 FindVersion = Callable[[str], Version]
 # Loads a version, warms it up and checks it against its golden set. Raises ModelError on a failure.
 OpenVersion = Callable[[Version], Ensemble]
@@ -195,7 +195,8 @@ class ModelSwitcher:
         self._unload_spare()
         try:
             ensemble = self._open_version(version)
-        except Exception as error:  # A bad version can raise any error, but the inspector must go on.
+        except Exception as error:
+            # Opening a bad model version can raise any error. The inspector must go on in spite of it.
             raise self._reject(name, WARM_UP, error) from error
         opened_s = time.monotonic() - start_s
         metrics.model_open_seconds.observe(opened_s)

@@ -22,15 +22,15 @@ from streams import metrics
 
 log = logging.getLogger(__name__)
 
-# At most this many pictures wait for a shadow version. Further pictures are dropped. They are also dropped while the records of the waiting
-# pictures have 32 MiB or more.
+# Limits for the pictures that wait for a shadow version: their number, and the size of their records in bytes. If a limit is reached,
+# further pictures are dropped.
 _MAX_SAMPLES = 64
 _MAX_SAMPLE_BYTES = 32 * 2**20
 # A shadow version judges this many pictures at a time. The number is small, because pictures from cameras wait in the meantime.
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 
-# A function that decodes an image again for the given ensemble. A shadow version can need another size than the version in use.
+# A function that decodes an image again for the given ensemble. A shadow version can need pictures of another size than the version in use.
 DecodeAgain = Callable[[DecodedImage, Ensemble], DecodedImage]
 
 # A function that labels an image by the settings of its line. The second argument is the version that judged the image.

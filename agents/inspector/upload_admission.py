@@ -20,7 +20,8 @@ Item = TypeVar("Item")
 
 _LONGEST_WAIT_S = 2.0
 _CHECK_S = 0.01
-# Too many uploads wait if they fill more than this share of the queue. The rest is for uploads that come while the oldest are refused.
+# If uploads fill more than this share of the queue, the oldest uploads get `review` without being decoded. The rest of the queue is for
+# uploads that arrive in the meantime.
 _CROWDED_SHARE = 0.5
 
 
@@ -89,6 +90,6 @@ class UploadAdmission(Generic[Item]):
 
     async def _wait_for_spare_time(self) -> None:
         until_s = time.monotonic() + _LONGEST_WAIT_S
-        # The loop asks again and again, because no event says that no picture from a camera waits.
+        # The loop polls, because no event is sent when the last picture from a camera has been judged.
         while not (self._is_idle() or self._is_closed or self.is_crowded) and time.monotonic() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(_CHECK_S)

@@ -102,7 +102,7 @@ class AcceptanceTable(BaseModel):
 
 
 def read_acceptance_table(path: Path) -> AcceptanceTable:
-    """Reads the TOML file `path`. Raises SettingsError, naming the file and the field, if it holds no acceptance table."""
+    """Reads the acceptance table in the TOML file `path`. Raises SettingsError if the file cannot be read or holds no valid table."""
     try:
         return AcceptanceTable.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:

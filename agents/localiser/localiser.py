@@ -189,7 +189,7 @@ class Localiser:
         self._opened: dict[str, DefectLocator | None] = {}
         # For each version that could not be opened: the monotonic time of the next try.
         self._failed_until_s: dict[str, float] = {}
-        # One thread reads and decodes pictures, makes their heat maps, and opens defect locators.
+        # One thread reads and decodes pictures, opens the defect locators of the model versions, and makes heat maps with them.
         self._thread = ThreadPoolExecutor(1, "localiser")
         # Uploaded pictures come from strangers, so they are decoded in a separate process, as in the inspector.
         self._upload_process = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)

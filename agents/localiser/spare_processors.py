@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import psutil
 
-# The use of the processors is measured over at least this time. Linux counts it in steps of 10 ms.
+# The use of the processors is measured over at least this many seconds, because Linux counts processor time in steps of 10 ms.
 SAMPLE_S = 0.25
-# If more than this many seconds lie between two readings, their mean does not show the present use. The measurement then starts again
-# with the later reading.
+# If two readings of the processor times are further apart than this many seconds, they do not show how busy the processors are now. The
+# measurement then starts again with the later reading.
 MAX_SAMPLE_S = 2.0
-# A heat map keeps one processor busy. The localiser waits if other programs leave less than this part of a processor.
+# A heat map keeps one processor busy. The localiser waits if other programs leave less than this share of one processor.
 LEAST_FREE_PROCESSORS = 0.5
 
 
@@ -34,7 +34,7 @@ class ProcessorTimes:
 
 def read_processor_times() -> ProcessorTimes:
     """Returns the processor times of the machine and of this process."""
-    # The times of guests are left out, because Linux counts them as `user` and `nice`, too.
+    # The times of virtual machines (`guest…`) are left out, because Linux also counts them in `user` and `nice`.
     times = {name: value for name, value in psutil.cpu_times()._asdict().items() if not name.startswith("guest")}
     idle_s = times["idle"] + times.get("iowait", 0.0)
     return ProcessorTimes(time.monotonic(), sum(times.values()), idle_s, time.process_time())

@@ -57,7 +57,7 @@ class CommandTopic:
         self._commands = commands
         self._producers = producers
         self._names = TopicNames(settings.topics.prefix)
-        # A command for an unknown line becomes a dead letter. Only the sorter of the first line with a gate writes it.
+        # A command for an unknown line becomes a dead letter. Only the sorter of the first line with a gate writes this dead letter.
         gated = [line.name for line in settings.lines if line.gate is not None]
         self._lines_with_gate, self._reports_unknown = set(gated), bool(gated) and gated[0] in commands
         self._loop = asyncio.get_running_loop()
@@ -100,7 +100,8 @@ class CommandTopic:
     def _read_history(self, consumer: Any, partition: TopicPartition) -> int:
         """Handles the records that were on the topic at the start. Returns the offset of the next record."""
         end: int = consumer.end_offsets([partition])[partition]
-        # The topic is read twice, because the records may need too much memory to keep them until all answers are known.
+        # The topic is read twice: first to find the commands that have an answer, then to handle the records. The records are not kept in
+        # memory between the two readings, because they can be large.
         answers = (command for _, command in self._read_commands(consumer, partition, end) if command.answer is not None)
         self._answered = frozenset(command.command_id for command in answers)
         for record, _ in self._read_commands(consumer, partition, end):

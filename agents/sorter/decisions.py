@@ -43,7 +43,7 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
     """
     if gate.board.get("encoder") in (1, "1") and "step_um" not in gate.board:
         raise ValueError("board.encoder is 1, but board.step_um is missing. Set it to the belt travel of one encoder edge in micrometres.")
-    # Without an encoder, a step is a millisecond. At 200 mm/s, the belt then moves 200 um in a step.
+    # The board counts belt travel in steps. Without an encoder, it counts a step each millisecond. At 200 mm/s, a step is then 200 um.
     step_um, step_nm = divmod(_whole("belt_mm_per_s", gate.belt_mm_per_s, 1000, "0.001 mm/s"), 1000)
     own_step = {} if "step_um" in gate.board else {"step_um": step_um, "step_nm": step_nm}
     return LaneSettings(
@@ -206,7 +206,7 @@ def make_late_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sor
 
 
 def make_obeyed_sorting(previous: Sorting, verdict: Verdict | PartState, now: datetime) -> Sorting:
-    """Returns a second sorting record of a part. It names the verdict that the board obeyed, which is missing in the first record."""
+    """Returns a second sorting record of a part, because the first record does not name the verdict that the board obeyed."""
     return previous.model_copy(update={"label": verdict.label, "verdict_id": verdict.verdict_id, "sorted_at": now})
 
 

@@ -15,8 +15,8 @@ from agents.gate.lane import REPORTED_WITHIN_S
 
 log = logging.getLogger(__name__)
 
-# After a loss, this many of the newest part numbers are checked for parts that the board has announced (event PART) but not reported. Fewer
-# parts are on a belt at a time.
+# After a loss, this many of the newest part numbers are checked for parts that the board has announced (event PART) but not reported.
+# A belt never carries so many parts.
 _MAX_ANNOUNCED = 1024
 # The largest number of missing parts that get a record. A board counts this many parts in 18 hours at one part a second. In a larger gap,
 # only the newest parts get a record.
@@ -53,8 +53,8 @@ class LostReports:
         self._missing = {}
         for part in parts:
             self.add_report(part, now_s)
-        # If parts have a record already, a loss is assumed. The board reports a loss as a fault, but perhaps the outage recorder has
-        # acknowledged this fault before the sorter started.
+        # The board reports lost reports as a fault. If some parts have a record already, the outage recorder perhaps acknowledged such a
+        # fault before the sorter started. So the sorter assumes a loss.
         self._is_loss_reported = bool(parts)
 
     def note_loss(self) -> None:

@@ -64,7 +64,7 @@ class OutageRecorder:
         self._is_over.set()
         with self._lock:
             self._resources.close()
-        # The timer's thread perhaps waits for the lock in `_begin`. When it gets the lock, it sees that the block is over, and ends.
+        # The thread of the timer may still wait for the lock in `_begin`. There it finds `_is_over` set, and ends.
         self._timer.join()
 
     def _wait_and_begin(self) -> None:
@@ -137,7 +137,7 @@ class _LaneRecorder:
         except JournalError as error:
             log.error("%s The board keeps its report about the part.", error)
             if isinstance(event, PartSorted):
-                # The board sends its report again later. After this call, the lane passes that report to this method again.
+                # The board repeats its report. If the lane forgets the event, it passes the repeated report on as a new event.
                 self.lane.forget_event(event.event, event.run)
             return
         if isinstance(event, PartSorted | FaultChanged):

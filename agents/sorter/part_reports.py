@@ -25,8 +25,8 @@ _MAX_REQUESTS = 32
 _RETRY_S = 0.2
 # The gateway answers within 15 s, even if it first needs a picture from the camera.
 _MAX_ANSWER_S = 20.0
-# If the gateway answers with one of these statuses, the report is sent again. They mean that the report came too slowly, that the gateway
-# is overloaded, that its spool is full, or that a proxy cannot reach the gateway.
+# If the gateway answers with one of these statuses, the report is sent again. The statuses mean that the report came too slowly, that the
+# gateway is overloaded, that its spool is full, or that a proxy cannot reach the gateway.
 _RETRIED_STATUSES = frozenset({408, 429, 502, 503, 504, 507})
 
 

@@ -45,7 +45,7 @@ _MAX_VERDICTS_READ, _MAX_SORTINGS_READ = MAX_PARTS // 2, 4 * MAX_PARTS
 class PartState:
     """Holds what the sorter knows about a part. `captured_at` is the time of the picture that was judged.
 
-    `counted_s` is the monotonic time at which the board counted the part. It is None if this process did not receive the count.
+    `counted_s` is the monotonic time at which the board counted the part. `counted_s` is None if this process did not receive the count.
     """
 
     counted_at: datetime | None = None
@@ -210,11 +210,11 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
 def join_states(verdicts: list[Verdict], sortings: list[Sorting], most_sortings: int) -> PartStates:
     """Returns the states of the parts in `verdicts`, and of the newest parts in `sortings` that have no verdict.
 
-    `sortings` begins with the oldest record. If `sortings` has `most_sortings` records, the sorter did not read older records, so it
-    ignores verdicts on older parts.
+    `sortings` begins with the oldest record. If `sortings` has `most_sortings` records, older records were perhaps not read. Then verdicts
+    on older parts are ignored.
 
-    Example: the oldest of `most_sortings` records is from 10:00. A part has a picture from 9:59 and no sorting record. The part was perhaps
-    sorted before 10:00, so its verdict is ignored.
+    Example: `sortings` has `most_sortings` records, the oldest from 10:00. A part has a picture from 9:59 and no record in `sortings`. The
+    part was perhaps sorted before 10:00, so its verdict is ignored.
     """
     known_since = sortings[0].sorted_at if len(sortings) >= most_sortings else None
     judged = {(verdict.run, verdict.part) for verdict in verdicts}

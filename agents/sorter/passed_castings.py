@@ -75,7 +75,7 @@ class PassedCastings:
         self._part_min_ms = part_min_ms
         self._has_encoder = has_encoder
         self._last = {1: edge1, 2: edge2}
-        # The leading edge, at photo-eye 1, of the casting that is between the photo-eyes.
+        # The values of photo-eye 1 for the casting that is now between the photo-eyes, or None if there is no casting.
         self._leading: EyeEdges | None = None
         # True if edges were lost between two calls of `add`. The casting between the photo-eyes is then not measured.
         self._is_spoiled = False
@@ -89,8 +89,8 @@ class PassedCastings:
         if len(eyes) == 2 and signed(edge1.at_ms, edge2.at_ms) > 0:
             eyes.reverse()
             if not self._is_same_object(edge1, self._last[1]):
-                # Photo-eye 1 already sees the next casting. The status page of the previous call of `add` still holds the values of
-                # photo-eye 1 for the casting that is now at photo-eye 2.
+                # The page `edge1` already describes the next casting. The page of the previous call of `add` describes the casting that
+                # is now at photo-eye 2.
                 own_edge1 = self._last[1]
         for eye in eyes:
             edge, before = pages[eye], self._last[eye]

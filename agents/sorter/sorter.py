@@ -51,8 +51,8 @@ log = logging.getLogger(__name__)
 ROLE = "sorter"
 # The largest number of verdicts that are sent to the board at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
-# The largest number of accepted verdicts. If the board is not connected, late verdicts wait until the board has reported their parts. The
-# number is large, so that fresh verdicts do not wait behind late verdicts.
+# The sorter works on at most this many verdicts. The number is large, because late verdicts can wait for a long time: until the board is
+# connected again and has reported their parts. New verdicts must not wait behind them.
 _MAX_ACCEPTED_VERDICTS = 1024
 # After the deadline for a verdict, the board usually reports the part within this time. A stopping sorter waits no longer for the report.
 _USUAL_REPORT_S = 2.0
@@ -237,7 +237,7 @@ class Sorter:
         reason: SortingReason = "unmatched" if error.code == _UNKNOWN_PART else "board-restarted"
         if error.code not in (_UNKNOWN_PART, _UNKNOWN_RUN, _LATE, _DEADLINE):
             log.error("part %s: the verdict was not sent to the board: %s", part, error, extra={"part": part})
-        # If the board's report about the part waits to be recorded, the part gets its record from the report.
+        # No record is needed here if the board's report about the part waits to be recorded.
         key = verdict.run, verdict.part
         if self._states.last_sorting(*key) is None and key not in self._reported:
             await self._record(self._untracked_sorting(*key, reason, error.code))
@@ -339,8 +339,8 @@ class Sorter:
             sortings += self._remember(self._lost_sortings(lost, "fault", _EVENTS_LOST))
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
-            # The journal must add a part to its list of unreported parts before it removes the part. This order is kept: the journal has
-            # added each part of `reported` earlier, or adds the part now, because the part is in `events`.
+            # The journal removes the parts in `reported` from its list of unreported parts. Each of these parts is in the list already, or
+            # the same transaction adds it first, because its event is in `events`.
             reported = self._reports.take_finished() if self._reports is not None else []
             is_on_disk = await self._store(sortings, counted, runs[-1] if runs else None, reported)
             if self._reports is not None and not is_on_disk:
@@ -435,8 +435,8 @@ class Sorter:
         return [self._untracked_sorting(self._lost_reports.run, part, reason, code) for part in parts]
 
     async def _record(self, sorting: Sorting) -> None:
-        # Remember the record before the slow write. The board can repeat its event during the write, and the repetition must not get a
-        # record.
+        # The record is remembered before it is written to the disk, because writing is slow. If the board repeats its event during the
+        # write, the repetition gets no second record.
         self._states.add_sorting(sorting)
         await self._store([sorting])
 

@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 MAX_SILENCE_S = 15.0
 _POLL_S = 0.05
 _ANSWER_S = 2.0
-# While a lane is taught, castings are often missing or unmatched. With the highest `lost_limit`, they raise no fault.
+# During a teaching session, castings are often missing or unmatched. The board's setting `lost_limit` then has its highest value, so that
+# these castings raise no fault.
 _TEACHING_LOST_LIMIT = BY_KEY["lost_limit"].most
 # A swing takes at most 2 s (the largest `servo_ms`), and its servo pulse begins up to 20 ms after the command.
 _MAX_SWING_S = 2.1

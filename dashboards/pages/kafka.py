@@ -11,8 +11,8 @@ _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 
 BROKER_DISK = "How full is the disk of the embedded broker?"
-# The metrics about the broker's disk have no labels, so every process exports them, but only the broker sets them. So the query selects the
-# role `broker`.
+# Every process exports the metrics about the broker's disk, because they have no labels. Only the broker sets them, so the query selects
+# the role `broker`.
 _BROKER_FREE = 'castline_broker_disk_free_bytes{role="broker"}'
 BROKER_DISK_IS_FILLING = f'{_BROKER_FREE} / (castline_broker_disk_bytes{{role="broker"}} > 0) < 0.2 and {_BROKER_FREE} < 20 * 2^30'
 SPOOL_SHARE = "How full is the spool on each gateway's disk?"

@@ -60,16 +60,16 @@ PAGE = DashboardPage(
             KINDS,
             Query(rate("castline_defects_total", "line, kind"), "{{line}} {{kind}}"),
             unit="cps",
-            description="Defective parts by the type of their largest defect. The type is `unknown` if the version was not sure. Versions "
-            "without a segmentation head name no types.",
+            description="Defective parts by the type of their largest defect. The type is `unknown` if the version was not sure. Only "
+            "versions with a segmentation head, a network that marks the defects, name types.",
         ),
         timeseries_panel(
             DISAGREEMENT,
             Query(f"line:castline_vote_disagreements:ratio_rate1h{{{LINE}}}", "{{line}} last hour"),
             Query(rate("castline_vote_disagreements_total") + " / " + rate("castline_verdicts_total"), "{{line}} now"),
             unit="percentunit",
-            description="Share of the pictures to which the two networks give different labels. This share is the first to rise when "
-            "pictures become unlike the training pictures.",
+            description="Share of the pictures to which the networks of a model version give different labels. This share is the first to "
+            "rise when pictures become unlike the training pictures.",
             thresholds=rising(0.05, 0.1),
             alerts=("NetworksDisagree",),
         ),

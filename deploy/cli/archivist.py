@@ -97,9 +97,10 @@ async def _run(process: WorkerProcess) -> int:
 
 
 def _make_identity(process: WorkerProcess) -> GroupIdentity:
-    """Returns the identity of this archivist. Several archivists can share the work only if they use the same PostgreSQL database.
+    """Returns the identity of this archivist in its Kafka consumer group.
 
-    With SQLite, each archivist has its own file. Two archivists would divide the history of the parts between two files.
+    Several archivists can share the work only if they use the same PostgreSQL database. With SQLite, each archivist has its own file, so
+    two archivists would divide the history of the parts between two files.
     """
     settings = process.settings
     is_exclusive = "://" not in settings.station.database

@@ -332,7 +332,7 @@ def restore(file: Path | None, name: str, saved_file: Path | None, is_confirmed:
         raise _port_in_use_error(f"The sorter of {name} uses the serial port {gate.port}. Stop this sorter.")
     saved = read_saved_settings(saved_file or settings_path(load_settings(file).sorter.journal_dir, name), name, gate.lanes)
     settings = saved.lane_settings()
-    _board_settings(name, gate)  # This call checks the settings file. It raises SettingsError if the file contradicts itself.
+    _board_settings(name, gate)  # Check the settings file. This call raises SettingsError if settings of the file contradict each other.
     edit = plan_edit(find_settings_file(file), name, gate, settings)
     click.echo(f"The settings were saved on {saved.saved_at.astimezone():%Y-%m-%d at %H:%M} from the board at {saved.port}.")
     _warn_of_reset(address)

@@ -30,7 +30,7 @@ def _describe(key: str, value: int | str) -> str:
 
 
 def _wrap(title: str, texts: list[str], columns: int) -> list[str]:
-    """Returns the texts of a page in as few lines as fit the width. A text is never divided."""
+    """Joins the texts of a status page into lines of at most `columns` characters. Divides no text."""
     lines: list[str] = []
     line = f"{title:6}"
     for text in texts:

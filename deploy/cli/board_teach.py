@@ -41,7 +41,7 @@ STEPS = ("encoder", "travel", "servo", "swing")
 # In the step `servo`, the command repeats the servo's pulse every second. Every 4 s, it tells the sorter that the dialogue goes on.
 _REFRESH_S, _KEEP_ALIVE_S, _POLL_S = 1.0, 4.0, 0.3
 _LEAST_MARK_MM = 100.0
-# The gate is measured for three swings in each direction. A worn gate is expected to be 10 % slower.
+# The gate swings three times in each direction. The learnt time is the longest time plus 10 %, because a worn gate is slower.
 _SWINGS, _WEAR = 3, 1.1
 _SMALL_US, _LARGE_US = 5, 50
 _KEYS = {"\x1b[D": -_SMALL_US, "\x1b[C": _SMALL_US, "\x1b[B": -_LARGE_US, "\x1b[A": _LARGE_US}
@@ -307,7 +307,7 @@ def run_teach(
     try:
         with _session(ask) as (ask_in_session, begun):
             board = begun.values["board"]
-            # The board sends the values of settings as text.
+            # The board sends all values as text. Convert the whole numbers.
             used = {key: int(value) if str(value).isdecimal() else value for key, value in begun.values["settings"].items()}
             record.board = f"{board['port']}, lane {board['lane']}"
             known = LaneSettings({key: value for key, value in used.items() if key in BY_KEY})

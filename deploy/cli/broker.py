@@ -77,5 +77,5 @@ def _prepare_archive() -> None:
     try:
         click.echo(f"start-up archive of the broker: {make_archive()}")
     except BrokerError as error:
-        # The broker also runs without the start-up archive, so this error is no failure of the command.
+        # The command does not fail if the start-up archive cannot be made, because the archive only makes the start faster.
         click.echo(f"castline: The broker will start without its start-up archive, in twice the time. {error}", err=True)

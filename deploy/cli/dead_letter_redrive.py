@@ -93,7 +93,7 @@ class DeadLetter:
 
     @property
     def mark(self) -> RedriveMark | None:
-        """Returns the newest mark with `is_sent`. If no mark has `is_sent`, returns the newest mark, or None if there are no marks."""
+        """The newest mark that says that the record was sent. Without such a mark, the newest mark, or None if there are no marks."""
         return max(reversed(self.marks), key=lambda mark: mark.is_sent, default=None)
 
     @property
@@ -147,7 +147,7 @@ def read_dead_letters(settings: Settings) -> list[DeadLetter]:
 
 
 def group_by_origin(letters: Sequence[DeadLetter], marks: Sequence[RedriveMark]) -> dict[tuple[str, int, int], tuple[RedriveMark, ...]]:
-    """Groups `marks` by original record. The key is the `origin` of the dead letters. The order of the marks stays."""
+    """Groups `marks` by the record that was sent again. The key is the `origin` of a dead letter. Each group keeps the order."""
     origins = {letter.place: letter.origin for letter in letters}
     by_origin: dict[tuple[str, int, int], tuple[RedriveMark, ...]] = {}
     for mark in marks:
@@ -271,7 +271,7 @@ class Redrive:
             yield letter, to
 
     def _read_new_marks(self) -> Mapping[tuple[str, int, int], tuple[RedriveMark, ...]]:
-        """Reads the marks that follow the last known dead letter of each partition. The key is the `origin` of a record."""
+        """Reads the marks after the last known dead letter of each partition, and groups them like `group_by_origin`."""
         first_offsets = {TopicPartition(self._topic, letter.partition): letter.offset for letter in self._known}
         letters, marks = _split(read_to_end(self._settings, _ROLE, [self._topic], first_offsets=first_offsets))
         return group_by_origin([*self._known, *letters], marks)
@@ -280,7 +280,7 @@ class Redrive:
         """Returns whether another person is perhaps sending the record of `letter` at this moment, too.
 
         Each person writes a mark before sending. If the marks of two people are in the same partition, the person with the first mark sends
-        the record. If the marks are in different partitions, nobody can tell which mark is first, so neither person sends the record.
+        the record. If the marks are in different partitions, nobody can tell which mark is first, so nobody sends the record.
         """
         new_marks = [mark for mark in marks if mark not in letter.marks]
         own = next((place for place, mark in enumerate(new_marks) if mark.id == self._id), len(new_marks))

@@ -91,7 +91,7 @@ def command(
 ) -> int:
     """Run a simulated foundry on a real Kafka: castings are photographed, judged and sorted.
 
-    The demo uses its own settings, so a real plant is neither used nor changed. It prints the address of the station, and a name and a
+    The demo uses its own settings, so a real plant is not used or changed. It prints the address of the station, and a name and a
     password to log in.
 
     After Ctrl-C the belts run empty. Then the demo checks that every part has a picture, a verdict and a record of what the gate did, and

@@ -87,7 +87,7 @@ def command(
 
     Pictures get the same labels as from an inspector with the same settings, but the settings of a line are not applied.
 
-    With --masks, also print how well each source of heat maps shows where the defects are. At most 500 defective and 500 good pictures are
+    With --masks, also print how well each kind of heat map shows where the defects are. At most 500 defective and 500 good pictures are
     used.
 
     Exit codes: 0 done, 2 wrong option, 3 the version, the pictures or the masks cannot be used.

@@ -268,8 +268,8 @@ def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_
     "--patch-memory",
     "features_name",
     metavar="VERSION",
-    help="Also test the scorer `patch memory`, alone and together with the golden template. It uses the first layer of the AlexNet in "
-    "VERSION. VERSION must have learned from other castings than those in --data.",
+    help="Also test the scorer `patch memory`, alone and together with the scorer `golden template`. The patch memory uses the first layer "
+    "of the AlexNet in VERSION. VERSION must have learned from other castings than those in --data.",
 )
 def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, seed: int, features_name: str | None) -> int:
     """Cross-validate the scorers that learn from good parts alone.
@@ -334,7 +334,11 @@ def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, s
 )
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(2, 20), help="Number of folds.")
 @click.option(
-    "--steps", default=500, show_default=True, type=click.IntRange(1), help="Number of batches in the training of a segmentation head."
+    "--steps",
+    default=500,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of batches in the training of a segmentation head, which is a network that marks defects.",
 )
 @click.option("--side", "side_px", default=160, show_default=True, type=click.IntRange(64, 512), help="Side of the pictures, in pixels.")
 @click.option(
@@ -359,9 +363,11 @@ def heat_maps(
     side_px: int,
     autoencoder_steps: int,
 ) -> int:
-    """Compare four sources of heat maps on pictures with masks: segmentation head, golden template, autoencoder and Grad-CAM.
+    """Compare four kinds of heat maps on pictures with masks: segmentation head, golden template, autoencoder and Grad-CAM.
 
-    The table shows how well each source finds the defects. The comparison is a cross-validation, in which near-duplicates stay in the same
+    A segmentation head is a network that marks defects. The golden template finds differences from good parts.
+
+    The table shows how well each kind finds the defects. The comparison is a cross-validation, in which near-duplicates stay in the same
     fold.
     """
     _silence_tensorflow()

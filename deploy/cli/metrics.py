@@ -98,7 +98,7 @@ def _check_remote(url: str, token: str, agent: bool) -> None:
     """Raises SettingsError if the variables for the monitoring service are incomplete, or if its address is not encrypted."""
     if bool(url) != bool(token):
         present, absent = (REMOTE_URL, REMOTE_TOKEN) if url else (REMOTE_TOKEN, REMOTE_URL)
-        raise SettingsError(f"The environment has {present} without {absent}. Set both, or neither.")
+        raise SettingsError(f"The environment has {present} without {absent}. Set both, or remove {present}.")
     if url and not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
         raise SettingsError(f"{REMOTE_URL} is {url}. Give an https address, because every request carries the token.")
     if agent and not url:

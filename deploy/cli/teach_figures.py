@@ -1,7 +1,7 @@
 """Computes from ten measured castings what `castline board teach` proposes.
 
-The estimate is the median of the castings. The spread is 1.4826 times the median absolute deviation. It estimates the standard deviation,
-but a single wrong value hardly changes it.
+The estimate is the median of the castings. The spread is 1.4826 times the median absolute deviation. The spread estimates the standard
+deviation, and a single wrong value hardly changes the spread.
 
 A casting is an outlier if it is more than five spreads, and more than 5 mm, from the median. Outliers do not count.
 """
@@ -107,8 +107,8 @@ def propose_limits(measured: LaneMeasurement, used: Mapping[str, int | str], win
 
     - `stuck_mm`: a photo-eye that is blocked for more belt travel than this is a fault. At least three times the longest casting, and at
       least twice `part_max_mm`.
-    - `spacing_mm`: parts that are closer get a common decision. Long enough that the gate can return between two castings, and longer than
-      a casting.
+    - `spacing_mm`: the board makes one decision about parts that are closer than this. Longer than a casting, and long enough for the gate
+      to return between two castings.
     """
     longest_mm = measured.longest_mm
     stuck_mm = max(50, 10 * math.ceil(max(3 * longest_mm, 2 * int(used["part_max_mm"])) / 10))

@@ -96,7 +96,7 @@ def create_acls(file: Path | None, passwords: bool, remove_others: bool) -> None
             click.echo(f"{len(ROLES)} users have the passwords of their files")
         _create_acls(admin, settings)
         if remove_others:
-            # The ACLs for all users stay, because other programs of the plant perhaps need them.
+            # Keep the ACLs that apply to every Kafka user, because other programs of the plant perhaps need them.
             superfluous = [rule for rule in access.compare_access(admin, settings).superfluous if rule.user != access.EVERYONE]
             access.remove_access(admin, superfluous)
             for rule in superfluous:
@@ -158,7 +158,7 @@ def keys(private: Path, public: Path, roles: tuple[KafkaRole, ...]) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def sign(file: Path | None, yes: bool) -> None:
-    """Sign the model choices and line settings that are in force, because records from before the first key have no signature.
+    """Sign the model choices and line settings that are in force. Records from the time before you made keys have no signature.
 
     The command shows each record first. It accepts records without a signature, so look at them before you confirm.
     """

@@ -70,7 +70,7 @@ def read_trace(settings: Settings, part: PartId) -> list[TraceStep]:
 
 
 def _belongs_to(record: Any, part: PartId) -> bool:
-    """Returns whether a record belongs to `part`, by its key or, without a key, by its headers."""
+    """Returns whether a record belongs to `part`. The record's key decides, or its headers if the record has no key."""
     if record.key == part.key:
         return True
     if record.key:
@@ -99,7 +99,10 @@ def _steps(record: Any, names: TopicNames) -> list[TraceStep]:
 
 
 def verdict_steps(verdict: Verdict, place: str) -> list[TraceStep]:
-    """Returns three steps: photographed, received, judged. `place` is the place of the record, such as castings.verdicts.line-1/0@17."""
+    """Returns the three steps that a verdict record reports: photographed, received and judged.
+
+    `place` says where the record is on Kafka, such as castings.verdicts.line-1/0@17.
+    """
     detail: dict[str, object] = {
         "label": verdict.label,
         "defect_probability": verdict.defect_probability,
@@ -121,7 +124,10 @@ def verdict_steps(verdict: Verdict, place: str) -> list[TraceStep]:
 
 
 def sorting_steps(sorting: Sorting, place: str) -> list[TraceStep]:
-    """Returns up to four steps that a sorting record reports. `place` is the place of the record, such as castings.sorted.line-1/0@17."""
+    """Returns the steps that a sorting record reports, at most four, such as "seen at photo-eye 2".
+
+    `place` says where the record is on Kafka, such as castings.sorted.line-1/0@17.
+    """
     steps = []
     if sorting.counted_at:
         steps.append(TraceStep(sorting.counted_at, "counted at photo-eye 1", {"board": sorting.board}))

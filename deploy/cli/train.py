@@ -144,12 +144,12 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--alarm-share",
     type=float,
-    help="Choose the scorer's cut-off so that at most this share of the good parts is above it.",
+    help="Choose the scorer's cut-off so that at most this share of the good parts gets a higher anomaly score.",
 )
 @click.option(
     "--alarms-per-hour",
     type=float,
-    help="Choose the scorer's cut-off so that at most this many good parts an hour are above it. Needs --parts-per-hour.",
+    help="Choose the scorer's cut-off so that at most this many good parts an hour get a higher anomaly score. Needs --parts-per-hour.",
 )
 @click.option("--parts-per-hour", type=float, help="Number of parts that the line makes in an hour, for --alarms-per-hour.")
 @click.option(
@@ -170,7 +170,7 @@ def command(data: tuple[Path, ...], good_only: Path | None, out: Path, resume: b
 
     Exit codes: 0 done, 2 wrong option, 3 the pictures or the folder cannot be used, 130 interrupted.
     """
-    # Hide TensorFlow's messages, which would disturb the progress bars. TensorFlow reads the variable when it is imported.
+    # Hide TensorFlow's messages, which would disturb the progress bars. TensorFlow reads this environment variable during its import.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     given = {name: value for name, value in chosen.items() if value is not None}
     if bool(data) == bool(good_only):

@@ -96,7 +96,7 @@ def parse_kinds(context: click.Context, parameter: click.Parameter, values: tupl
     default=0.2,
     show_default=True,
     type=click.FloatRange(0, 0.5),
-    help="Share of the pictures that are kept for the validation. Their figures are written to the manifest. 0: train with all pictures.",
+    help="Share of the pictures that are used for validation instead of training. The manifest has the results. 0: no validation.",
 )
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of all random choices.")
 @click.option(

@@ -117,7 +117,7 @@ class AuditResult:
     # Median and 99th percentile of the time from the capture of a picture until the broker has appended its verdict.
     p50_ms: float | None
     p99_ms: float | None
-    # Example: {"picture": 0, "verdict": 2, "sorting": 0} means that two parts have no verdict.
+    # For each kind of record, the number of parts that lack it. {"picture": 0, "verdict": 2, "sorting": 0}: two parts have no verdict.
     lost_for: dict[str, int] = field(default_factory=dict)
     # The ids of the first lost parts. A person can look them up in the log.
     lost_parts: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ _SHOW_EVERY_S = 0.5
 _MEASURE_EVERY_S = 1.0
 # The view shows the mean number of used processor cores over at least this many seconds.
 _CORES_WINDOW_S = 2.0
-# At the end the demo waits for missing verdicts. It gives up if no verdict has come for this many seconds.
+# At the end, the demo waits for missing verdicts until no verdict has come for this many seconds.
 _BACKLOG_TIMEOUT_S = 15.0
 _MAX_WARNINGS = 3
 _WARNING_SHOWN_S = 20.0
@@ -283,7 +283,7 @@ class DemoRun:
         return LineStatus(
             name=line,
             figures=figures,
-            # `counted` comes from the metrics, which are read less often than the topics. It can therefore be too small.
+            # `counted` can be too small, because the metrics are read less often than the topics.
             parts=max(counted, figures.verdicts, figures.sorted),
             queue=int(sum(inspector.value("castline_consumer_lag_records", line=line) for inspector in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,

@@ -55,8 +55,8 @@ class DemoOptions:
 
     - `rate_per_s`: parts a second on each line.
     - `travel_s`: seconds from camera to gate.
-    - `station`: archive the parts and serve pages.
-    - `avr`: run the Mega's firmware in an AVR simulator.
+    - `station`: if True, the demo archives the parts and serves the station's pages.
+    - `avr`: if True, the simulated boards run the Mega's firmware in an AVR simulator.
     """
 
     lines: int = 3

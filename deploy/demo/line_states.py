@@ -20,16 +20,16 @@ class LineStates:
         self._activities = {line.name: LineActivity(line.gate.travel_s if line.gate else None) for line in settings.lines}
 
     def has_gate(self, line: str) -> bool:
-        """Returns whether `line` has a gate, as the settings or its sorter have said."""
+        """Returns whether the settings or the sorter of `line` have said that the line has a gate."""
         return self._find_activity(line).travel_s is not None
 
     def compute(self, line: str, counts: LineCounts, gate_states: Collection[str], is_stop_planned: bool, now: float) -> PlantState:
         """Returns the state of `line` at the time `now`.
 
-        `gate_states` holds the present state of the gate, from the metric `castline_gate_state`. It is empty without a running sorter.
+        `gate_states` holds the present state of the gate, from the metric `castline_gate_state`. Without a running sorter, it is empty.
         """
         if gate_states and not self.has_gate(line):
-            # The line has a gate after all. Drop its earlier counts, because `missed` has another meaning on a line with a gate.
+            # A sorter reports a gate that the settings do not name. Forget the earlier counts, because `missed` now counts other events.
             self._activities[line] = LineActivity(travel_s=0.0)
         activity = self._find_activity(line)
         activity.add_counts(counts, now)

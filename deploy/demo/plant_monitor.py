@@ -138,7 +138,7 @@ def _read_page(target: ScrapeTarget) -> str | None:
 
 
 def parse_metrics(page: str, role: str, instance: str = "") -> Iterable[MetricSample]:
-    """Yields the samples of a metrics page that the view needs.
+    """Yields the samples of a metrics page that the terminal view shows.
 
     Other samples are not parsed, because parsing all histograms would take too long.
     """
@@ -184,7 +184,7 @@ class PlantMonitor:
     def add(self, metrics: PlantMetrics, wall_s: float) -> None:
         """Adds the latest metrics, and removes metrics that are older than a minute.
 
-        `wall_s` is the present time in seconds since 1970. It shows whether a planned stop of a line is over.
+        `wall_s` is the present time in seconds since 1970, which shows whether a planned stop of a line is over.
         """
         self._started_at = metrics.now if self._started_at is None else self._started_at
         self._history.append(metrics)

@@ -84,7 +84,7 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int, own_passwo
         # Kafka must delete the files of dropped records within seconds. With its defaults, this takes up to six minutes.
         "log.retention.check.interval.ms": 2000,
         "log.segment.delete.delay.ms": 1000,
-        # After kill -9, the broker can start again only when its old session has expired. Kafka's default of 9 s is too long.
+        # After kill -9, the broker can start only when its session with Kafka's controller has expired. The default of 9 s is too long.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
         "num.network.threads": 2,

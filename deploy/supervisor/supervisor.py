@@ -150,7 +150,7 @@ class Supervisor:
         self.prober.close()
 
     def _start_next_stage(self, now: float) -> None:
-        # A stage begins when all roles of lower stages have been ready at least once. It does not wait for a role that is restarted at this
+        # A stage begins when all roles of lower stages have been ready at least once. No stage waits for a role that is restarted at this
         # moment, because workers reconnect to a restarted broker.
         for stage in sorted({managed.role.stage for managed in self.processes.values()}):
             in_stage = [managed for managed in self.processes.values() if managed.role.stage == stage]
@@ -222,7 +222,7 @@ class Supervisor:
         self._kill_if_overdue(managed, now)
 
     def _repeat_jobs(self, stage: int) -> None:
-        """Runs all one-shot roles whose stage is higher than `stage` a second time.
+        """Runs the one-shot roles again whose stage is higher than `stage`. A one-shot role does one job and ends.
 
         For example, if the broker (stage 0) was restarted without its data, the topics (stage 1) must be created again.
         """

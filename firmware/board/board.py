@@ -112,7 +112,7 @@ class Board:
         If the event has no field `gate`, the result also contains `gate` 0 before `confirmed`. The result is empty if the lane has no eye
         in its chute, or if the host does not read `confirmed`.
         """
-        # An older host does not read the field `confirmed`, and could drop a frame that is longer than it expects.
+        # The field is left out for an older host, because it does not read the field and could drop the longer frame.
         if event.confirmed is None or not self._sends_confirmed:
             return ()
         has_gate = len(event.fields) == len(EVENTS["GATE"])

@@ -17,7 +17,7 @@ class Contact:
         self._restarts = restarts
         self._level = False
         self._ticked_us = 0
-        # Grows up to `hold_us` while the input is on, and falls to 0 while the input is off.
+        # A sum that grows up to `hold_us` while the input is on, and falls to 0 while the input is off.
         self._sum_us = 0
 
     def assume_on(self, hold_us: int) -> None:

@@ -248,7 +248,7 @@ class BoardLane:
         return self.uses_plant and self._reset_pressed.is_on
 
     def plant_signals(self) -> dict[str, bool]:
-        """Returns the levels of the plant interface's outputs, in the order of the page `plant`. Without `use_plant`, all are low."""
+        """Returns the output levels of the plant interface, in the order of the STATUS page `plant`. Without `use_plant`, all are low."""
         has_host = self.is_committed and not self.faults.has("host silent")
         signals = {
             "ready": self.state == "running",
@@ -328,7 +328,7 @@ class BoardLane:
         self._belt_off.change(not runs, at_us, self._hold_us)
 
     def change_gate_at_end(self, at_end: bool, at_us: int) -> None:
-        """Handles a change at the end switch of its gate."""
+        """Handles a change at the end switch of the lane's gate."""
         self.advance(max(at_us, self._ticked_us))
         self._gate_at_end.change(at_end, at_us, self._hold_us)
 
@@ -355,17 +355,17 @@ class BoardLane:
         return self._chute_eye.level != self._is_chute_light_on
 
     def change_button(self, pressed: bool, at_us: int) -> None:
-        """Handles a change at its push-button."""
+        """Handles a change at the lane's push-button."""
         self.advance(max(at_us, self._ticked_us))
         self.button.change(pressed, at_us)
 
     def change_reset(self, is_pressed: bool, at_us: int) -> None:
-        """Handles a change at the reset button of its plant interface."""
+        """Handles a change at the reset button of the lane's plant interface."""
         self.advance(max(at_us, self._ticked_us))
         self._reset_pressed.change(is_pressed, at_us, KEY_US)
 
     def change_bypass(self, is_on: bool, at_us: int) -> None:
-        """Handles a change at the bypass key of its plant interface."""
+        """Handles a change at the bypass key of the lane's plant interface."""
         self.advance(max(at_us, self._ticked_us))
         self._bypass_on.change(is_on, at_us, KEY_US)
 
@@ -844,7 +844,7 @@ class BoardLane:
             servo_us = settings.number("servo_ms") * 1000
             limit_us, leave_us = 2 * servo_us + END_MARGIN_US, servo_us // 2 + self._hold_us + LEAVE_MARGIN_US
             if self.gate.is_pulse_held:
-                # The command SERVO can hold the gate between its two ends. So in the meantime, each call restarts the time limit.
+                # While the command SERVO holds the gate, the gate can stand between its two ends. So the time limit does not run.
                 self._end_switch.restart(self.gate.is_out, now_us)
             if trouble := self._end_switch.check(self.is_gate_at_end, self.gate.is_out, now_us, limit_us, leave_us):
                 belt.raise_fault(faults.GATE_STUCK, trouble, now_us)

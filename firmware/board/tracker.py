@@ -221,9 +221,9 @@ class Tracker:
         return PartDecision(default, "cancelled" if part.is_cancelled else "no-verdict")
 
     def _decide_cluster(self) -> None:
-        """Decides about the oldest part and all parts of its cluster.
+        """Decides about the oldest part, and about the parts that follow it so closely that the gate cannot move between them.
 
-        All these parts get the same action, because the gate cannot move between them.
+        All these parts get the same action.
         """
         spacing = self.settings.travel("spacing_mm")
         cluster: list[TrackedPart] = []

@@ -173,7 +173,7 @@ uint8_t Board::write_stored(char* buffer, const Event& event) {
     const uint8_t gate = event.outcome > kFurther ? static_cast<uint8_t>(event.outcome - kFurther) : 0;
     frame.number(event.lane + 1U).number(run_).number(event.part).word(kActionWords, gate > 0 ? uint8_t{kDivert} : event.outcome);
     frame.word(kReasonWords, event.reason).number(event.moved).number(event.moves).number(event.at_ms).number(event.travel_ms);
-    // The field `confirmed` makes the frame longer, so an older host might drop the frame.
+    // The field `confirmed` is left out for an older host, because it could drop the longer frame.
     const bool is_confirmation_sent = sends_confirmed_ && event.confirmation != kNotEquipped;
     if (gate > 0 || is_confirmation_sent) frame.number(gate);
     if (is_confirmation_sent) frame.number(event.confirmation == kSeenInChute);

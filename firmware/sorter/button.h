@@ -5,6 +5,8 @@
 
 namespace castline {
 
+// The states of a push-button:
+//
 //   free --pressed for kMinPressMs--> pressed --released within kMaxPressMs--> free, and the press counts
 //   pressed --kMaxPressMs over--> stuck --released--> free
 class Button {

@@ -5,6 +5,8 @@
 
 namespace castline {
 
+// The states of the output to the camera:
+//
 //   idle --next pulse is due--> pulse --pulse length over, or next pulse is due--> pause --1 ms over--> idle
 //
 // A pulse is due at its moment. The moment is a time in units of 64 us. With the setting trigger_mm, the moment is a position of the belt.

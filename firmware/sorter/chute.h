@@ -5,6 +5,8 @@
 
 namespace castline {
 
+// The states of a diverted part:
+//
 //   diverted --eye blocked at most chute_window_mm from the expected position--> confirmed
 //   diverted --belt more than chute_window_mm past the expected position--> overdue
 class Chute {

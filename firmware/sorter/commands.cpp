@@ -16,7 +16,7 @@ enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kV
 //   +  HELLO
 //   *  HELLO and COMMIT
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+ r+ lu+";
-// The letters that stand for a number in kShapes. kNumberBounds has the bounds of each number, in the same order.
+// The letters of kShapes that stand for a field with a number. kNumberBounds has the bounds of these fields, in the same order.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c u";
 // Shortest servo pulse of the command SERVO, in microseconds. SERVO also accepts 0.
 const uint16_t kLeastServoUs = 544;
@@ -203,13 +203,13 @@ bool Board::are_plant_pins_free(uint8_t lane, const Settings& requested) const {
   return !requested[kUsePlant] || !lanes_[lane - 1 + kPlantLanes].is_committed();
 }
 
-// Returns whether too many castings for the board's memory can be between photo-eye 2 and the gate.
+// Returns whether more castings can be between photo-eye 2 and the gate than the board can store.
 bool Board::is_gate_far(const Settings& settings) const {
   const uint32_t spacing_mm = spacing_of(settings);
   return spacing_mm > 0 && settings[kGateMm] > spacing_mm * (settings[kLaneOf] == 0 ? kArmed : kFurtherGateParts);
 }
 
-// Returns whether too many castings for the board's memory can be between the gate and the chute's eye.
+// Returns whether more castings can be between the gate and the chute's eye than the board can store.
 bool Board::is_chute_far(const Settings& settings) const {
   const uint32_t spacing_mm = spacing_of(settings), chute_mm = settings[kChuteMm];
   return spacing_mm > 0 && chute_mm > 0 && chute_mm + settings[kChuteWindowMm] > spacing_mm * kChuteParts;

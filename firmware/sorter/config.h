@@ -7,7 +7,7 @@ namespace castline {
 // ---- sizes -------------------------------------------------------------------------------------------------------
 // Number of lanes. Each lane has two photo-eyes and a gate.
 const uint8_t kLanes = 4;
-// The plant interface of lane n uses the pins of lane n + kPlantLanes, so only the first lanes can have one.
+// Only the first kPlantLanes lanes can have a plant interface. The plant interface of lane n uses the pins of lane n + kPlantLanes.
 const uint8_t kPlantLanes = 2;
 // Largest number of parts between the photo-eyes of a belt. At 10 parts a second, 64 parts allow up to 6.4 s from eye to eye.
 const uint8_t kParts = 64;
@@ -46,7 +46,7 @@ const uint16_t kEventIntervalMs = 10;
 // The board repeats at most this many events within kRepeatEveryMs. It repeats the oldest events.
 const uint8_t kMaxRepeatedEvents = 4;
 // The host counts as talking for kHostTalksMs after each frame. If the board is reset while the host is talking, the board raises fault 46.
-// The host has opened the port before it talks, so the opening is not the cause of such a reset.
+// Opening the serial port can reset the board, too. But the host talks only after it has opened the port, so this reset raises no fault.
 const uint16_t kHostTalksMs = 1000;
 // A push-button must be pressed for at least this long, and released before kMaxPressMs. A longer press does nothing.
 const uint16_t kMinPressMs = 50;

@@ -4,6 +4,8 @@
 
 namespace castline {
 
+// The states of a belt:
+//
 //   standing --switched on--> speeding up evenly --run_up_mm--> full speed --switched off--> slowing down evenly --run_down_mm--> standing
 class Drive {
  public:

@@ -30,6 +30,8 @@ struct EdgeLog {
   }
 };
 
+// A change of the level at the input is an edge or is ignored:
+//
 //   level changes --lasts for debounce_us--> edge
 //   level changes --changes back within debounce_us--> ignored
 class Eye {

@@ -2,7 +2,7 @@
 
 namespace castline {
 
-// Uses `if` instead of `switch`, because the compiler would turn a `switch` into a table in RAM.
+// effect() has `if` instead of `switch`, because the compiler would turn a `switch` into a table in RAM.
 Effect effect(Fault code) {
   if (code == kHostSilent) return kSilentHost;
   if (code == kAbnormalReset || code == kSettingsLost) return kReportOnly;

@@ -48,13 +48,13 @@ class FrameWriter {
   FrameWriter(char* buffer, char start, uint8_t seq);
   // Adds a space and a word from `list` to the frame. `index` is 0 for the first word of the list.
   FrameWriter& word(WordList list, uint8_t index = 0);
-  // Adds a space and a text from RAM.
+  // Adds a space and a text from RAM to the frame.
   FrameWriter& text(const char* letters);
-  // Adds a space and a number.
+  // Adds a space and a number to the frame.
   FrameWriter& number(uint32_t value);
-  // Adds a space and four hexadecimal digits.
+  // Adds a space and four hexadecimal digits to the frame.
   FrameWriter& digest(uint16_t crc);
-  // Adds checksum and newline, and returns the length of the frame.
+  // Ends the frame with its checksum and a newline. Returns the length of the frame.
   uint8_t close();
 
  private:

@@ -59,7 +59,7 @@ class Gate {
 
   uint16_t pulse_us_ = 0;
   uint16_t moves_ = 0;
-  // The pulse of the command SERVO, or 0.
+  // Width of the servo pulse from the command SERVO, or 0.
   uint16_t held_us_ = 0;
   uint32_t held_since_us_ = 0;
   uint32_t arrives_us_ = 0;

@@ -18,7 +18,7 @@ namespace {
 
 // True for a few milliseconds before a gate moves. While `quiet` is true, no frame is read or written, because frames could delay the gate.
 bool quiet = false;
-// The value of `quiet` at the beginning of this round of the main loop. If it is true, this round has read no bytes from the host.
+// The value of `quiet` at the beginning of this round of the main loop. If `was_quiet` is true, this round reads no bytes from the host.
 bool was_quiet = false;
 
 // Time at which the lamps were set last, in units of 16 ms.
@@ -140,8 +140,8 @@ void write(Board& board) {
   }
   PORTF = triggers | relays;
   set_lamps(board);
-  // If `was_quiet` is true, this round has read no bytes from the host, so a command can be waiting. The board must answer the command
-  // before it sends the next event, so this round sends no frame.
+  // The board must answer a command before it sends the next event. If `was_quiet` is true, this round has not read the bytes from the
+  // host, which can be a command. So this round sends no frame.
   if (!quiet && !was_quiet && link::is_idle()) {
     const uint8_t length = board.next_frame(link::buffer());
     if (length > 0) link::send(length);

@@ -368,8 +368,8 @@ void Lane::begin_counting() {
   edges_at_rest_ = 0;
   take_edge(0, shared_->clock.us(), 0);
   take_edge(1, shared_->clock.us(), 0);
-  // Each eye stores the present position of the belt as its leading edge. Positions have 24 bits and then begin at 0 again. So a much
-  // older position would look like a position ahead.
+  // Each eye stores the present position of the belt as its leading edge. A much older edge would look like an edge ahead, because
+  // positions have 24 bits and then begin at 0 again.
   eyes_[0].restart(place());
   eyes_[1].restart(place());
   missing_in_a_row_ = unmatched_in_a_row_ = 0;

@@ -249,7 +249,7 @@ class Lane {
 
   // The members that every round uses come first, because the processor reads the first 64 bytes of an object faster.
   bool has_stored_settings_ : 1, is_committed_ : 1;
-  // The first is true if an object blocks photo-eye 1. The second is true if the board has counted this object as a part.
+  // blocks_eye1_: an object blocks photo-eye 1. is_counted1_: the board has counted this object as a part.
   bool blocks_eye1_ : 1, is_counted1_ : 1;
   bool blocks_eye2_ : 1;
   // True until the belt has moved part_min_mm after a part left photo-eye 1 or 2. An object that comes earlier belongs to the same part.

@@ -75,7 +75,7 @@ void Lane::check_gate(Place here) {
   if (settings_[kUseEndSwitch]) {
     const uint32_t limit_us = (2 * uint32_t{settings_[kServoMs]} + kEndMarginMs) * 1000;
     const uint16_t leave_ms = static_cast<uint16_t>(settings_[kServoMs] / 2 + settings_[kContactMs] + kLeaveMarginMs);
-    // The command SERVO can hold the gate between its two ends. So in the meantime, each call restarts the check.
+    // While the command SERVO holds the gate, the gate can stand between its two ends. So the time limit does not run.
     if (is_servo_held()) end_switch_.restart(gate_.is_out(), shared_->clock.us());
     const GateTrouble trouble = end_switch_.check(is_gate_at_end(), gate_.is_out(), shared_->clock.us(), limit_us, leave_ms);
     if (trouble != kNoTrouble) belt().raise(kGateStuck, trouble);

@@ -11,10 +11,10 @@
 namespace castline {
 namespace reset_marks {
 
-// Returns the cause of the last reset, and sets the marks for the next reset. Must be called once after a reset.
+// Returns the cause of the last reset, and writes new marks, from which the next reset finds its cause. Must be called once after a reset.
 Cause begin();
 
-// Must be called in every round of the main loop.
+// Notes in the marks that the main loop still runs. Must be called in every round of the main loop.
 void beat(bool is_host_talking);
 
 // Must be called by the interrupt that samples the photo-eyes. Counts the time since the last call of beat().

@@ -103,8 +103,8 @@ void begin() {
   TCCR5A = 0;
   TCNT5 = 0;
   TCCR5B = _BV(ICNC5) | _BV(CS51);
-  // If photo-eye 2 of lane 1 is low from the beginning, it has no edge that could be recorded. So its level is read here.
-  // The delay gives the pull-up time to charge the wire.
+  // If photo-eye 2 of lane 1 is low from the beginning, there is no edge that the timer could record. So the level is read here, after a
+  // delay in which the pull-up charges the wire.
   _delay_us(20);
   if (!(PINL & _BV(PL1))) {
     TCCR5B |= _BV(ICES5);

@@ -53,7 +53,8 @@ Decision Tracker::own_decision(const Part& part, const Settings& settings, bool 
   return {otherwise, part.verdict == kVerdictCancelled ? kCancelled : kNoVerdict};
 }
 
-// Decides about the oldest part and all parts of its cluster. The gate cannot move between these parts, so all of them get the same action.
+// Decides about the oldest part, and about the parts that follow it so closely that the gate cannot move between them. All these parts get
+// the same action.
 void Tracker::decide_front(const Settings& settings, bool host_silent) {
   if ((*this)[0].basis != kUndecided) return;
   const int32_t spacing = static_cast<int32_t>(settings.travel(kSpacingMm));
@@ -115,8 +116,8 @@ const Part* Tracker::next_to_announce(uint32_t& number) {
 }
 
 void Tracker::age(Place place, uint32_t now_ms) {
-  // The last part at photo-eye 2 is not forgotten as soon as the belt has moved spacing_mm. At this time, the next part can already be at
-  // photo-eye 2 and wait for its decision, which depends on the last part.
+  // The decision about a part depends on the part before it. When the belt has moved spacing_mm, the next part can already be at
+  // photo-eye 2 and wait for its decision. So the last part is forgotten later.
   if (has_last_ && past(place, last_until_) >= kForgotten) has_last_ = false;
   if (size_ == 0) return;
   // Each call checks one part. There are at most 64 parts, so 64 calls check them all.

@@ -2,7 +2,7 @@
 //
 //   counted --VERDICT--> counted, with a verdict
 //   counted, with or without a verdict --leading edge at photo-eye 2--> decided
-//   counted, with or without a verdict --an earlier part of its cluster is decided--> decided, before it reaches photo-eye 2
+//   counted, with or without a verdict --the part close before it is decided--> decided, before it reaches photo-eye 2
 //   counted --window_mm past photo-eye 2 without an edge, or a later part came first--> missing
 #pragma once
 #include "config.h"
@@ -67,7 +67,8 @@ class Tracker {
   // Returns the index of the part that is expected nearest to `place`, or -1 if none is within window_mm.
   int16_t nearest(Place place, const Settings& settings);
 
-  // Decides about the oldest part and all parts of its cluster. All these parts get the same action.
+  // Decides about the oldest part, and about the parts that follow it so closely that the gate cannot move between them. All these parts
+  // get the same action.
   void decide_front(const Settings& settings, bool host_silent);
 
   // Removes the oldest part, which has reached photo-eye 2 at `place`, and returns its decision.

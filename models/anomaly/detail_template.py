@@ -43,8 +43,7 @@ INNER_RADIUS, OUTER_RADIUS = 0.05, 1.03
 # diameter of 300 mm.
 ALONG_RING = (0.025, 0.05)
 ACROSS_RINGS = (0.012, 0.024)
-# To reduce noise, a point is compared with means of three points each, and not with single points. The three points are up to this many
-# smoothing steps apart (see `compare_places`).
+# To reduce noise, a point is not compared with a single point, but with the mean of three points. `compare_places` explains this number.
 SPREAD = 3
 STRIP_RINGS = 96
 # The largest number of rings, because more rings take more time and memory. A larger part has wider rings.
@@ -66,11 +65,13 @@ SkipReason = Literal["no-part", "too-coarse", "too-slow"]
 
 @dataclass(frozen=True, slots=True)
 class RingMeasures:
-    """Measurements of one picture for each level of smoothing (step) and each ring.
+    """Measurements of one picture, on each ring around the part's centre.
+
+    The picture is smoothed in several steps, and measured after each step. In the shapes, "2" means: first bright, then dark points.
 
     - `texture`, shape (steps, rings): how strongly grey levels vary on the ring.
-    - `extremes`, shape (2, steps, rings): the largest bright and the largest dark difference to the surroundings.
-    - `angles`, shape (2, steps, rings): where on the ring these differences are, as indices.
+    - `extremes`, shape (2, steps, rings): the largest difference of a bright and of a dark point from the points beside it.
+    - `angles`, shape (2, steps, rings): where on the ring these two points are, as indices.
     """
 
     texture: FloatArray
@@ -93,11 +94,12 @@ class DetailScore:
 
 @dataclass(frozen=True)
 class DetailTemplate:
-    """Describes the surface of good parts at full size, to find small defects.
+    """Describes the surface of good parts at full size, to find small defects. `RingMeasures` explains the shapes.
 
     - `texture`, shape (steps, rings): how strongly grey levels vary on each ring of a good part. If they vary less in a picture, the
       value in `texture` is used. Otherwise, every grain on a nearly black ring would be suspicious.
-    - `limits`, shape (2, steps, rings): the largest bright and dark difference on good parts, as a multiple of the texture.
+    - `limits`, shape (2, steps, rings): how far a bright or a dark point of a good part may differ from the points beside it. The unit is
+      the texture of the ring.
     - `radius_px`: the radius of the part in the good pictures.
     - `name`: the name of the score in manifests and verdicts.
     """
@@ -176,10 +178,7 @@ class DetailTemplate:
         return refine_outline(pixels, part)
 
     def compare(self, measures: RingMeasures) -> FloatArray:
-        """Returns the largest residuals on each ring of the measured picture, shape (2, steps, rings).
-
-        On the first axis, index 0 is for bright points and index 1 for dark points.
-        """
+        """Returns the largest residuals on each ring of the measured picture, shape (2, steps, rings). See `RingMeasures`."""
         residuals: FloatArray = measures.extremes / (self.limits * np.maximum(measures.texture, self.texture))
         return residuals
 
@@ -280,8 +279,7 @@ def _compare_strips(
     """Divides the part into strips of `strip_rings` neighbouring rings. Yields two values for each strip.
 
     - A slice: the numbers of the rings in the strip.
-    - An array, shape (steps, rings, angles): how much each point differs from the points beside it, after each of SMOOTHING_STEPS. The
-      points beside it lie at the distances ALONG_RING on the same ring, and at the distances ACROSS_RINGS on other rings.
+    - An array, shape (steps, rings, angles): how much each point differs from the points beside it, after each smoothing step.
 
     Ends early if `time.monotonic()` reaches `end_s`.
     """

@@ -47,7 +47,7 @@ SCORED_RADII = 1.12
 RINGS = 24
 # A ring with fewer inspected pixels than this share is not scored, because so few pixels give no reliable covariance.
 MIN_INSPECTED_SHARE = 0.1
-# Every registered picture gets this mean and standard deviation of grey levels (0..1), so that an ageing lamp changes no score.
+# The grey levels (0..1) of every picture are scaled to this mean and standard deviation, so that an ageing lamp changes no score.
 NORMAL_MEAN, NORMAL_SPREAD = 0.5, 0.2
 # Residuals are smoothed with a Gaussian. Its standard deviation is this share of the picture's side: 1 px for 96 px.
 SMOOTHING_SHARE = 1 / 96
@@ -91,7 +91,7 @@ class ResidualStatistics:
 
     - `spreads`, shape (rings,): the mean absolute residual.
     - `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): see `compute_ring_moments`.
-    - `distances`, shape (rings,): the mean squared Fréchet distance of a good picture.
+    - `distances`, shape (rings,): the squared Fréchet distance, as the mean of the good pictures.
     """
 
     spreads: FloatArray
@@ -345,7 +345,7 @@ def compute_ring_moments(residuals: FloatArray, counts: npt.NDArray[np.bool_] | 
     """Returns the mean and the covariance of the neighbourhoods on each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
 
     - A neighbourhood holds the residuals of a pixel and of its four neighbours. `residuals` has shape (n, side_px, side_px).
-    - `counts`, same shape, says which pixels count. None means all. A ring without such pixels has moments of 0.
+    - `counts`, same shape, says which pixels count. None means all. If no pixel of a ring counts, its mean and covariance are 0.
     """
     if counts is None:
         counts = np.ones(residuals.shape, np.bool_)

@@ -33,7 +33,7 @@ MAX_PICTURES = 300
 MAX_CANDIDATES = 10_000
 # To choose patches faster, features are first projected at random to this many dimensions, as in PatchCore.
 PROJECTED_FEATURES = 16
-# Each ring around the part's centre has a limit. It is chosen so that this share of the good parts exceeds it.
+# Each ring around the part's centre has a limit, which this share of the good parts exceeds.
 LIMIT_SHARE = 0.05
 # Learning needs at least two pictures, because it compares each half of the pictures with patches of the other half. The distances between
 # the halves are the usual distances of good parts.
@@ -98,7 +98,7 @@ class PatchMemory(ResidualScorer):
         return residuals
 
     def place(self, residuals: FloatArray, part: FoundPart) -> FloatArray:
-        """Returns the residuals of `compare` as a map of the picture, shape (side_px, side_px)."""
+        """Returns `residuals`, which `compare` computed, as a map of the picture, shape (side_px, side_px)."""
         return place_residuals(residuals, part, self.side_px)
 
     def save(self, folder: Path) -> tuple[str, ...]:

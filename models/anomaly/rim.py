@@ -18,7 +18,7 @@ from models.pictures.part_finder import FoundPart
 # of 100 px, the first band reaches 6 px from the outline.
 BANDS = (0.06, 0.03, 0.015)
 ANGLES = 720
-# In this first search, an edge is the difference of the grey levels of two rings that are this many pixels apart.
+# In the search for the strongest edge, an edge is the difference of the grey levels of two rings that are this many pixels apart.
 EDGE_RINGS = 5
 # The grey levels are averaged over this many angles, so that texture is not mistaken for the rim.
 SMOOTHED_ANGLES = 21
@@ -29,16 +29,15 @@ SHARP_ROUNDS = ((0.03, 21, 0.4), (0.03, 31, 0.4), (0.012, 41, 1.0), (0.012, 41, 
 SHARP_ANGLES = 2880
 # In the search for sharp edges, an edge is the difference of the grey levels of two rings that are this many pixels apart.
 SHARP_RINGS = 2
-# At a sharp edge, the grey level changes more than one margin further in and one margin further out. The margin is this share of the
-# radius, but 2 px to 4 px. It grows with the radius, because a large part has softer shadows.
+# An edge is sharp if the grey level changes much at the edge, but little beside it. "Beside" means at a distance of this share of the
+# radius, but 2 px to 4 px (the margin). The margin grows with the radius, because a large part has softer shadows.
 MARGIN_SHARE = 1 / 190
 MARGIN_LIMITS_PX = (2, 4)
 # In a blurred picture, noise looks like sharp edges. Therefore, the sharp edges are used only if their median strength is at least this
-# share of the median strength of the strongest edges. In 60 rendered pictures of 1000 px, the share was at least 0.13 without blur. With a
-# blur of 3 px, it was below 0.1 in 58 pictures, and the other two had the right outline. With a blur of 4 px, it was below 0.1 in all.
+# share of the median strength of the strongest edges. In 60 rendered pictures, the share was at least 0.13 without blur. With a
+# blur of 3 px, it was below 0.1 in 58 of them, and with 4 px in all.
 LEAST_SHARPNESS = 0.1
-# Sharp edges are searched up to at least this many margins inside and outside the outline: 10 px for a margin of 4 px. The margin is
-# computed from MARGIN_SHARE.
+# The search for sharp edges reaches at least this many margins to both sides of the outline. Example: with a margin of 4 px, 10 px.
 LEAST_BAND_MARGINS = 2.5
 # The curve along the rim is fitted this many times. Each time, edges far from the curve get less weight.
 FIT_ROUNDS = 12

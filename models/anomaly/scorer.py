@@ -110,7 +110,7 @@ class ResidualScorer(ABC):
 
     @abstractmethod
     def place(self, residuals: FloatArray, part: FoundPart) -> FloatArray:
-        """Returns the residuals of `compare` as a map of the picture, shape (side_px, side_px)."""
+        """Returns `residuals`, which `compare` computed, as a map of the picture, shape (side_px, side_px)."""
 
     def score(self, pixels: PixelArray) -> AnomalyScores:
         """Scores pictures of shape (n, side_px, side_px), grey levels 0..255. Raises ValueError for another shape.

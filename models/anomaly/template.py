@@ -53,8 +53,11 @@ MIN_CONTRAST = 40.0
 class GoldenTemplate(ResidualScorer):
     """Describes the surface of good parts, ring by ring. Implements `GoodOnlyScorer`.
 
-    - `texture`, shape (steps, rings): how strongly grey levels vary on a good part.
-    - `limits`, shape (2, steps, rings): the largest bright and dark difference on good parts, as a multiple of the texture.
+    The picture is smoothed in several steps, and described after each step. In the shapes, "2" means: first bright, then dark points.
+
+    - `texture`, shape (steps, rings): how strongly grey levels vary on each ring of a good part.
+    - `limits`, shape (2, steps, rings): how far a bright or a dark point of a good part may differ from the points beside it. The unit is
+      the texture of the ring.
     """
 
     grid: PolarGrid
@@ -78,7 +81,7 @@ class GoldenTemplate(ResidualScorer):
         return largest
 
     def place(self, residuals: FloatArray, part: FoundPart) -> FloatArray:
-        """Returns the residuals of `compare` as a map of the picture, shape (side_px, side_px)."""
+        """Returns `residuals`, which `compare` computed, as a map of the picture, shape (side_px, side_px)."""
         return self.grid.wrap(residuals, part, self.side_px, self.side_px)
 
     def save(self, folder: Path) -> tuple[str, ...]:
@@ -230,7 +233,7 @@ def _middle_of_four(first: FloatArray, second: FloatArray, third: FloatArray, fo
 
 
 def measure_texture(differences: FloatArray) -> FloatArray:
-    """Returns the texture of each ring, shape (steps, rings): how strongly the differences on the ring vary.
+    """Returns the texture of each ring after each smoothing step, shape (steps, rings): how strongly the differences on the ring vary.
 
     The texture is 1.48 times the median of the absolute differences. A small defect hardly changes a median.
     """

@@ -53,7 +53,7 @@ class VersionScorer:
 
 @dataclass(frozen=True, slots=True)
 class VersionDetails:
-    """The detail template of a version and its cut-off. `time_s` is the longest time for one picture, in seconds."""
+    """The detail template of a version (for small defects) and its cut-off. `time_s` is the longest time for one picture, in seconds."""
 
     template: DetailTemplate
     cut_off: float

@@ -15,7 +15,7 @@ from streams.errors import ModelError
 
 _LABELS = ("ok", "defect", "review")
 _DRAWS = 4000
-# The estimate adds 0.5 to the number of castings with each label, so that no share is estimated as exactly 0 (Jeffreys' prior).
+# 0.5 is added to the number of castings with each label, so that no share is estimated as exactly 0 (Jeffreys' prior).
 _PRIOR_WEIGHT = 0.5
 
 FloatArray = npt.NDArray[np.float64]
@@ -120,7 +120,8 @@ def _draw_label_shares(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.int3
     counts = np.zeros((len(sizes), len(_LABELS)))
     for column, label in enumerate(_LABELS):
         np.add.at(counts[:, column], group_of[labels == label], 1)
-    # Each label gets one more group of castings, so that no label has the share 0 (Jeffreys' prior). These groups have the average size.
+    # For each label, a group of castings with this label is added, so that no label has the share 0 (Jeffreys' prior). The added groups
+    # have the average size.
     counts = np.concatenate([counts, np.eye(len(_LABELS)) * sizes.mean()])
     shapes = np.concatenate([np.ones(len(sizes)), np.full(len(_LABELS), _PRIOR_WEIGHT)])
     totals = random.gamma(shapes, size=(_DRAWS, len(shapes))) @ counts

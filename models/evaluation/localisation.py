@@ -34,7 +34,7 @@ Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 
-# Number of cells along the longer side of the grid. For the published pictures of castings (300 px), a cell is one pixel.
+# Heat maps and masks are compared on a grid with this many cells along its longer side. In a picture of 300 px, a cell is one pixel.
 GRID_SIDE_PX = 300
 # If the hottest cell of a heat map is at most this many cells away from a defect, the map points at the defect.
 NEAR_PX = 8.0
@@ -119,13 +119,13 @@ def open_heat_sources(version: Version) -> list[HeatSource]:
 
 
 def make_mapper_source(name: str, mapper: HeatMapper, side_px: int) -> HeatSource:
-    """Returns a source of the heat maps that `mapper` computes. The pictures must have the side `side_px`."""
+    """Returns a HeatSource that makes heat maps with `mapper`. The pictures must have the side `side_px`."""
     level = mapper.compute_defect_map(np.zeros((side_px, side_px), np.uint8)).box_level
     return HeatSource(name, side_px, lambda pixels: mapper.compute_defect_map(pixels).heat, level)
 
 
 def make_residual_source(scorer: GoodOnlyScorer) -> HeatSource:
-    """Returns a source of heat maps: the residual maps of `scorer`."""
+    """Returns a HeatSource whose heat maps are the residual maps of `scorer`."""
     return HeatSource(f"residual of {scorer.name}", scorer.side_px, lambda pixels: scorer.score(pixels[np.newaxis]).residuals[0])
 
 
@@ -239,7 +239,7 @@ def compute_aupimo(
     if not good or not defective:
         return None
     thresholds, rates = _list_false_positives(good, high)
-    # Between the false positive rates rates[k - 1] and rates[k], the threshold is thresholds[k]. Defect pixels above it are found.
+    # For false positive rates from rates[k - 1] to rates[k], the defect pixels that are hotter than thresholds[k] are found.
     edges = np.log(np.clip(np.concatenate([[low], rates]), low, high))
     widths = np.diff(edges) / (np.log(high) - np.log(low))
     pimo = []
@@ -420,8 +420,8 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
     heights = sums / sums[-1]
-    # If good pixels are exactly as hot as a defect pixel, the ROC curve gets two points. Only the second point counts these good pixels as
-    # false positives.
+    # The ROC curve has two points for each heat value of a defect pixel. The second point counts the good pixels that are exactly as hot as
+    # false positives, the first does not.
     above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
     x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])
     y = np.concatenate([[0.0, 0.0], np.repeat(heights, 2)])

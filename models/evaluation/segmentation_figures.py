@@ -81,7 +81,7 @@ def name_kinds(maps: Sequence[DefectMap]) -> list[str]:
 
 
 def measure_head(head: Segmentation, pictures: MarkedPictures) -> dict[str, float]:
-    """Measures how well `head` finds defects, on good pictures and on pictures with a mask.
+    """Measures how well the segmentation head `head` finds defects. Uses the good pictures and those with a mask.
 
     Returns the measures by their names in the manifest.
     """

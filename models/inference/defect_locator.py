@@ -146,7 +146,10 @@ FindMask = Callable[[int, int], npt.NDArray[np.bool_] | None]
 
 @dataclass(frozen=True)
 class DefectLocator:
-    """The sources of the defect maps of a version. `side_px` is the side of the reduced pictures. At least one source is not None."""
+    """Makes defect maps with `mapper`, with the detail template in `details`, or with both.
+
+    `side_px` is the side of the reduced pictures. At least one of `mapper` and `details` is not None.
+    """
 
     mapper: HeatMapper | None
     side_px: int

@@ -16,8 +16,8 @@ MIN_REVIEWED = 20
 _LIKELIHOOD_DROP = 1.92
 # Largest log odds of an estimated share, in both directions. The share lies between 0.00003 % and 99.99997 %.
 _MAX_LOG_ODDS = 15.0
-# The model of a part on the line: the log odds of a defect are offset + slope * x. The value x is a log likelihood ratio, which is computed
-# from the part's defect probability. People's reviews determine offset and slope, whose priors have these standard deviations.
+# The log odds of a defect are modelled as offset + slope * x, where x is computed from the part's defect probability. Offset and slope are
+# fitted to people's reviews. Before any review, they have these standard deviations.
 _OFFSET_DEVIATION, _SLOPE_DEVIATION = 2.0, 0.5
 _DRAWS = 2000
 
@@ -92,7 +92,7 @@ def correct_by_reviews(
     inputs = np.stack([np.ones_like(reviewed_ratio), reviewed_ratio])
     precision = (inputs * (chance * (1 - chance))) @ inputs.T + np.diag(1 / deviations**2)
     curves = np.array([best, *random.multivariate_normal(best, np.linalg.inv(precision), _DRAWS)])
-    # Parts with similar ratios are counted in bins, because computing each of millions of parts would take too long.
+    # Parts with similar likelihood ratios are counted together, because a computation for each of millions of parts would take too long.
     counts, edges = np.histogram(ratio, bins=400)
     middles = (edges[:-1] + edges[1:]) / 2
     shares = (expit(curves[:, :1] + curves[:, 1:] * middles) @ counts + is_defect.sum()) / len(everything)

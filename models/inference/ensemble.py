@@ -30,7 +30,7 @@ from streams.records import ANOMALY
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Predicts defects in batches of pictures. `segmentation` is None if the version has no such head.
+    """Predicts defects in batches of pictures. `segmentation` is None if the version has no segmentation head.
 
     Several threads may call `predict` at the same time. The event loop's thread must not call it, because a call takes long.
     """
@@ -100,7 +100,7 @@ class Ensemble:
     def warm_up(self) -> None:
         """Computes a batch of every size once, then checks the golden set.
 
-        Raises ModelError if a label differs from the recorded label, or a number differs by more than the tolerance.
+        Raises ModelError if a label differs from the recorded label, or a probability or score differs by more than the tolerance.
         """
         check_golden_scores(self.version, self.scorers)
         if not self.vote.names:

@@ -21,7 +21,8 @@ from models.registry import Version
 
 METHOD = "grad-cam"
 REGION_LAYER, DETAIL_LAYER = "conv5", "norm1"
-# Standard deviation of the smoothing, as a share of the picture's side. It keeps a noisy pixel from being the hottest point.
+# Heat maps are smoothed with a Gaussian, so that the hottest point is not a single noisy pixel. Its standard deviation is this share of the
+# picture's side.
 SMOOTHING_SHARE = 1 / 80
 # If no value of a heat map is above this limit, nothing indicates a defect, and the heat map is set to 0 everywhere.
 MIN_HEAT = 1e-9
@@ -52,7 +53,7 @@ class GradCam:
         return _normalise(ndimage.gaussian_filter(region * detail, SMOOTHING_SHARE * side_px))
 
     def _trace(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns two maps: the coarse Grad-CAM of `conv5` and the fine LayerCAM of `norm1`, each of shape (1, rows, columns)."""
+        """Returns a coarse Grad-CAM from AlexNet's layer `conv5` and a fine LayerCAM from `norm1`, both of shape (1, rows, columns)."""
         detail = self._to_detail(resample(scale_pixels(pixels), self._network), training=False)
         with tf.GradientTape() as tape:
             tape.watch(detail)

@@ -16,10 +16,10 @@ from models.registry import Version
 from models.registry.manifest import SegmentationMember
 
 METHOD = "segmentation"
-# Sizes of the batches of an exported head. Few pictures of a batch show a defect, so larger sizes would save no time.
+# Batch sizes of the segmentation head. Only pictures with a defect need it, and a batch has few of them, so larger sizes save no time.
 HEAD_BATCH_SIZES = (1, 4)
 
-# Takes pictures, shape (n, side_px, side_px). Returns the probabilities of each pixel, shape (n, side_px, side_px, 1 + kinds).
+# A function that takes pictures, shape (n, side_px, side_px), and returns probabilities, shape (n, side_px, side_px, 1 + kinds).
 ComputeProbabilities = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
@@ -46,7 +46,7 @@ class Segmentation:
     def name_kinds(self, pixels: npt.NDArray[np.uint8]) -> list[str]:
         """Returns the kind of the largest defect of each picture, in order. Input shape: (n, side_px, side_px), grey levels 0..255.
 
-        The kind is `unknown` if the head sees no defect or is not sure.
+        The kind is `unknown` if the segmentation head sees no defect or is not sure.
         """
         return [name_largest_kind(self._make_map(probabilities)) for probabilities in self.predict(pixels)]
 

@@ -151,7 +151,7 @@ def _choose_pictures(groups: npt.NDArray[np.int32], class_names: npt.NDArray[np.
     for (_, name), number in first.items():
         of_class.setdefault(name, []).append(number)
     chosen: list[int] = []
-    # The index is divided equally among the classes. The smallest class comes first, so the other classes can use what it leaves free.
+    # Each class gets the same number of places in the index. The smallest class comes first, so that the others can use its free places.
     for left, numbers in zip(range(len(of_class), 0, -1), sorted(of_class.values(), key=len), strict=True):
         share = (most - len(chosen)) // left
         chosen += np.random.default_rng(1).permutation(numbers)[:share].tolist()

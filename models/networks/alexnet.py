@@ -34,7 +34,7 @@ def alexnet(
     - `maps` multiplies the number of feature maps of the paper.
 
     Input shape: (batch, side_px, side_px, 1), float32, grey level 0..1. Output shape: (batch, classes), rows sum to 1.
-    Raises ValueError if `side_px` < 64, or if the head does not fit `classes`.
+    Raises ValueError if `side_px` < 64, or if `head` does not fit `classes`.
     """
     if side_px < MIN_SIDE_PX:
         raise ValueError(f"expected the side of AlexNet's input to be at least {MIN_SIDE_PX} px, found {side_px}")

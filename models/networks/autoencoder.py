@@ -28,9 +28,9 @@ REBUILT, ADDRESSING, GENUINE, FORGED = "rebuilt", "addressing_entropy", "genuine
 class Autoencoder:
     """Two networks with shared weights. Pictures have shape (batch, side_px, side_px, 1), grey level 0..1.
 
-    - `rebuilding`: rebuilds each picture from its codes.
-    - `training`: also rebuilds pictures, and has further outputs for the losses. "addressing_entropy" comes from the memory. "genuine" and
-      "forged" are what the adversary says about real pictures and about rebuilt pictures.
+    - `rebuilding`: rebuilds each picture.
+    - `training`: also rebuilds pictures, and has further outputs for the losses. "addressing_entropy" is low if few
+      prototypes replace each code. "genuine" and "forged" are what the discriminator says about real pictures and about rebuilt pictures.
     """
 
     rebuilding: keras.Model
@@ -97,7 +97,7 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         return ops.matmul(weights, self.memory), ops.mean(entropy, axis=(1, 2))[:, None]
 
     def address(self, codes: keras.KerasTensor) -> keras.KerasTensor:
-        """Returns the weights of the prototypes in each code's mixture. The weights of a code sum to 1.
+        """Returns the weights of the prototypes in the mixture that replaces each code. The weights of a mixture sum to 1.
 
         Shape of the result: (batch, rows, columns, prototypes).
         """

@@ -24,7 +24,7 @@ BACKGROUND_BIAS = 4.0
 
 
 def segmentation_head(kinds: int, side_px: int, width: int = 16, dtype: str = "float32") -> keras.Model:
-    """Builds the segmentation head.
+    """Builds the segmentation head, which gives the probability of each kind of defect for each pixel.
 
     Source: Ronneberger, Fischer, Brox, U-Net, MICCAI 2015. Differences:
 
@@ -72,7 +72,7 @@ def _convolve(features: keras.KerasTensor, maps: int, name: str, dtype: str, str
 def trace_head(
     network: keras.Model, member: SegmentationMember, side_px: int
 ) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
-    """Returns a function that computes the head `network` in one traced graph.
+    """Returns a function that computes the segmentation head `network` as one TensorFlow graph, which is faster.
 
     Input shape: (n, side_px, side_px), uint8, grey levels 0..255. Output shape: (n, side_px, side_px, 1 + kinds), float32, probabilities.
     """

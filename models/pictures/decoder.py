@@ -55,8 +55,8 @@ MIN_CONTRAST = 8
 MAX_BLANK_SHARE = 0.25
 # A BMP or TIFF is partly blank if this share of its rows has one grey level. The limit is low, because these formats have no checksum.
 MAX_BLANK_SHARE_RAW = 0.05
-# If the first and the last row of a picture have the same single grey level, this share is the limit of blank rows. It is higher than
-# MAX_BLANK_SHARE, because these rows probably show the background.
+# If the first and the last row of a picture have the same single grey level, the blank rows probably show the background. Then a higher
+# share of blank rows is accepted.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 
@@ -180,7 +180,7 @@ def open_picture(value: bytes, limits: PictureLimits, depth_bits: int | None = N
         raise damaged("the header of the file has a form that the decoder does not know") from error
     except (EOFError, struct.error) as error:
         raise truncated(str(error)) from error
-    except Exception as error:  # Pillow raises a dozen types of exception for damaged pictures
+    except Exception as error:  # for damaged pictures, Pillow raises a dozen types of exception
         raise (truncated if "truncated" in str(error).lower() else damaged)(str(error) or repr(error)) from error
 
 
@@ -231,7 +231,7 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
         return Image.alpha_composite(background, image).convert(mode)
     if image.mode in ("1", "P", "RGB", "RGBX", "YCbCr", "L"):
         return image.convert(mode)
-    return image.convert("RGB").convert(mode)  # Pillow cannot convert CMYK, LAB and HSV directly to grey
+    return image.convert("RGB").convert(mode)  # CMYK, LAB and HSV become RGB first, because Pillow cannot convert them directly to grey
 
 
 def _reduce(image: Image.Image, header: FormatHeader, min_side_px: int) -> Image.Image:

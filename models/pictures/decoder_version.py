@@ -5,7 +5,8 @@ This module imports nothing that is slow to load.
 
 from __future__ import annotations
 
-# Increase this number if the same file gives other grey levels. In version 2, the bit depth comes from the settings or the file.
+# Increase this number if the decoder is changed so that a file gives other grey levels. Since version 2, the bit depth comes from the
+# settings or from the file.
 DECODER_VERSION = 2
 # Release 0.1.0 had this decoder version. Manifests of that release do not name a decoder version.
 FIRST_DECODER_VERSION = 1

@@ -72,8 +72,8 @@ MAX_TILT_DIFFERENCE = 0.06
 RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
-# Weights of the cavity when an outline is fitted to the edges and to the cavity. An outline has five terms: one for the size, two for the
-# offset and two for the tilt. The cavity has the weight 0 for the size, 2 for the offset and 8 for the tilt. An edge has the weight 1.
+# An outline of the rim should have nearly the offset and the tilt of the cavity. The five terms of an outline are one for the size, two for
+# the offset and two for the tilt. These are the weights of the cavity in each term. An edge has the weight 1.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
 # A signature describes the surface of a part from the centre to 96 % of the radius. So the belt and thin excess metal at the rim are left

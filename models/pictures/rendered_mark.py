@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # The renderer writes this text as the comment of each JPEG file. A program that saves the picture again may drop the comment.
 RENDERED_COMMENT = b"Rendered by Castline"
-# Only the first bytes of a file are searched, because the comment stands before the compressed picture.
+# Only this many bytes of a JPEG file are searched for the comment, because a comment stands before the compressed pixels.
 _SEARCHED_BYTES = 4096
 
 

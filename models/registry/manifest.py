@@ -63,23 +63,23 @@ class Voter(_ManifestModel):
         default_factory=dict, description="Keyword arguments of the function that builds the network."
     )
     weight: float = Field(default=1, ge=0, description="Weight of the vote. The weights of all voters are scaled so that they sum to 1.")
-    temperature: float = Field(default=1, gt=0, le=100, description="Calibration temperature. The network's logits are divided by it.")
+    temperature: float = Field(default=1, gt=0, le=100, description="Calibration temperature: the network's logits are divided by it.")
 
 
 class SegmentationMember(_ManifestModel):
     """The segmentation head of the version: a network that finds where defects are and of which kind. It changes no label."""
 
     weights_file: str = Field(pattern=FILE_PATTERN)
-    side_px: int = Field(ge=16, le=1024, description="Side of the head's input. The version's pictures are resampled to this side.")
+    side_px: int = Field(ge=16, le=1024, description="Side of the network's input. The version's pictures are resampled to this side.")
     width: int = Field(ge=1, le=64, description="Number of feature maps in the network's first layer.")
-    kinds: tuple[KindName, ...] = Field(min_length=1, max_length=32, description="Kinds of defect in the order of the head's channels.")
+    kinds: tuple[KindName, ...] = Field(min_length=1, max_length=32, description="Kinds of defect in the order of the network's outputs.")
     box_level: Probability = Field(default=0.5, description="A pixel belongs to a defect if its defect probability is at least this value.")
     least_certainty: Probability = Field(
         default=0.6, description="The kind of a defect is unknown if no kind has at least this probability."
     )
-    pictures: dict[str, int] = Field(description="Number of pictures that the head was trained on: with masks, with boxes, and good ones.")
-    figures: dict[str, float] = Field(default_factory=dict, description="Figures of the head, measured after its training.")
-    command: str = Field(description="Command that trained the head.")
+    pictures: dict[str, int] = Field(description="Number of training pictures: with masks, with boxes, and good ones.")
+    figures: dict[str, float] = Field(default_factory=dict, description="Figures of the network, measured after its training.")
+    command: str = Field(description="Command that trained the network.")
 
 
 class ScorerEntry(_ManifestModel):
@@ -260,7 +260,7 @@ class DriftReference(_ManifestModel):
 
 
 class Manifest(_ManifestModel):
-    """Describes a model version: everything except the weights and the golden pictures."""
+    """Describes a model version: everything except the weights and the pictures of the golden set."""
 
     schema_name: Literal["castline.model.v1"] = Field(default="castline.model.v1", alias="schema")
     version: str = Field(pattern=VERSION_PATTERN)
@@ -280,14 +280,17 @@ class Manifest(_ManifestModel):
         "judge only the reduced picture.",
     )
     temperature: float = Field(
-        default=1, gt=0, le=100, description="Calibration temperature of the ensemble. The logits of its combined vote are divided by it."
+        default=1,
+        gt=0,
+        le=100,
+        description="Calibration temperature. The logits of the combined vote are divided by this temperature.",
     )
     threshold: Probability = Field(description="A part is called defective if its defect probability is at least this value.")
     band: ReviewBand
     costs: Costs
     cascade: CascadeBand | None = Field(
         default=None,
-        description="Range of defect probabilities in which a cascade asks all voters. It is absent in older versions.",
+        description="For defect probabilities in this range, a cascade asks all voters. Older versions have no such range.",
     )
     golden: GoldenSetEntry
     data: DataFingerprint
@@ -306,7 +309,7 @@ class Manifest(_ManifestModel):
         default=None,
         description="True if the version has learned from rendered pictures only. It is absent in older versions.",
     )
-    reference: DriftReference | None = Field(default=None, description="The drift reference. It is absent in older versions.")
+    reference: DriftReference | None = Field(default=None, description="Statistics with which drift is detected. Older versions have none.")
     part: PartReference | None = Field(
         default=None,
         description="The part reference, which describes the whole part. A picture that does not show the whole part gets the label "

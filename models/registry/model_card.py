@@ -319,7 +319,7 @@ def _describe_reproduction(manifest: Manifest) -> CardSection:
 
 
 def _read_cleaning_report(registry: Registry, name: str) -> dict[str, Any]:
-    """Returns what the training run found out about its pictures, or {} if this report is missing or damaged."""
+    """Returns the report of the training run about its pictures (cleaning.json), or {} if the file is missing or damaged."""
     content = registry.read_companion(f"{name}.training", CLEANING_FILE, MAX_FILE_BYTES)
     try:
         report = json.loads(content) if content else {}

@@ -62,7 +62,7 @@ class RemoteRegistry:
 
     def __init__(self, url: str, reuse_checksums: bool = False, public_keys: Path | None = None) -> None:
         self._url = url
-        # The address for messages. It holds no secrets.
+        # The address without passwords, for messages.
         self.url = mask_address(url)
         self._reuse_checksums = reuse_checksums
         copies = user_cache_folder() / "versions" / hashlib.sha256(url.encode()).hexdigest()[:16]

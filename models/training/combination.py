@@ -39,7 +39,7 @@ class Combination:
     """A voting rule, and how well it works on the pictures on which it was chosen.
 
     - `cost`: mean cost per picture.
-    - `cross_entropy`: for "defective" and "good", in nats. It is measured on held-out pictures if the pictures suffice for two folds.
+    - `cross_entropy`: of the two classes defective and good, in nats. If there are enough pictures, it is measured on held-out pictures.
     - `member_costs`, `member_cross_entropies`: the same figures for each network alone, with its best threshold.
     - `notes`: sentences about the choice that a person should read.
     """

@@ -37,7 +37,7 @@ _REDUCED_SIDE_PX = 192
 
 @dataclass(frozen=True, slots=True)
 class LearnedDetails:
-    """A detail template with its cut-off."""
+    """A detail template, which finds small defects, with its cut-off."""
 
     template: DetailTemplate
     cut_off: CutOff

@@ -52,7 +52,7 @@ MAX_LEFT_OUT_SHARE = 0.2
 # With fewer good pictures than this, the training warns that the cut-off is uncertain.
 ENOUGH_PICTURES = 20
 GOLDEN_PICTURES = 24
-# Between two machines, the score (0..1) of a golden picture is allowed to differ by at most this value.
+# On two machines, the scores (0..1) of a picture of the golden set may differ by at most this value.
 GOLDEN_TOLERANCE = 0.02
 _MAX_NAMED = 8
 

@@ -31,7 +31,8 @@ def group_near_duplicates(
 ) -> npt.NDArray[np.int32]:
     """Returns a group number for each picture of `pixels`, shape (n, side, side). Equal files and near-duplicates have the same number.
 
-    If `near_rings` is 0, ring spectra are not compared, so only copies that are mirrored or turned by right angles are found.
+    Copies that are mirrored or turned by right angles are always found. If `near_rings` is not 0, copies that are turned by any angle are
+    found, too.
     """
     parents = list(range(len(pixels)))
 
@@ -72,7 +73,7 @@ def find_hash_pairs(pixels: npt.NDArray[np.uint8], near_bits: int) -> Pairs:
 
 
 def find_ring_pairs(pixels: npt.NDArray[np.uint8], max_distance: float) -> Pairs:
-    """Returns the pairs of pictures whose ring spectra have a Euclidean distance of at most `max_distance`."""
+    """Returns the pairs of pictures whose spectra (see `_ring_spectrum`) have a Euclidean distance of at most `max_distance`."""
     spectra = np.stack([_ring_spectrum(picture) for picture in pixels])
     squares = np.square(spectra).sum(axis=1)
     lefts, rights = [], []

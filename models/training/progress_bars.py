@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    # The trainer loads TensorFlow. The training with --good-only does not need TensorFlow.
+    # The trainer loads TensorFlow, which the training with --good-only does not need. So the trainer is imported for type checks only.
     from models.training.labelled_pictures import LabelledPictures
     from models.training.trainer import EpochResult
 

@@ -22,7 +22,7 @@ from models.training.near_duplicates import group_near_duplicates
 from models.training.segmentation import SegmentationRecipe, describe_member, train_segmentation
 from streams.errors import ModelError
 
-# The smallest number of pictures with marked defects. From fewer pictures, a head learns almost nothing.
+# The smallest number of pictures with marked defects. From fewer pictures, a segmentation head learns almost nothing.
 MIN_DEFECTIVE = 10
 OnStep = Callable[[int, int, float], object]
 MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
@@ -49,7 +49,7 @@ class SegmentationRun:
     start: Version | None = None
 
     def run(self, pictures: MarkedPictures, on_step: OnStep = lambda done, total, loss: None, replace: bool = False) -> Version:
-        """Trains the head on `pictures`, and writes the new version. The pictures must have the side `recipe.side_px`.
+        """Trains the segmentation head on `pictures`, and writes the new version. The pictures must have the side `recipe.side_px`.
 
         - `on_step`: see `train_segmentation`.
         - `replace`: replaces an existing version `name`.

@@ -43,7 +43,7 @@ from streams.errors import ModelError
 log = logging.getLogger(__name__)
 
 GOLDEN_PICTURES = 24
-# Largest allowed difference of a golden picture's defect probability between two runtimes. With bfloat16, the difference was up to 0.02.
+# Two runtimes may give a picture of the golden set defect probabilities that differ by this value. With bfloat16, they differed by 0.02.
 GOLDEN_TOLERANCE = 0.05
 
 
@@ -152,7 +152,7 @@ class TrainingRun:
         return pictures
 
     def _split(self, pictures: LabelledPictures, groups: npt.NDArray[np.int32], callback: TrainingCallback) -> npt.NDArray[np.bool_]:
-        """Returns a mask of the validation pictures. Also writes the list of the split (split.csv) and the cleaning report."""
+        """Returns a mask of the validation pictures. Also writes split.csv (the split) and cleaning.json (a report on the pictures)."""
         options, path = self.options, self.training_dir / "split.csv"
         if path.exists():
             validates = load_split(path, pictures)

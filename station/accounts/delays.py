@@ -33,19 +33,19 @@ _MAX_ACCOUNTS_OF_DEVICE = 16
 
 # Failures are forgotten after a day without another failure.
 _FORGET_AFTER = timedelta(days=1)
-# Each attempt deletes at most this many old rows, and adds at most three new rows.
+# Each attempt with a password deletes at most this many old rows from the table of failures. It adds at most three rows.
 _MAX_FORGOTTEN = 100
-# All people behind one network address share the delay of the network, so it begins late and stays short.
+# All people behind one network address share the delay of the network. So this delay begins only after many failures, and stays short.
 _NETWORK_FAILURES_FACTOR = 4
 _LONGEST_NETWORK_DELAY_S = 60.0
-# A stranger with many addresses can cause the delay of an account, so this delay stays very short. It still limits the stranger to 8,640
-# guesses a day.
+# A stranger with many addresses can cause the delay of an account, so this delay stays very short. Even so, the stranger can guess
+# only 8,640 passwords a day.
 _LONGEST_ACCOUNT_DELAY_S = 10.0
 
 
 @dataclass(frozen=True)
 class DelayRule:
-    """The rule for one key, such as an account.
+    """The rule that delays attempts for one key, such as an account.
 
     After `free_failures` failures, the delay is 1 s. It doubles with each further failure, up to `longest_s`.
 
@@ -86,7 +86,7 @@ def make_password_rules(station: StationSettings, account: int) -> list[DelayRul
 
 
 def find_network(address: str) -> str:
-    """Returns the network of `address`: an IPv4 address itself, and the /64 of an IPv6 address, because one client has a whole /64."""
+    """Returns an IPv4 address unchanged, and the /64 network of an IPv6 address, because one client can use a whole /64 network."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -106,13 +106,13 @@ def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
     """
     with transaction.atomic():
         rows = {key: LogInDelay(key=key, failed_at=now) for key in sorted(rule.key for rule in rules)}
-        # All rows exist before they are locked, so that simultaneous first attempts wait for each other, too.
+        # Make missing rows before the rows are locked. Otherwise two first attempts at the same time would not wait for each other.
         LogInDelay.objects.bulk_create(rows.values(), ignore_conflicts=True)
         rows |= {row.key: row for row in _lock_rows(rules)}
         for row in rows.values():
             if now - row.failed_at >= _FORGET_AFTER:
                 row.failures = 0
-            # If the clock was set back, the failure lies in the future. Its delay begins now, so that nobody waits until that time.
+            # If the clock was set back, the last failure lies in the future. Count its delay from now, so that nobody waits too long.
             row.failed_at = min(row.failed_at, now)
         wait_s = max(rule.compute_delay_s(rows[rule.key].failures) - (now - rows[rule.key].failed_at).total_seconds() for rule in rules)
         if wait_s <= 0:
@@ -126,8 +126,8 @@ def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
 def end_attempt(rules: Sequence[DelayRule]) -> None:
     """Takes back the failure that `begin_attempt` counted, because the password was right. Also forgets earlier failures of this person.
 
-    Failures that other people can have caused stay. Otherwise a person with an account could log in from time to time, and guess the
-    passwords of other accounts without a delay.
+    Keeps the failures that other people can have caused. Otherwise a person could guess the passwords of other accounts, and log in to the
+    own account from time to time to remove the delay.
     """
     _take_back(rules, {rule.key for rule in rules if rule.is_own})
 

@@ -48,7 +48,7 @@ class LogInForm(AuthenticationForm):
         cleaned: dict[str, Any] = super().clean() or {}
         user = self.get_user()
         if user is not None and any(devices_for_user(user)) and match_token(user, cleaned.get("code", "").replace(" ", "")) is None:
-            # The error message is the same as for a wrong password, so that nobody learns that the password was right.
+            # A wrong code gets the same error message as a wrong password. Otherwise a stranger could see that the password was right.
             self.user_cache = None
             raise self.get_invalid_login_error()
         return cleaned
@@ -90,7 +90,7 @@ class LogInView(LoginView):
 def _read_name(request: HttpRequest) -> str:
     """Returns the name as the form reads it, or "" if the form refuses it.
 
-    The form takes several spellings for one name, for example one with a space before it. All of them must share their delays.
+    The form accepts several spellings of one name, for example with a space before it. All spellings must share one delay.
     """
     try:
         return str(LogInForm(request).fields["username"].clean(request.POST.get("username", "")))

@@ -111,7 +111,7 @@ def remove(request: HttpRequest) -> HttpResponse:
 
 
 def _is_password_right(user: User, password: str, rules: Sequence[DelayRule], page: str) -> bool:
-    """Checks a password after `begin_attempt` has counted the attempt for `rules`."""
+    """Returns whether `password` is right. The caller must have counted the attempt with `begin_attempt(rules)`."""
     with cancelled_if_busy(rules):
         is_right = user.check_password(password)
     if is_right:

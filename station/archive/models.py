@@ -34,7 +34,7 @@ else:
 # A sorting record has one of these reasons if the gate had no verdict in time and acted as the line's settings say.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
-# Each index of the history ends with these three columns, so that a query with a filter for one of them reads only the index.
+# Each index of the history ends with these three columns. A query that filters by one of the columns then reads only the index.
 _FILTERED = ("model", "defect_probability", "action")
 
 

@@ -51,7 +51,7 @@ class PartWriter:
     def __init__(
         self, policy: RetentionPolicy, review_queue: ReviewQueue, check_rows: Callable[[Sequence[Part]], None] = lambda rows: None
     ) -> None:
-        """`check_rows` is called for each batch, in its transaction, with the rows that the batch adds or changes."""
+        """`check_rows` is called with the rows that a batch adds or changes, within the transaction of the batch."""
         self._policy = policy
         self._review_queue = review_queue
         self._check_rows = check_rows
@@ -108,7 +108,7 @@ def _load_rows(parts: Iterable[PartId]) -> dict[PartId, Part]:
 
 
 def _values(row: Part) -> list[object]:
-    # A merge replaces lists and dicts and never changes them in place, so no copies are needed.
+    # The values are kept to see whether a merge changes the row. A merge replaces lists and dicts, so the values need not be copied.
     return [getattr(row, name) for name in _FIELDS]
 
 

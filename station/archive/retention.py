@@ -215,15 +215,15 @@ class PictureArchiver:
 
     def _delete_objects(self, parts: Iterable[Part]) -> None:
         pictures = {part.picture for part in parts if part.picture}
-        # An older release stored every address that a finding named as its heat map, also the address of a picture.
+        # In old rows, `heat_map` can be the address of a picture. Such a picture must not be deleted here.
         heat_maps = {part.heat_map for part in parts if is_heat_map_address(part.heat_map)}
         for address in sorted((pictures - _used_addresses("picture", pictures)) | (heat_maps - _used_addresses("heat_map", heat_maps))):
             self._store.delete(address)
 
     def _delete_orphans(self, now: datetime) -> None:
         """Deletes pictures in the store that belong to no part. Each call searches one folder."""
-        # A new picture can lie in the store before its part is in the archive. Delete only pictures that are at least a
-        # day older than the records in Kafka.
+        # A new picture can be in the store before its part is in the archive. So delete only pictures that are at least a day older than
+        # the oldest picture in Kafka.
         before = now - timedelta(hours=self._topics.image_hours + 24)
         found = set(self._store.list_older_than(f"pictures/{self._next_folder:02x}", before))
         self._next_folder = (self._next_folder + 1) % _FOLDERS
@@ -241,7 +241,7 @@ def _save_archived(parts: list[Part]) -> None:
 
 
 def _used_addresses(column: str, addresses: set[str]) -> set[str]:
-    """Returns those of `addresses` that the column `picture` or `heat_map` of a part names."""
+    """Returns the `addresses` that are still used. `column` is the column of parts in which they are searched: `picture` or `heat_map`."""
     used: set[str] = set()
     ordered = sorted(addresses)
     for start in range(0, len(ordered), _DELETED_PER_STEP):

@@ -22,7 +22,7 @@ from streams.kafka import is_reachable, read_to_end
 from streams.records import MAX_COMMAND_VALIDITY, Command, CommandAction, make_command
 from streams.topics import TopicNames
 
-# After this time, a command is not executed, because the person who sent it can stand at the gate by then.
+# A command that is older than this is not executed, because the person may have walked to the gate, where a movement is dangerous.
 _VALID_S = 10.0
 _RIGHTS: dict[CommandAction, Right] = {
     "acknowledge": "acknowledge faults",

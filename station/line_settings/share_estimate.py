@@ -67,7 +67,7 @@ class LineShareEstimate:
 
     @property
     def best(self) -> DefectShareEstimate:
-        """The estimate that reviews have corrected. Without a corrected estimate, this is the uncorrected estimate."""
+        """The estimate that reviews have corrected, or the uncorrected estimate if too few parts are reviewed."""
         return self.corrected or self.uncorrected
 
     @property

@@ -103,9 +103,7 @@ def show_share_estimate(request: HttpRequest, line: str) -> HttpResponse:
 def _read_record(line: str) -> LiveLineSettings | None:
     settings = current_settings()
     if not is_reachable(settings.bootstrap):
-        raise KafkaUnavailableError(
-            "Kafka does not answer, so the settings of the line can be neither shown nor saved. Try again in a moment."
-        )
+        raise KafkaUnavailableError("Kafka does not answer, so the settings of the line cannot be shown or saved. Try again in a moment.")
     try:
         return read_live_line_settings(settings, "station").find(line)
     except CastlineError as error:

@@ -143,7 +143,7 @@ open_streams = OpenStreams()
 async def stream_events(
     renderer: CardRenderer, line: str | None, viewer: Viewer, is_stopping: Callable[[], bool], is_permitted: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[bytes]:
-    """Yields the events of the wall, or of the page of `line`, until `is_stopping()` is true or `is_permitted()` is false.
+    """Yields the events for the page of all lines, or for the page of `line`, until `is_stopping()` is true or `is_permitted()` is false.
 
     An event is named after a line and contains the card of this line. The event `page` contains the page of `line`. If `viewer` has too
     many streams, the only event is a status that says so.

@@ -1,4 +1,4 @@
-"""The current state of one line, built from its records. The state does not grow while the line runs.
+"""The current state of one line, built from its records. Old records are forgotten, so the state needs little memory.
 
 Functions that need the current time get it as the parameter `now`.
 """
@@ -126,7 +126,7 @@ class LivePart:
 
     @property
     def picture(self) -> str:
-        """The address in the object store. It is always empty, because the picture of a new part is read from Kafka."""
+        """The address of the picture in the object store. Always empty, because the picture of a new part is read from Kafka."""
         return ""
 
     @property
@@ -214,8 +214,8 @@ class LineState:
         latency_s = (max(arrived_at, verdict.decided_at) - verdict.captured_at).total_seconds()
         self._latencies.append((arrived_at, max(0.0, latency_s)))
         if len(self._trend) > _MAX_TREND_MINUTES:
-            # `_trend` keeps the counts of the last hour. The hour ends with the new picture, but not after `arrived_at`. Without this
-            # limit, a picture from a wrong clock, for example of tomorrow, would delete all counts.
+            # `_trend` keeps the counts of the last hour, which ends with the new picture. If a camera's clock is a day fast, the hour ends
+            # at `arrived_at`. Otherwise the picture of tomorrow would delete all counts.
             newest = min(verdict.captured_at, arrived_at)
             self._trend = {minute: counts for minute, counts in self._trend.items() if newest - minute <= _HOUR}
 

@@ -46,8 +46,8 @@ _RECONNECT_WAIT_S = 1.0
 # The consumer starts with the sorting records of the last ten minutes and the dead letters of the last hour.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
-# Uploaded pictures have a line of their own. The consumer remembers this many of its newest parts, but only RECENT_PARTS of any other line,
-# because a person can upload many pictures at once and then waits for all their verdicts.
+# Number of uploaded pictures that the consumer remembers. It is larger than RECENT_PARTS, the number of parts that the consumer remembers
+# of each line, because a person can upload many pictures at once and then waits for all their verdicts.
 _RECENT_UPLOADS = 2000
 # The archive perhaps does not have the parts of the last minutes yet, so these parts are counted from Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)
@@ -97,7 +97,7 @@ CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 class LiveConsumer:
     """Reads the topics of all lines in a thread, and keeps the records of each line in `lines`. Acquire `lock` to use them.
 
-    `watch` knows the state of each line of the wall, such as `running`.
+    `watch` knows the state of each line of the plant, such as `running`.
 
     If Kafka does not answer, `connection_fault` is a sentence that the page shows. Otherwise, it is "".
     """
@@ -255,7 +255,7 @@ class LiveConsumer:
         offsets = consumer.offsets_for_times(since_ms, timeout_ms=_RESPONSE_MS)
         for partition in partitions:
             begin = offsets[partition].offset if offsets[partition] else ends[partition]
-            # If the remembered position is after the end of the partition, the topic was deleted and created again.
+            # A remembered position after the end of the partition is not used, because the topic was deleted and created again.
             position = self._positions.get(partition)
             consumer.seek(partition, position if position is not None and position <= ends[partition] else begin)
 

@@ -28,7 +28,7 @@ def wall(request: HttpRequest) -> HttpResponse:
 @require_safe
 @right_required("look")
 def line(request: HttpRequest, line: str) -> HttpResponse:
-    """Shows the page of one line: more pictures than on the wall, the trend of the last hour, and the last faulty parts."""
+    """Shows the page of one line: its newest pictures, the trend of the last hour, and the last faulty parts."""
     renderer = get_card_renderer()
     if line not in renderer.consumer.lines or not may_see_line(request.user, line):
         raise Http404
@@ -39,7 +39,7 @@ def line(request: HttpRequest, line: str) -> HttpResponse:
 @require_safe
 @right_required("look")
 async def live_events(request: HttpRequest) -> HttpResponseBase:
-    """Sends the server-sent events that update the wall. With `?line=line-1`, sends the events of the page of this line."""
+    """Sends the server-sent events that update the page of all lines. With `?line=line-1`, sends the events for the page of this line."""
     renderer = await sync_to_async(get_card_renderer)()
     line = request.GET.get("line") or None
     if line is not None and (line not in renderer.consumer.lines or not await sync_to_async(may_see_line)(request.user, line)):

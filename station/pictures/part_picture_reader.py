@@ -125,7 +125,7 @@ class PartPictureReader:
 
         Raises PictureError if there is no heat map at this address, and KafkaUnavailableError if the store does not answer.
         """
-        # The address comes from a finding, and a finding can be forged. It must not show another object of the store.
+        # A finding can be forged. Its address must not give access to an object of the store that is no heat map.
         if not is_heat_map_address(address):
             raise PictureError("claim-damaged", f"expected the address of a heat map, found {address[:120]!r}")
         try:

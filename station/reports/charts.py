@@ -42,7 +42,7 @@ class ChartBar:
 
 @dataclass(frozen=True)
 class BarChart:
-    """A bar chart. `points` holds the points of a line over the bars, as text for an SVG polyline. It is empty if there is no line."""
+    """A bar chart. `points` describes a line over the bars, as text for an SVG polyline. Without such a line, `points` is empty."""
 
     bars: list[ChartBar]
     points: str = ""

@@ -93,7 +93,7 @@ class AgreementReport:
     # For each type of defect: the number of parts, and the number of these parts that the model labelled `ok`.
     kinds: list[tuple[str, int, int]]
     people: list[tuple[str, str, LabelAgreement]]
-    # For each label of people: the number of parts with the verdict `review`.
+    # How people labelled the parts with the verdict `review`: each label, with its number of parts.
     left_to_people: list[tuple[str, int]]
 
 

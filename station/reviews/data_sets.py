@@ -96,7 +96,7 @@ def parse_selection(form: Mapping[str, Any]) -> DataSetSelection:
 def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str, now: datetime, fetch: FetchPicture) -> DataSet:
     """Writes a data set with the next free number into the folder `review.data_sets` and returns its row.
 
-    Raises EmptyDataSetError if there is no picture for it, or if another person is making a data set. Raises OSError if the folder
+    Raises EmptyDataSetError if the data set would be empty, or if another person is making a data set. Raises OSError if the folder
     cannot be written.
     """
     root = settings.review.data_sets
@@ -159,7 +159,7 @@ class _WrittenPictures:
 
 def _next_number(root: Path) -> int:
     number = (DataSet.objects.aggregate(last=Max("number"))["last"] or 0) + 1
-    # If an older copy of the database was restored, the folder can have data sets that are missing in the table.
+    # Skip a number whose folder exists. If an older copy of the database was restored, the table does not know all data sets.
     while any(root.glob(f"reviews-{number:04d}-*")):
         number += 1
     return number

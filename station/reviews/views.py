@@ -172,7 +172,7 @@ def _render_review(
         content |= _describe_candidate(candidate, following)
     template = "station/reviews/_review.html" if request.headers.get("HX-Request") else "station/reviews/review.html"
     response = render(request, template, content)
-    # Without this header, the browser's Back button would show the page as it was before the person decided.
+    # Without the header Cache-Control, the browser's Back button would show the page as it was before the person decided.
     response["Cache-Control"] = "no-store"
     return response
 

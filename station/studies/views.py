@@ -113,7 +113,7 @@ def answer(request: HttpRequest, name: str) -> HttpResponse:
     if task is None or study.closed_at:
         return redirect("study", study.name)
     response = render(request, "station/studies/answer.html", {"study": study, "task": task})
-    # Without this header, the browser's Back button would show an earlier part again.
+    # Without the header Cache-Control, the browser's Back button would show an earlier part again.
     response["Cache-Control"] = "no-store"
     return response
 

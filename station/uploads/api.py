@@ -33,7 +33,7 @@ _POLL_EVERY_S = 0.05
 # Longest wait for the finding (boxes and heat map) after the verdict. The finding usually follows within two seconds.
 _FINDING_TIMEOUT_S = 2.0
 _FORM_OVERHEAD_BYTES = 2**16
-# Largest number of requests of one account that wait for a verdict. A waiting request keeps one of the station's running requests.
+# Largest number of requests of one account that wait for a verdict. The station can run only a limited number of requests at a time.
 _MAX_ACCOUNT_WAITS = 16
 _waiting_requests = AccountCounter()
 

@@ -1,6 +1,6 @@
 """Accepts uploaded pictures: limits how many an account can send, checks each picture, and sends it to Kafka.
 
-The limits hold for the upload page and the API together.
+The limits apply to the upload page and the API together.
 """
 
 from __future__ import annotations

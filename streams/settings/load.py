@@ -64,7 +64,9 @@ class Settings(BaseSettings):
         sections.ArchivistSettings(),
         description="The worker that archives results and pictures of parts. Some settings say how long the archive is kept.",
     )
-    states: sections.PlantStateSettings = Field(sections.PlantStateSettings(), description="The limits of the states of a line.")
+    states: sections.PlantStateSettings = Field(
+        sections.PlantStateSettings(), description="The times after which a line has a state such as `camera silent` or `late`."
+    )
     review: sections.ReviewSettings = Field(
         sections.ReviewSettings(), description="Which parts people review, and how data sets are made from the reviewed parts."
     )

@@ -198,13 +198,13 @@ class ServiceSettings(Section):
     site: str = Field(
         "plant",
         pattern=NAME_PATTERN,
-        description="Name of the site. Kafka clients, logs and Prometheus targets carry the name. Prometheus calls the label `plant`.",
+        description="Name of the site. The ids of Kafka clients and the logs contain the name. In Prometheus, it is the label `plant`.",
     )
     machine: str = Field(
         "",
         pattern=f"{NAME_PATTERN}|^$",
-        description="Name of this machine, different on each machine of the site. If empty, the host name is used. Kafka clients, logs "
-        "and Prometheus targets carry the name.",
+        description="Name of this machine, different on each machine of the site. If empty, the host name is used. The ids "
+        "of Kafka clients, the logs and the targets of Prometheus contain the name.",
     )
     host: str = Field("127.0.0.1", description="Address of the network interface that serves /metrics, /healthz and /readyz.")
     run_dir: Path = Field(
@@ -276,13 +276,13 @@ class PictureSettings(Section):
         le=300,
         description=(
             "Longest time, in seconds, to decode an uploaded picture before it is judged, or to convert a picture for the station's pages. "
-            "While other work keeps the processors busy, it may take twice as long. If decoding takes longer, the part gets `review`. If "
+            "On a busy machine, twice this time is allowed. If decoding takes longer, the part gets `review`. If "
             "converting takes longer, the picture is not shown."
         ),
     )
 
     def for_uploads(self) -> PictureSettings:
-        """Returns these settings with the limit of pixels for uploaded pictures."""
+        """Returns a copy for uploaded pictures, in which `max_pixels` is at most `upload_pixels`."""
         return self.model_copy(update={"max_pixels": min(self.max_pixels, self.upload_pixels)})
 
 
@@ -525,16 +525,19 @@ class PlantStateSettings(Section):
         gt=0,
         le=3600,
         description="A line has the state `disconnected` if verdicts have come for this many seconds without a report of the board. The "
-        "time that a casting takes to the gate is added.",
+        "time that a casting takes to the gate is added to this number.",
     )
     late_castings: int = Field(
         3,
         ge=1,
         le=1000,
-        description="A line has the state `late` if this many castings reached the gate without their verdict within `late_window_s`.",
+        description="A line has the state `late` if this many castings without a verdict reached the gate within `late_window_s` seconds.",
     )
     late_window_s: float = Field(
-        60, gt=0, le=3600, description="Time in which castings without a verdict are counted for the state `late`, in seconds."
+        60,
+        gt=0,
+        le=3600,
+        description="A casting that reached the gate without a verdict counts for the state `late` for this many seconds.",
     )
 
 
@@ -600,7 +603,7 @@ class StationSettings(Section):
         "twice as long after each wrong password. One network is an IPv4 address or the /64 of an IPv6 address.",
     )
     log_in_lock_minutes: float = Field(
-        15, gt=0, le=1440, description="Longest time, in minutes, that an attempt must wait after wrong passwords."
+        15, gt=0, le=1440, description="Longest time, in minutes, that a person must wait after wrong passwords before the next attempt."
     )
     audit_syslog: str = Field(
         "",

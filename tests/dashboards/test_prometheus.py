@@ -109,7 +109,7 @@ def test_a_stack_with_a_user_gets_the_token_as_its_password(castline: Castline, 
 @pytest.mark.parametrize(
     ("variables", "arguments", "words"),
     [
-        ({"REMOTE_WRITE_URL": HOSTED["REMOTE_WRITE_URL"]}, (), "Set both, or neither"),
+        ({"REMOTE_WRITE_URL": HOSTED["REMOTE_WRITE_URL"]}, (), "Set both, or remove REMOTE_WRITE_URL"),
         ({**HOSTED, "REMOTE_WRITE_URL": "http://prometheus.example/push"}, (), "Give an https address"),
         ({}, ("--agent",), "--agent needs"),
     ],

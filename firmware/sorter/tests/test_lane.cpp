@@ -1,4 +1,4 @@
-// Unit tests of a lane. In these tests, a photo-eye changes shortly before or after the time of the lane's clock.
+// Unit tests of a lane: the time of a change at a photo-eye is not exactly the time of the lane's clock.
 #include "../lane.h"
 #include "check.h"
 

@@ -303,7 +303,7 @@ def _compare_cross_entropy(results: Sequence[SplitResult]) -> list[str]:
 
 
 def _group(pictures: LabelledPictures, options: TrainingOptions) -> npt.NDArray[np.int32]:
-    # Reading `ok_class` raises ModelError if the good class is unclear. Do this before hours of training.
+    # Reading `ok_class` raises ModelError if the good class is unclear. So it is read now, before hours of training.
     _ = pictures.ok_class
     return group_near_duplicates(pictures.pixels, pictures.checksums, options.near_bits, options.near_rings)
 

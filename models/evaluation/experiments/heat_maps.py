@@ -43,12 +43,12 @@ ComputeHeat = Callable[[npt.NDArray[np.uint8]], HeatMap]
 
 @dataclass(frozen=True)
 class HeatMapExperiment:
-    """Cross-validates a segmentation head and other sources of heat maps.
+    """Compares by cross-validation how well different methods show where the defects are.
 
-    - For each fold, a head is trained on the pictures of the other folds. If `start` is given, the training starts from its weights.
-    - Each of `scorers` learns from the good pictures of the other folds.
-    - The map of the head is also combined with the residuals of each scorer, as `CombinedMapper` does.
-    - The sources in `fixed`, such as Grad-CAM, are not trained. They must not have seen the pictures that have masks.
+    - The segmentation head is trained on the pictures of the other folds. If `start` is given, the training starts from its weights.
+    - Each of `scorers` learns from the good pictures of the other folds. Its residuals are the heat map.
+    - The map of the segmentation head is also combined with the residuals of each scorer, as `CombinedMapper` does.
+    - The methods in `fixed`, such as Grad-CAM, are not trained. They must not have seen the pictures that have masks.
     """
 
     recipe: SegmentationRecipe
@@ -104,8 +104,8 @@ class HeatMapExperiment:
     ) -> dict[str, npt.NDArray[Any]]:
         """Trains a segmentation head and the scorers on `seen`. Returns a dictionary with the heat maps of `pixels`.
 
-        The keys are the names of the head, of each scorer, and of each method in `fixed`, such as Grad-CAM.
-        The key "kinds" holds the kind of defect that the head sees in each picture.
+        The keys are the names of the segmentation head, of each scorer, and of each method in `fixed`, such as Grad-CAM.
+        The key "kinds" holds the kind of defect that the segmentation head sees in each picture.
         """
         member = describe_member(seen, self.recipe, "castline experiment heat-maps")
         side_px = self.recipe.side_px
@@ -151,7 +151,7 @@ def read_heat_map_pictures(
 
 
 def make_heat_map_table(figures: Mapping[str, LocalisationFigures], kinds: KindFigures) -> ResultTable:
-    """Returns a table with one row for each source. Sentences below it say how often the head named the right kind of defect."""
+    """Returns a table with a row for each method. Sentences below it say how often the segmentation head named the right kind of defect."""
     rows = []
     for name, found in figures.items():
         shares = (found.pixel_auroc, found.aupro, found.aupimo, found.box_iou)

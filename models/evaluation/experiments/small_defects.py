@@ -35,7 +35,7 @@ from streams.errors import ModelError
 ALARM_SHARE = 0.01
 # Side of the reduced picture that the decoder makes beside the picture at full size. The experiment does not use the reduced picture.
 NETWORK_SIDE_PX = 192
-# The template counts as pointing at a defect if its largest residual is near the defect. For a defect of 1 mm, near means at most 2 mm.
+# The detail template points at a defect if its largest residual is near the defect. For a defect of 1 mm, near means at most 2 mm.
 POINTING_LENGTHS = 2.0
 COLUMNS = ("kind", "length_mm", "score", "distance", "time_s")
 NO_LIMIT_S = float("inf")

@@ -21,7 +21,7 @@ SHAPES = (1, 8)
 
 
 class LiteRtNetwork:
-    """A flatbuffer with one interpreter for each batch size. Larger batches are split.
+    """A network from a flatbuffer file, with one LiteRT interpreter for each batch size. Larger batches are split.
 
     Concurrent calls are computed one after the other, because parallel calls would need more copies of the weights.
     """

@@ -18,7 +18,7 @@ from streams.errors import ModelError
 
 
 class OpenVinoNetwork:
-    """A flatbuffer that OpenVINO has compiled.
+    """A network from a flatbuffer file, compiled by OpenVINO.
 
     Batches are padded to a few fixed sizes, because OpenVINO compiles kernels for each new size and keeps them in memory.
     """
