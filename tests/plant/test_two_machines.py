@@ -114,7 +114,7 @@ def test_a_second_machine_does_not_take_over_work_that_cannot_be_shared(
         metadata_max_age_ms=500,
     )
     with closing(working):
-        wait_for(lambda: bool(working.poll(100) or working.assignment()), 30, "expected the process of the first machine to work")
+        wait_for(lambda: bool(working.poll(100) or working.assignment()), 90, "expected the process of the first machine to work")
         with CastlineProcess(settings, tmp_path / "log", role) as second:
             wait_for(lambda: bool(working.poll(100)) or second.process.poll() is not None, 90, "expected the second process to end")
             assert second.process.wait() == DUPLICATE

@@ -40,6 +40,7 @@ from django.test import Client  # noqa: E402
 from django.test.utils import override_settings, setup_test_environment, teardown_test_environment  # noqa: E402
 
 from station.archive.models import Part  # noqa: E402
+from station.kafka_producer import get_producer  # noqa: E402
 from station.live.live_consumer import stop_live_consumer  # noqa: E402
 
 PASSWORD = "a long enough pass phrase"
@@ -64,8 +65,9 @@ def database(migrated: Path) -> Iterator[Path]:
     with transaction.atomic():
         yield migrated
         transaction.set_rollback(True)
-    # A page may have started the consumer, which would try to connect to Kafka until the process ends.
+    # A page may have started the consumer or the producer. Each of them would try to connect to Kafka until the process ends.
     stop_live_consumer()
+    get_producer().close()
 
 
 MakeAccount = Callable[..., User]

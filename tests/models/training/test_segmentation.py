@@ -178,7 +178,7 @@ def test_a_first_head_begins_with_the_weights_of_the_start_version(tiny: Version
     hottest = [float(open_head(version).compute_defect_map(white).heat.max()) for version in (taught, started, random)]
     assert hottest[0] > 0.9
     assert hottest[1] == pytest.approx(hottest[0], abs=0.1)
-    assert hottest[2] < 0.5
+    assert hottest[2] < hottest[0] - 0.2, "a head with new weights has learned nothing yet"
 
 
 def test_too_few_marks_and_an_existing_version_are_refused_before_the_training(tiny: Version, taught: Version) -> None:
