@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import InvalidPartitionsError, TopicAlreadyExistsError
 
 from streams.settings import Settings, TopicSettings
 
@@ -144,26 +147,28 @@ class TopicChange:
 def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChange]:
     """Creates missing topics and partitions, corrects the configuration of existing topics, and returns what changed.
 
-    Removes no partitions. Raises kafka.errors.KafkaError if the cluster refuses a change.
+    Removes no partitions. Raises kafka.errors.KafkaError if the cluster refuses a change. Several processes may call this at the same time.
     """
     specs = declare_topics(settings, compute_max_bytes(settings))
-    partitions_by_topic = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}
+    partitions_by_topic = _count_partitions(admin)
     missing = [spec for spec in specs if spec.name not in partitions_by_topic]
     if missing:
-        admin.create_topics(
-            {
-                spec.name: {
-                    "num_partitions": spec.partitions,
-                    "replication_factor": spec.replication,
-                    "configs": spec.configs,
-                }
-                for spec in missing
-            },
-            wait_for_metadata=True,
-        )
+        with _repeated_requests_allowed(admin, missing):
+            admin.create_topics(
+                {
+                    spec.name: {
+                        "num_partitions": spec.partitions,
+                        "replication_factor": spec.replication,
+                        "configs": spec.configs,
+                    }
+                    for spec in missing
+                },
+                wait_for_metadata=True,
+            )
     grown = [spec for spec in specs if partitions_by_topic.get(spec.name, spec.partitions) < spec.partitions]
     if grown:
-        admin.create_partitions({spec.name: spec.partitions for spec in grown})
+        with _repeated_requests_allowed(admin, grown):
+            admin.create_partitions({spec.name: spec.partitions for spec in grown})
     config_changes = _align_configs(admin, [spec for spec in specs if spec.name in partitions_by_topic])
     changes = []
     for spec in specs:
@@ -173,6 +178,25 @@ def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChan
         steps += config_changes.get(spec.name, [])
         changes.append(TopicChange(spec.name, ", ".join(steps) or "as declared"))
     return changes
+
+
+@contextmanager
+def _repeated_requests_allowed(admin: KafkaAdminClient, specs: list[TopicSpec]) -> Iterator[None]:
+    """Ignores the refusal of a request if each topic of `specs` exists with its partitions.
+
+    If Kafka's answer is late, kafka-python sends the request again. Kafka refuses the second request, because it has executed the first
+    one. Kafka also refuses the request if another process has made the same change in the meantime.
+    """
+    try:
+        yield
+    except (TopicAlreadyExistsError, InvalidPartitionsError):
+        found = _count_partitions(admin)
+        if any(found.get(spec.name, 0) < spec.partitions for spec in specs):
+            raise
+
+
+def _count_partitions(admin: KafkaAdminClient) -> dict[str, int]:
+    return {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}
 
 
 def _align_configs(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str, list[str]]:

@@ -179,7 +179,7 @@ def no_kafka_client_left() -> Iterator[None]:
     yield
     left = [thread for thread in threading.enumerate() if thread not in before and any(name in thread.name for name in _KAFKA_THREADS)]
     for thread in left:
-        thread.join(5)
+        thread.join(20)
     assert [thread.name for thread in left if thread.is_alive()] == [], "close each Kafka client at the end of its test"
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
+from contextlib import closing
+from typing import Any
+
+import pytest
 from kafka import KafkaAdminClient
+from kafka.errors import InvalidPartitionsError
 
 from streams.topics import create_topics, declare_topics, read_topic_configs
 from tests.conftest import MakeSettings
@@ -33,3 +39,39 @@ def test_existing_topics_get_more_partitions_and_a_new_retention(make_settings: 
     # A smaller number of partitions changes nothing, because Kafka cannot remove partitions.
     assert "partitions" not in {change.name: change.description for change in create_topics(admin, settings)}[images]
     admin.close()
+
+
+class RepeatingAdmin(KafkaAdminClient):  # type: ignore[misc]  # kafka-python ships no types
+    """Sends each change of topics twice and returns the second answer, as kafka-python does if the first answer is late."""
+
+    def create_topics(self, *arguments: Any, **options: Any) -> Any:
+        super().create_topics(*arguments, **options)
+        return super().create_topics(*arguments, **options)
+
+    def create_partitions(self, *arguments: Any, **options: Any) -> Any:
+        super().create_partitions(*arguments, **options)
+        return super().create_partitions(*arguments, **options)
+
+
+class RefusedAdmin(KafkaAdminClient):  # type: ignore[misc]  # kafka-python ships no types
+    def create_partitions(self, *arguments: Any, **options: Any) -> Any:
+        raise InvalidPartitionsError("the cluster has too many partitions")
+
+
+def test_a_change_that_kafka_got_twice_is_no_error(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    names = settings.topics.model_copy(update={"prefix": f"t{uuid.uuid4().hex[:12]}"})
+    with closing(RepeatingAdmin(bootstrap_servers=settings.bootstrap)) as admin:
+        created = create_topics(admin, settings.model_copy(update={"topics": names}))
+        assert {change.description for change in created} == {"created"}
+        grown = create_topics(
+            admin, settings.model_copy(update={"topics": names.model_copy(update={"image_partitions": names.image_partitions + 1})})
+        )
+    assert [change.description for change in grown if ".images." in change.name] == ["partitions 4 -> 5"]
+
+
+def test_a_refused_change_is_an_error(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    wider = settings.model_copy(update={"topics": settings.topics.model_copy(update={"image_partitions": 6})})
+    with closing(RefusedAdmin(bootstrap_servers=settings.bootstrap)) as admin, pytest.raises(InvalidPartitionsError):
+        create_topics(admin, wider)
