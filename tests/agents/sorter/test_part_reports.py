@@ -73,7 +73,7 @@ def test_parts_that_were_counted_while_the_gateway_was_away_are_reported_when_it
             finished: list[CountedPart] = []
             async with asyncio.timeout(20):
                 # A report is finished when its answer has come. The gateway keeps the part a little earlier.
-                while len(finished) < 100:  # noqa: ASYNC110  The report has no event.
+                while len(finished) < 100:
                     finished += reports.take_finished()
                     await asyncio.sleep(0.02)
             assert sorted(part.part for part in finished) == list(range(1, 101))
