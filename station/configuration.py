@@ -142,7 +142,8 @@ def _security_settings(settings: Settings) -> dict[str, Any]:
                 "img-src": [SELF, "blob:"],
                 "font-src": [SELF],
                 "connect-src": [SELF],
-                "form-action": [SELF],
+                # Browsers also apply this to the redirect that answers a form.
+                "form-action": [SELF, station.oidc.origin] if station.oidc.issuer else [SELF],
                 "base-uri": [NONE],
                 "frame-ancestors": [NONE],
             }

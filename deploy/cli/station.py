@@ -55,8 +55,11 @@ def _serve(settings: Settings, health: ProcessHealth, stop_requested: threading.
         from station.configuration import configure
 
         configure(settings)
+        from station.accounts.oidc import check_library
         from station.archive.database import migrate_database, wait_for_database
         from station.server import open_socket, serve_pages
+
+    check_library(settings.station.oidc)
 
     def report_fault(fault: str) -> None:
         health.set_not_ready(fault)

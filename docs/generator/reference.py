@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import click
 from prometheus_client import Counter, Gauge, Histogram
@@ -77,7 +78,7 @@ def make_settings_page() -> dict[str, str]:
     sections: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for path, type_text, default, description in describe_settings():
         section, _, name = path.rpartition(".")
-        variable = f"`{VARIABLE_PREFIX}{section.upper()}__{name.upper()}`"
+        variable = f"`{VARIABLE_PREFIX}{path.replace('.', '__').upper()}`"
         sections[section].append((f"`{name}`", variable, f"`{type_text}`", f"`{default.removeprefix('default ')}`", description))
     parts = [_SETTINGS_INTRODUCTION]
     for section, rows in sections.items():
@@ -93,9 +94,18 @@ def make_settings_page() -> dict[str, str]:
             # Leave out the column "variable", because the settings of a line have no environment variables.
             rows, head = [(row[0], *row[2:]) for row in rows], (head[0], *head[2:])
         else:
-            parts.append(f"{Settings.model_fields[section].description}")
+            parts.append(_describe_section(section))
         parts.append(make_table(head, rows))
     return {"settings.md": make_page("Settings", *parts)}
+
+
+def _describe_section(section: str) -> str:
+    """Returns the description of `section`, such as `station` or `station.oidc`."""
+    model: Any = Settings
+    for name in section.split("."):
+        field = model.model_fields[name]
+        model = field.annotation
+    return f"{field.description}"
 
 
 def list_metrics() -> list[MetricDescription]:

@@ -61,6 +61,9 @@ class LogInView(LoginView):
     authentication_form = LogInForm
     redirect_authenticated_user = True
 
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(**kwargs, oidc=current_settings().station.oidc)
+
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         name = _read_name(request)
         account = User.objects.filter(username=name).first()

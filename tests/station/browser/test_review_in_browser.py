@@ -58,6 +58,8 @@ def draw_box(page: Page, left: float, top: float, right: float, bottom: float) -
 def reserve(page: Page) -> Page:
     """Presses the button that reserves a part, and returns the page."""
     page.get_by_role("button", name=re.compile("^Review (this|the next) part$")).click()
+    page.locator("[data-form]").wait_for()
+    page.wait_for_load_state("load")  # the script of the page, which handles the keys, has run then
     return page
 
 
