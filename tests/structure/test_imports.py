@@ -221,7 +221,7 @@ def test_every_library_that_is_imported_is_declared(packages: tuple[str, ...], g
     undeclared = []
     for one in imports(*packages):
         names = distributions.get(one.top, [])
-        optional = one.top == "cv2"  # of the extra `video`, which need not be installed
+        optional = one.top in ("cv2", "authlib", "joserfc")  # of the extras `video` and `oidc`, which need not be installed
         if one.top not in known and not optional and not {_normal(name) for name in names} & named:
             undeclared.append(f"{one}, of {', '.join(names) or 'nothing installed'}")
     assert undeclared == []
