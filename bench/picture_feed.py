@@ -71,7 +71,10 @@ class PictureFeed:
 
 
 def open_verdict_consumer(settings: Settings, topic_of: Callable[[TopicNames, str], str] = TopicNames.verdicts) -> KafkaConsumer:
-    """Returns a Kafka consumer that reads the new verdicts of all lines. `topic_of(names, line)` can return another topic to read."""
+    """Returns a Kafka consumer that reads the new records of one topic for each line: of the topic that `topic_of(names, line)` returns.
+
+    The default is the topic of the line's verdicts.
+    """
     names = TopicNames(settings.topics.prefix)
     consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, enable_auto_commit=False)
     partitions = [TopicPartition(topic_of(names, line.name), 0) for line in settings.lines]

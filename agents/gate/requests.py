@@ -54,7 +54,8 @@ class BoardRequest:
     """A command to a board. The future `response` gets the board's answer, or fails with GateError.
 
     - `deadline_s`: after this time, the command is not sent.
-    - `run`: the run of the board for which the command is meant, or None for any run.
+    - `run`: the number of the board's run, which is the time between two resets. In another run, the board refuses the command. None means
+      any run.
     - `lane`: None for the whole board.
     """
 

@@ -735,8 +735,8 @@ def _make_avr_line(stack: ExitStack, plants: dict[int, Plant], memory: Path, log
 
 def _make_belt(gate: GateSettings, travel_s: float | None) -> Belt:
     speed_mm_s = gate.belt_mm_per_s if travel_s is None else gate.travel_mm / travel_s
-    # A real servo swings the blade in 0.08 s. In this time, the part moves on by `swing_mm`. The simulated blade swings at once, so the
-    # simulation puts the blade `swing_mm` further along the belt.
+    # A real servo needs 0.08 s to swing the blade, and a part moves on by `swing_mm` in this time. The simulated blade needs no time.
+    # Therefore it stands `swing_mm` further down the belt, so that it meets each part at the same moment as a real blade.
     swing_mm = 0.08 * speed_mm_s
     further = tuple(Blade(grade.lane, grade.gate_mm + swing_mm) for grade in gate.grades)
     return Belt(

@@ -318,7 +318,7 @@ class BoardLane:
         self._estop_open.change(is_open, at_us, self._hold_us)
 
     def change_servo_power(self, present: bool, at_us: int) -> None:
-        """Handles a change at the input of the servo's supply."""
+        """Handles a change at the board's input that shows whether the servo has power."""
         self.advance(max(at_us, self._ticked_us))
         self._servo_power_missing.change(not present, at_us, self._hold_us)
 

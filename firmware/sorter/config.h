@@ -69,7 +69,8 @@ const uint16_t kServoFrameUs = 20000;
 const uint16_t kServoQuietUs = 4500;
 // The photo-eyes are read at this interval. The interval is short, because a photo-eye that is read late makes the gate move late.
 const uint16_t kEyeSampleUs = 200;
-// The main loop reads the inputs of a gate in every fourth round. The time between two readings counts as at most kGateSampleUs.
+// The main loop reads the inputs of a gate in every fourth round. If more than this time has passed since the last reading, the firmware
+// calculates as if only this time had passed.
 const uint16_t kGateSampleUs = 4000;
 // Largest age of a part that the board can report. 16 bits hold at most 65,535 ms.
 const uint16_t kMaxAgeMs = 65000;

@@ -233,7 +233,7 @@ def _middle_of_four(first: FloatArray, second: FloatArray, third: FloatArray, fo
 
 
 def measure_texture(differences: FloatArray) -> FloatArray:
-    """Returns the texture of each ring after each smoothing step, shape (steps, rings): how strongly the differences on the ring vary.
+    """Returns how strongly `differences` vary on each ring around the centre of the part, after each smoothing step. Shape (steps, rings).
 
     The texture is 1.48 times the median of the absolute differences. A small defect hardly changes a median.
     """

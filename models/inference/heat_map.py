@@ -16,8 +16,8 @@ from models.pictures.regions import find_picture_area
 HOT_SHARE = 0.5
 # At most this many hot areas of a picture are marked with boxes, because people do not look at more.
 MAX_BOXES = 5
-# If a method names the kinds of defects, up to this many hot areas are marked. The limit is higher, because an acceptance table (the
-# foundry's limits for defects) needs the number of all defects.
+# At most this many hot areas are marked if the heat map also names the kind of each defect. This limit is higher than MAX_BOXES, because
+# the foundry's acceptance table, which limits the number of defects, needs all of them.
 MAX_DEFECTS = 25
 # The kind of a defect if the method is not sure. Never rename this word, because verdicts and findings contain it.
 UNKNOWN_KIND = "unknown"

@@ -97,7 +97,9 @@ class ScorerEntry(_ManifestModel):
 
 
 class DetailEntry(_ManifestModel):
-    """The detail template of the version and its cut-off, for small defects in large pictures.
+    """The entry of the manifest for the detail template: a description of good parts that finds small defects in large pictures.
+
+    The entry also contains the cut-off: the score above which a picture needs a review.
 
     A large picture is searched in strips. A strip is a set of neighbouring rings around the centre of the part.
     """
@@ -271,8 +273,8 @@ class Manifest(_ManifestModel):
     voters: tuple[Voter, ...] = Field(description="The networks. The list may be empty if the version has a scorer.")
     scorers: tuple[ScorerEntry, ...] = Field(
         default=(),
-        description="Scorers that have learned from good parts alone. Older versions have none. In a version without networks, a part "
-        "above the cut-off of a scorer gets the label `review`, and other parts get `ok`.",
+        description="Components that have learned from good parts alone and give each picture a score (scorers). If a version contains no "
+        "networks, a part with a score above the cut-off gets the label `review`, and other parts get `ok`.",
     )
     details: DetailEntry | None = Field(
         default=None,

@@ -293,7 +293,7 @@ class _MarkReader:
 def _parse_box(row: Mapping[str, str]) -> DefectBox:
     left, top, width, height = (float(row[name]) for name in _BOX_COLUMNS[1:])
     if not (width > 0 and height > 0):
-        raise ValueError(f"the box is {width:g} x {height:g} px large")
+        raise ValueError(f"expected a box with a width and a height above 0, found {width:g} x {height:g} px")
     return DefectBox(left, top, width, height, row.get("kind") or "")
 
 

@@ -64,7 +64,7 @@ class DelayRule:
 
 
 def make_log_in_rules(station: StationSettings, name: str, address: str, device: str) -> list[DelayRule]:
-    """Returns the rules for an attempt to log in to the account `name` from `address`.
+    """Returns the rules that delay an attempt to log in to the account `name` from `address`: one rule for each counter of wrong passwords.
 
     `device` is the id of the browser if the account has logged in with this browser before, else "".
     """

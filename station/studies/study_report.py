@@ -79,7 +79,7 @@ def _compare_rounds(labels: Labels) -> Kappa:
 
 
 def _read_labels(study: Study, parts: int) -> Mapping[str, Labels]:
-    """Returns an array of labels for each person, with shape (parts, rounds). The keys are the names of the accounts."""
+    """Returns the labels of each person, by account name: an array with a row for each part and a column for each round of the study."""
     labels = {person.username: np.full((parts, study.rounds), MISSING, np.int8) for person in study.people.all()}
     rows = StudyAnswer.objects.filter(part__study=study).values_list("person__username", "part__number", "round", "label")
     for name, number, in_round, label in rows:
