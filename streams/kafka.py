@@ -1,4 +1,4 @@
-"""Connects to Kafka: makes the arguments of kafka-python and Faust, waits for a broker, and reads topics to their end."""
+"""Connects to Kafka: makes the arguments of kafka-python, waits for a broker, and reads topics to their end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import faust.auth
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 
@@ -92,19 +91,6 @@ def make_reader(settings: Settings, role: str, **options: Any) -> KafkaConsumer:
     """
     limits = {"fetch_max_bytes": _ANSWER_BYTES, "max_poll_records": READER_POLL_RECORDS}
     return KafkaConsumer(**make_client_arguments(settings, role) | limits | options, group_id=None, enable_auto_commit=False)
-
-
-def make_faust_credentials(settings: Settings) -> faust.auth.Credentials | None:
-    """Returns the credentials that Faust needs for the connection to the brokers, or None for an unprotected connection.
-
-    Raises KafkaLoginError if the password of the process cannot be read.
-    """
-    context, login = make_tls_context(settings.kafka), read_login(settings)
-    if login.username:
-        return faust.auth.SASLCredentials(
-            username=login.username, password=login.password, mechanism=settings.kafka.mechanism, ssl_context=context
-        )
-    return faust.auth.SSLCredentials(context) if context else None
 
 
 def is_reachable(bootstrap: str) -> bool:

@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import faust
+import faust.auth
 from aiokafka.errors import KafkaConnectionError
 from faust.tables.manager import TableManager
 from faust.types import AppT, EventT, StreamT
@@ -33,7 +34,8 @@ from streams.errors import BrokerError, DuplicateProcessError
 from streams.group_members import GroupIdentity
 from streams.health import ProcessHealth
 from streams.identity import make_header_map
-from streams.kafka import make_faust_credentials
+from streams.kafka import make_tls_context
+from streams.kafka_users import read_login
 from streams.lag import LagMonitor, Partition
 from streams.record_memory import BoundedApp, RecordMemory, measure_record
 from streams.record_producer import ConsumedRecord
@@ -94,6 +96,19 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
     )
     set_transport(app, CheckedTransport)
     return app
+
+
+def make_faust_credentials(settings: Settings) -> faust.auth.Credentials | None:
+    """Returns the credentials that Faust needs for the connection to the brokers, or None for an unprotected connection.
+
+    Raises KafkaLoginError if the password of the process cannot be read.
+    """
+    context, login = make_tls_context(settings.kafka), read_login(settings)
+    if login.username:
+        return faust.auth.SASLCredentials(
+            username=login.username, password=login.password, mechanism=settings.kafka.mechanism, ssl_context=context
+        )
+    return faust.auth.SSLCredentials(context) if context else None
 
 
 class _NoTables(TableManager):  # type: ignore[misc]  # Faust ships no types

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from streams.errors import SettingsError
-from streams.kafka import make_client_arguments, make_faust_credentials
+from streams.kafka import make_client_arguments
 from streams.settings import Settings, load_settings
+from streams.worker import make_faust_credentials
 
 
 @pytest.mark.parametrize(
