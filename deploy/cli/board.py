@@ -31,7 +31,6 @@ from agents.sorter.saved_settings import SavedSettings, read_saved_settings, set
 from deploy.cli.board_monitor import render_monitor
 from deploy.cli.board_restore import find_differences, plan_edit, read_values
 from deploy.cli.board_teach import STEPS, run_teach
-from deploy.cli.models_choice import describe_user
 from deploy.cli.settings_file import describe_changes
 from deploy.supervisor.priority import raise_priority
 from firmware.board.board import Board
@@ -115,7 +114,7 @@ def _send_to_sorter(address: BoardAddress, action: CommandAction, valid_s: float
         return None
     lane = None if address.gate is None or address.lane == address.gate.lane else address.lane
     answered = ask_sorter(
-        address.service.run_dir, make_command(address.line, action, describe_user(address.service), valid_s, lane=lane, **fields)
+        address.service.run_dir, make_command(address.line, action, address.service.name_user(), valid_s, lane=lane, **fields)
     )
     if answered is None or answered.answer is None:
         return None
@@ -560,7 +559,7 @@ def teach(
 
     settings_file = find_settings_file(file)
     chosen = tuple(step for step in STEPS if not steps or step in steps)
-    return run_teach(ask, name, describe_user(address.service), gate, settings_file, chosen, castings, wait_s, page, is_confirmed)
+    return run_teach(ask, name, address.service.name_user(), gate, settings_file, chosen, castings, wait_s, page, is_confirmed)
 
 
 @command.command("flash")

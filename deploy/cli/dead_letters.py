@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 
 from deploy.cli.dead_letter_redrive import DeadLetter, Redrive, RedriveStep, plan_redrive, read_dead_letters
-from deploy.cli.models_choice import describe_user
 from streams.errors import CastlineError
 from streams.image_topic_reader import ImageTopicReader
 from streams.printable import make_printable
@@ -127,7 +126,7 @@ def redrive(file: Path | None, places: tuple[str, ...], reason: str | None, topi
         click.echo("Nothing is sent.")
         return
     count = 0
-    with Redrive(settings, describe_user(settings.service), known) as sending:
+    with Redrive(settings, settings.service.name_user(), known) as sending:
         for letter, result in sending.send(letters[:limit]):
             _print_line(f"{letter.place:>10}  {result}")
             count += not result.startswith("not sent")

@@ -16,7 +16,6 @@ from typing import Any
 import click
 import numpy as np
 
-from deploy.cli.models_choice import describe_user
 from deploy.cli.replay import TimeParameter
 from models.inference.line_outlook import PARTS_PER_HOUR as DEFAULT_PARTS_PER_HOUR
 from models.inference.line_outlook import LineComparison, Outlook, compare_settings, find_share, make_present_outlook
@@ -163,7 +162,7 @@ def set_line(
     changes = _collect_changes(given, clear)
     live, choices = read_live_line_settings(settings, ROLE), read_model_choices(settings, ROLE)
     before = live.find(name) or LiveLineSettings(line=name, set_by="", set_at=datetime.now(UTC))
-    record = before.model_copy(update={**changes, "set_by": describe_user(settings.service), "set_at": datetime.now(UTC)})
+    record = before.model_copy(update={**changes, "set_by": settings.service.name_user(), "set_at": datetime.now(UTC)})
     manifest = open_plant_registry(settings).read_manifest(choices.find(name).version)
     if changes.get("review_anomalies") and not (manifest.scorers or manifest.details):
         raise ModelError(

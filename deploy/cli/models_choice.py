@@ -5,7 +5,6 @@ A choice is a record on a Kafka topic, which all inspectors read.
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from streams.identity import format_time
 from streams.live_line_settings import LiveSettingsByLine, read_live_line_settings
 from streams.model_choices import ALL_LINES, EffectiveModel, ModelChoices, publish_model_choice, read_model_choices
 from streams.records import ModelChoice
-from streams.settings import ServiceSettings, Settings, load_settings
+from streams.settings import Settings, load_settings
 
 ROLE = "models"
 LINE = click.option(
@@ -66,7 +65,7 @@ def choose(file: Path | None, version: str, line: str | None, force: bool, dry_r
         click.echo(f"  after  {comparison.after.describe()}")
     if dry_run:
         return
-    _publish(settings, choices, choices.make_choice(key, version, describe_user(settings.service), datetime.now(UTC), force))
+    _publish(settings, choices, choices.make_choice(key, version, settings.service.name_user(), datetime.now(UTC), force))
 
 
 @click.command("shadow")
@@ -83,7 +82,7 @@ def shadow(file: Path | None, version: str, line: str | None) -> None:
     choices = read_model_choices(settings, ROLE)
     if name == choices.find(key).version:
         raise ModelError(f"{name} already judges {key}. Choose another version as the shadow.")
-    _publish(settings, choices, choices.make_shadow_choice(key, name, describe_user(settings.service), datetime.now(UTC)))
+    _publish(settings, choices, choices.make_shadow_choice(key, name, settings.service.name_user(), datetime.now(UTC)))
 
 
 @click.command("roll-back")
@@ -93,7 +92,7 @@ def roll_back(file: Path | None, line: str | None) -> None:
     """Choose the previous version again. Repeated calls go further back, up to eight versions."""
     settings, key = _load_settings_and_key(file, line)
     choices = read_model_choices(settings, ROLE)
-    record = choices.make_roll_back(key, describe_user(settings.service), datetime.now(UTC))
+    record = choices.make_roll_back(key, settings.service.name_user(), datetime.now(UTC))
     open_plant_registry(settings).open_version(record.version)
     _publish(settings, choices, record)
 
@@ -127,11 +126,6 @@ def _load_settings_and_key(file: Path | None, line: str | None) -> tuple[Setting
     """Returns the settings of Castline, and the key for a choice of a model: the name of the line, or `*` if `line` is None."""
     settings = load_settings(file)
     return settings, settings.find_line(line).name if line is not None else ALL_LINES
-
-
-def describe_user(service: ServiceSettings) -> str:
-    """Returns the user and the machine, such as anna@station-pc. Records name them to say who made a change."""
-    return f"{getpass.getuser()}@{service.machine_name}"
 
 
 def _publish(settings: Settings, choices: ModelChoices, record: ModelChoice) -> None:

@@ -5,6 +5,7 @@ Each class is one table of the file. Its docstring begins with the name of the t
 
 from __future__ import annotations
 
+import getpass
 import re
 import socket
 from datetime import time
@@ -241,6 +242,10 @@ class ServiceSettings(Section):
         No other process of the plant has this name, if each machine has its own name.
         """
         return f"{self.site}.{self.machine_name}.{slot}"
+
+    def name_user(self) -> str:
+        """Returns the user of this process and the machine, such as anna@station-pc. Records name them to say who made a change."""
+        return f"{getpass.getuser()}@{self.machine_name}"
 
 
 class PictureSettings(Section):
