@@ -45,9 +45,16 @@ def list_private_paths(settings: Settings) -> Iterator[Path]:
 
 def _list_secret_files(settings: Settings) -> Iterator[Path]:
     station, kafka = settings.station, settings.kafka
-    for file in (station.secret_key_file, station.database_password_file, kafka.password_file, kafka.key_file):
-        if file is not None:
-            yield file
+    files = (
+        station.secret_key_file,
+        station.database_password_file,
+        station.oidc.client_secret_file,
+        kafka.password_file,
+        kafka.key_file,
+    )
+    yield from (file for file in files if file is not None)
+    if settings.signing.private_keys is not None:
+        yield from (settings.signing.private_keys / f"{role}.key" for role in ROLES)
     if kafka.password_dir is not None:
         yield from (kafka.password_dir / role for role in ROLES)
 

@@ -5,19 +5,28 @@ from __future__ import annotations
 import ipaddress
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
+from cryptography import x509
+from kafka.errors import SecurityDisabledError
 from pydantic import SecretStr
 
+from deploy.cli.topics import open_admin
+from streams.errors import CastlineError
+from streams.kafka import is_reachable
+from streams.kafka_access import compare_access
 from streams.kafka_users import has_users
 from streams.printable import make_printable
 from streams.private_files import find_exposed_paths, format_closing_command, is_exposed
 from streams.secrets import SecretAddress, mask_address
 from streams.security_finding import WEIGHTS, SecurityFinding
 from streams.settings import Settings, find_settings_file, load_settings
+
+_RENEW_BEFORE = timedelta(days=30)
 
 
 @click.group("security")
@@ -27,18 +36,27 @@ def command() -> None:
 
 @command.command("check")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each finding.")
+@click.option(
+    "--certificate",
+    "certificates",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    help="Also check this certificate, such as that of the proxy. You can repeat the option.",
+)
 @click.pass_obj
-def check(file: Path | None, as_json: bool) -> int:
-    """Check settings, files, listeners, accounts and Django's deployment settings. Print what to correct, the most important first.
+def check(file: Path | None, as_json: bool, certificates: tuple[Path, ...]) -> int:
+    """Check settings, files, listeners, certificates, ACLs of Kafka, accounts and Django's deployment settings. Print what to correct, the
+    most important first.
 
-    The exit status is 1 if a finding has the weight high. Run the command as the user that runs Castline. The command `castline topics acls
-    check` looks at Kafka.
+    The exit status is 1 if a finding has the weight high. Run the command as the user that runs Castline.
     """
     settings = load_settings(file)
     findings = [
         *check_files(settings, find_settings_file(file)),
         *check_listeners(settings),
         *check_keys(settings),
+        *check_certificates((*list_certificates(settings), *certificates), datetime.now(UTC)),
+        *check_access(settings),
         *_check_station(settings),
     ]
     findings.sort(key=lambda finding: WEIGHTS.index(finding.weight))
@@ -123,6 +141,56 @@ def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
             "The gateway accepts reports of parts from every program that can reach it.",
             "Set CASTLINE_GATEWAY__TOKEN for gateway and sorters.",
         )
+
+
+def list_certificates(settings: Settings) -> list[Path]:
+    """Returns the files of the certificates that the settings name."""
+    return [file for file in (settings.kafka.ca_file, settings.kafka.cert_file) if file is not None]
+
+
+def check_certificates(files: Sequence[Path], now: datetime) -> Iterator[SecurityFinding]:
+    """Yields a finding for each certificate in `files` that has ended, ends within 30 days, is not valid yet, or cannot be read."""
+    for file in files:
+        try:
+            certificates = x509.load_pem_x509_certificates(file.read_bytes())
+        except (OSError, ValueError) as error:
+            yield SecurityFinding("high", f"The certificate {file} cannot be read: {error}.", "Copy the file again, or name another one.")
+            continue
+        for certificate in certificates:
+            name, end = certificate.subject.rfc4514_string(), certificate.not_valid_after_utc
+            if end <= now or certificate.not_valid_before_utc > now:
+                problem = f"The certificate {name} in {file} is valid from {certificate.not_valid_before_utc:%Y-%m-%d} to {end:%Y-%m-%d}."
+                yield SecurityFinding("high", problem, "Replace the certificate. If it is not valid yet, check the clock of this machine.")
+            elif end - now < _RENEW_BEFORE:
+                yield SecurityFinding(
+                    "medium", f"The certificate {name} in {file} ends on {end:%Y-%m-%d}.", "Replace the certificate before this day."
+                )
+
+
+def check_access(settings: Settings) -> Iterator[SecurityFinding]:
+    """Yields findings about the ACLs of Kafka. A cluster that does not answer is a finding of low weight."""
+    if settings.kafka.bootstrap == "embedded" and not has_users(settings.broker):
+        return  # check_listeners has reported this
+    if not is_reachable(settings.bootstrap):
+        problem = f"The ACLs of Kafka were not checked, because Kafka does not answer at {settings.bootstrap}."
+        yield SecurityFinding("low", problem, "Start Kafka, and check again.")
+        return
+    try:
+        with open_admin(settings) as admin:
+            try:
+                difference = compare_access(admin, settings)
+            except SecurityDisabledError:
+                remedy = "Give the cluster an authorizer and users, as docs/kafka-access.md describes."
+                yield SecurityFinding("high", f"Kafka at {settings.bootstrap} lets every client do everything.", remedy)
+                return
+    except CastlineError as error:
+        yield SecurityFinding("low", f"The ACLs of Kafka were not checked. {error}", "Correct this, and check again.")
+        return
+    for rule in difference.superfluous:
+        remedy = "Remove the permission. For a user of Castline: castline topics acls create --remove-others"
+        yield SecurityFinding("high", f"In Kafka, {rule}, and no role needs that.", remedy)
+    for rule in difference.missing:
+        yield SecurityFinding("low", f"A permission is missing in Kafka: {rule}.", "Add it with: castline topics acls create")
 
 
 def is_loopback(host: str) -> bool:

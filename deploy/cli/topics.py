@@ -38,7 +38,7 @@ def command() -> None:
 def create(file: Path | None) -> None:
     """Create missing topics and partitions, and set how long Kafka keeps records. A second call changes nothing."""
     settings = load_settings(file)
-    with _open_admin(settings) as admin:
+    with open_admin(settings) as admin:
         for change in topics.create_topics(admin, settings):
             click.echo(f"{change.name}: {change.description}")
         # The embedded broker makes its ACLs when it starts. The topics of a line that was added later need further ACLs.
@@ -56,7 +56,7 @@ def describe(file: Path | None, as_json: bool) -> int:
     """
     settings = load_settings(file)
     specs = topics.declare_topics(settings, topics.compute_max_bytes(settings))
-    with _open_admin(settings) as admin:
+    with open_admin(settings) as admin:
         present = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}
         configs = topics.read_topic_configs(admin, [spec.name for spec in specs if spec.name in present])
     if as_json:
@@ -90,7 +90,7 @@ def acls() -> None:
 def create_acls(file: Path | None, passwords: bool, remove_others: bool) -> None:
     """Create the missing ACLs of all roles. A second call changes nothing."""
     settings = load_settings(file)
-    with _open_admin(settings) as admin:
+    with open_admin(settings) as admin:
         if passwords:
             access.set_passwords(admin, settings, _read_passwords(settings))
             click.echo(f"{len(ROLES)} users have the passwords of their files")
@@ -110,7 +110,7 @@ def describe_acls(file: Path | None, as_json: bool) -> None:
     """Show the ACLs that the roles need, and whether Kafka has them. Also show ACLs of the roles' users that no role needs."""
     settings = load_settings(file)
     declared = access.declare_access(settings)
-    with _open_admin(settings) as admin:
+    with open_admin(settings) as admin:
         found = access.read_access(admin, settings)
     rows = [(rule, "present" if rule in found else "missing") for rule in declared]
     rows += [(rule, "too much") for rule in sorted(found - set(declared))]
@@ -128,7 +128,7 @@ def describe_acls(file: Path | None, as_json: bool) -> None:
 def check_acls(file: Path | None) -> int:
     """Show which ACLs are missing, and which ACLs no role needs. The exit status is 1 if there are any."""
     settings = load_settings(file)
-    with _open_admin(settings) as admin:
+    with open_admin(settings) as admin:
         difference = access.compare_access(admin, settings)
     for rule in difference.missing:
         click.echo(f"missing: {rule}")
@@ -194,7 +194,8 @@ def _read_passwords(settings: Settings) -> list[tuple[KafkaRole, str]]:
 
 
 @contextmanager
-def _open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+def open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+    """Yields a client of the cluster. Raises SettingsError if Kafka does not answer, or refuses a request of the block."""
     try:
         admin = KafkaAdminClient(**make_client_arguments(settings, "topics"), bootstrap_timeout_ms=15000)
     except (KafkaError, OSError) as error:

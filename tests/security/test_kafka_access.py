@@ -17,6 +17,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError, TopicAuthorizationFailed
 from kafka.structs import OffsetAndMetadata
 
 from deploy.cli.main import castline
+from deploy.cli.security import check_access
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
 from streams.kafka import make_client_arguments
@@ -267,6 +268,23 @@ def test_the_command_says_what_is_missing_and_what_is_too_much_and_mends_both(pl
     assert "removed: castline-gateway may WRITE topic castings.images.line-3" in run_command(plant, "create", "--remove-others")[1]
     assert run_command(plant, "check") == (0, f"{count} ACLs as declared\n")
     assert run_command(plant, "create") == (0, f"{count} ACLs as declared\n")
+
+
+def test_the_check_of_the_machine_finds_permissions_that_no_role_needs(plant: Settings) -> None:
+    assert list(check_access(plant)) == []
+    rule = AccessRule("castline-gateway", "topic", NAMES.verdicts("line-1"), "WRITE")
+    admin = connect(plant)
+    try:
+        resource = ResourcePattern(ResourceType.TOPIC, rule.name)
+        admin.create_acls([ACL(f"User:{rule.user}", "*", ACLOperation.WRITE, ACLPermissionType.ALLOW, resource)])
+        (finding,) = check_access(plant)
+        assert (finding.weight, str(rule) in finding.problem) == ("high", True)
+    finally:
+        remove_access(admin, [rule])
+        admin.close()
+    away = plant.model_copy(update={"broker": plant.broker.model_copy(update={"port": 9})})
+    (finding,) = check_access(away)
+    assert (finding.weight, "were not checked" in finding.problem) == ("low", True)
 
 
 def test_the_command_finds_what_everyone_may_do_and_what_a_role_may_do_only_from_one_address(plant: Settings) -> None:

@@ -13,7 +13,8 @@ from deploy.supervisor.ports import free_ports
 from models.registry import BUNDLED_VERSIONS
 from streams.errors import SettingsError
 from streams.private_files import find_exposed_paths, refuse_exposed_files
-from streams.settings import load_settings
+from streams.settings import OidcSettings, load_settings
+from streams.signatures import create_keys
 from tests.processes import CASTLINE
 from tests.security.conftest import StrangerRuns
 from tests.wired_line import wait_until
@@ -137,6 +138,18 @@ def test_the_group_can_read_a_password_file_that_root_keeps_for_a_service(open_f
     status = file.stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (12345, os.getegid(), 0o640), "the service can still read the file"
     assert find_exposed_paths(settings) == []
+
+
+def test_the_keys_of_the_roles_and_the_secret_at_the_provider_are_checked(open_folder: Path) -> None:
+    settings = load_settings(write_settings(open_folder))
+    keys, secret = open_folder / "keys", open_folder / "oidc"
+    create_keys(keys, keys / "public", "inspector")
+    (keys / "inspector.key").chmod(0o640)
+    secret.touch()
+    signing = settings.signing.model_copy(update={"private_keys": keys, "public_keys": keys / "public"})
+    station = settings.station.model_copy(update={"oidc": OidcSettings(client_secret_file=secret)})
+    changed = settings.model_copy(update={"signing": signing, "station": station})
+    assert {path.name for path in find_exposed_paths(changed)} == {"inspector.key", "oidc"}
 
 
 def test_the_password_files_of_the_roles_are_checked(open_folder: Path) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import tomli_w
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
-from deploy.cli.security import check_files, check_keys, check_listeners, format_finding
+from deploy.cli.security import check_certificates, check_files, check_keys, check_listeners, format_finding, list_certificates
 from streams.security_finding import SecurityFinding
 from streams.settings import load_settings
 from tests.security.test_private_files import run_castline, write_settings
@@ -59,6 +64,34 @@ def test_missing_keys_are_found(tmp_path: Path) -> None:
     assert list(check_keys(load_settings(file, {}))) == []
     file.write_text(tomli_w.dumps({"lines": [line], "signing": {"public_keys": "keys"}, "gateway": {"token": "t" * 40}}))
     assert list(check_keys(load_settings(file, {}))) == []
+
+
+def write_certificate(file: Path, begin: datetime, end: datetime) -> None:
+    key = Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kafka.plant.example")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), begin, end)
+    file.write_bytes(builder.sign(key, None).public_bytes(Encoding.PEM))
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "weights"),
+    [(-100, 100, []), (-100, 29, ["medium"]), (-100, -1, ["high"]), (1, 100, ["high"])],
+)
+def test_certificates_that_end_soon_or_have_ended_are_found(tmp_path: Path, begin: int, end: int, weights: list[str]) -> None:
+    now, file = datetime(2026, 11, 27, tzinfo=UTC), tmp_path / "ca.pem"
+    write_certificate(file, now + timedelta(days=begin), now + timedelta(days=end))
+    settings = load_settings(None, {})
+    kafka = settings.kafka.model_copy(update={"ca_file": file})
+    assert list_certificates(settings.model_copy(update={"kafka": kafka})) == [file]
+    findings = list(check_certificates([file], now))
+    assert [finding.weight for finding in findings] == weights
+    assert all("kafka.plant.example" in finding.problem for finding in findings)
+
+
+def test_a_certificate_that_cannot_be_read_is_found(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    findings = check_certificates([tmp_path / "ca.pem", tmp_path / "absent.pem"], datetime.now(UTC))
+    assert [finding.weight for finding in findings] == ["high", "high"]
 
 
 @pytest.mark.parametrize("section", [{"gateway": {"token": "t" * 20}}, {"store": {"url": "s3://key:secret-key@bucket"}}])
