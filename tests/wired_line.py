@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -51,6 +52,12 @@ class WiredLine:
             self.reset_s = time.monotonic()
             self.plant = Plant(BELT, self._feed)
             self.line = SimulatedLine(Board(self.memory, cause, self._clock_ms), self.plant, self._count_swing)
+
+    def exchange(self, parts: int) -> None:
+        """Replaces the board by one that is fresh from the factory. After that, `parts` castings come."""
+        self.memory = BoardMemory()
+        self._feed = replace(self._feed, parts=parts)
+        self.reset()
 
     def turn_bypass_key(self, is_on: bool) -> None:
         """Turns the bypass key of lane 1."""

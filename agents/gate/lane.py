@@ -150,6 +150,11 @@ class ClockSample:
         return (self.sent_s + self.received_s) / 2
 
 
+def _difference_ms(board_ms: int, other_ms: int) -> int:
+    """Returns the time from `other_ms` to `board_ms`, which can be negative. The board's clock starts again from 0 after 49.7 days."""
+    return (board_ms - other_ms + _CLOCK_WRAP_MS // 2) % _CLOCK_WRAP_MS - _CLOCK_WRAP_MS // 2
+
+
 class BoardClock:
     """Converts a board's time to the host's monotonic time.
 
@@ -173,6 +178,16 @@ class BoardClock:
         ms = board_ms if not self._samples else self._unwrap(board_ms, received_s)
         self._samples.append(ClockSample(sent_s, received_s, ms / 1000 + board_us / 1e6))
 
+    def shows_restart(self, board_ms: int, now_s: float) -> bool:
+        """Returns whether the board was reset after the last sample, because its clock has advanced by less than half the time since then.
+
+        `board_ms` is the board's time at `now_s`, a time of the host's monotonic clock.
+        """
+        if not self._samples:
+            return False
+        last = self._samples[-1]
+        return _difference_ms(board_ms, round(last.board_s * 1000)) < (now_s - last.middle_s) * 1000 / 2
+
     def host_s(self, board_ms: int, near_s: float) -> float:
         """Returns the host's monotonic time at which the board's clock showed `board_ms`.
 
@@ -193,7 +208,7 @@ class BoardClock:
         """
         last = self._samples[-1]
         near_ms = round((last.board_s + near_s - last.middle_s) * 1000)
-        return near_ms + (board_ms - near_ms + _CLOCK_WRAP_MS // 2) % _CLOCK_WRAP_MS - _CLOCK_WRAP_MS // 2
+        return near_ms + _difference_ms(board_ms, near_ms)
 
     def _host_seconds_per_board_second(self) -> float:
         half = len(self._samples) // 2
@@ -355,16 +370,20 @@ class GateLane:
         self._is_clock_set = False
         self._early_frames.clear()
 
-    def begin_run(self, run: int, cause: str) -> None:
+    def begin_run(self, run: int, cause: str, has_restarted: bool = False) -> None:
         """Stores the run number from the board's answer to HELLO.
 
-        If the number is new, the remembered events are forgotten, and RunBegan is passed to `on_event`.
+        If the number is new, the remembered events and settings are forgotten, and RunBegan is passed to `on_event`. The same happens if
+        `has_restarted` is True: the board was reset or exchanged, but has the same run number as before.
         """
         self.problem = ""
-        if run == self.run:
+        if run == self.run and not has_restarted:
             return
         self.run = run
+        # The board has lost its settings. A COMMIT before the settings are sent would make the board use its default settings.
+        self.committed_run, self.accepted_run = {}, 0
         self._unacknowledged.clear()
+        self._announced_parts.clear()
         self._on_event(RunBegan(run, cause))
 
     def read_early_events(self, now_s: float, now: datetime) -> list[BoardRequest]:

@@ -329,10 +329,15 @@ class BoardSession:
         self._supports_grades = bool(greeting.number("grades"))
         lines = ", ".join(lane.line for lane in self._lanes)
         log.info("%s: the board answers. Its run number is %d, and the cause of its last reset was %s.", lines, self.run, cause)
-        if any(lane.run != self.run for lane in self._lanes):
-            self._clock.reset()
+        # A new board can have the run number of the board that it replaces. Only its clock shows that it is another board.
+        has_restarted = self._has_restarted()
+        self._clock.reset()
         for lane in self._lanes:
-            lane.begin_run(self.run, cause)
+            lane.begin_run(self.run, cause, has_restarted)
+
+    def _has_restarted(self) -> bool:
+        answer = self._try_once("SYNC")
+        return answer is not None and self._clock.shows_restart(answer.number("board_ms"), self._received_s)
 
     def _choose_run(self, run: int) -> int:
         """Gives an exchanged board a new run number, so that no new part gets the key of an old part. Returns the board's run number."""

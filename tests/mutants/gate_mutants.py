@@ -545,8 +545,8 @@ GATE_MUTANTS = (
     Mutant(
         "board's clock kept over a reset",
         _HOST + "link.py",
-        "            self._clock.reset()\n",
-        "            pass\n",
+        "        self._clock.reset()\n",
+        "        pass\n",
         "tests/agents/gate",
     ),
     Mutant(
@@ -627,6 +627,13 @@ GATE_MUTANTS = (
         "sortings += self._remember(self._sortings_of(event))",
         "sortings += self._sortings_of(event)",
         _RECORDS,
+    ),
+    Mutant(
+        "new board with the old run number runs with its default settings",
+        _HOST + "lane.py",
+        "        self.committed_run, self.accepted_run = {}, 0\n",
+        "",
+        "tests/agents/gate/test_link.py -k 'new_board'",
     ),
     Mutant(
         "late record before the board is back",

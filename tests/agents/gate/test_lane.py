@@ -68,6 +68,30 @@ def test_a_reset_board_has_a_new_clock() -> None:
     assert clock.host_s(20, 200.1) == pytest.approx(200.011, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("board_ms", "now_s", "is_restart"),
+    [
+        (50_010, 100.01, False),
+        (3_649_000, 3700.0, False),
+        (20, 100.1, True),
+        (2000, 110.0, True),
+        (50_100, 3700.0, True),
+        (2**32 + 50_000 - 100, 100.1, True),
+    ],
+)
+def test_a_board_whose_clock_is_far_behind_was_reset(board_ms: int, now_s: float, is_restart: bool) -> None:
+    clock = BoardClock()
+    assert not clock.shows_restart(board_ms % 2**32, now_s), "nothing is known of the board"
+    clock.add_sample(100.0, 100.002, 50_000, 0)
+    assert clock.shows_restart(board_ms % 2**32, now_s) is is_restart
+
+
+def test_a_wrap_of_the_boards_clock_is_no_reset() -> None:
+    clock = BoardClock()
+    clock.add_sample(100.0, 100.002, 2**32 - 500, 0)
+    assert not clock.shows_restart(9500, 110.0)
+
+
 @pytest.fixture
 def recorder() -> EventRecorder:
     return EventRecorder()

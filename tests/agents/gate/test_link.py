@@ -185,6 +185,20 @@ def test_the_times_of_a_reset_board_come_from_its_new_clock(port: Path) -> None:
     assert all(abs(event.age_s) < 0.5 for event in sorter.counted), [(event.run, event.age_s) for event in sorter.counted]
 
 
+def test_a_new_board_with_the_run_number_of_the_old_one_has_its_own_clock_and_events(port: Path) -> None:
+    """Two boards that are fresh from the factory both begin with run 1. If no part was counted, the host keeps this number."""
+    sorter = SmallSorter()
+    with WiredLine(port, parts=0) as line, connect(port, sorter) as lane:
+        wait_until(lambda: lane.state in WORKING)
+        time.sleep(1.5)
+        line.pause_s = 0.03
+        line.exchange(parts=3)
+        wait_until(lambda: len(sorter.sorted) == 3)
+    assert [begun.run for begun in sorter.runs] == [1, 1]
+    assert [event.part for event in sorter.counted] == [1, 2, 3]
+    assert all(abs(event.age_s) < 0.5 for event in sorter.counted), [(event.part, event.age_s) for event in sorter.counted]
+
+
 def test_an_exchanged_board_gets_a_run_above_every_run_of_its_line(port: Path) -> None:
     sorter, parts = SmallSorter(), 3
     states = PartStates()
