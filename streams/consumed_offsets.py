@@ -100,9 +100,10 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
                     log_ends[partition],
                     start.offset,
                 )
+            # Faust can drop fetched records during a rebalance. After this call, Kafka's client fetches such records again. This is needed
+            # even if `committed` is right, because the first commit in a partition can come while Kafka's client has found no commit yet.
+            await self.seek(partition, start.offset)
             if start.offset != committed:
-                # Faust can drop fetched records during a rebalance. After this call, Kafka's client fetches such records again.
-                await self.seek(partition, start.offset)
                 # Faust commits an offset only if all records after the last committed offset are acknowledged. But the records before
                 # `start.offset` are never read. So `start.offset` becomes Faust's committed offset.
                 self._committed_offset[partition] = start.offset or None

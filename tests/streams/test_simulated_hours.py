@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.real
 
 # Seeds in which pictures were lost or commits stopped, before the mends in `streams.consumed_offsets`.
-FORMER_FAULTS = ("13", "139")
+FORMER_FAULTS = ("13", "139", "20275")
 # Seeds in which the whole plant had a fault:
 # - 140: a skipped verdict stayed uncommitted
 # - 437, 20210: a late verdict got a record before the board's report
