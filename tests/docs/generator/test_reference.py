@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import click
+import pytest
 from prometheus_client import REGISTRY
 
 from deploy.cli.main import COMMANDS, castline
@@ -40,6 +41,7 @@ def test_every_command_and_every_option_is_explained() -> None:
     assert unexplained == []
 
 
+@pytest.mark.real
 def test_help_imports_neither_tensorflow_nor_keras() -> None:
     code = (
         "import sys; from docs.generator.reference import make_commands_page; make_commands_page();"

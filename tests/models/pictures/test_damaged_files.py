@@ -37,6 +37,7 @@ def judge(value: bytes) -> str:
     return "judged"
 
 
+@pytest.mark.real
 def test_of_800_damaged_jpegs_at_most_4_are_judged_and_no_whole_one_is_refused() -> None:
     outcomes: Counter[str] = Counter()
     # A progressive file has no redundancy in the last bits of its coefficients; docs/RESULTS.md says how many of those are judged.

@@ -56,6 +56,7 @@ def test_the_ellipse_lies_along_the_rim(seed: int) -> None:
     assert part.semi_minor_px / part.semi_major_px == pytest.approx(view.squash, abs=0.05)
 
 
+@pytest.mark.real
 def test_a_larger_picture_of_the_same_scene_gives_the_same_outline() -> None:
     for pixels in castings(True)[:10]:
         large = np.asarray(Image.fromarray(pixels).resize((480, 480), Image.Resampling.BICUBIC))
